@@ -1,0 +1,1 @@
+"""A local, Daytona-compatible server for tests, demos and work without an account."""
