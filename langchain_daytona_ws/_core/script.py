@@ -1,0 +1,184 @@
+"""Pure: the one line of shell that runs a guest program, and reading what it printed.
+
+The daemon feeds a script on standard input to zsh, bash or sh, whichever it finds (Daytona API), and zsh and
+bash read such a script one byte a system call: 8 KiB cost 10 ms. So the script is one short line in which
+those shells do not differ, and program and request travel beside it as compressed base64 in the request's
+environment variables, which the guest removes again. The shell sees no byte of what the model wrote.
+"""
+
+from __future__ import annotations
+
+import ast
+import binascii
+import functools
+import json
+import zlib
+from dataclasses import dataclass
+from importlib import resources
+
+from langchain_daytona_ws.errors import CommandRefused, SandboxError
+
+PACKAGE = "langchain_daytona_ws._guest"
+COMMAND_LIMIT_BYTES = 1024 * 1024
+# execve refuses a single variable of 128 KiB (MAX_ARG_STRLEN), and 2 MiB of them together.
+VARIABLE_BYTES = 96 * 1024
+
+ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
+
+_BOOT = (
+    "import os,zlib,binascii as b;e=os.environ;"
+    f'u=lambda k:zlib.decompress(b.a2b_base64("".join(e.pop("{ENV_PREFIX}"+k+str(i))'
+    f'for i in range(int(e.pop("{ENV_PREFIX}"+k))))));'
+    'p=u("PROGRAM");r=u("REQUEST");exec(p,{"request":r})'
+)
+_PROGRAM = """import sys
+for name, source in {modules!r}:
+    module = type(sys)(name)
+    sys.modules[name] = module
+    exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
+    setattr(sys.modules[{package!r}], name.rpartition(".")[2], module)
+module.run(**eval(request))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCall:
+    """What to send to the daemon's execute endpoint, and how to know the answer again."""
+
+    script: str
+    env: dict[str, str]
+    nonce: str
+
+
+def guest_call(entry: str, request: dict[str, object], nonce: str) -> GuestCall:
+    """Wrap a request for ``_guest/<entry>.py``.
+
+    Args:
+        entry: Name of the guest module whose ``main`` is called.
+        request: Plain values only: None, bool, int, float, str, bytes, list, dict.
+        nonce: What the answer's line begins with; 16 or more random characters.
+    """
+    payload = repr({"entry": entry, "request": request, "nonce": nonce})
+    env = _variables("PROGRAM", _program(entry))
+    env.update(_variables("REQUEST", _encode(payload.encode("utf-8", "surrogatepass"), level=1)))
+    return GuestCall(script=f"exec python3 -I -S -c '{_BOOT}'", env=env, nonce=nonce)
+
+
+def _variables(name: str, encoded: str) -> dict[str, str]:
+    parts = [encoded[i : i + VARIABLE_BYTES] for i in range(0, len(encoded), VARIABLE_BYTES)]
+    variables = {f"{ENV_PREFIX}{name}{i}": part for i, part in enumerate(parts)}
+    return {f"{ENV_PREFIX}{name}": str(len(parts)), **variables}
+
+
+@functools.cache
+def _program(entry: str) -> str:
+    modules = [(PACKAGE, "")]
+    for name in _load_order(entry, "boot"):
+        modules.append((f"{PACKAGE}.{name}", _compact(_source(name))))
+    return _encode(_PROGRAM.format(modules=modules, package=PACKAGE).encode(), level=9)
+
+
+def _load_order(*names: str) -> list[str]:
+    """List guest modules so that each comes after those that it imports."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in order:
+            return
+        for needed in _imports(name):
+            visit(needed)
+        order.append(name)
+
+    for name in names:
+        visit(name)
+    return order
+
+
+@functools.cache
+def _imports(name: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(_source(name))):
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE + "."):
+            found.append(node.module.removeprefix(PACKAGE + "."))
+    return found
+
+
+@functools.cache
+def _source(name: str) -> str:
+    return resources.files(PACKAGE).joinpath(f"{name}.py").read_text("utf-8")
+
+
+def _compact(source: str) -> str:
+    """Drop comments and docstrings, which the sandbox need not receive and parse on every call."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _encode(data: bytes, *, level: int) -> str:
+    return binascii.b2a_base64(zlib.compress(data, level), newline=False).decode("ascii")
+
+
+def check_command(command: str) -> None:
+    """Refuse what is not worth a request.
+
+    Raises:
+        CommandRefused: Empty or blank, over 1 MiB, holding a NUL byte or half a surrogate pair.
+    """
+    if not command.strip():
+        raise CommandRefused("The command is empty. Send a command to run.", code="command_empty")
+    if "\0" in command:
+        raise CommandRefused(
+            "The command holds a NUL byte, which no shell can carry. Write it as \\0 inside $'...' or printf.",
+            code="command_nul",
+        )
+    try:
+        size = len(command.encode())
+    except UnicodeEncodeError:
+        raise CommandRefused(
+            "The command holds half of a surrogate pair, which is no text. Send valid Unicode.",
+            code="command_not_text",
+        ) from None
+    if size > COMMAND_LIMIT_BYTES:
+        raise CommandRefused(
+            f"The command is {size:,} bytes long; the limit is {COMMAND_LIMIT_BYTES:,}. "
+            "Write the data to a file with workspace_file and use that.",
+            code="command_too_large",
+        )
+
+
+def read_frame(printed: str, nonce: str) -> dict[str, object]:
+    """Find the one answer in what an execute request printed.
+
+    Raises:
+        SandboxError: ``code="no_python"`` when the sandbox has none; ``code="unreadable_answer"`` when there is
+            not exactly one well-formed answer (something else printed, or cut, or forged it).
+    """
+    lines = [line for line in printed.split("\n") if line.startswith(nonce + " ")]
+    if len(lines) == 1:
+        try:
+            answer = json.loads(lines[0][len(nonce) + 1 :])
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict):
+            return answer
+    if not lines and "python3" in printed and "not found" in printed:
+        raise SandboxError(
+            "The sandbox has no python3, which the workspace tools need. Use a snapshot or image with Python "
+            "3.8 or later and Node (options.snapshot or options.image).",
+            code="no_python",
+            op="execute",
+            for_model="This machine cannot run the workspace tools: python3 is missing. Tell the user.",
+        )
+    raise SandboxError(
+        f"The sandbox's answer could not be read ({len(lines)} answers in {len(printed):,} characters).",
+        code="unreadable_answer",
+        op="execute",
+        retryable=True,
+        for_model="The machine's answer could not be read. The call may or may not have taken effect: check "
+        "before you do it again.",
+    )

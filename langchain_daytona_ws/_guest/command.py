@@ -1,0 +1,319 @@
+"""Run one command under supervision: once only, time-limited, its output bounded, its tree killable."""
+
+from __future__ import annotations
+
+import binascii
+import fcntl
+import os
+import select
+import time
+
+import _signal as signal  # ``signal`` itself costs 4 ms of enum classes
+
+from langchain_daytona_ws._guest import place, processes, record
+from langchain_daytona_ws._guest.output import Output
+
+TERM_GRACE_S = 1.0
+KILL_WITHIN_S = 5.0
+# The most that a pipe can hold for an ordinary user: what a command that has ended left in it is below this.
+PIPE_MAX_BYTES = 1024 * 1024
+# execve refuses a single argument of 128 KiB; longer commands go through a file descriptor.
+ARGUMENT_MAX_BYTES = 100 * 1024
+CANCEL = signal.SIGUSR2
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def main(request: dict) -> str:
+    """Run, or with ``"mode": "kill"`` cancel, the call ``request["key"]``; return one JSON object as text."""
+    state_dir = place.state_directory()
+    call = record.Record(state_dir, request["key"])
+    if request["mode"] == "kill":
+        return _cancel(call, request)
+    wait_s = request["timeout_s"] + TERM_GRACE_S + KILL_WITHIN_S + 5
+    if not call.lock(time.monotonic() + wait_s):
+        return '{"outcome": "running"}'
+    state, body = call.read()
+    if state == record.DONE:
+        return body.decode("ascii")[:-1] + ', "replayed": true}'
+    if state == record.CANCELLED:
+        return '{"outcome": "cancelled"}'
+    if state == record.STARTED:
+        # Whoever ran it died without a word (kill -9, out of memory). Leave nothing of it half-running.
+        processes.exterminate(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
+        return '{"outcome": "unknown"}'
+    try:
+        place.enter(request["root"])
+        bash = _find("bash")
+    except place.PlaceError:
+        call.forget()
+        raise
+    call.write(record.STARTED, b"%d" % os.getpid())
+    result = _supervise(call, request, bash)
+    call.write(record.DONE, result.encode("ascii"))
+    return result
+
+
+def after() -> None:
+    """Do what must not delay the answer."""
+    record.tidy(place.state_directory())
+
+
+def _cancel(call: record.Record, request: dict) -> str:
+    key, patience = request["key"], time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
+    if not call.lock(0):
+        try:
+            os.kill(int(call.read()[1]), CANCEL)
+        except (OSError, ValueError):
+            pass  # not started yet, or ending now: the lock below tells
+        if not call.lock(patience):
+            processes.exterminate(-1, key, time.monotonic() + KILL_WITHIN_S)
+            return '{"outcome": "killed"}'
+    state = call.read()[0]
+    if state == record.NEW:
+        # The request to run it may still be on its way: it must find this and not start.
+        call.write(record.CANCELLED)
+    elif state == record.STARTED:
+        processes.exterminate(-1, key, time.monotonic() + KILL_WITHIN_S)
+    return '{"outcome": "%s"}' % ("finished" if state == record.DONE else "cancelled")
+
+
+def _supervise(call: record.Record, request: dict, bash: str) -> str:
+    command = request["command"].encode()
+    _hide()
+    problem = _syntax_error(bash, command)
+    run = _Run(call, request)
+    if problem is None:
+        run.start(bash, command)
+        run.watch()
+    else:
+        run.output.feed(problem)
+        run.exit_code = 2
+    return run.result()
+
+
+def _find(program: str) -> str:
+    for directory in os.environ.get("PATH", DEFAULT_PATH).split(":"):
+        path = os.path.join(directory, program)
+        if os.access(path, os.X_OK):
+            return path
+    raise place.PlaceError("bash", "no bash in PATH")
+
+
+def _hide() -> None:
+    """Survive the agent's own ``pkill python3``: it is a reasonable thing to type, and not meant for us."""
+    try:
+        with open("/proc/self/comm", "w") as file:
+            file.write("workspace-call")
+    except OSError:
+        pass
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _syntax_error(bash: str, command: bytes) -> bytes | None:
+    """Return bash's complaint about a command that would run only in part, or None.
+
+    bash parses line by line: without this the lines above a syntax error would have run. One line is
+    parsed whole before any of it runs. extglob is on since the command may turn it on for itself.
+    """
+    if b"\n" not in command.strip(b"\n"):
+        return None
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _exec(bash, command, writer, dict(os.environ), [b"-O", b"extglob", b"-n"])
+    os.close(writer)
+    said = b""
+    while True:
+        chunk = os.read(reader, 65536)
+        if not chunk:
+            break
+        said = (said + chunk)[:65536]
+    os.close(reader)
+    return said if os.waitpid(pid, 0)[1] else None
+
+
+def _exec(bash: str, command: bytes, writer: int, env: dict, options: list) -> None:
+    """Become bash, in the child after a fork; never return."""
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, CANCEL):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+        if len(command) <= ARGUMENT_MAX_BYTES:
+            tail = [b"-c", command]
+        else:
+            script = os.memfd_create("command", 0)
+            view = memoryview(command)
+            while view:
+                view = view[os.write(script, view) :]
+            os.lseek(script, 0, 0)
+            tail = [b"/dev/fd/%d" % script]
+        os.execve(bash, [b"bash", *options, *tail], env)
+    except BaseException as error:
+        os.write(2, b"bash could not be started: %s\n" % str(error).encode("utf-8", "replace"))
+    finally:
+        os._exit(126)
+
+
+class _Run:
+    """One running command."""
+
+    def __init__(self, call: record.Record, request: dict) -> None:
+        self.key = request["key"]
+        self.timeout_s = request["timeout_s"]
+        self.output = Output(request["limit_bytes"], call.log_path, request["log_limit_bytes"])
+        self.exit_code = None
+        self.timed_out = False
+        self.cancelled = False
+        self.background = False
+        self.survivors = False
+        self.began = time.monotonic()
+        self._wake = -1
+        self._call = call
+
+    def start(self, bash: str, command: bytes) -> None:
+        self._wake, bell = os.pipe()
+        os.set_blocking(bell, False)
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(bell)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(CANCEL, self._on_cancel)
+        self._reader, writer = os.pipe()
+        try:
+            fcntl.fcntl(writer, 1031, PIPE_MAX_BYTES)  # F_SETPIPE_SZ: fewer switches on much output
+        except OSError:
+            pass
+        env = dict(os.environ)
+        env[processes.MARKER] = self.key
+        # There is no terminal to answer on: a prompt would only wait for the time-out.
+        env.setdefault("GIT_TERMINAL_PROMPT", "0")
+        self.began = time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _exec(bash, command, writer, env, [])
+        os.close(writer)
+        os.set_blocking(self._reader, False)
+
+    def _on_cancel(self, *_: object) -> None:
+        self.cancelled = True
+
+    def watch(self) -> None:
+        """Follow the command to its end, or bring the end about."""
+        deadline = self.began + self.timeout_s
+        while not self._ended():
+            if self.cancelled or time.monotonic() >= deadline:
+                self.timed_out = not self.cancelled
+                self._end_it()
+                break
+            self._collect(deadline)
+        self._collect_rest()
+
+    def _ended(self) -> bool:
+        if self.exit_code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.exit_code = (
+                    os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+                )
+        return self.exit_code is not None
+
+    def _collect(self, until: float) -> None:
+        """Wait for output, the command's end or the time given, and take what output there is."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if self._reader >= 0:
+            poll.register(self._reader, select.POLLIN)
+        wait_ms = max(0.0, until - time.monotonic()) * 1000
+        for fd, _event in poll.poll(min(wait_ms + 1, 3_600_000)):
+            if fd == self._wake:
+                os.read(self._wake, 4096)
+            else:
+                self._take(65536)
+
+    def _take(self, size: int) -> int:
+        """Read once; return how much came, 0 for nothing now, -1 when every writer is gone."""
+        try:
+            chunk = os.read(self._reader, size)
+        except BlockingIOError:
+            return 0
+        if not chunk:
+            os.close(self._reader)
+            self._reader = -1
+            return -1
+        self.output.feed(chunk)
+        return len(chunk)
+
+    def _end_it(self) -> None:
+        """TERM, a moment to tidy up, then KILL until nothing of the tree is left."""
+        processes.send(processes.tree(self.pid, self.key), signal.SIGTERM)
+        grace = time.monotonic() + TERM_GRACE_S
+        while time.monotonic() < grace and not (self._ended() and not processes.tree(self.pid, self.key)):
+            self._collect(min(grace, time.monotonic() + 0.05))
+        limit = time.monotonic() + KILL_WITHIN_S
+        self.survivors = not processes.exterminate(self.pid, self.key, limit)
+        while not self._ended() and time.monotonic() < limit:
+            self._collect(min(limit, time.monotonic() + 0.02))
+        self.exit_code = 124 if self.timed_out else 130
+
+    def _collect_rest(self) -> None:
+        """Take what the command had written when it ended; leave a reader to whoever writes on."""
+        taken = 0
+        while self._reader >= 0 and taken < PIPE_MAX_BYTES:
+            got = self._take(65536)
+            if got == 0:
+                break
+            taken += got
+        if self._reader >= 0:
+            self.background = True
+            self._leave_reader()
+
+    def _leave_reader(self) -> None:
+        """Fork a process that keeps the pipe open and empty, so that nobody is killed by writing to it."""
+        if not self.output.has_log:
+            self.output.open_log()
+        if os.fork():
+            os.close(self._reader)
+            return
+        try:
+            self._call.close()  # the lock goes on in a forked descriptor
+            os.setsid()
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            os.set_blocking(self._reader, True)
+            self.output.drain(self._reader)
+        finally:
+            os._exit(0)
+
+    def result(self) -> str:
+        head, tail = self.output.head_and_tail()
+        if self.cancelled:
+            return '{"outcome": "cancelled"}'
+        return (
+            '{"outcome": "finished", "exit_code": %d, "timed_out": %s, "background": %s, "survivors": %s, '
+            '"duration_s": %.4f, "size_bytes": %d, "head": "%s", "tail": "%s", "log_path": "%s", '
+            '"log_bytes": %d, "log_failed": %s}'
+        ) % (
+            self.exit_code,
+            _json(self.timed_out),
+            _json(self.background),
+            _json(self.survivors),
+            time.monotonic() - self.began,
+            self.output.size_bytes,
+            _base64(head),
+            _base64(tail),
+            self.output.log_path if self.output.has_log else "",
+            self.output.log_bytes,
+            _json(bool(self.output.log_error)),
+        )
+
+
+def _json(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")

@@ -1,0 +1,86 @@
+"""Bounded capture of a command's output: head and tail for the answer, the rest in a capped log on disk."""
+
+from __future__ import annotations
+
+import os
+
+
+class Output:
+    """Keep the first and last half of ``limit_bytes``; spill everything to a log once that is exceeded."""
+
+    def __init__(self, limit_bytes: int, log_path: str, log_limit_bytes: int) -> None:
+        self.size_bytes = 0
+        self.log_path = log_path
+        self.log_bytes = 0
+        self.log_error = ""
+        self._log_limit = log_limit_bytes
+        self._half = limit_bytes // 2
+        self._limit = limit_bytes
+        self._held = bytearray()  # all of it while it fits, afterwards the head
+        self._tail = bytearray()
+        self._log = -1
+
+    def feed(self, chunk: bytes) -> None:
+        self.size_bytes += len(chunk)
+        if self._log >= 0 or self.log_error:
+            self._write_log(chunk)
+        if self.size_bytes <= self._limit:
+            self._held += chunk
+            return
+        if len(self._held) > self._half or not self._tail:
+            self._overflow(chunk)
+        else:
+            self._tail += chunk
+        if len(self._tail) > 4 * self._half + 65536:
+            del self._tail[: -self._half]
+
+    def _overflow(self, chunk: bytes) -> None:
+        """Cross the limit: what was held becomes head, tail and the start of the log."""
+        if self._log < 0 and not self.log_error:
+            self.open_log()
+            self._write_log(chunk)
+        whole = self._held + chunk
+        self._held = whole[: self._half]
+        self._tail = whole[self._half :]
+
+    def open_log(self) -> None:
+        """Start the log with all that was fed so far; a full disk is reported, never raised."""
+        try:
+            self._log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            self.log_error = error.strerror or "cannot be written"
+            return
+        self._write_log(bytes(self._held))
+
+    def _write_log(self, chunk: bytes) -> None:
+        room = self._log_limit - self.log_bytes
+        if self._log < 0 or room <= 0:
+            return
+        view = memoryview(chunk)[:room]
+        try:
+            while view:
+                written = os.write(self._log, view)
+                self.log_bytes += written
+                view = view[written:]
+        except OSError as error:
+            self.log_error = error.strerror or "cannot be written"
+            os.close(self._log)
+            self._log = -1
+
+    @property
+    def has_log(self) -> bool:
+        return self.log_bytes > 0 or self._log >= 0
+
+    def head_and_tail(self) -> tuple[bytes, bytes]:
+        """Return the ends to show; the tail is empty when the head is everything."""
+        if self.size_bytes <= self._limit:
+            return bytes(self._held), b""
+        return bytes(self._held), bytes(self._tail[-self._half :])
+
+    def drain(self, reader: int) -> None:
+        """Read on until every writer is gone, into the log up to its cap and then into nothing."""
+        while True:
+            chunk = os.read(reader, 65536)
+            if not chunk:
+                return
+            self._write_log(chunk)

@@ -1,0 +1,78 @@
+"""The two places that the library uses in a sandbox: the workspace, and its own state on the local disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+# Off the workspace, which may be a bucket: call records and full logs belong to this machine.
+STATE_PARENT = "/tmp"  # noqa: S108 - one fixed, checked, user-owned directory below it
+
+
+class PlaceError(Exception):
+    """A place cannot be used; ``code`` and ``detail`` go back to the host."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def enter(root: str) -> None:
+    """Make the workspace directory if it is not there, and change into it."""
+    try:
+        os.chdir(root)
+    except FileNotFoundError:
+        _make(root)
+    except OSError as error:
+        raise PlaceError("workspace", error.strerror or str(error)) from None
+    else:
+        return
+    try:
+        os.chdir(root)
+    except OSError as error:
+        raise PlaceError("workspace", error.strerror or str(error)) from None
+
+
+def _make(root: str) -> None:
+    try:
+        os.makedirs(root, exist_ok=True)
+    except PermissionError:
+        # The default snapshots run as a user who may not write to /mnt but may sudo.
+        script = 'mkdir -p -- "$1" && chown "$2" -- "$1"'
+        if run_quietly(["sudo", "-n", "sh", "-c", script, "sh", root, str(os.getuid())]) != 0:
+            raise PlaceError("workspace", "Permission denied") from None
+    except OSError as error:
+        raise PlaceError("workspace", error.strerror or str(error)) from None
+
+
+def run_quietly(argv: list[str]) -> int:
+    """Run a program without input or output; return its exit code, 127 when it cannot be started."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            os.execvp(argv[0], argv)
+        finally:
+            os._exit(127)
+    status = os.waitpid(pid, 0)[1]
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def state_directory() -> str:
+    """Return the library's own directory on the sandbox's disk, private to this user."""
+    path = "%s/.langchain-daytona-ws-%d" % (STATE_PARENT, os.getuid())
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        found = os.lstat(path)
+        # Anybody may create names in /tmp: a link or another user's directory would be written through.
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PlaceError("state", path + " is not this user's own directory") from None
+        if found.st_mode & 0o077:
+            os.chmod(path, 0o700)
+    except OSError as error:
+        raise PlaceError("state", "%s: %s" % (path, error.strerror)) from None
+    return path

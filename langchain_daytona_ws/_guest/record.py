@@ -1,0 +1,109 @@
+"""The once-only marker of a call: who runs it, and what came of it.
+
+One file per call. Its advisory lock is held by the process that runs the command, so a second request for
+the same call can tell "running" (locked) from "finished" (a result) from "died half-way" (neither).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+KEEP_S = 24 * 3600
+KEEP_BYTES = 256 * 1024 * 1024
+TIDY_EVERY_S = 60
+
+NEW, STARTED, CANCELLED, DONE = "new", "started", "cancelled", "done"
+
+
+class Record:
+    """The record of one call, open and perhaps locked by this process."""
+
+    def __init__(self, state_dir: str, key: str) -> None:
+        self.path = "%s/%s.call" % (state_dir, key)
+        self.log_path = "%s/%s.log" % (state_dir, key)
+        self.fd = -1
+
+    def lock(self, wait_until: float) -> bool:
+        """Take the lock, waiting until the monotonic time given; return whether it was had."""
+        pause = 0.005
+        while True:
+            if self.fd < 0:
+                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= wait_until:
+                    return False
+                time.sleep(pause)
+                pause = min(pause * 1.5, 0.1)
+                continue
+            if os.fstat(self.fd).st_nlink:
+                return True
+            # Expired and removed between our open and our lock.
+            os.close(self.fd)
+            self.fd = -1
+
+    def read(self) -> tuple[str, bytes]:
+        """Return the state and what was written with it (the runner's pid, or the result)."""
+        data = os.pread(self.fd, os.fstat(self.fd).st_size, 0)
+        state, _, body = data.partition(b"\n")
+        if not data:
+            return NEW, b""
+        # Anything unreadable means that something was begun: never run it again.
+        return (state.decode() if state in (b"cancelled", b"done") else STARTED), body
+
+    def write(self, state: str, body: bytes = b"") -> None:
+        """Replace the state, without a moment at which the record is empty (each state is longer)."""
+        data = state.encode() + b"\n" + body
+        try:
+            os.pwrite(self.fd, data, 0)
+        except OSError:
+            # A full disk must not stop the command that would free it. A size needs no block.
+            os.ftruncate(self.fd, max(1, os.fstat(self.fd).st_size))
+
+    def forget(self) -> None:
+        """Remove the record of a call that ran nothing, so that it may be sent again."""
+        os.unlink(self.path)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def tidy(state_dir: str) -> None:
+    """Remove records and logs by age and then by total size, at most once a minute."""
+    stamp = state_dir + "/tidied"
+    now = time.time()
+    try:
+        if now - os.stat(stamp).st_mtime < TIDY_EVERY_S:
+            return
+    except FileNotFoundError:
+        pass
+    os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
+    entries = []
+    for entry in os.scandir(state_dir):
+        if entry.name.endswith((".call", ".log", ".upload")):
+            found = entry.stat(follow_symlinks=False)
+            entries.append((found.st_mtime, found.st_size, entry.path))
+    entries.sort(reverse=True)
+    total = 0
+    for modified, size, path in entries:
+        total += size
+        if (now - modified > KEEP_S or total > KEEP_BYTES) and not _in_use(path):
+            os.unlink(path)
+
+
+def _in_use(path: str) -> bool:
+    if not path.endswith(".call"):
+        return False
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
