@@ -1,0 +1,47 @@
+"""The namespace: the one directory, and later the one S3 prefix, that a session works in."""
+
+from __future__ import annotations
+
+import re
+
+from langchain_daytona_ws.config.problems import FOR_MODEL, quoted
+from langchain_daytona_ws.errors import ConfigError
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def validate_namespace(value: str) -> str:
+    """Return the namespace unchanged, or refuse it.
+
+    A namespace is one path segment: 1 to 128 of ``A-Z a-z 0-9 . _ -``, not starting with ``.`` or ``-``.
+
+    Raises:
+        ConfigError: With the reason, for every other value, whatever its type.
+    """
+    # fullmatch, since "$" also matches before a final newline.
+    if isinstance(value, str) and _SEGMENT.fullmatch(value):
+        return value
+    raise ConfigError(
+        f"namespace: {_problem(value)}. Use one segment of 1 to 128 letters, digits, '.', '_' and '-', "
+        'not starting with "." or "-", such as "team-a_project.1".',
+        code="namespace",
+        op="validate",
+        for_model=FOR_MODEL,
+    )
+
+
+def _problem(value: object) -> str:
+    if not isinstance(value, str):
+        return f"must be a string, and is of type {type(value).__name__}"
+    if not value:
+        return "must not be empty"
+    if "/" in value:
+        return (
+            f'{quoted(value)} contains "/", which is refused because credentials that are scoped to a parent '
+            "prefix would also open the workspaces of all its children"
+        )
+    if value[0] in ".-":
+        return f'{quoted(value)} starts with "{value[0]}"'
+    if len(value) > 128:
+        return f"is {len(value)} characters long"
+    return f"{quoted(value)} has a character that is not allowed"

@@ -1,0 +1,120 @@
+"""Problems: what is wrong with a document, where, and how to put it right; never with a secret's value.
+
+Pydantic's own messages are not passed on: they speak of types, and its errors keep the rejected input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from langchain_daytona_ws.errors import ConfigError
+
+Location = tuple[str | int, ...]
+
+FOR_MODEL = "The workspace is not configured correctly. Only the person who runs this agent can correct that."
+
+_WORDING = {
+    "missing": "is required; add it",
+    "string_type": "must be a string; write it in quotes",
+    "string_unicode": "is not valid Unicode text; remove the broken characters",
+    "bool_type": "must be true or false, written without quotes",
+    "dict_type": "must be an object, from names to values",
+    "model_type": "must be an object of settings",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "too_short": "must not be empty; leave it out instead",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where it stands in the user's document, and a text that ends with a remedy."""
+
+    at: Location
+    text: str
+
+    @property
+    def path(self) -> str:
+        return path_of(self.at)
+
+
+def path_of(at: Location) -> str:
+    """Write a location as a JSON path, such as ``config.network.allowCidrs[0]``."""
+    path = ""
+    for step in at:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        else:
+            path += f"{'.' if path else ''}{_key(step)}"
+    return path
+
+
+def _key(key: str) -> str:
+    # A whole assignment given as the name of a variable would show its value.
+    name, assigned, _ = key.partition("=")
+    shown = quoted(name)[1:-1]
+    return f"{shown}=…" if assigned else shown
+
+
+def quoted(text: str, limit: int = 60) -> str:
+    """Quote a value that is no secret for a message: on one line, printable, at most ``limit`` characters."""
+    shown = text if len(text) <= limit else text[:limit] + "…"
+    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
+
+
+def either(words: Collection[str]) -> str:
+    """Join words as in ``a, b or c``."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def refusal(text: str) -> PydanticCustomError:
+    """Make the error that a value's validator raises; the text is kept as it is."""
+    return PydanticCustomError("config", "{text}", {"text": text})
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """Word pydantic's findings anew, without the rejected inputs."""
+    details = error.errors(include_url=False)
+    return [Problem(_place(detail["loc"]), _text(detail)) for detail in details]
+
+
+def _place(location: Location) -> Location:
+    # Pydantic marks the problem of a mapping's key by a last step of its own.
+    return location[:-1] if location[-1:] == ("[key]",) else location
+
+
+def _text(detail: ErrorDetails) -> str:
+    kind = detail["type"]
+    if kind == "config":
+        return detail["msg"]
+    if kind == "literal_error":
+        given = detail["input"]
+        it_is = f"; it is {quoted(given, 30)}" if isinstance(given, str) else ""
+        return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}{it_is}"
+    # An unforeseen kind is named and nothing more: its message might quote the value.
+    return _WORDING.get(kind, f"is not acceptable ({kind})")
+
+
+def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError:
+    """Make a pydantic error that holds the problems and none of the input."""
+    lines: list[InitErrorDetails] = [
+        {"type": refusal(problem.text), "loc": problem.at, "input": None} for problem in problems
+    ]
+    return ValidationError.from_exception_data(title, lines, hide_input=True)
+
+
+def config_error(title: str, problems: Sequence[Problem]) -> ConfigError:
+    """Make the one error that lists every problem."""
+    lines = [f"{problem.path or 'the document'}: {problem.text}" for problem in problems]
+    if len(lines) == 1:
+        message = f"{title}: {lines[0]}"
+    else:
+        message = "\n".join([f"{title} has {len(lines)} problems:", *(f"- {line}" for line in lines)])
+    context: Mapping[str, Any] = {"paths": [problem.path for problem in problems]}
+    return ConfigError(message, op="validate", context=context, for_model=FOR_MODEL)

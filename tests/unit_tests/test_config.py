@@ -1,0 +1,829 @@
+"""The configuration: what it takes, what it refuses and in which words, and that no secret gets out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+import traceback
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from langchain_daytona_ws.config import (
+    LifecycleConfig,
+    NetworkConfig,
+    SandboxConfig,
+    SandboxOptions,
+    refuse_unsupported,
+    validate_namespace,
+)
+from langchain_daytona_ws.errors import ConfigError, NotSupportedYet
+
+SECRET = "dtn_s3cr3t-t0p"
+VARIABLES = ("DAYTONA_API_KEY", "DAYTONA_ORGANIZATION_ID", "DAYTONA_API_URL", "DAYTONA_TARGET")
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, socket_disabled: None) -> None:
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def everything_shown(error: BaseException) -> str:
+    """All that a log, a traceback or a pickle of the error could show."""
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    facts = repr(vars(error)) + repr(pickle.dumps(error))
+    return f"{error}{error!r}{''.join(traceback.format_exception(error))}{facts}"
+
+
+def refused(document: Any) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        SandboxConfig.model_validate(document)
+    assert type(caught.value) is ConfigError
+    assert caught.value.op == "validate"
+    assert SECRET not in everything_shown(caught.value)
+    return caught.value
+
+
+# --- what it takes ---------------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    config = SandboxConfig()
+    assert config.model_dump() == {
+        "name": None,
+        "provider": "daytona",
+        "permission_mode": "ask",
+        "env_vars": {},
+        "timeout_s": 120,
+        "output_limit_bytes": 65_536,
+        "network": None,
+        "persistent": False,
+        "lifecycle": None,
+        "on_create": None,
+        "on_resume": None,
+        "options": {
+            "api_key": None,
+            "organization_id": None,
+            "api_url": "https://app.daytona.io/api",
+            "target": None,
+            "snapshot": None,
+            "image": None,
+            "workspace_root": "/mnt/workspaces",
+            "mount_aws_s3_buckets": False,
+            "workspace_bucket_name": None,
+            "aws_region": None,
+            "s3_endpoint": None,
+            "skills_bucket_name": None,
+            "skills_mount_path": "/mnt/skills",
+        },
+    }
+    assert LifecycleConfig().idle_timeout_seconds == 900
+    assert LifecycleConfig().max_lifetime_seconds == 7 * 24 * 3600
+
+
+CAMEL: dict[str, Any] = {
+    "provider": "daytona",
+    "permissionMode": "edit",
+    "envVars": {"A": "1", "_b2": ""},
+    "timeout": 60,
+    "outputLimitBytes": 2048,
+    "network": {"mode": "restricted", "allowCidrs": ["203.0.113.0/24"], "allowDomains": ["*.Example.com"]},
+    "persistent": True,
+    "lifecycle": {"idleTimeoutSeconds": 60, "maxLifetimeSeconds": 3600},
+    "onCreate": "pip install x",
+    "onResume": ["a", "b"],
+    "options": {
+        "apiKey": SECRET,
+        "organizationId": "org",
+        "apiUrl": "https://daytona.example.com/api/",
+        "target": "eu",
+        "snapshot": "fuse-s3",
+        "workspaceRoot": "/srv//work/./x/",
+        "mountAwsS3Buckets": True,
+        "workspaceBucketName": "my-bucket",
+        "awsRegion": "eu-central-1",
+        "s3Endpoint": "http://minio.internal:9000/",
+        "skillsBucketName": "skills.bucket",
+        "skillsMountPath": "/mnt/skills",
+    },
+}
+SNAKE: dict[str, Any] = {
+    "provider": "daytona",
+    "permission_mode": "edit",
+    "env_vars": {"A": "1", "_b2": ""},
+    "timeout_s": 60,
+    "output_limit_bytes": 2048,
+    "network": {"mode": "restricted", "allow_cidrs": ["203.0.113.0/24"], "allow_domains": ["*.Example.com"]},
+    "persistent": True,
+    "lifecycle": {"idle_timeout_seconds": 60, "max_lifetime_seconds": 3600},
+    "on_create": "pip install x",
+    "on_resume": ["a", "b"],
+    "options": {
+        "api_key": SECRET,
+        "organization_id": "org",
+        "api_url": "https://daytona.example.com/api/",
+        "target": "eu",
+        "snapshot": "fuse-s3",
+        "workspace_root": "/srv//work/./x/",
+        "mount_aws_s3_buckets": True,
+        "workspace_bucket_name": "my-bucket",
+        "aws_region": "eu-central-1",
+        "s3_endpoint": "http://minio.internal:9000/",
+        "skills_bucket_name": "skills.bucket",
+        "skills_mount_path": "/mnt/skills",
+    },
+}
+
+
+def test_both_spellings_the_envelope_json_and_keywords_say_the_same() -> None:
+    config = SandboxConfig.model_validate(CAMEL)
+    assert SandboxConfig.model_validate(SNAKE) == config
+    assert SandboxConfig(**SNAKE) == config
+    assert SandboxConfig(**CAMEL) == config
+    assert SandboxConfig.model_validate_json(json.dumps(CAMEL)) == config
+    assert SandboxConfig.model_validate_json(json.dumps({"config": SNAKE}).encode()) == config
+    assert SandboxConfig.model_validate({"config": CAMEL}) == config
+    assert SandboxConfig.model_validate(config) is config
+    named = SandboxConfig.model_validate({"name": "daytona", "config": CAMEL})
+    assert named.name == "daytona"
+    assert named.model_copy(update={"name": None}) == config
+
+
+def test_values_are_normalised() -> None:
+    config = SandboxConfig.model_validate(CAMEL)
+    assert config.options.api_url == "https://daytona.example.com/api"
+    assert config.options.s3_endpoint == "http://minio.internal:9000"
+    assert config.options.workspace_root == "/srv/work/x"
+    assert config.on_create == ("pip install x",)
+    assert config.on_resume == ("a", "b")
+    assert config.network is not None
+    assert config.network.allow_domains == ("*.example.com",)
+    assert NetworkConfig(mode="restricted", allow_cidrs=("198.51.100.7",)).allow_cidrs == ("198.51.100.7/32",)
+    assert SandboxConfig(timeout_s=60.0).timeout_s == 60
+    assert isinstance(SandboxConfig(timeout_s=60.0).timeout_s, int)
+
+
+def test_null_says_not_given() -> None:
+    config = SandboxConfig.model_validate({"network": None, "lifecycle": None, "options": {"target": None}})
+    assert config == SandboxConfig()
+    refuse_unsupported(config)
+
+
+def test_is_frozen() -> None:
+    config = SandboxConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.timeout_s = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("api_url", "kept"),
+    [
+        ("http://localhost:3000/api", "http://localhost:3000/api"),
+        ("HTTP://LOCALHOST/api", "HTTP://LOCALHOST/api"),
+        ("http://127.9.8.7:1", "http://127.9.8.7:1"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("https://10.0.0.1/api", "https://10.0.0.1/api"),
+    ],
+)
+def test_api_urls_that_are_taken(api_url: str, kept: str) -> None:
+    assert SandboxOptions(api_url=api_url).api_url == kept
+
+
+# --- the environment -------------------------------------------------------------------------------------
+
+
+def test_environment_stands_in_for_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAYTONA_API_KEY", SECRET)
+    monkeypatch.setenv("DAYTONA_ORGANIZATION_ID", "org-env")
+    monkeypatch.setenv("DAYTONA_API_URL", "http://127.0.0.1:3986/api")
+    monkeypatch.setenv("DAYTONA_TARGET", "eu")
+    made = (
+        SandboxConfig.from_env(),
+        SandboxConfig(),
+        SandboxConfig.model_validate({"name": "x", "config": {}}),
+    )
+    for config in made:
+        assert config.require_api_key().get_secret_value() == SECRET
+        assert config.options.organization_id == "org-env"
+        assert config.options.api_url == "http://127.0.0.1:3986/api"
+        assert config.options.target == "eu"
+    explicit = SandboxConfig.model_validate(CAMEL).options
+    assert (explicit.organization_id, explicit.target) == ("org", "eu")
+    assert SandboxOptions(api_key="mine", target=None).api_key == SecretStr("mine")
+    assert SandboxOptions(target=None).target == "eu"
+
+
+def test_environment_is_read_at_validation_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAYTONA_TARGET", "eu")
+    config = SandboxConfig()
+    monkeypatch.setenv("DAYTONA_TARGET", "us")
+    assert config.options.target == "eu"
+    assert SandboxConfig().options.target == "us"
+
+
+def test_empty_variables_count_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "")
+    assert SandboxConfig().options == SandboxOptions()
+    assert SandboxConfig().options.api_url == "https://app.daytona.io/api"
+
+
+def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAYTONA_API_URL", f"http://user:{SECRET}@daytona.example.com")
+    monkeypatch.setenv("DAYTONA_API_KEY", f"{SECRET}\n")
+    message = str(refused({"config": {}}))
+    assert "config.options.apiUrl: must hold no user name and no password" in message
+    assert (
+        "environment variable DAYTONA_API_URL: correct or unset that, or set config.options.apiUrl" in message
+    )
+    assert "config.options.apiKey: has white space" in message
+    assert "environment variable DAYTONA_API_KEY: correct or unset that" in message
+
+
+def test_a_missing_api_key_is_an_error_when_it_is_needed() -> None:
+    config = SandboxConfig()
+    with pytest.raises(ConfigError) as caught:
+        config.require_api_key()
+    assert "set options.apiKey" in str(caught.value)
+    assert "environment variable DAYTONA_API_KEY" in str(caught.value)
+    assert caught.value.code == "api_key_missing"
+    assert "DAYTONA" not in caught.value.for_model
+
+
+# --- what it refuses, and in which words -----------------------------------------------------------------
+
+WITH_SECRETS = {"envVars": {"TOKEN": SECRET}, "options": {"apiKey": SECRET}}
+
+REFUSALS: list[tuple[Any, str, str]] = [
+    # keys
+    ({"options": {"snapshto": "x"}}, "options.snapshto", "did you mean options.snapshot?"),
+    (
+        {"config": {"options": {"snapshto": "x"}}},
+        "config.options.snapshto",
+        "did you mean config.options.snapshot?",
+    ),
+    ({"snapshot": "x"}, "snapshot", "did you mean options.snapshot?"),
+    ({"options": {"permissionMode": "ask"}}, "options.permissionMode", "did you mean permissionMode?"),
+    ({"PermissionMode": "ask"}, "PermissionMode", "did you mean permissionMode?"),
+    ({"env": {}}, "env", "the known ones here are name, provider, permissionMode, envVars"),
+    ({"time_out": 5}, "time_out", "did you mean timeout?"),
+    (
+        {"lifecycle": {"idleTimeout": 5}},
+        "lifecycle.idleTimeout",
+        "did you mean lifecycle.idleTimeoutSeconds?",
+    ),
+    (
+        {"network": {"mode": "deny-all", "allowCIDR": []}},
+        "network.allowCIDR",
+        "did you mean network.allowCidrs?",
+    ),
+    ({3: 4}, "3", "the known ones here are"),
+    ({"x\ny" * 40: 1}, "x\\ny", "unknown key"),
+    ({"timeout": 5, "timeout_s": 5}, "timeout", 'given twice, as "timeout" and as "timeout_s"; keep one'),
+    ({"options": {"apiKey": SECRET, "api_key": SECRET}}, "options.apiKey", "keep one"),
+    ({"name": "x", "timeout": 5, "config": {}}, "timeout", "did you mean config.timeout?"),
+    ({"description": "x", "config": {}}, "description", 'an envelope has two, "name" and "config"'),
+    ({"name": "x", "config": {"name": "y"}}, "config.name", "leave this one out"),
+    # shapes
+    (None, "the document", "must be an object"),
+    ([WITH_SECRETS], "the document", "must be an object"),
+    (SECRET, "the document", "must be an object"),
+    ({"config": None}, "config", "must be an object"),
+    ({"options": SECRET}, "options", "must be an object"),
+    ({"network": "deny-all"}, "network", "must be an object"),
+    ({"envVars": SECRET}, "envVars", "must be an object"),
+    ({"persistent": "yes"}, "persistent", "must be true or false"),
+    ({"options": {"mountAwsS3Buckets": 1}}, "options.mountAwsS3Buckets", "must be true or false"),
+    ({"network": {"mode": "restricted", "allowCidrs": "10.0.0.0/8"}}, "network.allowCidrs", "must be a list"),
+    ({"options": {"snapshot": 5}}, "options.snapshot", "must be a string"),
+    ({"options": {"snapshot": "\ud800"}}, "options.snapshot", "a control character in it"),
+    # provider and modes
+    (
+        {"provider": "lambda"},
+        "provider",
+        'provider "lambda" is not supported; this package has one, "daytona"',
+    ),
+    ({"provider": None}, "provider", 'this package has one, "daytona"'),
+    ({"permissionMode": "Ask"}, "permissionMode", 'must be "ask", "edit" or "bypass"; it is "Ask"'),
+    ({"permissionMode": None}, "permissionMode", 'must be "ask", "edit" or "bypass"'),
+    ({"name": ""}, "name", "leave it out"),
+    ({"name": "", "config": {}}, "name", "leave it out"),
+    # numbers
+    ({"timeout": 0}, "timeout", "must be a whole number of seconds from 1 to 600; it is 0"),
+    ({"timeout": 601}, "timeout", "from 1 to 600; it is 601"),
+    ({"timeout": 10**5000}, "timeout", "from 1 to 600; it is far outside"),
+    ({"timeout": 1.5}, "timeout", "must be a whole number of seconds"),
+    ({"timeout": float("nan")}, "timeout", "must be a whole number of seconds"),
+    ({"timeout": float("inf")}, "timeout", "must be a whole number of seconds"),
+    ({"timeout": True}, "timeout", "must be a whole number of seconds"),
+    ({"timeout": "60"}, "timeout", "written without quotes"),
+    ({"outputLimitBytes": 1023}, "outputLimitBytes", "whole number of bytes from 1024 to 262144; it is 1023"),
+    ({"outputLimitBytes": 262_145}, "outputLimitBytes", "from 1024 to 262144"),
+    ({"lifecycle": {"idleTimeoutSeconds": 0}}, "lifecycle.idleTimeoutSeconds", "from 1 to 604800"),
+    ({"lifecycle": {"maxLifetimeSeconds": 10**7}}, "lifecycle.maxLifetimeSeconds", "from 1 to 2592000"),
+    # environment variables: the value is never shown, not even when it stands in the name
+    ({"envVars": {"PORT": 8080}}, "envVars.PORT", "must be a string; write it in quotes"),
+    ({"envVars": {"T": f"{SECRET}\0"}}, "envVars.T", "NUL byte or is not valid Unicode"),
+    ({"envVars": {"T": f"{SECRET}\ud800"}}, "envVars.T", "is not valid Unicode"),
+    ({"envVars": {"T": "**********"}}, "envVars.T", "is the mask that stands for a secret"),
+    ({"envVars": {"T": SECRET + "x" * 131_072}}, "envVars", "write it to a file instead"),
+    ({"envVars": {"A B": SECRET}}, "envVars.A B", "use letters, digits and _"),
+    ({"envVars": {"1A": SECRET}}, "envVars.1A", "not starting with a digit"),
+    ({"envVars": {"A\n": SECRET}}, "envVars.A\\n", "use letters, digits and _"),
+    ({"envVars": {"É": SECRET}}, "envVars.É", "use letters, digits and _"),
+    ({"envVars": {f"T={SECRET}": "x"}}, "envVars.T=…", "use letters, digits and _"),
+    (
+        {"envVars": {"LANGCHAIN_DAYTONA_WS_X": "1"}},
+        "envVars.LANGCHAIN_DAYTONA_WS_X",
+        "reserved for this package",
+    ),
+    # network
+    ({"network": {}}, "network.mode", "is required"),
+    ({"network": {"mode": "open"}}, "network.mode", 'must be "allow-all", "deny-all" or "restricted"'),
+    ({"network": {"mode": "restricted"}}, "network.mode", 'or use "deny-all"'),
+    (
+        {"network": {"mode": "deny-all", "allowCidrs": ["10.0.0.0/8"]}},
+        "network.allowCidrs",
+        "leave it out or change",
+    ),
+    *(
+        (
+            {"network": {"mode": "restricted", "allowCidrs": ["10.0.0.0/8", bad]}},
+            "network.allowCidrs[1]",
+            remedy,
+        )
+        for bad, remedy in [
+            ("10.0.0.1/8", 'did you mean "10.0.0.0/8"?'),
+            ("10.0.0.0/33", "give one such as 203.0.113.0/24"),
+            ("example.com", "give one such as 203.0.113.0/24"),
+            ("10.0.0.0/8\n", "give one such as"),
+            ("", "give one such as"),
+            ("2001:db8::/32", "holds IPv4 only"),
+            (7, "must be a string"),
+        ]
+    ),
+    *(
+        (
+            {"network": {"mode": "restricted", "allowDomains": [bad]}},
+            "network.allowDomains[0]",
+            "give a name such as",
+        )
+        for bad in (
+            "https://pypi.org",
+            "pypi.org/x",
+            "a..b",
+            "*",
+            "*.*.b",
+            "-a.b",
+            "é.fr",
+            "a.b\n",
+            "",
+            "x" * 64,
+        )
+    ),
+    # hooks
+    ({"onCreate": ""}, "onCreate", "leave it out"),
+    ({"onCreate": []}, "onCreate", "leave it out"),
+    ({"onResume": ["a", " "]}, "onResume", "leave it out"),
+    ({"onResume": ["a\0"]}, "onResume", "NUL byte or is not valid Unicode; remove that"),
+    ({"onResume": {"a": 1}}, "onResume", "must be a shell command or a list of them"),
+    # options
+    ({"options": {"apiKey": ""}}, "options.apiKey", "set the environment variable DAYTONA_API_KEY"),
+    ({"options": {"apiKey": 5}}, "options.apiKey", "set the environment variable DAYTONA_API_KEY"),
+    (
+        {"options": {"apiKey": f"{SECRET}\n"}},
+        "options.apiKey",
+        "remove that; or leave it out and set the environment",
+    ),
+    ({"options": {"apiKey": f"{SECRET} x"}}, "options.apiKey", "has white space"),
+    ({"options": {"apiKey": f"{SECRET}é"}}, "options.apiKey", "non-ASCII"),
+    ({"options": {"apiKey": "**********"}}, "options.apiKey", "give the key itself"),
+    (
+        {"options": {"organizationId": " o"}},
+        "options.organizationId",
+        "environment variable DAYTONA_ORGANIZATION_ID",
+    ),
+    ({"options": {"target": "eu\n"}}, "options.target", "environment variable DAYTONA_TARGET"),
+    ({"options": {"target": ""}}, "options.target", "environment variable DAYTONA_TARGET"),
+    ({"options": {"snapshot": "a", "image": "b"}}, "options.image", "together with snapshot"),
+    ({"options": {"image": 5}}, "options.image", 'such as "python:3.12-slim", or in Python a daytona.Image'),
+    ({"options": {"image": ""}}, "options.image", "leave it out"),
+    *(
+        ({"options": {"apiUrl": bad}}, "options.apiUrl", problem)
+        for bad, problem in [
+            ("http://app.daytona.io/api", "use https://"),
+            ("http://10.0.0.1/", "use https://"),
+            ("http://127.0.0.1.evil.com", "plain http is for localhost, 127.0.0.0/8 and [::1]"),
+            ("http://localhost.evil.com", "use https://"),
+            ("http://[::2]/", "use https://"),
+            ("http://[::ffff:127.0.0.1]/", "use https://"),
+            ("http://127.1/", "use https://"),
+            ("ftp://app.daytona.io", "must start with https://"),
+            ("file:///etc/passwd", "is no URL with a host"),
+            ("app.daytona.io/api", "such as https://app.daytona.io/api"),
+            (f"user:{SECRET}@app.daytona.io", "such as https://app.daytona.io/api"),
+            (f"https://user:{SECRET}@app.daytona.io", "no user name and no password"),
+            (f"http://{SECRET}@localhost", "no user name and no password"),
+            (f"https://user:{SECRET}@app.daytona.io:x", "a valid port"),
+            (f"https://user:{SECRET}@[::1", "is no URL with a host"),
+            (f"https://user:{SECRET}\u2100@daytona.io", "a character in it that no URL has"),
+            ("https://app.daytona.io:99999/api", "a valid port"),
+            ("https://app.daytona.io:0/api", "a valid port"),
+            ("https://app.daytona.io/api?x=1", "no query and no fragment"),
+            ("https://app.daytona.io/api#x", "no query and no fragment"),
+            ("https://app.daytona.io/\napi", "a character in it that no URL has"),
+            ("https://good\\@evil/", "a character in it that no URL has"),
+            ("https:///api", "is no URL with a host"),
+            ("", "is no URL with a host"),
+            (None, "must be a string"),
+        ]
+    ),
+    *(
+        ({"options": {"s3Endpoint": bad}}, "options.s3Endpoint", "such as https://s3.example.com")
+        for bad in (f"https://k:{SECRET}@s3.example.com", "s3://bucket", "minio:9000", "https://h/?x", "")
+    ),
+    *(
+        ({"options": {key: bad}}, f"options.{key}", "such as /mnt/workspaces")
+        for key in ("workspaceRoot", "skillsMountPath")
+        for bad in (
+            "",
+            "relative",
+            "/",
+            "//",
+            "/./",
+            "/mnt/..",
+            "/mnt/../etc",
+            "/a\0b",
+            "/a\n",
+            "/\ud800",
+            "/proc/x",
+            "/dev",
+            "/sys/",
+            "/" + "x" * 1025,
+            "~/x",
+            "C:\\x",
+        )
+    ),
+    (
+        {"options": {"skillsMountPath": "/mnt/workspaces/s"}},
+        "options.skillsMountPath",
+        "directories that are apart",
+    ),
+    (
+        {"options": {"skillsMountPath": "/mnt//workspaces/"}},
+        "options.skillsMountPath",
+        "directories that are apart",
+    ),
+    (
+        {"options": {"workspaceRoot": "/mnt/skills/x", "skillsBucketName": "abc"}},
+        "options.skillsMountPath",
+        "directories that are apart",
+    ),
+    *(
+        ({"options": {key: bad}}, f"options.{key}", "give the name only")
+        for key in ("workspaceBucketName", "skillsBucketName")
+        for bad in ("", "ab", "s3://bucket", "Bucket", "a..b", "-ab", "a/b", "abc\n", "x" * 64)
+    ),
+    *(
+        ({"options": {"awsRegion": bad}}, "options.awsRegion", "such as eu-central-1")
+        for bad in ("", "a b", "x\n")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "words"),
+    REFUSALS,
+    ids=[f"{n}-{ascii(path)[1:-1]}" for n, (_, path, _) in enumerate(REFUSALS)],
+)
+def test_each_refusal_names_path_problem_and_remedy(document: Any, path: str, words: str) -> None:
+    error = refused(document)
+    message = str(error)
+    assert message.startswith(f"SandboxConfig: {path}"), message
+    assert words in message
+    assert "\n" not in message
+    assert "input_value" not in message
+    assert len(error.context["paths"]) == 1  # type: ignore[arg-type]
+
+
+def test_all_problems_come_at_once_and_no_secret_with_them() -> None:
+    error = refused(
+        {
+            "name": "x",
+            "config": {
+                "provider": "e2b",
+                "timeout": 0,
+                "permissionmod": "ask",
+                "envVars": {"TOKEN": SECRET, "BAD NAME": SECRET, "N": 1},
+                "network": {"mode": "restricted"},
+                "options": {
+                    "apiKey": f"{SECRET} ",
+                    "snapshot": "a",
+                    "image": "b",
+                    "apiUrl": f"http://{SECRET}@h",
+                },
+            },
+        }
+    )
+    assert str(error).startswith("SandboxConfig has 9 problems:\n- ")
+    assert sorted(error.context["paths"]) == [  # type: ignore[call-overload]
+        "config.envVars.BAD NAME",
+        "config.envVars.N",
+        "config.network.mode",
+        "config.options.apiKey",
+        "config.options.apiUrl",
+        "config.options.image",
+        "config.permissionmod",
+        "config.provider",
+        "config.timeout",
+    ]
+
+
+def test_the_constructor_and_json_raise_the_same_error() -> None:
+    document = {"timeout": 0, "options": {"apiKey": f"{SECRET} "}}
+    expected = str(refused(document))
+    for build in (
+        lambda: SandboxConfig(**document),  # type: ignore[arg-type]
+        lambda: SandboxConfig.model_validate_json(json.dumps(document)),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            build()
+        assert str(caught.value) == expected
+        assert SECRET not in everything_shown(caught.value)
+
+
+def test_the_parts_name_paths_from_themselves() -> None:
+    with pytest.raises(ConfigError, match=r"^SandboxOptions: apiky: unknown key; did you mean apiKey\?$"):
+        SandboxOptions.model_validate({"apiky": SECRET})
+    with pytest.raises(ConfigError, match=r"^NetworkConfig: mode: is required; add it$"):
+        NetworkConfig()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            f'{{"options": {{"apiKey": "{SECRET}" ',
+            "is not JSON: Expecting ',' delimiter at line 1, column 41",
+        ),
+        (f'{{"apiKey": "{SECRET}'.encode(), "is not JSON: Unterminated string"),
+        (f'{{"apiKey": "{SECRET}'.encode() + b'\xff"}', "is not JSON: byte 26 is not UTF-8"),
+        ("", "is not JSON: Expecting value"),
+        ('{"timeout": NaN}', "is not JSON that can be read"),
+        ("[" * 100_000, "is not JSON that can be read"),
+        ('{"timeout": 5, "timeout": 6}', "timeout: is given more than once; keep one"),
+        ('{"config": {"timeout": 5, "timeout": 6}}', "config.timeout: is given more than once"),
+        ('{"name": "x", "config": {"timeout": 5, "timeout": 6}}', "config.timeout: is given more than once"),
+        ('{"name": "x", "name": "y", "config": {}}', "name: is given more than once"),
+        ('{"options": {"target": "a", "target": "a"}}', "options.target: is given more than once"),
+        ('{"envVars": {"A": "a", "A": "b"}}', "envVars.A: is given more than once"),
+    ],
+)
+def test_json_that_is_refused(text: str | bytes, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SandboxConfig.model_validate_json(text)
+    assert words in str(caught.value)
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_inside_another_model_the_error_is_pydantics_and_holds_no_input() -> None:
+    class Settings(BaseModel):
+        sandbox: SandboxConfig
+
+    document = {**WITH_SECRETS, "timeout": 0, "snapshot": "x"}
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({"sandbox": document})
+    assert "from 1 to 600" in str(caught.value)
+    assert "did you mean options.snapshot?" in str(caught.value)
+    assert SECRET not in f"{caught.value}{caught.value!r}{caught.value.errors()}{caught.value.json()}"
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(SandboxConfig).validate_python(document)
+    assert SECRET not in f"{caught.value}{caught.value.errors()}"
+    settings = Settings.model_validate({"sandbox": {"name": "n", "config": WITH_SECRETS}})
+    assert settings.sandbox.name == "n"
+    assert SECRET not in repr(settings)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*CAMEL, *SNAKE, *CAMEL["options"], "name", "config", "mode", "allowCidrs"])
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
+    ),
+)
+
+
+@given(document=json_values)
+def test_whatever_the_document_it_is_taken_or_a_config_error(document: Any) -> None:
+    try:
+        config = SandboxConfig.model_validate(document)
+    except ConfigError as error:
+        assert error.context["paths"]  # noqa: PT017
+        assert error.__context__ is None  # noqa: PT017
+    else:
+        assert SandboxConfig.model_validate(config.model_dump(by_alias=True)) == config
+
+
+@given(text=st.text(max_size=300).filter(lambda text: SECRET not in text), tail=st.text(max_size=50))
+def test_whatever_is_wrong_with_a_url_its_password_is_not_shown(text: str, tail: str) -> None:
+    for url in (f"{text}{SECRET}@{tail}", f"https://{text}:{SECRET}@{tail}", f"{SECRET}://{text}@{tail}"):
+        refused({"options": {"apiUrl": url}})
+
+
+# --- images ----------------------------------------------------------------------------------------------
+
+
+def test_a_daytona_image_is_taken_in_python() -> None:
+    from daytona import Image
+
+    image = Image.base("python:3.12-slim")
+    config = SandboxConfig(options=SandboxOptions(image=image))
+    assert config.options.image is image
+    assert pickle.loads(pickle.dumps(config)).options.image.dockerfile() == image.dockerfile()
+    for dump in (config.model_dump, config.model_dump_json):
+        with pytest.raises(PydanticSerializationError, match="can't be dumped; name a published image"):
+            dump()
+    assert SandboxConfig(options={"image": "python:3.12-slim"}).options.image == "python:3.12-slim"  # type: ignore[arg-type]
+
+    class Lookalike:
+        def dockerfile(self) -> str:
+            return ""
+
+    with pytest.raises(ConfigError, match=r"in Python a daytona\.Image"):
+        SandboxOptions(image=Lookalike())
+
+
+def test_importing_and_validating_loads_neither_daytona_nor_boto3() -> None:
+    script = (
+        "import sys; from langchain_daytona_ws.config import SandboxConfig; "
+        "SandboxConfig.model_validate({'options': {'image': 'x'}}); SandboxConfig.model_json_schema();"
+        "\ntry: SandboxConfig.model_validate({'options': {'image': 5}})"
+        "\nexcept ValueError: pass"
+        "\nassert not {'daytona', 'boto3', 'botocore', 'langchain_core'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+# --- secrets ---------------------------------------------------------------------------------------------
+
+
+def test_no_secret_in_repr_str_and_json_dumps() -> None:
+    config = SandboxConfig.model_validate(WITH_SECRETS)
+    dumps = f"{config!r}{config!s}{config.model_dump()}{config.model_dump_json()}"
+    assert SECRET not in dumps
+    assert "TOKEN" in dumps
+    assert config.plain_env_vars() == {"TOKEN": SECRET}
+    assert config.require_api_key().get_secret_value() == SECRET
+
+
+def test_a_masked_dump_is_not_taken_for_a_configuration() -> None:
+    masked = SandboxConfig.model_validate(WITH_SECRETS).model_dump(mode="json")
+    assert refused(masked).context["paths"] == ["envVars.TOKEN", "options.apiKey"]
+
+
+def test_a_pickle_holds_no_key_and_takes_that_of_its_new_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SandboxConfig.model_validate(
+        {"name": "n", "config": {"timeout": 5, "options": {"apiKey": SECRET}}}
+    )
+    pickled = pickle.dumps(config)
+    assert SECRET.encode() not in pickled
+
+    poor = pickle.loads(pickled)
+    assert poor.name == "n"
+    assert poor.timeout_s == 5
+    with pytest.raises(ConfigError, match="DAYTONA_API_KEY"):
+        poor.require_api_key()
+
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "only the key is read again\n")
+    monkeypatch.setenv("DAYTONA_API_KEY", SECRET)
+    assert pickle.loads(pickled) == config
+    monkeypatch.setenv("DAYTONA_API_KEY", f"{SECRET}\n")
+    with pytest.raises(ConfigError, match=r"apiKey: has white space.* DAYTONA_API_KEY: correct") as caught:
+        pickle.loads(pickled)
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_a_configuration_with_variables_is_not_pickled_but_copied() -> None:
+    config = SandboxConfig.model_validate(WITH_SECRETS)
+    with pytest.raises(ConfigError, match=r"^envVars: .* validate the configuration anew") as caught:
+        pickle.dumps(config)
+    assert SECRET not in everything_shown(caught.value)
+    assert copy.deepcopy(config) == copy.copy(config) == config
+
+
+# --- not supported yet -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "paths"),
+    [
+        ({"network": {"mode": "allow-all"}}, ["network"]),
+        ({"network": {"mode": "deny-all"}}, ["network"]),
+        ({"persistent": True}, ["persistent"]),
+        ({"lifecycle": {}}, ["lifecycle"]),
+        ({"onCreate": "true"}, ["onCreate"]),
+        ({"onResume": ["true"]}, ["onResume"]),
+        ({"options": {"mountAwsS3Buckets": True}}, ["options.mountAwsS3Buckets"]),
+        ({"options": {"workspaceBucketName": "abc"}}, ["options.workspaceBucketName"]),
+        ({"options": {"awsRegion": "eu-central-1"}}, ["options.awsRegion"]),
+        ({"options": {"s3Endpoint": "http://minio:9000"}}, ["options.s3Endpoint"]),
+        ({"options": {"skillsBucketName": "abc"}}, ["options.skillsBucketName"]),
+        ({"options": {"skillsMountPath": "/mnt/skills"}}, ["options.skillsMountPath"]),
+        ({"persistent": True, "lifecycle": {}, "onCreate": "x"}, ["persistent", "lifecycle", "onCreate"]),
+    ],
+)
+def test_what_is_not_supported_yet_is_valid_and_refused(document: dict[str, Any], paths: list[str]) -> None:
+    config = SandboxConfig.model_validate({**document, "envVars": {"TOKEN": SECRET}})
+    with pytest.raises(NotSupportedYet) as caught:
+        refuse_unsupported(config)
+    assert caught.value.context["paths"] == paths
+    assert caught.value.code == "not_supported_yet"
+    for path in paths:
+        assert f"{path}: not supported yet; " in str(caught.value)
+    assert "leave it out" in str(caught.value)
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_what_is_supported_passes() -> None:
+    refuse_unsupported(SandboxConfig())
+    given = {
+        **{
+            key: CAMEL[key]
+            for key in ("provider", "permissionMode", "envVars", "timeout", "outputLimitBytes")
+        },
+        "persistent": False,
+        "options": {
+            **{
+                key: CAMEL["options"][key]
+                for key in ("apiKey", "organizationId", "apiUrl", "target", "snapshot")
+            },
+            "workspaceRoot": "/mnt",
+            "mountAwsS3Buckets": False,
+        },
+    }
+    refuse_unsupported(SandboxConfig.model_validate(given))
+
+
+# --- the namespace ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("namespace", ["a", "A-b_c.9", "_", "0", "x" * 128, "a..b", "a-"])
+def test_namespaces_that_are_taken(namespace: str) -> None:
+    assert validate_namespace(namespace) == namespace
+
+
+@pytest.mark.parametrize(
+    ("namespace", "words"),
+    [
+        ("", "must not be empty"),
+        ("a/b", "credentials that are scoped to a parent prefix"),
+        ("/", "credentials that are scoped to a parent prefix"),
+        (".", 'starts with "."'),
+        ("..", 'starts with "."'),
+        (".git", 'starts with "."'),
+        ("-rf", 'starts with "-"'),
+        ("a\n", "not allowed"),
+        ("a b", "not allowed"),
+        ("é", "not allowed"),
+        ("a\0", "not allowed"),
+        ("x" * 129, "is 129 characters long"),
+        (None, "must be a string"),
+        (b"a", "must be a string"),
+    ],
+)
+def test_namespaces_that_are_refused(namespace: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate_namespace(namespace)
+    assert str(caught.value).startswith("namespace: ")
+    assert words in str(caught.value)
+    assert "Use one segment of 1 to 128 letters" in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert caught.value.code == "namespace"
+
+
+ALLOWED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+@given(st.text(max_size=140) | st.text(alphabet=sorted(ALLOWED | {"/", "\n"}), max_size=140))
+def test_a_namespace_is_one_plain_segment_or_refused(text: str) -> None:
+    plain = 1 <= len(text) <= 128 and set(text) <= ALLOWED and text[0] not in ".-"
+    if plain:
+        assert validate_namespace(text) == text
+    else:
+        with pytest.raises(ConfigError):
+            validate_namespace(text)
