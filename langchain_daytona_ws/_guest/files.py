@@ -1,38 +1,222 @@
-"""File operations inside the workspace, run in the sandbox: one request in, one JSON-able answer out.
+"""Read, write, edit and delete in the sandbox; and the contract of all file operations there.
 
+Three entry modules, so that none loads what only another needs: ``files`` (read, write, edit, delete),
+``tree`` (list, glob) and ``search`` (grep). Each takes one request and gives one JSON-able answer:
 ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Paths are relative to the root, ``"."``
 for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``).
 Names that are not UTF-8 travel as lone surrogates (``surrogateescape``), which ASCII-only JSON carries.
 
-========  ====================================================  =======================================================
-op        request (default)                                     answer, beside ``ok: true``
-========  ====================================================  =======================================================
-read      offset (1), limit (2000), limit_bytes, max_bytes      path, body, first, last, lines, cut, lossy, newline,
-                                                                bom, bytes, mtime_ns, sha256
-write     content: bytes, or content_from + content_sha256,     path, created, unchanged, bytes, sha256
-          overwrite (false), expected_sha256 (null), max_bytes
-edit      old, new, replace_all (false), max_bytes,             path, count, at: [line], snippet, bytes, sha256,
-          expected_sha256 (null)                                before_sha256
-list      limit, limit_bytes                                    path, entries: [[name, kind, bytes, mtime_ns, target]],
-                                                                total, more
-glob      pattern, limit, limit_bytes, timeout_s                paths: [[path, kind, bytes, mtime_ns]], total, more,
-                                                                timed_out, skipped: [path]
-grep      pattern, glob (null), mode, before, after, limit,     engine, rows, more, timed_out, skipped: [path]
-          ignore_case (false), limit_bytes, timeout_s,
-          tool_path (PATH)
-delete    -                                                     path, kind, bytes
-========  ====================================================  =======================================================
+======  ==============================================  ===================================================
+op      request (default)                               answer, beside ``ok: true``
+======  ==============================================  ===================================================
+read    offset (1), limit (2000), limit_bytes (65536),  path, body, first, last, lines, cut, lossy, newline,
+        max_bytes (10 MiB)                              bom, bytes, mtime_ns, sha256
+write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256
+        content_sha256; overwrite (false),
+        expected_sha256 (null), max_bytes
+edit    old, new, replace_all (false),                  path, count, at: [line], snippet, bytes, sha256,
+        expected_sha256 (null), max_bytes               before_sha256
+list    limit, limit_bytes                              path, entries: [[name, kind, bytes, mtime_ns,
+                                                        target]], total, more
+glob    pattern, limit, limit_bytes, timeout_s          paths: [[path, kind, bytes, mtime_ns]], total, more,
+                                                        timed_out, skipped: [path]
+grep    pattern, glob (null), mode, before (0),         engine, rows, more, timed_out, skipped: [path]
+        after (0), ignore_case (false), limit,
+        limit_bytes, timeout_s, tool_path (PATH)
+delete                                                  path, kind, bytes
+======  ==============================================  ===================================================
 
-``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode ``files_with_matches``,
-``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``. ``more``: a limit left something out.
+``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
+``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``.
+``more``: a limit left something out.
 
-A refusal is ``{"ok": false, "error": code, ...facts}``:
-``missing``, ``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,
-``not_regular`` (kind), ``binary`` (bytes, what), ``too_large`` (bytes, max_bytes), ``past_end`` (lines),
-``exists_unread`` (bytes), ``changed``, ``not_found`` (hint, line), ``not_unique`` (count, at), ``identical``, ``empty``,
-``not_text``, ``not_empty`` (count), ``is_root``, ``bad_path``, ``bad_glob`` (text), ``bad_pattern`` (text), ``no_tool``,
-``search_failed`` (text), ``staging`` (the upload is missing or damaged), ``busy`` (kept changing underneath),
-``write_failed`` (errno, text, state, bytes), ``os`` (errno, text).
-``state`` after a failed write: ``unchanged`` or ``restored`` (the old content is there), ``absent``, ``partial``
-(``bytes`` are there now), ``unknown``.
+A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``, ``outside`` (a symlink or ``..`` leaves
+the workspace), ``loop``, ``is_directory``, ``not_a_directory``, ``not_regular`` (kind), ``binary`` (bytes,
+what), ``too_large`` (bytes, max_bytes), ``past_end`` (lines), ``exists_unread`` (bytes), ``changed``,
+``not_found`` (hint, line), ``not_unique`` (count, at), ``too_many`` (count), ``identical``, ``empty``,
+``not_empty`` (count), ``is_root``, ``bad_path``, ``bad_glob`` (text), ``bad_pattern`` (text), ``no_tool``,
+``staging`` (the upload is missing or damaged), ``busy`` (changing just now), ``write_failed`` (errno, text,
+state, bytes), ``os`` (errno, text). ``state`` after a failed write: ``unchanged`` or ``restored`` (the old
+content is there), ``absent``, ``partial`` (``bytes`` are there now), ``unknown``.
 """
+
+from __future__ import annotations
+
+import os
+
+from langchain_daytona_ws._guest import edit as edits
+from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest.store import MAX_BYTES, Content, Source, create, load, replace
+from langchain_daytona_ws._guest.walk import RefusedError, Spot, answer, kind_of, locate, need_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    Request = dict[str, Any]
+    Answer = dict[str, Any]
+
+COUNTED_ENTRIES = 1000  # of a directory that can't be deleted
+
+
+def main(request: Request) -> Answer:
+    return answer(_OPS[request["op"]], request)
+
+
+def read(request: Request) -> Answer:
+    max_bytes = request.get("max_bytes", MAX_BYTES)
+    with locate(request["root"], request["path"]) as spot:
+        content = _small(spot, max_bytes)
+        path = spot.path
+    data = _text(content)
+    offset = request.get("offset", 1)
+    page = text.page(data, offset, request.get("limit", text.PAGE_LINES), request.get("limit_bytes", 65536))
+    if not page.body and offset > 1:
+        raise RefusedError("past_end", lines=page.lines)
+    shown = {name: getattr(page, name) for name in text.Page.__slots__}
+    return {**shown, "path": path, **_facts(content)}
+
+
+def write(request: Request) -> Answer:
+    source = Source(request.get("content"), request.get("content_from"), request.get("content_sha256"))
+    try:
+        with locate(request["root"], request["path"], make_parents=True) as spot:
+            done = _write(spot, source, request)
+            return {**done, "path": spot.path, "bytes": source.size, "sha256": source.sha256}
+    finally:
+        source.close()
+
+
+def edit(request: Request) -> Answer:
+    max_bytes = request.get("max_bytes", MAX_BYTES)
+    with locate(request["root"], request["path"]) as spot:
+        before = _small(spot, max_bytes)
+        _expect(before, request.get("expected_sha256"))
+        try:
+            made = edits.apply_edit(
+                _text(before), request["old"], request["new"], request.get("replace_all", False), max_bytes
+            )
+        except edits.EditError as error:
+            raise RefusedError(error.code, **error.facts) from None
+        source = Source(made.data, None)
+        if load(spot, 0).sha256 != before.sha256:
+            raise RefusedError("changed")
+        replace(spot, source.chunks(), before)
+        path = spot.path
+    return {
+        "path": path,
+        "count": len(made.spots),
+        "at": made.lines[: edits.SHOWN_SPOTS],
+        "snippet": edits.snippet(made),
+        "bytes": source.size,
+        "sha256": source.sha256,
+        "before_sha256": before.sha256,
+    }
+
+
+def delete(request: Request) -> Answer:
+    """Delete a file, a symlink itself, or an empty directory; a whole tree is a matter for `rm -r`."""
+    with locate(request["root"], request["path"], follow=False) as spot:
+        if spot.name == ".":
+            raise RefusedError("is_root")
+        status = spot.status()
+        if status is None:
+            raise RefusedError("missing")
+        kind = kind_of(status)
+        if kind == "dir":
+            _remove_directory(spot)
+        else:
+            os.unlink(spot.name, dir_fd=spot.parent)
+        return {"path": spot.path, "kind": kind, "bytes": status.st_size if kind == "file" else 0}
+
+
+def _write(spot: Spot, source: Source, request: Request) -> Answer:
+    overwrite, expected = request.get("overwrite", False), request.get("expected_sha256")
+    for _ in range(3):
+        if spot.status() is None:
+            if create(spot, source):
+                return {"created": True, "unchanged": False}
+            continue  # somebody else made it meanwhile
+        try:
+            old = _present(spot, source.size, request)
+        except RefusedError as refusal:
+            if refusal.error == "missing":
+                continue
+            raise
+        if old.sha256 == source.sha256:  # also what a request that was sent twice finds
+            return {"created": False, "unchanged": True}
+        if not overwrite:
+            if expected is None:
+                raise RefusedError("exists_unread", bytes=old.size)
+            _expect(old, expected)
+        replace(spot, source.chunks(), old)
+        return {"created": False, "unchanged": False}
+    raise RefusedError("busy")
+
+
+def _present(spot: Spot, new_size: int, request: Request) -> Content:
+    """Load what is to be replaced, unless its size already decides: it may be very large."""
+    status = need_file(spot.status())
+    max_bytes = request.get("max_bytes", MAX_BYTES)
+    if status.st_size != new_size and request.get("expected_sha256") is None:
+        if not request.get("overwrite", False):
+            raise RefusedError("exists_unread", bytes=status.st_size)
+        if status.st_size > max_bytes:
+            return Content("", status.st_size, status.st_mtime_ns, None)
+    return load(spot, max_bytes)
+
+
+def _small(spot: Spot, max_bytes: int) -> Content:
+    """Load a file after a look at its size, so that a large one costs nothing."""
+    size = need_file(spot.status()).st_size
+    if size <= max_bytes:
+        content = load(spot, max_bytes)
+        if content.data is not None:
+            return content
+        size = content.size
+    raise RefusedError("too_large", bytes=size, max_bytes=max_bytes)
+
+
+def _text(content: Content) -> bytes:
+    data = content.data or b""
+    what = text.binary_kind(data)
+    if what:
+        raise RefusedError("binary", bytes=content.size, what=what)
+    return data
+
+
+def _expect(present: Content, sha256: str | None) -> None:
+    if sha256 is not None and present.sha256 != sha256:
+        raise RefusedError("changed")
+
+
+def _facts(content: Content) -> Answer:
+    return {"bytes": content.size, "mtime_ns": content.mtime_ns, "sha256": content.sha256}
+
+
+def _remove_directory(spot: Spot) -> None:
+    try:
+        os.rmdir(spot.name, dir_fd=spot.parent)
+    except OSError:
+        # An S3 mount answers EPERM for a directory that holds something.
+        fd = spot.open_dir()
+        try:
+            with os.scandir(fd) as entries:
+                count = 0
+                for _ in entries:
+                    count += 1
+                    if count == COUNTED_ENTRIES:
+                        break
+        finally:
+            os.close(fd)
+        if count:
+            raise RefusedError("not_empty", count=count) from None
+        raise
+
+
+_OPS: dict[str, Callable[[Request], Answer]] = {
+    "read": read,
+    "write": write,
+    "edit": edit,
+    "delete": delete,
+}

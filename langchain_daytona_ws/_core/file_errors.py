@@ -1,0 +1,167 @@
+"""Turn a refusal from the sandbox into an error that says what to do next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from langchain_daytona_ws._core.file_results import Reply
+from langchain_daytona_ws._core.render import shown
+from langchain_daytona_ws.errors import (
+    EditRefused,
+    FileError,
+    FileMissing,
+    FileUnsuitable,
+    PathRefused,
+    SandboxError,
+    WorkspaceError,
+    WriteConflict,
+)
+
+
+def file_error(path: str, reply: Reply) -> WorkspaceError:
+    """Build the error for a refusal about ``path``, which is relative to the workspace."""
+    code = reply.raw("error", 64)
+    known = _REFUSALS.get(code)
+    if known is None:
+        return reply.garbled("error")
+    kind, message = known
+    text = message(reply) if callable(message) else message
+    return kind(text.replace("{path}", shown(path)), code=code, op=reply.op, retryable=code == "busy")
+
+
+def _size(reply: Reply) -> str:
+    return f"{reply.number('bytes'):,} bytes"
+
+
+def _too_large(reply: Reply) -> str:
+    if reply.op == "edit":
+        what = f"{{path}} would be, or is, {_size(reply)}, over the limit"
+    else:
+        what = f"{{path}} has {_size(reply)}, over the limit"
+    return (
+        f"{what} of {reply.number('max_bytes'):,}. "
+        "Use grep, or bash with head, tail or sed, to work on a part of it."
+    )
+
+
+def _binary(reply: Reply) -> str:
+    what = reply.maybe("what")
+    if what == "UTF-16 text":
+        return f"{{path}} is UTF-16 text ({_size(reply)}). Convert it first, with iconv in bash."
+    return f"{{path}} is a binary file ({_size(reply)}). Look at it with bash, such as `file` or `xxd`."
+
+
+def _not_regular(reply: Reply) -> str:
+    return f"{{path}} is {reply.maybe('kind') or 'special'}, not a regular file."
+
+
+def _past_end(reply: Reply) -> str:
+    return f"{{path}} has only {reply.number('lines'):,} lines. Use a smaller offset."
+
+
+def _exists(reply: Reply) -> str:
+    return (
+        f"{{path}} exists already ({_size(reply)}) and was not read in this session. Read it first, "
+        "or pass overwrite=true to replace it."
+    )
+
+
+def _not_found(reply: Reply) -> str:
+    hint, line = reply.maybe("hint"), reply.number("line")
+    if hint == "line_numbers":
+        why = "It starts with line numbers: leave out the number and tab that read shows before each line."
+    elif hint == "whitespace":
+        why = f"It would match at line {line} but for whitespace: copy indentation and line breaks exactly."
+    else:
+        why = "Read the file again and copy the text exactly."
+    return f"old_string was not found in {{path}}. {why}"
+
+
+def _not_unique(reply: Reply) -> str:
+    count, at = reply.number("count"), reply.numbers("at")
+    lines = ", ".join(str(line) for line in at) + (", ..." if count > len(at) else "")
+    return (
+        f"old_string occurs {count} times in {{path}}, at lines {lines}. Add surrounding lines to make it "
+        "unique, or pass replace_all=true."
+    )
+
+
+def _too_many(reply: Reply) -> str:
+    return f"old_string occurs more than {reply.number('count'):,} times in {{path}}. Use a longer one."
+
+
+def _not_empty(reply: Reply) -> str:
+    count = reply.number("count")
+    entries = "1 entry" if count == 1 else f"{count} or more entries" if count >= 1000 else f"{count} entries"
+    return f"{{path}} is a directory with {entries} in it. To delete all of it, use `rm -r` in bash."
+
+
+def _bad_glob(reply: Reply) -> str:
+    return f"The glob pattern can't be used: {reply.maybe('text')}."
+
+
+def _bad_pattern(reply: Reply) -> str:
+    return f"The regular expression can't be used: {_line(reply.maybe('text'))}"
+
+
+def _write_failed(reply: Reply) -> str:
+    state = reply.raw("state", 32)
+    left = {
+        "unchanged": "The old content is still there.",
+        "restored": "The old content was put back.",
+        "absent": "No file is there now.",
+        "partial": f"Only a part was written: {_size(reply)} are there now. Write it again.",
+    }.get(state, "What is there now is not known: read it before you go on.")
+    return f"{{path}} could not be written: {_reason(reply)}. {left}"
+
+
+def _os(reply: Reply) -> str:
+    return f"{reply.op} {{path}} failed: {_reason(reply)}."
+
+
+def _reason(reply: Reply) -> str:
+    return _line(reply.maybe("text")) or reply.maybe("errno") or "unknown reason"
+
+
+def _line(text: str) -> str:
+    """Keep a foreign text to printable characters and a length to be read."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)[:1000]
+
+
+_REFUSALS: dict[str, tuple[type[WorkspaceError], str | Callable[[Reply], str]]] = {
+    "missing": (FileMissing, "{path} does not exist. Use list or glob to see what is there."),
+    "outside": (
+        PathRefused,
+        "{path} leads out of the workspace. Only files inside the workspace can be used.",
+    ),
+    "loop": (PathRefused, "{path} leads through too many symlinks."),
+    "bad_path": (PathRefused, "{path} is no path in the workspace."),
+    "is_root": (PathRefused, "The workspace directory itself can't be deleted."),
+    "is_directory": (FileUnsuitable, "{path} is a directory: use list."),
+    "not_a_directory": (FileUnsuitable, "{path}, or something on the way to it, is not a directory."),
+    "not_regular": (FileUnsuitable, _not_regular),
+    "binary": (FileUnsuitable, _binary),
+    "too_large": (FileUnsuitable, _too_large),
+    "past_end": (FileError, _past_end),
+    "exists_unread": (WriteConflict, _exists),
+    "changed": (WriteConflict, "{path} has changed since this session read it. Read it again first."),
+    "busy": (WriteConflict, "{path} is being changed by something else just now. Try again."),
+    "not_found": (EditRefused, _not_found),
+    "not_unique": (EditRefused, _not_unique),
+    "too_many": (EditRefused, _too_many),
+    "identical": (EditRefused, "old_string and new_string are identical: nothing to change."),
+    "empty": (EditRefused, "old_string is empty. To write a whole file, use write."),
+    "not_empty": (FileUnsuitable, _not_empty),
+    "bad_glob": (FileError, _bad_glob),
+    "bad_pattern": (FileError, _bad_pattern),
+    "no_tool": (
+        FileError,
+        "Searching needs ripgrep or GNU grep in the sandbox. Install one (`ripgrep`) with bash.",
+    ),
+    "staging": (
+        SandboxError,
+        "The content did not arrive whole in the sandbox; nothing was written. Try again.",
+    ),
+    "write_failed": (FileError, _write_failed),
+    "os": (FileError, _os),
+}

@@ -1,0 +1,224 @@
+"""What file operations give back, and reading it out of an answer that a hostile sandbox may have made up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_daytona_ws._guest.text import footer
+from langchain_daytona_ws.errors import SandboxError
+
+OutputMode = Literal["files_with_matches", "content", "count"]
+
+MAX_NUMBER = 1 << 62
+MAX_PATH = 8192  # characters; PATH_MAX is 4096 bytes
+MAX_ROWS = 10_000
+MAX_TEXT = 4 << 20  # characters
+KINDS = ("file", "dir", "link", "other")
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """A page of numbered lines; ``first`` and ``last`` are 1-based, 0 when the file is empty."""
+
+    path: str
+    body: str
+    first: int
+    last: int
+    lines: int
+    cut_lines: int
+    lossy: bool  # some bytes are no UTF-8, and shown as \xNN
+    newline: str  # lf, crlf, mixed
+    bom: bool
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+    @property
+    def footer(self) -> str:
+        return footer(self.first, self.last, self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class FileWritten:
+    path: str
+    created: bool
+    unchanged: bool  # it already had exactly this content
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileEdited:
+    path: str
+    count: int
+    lines: tuple[int, ...]  # where the first replacements begin, 1-based, in the new content
+    snippet: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileDeleted:
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a listing, or a path from the workspace root in a glob result.
+
+    Names that are not UTF-8 hold lone surrogates: show them through ``render.shown``.
+    """
+
+    name: str
+    kind: str  # file, dir, link, other
+    size_bytes: int
+    mtime_ns: int
+    target: str | None = None  # of a link; "" when it is outside the workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    path: str
+    entries: tuple[Entry, ...]
+    total: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GlobResult:
+    pattern: str
+    entries: tuple[Entry, ...]
+    total: int
+    more: bool
+    timed_out: bool
+    skipped: tuple[str, ...]  # directories that were left out, such as node_modules
+
+
+@dataclass(frozen=True, slots=True)
+class GrepRow:
+    path: str
+    line: int = 0  # 1-based, in mode content
+    is_match: bool = True  # or a line of context
+    text: str = ""
+    count: int = 0  # of matching lines, in mode count
+
+
+@dataclass(frozen=True, slots=True)
+class GrepResult:
+    pattern: str
+    mode: OutputMode
+    rows: tuple[GrepRow, ...]
+    more: bool
+    timed_out: bool
+    skipped: tuple[str, ...]
+
+
+class Reply:
+    """An answer from the sandbox, read with suspicion: anything unexpected is a ``SandboxError``."""
+
+    def __init__(self, op: str, answer: object) -> None:
+        self.op = op
+        if not isinstance(answer, Mapping):
+            raise self.garbled("answer")
+        self._answer: Mapping[Any, Any] = answer
+
+    def garbled(self, what: str) -> SandboxError:
+        return SandboxError(
+            f"The sandbox gave an answer to '{self.op}' that makes no sense ({what}). "
+            "Something in it may be tampering with its own Python.",
+            code="garbled_answer",
+            op=self.op,
+            for_model=f"The sandbox gave an answer to '{self.op}' that makes no sense. Use bash instead.",
+        )
+
+    def flag(self, name: str) -> bool:
+        return self._flag(self._answer.get(name), name)
+
+    def number(self, name: str) -> int:
+        return self._number(self._answer.get(name), name)
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        return tuple(self._number(value, name) for value in self._list(name))
+
+    def raw(self, name: str, most: int = MAX_PATH) -> str:
+        """Give a string as it is, lone surrogates included: a name."""
+        return self._raw(self._answer.get(name), name, most)
+
+    def text(self, name: str, most: int = MAX_TEXT) -> str:
+        """Give a string that can be encoded: content."""
+        return _encodable(self.raw(name, most))
+
+    def maybe(self, name: str) -> str:
+        """Give a short text, ``""`` when there is none."""
+        value = self._answer.get(name)
+        return "" if value is None else _encodable(self._raw(value, name, 4096))
+
+    def sha256(self, name: str) -> str:
+        value = self.raw(name)
+        if not _SHA256.fullmatch(value):
+            raise self.garbled(name)
+        return value
+
+    def names(self, name: str) -> tuple[str, ...]:
+        return tuple(self._raw(value, name, MAX_PATH) for value in self._list(name))
+
+    def entries(self, name: str) -> tuple[Entry, ...]:
+        return tuple(self._entry(row, name) for row in self._list(name))
+
+    def grep_rows(self, name: str, mode: OutputMode) -> tuple[GrepRow, ...]:
+        return tuple(self._grep_row(row, name, mode) for row in self._list(name))
+
+    def _entry(self, row: object, where: str) -> Entry:
+        if not isinstance(row, list) or len(row) not in (4, 5) or row[1] not in KINDS:
+            raise self.garbled(where)
+        target = row[4] if len(row) == 5 and row[4] is not None else None
+        return Entry(
+            name=self._raw(row[0], where, MAX_PATH),
+            kind=str(row[1]),
+            size_bytes=self._number(row[2], where),
+            mtime_ns=self._number(row[3], where, least=-MAX_NUMBER),
+            target=None if target is None else self._raw(target, where, MAX_PATH),
+        )
+
+    def _grep_row(self, row: object, where: str, mode: OutputMode) -> GrepRow:
+        size = {"files_with_matches": 1, "count": 2, "content": 4}[mode]
+        if not isinstance(row, list) or len(row) != size:
+            raise self.garbled(where)
+        path = self._raw(row[0], where, MAX_PATH)
+        if mode == "files_with_matches":
+            return GrepRow(path)
+        number = self._number(row[1], where)
+        if mode == "count":
+            return GrepRow(path, count=number)
+        text = _encodable(self._raw(row[3], where, 65536))
+        return GrepRow(path, line=number, is_match=self._flag(row[2], where), text=text)
+
+    def _list(self, name: str) -> list[object]:
+        value = self._answer.get(name)
+        if not isinstance(value, list) or len(value) > MAX_ROWS:
+            raise self.garbled(name)
+        return value
+
+    def _flag(self, value: object, where: str) -> bool:
+        if not isinstance(value, bool):
+            raise self.garbled(where)
+        return value
+
+    def _number(self, value: object, where: str, least: int = 0) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_NUMBER:
+            raise self.garbled(where)
+        return value
+
+    def _raw(self, value: object, where: str, most: int) -> str:
+        if not isinstance(value, str) or len(value) > most:
+            raise self.garbled(where)
+        return value
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

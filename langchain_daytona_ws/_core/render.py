@@ -1,0 +1,148 @@
+"""Results of file operations as the text that the model reads. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from langchain_daytona_ws._core.file_results import (
+    Entry,
+    FileDeleted,
+    FileEdited,
+    FileText,
+    FileWritten,
+    GlobResult,
+    GrepResult,
+    GrepRow,
+    Listing,
+)
+
+# Left out so often, and meant so seldom, that saying so each time would only be noise.
+_UNMENTIONED = (".git", "__pycache__")
+
+
+def shown(name: str) -> str:
+    r"""Show a name on one line: one with control or invisible characters as bash would take it, ``$'a\nb'``."""
+    if name.isprintable():
+        return name
+    return "$'" + "".join(_escaped(char) for char in name) + "'"
+
+
+def _escaped(char: str) -> str:
+    if char in "\\'":
+        return "\\" + char
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    special = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char)
+    if special:
+        return special
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def file_text(result: FileText) -> str:
+    if not result.lines:
+        return "[The file is empty.]"
+    notes = [
+        result.footer,
+        "[Line endings: CRLF.]" if result.newline == "crlf" else "",
+        "[Line endings: CRLF and LF mixed.]" if result.newline == "mixed" else "",
+        r"[Bytes that are not UTF-8 text are shown as \xNN.]" if result.lossy else "",
+    ]
+    return "\n".join([result.body, *(note for note in notes if note)])
+
+
+def written(result: FileWritten) -> str:
+    if result.unchanged:
+        return f"{shown(result.path)} already has exactly this content."
+    verb = "Created" if result.created else "Wrote"
+    return f"{verb} {shown(result.path)} ({_count(result.size_bytes, 'byte')})."
+
+
+def edited(result: FileEdited) -> str:
+    where = ", ".join(str(line) for line in result.lines)
+    more = ", ..." if result.count > len(result.lines) else ""
+    lines = "line" if result.count == 1 else "lines"
+    done = f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}, at {lines} {where}{more}."
+    return f"{done}\n{result.snippet}" if result.snippet else done
+
+
+def deleted(result: FileDeleted) -> str:
+    what = {"dir": "the empty directory ", "link": "the symlink "}.get(result.kind, "")
+    return f"Deleted {what}{shown(result.path)}."
+
+
+def listing(result: Listing) -> str:
+    if not result.entries and not result.more:
+        return "[The directory is empty.]"
+    lines = [_entry(entry) for entry in result.entries]
+    if result.more:
+        lines.append(
+            f"[Showing {len(result.entries)} of {result.total} entries. Use glob, or list a directory in it.]"
+        )
+    return "\n".join(lines)
+
+
+def globbed(result: GlobResult) -> str:
+    lines = [shown(entry.name) + ("/" if entry.kind == "dir" else "") for entry in result.entries]
+    if not lines and not result.more:
+        lines.append("No file matches.")
+        if "/" not in result.pattern.strip("/"):
+            lines.append(f"[To search at any depth, use **/{shown(result.pattern)}]")
+    if result.timed_out:
+        lines.append("[The search took too long and was stopped. Narrow it with a path or a longer pattern.]")
+    elif result.more:
+        lines.append(
+            f"[Showing {len(result.entries)} of at least {result.total} matches. Narrow the pattern.]"
+        )
+    return "\n".join([*lines, *_skipped(result.skipped)])
+
+
+def grepped(result: GrepResult) -> str:
+    lines = list(_grep_lines(result))
+    if not lines and not result.more:
+        lines.append("No match.")
+    if result.timed_out:
+        lines.append("[The search took too long and was stopped. Narrow it with a path or a glob.]")
+    elif result.more:
+        lines.append("[There are more matches than shown. Narrow it with a path, a glob or the pattern.]")
+    return "\n".join([*lines, *_skipped(result.skipped)])
+
+
+def _grep_lines(result: GrepResult) -> Iterable[str]:
+    if result.mode == "files_with_matches":
+        yield from (shown(row.path) for row in result.rows)
+    elif result.mode == "count":
+        yield from (f"{shown(row.path)}:{row.count}" for row in result.rows)
+    else:
+        has_context = any(not row.is_match for row in result.rows)
+        before: GrepRow | None = None
+        for row in result.rows:
+            if has_context and before and (before.path != row.path or before.line + 1 < row.line):
+                yield "--"
+            mark = ":" if row.is_match else "-"
+            yield f"{shown(row.path)}{mark}{row.line}{mark}{row.text}"
+            before = row
+
+
+def _entry(entry: Entry) -> str:
+    name = shown(entry.name)
+    if entry.kind == "dir":
+        return name + "/"
+    if entry.kind == "link":
+        return f"{name} -> {shown(entry.target) if entry.target else '(outside the workspace)'}"
+    return (
+        f"{name}  {_count(entry.size_bytes, 'byte')}" if entry.kind == "file" else f"{name}  (special file)"
+    )
+
+
+def _skipped(paths: tuple[str, ...]) -> list[str]:
+    named = [shown(path) for path in paths if path.rpartition("/")[2] not in _UNMENTIONED]
+    return [f"[Not searched unless named: {', '.join(named[:5])}]"] if named else []
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

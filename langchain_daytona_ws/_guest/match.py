@@ -1,0 +1,248 @@
+r"""Glob patterns, matched segment by segment, without regular expressions: pure functions.
+
+``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash before what stands for itself, and ``**`` as a
+whole segment for any number of directories. Hidden names match like others. Hostile patterns stay cheap:
+a segment is matched with one point of return, braces are expanded up to a limit.
+"""
+
+from __future__ import annotations
+
+MAX_ALTERNATIVES = 256
+DEEP = "**"
+# Rarely meant and often huge: searched only when the path or the pattern spells them out.
+SKIPPED = (".git", "node_modules", "__pycache__", ".venv")
+
+
+class GlobError(ValueError):
+    """The pattern can't be used; the text says why."""
+
+
+class Segment:
+    """One path segment of a pattern: a list of tokens, or a literal name."""
+
+    __slots__ = ("literal", "tokens")
+
+    def __init__(self, text: str) -> None:
+        self.tokens = _tokens(text)
+        # Each token is (kind, value): "c" a character, "?" any, "*" any run, "[" a class.
+        plain = all(kind == "c" for kind, _ in self.tokens)
+        self.literal = "".join(str(value) for _, value in self.tokens) if plain else None
+
+    def matches(self, name: str) -> bool:
+        if self.literal is not None:
+            return name == self.literal
+        tokens = self.tokens
+        at = here = 0
+        star, resume = -1, 0
+        while here < len(name):
+            if at < len(tokens) and tokens[at][0] == "*":
+                star, resume = at, here
+                at += 1
+            elif at < len(tokens) and _takes(tokens[at], name[here]):
+                at += 1
+                here += 1
+            elif star >= 0:  # let the last star take one more character
+                resume += 1
+                at, here = star + 1, resume
+            else:
+                return False
+        return all(kind == "*" for kind, _ in tokens[at:])
+
+
+class Glob:
+    """A compiled pattern, run over a tree as a set of positions; ``None`` stands for ``**``."""
+
+    def __init__(self, pattern: str) -> None:
+        self.only_dirs = pattern.endswith("/")
+        self.alternatives: list[list[Segment | None]] = []
+        for text in _expanded(pattern):
+            parts = [part for part in text.split("/") if part not in ("", ".")]
+            if ".." in parts:
+                raise GlobError("a pattern can't contain '..'")
+            segments: list[Segment | None] = []
+            for part in parts:
+                if part != DEEP:
+                    segments.append(Segment(part))
+                elif not segments or segments[-1] is not None:
+                    segments.append(None)
+            if segments:
+                self.alternatives.append(segments)
+        if not self.alternatives:
+            raise GlobError("the pattern is empty")
+
+    def start(self) -> frozenset[tuple[int, int]]:
+        return self._closed({(index, 0) for index in range(len(self.alternatives))})
+
+    def step(self, states: frozenset[tuple[int, int]], name: str) -> frozenset[tuple[int, int]]:
+        """Go down to ``name``; an empty set means that nothing below can match."""
+        after = set()
+        for index, at in states:
+            segments = self.alternatives[index]
+            if at == len(segments):
+                continue
+            segment = segments[at]
+            if segment is None:
+                after.add((index, at))
+            elif segment.matches(name):
+                after.add((index, at + 1))
+        return self._closed(after)
+
+    def accepts(self, states: frozenset[tuple[int, int]]) -> bool:
+        return any(at == len(self.alternatives[index]) for index, at in states)
+
+    def goes_on(self, states: frozenset[tuple[int, int]]) -> bool:
+        """Tell whether something below could still match."""
+        return any(at < len(self.alternatives[index]) for index, at in states)
+
+    def names(self, name: str, states: frozenset[tuple[int, int]] | None = None) -> bool:
+        """Tell whether the pattern spells out ``name`` (at the given positions), so that it is meant."""
+        return any(
+            segment is not None and segment.literal == name
+            for index, segments in enumerate(self.alternatives)
+            for at, segment in enumerate(segments)
+            if states is None or (index, at) in states
+        )
+
+    def matches(self, path: str) -> bool:
+        states = self.start()
+        for name in path.split("/"):
+            states = self.step(states, name)
+        return self.accepts(states)
+
+    def _closed(self, states: set[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+        """Add the positions after each ``**``, which may stand for no directory at all."""
+        more = {
+            (index, at + 1)
+            for index, at in states
+            if at < len(self.alternatives[index]) and self.alternatives[index][at] is None
+        }
+        return frozenset(states | more)
+
+
+def split_literal(pattern: str) -> tuple[str, str]:
+    """Split a pattern into its leading literal directories and the rest, which holds at least one segment."""
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    count = 0
+    while count < len(parts) - 1 and not set(parts[count]) & set("*?[]{}\\") and parts[count] != "..":
+        count += 1
+    tail = "/" if pattern.endswith("/") else ""
+    return "/".join(parts[:count]) or ".", "/".join(parts[count:]) + tail
+
+
+def _takes(token: tuple[str, object], char: str) -> bool:
+    kind, value = token
+    if kind == "?":
+        return True
+    if kind == "[":
+        assert isinstance(value, tuple)  # noqa: S101 (for the type checker)
+        negated, ranges = value
+        return any(low <= char <= high for low, high in ranges) is not negated
+    return kind == "c" and char == value
+
+
+def _tokens(text: str) -> list[tuple[str, object]]:
+    tokens: list[tuple[str, object]] = []
+    at = 0
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char == "*":
+            if not tokens or tokens[-1][0] != "*":
+                tokens.append(("*", ""))
+        elif char == "?":
+            tokens.append(("?", ""))
+        elif char == "[":
+            members, after = _class(text, at)
+            tokens.append(("c", "[") if members is None else ("[", members))
+            at = after
+        elif char == "\\" and at < len(text):
+            tokens.append(("c", text[at]))
+            at += 1
+        else:
+            tokens.append(("c", char))
+    return tokens
+
+
+def _class(text: str, at: int) -> tuple[tuple[bool, list[tuple[str, str]]] | None, int]:
+    """Parse what follows ``[``; an unclosed one is the character itself."""
+    start = at
+    negated = text[at : at + 1] in ("!", "^")
+    at += negated
+    ranges: list[tuple[str, str]] = []
+    first = True
+    while at < len(text):
+        if text[at] == "]" and not first:
+            return (negated, ranges), at + 1
+        first = False
+        low, at = _class_char(text, at)
+        high = low
+        if text[at : at + 1] == "-" and text[at + 1 : at + 2] not in ("]", ""):
+            high, at = _class_char(text, at + 1)
+        ranges.append((low, high))
+    return None, start
+
+
+def _class_char(text: str, at: int) -> tuple[str, int]:
+    if text[at] == "\\" and at + 1 < len(text):
+        at += 1
+    return text[at], at + 1
+
+
+def _expanded(pattern: str) -> list[str]:
+    """Expand braces, innermost last; braces without a comma or without their end stand for themselves."""
+    done: list[str] = []
+    todo = [(pattern, 0)]
+    while todo:
+        text, start = todo.pop()
+        found = _brace(text, start)
+        if found is None:
+            done.append(text)
+        else:
+            opening, closing, choices = found
+            todo += [(text[:opening] + choice + text[closing + 1 :], opening) for choice in reversed(choices)]
+        if len(done) + len(todo) > MAX_ALTERNATIVES:
+            raise GlobError(f"the braces stand for more than {MAX_ALTERNATIVES} patterns")
+    return done
+
+
+def _brace(text: str, start: int) -> tuple[int, int, list[str]] | None:
+    """Find the first complete brace group at or after ``start``: its ends and its choices."""
+    opening = start
+    while True:
+        opening = _next_brace(text, opening)
+        if opening < 0:
+            return None
+        closing, choices = _choices(text, opening + 1)
+        if closing >= 0 and len(choices) > 1:
+            return opening, closing, choices
+        opening += 1
+
+
+def _next_brace(text: str, at: int) -> int:
+    while at < len(text):
+        if text[at] == "\\":
+            at += 1
+        elif text[at] == "{":
+            return at
+        at += 1
+    return -1
+
+
+def _choices(text: str, at: int) -> tuple[int, list[str]]:
+    choices: list[str] = []
+    depth, begin = 0, at
+    while at < len(text):
+        char = text[at]
+        if char == "\\":
+            at += 1
+        elif char == "{":
+            depth += 1
+        elif char == "}" and depth:
+            depth -= 1
+        elif char == "}":
+            return at, [*choices, text[begin:at]]
+        elif char == "," and not depth:
+            choices.append(text[begin:at])
+            begin = at + 1
+        at += 1
+    return -1, choices

@@ -1,0 +1,217 @@
+"""Read and replace whole files in place, by plain open, truncate, write and close.
+
+No rename, append or chmod: the workspace may be an S3 mount, which has none of them. So a failed write can
+lose the old content; it is kept in memory and put back, and the answer says what is there now.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from langchain_daytona_ws._guest.walk import RefusedError, Spot, need_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+CHUNK = 1 << 20
+MAX_BYTES = 10 << 20
+_BUSY_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
+
+
+class Content:
+    """What a file holds: its hash always, its bytes (``data``) unless there are more than ``max_bytes``."""
+
+    __slots__ = ("data", "mtime_ns", "sha256", "size")
+
+    def __init__(self, sha256: str, size: int, mtime_ns: int, data: bytes | None) -> None:
+        self.sha256 = sha256
+        self.size = size
+        self.mtime_ns = mtime_ns
+        self.data = data
+
+
+class Source:
+    """The bytes to write: from the request, or an upload on the sandbox's own disk that is then removed."""
+
+    def __init__(self, data: bytes | None, path: str | None, sha256: str | None = None) -> None:
+        self.path = path
+        if data is not None:
+            self._fd = -1
+            self._data = data
+        else:
+            self._data = b""
+            self._fd = self._open_upload()
+        self.size = 0
+        self.sha256 = self._hash()
+        if sha256 is not None and sha256 != self.sha256:
+            self.close()
+            raise RefusedError("staging")
+
+    def chunks(self) -> Iterator[bytes]:
+        if self._fd < 0:
+            yield self._data
+            return
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        yield from _chunks(self._fd)
+
+    def close(self) -> None:
+        if self._fd < 0:
+            return
+        os.close(self._fd)
+        self._fd = -1
+        try:
+            os.unlink(str(self.path))
+        except OSError:  # it lies in a directory that is tidied by age
+            return
+
+    def _open_upload(self) -> int:
+        try:
+            fd = os.open(str(self.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            need_file(os.fstat(fd))
+        except (OSError, RefusedError):
+            raise RefusedError("staging") from None
+        return fd
+
+    def _hash(self) -> str:
+        import hashlib
+
+        digest = hashlib.sha256()
+        for chunk in self.chunks():
+            digest.update(chunk)
+            self.size += len(chunk)
+        return digest.hexdigest()
+
+
+def load(spot: Spot, max_bytes: int) -> Content:
+    """Read a regular file; above ``max_bytes`` it is only hashed."""
+    import hashlib
+
+    for wait_s in (*_BUSY_WAITS_S, None):
+        need_file(spot.status())  # before opening: opening a device can already do something
+        try:
+            fd = spot.open(os.O_RDONLY)
+        except OSError as error:
+            _rest(error, wait_s)
+            continue
+        try:
+            status = need_file(os.fstat(fd))
+            digest = hashlib.sha256()
+            kept: list[bytes] | None = []
+            size = 0
+            for chunk in _chunks(fd):
+                digest.update(chunk)
+                size += len(chunk)
+                if size > max_bytes:
+                    kept = None
+                if kept is not None:
+                    kept.append(chunk)
+        except OSError as error:
+            _rest(error, wait_s)
+            continue
+        finally:
+            os.close(fd)
+        data = None if kept is None else b"".join(kept)
+        return Content(digest.hexdigest(), size, status.st_mtime_ns, data)
+    raise RefusedError("busy")
+
+
+def create(spot: Spot, source: Source) -> bool:
+    """Write a new file; false when somebody else made one first."""
+    try:
+        fd = spot.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        return False
+    error = _fill(fd, source.chunks())
+    if error is None:
+        return True
+    _unlink(spot)  # a half file would look like a whole one
+    raise _failure(error, spot, None)
+
+
+def replace(spot: Spot, chunks: Iterable[bytes], old: Content) -> None:
+    """Write over a regular file in place; on failure put the old content back as far as it can be."""
+    error = _overwrite(spot, chunks)
+    if error is None:
+        return
+    if old.data is not None and _state(spot, old)[0] != "unchanged" and _overwrite(spot, [old.data]) is None:
+        raise _failure(error, spot, old, restored=True)
+    raise _failure(error, spot, old)
+
+
+def _overwrite(spot: Spot, chunks: Iterable[bytes]) -> OSError | None:
+    for wait_s in (*_BUSY_WAITS_S, None):
+        need_file(spot.status())
+        try:
+            fd = spot.open(os.O_WRONLY | os.O_TRUNC)
+            break
+        except OSError as error:
+            # On an S3 mount a file just read refuses a writer until the kernel has released the reader.
+            if error.errno != errno.EPERM or wait_s is None:
+                return error
+            time.sleep(wait_s)
+    return _fill(fd, chunks)
+
+
+def _fill(fd: int, chunks: Iterable[bytes]) -> OSError | None:
+    """Write everything and close: an S3 mount uploads, and so fails, only then."""
+    problem: OSError | None = None
+    try:
+        need_file(os.fstat(fd))
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(fd, view) :]
+    except OSError as error:
+        problem = error
+    finally:
+        try:
+            os.close(fd)
+        except OSError as error:
+            problem = problem or error
+    return problem
+
+
+def _failure(error: OSError, spot: Spot, old: Content | None, restored: bool = False) -> RefusedError:
+    state, size = _state(spot, old)
+    if restored and state == "unchanged":
+        state = "restored"
+    name = errno.errorcode.get(error.errno or 0, "EIO")
+    return RefusedError("write_failed", errno=name, text=error.strerror or "", state=state, bytes=size)
+
+
+def _state(spot: Spot, old: Content | None) -> tuple[str, int]:
+    """Say what is there after a failed write, by reading it."""
+    try:
+        now = load(spot, 0)
+    except RefusedError as refusal:
+        return ("absent" if refusal.error == "missing" else "unknown"), 0
+    except OSError:
+        return "unknown", 0
+    return ("unchanged" if old is not None and now.sha256 == old.sha256 else "partial"), now.size
+
+
+def _unlink(spot: Spot) -> None:
+    try:
+        os.unlink(spot.name, dir_fd=spot.parent)
+    except OSError:  # what is left is looked at and reported
+        return
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    while True:
+        chunk = os.read(fd, CHUNK)
+        if not chunk:
+            return
+        yield chunk
+
+
+def _rest(error: OSError, wait_s: float | None) -> None:
+    """Wait before another try when the error means "changing just now" (seen on S3 mounts); else raise it."""
+    if error.errno == errno.ELOOP:  # a symlink took the file's place after it was looked at
+        raise RefusedError("busy") from None
+    if error.errno not in (errno.ESTALE, errno.EPERM) or wait_s is None:
+        raise error
+    time.sleep(wait_s)

@@ -1,0 +1,133 @@
+"""Pages of numbered lines: pure functions over bytes, the same on host and in sandbox.
+
+Lines end at a line feed only, as `grep -n` and `sed` count them.
+"""
+
+from __future__ import annotations
+
+LINE_CHARS = 2000  # of one line are shown
+PAGE_LINES = 2000
+FOOTER_BYTES = 256  # kept free of a page's byte limit for its footer
+SNIFF_BYTES = 8192
+
+BOM = b"\xef\xbb\xbf"
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
+
+
+class Page:
+    """Some numbered lines of a file, and where they stand in it."""
+
+    __slots__ = ("body", "bom", "cut", "first", "last", "lines", "lossy", "newline")
+
+    def __init__(self, data: bytes) -> None:
+        self.body = ""
+        self.first = self.last = 0  # 1-based, inclusive; 0 when nothing is shown
+        self.lines = count_lines(data)
+        self.cut = 0  # lines shown in part
+        self.lossy = False  # some bytes shown are not text, and stand there as \xNN
+        self.newline = newline_style(data)
+        self.bom = data.startswith(BOM)
+
+
+def count_lines(data: bytes) -> int:
+    return data.count(b"\n") + (1 if data and not data.endswith(b"\n") else 0)
+
+
+def newline_style(data: bytes) -> str:
+    """Name the line endings: ``lf`` (also for none), ``crlf`` or ``mixed``."""
+    crlf = data.count(b"\r\n")
+    if not crlf:
+        return "lf"
+    return "crlf" if crlf == data.count(b"\n") else "mixed"
+
+
+def binary_kind(data: bytes) -> str:
+    """Say what kind of binary content this looks like, or ``""`` for text."""
+    head = data[:SNIFF_BYTES]
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16 text"
+    if b"\0" in head:
+        return "binary"
+    # Without a NUL only a short compressed or encrypted file is in doubt; text in an old encoding has high
+    # bytes, but no control characters.
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    return "binary" if controls * 20 > len(head) and not _is_utf8(data) else ""
+
+
+def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int = 65536) -> Page:
+    """Number up to ``limit`` lines from the 1-based line ``offset``, in at most ``limit_bytes`` bytes.
+
+    At least one line is shown, cut down if it must be. ``offset`` past the end gives a page without lines.
+    """
+    result = Page(data)
+    budget = max(limit_bytes - FOOTER_BYTES, 64)
+    rows: list[str] = []
+    start = _start_of_line(data, offset)
+    number = offset
+    while start < len(data) and len(rows) < limit:
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        text, lossy = _shown(data[start:end], first=number == 1)
+        row, cut = _row(number, text, budget if not rows else None)
+        budget -= len(row.encode("utf-8")) + 1
+        if budget < 0 and rows:
+            break
+        rows.append(row)
+        result.lossy = result.lossy or lossy
+        result.cut += cut
+        number += 1
+        start = end + 1
+    if rows:
+        result.first, result.last = offset, number - 1
+        result.body = "\n".join(rows)
+    return result
+
+
+def footer(first: int, last: int, lines: int) -> str:
+    """Tell which lines a page shows and how to go on; ``""`` when it shows them all."""
+    if last < lines:
+        return f"[Showing lines {first}-{last} of {lines}. Use offset={last + 1} to continue.]"
+    return f"[Showing lines {first}-{last} of {lines}.]" if first > 1 else ""
+
+
+def _start_of_line(data: bytes, number: int) -> int:
+    start = 0
+    for _ in range(number - 1):
+        end = data.find(b"\n", start)
+        if end < 0:
+            return len(data)
+        start = end + 1
+    return start
+
+
+def _shown(line: bytes, first: bool) -> tuple[str, bool]:
+    """Decode one line for display: without its carriage return, a byte order mark, or NULs."""
+    if first and line.startswith(BOM):
+        line = line[len(BOM) :]
+    if line.endswith(b"\r"):
+        line = line[:-1]
+    try:
+        text, lossy = line.decode("utf-8"), False
+    except UnicodeDecodeError:
+        text, lossy = line.decode("utf-8", "backslashreplace"), True
+    # Databases and model APIs choke on NULs (seen with Postgres checkpoints).
+    return (text.replace("\0", "\\x00"), True) if "\0" in text else (text, lossy)
+
+
+def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:
+    """Put the number before a line, cut to LINE_CHARS characters, and to ``budget`` bytes if one is given."""
+    length = len(text)
+    shown = text[:LINE_CHARS]
+    if budget is not None and len(shown.encode("utf-8")) > budget - 64:
+        shown = shown.encode("utf-8")[: max(budget - 64, 0)].decode("utf-8", "ignore")
+    if len(shown) == length:
+        return f"{number:>6}\t{text}", 0
+    return f"{number:>6}\t{shown}... [line cut: {len(shown)} of {length} characters]", 1
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
