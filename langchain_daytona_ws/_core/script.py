@@ -61,7 +61,9 @@ def guest_call(entry: str, request: dict[str, object], nonce: str) -> GuestCall:
     payload = repr({"entry": entry, "request": request, "nonce": nonce})
     env = _variables("PROGRAM", _program(entry))
     env.update(_variables("REQUEST", _encode(payload.encode("utf-8", "surrogatepass"), level=1)))
-    return GuestCall(script=f"exec python3 -I -S -c '{_BOOT}'", env=env, nonce=nonce)
+    # Python sets LC_CTYPE for itself and all that it starts (PEP 538); the guest puts it back.
+    keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
+    return GuestCall(script=f"{keep}; exec python3 -I -S -c '{_BOOT}'", env=env, nonce=nonce)
 
 
 def _variables(name: str, encoded: str) -> dict[str, str]:

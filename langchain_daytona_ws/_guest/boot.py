@@ -5,29 +5,53 @@ from __future__ import annotations
 import os
 import sys
 
-from langchain_daytona_ws._guest import place
+from langchain_daytona_ws._guest import place, record
+
+FILE_WAIT_S = 30.0
 
 
 def run(entry: str, request: dict, nonce: str) -> None:
-    """Print ``entry.main(request)`` behind the nonce: nothing else that is printed counts as an answer."""
-    module = sys.modules["langchain_daytona_ws._guest." + entry]
+    """Print the entry's answer behind the nonce: nothing else that is printed counts as one."""
+    ctype = os.environ.pop("LANGCHAIN_DAYTONA_WS_CTYPE", "")
+    os.environ.pop("LC_CTYPE", None)
+    if ctype:
+        os.environ["LC_CTYPE"] = ctype
     try:
-        answer = module.main(request)
+        answer = _answer(entry, request)
     except place.PlaceError as error:
-        answer = {"error": "place", "code": error.code, "detail": error.detail}
+        answer = _json({"error": "place", "code": error.code, "detail": error.detail})
     except Exception as error:
-        # Only the type and the place: a message could hold what the host must not show.
-        line = error.__traceback__.tb_next.tb_lineno if error.__traceback__.tb_next else 0
-        answer = {"error": "guest", "code": type(error).__name__, "detail": "%s:%d" % (entry, line)}
-    if not isinstance(answer, str):
-        import json
-
-        answer = json.dumps(answer)
+        # Only type and place: a message could hold a path or text that the model must not see.
+        at = error.__traceback__
+        while at.tb_next:
+            at = at.tb_next
+        where = "%s:%d" % (at.tb_frame.f_globals.get("__name__", ""), at.tb_lineno)
+        answer = _json({"error": "guest", "code": type(error).__name__, "detail": where})
     frame = ("\n%s %s\n" % (nonce, answer)).encode("ascii")
     while frame:
         frame = frame[os.write(1, frame) :]
-    after = getattr(module, "after", None)
-    if after is not None:
-        after()
+    record.tidy(place.state_directory())
     # Nothing is left to finalize, and the interpreter's own tidying takes 2 ms of every call.
     os._exit(0)
+
+
+def _answer(entry: str, request: dict) -> str:
+    module = sys.modules["langchain_daytona_ws._guest." + entry]
+    if entry == "command":
+        return module.main(request)  # keeps its own record, which its reader may outlive
+    if "key" not in request:
+        place.enter(request["root"])
+        return _json(module.main(request))
+
+    def work() -> str:
+        place.enter(request["root"])
+        return _json(module.main(request))
+
+    call = record.Record(place.state_directory(), request["key"])
+    return record.once(call, FILE_WAIT_S, work, lambda: None)
+
+
+def _json(answer: dict) -> str:
+    import json  # 3 ms, which a command's answer does without
+
+    return json.dumps(answer)

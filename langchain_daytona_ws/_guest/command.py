@@ -25,41 +25,22 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def main(request: dict) -> str:
     """Run, or with ``"mode": "kill"`` cancel, the call ``request["key"]``; return one JSON object as text."""
-    state_dir = place.state_directory()
-    call = record.Record(state_dir, request["key"])
+    call = record.Record(place.state_directory(), request["key"])
     if request["mode"] == "kill":
-        return _cancel(call, request)
-    wait_s = request["timeout_s"] + TERM_GRACE_S + KILL_WITHIN_S + 5
-    if not call.lock(time.monotonic() + wait_s):
-        return '{"outcome": "running"}'
-    state, body = call.read()
-    if state == record.DONE:
-        return body.decode("ascii")[:-1] + ', "replayed": true}'
-    if state == record.CANCELLED:
-        return '{"outcome": "cancelled"}'
-    if state == record.STARTED:
-        # Whoever ran it died without a word (kill -9, out of memory). Leave nothing of it half-running.
-        processes.exterminate(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
-        return '{"outcome": "unknown"}'
-    try:
+        return _cancel(call, request["key"])
+
+    def work() -> str:
         place.enter(request["root"])
-        bash = _find("bash")
-    except place.PlaceError:
-        call.forget()
-        raise
-    call.write(record.STARTED, b"%d" % os.getpid())
-    result = _supervise(call, request, bash)
-    call.write(record.DONE, result.encode("ascii"))
-    return result
+        return _supervise(call, request, _find("bash"))
+
+    def clear() -> None:
+        processes.exterminate(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
+
+    return record.once(call, request["timeout_s"] + TERM_GRACE_S + KILL_WITHIN_S + 5, work, clear)
 
 
-def after() -> None:
-    """Do what must not delay the answer."""
-    record.tidy(place.state_directory())
-
-
-def _cancel(call: record.Record, request: dict) -> str:
-    key, patience = request["key"], time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
+def _cancel(call: record.Record, key: str) -> str:
+    patience = time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
     if not call.lock(0):
         try:
             os.kill(int(call.read()[1]), CANCEL)

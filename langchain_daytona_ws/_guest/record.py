@@ -1,4 +1,4 @@
-"""The once-only marker of a call: who runs it, and what came of it.
+"""The once-only marker of a call: whether it was begun, and what came of it.
 
 One file per call. Its advisory lock is held by the process that runs the command, so a second request for
 the same call can tell "running" (locked) from "finished" (a result) from "died half-way" (neither).
@@ -9,6 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+
+from langchain_daytona_ws._guest.place import PlaceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing collections.abc or typing would cost 3 ms a call
+    from collections.abc import Callable
 
 KEEP_S = 24 * 3600
 KEEP_BYTES = 256 * 1024 * 1024
@@ -64,13 +70,45 @@ class Record:
             os.ftruncate(self.fd, max(1, os.fstat(self.fd).st_size))
 
     def forget(self) -> None:
-        """Remove the record of a call that ran nothing, so that it may be sent again."""
+        """Remove the record of a call that did nothing, so that it may be sent again."""
         os.unlink(self.path)
 
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def once(call: Record, wait_s: float, work: Callable[[], str], clear: Callable[[], None]) -> str:
+    """Return the answer of ``work``, which is done at most once however often the call is sent.
+
+    A second sender waits for the first one and gets its recorded answer.
+
+    Args:
+        call: The record of this call.
+        wait_s: How long to wait for another sender's end.
+        work: Does the work and returns a JSON object in ASCII. A PlaceError from it means: nothing was done.
+        clear: Ends whatever a runner that died half-way may have left.
+    """
+    if not call.lock(time.monotonic() + wait_s):
+        return '{"outcome": "running"}'
+    state, body = call.read()
+    if state == DONE:
+        return body.decode("ascii")[:-1] + ', "replayed": true}'
+    if state == CANCELLED:
+        return '{"outcome": "cancelled"}'
+    if state == STARTED:
+        # Whoever did it died without a word (kill -9, out of memory).
+        clear()
+        return '{"outcome": "unknown"}'
+    call.write(STARTED, b"%d" % os.getpid())
+    try:
+        answer = work()
+    except PlaceError:
+        call.forget()
+        raise
+    call.write(DONE, answer.encode("ascii"))
+    return answer
 
 
 def tidy(state_dir: str) -> None:

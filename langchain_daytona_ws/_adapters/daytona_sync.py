@@ -1,0 +1,98 @@
+"""The sandbox port over ``Daytona``: coroutines that never suspend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+from daytona import Daytona, DaytonaNotFoundError, Sandbox
+
+from langchain_daytona_ws._adapters.faults import translated
+from langchain_daytona_ws._adapters.sdk import (
+    REQUEST_TIMEOUT_S,
+    UPLOAD_TIMEOUT_S,
+    Account,
+    client_config,
+    create_params,
+    describe,
+    polling_is_meant,
+)
+from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
+
+T = TypeVar("T")
+
+
+class SyncDaytonaPort:
+    """One client for all threads; the SDK's sync client may be shared by them."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._client: Daytona | None = None
+        self._lock = threading.Lock()
+        self._sandboxes: dict[str, Sandbox] = {}
+
+    def _daytona(self) -> Daytona:
+        with self._lock:
+            if self._client is None:
+                with polling_is_meant():
+                    self._client = Daytona(client_config(self._account))
+            return self._client
+
+    def _keep(self, sandbox: Sandbox) -> SandboxInfo:
+        self._sandboxes[sandbox.id] = sandbox
+        return describe(sandbox)
+
+    def _sandbox(self, sandbox_id: str) -> Sandbox:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            sandbox = self._daytona().get(sandbox_id, request_timeout=REQUEST_TIMEOUT_S)
+            self._keep(sandbox)
+        return sandbox
+
+    async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
+        with translated():
+            return self._keep(self._daytona().create(create_params(spec), timeout=timeout_s))
+
+    async def get(self, id_or_name: str) -> SandboxInfo | None:
+        with translated():
+            try:
+                return self._keep(self._daytona().get(id_or_name, request_timeout=REQUEST_TIMEOUT_S))
+            except DaytonaNotFoundError:
+                self._sandboxes.pop(id_or_name, None)
+                return None
+
+    async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
+        with translated():
+            self._sandbox(sandbox_id).start(timeout=timeout_s)
+
+    async def delete(self, id_or_name: str) -> None:
+        with translated():
+            try:
+                sandbox = self._sandbox(id_or_name)
+                self._daytona().delete(sandbox, timeout=REQUEST_TIMEOUT_S)
+            except DaytonaNotFoundError:
+                return
+            finally:
+                self._sandboxes.pop(id_or_name, None)
+
+    async def execute(
+        self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
+    ) -> ExecReply:
+        with translated():
+            process = self._sandbox(sandbox_id).process
+        with translated(resends=True):
+            reply = process.exec(script, env=dict(env), timeout=timeout_s)
+            return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
+
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
+        with translated():
+            self._sandbox(sandbox_id).fs.upload_file(data, path, timeout=UPLOAD_TIMEOUT_S)
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def finish(self, work: Coroutine[Any, Any, T], *, within_s: float) -> T | None:
+        # Nothing can interrupt it but a second Ctrl-C, and each request has its own time-out.
+        return await work

@@ -1,0 +1,133 @@
+"""Translate whatever the SDK raises into PortFault: a total mapping, by type and status first, text last."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from time import time
+
+import aiohttp
+import httpx
+import urllib3.exceptions
+from daytona import DaytonaConnectionError, DaytonaError, DaytonaTimeoutError
+
+from langchain_daytona_ws._core.ports import FaultKind, PortFault
+
+_NOT_SENT = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    aiohttp.ClientConnectorError,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+)
+_TRANSPORT = (urllib3.exceptions.HTTPError, aiohttp.ClientError, httpx.HTTPError, OSError)
+_BY_STATUS = {
+    401: FaultKind.UNAUTHORIZED,
+    403: FaultKind.FORBIDDEN,
+    404: FaultKind.NOT_FOUND,
+    408: FaultKind.DROPPED,  # the daemon killed what it ran, and threw its output away
+    410: FaultKind.NOT_FOUND,
+    429: FaultKind.THROTTLED,
+    500: FaultKind.DROPPED,
+    502: FaultKind.DROPPED,
+    503: FaultKind.UNAVAILABLE,
+    504: FaultKind.DROPPED,
+}
+MESSAGE_LIMIT = 500
+
+
+@contextlib.contextmanager
+def translated(*, resends: bool = False) -> Iterator[None]:
+    """Raise PortFault for every failure of the SDK inside.
+
+    Args:
+        resends: Whether the SDK may have sent the request before, as its sync client does with toolbox requests:
+            then a refused connection does not prove that nothing was sent.
+    """
+    try:
+        yield
+    except PortFault:
+        raise
+    except asyncio.CancelledError:
+        raise
+    except DaytonaError as error:
+        raise _fault(error, resends) from error
+    except _TRANSPORT as error:
+        raise PortFault(_transport_kind(error, resends), _clean(str(error))) from error
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        # An answer that the SDK's generated models do not accept (pydantic, JSON), by its type only: the
+        # text could quote the answer.
+        raise PortFault(FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})") from error
+
+
+def _fault(error: DaytonaError, resends: bool) -> PortFault:
+    message = _clean(str(error))
+    return PortFault(
+        _kind(error, message, resends),
+        message,
+        status=error.status_code,
+        retry_after_s=_retry_after(error),
+        sandbox_id=getattr(error, "sandbox_id", None),
+    )
+
+
+def _kind(error: DaytonaError, message: str, resends: bool) -> FaultKind:
+    status = error.status_code
+    if status == 409:
+        return FaultKind.NAME_TAKEN if "already exists" in message else FaultKind.BUSY
+    if status == 400 and ("no IP address" in message or "Is the Sandbox started" in message):
+        return FaultKind.NOT_STARTED
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status is not None and status >= 500:
+        return FaultKind.DROPPED
+    if status is not None and 400 <= status < 500:
+        return FaultKind.REFUSED
+    return _transport_kind(error, resends)
+
+
+def _transport_kind(error: BaseException, resends: bool) -> FaultKind:
+    causes = list(_causes(error))
+    if any(isinstance(cause, _NOT_SENT) for cause in causes):
+        return FaultKind.DROPPED if resends else FaultKind.NOT_SENT
+    if any(isinstance(cause, (*_TRANSPORT, DaytonaTimeoutError, DaytonaConnectionError)) for cause in causes):
+        return FaultKind.DROPPED
+    if any(isinstance(cause, ValueError) for cause in causes):
+        return FaultKind.UNREADABLE
+    return FaultKind.REFUSED
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        reason = getattr(current, "reason", None)  # urllib3's MaxRetryError keeps it there
+        queue += [current.__cause__, current.__context__, reason if isinstance(reason, BaseException) else None]
+
+
+def _retry_after(error: DaytonaError) -> float | None:
+    headers = {str(name).lower(): value for name, value in (error.headers or {}).items()}
+    value = str(headers.get("retry-after", "")).strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), 3600.0)
+
+
+def _clean(text: str) -> str:
+    """One printable line of bounded length: what a server answers may be anything."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LIMIT]).split())
+    return line if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"

@@ -1,0 +1,80 @@
+"""What the sync and the async adapter share: the SDK's parameters, and its answers in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, DaytonaConfig
+
+from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
+
+if TYPE_CHECKING:
+    from daytona import AsyncSandbox, Sandbox
+
+# The SDK has no time-out of its own for control-plane requests.
+REQUEST_TIMEOUT_S = 30.0
+UPLOAD_TIMEOUT_S = 600
+
+_warnings_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where and as whom to call Daytona."""
+
+    api_key: str
+    api_url: str
+    target: str | None
+
+    def __repr__(self) -> str:
+        return f"Account(api_url={self.api_url!r}, target={self.target!r})"
+
+
+def client_config(account: Account) -> DaytonaConfig:
+    return DaytonaConfig(
+        api_key=account.api_key,
+        api_url=account.api_url,
+        target=account.target,
+        connection_pool_maxsize=None,
+        # State events would open a websocket with a thread of its own for each client, for a state that one
+        # GET tells.
+        use_deprecated_polling=True,
+    )
+
+
+@contextlib.contextmanager
+def polling_is_meant() -> Iterator[None]:
+    """Silence the SDK's deprecation warning for the polling that this package chooses on purpose."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Polling-only mode", category=DeprecationWarning)
+        yield
+
+
+def create_params(spec: SandboxSpec) -> CreateSandboxFromImageParams | CreateSandboxFromSnapshotParams:
+    common: dict[str, Any] = {
+        "name": spec.name,
+        "env_vars": dict(spec.env),
+        "labels": dict(spec.labels),
+        "auto_stop_interval": spec.auto_stop_minutes,
+        "auto_delete_interval": spec.auto_delete_minutes,
+        "ttl_minutes": spec.ttl_minutes,
+        "target": spec.target,
+    }
+    if spec.image is not None:
+        return CreateSandboxFromImageParams(image=spec.image, **common)
+    return CreateSandboxFromSnapshotParams(snapshot=spec.snapshot, **common)
+
+
+def describe(sandbox: Sandbox | AsyncSandbox) -> SandboxInfo:
+    state = getattr(sandbox.state, "value", sandbox.state)
+    return SandboxInfo(
+        id=sandbox.id,
+        name=sandbox.name,
+        state=str(state or "unknown"),
+        organization_id=sandbox.organization_id,
+    )

@@ -1,0 +1,261 @@
+"""One call into the sandbox: sent until it is answered, carried out at most once."""
+
+from __future__ import annotations
+
+import binascii
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from langchain_daytona_ws._core import lifecycle
+from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.script import guest_call, read_frame
+from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+Answer = dict[str, object]
+
+RETRY_WITHIN_S = 45.0
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+# The guest's own limits end a call long before these: they only bound a sandbox that has gone silent.
+MARGIN_S = 25
+KILL_CALL_S = 20
+UNREADABLE_MAX = 2
+
+_MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
+_ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
+
+
+class Machine(Protocol):
+    """The session's sandbox, provisioned on the first use."""
+
+    async def acquire(self) -> SandboxInfo: ...
+
+    def lost(self, info: SandboxInfo) -> None: ...
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """What is known so far of one call."""
+
+    failures: int = 0
+    unreadable: int = 0
+    maybe_ran: bool = False
+    waited_s: float = 0.0
+
+    def pause_s(self, asked: float | None) -> float:
+        backoff = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
+        return min(max(backoff, asked or 0.0), RETRY_WITHIN_S)
+
+
+class Caller:
+    """Send requests to guest programs.
+
+    Args:
+        port: The API.
+        machine: Whose sandbox to use.
+        env: Variables of every request, asked anew each time so that a reconnected sandbox sees today's.
+        new_key: Makes the random names of calls.
+    """
+
+    def __init__(
+        self,
+        port: SandboxPort,
+        machine: Machine,
+        env: Callable[[], Mapping[str, str]],
+        new_key: Callable[[], str],
+    ) -> None:
+        self._port = port
+        self._machine = machine
+        self._env = env
+        self.new_key = new_key
+
+    async def call(self, entry: str, request: Answer, *, timeout_s: float, killable: bool = False) -> Answer:
+        """Send a request until it is answered.
+
+        Args:
+            entry: The guest module.
+            request: With a ``key`` it is carried out at most once; without one it must be repeatable.
+            timeout_s: Longest time that the guest itself may take.
+            killable: Whether to end it in the sandbox when this call is cancelled.
+
+        Raises:
+            OutcomeUnknown: It may or may not have been carried out.
+            SandboxUnavailable: The sandbox could not be reached; nothing ran.
+            SandboxError: The sandbox refused, or answered with what could not be read.
+            ProvisionError: There was no sandbox, and none could be had.
+        """
+        attempts = _Attempts()
+        while True:
+            info = await self._machine.acquire()
+            try:
+                answer = await self._send(info, entry, request, timeout_s)
+            except PortFault as fault:
+                await self._after_fault(fault, info, attempts, repeatable="key" not in request)
+                continue
+            except SandboxError as error:
+                attempts.unreadable += 1
+                attempts.maybe_ran = True
+                if not error.retryable or attempts.unreadable > UNREADABLE_MAX:
+                    raise
+                continue
+            except GeneratorExit:
+                raise
+            except BaseException:
+                if killable:
+                    await self._port.finish(self._kill(info, request), within_s=KILL_CALL_S)
+                raise
+            if answer.get("outcome") == "running":
+                # Another sender of this call is at it still, beyond its own limit.
+                raise _unknown("It was still running when its time was up.", code="still_running")
+            return _checked(answer)
+
+    async def _send(self, info: SandboxInfo, entry: str, request: Answer, timeout_s: float) -> Answer:
+        call = guest_call(entry, request, self.new_key())
+        reply = await self._port.execute(
+            info.id,
+            call.script,
+            env={**self._env(), **call.env},
+            timeout_s=math.ceil(timeout_s) + MARGIN_S,
+        )
+        return read_frame(reply.output, call.nonce)
+
+    async def _after_fault(
+        self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, *, repeatable: bool
+    ) -> None:
+        """Return when the call should be sent again; raise when it should not."""
+        attempts.failures += 1
+        attempts.maybe_ran |= fault.kind in _MAYBE_RAN
+        if not fault.passing and fault.kind not in _ASK_FIRST:
+            raise _refused(fault)
+        if fault.kind in _ASK_FIRST or attempts.failures > 1:
+            # A gateway's word about a sandbox is not trusted: the control plane knows.
+            if await lifecycle.revive(self._port, info):
+                if fault.kind in _ASK_FIRST and attempts.failures > 3:
+                    raise _refused(fault)
+            else:
+                self._machine.lost(info)
+                if attempts.maybe_ran and not repeatable:
+                    raise _unknown(
+                        "The machine that it was sent to is gone. The next call gets a new one.",
+                        code="lost_while_running",
+                    )
+                return
+        if attempts.waited_s >= RETRY_WITHIN_S:
+            if attempts.maybe_ran and not repeatable:
+                raise _unknown(f"The connection failed {attempts.failures} times ({fault.message}).")
+            raise SandboxUnavailable(
+                f"The sandbox {info.id} could not be reached: {fault.message}. Tried {attempts.failures} times "
+                f"over {attempts.waited_s:.0f} s; nothing ran. Check the network, options.apiUrl and Daytona's "
+                "status, then try again.",
+                op="execute",
+                retryable=True,
+                context={"sandbox_id": info.id, "status": fault.status},
+                for_model="The machine cannot be reached now. Nothing ran. Try again later, or tell the user.",
+            )
+        pause_s = attempts.pause_s(fault.retry_after_s)
+        attempts.waited_s += pause_s
+        await self._port.sleep(pause_s)
+
+    async def _kill(self, info: SandboxInfo, request: Answer) -> None:
+        """End a call that nobody waits for any more, or keep it from starting if it has not arrived yet."""
+        try:
+            await self._send(info, "command", {"mode": "kill", "key": request["key"]}, KILL_CALL_S - MARGIN_S)
+        except (PortFault, WorkspaceError) as error:
+            logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
+
+    async def upload(self, path: str, data: bytes) -> None:
+        """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""
+        attempts = _Attempts()
+        while True:
+            info = await self._machine.acquire()
+            try:
+                await self._port.upload(info.id, path, data)
+            except PortFault as fault:
+                await self._after_fault(fault, info, attempts, repeatable=True)
+            else:
+                return
+
+
+def _checked(answer: Answer) -> Answer:
+    if answer.get("outcome") == "unknown":
+        raise _unknown("The process that ran it died without reporting.", code="runner_died")
+    error = answer.get("error")
+    if error == "place":
+        raise _place_error(str(answer.get("code")), str(answer.get("detail")))
+    if error == "guest":
+        raise SandboxError(
+            f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}.",
+            code="guest_failed",
+            op="execute",
+            context={"detail": answer.get("detail")},
+            for_model="The machine failed to carry this out. It may have taken effect in part: check.",
+        )
+    return answer
+
+
+def _place_error(code: str, detail: str) -> SandboxError:
+    if code == "bash":
+        return SandboxError(
+            "The sandbox has no bash. Use a snapshot or image with bash, Python 3.8+ and Node.",
+            code="no_bash",
+            op="execute",
+            for_model="This machine cannot run commands: bash is missing. Tell the user.",
+        )
+    if code == "workspace":
+        return SandboxError(
+            f"The workspace directory could not be made or entered in the sandbox: {detail}. The sandbox's user "
+            "needs write access to options.workspaceRoot, or sudo without a password; or set "
+            "options.workspaceRoot to a directory that the user owns.",
+            code="workspace_directory",
+            op="execute",
+            for_model=f"The workspace cannot be entered: {detail}. Nothing ran. Tell the user.",
+        )
+    return SandboxError(
+        f"The library's own directory on the sandbox's disk cannot be used: {detail}.",
+        code="state_directory",
+        op="execute",
+        for_model="The machine's local disk cannot be used. Nothing ran. Tell the user.",
+    )
+
+
+def _unknown(what: str, code: str | None = None) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"The call was sent and its outcome is unknown. {what} It was not sent again where that could have run "
+        "it twice.",
+        code=code,
+        op="execute",
+        for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {what} Look at the "
+        "state of things before you decide whether to do it again.",
+    )
+
+
+def _refused(fault: PortFault) -> SandboxError:
+    return SandboxError(
+        f"Daytona refused the request: {fault.message}",
+        code=f"daytona_{fault.kind.name.lower()}",
+        op="execute",
+        context={"status": fault.status},
+        for_model="The machine refused the request. Nothing ran. Tell the user.",
+    )
+
+
+def decode_base64(value: object) -> bytes:
+    """Decode a base64 field of an answer.
+
+    Raises:
+        SandboxError: It is no base64 text.
+    """
+    try:
+        return binascii.a2b_base64(value if isinstance(value, str) else b"?", strict_mode=True)
+    except ValueError:
+        raise SandboxError(
+            "A field of the sandbox's answer is not what it should be.", code="unreadable_answer", op="execute"
+        ) from None
+
+
+GuestCallable = Callable[[str, Answer], Awaitable[Answer]]

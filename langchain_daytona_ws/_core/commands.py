@@ -1,0 +1,173 @@
+"""Commands: what is asked of the sandbox, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
+from langchain_daytona_ws._core.script import check_command
+from langchain_daytona_ws.errors import SandboxError, WorkspaceError
+
+LOG_LIMIT_BYTES = 64 * 1024 * 1024
+TIMED_OUT = 124
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What came of a command. A non-zero exit code is a result, not an error.
+
+    Attributes:
+        exit_code: Of the command's shell; 124 after a time-out, 128 + N when signal N ended it.
+        output: Standard output and error as they came, bytes that are no UTF-8 replaced; when it was longer than
+            the limit, its head and its tail with a notice between them.
+        timed_out: Whether it was killed because its time was up.
+        truncated: Whether ``output`` leaves something out.
+        output_bytes: Size of all that the command printed.
+        duration_s: Seconds from its start to its end, as measured in the sandbox.
+        log_path: File on the sandbox's local disk with the whole output (up to 64 MiB), if there is one.
+        background: Whether a process that it started still holds its output.
+        replayed: Whether this is the recorded result of the same call made earlier: nothing ran now.
+        notices: What the model should know beside the output.
+        sandbox_id: Where it ran.
+    """
+
+    exit_code: int
+    output: str
+    timed_out: bool = False
+    truncated: bool = False
+    output_bytes: int = 0
+    duration_s: float = 0.0
+    log_path: str | None = None
+    background: bool = False
+    replayed: bool = False
+    notices: tuple[str, ...] = ()
+    sandbox_id: str = ""
+
+    @property
+    def text(self) -> str:
+        """The result as the model reads it: notices, output, exit code."""
+        parts = [f"[{notice}]" for notice in self.notices]
+        if self.output:
+            parts.append(self.output.rstrip("\n"))
+        return "\n".join([*parts, f"[exit code {self.exit_code}]"])
+
+
+def call_key(thread: str, tool_call_id: str, arguments: Mapping[str, object]) -> str:
+    """Name a call so that a graph node that runs again finds what the first run recorded."""
+    told = json.dumps([thread, tool_call_id, arguments], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+async def run_command(
+    caller: Caller, root: str, command: str, *, timeout_s: float, limit_bytes: int, key: str | None
+) -> CommandResult:
+    """Run a command in the workspace directory and return what came of it.
+
+    Raises:
+        CommandRefused: Before any request.
+        WorkspaceError: As `Caller.call` raises, and ``code="cancelled"`` when somebody else cancelled this call.
+    """
+    check_command(command)
+    request: Answer = {
+        "mode": "run",
+        "key": key or caller.new_key(),
+        "root": root,
+        "command": command,
+        "timeout_s": float(timeout_s),
+        "limit_bytes": limit_bytes,
+        "log_limit_bytes": LOG_LIMIT_BYTES,
+    }
+    answer = await caller.call("command", request, timeout_s=timeout_s, killable=True)
+    if answer.get("outcome") == "cancelled":
+        raise WorkspaceError(
+            "The command was cancelled.",
+            code="cancelled",
+            op="execute",
+            for_model="This command was cancelled and killed. What it did until then stays.",
+        )
+    return _result(answer, timeout_s, limit_bytes)
+
+
+def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult:
+    """Read an answer, trusting nothing about it but that it is a JSON object."""
+    head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
+    if len(head) + len(tail) > limit_bytes:
+        raise SandboxError("The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute")
+    size = _number(answer, "size_bytes")
+    log_bytes = _number(answer, "log_bytes")
+    log_path = str(answer.get("log_path") or "")[:200] or None
+    truncated = size > len(head) + len(tail)
+    timed_out, background = answer.get("timed_out") is True, answer.get("background") is True
+    notices = []
+    if timed_out:
+        notices.append(f"timed out after {timeout_s:g} s; it was killed with everything that it had started")
+    if answer.get("survivors") is True:
+        notices.append("some of its processes could not be killed")
+    if background and log_path:
+        notices.append(f"a process that it started is running on; its later output goes to {log_path}")
+    if answer.get("replayed") is True:
+        notices.append("this call was made before: this is its recorded result, and nothing was run again")
+    return CommandResult(
+        exit_code=_number(answer, "exit_code"),
+        output=_joined(head, tail, size, _where(log_path, size, log_bytes, answer)) if truncated else _text(head),
+        timed_out=timed_out,
+        truncated=truncated,
+        output_bytes=size,
+        duration_s=_number(answer, "duration_s", float),
+        log_path=log_path,
+        background=background,
+        replayed=answer.get("replayed") is True,
+        notices=tuple(notices),
+    )
+
+
+def _number(answer: Answer, name: str, kind: type = int) -> int:
+    value = answer.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        raise SandboxError(
+            "A field of the sandbox's answer is not what it should be.", code="unreadable_answer", op="execute"
+        )
+    return value
+
+
+def _where(log_path: str | None, size: int, log_bytes: int, answer: Answer) -> str:
+    if log_path is None or answer.get("log_failed") is True:
+        return "it could not be saved, the sandbox's disk may be full"
+    if log_bytes < size:
+        return f"the first {log_bytes:,} bytes are in {log_path}"
+    return f"all of it is in {log_path}"
+
+
+def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
+    """Put the ends together at character boundaries, with a notice of what is between them."""
+    first, last = _whole_end(head), _whole_start(tail)
+    left_out = size - len(first) - len(last)
+    notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"
+    return f"{_text(first)}\n{notice}\n{_text(last)}"
+
+
+def _whole_end(data: bytes) -> bytes:
+    """Drop the beginning of a UTF-8 character whose rest was cut off."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte < 0x80:
+            return data
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return data if back >= length else data[:-back]
+    return data
+
+
+def _whole_start(data: bytes) -> bytes:
+    """Drop the rest of a UTF-8 character whose beginning was cut off."""
+    start = 0
+    while start < min(3, len(data)) and 0x80 <= data[start] < 0xC0:
+        start += 1
+    return data[start:]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,234 @@
+"""A sandbox's life: created once, found again, confirmed gone, deleted for certain."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
+from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+CREATE_CALL_S = 60.0
+RETRY_CREATE_S = 45.0
+START_WITHIN_S = 120.0
+DELETE_WITHIN_S = 60.0
+POLL_S = 1.0
+# A request that was cut off on our side may be carried out a little later.
+LINGER_S = (0.0, 0.5, 2.0)
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+
+_READY = {"started"}
+_SLEEPING = {"stopped", "paused"}
+_ON_THE_WAY = {
+    "creating", "restoring", "starting", "pending_build", "building_snapshot", "pulling_snapshot", "resuming",
+    "resizing", "snapshotting", "forking", "unknown",
+}  # fmt: skip
+_SETTLING = {"stopping", "pausing", "archiving"}
+
+_NO_RUNNER = re.compile(r"[Nn]o available runner|No runners are configured", re.ASCII)
+_WORDS = (
+    (_NO_RUNNER, "no_runner",
+     "The snapshot is non-general (pinned to one runner), or that runner is at capacity. Rebuild it as a general "
+     "snapshot, drop options.target if it does not match the snapshot's region, or try again later."),
+    (re.compile(r"Region not found"), "region_not_found",
+     "Omit options.target (and DAYTONA_TARGET) to use the organization's default region, or name an existing one."),
+    (re.compile(r"Snapshot .* (not found|not available)"), "snapshot_not_found",
+     "Check options.snapshot for a spelling mistake, build it, or drop options.target if it is in another region."),
+    (re.compile(r"Snapshot .* is "), "snapshot_not_ready",
+     "Wait until the snapshot is active, or activate it in the Daytona dashboard."),
+    (re.compile(r"limit exceeded"), "quota",
+     "Delete sandboxes that are not needed, or raise the organization's limits in the Daytona dashboard."),
+    (re.compile(r"suspended"), "organization_suspended", "See the organization's page in the Daytona dashboard."),
+    (re.compile(r"expired"), "api_key_expired", "Make a new API key and set options.apiKey or DAYTONA_API_KEY."),
+)  # fmt: skip
+
+
+async def provision(port: SandboxPort, spec: SandboxSpec, *, organization_id: str | None) -> SandboxInfo:
+    """Create a sandbox that is started, or leave none behind.
+
+    The name in the spec is ours alone, so whatever became of a request whose answer was lost can be found and
+    used, or deleted, by it.
+
+    Raises:
+        ProvisionError: None could be had; ``code`` says why, the message what to do.
+    """
+    try:
+        info = await _create(port, spec)
+        if info.state not in _READY:
+            info = await _wait_until_started(port, info)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
+            await port.finish(_discard_quietly(port, spec.name), within_s=DELETE_WITHIN_S)
+        raise
+    if organization_id is not None and info.organization_id != organization_id:
+        await discard(port, info.id)
+        raise ProvisionError(
+            f"The API key belongs to organization {info.organization_id}, but options.organizationId (or "
+            f"DAYTONA_ORGANIZATION_ID) says {organization_id}. The sandbox was deleted again. Use a key of that "
+            "organization, or correct or omit organizationId.",
+            code="organization_mismatch",
+            op="create",
+            for_model="No machine could be had: the account is set up wrongly. Tell the user.",
+        )
+    return info
+
+
+async def _create(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo:
+    waited_s, pause_s, maybe_created = 0.0, FIRST_PAUSE_S, False
+    while True:
+        try:
+            return await port.create(spec, timeout_s=CREATE_CALL_S)
+        except PortFault as fault:
+            last = fault
+        if last.kind in (FaultKind.NAME_TAKEN, FaultKind.DROPPED, FaultKind.UNREADABLE):
+            maybe_created = True
+            found = await _look(port, spec.name)
+            if found is not None:
+                return found
+        elif not last.passing and not _NO_RUNNER.search(last.message):
+            raise _create_error(last, nothing_created=not maybe_created)
+        pause_s = max(pause_s, last.retry_after_s or 0.0)
+        if waited_s + pause_s > RETRY_CREATE_S:
+            raise _create_error(last, nothing_created=not maybe_created)
+        await port.sleep(pause_s)
+        waited_s += pause_s
+        pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+async def _look(port: SandboxPort, name: str) -> SandboxInfo | None:
+    """Look for a sandbox; a passing fault counts as not seen, since the caller tries again anyway."""
+    try:
+        return await port.get(name)
+    except PortFault as fault:
+        if fault.passing:
+            return None
+        raise _create_error(fault, nothing_created=False) from None
+
+
+async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxInfo:
+    waited_s = 0.0
+    while waited_s < START_WITHIN_S:
+        found = await _look(port, info.id)
+        if found is not None and found.state in _READY:
+            return found
+        if found is not None and found.state not in _ON_THE_WAY:
+            raise ProvisionError(
+                f"The new sandbox {info.id} went to state {found.state!r} instead of started. It was deleted. Try "
+                "again, and look at the snapshot or image if it happens again.",
+                code="create_failed",
+                op="create",
+                retryable=True,
+                context={"sandbox_id": info.id, "state": found.state},
+                for_model="No machine could be started. Try again later, or tell the user.",
+            )
+        await port.sleep(POLL_S)
+        waited_s += POLL_S
+    raise ProvisionError(
+        f"The new sandbox {info.id} was not started after {START_WITHIN_S:.0f} s. It was deleted. Try again, "
+        "and see Daytona's status page if it happens again.",
+        code="create_timeout",
+        op="create",
+        retryable=True,
+        context={"sandbox_id": info.id},
+        for_model="No machine could be started in time. Try again later, or tell the user.",
+    )
+
+
+async def revive(port: SandboxPort, info: SandboxInfo) -> bool:
+    """Ask the control plane about a sandbox, and start it if it is only stopped.
+
+    Returns:
+        Whether it can be sent to (again); False when it is confirmed gone or beyond use.
+
+    Raises:
+        SandboxUnavailable: The control plane did not say.
+    """
+    waited_s, fault = 0.0, None
+    while waited_s < START_WITHIN_S / 2:
+        try:
+            found = await port.get(info.id)
+            if found is None or found.state in ("destroyed", "destroying", "error", "build_failed", "archived"):
+                return False
+            if found.state in _READY:
+                return True
+            if found.state in _SLEEPING:
+                await port.start(info.id, timeout_s=START_WITHIN_S)
+                return True
+        except PortFault as said:
+            fault = said
+            if not fault.passing and fault.kind is not FaultKind.REFUSED:
+                break
+        await port.sleep(POLL_S)
+        waited_s += POLL_S
+    what = fault.message if fault else "it stays in a state change"
+    raise SandboxUnavailable(
+        f"The sandbox {info.id} does not answer, and Daytona's control plane was no help: {what}. Check the API "
+        "key, options.apiUrl, the network and Daytona's status, then try again.",
+        op="get",
+        retryable=True,
+        context={"sandbox_id": info.id, "status": fault.status if fault else None},
+        for_model="The machine cannot be reached now. Try again later, or tell the user.",
+    ) from None
+
+
+async def discard(port: SandboxPort, id_or_name: str) -> None:
+    """Delete a sandbox for certain; one that is gone already is fine.
+
+    Raises:
+        PortFault: It could not be deleted within a minute; its TTL will end it.
+    """
+    waited_s, pause_s = 0.0, FIRST_PAUSE_S
+    while True:
+        try:
+            return await port.delete(id_or_name)
+        except PortFault as fault:
+            # Deletion during a state change answers 409 (Daytona API), so it is asked again.
+            if not fault.passing or waited_s >= DELETE_WITHIN_S:
+                raise
+            pause_s = max(pause_s, fault.retry_after_s or 0.0)
+        await port.sleep(pause_s)
+        waited_s += pause_s
+        pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+
+async def _discard_quietly(port: SandboxPort, name: str) -> None:
+    """Delete what a create that nobody waited for may have made, or may still make."""
+    try:
+        for pause_s in LINGER_S:
+            await port.sleep(pause_s)
+            if await port.get(name) is not None:
+                return await discard(port, name)
+    except PortFault as fault:
+        logger.warning("could not delete sandbox %s after a failed start: %s; its TTL will", name, fault)
+
+
+def _create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
+    for pattern, code, remedy in _WORDS:
+        if pattern.search(fault.message):
+            break
+    else:
+        code, remedy = _BY_KIND.get(fault.kind, ("create_refused", "See the message for what Daytona objected to."))
+    return ProvisionError(
+        f"No sandbox could be created: {fault.message}. {remedy}",
+        code=code,
+        op="create",
+        retryable=fault.passing or code == "no_runner",
+        context={"status": fault.status, "nothing_created": nothing_created},
+        for_model="No machine could be had. Nothing ran. Tell the user.",
+    )
+
+
+_BY_KIND = {
+    FaultKind.UNAUTHORIZED: ("unauthorized", "Check options.apiKey or DAYTONA_API_KEY, and that options.apiUrl is "
+                             "the API that issued it."),
+    FaultKind.FORBIDDEN: ("forbidden", "The API key needs the write:sandboxes and delete:sandboxes permissions."),
+    FaultKind.NOT_SENT: ("unreachable", "Check options.apiUrl, DNS and the network."),
+    FaultKind.DROPPED: ("unreachable", "Check the network and any proxy, and Daytona's status, then try again."),
+    FaultKind.THROTTLED: ("throttled", "Too many requests: try again later, or spread the sessions' starts."),
+    FaultKind.UNAVAILABLE: ("unavailable", "Daytona is not available now: try again later."),
+}  # fmt: skip

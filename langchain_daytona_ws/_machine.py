@@ -1,0 +1,204 @@
+"""The session's machine: provisioned once for all threads and loops, never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import TYPE_CHECKING
+
+from langchain_daytona_ws._core import lifecycle
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.ports import PortFault, SandboxInfo, SandboxPort, SandboxSpec
+from langchain_daytona_ws._once import SingleFlight
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, WorkspaceError
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
+    from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+    from langchain_daytona_ws._adapters.sdk import Account
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+# An ephemeral sandbox that nobody talks to is stopped, and stopping it deletes it (auto-delete 0).
+AUTO_STOP_MINUTES = 15
+# Whatever happens, it is destroyed at this age (Daytona API, ttlMinutes).
+TTL_MINUTES = 24 * 60
+CLOSE_WAITS_S = 60.0
+
+LOST_NOTICE = (
+    "The machine was replaced: the earlier one is gone, and with it every file, installed package and process on "
+    "it that was not saved elsewhere. What follows ran on a new, empty one"
+)
+
+
+class Machine:
+    """The one sandbox of a session, and the two ways to talk to it.
+
+    Args:
+        config: Where and how to create it.
+        namespace: Named in its labels.
+        on_lost: Called when it was lost, before a new one is made.
+    """
+
+    def __init__(self, config: SandboxConfig, namespace: str, on_lost: Callable[[], None]) -> None:
+        self._config = config
+        self._namespace = namespace
+        self._on_lost = on_lost
+        self._flight: SingleFlight[SandboxInfo] = SingleFlight()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._sync: SyncDaytonaPort | None = None
+        self._async: AsyncDaytonaPort | None = None
+
+    # The SDK takes over a second to import, so it is not imported before it is needed.
+
+    def sync_port(self) -> SyncDaytonaPort:
+        from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+
+        with self._lock:
+            if self._sync is None:
+                self._sync = SyncDaytonaPort(self._account())
+            return self._sync
+
+    def async_port(self) -> AsyncDaytonaPort:
+        from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
+
+        with self._lock:
+            if self._async is None:
+                self._async = AsyncDaytonaPort(self._account())
+            return self._async
+
+    def _account(self) -> Account:
+        from langchain_daytona_ws._adapters.sdk import Account
+
+        options = self._config.options
+        key = self._config.require_api_key().get_secret_value()
+        return Account(api_key=key, api_url=str(options.api_url), target=options.target)
+
+    @property
+    def info(self) -> SandboxInfo | None:
+        """The sandbox, if there is one now."""
+        return self._flight.value
+
+    def acquire(self) -> SandboxInfo:
+        self._refuse_when_closed()
+        return self._flight.get(lambda: drive(self._provision(self.sync_port())))
+
+    async def aacquire(self) -> SandboxInfo:
+        self._refuse_when_closed()
+        return await self._flight.aget(lambda: self._provision(self.async_port()))
+
+    async def _provision(self, port: SandboxPort) -> SandboxInfo:
+        info = await lifecycle.provision(port, self._spec(), organization_id=self._config.options.organization_id)
+        if self._closed:
+            await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S)
+            self._refuse_when_closed()
+        _open_machines[self] = os.getpid()
+        return info
+
+    def _spec(self) -> SandboxSpec:
+        options = self._config.options
+        slug = "".join(c if c.isalnum() else "-" for c in self._namespace.lower()).strip("-")[:30]
+        return SandboxSpec(
+            name="-".join(part for part in ("ldw", slug, secrets.token_hex(6)) if part),
+            snapshot=options.snapshot,
+            image=options.image,
+            target=options.target,
+            env=self._config.plain_env_vars(),
+            labels={"managed-by": "langchain-daytona-ws", "namespace": self._namespace},
+            auto_stop_minutes=AUTO_STOP_MINUTES,
+            auto_delete_minutes=0,
+            ttl_minutes=TTL_MINUTES,
+        )
+
+    def lost(self, info: SandboxInfo) -> None:
+        """Take note that the sandbox is gone; whoever acquires next makes a new one."""
+        if self._flight.forget(info):
+            _open_machines.pop(self, None)
+            self._on_lost()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise SessionClosed(
+                "This session was closed. Make a new WorkspaceSession.",
+                for_model="The workspace session has ended; no more commands or files. Tell the user.",
+            )
+
+    def close(self) -> None:
+        """Delete the sandbox, whichever thread is making it.
+
+        Raises:
+            SandboxUnavailable: It could not be deleted; its auto-stop and TTL will end it.
+        """
+        self._closed = True
+        pending = self._flight.pending
+        if pending is not None and not _on_a_loop():
+            # Its maker sees the flag and deletes it itself.
+            futures.wait([pending], timeout=CLOSE_WAITS_S)
+        info = self.info
+        if info is not None and self._flight.forget(info):
+            with _told(info):
+                drive(lifecycle.discard(self.sync_port(), info.id))
+        _open_machines.pop(self, None)
+
+    async def aclose(self) -> None:
+        """Do as `close` does, and close this loop's connections."""
+        self._closed = True
+        await self._flight.settled(CLOSE_WAITS_S)
+        info = self.info
+        if info is not None and self._flight.forget(info):
+            port = self.async_port()
+            with _told(info):
+                await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S)
+        _open_machines.pop(self, None)
+        if self._async is not None:
+            await self._async.aclose()
+
+
+def _on_a_loop() -> bool:
+    """Tell whether waiting here could block the very loop that is to end the waiting."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _told(info: SandboxInfo) -> Iterator[None]:
+    try:
+        yield
+    except PortFault as fault:
+        raise SandboxUnavailable(
+            f"The sandbox {info.id} could not be deleted: {fault.message}. It is deleted after "
+            f"{AUTO_STOP_MINUTES} minutes without a request, or delete it in the Daytona dashboard now.",
+            code="not_deleted",
+            op="delete",
+            retryable=True,
+            context={"sandbox_id": info.id, "status": fault.status},
+        ) from fault
+
+
+# Machine → process that made it: after a fork, the child must not delete what is its parent's.
+_open_machines: dict[Machine, int] = {}
+
+
+def _close_at_exit() -> None:
+    for machine, pid in list(_open_machines.items()):
+        if pid != os.getpid():
+            continue
+        try:
+            machine.close()
+        except WorkspaceError as error:
+            logger.warning("at exit: %s", error)
+
+
+atexit.register(_close_at_exit)

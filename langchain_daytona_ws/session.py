@@ -1,0 +1,184 @@
+"""The session: one workspace, one sandbox, shared by all tools and by the program around them."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from langchain_daytona_ws._core.calls import Answer, Caller
+from langchain_daytona_ws._core.commands import CommandResult, run_command
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.files import FileOps
+from langchain_daytona_ws._core.ports import SandboxInfo
+from langchain_daytona_ws._machine import LOST_NOTICE, Machine
+from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
+from langchain_daytona_ws.errors import CommandRefused
+
+COMMAND_TIMEOUT_MAX_S = 600
+
+
+class _SyncMachine:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.lost = machine.lost
+
+    async def acquire(self) -> SandboxInfo:
+        return self._machine.acquire()
+
+
+class _AsyncMachine:
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.lost = machine.lost
+
+    async def acquire(self) -> SandboxInfo:
+        return await self._machine.aacquire()
+
+
+class WorkspaceSession:
+    """Give tools and programs one workspace in a Daytona sandbox.
+
+    Nothing is requested until it is first needed; then one sandbox is created, whoever asks, and deleted again by
+    `close`, by leaving a ``with`` block, or when the interpreter exits. Safe to share between threads and
+    event loops. What your program calls here is not asked about; what the model calls through the tools is.
+
+    Args:
+        config: A `SandboxConfig`, or the JSON dict of one.
+        namespace: Name of the workspace: one segment of 1 to 128 characters of ``A-Za-z0-9._-``, not starting with
+            ``.`` or ``-``.
+        approver: Who is asked before the model's calls, see `Approver`. Without one, whatever needs asking is
+            denied.
+        approval_timeout_s: How long an answer is waited for, in seconds; None for ever. Default an hour.
+
+    Raises:
+        ConfigError: The configuration or the namespace is wrong.
+        NotSupportedYet: The configuration asks for what this version does not do.
+    """
+
+    def __init__(
+        self,
+        config: SandboxConfig | dict[str, Any],
+        *,
+        namespace: str,
+        approver: Approver | None = None,
+        approval_timeout_s: float | None = APPROVAL_TIMEOUT_S,
+    ) -> None:
+        self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)
+        refuse_unsupported(self.config)
+        self.namespace = validate_namespace(namespace)
+        self.id = secrets.token_hex(8)
+        self.root = f"{self.config.options.workspace_root}/{self.namespace}"
+        self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
+        self._machine = Machine(self.config, self.namespace, self._on_lost)
+        self._notices: list[str] = []
+        self._sides: dict[bool, _Side] = {}
+        self._lock = threading.Lock()
+        self.files = WorkspaceFiles(self._sync_files, self._async_files)
+        self._seen: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        info = self._machine.info
+        return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={info.id if info else None!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a WorkspaceSession over an ephemeral sandbox cannot be pickled: the copy would delete it, or outlive it"
+        )
+
+    @property
+    def sandbox_id(self) -> str | None:
+        """Id of the sandbox, or None while there is none."""
+        info = self._machine.info
+        return info.id if info else None
+
+    def run(self, command: str, *, timeout_s: float | None = None, once: str | None = None) -> CommandResult:
+        """Run a bash command in the workspace directory.
+
+        Args:
+            command: Given to bash exactly as it is; standard input is empty.
+            timeout_s: Seconds until it is killed with all that it started, above 0 and at most 600. Default: the
+                configuration's ``timeout``.
+            once: Name of this call, up to 64 letters and digits: called again under this name, it returns the
+                recorded result and runs nothing, for a day.
+
+        Returns:
+            The result, whatever the exit code.
+
+        Raises:
+            CommandRefused: Empty, too large, with a NUL byte, or a time-out out of range. Nothing was sent.
+            OutcomeUnknown: It may or may not have run.
+            ProvisionError, SandboxError: It did not run.
+            SessionClosed: The session was closed.
+        """
+        return drive(self._run(self._sync_side(), command, timeout_s, once))
+
+    async def arun(
+        self, command: str, *, timeout_s: float | None = None, once: str | None = None
+    ) -> CommandResult:
+        """Run a bash command as `run` does. Cancelling this call kills the command."""
+        return await self._run(self._async_side(), command, timeout_s, once)
+
+    async def _run(
+        self, side: _Side, command: str, timeout_s: float | None, once: str | None
+    ) -> CommandResult:
+        timeout_s = self.config.timeout_s if timeout_s is None else timeout_s
+        if not 0 < timeout_s <= COMMAND_TIMEOUT_MAX_S:
+            raise CommandRefused(
+                f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.", code="timeout_range"
+            )
+        if once is not None and not (once.isascii() and once.isalnum() and len(once) <= 64):
+            raise CommandRefused("The name of a call must be 1 to 64 letters and digits.", code="once_name")
+        result = await run_command(
+            side.caller,
+            self.root,
+            command,
+            timeout_s=timeout_s,
+            limit_bytes=self.config.output_limit_bytes,
+            key=once,
+        )
+        notices = (*self.take_notices(), *result.notices)
+        return replace(result, notices=notices, sandbox_id=self.sandbox_id or "")
+
+    def take_notices(self) -> tuple[str, ...]:
+        """Return what the next result should tell the model about the machine, once."""
+        taken = []
+        while self._notices:
+            taken.append(self._notices.pop(0))
+        return tuple(taken)
+
+    def _on_lost(self) -> None:
+        self._notices.append(LOST_NOTICE)
+        # What was read before is not what is there now.
+        self._seen.clear()
+
+    def close(self) -> None:
+        """Delete the sandbox and end the session.
+
+        Raises:
+            SandboxUnavailable: It could not be deleted; its auto-stop and its TTL will do it.
+        """
+        self._machine.close()
+
+    async def aclose(self) -> None:
+        """Delete the sandbox, close this loop's connections, and end the session."""
+        await self._machine.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,111 @@
+"""Runs a wrapped command as the daemon does: the script on a shell's standard input, one shared output pipe."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._core.commands import CommandResult, run_command
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
+
+# As a sandbox has it: a version manager's shim in the host's PATH would cost 80 ms a call.
+SANDBOX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INFO = SandboxInfo(id="sb", name="sb", state="started", organization_id="org")
+
+
+class ShellPort:
+    """The execute endpoint of the daemon, as far as `facts` describe it, over one shell of this host."""
+
+    def __init__(self, shell: str, directory: Path) -> None:
+        self.shell = shell
+        self.home = directory / "home"
+        self.tmp = directory / "tmp"
+        self.home.mkdir()
+        self.tmp.mkdir()
+        # A /tmp of its own, where the guest keeps its records and logs.
+        self._isolation = ["bwrap", "--dev-bind", "/", "/", "--bind", self.tmp, "/tmp"]
+        self._isolation += ["--bind", directory, directory]
+        self.scripts: list[str] = []
+        self.extra_env: dict[str, str] = {}
+
+    async def execute(
+        self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
+    ) -> ExecReply:
+        self.scripts.append(script)
+        process = subprocess.Popen(
+            [*self._isolation, self.shell],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.home,
+            start_new_session=True,
+            env={"PATH": SANDBOX_PATH, "HOME": str(self.home), **self.extra_env, **env},
+        )
+        try:
+            output, _ = process.communicate(script.encode(), timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
+        return ExecReply(process.returncode, output.decode("utf-8", "replace"))
+
+    async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
+        raise NotImplementedError
+
+    async def get(self, id_or_name: str) -> SandboxInfo | None:
+        return INFO
+
+    async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
+        raise NotImplementedError
+
+    async def delete(self, id_or_name: str) -> None:
+        raise NotImplementedError
+
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
+        Path(path).write_bytes(data)
+
+    async def sleep(self, seconds: float) -> None:
+        return None
+
+    async def finish(self, work: Coroutine[Any, Any, Any], *, within_s: float) -> Any:
+        return await work
+
+
+class OneMachine:
+    async def acquire(self) -> SandboxInfo:
+        return INFO
+
+    def lost(self, info: SandboxInfo) -> None:
+        raise AssertionError("not expected to be lost")
+
+
+class Workspace:
+    """A workspace directory on this host, whose commands go through the real wrapper."""
+
+    def __init__(self, shell: str, directory: Path) -> None:
+        self.root = directory / "workspaces" / "ns"
+        self.port = ShellPort(shell, directory)
+        self.caller = Caller(self.port, OneMachine(), dict, lambda: secrets.token_hex(16))
+
+    def on_disk(self, path: str | None) -> Path:
+        """Where a file that the sandbox calls by this path in /tmp is on the host."""
+        assert path is not None
+        return self.port.tmp / Path(path).relative_to("/tmp")
+
+    def run(
+        self, command: str, *, timeout_s: float = 20, limit_bytes: int = 65_536, key: str | None = None
+    ) -> CommandResult:
+        return drive(
+            run_command(
+                self.caller, str(self.root), command, timeout_s=timeout_s, limit_bytes=limit_bytes, key=key
+            )
+        )
+
+

@@ -1,0 +1,325 @@
+"""The command wrapper against real zsh, bash and dash in the daemon's place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
+from tests.unit_tests.daemon import Workspace
+
+
+@pytest.fixture(params=["zsh", "bash", "dash"])
+def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
+    return Workspace(request.param, tmp_path)
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> Workspace:
+    return Workspace("bash", tmp_path)
+
+
+EXACT = {
+    "heredoc": ("cat <<EOF\na $((1+1))\nEOF\n", "a 2\n", 0),
+    "heredoc at the very end": ("cat <<'EOF'\na $HOME\nEOF", "a $HOME\n", 0),
+    "two heredocs and a pipe": ("cat <<A; cat <<B | tr a-z A-Z\none\nA\ntwo\nB", "one\nTWO\n", 0),
+    "trailing comment": ("echo a # and no more", "a\n", 0),
+    "a comment as the last line": ("echo a\n# done", "a\n", 0),
+    "exit": ("echo a; exit 3; echo b", "a\n", 3),
+    "set -e": ("set -e\nfalse\necho not reached", "", 1),
+    "failing last command": ("echo a; false", "a\n", 1),
+    "cat reads end of file": ("cat; echo $?", "0\n", 0),
+    "read fails at once": ("read -r x; echo $?", "1\n", 0),
+    "a script on stdin is not eaten": ("cat\necho still here", "still here\n", 0),
+    "arrays": ("a=(1 '2 3'); echo ${#a[@]}", "2\n", 0),
+    "process substitution": ("cat <(echo a)", "a\n", 0),
+    "bash test": ("[[ abc == a* ]] && echo yes", "yes\n", 0),
+    "extglob in a script that turns it on": ("shopt -s extglob\necho @(a|b)", "@(a|b)\n", 0),
+    "brace expansion": ("echo {1..3}", "1 2 3\n", 0),
+    "quotes": ("""printf '%s\\n' "it's" 'a "b"' $'c\\'d'""", "it's\na \"b\"\nc'd\n", 0),
+    "dollar ampersand": ("echo '$&' '\\\\1' \"\\\\\" '%s'", "$& \\\\1 \\ %s\n", 0),
+    "backslash newline": ("echo a \\\n  b", "a b\n", 0),
+    "no trailing newline": ("printf abc", "abc", 0),
+    "stderr in order": ("echo a; echo b >&2; echo c", "a\nb\nc\n", 0),
+    "missing command": ("no-such-command-here", None, 127),
+    "not executable": ("/etc/passwd", None, 126),
+    "killed by a signal": ("kill -9 $$", "", 137),
+    "unicode": ("echo 'żółć 🐍 \u200b'", "żółć 🐍 \u200b\n", 0),
+    "carriage return": ("printf 'a\\r\\nb'", "a\r\nb", 0),
+    "invalid UTF-8": ("printf 'a\\xff\\xfeb'", "a\ufffd\ufffdb", 0),
+    "NUL bytes": ("printf 'a\\0b'", "a\0b", 0),
+    "terminal escapes": ("printf '\\033[31mred'", "\x1b[31mred", 0),
+    "pipefail is off": ("false | true; echo ${PIPESTATUS[0]}", "1\n", 0),
+    "history expansion is off": ("echo 'a!b!!'; echo a!b", "a!b!!\na!b\n", 0),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_bash_runs_it_as_given(workspace: Workspace, name: str) -> None:
+    command, output, exit_code = EXACT[name]
+    result = workspace.run(command)
+    assert result.exit_code == exit_code
+    if output is not None:
+        assert result.output == output
+    assert not result.truncated
+    assert not result.timed_out
+
+
+def test_it_starts_in_the_workspace_directory(workspace: Workspace) -> None:
+    assert workspace.run("pwd").output == f"{workspace.root}\n"
+
+
+def test_the_workspace_directory_is_made_again_when_it_was_removed(bash: Workspace) -> None:
+    bash.run('rmdir "$PWD"')
+    assert bash.run("pwd").output == f"{bash.root}\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["echo ran\nif then", "echo ran\necho 'open", "echo ran; fi", "echo ran\ncat <(", "(", "echo a\n)\n"]
+)
+def test_a_syntax_error_runs_nothing(workspace: Workspace, command: str) -> None:
+    result = workspace.run(command)
+    assert result.exit_code == 2
+    assert "ran" not in result.output.replace(command, "").splitlines()
+    assert "syntax error" in result.output or "unexpected" in result.output
+
+
+def test_a_background_process_does_not_hold_the_call(workspace: Workspace) -> None:
+    began = time.monotonic()
+    result = workspace.run("sleep 60 & echo $!")
+    assert time.monotonic() - began < 30
+    assert result.exit_code == 0
+    assert result.background
+    os.kill(int(result.output), 9)
+
+
+def test_a_background_process_may_go_on_writing(bash: Workspace) -> None:
+    result = bash.run("(sleep 0.3; for i in 1 2 3; do echo line $i || exit 1; done; echo ok > survived) & echo started")
+    assert result.output == "started\n"
+    deadline = time.monotonic() + 20
+    while not (bash.root / "survived").exists() or "line 3" not in bash.on_disk(result.log_path).read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert bash.on_disk(result.log_path).read_text() == "started\nline 1\nline 2\nline 3\n"
+
+
+def test_nothing_that_the_foreground_wrote_is_lost_to_a_background_writer(bash: Workspace) -> None:
+    for _ in range(10):
+        result = bash.run("yes background & for i in {1..2000}; do echo line; done; echo last; kill %1", limit_bytes=262_144)
+        lines = result.output.split("\n")
+        assert "last" in lines
+        if not result.truncated:
+            assert lines.count("line") == 2000
+
+
+class TestTimeout:
+    def test_keeps_the_partial_output(self, workspace: Workspace) -> None:
+        result = workspace.run("echo before; sleep 60; echo after", timeout_s=0.5)
+        assert result.exit_code == 124
+        assert result.timed_out
+        assert result.output == "before\n"
+
+    @pytest.mark.parametrize(
+        "escape",
+        [
+            "sleep 61 &",
+            "setsid sleep 61 &",
+            "(setsid sleep 61 &) &",
+            "nohup setsid bash -c 'sleep 61' >/dev/null 2>&1 &",
+            "trap '' TERM; (trap '' TERM; sleep 61; sleep 61) &",
+            "env -i setsid sleep 61 &",
+        ],
+    )
+    def test_kills_the_whole_tree(self, bash: Workspace, escape: str) -> None:
+        result = bash.run(f"{escape}\necho started; sleep 61.5; sleep 61.5", timeout_s=0.5)
+        assert result.timed_out
+        assert _alive(bash) == []
+
+    def test_a_stubborn_command_is_killed(self, bash: Workspace) -> None:
+        result = bash.run("trap '' TERM; echo a; while :; do sleep 0.1; done", timeout_s=0.3)
+        assert (result.exit_code, result.output) == (124, "a\n")
+
+    def test_what_tidies_up_on_TERM_gets_to(self, bash: Workspace) -> None:
+        result = bash.run("trap 'echo tidied; exit 9' TERM; echo a; while :; do sleep 0.05; done", timeout_s=0.3)
+        assert result.exit_code == 124
+        assert result.output.endswith("tidied\n")
+
+    def test_an_earlier_call_s_server_lives_on(self, bash: Workspace) -> None:
+        server = int(bash.run("sleep 60 >/dev/null 2>&1 & echo $!").output)
+        bash.run("sleep 60", timeout_s=0.3)
+        os.kill(server, 9)
+
+
+def _alive(workspace: Workspace) -> list[str]:
+    """List processes started in this workspace, by their working directory."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                where = os.readlink(f"/proc/{name}/cwd")
+                line = Path(f"/proc/{name}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if where.startswith(str(workspace.root)) and line:
+                found.append(line.decode())
+    return found
+
+
+class TestOutput:
+    def test_at_the_limit_all_of_it_is_returned(self, bash: Workspace) -> None:
+        result = bash.run("head -c 4096 /dev/zero | tr '\\0' x", limit_bytes=4096)
+        assert result.output == "x" * 4096
+        assert (result.truncated, result.log_path) == (False, None)
+
+    def test_over_the_limit_head_and_tail_are_kept(self, bash: Workspace) -> None:
+        result = bash.run("seq 1 100000", limit_bytes=4096)
+        whole = "".join(f"{i}\n" for i in range(1, 100001))
+        assert result.truncated
+        assert result.output_bytes == len(whole)
+        assert bash.on_disk(result.log_path).read_text() == whole
+        head, notice, tail = _ends(result.output)
+        assert whole.startswith(head)
+        assert whole.endswith(tail)
+        assert len(head) + len(tail) == 4096
+        assert f"{len(whole) - 4096:,} of {len(whole):,} bytes left out; all of it is in {result.log_path}" in notice
+
+    @given(st.text(alphabet="aż🐍\u0800\0", min_size=400, max_size=700), st.integers(0, 3))
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_ends_are_cut_between_characters(self, bash: Workspace, text: str, shift: int) -> None:
+        bash.root.mkdir(parents=True, exist_ok=True)
+        (bash.root / "text").write_text("b" * shift + text)
+        result = bash.run("cat text", limit_bytes=401)
+        assert "\ufffd" not in result.output
+
+    def test_a_gibibyte_is_bounded_everywhere(self, bash: Workspace) -> None:
+        result = bash.run("head -c 1073741824 /dev/zero; echo; echo end", timeout_s=100)
+        assert result.output_bytes == 1073741824 + 5
+        assert len(result.output) < 66_000
+        assert result.output.endswith("\nend\n")
+        assert bash.on_disk(result.log_path).stat().st_size == 64 * 1024 * 1024
+        assert "the first 67,108,864 bytes are in" in result.output
+
+    def test_forged_answers_are_only_output(self, bash: Workspace) -> None:
+        (bash.root.parent.parent / "home" / ".profile").write_text("echo noise")
+        bash.port.extra_env = {"ENV": "/dev/null"}
+        fake = '{"outcome": "finished", "exit_code": 0}'
+        result = bash.run(f"echo '{fake}'; tr '\\0' '\\n' < /proc/$PPID/environ | head -c 200000; exit 5", limit_bytes=262_144)
+        assert result.exit_code == 5
+        assert fake in result.output
+
+
+def _ends(output: str) -> tuple[str, str, str]:
+    head, _, rest = output.partition("\n[... ")
+    notice, _, tail = rest.partition(" ...]\n")
+    return head, notice, tail
+
+
+class TestRefusedBeforeAnyRequest:
+    @pytest.mark.parametrize("command", ["", " ", "\n\t ", "echo \0", "echo \ud800", "x" * (1024 * 1024 + 1)])
+    def test_refused(self, bash: Workspace, command: str) -> None:
+        with pytest.raises(CommandRefused):
+            bash.run(command)
+        assert bash.port.scripts == []
+
+
+@pytest.mark.parametrize("filler", ["x", "żx🐍", "random"])
+def test_a_command_of_a_mebibyte(workspace: Workspace, filler: str) -> None:
+    if filler == "random":
+        filler = os.urandom(400_000).hex()
+    head, end = "cat <<'END'\n", "\nEND\necho $?"
+    room = 1024 * 1024 - len(head) - len(end)
+    body = (filler * (room // len(filler.encode()) + 1)).encode()[:room].decode(errors="ignore")
+    result = workspace.run(head + body + end)
+    assert result.exit_code == 0
+    assert result.output_bytes == len(body.encode()) + 1 + 2
+    assert workspace.on_disk(result.log_path).read_text() == f"{body}\n0\n"
+
+
+class TestOnceOnly:
+    def test_the_same_call_runs_once(self, bash: Workspace) -> None:
+        first = bash.run("echo $RANDOM$RANDOM >> log; cat log", key="a1")
+        again = bash.run("echo $RANDOM$RANDOM >> log; cat log", key="a1")
+        assert again.output == first.output
+        assert (first.replayed, again.replayed) == (False, True)
+        assert (bash.root / "log").read_text().count("\n") == 1
+
+    def test_a_second_sender_waits_for_the_first(self, bash: Workspace) -> None:
+        results = []
+        threads = [
+            threading.Thread(target=lambda: results.append(bash.run("echo x >> log; sleep 0.5; wc -l < log", key="b1")))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [result.output for result in results] == ["1\n"] * 3
+        assert sorted(result.replayed for result in results) == [False, True, True]
+
+    def test_a_runner_that_died_is_reported_and_nothing_runs_again(self, bash: Workspace) -> None:
+        with pytest.raises(OutcomeUnknown) as caught:
+            bash.run("echo x >> log; kill -9 $PPID; sleep 60", key="c1")
+        assert "may have run" in caught.value.for_model
+        assert (bash.root / "log").read_text() == "x\n"
+        assert _alive(bash) == []
+
+    def test_results_outlive_a_changed_record_only_as_unknown(self, bash: Workspace) -> None:
+        bash.run("echo x >> log", key="d1")
+        state = bash.port.tmp / f".langchain-daytona-ws-{os.getuid()}"
+        (state / "d1.call").write_text("garbage")
+        with pytest.raises(OutcomeUnknown):
+            bash.run("echo x >> log", key="d1")
+        assert (bash.root / "log").read_text() == "x\n"
+
+
+def test_the_agent_may_kill_python(bash: Workspace) -> None:
+    # A marker of its own keeps this test from killing the ones that run beside it.
+    result = bash.run("pkill -TERM -P $PPID python3; kill -TERM $PPID; kill -HUP $PPID; sleep 0.1; echo alive")
+    assert result.output == "alive\n"
+
+
+def test_no_variable_of_ours_but_the_marker_reaches_the_command(bash: Workspace) -> None:
+    printed = bash.run("env").output
+    ours = [line for line in printed.splitlines() if "LANGCHAIN_DAYTONA_WS" in line]
+    assert [line.partition("=")[0] for line in ours] == ["LANGCHAIN_DAYTONA_WS_CALL"]
+
+
+# Characters with a meaning somewhere between Python, JSON, three shells and a terminal.
+NASTY = st.text(alphabet="ab '\"\\$&`!#%*?[]{}()<>|;~^=\n\t\r\x1b\x7fżé🐍\u2028", max_size=60)
+
+
+@given(NASTY)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_comes_through_as_data(bash: Workspace, text: str) -> None:
+    quoted = "'" + text.replace("'", "'\\''") + "'"
+    assert bash.run(f"printf %s {quoted}").output == text
+
+
+@given(NASTY)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_does_what_it_does_in_plain_bash(bash: Workspace, text: str) -> None:
+    # It may redirect and glob: both run in an empty directory of their own.
+    command = f"PATH=/nowhere; echo start; {text}"
+    plain = bash.root.parent / "plain"
+    for directory in (plain, bash.root):
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+    expected = subprocess.run(
+        ["bash", "-c", command], executable="/bin/bash", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, cwd=plain, start_new_session=True, timeout=20, check=False,
+        env={"PATH": "/nowhere", "HOME": str(bash.port.home)},
+    )  # fmt: skip
+    result = bash.run(command)
+    if result.exit_code == 2 and "\n" in text.strip("\n") and not result.output.startswith("start"):
+        return  # parsed as a whole, so that nothing of it ran
+    assert result.exit_code == expected.returncode % 256
+    if "&" not in text and "$$" not in text:  # no races, no process ids
+        assert result.output == expected.stdout.decode("utf-8", "replace")
