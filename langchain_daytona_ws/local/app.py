@@ -1,0 +1,172 @@
+"""The ASGI application: which request goes where, and what every one of them passes on the way."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from . import mishaps, proxy
+from .clock import Clock
+from .control import Control
+from .errors import ApiError, DaemonError, DaemonGone
+from .faults import Faults, first
+from .fleet import Fleet
+from .journal import Journal
+from .proxy import Proxy
+from .record import timestamp
+from .replies import json_reply
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """What every request passes: it is noted, its key is checked, armed faults strike, errors become answers."""
+
+    def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:
+        self._authorization = f"Bearer {api_key}".encode()
+        self._journal = journal
+        self._faults = faults
+        self._fleet = fleet
+        self._clock = clock
+
+    def route(self, method: str, path: str, action: str, endpoint: Endpoint) -> Route:
+        return Route(path, self.guard(action, endpoint), methods=[method])
+
+    def guard(self, action: str, endpoint: Endpoint) -> ASGIApp:
+        return _Guarded(self, action, endpoint)
+
+    async def serve(self, action: str, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = scope["path"]
+        faults = self._faults.take(action, path)
+        scope["faults"] = faults
+        scope["sandbox_id"] = scope.get("path_params", {}).get("sandbox")
+        number = self._journal.arrived(request.method, path, action, scope["sandbox_id"])
+        status: int | None = None
+        try:
+            async with mishaps.before(faults, request) as dropped:
+                if dropped:
+                    return
+                lost = first(faults, "lost")
+                if lost is not None and scope["sandbox_id"]:
+                    await self._lose(scope["sandbox_id"])
+                response = mishaps.instead(faults) or await self._answer(endpoint, request)
+                if await mishaps.after(faults, response, scope, receive, send):
+                    status = response.status_code
+        finally:
+            self._journal.finished(number, status, scope["sandbox_id"])
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        now = timestamp(self._clock.now())
+        path = request.url.path
+        try:
+            if not self._authorized(request):
+                raise ApiError(401, "Invalid credentials")
+            return await endpoint(request)
+        except ApiError as error:
+            return json_reply(error.body(path, now), error.status)
+        except DaemonError as error:
+            return json_reply(error.body(request.method, path, now), error.status)
+        except DaemonGone:
+            return Response(status_code=502)
+        except Exception:
+            logger.exception("%s %s failed", request.method, path)
+            return json_reply(ApiError(500, "Internal server error").body(path, now), 500)
+
+    def _authorized(self, request: Request) -> bool:
+        given = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(given, self._authorization)
+
+    async def _lose(self, id_or_name: str) -> None:
+        try:
+            await self._fleet.destroy(self._fleet.get(id_or_name), force=True)
+        except ApiError:
+            return  # there is none to lose
+
+
+class _Guarded:
+    """One endpoint behind the gate. A class, because Starlette wraps plain functions once more."""
+
+    def __init__(self, gate: Gate, action: str, endpoint: Endpoint) -> None:
+        self._gate = gate
+        self._action = action
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gate.serve(self._action, self._endpoint, scope, receive, send)
+
+
+def build(gate: Gate, control: Control, to: Proxy) -> ASGIApp:
+    """Return the application. Its routes are matched in order, so those called most stand first."""
+    session, command = "/process/session/{session}", "/process/session/{session}/command/{command}"
+    toolbox: list[tuple[str, str, str, proxy.Handler]] = [
+        ("POST", "/process/execute", "execute", proxy.execute),
+        ("GET", "/files/info", "files.info", proxy.call("info", path="query:path")),
+        ("POST", "/files/bulk-upload", "upload", proxy.upload_many),
+        ("POST", "/files/bulk-download", "download", proxy.download_many),
+        ("GET", "/files/download", "download", proxy.download_one),
+        ("GET", "/files", "files.list", proxy.call("list", path="query:path?", depth="query:depth?")),
+        ("DELETE", "/files", "files.delete",
+         proxy.call("delete", 204, path="query:path", recursive="query:recursive!")),
+        ("POST", "/files/folder", "files.folder", proxy.call("folder", 201, path="query:path", mode="query:mode")),
+        ("POST", "/files/move", "files.move",
+         proxy.call("move", source="query:source", destination="query:destination")),
+        ("GET", "/files/find", "files.find", proxy.call("find", path="query:path", pattern="query:pattern")),
+        ("GET", "/files/search", "files.search", proxy.search),
+        ("POST", "/files/replace", "files.replace",
+         proxy.call("replace", files="body:files", pattern="body:pattern", new="body:newValue")),
+        ("POST", "/files/permissions", "files.permissions",
+         proxy.call("permissions", path="query:path", mode="query:mode?", owner="query:owner?", group="query:group?")),
+        ("GET", "/process/session", "session.list", proxy.call("session.list")),
+        ("POST", "/process/session", "session.create", proxy.call("session.create", 201, session="body:sessionId")),
+        ("GET", session, "session.get", proxy.call("session.get", session="path:session")),
+        ("DELETE", session, "session.delete", proxy.call("session.delete", 204, session="path:session")),
+        ("POST", f"{session}/exec", "session.execute", proxy.session_execute),
+        ("GET", command, "session.command",
+         proxy.call("session.command", session="path:session", command="path:command")),
+        ("GET", f"{command}/logs", "session.logs",
+         proxy.call("session.logs", session="path:session", command="path:command")),
+        ("POST", "/env", "env", proxy.call("env", set="body:set?", unset="body:unset?")),
+        ("GET", "/work-dir", "info", proxy.home_dir),
+        ("GET", "/user-home-dir", "info", proxy.home_dir),
+        ("GET", "/version", "info", proxy.version),
+    ]  # fmt: skip
+    plane: list[tuple[str, str, str, Endpoint]] = [
+        ("POST", "/sandbox", "create", control.create),
+        ("GET", "/sandbox", "list", control.list),
+        ("GET", "/sandbox/{sandbox}", "get", control.get),
+        ("DELETE", "/sandbox/{sandbox}", "delete", control.delete),
+        ("POST", "/sandbox/{sandbox}/start", "start", control.start),
+        ("POST", "/sandbox/{sandbox}/stop", "stop", control.stop),
+        ("PUT", "/sandbox/{sandbox}/labels", "labels", control.labels),
+        ("POST", "/sandbox/{sandbox}/last-activity", "activity", control.activity),
+        ("GET", "/sandbox/{sandbox}/toolbox-proxy-url", "get", control.toolbox_url),
+        *[
+            ("POST", f"/sandbox/{{sandbox}}/{kind}/{{minutes}}", "interval", control.interval(kind))
+            for kind in ("autostop", "autoarchive", "autodelete", "ttl")
+        ],
+        ("GET", "/snapshots", "snapshots", control.snapshot_list),
+        ("POST", "/snapshots", "snapshots", control.snapshot_create),
+        ("GET", "/snapshots/{snapshot}", "snapshots", control.snapshot_get),
+        ("DELETE", "/snapshots/{snapshot}", "snapshots", control.snapshot_delete),
+        ("POST", "/snapshots/{snapshot}/activate", "snapshots", control.snapshot_activate),
+    ]
+    routes = [gate.route(method, f"/toolbox/{{sandbox}}{path}", action, to.to(handler))
+              for method, path, action, handler in toolbox]  # fmt: skip
+    routes += [gate.route(method, f"/api{path}", action, endpoint) for method, path, action, endpoint in plane]
+    # State events go over socket.io, which there is none of here: clients told so at once poll instead.
+    routes.append(Route("/api/socket.io/", gate.guard("socket.io", _unknown)))
+    return Router(routes, redirect_slashes=False, default=gate.guard("unknown", _unknown))
+
+
+async def _unknown(request: Request) -> Response:
+    raise ApiError(404, f"Cannot {request.method} {request.url.path}")

@@ -1,0 +1,222 @@
+"""The control plane's endpoints: sandboxes and snapshots."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .clock import Clock
+from .errors import ApiError
+from .fleet import Fleet
+from .record import SandboxRecord
+from .replies import json_reply, read_object
+from .snapshots import Snapshots, require_dockerfile
+
+DEFAULT_PAGE = 100
+LONGEST_PAGE = 200
+
+# Field of the create request → field of the record and the check for it.
+_CREATE_FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "name": ("name", str),
+    "user": ("user", str),
+    "target": ("target", str),
+    "env": ("env", dict),
+    "labels": ("labels", dict),
+    "public": ("public", bool),
+    "cpu": ("cpu", int),
+    "memory": ("memory", int),
+    "disk": ("disk", int),
+    "volumes": ("volumes", list),
+    "networkBlockAll": ("network_block_all", bool),
+    "networkAllowList": ("network_allow_list", str),
+    "domainAllowList": ("domain_allow_list", str),
+    "autoStopInterval": ("auto_stop_interval", int),
+    "autoArchiveInterval": ("auto_archive_interval", int),
+    "autoDeleteInterval": ("auto_delete_interval", int),
+    "ttlMinutes": ("ttl_minutes", int),
+}
+_INTERVALS = {
+    "autostop": ("auto_stop_interval", 0),
+    "autoarchive": ("auto_archive_interval", 0),
+    "autodelete": ("auto_delete_interval", -1),
+    "ttl": ("ttl_minutes", 0),
+}
+
+
+class Control:
+    """Answers control-plane requests over a fleet."""
+
+    def __init__(self, fleet: Fleet, snapshots: Snapshots, clock: Clock) -> None:
+        self._fleet = fleet
+        self._snapshots = snapshots
+        self._clock = clock
+
+    # --- sandboxes ---
+
+    async def create(self, request: Request) -> Response:
+        body = await read_object(request)
+        fields = _create_fields(body)
+        build_info, snapshot = body.get("buildInfo"), body.get("snapshot")
+        if build_info is not None:
+            require_dockerfile(build_info)
+            fields |= {"build_info": build_info, "snapshot": None}
+        else:
+            fields["snapshot"] = snapshot or "default"
+            self._snapshots.require(fields["snapshot"])
+        record = await self._fleet.create(fields, request.scope["faults"])
+        request.scope["sandbox_id"] = record.id
+        return self._written(request, record)
+
+    async def get(self, request: Request) -> Response:
+        return self._written(request, self._record(request))
+
+    async def list(self, request: Request) -> Response:
+        """List oldest first. The cursor names the last one seen, so a page stays right when sandboxes come and go."""
+        query = request.query_params
+        limit = _whole(query.get("limit"), DEFAULT_PAGE, 1, LONGEST_PAGE, "limit")
+        wanted = [record for record in self._fleet.all() if _matches(record, request)]
+        after = _read_cursor(query.get("cursor"))
+        wanted = [record for record in wanted if after is None or (record.created_at, record.id) > after]
+        wanted.sort(key=lambda record: (record.created_at, record.id))
+        page = wanted[:limit]
+        url = _toolbox_url(request)
+        cursor = _write_cursor(page[-1]) if len(wanted) > limit else None
+        return json_reply({"items": [record.list_item(url) for record in page], "nextCursor": cursor})
+
+    async def start(self, request: Request) -> Response:
+        return await self._changed(request, self._fleet.start)
+
+    async def stop(self, request: Request) -> Response:
+        return await self._changed(request, self._fleet.stop)
+
+    async def delete(self, request: Request) -> Response:
+        return await self._changed(request, self._fleet.destroy)
+
+    async def labels(self, request: Request) -> Response:
+        record = self._record(request)
+        labels = (await read_object(request)).get("labels")
+        record.labels = _strings(labels, "labels")
+        return json_reply({"labels": record.labels})
+
+    def interval(self, kind: str) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint that sets the interval `kind`, such as autostop, to a number of minutes."""
+        attribute, lowest = _INTERVALS[kind]
+
+        async def set_interval(request: Request) -> Response:
+            record = self._record(request)
+            setattr(record, attribute, _whole(request.path_params["minutes"], 0, lowest, 2**31, attribute))
+            record.updated_at = self._clock.now()
+            return self._written(request, record)
+
+        return set_interval
+
+    async def activity(self, request: Request) -> Response:
+        self._record(request).last_activity_at = self._clock.now()
+        return Response(status_code=201)
+
+    async def toolbox_url(self, request: Request) -> Response:
+        self._record(request)
+        return json_reply({"url": _toolbox_url(request)})
+
+    # --- snapshots ---
+
+    async def snapshot_list(self, request: Request) -> Response:
+        query = request.query_params
+        page = _whole(query.get("page"), 1, 1, 2**31, "page")
+        return json_reply(self._snapshots.page(page, _whole(query.get("limit"), 100, 1, LONGEST_PAGE, "limit")))
+
+    async def snapshot_get(self, request: Request) -> Response:
+        return json_reply(self._snapshots.get(request.path_params["snapshot"]))
+
+    async def snapshot_create(self, request: Request) -> Response:
+        return json_reply(self._snapshots.create(await read_object(request), self._clock.now()))
+
+    async def snapshot_activate(self, request: Request) -> Response:
+        return json_reply(self._snapshots.get(request.path_params["snapshot"]))
+
+    async def snapshot_delete(self, request: Request) -> Response:
+        self._snapshots.delete(request.path_params["snapshot"])
+        return Response(status_code=200)
+
+    # --- inside ---
+
+    def _record(self, request: Request) -> SandboxRecord:
+        record = self._fleet.get(request.path_params["sandbox"])
+        request.scope["sandbox_id"] = record.id
+        return record
+
+    async def _changed(self, request: Request, change: Callable[..., Any]) -> Response:
+        record = self._record(request)
+        await change(record, request.scope["faults"])
+        return self._written(request, record)
+
+    def _written(self, request: Request, record: SandboxRecord) -> Response:
+        return json_reply(record.dto(_toolbox_url(request)))
+
+
+def _create_fields(body: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for key, (attribute, kind) in _CREATE_FIELDS.items():
+        value = body.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ApiError(400, f"{key} must be a {getattr(kind, '__name__', kind)}")
+        fields[attribute] = _strings(value, key) if kind is dict else value
+    return fields
+
+
+def _strings(value: Any, name: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise ApiError(400, f"{name} must be an object of strings")
+    return dict(value)
+
+
+def _whole(text: str | None, default: int, lowest: int, highest: int, name: str) -> int:
+    if text is None:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        raise ApiError(400, f"{name} must be an integer number") from None
+    if not lowest <= number <= highest:
+        raise ApiError(400, f"{name} must not be less than {lowest} or greater than {highest}")
+    return number
+
+
+def _matches(record: SandboxRecord, request: Request) -> bool:
+    query = request.query_params
+    states = query.getlist("states")
+    if states and record.state not in {one for text in states for one in text.split(",")}:
+        return False
+    if not record.id.startswith(query.get("id", "")) or not record.name.startswith(query.get("name", "")):
+        return False
+    try:
+        labels = json.loads(query.get("labels") or "{}")
+    except ValueError:
+        raise ApiError(400, "Invalid labels JSON") from None
+    return isinstance(labels, dict) and all(record.labels.get(key) == value for key, value in labels.items())
+
+
+def _toolbox_url(request: Request) -> str:
+    return f"{request.url.scheme}://{request.headers['host']}/toolbox"
+
+
+def _write_cursor(record: SandboxRecord) -> str:
+    return base64.urlsafe_b64encode(json.dumps([record.created_at, record.id]).encode()).decode()
+
+
+def _read_cursor(text: str | None) -> tuple[float, str] | None:
+    if not text:
+        return None
+    try:
+        created_at, identifier = json.loads(base64.urlsafe_b64decode(text))
+        return float(created_at), str(identifier)
+    except (binascii.Error, ValueError, TypeError):
+        raise ApiError(400, "Invalid cursor") from None

@@ -1,0 +1,275 @@
+"""Starts and ends the process tree of a sandbox, inside bubblewrap or, where told so, on the bare host."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from . import rootfs
+from .errors import IsolationUnavailable
+from .link import Link
+
+IsolationKind: TypeAlias = Literal["bubblewrap", "none"]
+
+START_S = 20.0
+END_S = 10.0
+DAEMON_FOLDER = "/run/daytona"
+# Root of the sandbox may do with the sandbox's own files and processes what root expects to do, and no more:
+# no mounting, no network, no tracing. All of it counts only inside the sandbox's own user namespace.
+CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SYS_CHROOT",
+)  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+
+class Running:
+    """The living process tree of a sandbox."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, init_pid: int | None) -> None:
+        self.link = Link(control)
+        self._process = process
+        self._init_pid = init_pid
+
+    def crash(self) -> None:
+        """Kill the daemon, and with it everything else, without anybody being told."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._init_pid or self._process.pid, signal.SIGKILL)
+        self._process.wait(END_S)
+
+    def end(self) -> None:
+        """End every process; returns when the last one is gone. Blocks."""
+        self.link.close()  # upon this the daemon ends, and the kernel kills the rest of its pid namespace
+        if self._init_pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._init_pid, signal.SIGKILL)
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Bubblewrap:
+    """Sandboxes with their own root view, processes, hostname and users.
+
+    A sandbox is started by an unprivileged uid of the host, which is root (uid 0) inside. When the server itself is
+    root it gives every sandbox such a uid of its own; real root inside a sandbox could write to /proc/sys.
+    The network is the host's.
+    """
+
+    home = rootfs.HOME
+
+    def __init__(self, root: Path, shell: str | None) -> None:
+        self._root = root
+        self._shell = shell or ""
+        self._bwrap = _find_bwrap()
+        self._drop = os.geteuid() == 0
+        self._python, self._python_binds = _find_python()
+        self._daemon = root / "daemon"
+        _install_daemon(self._daemon)
+        if self._drop:
+            _require_reachable(root)
+        self._probe()
+
+    def prepare(self, folder: Path, hostname: str) -> None:
+        """Lay out the disk of a new sandbox in `folder`."""
+        owner = _unprivileged_uid() if self._drop else None
+        disk = folder / "disk"
+        disk.mkdir(parents=True)
+        folder.chmod(0o700)
+        rootfs.build(disk, hostname, owner)
+        if owner is not None:
+            os.chown(folder, owner, owner)
+
+    def start(self, folder: Path, hostname: str, env: Mapping[str, str]) -> Running:
+        """Start the daemon in the sandbox and return when it answers. Blocks."""
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        info_read, info_write = os.pipe()
+        argv = [
+            *self._argv(folder / "disk", hostname, env, "--info-fd", str(info_write)),
+            *("--", self._python, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell),
+        ]
+        try:
+            with theirs, open(folder / "daemon.log", "wb") as log:
+                process = self._popen(argv, (folder / "disk").stat().st_uid, (theirs.fileno(), info_write), log.fileno())
+        finally:
+            os.close(info_write)
+        with open(info_read, "rb") as info:
+            _await_ready(process, control, folder / "daemon.log")
+            init_pid = int(json.load(info)["child-pid"])
+        return Running(process, control, init_pid)
+
+    def _argv(self, disk: Path, hostname: str, env: Mapping[str, str], *options: str) -> list[str]:
+        argv = [self._bwrap, "--bind", str(disk), "/"]
+        for source, target in (*rootfs.program_binds(), *self._python_binds):
+            argv += ["--ro-bind", source, target]
+        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
+        argv += ["--ro-bind", str(self._daemon), DAEMON_FOLDER, "--chdir", self.home]
+        argv += ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+        argv += ["--uid", "0", "--gid", "0", "--hostname", hostname, "--as-pid-1"]
+        for capability in CAPABILITIES:
+            argv += ["--cap-add", capability]
+        argv.append("--clearenv")
+        for key, value in {**_base_env(self.home), **env}.items():
+            argv += ["--setenv", key, value]
+        return [*argv, *options]
+
+    def _popen(self, argv: list[str], uid: int, descriptors: tuple[int, ...], log: int) -> subprocess.Popen[bytes]:
+        # The environment of bubblewrap itself shows in no sandbox, but need not hold the host's either.
+        return subprocess.Popen(
+            argv,
+            user=uid if self._drop else None,
+            group=uid if self._drop else None,
+            extra_groups=[] if self._drop else None,
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={"PATH": rootfs.SYSTEM_PATH},
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def _probe(self) -> None:
+        """Start one sandbox, so that what this machine lacks is said at once and not at the first create."""
+        folder = self._root / "probe"
+        try:
+            self.prepare(folder, "probe")
+            self.start(folder, "probe", {}).end()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class NoIsolation:
+    """Sandboxes that are plain processes of the host, told apart only by HOME and TMPDIR.
+
+    What runs in them can do all that the server's user can do, and an absolute path such as /mnt/workspaces is the
+    host's. For trusted code only.
+    """
+
+    def __init__(self, root: Path, shell: str | None) -> None:
+        self._shell = shell or ""
+        self._daemon = root / "daemon"
+        _install_daemon(self._daemon)
+        logger.warning(
+            "NO ISOLATION: commands in these sandboxes run on this machine as its user %d, with all that this user "
+            "can read and write. Use it for trusted code only.",
+            os.geteuid(),
+        )
+
+    def prepare(self, folder: Path, hostname: str) -> None:
+        for name in ("home", "tmp"):
+            (folder / name).mkdir(parents=True)
+
+    def start(self, folder: Path, hostname: str, env: Mapping[str, str]) -> Running:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        home = str(folder / "home")
+        with theirs, open(folder / "daemon.log", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(self._daemon), str(theirs.fileno()), home, self._shell],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**_base_env(home), "TMPDIR": str(folder / "tmp"), **env},
+                cwd="/",
+                start_new_session=True,
+            )
+        _await_ready(process, control, folder / "daemon.log")
+        return Running(process, control, None)
+
+
+def _base_env(home: str) -> dict[str, str]:
+    return {
+        "PATH": rootfs.SYSTEM_PATH,
+        "HOME": home,
+        "USER": rootfs.USER,
+        "LOGNAME": rootfs.USER,
+        "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+    }
+
+
+def _find_bwrap() -> str:
+    found = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{rootfs.SYSTEM_PATH}")
+    if found is None:
+        raise IsolationUnavailable(
+            "bubblewrap is not installed, and sandboxes are isolated with it: install the Debian package `bubblewrap` "
+            "(apt-get install bubblewrap), or choose isolation='none' (--isolation none) to run commands unisolated "
+            "on this machine"
+        )
+    return found
+
+
+def _find_python() -> tuple[str, list[tuple[str, str]]]:
+    """Return a Python that exists in the sandbox, and what must be bound for it: the system's, or else our own."""
+    for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
+        if os.path.exists(path):
+            return path, []
+    prefix = os.path.realpath(sys.base_prefix)
+    target = "/opt/python"
+    return f"{target}/bin/python3", [(prefix, target)]
+
+
+def _install_daemon(folder: Path) -> None:
+    """Copy the daemon to where an unprivileged user can read it, which our own installation may not be."""
+    shutil.copytree(
+        Path(__file__).parent / "toolbox", folder / "toolbox", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (folder / "__main__.py").write_text("from toolbox.serve import main\n\nmain()\n")
+    for parent, _, files in os.walk(folder):
+        os.chmod(parent, 0o755)  # noqa: S103 - read by the sandboxes' uids
+        for name in files:
+            os.chmod(os.path.join(parent, name), 0o644)
+
+
+def _require_reachable(root: Path) -> None:
+    for folder in (root, *root.resolve().parents):
+        if not folder.stat().st_mode & 0o001:
+            raise IsolationUnavailable(
+                f"the unprivileged users that sandboxes run as cannot enter {folder}: pass a `root` (or set TMPDIR) "
+                f"below folders that everybody may enter, or `chmod o+x {folder}`"
+            )
+
+
+def _unprivileged_uid() -> int:
+    """Choose a host uid that no account has: from the upper quarter of what this machine, or container, may use."""
+    with open("/proc/self/uid_map") as file:
+        first, _, count = (int(field) for field in file.readline().split())
+    highest = min(first + count, 2**31) - 1
+    return random.randint(max(highest - count // 4, 1), highest - 1000)  # noqa: S311 - spread, not secret
+
+
+def _await_ready(process: subprocess.Popen[bytes], control: socket.socket, log: Path) -> None:
+    control.settimeout(START_S)
+    try:
+        ready = control.recv(16) == b"ready"
+    except OSError:
+        ready = False
+    if ready:
+        control.settimeout(None)
+        return
+    control.close()
+    process.kill()
+    process.wait()
+    output = log.read_text(errors="replace").strip() or "no output"
+    raise IsolationUnavailable(
+        f"a sandbox did not start on this machine: {output}. If user namespaces are restricted, allow them "
+        "(sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container, a "
+        "seccomp profile that permits them), or choose isolation='none'"
+    )
+
+

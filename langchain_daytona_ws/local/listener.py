@@ -1,0 +1,64 @@
+"""uvicorn, set up for this server: quiet, in step with its owner, and able to hang up on a client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+# Longer than clients keep a connection idle: a request that meets a closing connection would be sent twice.
+KEEP_ALIVE_S = 600
+
+# Only what is broken here is worth a line; "Unsupported upgrade request" is how socket.io clients always begin.
+_logger = logging.getLogger(__name__)
+_logger.setLevel(logging.ERROR)
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """Keeps the transports of open connections where a request can find its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _logger
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._peer = transport.get_extra_info("peername")[:2]
+        self.app_state["transports"][self._peer] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.app_state["transports"].pop(self._peer, None)
+        super().connection_lost(exc)
+
+
+class Listener(uvicorn.Server):
+    """Serves an application on bound sockets. `accepting` is set once connections are answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self.accepting = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state["transports"] = {}
+        await super().startup(sockets)
+        self.accepting.set()

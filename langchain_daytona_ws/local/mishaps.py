@@ -1,0 +1,84 @@
+"""Carries out faults on a request's way in and its answer's way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from .errors import ApiError
+from .faults import Fault, first
+from .replies import json_reply
+
+
+@contextlib.asynccontextmanager
+async def before(faults: Iterable[Fault], request: Request) -> AsyncIterator[bool]:
+    """Do what strikes before the request is looked at; yields True when its connection was dropped."""
+    latency = first(faults, "latency")
+    if latency:
+        await asyncio.sleep(latency.delay_s)
+    if not first(faults, "drop_before"):
+        yield False
+        return
+    # Closing over unread bytes would send a reset, which clients take for another error than a quiet close.
+    await request.body()
+    await _hang_up(request.scope, request.receive)
+    yield True
+
+
+def instead(faults: Iterable[Fault]) -> Response | None:
+    """Return the answer that a fault gives in place of the real one, None when there is no such fault."""
+    fault = first(faults, "status")
+    if fault is None:
+        return None
+    headers = dict(fault.headers)
+    if fault.body is not None:
+        return Response(fault.body, fault.status, headers)
+    if fault.status == 502:
+        return Response(status_code=502, headers=headers)
+    response = json_reply(ApiError(fault.status, "fault injected").body("", ""), fault.status)
+    response.headers.update(headers)
+    return response
+
+
+async def after(faults: Iterable[Fault], response: Response, scope: Scope, receive: Receive, send: Send) -> bool:
+    """Send the answer, spoilt as the faults demand; False when nothing of it was sent."""
+    if first(faults, "drop_after"):
+        await response(scope, receive, _discard)
+        await _hang_up(scope, receive)
+        return False
+    if first(faults, "malformed"):
+        await Response(b'{"exitCode": 0, "resu', 200, media_type="application/json")(scope, receive, send)
+    elif first(faults, "truncate"):
+        body = bytes(response.body)
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        await _hang_up(scope, receive)
+    else:
+        slow = first(faults, "slow_body")
+        await response(scope, receive, send if slow is None else _slow(send, slow.delay_s))
+    return True
+
+
+def _slow(send: Send, delay_s: float) -> Send:
+    async def slow(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(delay_s)
+        await send(message)
+
+    return slow
+
+
+async def _discard(_: Message) -> None:
+    return
+
+
+async def _hang_up(scope: Scope, receive: Receive) -> None:
+    """Close the connection, and wait until the HTTP server knows: it then expects no answer, and says nothing."""
+    scope["state"]["transports"][scope["client"]].close()
+    while (await receive())["type"] != "http.disconnect":
+        pass

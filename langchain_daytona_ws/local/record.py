@@ -1,0 +1,104 @@
+"""What the server knows about one sandbox, and how it is written on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .isolation import Running
+
+UNLISTED_FIELDS = ("env", "volumes", "buildInfo")
+
+
+def timestamp(seconds: float) -> str:
+    """Write seconds since the epoch as the API does."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass
+class SandboxRecord:
+    """A sandbox. Intervals are in minutes, times in seconds since the epoch.
+
+    auto_stop_interval 0 is off; auto_delete_interval -1 is off and 0 destroys instead of stopping; ttl_minutes 0 is off.
+    """
+
+    id: str
+    organization_id: str
+    name: str
+    folder: Path
+    created_at: float
+    last_activity_at: float
+    updated_at: float
+    state: str = "creating"
+    desired_state: str = "started"
+    # While a change of state is under way, others are refused.
+    changing: bool = False
+    error_reason: str | None = None
+    snapshot: str | None = "default"
+    build_info: dict[str, Any] | None = None
+    user: str = "daytona"
+    env: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    public: bool = False
+    target: str = "local"
+    cpu: int = 1
+    memory: int = 1
+    disk: int = 3
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    network_block_all: bool = False
+    network_allow_list: str | None = None
+    domain_allow_list: str | None = None
+    auto_stop_interval: int = 15
+    auto_archive_interval: int = 7 * 24 * 60
+    auto_delete_interval: int = -1
+    ttl_minutes: int = 0
+    stopped_at: float | None = None
+    open_requests: int = 0
+    running: Running | None = None
+
+    @property
+    def destroy_at(self) -> float | None:
+        return self.created_at + self.ttl_minutes * 60 if self.ttl_minutes > 0 else None
+
+    def dto(self, toolbox_url: str) -> dict[str, Any]:
+        """Return the sandbox as the API writes it."""
+        written = {
+            "id": self.id,
+            "organizationId": self.organization_id,
+            "name": self.name,
+            "snapshot": self.snapshot,
+            "user": self.user,
+            "env": self.env,
+            "labels": self.labels,
+            "public": self.public,
+            "networkBlockAll": self.network_block_all,
+            "networkAllowList": self.network_allow_list,
+            "domainAllowList": self.domain_allow_list,
+            "kvm": False,
+            "target": self.target,
+            "cpu": self.cpu,
+            "gpu": 0,
+            "memory": self.memory,
+            "disk": self.disk,
+            "state": self.state,
+            "desiredState": self.desired_state,
+            "errorReason": self.error_reason,
+            "backupState": "None",
+            "autoStopInterval": self.auto_stop_interval,
+            "autoArchiveInterval": self.auto_archive_interval,
+            "autoDeleteInterval": self.auto_delete_interval,
+            "autoDestroyAt": None if self.destroy_at is None else timestamp(self.destroy_at),
+            "volumes": self.volumes,
+            "buildInfo": self.build_info,
+            "createdAt": timestamp(self.created_at),
+            "updatedAt": timestamp(self.updated_at),
+            "lastActivityAt": timestamp(self.last_activity_at),
+            "toolboxProxyUrl": toolbox_url,
+        }
+        return {key: value for key, value in written.items() if value is not None}
+
+    def list_item(self, toolbox_url: str) -> dict[str, Any]:
+        """Return the shorter form that listings hold."""
+        return {key: value for key, value in self.dto(toolbox_url).items() if key not in UNLISTED_FIELDS}

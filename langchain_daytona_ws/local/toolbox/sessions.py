@@ -1,0 +1,192 @@
+"""Sessions: a shell that stays, fed one command after the other, each with its own log files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from typing import Any, Dict, List, Optional, Set
+
+from .children import Child, Children
+from .errors import ToolboxError
+
+POLL_S = 0.01
+KILL_S = 5
+
+
+class Command:
+    def __init__(self, text: str, folder: str) -> None:
+        self.id = str(uuid.uuid4())
+        self.text = text
+        self.folder = os.path.join(folder, self.id)
+
+    @property
+    def exit_code(self) -> Optional[int]:
+        """None while it runs, and for ever when the command took the session's shell down with it (`exit 3`)."""
+        content = _read(os.path.join(self.folder, "exit_code")).strip()
+        return int(content) if content else None
+
+    def logs(self) -> Dict[str, bytes]:
+        return {name: _read(os.path.join(self.folder, name)) for name in ("stdout", "stderr")}
+
+
+class Session:
+    """One shell reading commands from a pipe that is held open."""
+
+    def __init__(self, identifier: str, shell: Child, stdin: int, folder: str) -> None:
+        self.id = identifier
+        self.shell = shell
+        self.folder = folder
+        self.commands: Dict[str, Command] = {}
+        self.deleted = threading.Event()
+        self._stdin = stdin
+        self._write_lock = threading.Lock()
+
+    def submit(self, text: str) -> Command:
+        """Hand `text` to the shell and return at once."""
+        command = Command(text, self.folder)
+        os.makedirs(command.folder)
+        self.commands[command.id] = command
+        folder = command.folder
+        # Braces, not parentheses: `cd` and variables must stay with the session. The log folder's name holds no
+        # character that a shell would expand. A script that `exit`s never reaches the last line.
+        script = (
+            f"{{\n{text}\n}} </dev/null >{folder}/stdout 2>{folder}/stderr\n"
+            f"echo $? >{folder}/.exit_code && mv {folder}/.exit_code {folder}/exit_code\n"
+        )
+        with self._write_lock:
+            try:
+                _write_all(self._stdin, script.encode("utf-8", "surrogateescape"))
+            except OSError as error:
+                raise ToolboxError(410, "SESSION_ENDED", f"session {self.id} has ended") from error
+        return command
+
+    def wait(self, command: Command) -> int:
+        """Wait for the command's exit code, without end if its shell is gone, as the original does."""
+        while True:
+            code = command.exit_code
+            if code is not None:
+                return code
+            if self.deleted.wait(POLL_S):
+                raise ToolboxError(410, "SESSION_ENDED", f"session {self.id} was deleted")
+
+    def delete(self) -> None:
+        """Kill all that was started in the session, nohup or not, and forget its logs."""
+        self.deleted.set()
+        kill_members(self.shell.pid)
+        os.close(self._stdin)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Sessions:
+    """The sessions of this sandbox, by the identifier that the caller chose."""
+
+    def __init__(self, children: Children, folder: str) -> None:
+        self._children = children
+        self._folder = folder
+        self._sessions: Dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def create(self, identifier: str, *, shell: str, cwd: str, env: Dict[str, str]) -> Session:
+        with self._lock:
+            if not identifier:
+                raise ToolboxError(400, "INVALID_REQUEST", "session ID is required")
+            if identifier in self._sessions:
+                raise ToolboxError(409, "CONFLICT", "session already exists")
+            stdin_read, stdin_write = os.pipe()
+            try:
+                child = self._children.spawn(
+                    [shell], cwd=cwd, env=env, stdin=stdin_read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
+            finally:
+                os.close(stdin_read)
+            session = Session(identifier, child, stdin_write, os.path.join(self._folder, str(uuid.uuid4())))
+            self._sessions[identifier] = session
+            return session
+
+    def get(self, identifier: str) -> Session:
+        session = self._sessions.get(identifier)
+        if session is None:
+            raise ToolboxError(404, "PROCESS_NOT_FOUND", "session not found")
+        return session
+
+    def command(self, identifier: str, command_id: str) -> Command:
+        command = self.get(identifier).commands.get(command_id)
+        if command is None:
+            raise ToolboxError(404, "PROCESS_NOT_FOUND", "command not found")
+        return command
+
+    def delete(self, identifier: str) -> None:
+        with self._lock:
+            session = self.get(identifier)
+            del self._sessions[identifier]
+        session.delete()
+
+    def describe(self, session: Session) -> Dict[str, Any]:
+        return {"sessionId": session.id, "commands": [describe(one) for one in list(session.commands.values())]}
+
+    def describe_all(self) -> List[Dict[str, Any]]:
+        return [self.describe(session) for session in list(self._sessions.values())]
+
+
+def describe(command: Command) -> Dict[str, Any]:
+    described: Dict[str, Any] = {"id": command.id, "command": command.text}
+    code = command.exit_code
+    if code is not None:
+        described["exitCode"] = code
+    return described
+
+
+def kill_members(leader: int, *, spare: Optional[int] = None) -> None:
+    """Kill what `leader` leads until nothing of it lives, which a fork in between may delay; at most 5 seconds."""
+    deadline = time.monotonic() + KILL_S
+    while time.monotonic() < deadline:
+        alive = _members(leader) - {spare}
+        if not alive:
+            return
+        for pid in alive:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.002)
+
+
+def _members(leader: int) -> Set[int]:
+    """Return the living processes of the session that `leader` leads, and all their descendants."""
+    parents: Dict[int, int] = {}
+    members: Set[int] = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        # "pid (name) state ppid pgrp session …"; the name may hold spaces and brackets.
+        fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
+        if len(fields) < 4 or fields[0] == b"Z":
+            continue
+        parents[int(name)] = int(fields[1])
+        if int(fields[3]) == leader or int(name) == leader:
+            members.add(int(name))
+    grown = True
+    while grown:
+        found = {pid for pid, parent in parents.items() if parent in members} - members
+        members |= found
+        grown = bool(found)
+    return members
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    unwritten = memoryview(data)
+    while unwritten:
+        unwritten = unwritten[os.write(descriptor, unwritten) :]

@@ -1,0 +1,47 @@
+"""One request a connection: a length-prefixed JSON header, then raw bytes up to the end of the stream, both ways."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from typing import Any
+
+HEADER_LENGTH = struct.Struct("!I")
+MAX_HEADER_BYTES = 64 * 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+
+
+def pack(header: dict[str, Any]) -> bytes:
+    encoded = json.dumps(header).encode()
+    return HEADER_LENGTH.pack(len(encoded)) + encoded
+
+
+def read_header(connection: socket.socket) -> dict[str, Any]:
+    """Return the header at the front of `connection`; raises EOFError when the peer left before sending one."""
+    (length,) = HEADER_LENGTH.unpack(read_exactly(connection, HEADER_LENGTH.size))
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {length} bytes is over the limit")
+    header = json.loads(read_exactly(connection, length))
+    if not isinstance(header, dict):
+        raise ValueError("a header is a JSON object")
+    return header
+
+
+def read_exactly(connection: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        chunk = connection.recv(min(size - len(received), CHUNK_BYTES))
+        if not chunk:
+            raise EOFError("the connection ended inside a header")
+        received += chunk
+    return bytes(received)
+
+
+def read_rest(connection: socket.socket) -> bytearray:
+    received = bytearray()
+    while True:
+        chunk = connection.recv(CHUNK_BYTES)
+        if not chunk:
+            return received
+        received += chunk
