@@ -1,1 +1,72 @@
-"""LangChain tools over one shared Daytona workspace."""
+"""LangChain tools over one shared Daytona workspace.
+
+The names are resolved when they are first used: a bare import loads neither LangChain nor pydantic, and building
+the tools loads neither daytona nor boto3.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.commands import CommandResult as CommandResult
+    from langchain_daytona_ws.config import LifecycleConfig as LifecycleConfig
+    from langchain_daytona_ws.config import NetworkConfig as NetworkConfig
+    from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
+    from langchain_daytona_ws.config import SandboxOptions as SandboxOptions
+    from langchain_daytona_ws.errors import CommandRefused as CommandRefused
+    from langchain_daytona_ws.errors import ConfigError as ConfigError
+    from langchain_daytona_ws.errors import EditRefused as EditRefused
+    from langchain_daytona_ws.errors import FileError as FileError
+    from langchain_daytona_ws.errors import FileMissing as FileMissing
+    from langchain_daytona_ws.errors import FileUnsuitable as FileUnsuitable
+    from langchain_daytona_ws.errors import NotSupportedYet as NotSupportedYet
+    from langchain_daytona_ws.errors import OutcomeUnknown as OutcomeUnknown
+    from langchain_daytona_ws.errors import PathRefused as PathRefused
+    from langchain_daytona_ws.errors import PermissionDenied as PermissionDenied
+    from langchain_daytona_ws.errors import ProvisionError as ProvisionError
+    from langchain_daytona_ws.errors import SandboxError as SandboxError
+    from langchain_daytona_ws.errors import SandboxLost as SandboxLost
+    from langchain_daytona_ws.errors import SandboxUnavailable as SandboxUnavailable
+    from langchain_daytona_ws.errors import SessionClosed as SessionClosed
+    from langchain_daytona_ws.errors import WorkspaceError as WorkspaceError
+    from langchain_daytona_ws.errors import WriteConflict as WriteConflict
+    from langchain_daytona_ws.permissions import Approver as Approver
+    from langchain_daytona_ws.permissions import PermissionDecision as PermissionDecision
+    from langchain_daytona_ws.permissions import PermissionRequest as PermissionRequest
+    from langchain_daytona_ws.session import WorkspaceSession as WorkspaceSession
+    from langchain_daytona_ws.tools.bash import BashTool as BashTool
+    from langchain_daytona_ws.tools.files import WorkspaceFileTool as WorkspaceFileTool
+    from langchain_daytona_ws.tools.toolkit import WorkspaceToolkit as WorkspaceToolkit
+
+_HOMES = {
+    "_core.commands": ("CommandResult",),
+    "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
+    "errors": (
+        "CommandRefused", "ConfigError", "EditRefused", "FileError", "FileMissing", "FileUnsuitable",
+        "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError", "SandboxError",
+        "SandboxLost", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
+    ),
+    "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),
+    "session": ("WorkspaceSession",),
+    "tools.bash": ("BashTool",),
+    "tools.files": ("WorkspaceFileTool",),
+    "tools.toolkit": ("WorkspaceToolkit",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - one list, held against the imports above by a test
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent import futures
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,17 @@ LOST_NOTICE = (
 )
 
 
+class Handle:
+    """The machine as one kind of caller sees it; see `_core.calls.Machine`."""
+
+    def __init__(self, acquire: Callable[[], Awaitable[SandboxInfo]], lost: Callable[[SandboxInfo], None]) -> None:
+        self._acquire = acquire
+        self.lost = lost
+
+    async def acquire(self) -> SandboxInfo:
+        return await self._acquire()
+
+
 class Machine:
     """The one sandbox of a session, and the two ways to talk to it.
 
@@ -57,6 +68,8 @@ class Machine:
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
         self._async: AsyncDaytonaPort | None = None
+        self.sync_handle = Handle(self._acquire_here, self.lost)
+        self.async_handle = Handle(self.aacquire, self.lost)
 
     # The SDK takes over a second to import, so it is not imported before it is needed.
 
@@ -91,6 +104,9 @@ class Machine:
     def acquire(self) -> SandboxInfo:
         self._refuse_when_closed()
         return self._flight.get(lambda: drive(self._provision(self.sync_port())))
+
+    async def _acquire_here(self) -> SandboxInfo:
+        return self.acquire()
 
     async def aacquire(self) -> SandboxInfo:
         self._refuse_when_closed()

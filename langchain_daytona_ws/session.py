@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import threading
-from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -13,30 +12,42 @@ from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.ports import SandboxInfo
-from langchain_daytona_ws._machine import LOST_NOTICE, Machine
+from langchain_daytona_ws._core.ports import SandboxPort
+from langchain_daytona_ws._files import WorkspaceFiles
+from langchain_daytona_ws._gate import APPROVAL_TIMEOUT_S, ApprovalGate
+from langchain_daytona_ws._machine import LOST_NOTICE, Handle, Machine
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
+from langchain_daytona_ws.permissions import Approver
 
 COMMAND_TIMEOUT_MAX_S = 600
 
 
-class _SyncMachine:
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.lost = machine.lost
-
-    async def acquire(self) -> SandboxInfo:
-        return self._machine.acquire()
+FILE_CALL_TIMEOUT_S = 30.0
+UPLOAD_DIRECTORY = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - in the sandbox
+_CHANGES = {"write", "edit", "delete"}
 
 
-class _AsyncMachine:
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self.lost = machine.lost
+class _Side:
+    """One of the two ways to the sandbox, sync or async: the same coroutines over its port."""
 
-    async def acquire(self) -> SandboxInfo:
-        return await self._machine.aacquire()
+    def __init__(self, session: WorkspaceSession, port: SandboxPort, machine: Handle) -> None:
+        config = session.config
+        self.caller = Caller(port, machine, config.plain_env_vars, lambda: secrets.token_hex(16))
+        self.files = FileOps(
+            self._guest,
+            self.caller.upload,
+            root=session.root,
+            staging_dir=UPLOAD_DIRECTORY,
+            limit_bytes=config.output_limit_bytes,
+            seen=session._seen,
+        )
+
+    async def _guest(self, entry: str, request: Answer) -> Answer:
+        if request["op"] in _CHANGES:
+            # What only reads may be sent again as it is; a change must not be made twice.
+            request = {**request, "key": self.caller.new_key()}
+        return await self.caller.call(entry, request, timeout_s=FILE_CALL_TIMEOUT_S)
 
 
 class WorkspaceSession:
@@ -75,10 +86,16 @@ class WorkspaceSession:
         self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
         self._machine = Machine(self.config, self.namespace, self._on_lost)
         self._notices: list[str] = []
-        self._sides: dict[bool, _Side] = {}
-        self._lock = threading.Lock()
-        self.files = WorkspaceFiles(self._sync_files, self._async_files)
         self._seen: dict[str, str] = {}
+        self.files = WorkspaceFiles(lambda: self._sync.files, lambda: self._async.files)
+
+    @cached_property
+    def _sync(self) -> _Side:
+        return _Side(self, self._machine.sync_port(), self._machine.sync_handle)
+
+    @cached_property
+    def _async(self) -> _Side:
+        return _Side(self, self._machine.async_port(), self._machine.async_handle)
 
     def __repr__(self) -> str:
         info = self._machine.info
@@ -114,13 +131,13 @@ class WorkspaceSession:
             ProvisionError, SandboxError: It did not run.
             SessionClosed: The session was closed.
         """
-        return drive(self._run(self._sync_side(), command, timeout_s, once))
+        return drive(self._run(self._sync, command, timeout_s, once))
 
     async def arun(
         self, command: str, *, timeout_s: float | None = None, once: str | None = None
     ) -> CommandResult:
         """Run a bash command as `run` does. Cancelling this call kills the command."""
-        return await self._run(self._async_side(), command, timeout_s, once)
+        return await self._run(self._async, command, timeout_s, once)
 
     async def _run(
         self, side: _Side, command: str, timeout_s: float | None, once: str | None

@@ -47,6 +47,7 @@ class FileOps:
         staging_dir: Where large content is uploaded to; the guest removes it again.
         limit_bytes: Most bytes of text that one result shows.
         max_bytes: Largest file that is read or edited.
+        seen: Where to remember what was read, when several share it: path → SHA-256.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class FileOps:
         staging_dir: str,
         limit_bytes: int = 65536,
         max_bytes: int = MAX_BYTES,
+        seen: dict[str, str] | None = None,
     ) -> None:
         self._guest = guest
         self._upload = upload
@@ -65,10 +67,10 @@ class FileOps:
         self._staging_dir = staging_dir
         self._limit_bytes = limit_bytes
         self._max_bytes = max_bytes
-        # path -> SHA-256 of what this session last read or wrote there. Only single get, set and pop are used,
-        # each of them atomic in CPython, so threads and tasks need no lock; and whoever wins a race, the
-        # sandbox compares the hash with the file itself.
-        self._seen: dict[str, str] = {}
+        # path -> SHA-256 of what this session last read or wrote there. Only single get, set and pop are
+        # used, each of them atomic in CPython, so threads and tasks need no lock; and whoever wins a race,
+        # the sandbox compares the hash with the file itself.
+        self._seen: dict[str, str] = {} if seen is None else seen
 
     async def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read a page of numbered lines, from the 1-based line ``offset``."""
@@ -110,7 +112,7 @@ class FileOps:
         place = workspace_path(path, self._root)
         data = _encoded(content, "content") if isinstance(content, str) else bytes(content)
         request: dict[str, Any] = {"overwrite": overwrite, "max_bytes": self._max_bytes}
-        if not overwrite and place in self._seen:
+        if not overwrite:
             request["expected_sha256"] = self._seen.get(place)
         reply = await self._ask("files", "write", place, **request, **await self._carried(data))
         result = FileWritten(
@@ -196,8 +198,8 @@ class FileOps:
     ) -> GrepResult:
         """Search for a regular expression in a file or below a directory.
 
-        ``glob`` narrows the files; ``before`` and ``after`` add lines of context in mode ``content``; ``limit``
-        is the most rows (files, or lines) in the result.
+        ``glob`` narrows the files; ``before`` and ``after`` add lines of context in mode ``content``;
+        ``limit`` is the most rows (files, or lines) in the result.
         """
         _within("limit", limit, 1, MOST_ROWS)
         _within("before", before, 0, MOST_CONTEXT)
@@ -239,7 +241,7 @@ class FileOps:
 
     def forget(self) -> None:
         """Forget what was read: the sandbox is a new one."""
-        self._seen = {}
+        self._seen.clear()
 
     async def _ask(self, entry: str, op: str, place: str, **arguments: Any) -> Reply:
         request = {"root": self._root, "op": op, "path": place, **arguments}
@@ -262,7 +264,7 @@ class FileOps:
         self._seen[reply.raw("path")] = sha256
 
     def _filter(self, glob: str, place: str) -> str:
-        """Bring a search's glob into the form that the guest knows: from the directory searched, not absolute."""
+        """Bring a search's glob into the form that the guest knows: from the directory searched."""
         negated = glob.startswith("!")
         wanted, absolute = workspace_pattern(glob[negated:], self._root)
         if absolute:
@@ -280,9 +282,7 @@ def _check_edit(old: str, new: str) -> None:
         message = "old_string and new_string are identical: nothing to change."
         raise EditRefused(message, code="identical", op="edit")
     if len(_encoded(old, "old_string")) + len(_encoded(new, "new_string")) > EDIT_BYTES:
-        message = (
-            f"old_string and new_string together are over {EDIT_BYTES:,} bytes. Use write, or smaller edits."
-        )
+        message = f"old_string and new_string are over {EDIT_BYTES:,} bytes. Use write, or smaller edits."
         raise EditRefused(message, code="edit_too_large", op="edit")
 
 

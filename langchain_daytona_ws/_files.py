@@ -1,0 +1,168 @@
+"""``session.files``: the file operations as pairs of sync and async methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.file_results import (
+    FileDeleted,
+    FileEdited,
+    FileText,
+    FileWritten,
+    GlobResult,
+    GrepResult,
+    Listing,
+    OutputMode,
+)
+from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
+from langchain_daytona_ws._guest.text import PAGE_LINES
+
+
+class WorkspaceFiles:
+    """Read, write, edit, list, glob, grep and delete files of the workspace.
+
+    Paths are relative to the workspace. Each call is one request to a warm sandbox, two where more than 256 KiB
+    are written. All raise `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`,
+    `WriteConflict`) when nothing was changed, and what `WorkspaceSession.run` raises when the sandbox is at fault.
+    """
+
+    def __init__(self, sync_ops: Callable[[], FileOps], async_ops: Callable[[], FileOps]) -> None:
+        self._sync = sync_ops
+        self._async = async_ops
+
+    def operations(self, *, blocking: bool) -> FileOps:
+        """Return the coroutines themselves, over the sync or the async side."""
+        return self._sync() if blocking else self._async()
+
+    def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
+        """Read a page of numbered lines of a text file of at most 10 MiB.
+
+        Args:
+            path: The file.
+            offset: The first line, from 1.
+            limit: How many lines; fewer when they would exceed the configuration's ``outputLimitBytes``.
+        """
+        return drive(self._sync().read(path, offset=offset, limit=limit))
+
+    async def aread(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
+        """Read as `read` does."""
+        return await self._async().read(path, offset=offset, limit=limit)
+
+    def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
+        """Write a whole file, and the directories above it.
+
+        Args:
+            path: The file.
+            content: All of it.
+            overwrite: Replace an existing file although this session has not read it as it is now.
+        """
+        return drive(self._sync().write(path, content, overwrite=overwrite))
+
+    async def awrite(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
+        """Write as `write` does."""
+        return await self._async().write(path, content, overwrite=overwrite)
+
+    def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
+        """Replace a string, byte for byte, in the file's own style of line ends.
+
+        Args:
+            path: The file.
+            old_string: What to replace; it must occur exactly once.
+            new_string: What to put there.
+            replace_all: Replace every occurrence instead.
+        """
+        return drive(self._sync().edit(path, old_string, new_string, replace_all=replace_all))
+
+    async def aedit(
+        self, path: str, old_string: str, new_string: str, *, replace_all: bool = False
+    ) -> FileEdited:
+        """Edit as `edit` does."""
+        return await self._async().edit(path, old_string, new_string, replace_all=replace_all)
+
+    def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
+        """List one directory, directories first.
+
+        Args:
+            path: The directory.
+            limit: Most entries to return.
+        """
+        return drive(self._sync().list(path, limit=limit))
+
+    async def alist(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
+        """List as `list` does."""
+        return await self._async().list(path, limit=limit)
+
+    def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
+        """Find files by name, newest first.
+
+        Args:
+            pattern: Such as ``**/*.py``.
+            path: Directory to look below.
+            limit: Most paths to return.
+        """
+        return drive(self._sync().glob(pattern, path=path, limit=limit))
+
+    async def aglob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
+        """Find as `glob` does."""
+        return await self._async().glob(pattern, path=path, limit=limit)
+
+    def grep(
+        self,
+        pattern: str,
+        *,
+        path: str = ".",
+        glob: str | None = None,
+        output_mode: OutputMode = "files_with_matches",
+        before: int = 0,
+        after: int = 0,
+        ignore_case: bool = False,
+        limit: int = GREP_LIMIT,
+    ) -> GrepResult:
+        """Search for a regular expression, with ripgrep where the sandbox has it, otherwise with grep.
+
+        Args:
+            pattern: The expression.
+            path: File or directory to search.
+            glob: Only files whose name matches.
+            output_mode: ``files_with_matches``, ``content`` or ``count``.
+            before: Lines of context before each match, in mode ``content``.
+            after: Lines of context after each match, in mode ``content``.
+            ignore_case: Match without regard to case.
+            limit: Most files or lines to return.
+        """
+        work = self._sync().grep(
+            pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
+            ignore_case=ignore_case, limit=limit,
+        )  # fmt: skip
+        return drive(work)
+
+    async def agrep(
+        self,
+        pattern: str,
+        *,
+        path: str = ".",
+        glob: str | None = None,
+        output_mode: OutputMode = "files_with_matches",
+        before: int = 0,
+        after: int = 0,
+        ignore_case: bool = False,
+        limit: int = GREP_LIMIT,
+    ) -> GrepResult:
+        """Search as `grep` does."""
+        return await self._async().grep(
+            pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
+            ignore_case=ignore_case, limit=limit,
+        )  # fmt: skip
+
+    def delete(self, path: str) -> FileDeleted:
+        """Delete a file, a symbolic link itself, or an empty directory.
+
+        Args:
+            path: What to delete.
+        """
+        return drive(self._sync().delete(path))
+
+    async def adelete(self, path: str) -> FileDeleted:
+        """Delete as `delete` does."""
+        return await self._async().delete(path)

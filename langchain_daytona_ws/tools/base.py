@@ -1,0 +1,84 @@
+"""What the tools share: the session, the model's call id, and errors as messages to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, ToolException
+from pydantic import ConfigDict, Field, ValidationError
+
+from langchain_daytona_ws._core.commands import call_key
+from langchain_daytona_ws.errors import WorkspaceError
+from langchain_daytona_ws.session import WorkspaceSession
+
+# Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
+_tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
+
+ERROR_LIMIT = 4000
+
+
+class WorkspaceTool(BaseTool):
+    """A tool over a `WorkspaceSession`.
+
+    Whatever goes wrong is told to the model as a tool message of status ``error``; only what steers the program
+    (a graph's interrupt, cancellation, Ctrl-C) is raised.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    session: WorkspaceSession = Field(exclude=True, repr=False)
+    response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
+    handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
+    handle_validation_error: bool | str | Callable[[Any], str] | None = Field(
+        default_factory=lambda: explain_validation
+    )
+
+    def run(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
+        """Run the tool, as every LangChain tool does; see `BaseTool.run`."""
+        with _remembered(tool_call_id):
+            return super().run(*args, tool_call_id=tool_call_id, **kwargs)
+
+    async def arun(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
+        """Run the tool, as every LangChain tool does; see `BaseTool.arun`."""
+        with _remembered(tool_call_id):
+            return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
+
+    def _once(self, config: RunnableConfig | None, arguments: dict[str, object]) -> str | None:
+        """Name this call after the model's own id, so that a graph node that runs again runs nothing again."""
+        call_id = _tool_call_id.get()
+        if not call_id:
+            return None
+        thread = (config or {}).get("configurable", {}).get("thread_id") or self.session.id
+        return call_key(f"{self.session.namespace}/{thread}", call_id, arguments)
+
+
+def current_tool_call_id() -> str | None:
+    return _tool_call_id.get()
+
+
+@contextmanager
+def _remembered(tool_call_id: str | None) -> Iterator[None]:
+    token = _tool_call_id.set(tool_call_id)
+    try:
+        yield
+    finally:
+        _tool_call_id.reset(token)
+
+
+@contextmanager
+def told_to_the_model() -> Iterator[None]:
+    """Turn this package's errors into tool messages; the error itself is the cause, for whoever traces."""
+    try:
+        yield
+    except WorkspaceError as error:
+        raise ToolException(f"[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error
+
+
+def explain_validation(error: ValidationError) -> str:
+    """Say what was wrong with the arguments, without quoting them back."""
+    problems = [f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}" for item in error.errors()]
+    return ("[bad_arguments] Nothing was done. " + "; ".join(problems))[:ERROR_LIMIT]

@@ -1,0 +1,109 @@
+"""The ``bash`` tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel, ConfigDict, Field
+
+from langchain_daytona_ws._core.commands import CommandResult
+from langchain_daytona_ws._core.script import check_command
+from langchain_daytona_ws._gate import Approval
+from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.session import COMMAND_TIMEOUT_MAX_S
+from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
+
+DESCRIPTION = """\
+Run a bash command in the workspace directory and get its output and exit code.
+- Each call is a new shell in the workspace: cd and variables do not carry over, files do. Use relative paths.
+- Standard input is empty: nothing can be typed into a prompt; pass -y and the like.
+- Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
+- A command that exceeds its timeout is killed with all that it started; its output until then is returned.
+- Of a long output the middle is left out; the notice names a file with all of it.
+- To read, search and change files, prefer workspace_file."""
+
+
+class BashInput(BaseModel):
+    """Arguments of the ``bash`` tool."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: str = Field(description="The command, given to bash exactly as it is.")
+    timeout: Annotated[float, Field(gt=0, le=COMMAND_TIMEOUT_MAX_S)] | None = Field(
+        default=None, description="Seconds until it is killed, at most 600."
+    )
+    description: str | None = Field(default=None, description="What it does, in 5 to 10 words.")
+
+
+class BashTool(WorkspaceTool):
+    """Let a model run bash commands in a `WorkspaceSession`.
+
+    A non-zero exit code is a result, not an error. The artifact is the `CommandResult` as a dict.
+
+    Args:
+        session: Where to run them, and whom to ask.
+    """
+
+    name: str = "bash"
+    description: str = DESCRIPTION
+    args_schema: type[BaseModel] = BashInput
+
+    def _run(
+        self,
+        command: str,
+        timeout: float | None = None,
+        description: str | None = None,
+        *,
+        config: RunnableConfig,
+    ) -> tuple[str, dict[str, Any]]:
+        with told_to_the_model():
+            request = self._request(command, timeout, description)
+            call = _Call(self.session.gate.check(request, BashInput.model_validate))
+            result = self.session.run(
+                call.command, timeout_s=call.timeout, once=self._once(config, call.identity)
+            )
+            return call.answer(result)
+
+    async def _arun(
+        self,
+        command: str,
+        timeout: float | None = None,
+        description: str | None = None,
+        *,
+        config: RunnableConfig,
+    ) -> tuple[str, dict[str, Any]]:
+        with told_to_the_model():
+            request = self._request(command, timeout, description)
+            call = _Call(await self.session.gate.acheck(request, BashInput.model_validate))
+            result = await self.session.arun(
+                call.command, timeout_s=call.timeout, once=self._once(config, call.identity)
+            )
+            return call.answer(result)
+
+    def _request(self, command: str, timeout: float | None, description: str | None) -> PermissionRequest:
+        check_command(command)  # what can't run is not worth a question
+        given = {"timeout": timeout, "description": description}
+        return PermissionRequest.for_bash(
+            command,
+            namespace=self.session.namespace,
+            tool_call_id=current_tool_call_id(),
+            arguments={name: value for name, value in given.items() if value is not None},
+        )
+
+
+class _Call:
+    """What was approved, and so what runs."""
+
+    def __init__(self, approval: Approval[BashInput]) -> None:
+        arguments: Mapping[str, Any] = approval.arguments
+        self.command = str(arguments["command"])
+        self.timeout: float | None = arguments.get("timeout")
+        self.identity: dict[str, object] = {"command": self.command, "timeout": self.timeout}
+        self._note = approval.note
+
+    def answer(self, result: CommandResult) -> tuple[str, dict[str, Any]]:
+        text = f"[{self._note}]\n{result.text}" if self._note else result.text
+        return text, asdict(result)

@@ -1,0 +1,26 @@
+"""All tools of a session at once."""
+
+from __future__ import annotations
+
+from langchain_core.tools import BaseTool, BaseToolkit
+from pydantic import ConfigDict
+
+from langchain_daytona_ws.session import WorkspaceSession
+from langchain_daytona_ws.tools.bash import BashTool
+from langchain_daytona_ws.tools.files import WorkspaceFileTool
+
+
+class WorkspaceToolkit(BaseToolkit):
+    """Make the tools of a `WorkspaceSession`.
+
+    Args:
+        session: What they share.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    session: WorkspaceSession
+
+    def get_tools(self) -> list[BaseTool]:
+        """Return a `BashTool` and a `WorkspaceFileTool`."""
+        return [BashTool(session=self.session), WorkspaceFileTool(session=self.session)]
