@@ -1,4 +1,4 @@
-"""A local Daytona-compatible server that the unmodified SDK works against (extra `local`). Imports nothing of the rest."""
+"""A local Daytona-compatible server that the unmodified SDK works against (extra `local`)."""
 
 from .clock import Clock, ManualClock, SystemClock
 from .errors import IsolationUnavailable

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """What every request passes: it is noted, its key is checked, armed faults strike, errors become answers."""
+    """What every request passes: it is noted, faults strike, its key is checked, errors become answers."""
 
     def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:
         self._authorization = f"Bearer {api_key}".encode()
@@ -44,7 +44,9 @@ class Gate:
     def guard(self, action: str, endpoint: Endpoint) -> ASGIApp:
         return _Guarded(self, action, endpoint)
 
-    async def serve(self, action: str, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(
+        self, action: str, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         request = Request(scope, receive)
         path = scope["path"]
         faults = self._faults.take(action, path)
@@ -53,15 +55,13 @@ class Gate:
         number = self._journal.arrived(request.method, path, action, scope["sandbox_id"])
         status: int | None = None
         try:
-            async with mishaps.before(faults, request) as dropped:
-                if dropped:
-                    return
-                lost = first(faults, "lost")
-                if lost is not None and scope["sandbox_id"]:
-                    await self._lose(scope["sandbox_id"])
-                response = mishaps.instead(faults) or await self._answer(endpoint, request)
-                if await mishaps.after(faults, response, scope, receive, send):
-                    status = response.status_code
+            if not await mishaps.before(faults, request):
+                return
+            if first(faults, "lost") is not None and scope["sandbox_id"]:
+                await self._lose(scope["sandbox_id"])
+            response = mishaps.instead(faults) or await self._answer(endpoint, request)
+            if await mishaps.after(faults, response, scope, receive, send):
+                status = response.status_code
         finally:
             self._journal.finished(number, status, scope["sandbox_id"])
 
@@ -69,7 +69,7 @@ class Gate:
         now = timestamp(self._clock.now())
         path = request.url.path
         try:
-            if not self._authorized(request):
+            if endpoint is not _unknown and not self._authorized(request):
                 raise ApiError(401, "Invalid credentials")
             return await endpoint(request)
         except ApiError as error:
@@ -107,40 +107,57 @@ class _Guarded:
 
 def build(gate: Gate, control: Control, to: Proxy) -> ASGIApp:
     """Return the application. Its routes are matched in order, so those called most stand first."""
-    session, command = "/process/session/{session}", "/process/session/{session}/command/{command}"
-    toolbox: list[tuple[str, str, str, proxy.Handler]] = [
+    routes = [
+        gate.route(method, f"/toolbox/{{sandbox}}{path}", action, to.to(handler))
+        for method, path, action, handler in _toolbox()
+    ]
+    routes += [
+        gate.route(method, f"/api{path}", action, endpoint)
+        for method, path, action, endpoint in _plane(control)
+    ]
+    # State events go over socket.io, which there is none of here: clients told so at once poll instead.
+    routes.append(Route("/api/socket.io/", gate.guard("socket.io", _unknown)))
+    return Router(routes, redirect_slashes=False, default=gate.guard("unknown", _unknown))
+
+
+def _toolbox() -> list[tuple[str, str, str, proxy.Handler]]:
+    call = proxy.call
+    session = "/process/session/{session}"
+    command = "/process/session/{session}/command/{command}"
+    of_command = ("session=path", "command=path")
+    of_permissions = ("path=query", "mode=query?", "owner=query?", "group=query?")
+    return [
         ("POST", "/process/execute", "execute", proxy.execute),
-        ("GET", "/files/info", "files.info", proxy.call("info", path="query:path")),
+        ("GET", "/files/info", "files.info", call("info", "path=query")),
         ("POST", "/files/bulk-upload", "upload", proxy.upload_many),
         ("POST", "/files/bulk-download", "download", proxy.download_many),
         ("GET", "/files/download", "download", proxy.download_one),
-        ("GET", "/files", "files.list", proxy.call("list", path="query:path?", depth="query:depth?")),
+        ("GET", "/files", "files.list", call("list", "path=query?", "depth=query?")),
         ("DELETE", "/files", "files.delete",
-         proxy.call("delete", 204, path="query:path", recursive="query:recursive!")),
-        ("POST", "/files/folder", "files.folder", proxy.call("folder", 201, path="query:path", mode="query:mode")),
+         call("delete", "path=query", "recursive=query!", status=204)),
+        ("POST", "/files/folder", "files.folder", call("folder", "path=query", "mode=query", status=201)),
         ("POST", "/files/move", "files.move",
-         proxy.call("move", source="query:source", destination="query:destination")),
-        ("GET", "/files/find", "files.find", proxy.call("find", path="query:path", pattern="query:pattern")),
+         call("move", "source=query", "destination=query")),
+        ("GET", "/files/find", "files.find", call("find", "path=query", "pattern=query")),
         ("GET", "/files/search", "files.search", proxy.search),
-        ("POST", "/files/replace", "files.replace",
-         proxy.call("replace", files="body:files", pattern="body:pattern", new="body:newValue")),
-        ("POST", "/files/permissions", "files.permissions",
-         proxy.call("permissions", path="query:path", mode="query:mode?", owner="query:owner?", group="query:group?")),
-        ("GET", "/process/session", "session.list", proxy.call("session.list")),
-        ("POST", "/process/session", "session.create", proxy.call("session.create", 201, session="body:sessionId")),
-        ("GET", session, "session.get", proxy.call("session.get", session="path:session")),
-        ("DELETE", session, "session.delete", proxy.call("session.delete", 204, session="path:session")),
+        ("POST", "/files/replace", "files.replace", call("replace", "files=body", "pattern=body", "new=body:newValue")),
+        ("POST", "/files/permissions", "files.permissions", call("permissions", *of_permissions)),
+        ("GET", "/process/session", "session.list", call("session.list")),
+        ("POST", "/process/session", "session.create", call("session.create", "session=body:sessionId", status=201)),
+        ("GET", session, "session.get", call("session.get", "session=path")),
+        ("DELETE", session, "session.delete", call("session.delete", "session=path", status=204)),
         ("POST", f"{session}/exec", "session.execute", proxy.session_execute),
-        ("GET", command, "session.command",
-         proxy.call("session.command", session="path:session", command="path:command")),
-        ("GET", f"{command}/logs", "session.logs",
-         proxy.call("session.logs", session="path:session", command="path:command")),
-        ("POST", "/env", "env", proxy.call("env", set="body:set?", unset="body:unset?")),
+        ("GET", command, "session.command", call("session.command", *of_command)),
+        ("GET", f"{command}/logs", "session.logs", call("session.logs", *of_command)),
+        ("POST", "/env", "env", call("env", "set=body?", "unset=body?")),
         ("GET", "/work-dir", "info", proxy.home_dir),
         ("GET", "/user-home-dir", "info", proxy.home_dir),
         ("GET", "/version", "info", proxy.version),
     ]  # fmt: skip
-    plane: list[tuple[str, str, str, Endpoint]] = [
+
+
+def _plane(control: Control) -> list[tuple[str, str, str, Endpoint]]:
+    return [
         ("POST", "/sandbox", "create", control.create),
         ("GET", "/sandbox", "list", control.list),
         ("GET", "/sandbox/{sandbox}", "get", control.get),
@@ -160,12 +177,6 @@ def build(gate: Gate, control: Control, to: Proxy) -> ASGIApp:
         ("DELETE", "/snapshots/{snapshot}", "snapshots", control.snapshot_delete),
         ("POST", "/snapshots/{snapshot}/activate", "snapshots", control.snapshot_activate),
     ]
-    routes = [gate.route(method, f"/toolbox/{{sandbox}}{path}", action, to.to(handler))
-              for method, path, action, handler in toolbox]  # fmt: skip
-    routes += [gate.route(method, f"/api{path}", action, endpoint) for method, path, action, endpoint in plane]
-    # State events go over socket.io, which there is none of here: clients told so at once poll instead.
-    routes.append(Route("/api/socket.io/", gate.guard("socket.io", _unknown)))
-    return Router(routes, redirect_slashes=False, default=gate.guard("unknown", _unknown))
 
 
 async def _unknown(request: Request) -> Response:

@@ -77,7 +77,7 @@ class Control:
         return self._written(request, self._record(request))
 
     async def list(self, request: Request) -> Response:
-        """List oldest first. The cursor names the last one seen, so a page stays right when sandboxes come and go."""
+        """List oldest first; the cursor names the last one seen, so pages stay right as sandboxes go."""
         query = request.query_params
         limit = _whole(query.get("limit"), DEFAULT_PAGE, 1, LONGEST_PAGE, "limit")
         wanted = [record for record in self._fleet.all() if _matches(record, request)]
@@ -129,7 +129,9 @@ class Control:
     async def snapshot_list(self, request: Request) -> Response:
         query = request.query_params
         page = _whole(query.get("page"), 1, 1, 2**31, "page")
-        return json_reply(self._snapshots.page(page, _whole(query.get("limit"), 100, 1, LONGEST_PAGE, "limit")))
+        return json_reply(
+            self._snapshots.page(page, _whole(query.get("limit"), 100, 1, LONGEST_PAGE, "limit"))
+        )
 
     async def snapshot_get(self, request: Request) -> Response:
         return json_reply(self._snapshots.get(request.path_params["snapshot"]))

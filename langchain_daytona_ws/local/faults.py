@@ -34,7 +34,8 @@ class Fault:
         path: a regular expression searched in the request's path; None for all.
         times: how often it happens before it is spent; None for always.
         skip: how many matching requests pass before the first.
-        probability: the chance for each matching request after those, drawn from a generator seeded with `seed`.
+        probability: the chance for each matching request after those, drawn from a generator seeded with
+            `seed`.
         delay_s: for latency, slow_body and pending, in seconds.
         status: for status. 502 has an empty body, as from a proxy.
         headers: for status, for example {"Retry-After": "1"}.

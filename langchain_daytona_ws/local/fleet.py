@@ -32,7 +32,9 @@ class _Deferred:
 class Fleet:
     """Creates, starts, stops and destroys sandboxes, on request and as time passes."""
 
-    def __init__(self, isolation: Bubblewrap | NoIsolation, root: Path, clock: Clock, organization_id: str) -> None:
+    def __init__(
+        self, isolation: Bubblewrap | NoIsolation, root: Path, clock: Clock, organization_id: str
+    ) -> None:
         self._isolation = isolation
         self._root = root
         self._clock = clock
@@ -40,6 +42,7 @@ class Fleet:
         self._records: dict[str, SandboxRecord] = {}
         self._deferred: list[_Deferred] = []
         self._sweeping = asyncio.Lock()
+        self._closed = False
 
     # --- looking ---
 
@@ -58,6 +61,8 @@ class Fleet:
     # --- changes of state ---
 
     async def create(self, fields: dict[str, Any], faults: Iterable[Fault]) -> SandboxRecord:
+        if self._closed:
+            raise ApiError(503, "The server is shutting down")
         identifier = str(uuid.uuid4())
         name = fields.pop("name", None) or identifier
         if any(one.name == name for one in self._records.values()):
@@ -108,7 +113,9 @@ class Fleet:
             return
         await self._change(record, "stopping", "stopped", _ending(record), faults)
 
-    async def destroy(self, record: SandboxRecord, faults: Iterable[Fault] = (), *, force: bool = False) -> None:
+    async def destroy(
+        self, record: SandboxRecord, faults: Iterable[Fault] = (), *, force: bool = False
+    ) -> None:
         """Destroy the sandbox with its disk; `force` does so in the midst of another change of state."""
         if not force:
             self._require_settled(record)
@@ -128,7 +135,8 @@ class Fleet:
             await asyncio.to_thread(record.running.crash)
 
     async def close(self) -> None:
-        """Destroy everything."""
+        """Destroy everything, and create nothing more."""
+        self._closed = True
         self._deferred.clear()
         for record in self.all():
             await self.destroy(record, force=True)
@@ -136,7 +144,7 @@ class Fleet:
     # --- time ---
 
     async def sweep(self) -> None:
-        """Do what is due by the clock: pending changes, time-to-live, auto-stop, auto-delete, auto-archive."""
+        """Do what is due: pending changes, time-to-live, auto-stop, auto-delete, auto-archive."""
         async with self._sweeping:
             now = self._clock.now()
             due = [one for one in self._deferred if one.due <= now]
@@ -154,9 +162,15 @@ class Fleet:
             if now >= record.last_activity_at + record.auto_stop_interval * 60:
                 await self.stop(record)
         elif record.state == "stopped" and record.stopped_at is not None:
-            if record.auto_delete_interval > 0 and now >= record.stopped_at + record.auto_delete_interval * 60:
+            if (
+                record.auto_delete_interval > 0
+                and now >= record.stopped_at + record.auto_delete_interval * 60
+            ):
                 await self.destroy(record)
-            elif record.auto_archive_interval > 0 and now >= record.stopped_at + record.auto_archive_interval * 60:
+            elif (
+                record.auto_archive_interval > 0
+                and now >= record.stopped_at + record.auto_archive_interval * 60
+            ):
                 record.state = record.desired_state = "archived"
                 record.updated_at = now
 
@@ -177,9 +191,8 @@ class Fleet:
         record.updated_at = self._clock.now()
 
         async def finish() -> None:
-            if record.state != during:
-                return  # destroyed from outside meanwhile
-            await self._finish(record, after, work, failing=first(faults, "fail") is not None)
+            if record.state == during:  # and not destroyed meanwhile
+                await self._finish(record, after, work, failing=first(faults, "fail") is not None)
 
         if first(faults, "stuck"):
             return
@@ -192,19 +205,18 @@ class Fleet:
     async def _finish(
         self, record: SandboxRecord, after: str, work: Callable[[], Running | None], *, failing: bool
     ) -> None:
+        during = record.state
         try:
             if failing:
                 raise RuntimeError("failed on demand")
             running = await asyncio.to_thread(work)
-        except Exception as error:  # whatever it was, the sandbox is in error and says why
+        except Exception as error:
             logger.debug("sandbox %s did not become %s", record.id, after, exc_info=True)
             record.state, record.error_reason = "error", str(error)
         else:
-            if record.state == "destroyed":
-                # Destroyed from outside while it was starting: what has just started must not stay.
-                if running is not None:
-                    await asyncio.to_thread(running.end)
-                shutil.rmtree(record.folder, ignore_errors=True)
+            if record.state != during:
+                # Destroyed while this was under way: what has just started must not stay.
+                await asyncio.to_thread(_discard, record, running)
                 return
             record.running = running
             record.state, record.error_reason = after, None
@@ -232,6 +244,12 @@ def _ending(record: SandboxRecord) -> Callable[[], None]:
             record.running.end()
 
     return end
+
+
+def _discard(record: SandboxRecord, running: Running | None) -> None:
+    if running is not None:
+        running.end()
+    shutil.rmtree(record.folder, ignore_errors=True)
 
 
 def _hostname(identifier: str) -> str:

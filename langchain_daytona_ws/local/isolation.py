@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 from . import rootfs
 from .errors import IsolationUnavailable
 from .link import Link
+from .toolbox.sessions import kill_members
 
 IsolationKind: TypeAlias = Literal["bubblewrap", "none"]
 
@@ -28,8 +29,8 @@ DAEMON_FOLDER = "/run/daytona"
 # Root of the sandbox may do with the sandbox's own files and processes what root expects to do, and no more:
 # no mounting, no network, no tracing. All of it counts only inside the sandbox's own user namespace.
 CAPABILITIES = (
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID",
-    "CAP_SETUID", "CAP_SYS_CHROOT",
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
+    "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -38,36 +39,43 @@ logger = logging.getLogger(__name__)
 class Running:
     """The living process tree of a sandbox."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, init_pid: int | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], control: socket.socket, init_pid: int | None
+    ) -> None:
         self.link = Link(control)
         self._process = process
         self._init_pid = init_pid
 
     def crash(self) -> None:
         """Kill the daemon, and with it everything else, without anybody being told."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._init_pid or self._process.pid, signal.SIGKILL)
+        self._kill()
         self._process.wait(END_S)
 
     def end(self) -> None:
         """End every process; returns when the last one is gone. Blocks."""
         self.link.close()  # upon this the daemon ends, and the kernel kills the rest of its pid namespace
         if self._init_pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._init_pid, signal.SIGKILL)
+            self._kill()
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
+            self._process.wait(END_S)
+
+    def _kill(self) -> None:
+        if self._init_pid is None:
+            kill_members(self._process.pid)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._init_pid, signal.SIGKILL)
 
 
 class Bubblewrap:
     """Sandboxes with their own root view, processes, hostname and users.
 
-    A sandbox is started by an unprivileged uid of the host, which is root (uid 0) inside. When the server itself is
-    root it gives every sandbox such a uid of its own; real root inside a sandbox could write to /proc/sys.
-    The network is the host's.
+    A sandbox is started by an unprivileged uid of the host, which is root (uid 0) inside. When the server
+    itself is root it gives every sandbox such a uid of its own; real root inside a sandbox could write to
+    /proc/sys. The network is the host's.
     """
 
     home = rootfs.HOME
@@ -104,7 +112,9 @@ class Bubblewrap:
         ]
         try:
             with theirs, open(folder / "daemon.log", "wb") as log:
-                process = self._popen(argv, (folder / "disk").stat().st_uid, (theirs.fileno(), info_write), log.fileno())
+                process = self._popen(
+                    argv, (folder / "disk").stat().st_uid, (theirs.fileno(), info_write), log.fileno()
+                )
         finally:
             os.close(info_write)
         with open(info_read, "rb") as info:
@@ -127,7 +137,9 @@ class Bubblewrap:
             argv += ["--setenv", key, value]
         return [*argv, *options]
 
-    def _popen(self, argv: list[str], uid: int, descriptors: tuple[int, ...], log: int) -> subprocess.Popen[bytes]:
+    def _popen(
+        self, argv: list[str], uid: int, descriptors: tuple[int, ...], log: int
+    ) -> subprocess.Popen[bytes]:
         # The environment of bubblewrap itself shows in no sandbox, but need not hold the host's either.
         return subprocess.Popen(
             argv,
@@ -156,8 +168,8 @@ class Bubblewrap:
 class NoIsolation:
     """Sandboxes that are plain processes of the host, told apart only by HOME and TMPDIR.
 
-    What runs in them can do all that the server's user can do, and an absolute path such as /mnt/workspaces is the
-    host's. For trusted code only.
+    What runs in them can do all that the server's user can do, and an absolute path such as /mnt/workspaces
+    is the host's. For trusted code only.
     """
 
     def __init__(self, root: Path, shell: str | None) -> None:
@@ -165,8 +177,8 @@ class NoIsolation:
         self._daemon = root / "daemon"
         _install_daemon(self._daemon)
         logger.warning(
-            "NO ISOLATION: commands in these sandboxes run on this machine as its user %d, with all that this user "
-            "can read and write. Use it for trusted code only.",
+            "NO ISOLATION: commands in these sandboxes run on this machine as its user %d, with all that "
+            "this user can read and write. Use it for trusted code only.",
             os.geteuid(),
         )
 
@@ -207,15 +219,15 @@ def _find_bwrap() -> str:
     found = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{rootfs.SYSTEM_PATH}")
     if found is None:
         raise IsolationUnavailable(
-            "bubblewrap is not installed, and sandboxes are isolated with it: install the Debian package `bubblewrap` "
-            "(apt-get install bubblewrap), or choose isolation='none' (--isolation none) to run commands unisolated "
-            "on this machine"
+            "bubblewrap is not installed, and sandboxes are isolated with it: install the Debian package "
+            "`bubblewrap` (apt-get install bubblewrap), or choose isolation='none' (--isolation none) to run "
+            "commands unisolated on this machine"
         )
     return found
 
 
 def _find_python() -> tuple[str, list[tuple[str, str]]]:
-    """Return a Python that exists in the sandbox, and what must be bound for it: the system's, or else our own."""
+    """Return a Python that exists in the sandbox, and what must be bound for it: the system's, or our own."""
     for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
         if os.path.exists(path):
             return path, []
@@ -240,13 +252,13 @@ def _require_reachable(root: Path) -> None:
     for folder in (root, *root.resolve().parents):
         if not folder.stat().st_mode & 0o001:
             raise IsolationUnavailable(
-                f"the unprivileged users that sandboxes run as cannot enter {folder}: pass a `root` (or set TMPDIR) "
-                f"below folders that everybody may enter, or `chmod o+x {folder}`"
+                f"the unprivileged users that sandboxes run as cannot enter {folder}: pass a `root` (or set "
+                f"TMPDIR) below folders that everybody may enter, or `chmod o+x {folder}`"
             )
 
 
 def _unprivileged_uid() -> int:
-    """Choose a host uid that no account has: from the upper quarter of what this machine, or container, may use."""
+    """Choose a host uid that no account has: from the upper quarter of what this machine may use."""
     with open("/proc/self/uid_map") as file:
         first, _, count = (int(field) for field in file.readline().split())
     highest = min(first + count, 2**31) - 1
@@ -268,8 +280,6 @@ def _await_ready(process: subprocess.Popen[bytes], control: socket.socket, log: 
     output = log.read_text(errors="replace").strip() or "no output"
     raise IsolationUnavailable(
         f"a sandbox did not start on this machine: {output}. If user namespaces are restricted, allow them "
-        "(sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container, a "
-        "seccomp profile that permits them), or choose isolation='none'"
+        "(sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a "
+        "container, a seccomp profile that permits them), or choose isolation='none'"
     )
-
-

@@ -17,8 +17,12 @@ class Request:
     action: str
 
 
+# A server that runs for weeks must not remember every request.
+LONGEST = 100_000
+
+
 class Journal:
-    """Written by the server's thread, read by any."""
+    """Written by the server's thread, read by any. Holds the last 100,000 requests."""
 
     def __init__(self) -> None:
         self._entries: dict[int, Request] = {}
@@ -31,6 +35,8 @@ class Journal:
             number = self._next
             self._next += 1
             self._entries[number] = Request(method, path, None, sandbox_id, action)
+            if len(self._entries) > LONGEST:
+                del self._entries[next(iter(self._entries))]
         return number
 
     def finished(self, number: int, status: int | None, sandbox_id: str | None) -> None:

@@ -14,7 +14,7 @@ from .toolbox.wire import CHUNK_BYTES, HEADER_LENGTH, MAX_HEADER_BYTES, pack
 
 
 class Link:
-    """Calls the daemon of one sandbox. What comes back is a stranger's word: it is checked before it is used."""
+    """Calls the daemon of one sandbox. What comes back is a stranger's word, checked before it is used."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -24,7 +24,10 @@ class Link:
         self._control.close()
 
     async def call(self, header: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        """Send one request and return the answer's header and body; DaemonError when it refuses, DaemonGone when dead."""
+        """Send one request and return the answer's header and body.
+
+        Raises DaemonError when the daemon refuses, DaemonGone when there is none.
+        """
         async with self._exchange(header, body) as (answer, connection):
             rest = bytearray()
             async for chunk in _chunks(connection):
@@ -37,7 +40,9 @@ class Link:
             return answer
 
     @contextlib.asynccontextmanager
-    async def receive(self, header: dict[str, Any]) -> AsyncIterator[tuple[dict[str, Any], AsyncIterator[bytes]]]:
+    async def receive(
+        self, header: dict[str, Any]
+    ) -> AsyncIterator[tuple[dict[str, Any], AsyncIterator[bytes]]]:
         """Send one request and yield the answer's header and the chunks of its body."""
         async with self._exchange(header, b"") as (answer, connection):
             yield answer, _chunks(connection)
@@ -61,7 +66,9 @@ class Link:
             yield answer, ours
 
 
-async def _send(connection: socket.socket, header: dict[str, Any], body: bytes | AsyncIterable[bytes]) -> None:
+async def _send(
+    connection: socket.socket, header: dict[str, Any], body: bytes | AsyncIterable[bytes]
+) -> None:
     loop = asyncio.get_running_loop()
     if isinstance(body, bytes):
         await loop.sock_sendall(connection, pack(header) + body)

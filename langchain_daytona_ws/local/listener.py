@@ -15,7 +15,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 # Longer than clients keep a connection idle: a request that meets a closing connection would be sent twice.
 KEEP_ALIVE_S = 600
 
-# Only what is broken here is worth a line; "Unsupported upgrade request" is how socket.io clients always begin.
+# Only what is broken here is worth a line; "Unsupported upgrade request" is how socket.io clients always
+# begin.
 _logger = logging.getLogger(__name__)
 _logger.setLevel(logging.ERROR)
 
@@ -27,7 +28,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         super().__init__(*args, **kwargs)
         self.logger = _logger
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._peer = transport.get_extra_info("peername")[:2]
         self.app_state["transports"][self._peer] = transport
@@ -57,8 +58,15 @@ class Listener(uvicorn.Server):
             )
         )
         self.accepting = threading.Event()
+        self._closing = asyncio.Event()
+
+    def end(self) -> None:
+        """Stop serving as soon as the open requests are answered. Call it on the server's loop."""
+        self._closing.set()
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state["transports"] = {}
+        self.lifespan.state["closing"] = self._closing
         await super().startup(sockets)
         self.accepting.set()

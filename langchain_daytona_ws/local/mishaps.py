@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,19 +15,17 @@ from .faults import Fault, first
 from .replies import json_reply
 
 
-@contextlib.asynccontextmanager
-async def before(faults: Iterable[Fault], request: Request) -> AsyncIterator[bool]:
-    """Do what strikes before the request is looked at; yields True when its connection was dropped."""
+async def before(faults: Iterable[Fault], request: Request) -> bool:
+    """Do what strikes before the request is looked at; False when its connection was dropped."""
     latency = first(faults, "latency")
     if latency:
-        await asyncio.sleep(latency.delay_s)
+        await _sleep(request.scope, latency.delay_s)
     if not first(faults, "drop_before"):
-        yield False
-        return
+        return True
     # Closing over unread bytes would send a reset, which clients take for another error than a quiet close.
     await request.body()
     await _hang_up(request.scope, request.receive)
-    yield True
+    return False
 
 
 def instead(faults: Iterable[Fault]) -> Response | None:
@@ -45,40 +43,56 @@ def instead(faults: Iterable[Fault]) -> Response | None:
     return response
 
 
-async def after(faults: Iterable[Fault], response: Response, scope: Scope, receive: Receive, send: Send) -> bool:
+async def after(
+    faults: Iterable[Fault], response: Response, scope: Scope, receive: Receive, send: Send
+) -> bool:
     """Send the answer, spoilt as the faults demand; False when nothing of it was sent."""
     if first(faults, "drop_after"):
-        await response(scope, receive, _discard)
+        await _record(response, scope, receive)
         await _hang_up(scope, receive)
         return False
     if first(faults, "malformed"):
-        await Response(b'{"exitCode": 0, "resu', 200, media_type="application/json")(scope, receive, send)
+        await _record(response, scope, receive)
+        await Response(b'{"exitCode": 0, "resu', media_type="application/json")(scope, receive, send)
     elif first(faults, "truncate"):
-        body = bytes(response.body)
-        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        start, body = await _record(response, scope, receive)
+        await send(start)
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         await _hang_up(scope, receive)
     else:
         slow = first(faults, "slow_body")
-        await response(scope, receive, send if slow is None else _slow(send, slow.delay_s))
+        await response(scope, receive, send if slow is None else _slowly(scope, send, slow.delay_s))
     return True
 
 
-def _slow(send: Send, delay_s: float) -> Send:
+async def _record(response: Response, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    """Let the response run its course, and return what it would have sent: its start and its body."""
+    messages: list[Message] = []
+
+    async def keep(message: Message) -> None:
+        messages.append(message)
+
+    await response(scope, receive, keep)
+    return messages[0], b"".join(message.get("body", b"") for message in messages[1:])
+
+
+def _slowly(scope: Scope, send: Send, delay_s: float) -> Send:
     async def slow(message: Message) -> None:
         if message["type"] == "http.response.body":
-            await asyncio.sleep(delay_s)
+            await _sleep(scope, delay_s)
         await send(message)
 
     return slow
 
 
-async def _discard(_: Message) -> None:
-    return
+async def _sleep(scope: Scope, seconds: float) -> None:
+    """Sleep, but not past the server's end."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(scope["state"]["closing"].wait(), seconds)
 
 
 async def _hang_up(scope: Scope, receive: Receive) -> None:
-    """Close the connection, and wait until the HTTP server knows: it then expects no answer, and says nothing."""
+    """Close the connection and wait until the HTTP server knows: it then expects no answer, and is silent."""
     scope["state"]["transports"][scope["client"]].close()
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -28,8 +28,9 @@ BYTEWISE = "langchain_daytona_ws.bytewise"
 
 
 def _replace_bytewise(error: UnicodeError) -> tuple[str, int]:
-    """Write one U+FFFD for every undecodable byte, as Go does; Python's "replace" writes one for a run of them."""
-    assert isinstance(error, UnicodeDecodeError)
+    """Write one U+FFFD for every undecodable byte, as Go does; Python's "replace" writes one for several."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
     return "\ufffd" * (error.end - error.start), error.end
 
 
@@ -87,31 +88,31 @@ async def execute(link: Link, request: Request) -> Response:
     return json_reply({"exitCode": answer["exitCode"], "result": output.decode("utf-8", BYTEWISE)})
 
 
-def call(op: str, status: int = 200, **read: str) -> Handler:
-    """Return a handler that passes on parts of the request: `name="query:x"`, `"path:x"` or `"body:x"`.
+def call(op: str, *parts: str, status: int = 200) -> Handler:
+    """Return a handler that passes on parts of the request, written as in "path=query" or "new=body:newValue".
 
     A `?` at the end makes a part optional, a `!` makes it true or false.
     """
 
     async def answer(link: Link, request: Request) -> Response:
         body = await read_object(request)
-        header = {"op": op, **{name: _part(request, body, where) for name, where in read.items()}}
+        header = {"op": op, **dict(_part(request, body, part) for part in parts)}
         reply, _ = await link.call(header)
         return json_reply(reply["value"], status) if "value" in reply else Response(status_code=status)
 
     return answer
 
 
-def _part(request: Request, body: dict[str, Any], where: str) -> Any:
-    place, _, name = where.partition(":")
-    optional, truth = name.endswith("?"), name.endswith("!")
-    name = name.rstrip("?!")
-    value = {"query": request.query_params, "path": request.path_params, "body": body}[place].get(name)
-    if truth:
-        return value is True or value in ("true", "1")
-    if value is None and not optional:
-        raise DaemonError(400, "INVALID_REQUEST", f"{name} is required")
-    return value
+def _part(request: Request, body: dict[str, Any], part: str) -> tuple[str, Any]:
+    name, _, where = part.rstrip("?!").partition("=")
+    place, _, key = where.partition(":")
+    source = {"query": request.query_params, "path": request.path_params, "body": body}[place]
+    value = source.get(key or name)
+    if part.endswith("!"):
+        return name, value is True or value in ("true", "1")
+    if value is None and not part.endswith("?"):
+        raise DaemonError(400, "INVALID_REQUEST", f"{key or name} is required")
+    return name, value
 
 
 async def session_execute(link: Link, request: Request) -> Response:
@@ -127,12 +128,14 @@ async def session_execute(link: Link, request: Request) -> Response:
 
 async def search(link: Link, request: Request) -> Response:
     query = request.query_params
-    reply, _ = await link.call({"op": "search", "path": query.get("path", ""), "pattern": query.get("pattern", "")})
+    reply, _ = await link.call(
+        {"op": "search", "path": query.get("path", ""), "pattern": query.get("pattern", "")}
+    )
     return json_reply({"files": reply["value"]})
 
 
 async def upload_many(link: Link, request: Request) -> Response:
-    """Write `files[0].file` to `files[0].path` and so on; every file that fails is reported, the others are written."""
+    """Write `files[0].file` to `files[0].path` and so on; what fails is reported, the others are written."""
     errors: list[str] = []
     async with request.form(max_files=10_000, max_fields=10_000) as form:
         for name, part in form.multi_items():
@@ -171,11 +174,14 @@ async def download_many(link: Link, request: Request) -> Response:
         raise DaemonError(400, "INVALID_REQUEST", "request body must be {paths: [ ... ]} and non-empty")
     boundary = secrets.token_hex(16)
     return StreamingResponse(
-        _download_parts(link, request, paths, boundary), media_type=f"multipart/form-data; boundary={boundary}"
+        _download_parts(link, request, paths, boundary),
+        media_type=f"multipart/form-data; boundary={boundary}",
     )
 
 
-async def _download_parts(link: Link, request: Request, paths: list[str], boundary: str) -> AsyncIterator[bytes]:
+async def _download_parts(
+    link: Link, request: Request, paths: list[str], boundary: str
+) -> AsyncIterator[bytes]:
     for path in paths:
         try:
             async with link.receive({"op": "read", "path": path}) as (header, chunks):

@@ -21,7 +21,8 @@ def timestamp(seconds: float) -> str:
 class SandboxRecord:
     """A sandbox. Intervals are in minutes, times in seconds since the epoch.
 
-    auto_stop_interval 0 is off; auto_delete_interval -1 is off and 0 destroys instead of stopping; ttl_minutes 0 is off.
+    auto_stop_interval 0 is off; auto_delete_interval -1 is off and 0 destroys instead of stopping;
+    ttl_minutes 0 is off.
     """
 
     id: str

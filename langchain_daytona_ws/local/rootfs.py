@@ -1,4 +1,4 @@
-"""The disk of a sandbox: a small root folder of its own, into which the host's programs are bound read-only."""
+"""The disk of a sandbox: a root folder of its own, into which the host's programs are bound read-only."""
 
 from __future__ import annotations
 
@@ -12,19 +12,42 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Programs live below /usr; on merged systems the others are symlinks into it.
 PROGRAM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-WRITABLE_FOLDERS = ("home/daytona", "root", "tmp", "var/tmp", "mnt", "workspace", "opt", "srv", "media", "etc", "var/log")
+WRITABLE_FOLDERS = (
+    "home/daytona",
+    "root",
+    "tmp",
+    "var/tmp",
+    "mnt",
+    "workspace",
+    "opt",
+    "srv",
+    "media",
+    "etc",
+    "var/log",
+)
 MOUNT_POINTS = ("usr", "proc", "dev", "run", "etc/ssl", "etc/alternatives")
-# What programs need to find their libraries, names, certificates and defaults; nothing that says who the host is.
+# What programs need to find their libraries, names, certificates and defaults; nothing that says who the host
+# is.
 COPIED_ETC = (
-    "bash.bashrc", "debian_version", "inputrc", "ld.so.cache", "ld.so.conf", "localtime", "magic", "mime.types",
-    "nsswitch.conf", "os-release", "profile", "protocols", "resolv.conf", "services", "shells", "timezone",
+    "bash.bashrc", "debian_version", "inputrc", "ld.so.cache", "ld.so.conf", "localtime", "magic",
+    "mime.types", "nsswitch.conf", "os-release", "profile", "protocols", "resolv.conf", "services",
+    "shells", "timezone",
 )  # fmt: skip
-COPIED_ETC_FOLDERS = ("ld.so.conf.d", "python3", "python3.10", "python3.11", "python3.12", "python3.13", "terminfo", "zsh")
+COPIED_ETC_FOLDERS = (
+    "ld.so.conf.d",
+    "python3",
+    "python3.10",
+    "python3.11",
+    "python3.12",
+    "python3.13",
+    "terminfo",
+    "zsh",
+)
 BOUND_ETC = ("/etc/ssl", "/etc/alternatives")
 
 
 def build(root: Path, hostname: str, owner: int | None) -> None:
-    """Fill the empty folder `root`; `owner` is the host uid and gid that everything shall belong to, None for our own."""
+    """Fill the empty folder `root`; all of it will be owned by the host uid and gid `owner` (None: us)."""
     for folder in WRITABLE_FOLDERS + MOUNT_POINTS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("tmp", "var/tmp"):
@@ -42,12 +65,16 @@ def build(root: Path, hostname: str, owner: int | None) -> None:
 
 def program_binds() -> list[tuple[str, str]]:
     """Return (host path, path in the sandbox) of what is bound read-only."""
-    folders = ["/usr", *(name for name in PROGRAM_FOLDERS if os.path.isdir(name) and not os.path.islink(name))]
+    folders = [
+        "/usr",
+        *(name for name in PROGRAM_FOLDERS if os.path.isdir(name) and not os.path.islink(name)),
+    ]
     return [(name, name) for name in (*folders, *BOUND_ETC) if os.path.isdir(name)]
 
 
 def _fill_etc(etc: Path, hostname: str) -> None:
-    # The sandbox's only uid is 0, so the user that people expect shares it with root; the first entry names it.
+    # The sandbox's only uid is 0, so the user that people expect shares it with root; the first entry names
+    # it.
     (etc / "passwd").write_text(
         f"{USER}:x:0:0:{USER}:{HOME}:/bin/bash\n"
         "root:x:0:0:root:/root:/bin/bash\n"
@@ -63,7 +90,9 @@ def _fill_etc(etc: Path, hostname: str) -> None:
     for name in COPIED_ETC_FOLDERS:
         source = Path("/etc") / name
         if source.is_dir():
-            shutil.copytree(source, etc / name, symlinks=True, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(
+                source, etc / name, symlinks=True, ignore_dangling_symlinks=True, dirs_exist_ok=True
+            )
 
 
 def _give(root: Path, owner: int) -> None:

@@ -19,9 +19,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
-
-from typing_extensions import Self
+from typing import Any, Self, TypeVar
 
 from . import app
 from .clock import Clock, ManualClock, SystemClock
@@ -47,22 +45,22 @@ logger = logging.getLogger(__name__)
 class LocalDaytona:
     """A Daytona-compatible server on loopback, for tests, demos and work without an account.
 
-    Use it as a context manager, or call `start` and `stop`. What a command prints is held in memory as a whole, as
-    the original does; bound it in the command.
+    Use it as a context manager, or call `start` and `stop`. What a command prints is held in memory as a
+    whole, as the original does; bound it in the command.
 
     Args:
-        host: the address to listen on. Anything but loopback needs `allow_remote`, since whoever holds the key runs
-            commands on this machine.
+        host: the address to listen on. Anything but loopback needs `allow_remote`, since whoever holds the
+            key runs commands on this machine.
         port: 0 takes a free one.
         api_key: what clients must send; a random one when None.
-        isolation: "bubblewrap", or "none" to run commands on the bare machine, where a path such as /mnt/workspaces
+        isolation: "bubblewrap", or "none" to run commands on the bare machine, where a path such as /mnt/x
             is the machine's own.
-        shell: the shell that scripts are fed to, by name: zsh, bash, dash or sh. None takes the first of zsh, bash,
-            $SHELL and sh.
+        shell: the shell that scripts are fed to, by name: zsh, bash, dash or sh. None takes the first of zsh,
+            bash, $SHELL and sh.
         clock: `ManualClock` for tests of auto-stop and its like; the system's time when None.
         allow_remote: see `host`.
-        root: the folder for sandbox disks, created if missing; a temporary one, removed at the end, when None. It
-            must be one that the unprivileged users of the sandboxes can enter.
+        root: the folder for sandbox disks, created if missing; a temporary one, removed at the end, when
+            None. It must be one that the unprivileged users of the sandboxes can enter.
         organization_id: what sandboxes say they belong to; a random one when None.
 
     Raises:
@@ -85,8 +83,8 @@ class LocalDaytona:
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ValueError(
-                f"{host} is not a loopback address: whoever reaches this server and holds its key runs commands on "
-                "this machine. Pass allow_remote=True (--allow-remote) if that is what you want."
+                f"{host} is not a loopback address: whoever reaches this server and holds its key runs "
+                "commands on this machine. Pass allow_remote=True (--allow-remote) if that is what you want."
             )
         if isolation not in ("bubblewrap", "none"):
             raise ValueError(f"isolation must be 'bubblewrap' or 'none', not {isolation!r}")
@@ -111,7 +109,9 @@ class LocalDaytona:
         with contextlib.ExitStack() as undo:
             listening = undo.enter_context(_bind(self._host, self._port))
             root = undo.enter_context(_sandbox_root(self._root))
-            isolation = (Bubblewrap if self._isolation_kind == "bubblewrap" else NoIsolation)(root, self._shell)
+            isolation = (Bubblewrap if self._isolation_kind == "bubblewrap" else NoIsolation)(
+                root, self._shell
+            )
             fleet = Fleet(isolation, root / "sandboxes", self._clock, self.organization_id)
             self._running = _Running(listening, fleet, self._application(fleet), self._clock)
             self._running.start()
@@ -120,7 +120,7 @@ class LocalDaytona:
         return self
 
     def stop(self) -> None:
-        """Destroy all sandboxes and stop serving; returns when no process or file is left. Does nothing when stopped."""
+        """Destroy all sandboxes and stop serving; returns when no process or file of theirs is left."""
         running, self._running = self._running, None
         if running is None:
             return
@@ -166,7 +166,7 @@ class LocalDaytona:
 
     @property
     def clock(self) -> Any:
-        """The clock that this server goes by: with a ManualClock, `clock.advance(seconds)` moves its time on."""
+        """The clock that this server goes by; a ManualClock has `advance(seconds)`."""
         return self._clock
 
     @property
@@ -245,7 +245,7 @@ class _Running:
             self._clock.unsubscribe(self._sweep_now)
         # First the sandboxes: requests that wait for their commands end with them.
         self.run(self.fleet.close())
-        self._listener.should_exit = True
+        self._loop.call_soon_threadsafe(self._listener.end)
         self._thread.join(STOP_S)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

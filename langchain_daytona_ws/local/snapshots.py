@@ -87,7 +87,7 @@ class Snapshots:
 
 
 def require_dockerfile(build_info: Any) -> None:
-    """Raise the API's 400 unless `build_info` holds a Dockerfile with a FROM line. Nothing is built from it."""
+    """Raise the API's 400 unless `build_info` has a Dockerfile with a FROM line. Nothing is built from it."""
     content = build_info.get("dockerfileContent") if isinstance(build_info, dict) else None
     if not isinstance(content, str) or FROM_LINE.search(content) is None:
         raise ApiError(400, "Invalid Dockerfile: a FROM instruction is required")

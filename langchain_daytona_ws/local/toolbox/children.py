@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
-from typing import IO, Dict, List, Optional, Union
-
-Stream = Union[int, IO[bytes]]
 
 
 class Child:
@@ -16,7 +14,7 @@ class Child:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.pid = process.pid
-        self.exit_code: Optional[int] = None
+        self.exit_code = -1  # until it has ended
         self.ended = threading.Event()
         self._process = process
 
@@ -28,21 +26,19 @@ class Child:
 
     def kill_group(self) -> None:
         """Kill the process and every descendant that did not leave its process group."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 class Children:
-    """All processes started here. One reaper waits for every pid, because waiting for one would miss orphans."""
+    """All processes started here. One reaper waits for every pid: single waits would miss orphans."""
 
     def __init__(self) -> None:
-        self._started: Dict[int, Child] = {}
+        self._started: dict[int, Child] = {}
         self._lock = threading.Lock()
 
     def spawn(
-        self, argv: List[str], *, cwd: str, env: Dict[str, str], stdin: Stream, stdout: Stream, stderr: Stream
+        self, argv: list[str], *, cwd: str, env: dict[str, str], stdin: int, stdout: int, stderr: int
     ) -> Child:
         """Start `argv` in its own session. OSError as the operating system raised it."""
         # The lock makes a child known before the reaper can see it end.

@@ -7,7 +7,8 @@ import re
 import select
 import shutil
 import time
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from collections.abc import Mapping
+from typing import Any
 
 from .children import Child, Children
 from .errors import ToolboxError
@@ -16,8 +17,8 @@ ENV_KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 PIPE_BYTES = 65536
 
 
-def find_shell(forced: Optional[str], env: Mapping[str, str]) -> str:
-    """Return the path of the shell that runs scripts: the forced one, or the first of zsh, bash, $SHELL and sh."""
+def find_shell(forced: str | None, env: Mapping[str, str]) -> str:
+    """Return the path of the shell for scripts: the forced one, or the first of zsh, bash, $SHELL and sh."""
     path = env.get("PATH")
     for name in [forced] if forced else ["zsh", "bash", env.get("SHELL", ""), "sh"]:
         found = shutil.which(name, path=path) if name else None
@@ -30,17 +31,19 @@ def check_env_keys(env: Mapping[str, Any]) -> None:
     for key in env:
         if not ENV_KEY.fullmatch(key):
             raise ToolboxError(
-                400, "INVALID_REQUEST", f"invalid environment variable key {key!r}: must match ^[A-Za-z_]\\w*$"
+                400,
+                "INVALID_REQUEST",
+                f"invalid environment variable key {key!r}: must match ^[A-Za-z_]\\w*$",
             )
 
 
 def execute(
-    children: Children, script: bytes, *, shell: str, cwd: str, env: Dict[str, str], timeout_s: Optional[float]
-) -> Tuple[int, bytes]:
+    children: Children, script: bytes, *, shell: str, cwd: str, env: dict[str, str], timeout_s: float | None
+) -> tuple[int, bytes]:
     """Run `script` and return its exit code and all of its output, which is held in memory whatever its size.
 
-    Ends when the script has ended *and* nobody holds its output open any more. After `timeout_s` the process group
-    is killed, the output is thrown away and ToolboxError 408 raised; what called setsid lives on.
+    Ends when the script has ended *and* nobody holds its output open any more. After `timeout_s` the process
+    group is killed, the output is thrown away and ToolboxError 408 raised; what called setsid lives on.
     """
     try:
         child, script_end, output_end = _start(children, [shell], cwd, env)
@@ -52,15 +55,16 @@ def execute(
     if output is None or not child.ended.wait(_remaining(deadline)):
         child.kill_group()
         raise ToolboxError(408, "PROCESS_EXECUTION_TIMEOUT", "command execution timeout")
-    assert child.exit_code is not None
     return child.exit_code, bytes(output)
 
 
-def _start(children: Children, argv: List[str], cwd: str, env: Dict[str, str]) -> Tuple[Child, Any, Any]:
+def _start(children: Children, argv: list[str], cwd: str, env: dict[str, str]) -> tuple[Child, Any, Any]:
     script_read, script_write = os.pipe()
     output_read, output_write = os.pipe()
     try:
-        child = children.spawn(argv, cwd=cwd, env=env, stdin=script_read, stdout=output_write, stderr=output_write)
+        child = children.spawn(
+            argv, cwd=cwd, env=env, stdin=script_read, stdout=output_write, stderr=output_write
+        )
     except BaseException:
         os.close(script_write)
         os.close(output_read)
@@ -71,7 +75,9 @@ def _start(children: Children, argv: List[str], cwd: str, env: Dict[str, str]) -
     return child, os.fdopen(script_write, "wb", buffering=0), os.fdopen(output_read, "rb", buffering=0)
 
 
-def _feed_and_collect(script: bytes, script_end: Any, output_end: Any, deadline: Optional[float]) -> Optional[bytearray]:
+def _feed_and_collect(
+    script: bytes, script_end: Any, output_end: Any, deadline: float | None
+) -> bytearray | None:
     """Write the script and read the output until end-of-file; None when the deadline came first."""
     os.set_blocking(script_end.fileno(), False)
     unwritten = memoryview(script)
@@ -107,7 +113,7 @@ def _feed(descriptor: int, unwritten: memoryview) -> memoryview:
         return unwritten[:0]
 
 
-def _remaining(deadline: Optional[float]) -> Optional[float]:
+def _remaining(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 

@@ -9,18 +9,19 @@ import pwd
 import shutil
 import stat
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .errors import ToolboxError
 
 BINARY_PROBE_BYTES = 8192
 
 
-def info(path: str) -> Dict[str, Any]:
+def info(path: str) -> dict[str, Any]:
     return _describe(path, os.stat(path))
 
 
-def listing(path: str, depth: int) -> List[Dict[str, Any]]:
+def listing(path: str, depth: int) -> list[dict[str, Any]]:
     """Return what is in `path`, and in its folders down to `depth` levels."""
     entries = []
     for name in sorted(os.listdir(path)):
@@ -58,11 +59,11 @@ def move(source: str, destination: str) -> None:
     shutil.move(source, destination)
 
 
-def find(path: str, pattern: str) -> List[Dict[str, Any]]:
-    """Return each line below `path` that holds the literal text `pattern`; files with NUL bytes are passed over."""
+def find(path: str, pattern: str) -> list[dict[str, Any]]:
+    """Return each line below `path` that holds the literal text `pattern`; binary files are passed over."""
     os.stat(path)
     needle = pattern.encode("utf-8", "surrogateescape")
-    matches: List[Dict[str, Any]] = []
+    matches: list[dict[str, Any]] = []
     for file in _files(path):
         try:
             content = _text(file)
@@ -76,17 +77,21 @@ def find(path: str, pattern: str) -> List[Dict[str, Any]]:
     return matches
 
 
-def search(path: str, pattern: str) -> List[str]:
+def search(path: str, pattern: str) -> list[str]:
     """Return everything below `path` whose base name matches the glob `pattern`."""
     os.stat(path)
     found = []
     for parent, folders, files in os.walk(path):
         folders.sort()
-        found += [os.path.join(parent, name) for name in sorted(folders + files) if fnmatch.fnmatchcase(name, pattern)]
+        found += [
+            os.path.join(parent, name)
+            for name in sorted(folders + files)
+            if fnmatch.fnmatchcase(name, pattern)
+        ]
     return found
 
 
-def replace(paths: Sequence[str], pattern: str, new_value: str) -> List[Dict[str, Any]]:
+def replace(paths: Sequence[str], pattern: str, new_value: str) -> list[dict[str, Any]]:
     """Replace literal text in each file, in place; each file reports for itself."""
     results = []
     for path in paths:
@@ -97,13 +102,15 @@ def replace(paths: Sequence[str], pattern: str, new_value: str) -> List[Dict[str
                 file.write(content.replace(pattern.encode(), new_value.encode()))
                 file.truncate()
         except OSError as error:
-            results.append({"file": path, "success": False, "error": f"{path}: {(error.strerror or '').lower()}"})
+            results.append(
+                {"file": path, "success": False, "error": f"{path}: {(error.strerror or '').lower()}"}
+            )
         else:
             results.append({"file": path, "success": True})
     return results
 
 
-def permissions(path: str, mode: Optional[str], owner: Optional[str], group: Optional[str]) -> None:
+def permissions(path: str, mode: str | None, owner: str | None, group: str | None) -> None:
     os.stat(path)
     if mode:
         os.chmod(path, _octal(mode))
@@ -116,7 +123,7 @@ def permissions(path: str, mode: Optional[str], owner: Optional[str], group: Opt
         os.chown(path, uid, gid)
 
 
-def _describe(path: str, status: os.stat_result) -> Dict[str, Any]:
+def _describe(path: str, status: os.stat_result) -> dict[str, Any]:
     local = time.localtime(status.st_mtime)
     nanoseconds = status.st_mtime_ns % 1_000_000_000
     return {
@@ -124,8 +131,11 @@ def _describe(path: str, status: os.stat_result) -> Dict[str, Any]:
         "path": path,
         "isDir": stat.S_ISDIR(status.st_mode),
         "size": status.st_size,
-        "modTime": time.strftime("%Y-%m-%d %H:%M:%S", local) + f".{nanoseconds:09d} " + time.strftime("%z %Z", local),
-        "modifiedAt": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(status.st_mtime)) + f".{nanoseconds:09d}Z",
+        "modTime": time.strftime("%Y-%m-%d %H:%M:%S", local)
+        + f".{nanoseconds:09d} "
+        + time.strftime("%z %Z", local),
+        "modifiedAt": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(status.st_mtime))
+        + f".{nanoseconds:09d}Z",
         "mode": stat.filemode(status.st_mode),
         "permissions": f"{stat.S_IMODE(status.st_mode):04o}",
         "owner": _name(pwd.getpwuid, status.st_uid),
@@ -159,7 +169,7 @@ def _files(path: str) -> Iterator[str]:
                 yield full
 
 
-def _text(path: str) -> Optional[bytes]:
+def _text(path: str) -> bytes | None:
     with open(path, "rb") as file:
         start = file.read(BINARY_PROBE_BYTES)
         return None if b"\0" in start else start + file.read()

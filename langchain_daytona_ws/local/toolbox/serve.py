@@ -8,180 +8,19 @@ import os
 import select
 import signal
 import socket
-import stat
 import sys
 import threading
-from typing import Any, Callable, Dict, NoReturn, Optional
+from typing import NoReturn
 
-from . import files, wire
-from .children import Children
-from .errors import ToolboxError, from_os_error
-from .execute import check_env_keys, execute, find_shell
-from .sessions import Sessions, describe, kill_members
-
-Header = Dict[str, Any]
-
-
-class Daemon:
-    """Answers requests. `shell` forces the shell that runs scripts, by name or path."""
-
-    def __init__(self, home: str, shell: Optional[str]) -> None:
-        self.children = Children()
-        self.home = home
-        self._env: Dict[str, str] = dict(os.environ)
-        self._shell = shell
-        self._sessions = Sessions(self.children, os.path.join(home, ".daytona", "sessions"))
-        self._operations: Dict[str, Callable[[Header, socket.socket], Header]] = {
-            "home": lambda *_: {"value": self.home},
-            "env": self._update_env,
-            "session.create": self._session_create,
-            "session.list": lambda request, _: {"value": self._sessions.describe_all()},
-            "session.get": lambda request, _: {
-                "value": self._sessions.describe(self._sessions.get(request["session"]))
-            },
-            "session.delete": self._session_delete,
-            "session.execute": self._session_execute,
-            "session.command": lambda request, _: {
-                "value": describe(self._sessions.command(request["session"], request["command"]))
-            },
-            "session.logs": self._session_logs,
-            "write": self._write,
-            "info": lambda request, _: {"value": files.info(self._path(request["path"]))},
-            "list": lambda request, _: {
-                "value": files.listing(self._path(request["path"] or ""), int(request["depth"] or 1))
-            },
-            "folder": lambda request, _: self._done(files.folder(self._path(request["path"]), request["mode"])),
-            "delete": lambda request, _: self._done(files.delete(self._path(request["path"]), request["recursive"])),
-            "move": lambda request, _: self._done(
-                files.move(self._path(request["source"]), self._path(request["destination"]))
-            ),
-            "find": lambda request, _: {"value": files.find(self._path(request["path"]), request["pattern"])},
-            "search": lambda request, _: {"value": files.search(self._path(request["path"]), request["pattern"])},
-            "replace": lambda request, _: {
-                "value": files.replace([self._path(p) for p in request["files"]], request["pattern"], request["new"])
-            },
-            "permissions": lambda request, _: self._done(
-                files.permissions(
-                    self._path(request["path"]), request.get("mode"), request.get("owner"), request.get("group")
-                )
-            ),
-        }
-
-    def answer(self, connection: socket.socket) -> None:
-        """Serve one connection from its header to its end."""
-        with connection:
-            try:
-                request = wire.read_header(connection)
-                self._answer(request, connection)
-                # Closing over unread bytes would reset the connection and could lose the answer just sent.
-                while connection.recv(wire.CHUNK_BYTES):
-                    pass
-            except (OSError, EOFError, ValueError):
-                return  # the server is gone or speaks nonsense: there is nobody to tell
-
-    def _answer(self, request: Header, connection: socket.socket) -> None:
-        try:
-            operation = request["op"]
-            if operation == "execute":
-                exit_code, output = self._execute(request, connection)
-                connection.sendall(wire.pack({"exitCode": exit_code}) + output)
-                return
-            if operation == "read":
-                self._read(request, connection)
-                return
-            header = self._operations[operation](request, connection)
-        except ToolboxError as error:
-            header = {"status": error.status, "code": error.code, "message": error.message}
-        except OSError as error:
-            refusal = from_os_error(error, str(error.filename or request.get("path", "")))
-            header = {"status": refusal.status, "code": refusal.code, "message": refusal.message}
-        except Exception as error:  # a bug here must not cost the sandbox its daemon
-            header = {"status": 500, "code": "INTERNAL_ERROR", "message": repr(error)}
-        connection.sendall(wire.pack(header))
-
-    def _execute(self, request: Header, connection: socket.socket) -> Any:
-        extra = request.get("env") or {}
-        check_env_keys(extra)
-        env = {**self._env, **extra}
-        return execute(
-            self.children,
-            bytes(wire.read_rest(connection)),
-            shell=find_shell(self._shell, env),
-            cwd=self._path(request.get("cwd") or ""),
-            env=env,
-            timeout_s=request.get("timeout_s"),
-        )
-
-    def _update_env(self, request: Header, _: socket.socket) -> Header:
-        added = request["set"] or {}
-        check_env_keys(added)
-        self._env = {**self._env, **added}
-        for key in request["unset"] or ():
-            self._env.pop(key, None)
-        return {}
-
-    def _session_create(self, request: Header, _: socket.socket) -> Header:
-        shell = find_shell(self._shell, self._env)
-        self._sessions.create(request["session"], shell=shell, cwd=self.home, env=self._env)
-        return {}
-
-    def _session_delete(self, request: Header, _: socket.socket) -> Header:
-        self._sessions.delete(request["session"])
-        return {}
-
-    def _session_execute(self, request: Header, _: socket.socket) -> Header:
-        session = self._sessions.get(request["session"])
-        command = session.submit(request["text"])
-        if request["run_async"]:
-            return {"value": {"cmdId": command.id}}
-        code = session.wait(command)
-        return {"value": {"cmdId": command.id, "exitCode": code, **_decoded(command.logs())}}
-
-    def _session_logs(self, request: Header, _: socket.socket) -> Header:
-        return {"value": _decoded(self._sessions.command(request["session"], request["command"]).logs())}
-
-    def _read(self, request: Header, connection: socket.socket) -> None:
-        with open(self._path(request["path"]), "rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISDIR(status.st_mode):
-                raise ToolboxError(400, "INVALID_FILE_PATH", f"{request['path']}: is a directory")
-            connection.sendall(wire.pack({"size": status.st_size}))
-            while True:
-                chunk = file.read(wire.CHUNK_BYTES)
-                if not chunk:
-                    return
-                connection.sendall(chunk)
-
-    def _write(self, request: Header, connection: socket.socket) -> Header:
-        """Write in place (truncate, not rename), as the original does: a reader can see half a file."""
-        path = self._path(request["path"])
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
-            while True:
-                chunk = connection.recv(wire.CHUNK_BYTES)
-                if not chunk:
-                    return {}
-                file.write(chunk)
-
-    def _path(self, path: str) -> str:
-        """Resolve a relative path against the daemon's own directory."""
-        return os.path.normpath(os.path.join(self.home, path)) if path else self.home
-
-    @staticmethod
-    def _done(_: None) -> Header:
-        return {}
-
-
-def _decoded(logs: Dict[str, bytes]) -> Dict[str, str]:
-    stdout, stderr = (logs[name].decode("utf-8", "replace") for name in ("stdout", "stderr"))
-    return {"stdout": stdout, "stderr": stderr, "output": stdout + stderr}
+from .daemon import Daemon
+from .sessions import kill_members
 
 
 def main() -> None:
-    """Serve until the control socket (descriptor given as the first argument) closes, then end and so end the sandbox.
+    """Serve until the control socket (its descriptor is the first argument) closes; then end the sandbox.
 
-    Nothing else needs to be told that the server died: the kernel closes the socket, and with process 1 gone it kills
-    every other process of the sandbox.
+    Nothing else needs to be told that the server died: the kernel closes the socket, and with process 1 gone
+    it kills every other process of the sandbox.
     """
     control = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(control.fileno(), False)
@@ -216,7 +55,7 @@ def main() -> None:
 
 
 def _end() -> NoReturn:
-    """End, taking everything along. As process 1 that is the kernel's work; elsewhere the descendants are hunted."""
+    """End, taking everything along: for process 1 the kernel does it, else the descendants are hunted."""
     if os.getpid() != 1:
         kill_members(os.getpid(), spare=os.getpid())
     os._exit(0)
@@ -228,7 +67,7 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
-def _receive_connection(control: socket.socket) -> Optional[socket.socket]:
+def _receive_connection(control: socket.socket) -> socket.socket | None:
     """Take the next connection off the control socket; None when the server has closed it."""
     descriptors = array.array("i")
     data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_LEN(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import threading
 import time
 import uuid
-from typing import Any, Dict, List, Optional, Set
+from typing import Any
 
 from .children import Child, Children
 from .errors import ToolboxError
@@ -25,12 +26,17 @@ class Command:
         self.folder = os.path.join(folder, self.id)
 
     @property
-    def exit_code(self) -> Optional[int]:
-        """None while it runs, and for ever when the command took the session's shell down with it (`exit 3`)."""
+    def exit_code(self) -> int | None:
+        """None while it runs, and for ever when the command took the session's shell down (`exit 3`)."""
         content = _read(os.path.join(self.folder, "exit_code")).strip()
         return int(content) if content else None
 
-    def logs(self) -> Dict[str, bytes]:
+    def describe(self) -> dict[str, Any]:
+        code = self.exit_code
+        ended = {} if code is None else {"exitCode": code}
+        return {"id": self.id, "command": self.text, **ended}
+
+    def logs(self) -> dict[str, bytes]:
         return {name: _read(os.path.join(self.folder, name)) for name in ("stdout", "stderr")}
 
 
@@ -41,10 +47,13 @@ class Session:
         self.id = identifier
         self.shell = shell
         self.folder = folder
-        self.commands: Dict[str, Command] = {}
+        self.commands: dict[str, Command] = {}
         self.deleted = threading.Event()
         self._stdin = stdin
         self._write_lock = threading.Lock()
+
+    def describe(self) -> dict[str, Any]:
+        return {"sessionId": self.id, "commands": [one.describe() for one in list(self.commands.values())]}
 
     def submit(self, text: str) -> Command:
         """Hand `text` to the shell and return at once."""
@@ -52,8 +61,8 @@ class Session:
         os.makedirs(command.folder)
         self.commands[command.id] = command
         folder = command.folder
-        # Braces, not parentheses: `cd` and variables must stay with the session. The log folder's name holds no
-        # character that a shell would expand. A script that `exit`s never reaches the last line.
+        # Braces, not parentheses: `cd` and variables must stay with the session. The log folder's name holds
+        # no character that a shell would expand. A script that `exit`s never reaches the last line.
         script = (
             f"{{\n{text}\n}} </dev/null >{folder}/stdout 2>{folder}/stderr\n"
             f"echo $? >{folder}/.exit_code && mv {folder}/.exit_code {folder}/exit_code\n"
@@ -88,10 +97,10 @@ class Sessions:
     def __init__(self, children: Children, folder: str) -> None:
         self._children = children
         self._folder = folder
-        self._sessions: Dict[str, Session] = {}
+        self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
-    def create(self, identifier: str, *, shell: str, cwd: str, env: Dict[str, str]) -> Session:
+    def create(self, identifier: str, *, shell: str, cwd: str, env: dict[str, str]) -> Session:
         with self._lock:
             if not identifier:
                 raise ToolboxError(400, "INVALID_REQUEST", "session ID is required")
@@ -100,7 +109,12 @@ class Sessions:
             stdin_read, stdin_write = os.pipe()
             try:
                 child = self._children.spawn(
-                    [shell], cwd=cwd, env=env, stdin=stdin_read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                    [shell],
+                    cwd=cwd,
+                    env=env,
+                    stdin=stdin_read,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
                 )
             finally:
                 os.close(stdin_read)
@@ -126,40 +140,27 @@ class Sessions:
             del self._sessions[identifier]
         session.delete()
 
-    def describe(self, session: Session) -> Dict[str, Any]:
-        return {"sessionId": session.id, "commands": [describe(one) for one in list(session.commands.values())]}
-
-    def describe_all(self) -> List[Dict[str, Any]]:
-        return [self.describe(session) for session in list(self._sessions.values())]
+    def describe_all(self) -> list[dict[str, Any]]:
+        return [session.describe() for session in list(self._sessions.values())]
 
 
-def describe(command: Command) -> Dict[str, Any]:
-    described: Dict[str, Any] = {"id": command.id, "command": command.text}
-    code = command.exit_code
-    if code is not None:
-        described["exitCode"] = code
-    return described
-
-
-def kill_members(leader: int, *, spare: Optional[int] = None) -> None:
-    """Kill what `leader` leads until nothing of it lives, which a fork in between may delay; at most 5 seconds."""
+def kill_members(leader: int, *, spare: int | None = None) -> None:
+    """Kill what `leader` leads until nothing of it lives, for a fork may be quicker; tries for 5 seconds."""
     deadline = time.monotonic() + KILL_S
     while time.monotonic() < deadline:
         alive = _members(leader) - {spare}
         if not alive:
             return
         for pid in alive:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         time.sleep(0.002)
 
 
-def _members(leader: int) -> Set[int]:
+def _members(leader: int) -> set[int]:
     """Return the living processes of the session that `leader` leads, and all their descendants."""
-    parents: Dict[int, int] = {}
-    members: Set[int] = set()
+    parents: dict[int, int] = {}
+    members: set[int] = set()
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue

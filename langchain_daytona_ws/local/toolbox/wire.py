@@ -1,4 +1,4 @@
-"""One request a connection: a length-prefixed JSON header, then raw bytes up to the end of the stream, both ways."""
+"""One request a connection: a length-prefixed JSON header, then raw bytes to the end, both ways."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def pack(header: dict[str, Any]) -> bytes:
 
 
 def read_header(connection: socket.socket) -> dict[str, Any]:
-    """Return the header at the front of `connection`; raises EOFError when the peer left before sending one."""
+    """Return the header at the front of `connection`; EOFError when the peer left before."""
     (length,) = HEADER_LENGTH.unpack(read_exactly(connection, HEADER_LENGTH.size))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes is over the limit")
     header = json.loads(read_exactly(connection, length))
     if not isinstance(header, dict):
-        raise ValueError("a header is a JSON object")
+        raise ValueError("a header is a JSON object")  # noqa: TRY004 - malformed, like the others
     return header
 
 
