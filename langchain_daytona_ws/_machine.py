@@ -42,7 +42,9 @@ LOST_NOTICE = (
 class Handle:
     """The machine as one kind of caller sees it; see `_core.calls.Machine`."""
 
-    def __init__(self, acquire: Callable[[], Awaitable[SandboxInfo]], lost: Callable[[SandboxInfo], None]) -> None:
+    def __init__(
+        self, acquire: Callable[[], Awaitable[SandboxInfo]], lost: Callable[[SandboxInfo], None]
+    ) -> None:
         self._acquire = acquire
         self.lost = lost
 
@@ -113,7 +115,9 @@ class Machine:
         return await self._flight.aget(lambda: self._provision(self.async_port()))
 
     async def _provision(self, port: SandboxPort) -> SandboxInfo:
-        info = await lifecycle.provision(port, self._spec(), organization_id=self._config.options.organization_id)
+        info = await lifecycle.provision(
+            port, self._spec(), organization_id=self._config.options.organization_id
+        )
         if self._closed:
             await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S)
             self._refuse_when_closed()

@@ -145,7 +145,8 @@ class WorkspaceSession:
         timeout_s = self.config.timeout_s if timeout_s is None else timeout_s
         if not 0 < timeout_s <= COMMAND_TIMEOUT_MAX_S:
             raise CommandRefused(
-                f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.", code="timeout_range"
+                f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.",
+                code="timeout_range",
             )
         if once is not None and not (once.isascii() and once.isalnum() and len(once) <= 64):
             raise CommandRefused("The name of a call must be 1 to 64 letters and digits.", code="once_name")

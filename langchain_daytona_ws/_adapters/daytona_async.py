@@ -119,4 +119,4 @@ class AsyncDaytonaPort:
         """Close this loop's client; those of loops that are closed already went with them."""
         here = self._loops.pop(asyncio.get_running_loop(), None)
         if here is not None:
-            await here.client.close()
+            await here.client.close()  # type: ignore[no-untyped-call]

@@ -59,7 +59,9 @@ def translated(*, resends: bool = False) -> Iterator[None]:
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         # An answer that the SDK's generated models do not accept (pydantic, JSON), by its type only: the
         # text could quote the answer.
-        raise PortFault(FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})") from error
+        raise PortFault(
+            FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})"
+        ) from error
 
 
 def _fault(error: DaytonaError, resends: bool) -> PortFault:
@@ -109,7 +111,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(current))
         yield current
         reason = getattr(current, "reason", None)  # urllib3's MaxRetryError keeps it there
-        queue += [current.__cause__, current.__context__, reason if isinstance(reason, BaseException) else None]
+        queue += [
+            current.__cause__,
+            current.__context__,
+            reason if isinstance(reason, BaseException) else None,
+        ]
 
 
 def _retry_after(error: DaytonaError) -> float | None:

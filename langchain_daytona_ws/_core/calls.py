@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,7 +48,7 @@ class _Attempts:
     waited_s: float = 0.0
 
     def pause_s(self, asked: float | None) -> float:
-        backoff = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
+        backoff = min(FIRST_PAUSE_S * 2.0 ** (self.failures - 1), LONGEST_PAUSE_S)
         return min(max(backoff, asked or 0.0), RETRY_WITHIN_S)
 
 
@@ -254,8 +254,7 @@ def decode_base64(value: object) -> bytes:
         return binascii.a2b_base64(value if isinstance(value, str) else b"?", strict_mode=True)
     except ValueError:
         raise SandboxError(
-            "A field of the sandbox's answer is not what it should be.", code="unreadable_answer", op="execute"
+            "A field of the sandbox's answer is not what it should be.",
+            code="unreadable_answer",
+            op="execute",
         ) from None
-
-
-GuestCallable = Callable[[str, Answer], Awaitable[Answer]]

@@ -95,7 +95,9 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
     """Read an answer, trusting nothing about it but that it is a JSON object."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     if len(head) + len(tail) > limit_bytes:
-        raise SandboxError("The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute")
+        raise SandboxError(
+            "The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute"
+        )
     size = _number(answer, "size_bytes")
     log_bytes = _number(answer, "log_bytes")
     log_path = str(answer.get("log_path") or "")[:200] or None
@@ -112,11 +114,13 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         notices.append("this call was made before: this is its recorded result, and nothing was run again")
     return CommandResult(
         exit_code=_number(answer, "exit_code"),
-        output=_joined(head, tail, size, _where(log_path, size, log_bytes, answer)) if truncated else _text(head),
+        output=_joined(head, tail, size, _where(log_path, size, log_bytes, answer))
+        if truncated
+        else _text(head),
         timed_out=timed_out,
         truncated=truncated,
         output_bytes=size,
-        duration_s=_number(answer, "duration_s", float),
+        duration_s=_seconds(answer),
         log_path=log_path,
         background=background,
         replayed=answer.get("replayed") is True,
@@ -124,13 +128,27 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
     )
 
 
-def _number(answer: Answer, name: str, kind: type = int) -> int:
+def _number(answer: Answer, name: str) -> int:
     value = answer.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, kind)):
-        raise SandboxError(
-            "A field of the sandbox's answer is not what it should be.", code="unreadable_answer", op="execute"
-        )
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _unreadable(name)
     return value
+
+
+def _seconds(answer: Answer) -> float:
+    value = answer.get("duration_s")
+    if not isinstance(value, float):
+        raise _unreadable("duration_s")
+    return value
+
+
+def _unreadable(name: str) -> SandboxError:
+    return SandboxError(
+        f"The field {name} of the sandbox's answer is not what it should be.",
+        code="unreadable_answer",
+        op="execute",
+        for_model="The machine's answer could not be read. The command ran: check what it did.",
+    )
 
 
 def _where(log_path: str | None, size: int, log_bytes: int, answer: Answer) -> str:

@@ -19,4 +19,6 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     coroutine.close()
-    raise RuntimeError("a synchronous call awaited something that is not ready; use the a-form of this method")
+    raise RuntimeError(
+        "a synchronous call awaited something that is not ready; use the a-form of this method"
+    )

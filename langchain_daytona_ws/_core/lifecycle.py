@@ -152,7 +152,13 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> bool:
     while waited_s < START_WITHIN_S / 2:
         try:
             found = await port.get(info.id)
-            if found is None or found.state in ("destroyed", "destroying", "error", "build_failed", "archived"):
+            if found is None or found.state in (
+                "destroyed",
+                "destroying",
+                "error",
+                "build_failed",
+                "archived",
+            ):
                 return False
             if found.state in _READY:
                 return True
@@ -208,11 +214,10 @@ async def _discard_quietly(port: SandboxPort, name: str) -> None:
 
 
 def _create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
-    for pattern, code, remedy in _WORDS:
-        if pattern.search(fault.message):
-            break
-    else:
-        code, remedy = _BY_KIND.get(fault.kind, ("create_refused", "See the message for what Daytona objected to."))
+    code, remedy = next(
+        ((code, remedy) for words, code, remedy in _WORDS if words.search(fault.message)),
+        _BY_KIND.get(fault.kind, ("create_refused", "See the message for what Daytona objected to.")),
+    )
     return ProvisionError(
         f"No sandbox could be created: {fault.message}. {remedy}",
         code=code,

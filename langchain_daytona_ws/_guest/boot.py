@@ -7,10 +7,16 @@ import sys
 
 from langchain_daytona_ws._guest import place, record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Request = dict[str, Any]
+
 FILE_WAIT_S = 30.0
 
 
-def run(entry: str, request: dict, nonce: str) -> None:
+def run(entry: str, request: Request, nonce: str) -> None:
     """Print the entry's answer behind the nonce: nothing else that is printed counts as one."""
     ctype = os.environ.pop("LANGCHAIN_DAYTONA_WS_CTYPE", "")
     os.environ.pop("LC_CTYPE", None)
@@ -20,13 +26,8 @@ def run(entry: str, request: dict, nonce: str) -> None:
         answer = _answer(entry, request)
     except place.PlaceError as error:
         answer = _json({"error": "place", "code": error.code, "detail": error.detail})
-    except Exception as error:
-        # Only type and place: a message could hold a path or text that the model must not see.
-        at = error.__traceback__
-        while at.tb_next:
-            at = at.tb_next
-        where = "%s:%d" % (at.tb_frame.f_globals.get("__name__", ""), at.tb_lineno)
-        answer = _json({"error": "guest", "code": type(error).__name__, "detail": where})
+    except Exception as error:  # noqa: BLE001 - the host has to be told of every failure
+        answer = _json({"error": "guest", "code": type(error).__name__, "detail": _where(error)})
     frame = ("\n%s %s\n" % (nonce, answer)).encode("ascii")
     while frame:
         frame = frame[os.write(1, frame) :]
@@ -35,10 +36,18 @@ def run(entry: str, request: dict, nonce: str) -> None:
     os._exit(0)
 
 
-def _answer(entry: str, request: dict) -> str:
+def _where(error: BaseException) -> str:
+    """Name the place only: a message could hold a path or text that the model must not see."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return "" if at is None else "%s:%d" % (at.tb_frame.f_globals.get("__name__", ""), at.tb_lineno)
+
+
+def _answer(entry: str, request: Request) -> str:
     module = sys.modules["langchain_daytona_ws._guest." + entry]
     if entry == "command":
-        return module.main(request)  # keeps its own record, which its reader may outlive
+        return str(module.main(request))  # keeps its own record, which its reader may outlive
     if "key" not in request:
         place.enter(request["root"])
         return _json(module.main(request))
@@ -51,7 +60,7 @@ def _answer(entry: str, request: dict) -> str:
     return record.once(call, FILE_WAIT_S, work, lambda: None)
 
 
-def _json(answer: dict) -> str:
+def _json(answer: Request) -> str:
     import json  # 3 ms, which a command's answer does without
 
     return json.dumps(answer)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
 import binascii
 import fcntl
 import os
 import select
 import time
 
-import _signal as signal  # ``signal`` itself costs 4 ms of enum classes
-
 from langchain_daytona_ws._guest import place, processes, record
 from langchain_daytona_ws._guest.output import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Request = dict[str, Any]
 
 TERM_GRACE_S = 1.0
 KILL_WITHIN_S = 5.0
@@ -23,7 +28,7 @@ CANCEL = signal.SIGUSR2
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: dict) -> str:
+def main(request: Request) -> str:
     """Run, or with ``"mode": "kill"`` cancel, the call ``request["key"]``; return one JSON object as text."""
     call = record.Record(place.state_directory(), request["key"])
     if request["mode"] == "kill":
@@ -58,7 +63,7 @@ def _cancel(call: record.Record, key: str) -> str:
     return '{"outcome": "%s"}' % ("finished" if state == record.DONE else "cancelled")
 
 
-def _supervise(call: record.Record, request: dict, bash: str) -> str:
+def _supervise(call: record.Record, request: Request, bash: str) -> str:
     command = request["command"].encode()
     _hide()
     problem = _syntax_error(bash, command)
@@ -114,7 +119,7 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
     return said if os.waitpid(pid, 0)[1] else None
 
 
-def _exec(bash: str, command: bytes, writer: int, env: dict, options: list) -> None:
+def _exec(bash: str, command: bytes, writer: int, env: dict[str, str], options: list[bytes]) -> None:
     """Become bash, in the child after a fork; never return."""
     try:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, CANCEL):
@@ -133,7 +138,7 @@ def _exec(bash: str, command: bytes, writer: int, env: dict, options: list) -> N
             os.lseek(script, 0, 0)
             tail = [b"/dev/fd/%d" % script]
         os.execve(bash, [b"bash", *options, *tail], env)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - this is a forked child: nothing may leave it
         os.write(2, b"bash could not be started: %s\n" % str(error).encode("utf-8", "replace"))
     finally:
         os._exit(126)
@@ -142,11 +147,11 @@ def _exec(bash: str, command: bytes, writer: int, env: dict, options: list) -> N
 class _Run:
     """One running command."""
 
-    def __init__(self, call: record.Record, request: dict) -> None:
+    def __init__(self, call: record.Record, request: Request) -> None:
         self.key = request["key"]
         self.timeout_s = request["timeout_s"]
         self.output = Output(request["limit_bytes"], call.log_path, request["log_limit_bytes"])
-        self.exit_code = None
+        self.exit_code: int | None = None
         self.timed_out = False
         self.cancelled = False
         self.background = False
@@ -196,9 +201,7 @@ class _Run:
         if self.exit_code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                self.exit_code = (
-                    os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-                )
+                self.exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
         return self.exit_code is not None
 
     def _collect(self, until: float) -> None:
@@ -278,7 +281,7 @@ class _Run:
             '"duration_s": %.4f, "size_bytes": %d, "head": "%s", "tail": "%s", "log_path": "%s", '
             '"log_bytes": %d, "log_failed": %s}'
         ) % (
-            self.exit_code,
+            126 if self.exit_code is None else self.exit_code,
             _json(self.timed_out),
             _json(self.background),
             _json(self.survivors),

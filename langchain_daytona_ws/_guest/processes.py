@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
 import os
 import time
 
-import _signal as signal  # ``signal`` itself costs 4 ms of enum classes
-
 MARKER = "LANGCHAIN_DAYTONA_WS_CALL"
-
 
 
 def tree(leader: int, key: str) -> dict[int, str]:

@@ -95,7 +95,9 @@ class WorkspaceFileTool(WorkspaceTool):
 
     def _request(self, wanted: FileInput) -> PermissionRequest:
         if needs_approval("ask", self.name, wanted.command):
-            workspace_path(wanted.path or "", self.session.root)  # what is refused anyway is not worth a question
+            workspace_path(
+                wanted.path or "", self.session.root
+            )  # what is refused anyway is not worth a question
         arguments = wanted.model_dump(exclude_defaults=True, exclude_none=True)
         return PermissionRequest.for_file(
             wanted.command,

@@ -107,5 +107,3 @@ class Workspace:
                 self.caller, str(self.root), command, timeout_s=timeout_s, limit_bytes=limit_bytes, key=key
             )
         )
-
-

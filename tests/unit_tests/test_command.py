@@ -83,7 +83,8 @@ def test_the_workspace_directory_is_made_again_when_it_was_removed(bash: Workspa
 
 
 @pytest.mark.parametrize(
-    "command", ["echo ran\nif then", "echo ran\necho 'open", "echo ran; fi", "echo ran\ncat <(", "(", "echo a\n)\n"]
+    "command",
+    ["echo ran\nif then", "echo ran\necho 'open", "echo ran; fi", "echo ran\ncat <(", "(", "echo a\n)\n"],
 )
 def test_a_syntax_error_runs_nothing(workspace: Workspace, command: str) -> None:
     result = workspace.run(command)
@@ -102,7 +103,9 @@ def test_a_background_process_does_not_hold_the_call(workspace: Workspace) -> No
 
 
 def test_a_background_process_may_go_on_writing(bash: Workspace) -> None:
-    result = bash.run("(sleep 0.3; for i in 1 2 3; do echo line $i || exit 1; done; echo ok > survived) & echo started")
+    result = bash.run(
+        "(sleep 0.3; for i in 1 2 3; do echo line $i || exit 1; done; echo ok > survived) & echo started"
+    )
     assert result.output == "started\n"
     deadline = time.monotonic() + 20
     while not (bash.root / "survived").exists() or "line 3" not in bash.on_disk(result.log_path).read_text():
@@ -113,7 +116,9 @@ def test_a_background_process_may_go_on_writing(bash: Workspace) -> None:
 
 def test_nothing_that_the_foreground_wrote_is_lost_to_a_background_writer(bash: Workspace) -> None:
     for _ in range(10):
-        result = bash.run("yes background & for i in {1..2000}; do echo line; done; echo last; kill %1", limit_bytes=262_144)
+        result = bash.run(
+            "yes background & for i in {1..2000}; do echo line; done; echo last; kill %1", limit_bytes=262_144
+        )
         lines = result.output.split("\n")
         assert "last" in lines
         if not result.truncated:
@@ -147,8 +152,10 @@ class TestTimeout:
         result = bash.run("trap '' TERM; echo a; while :; do sleep 0.1; done", timeout_s=0.3)
         assert (result.exit_code, result.output) == (124, "a\n")
 
-    def test_what_tidies_up_on_TERM_gets_to(self, bash: Workspace) -> None:
-        result = bash.run("trap 'echo tidied; exit 9' TERM; echo a; while :; do sleep 0.05; done", timeout_s=0.3)
+    def test_what_tidies_up_when_terminated_gets_to(self, bash: Workspace) -> None:
+        result = bash.run(
+            "trap 'echo tidied; exit 9' TERM; echo a; while :; do sleep 0.05; done", timeout_s=0.3
+        )
         assert result.exit_code == 124
         assert result.output.endswith("tidied\n")
 
@@ -189,7 +196,10 @@ class TestOutput:
         assert whole.startswith(head)
         assert whole.endswith(tail)
         assert len(head) + len(tail) == 4096
-        assert f"{len(whole) - 4096:,} of {len(whole):,} bytes left out; all of it is in {result.log_path}" in notice
+        assert (
+            f"{len(whole) - 4096:,} of {len(whole):,} bytes left out; all of it is in {result.log_path}"
+            in notice
+        )
 
     @given(st.text(alphabet="aż🐍\u0800\0", min_size=400, max_size=700), st.integers(0, 3))
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -211,7 +221,10 @@ class TestOutput:
         (bash.root.parent.parent / "home" / ".profile").write_text("echo noise")
         bash.port.extra_env = {"ENV": "/dev/null"}
         fake = '{"outcome": "finished", "exit_code": 0}'
-        result = bash.run(f"echo '{fake}'; tr '\\0' '\\n' < /proc/$PPID/environ | head -c 200000; exit 5", limit_bytes=262_144)
+        result = bash.run(
+            f"echo '{fake}'; tr '\\0' '\\n' < /proc/$PPID/environ | head -c 200000; exit 5",
+            limit_bytes=262_144,
+        )
         assert result.exit_code == 5
         assert fake in result.output
 
@@ -254,7 +267,9 @@ class TestOnceOnly:
     def test_a_second_sender_waits_for_the_first(self, bash: Workspace) -> None:
         results = []
         threads = [
-            threading.Thread(target=lambda: results.append(bash.run("echo x >> log; sleep 0.5; wc -l < log", key="b1")))
+            threading.Thread(
+                target=lambda: results.append(bash.run("echo x >> log; sleep 0.5; wc -l < log", key="b1"))
+            )
             for _ in range(3)
         ]
         for thread in threads:
@@ -282,7 +297,9 @@ class TestOnceOnly:
 
 def test_the_agent_may_kill_python(bash: Workspace) -> None:
     # A marker of its own keeps this test from killing the ones that run beside it.
-    result = bash.run("pkill -TERM -P $PPID python3; kill -TERM $PPID; kill -HUP $PPID; sleep 0.1; echo alive")
+    result = bash.run(
+        "pkill -TERM -P $PPID python3; kill -TERM $PPID; kill -HUP $PPID; sleep 0.1; echo alive"
+    )
     assert result.output == "alive\n"
 
 
