@@ -21,7 +21,7 @@ _UNMENTIONED = (".git", "__pycache__")
 
 
 def shown(name: str) -> str:
-    r"""Show a name on one line: one with control or invisible characters as bash would take it, ``$'a\nb'``."""
+    r"""Show a name on one line: control and invisible characters as bash takes them, ``$'a\nb'``."""
     if name.isprintable():
         return name
     return "$'" + "".join(_escaped(char) for char in name) + "'"

@@ -43,6 +43,7 @@ content is there), ``absent``, ``partial`` (``bytes`` are there now), ``unknown`
 from __future__ import annotations
 
 import os
+import time
 
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     Answer = dict[str, Any]
 
 COUNTED_ENTRIES = 1000  # of a directory that can't be deleted
+# On an S3 mount a directory vanishes with its last file, and is still seen for a second: it is made again then.
+VANISHED_WAITS_S = (0.05, 1.2)
 
 
 def main(request: Request) -> Answer:
@@ -80,9 +83,16 @@ def read(request: Request) -> Answer:
 def write(request: Request) -> Answer:
     source = Source(request.get("content"), request.get("content_from"), request.get("content_sha256"))
     try:
-        with locate(request["root"], request["path"], make_parents=True) as spot:
-            done = _write(spot, source, request)
-            return {**done, "path": spot.path, "bytes": source.size, "sha256": source.sha256}
+        for wait_s in (*VANISHED_WAITS_S, None):
+            try:
+                with locate(request["root"], request["path"], make_parents=True) as spot:
+                    done = _write(spot, source, request)
+                    return {**done, "path": spot.path, "bytes": source.size, "sha256": source.sha256}
+            except FileNotFoundError:
+                if wait_s is None:
+                    raise
+                time.sleep(wait_s)
+        raise RefusedError("busy")
     finally:
         source.close()
 

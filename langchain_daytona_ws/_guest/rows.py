@@ -38,7 +38,9 @@ class Filter:
         odd = set(self._pattern) & set("[]{}\\!") or any(
             "**" in part and part != "**" for part in self._pattern.split("/")
         )
-        return [] if self.negated or odd else ["-g", self._pattern]
+        # A slash in front ties it to the directory searched, as the matching here does anyway.
+        parts = [part for part in self._pattern.split("/") if part not in ("", ".")]
+        return [] if self.negated or odd else ["-g", "/" + "/".join(parts)]
 
 
 class Rows:

@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from langchain_daytona_ws._guest.walk import RefusedError, Spot, need_file
+from langchain_daytona_ws._guest.walk import SAFE, RefusedError, Spot, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,9 +69,13 @@ class Source:
 
     def _open_upload(self) -> int:
         try:
-            fd = os.open(str(self.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(str(self.path), os.O_RDONLY | SAFE)
+        except OSError:
+            raise RefusedError("staging") from None
+        try:
             need_file(os.fstat(fd))
-        except (OSError, RefusedError):
+        except RefusedError:
+            os.close(fd)
             raise RefusedError("staging") from None
         return fd
 

@@ -1,0 +1,274 @@
+"""Pages and edits over bytes."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_daytona_ws._guest.edit import MAX_SPOTS, EditError, apply_edit, snippet
+from langchain_daytona_ws._guest.text import FOOTER_BYTES, binary_kind, footer, newline_style, page
+
+
+def rows(body: str) -> list[tuple[int, str]]:
+    return [(int(number), text) for number, _, text in (row.partition("\t") for row in body.split("\n"))]
+
+
+class TestPage:
+    def test_numbers_lines(self) -> None:
+        result = page(b"one\ntwo\n")
+        assert result.body == "     1\tone\n     2\ttwo"
+        assert (result.first, result.last, result.lines) == (1, 2, 2)
+
+    def test_pages_and_says_how_to_go_on(self) -> None:
+        data = b"".join(b"%d\n" % n for n in range(1, 11))
+        result = page(data, offset=3, limit=4)
+        assert rows(result.body) == [(n, str(n)) for n in range(3, 7)]
+        assert footer(result.first, result.last, result.lines) == (
+            "[Showing lines 3-6 of 10. Use offset=7 to continue.]"
+        )
+        assert footer(7, 10, 10) == "[Showing lines 7-10 of 10.]"
+        assert footer(1, 10, 10) == ""
+
+    @pytest.mark.parametrize("offset", [1, 2, 100])
+    def test_past_the_end_is_empty(self, offset: int) -> None:
+        result = page(b"", offset=offset)
+        assert (result.body, result.first, result.lines) == ("", 0, 0)
+
+    def test_counts_a_last_line_without_its_end(self) -> None:
+        assert page(b"a\nb").lines == 2
+        assert page(b"a\nb\n").lines == 2
+        assert page(b"\n").body == "     1\t"
+
+    def test_cuts_long_lines(self) -> None:
+        result = page(b"x" * 2001 + b"\n" + b"y" * 2000)
+        assert result.cut == 1
+        first, second = result.body.split("\n")
+        assert first.endswith("x... [line cut: 2000 of 2001 characters]")
+        assert second == "     2\t" + "y" * 2000
+
+    def test_shows_neither_carriage_returns_nor_a_byte_order_mark(self) -> None:
+        result = page(b"\xef\xbb\xbfa\r\nb\r\n")
+        assert rows(result.body) == [(1, "a"), (2, "b")]
+        assert (result.newline, result.bom) == ("crlf", True)
+
+    def test_shows_foreign_bytes_escaped(self) -> None:
+        result = page(b"caf\xe9\n")
+        assert rows(result.body) == [(1, "caf\\xe9")]
+        assert result.lossy
+
+    def test_shows_no_nul(self) -> None:
+        assert rows(page(b"a\0b").body) == [(1, "a\\x00b")]
+
+    @settings(deadline=None)
+    @given(
+        data=st.binary(max_size=2000) | st.text(alphabet="aé\r\n漢", max_size=3000).map(str.encode),
+        offset=st.integers(1, 50),
+        limit=st.integers(1, 50),
+        limit_bytes=st.integers(400, 5000),
+    )
+    def test_is_bounded_and_complete(self, data: bytes, offset: int, limit: int, limit_bytes: int) -> None:
+        result = page(data, offset, limit, limit_bytes)
+        assert len(result.body.encode()) <= limit_bytes - FOOTER_BYTES
+        shown = rows(result.body) if result.body else []
+        assert [number for number, _ in shown] == list(range(result.first, result.last + 1)) or not shown
+        assert len(shown) <= limit
+        if offset <= result.lines:
+            assert shown, "at least one line is shown, so that paging always goes on"
+
+    @settings(deadline=None)
+    @given(st.text(alphabet="ab \r\n", max_size=200).map(str.encode))
+    def test_walking_the_pages_shows_every_line(self, data: bytes) -> None:
+        seen: list[tuple[int, str]] = []
+        offset = 1
+        while offset <= page(data).lines:
+            result = page(data, offset, limit=3)
+            seen += rows(result.body)
+            offset = result.last + 1
+        lines = data.decode().split("\n")
+        lines = lines[:-1] if lines[-1] == "" else lines
+        assert seen == [(n, line.removesuffix("\r")) for n, line in enumerate(lines, 1)]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", ""),
+        (b"plain", ""),
+        ("漢字 ünd €".encode(), ""),
+        ("Ünïcödé ".encode("latin-1") * 50, ""),
+        ("漢字".encode("shift-jis") * 50, ""),
+        (b"\x1b[31mred\x1b[0m\n", ""),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "binary"),
+        (bytes(range(1, 256)), "binary"),
+        ("text".encode("utf-16"), "UTF-16 text"),
+    ],
+)
+def test_tells_binary_from_text(data: bytes, kind: str) -> None:
+    assert binary_kind(data) == kind
+
+
+def test_names_the_newline_style() -> None:
+    assert [newline_style(d) for d in (b"", b"a\n", b"a\r\n", b"a\r\nb\n")] == ["lf", "lf", "crlf", "mixed"]
+
+
+class TestEdit:
+    @pytest.mark.parametrize(
+        ("data", "old", "new", "expected"),
+        [
+            (b"a\nb\nc\n", "b", "x", b"a\nx\nc\n"),
+            (b"a\r\nb\r\nc\r\n", "a\nb", "a\nx\nb", b"a\r\nx\r\nb\r\nc\r\n"),
+            (b"a\r\nb\r\n", "b", "b\nc", b"a\r\nb\r\nc\r\n"),
+            (b"a\r\nb", "b", "b\nc", b"a\r\nb\r\nc"),
+            (b"a\nb\n", "b", "b\r\nc", b"a\nb\nc\n"),
+            (b"a\r\nb\nc\r\n", "b", "x\ny", b"a\r\nx\ny\nc\r\n"),
+            # Of a mixed file, lines that stay keep their own line end.
+            (b"a\r\nb\nc\r\nd\n", "a\nb\nc\n", "a\nx\nc\n", b"a\r\nx\nc\r\nd\n"),
+            (b"a\r\nb\nc\r\nd\n", "a\nb\nc\n", "a\nc\n", b"a\r\nc\r\nd\n"),
+            (b"a\r\nb\r\n", "\n", "", None),
+            (b"one\r\n", "\n", "!", b"one!"),
+            # About the line ends themselves: byte by byte.
+            (b"a\r\nb\n", "a\r\n", "a\n", b"a\nb\n"),
+            (b"a\nb\r\n", "a\n", "a\r\n", b"a\r\nb\r\n"),
+            # A byte order mark, foreign bytes and lone carriage returns stay.
+            (b"\xef\xbb\xbffirst\n", "first", "1st", b"\xef\xbb\xbf1st\n"),
+            (b"caf\xe9 x\0y\n", "x", "z", b"caf\xe9 z\0y\n"),
+            (b"a\rb\rc", "b", "x", b"a\rx\rc"),
+            ("é漢\n".encode(), "漢", "字", "é字\n".encode()),
+            (b"whole", "whole", "", b""),
+        ],
+    )
+    def test_changes_only_that(self, data: bytes, old: str, new: str, expected: bytes | None) -> None:
+        if expected is None:
+            with pytest.raises(EditError):
+                apply_edit(data, old, new)
+        else:
+            assert apply_edit(data, old, new).data == expected
+
+    def test_replaces_all_in_the_style_of_each_place(self) -> None:
+        result = apply_edit(b"x\r\nx\nx", "x", "1\n2", replace_all=True)
+        assert result.data == b"1\r\n2\r\n1\n2\n1\n2"
+        assert result.lines == [1, 3, 5]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "code"), [("", "x", "empty"), ("a", "a", "identical"), ("zzz", "x", "not_found")]
+    )
+    def test_refuses(self, old: str, new: str, code: str) -> None:
+        with pytest.raises(EditError) as caught:
+            apply_edit(b"a\n", old, new)
+        assert caught.value.code == code
+
+    def test_says_where_it_is_not_unique(self) -> None:
+        with pytest.raises(EditError) as caught:
+            apply_edit(b"a\r\nb\r\n\r\na\r\nb\r\n", "a\nb", "c")
+        assert (caught.value.code, caught.value.facts) == ("not_unique", {"count": 2, "at": [1, 4]})
+
+    @pytest.mark.parametrize(
+        ("old", "facts"),
+        [
+            ("if x:\n\ty()", {"hint": "whitespace", "line": 2}),
+            ("     2\tif x:\n     3\t    y()", {"hint": "line_numbers", "line": 0}),
+            ("nothing like it", {"hint": "", "line": 0}),
+            (" \n \n", {"hint": "", "line": 0}),
+        ],
+    )
+    def test_guesses_what_was_meant(self, old: str, facts: dict[str, object]) -> None:
+        with pytest.raises(EditError) as caught:
+            apply_edit(b"start\nif x:\n    y()\n", old, "new")
+        assert caught.value.facts == facts
+
+    def test_bounds_the_result(self) -> None:
+        with pytest.raises(EditError) as caught:
+            apply_edit(b"a" * 1000, "a", "b" * 1000, replace_all=True, max_bytes=100_000)
+        assert caught.value.code == "too_large"
+        with pytest.raises(EditError) as caught:
+            apply_edit(b"a" * (MAX_SPOTS + 2), "a", "b", replace_all=True)
+        assert caught.value.code == "too_many"
+
+    def test_stays_quick_on_many_line_ends(self) -> None:
+        data = b"a\r\n" * 50_000
+        began = time.monotonic()
+        result = apply_edit(data, "a\n", "b\n", replace_all=True)
+        assert result.data == data.replace(b"a", b"b")
+        assert time.monotonic() - began < 5
+
+    @given(
+        before=st.binary(max_size=60),
+        old=st.text(alphabet="ab\n", min_size=1, max_size=8),
+        new=st.text(alphabet="abc\né", max_size=8),
+        after=st.binary(max_size=60),
+        crlf=st.booleans(),
+    )
+    @settings(max_examples=500, deadline=None)
+    def test_is_byte_exact_elsewhere(
+        self, before: bytes, old: str, new: str, after: bytes, crlf: bool
+    ) -> None:
+        place = old.replace("\n", "\r\n" if crlf else "\n").encode()
+        data = before + b"|" + place + b"|" + after
+        if old == new:
+            return
+        try:
+            result = apply_edit(data, old, new)
+        except EditError as error:
+            assert error.code == "not_unique"  # noqa: PT017
+            return
+        assert result.data.startswith(before + b"|")
+        assert result.data.endswith(b"|" + after)
+        assert len(result.spots) == 1
+        start, end = result.spots[0]
+        assert result.data[start:end].replace(b"\r\n", b"\n") == new.encode()
+
+    @given(
+        data=st.lists(st.sampled_from([b"a", b"b", b"\n", b"\r\n"]), max_size=40).map(b"".join),
+        old=st.text(alphabet="ab\n", min_size=1, max_size=3),
+        new=st.text(alphabet="xy\n", max_size=3),
+    )
+    @settings(max_examples=500, deadline=None)
+    def test_agrees_with_a_regular_expression(self, data: bytes, old: str, new: str) -> None:
+        if old == new:
+            return
+        pattern = re.compile(b"\r?\n".join(re.escape(part) for part in old.encode().split(b"\n")))
+        expected = [match.span() for match in pattern.finditer(data)]
+        try:
+            result = apply_edit(data, old, new, replace_all=True)
+        except EditError:
+            assert not expected
+            return
+        assert len(result.spots) == len(expected)
+        unix = pattern.sub(new.encode().replace(b"\\", b"\\\\"), data).replace(b"\r\n", b"\n")
+        assert result.data.replace(b"\r\n", b"\n") == unix
+
+    @settings(deadline=None)
+    @given(
+        lines=st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=8),
+        ends=st.lists(st.booleans(), min_size=8, max_size=8),
+        at=st.integers(0, 7),
+    )
+    def test_keeps_the_line_ends_of_lines_that_stay(
+        self, lines: list[str], ends: list[bool], at: int
+    ) -> None:
+        at %= len(lines)
+        pieces = [line.encode() + (b"\r\n" if end else b"\n") for line, end in zip(lines, ends, strict=False)]
+        old = "".join(line + "\n" for line in lines)
+        changed = [*lines[:at], "new", *lines[at + 1 :]]
+        expected = b"".join(
+            b"new" + piece[len(lines[at]) :] if n == at else piece for n, piece in enumerate(pieces)
+        )
+        assert apply_edit(b"".join(pieces), old, "".join(line + "\n" for line in changed)).data == expected
+
+
+def test_snippet_shows_the_changed_places() -> None:
+    data = b"".join(b"line %d\n" % n for n in range(1, 101))
+    result = apply_edit(data, "line 50\n", "new\nnewer\n")
+    shown = rows(snippet(result))
+    assert shown[0] == (47, "line 47")
+    assert (50, "new") in shown
+    assert (51, "newer") in shown
+    assert len(shown) <= 9
+    many = apply_edit(data, "line", "LINE", replace_all=True)
+    assert len(snippet(many).encode()) < 5000
+    assert snippet(apply_edit(b"x", "x", "")) == ""
+    assert len(snippet(apply_edit(b"x", "x", "y" * 100_000))) < 5000
