@@ -121,7 +121,7 @@ class Machine:
         if self._closed:
             await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S)
             self._refuse_when_closed()
-        _open_machines[self] = os.getpid()
+        _delete_at_exit(self)
         return info
 
     def _spec(self) -> SandboxSpec:
@@ -221,4 +221,9 @@ def _close_at_exit() -> None:
             logger.warning("at exit: %s", error)
 
 
-atexit.register(_close_at_exit)
+def _delete_at_exit(machine: Machine) -> None:
+    # Registered only now, when there are connections: what is registered last runs first, so that those who close
+    # connections at exit find also the one that the deletion used.
+    atexit.unregister(_close_at_exit)
+    atexit.register(_close_at_exit)
+    _open_machines[machine] = os.getpid()

@@ -8,10 +8,10 @@ environment variables, which the guest removes again. The shell sees no byte of 
 
 from __future__ import annotations
 
-import ast
 import binascii
 import functools
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +22,8 @@ PACKAGE = "langchain_daytona_ws._guest"
 COMMAND_LIMIT_BYTES = 1024 * 1024
 # execve refuses a single variable of 128 KiB (MAX_ARG_STRLEN), and 2 MiB of them together.
 VARIABLE_BYTES = 96 * 1024
+
+_IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import \(?([\w, ]+)", re.MULTILINE)
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 
@@ -76,7 +78,7 @@ def _variables(name: str, encoded: str) -> dict[str, str]:
 def _program(entry: str) -> str:
     modules = [(PACKAGE, "")]
     for name in _load_order(entry, "boot"):
-        modules.append((f"{PACKAGE}.{name}", _compact(_source(name))))
+        modules.append((f"{PACKAGE}.{name}", _source(name)))
     return _encode(_PROGRAM.format(modules=modules, package=PACKAGE).encode(), level=9)
 
 
@@ -96,32 +98,16 @@ def _load_order(*names: str) -> list[str]:
     return order
 
 
-@functools.cache
 def _imports(name: str) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(_source(name))):
-        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE + "."):
-            found.append(node.module.removeprefix(PACKAGE + "."))
+    found: list[str] = []
+    for module, names in _IMPORT.findall(_source(name)):
+        found += [module] if module else [part.partition(" as ")[0] for part in names.split(", ")]
     return found
 
 
 @functools.cache
 def _source(name: str) -> str:
     return resources.files(PACKAGE).joinpath(f"{name}.py").read_text("utf-8")
-
-
-def _compact(source: str) -> str:
-    """Drop comments and docstrings, which the sandbox need not receive and parse on every call."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
 
 
 def _encode(data: bytes, *, level: int) -> str:

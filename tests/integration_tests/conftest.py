@@ -1,0 +1,89 @@
+"""A local Daytona for each test, and sessions that are driven through both their sync and their async face."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws import BashTool, CommandResult, WorkspaceFileTool, WorkspaceSession
+from langchain_daytona_ws.local import LocalDaytona
+
+
+@pytest.fixture
+def server() -> Iterator[LocalDaytona]:
+    with LocalDaytona() as running:
+        yield running
+
+
+def config_for(server: LocalDaytona, **settings: Any) -> dict[str, Any]:
+    """Make a configuration for the local server that asks nobody, unless told otherwise."""
+    options = {"apiKey": server.api_key, "apiUrl": server.api_url, **settings.pop("options", {})}
+    return {"permissionMode": "bypass", **settings, "options": options}
+
+
+class Driven:
+    """A session used through one of its faces; what both faces do is tested over both."""
+
+    def __init__(self, session: WorkspaceSession, runner: asyncio.Runner | None) -> None:
+        self.session = session
+        self.bash = BashTool(session=session)
+        self.file = WorkspaceFileTool(session=session)
+        self._runner = runner
+
+    @property
+    def is_async(self) -> bool:
+        return self._runner is not None
+
+    def run(self, command: str, **arguments: Any) -> CommandResult:
+        if self._runner:
+            return self._runner.run(self.session.arun(command, **arguments))
+        return self.session.run(command, **arguments)
+
+    def files(self, name: str, *arguments: Any, **named: Any) -> Any:
+        if self._runner:
+            return self._runner.run(getattr(self.session.files, f"a{name}")(*arguments, **named))
+        return getattr(self.session.files, name)(*arguments, **named)
+
+    def invoke(self, tool: Any, *arguments: Any, **named: Any) -> Any:
+        if self._runner:
+            return self._runner.run(tool.ainvoke(*arguments, **named))
+        return tool.invoke(*arguments, **named)
+
+    def call(self, tool: Any, tool_call_id: str = "call_1", thread: str | None = None, **args: Any) -> Any:
+        """Call a tool as an agent does, and return the tool message."""
+        config = {"configurable": {"thread_id": thread}} if thread else {}
+        request = {"type": "tool_call", "id": tool_call_id, "name": tool.name, "args": args}
+        return self.invoke(tool, request, config)
+
+    def close(self) -> None:
+        if self._runner:
+            self._runner.run(self.session.aclose())
+        else:
+            self.session.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def drive(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driven]]:
+    """Make sessions over one face; they are closed at the end."""
+    made: list[Driven] = []
+    runner = asyncio.Runner() if request.param == "async" else None
+
+    def make(server: LocalDaytona, *, namespace: str = "demo", approver: Any = None, **settings: Any) -> Driven:
+        extra = {"approval_timeout_s": settings.pop("approval_timeout_s")} if "approval_timeout_s" in settings else {}
+        session = WorkspaceSession(config_for(server, **settings), namespace=namespace, approver=approver, **extra)
+        made.append(Driven(session, runner))
+        return made[-1]
+
+    yield make
+    for driven in made:
+        driven.close()
+    if runner:
+        runner.close()
+
+
+@pytest.fixture
+def workspace(server: LocalDaytona, drive: Callable[..., Driven]) -> Driven:
+    return drive(server)

@@ -1,0 +1,467 @@
+"""One session against the local server: how often it asks for what, and what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from langchain_daytona_ws import SandboxConfig, WorkspaceSession
+from langchain_daytona_ws.errors import (
+    CommandRefused,
+    ConfigError,
+    NotSupportedYet,
+    OutcomeUnknown,
+    ProvisionError,
+    SandboxUnavailable,
+    SessionClosed,
+)
+from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
+from tests.integration_tests.conftest import Driven, config_for
+
+Make = Callable[..., Driven]
+
+
+class TestRequests:
+    def test_nothing_is_requested_before_it_is_needed(self, server: LocalDaytona, drive: Make) -> None:
+        driven = drive(server)
+        repr(driven.session)
+        assert driven.session.sandbox_id is None
+        driven.close()
+        assert server.requests == []
+
+    def test_first_use_is_a_create_and_one_execute(self, server: LocalDaytona, workspace: Driven) -> None:
+        assert workspace.run("pwd").output == "/mnt/workspaces/demo\n"
+        assert [request.action for request in server.requests] == ["create", "execute"]
+
+    def test_a_warm_command_is_one_request(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.clear_requests()
+        for _ in range(3):
+            workspace.run("true")
+        assert [request.action for request in server.requests] == ["execute"] * 3
+
+    def test_warm_file_operations_are_at_most_two_requests(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run("true")
+        calls = [
+            ("write", ("a.txt", "one\n"), 1),
+            ("write", ("large.txt", "x" * 1_000_000), 2),
+            ("read", ("a.txt",), 1),
+            ("edit", ("a.txt", "one", "two"), 1),
+            ("list", (".",), 1),
+            ("glob", ("*.txt",), 1),
+            ("grep", ("two",), 1),
+            ("delete", ("a.txt",), 1),
+        ]
+        for name, arguments, most in calls:
+            server.clear_requests()
+            workspace.files(name, *arguments)
+            assert len(server.requests) <= most, name
+
+    def test_a_session_that_starts_with_a_file_needs_no_more(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.files("write", "a.txt", "one\n")
+        assert [request.action for request in server.requests] == ["create", "execute"]
+
+    def test_close_deletes_the_sandbox_with_one_request(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run("true")
+        server.clear_requests()
+        workspace.close()
+        workspace.close()
+        assert [request.action for request in server.requests] == ["delete"]
+        assert server.sandboxes == []
+
+
+class TestCreation:
+    def test_what_is_asked_for_leaks_nothing(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        (sandbox,) = server.sandboxes
+        assert sandbox.auto_stop_interval == 15
+        assert sandbox.auto_delete_interval == 0
+        assert sandbox.ttl_minutes == 24 * 60
+        assert sandbox.labels["managed-by"] == "langchain-daytona-ws"
+        assert sandbox.labels["namespace"] == "demo"
+
+    def test_a_process_that_dies_leaves_nothing_for_long(self, drive: Make) -> None:
+        clock = ManualClock()
+        with LocalDaytona(clock=clock) as server:
+            driven = drive(server)
+            driven.run("sleep 1000 >/dev/null 2>&1 & echo $!")
+            clock.advance(14 * 60)
+            assert len(server.sandboxes) == 1
+            clock.advance(2 * 60)
+            assert server.sandboxes == []
+            driven.close()
+
+    def test_threads_that_start_together_share_one(self, server: LocalDaytona) -> None:
+        server.faults.add(Fault(kind="latency", action="create", delay_s=0.3))
+        with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(lambda i: session.run(f"echo {i}").output, range(8)))
+        assert results == [f"{i}\n" for i in range(8)]
+        assert server.count("create") == 1
+
+    def test_tasks_that_start_together_share_one(self, server: LocalDaytona) -> None:
+        server.faults.add(Fault(kind="latency", action="create", delay_s=0.3))
+
+        async def work() -> list[str]:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                results = await asyncio.gather(*(session.arun(f"echo {i}") for i in range(8)))
+                return [result.output for result in results]
+
+        assert asyncio.run(work()) == [f"{i}\n" for i in range(8)]
+        assert server.count("create") == 1
+
+    def test_threads_and_loops_together_share_one(self, server: LocalDaytona) -> None:
+        server.faults.add(Fault(kind="latency", action="create", delay_s=0.3))
+        with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(6) as pool:
+
+            def one(i: int) -> str:
+                if i % 2:
+                    return asyncio.run(session.arun(f"echo {i}")).output
+                return session.run(f"echo {i}").output
+
+            assert list(pool.map(one, range(6))) == [f"{i}\n" for i in range(6)]
+        assert server.count("create") == 1
+
+    def test_a_cancelled_first_caller_hands_over(self, server: LocalDaytona) -> None:
+        server.faults.add(Fault(kind="latency", action="create", delay_s=0.5, times=1))
+
+        async def work() -> str:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                first = asyncio.create_task(session.arun("echo first"))
+                await asyncio.sleep(0.1)
+                second = asyncio.create_task(session.arun("echo second"))
+                await asyncio.sleep(0.1)
+                first.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await first
+                return (await second).output
+
+        assert asyncio.run(work()) == "second\n"
+        assert server.sandboxes == []
+
+    def test_env_vars_are_set_at_create_and_sent_with_every_command(
+        self, server: LocalDaytona, drive: Make
+    ) -> None:
+        driven = drive(server, envVars={"GREETING": "hello $HOME"})
+        assert driven.run("printenv GREETING").output == "hello $HOME\n"
+        assert server.sandboxes[0].env == {"GREETING": "hello $HOME"}
+        bare = drive(server, namespace="other")
+        assert bare.run("printenv GREETING").exit_code == 1
+
+    def test_workspace_root_is_configurable_and_never_told(self, server: LocalDaytona, drive: Make) -> None:
+        driven = drive(server, options={"workspaceRoot": "/mnt/else/where"})
+        assert driven.run("pwd").output == "/mnt/else/where/demo\n"
+        for tool in (driven.bash, driven.file):
+            assert "/mnt" not in tool.description
+        message = driven.call(driven.file, command="read", path="../../x")
+        assert message.status == "error"
+        assert "/mnt" not in message.content
+
+
+class TestCreationFails:
+    def test_a_dropped_answer_to_create_makes_no_second_sandbox(
+        self, server: LocalDaytona, drive: Make
+    ) -> None:
+        server.faults.add(Fault(kind="drop_after", action="create", times=1))
+        assert drive(server).run("echo ok").output == "ok\n"
+        assert len(server.sandboxes) == 1
+
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    def test_passing_faults_are_waited_out(self, server: LocalDaytona, drive: Make, status: int) -> None:
+        server.faults.add(Fault(kind="status", status=status, action="create", times=1))
+        assert drive(server).run("echo ok").output == "ok\n"
+        assert len(server.sandboxes) == 1
+
+    def test_bad_key(self, server: LocalDaytona, drive: Make) -> None:
+        driven = drive(server, options={"apiKey": "wrong-key-1234"})
+        with pytest.raises(ProvisionError) as caught:
+            driven.run("true")
+        assert caught.value.code == "unauthorized"
+        assert "DAYTONA_API_KEY" in str(caught.value)
+        assert "wrong-key-1234" not in f"{caught.value!r}{caught.value}{caught.value.context}"
+        assert server.count("get") + server.count("delete") == 0
+
+    def test_no_key(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DAYTONA_API_KEY", raising=False)
+        session = WorkspaceSession({"options": {"apiUrl": server.api_url}}, namespace="demo")
+        with pytest.raises(ConfigError, match=r"options\.apiKey.*DAYTONA_API_KEY"):
+            session.run("true")
+
+    def test_unknown_snapshot(self, server: LocalDaytona, drive: Make) -> None:
+        with pytest.raises(ProvisionError, match=r"options\.snapshot") as caught:
+            drive(server, options={"snapshot": "no-such"}).run("true")
+        assert caught.value.code == "snapshot_not_found"
+
+    def test_another_organization(self, server: LocalDaytona, drive: Make) -> None:
+        driven = drive(server, options={"organizationId": "somebody-else"})
+        with pytest.raises(ProvisionError, match="organizationId") as caught:
+            driven.run("true")
+        assert caught.value.code == "organization_mismatch"
+        assert server.sandboxes == []
+
+    def test_the_right_organization(self, server: LocalDaytona, drive: Make) -> None:
+        assert drive(server, options={"organizationId": server.organization_id}).run("true").exit_code == 0
+
+    def test_a_failure_is_not_remembered(self, server: LocalDaytona, drive: Make) -> None:
+        server.faults.add(Fault(kind="status", status=403, action="create", times=1))
+        driven = drive(server)
+        with pytest.raises(ProvisionError):
+            driven.run("true")
+        assert driven.run("echo ok").output == "ok\n"
+
+
+class TestLost:
+    def test_the_next_result_says_that_the_machine_is_new(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run("echo kept > file")
+        server.destroy_sandbox(server.sandboxes[0].id)
+        result = workspace.run("ls")
+        assert result.output == ""
+        assert "machine was replaced" in result.text
+        assert "machine was replaced" not in workspace.run("ls").text
+
+    def test_the_next_file_result_says_so_too(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.destroy_sandbox(server.sandboxes[0].id)
+        message = workspace.call(workspace.file, command="list")
+        assert "machine was replaced" in message.content
+
+    def test_what_was_read_before_does_not_count(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.files("write", "a", "1")
+        server.destroy_sandbox(server.sandboxes[0].id)
+        workspace.run("echo 2 > a")
+        message = workspace.call(workspace.file, command="write", path="a", content="3")
+        assert message.status == "error"
+        assert "read" in message.content
+
+    def test_an_idle_one_is_replaced(self, drive: Make) -> None:
+        clock = ManualClock()
+        with LocalDaytona(clock=clock) as server:
+            driven = drive(server)
+            driven.run("true")
+            clock.advance(3600)
+            assert "machine was replaced" in driven.run("echo new").text
+            driven.close()
+
+    def test_a_stopped_one_is_started_again(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("echo kept > file")
+        sandbox = server.sandboxes[0]
+        server.stop_sandbox(sandbox.id)
+        if server.sandboxes:  # auto-delete 0 destroys it at once on the real service
+            assert workspace.run("cat file").output == "kept\n"
+        else:
+            assert "machine was replaced" in workspace.run("true").text
+
+
+class TestOnceOnly:
+    def test_dropped_after_execution(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind="drop_after", action="execute", times=1))
+        result = workspace.run("echo x >> log; wc -l < log")
+        assert result.output == "1\n"
+        assert workspace.run("wc -l < log").output == "1\n"
+
+    def test_dropped_before_execution(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind="drop_before", action="execute", times=1))
+        assert workspace.run("echo x >> log; wc -l < log").output == "1\n"
+
+    @pytest.mark.parametrize("kind", ["truncate", "malformed"])
+    def test_an_answer_that_cannot_be_read(self, server: LocalDaytona, workspace: Driven, kind: str) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind=kind, action="execute", times=1))
+        assert workspace.run("echo x >> log; wc -l < log").output == "1\n"
+        assert workspace.run("wc -l < log").output == "1\n"
+
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    def test_gateway_errors(self, server: LocalDaytona, workspace: Driven, status: int) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind="status", status=status, action="execute", times=2))
+        assert workspace.run("echo x >> log; wc -l < log").output == "1\n"
+
+    def test_an_edit_whose_answer_was_dropped_is_made_once(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.files("write", "a", "one one")
+        server.faults.add(Fault(kind="drop_after", action="execute", times=1))
+        assert workspace.files("edit", "a", "one one", "one one one").count == 1
+        assert workspace.run("cat a").output == "one one one"
+
+    def test_lost_in_the_middle_is_unknown(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        sandbox = server.sandboxes[0].id
+        timer = threading.Timer(0.7, server.destroy_sandbox, (sandbox,))
+        timer.start()
+        with pytest.raises(OutcomeUnknown) as caught:
+            workspace.run("echo x; sleep 30")
+        timer.join()
+        assert "may have run" in caught.value.for_model
+        assert "machine was replaced" in workspace.run("true").text
+
+    def test_a_graph_node_that_runs_again_gets_the_recorded_result(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        first = workspace.call(workspace.bash, "call_7", "thread", command="echo x >> log; wc -l < log")
+        again = workspace.call(workspace.bash, "call_7", "thread", command="echo x >> log; wc -l < log")
+        assert first.content == "1\n[exit code 0]"
+        assert "recorded result" in again.content
+        assert again.artifact["replayed"] is True
+        assert workspace.run("wc -l < log").output == "1\n"
+        other_thread = workspace.call(workspace.bash, "call_7", "other", command="echo x >> log; wc -l < log")
+        assert other_thread.content.startswith("2\n")
+        other_command = workspace.call(workspace.bash, "call_7", "thread", command="wc -l < log")
+        assert other_command.content.startswith("2\n")
+
+
+class TestCancel:
+    def test_cancelling_kills_the_command(self, server: LocalDaytona) -> None:
+        async def work() -> None:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                await session.arun("true")
+                task = asyncio.create_task(session.arun("sleep 0.3; echo x > started; sleep 60; echo y > ended"))
+                while (await session.arun("cat started")).exit_code:
+                    await asyncio.sleep(0.05)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert (await session.arun("pgrep -f 'sleep 6[0]'")).output == ""
+
+        asyncio.run(work())
+        assert server.sandboxes == []
+
+    def test_cancelling_one_that_has_not_arrived_keeps_it_from_running(self, server: LocalDaytona) -> None:
+        async def work() -> str:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                await session.arun("true")
+                server.faults.add(Fault(kind="latency", action="execute", delay_s=0.6, times=1))
+                task = asyncio.create_task(session.arun("echo ran > ran"))
+                await asyncio.sleep(0.2)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await asyncio.sleep(0.8)
+                return (await session.arun("ls")).output
+
+        assert asyncio.run(work()) == ""
+
+
+class TestClosing:
+    def test_a_closed_session_refuses(self, workspace: Driven) -> None:
+        workspace.close()
+        with pytest.raises(SessionClosed):
+            workspace.run("true")
+
+    def test_state_changes_in_progress_are_waited_for(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind="status", status=409, action="delete", times=2))
+        workspace.close()
+        assert server.sandboxes == []
+
+    def test_a_sandbox_that_is_gone_already_is_fine(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.destroy_sandbox(server.sandboxes[0].id)
+        workspace.close()
+
+    def test_what_cannot_be_deleted_is_said(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
+        with pytest.raises(SandboxUnavailable, match="dashboard"):
+            workspace.close()
+
+    def test_closing_while_another_thread_provisions(self, server: LocalDaytona) -> None:
+        server.faults.add(Fault(kind="latency", action="create", delay_s=0.6, times=1))
+        session = WorkspaceSession(config_for(server), namespace="demo")
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(session.run, "true")
+            time.sleep(0.2)
+            session.close()
+            with pytest.raises(SessionClosed):
+                running.result()
+        assert server.sandboxes == []
+
+    def test_the_interpreter_s_exit_deletes_it(self, server: LocalDaytona) -> None:
+        program = f"""
+            from langchain_daytona_ws import WorkspaceSession
+            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
+            print(session.run("echo ok").output)
+        """
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (ran.stdout, ran.stderr) == ("ok\n\n", "")
+        assert server.sandboxes == []
+
+    def test_so_does_that_of_an_async_program(self, server: LocalDaytona) -> None:
+        program = f"""
+            import asyncio
+            from langchain_daytona_ws import WorkspaceSession
+            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
+            async def work():
+                print((await session.arun("echo ok")).output)
+            asyncio.run(work())
+            asyncio.run(work())
+        """
+        ran = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.stdout == "ok\n\nok\n\n"
+        assert server.sandboxes == []
+
+    def test_a_forked_child_leaves_its_parent_s_sandbox(self, server: LocalDaytona) -> None:
+        program = f"""
+            import os, sys
+            from langchain_daytona_ws import WorkspaceSession
+            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
+            session.run("true")
+            if os.fork() == 0:
+                sys.exit(0)
+            os.wait()
+            print(session.run("echo still here").output, end="")
+        """
+        ran = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.stdout == "still here\n"
+
+
+class TestRefused:
+    def test_not_supported_yet(self, server: LocalDaytona) -> None:
+        with pytest.raises(NotSupportedYet, match="persistent"):
+            WorkspaceSession(config_for(server, persistent=True), namespace="demo")
+
+    @pytest.mark.parametrize("namespace", ["", "a/b", "..", ".a", "-a", "a\n", "x" * 129])
+    def test_namespaces(self, server: LocalDaytona, namespace: str) -> None:
+        with pytest.raises(ConfigError):
+            WorkspaceSession(config_for(server), namespace=namespace)
+
+    @pytest.mark.parametrize("timeout_s", [0, -1, 601, float("nan")])
+    def test_time_outs(self, workspace: Driven, server: LocalDaytona, timeout_s: float) -> None:
+        with pytest.raises(CommandRefused):
+            workspace.run("true", timeout_s=timeout_s)
+        assert server.requests == []
+
+    def test_blank_commands_make_no_request(self, workspace: Driven, server: LocalDaytona) -> None:
+        with pytest.raises(CommandRefused):
+            workspace.run("  \n")
+        message = workspace.call(workspace.bash, command=" ")
+        assert (message.status, server.requests) == ("error", [])
+
+    def test_a_config_object_is_taken_as_it_is(self, server: LocalDaytona) -> None:
+        config = SandboxConfig.model_validate(config_for(server))
+        with WorkspaceSession(config, namespace="demo") as session:
+            assert session.run("echo ok").output == "ok\n"
