@@ -1,0 +1,206 @@
+"""Decide whether a command is nothing but literal simple commands, and which words they are.
+
+This is no shell parser. It knows the small part of bash in which what you read is what runs, and
+answers "not sure" (None) to all the rest, so that a remembered prefix never covers more than its words.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+Words = tuple[str, ...]
+
+# One alternative per kind of token. What none of them matches (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, any
+# other control character, and every non-ASCII character outside quotes) makes the whole command "not sure".
+# Line breaks and tabs in quotes are left out too: a reader takes them for what they are outside of quotes.
+_TOKEN = re.compile(
+    r"""
+      (?P<plain>[A-Za-z0-9_\-./,:=@%+]+)
+    | \\(?P<escaped>[\x20-\x7e])
+    | '(?P<single>[^'\x00-\x1f\x7f]*)'
+    | "(?P<double>(?:[^"\\$`!\x00-\x1f\x7f]|\\[^!\x00-\x1f\x7f])*)"
+    | (?P<blank>[\x20\t]+)
+    | (?P<newline>\n)
+    | (?P<joint>&&|\|\||\||;)
+    """,
+    re.VERBOSE,
+)
+_ESCAPE_IN_DOUBLE_QUOTES = re.compile(r'\\([$`"\\])')
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Words that bash reads as grammar where a command starts. Refused even when quoted: no program is named so.
+_RESERVED = _names("""
+    if then elif else fi for in until while do done case esac coproc select function time { } ! [[ ]]
+""")
+
+# Builtins that evaluate some arguments a second time: printf -v 'a[$(rm x)]' runs rm out of a literal word.
+_EVALUATES_AGAIN = _names("""
+    [ bind builtin command compgen complete compopt declare enable eval exec export getopts hash let local
+    mapfile printf read readarray readonly set shift test trap typeset ulimit unset wait
+""")
+
+# Programs for which a first-word prefix would mean "anything": they run what their arguments say, or change
+# what the words after them mean. Such a prefix is kept when the user wrote it, and never suggested.
+_RUNS_ANYTHING = _names("""
+    . alias ash awk bash bind builtin busybox chroot command coproc csh dash declare doas enable env eval exec
+    expect export fc find fish flock gawk gdb hash ionice jobs ksh let mapfile mawk nice nohup nsenter
+    parallel read readarray readonly rlwrap script set setsid sh shopt source ssh stdbuf strace su sudo tclsh
+    tcsh timeout trap typeset unset unshare watch xargs zsh
+""")
+_INTERPRETERS = re.compile(
+    r"(?:bun|deno|node|nodejs|lua|perl|php|pypy3?|python[0-9.]*|ruby|Rscript|tsx|ts-node)"
+)
+
+# Programs of many verbs: how many words say what is about to be done.
+_TWO_WORDS = _names("""
+    apt apt-get brew bundle cargo composer conda dnf docker dotnet git go gradle helm hg just kubectl make mix
+    mvn npm nx pip pip3 pipx pnpm podman poetry rake rustup svn systemctl task terraform tox turbo uv yarn
+""")
+_THREE_WORDS = _names("aws az gcloud gh")
+_THREE_WORDS_AFTER = frozenset(
+    {
+        ("docker", "compose"),
+        ("git", "remote"),
+        ("git", "stash"),
+        ("npm", "run"),
+        ("pnpm", "run"),
+        ("podman", "compose"),
+        ("poetry", "run"),
+        ("uv", "pip"),
+        ("uv", "run"),
+        ("uv", "tool"),
+        ("yarn", "run"),
+    }
+)
+
+
+def simple_commands(command: str) -> tuple[Words, ...] | None:
+    """Return the argv of each simple command in ``command``, in the order written.
+
+    They may be joined by ``;``, ``&&``, ``||``, ``|`` or a line break, and hold plain words, quotes and
+    backslashes without any expansion.
+
+    Args:
+        command: What would be given to bash, non-interactive.
+
+    Returns:
+        One tuple of words per simple command; None for anything else, a syntax error included.
+    """
+    if not _legible(command):
+        return None
+    segments: list[Words] = []
+    words: list[str] = []
+    word: str | None = None  # None between words; "" is a word (two quotes)
+    unfinished = False  # after && || | a command has to follow
+    position = 0
+    while position < len(command):
+        token = _TOKEN.match(command, position)
+        if token is None:
+            return None
+        position = token.end()
+        kind, text = token.lastgroup, token[token.lastgroup or 0]
+        if kind in {"plain", "escaped", "single"}:
+            word = (word or "") + text
+            continue
+        if kind == "double":
+            word = (word or "") + _ESCAPE_IN_DOUBLE_QUOTES.sub(r"\1", text)
+            continue
+        if word is not None:
+            words.append(word)
+            word = None
+        if kind == "blank" or (kind == "newline" and not words):
+            continue
+        if not _runs_only_its_words(words):
+            return None
+        segments.append(tuple(words))
+        words = []
+        unfinished = kind == "joint" and text != ";"
+    if word is not None:
+        words.append(word)
+    if words:
+        if not _runs_only_its_words(words):
+            return None
+        segments.append(tuple(words))
+    elif unfinished:
+        return None
+    return tuple(segments) or None
+
+
+def _legible(command: str) -> bool:
+    # str.isprintable is False for NUL, CR, escapes, bidi and zero-width controls, lone surrogates and every
+    # blank but the ASCII space: what a reader cannot see, or a locale may take for a separator.
+    if not command.replace("\n", "").replace("\t", "").isprintable():
+        return False
+    # In some multi-byte locales the last byte of a character swallows a backslash that follows it.
+    return command.isascii() or "\\" not in command
+
+
+def _runs_only_its_words(words: list[str]) -> bool:
+    if not words or not words[0]:
+        return False
+    name = words[0]
+    # "=" would be an assignment, and bash takes a first word "%…" for a job to continue.
+    if name in _RESERVED or "=" in name or name.startswith("%"):
+        return False
+    return name not in _EVALUATES_AGAIN or not any("$" in word or "`" in word for word in words)
+
+
+def prefix_words(prefix: str) -> Words | None:
+    """Return the words of a command prefix, or None when it is not exactly one literal simple command."""
+    segments = simple_commands(prefix)
+    return segments[0] if segments is not None and len(segments) == 1 else None
+
+
+def starts_with(words: Words, prefix: Words) -> bool:
+    """Say whether ``words`` begins with the whole words of ``prefix`` (``git status`` is no ``git stat``)."""
+    return bool(prefix) and words[: len(prefix)] == prefix
+
+
+def suggested_prefixes(command: str) -> tuple[str, ...]:
+    """Return one prefix per simple command of ``command``, which together would cover it.
+
+    Returns:
+        Distinct prefixes in the order written; empty when a segment is not a literal simple command, or is
+        one for which a prefix would allow anything at all (``sudo``, ``bash -c``, ``find``, ``git -c …``).
+    """
+    found: dict[str, None] = {}
+    for words in simple_commands(command) or ():
+        prefix = _suggested_words(words)
+        if prefix is None:
+            return ()
+        found[shlex.join(prefix)] = None
+    # A suggestion is worth showing only if it would be accepted back as it stands.
+    return tuple(found) if all(prefix_words(prefix) for prefix in found) else ()
+
+
+def suggested_prefix(command: str) -> str | None:
+    """Return the prefix to offer for a command of one simple command; None when there is none to offer."""
+    prefixes = suggested_prefixes(command)
+    return prefixes[0] if len(prefixes) == 1 else None
+
+
+def _suggested_words(words: Words) -> Words | None:
+    name = words[0].rsplit("/", 1)[-1]
+    if name in _RUNS_ANYTHING:
+        return None
+    if _INTERPRETERS.fullmatch(name):
+        # "python" alone would be any program: the script's or the module's name belongs to it.
+        module = words[1:2] == ("-m",)
+        return _whole(words, 3, ignoring="-m") if module else _whole(words, 2)
+    if words[:2] in _THREE_WORDS_AFTER or name in _THREE_WORDS:
+        return _whole(words, 3)
+    if name in _TWO_WORDS:
+        return _whole(words, 2) if len(words) > 1 else words
+    return words[:1]
+
+
+def _whole(words: Words, size: int, *, ignoring: str = "") -> Words | None:
+    """Return the first words; None if some are missing or an option stands for a verb (``git -C x``)."""
+    prefix = words[:size]
+    options = any(word.startswith("-") and word != ignoring for word in prefix[1:])
+    return None if len(prefix) < size or options else prefix
