@@ -1,0 +1,12 @@
+"""The command ``langchain-daytona-ws`` (extra `cli`)."""
+
+from __future__ import annotations
+
+from langchain_daytona_ws.cli.extras import require_extra
+
+
+def main() -> None:
+    """Run the command line; typer and rich are loaded here and not by the import."""
+    with require_extra("cli", "typer", "rich"):
+        from langchain_daytona_ws.cli.app import app
+    app()

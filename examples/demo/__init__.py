@@ -1,0 +1,1 @@
+"""An agent repairs a real package, on a local Daytona: ``make demo``."""

@@ -1,0 +1,115 @@
+"""The project that the agent works on: a published package, its own tests, and a bug put into it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from langchain_daytona_ws import WorkspaceSession
+
+HERE = Path(__file__).parent
+DOWNLOADS = HERE.parents[1] / ".venv" / "demo"
+ARCHIVE = "source.tar.gz"
+
+TESTS = "python3 -m unittest discover -q -s tests -t ."
+
+# One word less, and object identifiers are written with the parts of their long arcs in reverse order.
+BROKEN_FILE = "pyasn1/codec/ber/encoder.py"
+PUBLISHED = """\
+                # Add packed Sub-Object ID to resulted Object ID
+                octets.extend(reversed(res))
+"""
+BROKEN = """\
+                # Add packed Sub-Object ID to resulted Object ID
+                octets.extend(res)
+"""
+
+_RAN = re.compile(r"^Ran (\d+) tests? in ", re.MULTILINE)
+_ENDED = re.compile(r"^(?:OK|FAILED)(?: \((.*)\))?$", re.MULTILINE)
+
+
+class DemoFailed(Exception):
+    """The demo did not show what it is there to show; the message says what is wrong."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """The pinned package and its source archive."""
+
+    name: str
+    version: str
+    archive: bytes
+
+    @classmethod
+    def pinned(cls) -> Package:
+        """Return the package that ``requirements.txt`` names, from where ``make demo`` downloaded it."""
+        pin = re.search(
+            r"^(\S+)==(\S+) .*?sha256:([0-9a-f]{64})", (HERE / "requirements.txt").read_text(), re.M | re.S
+        )
+        if pin is None:
+            raise DemoFailed("requirements.txt has no pin")
+        name, version, sha256 = pin.groups()
+        path = DOWNLOADS / f"{name}-{version}.tar.gz"
+        if not path.is_file():
+            raise DemoFailed(f"{path} is missing: run the demo with `make demo`, which downloads it")
+        archive = path.read_bytes()
+        if hashlib.sha256(archive).hexdigest() != sha256:
+            raise DemoFailed(f"{path} is not the pinned archive: remove it, and run `make demo` again")
+        return cls(name, version, archive)
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """What a run of the package's tests came to."""
+
+    __test__ = False  # not one of pytest's
+
+    total: int
+    failed: int
+
+    @classmethod
+    def read(cls, output: str) -> TestRun | None:
+        """Read unittest's closing lines; None when the output is no test run."""
+        ran, ended = _RAN.search(output), _ENDED.search(output)
+        if ran is None or ended is None:
+            return None
+        counts = dict(re.findall(r"([a-z ]+)=(\d+)", ended[1] or ""))
+        failed = sum(int(counts.get(kind, 0)) for kind in ("failures", "errors"))
+        if ended[0].startswith("FAILED"):
+            failed = max(failed, 1)
+        return cls(int(ran[1]), failed)
+
+    def __str__(self) -> str:
+        return f"{self.failed} of {self.total} failed" if self.failed else f"{self.total} passed"
+
+
+async def set_up(session: WorkspaceSession, package: Package) -> None:
+    """Put the package's source into the workspace, and the bug into the source."""
+    await session.files.awrite(ARCHIVE, package.archive)
+    unpacked = await session.arun(
+        f"tar -xzf {ARCHIVE} --strip-components=1 --no-same-owner && rm {ARCHIVE} && python3 --version",
+        timeout_s=60,
+    )
+    if unpacked.exit_code != 0:
+        raise DemoFailed(
+            f"the source could not be unpacked, or the sandbox has no python3:\n{unpacked.text[-1000:]}"
+        )
+    await session.files.aread(BROKEN_FILE, limit=1)
+    await session.files.aedit(BROKEN_FILE, PUBLISHED, BROKEN)
+
+
+async def run_tests(session: WorkspaceSession) -> TestRun:
+    """Run the package's tests, apart from the agent."""
+    result = await session.arun(TESTS, timeout_s=120)
+    run = TestRun.read(result.output)
+    if run is None:
+        raise DemoFailed(f"the tests did not run:\n{result.text[-1000:]}")
+    return run
+
+
+async def fingerprint_of_tests(session: WorkspaceSession) -> str:
+    """Return a hash of the package's test files: an agent might "repair" those instead."""
+    result = await session.arun("find tests -name '*.py' -print0 | sort -z | xargs -0 sha256sum | sha256sum")
+    return result.output.strip()

@@ -1,0 +1,151 @@
+"""What the demo shows, and the prompt that asks before the agent acts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import AIMessage, ToolMessage
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.status import Status
+from rich.syntax import Syntax
+from rich.text import Text
+
+from langchain_daytona_ws import PermissionDecision, PermissionRequest
+
+LONGEST_RESULT = 12
+
+
+class Screen:
+    """Shows the agent's doings and asks the person in front of it.
+
+    Args:
+        console: Where to show it.
+        yes: Allow everything; what would have been asked is shown all the same.
+    """
+
+    def __init__(self, console: Console, *, yes: bool) -> None:
+        self.console = console
+        self.asked = 0
+        self._yes = yes
+        self._started = time.monotonic()
+        self._busy: Status | None = None
+
+    def title(self, text: str) -> None:
+        self.idle()
+        self.console.rule(Text(text, style="bold"), align="left")
+
+    def note(self, text: str, style: str = "dim") -> None:
+        self.idle()
+        self.console.print(Text(printable(text), style=style))
+
+    def busy(self, text: str) -> None:
+        """Show that something is going on, until anything else is shown."""
+        self.idle()
+        self._busy = self.console.status(Text(printable(text), style="dim"))
+        self._busy.start()
+
+    def idle(self) -> None:
+        if self._busy is not None:
+            self._busy.stop()
+            self._busy = None
+
+    def message(self, message: AIMessage | ToolMessage) -> None:
+        """Show what the model said or called, or what a tool answered."""
+        self.idle()
+        if isinstance(message, ToolMessage):
+            style = "red" if message.status == "error" else "dim"
+            self.console.print(Text(_excerpt(str(message.text)), style, no_wrap=True, overflow="ellipsis"))
+            self.console.print()
+            self.busy("thinking")
+            return
+        if said := printable(str(message.text)).strip():
+            self.console.print(Text(said))
+        for call in message.tool_calls:
+            self.console.print(Text("▶ ", style="bold cyan").append(printable(_brief(call)), style="cyan"))
+            self.busy(call["name"])
+
+    async def approve(self, request: PermissionRequest) -> PermissionDecision:
+        """Answer a tool's question: the approver of the session."""
+        self.idle()
+        self.asked += 1
+        prefixes = request.suggested_prefixes
+        shown: list[RenderableType] = [Text(request.summary, style="bold")]
+        if request.diff:
+            shown.append(Syntax(request.diff, "diff", word_wrap=True, background_color="default"))
+        self.console.print(
+            Panel(Group(*shown), title="May the agent do this?", title_align="left", border_style="yellow")
+        )
+        if self._yes:
+            self.console.print(Text("Allowed: --yes", style="yellow"))
+        else:
+            decision = await self._ask(prefixes)
+            if decision.kind == "deny":
+                return decision
+            if decision.kind == "allow_always":
+                self.busy(request.tool)
+                return decision
+        self.busy(request.tool)
+        return PermissionDecision.allow()
+
+    async def _ask(self, prefixes: tuple[str, ...]) -> PermissionDecision:
+        always = f", a = always allow `{'`, `'.join(prefixes)}`" if prefixes else ""
+        while True:
+            self.console.print(Text(f"y = yes, n = no{always}: ", style="yellow"), end="")
+            match (await _line()).strip().lower():
+                case "y" | "yes":
+                    return PermissionDecision.allow()
+                case "a" | "always" if prefixes:
+                    return PermissionDecision.allow_always("prefix")
+                case "n" | "no" | "\x04":
+                    return PermissionDecision.deny("The person at the terminal said no.")
+
+    def seconds(self) -> str:
+        return f"{time.monotonic() - self._started:.0f} s"
+
+
+async def _line() -> str:
+    """Read a line from the terminal on the running loop, so that Ctrl-C leaves no thread reading behind."""
+    loop = asyncio.get_running_loop()
+    got: asyncio.Future[str] = loop.create_future()
+    descriptor = sys.stdin.fileno()
+
+    def read() -> None:
+        text = os.read(descriptor, 4096)
+        if not got.done():
+            got.set_result(text.decode(errors="replace") if text else "\x04")
+
+    loop.add_reader(descriptor, read)
+    try:
+        return await got
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def printable(text: str) -> str:
+    """Write out what a terminal would obey instead of show: a model's text, or a command's, may hold anything."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text.expandtabs()
+    )
+
+
+def _brief(call: Mapping[str, Any]) -> str:
+    arguments = call["args"]
+    if call["name"] == "bash":
+        return f"bash: {arguments.get('command', '')}"
+    named = [str(arguments[key]) for key in ("pattern", "path") if arguments.get(key)]
+    return f"{call['name']}: {arguments.get('command', '')} {' in '.join(named)}"
+
+
+def _excerpt(text: str) -> str:
+    lines = printable(text).splitlines()
+    left_out = len(lines) - LONGEST_RESULT
+    if left_out > 0:
+        lines = [f"… {left_out} more lines above", *lines[-LONGEST_RESULT:]]
+    return "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,35 @@
+"""The application: its commands and the options before them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from typing import Annotated
+
+import typer
+
+from langchain_daytona_ws.cli.serve import serve
+
+app = typer.Typer(
+    name="langchain-daytona-ws",
+    no_args_is_help=True,
+    # A traceback must not show local variables: keys are among them.
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"langchain-daytona-ws {version_of('langchain-daytona-ws')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """LangChain tools over one shared Daytona workspace."""
+
+
+app.command()(serve)
