@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from .clock import Clock
 from .errors import ApiError
 from .fleet import Fleet
-from .record import SandboxRecord
+from .record import SandboxRecord, timestamp
 from .replies import json_reply, read_object
 from .snapshots import Snapshots, require_dockerfile
 
@@ -65,7 +66,9 @@ class Control:
         build_info, snapshot = body.get("buildInfo"), body.get("snapshot")
         if build_info is not None:
             require_dockerfile(build_info)
-            fields |= {"build_info": build_info, "snapshot": None}
+            now = timestamp(self._clock.now())
+            built = {**build_info, "createdAt": now, "updatedAt": now, "snapshotRef": f"local/{uuid.uuid4()}"}
+            fields |= {"build_info": built, "snapshot": None}
         else:
             fields["snapshot"] = snapshot or "default"
             self._snapshots.require(fields["snapshot"])

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 from . import rootfs
 from .errors import IsolationUnavailable
 from .link import Link
+from .toolbox import wire
 from .toolbox.sessions import kill_members
 
 IsolationKind: TypeAlias = Literal["bubblewrap", "none"]
@@ -43,8 +44,26 @@ class Running:
         self, process: subprocess.Popen[bytes], control: socket.socket, init_pid: int | None
     ) -> None:
         self.link = Link(control)
+        self._control = control
         self._process = process
         self._init_pid = init_pid
+
+    def set_env(self, env: Mapping[str, str]) -> None:
+        """Give the daemon the variables that it gives to commands; ends it and raises when it refuses them.
+
+        Not on a command line, which every user of the host could read.
+        """
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                socket.send_fds(self._control, [b"c"], [theirs.fileno()])
+            ours.settimeout(START_S)
+            ours.sendall(wire.pack({"op": "env", "set": dict(env), "unset": []}))
+            ours.shutdown(socket.SHUT_WR)
+            answer = wire.read_header(ours)
+        if "code" in answer:
+            self.end()
+            raise ValueError(str(answer["message"]))
 
     def crash(self) -> None:
         """Kill the daemon, and with it everything else, without anybody being told."""
@@ -107,7 +126,8 @@ class Bubblewrap:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         info_read, info_write = os.pipe()
         argv = [
-            *self._argv(folder / "disk", hostname, env, "--info-fd", str(info_write)),
+            *self._argv(folder / "disk", hostname),
+            *("--info-fd", str(info_write)),
             *("--", self._python, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell),
         ]
         try:
@@ -119,10 +139,11 @@ class Bubblewrap:
             os.close(info_write)
         with open(info_read, "rb") as info:
             _await_ready(process, control, folder / "daemon.log")
-            init_pid = int(json.load(info)["child-pid"])
-        return Running(process, control, init_pid)
+            running = Running(process, control, int(json.load(info)["child-pid"]))
+        running.set_env(env)
+        return running
 
-    def _argv(self, disk: Path, hostname: str, env: Mapping[str, str], *options: str) -> list[str]:
+    def _argv(self, disk: Path, hostname: str) -> list[str]:
         argv = [self._bwrap, "--bind", str(disk), "/"]
         for source, target in (*rootfs.program_binds(), *self._python_binds):
             argv += ["--ro-bind", source, target]
@@ -132,15 +153,12 @@ class Bubblewrap:
         argv += ["--uid", "0", "--gid", "0", "--hostname", hostname, "--as-pid-1"]
         for capability in CAPABILITIES:
             argv += ["--cap-add", capability]
-        argv.append("--clearenv")
-        for key, value in {**_base_env(self.home), **env}.items():
-            argv += ["--setenv", key, value]
-        return [*argv, *options]
+        return argv
 
     def _popen(
         self, argv: list[str], uid: int, descriptors: tuple[int, ...], log: int
     ) -> subprocess.Popen[bytes]:
-        # The environment of bubblewrap itself shows in no sandbox, but need not hold the host's either.
+        # Never the sandbox's own variables: an LD_PRELOAD among them would run outside of it.
         return subprocess.Popen(
             argv,
             user=uid if self._drop else None,
@@ -150,7 +168,7 @@ class Bubblewrap:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={"PATH": rootfs.SYSTEM_PATH},
+            env=_base_env(self.home),
             cwd="/",
             start_new_session=True,
         )
@@ -196,12 +214,14 @@ class NoIsolation:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**_base_env(home), "TMPDIR": str(folder / "tmp"), **env},
+                env={**_base_env(home), "TMPDIR": str(folder / "tmp")},
                 cwd="/",
                 start_new_session=True,
             )
         _await_ready(process, control, folder / "daemon.log")
-        return Running(process, control, None)
+        running = Running(process, control, None)
+        running.set_env(env)
+        return running
 
 
 def _base_env(home: str) -> dict[str, str]:

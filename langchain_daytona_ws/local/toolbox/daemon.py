@@ -97,12 +97,13 @@ class Daemon:
             timeout_s=request.get("timeout_s"),
         )
 
-    def _update_env(self, request: Request, _: socket.socket) -> None:
+    def _update_env(self, request: Request, _: socket.socket) -> dict[str, str]:
         added = request["set"] or {}
         check_env_keys(added)
         self._env = {**self._env, **added}
         for key in request["unset"] or ():
             self._env.pop(key, None)
+        return {}
 
     def _session_create(self, request: Request, _: socket.socket) -> None:
         shell = find_shell(self._shell, self._env)

@@ -1,0 +1,202 @@
+"""The server itself: its door, its thread, and what it leaves behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from daytona import Daytona, DaytonaConfig, Sandbox
+from daytona.common.errors import DaytonaAuthenticationError
+
+from langchain_daytona_ws.local import LocalDaytona
+
+from .conftest import eventually, sleeping
+
+Connect = Callable[[LocalDaytona], Daytona]
+
+
+def ask(server: LocalDaytona, method: str, path: str, **headers: str) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection(server.api_url.split("/")[2])
+    try:
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read() or b"{}")
+    finally:
+        connection.close()
+
+
+def test_a_key_is_required(server: LocalDaytona, sandbox: Sandbox) -> None:
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": server.api_key},
+        {"Authorization": "é"},
+    ):
+        for path in ("/api/sandbox", f"/toolbox/{sandbox.id}/files?path=/"):
+            encoded = {key: value.encode().decode("latin-1") for key, value in headers.items()}
+            status, body = ask(server, "GET", path, **encoded)
+            assert status == 401
+            assert body["message"] == "Invalid credentials"
+            assert body["statusCode"] == 401
+    with pytest.raises(DaytonaAuthenticationError, match="Invalid credentials"):
+        Daytona(DaytonaConfig(api_key="wrong", api_url=server.api_url)).create()
+    assert len({LocalDaytona().api_key for _ in range(5)}) == 5
+
+
+def test_a_chosen_key_port_and_organization(connect: Connect) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with LocalDaytona(port=port, api_key="chosen", organization_id="acme") as server:
+        assert server.api_url == f"http://127.0.0.1:{port}/api"
+        assert (server.api_key, server.organization_id) == ("chosen", "acme")
+        assert connect(server).create().organization_id == "acme"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_any_other_host_than_loopback_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="--allow-remote"):
+        LocalDaytona(host=host)
+
+
+def test_a_wider_host_with_the_flag_is_reached_by_the_name_that_was_used() -> None:
+    with LocalDaytona(host="0.0.0.0", allow_remote=True) as server:
+        port = server.api_url.split(":")[2].split("/")[0]
+        client = Daytona(DaytonaConfig(api_key=server.api_key, api_url=f"http://localhost:{port}/api"))
+        sandbox = client.create()
+        assert sandbox.toolbox_proxy_url == f"http://localhost:{port}/toolbox"
+        assert sandbox.process.exec("echo hi").result == "hi\n"
+
+
+def test_an_unknown_path_is_a_json_404(server: LocalDaytona) -> None:
+    status, body = ask(server, "GET", "/api/nowhere", Authorization=f"Bearer {server.api_key}")
+    assert status == 404
+    assert body["message"] == "Cannot GET /api/nowhere"
+    assert server.requests[-1].action == "unknown"
+
+
+def test_socket_io_is_refused_at_once_and_in_silence(
+    server: LocalDaytona, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="uvicorn")
+    daytona = connect(server)
+    daytona.create()
+    assert eventually(lambda: daytona._event_dispatcher.is_failed)
+    time.sleep(1)  # creating asked once more
+    tried = server.count("socket.io")
+    assert 1 <= tried <= 3
+    assert {request.status for request in server.requests if request.action == "socket.io"} == {404}
+    time.sleep(2.5)  # a client that tried again by itself would do so after a second
+    assert server.count("socket.io") == tried
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_several_servers_live_side_by_side(connect: Connect) -> None:
+    with LocalDaytona() as one, LocalDaytona() as two:
+        assert one.api_url != two.api_url
+        connect(one).create()
+        assert (len(one.sandboxes), len(two.sandboxes)) == (1, 0)
+        assert two.count("create") == 0
+
+
+def test_requests_are_noted_in_order(server: LocalDaytona, daytona: Daytona, sandbox: Sandbox) -> None:
+    server.clear_requests()
+    sandbox.process.exec("true")
+    daytona.get(sandbox.id)
+    sandbox.delete()
+    noted = [request for request in server.requests if request.action != "socket.io"]
+    assert [(request.method, request.action, request.status) for request in noted] == [
+        ("POST", "execute", 200),
+        ("GET", "get", 200),
+        ("DELETE", "delete", 200),
+    ]
+    assert {request.sandbox_id for request in noted} == {sandbox.id}
+    assert server.count("execute") == 1
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    # pytest's own temporary folders let nobody else in, and sandboxes belong to somebody else
+    with tempfile.TemporaryDirectory() as root:
+        os.chmod(root, 0o755)
+        yield Path(root)
+
+
+def test_nothing_is_left_behind(connect: Connect, root: Path) -> None:
+    threads = threading.active_count()
+    with LocalDaytona(root=root) as server:
+        sandbox = connect(server).create()
+        sandbox.process.exec("setsid nohup sleep 765.25 >/dev/null 2>&1 &")
+        assert list(root.iterdir()) != []
+        assert eventually(lambda: bool(sleeping("765.25")))
+    assert not sleeping("765.25")
+    assert list(root.iterdir()) == []
+    assert [one.name for one in threading.enumerate() if one.name.startswith("local-daytona")] == []
+    assert threading.active_count() <= threads + 2  # the SDK's own
+    server.stop()  # again: nothing happens
+
+
+SERVE = """
+import sys
+from langchain_daytona_ws.local import LocalDaytona
+LocalDaytona(api_key="k", root=sys.argv[1]).serve_forever(on_ready=lambda server: print(server.api_url, flush=True))
+print("ended", flush=True)
+"""
+
+
+@pytest.fixture
+def serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    process = subprocess.Popen([sys.executable, "-c", SERVE, root], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    sandbox = Daytona(DaytonaConfig(api_key="k", api_url=url)).create()
+    sandbox.process.exec(f"sleep 543.{process.pid} >/dev/null 2>&1 &")
+    assert eventually(lambda: bool(sleeping(f"543.{process.pid}")))
+    yield process, root
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(
+    serving: tuple[subprocess.Popen[str], Path], number: signal.Signals
+) -> None:
+    process, root = serving
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert process.stdout is not None
+    assert process.stdout.read() == "ended\n"
+    assert not sleeping(f"543.{process.pid}")
+    assert list(root.iterdir()) == []
+
+
+def test_a_killed_server_leaves_no_process(serving: tuple[subprocess.Popen[str], Path]) -> None:
+    process, _ = serving
+    process.kill()
+    process.wait()
+    assert eventually(lambda: not sleeping(f"543.{process.pid}"))
+
+
+def test_a_warm_call_adds_little(server: LocalDaytona, sandbox: Sandbox) -> None:
+    """The bound is loose, for busy machines; what it catches is a delayed acknowledgement, which costs 40 ms a call."""
+    sandbox.process.exec("true")
+    taken = []
+    for _ in range(30):
+        started = time.perf_counter()
+        sandbox.process.exec("true")
+        taken.append(time.perf_counter() - started)
+    assert statistics.median(taken) < 0.03

@@ -1,0 +1,192 @@
+"""The parts of the local server that need neither sockets nor sandboxes."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langchain_daytona_ws import local
+from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, rootfs
+from langchain_daytona_ws.local.faults import Faults
+from langchain_daytona_ws.local.isolation import _unprivileged_uid
+from langchain_daytona_ws.local.journal import LONGEST, Journal
+from langchain_daytona_ws.local.proxy import BYTEWISE, _part_head
+from langchain_daytona_ws.local.record import timestamp
+from langchain_daytona_ws.local.toolbox import wire
+from langchain_daytona_ws.local.toolbox.errors import ToolboxError
+from langchain_daytona_ws.local.toolbox.execute import check_env_keys, find_shell
+
+
+def struck(faults: Faults, count: int, action: str = "execute", path: str = "/x") -> list[bool]:
+    return [bool(faults.take(action, path)) for _ in range(count)]
+
+
+def test_a_fault_strikes_as_often_as_told() -> None:
+    faults = Faults()
+    faults.add(Fault("latency", times=2))
+    assert struck(faults, 4) == [True, True, False, False]
+    faults.add(Fault("latency", times=None))
+    assert all(struck(faults, 50))
+    faults.clear()
+    assert not any(struck(faults, 3))
+
+
+def test_a_fault_skips_and_chooses() -> None:
+    faults = Faults()
+    faults.add(Fault("latency", action="get", path=r"/box-\d$", skip=1))
+    assert not faults.take("execute", "/box-1")
+    assert not faults.take("get", "/other")
+    assert struck(faults, 3, "get", "/box-1") == [False, True, False]
+
+
+def test_chance_is_reproducible() -> None:
+    def draw(seed: int) -> list[bool]:
+        faults = Faults()
+        faults.add(Fault("latency", probability=0.5, times=None, seed=seed))
+        return struck(faults, 40)
+
+    assert draw(1) == draw(1) != draw(2)
+    assert 5 < sum(draw(1)) < 35
+
+
+def test_a_manual_clock_tells_its_listeners_and_never_runs_back() -> None:
+    clock = ManualClock(start=100)
+    heard: list[float] = []
+    clock.subscribe(hear := lambda: heard.append(clock.now()))
+    clock.advance(5)
+    clock.unsubscribe(hear)
+    clock.advance(5)
+    assert heard == [105]
+    with pytest.raises(ValueError, match="backwards"):
+        clock.advance(-1)
+
+
+def test_the_journal_keeps_order_and_is_bounded() -> None:
+    journal = Journal()
+    first = journal.arrived("GET", "/a", "get", None)
+    journal.arrived("GET", "/b", "get", None)
+    journal.finished(first, 200, "id")
+    assert [(one.path, one.status, one.sandbox_id) for one in journal.requests()] == [
+        ("/a", 200, "id"),
+        ("/b", None, None),
+    ]
+    journal.clear()
+    journal.finished(first, 200, None)
+    assert journal.requests() == []
+    for _ in range(LONGEST + 5):
+        journal.arrived("GET", "/", "get", None)
+    assert len(journal.requests()) == LONGEST
+
+
+def test_every_undecodable_byte_gives_one_replacement() -> None:
+    cases = {
+        b"\xff\xfe": 2,
+        b"\xe2\x82": 2,
+        b"\xf0\x9f\x98": 3,
+        b"\xc0\xaf": 2,
+        b"\xed\xa0\x80": 3,
+        b"a\x80b": 1,
+    }
+    for data, count in cases.items():
+        assert data.decode("utf-8", BYTEWISE).count("\ufffd") == count
+    assert "grüße 😀".encode().decode("utf-8", BYTEWISE) == "grüße 😀"
+
+
+def test_wire_headers_round_trip() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(wire.pack({"op": "x", "path": "\udcff ü"}) + b"rest")
+        ours.shutdown(socket.SHUT_WR)
+        assert wire.read_header(theirs) == {"op": "x", "path": "\udcff ü"}
+        assert wire.read_rest(theirs) == b"rest"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(wire.HEADER_LENGTH.pack(wire.MAX_HEADER_BYTES + 1))
+        with pytest.raises(ValueError, match="over the limit"):
+            wire.read_header(theirs)
+        ours.close()
+        with pytest.raises(EOFError):
+            wire.read_header(theirs)
+
+
+def test_environment_keys() -> None:
+    check_env_keys({"A": "", "_b1": ""})
+    for key in ("", "1a", "a-b", "a b", "a=b", "ä", "a\n"):
+        with pytest.raises(ToolboxError):
+            check_env_keys({key: ""})
+
+
+def test_the_first_shell_there_is_wins(tmp_path: Path) -> None:
+    for name in ("sh", "bash", "fish"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": str(tmp_path)}
+    assert find_shell(None, env) == str(tmp_path / "bash")
+    assert find_shell("sh", env) == str(tmp_path / "sh")
+    (tmp_path / "bash").unlink()
+    assert find_shell(None, {**env, "SHELL": str(tmp_path / "fish")}) == str(tmp_path / "fish")
+    assert find_shell(None, env) == str(tmp_path / "sh")
+    with pytest.raises(ToolboxError, match="no shell found"):
+        find_shell("zsh", env)
+
+
+def test_a_part_of_a_download_carries_its_path_unharmed() -> None:
+    assert b'filename="a \\"b\\" \\\\c"' in _part_head("x", "file", 'a "b" \\c', b"")
+    assert b"filename*=UTF-8''%C3%A4%0A" in _part_head("x", "file", "ä\n", b"")
+
+
+def test_times_are_written_as_the_api_does() -> None:
+    assert timestamp(0.1239) == "1970-01-01T00:00:00.123Z"
+
+
+def test_unprivileged_users_fit_what_a_container_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line, lowest, highest in (("0 0 4294967295", 2**30, 2**31), ("0 100000 65536", 40_000, 65_536)):
+        monkeypatch.setattr("builtins.open", lambda *_, line=line, **__: io.StringIO(line))
+        uids = {_unprivileged_uid() for _ in range(50)}
+        monkeypatch.undo()
+        assert len(uids) > 10
+        assert all(lowest <= uid < highest for uid in uids)
+
+
+def test_the_disk_of_a_sandbox_tells_nothing_of_the_host(tmp_path: Path) -> None:
+    rootfs.build(tmp_path, "box", None)
+    assert {path.name for path in tmp_path.iterdir()} >= {"usr", "home", "tmp", "mnt", "etc", "proc", "dev"}
+    assert not (tmp_path / "etc/shadow").exists()
+    assert not (tmp_path / "etc/machine-id").exists()
+    assert (tmp_path / "etc/passwd").read_text().startswith("daytona:x:0:0:")
+    assert (tmp_path / "etc/hostname").read_text() == "box\n"
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="bubblewrap"):
+        LocalDaytona(isolation="docker")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not a loopback"):
+        LocalDaytona(host="10.0.0.1")
+    for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"):
+        LocalDaytona(host=host)
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = LocalDaytona().api_url
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(local.__all__) == local.__all__
+    assert {"LocalDaytona", "Fault", "ManualClock", "IsolationUnavailable"} <= set(local.__all__)
+    assert all(hasattr(local, name) for name in local.__all__)
+
+
+def test_it_stands_apart() -> None:
+    program = (
+        "import json, sys, langchain_daytona_ws.local; print(json.dumps([m for m in sys.modules"
+        " if m.split('.')[0] in ('daytona', 'boto3', 'langchain_core') or m.startswith('langchain_daytona_ws.')]))"
+    )
+    loaded = json.loads(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout
+    )
+    assert loaded
+    assert all(name.startswith("langchain_daytona_ws.local") for name in loaded)
