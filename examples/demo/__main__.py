@@ -86,7 +86,8 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
         screen.note("\nStopped. The sandbox and the server are gone.")
         return 130
     except (DemoFailed, IsolationUnavailable, WorkspaceError) as error:
-        screen.note(f"✘ {error}", "bold red")
+        because = " (what you said no to was not done)" if screen.denied else ""
+        screen.note(f"✘ {error}{because}", "bold red")
         return 1
     screen.note(
         f"✔ {package.name}'s own tests: {after} after the repair, {before} before it "

@@ -75,7 +75,7 @@ class TestRun:
         ran, ended = _RAN.search(output), _ENDED.search(output)
         if ran is None or ended is None:
             return None
-        counts = dict(re.findall(r"([a-z ]+)=(\d+)", ended[1] or ""))
+        counts = dict(re.findall(r"(\w+)=(\d+)", ended[1] or ""))
         failed = sum(int(counts.get(kind, 0)) for kind in ("failures", "errors"))
         if ended[0].startswith("FAILED"):
             failed = max(failed, 1)

@@ -32,6 +32,7 @@ class Screen:
     def __init__(self, console: Console, *, yes: bool) -> None:
         self.console = console
         self.asked = 0
+        self.denied = 0
         self._yes = yes
         self._started = time.monotonic()
         self._busy: Status | None = None
@@ -60,7 +61,8 @@ class Screen:
         self.idle()
         if isinstance(message, ToolMessage):
             style = "red" if message.status == "error" else "dim"
-            self.console.print(Text(_excerpt(str(message.text)), style, no_wrap=True, overflow="ellipsis"))
+            shown = Text(_excerpt(str(message.text)), style)
+            self.console.print(shown, no_wrap=True, overflow="ellipsis")
             self.console.print()
             self.busy("thinking")
             return
@@ -86,6 +88,7 @@ class Screen:
         else:
             decision = await self._ask(prefixes)
             if decision.kind == "deny":
+                self.denied += 1
                 return decision
             if decision.kind == "allow_always":
                 self.busy(request.tool)

@@ -1,0 +1,206 @@
+"""The command line: its options in process, its server as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_daytona_ws.cli.app import app
+from langchain_daytona_ws.local import LocalDaytona
+
+PROGRAM = [sys.executable, "-c", "from langchain_daytona_ws.cli import main; main()"]
+READY_S = 40.0
+
+
+def invoke(*arguments: str, **environment: str):
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", **environment})
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DAYTONA_")}
+    return {**kept, **more}
+
+
+@contextmanager
+def serving(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Yield the running server and the variables that it told to export."""
+    server = subprocess.Popen(
+        [*PROGRAM, "serve", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**more),
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    try:
+        said, deadline = "", time.monotonic() + READY_S
+        while "Ctrl-C stops it." not in said:
+            assert time.monotonic() < deadline, said
+            assert server.poll() is None, server.communicate()[1]
+            if select.select([server.stdout], [], [], 0.2)[0]:
+                said += os.read(server.stdout.fileno(), 4096).decode()
+        yield server, dict(re.findall(r"^export (\w+)=(\S+)$", said, re.MULTILINE))
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+        server.communicate()
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the living processes below `pid`."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+    found: set[int] = set()
+    level = {pid}
+    while level:
+        level = {child for child, parent in parents.items() if parent in level} - found
+        found |= level
+    return found
+
+
+def test_version() -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"langchain-daytona-ws {version('langchain-daytona-ws')}\n"
+
+
+def test_no_command_shows_the_commands() -> None:
+    result = invoke()
+    assert "serve" in result.output
+
+
+def test_help_names_the_options() -> None:
+    result = invoke("serve", "--help")
+    assert result.exit_code == 0
+    for option in ("--host", "--port", "--isolation", "--allow-remote", "--shell", "--api-key"):
+        assert option in result.output
+
+
+def test_another_host_needs_the_flag() -> None:
+    result = invoke("serve", "--host", "0.0.0.0")
+    assert result.exit_code == 2
+    assert "0.0.0.0 is not a loopback address" in result.stderr
+    assert "--allow-remote" in result.stderr
+
+
+def test_a_taken_port_is_one_message() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = invoke("serve", "--port", str(port))
+    assert result.exit_code == 1
+    assert f"can't serve on 127.0.0.1:{port}" in result.stderr
+    assert "choose another --port" in result.stderr
+
+
+def test_missing_bubblewrap_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    result = invoke("serve")
+    assert result.exit_code == 1
+    assert "apt-get install bubblewrap" in result.stderr
+    assert "--isolation none" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "arguments"),
+    [("typer", "cli", ()), ("starlette", "local", ("serve",)), ("uvicorn", "local", ("serve",))],
+)
+def test_a_missing_extra_is_named(module: str, extra: str, arguments: tuple[str, ...]) -> None:
+    hide = f"import sys; sys.modules[{module!r}] = None; from langchain_daytona_ws.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hide, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"{module} is not installed" in done.stderr
+    assert f"pip install 'langchain-daytona-ws[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_importing_it_loads_neither_typer_nor_the_server() -> None:
+    code = (
+        "import sys; import langchain_daytona_ws.cli; "
+        "print([name for name in ('typer', 'rich', 'starlette', 'daytona', 'langchain_core') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> None:
+    from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig
+
+    with serving("--port", "0", "--shell", "bash") as (server, told):
+        client = Daytona(DaytonaConfig(api_url=told["DAYTONA_API_URL"], api_key=told["DAYTONA_API_KEY"]))
+        sandbox = client.create(CreateSandboxFromSnapshotParams())
+        answer = sandbox.process.exec("echo $((6 * 7)); (sleep 1000 &) >/dev/null 2>&1")
+        assert (answer.exit_code, answer.result.strip()) == (0, "42")
+        below = descendants(server.pid)
+        assert below
+        server.send_signal(number)
+        _, errors = server.communicate(timeout=30)
+        assert server.returncode == 0
+        assert errors == "Stopped; its sandboxes are deleted.\n"
+        deadline = time.monotonic() + 5
+        while left := {pid for pid in below if Path(f"/proc/{pid}").exists()}:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+
+
+def test_what_it_tells_to_try_works(tmp_path: Path) -> None:
+    from langchain_daytona_ws.cli.serve import _TRY_ME
+
+    with LocalDaytona() as server:
+        command = _TRY_ME.replace("python -c", f"{sys.executable} -c", 1)
+        variables = environment(DAYTONA_API_URL=server.api_url, DAYTONA_API_KEY=server.api_key)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=variables,
+            cwd=tmp_path,
+            timeout=60,
+        )
+    assert done.stderr == ""
+    assert done.stdout.startswith("/mnt/workspaces/try\nPython 3.")
+
+
+def test_the_key_can_come_from_the_environment() -> None:
+    with serving(LOCAL_DAYTONA_API_KEY="a-key-of-mine") as (_, told):
+        assert told["DAYTONA_API_KEY"] == "a-key-of-mine"
+
+
+def test_without_isolation_it_warns() -> None:
+    with serving("--isolation", "none") as (server, _):
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=30)
+    assert server.returncode == 0
+    assert "NO ISOLATION" in errors

@@ -1,0 +1,126 @@
+"""The demo, from end to end; its package was downloaded by the set-up of `make test`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from rich.console import Console
+
+from examples.demo import __main__ as demo
+from examples.demo import agent, scripted
+from examples.demo.project import DemoFailed, Package, TestRun
+from examples.demo.screen import printable
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_it_repairs_a_real_package(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAYTONA_ORGANIZATION_ID", "somebody-else")
+    assert demo.main(["--yes"], console) == 0, shown(console)
+    text = shown(console)
+    assert "a scripted model plays the agent's part" in text
+    assert text.count("May the agent do this?") == 3
+    assert "+                octets.extend(reversed(res))" in text
+    assert "✔ pyasn1's own tests: 1261 passed after the repair, 9 of 1261 failed before it" in text
+
+
+def test_an_agent_that_repairs_nothing_fails_it(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = [step for step in scripted._SCRIPT if step[2].get("command") != "edit"]
+    monkeypatch.setattr(scripted, "_SCRIPT", idle)
+    assert demo.main(["--yes"], console) == 1
+    assert "✘ the agent changed no file with workspace_file" in shown(console)
+    assert "✔" not in shown(console)
+
+
+def test_without_a_terminal_it_asks_for_yes(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert demo.main([], console) == 2
+    assert "make demo ARGS=--yes" in shown(console)
+
+
+def test_a_model_that_cannot_be_had_is_one_message(console: Console) -> None:
+    assert demo.main(["--yes", "--model", "nobody:nothing"], console) == 1
+    assert "the model nobody:nothing can't be had" in shown(console)
+
+
+def test_a_missing_download_names_the_command(
+    console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.setattr("examples.demo.project.DOWNLOADS", tmp_path)
+    with pytest.raises(DemoFailed, match="run the demo with `make demo`"):
+        Package.pinned()
+
+
+def test_another_archive_than_the_pinned_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = Package.pinned()
+    (tmp_path / f"{package.name}-{package.version}.tar.gz").write_bytes(b"something else")
+    monkeypatch.setattr("examples.demo.project.DOWNLOADS", tmp_path)
+    with pytest.raises(DemoFailed, match="is not the pinned archive"):
+        Package.pinned()
+
+
+@pytest.mark.parametrize(
+    ("output", "run"),
+    [
+        ("...\nRan 12 tests in 0.1s\n\nOK\n", TestRun(12, 0)),
+        ("Ran 1 test in 0.1s\n\nOK (skipped=1)\n", TestRun(1, 0)),
+        ("Ran 12 tests in 0.1s\n\nFAILED (failures=2, errors=1, skipped=4)\n", TestRun(12, 3)),
+        ("Ran 12 tests in 0.1s\n\nFAILED (unexpected successes=1)\n", TestRun(12, 1)),
+        ("python3: command not found\n", None),
+        ("OK\n", None),
+    ],
+)
+def test_what_a_test_run_came_to(output: str, run: TestRun | None) -> None:
+    assert TestRun.read(output) == run
+
+
+def good_deeds() -> agent.Deeds:
+    deeds = agent.Deeds([TestRun(10, 1)])
+    deeds.changes = 1
+    return deeds
+
+
+def test_the_judgement_holds_for_good_deeds() -> None:
+    good_deeds().judge(TestRun(10, 0), tests_unchanged=True)
+
+
+@pytest.mark.parametrize(
+    ("runs", "changes", "final", "tests_unchanged", "says"),
+    [
+        ([], 1, TestRun(10, 0), True, "did not show the planted bug"),
+        ([TestRun(10, 0)], 1, TestRun(10, 0), True, "did not show the planted bug"),
+        ([TestRun(10, 1)], 0, TestRun(10, 0), True, "changed no file"),
+        ([TestRun(10, 1)], 1, TestRun(10, 0), False, "changed the package's tests"),
+        ([TestRun(10, 1)], 1, TestRun(10, 1), True, "not green"),
+        ([TestRun(10, 1)], 1, TestRun(9, 0), True, "not green"),
+    ],
+)
+def test_the_judgement_on_other_deeds(runs, changes, final, tests_unchanged, says) -> None:
+    deeds = agent.Deeds(runs)
+    deeds.changes = changes
+    with pytest.raises(DemoFailed, match=says):
+        deeds.judge(final, tests_unchanged=tests_unchanged)
+
+
+def test_the_scripted_model_follows_its_script() -> None:
+    model = scripted.ScriptedModel()
+    first = model.invoke([HumanMessage("anything")])
+    assert first.tool_calls[0]["name"] == "bash"
+    last = model.invoke([HumanMessage("anything"), *[AIMessage("")] * 20])
+    assert not last.tool_calls
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    assert printable("a\tb\x1b[2Jc\u202ed\n") == "a       b\\x1b[2Jc\\u202ed\n"
