@@ -15,6 +15,7 @@ from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.ports import SandboxPort
 from langchain_daytona_ws._files import WorkspaceFiles
 from langchain_daytona_ws._gate import APPROVAL_TIMEOUT_S, ApprovalGate
+from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._machine import LOST_NOTICE, Handle, Machine
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
@@ -24,7 +25,6 @@ COMMAND_TIMEOUT_MAX_S = 600
 
 
 FILE_CALL_TIMEOUT_S = 30.0
-UPLOAD_DIRECTORY = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - in the sandbox
 _CHANGES = {"write", "edit", "delete"}
 
 
@@ -38,7 +38,7 @@ class _Side:
             self._guest,
             self.caller.upload,
             root=session.root,
-            staging_dir=UPLOAD_DIRECTORY,
+            staging_dir=UPLOADS,
             limit_bytes=config.output_limit_bytes,
             seen=session._seen,
         )

@@ -31,7 +31,10 @@ def run(entry: str, request: Request, nonce: str) -> None:
     frame = ("\n%s %s\n" % (nonce, answer)).encode("ascii")
     while frame:
         frame = frame[os.write(1, frame) :]
-    record.tidy(place.state_directory())
+    try:
+        record.tidy(place.state_directory(), place.UPLOADS)
+    except (OSError, place.PlaceError):
+        pass  # the answer is out; the next call tries again
     # Nothing is left to finalize, and the interpreter's own tidying takes 2 ms of every call.
     os._exit(0)
 

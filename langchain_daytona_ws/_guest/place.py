@@ -7,6 +7,7 @@ import stat
 
 # Off the workspace, which may be a bucket: call records and full logs belong to this machine.
 STATE_PARENT = "/tmp"  # noqa: S108 - one fixed, checked, user-owned directory below it
+UPLOADS = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - each file in it is checked by its hash
 
 
 class PlaceError(Exception):

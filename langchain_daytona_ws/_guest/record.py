@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # importing collections.abc or typing would cost 3 ms a call
 
 KEEP_S = 24 * 3600
 KEEP_BYTES = 256 * 1024 * 1024
+KEEP_FILES = 2000
 TIDY_EVERY_S = 60
 
 NEW, STARTED, CANCELLED, DONE = "new", "started", "cancelled", "done"
@@ -111,8 +112,8 @@ def once(call: Record, wait_s: float, work: Callable[[], str], clear: Callable[[
     return answer
 
 
-def tidy(state_dir: str) -> None:
-    """Remove records and logs by age and then by total size, at most once a minute."""
+def tidy(state_dir: str, uploads_dir: str) -> None:
+    """Remove records, logs and uploads that nobody came for, by age, number and size; at most once a minute."""
     stamp = state_dir + "/tidied"
     now = time.time()
     try:
@@ -121,23 +122,39 @@ def tidy(state_dir: str) -> None:
     except FileNotFoundError:
         pass
     os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
-    entries = []
-    for entry in os.scandir(state_dir):
-        if entry.name.endswith((".call", ".log", ".upload")):
-            found = entry.stat(follow_symlinks=False)
-            entries.append((found.st_mtime, found.st_size, entry.path))
+    os.utime(stamp)
+    entries = _entries(state_dir, (".call", ".log")) + _entries(uploads_dir, "")
     entries.sort(reverse=True)
     total = 0
-    for modified, size, path in entries:
+    for count, (modified, size, path) in enumerate(entries, 1):
         total += size
-        if (now - modified > KEEP_S or total > KEEP_BYTES) and not _in_use(path):
-            os.unlink(path)
+        if (now - modified > KEEP_S or total > KEEP_BYTES or count > KEEP_FILES) and not _in_use(path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass  # another call tidies too
+
+
+def _entries(directory: str, endings: str | tuple[str, ...]) -> list[tuple[float, int, str]]:
+    found = []
+    try:
+        for entry in os.scandir(directory):
+            if entry.name.endswith(endings):
+                about = entry.stat(follow_symlinks=False)
+                found.append((about.st_mtime, about.st_size, entry.path))
+    except FileNotFoundError:
+        pass
+    return found
 
 
 def _in_use(path: str) -> bool:
+    """Tell whether a call is still running, by its lock."""
     if not path.endswith(".call"):
         return False
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

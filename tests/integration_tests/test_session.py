@@ -332,9 +332,10 @@ class TestCancel:
         async def work() -> None:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
                 await session.arun("true")
-                task = asyncio.create_task(session.arun("sleep 0.3; echo x > started; sleep 60; echo y > ended"))
-                while (await session.arun("cat started")).exit_code:
-                    await asyncio.sleep(0.05)
+                task = asyncio.create_task(
+                    session.arun("sleep 0.3; echo x > started; sleep 60; echo y > ended")
+                )
+                assert (await session.arun("until test -e started; do sleep 0.05; done")).exit_code == 0
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -417,7 +418,11 @@ class TestClosing:
             asyncio.run(work())
         """
         ran = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert ran.stdout == "ok\n\nok\n\n"
         assert server.sandboxes == []
@@ -434,7 +439,11 @@ class TestClosing:
             print(session.run("echo still here").output, end="")
         """
         ran = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert ran.stdout == "still here\n"
 

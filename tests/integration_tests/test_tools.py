@@ -1,0 +1,314 @@
+"""The tools as an agent uses them: approvals, error messages, LangGraph."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.prebuilt import ToolNode
+
+from langchain_daytona_ws import (
+    BashTool,
+    PermissionDecision,
+    PermissionRequest,
+    WorkspaceFileTool,
+    WorkspaceSession,
+    WorkspaceToolkit,
+)
+from langchain_daytona_ws.local import LocalDaytona
+from tests.integration_tests.conftest import Driven, config_for
+
+Make = Callable[..., Driven]
+
+
+class Asked:
+    """An approver that keeps what it was asked and gives the answers that it was given."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.requests: list[PermissionRequest] = []
+        self._answers = list(answers)
+
+    def __call__(self, request: PermissionRequest) -> Any:
+        self.requests.append(request)
+        return self._answers.pop(0) if self._answers else PermissionDecision.allow()
+
+
+class TestApproval:
+    def test_nothing_is_provisioned_before_the_answer(self, server: LocalDaytona, drive: Make) -> None:
+        seen: list[int] = []
+
+        def approver(request: PermissionRequest) -> PermissionDecision:
+            seen.append(len(server.requests))
+            return PermissionDecision.allow()
+
+        driven = drive(server, permissionMode="ask", approver=approver)
+        assert driven.call(driven.bash, command="echo ok").content == "ok\n[exit code 0]"
+        assert seen == [0]
+
+    def test_a_denial_makes_no_request_and_tells_the_model(self, server: LocalDaytona, drive: Make) -> None:
+        driven = drive(
+            server, permissionMode="ask", approver=Asked(PermissionDecision.deny("not on a Friday"))
+        )
+        message = driven.call(driven.bash, command="rm -rf .")
+        assert message.status == "error"
+        assert "not on a Friday" in message.content
+        assert "Do not retry" in message.content
+        assert server.requests == []
+
+    @pytest.mark.parametrize("answer", [None, True, "yes", {"type": "approve"}, 1])
+    def test_anything_else_denies(self, server: LocalDaytona, drive: Make, answer: object) -> None:
+        driven = drive(server, permissionMode="ask", approver=lambda request: answer)
+        assert driven.call(driven.bash, command="true").status == "error"
+        assert server.requests == []
+
+    def test_nobody_to_ask_denies(self, server: LocalDaytona, drive: Make) -> None:
+        driven = drive(server, permissionMode="ask")
+        message = driven.call(driven.bash, command="true")
+        assert message.status == "error"
+        assert "[no_approver]" in message.content
+        assert server.requests == []
+
+    def test_no_answer_in_time_denies(self, server: LocalDaytona, drive: Make) -> None:
+        never = threading.Event()
+        driven = drive(
+            server, permissionMode="ask", approver=lambda request: never.wait(), approval_timeout_s=0.05
+        )
+        message = driven.call(driven.bash, command="true")
+        never.set()
+        assert "[approval_timeout]" in message.content
+        assert server.requests == []
+
+    def test_an_async_approver(self, server: LocalDaytona, drive: Make) -> None:
+        async def approver(request: PermissionRequest) -> PermissionDecision:
+            await asyncio.sleep(0)
+            return PermissionDecision.allow()
+
+        driven = drive(server, permissionMode="ask", approver=approver)
+        assert driven.call(driven.bash, command="echo ok").content.startswith("ok")
+
+    @pytest.mark.parametrize(
+        ("mode", "asked"),
+        [
+            ("ask", ["run", "write", "edit", "delete"]),
+            ("edit", ["run"]),
+            ("bypass", []),
+        ],
+    )
+    def test_the_table(self, server: LocalDaytona, drive: Make, mode: str, asked: list[str]) -> None:
+        approver = Asked()
+        driven = drive(server, permissionMode=mode, approver=approver)
+        driven.call(driven.bash, command="true")
+        for arguments in (
+            {"command": "write", "path": "a", "content": "1"},
+            {"command": "read", "path": "a"},
+            {"command": "edit", "path": "a", "old_string": "1", "new_string": "2"},
+            {"command": "list"},
+            {"command": "glob", "pattern": "*"},
+            {"command": "grep", "pattern": "2"},
+            {"command": "delete", "path": "a"},
+        ):
+            assert driven.call(driven.file, **arguments).status == "success", arguments
+        assert [request.action for request in approver.requests] == asked
+
+    def test_the_request_says_what_would_happen(self, server: LocalDaytona, drive: Make) -> None:
+        approver = Asked()
+        driven = drive(server, permissionMode="ask", approver=approver, namespace="shop")
+        driven.call(driven.file, "call_9", command="write", path="a.py", content="x = 1\n")
+        driven.call(driven.file, command="edit", path="a.py", old_string="1", new_string="2")
+        write, edit = approver.requests
+        assert (write.tool, write.action, write.namespace, write.tool_call_id) == (
+            "workspace_file", "write", "shop", "call_9",
+        )  # fmt: skip
+        assert write.diff is not None
+        assert "+x = 1" in write.diff
+        assert edit.diff is not None
+        assert "-1\n+2" in edit.diff
+        assert edit.diff_is_from_arguments
+
+    def test_edited_arguments_run_and_the_model_is_told(self, server: LocalDaytona, drive: Make) -> None:
+        approver = Asked(PermissionDecision.allow_edited({"command": "echo safe"}))
+        driven = drive(server, permissionMode="ask", approver=approver)
+        message = driven.call(driven.bash, command="echo dangerous")
+        assert "\nsafe\n" in message.content
+        assert "echo safe" in message.content
+        assert "user changed" in message.content
+        assert message.artifact["output"] == "safe\n"
+
+    def test_edited_file_arguments(self, server: LocalDaytona, drive: Make) -> None:
+        approver = Asked(PermissionDecision.allow_edited({"command": "write", "path": "b", "content": "2"}))
+        driven = drive(server, permissionMode="ask", approver=approver)
+        message = driven.call(driven.file, command="write", path="a", content="1")
+        assert "user changed" in message.content
+        assert driven.run("cat b; ls").output == "2b\n"
+
+    @pytest.mark.parametrize(
+        "edited", [{}, {"command": ""}, {"command": "true", "timeout": 9999}, {"command": "true", "x": 1}]
+    )
+    def test_invalid_edits_deny(self, server: LocalDaytona, drive: Make, edited: dict[str, Any]) -> None:
+        driven = drive(server, permissionMode="ask", approver=Asked(PermissionDecision.allow_edited(edited)))
+        assert driven.call(driven.bash, command="true").status == "error"
+        assert server.requests == []
+
+    def test_an_edited_call_is_another_call(self, server: LocalDaytona, drive: Make) -> None:
+        approver = Asked(
+            PermissionDecision.allow_edited({"command": "echo edited"}), PermissionDecision.allow()
+        )
+        driven = drive(server, permissionMode="ask", approver=approver)
+        driven.call(driven.bash, "same", "thread", command="echo original")
+        message = driven.call(driven.bash, "same", "thread", command="echo original")
+        assert message.content == "original\n[exit code 0]"
+
+    def test_remembered_prefixes_do_not_cover_more(self, server: LocalDaytona, drive: Make) -> None:
+        approver = Asked(PermissionDecision.allow_always("prefix", "echo a"))
+        driven = drive(server, permissionMode="ask", approver=approver)
+        for command in ("echo a", "echo a b; echo a c", "echo a | echo a"):
+            driven.call(driven.bash, command=command)
+        assert len(approver.requests) == 1
+        for command in ("echo b", "echo a; rm x", "echo a > f", "echo a $(rm x)", "X=1 echo a", "echo a &"):
+            driven.call(driven.bash, command=command)
+        assert len(approver.requests) == 7
+
+    def test_what_is_refused_anyway_is_not_asked(self, server: LocalDaytona, drive: Make) -> None:
+        approver = Asked()
+        driven = drive(server, permissionMode="ask", approver=approver)
+        assert driven.call(driven.bash, command=" ").status == "error"
+        assert driven.call(driven.file, command="write", path="../x", content="").status == "error"
+        assert driven.call(driven.file, command="write", path="x").status == "error"
+        assert approver.requests == []
+
+    def test_a_write_over_a_file_that_changed_is_refused_after_the_approval(
+        self, server: LocalDaytona, drive: Make
+    ) -> None:
+        driven = drive(server, permissionMode="ask", approver=Asked())
+        driven.files("write", "a", "1")
+        driven.run("echo 2 > a")
+        message = driven.call(driven.file, command="write", path="a", content="3")
+        assert message.status == "error"
+        assert driven.run("cat a").output == "2\n"
+
+
+class TestMessages:
+    def test_an_exit_code_is_a_result(self, workspace: Driven) -> None:
+        message = workspace.call(workspace.bash, command="echo no >&2; exit 4")
+        assert (message.status, message.content) == ("success", "no\n[exit code 4]")
+        assert message.artifact["exit_code"] == 4
+        assert message.artifact["sandbox_id"] == workspace.session.sandbox_id
+
+    def test_a_time_out_says_so(self, workspace: Driven) -> None:
+        message = workspace.call(workspace.bash, command="echo a; sleep 60", timeout=0.5)
+        assert message.content.startswith("[timed out after 0.5 s")
+        assert message.content.endswith("\na\n[exit code 124]")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {},
+            {"command": "true", "timeout": 0},
+            {"command": "true", "timeout": 601},
+            {"command": 1},
+            {"x": 1},
+        ],
+    )
+    def test_bad_arguments_are_explained(self, workspace: Driven, arguments: dict[str, Any]) -> None:
+        message = workspace.call(workspace.bash, **arguments)
+        assert message.status == "error"
+        assert message.content.startswith("[bad_arguments] Nothing was done.")
+
+    def test_a_failing_sandbox_is_a_message_too(self, server: LocalDaytona, drive: Make) -> None:
+        driven = drive(server, options={"apiKey": "wrong"})
+        message = driven.call(driven.bash, command="true")
+        assert message.status == "error"
+        assert "[unauthorized]" in message.content
+        assert "127.0.0.1" not in message.content
+
+    def test_plain_invocation_without_a_tool_call(self, workspace: Driven) -> None:
+        assert workspace.invoke(workspace.bash, {"command": "echo a"}) == "a\n[exit code 0]"
+
+    def test_descriptions_and_schemas_are_small(self, server: LocalDaytona) -> None:
+        session = WorkspaceSession(config_for(server), namespace="demo")
+        for tool in WorkspaceToolkit(session=session).get_tools():
+            assert len(tool.description) < 1000
+        assert "python3" in BashTool(session=session).description
+        assert ".ts" in BashTool(session=session).description
+
+    def test_what_is_traced_holds_no_session(self, workspace: Driven) -> None:
+        seen: list[str] = []
+
+        class Tracer(BaseCallbackHandler):
+            def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> None:
+                seen.append(f"{serialized}{input_str}{kwargs}")
+
+        workspace.invoke(workspace.bash, {"command": "true"}, {"callbacks": [Tracer()]})
+        assert seen
+        assert "WorkspaceSession" not in "".join(seen)
+
+
+class Scripted(BaseChatModel):
+    """A chat model that says what it was told to say."""
+
+    replies: list[AIMessage]
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Scripted:  # type: ignore[override]
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        said = sum(isinstance(message, AIMessage) for message in messages)
+        return ChatResult(generations=[ChatGeneration(message=self.replies[said])])
+
+
+def calls(*made: tuple[str, dict[str, Any]]) -> AIMessage:
+    return AIMessage(
+        content="",
+        tool_calls=[{"name": name, "args": args, "id": f"{name}-{i}"} for i, (name, args) in enumerate(made)],
+    )
+
+
+class TestLangGraph:
+    def test_an_agent_does_its_work(self, server: LocalDaytona, workspace: Driven) -> None:
+        model = Scripted(
+            replies=[
+                calls(("workspace_file", {"command": "write", "path": "a.py", "content": "print(6 * 7)\n"})),
+                calls(("bash", {"command": "python3 a.py"})),
+                calls(
+                    ("bash", {"command": "cd nowhere"}), ("workspace_file", {"command": "read", "path": "no"})
+                ),
+                AIMessage(content="done"),
+            ]
+        )
+        agent = create_agent(model, [workspace.bash, workspace.file])
+        result = workspace.invoke(agent, {"messages": [("user", "go")]})
+        told = [message for message in result["messages"] if isinstance(message, ToolMessage)]
+        assert told[1].content == "42\n[exit code 0]"
+        assert [message.status for message in told] == ["success", "success", "success", "error"]
+        assert result["messages"][-1].content == "done"
+        assert server.count("create") == 1
+
+    def test_tool_node_answers_parallel_calls(self, server: LocalDaytona, workspace: Driven) -> None:
+        model = Scripted(
+            replies=[
+                calls(*(("bash", {"command": f"echo {i}"}) for i in range(5))),
+                AIMessage(content="done"),
+            ]
+        )
+        agent = create_agent(model, [workspace.bash])
+        result = workspace.invoke(agent, {"messages": [("user", "go")]})
+        told = [message for message in result["messages"] if isinstance(message, ToolMessage)]
+        assert [message.content.split("\n")[0] for message in told] == list("01234")
+        assert server.count("create") == 1
+
+    def test_tool_node_takes_the_tools(self, server: LocalDaytona) -> None:
+        session = WorkspaceSession(config_for(server), namespace="demo")
+        node = ToolNode([BashTool(session=session), WorkspaceFileTool(session=session)])
+        assert set(node.tools_by_name) == {"bash", "workspace_file"}

@@ -1,0 +1,334 @@
+"""What a call does about faults: sent again where that is safe, reported as unknown where nobody can tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._core import lifecycle
+from langchain_daytona_ws._core.calls import RETRY_WITHIN_S, Caller
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault, SandboxInfo, SandboxSpec
+from langchain_daytona_ws.errors import (
+    OutcomeUnknown,
+    ProvisionError,
+    SandboxError,
+    SandboxUnavailable,
+    WorkspaceError,
+)
+
+NONCE = "n" * 16
+INFO = SandboxInfo("id", "name", "started", "org")
+
+
+def info(state: str) -> SandboxInfo:
+    return SandboxInfo("id", "name", state, "org")
+
+
+class ScriptedPort:
+    """Answers each kind of request with the next of what it was given; the last one is repeated."""
+
+    def __init__(self, **answers: list[Any]) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+        self.slept_s = 0.0
+
+    def _next(self, name: str) -> Any:
+        self.asked.append(name)
+        queue = self.answers[name]
+        answer = queue.pop(0) if len(queue) > 1 else queue[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def execute(
+        self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
+    ) -> ExecReply:
+        answer = self._next("execute")
+        return ExecReply(0, answer if isinstance(answer, str) else f"\n{NONCE} {json.dumps(answer)}\n")
+
+    async def get(self, id_or_name: str) -> SandboxInfo | None:
+        answer = self._next("get")
+        assert answer is None or isinstance(answer, SandboxInfo)
+        return answer
+
+    async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
+        answer = self._next("create")
+        assert isinstance(answer, SandboxInfo)
+        return answer
+
+    async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
+        self._next("start")
+
+    async def delete(self, id_or_name: str) -> None:
+        self._next("delete")
+
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
+        self._next("upload")
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+
+    async def finish(self, work: Coroutine[Any, Any, Any], *, within_s: float) -> Any:
+        self.asked.append("finish")
+        return await work
+
+
+class Machines:
+    def __init__(self) -> None:
+        self.lost_ones: list[SandboxInfo] = []
+
+    async def acquire(self) -> SandboxInfo:
+        return INFO
+
+    def lost(self, lost: SandboxInfo) -> None:
+        self.lost_ones.append(lost)
+
+
+def call(port: ScriptedPort, *, key: str | None = "k", machines: Machines | None = None) -> dict[str, object]:
+    caller = Caller(port, machines or Machines(), dict, lambda: NONCE)
+    request: dict[str, object] = {"op": "x"} if key is None else {"op": "x", "key": key}
+    return drive(caller.call("command", request, timeout_s=10, killable=key is not None))
+
+
+def fault(kind: FaultKind, **facts: Any) -> PortFault:
+    return PortFault(kind, f"it said {kind.name}", **facts)
+
+
+PASSING = [FaultKind.NOT_SENT, FaultKind.DROPPED, FaultKind.THROTTLED, FaultKind.UNAVAILABLE, FaultKind.BUSY]
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_a_passing_fault_is_sent_again(kind: FaultKind) -> None:
+    port = ScriptedPort(execute=[fault(kind), {"ok": True}])
+    assert call(port) == {"ok": True}
+    assert port.asked == ["execute", "execute"]
+
+
+def test_the_second_fault_asks_the_control_plane_first() -> None:
+    port = ScriptedPort(
+        execute=[fault(FaultKind.DROPPED), fault(FaultKind.DROPPED), {"ok": True}], get=[info("started")]
+    )
+    call(port)
+    assert port.asked == ["execute", "execute", "get", "execute"]
+
+
+def test_retry_after_is_obeyed_within_reason() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.THROTTLED, retry_after_s=7.0), {"ok": True}])
+    call(port)
+    assert port.slept_s == 7.0
+    port = ScriptedPort(execute=[fault(FaultKind.THROTTLED, retry_after_s=9999.0), {"ok": True}])
+    call(port)
+    assert port.slept_s == RETRY_WITHIN_S
+
+
+def test_what_never_arrived_is_unavailable_in_the_end() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.NOT_SENT)], get=[info("started")])
+    with pytest.raises(SandboxUnavailable) as caught:
+        call(port)
+    assert "Nothing ran" in caught.value.for_model
+    assert port.slept_s <= 2 * RETRY_WITHIN_S
+
+
+def test_what_may_have_arrived_is_unknown_in_the_end() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
+    with pytest.raises(OutcomeUnknown):
+        call(port)
+
+
+def test_what_only_reads_is_unavailable_in_the_end() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
+    with pytest.raises(SandboxUnavailable):
+        call(port, key=None)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED])
+@pytest.mark.parametrize(
+    "found", [None, info("destroyed"), info("destroying"), info("error"), info("archived")]
+)
+def test_one_that_is_gone_is_replaced(kind: FaultKind, found: SandboxInfo | None) -> None:
+    machines = Machines()
+    port = ScriptedPort(execute=[fault(kind), {"ok": True}], get=[found])
+    assert call(port, machines=machines) == {"ok": True}
+    assert machines.lost_ones == [INFO]
+
+
+def test_one_that_is_gone_after_it_may_have_run_is_unknown() -> None:
+    machines = Machines()
+    port = ScriptedPort(
+        execute=[fault(FaultKind.DROPPED), fault(FaultKind.NOT_FOUND), {"ok": True}], get=[None]
+    )
+    with pytest.raises(OutcomeUnknown) as caught:
+        call(port, machines=machines)
+    assert caught.value.code == "lost_while_running"
+    assert machines.lost_ones == [INFO]
+    assert port.asked.count("execute") == 2
+
+
+def test_a_stopped_one_is_started() -> None:
+    port = ScriptedPort(
+        execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info("stopped")], start=[None]
+    )
+    assert call(port) == {"ok": True}
+    assert "start" in port.asked
+
+
+def test_one_between_states_is_waited_for() -> None:
+    port = ScriptedPort(
+        execute=[fault(FaultKind.NOT_STARTED), {"ok": True}],
+        get=[info("stopping"), info("stopping"), info("stopped")],
+        start=[None],
+    )
+    assert call(port) == {"ok": True}
+
+
+def test_a_control_plane_that_refuses_ends_it() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.UNAUTHORIZED)], get=[fault(FaultKind.UNAUTHORIZED)])
+    with pytest.raises(SandboxUnavailable, match="API key"):
+        call(port)
+
+
+def test_a_refusal_is_not_sent_again() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.REFUSED)])
+    with pytest.raises(SandboxError, match="REFUSED"):
+        call(port)
+    assert port.asked == ["execute"]
+
+
+def test_an_unreadable_answer_is_asked_for_again_but_not_for_ever() -> None:
+    port = ScriptedPort(execute=["noise", {"ok": True}])
+    assert call(port) == {"ok": True}
+    port = ScriptedPort(execute=["noise"])
+    with pytest.raises(SandboxError):
+        call(port)
+    assert port.asked == ["execute"] * 3
+
+
+def test_a_missing_python_is_not_asked_for_again() -> None:
+    port = ScriptedPort(execute=["bash: python3: not found"])
+    with pytest.raises(SandboxError, match="no python3"):
+        call(port)
+    assert port.asked == ["execute"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "code"),
+    [
+        ({"outcome": "unknown"}, OutcomeUnknown, "runner_died"),
+        ({"outcome": "running"}, OutcomeUnknown, "still_running"),
+        ({"error": "place", "code": "bash", "detail": ""}, SandboxError, "no_bash"),
+        (
+            {"error": "place", "code": "workspace", "detail": "Permission denied"},
+            SandboxError,
+            "workspace_directory",
+        ),
+        ({"error": "place", "code": "state", "detail": "x"}, SandboxError, "state_directory"),
+        ({"error": "guest", "code": "ValueError", "detail": "x:1"}, SandboxError, "guest_failed"),
+    ],
+)
+def test_what_the_guest_reports(answer: dict[str, object], kind: type[WorkspaceError], code: str) -> None:
+    with pytest.raises(kind) as caught:
+        call(ScriptedPort(execute=[answer]))
+    assert caught.value.code == code
+
+
+def test_an_interrupted_call_is_killed_in_the_sandbox() -> None:
+    port = ScriptedPort(execute=[KeyboardInterrupt(), {"outcome": "cancelled"}])
+    with pytest.raises(KeyboardInterrupt):
+        call(port)
+    assert port.asked == ["execute", "finish", "execute"]
+
+
+class TestProvision:
+    SPEC = SandboxSpec(name="mine")
+
+    def provision(self, port: ScriptedPort, organization_id: str | None = None) -> SandboxInfo:
+        return drive(lifecycle.provision(port, self.SPEC, organization_id=organization_id))
+
+    def test_one_that_is_not_started_yet_is_waited_for(self) -> None:
+        port = ScriptedPort(
+            create=[info("creating")], get=[info("creating"), info("starting"), info("started")]
+        )
+        assert self.provision(port) == info("started")
+
+    def test_one_that_never_starts_is_deleted(self) -> None:
+        port = ScriptedPort(create=[info("creating")], get=[info("creating")], delete=[None])
+        with pytest.raises(ProvisionError) as caught:
+            self.provision(port)
+        assert caught.value.code == "create_timeout"
+        assert port.asked[-1] == "delete"
+
+    @pytest.mark.parametrize("state", ["error", "build_failed", "destroyed"])
+    def test_one_that_fails_is_deleted(self, state: str) -> None:
+        port = ScriptedPort(create=[info("creating")], get=[info(state)], delete=[None])
+        with pytest.raises(ProvisionError) as caught:
+            self.provision(port)
+        assert caught.value.code == "create_failed"
+        assert port.asked[-1] == "delete"
+
+    def test_an_interrupted_create_is_looked_for_and_deleted(self) -> None:
+        port = ScriptedPort(create=[KeyboardInterrupt()], get=[None, info("creating")], delete=[None])
+        with pytest.raises(KeyboardInterrupt):
+            self.provision(port)
+        assert port.asked == ["create", "finish", "get", "get", "delete"]
+
+    def test_a_create_whose_answer_was_lost_is_found_by_name(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.DROPPED)], get=[info("started")])
+        assert self.provision(port) == info("started")
+        assert port.asked == ["create", "get"]
+
+    def test_a_name_that_is_taken_is_ours(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.NAME_TAKEN)], get=[info("started")])
+        assert self.provision(port) == info("started")
+
+    def test_no_runner_is_tried_again_and_then_explained(self) -> None:
+        no_runner = PortFault(FaultKind.REFUSED, "No available runners", status=400)
+        assert self.provision(ScriptedPort(create=[no_runner, info("started")])) == info("started")
+        with pytest.raises(ProvisionError, match="general snapshot") as caught:
+            self.provision(ScriptedPort(create=[no_runner]))
+        assert caught.value.code == "no_runner"
+
+    @pytest.mark.parametrize(
+        ("message", "code", "remedy"),
+        [
+            ("Region not found", "region_not_found", r"Omit options\.target"),
+            ("Snapshot x not found. Did you", "snapshot_not_found", r"options\.snapshot"),
+            ("Snapshot x is building", "snapshot_not_ready", "active"),
+            ("Total CPU limit exceeded. Maximum", "quota", "limits"),
+            ("Organization is suspended: x", "organization_suspended", "dashboard"),
+            ("This API key has expired", "api_key_expired", "DAYTONA_API_KEY"),
+            ("something else", "create_refused", "something else"),
+        ],
+    )
+    def test_refusals_name_their_remedy(self, message: str, code: str, remedy: str) -> None:
+        with pytest.raises(ProvisionError, match=remedy) as caught:
+            self.provision(ScriptedPort(create=[PortFault(FaultKind.REFUSED, message, status=400)]))
+        assert caught.value.code == code
+
+    def test_a_refused_create_is_not_looked_for(self) -> None:
+        port = ScriptedPort(create=[PortFault(FaultKind.REFUSED, "no", status=400)])
+        with pytest.raises(ProvisionError):
+            self.provision(port)
+        assert port.asked == ["create"]
+
+    def test_another_organization_s_is_deleted(self) -> None:
+        port = ScriptedPort(create=[info("started")], delete=[None])
+        with pytest.raises(ProvisionError, match="organizationId"):
+            self.provision(port, organization_id="other")
+        assert port.asked == ["create", "delete"]
+
+
+class TestDiscard:
+    def test_a_state_change_is_waited_out(self) -> None:
+        port = ScriptedPort(delete=[fault(FaultKind.BUSY), fault(FaultKind.BUSY), None])
+        drive(lifecycle.discard(port, "id"))
+        assert port.asked == ["delete"] * 3
+
+    def test_but_not_for_ever(self) -> None:
+        port = ScriptedPort(delete=[fault(FaultKind.BUSY)])
+        with pytest.raises(PortFault):
+            drive(lifecycle.discard(port, "id"))
+        assert port.slept_s < 120

@@ -1,0 +1,96 @@
+"""Every failure of the SDK becomes one PortFault, by what may be done about it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import httpx
+import pytest
+import urllib3.exceptions
+from daytona import DaytonaConnectionError, DaytonaError, DaytonaTimeoutError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_daytona_ws._adapters.faults import MESSAGE_LIMIT, translated
+from langchain_daytona_ws._core.ports import FaultKind, PortFault
+
+
+def caught(error: BaseException, *, resends: bool = False) -> PortFault:
+    with pytest.raises(PortFault) as info, translated(resends=resends):
+        raise error
+    return info.value
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+REFUSED = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
+KINDS = [
+    (DaytonaError("x", status_code=401), FaultKind.UNAUTHORIZED),
+    (DaytonaError("x", status_code=403), FaultKind.FORBIDDEN),
+    (DaytonaError("x", status_code=404), FaultKind.NOT_FOUND),
+    (DaytonaError("x", status_code=408), FaultKind.DROPPED),
+    (DaytonaError("Sandbox with name a already exists", status_code=409), FaultKind.NAME_TAKEN),
+    (DaytonaError("Sandbox state change in progress", status_code=409), FaultKind.BUSY),
+    (DaytonaError("no IP address found. Is the Sandbox started?", status_code=400), FaultKind.NOT_STARTED),
+    (DaytonaError("bad", status_code=400), FaultKind.REFUSED),
+    (DaytonaError("bad", status_code=422), FaultKind.REFUSED),
+    (DaytonaError("x", status_code=429), FaultKind.THROTTLED),
+    (DaytonaError("x", status_code=500), FaultKind.DROPPED),
+    (DaytonaError("x", status_code=502), FaultKind.DROPPED),
+    (DaytonaError("x", status_code=503), FaultKind.UNAVAILABLE),
+    (DaytonaError("x", status_code=504), FaultKind.DROPPED),
+    (DaytonaError("x", status_code=599), FaultKind.DROPPED),
+    (caused(DaytonaError("x"), urllib3.exceptions.MaxRetryError(None, "u", REFUSED)), FaultKind.NOT_SENT),  # type: ignore[arg-type]
+    (caused(DaytonaError("x"), urllib3.exceptions.ProtocolError("x")), FaultKind.DROPPED),
+    (caused(DaytonaError("x"), httpx.ConnectError("x")), FaultKind.NOT_SENT),
+    (caused(DaytonaError("x"), aiohttp.ServerDisconnectedError()), FaultKind.DROPPED),
+    (caused(DaytonaError("x"), ValueError("not JSON")), FaultKind.UNREADABLE),
+    (DaytonaConnectionError("x"), FaultKind.DROPPED),
+    (DaytonaTimeoutError("x"), FaultKind.DROPPED),
+    (DaytonaError("Timeout must be a non-negative number"), FaultKind.REFUSED),
+    (httpx.ReadError("x"), FaultKind.DROPPED),
+    (TimeoutError("x"), FaultKind.DROPPED),
+    (ConnectionResetError("x"), FaultKind.DROPPED),
+    (KeyError("id"), FaultKind.UNREADABLE),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), KINDS)
+def test_kinds(error: Exception, kind: FaultKind) -> None:
+    assert caught(error).kind is kind
+
+
+def test_a_refused_connection_proves_nothing_where_the_sdk_may_have_sent_before() -> None:
+    error = caused(DaytonaError("x"), REFUSED)
+    assert caught(error, resends=True).kind is FaultKind.DROPPED
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()])
+def test_what_steers_the_program_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)), translated():
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), ("0", 0.0), ("-3", 0.0), ("1e9", 3600.0), ("soon", None), ("", None),
+     ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
+)  # fmt: skip
+def test_retry_after(value: str, seconds: float | None) -> None:
+    error = DaytonaError("x", status_code=429, headers={"Retry-After": value})
+    assert caught(error).retry_after_s == seconds
+
+
+@given(st.text(max_size=3 * MESSAGE_LIMIT))
+def test_a_message_is_one_bounded_printable_line(text: str) -> None:
+    message = caught(DaytonaError(text, status_code=400)).message
+    assert len(message) <= MESSAGE_LIMIT + 1
+    assert message.isprintable()
+
+
+def test_what_the_answer_said_is_not_quoted_when_it_could_not_be_read() -> None:
+    assert "secret" not in caught(ValueError("secret")).message

@@ -1,0 +1,72 @@
+"""The public face: its names, what importing it loads, and what is documented."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import langchain_daytona_ws
+
+HEAVY = {"daytona", "daytona_api_client", "boto3", "botocore", "langgraph"}
+
+
+def _loaded(program: str) -> set[str]:
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
+    )
+    return {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
+
+
+def _top(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+def test_a_bare_import_loads_nothing_heavy() -> None:
+    loaded = _top(_loaded("import langchain_daytona_ws"))
+    assert loaded & (HEAVY | {"langchain_core", "pydantic", "starlette"}) == set()
+
+
+def test_building_the_tools_loads_neither_daytona_nor_boto3() -> None:
+    program = (
+        "from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit\n"
+        "s = WorkspaceSession({}, namespace='demo')\n"
+        "tools = WorkspaceToolkit(session=s).get_tools()\n"
+        "[(t.name, t.description, t.tool_call_schema.model_json_schema()) for t in tools]\n"
+    )
+    loaded = _loaded(program)
+    assert _top(loaded) & HEAVY == set()
+    assert not any(module.startswith("langchain_daytona_ws.local") for module in loaded)
+
+
+def test_every_public_name_resolves_and_is_told_to_type_checkers() -> None:
+    assert langchain_daytona_ws.__all__ == sorted(langchain_daytona_ws.__all__)
+    for name in langchain_daytona_ws.__all__:
+        assert getattr(langchain_daytona_ws, name).__name__ == name
+    tree = ast.parse(Path(langchain_daytona_ws.__file__).read_text())
+    told = {
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("langchain_daytona_ws")
+        for alias in node.names
+    }
+    assert told == set(langchain_daytona_ws.__all__)
+    with pytest.raises(AttributeError):
+        _ = langchain_daytona_ws.no_such_name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", langchain_daytona_ws.__all__)
+def test_everything_public_is_documented(name: str) -> None:
+    thing = getattr(langchain_daytona_ws, name)
+    assert inspect.getdoc(thing)
+    for attribute, value in vars(thing).items():
+        if (
+            inspect.isfunction(value)
+            and not attribute.startswith("_")
+            and value.__qualname__.startswith(name)
+        ):
+            assert inspect.getdoc(value), f"{name}.{attribute}"

@@ -1,0 +1,200 @@
+"""The once-only marker and its expiry, and the bounded output, on this host's disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_daytona_ws._guest import record
+from langchain_daytona_ws._guest.output import Output
+from langchain_daytona_ws._guest.place import PlaceError
+from langchain_daytona_ws._guest.record import Record, once
+
+
+def nothing() -> None:
+    return None
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Callable[[], Record]:
+    return lambda: Record(str(tmp_path), "key")
+
+
+class TestOnce:
+    def test_the_second_time_returns_the_first_answer(self, call: Callable[[], Record]) -> None:
+        done: list[int] = []
+
+        def work() -> str:
+            done.append(1)
+            return json.dumps({"n": len(done)})
+
+        first = call()
+        assert once(first, 0, work, nothing) == '{"n": 1}'
+        first.close()
+        assert json.loads(once(call(), 0, work, nothing)) == {"n": 1, "replayed": True}
+        assert done == [1]
+
+    def test_a_running_one_is_waited_for_and_then_given_up(self, call: Callable[[], Record]) -> None:
+        holder = call()
+        assert holder.lock(0)
+        assert once(call(), 0.05, lambda: "{}", nothing) == '{"outcome": "running"}'
+
+    def test_one_that_died_is_unknown_and_cleared(self, call: Callable[[], Record]) -> None:
+        dead = call()
+        dead.lock(0)
+        dead.write(record.STARTED, b"1")
+        dead.close()
+        cleared: list[int] = []
+        assert once(call(), 0, lambda: "{}", lambda: cleared.append(1)) == '{"outcome": "unknown"}'
+        assert cleared == [1]
+
+    def test_a_cancelled_one_does_not_start(self, call: Callable[[], Record]) -> None:
+        cancelled = call()
+        cancelled.lock(0)
+        cancelled.write(record.CANCELLED)
+        cancelled.close()
+        assert once(call(), 0, lambda: "{}", nothing) == '{"outcome": "cancelled"}'
+
+    def test_what_did_nothing_may_be_sent_again(self, call: Callable[[], Record]) -> None:
+        def refuse() -> str:
+            raise PlaceError("workspace", "no")
+
+        first = call()
+        with pytest.raises(PlaceError):
+            once(first, 0, refuse, nothing)
+        first.close()
+        assert once(call(), 0, lambda: '{"ok": true}', nothing) == '{"ok": true}'
+
+    def test_a_failure_half_way_is_never_repeated(self, call: Callable[[], Record]) -> None:
+        def fail() -> str:
+            raise ValueError
+
+        first = call()
+        with pytest.raises(ValueError):  # noqa: PT011
+            once(first, 0, fail, nothing)
+        first.close()
+        assert once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
+
+    def test_many_at_once_do_it_once(self, tmp_path: Path) -> None:
+        done: list[int] = []
+
+        def work() -> str:
+            done.append(1)
+            time.sleep(0.05)
+            return "{}"
+
+        threads = [
+            threading.Thread(target=lambda: once(Record(str(tmp_path), "k"), 5, work, nothing))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert done == [1]
+
+    def test_a_link_in_the_record_s_place_is_not_followed(
+        self, tmp_path: Path, call: Callable[[], Record]
+    ) -> None:
+        (tmp_path / "victim").write_text("precious")
+        (tmp_path / "key.call").symlink_to(tmp_path / "victim")
+        with pytest.raises(OSError, match="symbolic"):
+            once(call(), 0, lambda: "{}", nothing)
+        assert (tmp_path / "victim").read_text() == "precious"
+
+
+class TestTidy:
+    @pytest.fixture
+    def state(self, tmp_path: Path) -> Path:
+        (tmp_path / "state").mkdir()
+        (tmp_path / "uploads").mkdir()
+        return tmp_path / "state"
+
+    def tidy(self, state: Path) -> set[str]:
+        record.tidy(str(state), str(state.parent / "uploads"))
+        return {path.name for path in state.parent.rglob("*") if path.is_file()} - {"tidied"}
+
+    def test_by_age(self, state: Path) -> None:
+        for name in ("old.call", "old.log", "new.call", "other"):
+            (state / name).write_text("x")
+        (state.parent / "uploads" / "old").write_text("x")
+        for path in (
+            state / "old.call",
+            state / "old.log",
+            state / "other",
+            state.parent / "uploads" / "old",
+        ):
+            os.utime(path, (0, 0))
+        assert self.tidy(state) == {"new.call", "other"}
+
+    def test_by_size_oldest_first(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(record, "KEEP_BYTES", 250)
+        for i in range(5):
+            (state / f"{i}.log").write_text("x" * 100)
+            os.utime(state / f"{i}.log", (time.time() - i, time.time() - i))
+        assert self.tidy(state) == {"0.log", "1.log"}
+
+    def test_by_number(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(record, "KEEP_FILES", 3)
+        for i in range(5):
+            (state / f"{i}.call").write_text("x")
+            os.utime(state / f"{i}.call", (time.time() - i, time.time() - i))
+        assert self.tidy(state) == {"0.call", "1.call", "2.call"}
+
+    def test_a_running_call_stays(self, state: Path) -> None:
+        running = Record(str(state), "running")
+        running.lock(0)
+        os.utime(running.path, (0, 0))
+        assert self.tidy(state) == {"running.call"}
+        running.close()
+
+    def test_not_more_than_once_a_minute(self, state: Path) -> None:
+        self.tidy(state)
+        (state / "old.call").write_text("x")
+        os.utime(state / "old.call", (0, 0))
+        assert self.tidy(state) == {"old.call"}
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.integers(2, 400))
+def test_output_keeps_both_ends_of_whatever_comes(chunks: list[bytes], limit: int) -> None:
+    path = f"/dev/shm/langchain-daytona-ws-test-{os.getpid()}.log"
+    try:
+        output = Output(limit, path, 1 << 20)
+        for chunk in chunks:
+            output.feed(chunk)
+        whole = b"".join(chunks)
+        head, tail = output.head_and_tail()
+        assert output.size_bytes == len(whole)
+        if len(whole) <= limit:
+            assert (head, tail, output.has_log) == (whole, b"", False)
+        else:
+            assert whole.startswith(head)
+            assert whole.endswith(tail)
+            assert (len(head), len(tail)) == (limit // 2, limit // 2)
+            assert Path(path).read_bytes() == whole
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
+def test_the_log_is_capped(tmp_path: Path) -> None:
+    output = Output(10, str(tmp_path / "log"), 25)
+    for _ in range(10):
+        output.feed(b"0123456789")
+    assert (tmp_path / "log").read_bytes() == b"0123456789" * 2 + b"01234"
+    assert (output.log_bytes, output.size_bytes) == (25, 100)
+
+
+def test_a_log_that_cannot_be_written_is_reported_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    output = Output(10, str(tmp_path / "no" / "log"), 1000)
+    for _ in range(10):
+        output.feed(b"0123456789")
+    assert output.log_error
+    assert output.head_and_tail() == (b"01234", b"56789")

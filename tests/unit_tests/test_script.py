@@ -1,0 +1,85 @@
+"""Reading the sandbox's answer: exactly one frame behind the call's own nonce, whatever else was printed."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_daytona_ws._core import script
+from langchain_daytona_ws._core.script import guest_call, read_frame
+from langchain_daytona_ws.errors import SandboxError
+
+NONCE = "0123456789abcdef"
+ANSWER = {"outcome": "finished"}
+FRAME = f"\n{NONCE} {json.dumps(ANSWER)}\n"
+
+
+@given(st.text(max_size=50), st.text(max_size=50))
+def test_noise_around_it_does_not_matter(before: str, after: str) -> None:
+    assert read_frame(before + FRAME + after, NONCE) == ANSWER
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "",
+        "\n",
+        FRAME[:-4],
+        FRAME + FRAME,
+        FRAME.replace(NONCE, NONCE[::-1]),
+        f"{NONCE}\n",
+        f"{NONCE} []\n",
+        f"{NONCE} null\n",
+        f" {NONCE} {{}}\n",
+    ],
+)
+def test_anything_but_one_whole_answer_is_refused(printed: str) -> None:
+    with pytest.raises(SandboxError) as caught:
+        read_frame(printed, NONCE)
+    assert caught.value.code == "unreadable_answer"
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["zsh: command not found: python3", "sh: 1: exec: python3: not found", "bash: exec: python3: not found"],
+)
+def test_a_missing_python_is_named(said: str) -> None:
+    with pytest.raises(SandboxError, match=r"Python 3\.8") as caught:
+        read_frame(said + "\n", NONCE)
+    assert caught.value.code == "no_python"
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=5), st.one_of(st.text(), st.binary(), st.integers(), st.none()), max_size=4
+    )
+)
+def test_no_byte_of_the_request_reaches_the_shell(request: dict[str, object]) -> None:
+    plain = guest_call("command", {}, NONCE)
+    call = guest_call("command", request, NONCE)
+    assert call.script == plain.script
+    for name, value in call.env.items():
+        assert re.fullmatch(r"LANGCHAIN_DAYTONA_WS_(PROGRAM|REQUEST)\d*", name)
+        assert re.fullmatch(r"[A-Za-z0-9+/=]+", value)
+        assert len(name) + len(value) < 128 * 1024
+
+
+def test_a_large_request_is_spread_over_variables() -> None:
+    noise = bytes(i * 7919 % 251 for i in range(300_000)) + NONCE.encode()
+    call = guest_call("command", {"data": noise}, NONCE)
+    assert int(call.env["LANGCHAIN_DAYTONA_WS_REQUEST"]) >= 1
+    assert all(len(value) <= script.VARIABLE_BYTES for value in call.env.values())
+
+
+@pytest.mark.parametrize("entry", ["command", "files", "tree", "search"])
+def test_each_program_carries_all_that_it_imports(entry: str) -> None:
+    order = script._load_order(entry, "boot")
+    assert order[-1] == "boot"
+    for name in order:
+        for needed in script._imports(name):
+            assert order.index(needed) < order.index(name)
