@@ -71,9 +71,17 @@ def drive(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driven]]:
     made: list[Driven] = []
     runner = asyncio.Runner() if request.param == "async" else None
 
-    def make(server: LocalDaytona, *, namespace: str = "demo", approver: Any = None, **settings: Any) -> Driven:
-        extra = {"approval_timeout_s": settings.pop("approval_timeout_s")} if "approval_timeout_s" in settings else {}
-        session = WorkspaceSession(config_for(server, **settings), namespace=namespace, approver=approver, **extra)
+    def make(
+        server: LocalDaytona, *, namespace: str = "demo", approver: Any = None, **settings: Any
+    ) -> Driven:
+        extra = (
+            {"approval_timeout_s": settings.pop("approval_timeout_s")}
+            if "approval_timeout_s" in settings
+            else {}
+        )
+        session = WorkspaceSession(
+            config_for(server, **settings), namespace=namespace, approver=approver, **extra
+        )
         made.append(Driven(session, runner))
         return made[-1]
 
