@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -59,9 +60,10 @@ class Gate:
                 return
             if first(faults, "lost") is not None and scope["sandbox_id"]:
                 await self._lose(scope["sandbox_id"])
-            response = mishaps.instead(faults) or await self._answer(endpoint, request)
-            if await mishaps.after(faults, response, scope, receive, send):
-                status = response.status_code
+            async with contextlib.AsyncExitStack() as scope["cleanup"]:
+                response = mishaps.instead(faults) or await self._answer(endpoint, request)
+                if await mishaps.after(faults, response, scope, receive, send):
+                    status = response.status_code
         finally:
             self._journal.finished(number, status, scope["sandbox_id"])
 
@@ -78,6 +80,8 @@ class Gate:
             return json_reply(error.body(request.method, path, now), error.status)
         except DaemonGone:
             return Response(status_code=502)
+        except ClientDisconnect:
+            return Response(status_code=400)  # for the journal: there is nobody to read it
         except Exception:
             logger.exception("%s %s failed", request.method, path)
             return json_reply(ApiError(500, "Internal server error").body(path, now), 500)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import secrets
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 from starlette.datastructures import UploadFile
@@ -18,6 +18,7 @@ from .clock import Clock
 from .errors import ApiError, DaemonError
 from .fleet import Fleet
 from .link import Link
+from .record import SandboxRecord
 from .replies import json_reply, read_object
 from .toolbox.wire import CHUNK_BYTES
 
@@ -45,6 +46,8 @@ class Proxy:
         self._clock = clock
 
     def to(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint that hands requests to `handler` with a link to their sandbox."""
+
         async def answer(request: Request) -> Response:
             try:
                 record = self._fleet.get(request.path_params["sandbox"])
@@ -53,22 +56,21 @@ class Proxy:
             request.scope["sandbox_id"] = record.id
             if record.state != "started" or record.running is None:
                 raise ApiError(400, NOT_RUNNING)
-            record.open_requests += 1
-            record.last_activity_at = self._clock.now()
-            release = contextlib.ExitStack()
-            release.callback(self._released, record)
-            with release:
-                response = await handler(record.running.link, request)
-                if isinstance(response, StreamingResponse):
-                    # The request is open until the last byte is out.
-                    response.body_iterator = _closing(response.body_iterator, release.pop_all())
-            return response
+            # Awake until the last byte of the answer is out.
+            request.scope["cleanup"].enter_context(self._awake(record))
+            return await handler(record.running.link, request)
 
         return answer
 
-    def _released(self, record: Any) -> None:
-        record.open_requests -= 1
+    @contextlib.contextmanager
+    def _awake(self, record: SandboxRecord) -> Iterator[None]:
+        record.open_requests += 1
         record.last_activity_at = self._clock.now()
+        try:
+            yield
+        finally:
+            record.open_requests -= 1
+            record.last_activity_at = self._clock.now()
 
 
 async def execute(link: Link, request: Request) -> Response:
@@ -156,15 +158,9 @@ async def download_one(link: Link, request: Request) -> Response:
     path = request.query_params.get("path")
     if not path:
         raise DaemonError(400, "INVALID_REQUEST", "path is required")
-    release = contextlib.AsyncExitStack()
-    _, chunks = await release.enter_async_context(link.receive({"op": "read", "path": path}))
-
-    async def body() -> AsyncIterator[bytes]:
-        async with release:
-            async for chunk in chunks:
-                yield chunk
-
-    return StreamingResponse(body(), media_type="application/octet-stream")
+    reading = link.receive({"op": "read", "path": path})
+    _, chunks = await request.scope["cleanup"].enter_async_context(reading)
+    return StreamingResponse(chunks, media_type="application/octet-stream")
 
 
 async def download_many(link: Link, request: Request) -> Response:
@@ -210,12 +206,6 @@ def _part_head(boundary: str, name: str, path: str, headers: bytes) -> bytes:
 async def _upload_chunks(part: UploadFile) -> AsyncIterator[bytes]:
     while chunk := await part.read(CHUNK_BYTES):
         yield chunk
-
-
-async def _closing(chunks: Any, release: contextlib.ExitStack) -> AsyncIterator[Any]:
-    with release:
-        async for chunk in chunks:
-            yield chunk
 
 
 async def home_dir(link: Link, request: Request) -> Response:

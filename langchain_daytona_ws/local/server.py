@@ -172,6 +172,9 @@ class LocalDaytona:
     @property
     def requests(self) -> list[Request]:
         """All requests so far, in order of arrival."""
+        if self._running is not None:
+            # An answer may be read before the server has noted that it was sent: let it finish its step.
+            self._running.run(asyncio.sleep(0))
         return self._journal.requests()
 
     def clear_requests(self) -> None:

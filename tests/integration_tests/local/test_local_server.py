@@ -200,3 +200,25 @@ def test_a_warm_call_adds_little(server: LocalDaytona, sandbox: Sandbox) -> None
         sandbox.process.exec("true")
         taken.append(time.perf_counter() - started)
     assert statistics.median(taken) < 0.03
+
+
+def test_a_client_that_leaves_in_the_midst_makes_no_noise(
+    server: LocalDaytona, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = server.api_url.split("/")[2].split(":")
+    head = f"Host: {host}\r\nAuthorization: Bearer {server.api_key}\r\n"
+    sandbox.process.exec("head -c 20000000 /dev/zero > /tmp/large")
+    requests = [
+        f"POST /toolbox/{sandbox.id}/process/execute HTTP/1.1\r\n{head}Content-Length: 500\r\n\r\n{{",
+        f"POST /toolbox/{sandbox.id}/files/bulk-upload HTTP/1.1\r\n{head}Content-Length: 500\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n",
+        f"GET /toolbox/{sandbox.id}/files/download?path=/tmp/large HTTP/1.1\r\n{head}\r\n",
+        "nonsense\r\n\r\n",
+    ]
+    for text in requests:
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(text.encode())
+            time.sleep(0.1)
+    assert eventually(lambda: server.sandboxes[0].open_requests == 0)
+    assert sandbox.process.exec("echo fine").result == "fine\n"
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
