@@ -1,0 +1,166 @@
+"""What the README shows runs, and what it lists is what there is."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+
+from langchain_daytona_ws import CommandRefused, SandboxConfig, WorkspaceSession
+from langchain_daytona_ws.config import unsupported
+from langchain_daytona_ws.local import LocalDaytona
+from langchain_daytona_ws.permissions import needs_approval
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+class Caller(GenericFakeChatModel):
+    """Calls the tool that the README's agent needs, and answers."""
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Caller:
+        assert [tool.name for tool in tools] == ["bash", "workspace_file"]
+        return self
+
+
+def caller() -> Caller:
+    call = {"name": "bash", "args": {"command": "python3 --version"}, "id": "call-1"}
+    answers: Iterator[AIMessage] = cycle(
+        [AIMessage("", tool_calls=[call]), AIMessage("The one that python3 is.")]
+    )
+    return Caller(messages=answers)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalDaytona]:
+    with LocalDaytona() as running:
+        yield running
+
+
+def test_there_are_examples() -> None:
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_an_example_runs(
+    number: int,
+    server: LocalDaytona,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DAYTONA_API_URL", server.api_url)
+    monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
+    for name in ("DAYTONA_TARGET", "DAYTONA_ORGANIZATION_ID"):
+        monkeypatch.delenv(name, raising=False)
+    code = compile(BLOCKS[number], f"README.md, example {number + 1}", "exec")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(code, {"__name__": "example", "model": caller()})
+    assert capsys.readouterr().out.strip()
+    assert server.sandboxes == [], "the example leaves a sandbox behind"
+
+
+def test_the_first_example_shows_what_is_asked(
+    server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAYTONA_API_URL", server.api_url)
+    monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
+    exec(BLOCKS[0], {"__name__": "example"})
+    said = capsys.readouterr().out
+    assert "workspace_file write: hello.py" in said
+    assert "+print('hello')" in said
+    assert said.endswith("bash: python3 hello.py; exit 3\nhello\n[exit code 3]\n")
+
+
+def shown_default(schema: dict[str, Any]) -> str:
+    default = schema.get("default")
+    return "" if default in (None, []) else f"`{json.dumps(default)}`"
+
+
+def rows(definitions: dict[str, Any], model: str, prefix: str = "") -> Iterator[str]:
+    required = definitions[model].get("required", ())
+    for key, schema in definitions[model]["properties"].items():
+        path = prefix + key
+        inner = [part["$ref"] for part in (schema, *schema.get("anyOf", ())) if "$ref" in part]
+        remedy = path if path in unsupported._REMEDIES else prefix.rstrip(".")
+        later = " **Not supported yet.**" if remedy in unsupported._REMEDIES else ""
+        if inner:
+            if "description" in schema:
+                yield f"| `{path}` | | | {schema['description']}{later} |"
+            yield from rows(definitions, inner[0].rpartition("/")[2], f"{path}.")
+            continue
+        default = "required in `" + prefix.rstrip(".") + "`" if key in required else shown_default(schema)
+        variable = f"`{schema['x-env']}`" if "x-env" in schema else ""
+        yield f"| `{path}` | {default} | {variable} | {schema['description']}{later} |"
+
+
+def configuration_table() -> str:
+    definitions = SandboxConfig.model_json_schema()["$defs"]
+    head = ["| key | default | environment | meaning |", "|---|---|---|---|"]
+    return (
+        "\n".join([*head, *rows(definitions, "SandboxConfig")]).replace("|  |", "| |").replace("|  |", "| |")
+    )
+
+
+def test_the_configuration_table_is_the_schema() -> None:
+    found = re.search(r"<!-- configuration -->\n(.*?)\n<!-- /configuration -->", README, re.DOTALL)
+    expected = configuration_table()
+    assert found is not None
+    assert found[1] == expected, f"put this between the two comments:\n{expected}"
+
+
+def test_the_permission_table_is_the_code() -> None:
+    table = dict(re.findall(r"^\| (`(?:workspace_file|bash)`[^|]*) \| (.*) \|$", README, re.MULTILINE))
+    assert len(table) == 3
+    said: dict[tuple[str, str], list[str]] = {}
+    for what, answers in table.items():
+        tool, _, actions = what.replace("`", "").partition(": ")
+        for action in actions.split(", ") if actions else ["run"]:
+            said[tool, action] = answers.split(" | ")
+    assert set(said) == {
+        *(
+            ("workspace_file", action)
+            for action in ("read", "list", "glob", "grep", "write", "edit", "delete")
+        ),
+        ("bash", "run"),
+    }
+    for (tool, action), answers in said.items():
+        modes = [
+            "asks" if needs_approval(mode, tool, action) else "runs" for mode in ("ask", "edit", "bypass")
+        ]
+        assert answers == modes, (tool, action)
+
+
+def test_the_limits_are_those_of_the_code(server: LocalDaytona) -> None:
+    assert inspect.signature(WorkspaceSession).parameters["approval_timeout_s"].default == 3600
+    options = {"apiUrl": server.api_url, "apiKey": server.api_key}
+    with WorkspaceSession({"options": options}, namespace="limits") as session:
+        with pytest.raises(CommandRefused, match="at most 600 seconds"):
+            session.run("true", timeout_s=601)
+        with pytest.raises(CommandRefused, match="1,048,576"):
+            session.run("#" * (1 << 20) + "#")
+        assert session.run("true", timeout_s=600).exit_code == 0
+        (sandbox,) = server.sandboxes
+        assert (sandbox.auto_stop_interval, sandbox.auto_delete_interval) == (15, 0)
+        assert sandbox.ttl_minutes == 24 * 60
+
+
+def test_its_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
