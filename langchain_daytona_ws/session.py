@@ -8,15 +8,15 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.ports import SandboxPort
-from langchain_daytona_ws._files import WorkspaceFiles
-from langchain_daytona_ws._gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._guest.place import UPLOADS
-from langchain_daytona_ws._machine import LOST_NOTICE, Handle, Machine
+from langchain_daytona_ws._session.files import WorkspaceFiles
+from langchain_daytona_ws._session.machine import LOST_NOTICE, Handle, Machine
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
 from langchain_daytona_ws.permissions import Approver

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field
 
+from langchain_daytona_ws._approval.gate import Approval
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.script import check_command
-from langchain_daytona_ws._gate import Approval
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model

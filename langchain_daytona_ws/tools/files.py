@@ -9,12 +9,12 @@ from typing import Any, Literal, Self
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from langchain_daytona_ws._approval.gate import Approval
 from langchain_daytona_ws._core import render
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.file_results import OutputMode
 from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
 from langchain_daytona_ws._core.paths import workspace_path
-from langchain_daytona_ws._gate import Approval
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model

@@ -17,8 +17,8 @@ from langgraph.errors import GraphInterrupt
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from langchain_daytona_ws._gate import APPROVAL_TIMEOUT_S, Approval, ApprovalGate, steers_the_program
-from langchain_daytona_ws._turns import Ticket
+from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, Approval, ApprovalGate, steers_the_program
+from langchain_daytona_ws._approval.turns import Ticket
 from langchain_daytona_ws.errors import ConfigError, PermissionDenied
 from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
 
@@ -489,14 +489,14 @@ def test_an_interrupted_wait_passes_on_and_cancels_the_approver(monkeypatch: pyt
             cancelled.set()
         return ALLOW
 
-    from langchain_daytona_ws import _asking
+    from langchain_daytona_ws._approval import asking
 
-    class Interrupted(_asking.Future):  # type: ignore[misc,name-defined]
+    class Interrupted(asking.Future):  # type: ignore[misc,name-defined]
         def result(self, timeout: float | None = None) -> Any:
             assert started.wait(SOON_S)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_asking, "Future", Interrupted)
+    monkeypatch.setattr(asking, "Future", Interrupted)
     gate = ApprovalGate("ask", approver)
     with pytest.raises(KeyboardInterrupt):
         gate.check(bash())

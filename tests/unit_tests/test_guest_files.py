@@ -995,7 +995,9 @@ def test_a_bare_interpreter_is_enough(place: Place, op: str) -> None:
 def _interpreters() -> list[str]:
     """The interpreter here, and any older ones that happen to be installed."""
     others = (shutil.which(f"python3.{minor}") for minor in (8, 9, 10, 12, 13))
-    return [sys.executable, *filter(None, others)]
+    # A version manager's stand-in is found too, but does not run.
+    runs = (path for path in others if path and subprocess.run([path, "-c", ""], check=False).returncode == 0)
+    return [sys.executable, *runs]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)

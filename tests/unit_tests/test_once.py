@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._once import SingleFlight
+from langchain_daytona_ws._session.once import SingleFlight
 
 
 def test_threads_share_one_making() -> None:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_daytona_ws import _legible
 from langchain_daytona_ws.permissions import (
-    MAX_SUMMARY_CHARS,
     PermissionDecision,
     PermissionRequest,
     RememberedApprovals,
+    legible,
     needs_approval,
 )
+from langchain_daytona_ws.permissions.request import MAX_SUMMARY_CHARS
 
 BIDI = "\u202e"
 ZERO_WIDTH = "\u200b"
@@ -118,7 +118,7 @@ def test_every_summary_and_diff_is_printable_and_bounded(text: str, path: str) -
 
 
 def test_the_notice_counts_what_is_left_out() -> None:
-    shown = _legible.one_line("a" * 1000 + "\x00" * 1000, 100)
+    shown = legible.one_line("a" * 1000 + "\x00" * 1000, 100)
     before, _, after = shown.partition(" [… ")
     assert len(shown) <= 100
     count = int(after.split(" ", maxsplit=1)[0].replace(",", ""))
@@ -173,7 +173,7 @@ def test_a_large_diff_is_bounded_with_a_notice(lines: int) -> None:
         file("edit", path="a", old_string=old, new_string=new),
     ):
         shown = (request.diff or "").split("\n")
-        assert len(shown) <= _legible.MAX_DIFF_LINES + 3
+        assert len(shown) <= legible.MAX_DIFF_LINES + 3
         assert (
             sum(line.startswith("[… ") and line.endswith(" lines of the diff left out …]") for line in shown)
             == 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._shell import (
+from langchain_daytona_ws.permissions.shell import (
     prefix_words,
     simple_commands,
     starts_with,

@@ -10,10 +10,9 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
 
-from langchain_daytona_ws import _legible
-from langchain_daytona_ws._asking import Blocking, OnLoop, Outcome, Question, Side
+from langchain_daytona_ws._approval.asking import Blocking, OnLoop, Outcome, Question, Side
+from langchain_daytona_ws._approval.turns import Ticket, Turns, WouldDeadlock
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._turns import Ticket, Turns, WouldDeadlock
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.errors import ConfigError, PermissionDenied
 from langchain_daytona_ws.permissions import (
@@ -21,6 +20,7 @@ from langchain_daytona_ws.permissions import (
     PermissionDecision,
     PermissionRequest,
     RememberedApprovals,
+    legible,
     needs_approval,
     plain_arguments,
 )
@@ -226,7 +226,7 @@ class ApprovalGate:
                 request, f"the approver must return a PermissionDecision, not a {type(decision).__qualname__}"
             )
         if decision.kind == "deny":
-            reason = _legible.one_line(decision.reason.strip(), MAX_REASON_CHARS, double_backslash=False)
+            reason = legible.one_line(decision.reason.strip(), MAX_REASON_CHARS, double_backslash=False)
             because = f' The reason given: "{reason}".' if reason else ""
             _deny(request, "denied", f"denied by the approver.{because}", f"The user denied this.{because}")
         if decision.kind == "allow_always":
@@ -282,18 +282,18 @@ def _edited(
 
 def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
     said = [
-        f"{_legible.one_line(str(key), 100)} = {_value(after[key])}"
+        f"{legible.one_line(str(key), 100)} = {_value(after[key])}"
         for key in after
         if key not in before or before[key] != after[key]
     ]
-    said += [f"{_legible.one_line(str(key), 100)} left out" for key in before if key not in after]
+    said += [f"{legible.one_line(str(key), 100)} left out" for key in before if key not in after]
     return f"The user changed this call before allowing it. What ran had: {'; '.join(said)}."
 
 
 def _value(value: object) -> str:
     plain = plain_arguments({"value": value})["value"]
     text = json.dumps(plain, ensure_ascii=False, default=repr)
-    return _legible.one_line(text, MAX_CHANGE_CHARS, double_backslash=False)
+    return legible.one_line(text, MAX_CHANGE_CHARS, double_backslash=False)
 
 
 def _where(error: BaseException) -> str:
@@ -321,7 +321,7 @@ def _deny(
     *,
     cause: BaseException | None = None,
 ) -> NoReturn:
-    action = f"{request.tool} {_legible.one_line(request.action, 60)}"
+    action = f"{request.tool} {legible.one_line(request.action, 60)}"
     raise PermissionDenied(
         f"{action}: {message}",
         code=code,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import PortFault, SandboxInfo, SandboxPort, SandboxSpec
-from langchain_daytona_ws._once import SingleFlight
+from langchain_daytona_ws._session.once import SingleFlight
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, WorkspaceError
 

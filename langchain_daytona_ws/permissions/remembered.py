@@ -1,0 +1,105 @@
+"""What was allowed for the rest of the session."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from langchain_daytona_ws.permissions import shell
+from langchain_daytona_ws.permissions.decision import Scope
+from langchain_daytona_ws.permissions.request import PermissionRequest
+
+
+class RememberedApprovals:
+    """What an approver allowed for the rest of the session: in memory, safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tools: set[str] = set()
+        self._prefixes: dict[shell.Words, str] = {}
+        self._calls: dict[bytes, str] = {}
+
+    def remember(self, request: PermissionRequest, scope: Scope, prefix: str | None = None) -> bool:
+        """Cover ``request`` and what is like it from now on.
+
+        Args:
+            request: The call that was allowed.
+            scope: See `PermissionDecision.allow_always`.
+            prefix: See `PermissionDecision.allow_always`.
+
+        Returns:
+            False when there is no prefix to remember for this command.
+
+        Raises:
+            ValueError: For the scope ``"prefix"`` with another tool than bash, or an unusable prefix.
+        """
+        prefixes: Sequence[str] = ()
+        if scope == "prefix":
+            if request.command is None:
+                raise ValueError("only a bash command has a prefix to remember")
+            prefixes = request.suggested_prefixes if prefix is None else (prefix,)
+            if not prefixes:
+                return False
+        rules: dict[shell.Words, str] = {}
+        for text in prefixes:
+            words = shell.prefix_words(text)
+            if words is None:
+                raise ValueError("a prefix must be the first words of one literal command")
+            rules[words] = text
+        with self._lock:
+            self._prefixes.update(rules)
+            if scope == "tool":
+                self._tools.add(request.tool)
+            elif scope == "command":
+                self._calls[_fingerprint(request)] = request.summary
+        return True
+
+    def covers(self, request: PermissionRequest) -> bool:
+        """Say whether ``request`` was allowed before: its tool, its exact call, or each segment's prefix."""
+        with self._lock:
+            if request.tool in self._tools:
+                return True
+            prefixes = tuple(self._prefixes)
+            calls = frozenset(self._calls)
+        if calls and _fingerprint(request) in calls:
+            return True
+        if not prefixes or request.command is None:
+            return False
+        segments = shell.simple_commands(request.command)
+        return segments is not None and all(
+            any(shell.starts_with(words, prefix) for prefix in prefixes) for words in segments
+        )
+
+    def rules(self) -> tuple[str, ...]:
+        """Return one line per rule, to show to the user."""
+        with self._lock:
+            return (
+                *(f"all of {tool}" for tool in sorted(self._tools)),
+                *(f"bash prefix: {prefix}" for prefix in self._prefixes.values()),
+                *(f"exactly {summary}" for summary in self._calls.values()),
+            )
+
+    def clear(self) -> None:
+        """Forget everything: the next call asks again."""
+        with self._lock:
+            self._tools.clear()
+            self._prefixes.clear()
+            self._calls.clear()
+
+
+def _fingerprint(request: PermissionRequest) -> bytes:
+    # A hash, because a command may be a megabyte long. Of bash only the command counts: a new description or
+    # time-out is the same command.
+    call: object = request.command if request.command is not None else _canonical(request.arguments)
+    text = repr((request.tool, request.action, call))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _canonical(value: object) -> object:
+    if isinstance(value, Mapping):
+        return sorted((repr(key), repr(_canonical(item))) for key, item in value.items())
+    if isinstance(value, AbstractSet):
+        return sorted(repr(item) for item in value)
+    return [_canonical(item) for item in value] if isinstance(value, (list, tuple)) else value
