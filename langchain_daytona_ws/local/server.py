@@ -280,7 +280,7 @@ class _Running:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop where that is installed: it halves what a request costs."""
+    """Return a uvloop where that is installed: it is a little leaner."""
     try:
         import uvloop
     except ImportError:
