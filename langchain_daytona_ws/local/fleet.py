@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import scratch
 from .clock import Clock
 from .errors import ApiError
 from .faults import Fault, first
@@ -125,7 +125,7 @@ class Fleet:
 
         def work() -> None:
             end()
-            shutil.rmtree(record.folder, ignore_errors=True)
+            scratch.remove(record.folder)
 
         await self._change(record, "destroying", "destroyed", work, faults)
 
@@ -249,7 +249,7 @@ def _ending(record: SandboxRecord) -> Callable[[], None]:
 def _discard(record: SandboxRecord, running: Running | None) -> None:
     if running is not None:
         running.end()
-    shutil.rmtree(record.folder, ignore_errors=True)
+    scratch.remove(record.folder)
 
 
 def _hostname(identifier: str) -> str:

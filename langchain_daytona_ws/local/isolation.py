@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from . import rootfs
+from . import rootfs, scratch
 from .errors import IsolationUnavailable
 from .link import Link
 from .toolbox import wire
@@ -180,7 +180,7 @@ class Bubblewrap:
             self.prepare(folder, "probe")
             self.start(folder, "probe", {}).end()
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            scratch.remove(folder)
 
 
 class NoIsolation:

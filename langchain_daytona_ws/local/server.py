@@ -10,21 +10,18 @@ import ipaddress
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
-from . import app
+from . import app, scratch
 from .clock import Clock, ManualClock, SystemClock
 from .control import Control
-from .errors import IsolationUnavailable
 from .faults import Faults
 from .fleet import Fleet
 from .isolation import Bubblewrap, IsolationKind, NoIsolation
@@ -108,7 +105,7 @@ class LocalDaytona:
             raise RuntimeError("this server is running already")
         with contextlib.ExitStack() as undo:
             listening = undo.enter_context(_bind(self._host, self._port))
-            root = undo.enter_context(_sandbox_root(self._root))
+            root = undo.enter_context(scratch.folder(self._root))
             isolation = (Bubblewrap if self._isolation_kind == "bubblewrap" else NoIsolation)(
                 root, self._shell
             )
@@ -310,19 +307,3 @@ def _bind(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
-
-
-@contextlib.contextmanager
-def _sandbox_root(chosen: Path | None) -> Iterator[Path]:
-    """Yield a folder for this server alone, removed at the end."""
-    if chosen is not None:
-        chosen.mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix="local-daytona-", dir=chosen))
-    try:
-        root.chmod(0o711)  # sandboxes pass through it to their own folder, and can list nothing
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-__all__ = ["IsolationUnavailable", "LocalDaytona"]

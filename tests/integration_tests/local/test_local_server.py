@@ -187,10 +187,17 @@ def test_a_signal_ends_it_cleanly(
 
 
 def test_a_killed_server_leaves_no_process(serving: tuple[subprocess.Popen[str], Path]) -> None:
-    process, _ = serving
+    process, root = serving
     process.kill()
     process.wait()
     assert eventually(lambda: not sleeping(f"543.{process.pid}"))
+    # its folder is left, until the next server there tidies up
+    (left,) = root.iterdir()
+    with LocalDaytona(root=root) as one, LocalDaytona(root=root) as two:
+        assert not left.exists()
+        assert len(list(root.iterdir())) == 2
+        assert one.sandboxes == two.sandboxes == []
+    assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize("new_loop", [server_module._new_loop, asyncio.new_event_loop])

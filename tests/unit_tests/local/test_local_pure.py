@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from langchain_daytona_ws import local
-from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, rootfs
+from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, rootfs, scratch
 from langchain_daytona_ws.local.faults import Faults
 from langchain_daytona_ws.local.isolation import _unprivileged_uid
 from langchain_daytona_ws.local.journal import LONGEST, Journal
@@ -161,6 +161,21 @@ def test_the_disk_of_a_sandbox_tells_nothing_of_the_host(tmp_path: Path) -> None
     assert not (tmp_path / "etc/machine-id").exists()
     assert (tmp_path / "etc/passwd").read_text().startswith("daytona:x:0:0:")
     assert (tmp_path / "etc/hostname").read_text() == "box\n"
+
+
+def test_folders_that_forbid_their_removal_are_removed(tmp_path: Path) -> None:
+    # As root nothing is forbidden: then this only holds that links are not followed.
+    kept = tmp_path / "kept"
+    kept.mkdir(mode=0o500)
+    inner = tmp_path / "gone" / "read-only" / "closed"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("x")
+    (inner / "link").symlink_to(kept)
+    inner.chmod(0)
+    inner.parent.chmod(0o500)
+    scratch.remove(tmp_path / "gone")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert kept.stat().st_mode & 0o777 == 0o500
 
 
 def test_wrong_options_are_refused() -> None:
