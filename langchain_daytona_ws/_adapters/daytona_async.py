@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -30,7 +30,19 @@ class _OnLoop:
     """What belongs to one event loop: aiohttp's sessions cannot be used from another."""
 
     client: AsyncDaytona
+    guard: AsyncGenerator[None]
     sandboxes: dict[str, AsyncSandbox] = field(default_factory=dict)
+
+
+async def _open_until_the_loop_ends(client: AsyncDaytona) -> AsyncGenerator[None]:
+    """Close the client when this generator is closed, which a loop does with all of them before it ends.
+
+    Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open behind it.
+    """
+    try:
+        yield
+    finally:
+        await client.close()  # type: ignore[no-untyped-call]
 
 
 class AsyncDaytonaPort:
@@ -41,53 +53,55 @@ class AsyncDaytonaPort:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = WeakKeyDictionary()
         self._finishing: set[asyncio.Task[Any]] = set()
 
-    def _here(self) -> _OnLoop:
+    async def _here(self) -> _OnLoop:
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
         if here is None:
             with polling_is_meant():
-                here = _OnLoop(AsyncDaytona(client_config(self._account)))
-            self._loops[loop] = here
+                client = AsyncDaytona(client_config(self._account))
+            here = self._loops[loop] = _OnLoop(client, _open_until_the_loop_ends(client))
+            await anext(here.guard)
         return here
 
-    def _keep(self, sandbox: AsyncSandbox) -> SandboxInfo:
-        self._here().sandboxes[sandbox.id] = sandbox
-        return describe(sandbox)
-
     async def _sandbox(self, sandbox_id: str) -> AsyncSandbox:
-        here = self._here()
+        here = await self._here()
         sandbox = here.sandboxes.get(sandbox_id)
         if sandbox is None:
             sandbox = await here.client.get(sandbox_id, request_timeout=REQUEST_TIMEOUT_S)
-            self._keep(sandbox)
+            here.sandboxes[sandbox.id] = sandbox
         return sandbox
 
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
+        here = await self._here()
         with translated():
-            return self._keep(await self._here().client.create(create_params(spec), timeout=timeout_s))
+            sandbox = await here.client.create(create_params(spec), timeout=timeout_s)
+            here.sandboxes[sandbox.id] = sandbox
+            return describe(sandbox)
 
     async def get(self, id_or_name: str) -> SandboxInfo | None:
+        here = await self._here()
         with translated():
             try:
-                sandbox = await self._here().client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S)
+                sandbox = await here.client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S)
             except DaytonaNotFoundError:
-                self._here().sandboxes.pop(id_or_name, None)
+                here.sandboxes.pop(id_or_name, None)
                 return None
-            return self._keep(sandbox)
+            here.sandboxes[sandbox.id] = sandbox
+            return describe(sandbox)
 
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
         with translated():
             await (await self._sandbox(sandbox_id)).start(timeout=timeout_s)
 
     async def delete(self, id_or_name: str) -> None:
+        here = await self._here()
         with translated():
             try:
-                sandbox = await self._sandbox(id_or_name)
-                await self._here().client.delete(sandbox, timeout=REQUEST_TIMEOUT_S)
+                await here.client.delete(await self._sandbox(id_or_name), timeout=REQUEST_TIMEOUT_S)
             except DaytonaNotFoundError:
                 return
             finally:
-                self._here().sandboxes.pop(id_or_name, None)
+                here.sandboxes.pop(id_or_name, None)
 
     async def execute(
         self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
@@ -116,7 +130,7 @@ class AsyncDaytonaPort:
         return task.result()
 
     async def aclose(self) -> None:
-        """Close this loop's client; those of loops that are closed already went with them."""
+        """Close this loop's client; those of loops that have ended were closed with them."""
         here = self._loops.pop(asyncio.get_running_loop(), None)
         if here is not None:
-            await here.client.close()  # type: ignore[no-untyped-call]
+            await here.guard.aclose()

@@ -418,13 +418,13 @@ class TestClosing:
             asyncio.run(work())
         """
         ran = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)],
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert ran.stdout == "ok\n\nok\n\n"
+        assert (ran.stdout, ran.stderr) == ("ok\n\nok\n\n", "")
         assert server.sandboxes == []
 
     def test_a_forked_child_leaves_its_parent_s_sandbox(self, server: LocalDaytona) -> None:
