@@ -117,7 +117,8 @@ def test_a_background_process_may_go_on_writing(bash: Workspace) -> None:
 def test_nothing_that_the_foreground_wrote_is_lost_to_a_background_writer(bash: Workspace) -> None:
     for _ in range(10):
         result = bash.run(
-            "yes background & for i in {1..2000}; do echo line; done; echo last; kill %1", limit_bytes=262_144
+            "while :; do echo background; done & for i in {1..2000}; do echo line; done; echo last; kill %1",
+            limit_bytes=262_144,
         )
         whole = bash.on_disk(result.log_path).read_text() if result.truncated else result.output
         lines = whole.split("\n")
