@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
@@ -85,17 +87,20 @@ class WorkspaceSession:
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
         self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
         self._machine = Machine(self.config, self.namespace, self._on_lost)
-        self._notices: list[str] = []
+        self._notices: deque[str] = deque()
         self._seen: dict[str, str] = {}
-        self.files = WorkspaceFiles(lambda: self._sync.files, lambda: self._async.files)
+        self.files = WorkspaceFiles(lambda: self._sync_side.files, self._async_files)
 
     @cached_property
-    def _sync(self) -> _Side:
+    def _sync_side(self) -> _Side:
         return _Side(self, self._machine.sync_port(), self._machine.sync_handle)
 
-    @cached_property
-    def _async(self) -> _Side:
-        return _Side(self, self._machine.async_port(), self._machine.async_handle)
+    async def _async_side(self) -> _Side:
+        port = await self._machine.async_port()
+        return _Side(self, port, self._machine.async_handle)
+
+    async def _async_files(self) -> FileOps:
+        return (await self._async_side()).files
 
     def __repr__(self) -> str:
         info = self._machine.info
@@ -105,6 +110,13 @@ class WorkspaceSession:
         raise TypeError(
             "a WorkspaceSession over an ephemeral sandbox cannot be pickled: the copy would delete it, or outlive it"
         )
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Stay the same session: copies of a tool share its machine."""
+        return self
 
     @property
     def sandbox_id(self) -> str | None:
@@ -131,13 +143,13 @@ class WorkspaceSession:
             ProvisionError, SandboxError: It did not run.
             SessionClosed: The session was closed.
         """
-        return drive(self._run(self._sync, command, timeout_s, once))
+        return drive(self._run(self._sync_side, command, timeout_s, once))
 
     async def arun(
         self, command: str, *, timeout_s: float | None = None, once: str | None = None
     ) -> CommandResult:
         """Run a bash command as `run` does. Cancelling this call kills the command."""
-        return await self._run(self._async, command, timeout_s, once)
+        return await self._run(await self._async_side(), command, timeout_s, once)
 
     async def _run(
         self, side: _Side, command: str, timeout_s: float | None, once: str | None
@@ -164,8 +176,9 @@ class WorkspaceSession:
     def take_notices(self) -> tuple[str, ...]:
         """Return what the next result should tell the model about the machine, once."""
         taken = []
-        while self._notices:
-            taken.append(self._notices.pop(0))
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                taken.append(self._notices.popleft())
         return tuple(taken)
 
     def _on_lost(self) -> None:

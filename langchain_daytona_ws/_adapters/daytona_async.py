@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
 
@@ -19,10 +19,9 @@ from langchain_daytona_ws._adapters.sdk import (
     create_params,
     describe,
     polling_is_meant,
+    tracing_is_wanted,
 )
 from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -34,15 +33,12 @@ class _OnLoop:
     sandboxes: dict[str, AsyncSandbox] = field(default_factory=dict)
 
 
-async def _open_until_the_loop_ends(client: AsyncDaytona) -> AsyncGenerator[None]:
-    """Close the client when this generator is closed, which a loop does with all of them before it ends.
+class _Client(AsyncDaytona):
+    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
 
-    Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open behind it.
-    """
-    try:
-        yield
-    finally:
-        await client.close()  # type: ignore[no-untyped-call]
+    def _init_otel(self, sdk_version: str) -> None:
+        if tracing_is_wanted():
+            super()._init_otel(sdk_version)
 
 
 class AsyncDaytonaPort:
@@ -50,18 +46,42 @@ class AsyncDaytonaPort:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = WeakKeyDictionary()
+        self._loops: dict[asyncio.AbstractEventLoop, _OnLoop] = {}
         self._finishing: set[asyncio.Task[Any]] = set()
 
     async def _here(self) -> _OnLoop:
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
         if here is None:
-            with polling_is_meant():
-                client = AsyncDaytona(client_config(self._account))
-            here = self._loops[loop] = _OnLoop(client, _open_until_the_loop_ends(client))
-            await anext(here.guard)
+            self._drop_dead_loops()
+            client = await asyncio.to_thread(self._new_client)  # it reads files
+            here = self._loops.setdefault(loop, _OnLoop(client, self._open_until_the_loop_ends(client)))
+            if here.client is client:
+                await anext(here.guard)
         return here
+
+    def _new_client(self) -> AsyncDaytona:
+        with polling_is_meant():
+            client = _Client(client_config(self._account))
+        client._target = self._account.target
+        return client
+
+    async def _open_until_the_loop_ends(self, client: AsyncDaytona) -> AsyncGenerator[None]:
+        """Close the client when this generator is closed, which a loop does with all of them before it ends.
+
+        Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open behind it.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            self._loops.pop(loop, None)
+            await client.close()  # type: ignore[no-untyped-call]
+
+    def _drop_dead_loops(self) -> None:
+        """Let go of loops that were closed without ending their generators; their sockets go with them."""
+        for loop in [loop for loop in self._loops if loop.is_closed()]:
+            del self._loops[loop]
 
     async def _sandbox(self, sandbox_id: str) -> AsyncSandbox:
         here = await self._here()
@@ -118,7 +138,10 @@ class AsyncDaytonaPort:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def finish(self, work: Coroutine[Any, Any, T], *, within_s: float) -> T | None:
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)
         # Held here since a second cancellation may end our wait, and a task that nobody holds is collected.
         self._finishing.add(task)
@@ -126,11 +149,12 @@ class AsyncDaytonaPort:
         done, _ = await asyncio.wait({task}, timeout=within_s)
         if not done:
             task.cancel()
-            return None
-        return task.result()
+            return False
+        task.result()
+        return True
 
     async def aclose(self) -> None:
         """Close this loop's client; those of loops that have ended were closed with them."""
-        here = self._loops.pop(asyncio.get_running_loop(), None)
+        here = self._loops.get(asyncio.get_running_loop())
         if here is not None:
             await here.guard.aclose()

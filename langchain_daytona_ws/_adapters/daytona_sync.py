@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from daytona import Daytona, DaytonaNotFoundError, Sandbox
 
@@ -18,10 +18,17 @@ from langchain_daytona_ws._adapters.sdk import (
     create_params,
     describe,
     polling_is_meant,
+    tracing_is_wanted,
 )
 from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
 
-T = TypeVar("T")
+
+class _Client(Daytona):
+    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
+
+    def _init_otel(self, sdk_version: str) -> None:
+        if tracing_is_wanted():
+            super()._init_otel(sdk_version)
 
 
 class SyncDaytonaPort:
@@ -37,7 +44,8 @@ class SyncDaytonaPort:
         with self._lock:
             if self._client is None:
                 with polling_is_meant():
-                    self._client = Daytona(client_config(self._account))
+                    self._client = _Client(client_config(self._account))
+                self._client._target = self._account.target
             return self._client
 
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:
@@ -93,6 +101,10 @@ class SyncDaytonaPort:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    async def finish(self, work: Coroutine[Any, Any, T], *, within_s: float) -> T | None:
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         # Nothing can interrupt it but a second Ctrl-C, and each request has its own time-out.
-        return await work
+        await work
+        return True

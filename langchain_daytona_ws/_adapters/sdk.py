@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,18 @@ def polling_is_meant() -> Iterator[None]:
     with _warnings_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Polling-only mode", category=DeprecationWarning)
         yield
+
+
+def tracing_is_wanted() -> bool:
+    """Say whether the process environment asks for the SDK's tracing.
+
+    The SDK also reads .env files in the working directory, which may be anybody's: there they could send traces
+    somewhere, and (held by setting the client's target) choose the region.
+    """
+    return "true" in (
+        os.environ.get("DAYTONA_OTEL_ENABLED"),
+        os.environ.get("DAYTONA_EXPERIMENTAL_OTEL_ENABLED"),
+    )
 
 
 def create_params(spec: SandboxSpec) -> CreateSandboxFromImageParams | CreateSandboxFromSnapshotParams:

@@ -25,6 +25,9 @@ LONGEST_PAUSE_S = 5.0
 MARGIN_S = 25
 KILL_CALL_S = 20
 UNREADABLE_MAX = 2
+LONG_REQUEST_S = 10.0
+SHORTEST_REQUEST_S = 5
+UPLOAD_WITHIN_S = 900.0
 
 _MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 _ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
@@ -40,12 +43,13 @@ class Machine(Protocol):
 
 @dataclass(slots=True)
 class _Attempts:
-    """What is known so far of one call."""
+    """What is known so far of one call. Times in seconds, on the port's clock."""
 
+    until: float
     failures: int = 0
     unreadable: int = 0
     maybe_ran: bool = False
-    waited_s: float = 0.0
+    fruitless_s: float = 0.0
 
     def pause_s(self, asked: float | None) -> float:
         backoff = min(FIRST_PAUSE_S * 2.0 ** (self.failures - 1), LONGEST_PAUSE_S)
@@ -89,38 +93,45 @@ class Caller:
             SandboxError: The sandbox refused, or answered with what could not be read.
             ProvisionError: There was no sandbox, and none could be had.
         """
-        attempts = _Attempts()
-        while True:
-            info = await self._machine.acquire()
-            try:
-                answer = await self._send(info, entry, request, timeout_s)
-            except PortFault as fault:
-                await self._after_fault(fault, info, attempts, repeatable="key" not in request)
-                continue
-            except SandboxError as error:
-                attempts.unreadable += 1
-                attempts.maybe_ran = True
-                if not error.retryable or attempts.unreadable > UNREADABLE_MAX:
-                    raise
-                continue
-            except GeneratorExit:
-                raise
-            except BaseException:
-                if killable:
-                    await self._port.finish(self._kill(info, request), within_s=KILL_CALL_S)
-                raise
-            if answer.get("outcome") == "running":
-                # Another sender of this call is at it still, beyond its own limit.
-                raise _unknown("It was still running when its time was up.", code="still_running")
-            return _checked(answer)
+        info = await self._machine.acquire()
+        attempts = _Attempts(until=self._port.now() + timeout_s + MARGIN_S + RETRY_WITHIN_S)
+        try:
+            while True:
+                began = self._port.now()
+                try:
+                    answer = await self._send(
+                        info, entry, request, min(timeout_s + MARGIN_S, attempts.until - began)
+                    )
+                    break
+                except PortFault as fault:
+                    lasted_s = self._port.now() - began
+                    # A request that was open for long is one that a proxy gave up while the command ran on.
+                    attempts.fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
+                    await self._after_fault(fault, info, attempts, repeatable="key" not in request)
+                    info = await self._machine.acquire()
+                except SandboxError as error:
+                    attempts.unreadable += 1
+                    attempts.maybe_ran = True
+                    if not error.retryable or attempts.unreadable > UNREADABLE_MAX:
+                        raise
+        except (GeneratorExit, WorkspaceError):
+            raise
+        except BaseException:
+            if killable:
+                await self._port.finish(self._kill(info, request), within_s=KILL_CALL_S)
+            raise
+        if answer.get("outcome") == "running":
+            # Another sender of this call is at it still, beyond its own limit.
+            raise _unknown("It was still running when its time was up.", code="still_running")
+        return _checked(answer)
 
-    async def _send(self, info: SandboxInfo, entry: str, request: Answer, timeout_s: float) -> Answer:
+    async def _send(self, info: SandboxInfo, entry: str, request: Answer, within_s: float) -> Answer:
         call = guest_call(entry, request, self.new_key())
         reply = await self._port.execute(
             info.id,
             call.script,
             env={**self._env(), **call.env},
-            timeout_s=math.ceil(timeout_s) + MARGIN_S,
+            timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
         )
         return read_frame(reply.output, call.nonce)
 
@@ -145,32 +156,31 @@ class Caller:
                         code="lost_while_running",
                     )
                 return
-        if attempts.waited_s >= RETRY_WITHIN_S:
+        if attempts.fruitless_s >= RETRY_WITHIN_S or self._port.now() >= attempts.until:
             if attempts.maybe_ran and not repeatable:
                 raise _unknown(f"The connection failed {attempts.failures} times ({fault.message}).")
             raise SandboxUnavailable(
-                f"The sandbox {info.id} could not be reached: {fault.message}. Tried {attempts.failures} times "
-                f"over {attempts.waited_s:.0f} s; nothing ran. Check the network, options.apiUrl and Daytona's "
-                "status, then try again.",
+                f"The sandbox {info.id} could not be reached: {fault.message}. Tried {attempts.failures} times; "
+                "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
                 op="execute",
                 retryable=True,
                 context={"sandbox_id": info.id, "status": fault.status},
                 for_model="The machine cannot be reached now. Nothing ran. Try again later, or tell the user.",
             )
         pause_s = attempts.pause_s(fault.retry_after_s)
-        attempts.waited_s += pause_s
+        attempts.fruitless_s += pause_s
         await self._port.sleep(pause_s)
 
     async def _kill(self, info: SandboxInfo, request: Answer) -> None:
         """End a call that nobody waits for any more, or keep it from starting if it has not arrived yet."""
         try:
-            await self._send(info, "command", {"mode": "kill", "key": request["key"]}, KILL_CALL_S - MARGIN_S)
+            await self._send(info, "command", {"mode": "kill", "key": request["key"]}, KILL_CALL_S)
         except (PortFault, WorkspaceError) as error:
             logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
 
     async def upload(self, path: str, data: bytes) -> None:
         """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""
-        attempts = _Attempts()
+        attempts = _Attempts(until=self._port.now() + UPLOAD_WITHIN_S)
         while True:
             info = await self._machine.acquire()
             try:
@@ -205,6 +215,14 @@ def _place_error(code: str, detail: str) -> SandboxError:
             code="no_bash",
             op="execute",
             for_model="This machine cannot run commands: bash is missing. Tell the user.",
+        )
+    if code == "processes":
+        return SandboxError(
+            f"The sandbox cannot start another process: {detail}. Use a larger one, or let the agent end some.",
+            code="no_processes",
+            op="execute",
+            retryable=True,
+            for_model=f"The machine cannot start another process: {detail}. Nothing ran. End what is not needed.",
         )
     if code == "workspace":
         return SandboxError(

@@ -86,7 +86,7 @@ async def run_command(
             "The command was cancelled.",
             code="cancelled",
             op="execute",
-            for_model="This command was cancelled and killed. What it did until then stays.",
+            for_model="This call was cancelled: the command was killed if it had started. What it had done stays.",
         )
     return _result(answer, timeout_s, limit_bytes)
 
@@ -104,11 +104,15 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
     truncated = size > len(head) + len(tail)
     timed_out, background = answer.get("timed_out") is True, answer.get("background") is True
     notices = []
+    survivors = answer.get("survivors") is True
     if timed_out:
-        notices.append(f"timed out after {timeout_s:g} s; it was killed with everything that it had started")
-    if answer.get("survivors") is True:
-        notices.append("some of its processes could not be killed")
-    if background and log_path:
+        rest = (
+            "but some of what it had started could not be"
+            if survivors
+            else "with everything that it had started"
+        )
+        notices.append(f"timed out after {timeout_s:g} s; it was killed, {rest}")
+    if background and not timed_out and log_path:
         notices.append(f"a process that it started is running on; its later output goes to {log_path}")
     if answer.get("replayed") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")

@@ -16,7 +16,7 @@ START_WITHIN_S = 120.0
 DELETE_WITHIN_S = 60.0
 POLL_S = 1.0
 # A request that was cut off on our side may be carried out a little later.
-LINGER_S = (0.0, 0.5, 2.0)
+LINGER_S = (0.0, 0.5, 2.0, 5.0)
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
 
@@ -26,7 +26,8 @@ _ON_THE_WAY = {
     "creating", "restoring", "starting", "pending_build", "building_snapshot", "pulling_snapshot", "resuming",
     "resizing", "snapshotting", "forking", "unknown",
 }  # fmt: skip
-_SETTLING = {"stopping", "pausing", "archiving"}
+_GONE = {"destroyed", "destroying"}
+_BEYOND_USE = {"error", "build_failed", "archived"}
 
 _NO_RUNNER = re.compile(r"[Nn]o available runner|No runners are configured", re.ASCII)
 _WORDS = (
@@ -63,10 +64,10 @@ async def provision(port: SandboxPort, spec: SandboxSpec, *, organization_id: st
         raise
     except BaseException as error:
         if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
-            await port.finish(_discard_quietly(port, spec.name), within_s=DELETE_WITHIN_S)
+            await port.finish(_sweep(port, spec.name), within_s=DELETE_WITHIN_S)
         raise
     if organization_id is not None and info.organization_id != organization_id:
-        await discard(port, info.id)
+        await discard_quietly(port, info.id)
         raise ProvisionError(
             f"The API key belongs to organization {info.organization_id}, but options.organizationId (or "
             f"DAYTONA_ORGANIZATION_ID) says {organization_id}. The sandbox was deleted again. Use a key of that "
@@ -79,7 +80,7 @@ async def provision(port: SandboxPort, spec: SandboxSpec, *, organization_id: st
 
 
 async def _create(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo:
-    waited_s, pause_s, maybe_created = 0.0, FIRST_PAUSE_S, False
+    pause_s, maybe_created, until = FIRST_PAUSE_S, False, port.now() + RETRY_CREATE_S
     while True:
         try:
             return await port.create(spec, timeout_s=CREATE_CALL_S)
@@ -93,10 +94,9 @@ async def _create(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo:
         elif not last.passing and not _NO_RUNNER.search(last.message):
             raise _create_error(last, nothing_created=not maybe_created)
         pause_s = max(pause_s, last.retry_after_s or 0.0)
-        if waited_s + pause_s > RETRY_CREATE_S:
+        if port.now() + pause_s > until:
             raise _create_error(last, nothing_created=not maybe_created)
         await port.sleep(pause_s)
-        waited_s += pause_s
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
@@ -111,8 +111,8 @@ async def _look(port: SandboxPort, name: str) -> SandboxInfo | None:
 
 
 async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxInfo:
-    waited_s = 0.0
-    while waited_s < START_WITHIN_S:
+    until = port.now() + START_WITHIN_S
+    while port.now() < until:
         found = await _look(port, info.id)
         if found is not None and found.state in _READY:
             return found
@@ -127,7 +127,6 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
                 for_model="No machine could be started. Try again later, or tell the user.",
             )
         await port.sleep(POLL_S)
-        waited_s += POLL_S
     raise ProvisionError(
         f"The new sandbox {info.id} was not started after {START_WITHIN_S:.0f} s. It was deleted. Try again, "
         "and see Daytona's status page if it happens again.",
@@ -170,7 +169,6 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> bool:
             if not fault.passing and fault.kind is not FaultKind.REFUSED:
                 break
         await port.sleep(POLL_S)
-        waited_s += POLL_S
     what = fault.message if fault else "it stays in a state change"
     raise SandboxUnavailable(
         f"The sandbox {info.id} does not answer, and Daytona's control plane was no help: {what}. Check the API "
@@ -186,31 +184,53 @@ async def discard(port: SandboxPort, id_or_name: str) -> None:
     """Delete a sandbox for certain; one that is gone already is fine.
 
     Raises:
-        PortFault: It could not be deleted within a minute; its TTL will end it.
+        SandboxUnavailable: It could not be deleted within a minute; its auto-stop and TTL will end it.
     """
-    waited_s, pause_s = 0.0, FIRST_PAUSE_S
+    until, pause_s = port.now() + DELETE_WITHIN_S, FIRST_PAUSE_S
     while True:
         try:
             return await port.delete(id_or_name)
         except PortFault as fault:
             # Deletion during a state change answers 409 (Daytona API), so it is asked again.
-            if not fault.passing or waited_s >= DELETE_WITHIN_S:
-                raise
+            if not fault.passing or port.now() >= until:
+                raise not_deleted(id_or_name, fault.message) from fault
             pause_s = max(pause_s, fault.retry_after_s or 0.0)
         await port.sleep(pause_s)
-        waited_s += pause_s
         pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
 
-async def _discard_quietly(port: SandboxPort, name: str) -> None:
-    """Delete what a create that nobody waited for may have made, or may still make."""
+def not_deleted(sandbox_id: str, why: str) -> SandboxUnavailable:
+    """Say that a sandbox is still there, and what will become of it."""
+    return SandboxUnavailable(
+        f"The sandbox {sandbox_id} could not be deleted: {why}. Close the session again, or delete it in the "
+        "Daytona dashboard; an ephemeral one is deleted by itself after 15 minutes without a request.",
+        code="not_deleted",
+        op="delete",
+        retryable=True,
+        context={"sandbox_id": sandbox_id},
+    )
+
+
+async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
+    """Delete a sandbox where another error is being raised already: what goes wrong is logged."""
     try:
-        for pause_s in LINGER_S:
-            await port.sleep(pause_s)
-            if await port.get(name) is not None:
-                return await discard(port, name)
-    except PortFault as fault:
-        logger.warning("could not delete sandbox %s after a failed start: %s; its TTL will", name, fault)
+        await discard(port, id_or_name)
+    except SandboxUnavailable as error:
+        logger.warning("%s", error)
+
+
+async def _sweep(port: SandboxPort, name: str) -> None:
+    """Delete what a create that nobody waited for may have made, or may still make."""
+    for pause_s in LINGER_S:
+        await port.sleep(pause_s)
+        try:
+            found = await port.get(name)
+        except PortFault as fault:
+            logger.warning("looking for sandbox %s after a failed start: %s", name, fault)
+            continue
+        if found is not None:
+            await discard_quietly(port, found.id)
+            return
 
 
 def _create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +124,10 @@ class SandboxPort(Protocol):
 
     async def sleep(self, seconds: float) -> None: ...
 
-    async def finish(self, work: Coroutine[Any, Any, T], *, within_s: float) -> T | None:
-        """Run clean-up to its end although the caller is being cancelled; None when it took too long."""
+    def now(self) -> float:
+        """Return seconds on a clock that only goes forward."""
+        ...
+
+    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
+        """Run clean-up to its end although the caller is being cancelled; False when it took too long."""
         ...

@@ -105,7 +105,10 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
     if b"\n" not in command.strip(b"\n"):
         return None
     reader, writer = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise place.PlaceError("processes", error.strerror or str(error)) from None
     if pid == 0:
         _exec(bash, command, writer, dict(os.environ), [b"-O", b"extglob", b"-n"])
     os.close(writer)
@@ -161,6 +164,12 @@ class _Run:
         self._call = call
 
     def start(self, bash: str, command: bytes) -> None:
+        try:
+            self._start(bash, command)
+        except OSError as error:
+            raise place.PlaceError("processes", error.strerror or str(error)) from None
+
+    def _start(self, bash: str, command: bytes) -> None:
         self._wake, bell = os.pipe()
         os.set_blocking(bell, False)
         os.set_blocking(self._wake, False)
@@ -245,7 +254,8 @@ class _Run:
     def _collect_rest(self) -> None:
         """Take what the command had written when it ended; leave a reader to whoever writes on."""
         taken = 0
-        while self._reader >= 0 and taken < PIPE_MAX_BYTES:
+        # One read more than a full pipe needs, to see the end behind it.
+        while self._reader >= 0 and taken <= PIPE_MAX_BYTES:
             got = self._take(65536)
             if got == 0:
                 break
@@ -258,7 +268,11 @@ class _Run:
         """Fork a process that keeps the pipe open and empty, so that nobody is killed by writing to it."""
         if not self.output.has_log:
             self.output.open_log()
-        if os.fork():
+        try:
+            child = os.fork()
+        except OSError:
+            child = -1  # no process to be had: the result matters more than the writer
+        if child:
             os.close(self._reader)
             return
         try:

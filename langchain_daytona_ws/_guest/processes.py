@@ -6,6 +6,8 @@ import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself 
 import os
 import time
 
+from langchain_daytona_ws._guest.place import run_quietly
+
 MARKER = "LANGCHAIN_DAYTONA_WS_CALL"
 
 
@@ -64,12 +66,18 @@ def _carries(pid: int, marker: bytes) -> bool:
 
 def send(processes: dict[int, str], number: int) -> None:
     """Signal each process that is still the one that was found."""
+    others = []
     for pid, birth in processes.items():
         if _birth(pid) == birth:
             try:
                 os.kill(pid, number)
+            except PermissionError:
+                others.append(str(pid))
             except OSError:
                 continue
+    if others:
+        # What runs under sudo is root's: a stuck "sudo apt-get install" would keep its locks for ever.
+        run_quietly(["sudo", "-n", "kill", "-%d" % number, *others])
 
 
 def _birth(pid: int) -> str:

@@ -65,10 +65,13 @@ class Record:
         """Replace the state, without a moment at which the record is empty (each state is longer)."""
         data = state.encode() + b"\n" + body
         try:
-            os.pwrite(self.fd, data, 0)
+            whole = os.pwrite(self.fd, data, 0) == len(data)
         except OSError:
-            # A full disk must not stop the command that would free it. A size needs no block.
-            os.ftruncate(self.fd, max(1, os.fstat(self.fd).st_size))
+            whole = False
+        if not whole:
+            # A full disk must not stop the command that would free it, and half a record must not be taken for a
+            # whole one. A size needs no block on the disk.
+            os.ftruncate(self.fd, 1)
 
     def forget(self) -> None:
         """Remove the record of a call that did nothing, so that it may be sent again."""
@@ -117,7 +120,7 @@ def tidy(state_dir: str, uploads_dir: str) -> None:
     stamp = state_dir + "/tidied"
     now = time.time()
     try:
-        if now - os.stat(stamp).st_mtime < TIDY_EVERY_S:
+        if 0 <= now - os.stat(stamp).st_mtime < TIDY_EVERY_S:
             return
     except FileNotFoundError:
         pass

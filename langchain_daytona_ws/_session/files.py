@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.file_results import (
@@ -27,13 +27,17 @@ class WorkspaceFiles:
     `WriteConflict`) when nothing was changed, and what `WorkspaceSession.run` raises when the sandbox is at fault.
     """
 
-    def __init__(self, sync_ops: Callable[[], FileOps], async_ops: Callable[[], FileOps]) -> None:
+    def __init__(self, sync_ops: Callable[[], FileOps], async_ops: Callable[[], Awaitable[FileOps]]) -> None:
         self._sync = sync_ops
         self._async = async_ops
 
-    def operations(self, *, blocking: bool) -> FileOps:
-        """Return the coroutines themselves, over the sync or the async side."""
-        return self._sync() if blocking else self._async()
+    def operations(self) -> FileOps:
+        """Return the coroutines themselves, which do not suspend."""
+        return self._sync()
+
+    async def aoperations(self) -> FileOps:
+        """Return the coroutines themselves, for an event loop."""
+        return await self._async()
 
     def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read a page of numbered lines of a text file of at most 10 MiB.
@@ -47,7 +51,7 @@ class WorkspaceFiles:
 
     async def aread(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read as `read` does."""
-        return await self._async().read(path, offset=offset, limit=limit)
+        return await (await self._async()).read(path, offset=offset, limit=limit)
 
     def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write a whole file, and the directories above it.
@@ -61,7 +65,7 @@ class WorkspaceFiles:
 
     async def awrite(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write as `write` does."""
-        return await self._async().write(path, content, overwrite=overwrite)
+        return await (await self._async()).write(path, content, overwrite=overwrite)
 
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
         """Replace a string, byte for byte, in the file's own style of line ends.
@@ -78,7 +82,7 @@ class WorkspaceFiles:
         self, path: str, old_string: str, new_string: str, *, replace_all: bool = False
     ) -> FileEdited:
         """Edit as `edit` does."""
-        return await self._async().edit(path, old_string, new_string, replace_all=replace_all)
+        return await (await self._async()).edit(path, old_string, new_string, replace_all=replace_all)
 
     def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List one directory, directories first.
@@ -91,7 +95,7 @@ class WorkspaceFiles:
 
     async def alist(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List as `list` does."""
-        return await self._async().list(path, limit=limit)
+        return await (await self._async()).list(path, limit=limit)
 
     def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find files by name, newest first.
@@ -105,7 +109,7 @@ class WorkspaceFiles:
 
     async def aglob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find as `glob` does."""
-        return await self._async().glob(pattern, path=path, limit=limit)
+        return await (await self._async()).glob(pattern, path=path, limit=limit)
 
     def grep(
         self,
@@ -150,7 +154,7 @@ class WorkspaceFiles:
         limit: int = GREP_LIMIT,
     ) -> GrepResult:
         """Search as `grep` does."""
-        return await self._async().grep(
+        return await (await self._async()).grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
         )  # fmt: skip
@@ -165,4 +169,4 @@ class WorkspaceFiles:
 
     async def adelete(self, path: str) -> FileDeleted:
         """Delete as `delete` does."""
-        return await self._async().delete(path)
+        return await (await self._async()).delete(path)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import logging
 import os
 import secrets
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent import futures
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.ports import PortFault, SandboxInfo, SandboxPort, SandboxSpec
-from langchain_daytona_ws._session.once import SingleFlight
+from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort, SandboxSpec
+from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, WorkspaceError
 
@@ -31,7 +31,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 AUTO_STOP_MINUTES = 15
 # Whatever happens, it is destroyed at this age (Daytona API, ttlMinutes).
 TTL_MINUTES = 24 * 60
-CLOSE_WAITS_S = 60.0
+# Longer than a deletion is tried for, request time-outs included.
+CLOSE_WAITS_S = 120.0
 
 LOST_NOTICE = (
     "The machine was replaced: the earlier one is gone, and with it every file, installed package and process on "
@@ -83,7 +84,10 @@ class Machine:
                 self._sync = SyncDaytonaPort(self._account())
             return self._sync
 
-    def async_port(self) -> AsyncDaytonaPort:
+    async def async_port(self) -> AsyncDaytonaPort:
+        if self._async is None:
+            # A second of importing would hold up everything else on the loop.
+            await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")
         from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 
         with self._lock:
@@ -105,21 +109,32 @@ class Machine:
 
     def acquire(self) -> SandboxInfo:
         self._refuse_when_closed()
-        return self._flight.get(lambda: drive(self._provision(self.sync_port())))
+        try:
+            return self._flight.get(lambda: drive(self._provision(self.sync_port())))
+        except WouldDeadlock:
+            raise SandboxUnavailable(
+                "A sync call from the thread of an event loop that is just provisioning the sandbox would block both "
+                "for ever. Use the a-form of this method, or call it from another thread.",
+                code="would_deadlock",
+                op="create",
+                retryable=True,
+                for_model="The machine is being prepared. Nothing ran. Try again.",
+            ) from None
 
     async def _acquire_here(self) -> SandboxInfo:
         return self.acquire()
 
     async def aacquire(self) -> SandboxInfo:
         self._refuse_when_closed()
-        return await self._flight.aget(lambda: self._provision(self.async_port()))
+        port = await self.async_port()
+        return await self._flight.aget(lambda: self._provision(port))
 
     async def _provision(self, port: SandboxPort) -> SandboxInfo:
         info = await lifecycle.provision(
             port, self._spec(), organization_id=self._config.options.organization_id
         )
         if self._closed:
-            await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S)
+            await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
             self._refuse_when_closed()
         _delete_at_exit(self)
         return info
@@ -153,58 +168,37 @@ class Machine:
             )
 
     def close(self) -> None:
-        """Delete the sandbox, whichever thread is making it.
+        """Delete the sandbox, whichever thread is making it. May be called again after a failure.
 
         Raises:
             SandboxUnavailable: It could not be deleted; its auto-stop and TTL will end it.
         """
         self._closed = True
         pending = self._flight.pending
-        if pending is not None and not _on_a_loop():
+        if pending is not None and not on_a_loop():
             # Its maker sees the flag and deletes it itself.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         info = self.info
-        if info is not None and self._flight.forget(info):
-            with _told(info):
-                drive(lifecycle.discard(self.sync_port(), info.id))
-        _open_machines.pop(self, None)
+        if info is not None:
+            drive(lifecycle.discard(self.sync_port(), info.id))
+            self._deleted(info)
 
     async def aclose(self) -> None:
         """Do as `close` does, and close this loop's connections."""
         self._closed = True
         await self._flight.settled(CLOSE_WAITS_S)
         info = self.info
-        if info is not None and self._flight.forget(info):
-            port = self.async_port()
-            with _told(info):
-                await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S)
-        _open_machines.pop(self, None)
+        if info is not None:
+            port = await self.async_port()
+            if not await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S):
+                raise lifecycle.not_deleted(info.id, f"no answer within {CLOSE_WAITS_S:.0f} s")
+            self._deleted(info)
         if self._async is not None:
             await self._async.aclose()
 
-
-def _on_a_loop() -> bool:
-    """Tell whether waiting here could block the very loop that is to end the waiting."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _told(info: SandboxInfo) -> Iterator[None]:
-    try:
-        yield
-    except PortFault as fault:
-        raise SandboxUnavailable(
-            f"The sandbox {info.id} could not be deleted: {fault.message}. It is deleted after "
-            f"{AUTO_STOP_MINUTES} minutes without a request, or delete it in the Daytona dashboard now.",
-            code="not_deleted",
-            op="delete",
-            retryable=True,
-            context={"sandbox_id": info.id, "status": fault.status},
-        ) from fault
+    def _deleted(self, info: SandboxInfo) -> None:
+        self._flight.forget(info)
+        _open_machines.pop(self, None)
 
 
 # Machine → process that made it: after a fork, the child must not delete what is its parent's.

@@ -15,6 +15,23 @@ class _HandedOver(Exception):
     """The owner was cancelled before it had a result; one of those who wait takes over."""
 
 
+class WouldDeadlock(Exception):
+    """A blocking caller would hold up the very loop that is making what it wants."""
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def on_a_loop() -> bool:
+    """Say whether blocking here would block an event loop."""
+    return running_loop() is not None
+
+
 class SingleFlight(Generic[T]):
     """Hold one value, made by whoever asks first, while everybody else waits for it.
 
@@ -25,6 +42,7 @@ class SingleFlight(Generic[T]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._future: Future[T] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def value(self) -> T | None:
@@ -59,11 +77,14 @@ class SingleFlight(Generic[T]):
 
         Raises:
             Exception: What ``make`` raised, here or where it ran; the next call tries anew.
+            WouldDeadlock: It is being made on the event loop of this very thread.
         """
         while True:
-            future, mine = self._claim()
+            future, mine = self._claim(None)
             if mine:
                 return self._own(future, make)
+            if not future.done() and self._loop is not None and self._loop is running_loop():
+                raise WouldDeadlock
             try:
                 return future.result()
             except _HandedOver:
@@ -72,7 +93,7 @@ class SingleFlight(Generic[T]):
     async def aget(self, make: Callable[[], Awaitable[T]]) -> T:
         """The same for coroutines. Cancelling a caller that waits leaves the making alone."""
         while True:
-            future, mine = self._claim()
+            future, mine = self._claim(running_loop())
             if mine:
                 return await self._aown(future, make)
             try:
@@ -80,10 +101,11 @@ class SingleFlight(Generic[T]):
             except _HandedOver:
                 continue
 
-    def _claim(self) -> tuple[Future[T], bool]:
+    def _claim(self, loop: asyncio.AbstractEventLoop | None) -> tuple[Future[T], bool]:
         with self._lock:
             if self._future is not None:
                 return self._future, False
+            self._loop = loop
             self._future = Future()
             # A future that runs cannot be cancelled, which a cancelled waiter would do to it otherwise.
             self._future.set_running_or_notify_cancel()

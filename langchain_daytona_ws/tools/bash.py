@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -51,57 +50,40 @@ class BashTool(WorkspaceTool):
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = BashInput
 
-    def _run(
-        self,
-        command: str,
-        timeout: float | None = None,
-        description: str | None = None,
-        *,
-        config: RunnableConfig,
-    ) -> tuple[str, dict[str, Any]]:
+    def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
+        wanted = BashInput.model_validate(given)
         with told_to_the_model():
-            request = self._request(command, timeout, description)
-            call = _Call(self.session.gate.check(request, BashInput.model_validate))
-            result = self.session.run(
-                call.command, timeout_s=call.timeout, once=self._once(config, call.identity)
-            )
-            return call.answer(result)
+            call = _Call(wanted, self.session.gate.check(self._request(wanted), BashInput.model_validate))
+            once = self._once(config, call.identity)
+            return call.answer(self.session.run(call.command, timeout_s=call.timeout, once=once))
 
-    async def _arun(
-        self,
-        command: str,
-        timeout: float | None = None,
-        description: str | None = None,
-        *,
-        config: RunnableConfig,
-    ) -> tuple[str, dict[str, Any]]:
+    async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
+        wanted = BashInput.model_validate(given)
         with told_to_the_model():
-            request = self._request(command, timeout, description)
-            call = _Call(await self.session.gate.acheck(request, BashInput.model_validate))
-            result = await self.session.arun(
-                call.command, timeout_s=call.timeout, once=self._once(config, call.identity)
+            call = _Call(
+                wanted, await self.session.gate.acheck(self._request(wanted), BashInput.model_validate)
             )
-            return call.answer(result)
+            once = self._once(config, call.identity)
+            return call.answer(await self.session.arun(call.command, timeout_s=call.timeout, once=once))
 
-    def _request(self, command: str, timeout: float | None, description: str | None) -> PermissionRequest:
-        check_command(command)  # what can't run is not worth a question
-        given = {"timeout": timeout, "description": description}
+    def _request(self, wanted: BashInput) -> PermissionRequest:
+        check_command(wanted.command)  # what can't run is not worth a question
         return PermissionRequest.for_bash(
-            command,
+            wanted.command,
             namespace=self.session.namespace,
             tool_call_id=current_tool_call_id(),
-            arguments={name: value for name, value in given.items() if value is not None},
+            arguments=wanted.model_dump(exclude={"command"}, exclude_none=True),
         )
 
 
 class _Call:
     """What was approved, and so what runs."""
 
-    def __init__(self, approval: Approval[BashInput]) -> None:
-        arguments: Mapping[str, Any] = approval.arguments
-        self.command = str(arguments["command"])
-        self.timeout: float | None = arguments.get("timeout")
-        self.identity: dict[str, object] = {"command": self.command, "timeout": self.timeout}
+    def __init__(self, wanted: BashInput, approval: Approval[BashInput]) -> None:
+        final = approval.validated or wanted
+        self.command = final.command
+        self.timeout = final.timeout
+        self.identity: dict[str, object] = {"command": final.command, "timeout": final.timeout}
         self._note = approval.note
 
     def answer(self, result: CommandResult) -> tuple[str, dict[str, Any]]:

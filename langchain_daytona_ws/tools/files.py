@@ -85,13 +85,13 @@ class WorkspaceFileTool(WorkspaceTool):
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
             approval = self.session.gate.check(self._request(wanted), FileInput.model_validate)
-            return drive(self._perform(self.session.files.operations(blocking=True), wanted, approval))
+            return drive(self._perform(self.session.files.operations(), wanted, approval))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
             approval = await self.session.gate.acheck(self._request(wanted), FileInput.model_validate)
-            return await self._perform(self.session.files.operations(blocking=False), wanted, approval)
+            return await self._perform(await self.session.files.aoperations(), wanted, approval)
 
     def _request(self, wanted: FileInput) -> PermissionRequest:
         if needs_approval("ask", self.name, wanted.command):

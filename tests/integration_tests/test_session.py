@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from langchain_daytona_ws import SandboxConfig, WorkspaceSession
+from langchain_daytona_ws._session import machine
 from langchain_daytona_ws.errors import (
     CommandRefused,
     ConfigError,
@@ -383,6 +385,30 @@ class TestClosing:
         with pytest.raises(SandboxUnavailable, match="dashboard"):
             workspace.close()
 
+    def test_it_can_be_tried_again(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
+        with pytest.raises(SandboxUnavailable):
+            workspace.close()
+        assert len(server.sandboxes) == 1
+        workspace.close()
+        assert server.sandboxes == []
+
+    def test_no_answer_in_time_is_said(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(machine, "CLOSE_WAITS_S", 0.2)
+
+        async def work() -> None:
+            session = WorkspaceSession(config_for(server), namespace="demo")
+            await session.arun("true")
+            server.faults.add(Fault(kind="latency", action="delete", delay_s=0.8, times=1))
+            with pytest.raises(SandboxUnavailable, match="no answer"):
+                await session.aclose()
+            await asyncio.sleep(1)
+            await session.aclose()
+
+        asyncio.run(work())
+        assert server.sandboxes == []
+
     def test_closing_while_another_thread_provisions(self, server: LocalDaytona) -> None:
         server.faults.add(Fault(kind="latency", action="create", delay_s=0.6, times=1))
         session = WorkspaceSession(config_for(server), namespace="demo")
@@ -446,6 +472,38 @@ class TestClosing:
             check=False,
         )
         assert ran.stdout == "still here\n"
+
+
+def test_a_hostile_env_file_steers_nothing(
+    server: LocalDaytona, drive: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(
+        "DAYTONA_TARGET=evil\nDAYTONA_OTEL_ENABLED=true\nDAYTONA_ORGANIZATION_ID=evil\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    driven = drive(server)
+    driven.run("true")
+    assert server.sandboxes[0].target != "evil"
+    ports = (driven.session._machine._sync, driven.session._machine._async)
+    clients = [ports[0]._client] if ports[0] else [one.client for one in ports[1]._loops.values()]  # type: ignore[union-attr]
+    assert [client._tracer_provider for client in clients] == [None]
+
+
+def test_loops_come_and_go(server: LocalDaytona) -> None:
+    with WorkspaceSession(config_for(server), namespace="demo") as session:
+        for i in range(4):
+            assert asyncio.run(session.arun(f"echo {i}")).output == f"{i}\n"
+        assert session._machine._async is not None
+        assert session._machine._async._loops == {}
+
+
+def test_many_threads_share_the_notice_and_all_results_arrive(server: LocalDaytona) -> None:
+    with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(8) as pool:
+        session.run("true")
+        server.destroy_sandbox(server.sandboxes[0].id)
+        results = list(pool.map(lambda i: session.run(f"echo {i}"), range(8)))
+    assert [result.output for result in results] == [f"{i}\n" for i in range(8)]
+    assert sum("machine was replaced" in result.text for result in results) == 1
 
 
 class TestRefused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -157,6 +158,11 @@ class TestApproval:
         assert driven.call(driven.bash, command="true").status == "error"
         assert server.requests == []
 
+    def test_edited_arguments_are_taken_as_validated(self, server: LocalDaytona, drive: Make) -> None:
+        approver = Asked(PermissionDecision.allow_edited({"command": "echo a", "timeout": "5"}))
+        driven = drive(server, permissionMode="ask", approver=approver)
+        assert "\na\n" in driven.call(driven.bash, command="true").content
+
     def test_an_edited_call_is_another_call(self, server: LocalDaytona, drive: Make) -> None:
         approver = Asked(
             PermissionDecision.allow_edited({"command": "echo edited"}), PermissionDecision.allow()
@@ -231,6 +237,14 @@ class TestMessages:
 
     def test_plain_invocation_without_a_tool_call(self, workspace: Driven) -> None:
         assert workspace.invoke(workspace.bash, {"command": "echo a"}) == "a\n[exit code 0]"
+
+    def test_copies_share_the_session(self, workspace: Driven) -> None:
+        for other in (
+            copy.deepcopy(workspace.bash),
+            workspace.bash.model_copy(deep=True),
+            copy.copy(workspace.bash),
+        ):
+            assert other.session is workspace.session
 
     def test_descriptions_and_schemas_are_small(self, server: LocalDaytona) -> None:
         session = WorkspaceSession(config_for(server), namespace="demo")

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import subprocess
+import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,12 @@ class ShellPort:
     async def sleep(self, seconds: float) -> None:
         return None
 
-    async def finish(self, work: Coroutine[Any, Any, Any], *, within_s: float) -> Any:
-        return await work
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
+        await work
+        return True
 
 
 class OneMachine:

@@ -72,9 +72,13 @@ class ScriptedPort:
     async def sleep(self, seconds: float) -> None:
         self.slept_s += seconds
 
-    async def finish(self, work: Coroutine[Any, Any, Any], *, within_s: float) -> Any:
+    def now(self) -> float:
+        return self.slept_s
+
+    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         self.asked.append("finish")
-        return await work
+        await work
+        return True
 
 
 class Machines:
@@ -242,6 +246,46 @@ def test_an_interrupted_call_is_killed_in_the_sandbox() -> None:
     assert port.asked == ["execute", "finish", "execute"]
 
 
+def test_an_interrupt_between_two_attempts_kills_too() -> None:
+    class Interrupted(ScriptedPort):
+        async def sleep(self, seconds: float) -> None:
+            raise KeyboardInterrupt
+
+    port = Interrupted(execute=[fault(FaultKind.DROPPED), {"outcome": "cancelled"}])
+    with pytest.raises(KeyboardInterrupt):
+        call(port)
+    assert port.asked == ["execute", "finish", "execute"]
+
+
+@pytest.mark.parametrize("timeout_s", [1.0, 120.0, 600.0])
+def test_a_sandbox_that_has_gone_silent_does_not_hold_the_call_for_long(timeout_s: float) -> None:
+    class Silent(ScriptedPort):
+        async def execute(
+            self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
+        ) -> ExecReply:
+            self.slept_s += timeout_s + 5
+            return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
+
+    port = Silent(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
+    caller = Caller(port, Machines(), dict, lambda: NONCE)
+    with pytest.raises(OutcomeUnknown):
+        drive(caller.call("command", {"key": "k"}, timeout_s=timeout_s))
+    assert port.slept_s <= timeout_s + 100
+
+
+def test_a_proxy_that_drops_long_requests_is_outlasted() -> None:
+    class Proxy(ScriptedPort):
+        async def execute(
+            self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
+        ) -> ExecReply:
+            self.slept_s += 60
+            return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
+
+    port = Proxy(execute=[*[fault(FaultKind.DROPPED)] * 8, {"ok": True}], get=[info("started")])
+    caller = Caller(port, Machines(), dict, lambda: NONCE)
+    assert drive(caller.call("command", {"key": "k"}, timeout_s=600)) == {"ok": True}
+
+
 class TestProvision:
     SPEC = SandboxSpec(name="mine")
 
@@ -274,6 +318,14 @@ class TestProvision:
         with pytest.raises(KeyboardInterrupt):
             self.provision(port)
         assert port.asked == ["create", "finish", "get", "get", "delete"]
+
+    def test_looking_for_it_outlasts_a_fault(self) -> None:
+        port = ScriptedPort(
+            create=[KeyboardInterrupt()], get=[fault(FaultKind.UNAVAILABLE), info("started")], delete=[None]
+        )
+        with pytest.raises(KeyboardInterrupt):
+            self.provision(port)
+        assert port.asked[-1] == "delete"
 
     def test_a_create_whose_answer_was_lost_is_found_by_name(self) -> None:
         port = ScriptedPort(create=[fault(FaultKind.DROPPED)], get=[info("started")])
@@ -314,6 +366,11 @@ class TestProvision:
             self.provision(port)
         assert port.asked == ["create"]
 
+    def test_another_organization_s_that_cannot_be_deleted_is_still_reported_as_such(self) -> None:
+        port = ScriptedPort(create=[info("started")], delete=[fault(FaultKind.FORBIDDEN)])
+        with pytest.raises(ProvisionError, match="organizationId"):
+            self.provision(port, organization_id="other")
+
     def test_another_organization_s_is_deleted(self) -> None:
         port = ScriptedPort(create=[info("started")], delete=[None])
         with pytest.raises(ProvisionError, match="organizationId"):
@@ -329,6 +386,7 @@ class TestDiscard:
 
     def test_but_not_for_ever(self) -> None:
         port = ScriptedPort(delete=[fault(FaultKind.BUSY)])
-        with pytest.raises(PortFault):
+        with pytest.raises(SandboxUnavailable) as caught:
             drive(lifecycle.discard(port, "id"))
+        assert caught.value.code == "not_deleted"
         assert port.slept_s < 120

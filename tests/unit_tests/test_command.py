@@ -13,8 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
+from langchain_daytona_ws._core import script
+from langchain_daytona_ws._guest import processes
+from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError
 from tests.unit_tests.daemon import Workspace
+
+_source = script._source
 
 
 @pytest.fixture(params=["zsh", "bash", "dash"])
@@ -160,6 +164,24 @@ class TestTimeout:
         assert result.exit_code == 124
         assert result.output.endswith("tidied\n")
 
+    def test_one_that_floods_its_pipe_is_not_reported_as_running_on(self, bash: Workspace) -> None:
+        for _ in range(5):
+            result = bash.run("yes", timeout_s=0.2)
+            assert (result.timed_out, result.background) == (True, False)
+
+    def test_what_belongs_to_root_is_killed_through_sudo(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(pid: int, number: int) -> None:
+            raise PermissionError
+
+        ran: list[list[str]] = []
+        monkeypatch.setattr(processes.os, "kill", refuse)
+        monkeypatch.setattr(processes, "run_quietly", ran.append)
+        own = processes._table()[1][os.getpid()]
+        processes.send({os.getpid(): own, 1: "another birth"}, 9)
+        assert ran == [["sudo", "-n", "kill", "-9", str(os.getpid())]]
+
     def test_an_earlier_call_s_server_lives_on(self, bash: Workspace) -> None:
         server = int(bash.run("sleep 60 >/dev/null 2>&1 & echo $!").output)
         bash.run("sleep 60", timeout_s=0.3)
@@ -296,6 +318,20 @@ class TestOnceOnly:
         assert (bash.root / "log").read_text() == "x\n"
 
 
+def test_no_process_to_be_had_is_an_error_and_nothing_ran(
+    bash: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = script._source("command").replace("self.pid = os.fork()", "raise OSError(11, 'Try again')")
+    monkeypatch.setattr(script, "_source", lambda name: source if name == "command" else _source(name))
+    script._program.cache_clear()
+    with pytest.raises(SandboxError) as caught:
+        bash.run("echo x", key="e1")
+    monkeypatch.undo()
+    script._program.cache_clear()
+    assert caught.value.code == "no_processes"
+    assert bash.run("echo x", key="e1").output == "x\n"
+
+
 def test_the_agent_may_kill_python(bash: Workspace) -> None:
     # A marker of its own keeps this test from killing the ones that run beside it.
     result = bash.run(
@@ -339,5 +375,5 @@ def test_any_text_does_what_it_does_in_plain_bash(bash: Workspace, text: str) ->
     if result.exit_code == 2 and "\n" in text.rstrip("\n") and not result.output.startswith("start"):
         return  # parsed as a whole, so that nothing of it ran
     assert result.exit_code == expected.returncode % 256
-    if "&" not in text and "$$" not in text:  # no races, no process ids
+    if not set("&|") & set(text) and "$$" not in text:  # no races, no process ids
         assert result.output == expected.stdout.decode("utf-8", "replace")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._session.once import SingleFlight
+from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock
 
 
 def test_threads_share_one_making() -> None:
@@ -128,6 +128,26 @@ def test_cancelling_a_waiter_leaves_the_making_alone() -> None:
         await asyncio.sleep(0)
         waiter.cancel()
         await asyncio.sleep(0)
+        gate.set()
+        return await owner
+
+    assert asyncio.run(work()) == "made"
+
+
+def test_a_blocking_caller_on_the_owner_s_loop_is_refused_instead_of_hanging() -> None:
+    flight: SingleFlight[str] = SingleFlight()
+
+    async def work() -> str:
+        gate = asyncio.Event()
+
+        async def make() -> str:
+            await gate.wait()
+            return "made"
+
+        owner = asyncio.create_task(flight.aget(make))
+        await asyncio.sleep(0)
+        with pytest.raises(WouldDeadlock):
+            flight.get(lambda: "never")
         gate.set()
         return await owner
 

@@ -83,6 +83,31 @@ class TestOnce:
         first.close()
         assert once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
 
+    def test_half_a_record_is_never_taken_for_a_whole_one(
+        self, call: Callable[[], Record], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = call()
+        first.lock(0)
+        first.write(record.STARTED, b"1")
+        whole = os.pwrite
+        monkeypatch.setattr(record.os, "pwrite", lambda fd, data, at: whole(fd, data[:9], at))
+        first.write(record.DONE, b'{"n": 1}')
+        first.close()
+        monkeypatch.undo()
+        assert once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
+
+    def test_a_full_disk_does_not_stop_the_command(
+        self, call: Callable[[], Record], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(record.os, "pwrite", full)
+        first = call()
+        assert once(first, 0, lambda: '{"ok": 1}', nothing) == '{"ok": 1}'
+        first.close()
+        assert once(call(), 0, lambda: '{"ok": 2}', nothing) == '{"outcome": "unknown"}'
+
     def test_many_at_once_do_it_once(self, tmp_path: Path) -> None:
         done: list[int] = []
 
