@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from langchain_daytona_ws import SandboxConfig, WorkspaceSession
+from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._session import machine
 from langchain_daytona_ws.errors import (
     CommandRefused,
@@ -180,6 +181,19 @@ class TestCreationFails:
         server.faults.add(Fault(kind="drop_after", action="create", times=1))
         assert drive(server).run("echo ok").output == "ok\n"
         assert len(server.sandboxes) == 1
+
+    def test_a_create_that_never_ends_is_reaped(
+        self, server: LocalDaytona, drive: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lifecycle, "CREATE_CALL_S", 1.0)
+        monkeypatch.setattr(lifecycle, "START_WITHIN_S", 1.0)
+        server.faults.add(Fault(kind="stuck", action="create", times=1))
+        driven = drive(server)
+        with pytest.raises(ProvisionError) as caught:
+            driven.run("true")
+        assert caught.value.code == "create_timeout"
+        assert server.sandboxes == []
+        assert driven.run("echo ok").output == "ok\n"
 
     @pytest.mark.parametrize("status", [429, 502, 503, 504])
     def test_passing_faults_are_waited_out(self, server: LocalDaytona, drive: Make, status: int) -> None:

@@ -88,7 +88,7 @@ def test_a_time_out_kills_the_group_and_discards_the_output(sandbox: Sandbox) ->
         sandbox.process.exec(script, timeout=1)
     assert caught.value.status_code == 408
     assert "lost" not in str(caught.value)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 60  # and not 300
     left = sandbox.process.exec("ps axo args").result
     assert "sleep 300" not in left
     assert "sleep 400" in left  # what called setsid survives
@@ -100,8 +100,8 @@ def test_it_waits_for_whoever_holds_the_output_open(sandbox: Sandbox) -> None:
     assert response.result == "early\nlate\n"
     assert time.monotonic() - started >= 0.7
     started = time.monotonic()
-    sandbox.process.exec("sleep 30 >/dev/null 2>&1 & echo done")
-    assert time.monotonic() - started < 5
+    sandbox.process.exec("sleep 300 >/dev/null 2>&1 & echo done")
+    assert time.monotonic() - started < 60
 
 
 def test_a_time_out_also_ends_the_waiting_for_the_output(sandbox: Sandbox) -> None:
@@ -172,13 +172,15 @@ def test_nothing_is_cancelled_when_the_client_goes_away(server: LocalDaytona, sa
 
 
 def test_calls_run_side_by_side(sandbox: Sandbox) -> None:
-    threads = [threading.Thread(target=sandbox.process.exec, args=("sleep 0.5",)) for _ in range(8)]
-    started = time.monotonic()
+    # Each waits until all have come: one after the other they would wait for ever.
+    wait = (
+        "mkdir -p /tmp/here; touch /tmp/here/$$; until [ $(ls /tmp/here | wc -l) -ge 8 ]; do sleep 0.05; done"
+    )
+    threads = [threading.Thread(target=sandbox.process.exec, args=(wait,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - started < 3
 
 
 def test_a_dead_daemon_is_a_bare_502(server: LocalDaytona, sandbox: Sandbox) -> None:

@@ -43,9 +43,6 @@ def test_latency(server: LocalDaytona, sandbox: Sandbox) -> None:
     started = time.monotonic()
     assert sandbox.process.exec("echo late").result == "late\n"
     assert time.monotonic() - started >= 0.5
-    started = time.monotonic()
-    sandbox.process.exec("true")
-    assert time.monotonic() - started < 0.5
 
 
 def test_a_drop_after_execution_makes_the_sync_client_run_it_twice(

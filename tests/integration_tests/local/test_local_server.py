@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from daytona import Daytona, DaytonaConfig, Sandbox
 from daytona.common.errors import DaytonaAuthenticationError
 
 from langchain_daytona_ws.local import LocalDaytona
+from langchain_daytona_ws.local import listener as listener_module
 from langchain_daytona_ws.local import server as server_module
 
 from .conftest import eventually, sleeping
@@ -201,19 +201,23 @@ def test_a_killed_server_leaves_no_process(serving: tuple[subprocess.Popen[str],
 
 
 @pytest.mark.parametrize("new_loop", [server_module._new_loop, asyncio.new_event_loop])
-def test_a_warm_call_adds_little(
+def test_no_answer_waits_for_an_acknowledgement(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    # The bound is loose, for busy machines; what it catches is a delayed acknowledgement: 40 ms a call.
+    # Without the option every call takes 40 ms more on loops that do not set it themselves.
     monkeypatch.setattr(server_module, "_new_loop", new_loop)
-    taken = []
+    accepted = []
+    made = listener_module._Protocol.connection_made
+
+    def connection_made(protocol: object, transport: asyncio.Transport) -> None:
+        accepted.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        made(protocol, transport)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(listener_module._Protocol, "connection_made", connection_made)
     with LocalDaytona() as server:
-        sandbox = connect(server).create()
-        for _ in range(30):
-            started = time.perf_counter()
-            sandbox.process.exec("true")
-            taken.append(time.perf_counter() - started)
-    assert statistics.quantiles(taken, n=4)[0] < 0.03
+        assert connect(server).create().process.exec("echo ok").result == "ok\n"
+    assert accepted
+    assert all(accepted)
 
 
 def test_a_client_that_leaves_in_the_midst_makes_no_noise(
