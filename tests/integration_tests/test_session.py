@@ -182,12 +182,13 @@ class TestCreationFails:
         assert drive(server).run("echo ok").output == "ok\n"
         assert len(server.sandboxes) == 1
 
-    def test_a_create_that_never_ends_is_reaped(
+    def test_a_create_that_takes_too_long_is_reaped(
         self, server: LocalDaytona, drive: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(lifecycle, "CREATE_CALL_S", 1.0)
         monkeypatch.setattr(lifecycle, "START_WITHIN_S", 1.0)
-        server.faults.add(Fault(kind="stuck", action="create", times=1))
+        # Deleting it answers 409 for as long as it is being created.
+        server.faults.add(Fault(kind="pending", action="create", times=1, delay_s=4))
         driven = drive(server)
         with pytest.raises(ProvisionError) as caught:
             driven.run("true")
