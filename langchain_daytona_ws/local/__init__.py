@@ -1,10 +1,11 @@
 """A local Daytona-compatible server that the unmodified SDK works against (extra `local`)."""
 
 from .clock import Clock, ManualClock, SystemClock
-from .errors import IsolationUnavailable
+from .errors import IsolationUnavailable, S3Unavailable
 from .faults import Fault, FaultKind
 from .journal import Request
 from .record import SandboxRecord
+from .s3 import LocalS3, S3Request
 from .server import LocalDaytona
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "FaultKind",
     "IsolationUnavailable",
     "LocalDaytona",
+    "LocalS3",
     "ManualClock",
     "Request",
+    "S3Request",
+    "S3Unavailable",
     "SandboxRecord",
     "SystemClock",
 ]

@@ -9,6 +9,10 @@ class IsolationUnavailable(RuntimeError):
     """Sandboxes cannot be isolated on this machine; the message says what to install or change."""
 
 
+class S3Unavailable(RuntimeError):
+    """S3 cannot be offered beside Daytona; the message says what to install."""
+
+
 class ApiError(Exception):
     """A refusal by the control plane, answered as JSON."""
 

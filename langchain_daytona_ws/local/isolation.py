@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 from . import rootfs, scratch
 from .errors import IsolationUnavailable
 from .link import Link
+from .mounting import MountTools
 from .toolbox import wire
 from .toolbox.sessions import kill_members
 
@@ -94,12 +95,12 @@ class Bubblewrap:
 
     A sandbox is started by an unprivileged uid of the host, which is root (uid 0) inside. When the server
     itself is root it gives every sandbox such a uid of its own; real root inside a sandbox could write to
-    /proc/sys. The network is the host's.
+    /proc/sys. The network is the host's. With `mounts` they have mount-s3 and may mount.
     """
 
     home = rootfs.HOME
 
-    def __init__(self, root: Path, shell: str | None) -> None:
+    def __init__(self, root: Path, shell: str | None, *, mounts: bool = False) -> None:
         self._root = root
         self._shell = shell or ""
         self._bwrap = _find_bwrap()
@@ -107,6 +108,7 @@ class Bubblewrap:
         self._python, self._python_binds = _find_python()
         self._daemon = root / "daemon"
         _install_daemon(self._daemon)
+        self._mounts = MountTools(root, self._python, CAPABILITIES) if mounts else None
         if self._drop:
             _require_reachable(root)
         self._probe()
@@ -125,10 +127,11 @@ class Bubblewrap:
         """Start the daemon in the sandbox and return when it answers. Blocks."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         info_read, info_write = os.pipe()
+        daemon = [self._python, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell]
         argv = [
             *self._argv(folder / "disk", hostname),
             *("--info-fd", str(info_write)),
-            *("--", self._python, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell),
+            *("--", *(daemon if self._mounts is None else self._mounts.wrap(daemon))),
         ]
         try:
             with theirs, open(folder / "daemon.log", "wb") as log:
@@ -149,6 +152,8 @@ class Bubblewrap:
             argv += ["--ro-bind", source, target]
         argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
         argv += ["--ro-bind", str(self._daemon), DAEMON_FOLDER, "--chdir", self.home]
+        if self._mounts is not None:
+            argv += self._mounts.binds()
         argv += ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
         argv += ["--uid", "0", "--gid", "0", "--hostname", hostname, "--as-pid-1"]
         for capability in CAPABILITIES:
@@ -158,6 +163,9 @@ class Bubblewrap:
     def _popen(
         self, argv: list[str], uid: int, descriptors: tuple[int, ...], log: int
     ) -> subprocess.Popen[bytes]:
+        env = _base_env(self.home)
+        if self._mounts is not None and self._mounts.path_folder is not None:
+            env["PATH"] += f":{self._mounts.path_folder}"
         # Never the sandbox's own variables: an LD_PRELOAD among them would run outside of it.
         return subprocess.Popen(
             argv,
@@ -168,7 +176,7 @@ class Bubblewrap:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_base_env(self.home),
+            env=env,
             cwd="/",
             start_new_session=True,
         )

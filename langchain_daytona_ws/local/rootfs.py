@@ -83,6 +83,7 @@ def _fill_etc(etc: Path, hostname: str) -> None:
     (etc / "group").write_text(f"{USER}:x:0:\nroot:x:0:\nnogroup:x:65534:\n")
     (etc / "hostname").write_text(f"{hostname}\n")
     (etc / "hosts").write_text(f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback\n")
+    (etc / "mtab").symlink_to("../proc/self/mounts")
     for name in COPIED_ETC:
         source = Path("/etc") / name
         if source.is_file() and os.access(source, os.R_OK):

@@ -29,6 +29,7 @@ from .journal import Journal, Request
 from .listener import Listener
 from .proxy import Proxy
 from .record import SandboxRecord
+from .s3 import DEFAULT_REGION, LocalS3
 from .snapshots import Snapshots
 
 SWEEP_S = 0.2
@@ -59,9 +60,11 @@ class LocalDaytona:
         root: the folder for sandbox disks, created if missing; a temporary one, removed at the end, when
             None. It must be one that the unprivileged users of the sandboxes can enter.
         organization_id: what sandboxes say they belong to; a random one when None.
+        s3: also serve S3 and STS (see `s3`), and give the sandboxes a mount-s3. Not for isolation="none".
 
     Raises:
         IsolationUnavailable: from `start`, when sandboxes cannot be isolated here; it says what to do.
+        S3Unavailable: from `start`, when `s3` is set and something for it is not installed.
         ValueError: when `host` is not loopback and `allow_remote` is not set.
     """
 
@@ -77,6 +80,7 @@ class LocalDaytona:
         allow_remote: bool = False,
         root: str | os.PathLike[str] | None = None,
         organization_id: str | None = None,
+        s3: bool = False,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ValueError(
@@ -85,6 +89,10 @@ class LocalDaytona:
             )
         if isolation not in ("bubblewrap", "none"):
             raise ValueError(f"isolation must be 'bubblewrap' or 'none', not {isolation!r}")
+        if s3 and isolation == "none":
+            raise ValueError(
+                "s3=True needs isolation='bubblewrap': without it mounts would be the machine's own"
+            )
         self.api_key = api_key or f"dtn_local_{secrets.token_hex(24)}"
         self.organization_id = organization_id or str(uuid.uuid4())
         self.faults = Faults()
@@ -94,6 +102,7 @@ class LocalDaytona:
         self._shell = shell
         self._clock: Clock = clock or SystemClock()
         self._root = None if root is None else Path(root)
+        self._s3 = LocalS3() if s3 else None
         self._journal = Journal()
         self._running: _Running | None = None
 
@@ -106,9 +115,9 @@ class LocalDaytona:
         with contextlib.ExitStack() as undo:
             listening = undo.enter_context(_bind(self._host, self._port))
             root = undo.enter_context(scratch.folder(self._root))
-            isolation = (Bubblewrap if self._isolation_kind == "bubblewrap" else NoIsolation)(
-                root, self._shell
-            )
+            if self._s3 is not None:
+                undo.enter_context(self._s3)
+            isolation = self._isolation(root)
             fleet = Fleet(isolation, root / "sandboxes", self._clock, self.organization_id)
             self._running = _Running(listening, fleet, self._application(fleet), self._clock)
             self._running.start()
@@ -187,6 +196,22 @@ class LocalDaytona:
         """The sandboxes that are not destroyed, as they are now: copies, oldest first."""
         return self._alive.run(self._copies())
 
+    @property
+    def s3(self) -> LocalS3:
+        """The S3 and STS beside this server, when it was made with s3=True."""
+        if self._s3 is None:
+            raise RuntimeError("this server has no S3: make it with LocalDaytona(s3=True)")
+        return self._s3
+
+    @property
+    def s3_endpoint(self) -> str:
+        """Where S3 and STS are, for the host and for sandboxes alike."""
+        return self.s3.endpoint
+
+    def make_bucket(self, name: str, region: str = DEFAULT_REGION) -> str:
+        """Make a bucket and return its name."""
+        return self.s3.make_bucket(name, region)
+
     # --- interfering, as an outside party would ---
 
     def stop_sandbox(self, sandbox_id: str) -> None:
@@ -208,6 +233,11 @@ class LocalDaytona:
         if self._running is None:
             raise RuntimeError("this server is not running: use it as a context manager, or call start()")
         return self._running
+
+    def _isolation(self, root: Path) -> Bubblewrap | NoIsolation:
+        if self._isolation_kind == "none":
+            return NoIsolation(root, self._shell)
+        return Bubblewrap(root, self._shell, mounts=self._s3 is not None)
 
     async def _copies(self) -> list[SandboxRecord]:
         return [copy.copy(record) for record in self._alive.fleet.all()]

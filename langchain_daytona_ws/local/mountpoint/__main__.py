@@ -1,0 +1,141 @@
+"""mount-s3: parse, fork, mount, say so."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import arguments
+from .connect import Failed
+
+START_S = 30
+THREADS = 16
+DEVICE = "/dev/fuse"
+
+
+def main() -> None:
+    options = arguments.parse(sys.argv[1:])
+    options.uid = os.geteuid() if options.uid is None else options.uid
+    options.gid = os.getegid() if options.gid is None else options.gid
+    what = (
+        f"prefix {options.prefix} of bucket {options.bucket}"
+        if options.prefix
+        else f"bucket {options.bucket}"
+    )
+    done = f"{what} is mounted at {options.directory}"
+    try:
+        if options.foreground:
+            _serve(options, lambda: print(done, flush=True))
+        else:
+            _in_background(options, done)
+    except Failed as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+def _in_background(options: argparse.Namespace, done: str) -> None:
+    """Fork; the parent returns once the child has mounted. The child stays in its process group, as the original."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        try:
+            _serve(options, lambda: _detach(write))
+        except Failed:
+            os.write(write, b"1")
+            raise
+        return
+    os.close(write)
+    ready, _, _ = select.select([read], [], [], START_S)
+    if not ready:
+        os.kill(child, signal.SIGTERM)
+        raise Failed(f"Timeout after {START_S} seconds while waiting for mount process to be ready")
+    if os.read(read, 1) != b"0":
+        os.waitpid(child, 0)
+        raise Failed("Failed to create mount process")
+    print(done, flush=True)
+
+
+def _detach(write: int) -> None:
+    """Tell the parent, then hang up on whoever reads our output."""
+    os.write(write, b"0")
+    os.close(write)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
+
+
+def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
+    """Mount, call `ready` once the kernel talks to us, and serve until it is unmounted."""
+    _log(options)
+    _check_mount_point(options.directory)
+    # What these import takes a third of a second, which nobody should wait for to be told of a wrong option.
+    from . import connect
+    from .bucket import Bucket
+    from .filesystem import FileSystem
+    from .tree import Tree
+
+    bucket = Bucket(connect.client(options), options.bucket, options.prefix)
+    _check_device()
+    lifetime = options.metadata_ttl
+    if lifetime is None and options.cache is not None:
+        lifetime = 60.0
+    files = FileSystem(bucket, Tree(bucket, lifetime), options, ready)
+    import mfusepy
+
+    flags: dict[str, Any] = {"default_permissions": True, "noatime": True, "ro": options.read_only}
+    flags |= {"allow_other": options.allow_other, "auto_unmount": options.auto_unmount}
+    if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
+        # Said for both: libfuse 3.14 complains of its own default.
+        flags["max_threads"] = flags["max_idle_threads"] = options.max_threads or THREADS
+    try:
+        mfusepy.FUSE(
+            files, os.path.abspath(options.directory), foreground=True, fsname="mountpoint-s3", **flags
+        )
+    except RuntimeError as error:
+        raise Failed("Failed to create FUSE session", f"libfuse ended with {error}") from error
+
+
+def _check_mount_point(directory: str) -> None:
+    if not os.path.exists(directory):  # nor does, to the original, one that answers ENOTCONN
+        raise Failed("Failed to create mount point", f"mount point {directory} does not exist")
+    if not os.path.isdir(directory):
+        raise Failed("Failed to create mount point", f"mount point {directory} is not a directory")
+    mounted = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    if directory.rstrip("/").replace(" ", "\\040") in mounted:
+        raise Failed("Failed to create mount point", f"mount point {directory} is already mounted")
+
+
+def _check_device() -> None:
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR))
+    except OSError as error:
+        told = f"{error.strerror} (os error {error.errno})"
+        raise Failed("Failed to create FUSE session", f"fuse: failed to open {DEVICE}: {told}") from error
+
+
+def _log(options: argparse.Namespace) -> None:
+    """Log to a file in the given directory. The original's other log is syslog, which sandboxes don't have."""
+    if options.no_log or options.log_directory is None:
+        logging.disable(logging.CRITICAL)
+        return
+    folder = Path(options.log_directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y-%m-%dT%H-%M-%SZ", time.gmtime())
+    logging.basicConfig(
+        filename=folder / f"mountpoint-s3-{stamp}.{os.getpid()}.log",
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+if __name__ == "__main__":
+    main()
