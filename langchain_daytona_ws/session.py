@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
@@ -30,6 +32,19 @@ FILE_CALL_TIMEOUT_S = 30.0
 _CHANGES = {"write", "edit", "delete"}
 
 
+_once: ContextVar[str | None] = ContextVar("langchain_daytona_ws_once", default=None)
+
+
+@contextmanager
+def named_once(name: str | None) -> Iterator[None]:
+    """Name the one change of a file made inside, as ``once`` names a command: made again, it is not made again."""
+    token = _once.set(name)
+    try:
+        yield
+    finally:
+        _once.reset(token)
+
+
 class _Side:
     """One of the two ways to the sandbox, sync or async: the same coroutines over its port."""
 
@@ -48,7 +63,7 @@ class _Side:
     async def _guest(self, entry: str, request: Answer) -> Answer:
         if request["op"] in _CHANGES:
             # What only reads may be sent again as it is; a change must not be made twice.
-            request = {**request, "key": self.caller.new_key()}
+            request = {**request, "key": _once.get() or self.caller.new_key()}
         return await self.caller.call(entry, request, timeout_s=FILE_CALL_TIMEOUT_S)
 
 

@@ -17,6 +17,7 @@ from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT,
 from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
+from langchain_daytona_ws.session import named_once
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
 
 DESCRIPTION = """\
@@ -85,13 +86,15 @@ class WorkspaceFileTool(WorkspaceTool):
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
             approval = self.session.gate.check(self._request(wanted), FileInput.model_validate)
-            return drive(self._perform(self.session.files.operations(), wanted, approval))
+            with named_once(self._once(config, dict(approval.arguments))):
+                return drive(self._perform(self.session.files.operations(), wanted, approval))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
             approval = await self.session.gate.acheck(self._request(wanted), FileInput.model_validate)
-            return await self._perform(await self.session.files.aoperations(), wanted, approval)
+            with named_once(self._once(config, dict(approval.arguments))):
+                return await self._perform(await self.session.files.aoperations(), wanted, approval)
 
     def _request(self, wanted: FileInput) -> PermissionRequest:
         if needs_approval("ask", self.name, wanted.command):

@@ -172,6 +172,16 @@ class TestApproval:
         message = driven.call(driven.bash, "same", "thread", command="echo original")
         assert message.content == "original\n[exit code 0]"
 
+    def test_a_repeated_file_call_changes_nothing_again(self, workspace: Driven) -> None:
+        workspace.files("write", "a", "one one\n")
+        edit = {"command": "edit", "path": "a", "old_string": "one one", "new_string": "one one one"}
+        first = workspace.call(workspace.file, "call_3", "thread", **edit)
+        again = workspace.call(workspace.file, "call_3", "thread", **edit)
+        assert first.content == again.content
+        assert workspace.run("cat a").output == "one one one\n"
+        workspace.call(workspace.file, "call_4", "thread", **edit)
+        assert workspace.run("cat a").output == "one one one one\n"
+
     def test_remembered_prefixes_do_not_cover_more(self, server: LocalDaytona, drive: Make) -> None:
         approver = Asked(PermissionDecision.allow_always("prefix", "echo a"))
         driven = drive(server, permissionMode="ask", approver=approver)
