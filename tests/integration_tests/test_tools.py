@@ -14,7 +14,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, interrupt
 
 from langchain_daytona_ws import (
     BashTool,
@@ -331,6 +333,32 @@ class TestLangGraph:
         told = [message for message in result["messages"] if isinstance(message, ToolMessage)]
         assert [message.content.split("\n")[0] for message in told] == list("01234")
         assert server.count("create") == 1
+
+    @pytest.mark.parametrize("answer", ["yes", "no"])
+    def test_an_interrupt_in_the_approver_stops_the_graph_before_anything_is_made(
+        self, server: LocalDaytona, drive: Make, answer: str
+    ) -> None:
+        def approver(request: PermissionRequest) -> PermissionDecision:
+            said = interrupt(request.to_dict())
+            return PermissionDecision.allow() if said == "yes" else PermissionDecision.deny("no")
+
+        driven = drive(server, permissionMode="ask", approver=approver)
+        model = Scripted(
+            replies=[calls(("bash", {"command": "echo x >> log; wc -l < log"})), AIMessage(content="done")]
+        )
+        agent = create_agent(model, [driven.bash], checkpointer=InMemorySaver())
+        config = {"configurable": {"thread_id": "1"}}
+        stopped = driven.invoke(agent, {"messages": [("user", "go")]}, config)
+        (asked,) = stopped["__interrupt__"]
+        assert asked.value["summary"].startswith("bash: echo x")
+        assert server.requests == []
+        result = driven.invoke(agent, Command(resume=answer), config)
+        (told,) = [message for message in result["messages"] if isinstance(message, ToolMessage)]
+        if answer == "yes":
+            assert told.content == "1\n[exit code 0]"
+        else:
+            assert told.status == "error"
+            assert server.requests == []
 
     def test_tool_node_takes_the_tools(self, server: LocalDaytona) -> None:
         session = WorkspaceSession(config_for(server), namespace="demo")
