@@ -80,7 +80,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     # What these import takes a third of a second, which nobody should wait for to be told of a wrong option.
     from . import connect
     from .bucket import Bucket
-    from .filesystem import FileSystem
+    from .filesystem import FileSystem, Mount
     from .tree import Tree
 
     bucket = Bucket(connect.client(options), options.bucket, options.prefix)
@@ -97,7 +97,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
         # Said for both: libfuse 3.14 complains of its own default.
         flags["max_threads"] = flags["max_idle_threads"] = options.max_threads or THREADS
     try:
-        mfusepy.FUSE(
+        Mount(
             files, os.path.abspath(options.directory), foreground=True, fsname="mountpoint-s3", **flags
         )
     except RuntimeError as error:

@@ -10,14 +10,14 @@ import threading
 import time
 from typing import Any, Protocol
 
-from mfusepy import Operations, fuse_get_context
+from mfusepy import FUSE, Operations, fuse_get_context
 
 from .bucket import Bucket, Stored
 from .reading import Reading
 from .tree import Folder, Tree, refusal
 from .writing import Writing
 
-ATOMIC_O_TRUNC = 1 << 3
+ATOMIC_O_TRUNC = 1 << 3  # the kernel opens and truncates in one request
 BLOCK_BYTES = 4096
 
 
@@ -67,11 +67,12 @@ class FileSystem(Operations):  # type: ignore[misc]
         entry: Any = None
         if fh is not None and fh in self._open:
             handle = self._open[fh][1]
-            entry = handle.stored if isinstance(handle, Reading) else handle
-            if isinstance(entry, Writing) and entry.over and path is not None:
-                entry = None
+            if isinstance(handle, Reading):
+                entry = handle.stored
+            elif not handle.over:
+                entry = handle
         if entry is None:
-            entry = self._tree.look(_inner(path))
+            entry = self._tree.look(self._named(path, fh))
         if entry is None:
             raise refusal(errno.ENOENT)
         return self._attributes(entry)
@@ -83,7 +84,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         return self._set(path)
 
     def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
-        return self._set(path)
+        return self._set(path, fh)
 
     def utimens(self, path: str | None, times: tuple[int, int] | None = None) -> int:
         self._set(path)
@@ -95,9 +96,15 @@ class FileSystem(Operations):  # type: ignore[misc]
             )
         return 0
 
-    def _set(self, path: str | None) -> int:
+    def _named(self, path: str | None, fh: int | None) -> str:
+        """Return the path of an operation, which libfuse leaves out when there is a handle."""
+        if path is None and fh is not None:
+            return self._open[fh][0] if fh in self._open else self._listed[fh]
+        return _inner(path)
+
+    def _set(self, path: str | None, fh: int | None = None) -> int:
         """Accept and ignore changes while a file is being written, refuse them afterwards."""
-        inner = _inner(path)
+        inner = self._named(path, fh)
         if self._tree.writing(inner) is not None or self._tree.is_local(inner):
             return 0
         self._tree.need(inner)
@@ -259,6 +266,15 @@ class FileSystem(Operations):  # type: ignore[misc]
         finally:
             self._tree.settle(inner, handle)
         return 0
+
+
+class Mount(FUSE):  # type: ignore[misc]
+    """The binding's loop, which serves until the file system is unmounted."""
+
+    def truncate_fuse_3(self, path: bytes | None, length: int, fip: Any) -> int:
+        """Pass on the handle too: for ftruncate there is nothing else that names the file."""
+        named = None if path is None else path.decode(self.encoding, self.errors)
+        return int(self.operations.truncate(named, length, fip.contents.fh if fip else None))
 
 
 def _inner(path: str | None) -> str:
