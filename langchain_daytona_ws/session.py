@@ -4,67 +4,24 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
-from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.ports import SandboxPort
-from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._session.files import WorkspaceFiles
-from langchain_daytona_ws._session.machine import LOST_NOTICE, Handle, Machine
+from langchain_daytona_ws._session.machine import LOST_NOTICE, Machine
+from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
 from langchain_daytona_ws.permissions import Approver
 
 COMMAND_TIMEOUT_MAX_S = 600
-
-
-FILE_CALL_TIMEOUT_S = 30.0
-_CHANGES = {"write", "edit", "delete"}
-
-
-_once: ContextVar[str | None] = ContextVar("langchain_daytona_ws_once", default=None)
-
-
-@contextmanager
-def named_once(name: str | None) -> Iterator[None]:
-    """Name the one change of a file made inside, as ``once`` names a command: made again, it is not made again."""
-    token = _once.set(name)
-    try:
-        yield
-    finally:
-        _once.reset(token)
-
-
-class _Side:
-    """One of the two ways to the sandbox, sync or async: the same coroutines over its port."""
-
-    def __init__(self, session: WorkspaceSession, port: SandboxPort, machine: Handle) -> None:
-        config = session.config
-        self.caller = Caller(port, machine, config.plain_env_vars, lambda: secrets.token_hex(16))
-        self.files = FileOps(
-            self._guest,
-            self.caller.upload,
-            root=session.root,
-            staging_dir=UPLOADS,
-            limit_bytes=config.output_limit_bytes,
-            seen=session._seen,
-        )
-
-    async def _guest(self, entry: str, request: Answer) -> Answer:
-        if request["op"] in _CHANGES:
-            # What only reads may be sent again as it is; a change must not be made twice.
-            request = {**request, "key": _once.get() or self.caller.new_key()}
-        return await self.caller.call(entry, request, timeout_s=FILE_CALL_TIMEOUT_S)
 
 
 class WorkspaceSession:
@@ -107,12 +64,13 @@ class WorkspaceSession:
         self.files = WorkspaceFiles(lambda: self._sync_side.files, self._async_files)
 
     @cached_property
-    def _sync_side(self) -> _Side:
-        return _Side(self, self._machine.sync_port(), self._machine.sync_handle)
+    def _sync_side(self) -> Side:
+        handle = self._machine.sync_handle
+        return Side(self._machine.sync_port(), handle, self.config, root=self.root, seen=self._seen)
 
-    async def _async_side(self) -> _Side:
-        port = await self._machine.async_port()
-        return _Side(self, port, self._machine.async_handle)
+    async def _async_side(self) -> Side:
+        port, handle = await self._machine.async_port(), self._machine.async_handle
+        return Side(port, handle, self.config, root=self.root, seen=self._seen)
 
     async def _async_files(self) -> FileOps:
         return (await self._async_side()).files
@@ -167,7 +125,7 @@ class WorkspaceSession:
         return await self._run(await self._async_side(), command, timeout_s, once)
 
     async def _run(
-        self, side: _Side, command: str, timeout_s: float | None, once: str | None
+        self, side: Side, command: str, timeout_s: float | None, once: str | None
     ) -> CommandResult:
         timeout_s = self.config.timeout_s if timeout_s is None else timeout_s
         if not 0 < timeout_s <= COMMAND_TIMEOUT_MAX_S:

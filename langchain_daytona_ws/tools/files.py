@@ -16,8 +16,8 @@ from langchain_daytona_ws._core.file_results import OutputMode
 from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
 from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.text import PAGE_LINES
+from langchain_daytona_ws._session.side import named_once
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
-from langchain_daytona_ws.session import named_once
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
 
 DESCRIPTION = """\
