@@ -13,6 +13,8 @@ from daytona import AsyncDaytona, CreateSandboxFromSnapshotParams, Daytona, Dayt
 
 from langchain_daytona_ws.local import LocalDaytona, ManualClock
 
+from .mounted import Mounted, mounted
+
 Connect = Callable[[LocalDaytona], Daytona]
 
 
@@ -58,6 +60,23 @@ def daytona(server: LocalDaytona, connect: Connect) -> Daytona:
 @pytest.fixture
 def sandbox(daytona: Daytona) -> Sandbox:
     return daytona.create()
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Mounted]:
+    """A sandbox with a mount at /mnt/w that all tests of a worker share: each keeps to a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1,localhost,::1")
+        with mounted() as made:
+            made.mount("/mnt/w")
+            yield made
+
+
+@pytest.fixture
+def alone() -> Iterator[Mounted]:
+    """A server with S3 and a sandbox that no other test sees."""
+    with mounted() as made:
+        yield made
 
 
 def eventually(happens: Callable[[], bool]) -> bool:

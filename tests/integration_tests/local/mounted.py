@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +32,10 @@ def err(call, *arguments, **named):
         return errno.errorcode[error.errno]
     return "ok"
 W = os.O_CREAT | os.O_WRONLY
+def pause():
+    open("/tmp/paused", "w").close()
+    while os.path.exists("/tmp/paused"):
+        time.sleep(0.02)
 def write(name, data):
     with open(name, "wb") as file:
         file.write(data)
@@ -54,10 +59,19 @@ class Mounted:
         assert code == 0, output
         return output
 
-    def python(self, program: str, cwd: str = "/mnt") -> str:
-        """Run a program with the prelude; return what it printed, one space between words."""
+    def python(self, program: str, cwd: str = "/mnt", meanwhile: Callable[[], object] | None = None) -> str:
+        """Run a program with the prelude; return what it printed, one space between words.
+
+        `meanwhile` is called when the program comes to its `pause()`.
+        """
         script = f"cd {cwd} && /usr/bin/python3 -B -c {shlex.quote(PRELUDE + program)} 2>&1"
-        return " ".join(self.run(script)[1].split())
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(self.run, script)
+            if meanwhile is not None:
+                assert within(10, lambda: self.run("test -e /tmp/paused")[0] == 0)
+                meanwhile()
+                self.ok("rm /tmp/paused")
+            return " ".join(running.result()[1].split())
 
     def mount_command(self, folder: str, prefix: str = HOME, flags: str = FLAGS, bucket: str = BUCKET) -> str:
         where = f"--endpoint-url {self.server.s3_endpoint} --force-path-style --region us-east-1"

@@ -1,0 +1,194 @@
+"""A mount and the bucket behind it: what one sees of the other, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import pytest
+
+from .mounted import BUCKET, FLAGS, HOME, Mounted, within
+
+MIB = 1024 * 1024
+
+
+def test_a_file_is_there_for_s3_when_its_command_has_returned(place: Mounted) -> None:
+    place.ok("mkdir -p /mnt/w/seen && echo bytes > /mnt/w/seen/f")
+    assert place.get(f"{HOME}seen/f") == b"bytes\n"
+    place.put(f"{HOME}seen/f", b"changed outside\n")
+    assert place.ok("cat /mnt/w/seen/f; stat -c %s /mnt/w/seen/f") == "changed outside\n16\n"
+    place.put(f"{HOME}seen/deeper/g", b"new\n")
+    assert place.ok("cat /mnt/w/seen/deeper/g; ls /mnt/w/seen") == "new\ndeeper\nf\n"
+    place.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}seen/f")
+    assert place.run("cat /mnt/w/seen/f")[0] == 1
+
+
+def test_an_empty_file_is_there_within_two_seconds(place: Mounted) -> None:
+    place.ok(": > /mnt/w/empty; touch /mnt/w/touched")
+    assert within(2, lambda: {f"{HOME}empty", f"{HOME}touched"} <= set(place.keys(HOME)))
+    assert place.get(f"{HOME}empty") == b""
+
+
+def test_a_hundred_mebibytes_each_way(place: Mounted) -> None:
+    data = bytes(range(256)) * 4096
+    summed = place.ok("head -c 104857600 /dev/urandom | tee /mnt/w/large | md5sum").split()[0]
+    with contextlib.closing(place.s3.get_object(Bucket=BUCKET, Key=f"{HOME}large")["Body"]) as body:
+        assert hashlib.md5(body.read(), usedforsecurity=False).hexdigest() == summed
+    place.put(f"{HOME}large", data * 100)
+    assert place.ok("md5sum < /mnt/w/large").split()[0] == hashlib.md5(data * 100).hexdigest()
+    place.ok("rm /mnt/w/large")
+
+
+def test_nothing_is_there_for_s3_before_the_close(place: Mounted) -> None:
+    place.put(f"{HOME}atomic", b"before")
+    seen = []
+    place.python(
+        "f = os.open('/mnt/w/atomic', os.O_WRONLY | os.O_TRUNC); os.write(f, b'x' * 20_000_000); pause(); os.close(f)",
+        meanwhile=lambda: seen.append(place.get(f"{HOME}atomic")),
+    )
+    assert seen == [b"before"]
+    assert place.get(f"{HOME}atomic") == b"x" * 20_000_000
+
+
+def test_an_upload_given_up_leaves_nothing(place: Mounted) -> None:
+    printed = place.python(
+        "f = os.open('/mnt/w/given-up', W); os.write(f, b'x' * 9_000_000); print(err(os.pwrite, f, b'x', 1))"
+    )
+    assert printed == "EINVAL"
+    assert place.keys(f"{HOME}given-up") == []
+    assert "Uploads" not in place.s3.list_multipart_uploads(Bucket=BUCKET)
+
+
+def test_a_replaced_object_is_stale_to_who_reads_it(place: Mounted) -> None:
+    place.put(f"{HOME}stale", b"a" * 12 * MIB)
+    printed = place.python(
+        "f = open('/mnt/w/stale', 'rb', 0); f.read(10); pause(); f.seek(11 * 1024 * 1024)\n"
+        "print(err(f.read, 10), open('/mnt/w/stale', 'rb').read(3))",
+        meanwhile=lambda: place.put(f"{HOME}stale", b"b" * 12 * MIB),
+    )
+    assert printed == "ESTALE b'bbb'"
+
+
+def test_folders_exist_by_what_is_in_them(place: Mounted) -> None:
+    place.ok("mkdir /mnt/w/local")
+    assert place.keys(f"{HOME}local") == []
+    place.ok("mkdir /mnt/w/local/deeper && echo x > /mnt/w/local/deeper/f")
+    assert place.keys(f"{HOME}local") == [f"{HOME}local/deeper/f"]
+    assert place.run("rmdir /mnt/w/local/deeper")[0] == 1
+    place.put(f"{HOME}marked/", b"")
+    assert place.ok("ls -A /mnt/w/marked; test -d /mnt/w/marked && echo folder") == "folder\n"
+
+
+def test_keys_that_can_be_no_file_are_hidden(place: Mounted) -> None:
+    for name in ("f", "./g", "../h", "/i", "sub/", "both", "both/inner"):
+        place.put(f"{HOME}hide/{name}", b"x")
+    assert place.ok("ls -A /mnt/w/hide") == "both\nf\nsub\n"
+    assert place.ok("stat -c %F /mnt/w/hide/both") == "directory\n"  # which hides the file
+
+
+def test_a_folder_is_remembered_for_a_second_and_a_file_not_at_all(place: Mounted) -> None:
+    place.put(f"{HOME}gone/f", b"x")
+    printed = place.python(
+        "os.stat('gone/f'); pause(); print(os.path.exists('gone/f')); time.sleep(1.1); print(os.path.exists('gone'))",
+        "/mnt/w",
+        lambda: place.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}gone/f"),
+    )
+    assert printed == "False False"
+
+
+def test_closing_by_another_process_completes_nothing(place: Mounted) -> None:
+    printed = place.python(
+        "f = os.open('/mnt/w/forked', W); os.write(f, b'a')\n"
+        "if os.fork() == 0:\n os.close(f); os._exit(0)\n"
+        "os.wait(); print(err(os.open, '/mnt/w/forked', os.O_RDONLY)); os.write(f, b'b'); os.close(f)\n"
+        "print(open('/mnt/w/forked').read())"
+    )
+    assert printed == "EPERM ab"
+
+
+def test_the_last_to_close_learns_nothing_unless_it_opened(place: Mounted) -> None:
+    program = (
+        "f = os.open('/mnt/w/refused/f', W); os.write(f, b'a')\n"
+        "if os.fork() == 0:\n time.sleep(0.3); print(err(os.close, f)); sys.stdout.flush(); os._exit(0)\n"
+        "os._exit(0)"
+    )
+    place.ok("mkdir -p /mnt/w/refused")
+    place.python(program)
+    assert within(5, lambda: place.keys(f"{HOME}refused/") != [])
+
+
+@pytest.fixture
+def denied(place: Mounted) -> Iterator[str]:
+    """Make a part of the bucket that S3 refuses all requests for, and that the kernel knows nothing of."""
+    place.put(f"{HOME}refused-part/f", b"x")
+    place.server.s3.deny = (f"{BUCKET}/{HOME}refused-part",)
+    yield "/mnt/w/refused-part"
+    place.server.s3.deny = ()
+
+
+def test_what_s3_refuses_is_an_input_output_error(place: Mounted, denied: str) -> None:
+    printed = place.python(
+        f"p = '{denied}'; print(err(os.stat, p), err(open, p + '/f'), err(os.listdir, p), err(os.unlink, p + '/f'),"
+        " err(os.mkdir, p + '2'), err(os.open, p + '2', W), err(os.rename, p + '2', p + '3'))"
+    )
+    assert printed == "EIO EIO EIO EIO EIO EIO EIO"
+
+
+def test_an_upload_that_fails_is_an_error_of_the_close(place: Mounted) -> None:
+    def deny() -> None:
+        place.server.s3.deny = (f"{BUCKET}/{HOME}late",)
+
+    try:
+        program = "f = os.open('/mnt/w/late', W); os.write(f, b'x'); pause(); print(err(os.close, f))"
+        assert place.python(program, meanwhile=deny) == "EIO"
+    finally:
+        place.server.s3.deny = ()
+    assert place.keys(f"{HOME}late") == []
+
+
+def test_a_missing_key_that_is_forbidden_cannot_be_created(place: Mounted) -> None:
+    place.put(f"{HOME}forbidden/f", b"x")
+    place.server.s3.head_403 = True
+    try:
+        program = "print(err(os.stat, 'no'), err(os.open, 'no', W), open('f').read())"
+        assert place.python(program, "/mnt/w/forbidden") == "EIO EIO x"
+    finally:
+        place.server.s3.head_403 = False
+    assert place.python("print(err(os.stat, 'no'))", "/mnt/w/forbidden") == "ENOENT"
+
+
+def test_a_folder_is_renamed_never(alone: Mounted) -> None:
+    alone.put(f"{HOME}d/f", b"x")
+    alone.put(f"{HOME}g", b"x")
+    alone.mount("/mnt/w")
+    program = "print(err(os.rename, 'd', 'e'), err(os.rename, 'g', 'h'), err(os.rename, 'd', 'e'))"
+    assert alone.python(program, "/mnt/w") == "EPERM ENOSYS ENOSYS"
+
+
+def test_flags(alone: Mounted) -> None:
+    alone.put(f"{HOME}f", b"x")
+    alone.mount("/mnt/plain", flags="")
+    printed = alone.python(
+        "print(err(os.unlink, 'f'), err(os.open, 'f', os.O_WRONLY | os.O_TRUNC), err(write, 'new', b'x'))",
+        "/mnt/plain",
+    )
+    assert printed == "EPERM EPERM ok"
+    alone.mount("/mnt/ro", flags="--read-only")
+    assert (
+        alone.python("print(open('f').read(), err(os.unlink, 'f'), err(os.open, 'g', W))", "/mnt/ro")
+        == "x EROFS EROFS"
+    )
+    # Without --uid and --gid: a sandbox has no user but root.
+    alone.mount("/mnt/modes", flags=f"{FLAGS} --dir-mode 700 --file-mode 0600 --upload-checksums off")
+    assert alone.ok("stat -c '%u %g %a' /mnt/modes/f /mnt/modes") == "0 0 600\n0 0 700\n"
+
+
+def test_with_a_cache_outside_changes_are_missed(alone: Mounted) -> None:
+    alone.put(f"{HOME}f", b"x")
+    alone.mount("/mnt/w", flags=f"{FLAGS} --metadata-ttl 60")
+    assert alone.run("cat /mnt/w/f; cat /mnt/w/later")[0] == 1
+    alone.put(f"{HOME}f", b"longer")
+    alone.put(f"{HOME}later", b"x")
+    assert alone.ok("stat -c %s /mnt/w/f") == "1\n"
+    assert alone.run("cat /mnt/w/later")[0] == 1
