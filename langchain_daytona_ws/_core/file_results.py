@@ -139,8 +139,8 @@ class Reply:
     def flag(self, name: str) -> bool:
         return self._flag(self._answer.get(name), name)
 
-    def number(self, name: str) -> int:
-        return self._number(self._answer.get(name), name)
+    def number(self, name: str, least: int = 0) -> int:
+        return self._number(self._answer.get(name), name, least=least)
 
     def numbers(self, name: str) -> tuple[int, ...]:
         return tuple(self._number(value, name) for value in self._list(name))

@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_daytona_ws._core.file_errors import file_error
 from langchain_daytona_ws._core.file_results import (
+    MAX_NUMBER,
     FileDeleted,
     FileEdited,
     FileText,
@@ -97,7 +98,7 @@ class FileOps:
             newline=reply.text("newline", 16),
             bom=reply.flag("bom"),
             size_bytes=reply.number("bytes"),
-            mtime_ns=reply.number("mtime_ns"),
+            mtime_ns=reply.number("mtime_ns", least=-MAX_NUMBER),
             sha256=reply.sha256("sha256"),
         )
         self._remember(place, reply, result.sha256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from langchain_daytona_ws._guest import place, record
+from langchain_daytona_ws._guest import place, record, turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
 
 FILE_WAIT_S = 30.0
+TURN_WAIT_S = 20.0
 
 
 def run(entry: str, request: Request, nonce: str) -> None:
@@ -51,14 +52,15 @@ def _answer(entry: str, request: Request) -> str:
     module = sys.modules["langchain_daytona_ws._guest." + entry]
     if entry == "command":
         return str(module.main(request))  # keeps its own record, which its reader may outlive
-    if "key" not in request:
-        place.enter(request["root"])
-        return _json(module.main(request))
 
     def work() -> str:
         place.enter(request["root"])
+        if entry == "files" and not turn.take(place.state_directory(), request["op"], TURN_WAIT_S):
+            return _json({"ok": False, "error": "busy"})
         return _json(module.main(request))
 
+    if "key" not in request:
+        return work()
     call = record.Record(place.state_directory(), request["key"])
     return record.once(call, FILE_WAIT_S, work, lambda: None)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+LONGEST_PATH = 4095  # bytes, PATH_MAX without its NUL
 MAX_ENTRIES = 200_000  # looked at in one call
 MAX_DEPTH = 200  # one open directory each
 
@@ -100,7 +101,7 @@ def glob(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "paths": rows,
         "total": len(found),
-        "more": search.cut or len(rows) < len(found),
+        "more": search.cut or search.left_out or len(rows) < len(found),
         "timed_out": search.timed_out,
         "skipped": search.skipped[:20],
     }
@@ -113,7 +114,7 @@ class _Search:
         self.pattern = pattern
         self.deadline = deadline
         self.entries = 0
-        self.cut = self.timed_out = False
+        self.cut = self.timed_out = self.left_out = False
         self.skipped: list[str] = []
 
     def below(self, fd: int, prefix: str) -> Iterator[tuple[int, str, str, int]]:
@@ -135,6 +136,9 @@ class _Search:
                 except OSError:  # gone meanwhile
                     continue
                 if status is None:
+                    continue
+                if len(os.fsencode(prefix + name)) > LONGEST_PATH:
+                    self.left_out = True  # no call could name it
                     continue
                 kind = kind_of(status)
                 if (

@@ -547,3 +547,32 @@ class TestRefused:
         config = SandboxConfig.model_validate(config_for(server))
         with WorkspaceSession(config, namespace="demo") as session:
             assert session.run("echo ok").output == "ok\n"
+
+
+class TestFilesAtOnce:
+    def test_no_edit_is_lost_and_none_refused(self, server: LocalDaytona) -> None:
+        with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(6) as pool:
+            lines = [f"line {i}: old" for i in range(24)]
+            session.files.write("a", "\n".join(lines))
+            list(pool.map(lambda i: session.files.edit("a", f"line {i}: old", f"line {i}: new"), range(24)))
+            assert session.run("cat a").output == "\n".join(f"line {i}: new" for i in range(24))
+
+    def test_a_read_sees_no_half_written_file(self, server: LocalDaytona) -> None:
+        with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(4) as pool:
+            session.files.write("a", "0\n" * 200_000)
+            writing = [
+                pool.submit(session.files.write, "a", f"{i}\n" * 200_000, overwrite=True) for i in range(6)
+            ]
+            sizes = {session.files.read("a", limit=1).size_bytes for _ in range(12)}
+            for one in writing:
+                one.result()
+        assert sizes == {400_000}
+
+
+def test_old_files_and_deep_trees_are_ordinary(workspace: Driven) -> None:
+    workspace.run("echo x > old; touch -d 1960-01-01 old; n=$(printf 'd%.0s' {1..250}); "
+                  "for i in {1..36}; do mkdir $n && cd $n; done; touch deep.py")  # fmt: skip
+    assert workspace.files("read", "old").lines == 1
+    found = workspace.files("glob", "**/*")
+    assert [entry.name for entry in found.entries] == ["old"]
+    assert found.more
