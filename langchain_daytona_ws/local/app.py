@@ -180,6 +180,8 @@ def _plane(control: Control) -> list[tuple[str, str, str, Endpoint]]:
         ("GET", "/snapshots/{snapshot}", "snapshots", control.snapshot_get),
         ("DELETE", "/snapshots/{snapshot}", "snapshots", control.snapshot_delete),
         ("POST", "/snapshots/{snapshot}/activate", "snapshots", control.snapshot_activate),
+        ("GET", "/snapshots/{snapshot}/build-logs-url", "snapshots.log", control.snapshot_log_url),
+        ("GET", "/snapshots/{snapshot}/build-logs", "snapshots.log", control.snapshot_log),
     ]
 
 

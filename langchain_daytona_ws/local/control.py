@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from .clock import Clock
 from .errors import ApiError
@@ -21,6 +23,7 @@ from .snapshots import Snapshots, require_dockerfile
 
 DEFAULT_PAGE = 100
 LONGEST_PAGE = 200
+FOLLOW_S = 0.1
 
 # Field of the create request → field of the record and the check for it.
 _CREATE_FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
@@ -71,7 +74,7 @@ class Control:
             fields |= {"build_info": built, "snapshot": None}
         else:
             fields["snapshot"] = snapshot or "default"
-            self._snapshots.require(fields["snapshot"])
+            self._snapshots.require(fields["snapshot"], self._clock.now())
         record = await self._fleet.create(fields, request.scope["faults"])
         request.scope["sandbox_id"] = record.id
         return self._written(request, record)
@@ -132,22 +135,53 @@ class Control:
     async def snapshot_list(self, request: Request) -> Response:
         query = request.query_params
         page = _whole(query.get("page"), 1, 1, 2**31, "page")
-        return json_reply(
-            self._snapshots.page(page, _whole(query.get("limit"), 100, 1, LONGEST_PAGE, "limit"))
-        )
+        limit = _whole(query.get("limit"), 100, 1, LONGEST_PAGE, "limit")
+        return json_reply(self._snapshots.page(page, limit, self._clock.now()))
 
     async def snapshot_get(self, request: Request) -> Response:
-        return json_reply(self._snapshots.get(request.path_params["snapshot"]))
+        return json_reply(self._snapshots.get(request.path_params["snapshot"], self._clock.now()))
 
     async def snapshot_create(self, request: Request) -> Response:
-        return json_reply(self._snapshots.create(await read_object(request), self._clock.now()))
+        body = await read_object(request)
+        return json_reply(self._snapshots.create(body, self._clock.now(), request.scope["faults"]))
 
     async def snapshot_activate(self, request: Request) -> Response:
-        return json_reply(self._snapshots.get(request.path_params["snapshot"]))
+        return await self.snapshot_get(request)
 
     async def snapshot_delete(self, request: Request) -> Response:
-        self._snapshots.delete(request.path_params["snapshot"])
+        self._snapshots.delete(request.path_params["snapshot"], self._clock.now(), request.scope["faults"])
         return Response(status_code=200)
+
+    async def snapshot_log_url(self, request: Request) -> Response:
+        self._snapshots.get(request.path_params["snapshot"], self._clock.now())
+        path = request.url.path.removesuffix("-url")
+        return json_reply({"url": f"{request.url.scheme}://{request.headers['host']}{path}"})
+
+    async def snapshot_log(self, request: Request) -> Response:
+        """Send the build's log line by line; with ?follow=true until the build ends."""
+        identifier = request.path_params["snapshot"]
+        self._snapshots.get(identifier, self._clock.now())
+        follow = request.query_params.get("follow") == "true"
+        return StreamingResponse(
+            self._log(identifier, follow, request.scope["state"]["closing"]), media_type="text/plain"
+        )
+
+    async def _log(self, identifier: str, follow: bool, closing: asyncio.Event) -> AsyncIterator[str]:
+        sent = 0
+        while True:
+            now = self._clock.now()
+            try:
+                building = self._snapshots.get(identifier, now)["state"] == "building"
+                lines = self._snapshots.log(identifier, now)
+            except ApiError:
+                return  # deleted meanwhile
+            for line in lines[sent:]:
+                yield f"{line}\n"
+            sent = len(lines)
+            if not follow or not building or closing.is_set():
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(closing.wait(), FOLLOW_S)
 
     # --- inside ---
 

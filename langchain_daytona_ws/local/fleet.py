@@ -65,6 +65,8 @@ class Fleet:
             raise ApiError(503, "The server is shutting down")
         identifier = str(uuid.uuid4())
         name = fields.pop("name", None) or identifier
+        if fields.get("network_block_all") and not self._isolation.blocks_network:
+            raise ApiError(400, "networkBlockAll is not enforced by the local server without isolation")
         if any(one.name == name for one in self._records.values()):
             raise ApiError(409, f"Sandbox with name {name} already exists")
         now = self._clock.now()
@@ -82,7 +84,7 @@ class Fleet:
 
         def work() -> Running:
             self._isolation.prepare(record.folder, _hostname(identifier))
-            return self._isolation.start(record.folder, _hostname(identifier), self._env(record))
+            return self._start(record)
 
         await self._change(record, "creating", "started", work, faults)
         return record
@@ -98,7 +100,7 @@ class Fleet:
             record,
             "starting",
             "started",
-            lambda: self._isolation.start(record.folder, _hostname(record.id), self._env(record)),
+            lambda: self._start(record),
             faults,
         )
 
@@ -119,8 +121,9 @@ class Fleet:
         """Destroy the sandbox with its disk; `force` does so in the midst of another change of state."""
         if not force:
             self._require_settled(record)
-        # The name is free from now on, however long the rest takes.
-        record.name = f"DESTROYED_{record.name}_{secrets.token_hex(4)}"
+        # The name is free from now on, however long the rest takes, and changes once if that has to be repeated.
+        if record.desired_state != "destroyed":
+            record.name = f"DESTROYED_{record.name}_{secrets.token_hex(4)}"
         end = _ending(record)
 
         def work() -> None:
@@ -152,8 +155,11 @@ class Fleet:
             for deferred in due:
                 await deferred.finish()
             for record in self.all():
-                if not record.changing or _past(record.destroy_at, now):
-                    await self._sweep_one(record, now)
+                try:
+                    if not record.changing or _past(record.destroy_at, now):
+                        await self._sweep_one(record, now)
+                except Exception:  # one sandbox's trouble must not keep the others from their due
+                    logger.exception("sweeping sandbox %s failed", record.id)
 
     async def _sweep_one(self, record: SandboxRecord, now: float) -> None:
         if _past(record.destroy_at, now):
@@ -231,6 +237,11 @@ class Fleet:
     def _require_settled(self, record: SandboxRecord) -> None:
         if record.changing:
             raise ApiError(409, CHANGE_IN_PROGRESS)
+
+    def _start(self, record: SandboxRecord) -> Running:
+        return self._isolation.start(
+            record.folder, _hostname(record.id), self._env(record), offline=record.network_block_all
+        )
 
     def _env(self, record: SandboxRecord) -> dict[str, str]:
         return {**record.env, "DAYTONA_SANDBOX_ID": record.id, "DAYTONA_SANDBOX_USER": record.user}

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import logging
 import os
+import platform
 import random
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from . import rootfs, scratch
 from .errors import IsolationUnavailable
@@ -35,6 +40,10 @@ CAPABILITIES = (
     "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
 )  # fmt: skip
 
+# The system call keyctl, which the C library has no function for.
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_JOIN_SESSION_KEYRING = 1
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,10 +53,15 @@ class Running:
     def __init__(
         self, process: subprocess.Popen[bytes], control: socket.socket, init_pid: int | None
     ) -> None:
+        # A sandbox that does not take what is handed to it must not hold up the server, which serves others.
+        control.setblocking(False)
         self.link = Link(control)
         self._control = control
         self._process = process
-        self._init_pid = init_pid
+        self._isolated = init_pid is not None
+        # Not the number: once the process is gone the system may give that to somebody else's.
+        self._init = None if init_pid is None else _pidfd(init_pid)
+        self._init_lock = threading.Lock()
 
     def set_env(self, env: Mapping[str, str]) -> None:
         """Give the daemon the variables that it gives to commands; ends it and raises when it refuses them.
@@ -55,13 +69,17 @@ class Running:
         Not on a command line, which every user of the host could read.
         """
         ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                socket.send_fds(self._control, [b"c"], [theirs.fileno()])
-            ours.settimeout(START_S)
-            ours.sendall(wire.pack({"op": "env", "set": dict(env), "unset": []}))
-            ours.shutdown(socket.SHUT_WR)
-            answer = wire.read_header(ours)
+        try:
+            with ours:
+                with theirs:
+                    socket.send_fds(self._control, [b"c"], [theirs.fileno()])
+                ours.settimeout(START_S)
+                ours.sendall(wire.pack({"op": "env", "set": dict(env), "unset": []}))
+                ours.shutdown(socket.SHUT_WR)
+                answer = wire.read_header(ours)
+        except (OSError, EOFError, ValueError):
+            self.end()
+            raise
         if "code" in answer:
             self.end()
             raise ValueError(str(answer["message"]))
@@ -74,20 +92,25 @@ class Running:
     def end(self) -> None:
         """End every process; returns when the last one is gone. Blocks."""
         self.link.close()  # upon this the daemon ends, and the kernel kills the rest of its pid namespace
-        if self._init_pid is not None:
+        if self._isolated:
             self._kill()
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._kill()
             self._process.wait(END_S)
+        with self._init_lock:
+            if self._init is not None:
+                os.close(self._init)
+                self._init = None
 
     def _kill(self) -> None:
-        if self._init_pid is None:
+        if not self._isolated:
             kill_members(self._process.pid)
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._init_pid, signal.SIGKILL)
+        with self._init_lock, contextlib.suppress(ProcessLookupError):
+            if self._init is not None:
+                signal.pidfd_send_signal(self._init, signal.SIGKILL)
 
 
 class Bubblewrap:
@@ -95,10 +118,11 @@ class Bubblewrap:
 
     A sandbox is started by an unprivileged uid of the host, which is root (uid 0) inside. When the server
     itself is root it gives every sandbox such a uid of its own; real root inside a sandbox could write to
-    /proc/sys. The network is the host's. With `mounts` they have mount-s3 and may mount.
+    /proc/sys. The network is the host's, unless a sandbox is started without. With `mounts` they have mount-s3 and may mount.
     """
 
     home = rootfs.HOME
+    blocks_network = True
 
     def __init__(self, root: Path, shell: str | None, *, mounts: bool = False) -> None:
         self._root = root
@@ -111,6 +135,9 @@ class Bubblewrap:
         self._mounts = MountTools(root, self._python, CAPABILITIES) if mounts else None
         if self._drop:
             _require_reachable(root)
+        self._sandboxes = root / "sandboxes"
+        self._sandboxes.mkdir()
+        self._sandboxes.chmod(0o711)  # whatever the umask: sandboxes pass through it to their own folder
         self._probe()
 
     def prepare(self, folder: Path, hostname: str) -> None:
@@ -123,17 +150,19 @@ class Bubblewrap:
         if owner is not None:
             os.chown(folder, owner, owner)
 
-    def start(self, folder: Path, hostname: str, env: Mapping[str, str]) -> Running:
-        """Start the daemon in the sandbox and return when it answers. Blocks."""
+    def start(self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False) -> Running:
+        """Start the daemon in the sandbox, `offline` without any network, and return when it answers. Blocks."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         info_read, info_write = os.pipe()
         daemon = [self._python, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell]
         argv = [
             *self._argv(folder / "disk", hostname),
+            *(("--unshare-net",) if offline else ()),
             *("--info-fd", str(info_write)),
             *("--", *(daemon if self._mounts is None else self._mounts.wrap(daemon))),
         ]
         try:
+            _require_real_targets(folder / "disk", argv)
             with theirs, open(folder / "daemon.log", "wb") as log:
                 process = self._popen(
                     argv, (folder / "disk").stat().st_uid, (theirs.fileno(), info_write), log.fileno()
@@ -167,7 +196,7 @@ class Bubblewrap:
         if self._mounts is not None and self._mounts.path_folder is not None:
             env["PATH"] += f":{self._mounts.path_folder}"
         # Never the sandbox's own variables: an LD_PRELOAD among them would run outside of it.
-        return subprocess.Popen(
+        return _popen_without_keys(
             argv,
             user=uid if self._drop else None,
             group=uid if self._drop else None,
@@ -183,7 +212,7 @@ class Bubblewrap:
 
     def _probe(self) -> None:
         """Start one sandbox, so that what this machine lacks is said at once and not at the first create."""
-        folder = self._root / "probe"
+        folder = self._sandboxes / "probe"
         try:
             self.prepare(folder, "probe")
             self.start(folder, "probe", {}).end()
@@ -197,6 +226,8 @@ class NoIsolation:
     What runs in them can do all that the server's user can do, and an absolute path such as /mnt/workspaces
     is the host's. For trusted code only.
     """
+
+    blocks_network = False
 
     def __init__(self, root: Path, shell: str | None) -> None:
         self._shell = shell or ""
@@ -212,7 +243,9 @@ class NoIsolation:
         for name in ("home", "tmp"):
             (folder / name).mkdir(parents=True)
 
-    def start(self, folder: Path, hostname: str, env: Mapping[str, str]) -> Running:
+    def start(self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False) -> Running:
+        if offline:
+            raise IsolationUnavailable("without isolation a sandbox has the machine's network")
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         home = str(folder / "home")
         with theirs, open(folder / "daemon.log", "wb") as log:
@@ -241,6 +274,77 @@ def _base_env(home: str) -> dict[str, str]:
         "SHELL": "/bin/bash",
         "LANG": "C.UTF-8",
     }
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _popen_without_keys(argv: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process with a session keyring of its own, as ours may hold keys that are nobody else's business.
+
+    A keyring is a thread's, and children have that of the thread that started them: so a thread that does
+    nothing else joins a new one, and all the rest of this process keeps what it has.
+    """
+    outcome: list[subprocess.Popen[bytes] | BaseException] = []
+
+    def work() -> None:
+        try:
+            _join_new_keyring()
+            outcome.append(subprocess.Popen(argv, **options))
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, name="local-daytona-start", daemon=True)
+    thread.start()
+    thread.join()
+    (result,) = outcome
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _join_new_keyring() -> None:
+    number = _KEYCTL.get(platform.machine())
+    if number is None:
+        return
+    library = ctypes.CDLL(None, use_errno=True)
+    library.syscall.restype = ctypes.c_long
+    if library.syscall(ctypes.c_long(number), ctypes.c_long(_JOIN_SESSION_KEYRING), None) >= 0:
+        return
+    code = ctypes.get_errno()
+    # A kernel without keyrings, and containers that forbid them, forbid them to the sandbox as well.
+    if code not in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+        raise IsolationUnavailable(f"a sandbox got no keyring of its own: {os.strerror(code)}")
+
+
+def _require_real_targets(disk: Path, argv: list[str]) -> None:
+    """Refuse to start when the sandbox put a symlink where something will be bound.
+
+    bubblewrap makes missing targets before it enters the new root, following links: out of the disk.
+    """
+    for target in _targets(argv):
+        path = disk
+        for part in Path(target).parts[1:]:
+            path /= part
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                break
+            if not stat.S_ISDIR(mode):
+                raise IsolationUnavailable(
+                    f"the sandbox replaced /{path.relative_to(disk)}: it cannot be started again"
+                )
+
+
+def _targets(argv: list[str]) -> list[str]:
+    """Return the paths in the sandbox at which these arguments of bubblewrap mount something."""
+    places = {"--bind": 2, "--ro-bind": 2, "--dev-bind": 2, "--proc": 1, "--dev": 1, "--tmpfs": 1}
+    options = argv[: argv.index("--")]
+    return [options[at + places[one]] for at, one in enumerate(options) if one in places]
 
 
 def _find_bwrap() -> str:

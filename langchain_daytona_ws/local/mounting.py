@@ -141,6 +141,7 @@ def _device(folder: Path) -> Path | None:
     node = folder / "fuse"
     try:
         folder.mkdir()
+        folder.chmod(0o711)  # whatever the umask: the sandboxes' users pass through it
         os.mknod(node, stat.S_IFCHR | 0o600, _FUSE_NUMBER)
         node.chmod(0o666)
         os.close(os.open(node, os.O_RDWR))  # refused where the disk is mounted without devices

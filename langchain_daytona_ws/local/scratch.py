@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
+import stat
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PREFIX = "local-daytona-"
@@ -38,22 +39,49 @@ def folder(parent: Path | None) -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, also where its permissions forbid that to their owner."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():
+    """Remove a folder with all that is in it, also where its permissions forbid that to their owner.
+
+    By programs, since shutil gives up on a tree deeper than Python recurses and on paths longer than Linux takes.
+    """
+    _remove_once(folder)
+    if os.geteuid() == 0 or not os.path.lexists(folder):
         return
-    folder.chmod(0o700)
-    for parent, names, _ in os.walk(folder):
-        for name in names:
-            inner = os.path.join(parent, name)
-            if not os.path.islink(inner):
-                os.chmod(inner, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+    _run("chmod", "-R", "u+rwX", "--", folder)  # which follows no symlink that it meets below
+    _remove_once(folder)
+
+
+def _remove_once(folder: Path) -> None:
+    # The lock last: a folder without it would be taken for no server's if this is killed on the way.
+    with contextlib.suppress(OSError):
+        inner = [folder / name for name in os.listdir(folder) if name != LOCK]
+        if inner:
+            _run("rm", "-rf", "--one-file-system", "--", *inner)
+    _run("rm", "-rf", "--one-file-system", "--", folder)
+
+
+def _run(*argv: str | Path) -> None:
+    arguments: Sequence[str | Path] = argv
+    subprocess.run(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
 
 
 def _remove_abandoned(parent: Path) -> None:
     for left in parent.glob(f"{PREFIX}*"):
-        # Another user's folder cannot be opened, one in use cannot be locked, one just removed is not there.
-        with contextlib.suppress(OSError), open(left / LOCK, "r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(left)
+        # Another user's folder may be a trap, and its lock too; one in use cannot be locked, one just removed is
+        # not there.
+        with contextlib.suppress(OSError):
+            status = left.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            with open(left / LOCK, "r+", opener=_open_no_link) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(left)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)

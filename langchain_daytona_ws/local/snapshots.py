@@ -2,54 +2,102 @@
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import ApiError
+from .faults import Fault, first
 from .record import timestamp
 
 GENERAL = ("default", "fuse-s3")
+# Field of a snapshot → field of the create request.
+_SIZES = {"cpu": "cpu", "gpu": "gpu", "mem": "memory", "disk": "disk"}
 FROM_LINE = re.compile(r"^\s*FROM\s+\S+", re.IGNORECASE | re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class _Change:
+    """What becomes of a snapshot, and when by the server's clock: its next state, or None when it goes."""
+
+    due: float
+    state: str | None
+    error_reason: str | None = None
+
+
 class Snapshots:
-    """Snapshots by name and id."""
+    """Snapshots by name and id. What is due happens when the next request looks."""
 
     def __init__(self, now: float) -> None:
         self._made: dict[str, dict[str, Any]] = {}
+        self._changes: dict[str, _Change] = {}
         for name in GENERAL:
             self._add(name, None, general=True, now=now)
 
-    def require(self, name: str) -> None:
-        """Raise the API's 400 unless a snapshot is called `name`."""
-        if self._find(name) is None:
+    def require(self, name: str, now: float) -> None:
+        """Raise the API's 400 unless a snapshot is called `name` and ready."""
+        found = self._find(name, now)
+        if found is None:
             raise ApiError(400, f"Snapshot {name} not found. Did you add it through the Daytona Dashboard?")
+        if found["state"] != "active":
+            raise ApiError(400, f"Snapshot {name} is {found['state']}")
 
-    def get(self, id_or_name: str) -> dict[str, Any]:
-        found = self._find(id_or_name)
+    def get(self, id_or_name: str, now: float) -> dict[str, Any]:
+        found = self._find(id_or_name, now)
         if found is None:
             raise ApiError(404, f"Snapshot with ID or name {id_or_name} not found")
         return found
 
-    def create(self, body: dict[str, Any], now: float) -> dict[str, Any]:
+    def create(self, body: dict[str, Any], now: float, faults: Iterable[Fault] = ()) -> dict[str, Any]:
+        """Add a snapshot; one with a Dockerfile is `building` in the answer, and then ends as `faults` say."""
         name = body.get("name")
         if not isinstance(name, str) or not name:
             raise ApiError(400, "name should not be empty")
-        if self._find(name) is not None:
+        if self._find(name, now) is not None:
             raise ApiError(409, f"Snapshot with name {name} already exists")
-        if body.get("buildInfo") is not None:
-            require_dockerfile(body["buildInfo"])
-        return self._add(name, body.get("imageName"), general=False, now=now)
+        build_info = body.get("buildInfo")
+        if build_info is not None:
+            require_dockerfile(build_info)
+        made = self._add(name, body.get("imageName"), general=False, now=now)
+        made |= {key: body[asked] for key, asked in _SIZES.items() if body.get(asked) is not None}
+        if body.get("regionId") is not None:
+            made["regionIds"] = [body["regionId"]]
+        if build_info is not None:
+            made["state"] = "building"
+            made["buildInfo"] = {
+                **build_info,
+                "createdAt": made["createdAt"],
+                "updatedAt": made["updatedAt"],
+                "snapshotRef": f"local/{name}",
+            }
+            failing = first(faults, "fail") is not None
+            end = ("build_failed", "failed on demand") if failing else ("active", None)
+            self._changes[made["id"]] = _Change(_due(now, faults), *end)
+        return dict(made)
 
-    def delete(self, identifier: str) -> None:
-        snapshot = self.get(identifier)
+    def delete(self, identifier: str, now: float, faults: Iterable[Fault] = ()) -> None:
+        snapshot = self.get(identifier, now)
         if snapshot["general"]:
             raise ApiError(403, "You cannot delete a general snapshot")
-        del self._made[snapshot["name"]]
+        snapshot["state"] = "removing"
+        self._changes[snapshot["id"]] = _Change(_due(now, faults), None)
 
-    def page(self, page: int, limit: int) -> dict[str, Any]:
+    def log(self, identifier: str, now: float) -> list[str]:
+        """Return the lines of the build's log so far."""
+        snapshot = self.get(identifier, now)
+        if "buildInfo" not in snapshot:
+            return []
+        steps = snapshot["buildInfo"]["dockerfileContent"].replace("\\\n", "").splitlines()
+        lines = ["(the local Daytona runs no Dockerfile: sandboxes see this machine's own programs)"]
+        lines += [f"not run: {step}" for step in steps if step.strip() and not step.startswith("#")]
+        return lines + ([] if snapshot["state"] == "building" else [f"the build ended: {snapshot['state']}"])
+
+    def page(self, page: int, limit: int, now: float) -> dict[str, Any]:
         """Return the `page`th group (from 1) of `limit` snapshots."""
+        self._settle(now)
         every = list(self._made.values())
         pages = max(1, -(-len(every) // limit))
         return {
@@ -59,12 +107,28 @@ class Snapshots:
             "totalPages": pages,
         }
 
-    def _find(self, id_or_name: str) -> dict[str, Any] | None:
+    def _settle(self, now: float) -> None:
+        for snapshot in list(self._made.values()):
+            change = self._changes.get(snapshot["id"])
+            if change is None or change.due > now:
+                continue
+            del self._changes[snapshot["id"]]
+            if change.state is None:
+                del self._made[snapshot["name"]]
+            else:
+                snapshot |= {
+                    "state": change.state,
+                    "errorReason": change.error_reason,
+                    "updatedAt": timestamp(now),
+                }
+
+    def _find(self, id_or_name: str, now: float) -> dict[str, Any] | None:
+        self._settle(now)
         by_id = next((one for one in self._made.values() if one["id"] == id_or_name), None)
         return self._made.get(id_or_name, by_id)
 
     def _add(self, name: str, image: str | None, *, general: bool, now: float) -> dict[str, Any]:
-        made = {
+        made: dict[str, Any] = {
             "id": str(uuid.uuid4()),
             "general": general,
             "name": name,
@@ -84,6 +148,13 @@ class Snapshots:
         }
         self._made[name] = made
         return made
+
+
+def _due(now: float, faults: Iterable[Fault]) -> float:
+    if first(faults, "stuck"):
+        return math.inf
+    pending = first(faults, "pending")
+    return now + (pending.delay_s if pending else 0.0)
 
 
 def require_dockerfile(build_info: Any) -> None:

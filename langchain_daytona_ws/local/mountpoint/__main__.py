@@ -97,9 +97,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
         # Said for both: libfuse 3.14 complains of its own default.
         flags["max_threads"] = flags["max_idle_threads"] = options.max_threads or THREADS
     try:
-        Mount(
-            files, os.path.abspath(options.directory), foreground=True, fsname="mountpoint-s3", **flags
-        )
+        Mount(files, os.path.abspath(options.directory), foreground=True, fsname="mountpoint-s3", **flags)
     except RuntimeError as error:
         raise Failed("Failed to create FUSE session", f"libfuse ended with {error}") from error
 

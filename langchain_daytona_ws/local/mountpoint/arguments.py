@@ -15,6 +15,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse that words what is wrong as clap does."""
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument [^:]+: (?=invalid value)", "", message)
         self.exit(2, f"error: {message}\n\nUsage: {_USAGE}\n\nFor more information, try '--help'.\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,11 @@ def place() -> Iterator[Mounted]:
 
 
 @pytest.fixture
-def alone() -> Iterator[Mounted]:
-    """A server with S3 and a sandbox that no other test sees."""
-    with mounted() as made:
+def alone(place: Mounted) -> Iterator[Mounted]:
+    """A sandbox and a bucket that no other test sees. Nothing is mounted yet."""
+    with contextlib.closing(Mounted(place.server, place.daytona, f"alone-{uuid.uuid4().hex[:8]}")) as made:
         yield made
+        place.server.s3.credential_lifetime_s = None
 
 
 def eventually(happens: Callable[[], bool]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import time
@@ -45,9 +46,11 @@ def write(name, data):
 class Mounted:
     """A server with S3 and one sandbox, driven as an outsider would."""
 
-    def __init__(self, server: LocalDaytona, sandbox: Sandbox) -> None:
+    def __init__(self, server: LocalDaytona, daytona: Daytona, bucket: str = BUCKET) -> None:
         self.server = server
-        self.sandbox = sandbox
+        self.daytona = daytona
+        self.bucket = server.make_bucket(bucket)
+        self.sandbox: Sandbox = daytona.create()
         self.s3 = client("s3", server)
 
     def run(self, script: str, timeout: int = 60) -> tuple[int, str]:
@@ -64,7 +67,7 @@ class Mounted:
 
         `meanwhile` is called when the program comes to its `pause()`.
         """
-        script = f"cd {cwd} && /usr/bin/python3 -B -c {shlex.quote(PRELUDE + program)} 2>&1"
+        script = f"cd {cwd} && /usr/bin/python3 -I -c {shlex.quote(PRELUDE + program)} 2>&1"
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(self.run, script)
             if meanwhile is not None:
@@ -73,33 +76,40 @@ class Mounted:
                 self.ok("rm /tmp/paused")
             return " ".join(running.result()[1].split())
 
-    def mount_command(self, folder: str, prefix: str = HOME, flags: str = FLAGS, bucket: str = BUCKET) -> str:
+    def mount_command(self, folder: str, prefix: str = HOME, flags: str = FLAGS, bucket: str = "") -> str:
         where = f"--endpoint-url {self.server.s3_endpoint} --force-path-style --region us-east-1"
-        return f"mount-s3 {bucket} {folder} --prefix {prefix} {where} {flags}"
+        return f"mount-s3 {bucket or self.bucket} {folder} --prefix {prefix} {where} {flags}"
 
     def mount(self, folder: str, prefix: str = HOME, flags: str = FLAGS, env: str = KEYS) -> None:
         command = self.mount_command(folder, prefix, flags)
         self.ok(f"mkdir -p {folder} && env {env} setsid {command} && stat {folder}/. >/dev/null")
 
     def put(self, key: str, body: bytes = b"") -> None:
-        self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def get(self, key: str) -> bytes:
-        body: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        body: bytes = self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         return body
 
     def keys(self, prefix: str) -> list[str]:
         return [
-            one["Key"] for one in self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+            one["Key"]
+            for one in self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])
         ]
 
-    def assume(self, policy: dict[str, Any] | None = None, **options: Any) -> dict[str, str]:
+    def close(self) -> None:
+        self.s3.close()
+        self.sandbox.delete()
+
+    def assume(
+        self, policy: dict[str, Any] | None = None, lifetime_s: float | None = None, **options: Any
+    ) -> dict[str, str]:
         """Return credentials as a credential_process prints them."""
+        self.server.s3.credential_lifetime_s = lifetime_s
         if policy is not None:
             options["Policy"] = json.dumps(policy, separators=(",", ":"))
-        given = client("sts", self.server).assume_role(RoleArn=ROLE, RoleSessionName="s", **options)[
-            "Credentials"
-        ]
+        with contextlib.closing(client("sts", self.server)) as sts:
+            given = sts.assume_role(RoleArn=ROLE, RoleSessionName="session", **options)["Credentials"]
         return {
             "Version": 1,  # type: ignore[dict-item]
             "AccessKeyId": given["AccessKeyId"],
@@ -135,14 +145,9 @@ def client(service: str, server: LocalDaytona, **keys: str) -> Any:
 
 @contextmanager
 def mounted() -> Iterator[Mounted]:
-    with LocalDaytona(s3=True, shell="bash") as server:
-        server.make_bucket(BUCKET)
-        with connected(server) as daytona:
-            made = Mounted(server, daytona.create())
-            try:
-                yield made
-            finally:
-                made.s3.close()
+    with LocalDaytona(s3=True, shell="bash") as server, connected(server) as daytona:
+        with contextlib.closing(Mounted(server, daytona)) as made:
+            yield made
 
 
 @contextmanager

@@ -1,0 +1,190 @@
+"""Starting mount-s3, ending it in every way, and what is left then."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from daytona import Daytona, Sandbox
+
+from langchain_daytona_ws.local import LocalDaytona, S3Unavailable, mounting
+
+from .conftest import Connect
+from .mounted import BUCKET, HOME, KEYS, Mounted, within
+from .test_local_isolation import (
+    test_host_files_are_out_of_sight_and_reach,
+    test_it_runs_as_an_unprivileged_user_of_the_host,
+    test_no_file_descriptor_of_the_server_leaks,
+    test_proc_sys_is_not_writable,
+    test_root_inside_is_root_over_its_own_files,
+    test_the_disk_of_another_sandbox_is_out_of_reach,
+    test_the_process_tree_is_its_own,
+)
+
+__all__ = [  # held of sandboxes that may mount as of all others
+    "test_host_files_are_out_of_sight_and_reach",
+    "test_it_runs_as_an_unprivileged_user_of_the_host",
+    "test_no_file_descriptor_of_the_server_leaks",
+    "test_proc_sys_is_not_writable",
+    "test_root_inside_is_root_over_its_own_files",
+    "test_the_disk_of_another_sandbox_is_out_of_reach",
+    "test_the_process_tree_is_its_own",
+]
+
+
+@pytest.fixture
+def server(place: Mounted) -> LocalDaytona:
+    return place.server
+
+
+@pytest.fixture
+def daytona(place: Mounted) -> Daytona:
+    return place.daytona
+
+
+@pytest.fixture
+def sandbox(daytona: Daytona) -> Iterator[Sandbox]:
+    made = daytona.create()
+    yield made
+    made.delete()
+
+
+def test_a_mount_is_invisible_outside_and_bound_programs_stay_as_they_are(alone: Mounted) -> None:
+    alone.mount("/mnt/w")
+    with open("/proc/self/mountinfo") as file:
+        assert "mountpoint-s3" not in file.read()
+    printed = alone.run(
+        "for d in /usr /opt/aws/mountpoint-s3 /run/daytona /usr/local/sbin /etc/ssl; do\n"
+        "mount -o remount,bind,rw $d && echo REMOUNTED $d; umount -l $d && echo UNMOUNTED $d\n"
+        "touch $d/evil && echo WROTE $d; done 2>/dev/null; ls /usr/bin/env /dev/fuse"
+    )[1]
+    assert printed == "/dev/fuse\n/usr/bin/env\n"
+
+
+def test_it_says_what_it_mounted_and_goes_on_in_the_background(alone: Mounted) -> None:
+    output = alone.ok(f"mkdir /mnt/w; env {KEYS} {alone.mount_command('/mnt/w')} && mountpoint /mnt/w")
+    assert output == f"prefix {HOME} of bucket {alone.bucket} is mounted at /mnt/w\n/mnt/w is a mountpoint\n"
+    assert alone.ok("findmnt -no SOURCE,FSTYPE /mnt/w").split() == ["mountpoint-s3", "fuse"]
+    assert alone.ok("pgrep -c mount-s3") == "1\n"
+    code, output = alone.run(f"env {KEYS} {alone.mount_command('/mnt/w')}")
+    assert code == 1
+    assert "mount point /mnt/w is already mounted" in output
+
+
+def test_the_groups_end_is_its_end_unless_it_has_a_session_of_its_own(alone: Mounted) -> None:
+    for setsid, survives in (("setsid ", True), ("", False)):
+        command = f"env {KEYS} {setsid}{alone.mount_command('/mnt/w')}"
+        script = f"mkdir -p /mnt/w; set -m; bash -c '{command} >/dev/null; sleep 60' & sleep 3; kill -9 -$!; sleep 0.3"
+        alone.run(script)
+        assert (alone.run("stat /mnt/w/.")[0] == 0) is survives
+        alone.ok("umount -l /mnt/w")
+
+
+def test_a_dead_daemon_and_the_way_back(alone: Mounted) -> None:
+    alone.put(f"{HOME}f", b"x")
+    alone.mount("/mnt/w")
+    alone.ok("pkill -9 mount-s3")
+    assert within(5, lambda: alone.python("print(err(os.stat, '/mnt/w'))") == "ENOTCONN")
+    assert alone.run("mountpoint -q /mnt/w")[0] != 0
+    code, output = alone.run(f"env {KEYS} {alone.mount_command('/mnt/w')}")
+    assert code == 1
+    assert "mount point /mnt/w does not exist" in output
+    alone.ok("fusermount -u /mnt/w || umount -l /mnt/w")
+    alone.mount("/mnt/w")
+    assert alone.ok("cat /mnt/w/f") == "x"
+
+
+@pytest.mark.parametrize("signal", ["TERM", "INT"])
+def test_asked_to_end_it_unmounts(alone: Mounted, signal: str) -> None:
+    alone.mount("/mnt/w")
+    alone.ok(f"pkill -{signal} mount-s3")
+    assert within(
+        5, lambda: alone.run("mountpoint -q /mnt/w || test $? = 32 -o $? = 1 && ! pgrep mount-s3")[0] == 0
+    )
+    assert alone.ok("ls -A /mnt/w") == ""
+
+
+def test_in_the_foreground(alone: Mounted) -> None:
+    command = alone.mount_command("/mnt/w", flags="--foreground")
+    alone.ok(
+        f"mkdir /mnt/w; (env {KEYS} setsid {command} >/tmp/out 2>&1; echo ended $? >>/tmp/out) >/dev/null 2>&1 &"
+    )
+    assert within(10, lambda: "is mounted at" in alone.ok("cat /tmp/out"))
+    alone.ok("umount /mnt/w")
+    assert within(5, lambda: "ended 0" in alone.ok("cat /tmp/out"))
+
+
+def test_after_a_stop_the_folder_is_plain_and_empty(alone: Mounted) -> None:
+    alone.put(f"{HOME}f", b"x")
+    alone.mount("/mnt/w")
+    alone.sandbox.stop()
+    alone.sandbox.start()
+    assert alone.run("mountpoint -q /mnt/w")[0] != 0
+    assert alone.ok("ls -A /mnt/w") == ""
+    alone.mount("/mnt/w")
+    assert alone.ok("ls /mnt/w") == "f\n"
+
+
+def test_what_is_wrong_is_said(alone: Mounted) -> None:
+    elsewhere = alone.server.make_bucket(f"else-{alone.bucket}", "eu-west-1")
+    mount = alone.mount_command
+    rows: list[tuple[str, int, str]] = [
+        (mount("/mnt/none"), 1, "mount point /mnt/none does not exist"),
+        (mount("/etc/hostname"), 1, "mount point /etc/hostname is not a directory"),
+        (mount("/mnt", bucket="missing-bucket"), 1, "The bucket does not exist"),
+        (mount("/mnt", bucket=elsewhere), 1, "Wrong region (expecting eu-west-1)"),
+        (mount("/mnt", flags="--uid 0"), 2, "invalid value '0' for '--uid <UID>'"),
+        (mount("/mnt", flags="--gid 0"), 2, "invalid value '0' for '--gid <GID>'"),
+        (mount("/mnt", flags="--no-such"), 2, "error: unexpected argument '--no-such' found"),
+        (mount("/mnt", prefix="no-slash"), 2, "'--prefix <PREFIX>'"),
+        ("mount-s3", 2, "the following required arguments were not provided"),
+        ("mount-s3 --version", 0, "mount-s3 1."),
+        ("mount-s3 --help", 0, "--allow-overwrite"),
+    ]
+    for command, code, message in rows:
+        exit_code, output = alone.run(f"env {KEYS} {command} 2>&1")
+        assert (exit_code, message in output) == (code, True), output
+    exit_code, output = alone.run(f"env {KEYS} {mount('/mnt', bucket='missing-bucket')} 2>&1")
+    assert output.startswith(
+        "Error: Failed to create S3 client\n\nCaused by:\n    0: initial ListObjectsV2 failed for"
+    )
+    assert output.endswith("Error: Failed to create mount process\n")
+    # A region that nobody asked for is corrected.
+    alone.ok(
+        f"mkdir /mnt/e; env {KEYS} {mount('/mnt/e', bucket=elsewhere).replace('--region us-east-1', '')}"
+    )
+
+
+def test_without_the_device_it_fails_as_the_original(
+    monkeypatch: pytest.MonkeyPatch, connect: Callable[[LocalDaytona], Daytona]
+) -> None:
+    monkeypatch.setattr(mounting, "_device", lambda folder: None)
+    with LocalDaytona(s3=True) as server:
+        with contextlib.closing(Mounted(server, connect(server))) as made:
+            code, output = made.run(f"env {KEYS} {made.mount_command('/mnt')}")
+    assert code == 1
+    assert "fuse: failed to open /dev/fuse: No such file or directory" in output
+
+
+def test_without_s3_a_sandbox_has_neither_program_nor_device(connect: Connect) -> None:
+    with LocalDaytona() as server:
+        sandbox: Sandbox = connect(server).create()
+        assert sandbox.process.exec("command -v mount-s3; ls /dev/fuse /opt/aws 2>/dev/null").result == ""
+        with pytest.raises(RuntimeError, match=r"LocalDaytona\(s3=True\)"):
+            server.make_bucket(BUCKET)
+
+
+def test_two_servers_share_no_bucket() -> None:
+    with LocalDaytona(s3=True) as one, LocalDaytona(s3=True) as other:
+        one.make_bucket(BUCKET)
+        other.make_bucket(BUCKET)
+        assert one.s3_endpoint != other.s3_endpoint
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="isolation='bubblewrap'"):
+        LocalDaytona(s3=True, isolation="none")
+    monkeypatch.setattr(mounting.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(S3Unavailable, match="extra `local`"):
+        LocalDaytona(s3=True).start()
