@@ -62,7 +62,7 @@ class Side(Protocol):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None: ...
-    async def wait(self, granted: Future[None]) -> None: ...
+    async def wait(self, granted: Future[None], timeout_s: float | None) -> bool: ...
     async def ask(self, question: Question) -> Outcome: ...
 
 
@@ -125,8 +125,10 @@ class Blocking:
 
     loop = None
 
-    async def wait(self, granted: Future[None]) -> None:
-        granted.result()
+    async def wait(self, granted: Future[None], timeout_s: float | None) -> bool:
+        with suppress(TimeoutError):
+            granted.result(_bounded(timeout_s))
+        return granted.done()  # it may have come at the last moment
 
     async def ask(self, question: Question) -> Outcome:
         worker = _Worker(question, finish_awaitables=True)
@@ -160,8 +162,14 @@ class OnLoop:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
 
-    async def wait(self, granted: Future[None]) -> None:
-        await asyncio.wrap_future(granted)
+    async def wait(self, granted: Future[None], timeout_s: float | None) -> bool:
+        wrapped = asyncio.wrap_future(granted)
+        try:
+            await asyncio.wait({wrapped}, timeout=timeout_s)
+        finally:
+            # One that is given up must not report to a loop that may be closed by then.
+            wrapped.cancel()
+        return granted.done()
 
     async def ask(self, question: Question) -> Outcome:
         deadline = None if question.timeout_s is None else self.loop.time() + question.timeout_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
@@ -26,7 +26,7 @@ from langchain_daytona_ws.permissions import (
 )
 
 APPROVAL_TIMEOUT_S = 3600.0
-"""Default time for an answer, in seconds, from the moment the approver is called."""
+"""Default time for an answer, in seconds, from the moment the approver is called; the same for one's turn."""
 
 MAX_REASON_CHARS = 500
 MAX_CHANGE_CHARS = 2000
@@ -80,8 +80,11 @@ class ApprovalGate:
     Args:
         mode: ``"ask"``, ``"edit"`` or ``"bypass"``.
         approver: Who is asked; None denies whatever needs asking.
-        approval_timeout_s: Seconds for each answer, from the moment the approver is called: waiting for one's
-            turn does not count. None waits for ever. Default 3600.
+        approval_timeout_s: Seconds for each answer, from the moment the approver is called. Before that, as
+            many again for one's turn, from joining the queue: whoever has the turn may never give it back (an
+            event loop that hangs), and must not hold up all others for ever. A call so takes twice as long
+            at most; and where the answers to those before it take longer than this in all, it is denied.
+            None waits for ever, for both. Default 3600.
         remembered: What is allowed already. Default: nothing.
 
     Raises:
@@ -125,7 +128,8 @@ class ApprovalGate:
 
         Raises:
             PermissionDenied: With the ``code`` ``denied``, ``no_approver``, ``approver_error``,
-                ``approval_timeout``, ``malformed_answer``, ``reentrant`` or ``would_deadlock``.
+                ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
+                ``would_deadlock``.
         """
         return drive(self._check(request, validate, Blocking))
 
@@ -163,10 +167,19 @@ class ApprovalGate:
         ticket = Ticket(side.loop)
         try:
             self._turns.join(ticket)
-            await side.wait(ticket.granted)
+            has_turn = await side.wait(ticket.granted, self.approval_timeout_s)
             # An "always" that was answered meanwhile may cover this one.
             if self._is_allowed(request):
                 return Approval(request.arguments)
+            if not has_turn:
+                _deny(
+                    request,
+                    "turn_timeout",
+                    "other approvals were being waited for during all of "
+                    f"approval_timeout_s={self.approval_timeout_s:g}; if no prompt is open, the event loop "
+                    "that asked one of them hangs",
+                    "Other approvals were being waited for all the time, so this was not done.",
+                )
             outcome = await self._ask(side, self._approver, request)
             return self._judge(request, outcome, validate)
         except WouldDeadlock:
@@ -207,8 +220,9 @@ class ApprovalGate:
                 "Nobody answered the request for approval in time, so it was not done.",
             )
         if outcome.error is not None:
-            if steers_the_program(outcome.error):
-                raise outcome.error
+            steering = what_steers(outcome.error)
+            if steering is not None:
+                raise steering
             kind = type(outcome.error).__qualname__
             # Not its text: what goes wrong while talking to a chat service may quote a token.
             _log.warning("the approver raised %s%s: denied", kind, _where(outcome.error))
@@ -244,8 +258,30 @@ class ApprovalGate:
             _malformed(request, str(error))
 
 
+def what_steers(error: BaseException) -> BaseException | None:
+    """Return the control flow in an exception, to be let through; None when it is merely a failure.
+
+    Of a group, such as an `asyncio.TaskGroup` in the approver makes, it is the first such exception within,
+    at any depth, and one that ends the program before any other: LangGraph and Python know their own
+    exceptions, and not a group of them.
+    """
+    steering = [leaf for leaf in _leaves(error) if steers_the_program(leaf)]
+    ends = (leaf for leaf in steering if isinstance(leaf, (KeyboardInterrupt, SystemExit)))
+    return next(ends, steering[0] if steering else None)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    waiting = [error]  # no recursion: groups may be nested deeper than Python's stack
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseExceptionGroup):
+            waiting.extend(reversed(one.exceptions))
+        else:
+            yield one
+
+
 def steers_the_program(error: BaseException) -> bool:
-    """Say whether an exception is control flow: to be let through, not to be taken for a failure.
+    """Say whether an exception, not a group, is control flow.
 
     Known by name, so that LangGraph need not be installed: its interrupts are ordinary exceptions by type.
     """
@@ -272,9 +308,10 @@ def _edited(
         _malformed(request, "an edit can't make another operation of it: deny instead", about_edit)
     try:
         validated = validate(plain_arguments(arguments))
-    except Exception as error:
-        if steers_the_program(error):
-            raise
+    except Exception as error:  # noqa: BLE001 - what steers goes on, and the rest denies
+        steering = what_steers(error)
+        if steering is not None:
+            raise steering from steering.__cause__
         kind = type(error).__qualname__
         _malformed(request, f"the edited arguments are not valid ({kind})", about_edit, cause=error)
     return Approval(arguments, edited=True, validated=validated, note=_changes(given, arguments))

@@ -16,6 +16,7 @@ _DRAWN_AS_NOTHING = frozenset(
     )
     for code in codes
 )
+_QUOTED = '\\"'
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 MAX_DIFF_LINES = 200
@@ -25,9 +26,13 @@ _MAX_LINES_COMPARED = 1000
 _FROM_ARGUMENTS = "(from the call's arguments, not the file)"
 
 
-def _shown(character: str, *, double_backslash: bool) -> str:
-    if character == "\\":
-        return "\\\\" if double_backslash else character
+# What may stand in a path that is shown without quotes: nothing that a summary or a diff puts after a path.
+_BARE = frozenset("_-./+=@%")
+
+
+def _shown(character: str, *, escaped: str) -> str:
+    if character in escaped:
+        return f"\\{character}"
     if character.isprintable() and character not in _DRAWN_AS_NOTHING:
         return character
     code = ord(character)
@@ -47,13 +52,32 @@ def one_line(text: str, limit: int, *, double_backslash: bool = True) -> str:
             notice of what is left out between them: either end may hold what matters.
         double_backslash: Write ``\`` as ``\\``, so that the text can't hold what looks like an escape.
     """
+    return _one_line(text, limit, escaped="\\" if double_backslash else "")
+
+
+def name(path: str, limit: int) -> str:
+    r"""Return a path for the middle of a line, where it can't be taken for the words around it.
+
+    A plain one comes as it is; one with a blank, a bracket, a comma, a quote … in double quotes, with
+    ``\"`` for each of its own, so that ``a (3 lines)`` does not look like ``a`` and its size.
+
+    Args:
+        path: Anything.
+        limit: Longest result in characters, 62 or more; see `one_line`.
+    """
+    if path and len(path) <= limit and all(c in _BARE or (c.isascii() and c.isalnum()) for c in path):
+        return path
+    return f'"{_one_line(path, limit - 2, escaped=_QUOTED)}"'
+
+
+def _one_line(text: str, limit: int, *, escaped: str) -> str:
     if len(text) <= limit:
-        whole = "".join(_shown(c, double_backslash=double_backslash) for c in text)
+        whole = "".join(_shown(c, escaped=escaped) for c in text)
         if len(whole) <= limit:
             return whole
     room = max(limit - 50, 2)
-    head, head_count = _take(text, room * 2 // 3, double_backslash=double_backslash)
-    tail, tail_count = _take(reversed(text), room - room * 2 // 3, double_backslash=double_backslash)
+    head, head_count = _take(text, room * 2 // 3, escaped=escaped)
+    tail, tail_count = _take(reversed(text), room - room * 2 // 3, escaped=escaped)
     # A dense text may have its ends met before the budget is used up: never show a character twice.
     tail_count = min(tail_count, len(text) - head_count)
     left_out = len(text) - head_count - tail_count
@@ -61,10 +85,10 @@ def one_line(text: str, limit: int, *, double_backslash: bool = True) -> str:
     return f"{''.join(head)} [… {left_out:,} characters left out …] {end}"
 
 
-def _take(characters: Iterable[str], room: int, *, double_backslash: bool) -> tuple[list[str], int]:
+def _take(characters: Iterable[str], room: int, *, escaped: str) -> tuple[list[str], int]:
     taken: list[str] = []
     for character in characters:
-        shown = _shown(character, double_backslash=double_backslash)
+        shown = _shown(character, escaped=escaped)
         room -= len(shown)
         if room < 0:
             break
@@ -81,7 +105,7 @@ def write_diff(path: str, content: str) -> str:
     body = [f"@@ -0,0 +1,{len(lines)} @@", *(f"+{line}" for line in lines)] if lines else []
     if lines and not ends_with_newline:
         body.append("\\ No newline at end of file")
-    return _diff(f"--- {_FROM_ARGUMENTS}", f"+++ {one_line(path, 200)}", body)
+    return _diff(f"--- {_FROM_ARGUMENTS}", f"+++ {name(path, 200)}", body)
 
 
 def edit_diff(path: str, old: str, new: str, *, every: bool) -> str:
@@ -100,8 +124,8 @@ def edit_diff(path: str, old: str, new: str, *, every: bool) -> str:
         hunk = f"@@ -1,{len(before)} +1,{len(after)} @@"
         body = [hunk, *(f"-{line}" for line in before), *(f"+{line}" for line in after)]
     times = ", every occurrence" if every else ""
-    name = one_line(path, 200)
-    return _diff(f"--- {name}: old_string{times} {_FROM_ARGUMENTS}", f"+++ {name}: new_string", body)
+    shown = name(path, 200)
+    return _diff(f"--- {shown}: old_string{times} {_FROM_ARGUMENTS}", f"+++ {shown}: new_string", body)
 
 
 def _diff(old_header: str, new_header: str, body: Sequence[str]) -> str:

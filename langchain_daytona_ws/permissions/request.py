@@ -45,7 +45,8 @@ class PermissionRequest:
 
     ``summary`` and ``diff`` are safe to print: control characters, terminal escapes, bidi and zero-width
     characters are written out (``\x1b``, ``\u202e``), so that a call can't forge the prompt. ``arguments`` is
-    the call as the model made it, unaltered: escape it before printing it.
+    the call as the model made it, unaltered: escape it before printing it. A path that is not plain stands in
+    quotes, so that it can't hold a note of its own making (``"a (3 lines)"``).
 
     Args:
         tool: ``"bash"`` or ``"workspace_file"``.
@@ -146,7 +147,7 @@ class PermissionRequest:
             tool="workspace_file",
             action=action,
             arguments=arguments,
-            summary=label + legible.one_line(path, MAX_SUMMARY_CHARS - len(label) - len(about)) + about,
+            summary=label + legible.name(path, MAX_SUMMARY_CHARS - len(label) - len(about)) + about,
             namespace=namespace,
             diff=diff if from_arguments is None else from_arguments,
             diff_is_from_arguments=from_arguments is not None,

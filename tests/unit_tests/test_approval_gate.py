@@ -329,16 +329,49 @@ def test_an_async_approver_is_cancelled_at_the_time_out(check: Check) -> None:
         assert cancelled.wait(SOON_S)
 
 
-def test_waiting_for_ones_turn_does_not_count() -> None:
-    gate = ApprovalGate("ask", allow, approval_timeout_s=0.1)
+def test_a_turn_that_is_never_given_back_denies_the_others(check: Check) -> None:
+    asked: list[PermissionRequest] = []
+    gate = ApprovalGate("ask", lambda request: asked.append(request) or ALLOW, approval_timeout_s=0.02)
+    stalled = Ticket(None)
+    gate._turns.join(stalled)
+    error = denial(check, gate)
+    assert error.code == "turn_timeout"
+    assert asked == []
+    assert list(gate._turns._queue) == [stalled]  # who gave up has left the queue
+    gate._turns.leave(stalled)
+    gate.approval_timeout_s = SOON_S
+    assert check(gate, bash()) == Approval(bash().arguments)
+
+
+def test_a_loop_that_hangs_with_the_turn_denies_the_others(blocked: threading.Event) -> None:
+    holds = threading.Event()
+
+    async def hang(_: PermissionRequest) -> PermissionDecision:
+        holds.set()
+        blocked.wait(SOON_S)  # as code that forgets it is on a loop
+        return ALLOW
+
+    gate = ApprovalGate("ask", hang, approval_timeout_s=0.02)
+    holder = threading.Thread(target=lambda: asyncio.run(gate.acheck(bash("holder"))))
+    holder.start()
+    assert holds.wait(SOON_S)
+    for check in (from_sync, from_async):
+        assert denial(check, gate).code == "turn_timeout"
+    gate.approval_timeout_s = SOON_S
+    blocked.set()
+    holder.join(SOON_S)
+    assert not gate._turns._queue
+
+
+@pytest.mark.parametrize("timeout_s", [SOON_S, None])
+def test_a_turn_that_comes_in_time_is_taken(check: Check, timeout_s: float | None) -> None:
+    gate = ApprovalGate("ask", allow, approval_timeout_s=timeout_s)
     ahead = Ticket(None)
     gate._turns.join(ahead)
     approvals: list[Approval[Any]] = []
-    waiting = threading.Thread(target=lambda: approvals.append(gate.check(bash())))
+    waiting = threading.Thread(target=lambda: approvals.append(check(gate, bash())))
     waiting.start()
     wait_for(lambda: len(gate._turns._queue) == 2)
-    waiting.join(0.12)  # longer than the time-out
-    assert waiting.is_alive()
     gate._turns.leave(ahead)
     waiting.join(SOON_S)
     assert approvals == [Approval(bash().arguments)]
@@ -364,6 +397,59 @@ def test_control_flow_passes_and_releases_the_turn(
         with pytest.raises(type(error)):
             run(gate, bash())
         assert not gate._turns._queue
+
+
+INTERRUPT = GraphInterrupt(())
+ENDS = SystemExit(3)
+CTRL_C = KeyboardInterrupt()
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        (ExceptionGroup("", [ValueError(), INTERRUPT]), INTERRUPT),
+        (ExceptionGroup("", [OSError(), ExceptionGroup("", [ValueError(), INTERRUPT])]), INTERRUPT),
+        (ExceptionGroup("", [ExceptionGroup("", [INTERRUPT]), GraphInterrupt(())]), INTERRUPT),
+        (BaseExceptionGroup("", [INTERRUPT, ENDS]), ENDS),
+        (BaseExceptionGroup("", [INTERRUPT, BaseExceptionGroup("", [ValueError(), CTRL_C]), ENDS]), CTRL_C),
+    ],
+)
+def test_control_flow_is_found_in_a_group(
+    check: Check, group: BaseException, expected: BaseException
+) -> None:
+    gate = ApprovalGate("ask", raising(group))
+    with pytest.raises(type(expected)) as raised:
+        check(gate, bash())
+    assert raised.value is expected
+    assert not gate._turns._queue
+
+    def validate(_: Mapping[str, object]) -> None:
+        raise group
+
+    if isinstance(group, Exception):
+        gate = ApprovalGate("ask", lambda _: PermissionDecision.allow_edited({"command": "ls -l"}))
+        with pytest.raises(type(expected)):
+            check(gate, bash(), validate)
+
+
+def test_an_interrupt_in_a_task_group_of_the_approver_passes(check: Check) -> None:
+    async def ask() -> PermissionDecision:
+        raise INTERRUPT
+
+    async def approver(_: PermissionRequest) -> PermissionDecision:
+        async with asyncio.TaskGroup() as group:
+            answer = group.create_task(ask())
+        return answer.result()
+
+    with pytest.raises(GraphInterrupt):
+        check(ApprovalGate("ask", approver), bash())
+
+
+def test_a_group_of_failures_denies(check: Check) -> None:
+    nested: Exception = ValueError()
+    for _ in range(3000):
+        nested = ExceptionGroup("", [nested])
+    assert denial(check, ApprovalGate("ask", raising(nested))).code == "approver_error"
 
 
 def test_control_flow_is_known_without_importing_langgraph() -> None:

@@ -133,9 +133,33 @@ def test_a_write_shows_its_content_as_from_the_arguments() -> None:
     request = file("write", path="a\nb.py", content="x = 1\n\x1b[31m\r\n", overwrite=True)
     assert request.diff_is_from_arguments
     assert request.diff == (
-        "--- (from the call's arguments, not the file)\n+++ a\\nb.py\n@@ -0,0 +1,2 @@\n+x = 1\n+\\x1b[31m\\r"
+        '--- (from the call\'s arguments, not the file)\n+++ "a\\nb.py"\n@@ -0,0 +1,2 @@\n+x = 1\n+\\x1b[31m\\r'
     )
-    assert request.summary == "workspace_file write: a\\nb.py (13 characters, 2 lines, overwrites)"
+    assert request.summary == 'workspace_file write: "a\\nb.py" (13 characters, 2 lines, overwrites)'
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("src/a-b_c.test.txt", "src/a-b_c.test.txt"),
+        ("a.txt (3 characters, 1 line)", '"a.txt (3 characters, 1 line)"'),
+        ('a.txt" (3 characters, 1 line) "', '"a.txt\\" (3 characters, 1 line) \\""'),
+        ('a\\" (3', '"a\\\\\\" (3"'),
+        ('"a"', '"\\"a\\""'),
+        ("a\uff083\uff09", '"a\uff083\uff09"'),
+        ("", '""'),
+    ],
+)
+def test_a_path_can_not_forge_what_stands_behind_it(path: str, shown: str) -> None:
+    write = file("write", path=path, content="x\n" * 9)
+    assert write.summary == f"workspace_file write: {shown} (18 characters, 9 lines)"
+    assert (write.diff or "").split("\n")[1] == f"+++ {shown}"
+    edit = file("edit", path=path, old_string="a", new_string="b")
+    assert edit.summary == f"workspace_file edit: {shown} (1 line → 1 line)"
+    assert (edit.diff or "").split("\n")[0] == (
+        f"--- {shown}: old_string (from the call's arguments, not the file)"
+    )
+    assert file("delete", path=path).summary == f"workspace_file delete: {shown}"
 
 
 def test_a_write_without_a_last_newline_says_so() -> None:
