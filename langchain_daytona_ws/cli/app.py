@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from langchain_daytona_ws.cli.s3_snapshot import s3_snapshot
 from langchain_daytona_ws.cli.serve import serve
 
 app = typer.Typer(
@@ -33,3 +34,4 @@ def options(
 
 
 app.command()(serve)
+app.command("s3-snapshot")(s3_snapshot)

@@ -1,0 +1,229 @@
+"""Snapshots over the SDK's sync client: look for one, delete it for certain, build it with its log."""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from daytona import CreateSnapshotParams, DaytonaNotFoundError, Image, Resources
+from daytona._sync.snapshot import SnapshotService
+from daytona.common.snapshot import Snapshot
+from daytona_api_client import SnapshotsApi
+
+from langchain_daytona_ws._adapters.daytona_sync import _Client
+from langchain_daytona_ws._adapters.faults import translated
+from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, polling_is_meant
+from langchain_daytona_ws._core.ports import FaultKind, PortFault
+
+DELETE_WITHIN_S = 180.0
+POLL_S = 1.0
+# While a build is only watched, so long may the control plane be out of reach.
+SILENCE_S = 60.0
+
+_READY = "active"
+_FAILED = ("error", "build_failed")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot as the control plane describes it."""
+
+    id: str
+    name: str
+    state: str
+    error_reason: str | None
+    created_at: str
+
+
+class Snapshots:
+    """The snapshots of one account.
+
+    Args:
+        account: Whose. Its target pins what is built to that region; None builds a general snapshot.
+    """
+
+    def __init__(self, account: Account) -> None:
+        with polling_is_meant():
+            self._client = _Client(client_config(account))
+        # Not the client's own service: that one takes the region from DAYTONA_TARGET, and from .env files, when
+        # none is given.
+        self._service = SnapshotService(
+            SnapshotsApi(self._client._api_client), self._client._object_storage_api, account.target
+        )
+
+    def find(self, name: str) -> SnapshotInfo | None:
+        """Return the snapshot of this name, None when there is none."""
+
+        def get() -> SnapshotInfo | None:
+            try:
+                return _describe(self._service.get(name))
+            except DaytonaNotFoundError:
+                return None
+
+        found = _within(REQUEST_TIMEOUT_S, get)
+        # The control plane looks for ids too.
+        return found if found is not None and found.name == name else None
+
+    def delete(self, snapshot: SnapshotInfo) -> None:
+        """Delete a snapshot and return once its name is free."""
+        until = time.monotonic() + DELETE_WITHIN_S
+        asked = False
+        while True:
+            try:
+                if not asked:
+                    _within(REQUEST_TIMEOUT_S, lambda: self._service.delete(snapshot.id))
+                    asked = True
+                if self.find(snapshot.name) is None:
+                    return
+            except PortFault as fault:
+                if fault.kind is FaultKind.NOT_FOUND:
+                    return
+                if not fault.passing or time.monotonic() > until:
+                    raise
+            if time.monotonic() > until:
+                raise PortFault(FaultKind.BUSY, f"it was not gone {DELETE_WITHIN_S:.0f} s after its deletion")
+            time.sleep(POLL_S)
+
+    def build(
+        self,
+        name: str,
+        dockerfile: str,
+        *,
+        resources: tuple[int | None, int | None, int | None] = (None, None, None),
+        on_log: Callable[[str], None],
+        timeout_s: float,
+    ) -> SnapshotInfo:
+        """Build a snapshot and return it when it is active.
+
+        Args:
+            name: A name that is free.
+            dockerfile: Its Dockerfile, which copies nothing from here.
+            resources: CPUs, GiB of memory and GiB of disk of its sandboxes; None for Daytona's defaults.
+            on_log: Called in this thread with each piece of the log, as it comes.
+            timeout_s: Seconds to wait. The build itself goes on after them.
+        """
+        cpu, memory, disk = resources
+        params = CreateSnapshotParams(
+            name=name,
+            image=_image(dockerfile),
+            resources=Resources(cpu=cpu, memory=memory, disk=disk) if any(resources) else None,
+        )
+        until = time.monotonic() + timeout_s
+
+        def create(log: Callable[[str], None]) -> SnapshotInfo:
+            return _describe(self._service.create(params, on_logs=log, timeout=0))
+
+        try:
+            with _without_traceback_of_the_log(on_log):
+                return _watched(timeout_s, create, on_log)
+        except PortFault as fault:
+            # The SDK gives up at the first answer that it does not get; the build has not.
+            if not fault.passing or time.monotonic() >= until:
+                raise
+            on_log(f"{fault.message}; looking whether the build goes on")
+            return self._watch(name, fault, until)
+
+    def _watch(self, name: str, fault: PortFault, until: float) -> SnapshotInfo:
+        seen_at = time.monotonic()
+        while time.monotonic() < until:
+            try:
+                found = self.find(name)
+            except PortFault as again:
+                if not again.passing or time.monotonic() - seen_at > SILENCE_S:
+                    raise
+            else:
+                seen_at = time.monotonic()
+                if found is None:
+                    raise fault
+                if found.state == _READY:
+                    return found
+                if found.state in _FAILED:
+                    raise PortFault(FaultKind.REFUSED, f"{found.state}, reason: {found.error_reason}")
+            time.sleep(POLL_S)
+        raise _too_late("the build")
+
+
+def _describe(snapshot: Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(
+        id=snapshot.id,
+        name=snapshot.name,
+        state=str(getattr(snapshot.state, "value", snapshot.state)),
+        error_reason=snapshot.error_reason,
+        created_at=f"{snapshot.created_at:%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _image(dockerfile: str) -> Image:
+    """Make an image of exactly this Dockerfile; the SDK reads one from a file only."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "Dockerfile")
+        path.write_text(dockerfile, encoding="utf-8")
+        return Image.from_dockerfile(path)
+
+
+def _within(timeout_s: float, call: Callable[[], T]) -> T:
+    return _watched(timeout_s, lambda log: call(), lambda line: None)
+
+
+def _watched(
+    timeout_s: float, work: Callable[[Callable[[str], None]], T], on_log: Callable[[str], None]
+) -> T:
+    """Run `work` in a thread, and hand on what it logs in this one.
+
+    The SDK has no time-out for these requests, and starts a thread that outlives an interrupt and would keep the
+    program from ending: threads started by a daemon thread are daemons too.
+    """
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            with translated():
+                outcome.set_result(work(lines.put))
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
+            outcome.set_exception(error)
+        finally:
+            lines.put(None)
+
+    until = time.monotonic() + timeout_s
+    threading.Thread(target=run, daemon=True, name="snapshot").start()
+    while True:
+        try:
+            line = lines.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            raise _too_late("it") from None
+        if line is None:
+            return outcome.result()
+        on_log(line)
+
+
+def _too_late(what: str) -> PortFault:
+    return PortFault(FaultKind.DROPPED, f"{what} was not finished in time")
+
+
+@contextmanager
+def _without_traceback_of_the_log(on_log: Callable[[str], None]) -> Iterator[None]:
+    """Say in one line that the SDK's log thread failed: the build is not concerned."""
+    before = threading.excepthook
+
+    def said(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is None or "start_log_streaming" not in failed.thread.name:
+            before(failed)
+        else:
+            on_log(f"(no more build log: {failed.exc_type.__name__})")
+
+    threading.excepthook = said
+    try:
+        yield
+    finally:
+        threading.excepthook = before

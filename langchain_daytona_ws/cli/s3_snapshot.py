@@ -1,0 +1,161 @@
+"""``s3-snapshot``: build the Daytona snapshot that can mount S3."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from langchain_daytona_ws._core.ports import PortFault
+from langchain_daytona_ws._core.snapshot import MOUNT_S3_VERSION, Recipe, build_error, checked_name
+from langchain_daytona_ws.cli.serve import _ended
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import ConfigError, ProvisionError
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._adapters.snapshots import SnapshotInfo, Snapshots
+
+BASE_IMAGE = "DAYTONA_S3_SNAPSHOT_BASE_IMAGE"
+NAME = "DAYTONA_S3_SNAPSHOT_NAME"
+
+# Colours and cursor movements of the build's programs, titles for the terminal: none of it is for this one.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_SDK_STATE = re.compile(r"SnapshotState\.([A-Z_]+)")
+
+
+def s3_snapshot(
+    *,
+    base_image: Annotated[
+        str | None,
+        typer.Option(
+            envvar=BASE_IMAGE,
+            show_envvar=True,
+            help="Image to build from: Debian or Ubuntu with bash, Node and Python 3.8 or newer.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(envvar=NAME, show_envvar=True, help="Name of the snapshot.")
+    ] = None,
+    mount_s3_version: Annotated[
+        str, typer.Option("--mount-s3-version", help="Release of mount-s3.")
+    ] = MOUNT_S3_VERSION,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="Pin the snapshot to this Daytona region. Default: general; DAYTONA_TARGET is ignored."
+        ),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            help="Account of the base image that commands run as. Default: root, as mount-s3 needs."
+        ),
+    ] = None,
+    cpu: Annotated[int | None, typer.Option(min=1, help="CPUs of its sandboxes.")] = None,
+    memory: Annotated[int | None, typer.Option(min=1, help="GiB of memory of its sandboxes.")] = None,
+    disk: Annotated[int | None, typer.Option(min=1, help="GiB of disk of its sandboxes.")] = None,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for the build.")] = 3600,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete an existing snapshot of this name first, then build.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the Dockerfile and send nothing.")
+    ] = False,
+) -> None:
+    """Build the Daytona snapshot with mount-s3, for workspaces on S3.
+
+    The account is the one of DAYTONA_API_KEY and DAYTONA_API_URL. With --replace the old snapshot is gone before
+    the new one is known to build: build under a new name first where that matters.
+    """
+    try:
+        recipe = Recipe(_given(base_image, "base image", "--base-image", BASE_IMAGE), mount_s3_version, user)
+        if dry_run:
+            typer.echo(recipe.dockerfile(), nl=False)
+            return
+        name = checked_name(_given(name, "snapshot name", "--name", NAME))
+        snapshots = _snapshots(region)
+    except ConfigError as error:
+        raise _ended(error.message, code=2) from None
+    try:
+        _make_room(snapshots, name, replace=replace)
+        _build(snapshots, name, recipe, (cpu, memory, disk), timeout)
+    except PortFault as fault:
+        raise _ended(build_error(fault, name).message) from None
+    except ProvisionError as error:
+        raise _ended(error.message) from None
+    except KeyboardInterrupt:
+        raise _ended(
+            f"interrupted. What Daytona has begun goes on there: delete the snapshot {name} in its dashboard, or "
+            "run this again with --replace"
+        ) from None
+    where = "general" if region is None else f"pinned to {region}"
+    typer.echo(f'Snapshot {name} is active ({where}). Use it with {{"options": {{"snapshot": "{name}"}}}}.')
+
+
+def _given(value: str | None, what: str, flag: str, variable: str) -> str:
+    if value:
+        return value
+    raise ConfigError(
+        f"no {what}: pass {flag}, or set the environment variable {variable}",
+        code="snapshot_setting",
+        op="snapshot",
+    )
+
+
+def _snapshots(region: str | None) -> Snapshots:
+    config = SandboxConfig.from_env()
+    key = config.require_api_key().get_secret_value()
+    # Here, for the SDK takes a second to import, which `--help` need not pay.
+    from langchain_daytona_ws._adapters.sdk import Account
+    from langchain_daytona_ws._adapters.snapshots import Snapshots
+
+    return Snapshots(Account(api_key=key, api_url=config.options.api_url, target=region))
+
+
+def _make_room(snapshots: Snapshots, name: str, *, replace: bool) -> None:
+    existing = snapshots.find(name)
+    if existing is None:
+        return
+    if not replace:
+        raise ProvisionError(
+            f"The snapshot {name} exists already: {_described(existing)}. Nothing was built. Pass --replace to "
+            "delete it and build it anew, or another --name.",
+            code="name_taken",
+            op="snapshot",
+        )
+    typer.echo(f"Deleting the snapshot {name}: {_described(existing)}.", err=True)
+    snapshots.delete(existing)
+
+
+def _described(snapshot: SnapshotInfo) -> str:
+    reason = f", {_clean(snapshot.error_reason)}" if snapshot.error_reason else ""
+    return f"{snapshot.state}{reason}, made {snapshot.created_at}"
+
+
+def _build(
+    snapshots: Snapshots,
+    name: str,
+    recipe: Recipe,
+    resources: tuple[int | None, int | None, int | None],
+    timeout_s: int,
+) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task(f"building {name}", total=None)
+
+        def show(chunk: str) -> None:
+            progress.console.print(Text(_clean(chunk)), soft_wrap=True)
+
+        snapshots.build(name, recipe.dockerfile(), resources=resources, on_log=show, timeout_s=timeout_s)
+
+
+def _clean(text: str) -> str:
+    """Return printable lines: what a build prints may be anything, a terminal's commands too."""
+    plain = _ESCAPES.sub("", _SDK_STATE.sub(lambda state: state[1].lower(), text))
+    lines = (line.rstrip() for line in plain.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return "\n".join("".join(c for c in line if c.isprintable() or c == "\t") for line in lines)
