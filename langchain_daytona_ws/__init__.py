@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.errors import PermissionDenied as PermissionDenied
     from langchain_daytona_ws.errors import ProvisionError as ProvisionError
     from langchain_daytona_ws.errors import SandboxError as SandboxError
-    from langchain_daytona_ws.errors import SandboxLost as SandboxLost
     from langchain_daytona_ws.errors import SandboxUnavailable as SandboxUnavailable
     from langchain_daytona_ws.errors import SessionClosed as SessionClosed
     from langchain_daytona_ws.errors import WorkspaceError as WorkspaceError
@@ -46,7 +45,7 @@ _HOMES = {
     "errors": (
         "CommandRefused", "ConfigError", "EditRefused", "FileError", "FileMissing", "FileUnsuitable",
         "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError", "SandboxError",
-        "SandboxLost", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
+        "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),
     "session": ("WorkspaceSession",),

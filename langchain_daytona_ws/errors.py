@@ -8,7 +8,6 @@ WorkspaceError
 ├── ProvisionError           no sandbox could be had
 ├── SandboxError             the sandbox was there, and then did not answer as it should
 │   ├── SandboxUnavailable   not reachable now; nothing ran
-│   ├── SandboxLost          confirmed gone; nothing ran
 │   └── OutcomeUnknown       the call was sent, and nobody can tell whether it took effect
 ├── CommandRefused           a command that is not sent (empty, too large, a NUL byte)
 └── FileError                a file operation that was refused or failed; nothing was changed
@@ -112,12 +111,6 @@ class SandboxUnavailable(SandboxError):
     """The sandbox or the API is not reachable now; nothing ran."""
 
     default_code = "sandbox_unavailable"
-
-
-class SandboxLost(SandboxError):
-    """The sandbox is confirmed gone; nothing ran."""
-
-    default_code = "sandbox_lost"
 
 
 class OutcomeUnknown(SandboxError):

@@ -12,7 +12,6 @@ from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
-TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
