@@ -5,7 +5,7 @@ Pydantic's own messages are not passed on: they speak of types, and its errors k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,6 @@ def quoted(text: str, limit: int = 60) -> str:
     """Quote a value that is no secret for a message: on one line, printable, at most ``limit`` characters."""
     shown = text if len(text) <= limit else text[:limit] + "…"
     return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
-
-
-def either(words: Collection[str]) -> str:
-    """Join words as in ``a, b or c``."""
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
 
 
 def refusal(text: str) -> PydanticCustomError:
