@@ -64,12 +64,14 @@ class Gate:
                 response = mishaps.instead(faults) or await self._answer(endpoint, request)
                 if await mishaps.after(faults, response, scope, receive, send):
                     status = response.status_code
+        except ClientDisconnect:
+            return  # there is nobody to answer
         finally:
             self._journal.finished(number, status, scope["sandbox_id"])
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         now = timestamp(self._clock.now())
-        path = request.url.path
+        path = request.scope["path"]
         try:
             if endpoint is not _unknown and not self._authorized(request):
                 raise ApiError(401, "Invalid credentials")
@@ -186,4 +188,4 @@ def _plane(control: Control) -> list[tuple[str, str, str, Endpoint]]:
 
 
 async def _unknown(request: Request) -> Response:
-    raise ApiError(404, f"Cannot {request.method} {request.url.path}")
+    raise ApiError(404, f"Cannot {request.method} {request.scope['path']}")

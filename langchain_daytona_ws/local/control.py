@@ -38,8 +38,6 @@ _CREATE_FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "disk": ("disk", int),
     "volumes": ("volumes", list),
     "networkBlockAll": ("network_block_all", bool),
-    "networkAllowList": ("network_allow_list", str),
-    "domainAllowList": ("domain_allow_list", str),
     "autoStopInterval": ("auto_stop_interval", int),
     "autoArchiveInterval": ("auto_archive_interval", int),
     "autoDeleteInterval": ("auto_delete_interval", int),
@@ -51,6 +49,10 @@ _INTERVALS = {
     "autodelete": ("auto_delete_interval", -1),
     "ttl": ("ttl_minutes", 0),
 }
+_LOWEST = dict(_INTERVALS.values())
+# More than anybody means, and little enough to calculate with.
+_HIGHEST = 2**31
+_UNENFORCED = ("networkAllowList", "domainAllowList")
 
 
 class Control:
@@ -116,7 +118,7 @@ class Control:
 
         async def set_interval(request: Request) -> Response:
             record = self._record(request)
-            setattr(record, attribute, _whole(request.path_params["minutes"], 0, lowest, 2**31, attribute))
+            setattr(record, attribute, _whole(request.path_params["minutes"], 0, lowest, _HIGHEST, attribute))
             record.updated_at = self._clock.now()
             return self._written(request, record)
 
@@ -154,8 +156,8 @@ class Control:
 
     async def snapshot_log_url(self, request: Request) -> Response:
         self._snapshots.get(request.path_params["snapshot"], self._clock.now())
-        path = request.url.path.removesuffix("-url")
-        return json_reply({"url": f"{request.url.scheme}://{request.headers['host']}{path}"})
+        path = str(request.scope["path"]).removesuffix("-url")
+        return json_reply({"url": f"{_base_url(request)}{path}"})
 
     async def snapshot_log(self, request: Request) -> Response:
         """Send the build's log line by line; with ?follow=true until the build ends."""
@@ -200,6 +202,9 @@ class Control:
 
 
 def _create_fields(body: dict[str, Any]) -> dict[str, Any]:
+    for key in _UNENFORCED:
+        if body.get(key) is not None:
+            raise ApiError(400, f"{key} is not enforced by the local server")
     fields: dict[str, Any] = {}
     for key, (attribute, kind) in _CREATE_FIELDS.items():
         value = body.get(key)
@@ -207,6 +212,8 @@ def _create_fields(body: dict[str, Any]) -> dict[str, Any]:
             continue
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ApiError(400, f"{key} must be a {getattr(kind, '__name__', kind)}")
+        if isinstance(value, int) and kind is int:
+            _require_within(value, _LOWEST.get(attribute, 0), _HIGHEST, key)
         fields[attribute] = _strings(value, key) if kind is dict else value
     return fields
 
@@ -224,9 +231,13 @@ def _whole(text: str | None, default: int, lowest: int, highest: int, name: str)
         number = int(text)
     except ValueError:
         raise ApiError(400, f"{name} must be an integer number") from None
+    _require_within(number, lowest, highest, name)
+    return number
+
+
+def _require_within(number: int, lowest: int, highest: int, name: str) -> None:
     if not lowest <= number <= highest:
         raise ApiError(400, f"{name} must not be less than {lowest} or greater than {highest}")
-    return number
 
 
 def _matches(record: SandboxRecord, request: Request) -> bool:
@@ -238,13 +249,22 @@ def _matches(record: SandboxRecord, request: Request) -> bool:
         return False
     try:
         labels = json.loads(query.get("labels") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ApiError(400, "Invalid labels JSON") from None
     return isinstance(labels, dict) and all(record.labels.get(key) == value for key, value in labels.items())
 
 
 def _toolbox_url(request: Request) -> str:
-    return f"{request.url.scheme}://{request.headers['host']}/toolbox"
+    return f"{_base_url(request)}/toolbox"
+
+
+def _base_url(request: Request) -> str:
+    # Not from request.url, which fails over what some clients write there.
+    host = request.headers.get("host")
+    if host is None:  # as HTTP/1.0 allows
+        address, port = request.scope["server"]
+        host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{request.scope['scheme']}://{host}"
 
 
 def _write_cursor(record: SandboxRecord) -> str:
@@ -257,5 +277,5 @@ def _read_cursor(text: str | None) -> tuple[float, str] | None:
     try:
         created_at, identifier = json.loads(base64.urlsafe_b64decode(text))
         return float(created_at), str(identifier)
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
         raise ApiError(400, "Invalid cursor") from None

@@ -118,7 +118,8 @@ class Bubblewrap:
 
     A sandbox is started by an unprivileged uid of the host, which is root (uid 0) inside. When the server
     itself is root it gives every sandbox such a uid of its own; real root inside a sandbox could write to
-    /proc/sys. The network is the host's, unless a sandbox is started without. With `mounts` they have mount-s3 and may mount.
+    /proc/sys. The network is the host's, unless a sandbox is started without. With
+    `mounts` they have mount-s3 and may mount.
     """
 
     home = rootfs.HOME
@@ -130,6 +131,7 @@ class Bubblewrap:
         self._bwrap = _find_bwrap()
         self._drop = os.geteuid() == 0
         self._python, self._python_binds = _find_python()
+        self._tar_env = _tar_env()
         self._daemon = root / "daemon"
         _install_daemon(self._daemon)
         self._mounts = MountTools(root, self._python, CAPABILITIES) if mounts else None
@@ -152,17 +154,18 @@ class Bubblewrap:
 
     def start(self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False) -> Running:
         """Start the daemon in the sandbox, `offline` without any network, and return when it answers. Blocks."""
+        options = self._argv(folder / "disk", hostname)
+        _require_real_targets(folder / "disk", options)
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         info_read, info_write = os.pipe()
         daemon = [self._python, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell]
         argv = [
-            *self._argv(folder / "disk", hostname),
+            *options,
             *(("--unshare-net",) if offline else ()),
             *("--info-fd", str(info_write)),
             *("--", *(daemon if self._mounts is None else self._mounts.wrap(daemon))),
         ]
         try:
-            _require_real_targets(folder / "disk", argv)
             with theirs, open(folder / "daemon.log", "wb") as log:
                 process = self._popen(
                     argv, (folder / "disk").stat().st_uid, (theirs.fileno(), info_write), log.fileno()
@@ -192,7 +195,7 @@ class Bubblewrap:
     def _popen(
         self, argv: list[str], uid: int, descriptors: tuple[int, ...], log: int
     ) -> subprocess.Popen[bytes]:
-        env = _base_env(self.home)
+        env = _base_env(self.home) | self._tar_env
         if self._mounts is not None and self._mounts.path_folder is not None:
             env["PATH"] += f":{self._mounts.path_folder}"
         # Never the sandbox's own variables: an LD_PRELOAD among them would run outside of it.
@@ -276,6 +279,18 @@ def _base_env(home: str) -> dict[str, str]:
     }
 
 
+def _tar_env() -> dict[str, str]:
+    """Return what makes GNU tar work as it does for most users.
+
+    Run by root it gives files the owners that the archive names, of which a sandbox has but one.
+    """
+    tar = shutil.which("tar", path=rootfs.SYSTEM_PATH)
+    if tar is None:
+        return {}
+    said = subprocess.run([tar, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return {"TAR_OPTIONS": "--no-same-owner"} if b"GNU tar" in said.stdout else {}
+
+
 def _pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
@@ -343,8 +358,7 @@ def _require_real_targets(disk: Path, argv: list[str]) -> None:
 def _targets(argv: list[str]) -> list[str]:
     """Return the paths in the sandbox at which these arguments of bubblewrap mount something."""
     places = {"--bind": 2, "--ro-bind": 2, "--dev-bind": 2, "--proc": 1, "--dev": 1, "--tmpfs": 1}
-    options = argv[: argv.index("--")]
-    return [options[at + places[one]] for at, one in enumerate(options) if one in places]
+    return [argv[at + places[one]] for at, one in enumerate(argv) if one in places]
 
 
 def _find_bwrap() -> str:

@@ -12,6 +12,10 @@ from typing import Any
 from .errors import DaemonError, DaemonGone
 from .toolbox.wire import CHUNK_BYTES, HEADER_LENGTH, MAX_HEADER_BYTES, pack
 
+# How long a daemon may take to make room for another connection, and how often that is tried.
+HAND_OVER_S = 5.0
+AGAIN_S = 0.02
+
 
 class Link:
     """Calls the daemon of one sandbox. What comes back is a stranger's word, checked before it is used."""
@@ -56,7 +60,7 @@ class Link:
             ours.setblocking(False)
             try:
                 with theirs:
-                    socket.send_fds(self._control, [b"c"], [theirs.fileno()])
+                    await self._hand_over(theirs)
                 await _send(ours, header, body)
                 answer = await _answer(ours)
             except OSError as error:
@@ -64,6 +68,20 @@ class Link:
             if "code" in answer:
                 raise DaemonError(int(answer["status"]), str(answer["code"]), str(answer["message"]))
             yield answer, ours
+
+    async def _hand_over(self, theirs: socket.socket) -> None:
+        """Hand `theirs` to the daemon; BlockingIOError when it takes none, as when it has been stopped."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + HAND_OVER_S
+        while True:
+            try:
+                socket.send_fds(self._control, [b"c"], [theirs.fileno()])
+            except BlockingIOError:
+                if loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
 
 async def _send(

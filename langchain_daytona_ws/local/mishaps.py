@@ -93,6 +93,8 @@ async def _sleep(scope: Scope, seconds: float) -> None:
 
 async def _hang_up(scope: Scope, receive: Receive) -> None:
     """Close the connection and wait until the HTTP server knows: it then expects no answer, and is silent."""
-    scope["state"]["transports"][scope["client"]].close()
+    transport = scope["state"]["transports"].get(scope["client"])
+    if transport is not None:  # else the client was quicker
+        transport.close()
     while (await receive())["type"] != "http.disconnect":
         pass

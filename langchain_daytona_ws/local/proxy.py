@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import contextlib
 import json
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -25,6 +27,10 @@ from .toolbox.wire import CHUNK_BYTES
 Handler: TypeAlias = Callable[[Link, Request], Awaitable[Response]]
 
 NOT_RUNNING = "bad request: failed to get runner info: no IP address found. Is the Sandbox started?"
+# Two weeks: what the system's calls can still wait for.
+LONGEST_TIMEOUT_S = 14 * 24 * 3600
+# Converting so much takes the time of many requests.
+MUCH_OUTPUT_BYTES = 256 * 1024
 BYTEWISE = "langchain_daytona_ws.bytewise"
 
 
@@ -79,6 +85,8 @@ async def execute(link: Link, request: Request) -> Response:
     if not isinstance(command, str) or not command:
         raise DaemonError(400, "INVALID_REQUEST", "command is required")
     timeout = body.get("timeout")
+    if isinstance(timeout, (int, float)) and timeout > LONGEST_TIMEOUT_S:
+        raise DaemonError(400, "INVALID_REQUEST", f"timeout must not be greater than {LONGEST_TIMEOUT_S}")
     header = {
         "op": "execute",
         "cwd": body.get("cwd"),
@@ -87,6 +95,12 @@ async def execute(link: Link, request: Request) -> Response:
         "timeout_s": timeout if isinstance(timeout, (int, float)) and timeout > 0 else None,
     }
     answer, output = await link.call(header, command.encode("utf-8", "replace"))
+    if len(output) < MUCH_OUTPUT_BYTES:
+        return _executed(answer, output)
+    return await asyncio.to_thread(_executed, answer, output)
+
+
+def _executed(answer: dict[str, Any], output: bytes) -> Response:
     return json_reply({"exitCode": answer["exitCode"], "result": output.decode("utf-8", BYTEWISE)})
 
 
@@ -139,18 +153,22 @@ async def search(link: Link, request: Request) -> Response:
 async def upload_many(link: Link, request: Request) -> Response:
     """Write `files[0].file` to `files[0].path` and so on; what fails is reported, the others are written."""
     errors: list[str] = []
-    async with request.form(max_files=10_000, max_fields=10_000) as form:
-        for name, part in form.multi_items():
-            if not isinstance(part, UploadFile):
-                continue
-            path = form.get(f"{name.removesuffix('.file')}.path")
-            if not isinstance(path, str):
-                errors.append(f"{name}: missing .path metadata")
-                continue
-            try:
-                await link.send({"op": "write", "path": path}, _upload_chunks(part))
-            except DaemonError as error:
-                errors.append(str(error))
+    try:
+        form = await request.form(max_files=10_000, max_fields=10_000)
+    except (MultiPartException, ValueError) as error:
+        raise DaemonError(400, "INVALID_REQUEST", f"malformed multipart body: {error}") from error
+    request.scope["cleanup"].push_async_callback(form.close)
+    for name, part in form.multi_items():
+        if not isinstance(part, UploadFile):
+            continue
+        path = form.get(f"{name.removesuffix('.file')}.path")
+        if not isinstance(path, str):
+            errors.append(f"{name}: missing .path metadata")
+            continue
+        try:
+            await link.send({"op": "write", "path": path}, _upload_chunks(part))
+        except DaemonError as error:
+            errors.append(str(error))
     return json_reply({"errors": errors}, 400) if errors else Response(status_code=200)
 
 
@@ -187,7 +205,7 @@ async def _download_parts(
                     yield chunk
         except DaemonError as error:
             yield _part_head(boundary, "error", path, b"Content-Type: application/json\r\n")
-            yield json.dumps(error.body(request.method, request.url.path, "")).encode()
+            yield json.dumps(error.body(request.method, request.scope["path"], "")).encode()
         yield b"\r\n"
     yield f"--{boundary}--\r\n".encode()
 

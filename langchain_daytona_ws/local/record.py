@@ -49,8 +49,6 @@ class SandboxRecord:
     disk: int = 3
     volumes: list[dict[str, Any]] = field(default_factory=list)
     network_block_all: bool = False
-    network_allow_list: str | None = None
-    domain_allow_list: str | None = None
     auto_stop_interval: int = 15
     auto_archive_interval: int = 7 * 24 * 60
     auto_delete_interval: int = -1
@@ -75,8 +73,6 @@ class SandboxRecord:
             "labels": self.labels,
             "public": self.public,
             "networkBlockAll": self.network_block_all,
-            "networkAllowList": self.network_allow_list,
-            "domainAllowList": self.domain_allow_list,
             "kvm": False,
             "target": self.target,
             "cpu": self.cpu,

@@ -23,7 +23,7 @@ async def read_object(request: Request) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for a hundred thousand brackets
         raise ApiError(400, "Bad Request: the body is not JSON") from None
     if not isinstance(value, dict):
         raise ApiError(400, "Bad Request: the body must be an object")

@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "local-daytona-"
@@ -60,14 +60,8 @@ def _remove_once(folder: Path) -> None:
 
 
 def _run(*argv: str | Path) -> None:
-    arguments: Sequence[str | Path] = argv
-    subprocess.run(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    nothing = subprocess.DEVNULL
+    subprocess.run(argv, stdin=nothing, stdout=nothing, stderr=nothing, check=False)
 
 
 def _remove_abandoned(parent: Path) -> None:

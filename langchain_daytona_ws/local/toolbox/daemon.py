@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import files, wire
 from .children import Children
 from .errors import ToolboxError, from_os_error
-from .execute import check_env_keys, execute, find_shell
+from .execute import check_env, execute, find_shell
 from .sessions import Command, Sessions
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Daemon:
                 # Closing over unread bytes would reset the connection and could lose the answer just sent.
                 while connection.recv(wire.CHUNK_BYTES):
                     pass
-            except (OSError, EOFError, ValueError):
+            except (OSError, EOFError, ValueError, RecursionError):
                 return  # the server is gone or speaks nonsense: there is nobody to tell
 
     def _answer(self, request: Request, connection: socket.socket) -> None:
@@ -80,13 +80,16 @@ class Daemon:
         except OSError as error:
             refusal = from_os_error(error, str(error.filename or request.get("path", "")))
             header = {"status": refusal.status, "code": refusal.code, "message": refusal.message}
+        except (ValueError, TypeError, OverflowError) as error:
+            # Values of the wrong kind: a NUL in a path, a number where a name belongs.
+            header = {"status": 400, "code": "INVALID_REQUEST", "message": str(error)}
         except Exception as error:  # noqa: BLE001 - a bug here must not cost the sandbox its daemon
             header = {"status": 500, "code": "INTERNAL_ERROR", "message": repr(error)}
         connection.sendall(wire.pack(header))
 
     def _execute(self, request: Request, connection: socket.socket) -> Any:
         extra = request.get("env") or {}
-        check_env_keys(extra)
+        check_env(extra)
         env = {**self._env, **extra}
         return execute(
             self.children,
@@ -99,7 +102,7 @@ class Daemon:
 
     def _update_env(self, request: Request, _: socket.socket) -> dict[str, str]:
         added = request["set"] or {}
-        check_env_keys(added)
+        check_env(added)
         self._env = {**self._env, **added}
         for key in request["unset"] or ():
             self._env.pop(key, None)
@@ -135,10 +138,12 @@ class Daemon:
         files.permissions(path, request["mode"], request["owner"], request["group"])
 
     def _read(self, request: Request, connection: socket.socket) -> None:
-        with open(self._path(request["path"]), "rb") as file:
+        # A FIFO would otherwise wait for its other end, and the request with it.
+        with open(self._path(request["path"]), "rb", opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
-            if stat.S_ISDIR(status.st_mode):
-                raise ToolboxError(400, "INVALID_FILE_PATH", f"{request['path']}: is a directory")
+            if not stat.S_ISREG(status.st_mode):
+                raise ToolboxError(400, "INVALID_FILE_PATH", f"{request['path']}: is not a regular file")
+            os.set_blocking(file.fileno(), True)
             connection.sendall(wire.pack({"size": status.st_size}))
             while True:
                 chunk = file.read(wire.CHUNK_BYTES)
@@ -150,7 +155,10 @@ class Daemon:
         """Write in place (truncate, not rename), as the original does: a reader can see half a file."""
         path = self._path(request["path"])
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "wb") as file:
+        with open(path, "wb", opener=_open_at_once) as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise ToolboxError(400, "INVALID_FILE_PATH", f"{request['path']}: is a FIFO")
+            os.set_blocking(file.fileno(), True)
             while True:
                 chunk = connection.recv(wire.CHUNK_BYTES)
                 if not chunk:
@@ -159,7 +167,13 @@ class Daemon:
 
     def _path(self, path: str) -> str:
         """Resolve a relative path against the daemon's own directory."""
+        if not isinstance(path, str):
+            raise ToolboxError(400, "INVALID_REQUEST", f"a path is text, not {path!r}")
         return os.path.normpath(os.path.join(self.home, path)) if path else self.home
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def _decoded(logs: dict[str, bytes]) -> dict[str, str]:

@@ -27,14 +27,28 @@ def find_shell(forced: str | None, env: Mapping[str, str]) -> str:
     raise ToolboxError(500, "INTERNAL_ERROR", f"no shell found: {forced or 'zsh, bash, sh'}")
 
 
-def check_env_keys(env: Mapping[str, Any]) -> None:
-    for key in env:
+def check_env(env: Mapping[str, Any]) -> None:
+    if not isinstance(env, Mapping):
+        raise ToolboxError(400, "INVALID_REQUEST", "environment variables are an object of strings")
+    for key, value in env.items():
         if not ENV_KEY.fullmatch(key):
             raise ToolboxError(
                 400,
                 "INVALID_REQUEST",
                 f"invalid environment variable key {key!r}: must match ^[A-Za-z_]\\w*$",
             )
+        if not _is_value(value):
+            raise ToolboxError(400, "INVALID_REQUEST", f"invalid value of the environment variable {key}")
+
+
+def _is_value(value: Any) -> bool:
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def execute(
@@ -60,7 +74,12 @@ def execute(
 
 def _start(children: Children, argv: list[str], cwd: str, env: dict[str, str]) -> tuple[Child, Any, Any]:
     script_read, script_write = os.pipe()
-    output_read, output_write = os.pipe()
+    try:
+        output_read, output_write = os.pipe()
+    except OSError:
+        os.close(script_read)
+        os.close(script_write)
+        raise
     try:
         child = children.spawn(
             argv, cwd=cwd, env=env, stdin=script_read, stdout=output_write, stderr=output_write

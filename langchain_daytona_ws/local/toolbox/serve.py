@@ -26,6 +26,8 @@ def main() -> None:
     os.set_inheritable(control.fileno(), False)
     home, shell = sys.argv[2], sys.argv[3] or None
     os.chdir(home)
+    os.umask(0o022)  # not whatever the server was started with
+    _keep_others_out()
     if os.getpid() != 1:
         _adopt_orphans()
     daemon = Daemon(home, shell)
@@ -48,10 +50,19 @@ def main() -> None:
                 os.read(wake_read, 4096)
                 daemon.children.reap()
                 continue
-            connection = _receive_connection(control)
-            if connection is None:
+            try:
+                connection = _receive_connection(control)
+            except EOFError:
                 _end()
-            threading.Thread(target=daemon.answer, args=(connection,), daemon=True).start()
+            if connection is not None:
+                _answer_in_thread(daemon, connection)
+
+
+def _answer_in_thread(daemon: Daemon, connection: socket.socket) -> None:
+    try:
+        threading.Thread(target=daemon.answer, args=(connection,), daemon=True).start()
+    except RuntimeError:
+        connection.close()  # no more threads: the server is told by this, and the sandbox lives on
 
 
 def _end() -> NoReturn:
@@ -67,12 +78,21 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
+def _keep_others_out() -> None:
+    """Forbid the sandbox's other processes to trace or stop this one, which the server waits for."""
+    set_dumpable = 4
+    ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
+
+
 def _receive_connection(control: socket.socket) -> socket.socket | None:
-    """Take the next connection off the control socket; None when the server has closed it."""
+    """Take the next connection off the control socket; EOFError when the server has closed it.
+
+    None when this process has no descriptor left for it: then it is closed already.
+    """
     descriptors = array.array("i")
     data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_LEN(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)
     if not data:
-        return None
+        raise EOFError
     for _, _, payload in ancillary:
         descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    return socket.socket(fileno=descriptors[0])
+    return socket.socket(fileno=descriptors[0]) if descriptors else None

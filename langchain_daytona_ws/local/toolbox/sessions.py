@@ -116,6 +116,9 @@ class Sessions:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
+            except BaseException:
+                os.close(stdin_write)
+                raise
             finally:
                 os.close(stdin_read)
             session = Session(identifier, child, stdin_write, os.path.join(self._folder, str(uuid.uuid4())))

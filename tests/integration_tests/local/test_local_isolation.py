@@ -102,7 +102,7 @@ def test_the_hosts_environment_is_not_inherited(
         names = {line.partition("=")[0] for line in sandbox.process.exec("env").result.splitlines()}
         assert names <= {
             "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "PWD", "OLDPWD", "SHLVL", "_",
-            "DAYTONA_SANDBOX_ID", "DAYTONA_SANDBOX_USER",
+            "DAYTONA_SANDBOX_ID", "DAYTONA_SANDBOX_USER", "TAR_OPTIONS",
         }  # fmt: skip
 
 

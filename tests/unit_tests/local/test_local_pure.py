@@ -20,7 +20,7 @@ from langchain_daytona_ws.local.proxy import BYTEWISE, _part_head
 from langchain_daytona_ws.local.record import timestamp
 from langchain_daytona_ws.local.toolbox import wire
 from langchain_daytona_ws.local.toolbox.errors import ToolboxError
-from langchain_daytona_ws.local.toolbox.execute import check_env_keys, find_shell
+from langchain_daytona_ws.local.toolbox.execute import check_env, find_shell
 
 
 def struck(faults: Faults, count: int, action: str = "execute", path: str = "/x") -> list[bool]:
@@ -116,10 +116,10 @@ def test_wire_headers_round_trip() -> None:
 
 
 def test_environment_keys() -> None:
-    check_env_keys({"A": "", "_b1": ""})
+    check_env({"A": "", "_b1": ""})
     for key in ("", "1a", "a-b", "a b", "a=b", "ä", "a\n"):
         with pytest.raises(ToolboxError):
-            check_env_keys({key: ""})
+            check_env({key: ""})
 
 
 def test_the_first_shell_there_is_wins(tmp_path: Path) -> None:
