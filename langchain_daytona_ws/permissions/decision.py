@@ -77,7 +77,8 @@ class PermissionDecision:
 
         Args:
             scope: ``"command"``: this exact command (of the file tool: exactly this call). ``"prefix"``:
-                commands of which every segment begins with the words of a remembered prefix; for bash only.
+                commands of which every segment begins with the words of a remembered prefix, and goes on
+                without words known to make it run something else (``make test --eval=…``); for bash only.
                 ``"tool"``: all that this tool does.
             prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``;
                 when there is none, the call runs once and nothing is remembered.

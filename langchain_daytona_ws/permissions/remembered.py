@@ -57,7 +57,11 @@ class RememberedApprovals:
         return True
 
     def covers(self, request: PermissionRequest) -> bool:
-        """Say whether ``request`` was allowed before: its tool, its exact call, or each segment's prefix."""
+        """Say whether ``request`` was allowed before: its tool, its exact call, or each segment's prefix.
+
+        A prefix does not cover a command whose further words make a well-known tool run something else
+        (``make test -f …`` under ``make test``). `known_tools.diverted` says what that can't know.
+        """
         with self._lock:
             if request.tool in self._tools:
                 return True
@@ -69,7 +73,7 @@ class RememberedApprovals:
             return False
         segments = shell.simple_commands(request.command)
         return segments is not None and all(
-            any(shell.starts_with(words, prefix) for prefix in prefixes) for words in segments
+            any(shell.covers(prefix, words) for prefix in prefixes) for words in segments
         )
 
     def rules(self) -> tuple[str, ...]:

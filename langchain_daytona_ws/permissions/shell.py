@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 
+from langchain_daytona_ws.permissions import known_tools
+
 Words = tuple[str, ...]
 
 # One alternative per kind of token. What none of them matches (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, any
@@ -43,40 +45,6 @@ _EVALUATES_AGAIN = _names("""
     [ bind builtin command compgen complete compopt declare enable eval exec export getopts hash let local
     mapfile printf read readarray readonly set shift test trap typeset ulimit unset wait
 """)
-
-# Programs for which a first-word prefix would mean "anything": they run what their arguments say, or change
-# what the words after them mean. Such a prefix is kept when the user wrote it, and never suggested.
-_RUNS_ANYTHING = _names("""
-    . alias ash awk bash bind builtin busybox chroot command coproc csh dash declare doas enable env eval exec
-    expect export fc find fish flock gawk gdb hash ionice jobs ksh let mapfile mawk nice nohup nsenter
-    parallel read readarray readonly rlwrap script set setsid sh shopt source ssh stdbuf strace su sudo tclsh
-    tcsh timeout trap typeset unset unshare watch xargs zsh
-""")
-_INTERPRETERS = re.compile(
-    r"(?:bun|deno|node|nodejs|lua|perl|php|pypy3?|python[0-9.]*|ruby|Rscript|tsx|ts-node)"
-)
-
-# Programs of many verbs: how many words say what is about to be done.
-_TWO_WORDS = _names("""
-    apt apt-get brew bundle cargo composer conda dnf docker dotnet git go gradle helm hg just kubectl make mix
-    mvn npm nx pip pip3 pipx pnpm podman poetry rake rustup svn systemctl task terraform tox turbo uv yarn
-""")
-_THREE_WORDS = _names("aws az gcloud gh")
-_THREE_WORDS_AFTER = frozenset(
-    {
-        ("docker", "compose"),
-        ("git", "remote"),
-        ("git", "stash"),
-        ("npm", "run"),
-        ("pnpm", "run"),
-        ("podman", "compose"),
-        ("poetry", "run"),
-        ("uv", "pip"),
-        ("uv", "run"),
-        ("uv", "tool"),
-        ("yarn", "run"),
-    }
-)
 
 
 def simple_commands(command: str) -> tuple[Words, ...] | None:
@@ -161,16 +129,25 @@ def starts_with(words: Words, prefix: Words) -> bool:
     return bool(prefix) and words[: len(prefix)] == prefix
 
 
+def covers(prefix: Words, words: Words) -> bool:
+    """Say whether a remembered prefix lets a simple command run without asking.
+
+    It begins with the prefix, and nothing after that is known to make its tool run something else
+    (``make test --eval=…`` under ``make test``): see `known_tools.diverted` for what is not known.
+    """
+    return starts_with(words, prefix) and not known_tools.diverted(words, len(prefix))
+
+
 def suggested_prefixes(command: str) -> tuple[str, ...]:
     """Return one prefix per simple command of ``command``, which together would cover it.
 
     Returns:
         Distinct prefixes in the order written; empty when a segment is not a literal simple command, or is
-        one for which a prefix would allow anything at all (``sudo``, ``bash -c``, ``find``, ``git -c …``).
+        one for which a prefix would allow anything at all (``sudo``, ``npx``, ``docker run``, ``git -c …``).
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():
-        prefix = _suggested_words(words)
+        prefix = known_tools.suggested(words)
         if prefix is None:
             return ()
         found[shlex.join(prefix)] = None
@@ -182,25 +159,3 @@ def suggested_prefix(command: str) -> str | None:
     """Return the prefix to offer for a command of one simple command; None when there is none to offer."""
     prefixes = suggested_prefixes(command)
     return prefixes[0] if len(prefixes) == 1 else None
-
-
-def _suggested_words(words: Words) -> Words | None:
-    name = words[0].rsplit("/", 1)[-1]
-    if name in _RUNS_ANYTHING:
-        return None
-    if _INTERPRETERS.fullmatch(name):
-        # "python" alone would be any program: the script's or the module's name belongs to it.
-        module = words[1:2] == ("-m",)
-        return _whole(words, 3, ignoring="-m") if module else _whole(words, 2)
-    if words[:2] in _THREE_WORDS_AFTER or name in _THREE_WORDS:
-        return _whole(words, 3)
-    if name in _TWO_WORDS:
-        return _whole(words, 2) if len(words) > 1 else words
-    return words[:1]
-
-
-def _whole(words: Words, size: int, *, ignoring: str = "") -> Words | None:
-    """Return the first words; None if some are missing or an option stands for a verb (``git -C x``)."""
-    prefix = words[:size]
-    options = any(word.startswith("-") and word != ignoring for word in prefix[1:])
-    return None if len(prefix) < size or options else prefix

@@ -321,6 +321,26 @@ def test_the_suggested_prefixes_are_remembered_by_default() -> None:
     assert not remembered.covers(bash("git status"))
 
 
+def test_a_remembered_prefix_asks_again_for_what_runs_something_else() -> None:
+    remembered = RememberedApprovals()
+    assert remembered.remember(bash("make test"), "prefix")
+    assert remembered.covers(bash("make test -k"))
+    assert not remembered.covers(bash("make test --eval=x"))
+    assert not remembered.covers(bash("make test; make test SHELL=x"))
+    assert remembered.remember(bash("make test -f x"), "command")  # that one was agreed to as it stands
+    assert remembered.covers(bash("make test -f x"))
+
+
+def test_an_explicit_prefix_is_what_the_user_said() -> None:
+    remembered = RememberedApprovals()
+    for prefix in ("docker run", "make -f x", "npx"):
+        assert remembered.remember(bash("anything"), "prefix", prefix)
+    for command in ("docker run x", "make -f x y", "npx z"):
+        assert remembered.covers(bash(command))
+    assert not remembered.covers(bash("make -f y"))
+    assert not remembered.covers(bash("make -f x --eval=y"))
+
+
 def test_there_may_be_no_prefix_to_remember() -> None:
     remembered = RememberedApprovals()
     assert not remembered.remember(bash("sudo ls"), "prefix")
