@@ -119,21 +119,22 @@ class Snapshots:
             resources=Resources(cpu=cpu, memory=memory, disk=disk) if any(resources) else None,
         )
         until = time.monotonic() + timeout_s
+        late = PortFault(FaultKind.BUSY, f"the build was not finished in {timeout_s:.0f} s, and goes on")
 
         def create(log: Callable[[str], None]) -> SnapshotInfo:
             return _describe(self._service.create(params, on_logs=log, timeout=0))
 
         try:
             with _without_traceback_of_the_log(on_log):
-                return _watched(timeout_s, create, on_log)
+                return _watched(timeout_s, create, on_log, late=late)
         except PortFault as fault:
             # The SDK gives up at the first answer that it does not get; the build has not.
             if not fault.passing or time.monotonic() >= until:
                 raise
             on_log(f"{fault.message}; looking whether the build goes on")
-            return self._watch(name, fault, until)
+            return self._watch(name, until, failed=fault, late=late)
 
-    def _watch(self, name: str, fault: PortFault, until: float) -> SnapshotInfo:
+    def _watch(self, name: str, until: float, *, failed: PortFault, late: PortFault) -> SnapshotInfo:
         seen_at = time.monotonic()
         while time.monotonic() < until:
             try:
@@ -144,13 +145,13 @@ class Snapshots:
             else:
                 seen_at = time.monotonic()
                 if found is None:
-                    raise fault
+                    raise failed
                 if found.state == _READY:
                     return found
                 if found.state in _FAILED:
                     raise PortFault(FaultKind.REFUSED, f"{found.state}, reason: {found.error_reason}")
             time.sleep(POLL_S)
-        raise _too_late("the build")
+        raise late
 
 
 def _describe(snapshot: Snapshot) -> SnapshotInfo:
@@ -172,11 +173,16 @@ def _image(dockerfile: str) -> Image:
 
 
 def _within(timeout_s: float, call: Callable[[], T]) -> T:
-    return _watched(timeout_s, lambda log: call(), lambda line: None)
+    late = PortFault(FaultKind.DROPPED, f"Daytona did not answer within {timeout_s:.0f} s")
+    return _watched(timeout_s, lambda log: call(), lambda line: None, late=late)
 
 
 def _watched(
-    timeout_s: float, work: Callable[[Callable[[str], None]], T], on_log: Callable[[str], None]
+    timeout_s: float,
+    work: Callable[[Callable[[str], None]], T],
+    on_log: Callable[[str], None],
+    *,
+    late: PortFault,
 ) -> T:
     """Run `work` in a thread, and hand on what it logs in this one.
 
@@ -201,14 +207,10 @@ def _watched(
         try:
             line = lines.get(timeout=max(0.0, until - time.monotonic()))
         except queue.Empty:
-            raise _too_late("it") from None
+            raise late from None
         if line is None:
             return outcome.result()
         on_log(line)
-
-
-def _too_late(what: str) -> PortFault:
-    return PortFault(FaultKind.DROPPED, f"{what} was not finished in time")
 
 
 @contextmanager

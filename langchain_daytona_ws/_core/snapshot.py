@@ -101,7 +101,9 @@ def build_error(fault: PortFault, name: str) -> ProvisionError:
     elif fault.kind in _HERE:
         code, remedy = _HERE[fault.kind]
     else:
-        code, remedy = _BY_KIND.get(fault.kind, (code, _READ_THE_LOG))
+        # A build that fails has no HTTP status of its own.
+        otherwise = _READ_THE_LOG if fault.status is None else _READ_THE_MESSAGE
+        code, remedy = _BY_KIND.get(fault.kind, (code, otherwise))
     return ProvisionError(
         f"{text} {remedy}",
         code=code,
@@ -113,11 +115,13 @@ def build_error(fault: PortFault, name: str) -> ProvisionError:
 
 _SHARED = ("no_runner", "region_not_found", "quota", "organization_suspended", "api_key_expired")
 _READ_THE_LOG = "The build log above says where it stopped. Mend that, then build again with --replace."
+_READ_THE_MESSAGE = "See what Daytona objected to, and check that options.apiUrl is its API."
 _HERE = {
     FaultKind.FORBIDDEN: ("forbidden", "The API key needs the write:snapshots and, for --replace, delete:snapshots "
                           "permissions; a snapshot of Daytona's own can't be replaced: give another --name."),
     FaultKind.NAME_TAKEN: ("name_taken", "Build with --replace, or give another --name."),
-    FaultKind.BUSY: ("busy", "Its state is changing: try again later, or give another --name."),
+    FaultKind.BUSY: ("busy", "Daytona is still at work on it: look at it in the dashboard, try again later "
+                     "with --replace, or give another --name."),
 }  # fmt: skip
 
 
@@ -154,7 +158,8 @@ RUN set -eux; \
 
 _MOUNT_S3 = rf"""
 # Who signed the package decides, not which keys the downloaded file holds: VALIDSIG ends with the fingerprint of the
-# signer's primary key. A key that has expired since it signed is accepted, a revoked one is not.
+# signer's primary key. A key that has expired since it signed is accepted, a revoked one is not. The package gpg comes
+# without an agent, which public keys do not need: --no-autostart.
 RUN set -eux; \
     fail() {{ echo "ERROR: s3-snapshot: $1" >&2; exit 1; }}; \
     export DEBIAN_FRONTEND=noninteractive; \
@@ -166,8 +171,10 @@ RUN set -eux; \
         curl --proto '=https' --tlsv1.2 -fsSL --retry 3 -O "$url" \
             || fail "can't download $url; is there a release @version@, and may the build reach S3?"; \
     done; \
-    gpg --batch --import KEYS; \
-    gpg --batch --status-fd 1 --verify "$deb.asc" "$deb" >status || fail "the signature of $deb is not good"; \
+    gpg --batch --no-autostart --import KEYS \
+        || echo "a key was not imported: the signature tells whether it matters"; \
+    gpg --batch --status-fd 1 --verify "$deb.asc" "$deb" >status \
+        || fail "the signature of $deb is not good, or its key is unknown"; \
     if grep -Eq '^\[GNUPG:\] (BADSIG|EXPSIG|REVKEYSIG) ' status; then fail "the signature of $deb is not good"; fi; \
     grep -Eq '^\[GNUPG:\] VALIDSIG .* (@keys@)$' status || fail "$deb is not signed with a release key of Mountpoint"; \
     apt-get update; \

@@ -149,7 +149,8 @@ def _build(
         progress.add_task(f"building {name}", total=None)
 
         def show(chunk: str) -> None:
-            progress.console.print(Text(_clean(chunk)), soft_wrap=True)
+            if text := _clean(chunk):
+                progress.console.print(Text(text), soft_wrap=True)
 
         snapshots.build(name, recipe.dockerfile(), resources=resources, on_log=show, timeout_s=timeout_s)
 

@@ -256,7 +256,15 @@ class TestAFailure:
         server.faults.add(Fault("stuck", path=POST))
         result = build(server, "--timeout", "2")
         assert result.exit_code == 1
-        assert "not finished in time" in result.stderr
+        assert "not finished in 2 s, and goes on" in result.stderr
+        assert "--replace" in result.stderr
+
+    def test_no_answer_at_all(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(adapter, "REQUEST_TIMEOUT_S", 1.0)
+        server.faults.add(Fault("latency", path=r"/snapshots/mine$", delay_s=30))
+        result = build(server)
+        assert result.exit_code == 1
+        assert "did not answer within 1 s" in result.stderr
 
 
 def test_it_ends_by_itself_when_the_build_does_not(server: LocalDaytona) -> None:

@@ -291,6 +291,18 @@ class TestTheSignature:
         assert ran.code == 0, ran.said
         assert f"/{MOUNT_S3_VERSION}/arm64/mount-s3-" in (machine.folder / "urls").read_text()
 
+    @pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap to hide the agent")
+    def test_needs_no_agent(self, machine: Machine, signer: Signer) -> None:
+        signer.publish(machine.release)
+        hidden = shutil.which("gpg-agent")
+        machine.program(
+            "gpg",
+            f'exec {shutil.which("bwrap")} --dev-bind / / --ro-bind /dev/null {hidden} {shutil.which("gpg")} "$@"',
+        )
+        ran = machine.run(self.script(signer.fingerprint))
+        assert ran.code == 0, ran.said
+        assert "a key was not imported" not in ran.said
+
     def test_of_another_key_in_the_same_file_is_refused(self, machine: Machine, signer: Signer) -> None:
         signer.publish(machine.release)
         ran = machine.run(self.script())
@@ -352,6 +364,8 @@ def fault(kind: FaultKind, message: str, **more: int) -> PortFault:
         (fault(FaultKind.FORBIDDEN, "Forbidden", status=403), "forbidden", "write:snapshots"),
         (fault(FaultKind.NAME_TAKEN, "Snapshot with name s already exists"), "name_taken", "--replace"),
         (fault(FaultKind.NOT_SENT, "refused"), "unreachable", "the network"),
+        (fault(FaultKind.NOT_FOUND, "Cannot POST /x", status=404), "snapshot_failed", "options.apiUrl"),
+        (fault(FaultKind.BUSY, "Sandbox state change in progress", status=409), "busy", "try again later"),
         (fault(FaultKind.REFUSED, "build_failed, reason: exit 1"), "snapshot_failed", "build log.*--replace"),
         (fault(FaultKind.REFUSED, "Snapshot s is odd"), "snapshot_failed", "build log"),
     ],
