@@ -56,6 +56,11 @@ _RUNS_ANYTHING = _names("""
 _VERBS_RUN_ANYTHING = _phrases("""
     docker|podman|nerdctl run|exec|create|container|plugin|buildx|context
     docker|podman|nerdctl compose run|exec
+    podman unshare|machine
+    npm|pnpm|yarn workspace|workspaces|recursive|multi
+    tox exec
+    cargo watch
+    mix do
     docker-compose run|exec
     kubectl|oc exec|run|debug|config|plugin|rsh
     npm|pnpm|yarn|bun exec|x|dlx|create|init|explore|config|set|edit
@@ -106,6 +111,10 @@ _THREE_WORDS_AFTER = _phrases("""
     php artisan
     coverage run
 """)
+
+# A verb or a script's name that they don't know is a program to them: "yarn node", "pnpm run bash".
+_RUN_PROGRAMS = _names("bun pnpm yarn")
+_PROGRAMS = _RUNS_ANYTHING | _INTERPRETERS
 
 # What follows these is a command of its own, to be judged by itself.
 _RUNNERS = _phrases("""
@@ -350,6 +359,8 @@ def _inner_prefix(words: Words) -> Words | None:
     if name in _RUNS_ANYTHING or name.startswith(("ld-linux", "ld-musl", "ld.so")):
         return None
     if tool[:2] in _VERBS_RUN_ANYTHING or tool in _VERBS_RUN_ANYTHING or tool[:2] in _RUNNERS:
+        return None
+    if name in _RUN_PROGRAMS and any(_tool((word,))[0] in _PROGRAMS for word in words[1:3] if word):
         return None
     if tool[:2] in _THREE_WORDS_AFTER or name in _THREE_WORDS:
         return _whole(words, 3)

@@ -315,7 +315,7 @@ PAIRS_RUN_ANYTHING = """
 docker run|docker exec|podman run|podman exec|kubectl exec|npm exec|pnpm exec|yarn exec|npm x|pnpm dlx|yarn dlx
 git grep|git bisect|git submodule|git rebase|git clone|git fetch|git config|git filter-branch|/usr/bin/git clone
 docker compose run|docker compose exec|uv tool run|pipx run|conda run|go run|bun x|deno eval|kubectl run
-gcloud compute ssh|docker container
+gcloud compute ssh|docker container|yarn node|pnpm bash|yarn run node18|bun run sh|yarn workspace|tox exec
 """
 
 
