@@ -75,6 +75,8 @@ class Control:
             built = {**build_info, "createdAt": now, "updatedAt": now, "snapshotRef": f"local/{uuid.uuid4()}"}
             fields |= {"build_info": built, "snapshot": None}
         else:
+            if snapshot is not None and not isinstance(snapshot, str):
+                raise ApiError(400, "snapshot must be a str")
             fields["snapshot"] = snapshot or "default"
             self._snapshots.require(fields["snapshot"], self._clock.now())
         record = await self._fleet.create(fields, request.scope["faults"])

@@ -130,8 +130,10 @@ class Daemon:
         files.move(self._path(request["source"]), self._path(request["destination"]))
 
     def _replace(self, request: Request, _: socket.socket) -> list[dict[str, Any]]:
-        paths = [self._path(path) for path in request["files"]]
-        return files.replace(paths, request["pattern"], request["new"])
+        pattern, new = request["pattern"], request["new"]
+        if not isinstance(pattern, str) or not isinstance(new, str):
+            raise ToolboxError(400, "INVALID_REQUEST", "pattern and newValue are text")
+        return files.replace([self._path(path) for path in request["files"]], pattern, new)
 
     def _permissions(self, request: Request, _: socket.socket) -> None:
         path = self._path(request["path"])

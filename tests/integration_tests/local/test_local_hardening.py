@@ -321,9 +321,10 @@ def test_what_is_not_enforced_is_refused(
         {"autoDeleteInterval": -2},
         {"autoArchiveInterval": 10**12},
         {"cpu": -1},
+        {"snapshot": ["default"]},
     ],
 )
-def test_silly_numbers_are_refused(server: LocalDaytona, body: dict[str, int]) -> None:
+def test_silly_fields_are_refused(server: LocalDaytona, body: dict[str, Any]) -> None:
     assert send(server, "POST", "/api/sandbox", json.dumps(body).encode())[0] == 400
     assert send(server, "GET", "/api/sandbox")[0] == 200
     assert server.sandboxes == []
@@ -375,6 +376,7 @@ def test_malformed_requests_are_refused(
         ("GET", f"{toolbox}/files/info?path=a%00", b""),
         ("POST", f"{toolbox}/process/execute", b"[" * 100_000),
         ("POST", f"{toolbox}/process/session", b'{"sessionId": {}}'),
+        ("POST", f"{toolbox}/files/replace", b'{"files": ["a"], "pattern": 1, "newValue": "b"}'),
         ("POST", f"{toolbox}/env", b'{"set": {"A": 1}}'),
         ("POST", "/api/sandbox", b"[" * 100_000),
         ("GET", "/api/sandbox?labels=" + "[" * 40_000, b""),

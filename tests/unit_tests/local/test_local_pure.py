@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
 
 from langchain_daytona_ws import local
-from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, rootfs, scratch
+from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, proxy, rootfs, scratch
 from langchain_daytona_ws.local.faults import Faults
 from langchain_daytona_ws.local.isolation import _unprivileged_uid
 from langchain_daytona_ws.local.journal import LONGEST, Journal
+from langchain_daytona_ws.local.link import Link
 from langchain_daytona_ws.local.proxy import BYTEWISE, _part_head
 from langchain_daytona_ws.local.record import timestamp
 from langchain_daytona_ws.local.toolbox import wire
@@ -176,6 +183,37 @@ def test_folders_that_forbid_their_removal_are_removed(tmp_path: Path) -> None:
     scratch.remove(tmp_path / "gone")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert kept.stat().st_mode & 0o777 == 0o500
+
+
+def test_much_output_is_converted_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    class Answering:
+        async def call(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+            return {"exitCode": 0}, b"\xff" * int(body)
+
+    def convert(value: dict[str, Any]) -> Response:
+        threads.append(threading.get_ident())
+        return Response(value["result"].encode())
+
+    async def execute(size: int) -> int:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": json.dumps({"command": str(size)}).encode()}
+
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        return len((await proxy.execute(cast(Link, Answering()), request)).body)
+
+    monkeypatch.setattr(proxy, "json_reply", convert)
+    assert asyncio.run(execute(1000)) == 3000
+    assert threads.pop() == threading.get_ident()
+    assert asyncio.run(execute(1_000_000)) == 3_000_000
+    assert threads.pop() != threading.get_ident()
+
+
+@pytest.mark.parametrize("value", [1, None, "a\0b", "\ud800", ["a"]])
+def test_a_variables_value_is_text(value: object) -> None:
+    with pytest.raises(ToolboxError, match="invalid value of the environment variable A"):
+        check_env({"A": value})
 
 
 def test_wrong_options_are_refused() -> None:
