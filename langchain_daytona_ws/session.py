@@ -37,7 +37,8 @@ class WorkspaceSession:
             ``.`` or ``-``.
         approver: Who is asked before the model's calls, see `Approver`. Without one, whatever needs asking is
             denied.
-        approval_timeout_s: How long an answer is waited for, in seconds; None for ever. Default an hour.
+        approval_timeout_s: How long an answer is waited for, in seconds, and as long again for the turn to ask; None
+            for ever. Default an hour.
 
     Raises:
         ConfigError: The configuration or the namespace is wrong.
