@@ -33,7 +33,7 @@ class _OnLoop:
     sandboxes: dict[str, AsyncSandbox] = field(default_factory=dict)
 
 
-class _Client(AsyncDaytona):
+class Client(AsyncDaytona):
     """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
 
     def _init_otel(self, sdk_version: str) -> None:
@@ -62,7 +62,7 @@ class AsyncDaytonaPort:
 
     def _new_client(self) -> AsyncDaytona:
         with polling_is_meant():
-            client = _Client(client_config(self._account))
+            client = Client(client_config(self._account))
         client._target = self._account.target
         return client
 

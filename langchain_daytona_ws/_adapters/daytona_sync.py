@@ -23,7 +23,7 @@ from langchain_daytona_ws._adapters.sdk import (
 from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
 
 
-class _Client(Daytona):
+class Client(Daytona):
     """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
 
     def _init_otel(self, sdk_version: str) -> None:
@@ -44,7 +44,7 @@ class SyncDaytonaPort:
         with self._lock:
             if self._client is None:
                 with polling_is_meant():
-                    self._client = _Client(client_config(self._account))
+                    self._client = Client(client_config(self._account))
                 self._client._target = self._account.target
             return self._client
 

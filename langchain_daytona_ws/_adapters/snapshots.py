@@ -18,7 +18,7 @@ from daytona._sync.snapshot import SnapshotService
 from daytona.common.snapshot import Snapshot
 from daytona_api_client import SnapshotsApi
 
-from langchain_daytona_ws._adapters.daytona_sync import _Client
+from langchain_daytona_ws._adapters.daytona_sync import Client
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, polling_is_meant
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
@@ -54,7 +54,7 @@ class Snapshots:
 
     def __init__(self, account: Account) -> None:
         with polling_is_meant():
-            self._client = _Client(client_config(account))
+            self._client = Client(client_config(account))
         # Not the client's own service: that one takes the region from DAYTONA_TARGET, and from .env files, when
         # none is given.
         self._service = SnapshotService(

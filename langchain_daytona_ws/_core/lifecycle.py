@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
+from langchain_daytona_ws._core.remedies import NO_RUNNER, create_error
 from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable
 
 logger = logging.getLogger("langchain_daytona_ws")
@@ -28,23 +28,6 @@ _ON_THE_WAY = {
 }  # fmt: skip
 _GONE = {"destroyed", "destroying"}
 _BEYOND_USE = {"error", "build_failed", "archived"}
-
-_NO_RUNNER = re.compile(r"[Nn]o available runner|No runners are configured", re.ASCII)
-_WORDS = (
-    (_NO_RUNNER, "no_runner",
-     "The snapshot is non-general (pinned to one runner), or that runner is at capacity. Rebuild it as a general "
-     "snapshot, drop options.target if it does not match the snapshot's region, or try again later."),
-    (re.compile(r"Region not found"), "region_not_found",
-     "Omit options.target (and DAYTONA_TARGET) to use the organization's default region, or name an existing one."),
-    (re.compile(r"Snapshot .* (not found|not available)"), "snapshot_not_found",
-     "Check options.snapshot for a spelling mistake, build it, or drop options.target if it is in another region."),
-    (re.compile(r"Snapshot .* is "), "snapshot_not_ready",
-     "Wait until the snapshot is active, or activate it in the Daytona dashboard."),
-    (re.compile(r"limit exceeded"), "quota",
-     "Delete sandboxes that are not needed, or raise the organization's limits in the Daytona dashboard."),
-    (re.compile(r"suspended"), "organization_suspended", "See the organization's page in the Daytona dashboard."),
-    (re.compile(r"expired"), "api_key_expired", "Make a new API key and set options.apiKey or DAYTONA_API_KEY."),
-)  # fmt: skip
 
 
 async def provision(port: SandboxPort, spec: SandboxSpec, *, organization_id: str | None) -> SandboxInfo:
@@ -91,11 +74,11 @@ async def _create(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo:
             found = await _look(port, spec.name)
             if found is not None:
                 return found
-        elif not last.passing and not _NO_RUNNER.search(last.message):
-            raise _create_error(last, nothing_created=not maybe_created)
+        elif not last.passing and not NO_RUNNER.search(last.message):
+            raise create_error(last, nothing_created=not maybe_created)
         pause_s = max(pause_s, last.retry_after_s or 0.0)
         if port.now() + pause_s > until:
-            raise _create_error(last, nothing_created=not maybe_created)
+            raise create_error(last, nothing_created=not maybe_created)
         await port.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
@@ -107,7 +90,7 @@ async def _look(port: SandboxPort, name: str) -> SandboxInfo | None:
     except PortFault as fault:
         if fault.passing:
             return None
-        raise _create_error(fault, nothing_created=False) from None
+        raise create_error(fault, nothing_created=False) from None
 
 
 async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxInfo:
@@ -231,29 +214,3 @@ async def _sweep(port: SandboxPort, name: str) -> None:
         if found is not None:
             await discard_quietly(port, found.id)
             return
-
-
-def _create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
-    code, remedy = next(
-        ((code, remedy) for words, code, remedy in _WORDS if words.search(fault.message)),
-        _BY_KIND.get(fault.kind, ("create_refused", "See the message for what Daytona objected to.")),
-    )
-    return ProvisionError(
-        f"No sandbox could be created: {fault.message}. {remedy}",
-        code=code,
-        op="create",
-        retryable=fault.passing or code == "no_runner",
-        context={"status": fault.status, "nothing_created": nothing_created},
-        for_model="No machine could be had. Nothing ran. Tell the user.",
-    )
-
-
-_BY_KIND = {
-    FaultKind.UNAUTHORIZED: ("unauthorized", "Check options.apiKey or DAYTONA_API_KEY, and that options.apiUrl is "
-                             "the API that issued it."),
-    FaultKind.FORBIDDEN: ("forbidden", "The API key needs the write:sandboxes and delete:sandboxes permissions."),
-    FaultKind.NOT_SENT: ("unreachable", "Check options.apiUrl, DNS and the network."),
-    FaultKind.DROPPED: ("unreachable", "Check the network and any proxy, and Daytona's status, then try again."),
-    FaultKind.THROTTLED: ("throttled", "Too many requests: try again later, or spread the sessions' starts."),
-    FaultKind.UNAVAILABLE: ("unavailable", "Daytona is not available now: try again later."),
-}  # fmt: skip

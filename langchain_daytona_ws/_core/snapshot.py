@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from langchain_daytona_ws._core.lifecycle import _BY_KIND, _WORDS
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
+from langchain_daytona_ws._core.remedies import BY_KIND, WORDS
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 
 # The release whose behaviour this package was written against; the local mount-s3 imitates it.
@@ -88,7 +88,7 @@ def checked_name(name: str) -> str:
 
 def build_error(fault: PortFault, name: str) -> ProvisionError:
     """Word a failure to look for, delete or build the snapshot `name`."""
-    said = {code: remedy for words, code, remedy in _WORDS if words.search(fault.message)}
+    said = {code: remedy for words, code, remedy in WORDS if words.search(fault.message)}
     code = next((code for code in said if code in _SHARED), "snapshot_failed")
     text = f"The snapshot {name} could not be built: {fault.message}."
     if code == "no_runner":
@@ -103,7 +103,7 @@ def build_error(fault: PortFault, name: str) -> ProvisionError:
     else:
         # A build that fails has no HTTP status of its own.
         otherwise = _READ_THE_LOG if fault.status is None else _READ_THE_MESSAGE
-        code, remedy = _BY_KIND.get(fault.kind, (code, otherwise))
+        code, remedy = BY_KIND.get(fault.kind, (code, otherwise))
     return ProvisionError(
         f"{text} {remedy}",
         code=code,

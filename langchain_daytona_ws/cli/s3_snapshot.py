@@ -12,7 +12,7 @@ from rich.text import Text
 
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.snapshot import MOUNT_S3_VERSION, Recipe, build_error, checked_name
-from langchain_daytona_ws.cli.serve import _ended
+from langchain_daytona_ws.cli.exits import ended
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 
@@ -79,16 +79,16 @@ def s3_snapshot(
         name = checked_name(_given(name, "snapshot name", "--name", NAME))
         snapshots = _snapshots(region)
     except ConfigError as error:
-        raise _ended(error.message, code=2) from None
+        raise ended(error.message, code=2) from None
     try:
         _make_room(snapshots, name, replace=replace)
         _build(snapshots, name, recipe, (cpu, memory, disk), timeout)
     except PortFault as fault:
-        raise _ended(build_error(fault, name).message) from None
+        raise ended(build_error(fault, name).message) from None
     except ProvisionError as error:
-        raise _ended(error.message) from None
+        raise ended(error.message) from None
     except KeyboardInterrupt:
-        raise _ended(
+        raise ended(
             f"interrupted. What Daytona has begun goes on there: delete the snapshot {name} in its dashboard, or "
             "run this again with --replace"
         ) from None

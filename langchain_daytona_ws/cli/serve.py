@@ -8,9 +8,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from langchain_daytona_ws.cli.exits import ended
 from langchain_daytona_ws.cli.extras import require_extra
 
 if TYPE_CHECKING:
@@ -89,15 +88,15 @@ def serve(
             allow_remote=allow_remote,
         )
     except ValueError as error:
-        raise _ended(str(error), code=2) from None
+        raise ended(str(error), code=2) from None
     try:
         server.serve_forever(_announce)
     except IsolationUnavailable as error:
-        raise _ended(str(error)) from None
+        raise ended(str(error)) from None
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0)
         text = f"can't serve on {host}:{port}: {error.strerror or error}"
-        raise _ended(f"{text}; {remedy}" if remedy else text) from None
+        raise ended(f"{text}; {remedy}" if remedy else text) from None
     typer.echo("Stopped; its sandboxes are deleted.", err=True)
 
 
@@ -110,10 +109,3 @@ def _announce(server: LocalDaytona) -> None:
         f"and, to try it:\n\n{_TRY_ME}\n\n"
         "Ctrl-C stops it."
     )
-
-
-def _ended(message: str, *, code: int = 1) -> typer.Exit:
-    Console(stderr=True, soft_wrap=True).print(
-        Text("Error: ", style="bold red").append(message, style="default")
-    )
-    return typer.Exit(code)

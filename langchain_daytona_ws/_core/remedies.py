@@ -1,0 +1,50 @@
+"""What to do about the ways in which Daytona refuses to make something."""
+
+from __future__ import annotations
+
+import re
+
+from langchain_daytona_ws._core.ports import FaultKind, PortFault
+from langchain_daytona_ws.errors import ProvisionError
+
+NO_RUNNER = re.compile(r"[Nn]o available runner|No runners are configured", re.ASCII)
+WORDS = (
+    (NO_RUNNER, "no_runner",
+     "The snapshot is non-general (pinned to one runner), or that runner is at capacity. Rebuild it as a general "
+     "snapshot, drop options.target if it does not match the snapshot's region, or try again later."),
+    (re.compile(r"Region not found"), "region_not_found",
+     "Omit options.target (and DAYTONA_TARGET) to use the organization's default region, or name an existing one."),
+    (re.compile(r"Snapshot .* (not found|not available)"), "snapshot_not_found",
+     "Check options.snapshot for a spelling mistake, build it, or drop options.target if it is in another region."),
+    (re.compile(r"Snapshot .* is "), "snapshot_not_ready",
+     "Wait until the snapshot is active, or activate it in the Daytona dashboard."),
+    (re.compile(r"limit exceeded"), "quota",
+     "Delete sandboxes that are not needed, or raise the organization's limits in the Daytona dashboard."),
+    (re.compile(r"suspended"), "organization_suspended", "See the organization's page in the Daytona dashboard."),
+    (re.compile(r"expired"), "api_key_expired", "Make a new API key and set options.apiKey or DAYTONA_API_KEY."),
+)  # fmt: skip
+BY_KIND = {
+    FaultKind.UNAUTHORIZED: ("unauthorized", "Check options.apiKey or DAYTONA_API_KEY, and that options.apiUrl is "
+                             "the API that issued it."),
+    FaultKind.FORBIDDEN: ("forbidden", "The API key needs the write:sandboxes and delete:sandboxes permissions."),
+    FaultKind.NOT_SENT: ("unreachable", "Check options.apiUrl, DNS and the network."),
+    FaultKind.DROPPED: ("unreachable", "Check the network and any proxy, and Daytona's status, then try again."),
+    FaultKind.THROTTLED: ("throttled", "Too many requests: try again later, or spread the sessions' starts."),
+    FaultKind.UNAVAILABLE: ("unavailable", "Daytona is not available now: try again later."),
+}  # fmt: skip
+
+
+def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
+    """Make the error of a create that failed, with its remedy."""
+    code, remedy = next(
+        ((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)),
+        BY_KIND.get(fault.kind, ("create_refused", "See the message for what Daytona objected to.")),
+    )
+    return ProvisionError(
+        f"No sandbox could be created: {fault.message}. {remedy}",
+        code=code,
+        op="create",
+        retryable=fault.passing or code == "no_runner",
+        context={"status": fault.status, "nothing_created": nothing_created},
+        for_model="No machine could be had. Nothing ran. Tell the user.",
+    )
