@@ -170,6 +170,10 @@ class Bubblewrap:
                 process = self._popen(
                     argv, (folder / "disk").stat().st_uid, (theirs.fileno(), info_write), log.fileno()
                 )
+        except BaseException:
+            control.close()
+            os.close(info_read)
+            raise
         finally:
             os.close(info_write)
         with open(info_read, "rb") as info:
