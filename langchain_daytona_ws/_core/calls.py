@@ -25,6 +25,7 @@ LONGEST_PAUSE_S = 5.0
 MARGIN_S = 25
 KILL_CALL_S = 20
 UNREADABLE_MAX = 2
+MACHINES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
 SHORTEST_REQUEST_S = 5
 UPLOAD_WITHIN_S = 900.0
@@ -48,6 +49,7 @@ class _Attempts:
     until: float
     failures: int = 0
     unreadable: int = 0
+    machines_lost: int = 0
     maybe_ran: bool = False
     fruitless_s: float = 0.0
 
@@ -155,18 +157,15 @@ class Caller:
                         "The machine that it was sent to is gone. The next call gets a new one.",
                         code="lost_while_running",
                     )
+                attempts.machines_lost += 1
+                if attempts.machines_lost > MACHINES_LOST_MAX:
+                    # Sandboxes that vanish as soon as they are made: no call is worth making them for ever.
+                    raise _unreachable(fault, info, attempts)
                 return
         if attempts.fruitless_s >= RETRY_WITHIN_S or self._port.now() >= attempts.until:
             if attempts.maybe_ran and not repeatable:
                 raise _unknown(f"The connection failed {attempts.failures} times ({fault.message}).")
-            raise SandboxUnavailable(
-                f"The sandbox {info.id} could not be reached: {fault.message}. Tried {attempts.failures} times; "
-                "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
-                op="execute",
-                retryable=True,
-                context={"sandbox_id": info.id, "status": fault.status},
-                for_model="The machine cannot be reached now. Nothing ran. Try again later, or tell the user.",
-            )
+            raise _unreachable(fault, info, attempts)
         pause_s = attempts.pause_s(fault.retry_after_s)
         attempts.fruitless_s += pause_s
         await self._port.sleep(pause_s)
@@ -249,6 +248,17 @@ def _unknown(what: str, code: str | None = None) -> OutcomeUnknown:
         op="execute",
         for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {what} Look at the "
         "state of things before you decide whether to do it again.",
+    )
+
+
+def _unreachable(fault: PortFault, info: SandboxInfo, attempts: _Attempts) -> SandboxUnavailable:
+    return SandboxUnavailable(
+        f"The sandbox {info.id} could not be reached: {fault.message}. Tried {attempts.failures} times; "
+        "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
+        op="execute",
+        retryable=True,
+        context={"sandbox_id": info.id, "status": fault.status},
+        for_model="The machine cannot be reached now. Nothing ran. Try again later, or tell the user.",
     )
 
 

@@ -172,6 +172,14 @@ def test_one_that_is_gone_after_it_may_have_run_is_unknown() -> None:
     assert port.asked.count("execute") == 2
 
 
+def test_machines_that_vanish_as_they_are_made_are_not_made_for_ever() -> None:
+    machines = Machines()
+    port = ScriptedPort(execute=[fault(FaultKind.NOT_FOUND)], get=[None])
+    with pytest.raises(SandboxUnavailable):
+        call(port, machines=machines)
+    assert len(machines.lost_ones) == 3
+
+
 def test_a_stopped_one_is_started() -> None:
     port = ScriptedPort(
         execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info("stopped")], start=[None]
