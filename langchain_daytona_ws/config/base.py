@@ -197,14 +197,16 @@ class _Document:
             self.problems += [Problem((*at, key), keys.twice(key, key)) for key in data.repeated]
 
     def _fill(self, tidy: _Tidy, key: str, field: FieldInfo, at: Location) -> None:
-        variable = keys.variable_of(field)
-        if not variable:
+        variables = keys.variables_of(field)
+        if not variables:
             return
-        value = None if key in tidy else keys.from_environment(field)
-        if value is None:
-            self._remedies[at] = f"; or leave it out and set the environment variable {variable}"
+        found = None if key in tidy else keys.from_environment(field)
+        if found is None:
+            self._remedies[at] = (
+                f"; or leave it out and set the environment variable {' or '.join(variables)}"
+            )
         else:
-            tidy[key] = value
+            variable, tidy[key] = found
             self._remedies[at] = (
                 f"; it comes from the environment variable {variable}: "
                 f"correct or unset that, or set {path_of(at)}"

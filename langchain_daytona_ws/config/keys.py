@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from langchain_daytona_ws.config.problems import Location, path_of, quoted
 
 ENV = "x-env"
-"""The JSON Schema keyword (and the field's metadata) that names a setting's environment variable."""
+"""The JSON Schema keyword (and the field's metadata) that names a setting's environment variable, or several."""
 
 
 class JsonObject(dict[str, object]):
@@ -50,17 +50,22 @@ def nested(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
-def variable_of(field: FieldInfo) -> str | None:
-    """Return the environment variable that stands in for a missing value, if there is one."""
+def variables_of(field: FieldInfo) -> tuple[str, ...]:
+    """Return the environment variables that stand in for a missing value, the first of them first."""
     extra = field.json_schema_extra
-    variable = extra.get(ENV) if isinstance(extra, dict) else None
-    return variable if isinstance(variable, str) else None
+    named = extra.get(ENV) if isinstance(extra, dict) else None
+    if isinstance(named, str):
+        return (named,)
+    return tuple(str(name) for name in named) if isinstance(named, list) else ()
 
 
-def from_environment(field: FieldInfo) -> str | None:
-    """Read the field's environment variable now; an empty one counts as unset."""
-    variable = variable_of(field)
-    return (os.environ.get(variable) or None) if variable else None
+def from_environment(field: FieldInfo) -> tuple[str, str] | None:
+    """Read the field's environment variables now, an empty one counts as unset; return (variable, value)."""
+    for variable in variables_of(field):
+        value = os.environ.get(variable)
+        if value:
+            return variable, value
+    return None
 
 
 def unknown(root: type[BaseModel], outer: Location, at: Location) -> str:

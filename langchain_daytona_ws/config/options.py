@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
@@ -12,7 +12,18 @@ from langchain_daytona_ws.config import keys
 from langchain_daytona_ws.config.addresses import ApiUrl, S3Url
 from langchain_daytona_ws.config.base import ConfigModel
 from langchain_daytona_ws.config.problems import Problem, config_error, problems_of
-from langchain_daytona_ws.config.values import ApiKey, Bucket, Directory, Flag, Image, Line, Region
+from langchain_daytona_ws.config.values import (
+    ApiKey,
+    Bucket,
+    Directory,
+    ExternalId,
+    Flag,
+    Image,
+    KmsKeyArn,
+    Line,
+    Region,
+    RoleArn,
+)
 
 
 class SandboxOptions(ConfigModel):
@@ -80,10 +91,12 @@ class SandboxOptions(ConfigModel):
     workspace_bucket_name: Bucket | None = Field(
         default=None,
         description="S3 bucket of the workspaces.",
+        json_schema_extra={keys.ENV: "FILESYSTEM_BUCKET_NAME"},
     )
     aws_region: Region | None = Field(
         default=None,
         description="AWS region of the buckets.",
+        json_schema_extra={keys.ENV: ["AWS_REGION", "AWS_DEFAULT_REGION"]},
     )
     s3_endpoint: S3Url | None = Field(
         default=None,
@@ -93,6 +106,7 @@ class SandboxOptions(ConfigModel):
     skills_bucket_name: Bucket | None = Field(
         default=None,
         description="S3 bucket with skills, mounted read-only.",
+        json_schema_extra={keys.ENV: "SKILLS_BUCKET_NAME"},
     )
     skills_mount_path: Directory = Field(
         default="/mnt/skills",
@@ -102,6 +116,40 @@ class SandboxOptions(ConfigModel):
         ),
         json_schema_extra={"pattern": "^/"},
     )
+    file_access: Literal["s3", "sandbox"] = Field(
+        default="s3",
+        description=(
+            "How `workspace_file` reaches an S3 workspace: `s3` = directly, without a sandbox, and no change of "
+            "another agent is overwritten unseen; `sandbox` = through the mount, without that guarantee."
+        ),
+    )
+    mount_role_arn: RoleArn | None = Field(
+        default=None,
+        description=(
+            "IAM role whose credentials, cut down to this workspace's prefix, are used for S3. "
+            "Left out: the AWS keys in `envVars`."
+        ),
+        json_schema_extra={keys.ENV: "SANDBOX_MOUNT_ROLE_ARN"},
+    )
+    mount_role_external_id: ExternalId | None = Field(
+        default=None,
+        description="External id that the role's trust policy asks for.",
+        json_schema_extra={keys.ENV: "SANDBOX_MOUNT_ROLE_EXTERNAL_ID"},
+    )
+    sts_region: Region | None = Field(
+        default=None,
+        description="AWS region of STS, where the role is assumed. Default: `awsRegion`.",
+        json_schema_extra={keys.ENV: "SANDBOX_MOUNT_STS_REGION"},
+    )
+    sts_endpoint: S3Url | None = Field(
+        default=None,
+        description="URL of an STS-compatible service. Leave it out for AWS.",
+        json_schema_extra={"format": "uri"},
+    )
+    kms_key_arn: KmsKeyArn | None = Field(
+        default=None,
+        description="KMS key of a workspace bucket encrypted with SSE-KMS, to be allowed in the credentials.",
+    )
 
     @classmethod
     def _conflicts(cls, given: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -110,7 +158,7 @@ class SandboxOptions(ConfigModel):
                 "image",
                 "can't be given together with snapshot: a sandbox is made from one of them; leave one out",
             )
-        if "skillsMountPath" in given or "skillsBucketName" in given:
+        if "skillsMountPath" in given or given.get("skillsBucketName") is not None:
             workspaces = given.get("workspaceRoot", cls.model_fields["workspace_root"].default)
             skills = given.get("skillsMountPath", cls.model_fields["skills_mount_path"].default)
             if isinstance(workspaces, str) and isinstance(skills, str) and _overlap(workspaces, skills):
@@ -127,15 +175,15 @@ class SandboxOptions(ConfigModel):
 
 
 def _key_of_this_process() -> SecretStr | None:
-    field = SandboxOptions.model_fields["api_key"]
-    key = keys.from_environment(field)
-    if key is None:
+    found = keys.from_environment(SandboxOptions.model_fields["api_key"])
+    if found is None:
         return None
+    variable, key = found
     try:
         return TypeAdapter(ApiKey).validate_python(key)
     except ValidationError as error:
         text = problems_of(error)[0].text
-    text += f"; it comes from the environment variable {keys.variable_of(field)}: correct that"
+    text += f"; it comes from the environment variable {variable}: correct that"
     raise config_error(SandboxOptions.__name__, [Problem(("apiKey",), text)])
 
 

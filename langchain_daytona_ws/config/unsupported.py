@@ -15,12 +15,6 @@ _REMEDIES = {
     "lifecycle": "leave it out",
     "onCreate": "leave it out, and run the commands through the session or build them into the snapshot",
     "onResume": "leave it out, and run the commands through the session",
-    "options.mountAwsS3Buckets": "set it to false or leave it out, and keep the files in the sandbox",
-    "options.workspaceBucketName": "leave it out",
-    "options.awsRegion": "leave it out",
-    "options.s3Endpoint": "leave it out",
-    "options.skillsBucketName": "leave it out",
-    "options.skillsMountPath": "leave it out",
 }
 
 

@@ -34,6 +34,9 @@ MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: one "NAME=value" of an execve, les
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+_ROLE_ARN = re.compile(r"arn:aws[a-z-]{0,20}:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}")
+_KMS_KEY_ARN = re.compile(r"arn:aws[a-z-]{0,20}:kms:[a-z0-9-]{1,30}:[0-9]{12}:key/[A-Za-z0-9-]{1,128}")
+_EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
 
 
 class ImageDefinition(Protocol):
@@ -162,6 +165,30 @@ def region(value: str) -> str:
     return value
 
 
+def role_arn(value: str) -> str:
+    """Accept the ARN of an IAM role."""
+    if not _ROLE_ARN.fullmatch(value):
+        raise refusal("is no ARN of an IAM role; give one such as arn:aws:iam::123456789012:role/sandbox-s3mount")
+    return value
+
+
+def kms_key_arn(value: str) -> str:
+    """Accept the ARN of a KMS key; an alias cannot stand in a policy."""
+    if not _KMS_KEY_ARN.fullmatch(value):
+        raise refusal(
+            "is no ARN of a KMS key (an alias will not do); give one such as "
+            "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+        )
+    return value
+
+
+def external_id(value: str) -> str:
+    """Accept an external id (STS API: 2 to 1,224 of these characters)."""
+    if not _EXTERNAL_ID.fullmatch(value):
+        raise refusal("is no external id; it has 2 to 1,224 letters, digits and _+=,.@:/-")
+    return value
+
+
 def commands(value: object) -> object:
     """Make one command a list of one, and refuse blank ones."""
     given = [value] if isinstance(value, str) else value
@@ -205,6 +232,9 @@ ApiKey = Annotated[SecretStr, AfterValidator(api_key), Field(min_length=1)]
 Directory = Annotated[str, AfterValidator(directory)]
 Bucket = Annotated[str, AfterValidator(bucket), _pattern(_BUCKET)]
 Region = Annotated[str, AfterValidator(region), _pattern(_REGION)]
+RoleArn = Annotated[str, AfterValidator(role_arn), _pattern(_ROLE_ARN)]
+KmsKeyArn = Annotated[str, AfterValidator(kms_key_arn), _pattern(_KMS_KEY_ARN)]
+ExternalId = Annotated[str, AfterValidator(external_id), _pattern(_EXTERNAL_ID)]
 Variables = Annotated[
     dict[Annotated[str, AfterValidator(variable_name)], Annotated[SecretStr, AfterValidator(variable_value)]],
     AfterValidator(variables),
