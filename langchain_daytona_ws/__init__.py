@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.config import SandboxOptions as SandboxOptions
     from langchain_daytona_ws.errors import CommandRefused as CommandRefused
     from langchain_daytona_ws.errors import ConfigError as ConfigError
+    from langchain_daytona_ws.errors import CredentialsRefused as CredentialsRefused
     from langchain_daytona_ws.errors import EditRefused as EditRefused
     from langchain_daytona_ws.errors import FileError as FileError
     from langchain_daytona_ws.errors import FileMissing as FileMissing
@@ -43,9 +44,9 @@ _HOMES = {
     "_core.commands": ("CommandResult",),
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "errors": (
-        "CommandRefused", "ConfigError", "EditRefused", "FileError", "FileMissing", "FileUnsuitable",
-        "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError", "SandboxError",
-        "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
+        "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
+        "FileUnsuitable", "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
+        "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),
     "session": ("WorkspaceSession",),

@@ -6,6 +6,7 @@ WorkspaceError
 ├── PermissionDenied         the approver, or the lack of one, said no
 ├── SessionClosed            the session was closed or released
 ├── ProvisionError           no sandbox could be had
+├── CredentialsRefused       no credentials for the workspace's S3 prefix could be had
 ├── SandboxError             the sandbox was there, and then did not answer as it should
 │   ├── SandboxUnavailable   not reachable now; nothing ran
 │   └── OutcomeUnknown       the call was sent, and nobody can tell whether it took effect
@@ -99,6 +100,12 @@ class ProvisionError(WorkspaceError):
     """No sandbox could be had."""
 
     default_code = "provision"
+
+
+class CredentialsRefused(WorkspaceError):
+    """No credentials for the workspace's S3 prefix could be had."""
+
+    default_code = "credentials"
 
 
 class SandboxError(WorkspaceError):
