@@ -16,12 +16,13 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
 
 
-def url(value: str, *, plain_http_anywhere: bool, example: str) -> str:
+def url(value: str, *, sends: str | None, example: str) -> str:
     """Accept an http(s) URL without credentials, query and fragment; drop a final slash.
 
     Args:
         value: The URL. It is never quoted in a refusal, since it may carry a password.
-        plain_http_anywhere: Otherwise plain http is for loopback addresses only.
+        sends: What everyone on the way could read over plain http, which is then for loopback addresses only;
+            None when plain http may go anywhere.
         example: A good one, for the refusal.
     """
     # urlsplit would silently drop some of these, and read others as HTTP clients do not.
@@ -40,9 +41,9 @@ def url(value: str, *, plain_http_anywhere: bool, example: str) -> str:
         raise refusal(f"must hold no user name and no password; give one such as {example}")
     if "?" in value or "#" in value:
         raise refusal(f"must have no query and no fragment; give one such as {example}")
-    if parts.scheme == "http" and not plain_http_anywhere and not _is_loopback(host):
+    if parts.scheme == "http" and sends is not None and not _is_loopback(host):
         raise refusal(
-            "is plain http to another machine, which would send the API key readable to everyone on the way; "
+            f"is plain http to another machine, which would send {sends} readable to everyone on the way; "
             "use https:// (plain http is for localhost, 127.0.0.0/8 and [::1])"
         )
     return value.rstrip("/")
@@ -90,10 +91,16 @@ def domain(value: str) -> str:
 
 
 ApiUrl = Annotated[
-    str, AfterValidator(partial(url, plain_http_anywhere=False, example="https://app.daytona.io/api"))
+    str, AfterValidator(partial(url, sends="the API key", example="https://app.daytona.io/api"))
 ]
-S3Url = Annotated[
-    str, AfterValidator(partial(url, plain_http_anywhere=True, example="https://s3.example.com"))
+S3Url = Annotated[str, AfterValidator(partial(url, sends=None, example="https://s3.example.com"))]
+StsUrl = Annotated[
+    str, AfterValidator(partial(url, sends="the workspace's S3 keys", example="https://sts.example.com"))
 ]
+LOOPBACK_OR_HTTPS = (
+    r"^([Hh][Tt][Tt][Pp][Ss]://|[Hh][Tt][Tt][Pp]://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\.|\[))"
+)
+"""For the reader of the schema only, as all patterns: the checks above word the refusals."""
+
 Cidr = Annotated[str, AfterValidator(cidr)]
 Domain = Annotated[str, AfterValidator(domain)]

@@ -86,9 +86,8 @@ class SandboxConfig(ConfigModel):
     """What a `WorkspaceSession` is to work with, read from JSON, keyword arguments or the environment.
 
     Takes the ``{"name", "config"}`` envelope or the inner object, keys in camelCase or snake_case, and null
-    for an optional setting that is not given. ``DAYTONA_API_KEY``, ``DAYTONA_ORGANIZATION_ID``,
-    ``DAYTONA_API_URL`` and ``DAYTONA_TARGET`` are read once, at validation, for what is not given; an empty
-    one counts as unset.
+    for an optional setting that is not given. For what is not given, the environment variables that the schema
+    names (``x-env``) are read, once, at validation; an empty one counts as unset.
 
     A pickle holds no secret: the API key is left out, and taken from ``DAYTONA_API_KEY`` where it is
     unpickled; a configuration with envVars refuses to be pickled, since without them the sandbox would not
@@ -163,7 +162,7 @@ class SandboxConfig(ConfigModel):
 
     @classmethod
     def from_env(cls) -> Self:
-        """Build a configuration of the defaults and the four ``DAYTONA_*`` variables.
+        """Build a configuration of the defaults and the environment variables.
 
         Raises:
             ConfigError: When a variable's value is not acceptable. A missing API key is

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from langchain_daytona_ws.config import keys
-from langchain_daytona_ws.config.addresses import ApiUrl, S3Url
+from langchain_daytona_ws.config.addresses import LOOPBACK_OR_HTTPS, ApiUrl, S3Url, StsUrl
 from langchain_daytona_ws.config.base import ConfigModel
 from langchain_daytona_ws.config.problems import Problem, config_error, problems_of
 from langchain_daytona_ws.config.values import (
@@ -57,7 +57,7 @@ class SandboxOptions(ConfigModel):
         json_schema_extra={
             keys.ENV: "DAYTONA_API_URL",
             "format": "uri",
-            "pattern": r"^([Hh][Tt][Tt][Pp][Ss]://|[Hh][Tt][Tt][Pp]://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\.|\[))",
+            "pattern": LOOPBACK_OR_HTTPS,
         },
     )
     target: Line | None = Field(
@@ -141,10 +141,12 @@ class SandboxOptions(ConfigModel):
         description="AWS region of STS, where the role is assumed. Default: `awsRegion`.",
         json_schema_extra={keys.ENV: "SANDBOX_MOUNT_STS_REGION"},
     )
-    sts_endpoint: S3Url | None = Field(
+    sts_endpoint: StsUrl | None = Field(
         default=None,
-        description="URL of an STS-compatible service. Leave it out for AWS.",
-        json_schema_extra={"format": "uri"},
+        description=(
+            "URL of an STS-compatible service: https, or plain http to a loopback address. Leave it out for AWS."
+        ),
+        json_schema_extra={"format": "uri", "pattern": LOOPBACK_OR_HTTPS},
     )
     kms_key_arn: KmsKeyArn | None = Field(
         default=None,
@@ -158,11 +160,17 @@ class SandboxOptions(ConfigModel):
                 "image",
                 "can't be given together with snapshot: a sandbox is made from one of them; leave one out",
             )
-        if "skillsMountPath" in given or given.get("skillsBucketName") is not None:
+        # A bucket that the environment names for other programs is no reason to refuse a workspace without S3.
+        mounted = given.get("mountAwsS3Buckets") is True and given.get("skillsBucketName") is not None
+        usual = cls.model_fields["skills_mount_path"].default
+        skills = given.get("skillsMountPath", usual)
+        if mounted or skills != usual:
             workspaces = given.get("workspaceRoot", cls.model_fields["workspace_root"].default)
-            skills = given.get("skillsMountPath", cls.model_fields["skills_mount_path"].default)
             if isinstance(workspaces, str) and isinstance(skills, str) and _overlap(workspaces, skills):
-                yield "skillsMountPath", "and workspaceRoot overlap; give directories that are apart"
+                yield (
+                    "skillsMountPath",
+                    "and workspaceRoot overlap; give two directories of which neither lies in the other",
+                )
 
     def __getstate__(self) -> dict[Any, Any]:
         """Leave the API key out of a pickle."""

@@ -168,7 +168,9 @@ def region(value: str) -> str:
 def role_arn(value: str) -> str:
     """Accept the ARN of an IAM role."""
     if not _ROLE_ARN.fullmatch(value):
-        raise refusal("is no ARN of an IAM role; give one such as arn:aws:iam::123456789012:role/sandbox-s3mount")
+        raise refusal(
+            "is no ARN of an IAM role; give one such as arn:aws:iam::123456789012:role/sandbox-s3mount"
+        )
     return value
 
 

@@ -100,8 +100,9 @@ def rows(definitions: dict[str, Any], model: str, prefix: str = "") -> Iterator[
             yield from rows(definitions, inner[0].rpartition("/")[2], f"{path}.")
             continue
         default = "required in `" + prefix.rstrip(".") + "`" if key in required else shown_default(schema)
-        variable = f"`{schema['x-env']}`" if "x-env" in schema else ""
-        yield f"| `{path}` | {default} | {variable} | {schema['description']}{later} |"
+        named = schema.get("x-env", [])
+        variables = ", ".join(f"`{name}`" for name in ([named] if isinstance(named, str) else named))
+        yield f"| `{path}` | {default} | {variables} | {schema['description']}{later} |"
 
 
 def configuration_table() -> str:

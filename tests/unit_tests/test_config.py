@@ -27,7 +27,21 @@ from langchain_daytona_ws.config import (
 from langchain_daytona_ws.errors import ConfigError, NotSupportedYet
 
 SECRET = "dtn_s3cr3t-t0p"
-VARIABLES = ("DAYTONA_API_KEY", "DAYTONA_ORGANIZATION_ID", "DAYTONA_API_URL", "DAYTONA_TARGET")
+VARIABLES = (
+    "DAYTONA_API_KEY",
+    "DAYTONA_ORGANIZATION_ID",
+    "DAYTONA_API_URL",
+    "DAYTONA_TARGET",
+    "FILESYSTEM_BUCKET_NAME",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "SKILLS_BUCKET_NAME",
+    "SANDBOX_MOUNT_ROLE_ARN",
+    "SANDBOX_MOUNT_ROLE_EXTERNAL_ID",
+    "SANDBOX_MOUNT_STS_REGION",
+)
+ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +98,12 @@ def test_defaults() -> None:
             "s3_endpoint": None,
             "skills_bucket_name": None,
             "skills_mount_path": "/mnt/skills",
+            "file_access": "s3",
+            "mount_role_arn": None,
+            "mount_role_external_id": None,
+            "sts_region": None,
+            "sts_endpoint": None,
+            "kms_key_arn": None,
         },
     }
     assert LifecycleConfig().idle_timeout_seconds == 900
@@ -114,6 +134,12 @@ CAMEL: dict[str, Any] = {
         "s3Endpoint": "http://minio.internal:9000/",
         "skillsBucketName": "skills.bucket",
         "skillsMountPath": "/mnt/skills",
+        "fileAccess": "sandbox",
+        "mountRoleArn": ROLE,
+        "mountRoleExternalId": "partner-1",
+        "stsRegion": "eu-west-1",
+        "stsEndpoint": "http://127.0.0.1:9001/",
+        "kmsKeyArn": KEY,
     },
 }
 SNAKE: dict[str, Any] = {
@@ -140,6 +166,12 @@ SNAKE: dict[str, Any] = {
         "s3_endpoint": "http://minio.internal:9000/",
         "skills_bucket_name": "skills.bucket",
         "skills_mount_path": "/mnt/skills",
+        "file_access": "sandbox",
+        "mount_role_arn": ROLE,
+        "mount_role_external_id": "partner-1",
+        "sts_region": "eu-west-1",
+        "sts_endpoint": "http://127.0.0.1:9001/",
+        "kms_key_arn": KEY,
     },
 }
 
@@ -162,6 +194,7 @@ def test_values_are_normalised() -> None:
     config = SandboxConfig.model_validate(CAMEL)
     assert config.options.api_url == "https://daytona.example.com/api"
     assert config.options.s3_endpoint == "http://minio.internal:9000"
+    assert config.options.sts_endpoint == "http://127.0.0.1:9001"
     assert config.options.workspace_root == "/srv/work/x"
     assert config.on_create == ("pip install x",)
     assert config.on_resume == ("a", "b")
@@ -220,6 +253,70 @@ def test_environment_stands_in_for_what_is_not_given(monkeypatch: pytest.MonkeyP
     assert (explicit.organization_id, explicit.target) == ("org", "eu")
     assert SandboxOptions(api_key="mine", target=None).api_key == SecretStr("mine")
     assert SandboxOptions(target=None).target == "eu"
+
+
+def test_the_workspaces_place_in_s3_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILESYSTEM_BUCKET_NAME", "bucket-env")
+    monkeypatch.setenv("SKILLS_BUCKET_NAME", "skills-env")
+    monkeypatch.setenv("SANDBOX_MOUNT_ROLE_ARN", ROLE)
+    monkeypatch.setenv("SANDBOX_MOUNT_ROLE_EXTERNAL_ID", "partner-env")
+    monkeypatch.setenv("SANDBOX_MOUNT_STS_REGION", "us-west-2")
+    for options in (SandboxConfig.from_env().options, SandboxOptions()):
+        assert options.workspace_bucket_name == "bucket-env"
+        assert options.skills_bucket_name == "skills-env"
+        assert options.mount_role_arn == ROLE
+        assert options.mount_role_external_id == "partner-env"
+        assert options.sts_region == "us-west-2"
+        assert not options.mount_aws_s3_buckets
+    given = SandboxConfig.model_validate(CAMEL).options
+    assert (given.workspace_bucket_name, given.skills_bucket_name) == ("my-bucket", "skills.bucket")
+    assert (given.mount_role_external_id, given.sts_region) == ("partner-1", "eu-west-1")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "region"),
+    [
+        ("eu-west-1", "us-east-2", "eu-west-1"),
+        (None, "us-east-2", "us-east-2"),
+        ("", "us-east-2", "us-east-2"),
+        ("eu-west-1", None, "eu-west-1"),
+        ("", "", None),
+    ],
+)
+def test_the_region_comes_from_the_first_of_two_variables_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, first: str | None, second: str | None, region: str | None
+) -> None:
+    for variable, value in (("AWS_REGION", first), ("AWS_DEFAULT_REGION", second)):
+        if value is not None:
+            monkeypatch.setenv(variable, value)
+    assert SandboxOptions().aws_region == region
+    assert SandboxOptions(aws_region="ap-south-1").aws_region == "ap-south-1"
+
+
+def test_a_bad_one_of_two_variables_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu central")
+    assert str(refused({})) == (
+        "SandboxConfig: options.awsRegion: is no region; give one such as eu-central-1; it comes from the "
+        "environment variable AWS_DEFAULT_REGION: correct or unset that, or set options.awsRegion"
+    )
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert SandboxConfig().options.aws_region == "eu-central-1"
+    assert "environment variable AWS_REGION or AWS_DEFAULT_REGION" in str(
+        refused({"options": {"awsRegion": ""}})
+    )
+
+
+def test_skills_overlap_the_workspaces_only_where_both_are_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKILLS_BUCKET_NAME", "skills-env")
+    for root in ("/mnt", "/mnt/skills", "/mnt/skills/x"):
+        without = SandboxConfig.model_validate({"options": {"workspaceRoot": root}})
+        assert without.options.workspace_root == root
+        assert SandboxConfig.model_validate(without.model_dump(by_alias=True)) == without
+        mounted = {"workspaceRoot": root, "mountAwsS3Buckets": True}
+        assert refused({"options": mounted}).context["paths"] == ["options.skillsMountPath"]
+        SandboxOptions.model_validate({**mounted, "skillsMountPath": "/opt/skills"})
+    monkeypatch.delenv("SKILLS_BUCKET_NAME")
+    SandboxOptions.model_validate({"workspaceRoot": "/mnt", "mountAwsS3Buckets": True})
 
 
 def test_environment_is_read_at_validation_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,18 +573,67 @@ REFUSALS: list[tuple[Any, str, str]] = [
     (
         {"options": {"skillsMountPath": "/mnt/workspaces/s"}},
         "options.skillsMountPath",
-        "directories that are apart",
+        "neither lies in the other",
     ),
     (
         {"options": {"skillsMountPath": "/mnt//workspaces/"}},
         "options.skillsMountPath",
-        "directories that are apart",
+        "neither lies in the other",
+    ),
+    *(
+        (
+            {"options": {"workspaceRoot": root, "skillsBucketName": "abc", "mountAwsS3Buckets": True}},
+            "options.skillsMountPath",
+            "neither lies in the other",
+        )
+        for root in ("/mnt", "/mnt/skills", "/mnt/skills/x")
+    ),
+    *(
+        ({"options": {"stsEndpoint": bad}}, "options.stsEndpoint", words)
+        for bad, words in [
+            ("http://sts.example.com", "would send the workspace's S3 keys readable to everyone on the way"),
+            ("http://10.0.0.1:9000", "use https://"),
+            (f"https://k:{SECRET}@sts.example.com", "no user name and no password"),
+            ("sts.example.com", "such as https://sts.example.com"),
+            ("", "is no URL with a host"),
+        ]
+    ),
+    *(
+        (
+            {"options": {"mountRoleArn": bad}},
+            "options.mountRoleArn",
+            "such as arn:aws:iam::123456789012:role/",
+        )
+        for bad in (
+            "sandbox-s3mount",
+            "arn:aws:iam::123456789012:user/x",
+            "arn:aws:iam::1234:role/x",
+            "arn:aws:iam::123456789012:role/a*",
+            f"{ROLE}\n",
+        )
     ),
     (
-        {"options": {"workspaceRoot": "/mnt/skills/x", "skillsBucketName": "abc"}},
-        "options.skillsMountPath",
-        "directories that are apart",
+        {"options": {"mountRoleArn": ""}},
+        "options.mountRoleArn",
+        "environment variable SANDBOX_MOUNT_ROLE_ARN",
     ),
+    *(
+        ({"options": {"mountRoleExternalId": bad}}, "options.mountRoleExternalId", "has 2 to 1,224 letters")
+        for bad in ("x", "a b", "x" * 1225, "ab\n")
+    ),
+    ({"options": {"stsRegion": "eu central"}}, "options.stsRegion", "such as eu-central-1"),
+    *(
+        ({"options": {"kmsKeyArn": bad}}, "options.kmsKeyArn", "an alias will not do")
+        for bad in (
+            "1234abcd",
+            "arn:aws:kms:eu-central-1:123456789012:alias/x",
+            "arn:aws:kms:eu-central-1:123456789012:key/*",
+            f"{KEY}\n",
+            "",
+        )
+    ),
+    ({"options": {"fileAccess": "S3"}}, "options.fileAccess", 'must be "s3" or "sandbox"; it is "S3"'),
+    ({"options": {"fileAccess": None}}, "options.fileAccess", 'must be "s3" or "sandbox"'),
     *(
         ({"options": {key: bad}}, f"options.{key}", "give the name only")
         for key in ("workspaceBucketName", "skillsBucketName")
@@ -697,7 +843,7 @@ def test_a_masked_dump_is_not_taken_for_a_configuration() -> None:
 
 def test_a_pickle_holds_no_key_and_takes_that_of_its_new_home(monkeypatch: pytest.MonkeyPatch) -> None:
     config = SandboxConfig.model_validate(
-        {"name": "n", "config": {"timeout": 5, "options": {"apiKey": SECRET}}}
+        {"name": "n", "config": {"timeout": 5, "options": {**CAMEL["options"], "apiKey": SECRET}}}
     )
     pickled = pickle.dumps(config)
     assert SECRET.encode() not in pickled
@@ -738,12 +884,6 @@ def test_a_configuration_with_variables_is_not_pickled_but_copied() -> None:
         ({"lifecycle": {}}, ["lifecycle"]),
         ({"onCreate": "true"}, ["onCreate"]),
         ({"onResume": ["true"]}, ["onResume"]),
-        ({"options": {"mountAwsS3Buckets": True}}, ["options.mountAwsS3Buckets"]),
-        ({"options": {"workspaceBucketName": "abc"}}, ["options.workspaceBucketName"]),
-        ({"options": {"awsRegion": "eu-central-1"}}, ["options.awsRegion"]),
-        ({"options": {"s3Endpoint": "http://minio:9000"}}, ["options.s3Endpoint"]),
-        ({"options": {"skillsBucketName": "abc"}}, ["options.skillsBucketName"]),
-        ({"options": {"skillsMountPath": "/mnt/skills"}}, ["options.skillsMountPath"]),
         ({"persistent": True, "lifecycle": {}, "onCreate": "x"}, ["persistent", "lifecycle", "onCreate"]),
     ],
 )
@@ -767,14 +907,7 @@ def test_what_is_supported_passes() -> None:
             for key in ("provider", "permissionMode", "envVars", "timeout", "outputLimitBytes")
         },
         "persistent": False,
-        "options": {
-            **{
-                key: CAMEL["options"][key]
-                for key in ("apiKey", "organizationId", "apiUrl", "target", "snapshot")
-            },
-            "workspaceRoot": "/mnt",
-            "mountAwsS3Buckets": False,
-        },
+        "options": CAMEL["options"],
     }
     refuse_unsupported(SandboxConfig.model_validate(given))
 

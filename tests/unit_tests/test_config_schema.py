@@ -44,8 +44,10 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, socket_disabled: None) -> None:
-    for name in ("API_KEY", "ORGANIZATION_ID", "API_URL", "TARGET"):
-        monkeypatch.delenv(f"DAYTONA_{name}", raising=False)
+    for schema in settings("SandboxOptions").values():
+        named = schema.get("x-env", [])
+        for variable in [named] if isinstance(named, str) else named:
+            monkeypatch.delenv(variable, raising=False)
 
 
 def settings(model: str) -> dict[str, Any]:
@@ -87,6 +89,9 @@ GOOD: list[dict[str, Any]] = [
     {"onCreate": "make", "onResume": ["a", "b"]},
     {"options": {"image": "python:3.12", "snapshot": None, "apiUrl": "http://127.0.0.1:3986/api"}},
     {"options": {"apiUrl": "http://[::1]/", "s3Endpoint": "http://minio:9000", "apiKey": None}},
+    {"options": {"mountRoleArn": "arn:aws-cn:iam::123456789012:role/a/b", "mountRoleExternalId": "a:b/c"}},
+    {"options": {"stsEndpoint": "http://127.0.0.1:9000", "stsRegion": "eu-west-1", "fileAccess": "sandbox"}},
+    {"options": {"stsEndpoint": None, "kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/mrk-1a"}},
 ]
 
 BAD: list[Any] = [
@@ -132,6 +137,12 @@ BAD: list[Any] = [
     {"options": {"workspaceRoot": "relative"}},
     {"options": {"workspaceBucketName": "s3://x"}},
     {"options": {"awsRegion": "eu central"}},
+    {"options": {"mountRoleArn": "arn:aws:iam::123456789012:user/x"}},
+    {"options": {"mountRoleExternalId": "a b"}},
+    {"options": {"stsRegion": ""}},
+    {"options": {"stsEndpoint": "http://sts.example.com"}},
+    {"options": {"kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:alias/x"}},
+    {"options": {"fileAccess": "S3"}},
     {"options": {"mountAwsS3Buckets": 1}},
 ]
 
@@ -191,6 +202,12 @@ def test_defaults_ranges_units_and_variables_are_published() -> None:
         "organizationId": "DAYTONA_ORGANIZATION_ID",
         "apiUrl": "DAYTONA_API_URL",
         "target": "DAYTONA_TARGET",
+        "workspaceBucketName": "FILESYSTEM_BUCKET_NAME",
+        "awsRegion": ["AWS_REGION", "AWS_DEFAULT_REGION"],
+        "skillsBucketName": "SKILLS_BUCKET_NAME",
+        "mountRoleArn": "SANDBOX_MOUNT_ROLE_ARN",
+        "mountRoleExternalId": "SANDBOX_MOUNT_ROLE_EXTERNAL_ID",
+        "stsRegion": "SANDBOX_MOUNT_STS_REGION",
     }
     image = settings("SandboxOptions")["image"]["anyOf"]
     assert [kind["type"] for kind in image] == ["string", "null"]
