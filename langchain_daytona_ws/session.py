@@ -6,16 +6,16 @@ import secrets
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.files import FileOps
+from langchain_daytona_ws._core.mount import Mounting, Source
+from langchain_daytona_ws._core.workspace import s3_workspace
 from langchain_daytona_ws._session.files import WorkspaceFiles
-from langchain_daytona_ws._session.machine import LOST_NOTICE, Machine
+from langchain_daytona_ws._session.machine import LOST_NOTICE, LOST_NOTICE_S3, Machine
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
@@ -62,19 +62,26 @@ class WorkspaceSession:
         self._machine = Machine(self.config, self.namespace, self._on_lost)
         self._notices: deque[str] = deque()
         self._seen: dict[str, str] = {}
-        self.files = WorkspaceFiles(lambda: self._sync_side.files, self._async_files)
+        self._storage = s3_workspace(self.config, self.namespace)
+        self._sync, self._async = self._sides()
+        self.files = WorkspaceFiles(self._sync.files, self._async.files)
 
-    @cached_property
-    def _sync_side(self) -> Side:
-        handle = self._machine.sync_handle
-        return Side(self._machine.sync_port(), handle, self.config, root=self.root, seen=self._seen)
+    def _sides(self) -> tuple[Side, Side]:
+        machine = self._machine
+        storage = self._storage
+        delivered: dict[str, str] = {}
 
-    async def _async_side(self) -> Side:
-        port, handle = await self._machine.async_port(), self._machine.async_handle
-        return Side(port, handle, self.config, root=self.root, seen=self._seen)
+        def mounting(keys: Source) -> Mounting | None:
+            return None if storage is None else Mounting(storage, keys, delivered, self._notices.append)
 
-    async def _async_files(self) -> FileOps:
-        return (await self._async_side()).files
+        async def given(min_life_s: float):
+            return storage.keys
+
+        shared: dict[str, Any] = {"config": self.config, "root": self.root, "seen": self._seen}
+        return (
+            Side(machine.port_here, machine.sync_handle, mounting=mounting(given), **shared),
+            Side(machine.async_port, machine.async_handle, mounting=mounting(given), **shared),
+        )
 
     def __repr__(self) -> str:
         info = self._machine.info
@@ -117,13 +124,13 @@ class WorkspaceSession:
             ProvisionError, SandboxError: It did not run.
             SessionClosed: The session was closed.
         """
-        return drive(self._run(self._sync_side, command, timeout_s, once))
+        return drive(self._run(self._sync, command, timeout_s, once))
 
     async def arun(
         self, command: str, *, timeout_s: float | None = None, once: str | None = None
     ) -> CommandResult:
         """Run a bash command as `run` does. Cancelling this call kills the command."""
-        return await self._run(await self._async_side(), command, timeout_s, once)
+        return await self._run(self._async, command, timeout_s, once)
 
     async def _run(
         self, side: Side, command: str, timeout_s: float | None, once: str | None
@@ -137,7 +144,7 @@ class WorkspaceSession:
         if once is not None and not (once.isascii() and once.isalnum() and len(once) <= 64):
             raise CommandRefused("The name of a call must be 1 to 64 letters and digits.", code="once_name")
         result = await run_command(
-            side.caller,
+            await side.caller(),
             self.root,
             command,
             timeout_s=timeout_s,
@@ -156,6 +163,9 @@ class WorkspaceSession:
         return tuple(taken)
 
     def _on_lost(self) -> None:
+        if self._storage is not None:
+            self._notices.append(LOST_NOTICE_S3)
+            return
         self._notices.append(LOST_NOTICE)
         # What was read before is not what is there now.
         self._seen.clear()

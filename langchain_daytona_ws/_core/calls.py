@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from langchain_daytona_ws._core import lifecycle
+from langchain_daytona_ws._core.mount import MOUNT_S, Mounting
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
@@ -29,6 +30,7 @@ MACHINES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
 SHORTEST_REQUEST_S = 5
 UPLOAD_WITHIN_S = 900.0
+DETAIL = 1000
 
 _MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 _ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
@@ -66,6 +68,7 @@ class Caller:
         machine: Whose sandbox to use.
         env: Variables of every request, asked anew each time so that a reconnected sandbox sees today's.
         new_key: Makes the random names of calls.
+        mounting: The mounts that every call needs; None for a workspace on the sandbox's own disk.
     """
 
     def __init__(
@@ -74,8 +77,11 @@ class Caller:
         machine: Machine,
         env: Callable[[], Mapping[str, str]],
         new_key: Callable[[], str],
+        mounting: Mounting | None = None,
     ) -> None:
         self._port = port
+        self._mounting = mounting
+        self._margin_s = MARGIN_S + (MOUNT_S if mounting else 0)
         self._machine = machine
         self._env = env
         self.new_key = new_key
@@ -94,16 +100,18 @@ class Caller:
             SandboxUnavailable: The sandbox could not be reached; nothing ran.
             SandboxError: The sandbox refused, or answered with what could not be read.
             ProvisionError: There was no sandbox, and none could be had.
+            CredentialsRefused: There were no credentials for the S3 workspace; nothing was created.
         """
+        if self._mounting:
+            await self._mounting.prepare(timeout_s)
         info = await self._machine.acquire()
-        attempts = _Attempts(until=self._port.now() + timeout_s + MARGIN_S + RETRY_WITHIN_S)
+        attempts = _Attempts(until=self._port.now() + timeout_s + self._margin_s + RETRY_WITHIN_S)
         try:
             while True:
                 began = self._port.now()
                 try:
-                    answer = await self._send(
-                        info, entry, request, min(timeout_s + MARGIN_S, attempts.until - began)
-                    )
+                    within_s = min(timeout_s + self._margin_s, attempts.until - began)
+                    answer = await self._mounted(info, entry, request, timeout_s, within_s)
                     break
                 except PortFault as fault:
                     lasted_s = self._port.now() - began
@@ -125,10 +133,25 @@ class Caller:
         if answer.get("outcome") == "running":
             # Another sender of this call is at it still, beyond its own limit.
             raise _unknown("It was still running when its time was up.", code="still_running")
-        return _checked(answer)
+        return self._checked(answer)
 
-    async def _send(self, info: SandboxInfo, entry: str, request: Answer, within_s: float) -> Answer:
-        call = guest_call(entry, request, self.new_key())
+    async def _mounted(
+        self, info: SandboxInfo, entry: str, request: Answer, timeout_s: float, within_s: float
+    ) -> Answer:
+        """Send with what keeps the workspace mounted; again where the sandbox has no credentials any more."""
+        if self._mounting is None:
+            return await self._send(info, entry, request, within_s)
+        while True:
+            luggage = await self._mounting.pack(info.id, timeout_s)
+            mounted = {**request, "mount": luggage.request}
+            answer = await self._send(info, entry, mounted, within_s, luggage.secret)
+            if not self._mounting.unpacked(info.id, luggage, answer):
+                return answer
+
+    async def _send(
+        self, info: SandboxInfo, entry: str, request: Answer, within_s: float, secret: bytes | None = None
+    ) -> Answer:
+        call = guest_call(entry, request, self.new_key(), secret=secret)
         reply = await self._port.execute(
             info.id,
             call.script,
@@ -170,6 +193,27 @@ class Caller:
         attempts.fruitless_s += pause_s
         await self._port.sleep(pause_s)
 
+    def _checked(self, answer: Answer) -> Answer:
+        if answer.get("outcome") == "unknown":
+            raise _unknown("The process that ran it died without reporting.", code="runner_died")
+        error = answer.get("error")
+        if error == "place":
+            raise self._place_error(str(answer.get("code")), str(answer.get("detail"))[:DETAIL])
+        if error == "guest":
+            raise SandboxError(
+                f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}.",
+                code="guest_failed",
+                op="execute",
+                context={"detail": answer.get("detail")},
+                for_model="The machine failed to carry this out. It may have taken effect in part: check.",
+            )
+        return answer
+
+    def _place_error(self, code: str, detail: str) -> SandboxError:
+        if self._mounting is not None and code.startswith("mount_"):
+            return self._mounting.error(code, detail)
+        return _place_error(code, detail)
+
     async def _kill(self, info: SandboxInfo, request: Answer) -> None:
         """End a call that nobody waits for any more, or keep it from starting if it has not arrived yet."""
         try:
@@ -188,23 +232,6 @@ class Caller:
                 await self._after_fault(fault, info, attempts, repeatable=True)
             else:
                 return
-
-
-def _checked(answer: Answer) -> Answer:
-    if answer.get("outcome") == "unknown":
-        raise _unknown("The process that ran it died without reporting.", code="runner_died")
-    error = answer.get("error")
-    if error == "place":
-        raise _place_error(str(answer.get("code")), str(answer.get("detail")))
-    if error == "guest":
-        raise SandboxError(
-            f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}.",
-            code="guest_failed",
-            op="execute",
-            context={"detail": answer.get("detail")},
-            for_model="The machine failed to carry this out. It may have taken effect in part: check.",
-        )
-    return answer
 
 
 def _place_error(code: str, detail: str) -> SandboxError:

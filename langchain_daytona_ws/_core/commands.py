@@ -61,9 +61,25 @@ def call_key(thread: str, tool_call_id: str, arguments: Mapping[str, object]) ->
 
 
 async def run_command(
-    caller: Caller, root: str, command: str, *, timeout_s: float, limit_bytes: int, key: str | None
+    caller: Caller,
+    root: str,
+    command: str,
+    *,
+    timeout_s: float,
+    limit_bytes: int,
+    key: str | None,
+    defaults: Mapping[str, str] | None = None,
 ) -> CommandResult:
     """Run a command in the workspace directory and return what came of it.
+
+    Args:
+        caller: The way to the sandbox.
+        root: The workspace directory.
+        command: Given to bash as it is.
+        timeout_s: Seconds until it is killed.
+        limit_bytes: Most bytes of its output to return.
+        key: Name of this call, under which it is carried out once; None for a random one.
+        defaults: Environment variables, where nobody has set them.
 
     Raises:
         CommandRefused: Before any request.
@@ -78,6 +94,7 @@ async def run_command(
         "timeout_s": float(timeout_s),
         "limit_bytes": limit_bytes,
         "log_limit_bytes": LOG_LIMIT_BYTES,
+        "defaults": dict(defaults or {}),
     }
     answer = await caller.call("command", request, timeout_s=timeout_s, killable=True)
     if answer.get("outcome") == "cancelled":

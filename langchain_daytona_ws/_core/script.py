@@ -26,6 +26,7 @@ VARIABLE_BYTES = 96 * 1024
 _IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import \(?([\w, ]+)", re.MULTILINE)
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
+_END = "END-OF-SECRET"  # no base64 has a hyphen
 
 _BOOT = (
     "import os,zlib,binascii as b;e=os.environ;"
@@ -52,20 +53,28 @@ class GuestCall:
     nonce: str
 
 
-def guest_call(entry: str, request: dict[str, object], nonce: str) -> GuestCall:
+def guest_call(
+    entry: str, request: dict[str, object], nonce: str, *, secret: bytes | None = None
+) -> GuestCall:
     """Wrap a request for ``_guest/<entry>.py``.
 
     Args:
         entry: Name of the guest module whose ``main`` is called.
         request: Plain values only: None, bool, int, float, str, bytes, list, dict.
         nonce: What the answer's line begins with; 16 or more random characters.
+        secret: What must not stand in an environment, which any process of the user can read: it comes to the guest
+            on file descriptor 3.
     """
     payload = repr({"entry": entry, "request": request, "nonce": nonce})
-    env = _variables("PROGRAM", _program(entry))
+    env = _variables("PROGRAM", _program(entry, *(["mount"] if "mount" in request else [])))
     env.update(_variables("REQUEST", _encode(payload.encode("utf-8", "surrogatepass"), level=1)))
     # Python sets LC_CTYPE for itself and all that it starts (PEP 538); the guest puts it back.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
-    return GuestCall(script=f"{keep}; exec python3 -I -S -c '{_BOOT}'", env=env, nonce=nonce)
+    script = f"{keep}; exec python3 -I -S -c '{_BOOT}'"
+    if secret is not None:
+        encoded = binascii.b2a_base64(secret, newline=False).decode("ascii")
+        script += f" 3<<'{_END}'\n{encoded}\n{_END}\n"
+    return GuestCall(script=script, env=env, nonce=nonce)
 
 
 def _variables(name: str, encoded: str) -> dict[str, str]:
@@ -75,10 +84,10 @@ def _variables(name: str, encoded: str) -> dict[str, str]:
 
 
 @functools.cache
-def _program(entry: str) -> str:
+def _program(*names: str) -> str:
     modules = [(PACKAGE, "")]
-    for name in _load_order(entry, "boot"):
-        modules.append((f"{PACKAGE}.{name}", _source(name)))
+    for name in _load_order(*names, "boot"):
+        modules.append((f"{PACKAGE}.{name}", guest_source(name)))
     return _encode(_PROGRAM.format(modules=modules, package=PACKAGE).encode(), level=9)
 
 
@@ -100,13 +109,14 @@ def _load_order(*names: str) -> list[str]:
 
 def _imports(name: str) -> list[str]:
     found: list[str] = []
-    for module, names in _IMPORT.findall(_source(name)):
+    for module, names in _IMPORT.findall(guest_source(name)):
         found += [module] if module else [part.partition(" as ")[0] for part in names.split(", ")]
     return found
 
 
 @functools.cache
-def _source(name: str) -> str:
+def guest_source(name: str) -> str:
+    """Read the text of a module that runs in the sandbox."""
     return resources.files(PACKAGE).joinpath(f"{name}.py").read_text("utf-8")
 
 

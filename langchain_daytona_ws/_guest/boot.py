@@ -9,10 +9,11 @@ from langchain_daytona_ws._guest import place, record, turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
     Request = dict[str, Any]
 
+PACKAGE = "langchain_daytona_ws._guest."
 FILE_WAIT_S = 30.0
 TURN_WAIT_S = 20.0
 
@@ -49,12 +50,25 @@ def _where(error: BaseException) -> str:
 
 
 def _answer(entry: str, request: Request) -> str:
-    module = sys.modules["langchain_daytona_ws._guest." + entry]
+    module = sys.modules[PACKAGE + entry]
+    moved: list[str] = []
+
+    def enter() -> None:
+        if "mount" in request:  # the module comes along only then
+            moved.extend(sys.modules[PACKAGE + "mount"].enter(request["root"], request["mount"]))
+        else:
+            place.enter(request["root"])
+
+    answer = _carried_out(module, entry, request, enter)
+    return answer if not moved else '%s, "moved": %s}' % (answer[:-1], _json(moved))
+
+
+def _carried_out(module: Any, entry: str, request: Request, enter: Callable[[], None]) -> str:
     if entry == "command":
-        return str(module.main(request))  # keeps its own record, which its reader may outlive
+        return str(module.main(request, enter))  # keeps its own record, which its reader may outlive
 
     def work() -> str:
-        place.enter(request["root"])
+        enter()
         if entry == "files" and not turn.take(place.state_directory(), request["op"], TURN_WAIT_S):
             return _json({"ok": False, "error": "busy"})
         return _json(module.main(request))
@@ -65,7 +79,7 @@ def _answer(entry: str, request: Request) -> str:
     return record.once(call, FILE_WAIT_S, work, lambda: None)
 
 
-def _json(answer: Request) -> str:
+def _json(answer: object) -> str:
     import json  # 3 ms, which a command's answer does without
 
     return json.dumps(answer)

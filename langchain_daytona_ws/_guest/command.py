@@ -14,7 +14,7 @@ from langchain_daytona_ws._guest.output import Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
     Request = dict[str, Any]
 
@@ -28,14 +28,14 @@ CANCEL = signal.SIGUSR2
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: Request) -> str:
+def main(request: Request, enter: Callable[[], None]) -> str:
     """Run, or with ``"mode": "kill"`` cancel, the call ``request["key"]``; return one JSON object as text."""
     call = record.Record(place.state_directory(), request["key"])
     if request["mode"] == "kill":
         return _cancel(call, request["key"])
 
     def work() -> str:
-        place.enter(request["root"])
+        enter()
         return _supervise(call, request, _find("bash"))
 
     def clear() -> None:
@@ -153,6 +153,7 @@ class _Run:
     def __init__(self, call: record.Record, request: Request) -> None:
         self.key = request["key"]
         self.timeout_s = request["timeout_s"]
+        self.defaults = request["defaults"]  # variables, where nobody has set them
         self.output = Output(request["limit_bytes"], call.log_path, request["log_limit_bytes"])
         self.exit_code: int | None = None
         self.timed_out = False
@@ -185,6 +186,8 @@ class _Run:
         env[processes.MARKER] = self.key
         # There is no terminal to answer on: a prompt would only wait for the time-out.
         env.setdefault("GIT_TERMINAL_PROMPT", "0")
+        for name, value in self.defaults.items():
+            env.setdefault(name, value)
         self.began = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.file_results import (
     FileDeleted,
@@ -27,17 +25,9 @@ class WorkspaceFiles:
     `WriteConflict`) when nothing was changed, and what `WorkspaceSession.run` raises when the sandbox is at fault.
     """
 
-    def __init__(self, sync_ops: Callable[[], FileOps], async_ops: Callable[[], Awaitable[FileOps]]) -> None:
-        self._sync = sync_ops
-        self._async = async_ops
-
-    def operations(self) -> FileOps:
-        """Return the coroutines themselves, which do not suspend."""
-        return self._sync()
-
-    async def aoperations(self) -> FileOps:
-        """Return the coroutines themselves, for an event loop."""
-        return await self._async()
+    def __init__(self, sync_ops: FileOps, async_ops: FileOps) -> None:
+        self.sync_ops = sync_ops  # coroutines that do not suspend
+        self.async_ops = async_ops
 
     def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read a page of numbered lines of a text file of at most 10 MiB.
@@ -47,11 +37,11 @@ class WorkspaceFiles:
             offset: The first line, from 1.
             limit: How many lines; fewer when they would exceed the configuration's ``outputLimitBytes``.
         """
-        return drive(self._sync().read(path, offset=offset, limit=limit))
+        return drive(self.sync_ops.read(path, offset=offset, limit=limit))
 
     async def aread(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read as `read` does."""
-        return await (await self._async()).read(path, offset=offset, limit=limit)
+        return await self.async_ops.read(path, offset=offset, limit=limit)
 
     def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write a whole file, and the directories above it.
@@ -61,11 +51,11 @@ class WorkspaceFiles:
             content: All of it.
             overwrite: Replace an existing file although this session has not read it as it is now.
         """
-        return drive(self._sync().write(path, content, overwrite=overwrite))
+        return drive(self.sync_ops.write(path, content, overwrite=overwrite))
 
     async def awrite(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write as `write` does."""
-        return await (await self._async()).write(path, content, overwrite=overwrite)
+        return await self.async_ops.write(path, content, overwrite=overwrite)
 
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
         """Replace a string, byte for byte, in the file's own style of line ends.
@@ -76,13 +66,13 @@ class WorkspaceFiles:
             new_string: What to put there.
             replace_all: Replace every occurrence instead.
         """
-        return drive(self._sync().edit(path, old_string, new_string, replace_all=replace_all))
+        return drive(self.sync_ops.edit(path, old_string, new_string, replace_all=replace_all))
 
     async def aedit(
         self, path: str, old_string: str, new_string: str, *, replace_all: bool = False
     ) -> FileEdited:
         """Edit as `edit` does."""
-        return await (await self._async()).edit(path, old_string, new_string, replace_all=replace_all)
+        return await self.async_ops.edit(path, old_string, new_string, replace_all=replace_all)
 
     def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List one directory, directories first.
@@ -91,11 +81,11 @@ class WorkspaceFiles:
             path: The directory.
             limit: Most entries to return.
         """
-        return drive(self._sync().list(path, limit=limit))
+        return drive(self.sync_ops.list(path, limit=limit))
 
     async def alist(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List as `list` does."""
-        return await (await self._async()).list(path, limit=limit)
+        return await self.async_ops.list(path, limit=limit)
 
     def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find files by name, newest first.
@@ -105,11 +95,11 @@ class WorkspaceFiles:
             path: Directory to look below.
             limit: Most paths to return.
         """
-        return drive(self._sync().glob(pattern, path=path, limit=limit))
+        return drive(self.sync_ops.glob(pattern, path=path, limit=limit))
 
     async def aglob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find as `glob` does."""
-        return await (await self._async()).glob(pattern, path=path, limit=limit)
+        return await self.async_ops.glob(pattern, path=path, limit=limit)
 
     def grep(
         self,
@@ -135,7 +125,7 @@ class WorkspaceFiles:
             ignore_case: Match without regard to case.
             limit: Most files or lines to return.
         """
-        work = self._sync().grep(
+        work = self.sync_ops.grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
         )  # fmt: skip
@@ -154,7 +144,7 @@ class WorkspaceFiles:
         limit: int = GREP_LIMIT,
     ) -> GrepResult:
         """Search as `grep` does."""
-        return await (await self._async()).grep(
+        return await self.async_ops.grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
         )  # fmt: skip
@@ -165,8 +155,8 @@ class WorkspaceFiles:
         Args:
             path: What to delete.
         """
-        return drive(self._sync().delete(path))
+        return drive(self.sync_ops.delete(path))
 
     async def adelete(self, path: str) -> FileDeleted:
         """Delete as `delete` does."""
-        return await (await self._async()).delete(path)
+        return await self.async_ops.delete(path)

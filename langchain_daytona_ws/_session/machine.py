@@ -34,9 +34,14 @@ TTL_MINUTES = 24 * 60
 # Longer than a deletion is tried for, request time-outs included.
 CLOSE_WAITS_S = 120.0
 
+_LOST = "The machine was replaced: the earlier one is gone, and with it every "
 LOST_NOTICE = (
-    "The machine was replaced: the earlier one is gone, and with it every file, installed package and process on "
-    "it that was not saved elsewhere. What follows ran on a new, empty one"
+    f"{_LOST}file, installed package and process on it that was not saved elsewhere. What follows ran on a new, "
+    "empty one"
+)
+LOST_NOTICE_S3 = (
+    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are there as before; "
+    "what follows ran on a new machine"
 )
 
 
@@ -83,6 +88,10 @@ class Machine:
             if self._sync is None:
                 self._sync = SyncDaytonaPort(self._account())
             return self._sync
+
+    async def port_here(self) -> SyncDaytonaPort:
+        """Return the sync port to coroutines that do not suspend."""
+        return self.sync_port()
 
     async def async_port(self) -> AsyncDaytonaPort:
         if self._async is None:

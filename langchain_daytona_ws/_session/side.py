@@ -1,14 +1,15 @@
-"""One of the two ways to the sandbox, sync or async: the same coroutines over its port."""
+"""One of the two faces, sync or async: the same coroutines over its own ports, which are made when first used."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from langchain_daytona_ws._core.calls import Answer, Caller, Machine
 from langchain_daytona_ws._core.files import FileOps
+from langchain_daytona_ws._core.mount import Mounting
 from langchain_daytona_ws._core.ports import SandboxPort
 from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws.config import SandboxConfig
@@ -30,31 +31,54 @@ def named_once(name: str | None) -> Iterator[None]:
 
 
 class Side:
-    """Commands and file operations over one port.
+    """Commands and file operations over one kind of port.
 
     Args:
-        port: The API.
+        port: Gives the API; importing what it needs takes a second, so it is asked only when a sandbox is needed.
         machine: Whose sandbox to use.
         config: For envVars, asked with each call, and the output limit.
         root: The workspace directory.
         seen: What the session has read of its files, shared by both sides.
+        mounting: The mounts of an S3 workspace.
     """
 
     def __init__(
-        self, port: SandboxPort, machine: Machine, config: SandboxConfig, *, root: str, seen: dict[str, str]
+        self,
+        port: Callable[[], Awaitable[SandboxPort]],
+        machine: Machine,
+        config: SandboxConfig,
+        *,
+        root: str,
+        seen: dict[str, str],
+        mounting: Mounting | None,
     ) -> None:
-        self.caller = Caller(port, machine, config.plain_env_vars, lambda: secrets.token_hex(16))
+        self._port = port
+        self._machine = machine
+        self._config = config
+        self._mounting = mounting
         self.files = FileOps(
             self._guest,
-            self.caller.upload,
+            self._upload,
             root=root,
             staging_dir=UPLOADS,
             limit_bytes=config.output_limit_bytes,
             seen=seen,
         )
 
+    async def caller(self) -> Caller:
+        """Return the way to the sandbox's guest programs. Nothing is provisioned yet."""
+        port = await self._port()
+        return Caller(port, self._machine, self._config.plain_env_vars, _new_key, self._mounting)
+
     async def _guest(self, entry: str, request: Answer) -> Answer:
         if request["op"] in _CHANGES:
             # What only reads may be sent again as it is; a change must not be made twice.
-            request = {**request, "key": _once.get() or self.caller.new_key()}
-        return await self.caller.call(entry, request, timeout_s=FILE_CALL_TIMEOUT_S)
+            request = {**request, "key": _once.get() or _new_key()}
+        return await (await self.caller()).call(entry, request, timeout_s=FILE_CALL_TIMEOUT_S)
+
+    async def _upload(self, path: str, data: bytes) -> None:
+        await (await self.caller()).upload(path, data)
+
+
+def _new_key() -> str:
+    return secrets.token_hex(16)

@@ -87,14 +87,14 @@ class WorkspaceFileTool(WorkspaceTool):
         with told_to_the_model():
             approval = self.session.gate.check(self._request(wanted), FileInput.model_validate)
             with named_once(self._once(config, dict(approval.arguments))):
-                return drive(self._perform(self.session.files.operations(), wanted, approval))
+                return drive(self._perform(self.session.files.sync_ops, wanted, approval))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
             approval = await self.session.gate.acheck(self._request(wanted), FileInput.model_validate)
             with named_once(self._once(config, dict(approval.arguments))):
-                return await self._perform(await self.session.files.aoperations(), wanted, approval)
+                return await self._perform(self.session.files.async_ops, wanted, approval)
 
     def _request(self, wanted: FileInput) -> PermissionRequest:
         if needs_approval("ask", self.name, wanted.command):

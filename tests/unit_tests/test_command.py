@@ -18,7 +18,7 @@ from langchain_daytona_ws._guest import processes
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError
 from tests.unit_tests.daemon import Workspace
 
-_source = script._source
+guest_source = script.guest_source
 
 
 @pytest.fixture(params=["zsh", "bash", "dash"])
@@ -321,8 +321,10 @@ class TestOnceOnly:
 def test_no_process_to_be_had_is_an_error_and_nothing_ran(
     bash: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = script._source("command").replace("self.pid = os.fork()", "raise OSError(11, 'Try again')")
-    monkeypatch.setattr(script, "_source", lambda name: source if name == "command" else _source(name))
+    source = guest_source("command").replace("self.pid = os.fork()", "raise OSError(11, 'Try again')")
+    monkeypatch.setattr(
+        script, "guest_source", lambda name: source if name == "command" else guest_source(name)
+    )
     script._program.cache_clear()
     with pytest.raises(SandboxError) as caught:
         bash.run("echo x", key="e1")

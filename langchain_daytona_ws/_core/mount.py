@@ -1,0 +1,244 @@
+"""What goes along with each call so that the sandbox keeps the workspace mounted, and what its refusals mean."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from langchain_daytona_ws._core.script import guest_source
+from langchain_daytona_ws._core.store import Credentials
+from langchain_daytona_ws._core.workspace import S3Workspace
+from langchain_daytona_ws._guest.mounter import VERSION
+from langchain_daytona_ws.errors import SandboxError
+
+# Beyond a command's time-out, what its credentials must still live for when it starts: what it leaves running
+# writes on, and mount-s3 asks for new ones five minutes before their end.
+SPARE_LIFE_S = 600.0
+# Starting mount-s3 takes about a second; it gives up after 30 (mount-s3).
+MOUNT_S = 45
+
+Source = Callable[[float], Awaitable[Credentials]]
+
+_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter puts them
+
+
+@dataclass(frozen=True, slots=True)
+class Luggage:
+    """What travels with one call."""
+
+    request: dict[str, object]
+    secret: bytes | None = field(repr=False)
+    serial: str
+
+
+class Mounting:
+    """The mounts of one S3 workspace, as the calls to its sandboxes have to know them.
+
+    Args:
+        workspace: What is mounted where.
+        credentials: Gives some that live for at least so many seconds.
+        delivered: Sandbox id → serial of the credentials that it has; shared by all who call it.
+        tell: Is told what the model should know.
+    """
+
+    def __init__(
+        self,
+        workspace: S3Workspace,
+        credentials: Source,
+        delivered: dict[str, str],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._workspace = workspace
+        self._credentials = credentials
+        self._delivered = delivered
+        self._tell = tell
+        directory = workspace.workspace.directory
+        # A directory is one mount, whatever is mounted there; the specification says what that should be.
+        self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
+        self._directories = [mount.directory for mount in workspace.mounts]
+        self._fixed: dict[str, object] = {
+            "version": VERSION,
+            "id": self._id,
+            "mounts": [
+                {"bucket": one.bucket, "prefix": one.prefix, "directory": one.directory, "read_only": one.read_only}
+                for one in workspace.mounts
+            ],
+            "region": workspace.region,
+            "endpoint": workspace.endpoint,
+        }  # fmt: skip
+        self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
+
+    async def prepare(self, timeout_s: float) -> None:
+        """Have credentials at hand before a sandbox is made: without them it would be of no use.
+
+        Raises:
+            CredentialsRefused: There are none to be had.
+        """
+        await self._credentials(timeout_s + SPARE_LIFE_S)
+
+    async def pack(self, sandbox_id: str, timeout_s: float) -> Luggage:
+        """Return what a call takes along: the credentials themselves only where the sandbox lacks these."""
+        min_life_s = timeout_s + SPARE_LIFE_S
+        credentials = await self._credentials(min_life_s)
+        serial = _serial(credentials)
+        known = self._delivered.get(sandbox_id) == serial
+        request = {**self._fixed, "spec": self._spec, "serial": serial, "expires_at": credentials.expires_at}
+        return Luggage(
+            {
+                "id": self._id,
+                "spec": self._spec,
+                "serial": serial,
+                "min_life_s": min_life_s,
+                "directories": self._directories,
+                "has_secret": not known,
+                "request": json.dumps(request),
+                "program": guest_source("mounter"),
+            },
+            None if known else _as_process_prints_them(credentials),
+            serial,
+        )
+
+    def unpacked(self, sandbox_id: str, luggage: Luggage, answer: Mapping[str, object]) -> bool:
+        """Take note of an answer; return whether the call is to be sent again, with the credentials."""
+        if answer.get("error") == "place" and str(answer.get("code")).startswith("mount_"):
+            self._delivered.pop(sandbox_id, None)
+            return answer.get("code") == "mount_credentials" and luggage.secret is None
+        self._delivered[sandbox_id] = luggage.serial
+        moved = answer.get("moved")
+        for place in moved if isinstance(moved, list) else ():
+            if isinstance(place, str) and _FOUND.fullmatch(place):
+                self._tell(
+                    "files lay in the workspace's directory while it was not mounted: they were moved to "
+                    f"{place}, on the machine's own disk"
+                )
+        return False
+
+    def error(self, code: str, detail: str) -> SandboxError:
+        """Word the refusal of a sandbox to mount. Nothing has run."""
+        problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
+        where = self._workspace.workspace
+        names = {
+            "bucket": where.bucket, "prefix": where.prefix, "region": self._workspace.region,
+            "directory": where.directory,
+        }  # fmt: skip
+        said = f" ({' '.join(detail.split())})" if detail else ""
+        return SandboxError(
+            f"The S3 workspace could not be mounted: {problem.format(**names)}{said}. {remedy.format(**names)}",
+            code=code,
+            op="mount",
+            retryable=code in _PASSING,
+            context={"bucket": where.bucket, "prefix": where.prefix, "region": self._workspace.region},
+            for_model=f"The workspace's files cannot be reached: {for_model} Nothing ran. Tell the user.",
+        )
+
+
+def end_of(credentials: Credentials) -> str | None:
+    """Say when credentials end, for a message; None when that is not known."""
+    if credentials.expires_at is None:
+        return None
+    return datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC).strftime("%H:%M UTC")
+
+
+def _serial(credentials: Credentials) -> str:
+    """Name credentials without saying what they are."""
+    told = [credentials.access_key_id, credentials.secret_access_key, credentials.session_token]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _as_process_prints_them(credentials: Credentials) -> bytes:
+    """Write credentials as a ``credential_process`` has to (AWS SDKs and Tools Reference Guide)."""
+    told: dict[str, object] = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key,
+    }
+    if credentials.session_token is not None:
+        told["SessionToken"] = credentials.session_token
+    if credentials.expires_at is not None:
+        end = datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC)
+        told["Expiration"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return json.dumps(told).encode()
+
+
+_SET_UP = "it is set up wrongly."
+_NOT_NOW = "its storage does not answer."
+_OTHER = ("mount-s3 failed", "See the message, and the sandbox's snapshot.", _NOT_NOW)
+_REFUSALS = {
+    "mount_no_mount_s3": (
+        "the sandbox has no mount-s3",
+        "Build a snapshot that has it with `langchain-daytona-ws s3-snapshot`, and name it in options.snapshot.",
+        "this machine cannot mount them.",
+    ),
+    "mount_no_fuse": (
+        "the sandbox has no usable /dev/fuse",
+        "Use a Daytona target whose sandboxes have FUSE, and a snapshot built with `langchain-daytona-ws "
+        "s3-snapshot`; a self-hosted runner must start containers with the device.",
+        "this machine cannot mount them.",
+    ),
+    "mount_not_root": (
+        "the sandbox's user is not root, has no sudo without a password and no mount helper",
+        "Use a snapshot built with `langchain-daytona-ws s3-snapshot`, which has the helper, or one whose user is "
+        "root.",
+        "this machine cannot mount them.",
+    ),
+    "mount_helper_version": (
+        "the mount helper in the snapshot is of another version of this package",
+        "Build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
+        _SET_UP,
+    ),
+    "mount_other_place": (
+        "the mount helper in the snapshot mounts elsewhere",
+        "Give options.workspaceRoot and options.skillsMountPath the values that the snapshot was built with, or "
+        "build it anew.",
+        _SET_UP,
+    ),
+    "mount_denied": (
+        "S3 denied access to s3://{bucket}/{prefix}",
+        "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
+        "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny it. "
+        "With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
+        "access is denied.",
+    ),
+    "mount_wrong_region": (
+        "a bucket is not in {region}",
+        "Set options.awsRegion (or AWS_REGION) to the region that the message names; the skills bucket must be in the "
+        "same one.",
+        _SET_UP,
+    ),
+    "mount_no_bucket": (
+        "there is no such bucket",
+        "Check options.workspaceBucketName (or FILESYSTEM_BUCKET_NAME, here {bucket}) and "
+        "options.skillsBucketName (or SKILLS_BUCKET_NAME).",
+        _SET_UP,
+    ),
+    "mount_unreachable": (
+        "S3 cannot be reached from the sandbox",
+        "Check options.s3Endpoint and options.awsRegion, and that the sandbox's network lets it reach S3.",
+        _NOT_NOW,
+    ),
+    "mount_credentials": (
+        "the sandbox did not keep its credentials",
+        "Check the sandbox's clock and whether its disk is full, then try again.",
+        _NOT_NOW,
+    ),
+    "mount_not_a_directory": (
+        "{directory} is a file in the sandbox",
+        "Choose another options.workspaceRoot or options.skillsMountPath, or remove it from the image.",
+        _SET_UP,
+    ),
+    "mount_foreign_mount": (
+        "something else is mounted at the workspace's directory",
+        "Choose another options.workspaceRoot or options.skillsMountPath, or take that mount out of the sandbox.",
+        _SET_UP,
+    ),
+    "mount_not_ready": (
+        "mount-s3 started, and does not answer",
+        "Try again; then look at the S3 service's status and the sandbox's network.",
+        _NOT_NOW,
+    ),
+}  # fmt: skip
+_PASSING = {"mount_unreachable", "mount_not_ready", "mount_busy", "mount_credentials"}
