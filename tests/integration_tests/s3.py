@@ -1,0 +1,92 @@
+"""A server with S3 for a module, and configurations and looks from outside for its tests."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from langchain_daytona_ws.local import LocalDaytona
+from tests.integration_tests.conftest import Driven
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAWORKSPACE", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-workspace"}
+ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
+
+
+def s3_options(server: LocalDaytona, bucket: str, **more: Any) -> dict[str, Any]:
+    """Give the options of a workspace on the local S3."""
+    options = {"mountAwsS3Buckets": True, "workspaceBucketName": bucket, "s3Endpoint": server.s3_endpoint}
+    return {**options, **more}
+
+
+class Bucket:
+    """One namespace of one bucket, seen from outside; a name of its own for each test."""
+
+    def __init__(self, server: LocalDaytona, name: str = "agents") -> None:
+        self.server = server
+        self.name = name
+        self.namespace = f"ns-{secrets.token_hex(4)}"
+        self.client: Any = boto3.client(
+            "s3",
+            endpoint_url=server.s3_endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="AKIAOUTSIDE",
+            aws_secret_access_key="outside",
+            config=Config(proxies={}),
+        )
+
+    def key(self, path: str) -> str:
+        return f"sandbox/{self.namespace}/{path}"
+
+    def put(self, path: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=self.key(path), Body=data)
+
+    def get(self, path: str) -> bytes:
+        data: bytes = self.client.get_object(Bucket=self.name, Key=self.key(path))["Body"].read()
+        return data
+
+    def paths(self) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.key(""))
+        return [one["Key"].removeprefix(self.key("")) for page in pages for one in page.get("Contents", [])]
+
+    def session(self, drive: Callable[..., Driven], *, role: bool = False, **settings: Any) -> Driven:
+        """Make a session on it, with the keys in envVars or with the role."""
+        options = s3_options(self.server, self.name, **settings.pop("options", {}))
+        if role:
+            options |= {"mountRoleArn": ROLE, "stsEndpoint": self.server.s3_endpoint}
+        else:
+            settings = {"envVars": KEYS, **settings}
+        settings.setdefault("namespace", self.namespace)
+        return drive(self.server, options=options, **settings)
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[LocalDaytona]:
+    with LocalDaytona(s3=True) as server:
+        server.make_bucket("agents")
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: LocalDaytona) -> Iterator[Bucket]:
+    made = Bucket(s3_server)
+    s3_server.clear_requests()
+    with contextlib.closing(made.client):
+        yield made
+    s3_server.s3.deny = ()
+    s3_server.s3.head_403 = False
+    s3_server.s3.credential_lifetime_s = None
+
+
+@pytest.fixture
+def host_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's own credentials, for assuming the role."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAHOST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-host")
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)

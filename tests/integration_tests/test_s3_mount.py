@@ -1,0 +1,281 @@
+"""The mount of an S3 workspace: made with the first command, mended with any later one, never left out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws import SandboxError
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._core.commands import CommandResult, run_command
+from langchain_daytona_ws._core.drive import drive as drive_here
+from langchain_daytona_ws._core.mount import Mounting
+from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.store import Credentials
+from langchain_daytona_ws._core.workspace import Mount, S3Workspace
+from langchain_daytona_ws.local import LocalDaytona
+from tests.integration_tests.conftest import Driven
+from tests.integration_tests.s3 import KEYS, Bucket, bucket, s3_server
+
+__all__ = ["bucket", "s3_server"]  # fixtures
+
+Drive = Callable[..., Driven]
+
+WHERE_AM_I = "findmnt -no SOURCE --target . && cat known.txt"
+
+
+@pytest.fixture
+def workspace(bucket: Bucket, drive: Drive) -> Driven:
+    bucket.put("known.txt", b"known")
+    return bucket.session(drive)
+
+
+def test_the_first_command_creates_mounts_and_runs_in_two_requests(bucket: Bucket, workspace: Driven) -> None:
+    result = workspace.run("pwd; echo written > new.txt; cat known.txt new.txt")
+    assert result.output == f"/mnt/workspaces/{bucket.namespace}\nknownwritten\n"
+    assert bucket.get("new.txt") == b"written\n"
+    assert [request.action for request in bucket.server.requests] == ["create", "execute"]
+    assert workspace.run("cat new.txt").output == "written\n"
+    assert bucket.server.count("execute") == 2
+
+
+BREAKAGES = {
+    "a killed daemon": "pkill -9 -f 'mount-s3.*workspaces'; while stat . >/dev/null 2>&1; do sleep 0.01; done",
+    "an unmounted directory": 'umount -l "$PWD"',
+    "a plain directory with a file": 'd=$PWD; umount -l "$d"; echo below > "$d/below.txt"',
+    "no directory": 'd=$PWD; cd /; umount -l "$d"; rmdir "$d"',
+    "nothing above it either": 'd=$PWD; cd /; umount -l "$d"; rm -rf /mnt/workspaces',
+    "a lost state directory": "rm -rf /var/lib/langchain-daytona-ws",
+    "a garbled status": "for f in /var/lib/langchain-daytona-ws/*.status; do echo x y z w > $f; done",
+    "lost credentials and daemon": "rm -r /var/lib/langchain-daytona-ws/*; pkill -9 -f 'mount-s3.*workspaces'",
+    "two mounts, one on the other": (
+        'd=$PWD; cd /; c=$(ls -d /var/lib/langchain-daytona-ws/*/); AWS_CONFIG_FILE=$c/config setsid mount-s3 agents '
+        '"$d/sub" --prefix x/ --region us-east-1 >/dev/null 2>&1; pkill -9 -f "mount-s3.*workspaces"'
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=list(BREAKAGES))
+def test_a_broken_mount_is_mended_by_the_next_command_itself(
+    bucket: Bucket, workspace: Driven, breakage: str
+) -> None:
+    workspace.run(breakage)
+    before = bucket.server.count("execute")
+    result = workspace.run(WHERE_AM_I)
+    assert (result.exit_code, result.output) == (0, "mountpoint-s3\nknown")
+    # Only where the credentials are gone too, they have to be sent for.
+    lost = "/var/lib" in breakage and "setsid" not in breakage
+    assert bucket.server.count("execute") - before == (2 if lost else 1)
+
+
+def test_files_found_underneath_are_kept_and_told_of(bucket: Bucket, workspace: Driven) -> None:
+    workspace.run(BREAKAGES["a plain directory with a file"])
+    result = workspace.run("ls; cat /tmp/found-under-workspace-*/below.txt")
+    assert result.output == "known.txt\nbelow\n"
+    [notice] = result.notices
+    assert "/tmp/found-under-workspace-" in notice
+    assert "workspaces" not in notice
+    assert bucket.paths() == ["known.txt"]
+
+
+def test_the_bare_directory_is_never_worked_in(bucket: Bucket, workspace: Driven) -> None:
+    workspace.run('umount -l "$PWD"; mkdir -p /mnt/other; mount -t tmpfs other "$PWD"')
+    with pytest.raises(SandboxError) as caught:
+        workspace.run("touch lost")
+    assert caught.value.code == "mount_foreign_mount"
+    assert "options.workspaceRoot" in caught.value.message
+    assert "Nothing ran" in caught.value.for_model
+    assert bucket.paths() == ["known.txt"]
+
+
+def test_many_first_commands_at_once_mount_once(bucket: Bucket, drive: Drive) -> None:
+    workspace = bucket.session(drive)
+    results: list[CommandResult] = []
+    commands = [f"echo {number} > f{number}; pgrep -fc '[m]ount-s3.*workspaces'" for number in range(4)]
+    threads = [
+        threading.Thread(target=lambda one=one: results.append(workspace.session.run(one)))
+        for one in commands
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {result.output for result in results} == {"1\n"}
+    assert bucket.paths() == ["f0", "f1", "f2", "f3"]
+    assert bucket.server.count("create") == 1
+
+
+def test_skills_are_there_to_read_only(bucket: Bucket, drive: Drive) -> None:
+    skills = bucket.server.make_bucket(f"skills-{bucket.namespace}")
+    bucket.client.put_object(Bucket=skills, Key="how/to.md", Body=b"# How")
+    workspace = bucket.session(drive, options={"skillsBucketName": skills})
+    result = workspace.run("cat /mnt/skills/how/to.md; echo x > /mnt/skills/mine")
+    assert "# How" in result.output
+    assert "Read-only file system" in result.output
+    workspace.run("pkill -9 -f 'mount-s3.*skills'; while stat /mnt/skills >/dev/null 2>&1; do sleep 0.01; done")
+    assert workspace.run("cat /mnt/skills/how/to.md").output == "# How"
+
+
+def _breaks(name: str) -> dict[str, Any]:
+    return {
+        "denied": {"deny": ("agents/",)},
+        "no bucket": {"options": {"workspaceBucketName": "no-such-bucket"}},
+        "wrong region": {"options": {"workspaceBucketName": "elsewhere"}},
+        "unreachable": {"options": {"s3Endpoint": "http://127.0.0.1:9"}},
+        "a file in its place": {"options": {"workspaceRoot": "/etc/passwd"}},
+        "skills denied": {"options": {"skillsBucketName": "denied-skills"}, "deny": ("denied-skills/",)},
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "remedy"),
+    [
+        ("denied", "mount_denied", "s3:ListBucket"),
+        ("no bucket", "mount_no_bucket", "FILESYSTEM_BUCKET_NAME"),
+        ("wrong region", "mount_wrong_region", "options.awsRegion"),
+        ("unreachable", "mount_unreachable", "options.s3Endpoint"),
+        ("a file in its place", "mount_not_a_directory", "options.workspaceRoot"),
+        ("skills denied", "mount_denied", "skillsBucketName"),
+    ],
+)
+def test_what_keeps_it_from_mounting_is_named_with_its_remedy(
+    bucket: Bucket, drive: Drive, name: str, code: str, remedy: str
+) -> None:
+    if name == "wrong region" and not _has(bucket, "elsewhere"):
+        bucket.server.make_bucket("elsewhere", region="eu-central-1")
+    if name == "skills denied" and not _has(bucket, "denied-skills"):
+        bucket.server.make_bucket("denied-skills")
+    settings = _breaks(name)
+    bucket.server.s3.deny = settings.pop("deny", ())
+    workspace = bucket.session(drive, **settings)
+    with pytest.raises(SandboxError) as caught:
+        workspace.run("echo ran > /tmp/ran")
+    error = caught.value
+    assert error.code == code
+    assert remedy in error.message
+    assert "/mnt" not in error.for_model
+    assert "agents" not in error.for_model
+    if name == "denied":
+        bucket.server.s3.deny = ()
+        assert workspace.run("ls /tmp/ran").exit_code == 2  # and it works as soon as it may
+
+
+def _has(bucket: Bucket, name: str) -> bool:
+    return name in [one["Name"] for one in bucket.client.list_buckets()["Buckets"]]
+
+
+def test_a_sandbox_without_mount_s3(server: LocalDaytona, drive: Drive) -> None:
+    options = {
+        "mountAwsS3Buckets": True,
+        "workspaceBucketName": "agents",
+        "s3Endpoint": "http://127.0.0.1:9",
+    }
+    workspace = drive(server, options=options, envVars=KEYS)
+    with pytest.raises(SandboxError, match="s3-snapshot") as caught:
+        workspace.run("true")
+    assert caught.value.code == "mount_no_mount_s3"
+
+
+def test_the_keys_are_in_no_environment_argument_or_process_list(bucket: Bucket, drive: Drive) -> None:
+    # Given through the configuration's envVars they would be, since that is what envVars is: so through the port.
+    workspace = _OverPort(bucket)
+    look = "env; ps -ef; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; set"
+    for _ in range(2):
+        output = workspace.run(f"sleep 5 & sleep 0.1; {look}; cat /proc/self/fd/3; kill %1").output
+        assert "mount-s3" in output
+        assert "PATH=" in output
+        assert KEYS["AWS_SECRET_ACCESS_KEY"] not in output
+        assert KEYS["AWS_ACCESS_KEY_ID"] not in output
+    modes = "stat -c '%A %U' /var/lib/langchain-daytona-ws/*/ /var/lib/langchain-daytona-ws/*/*.json"
+    assert workspace.run(modes).output.split() == ["drwx------", "daytona", "-rw-------", "daytona"]
+    workspace.close()
+
+
+def test_a_stop_and_start_in_the_middle_costs_no_command(bucket: Bucket) -> None:
+    workspace = _OverPort(bucket)
+    assert workspace.run("echo one > f; cat f").output == "one\n"
+    bucket.server.stop_sandbox(workspace.info.id)
+    assert workspace.run(f"{WHERE_AM_I.partition(' && ')[0]}; cat f").output == "mountpoint-s3\none\n"
+    # The state is on the sandbox's own disk: no credentials had to be sent again.
+    assert workspace.sent_secret == 1
+    workspace.close()
+
+
+def test_bytes_are_seen_on_the_other_side_as_soon_as_the_call_returns(
+    bucket: Bucket, workspace: Driven
+) -> None:
+    for size in (1, 1000, 100 << 20):
+        printed = workspace.run(
+            f"head -c {size} /dev/urandom > out.bin; sha256sum out.bin", timeout_s=100
+        ).output
+        assert hashlib.sha256(bucket.get("out.bin")).hexdigest() == printed.split()[0]
+        data = os.urandom(size)
+        bucket.put("in.bin", data)
+        printed = workspace.run("sha256sum in.bin", timeout_s=100).output
+        assert printed.split()[0] == hashlib.sha256(data).hexdigest()
+    workspace.run(": > empty")
+    assert _soon(lambda: "empty" in bucket.paths())
+    bucket.put("empty-too", b"")
+    assert workspace.run("stat -c %s empty-too").output == "0\n"
+
+
+def _soon(happens: Callable[[], bool]) -> bool:
+    waiting = threading.Event()
+    return any(happens() or waiting.wait(0.05) for _ in range(40))  # 2 s, as item 7 of the facts allows
+
+
+class _OverPort:
+    """Commands in one sandbox that outlives a stop, as a persistent session's will."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        server = bucket.server
+        self.port = SyncDaytonaPort(Account(api_key=server.api_key, api_url=server.api_url, target=None))
+        self.info: SandboxInfo = drive_here(self.port.create(SandboxSpec(name=bucket.namespace), timeout_s=60))
+        self.root = f"/mnt/workspaces/{bucket.namespace}"
+        keys = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
+        workspace = S3Workspace(
+            region="us-east-1",
+            endpoint=server.s3_endpoint,
+            workspace=Mount(bucket.name, bucket.key(""), self.root),
+            skills=None,
+            kms_key_arn=None,
+            role=None,
+            keys=keys,
+        )
+
+        async def current(_: float) -> Credentials:
+            return keys
+
+        names: Iterator[str] = iter(os.urandom(16).hex() for _ in range(1000))
+        mounting = Mounting(workspace, current, {}, lambda _: None)
+        self.caller = Caller(self.port, self, dict, lambda: next(names), mounting)
+        self.sent_secret = 0
+        pack = mounting.pack
+
+        async def counted(sandbox_id: str, timeout_s: float) -> Any:
+            luggage = await pack(sandbox_id, timeout_s)
+            self.sent_secret += luggage.secret is not None
+            return luggage
+
+        mounting.pack = counted  # type: ignore[method-assign]
+
+    async def acquire(self) -> SandboxInfo:
+        return self.info
+
+    def lost(self, info: SandboxInfo) -> None:
+        raise AssertionError("not expected to be lost")
+
+    def run(self, command: str) -> CommandResult:
+        return drive_here(
+            run_command(self.caller, self.root, command, timeout_s=30, limit_bytes=262_144, key=None)
+        )
+
+    def close(self) -> None:
+        drive_here(self.port.delete(self.info.id))
