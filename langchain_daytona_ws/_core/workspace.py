@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.config.problems import FOR_MODEL
 from langchain_daytona_ws.errors import ConfigError
 
 # What S3-compatible services call the region that they do not have.
 ENDPOINT_REGION = "us-east-1"
+
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,14 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
     """Settle the S3 workspace that a configuration asks for; None when it asks for none.
 
     Raises:
-        ConfigError: There is no bucket, no region or nobody to give credentials; with every remedy.
+        ConfigError: There is no bucket, no region or nobody to give credentials, the skills are in the bucket of
+            the workspaces, or the namespace is none; with every remedy.
     """
     options = config.options
     if not options.mount_aws_s3_buckets:
         return None
     if options.workspace_bucket_name is None:
-        raise _missing(
+        raise _refusal(
             "options.workspaceBucketName",
             "options.mountAwsS3Buckets needs a bucket; set options.workspaceBucketName, or the environment "
             "variable FILESYSTEM_BUCKET_NAME before the configuration is read",
@@ -68,14 +71,27 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
         )
     region = options.aws_region or (ENDPOINT_REGION if options.s3_endpoint else None)
     if region is None:
-        raise _missing(
+        raise _refusal(
             "options.awsRegion",
             "options.mountAwsS3Buckets needs the bucket's region; set options.awsRegion, or the environment "
             "variable AWS_REGION or AWS_DEFAULT_REGION before the configuration is read",
             "region_missing",
         )
     skills = options.skills_bucket_name
+    if skills == options.workspace_bucket_name:
+        # The whole bucket is mounted as skills: every workspace would read all the others.
+        raise _refusal(
+            "options.skillsBucketName",
+            "is the bucket of the workspaces too, and so every workspace could read all others; keep the skills in a "
+            "bucket of their own, or leave them out (unset SKILLS_BUCKET_NAME, if it comes from there)",
+            "skills_bucket",
+        )
+    # The prefix is what separates the tenants, so it is not left to the caller.
+    namespace = validate_namespace(namespace)
     role = options.mount_role_arn
+    keys = None if role is not None else _given_keys(config)
+    if role is None:
+        _refuse_bad_keys(config, keys)
     return S3Workspace(
         region=region,
         endpoint=options.s3_endpoint,
@@ -91,26 +107,49 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
         else MountRole(
             role, options.mount_role_external_id, options.sts_region or region, options.sts_endpoint
         ),
-        keys=None if role is not None else _given_keys(config),
+        keys=keys,
     )
 
 
-def _given_keys(config: SandboxConfig) -> Credentials:
-    given = {name: value.get_secret_value() for name, value in config.env_vars.items()}
-    key, secret = given.get("AWS_ACCESS_KEY_ID"), given.get("AWS_SECRET_ACCESS_KEY")
-    if key and secret:
-        return Credentials(key, secret, given.get("AWS_SESSION_TOKEN") or None)
-    raise _missing(
-        "options.mountRoleArn",
-        "options.mountAwsS3Buckets needs credentials for the bucket; set options.mountRoleArn (or the environment "
-        "variable SANDBOX_MOUNT_ROLE_ARN) to a role that may be assumed with this machine's own credentials, or "
-        "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they have one) in envVars, "
-        "which every command in the sandbox can read. This machine's own credentials are never sent there",
-        "credentials_missing",
-    )
+def _refuse_bad_keys(config: SandboxConfig, keys: Credentials | None) -> None:
+    malformed = _malformed_key(config)
+    if malformed is not None:
+        raise _refusal(
+            f"envVars.{malformed}",
+            "has white space, a control or a non-ASCII character in it (often a final newline); remove that",
+            "credentials_malformed",
+        )
+    if keys is None:
+        raise _refusal(
+            "options.mountRoleArn",
+            "options.mountAwsS3Buckets needs credentials for the bucket; set options.mountRoleArn (or the environment "
+            "variable SANDBOX_MOUNT_ROLE_ARN) to a role that may be assumed with this machine's own credentials, or "
+            "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they have one) in envVars, "
+            "which every command in the sandbox can read. This machine's own credentials are never sent there",
+            "credentials_missing",
+        )
 
 
-def _missing(path: str, problem: str, code: str) -> ConfigError:
+# Secrets stay in functions that do not raise: a traceback may be shown with the variables of its frames.
+
+
+def _given_keys(config: SandboxConfig) -> Credentials | None:
+    given = config.plain_env_vars()
+    key, secret, token = (given.get(name, "") for name in _KEYS)
+    return Credentials(key, secret, token or None) if key and secret else None
+
+
+def _malformed_key(config: SandboxConfig) -> str | None:
+    """Name the first of the keys that no HTTP header could carry."""
+    given = config.plain_env_vars()
+    for name in _KEYS:
+        value = given.get(name, "")
+        if not value.isascii() or not value.isprintable() or " " in value:
+            return name
+    return None
+
+
+def _refusal(path: str, problem: str, code: str) -> ConfigError:
     return ConfigError(
         f"{path}: {problem}.", code=code, op="validate", context={"paths": [path]}, for_model=FOR_MODEL
     )
