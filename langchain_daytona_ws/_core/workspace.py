@@ -89,9 +89,6 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
     # The prefix is what separates the tenants, so it is not left to the caller.
     namespace = validate_namespace(namespace)
     role = options.mount_role_arn
-    keys = None if role is not None else _given_keys(config)
-    if role is None:
-        _refuse_bad_keys(config, keys)
     return S3Workspace(
         region=region,
         endpoint=options.s3_endpoint,
@@ -107,11 +104,11 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
         else MountRole(
             role, options.mount_role_external_id, options.sts_region or region, options.sts_endpoint
         ),
-        keys=keys,
+        keys=None if role is not None else _required_keys(config),
     )
 
 
-def _refuse_bad_keys(config: SandboxConfig, keys: Credentials | None) -> None:
+def _required_keys(config: SandboxConfig) -> Credentials:
     malformed = _malformed_key(config)
     if malformed is not None:
         raise _refusal(
@@ -119,6 +116,7 @@ def _refuse_bad_keys(config: SandboxConfig, keys: Credentials | None) -> None:
             "has white space, a control or a non-ASCII character in it (often a final newline); remove that",
             "credentials_malformed",
         )
+    keys = _given_keys(config)
     if keys is None:
         raise _refusal(
             "options.mountRoleArn",
@@ -128,6 +126,7 @@ def _refuse_bad_keys(config: SandboxConfig, keys: Credentials | None) -> None:
             "which every command in the sandbox can read. This machine's own credentials are never sent there",
             "credentials_missing",
         )
+    return keys
 
 
 # Secrets stay in functions that do not raise: a traceback may be shown with the variables of its frames.
