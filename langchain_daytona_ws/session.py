@@ -12,11 +12,11 @@ from typing import Any, NoReturn, Self
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.mount import Mounting, Source
 from langchain_daytona_ws._core.workspace import s3_workspace
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.machine import LOST_NOTICE, LOST_NOTICE_S3, Machine
 from langchain_daytona_ws._session.side import Side
+from langchain_daytona_ws._session.storage import Storage
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
 from langchain_daytona_ws.permissions import Approver
@@ -62,26 +62,14 @@ class WorkspaceSession:
         self._machine = Machine(self.config, self.namespace, self._on_lost)
         self._notices: deque[str] = deque()
         self._seen: dict[str, str] = {}
-        self._storage = s3_workspace(self.config, self.namespace)
-        self._sync, self._async = self._sides()
-        self.files = WorkspaceFiles(self._sync.files, self._async.files)
-
-    def _sides(self) -> tuple[Side, Side]:
-        machine = self._machine
-        storage = self._storage
-        delivered: dict[str, str] = {}
-
-        def mounting(keys: Source) -> Mounting | None:
-            return None if storage is None else Mounting(storage, keys, delivered, self._notices.append)
-
-        async def given(min_life_s: float):
-            return storage.keys
-
+        workspace = s3_workspace(self.config, self.namespace)
+        self._storage = None if workspace is None else Storage(workspace, self._notices.append)
+        machine, storage = self._machine, self._storage
         shared: dict[str, Any] = {"config": self.config, "root": self.root, "seen": self._seen}
-        return (
-            Side(machine.port_here, machine.sync_handle, mounting=mounting(given), **shared),
-            Side(machine.async_port, machine.async_handle, mounting=mounting(given), **shared),
-        )
+        here, there = (storage.sync_mounting, storage.async_mounting) if storage else (None, None)
+        self._sync = Side(machine.port_here, machine.sync_handle, mounting=here, **shared)
+        self._async = Side(machine.async_port, machine.async_handle, mounting=there, **shared)
+        self.files = WorkspaceFiles(self._sync.files, self._async.files)
 
     def __repr__(self) -> str:
         info = self._machine.info

@@ -26,6 +26,7 @@ LONGEST_PAUSE_S = 5.0
 MARGIN_S = 25
 KILL_CALL_S = 20
 UNREADABLE_MAX = 2
+DELIVERIES_MAX = 3  # without credentials, with them, with new ones
 MACHINES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
 SHORTEST_REQUEST_S = 5
@@ -141,12 +142,13 @@ class Caller:
         """Send with what keeps the workspace mounted; again where the sandbox has no credentials any more."""
         if self._mounting is None:
             return await self._send(info, entry, request, within_s)
-        while True:
+        for _ in range(DELIVERIES_MAX):
             luggage = await self._mounting.pack(info.id, timeout_s)
             mounted = {**request, "mount": luggage.request}
             answer = await self._send(info, entry, mounted, within_s, luggage.secret)
-            if not self._mounting.unpacked(info.id, luggage, answer):
-                return answer
+            if self._mounting.unpacked(info.id, luggage, answer):
+                break
+        return answer
 
     async def _send(
         self, info: SandboxInfo, entry: str, request: Answer, within_s: float, secret: bytes | None = None

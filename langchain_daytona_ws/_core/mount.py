@@ -32,7 +32,7 @@ class Luggage:
 
     request: dict[str, object]
     secret: bytes | None = field(repr=False)
-    serial: str
+    credentials: Credentials
 
 
 class Mounting:
@@ -41,6 +41,7 @@ class Mounting:
     Args:
         workspace: What is mounted where.
         credentials: Gives some that live for at least so many seconds.
+        forget: Is told of credentials that are of no use any more.
         delivered: Sandbox id → serial of the credentials that it has; shared by all who call it.
         tell: Is told what the model should know.
     """
@@ -49,11 +50,13 @@ class Mounting:
         self,
         workspace: S3Workspace,
         credentials: Source,
+        forget: Callable[[Credentials], None],
         delivered: dict[str, str],
         tell: Callable[[str], None],
     ) -> None:
         self._workspace = workspace
         self._credentials = credentials
+        self._forget = forget
         self._delivered = delivered
         self._tell = tell
         directory = workspace.workspace.directory
@@ -99,15 +102,19 @@ class Mounting:
                 "program": guest_source("mounter"),
             },
             None if known else _as_process_prints_them(credentials),
-            serial,
+            credentials,
         )
 
     def unpacked(self, sandbox_id: str, luggage: Luggage, answer: Mapping[str, object]) -> bool:
-        """Take note of an answer; return whether the call is to be sent again, with the credentials."""
+        """Take note of an answer; return False when nothing ran for want of credentials."""
         if answer.get("error") == "place" and str(answer.get("code")).startswith("mount_"):
             self._delivered.pop(sandbox_id, None)
-            return answer.get("code") == "mount_credentials" and luggage.secret is None
-        self._delivered[sandbox_id] = luggage.serial
+            if answer.get("code") != "mount_credentials":
+                return True
+            if luggage.secret is not None:
+                self._forget(luggage.credentials)  # these had expired when they arrived
+            return False
+        self._delivered[sandbox_id] = _serial(luggage.credentials)
         moved = answer.get("moved")
         for place in moved if isinstance(moved, list) else ():
             if isinstance(place, str) and _FOUND.fullmatch(place):
@@ -115,7 +122,7 @@ class Mounting:
                     "files lay in the workspace's directory while it was not mounted: they were moved to "
                     f"{place}, on the machine's own disk"
                 )
-        return False
+        return True
 
     def error(self, code: str, detail: str) -> SandboxError:
         """Word the refusal of a sandbox to mount. Nothing has run."""

@@ -56,10 +56,9 @@ class Bucket:
 
     def session(self, drive: Callable[..., Driven], *, role: bool = False, **settings: Any) -> Driven:
         """Make a session on it, with the keys in envVars or with the role."""
-        options = s3_options(self.server, self.name, **settings.pop("options", {}))
-        if role:
-            options |= {"mountRoleArn": ROLE, "stsEndpoint": self.server.s3_endpoint}
-        else:
+        by = {"mountRoleArn": ROLE, "stsEndpoint": self.server.s3_endpoint} if role else {}
+        options = s3_options(self.server, self.name, **{**by, **settings.pop("options", {})})
+        if not role:
             settings = {"envVars": KEYS, **settings}
         settings.setdefault("namespace", self.namespace)
         return drive(self.server, options=options, **settings)

@@ -5,23 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from langchain_daytona_ws import SandboxError
-from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
-from langchain_daytona_ws._adapters.sdk import Account
-from langchain_daytona_ws._core.calls import Caller
-from langchain_daytona_ws._core.commands import CommandResult, run_command
-from langchain_daytona_ws._core.drive import drive as drive_here
-from langchain_daytona_ws._core.mount import Mounting
-from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._core.workspace import Mount, S3Workspace
+from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven
+from tests.integration_tests.one_sandbox import OneSandbox
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, s3_server
 
 __all__ = ["bucket", "s3_server"]  # fixtures
@@ -185,7 +178,7 @@ def test_a_sandbox_without_mount_s3(server: LocalDaytona, drive: Drive) -> None:
 
 def test_the_keys_are_in_no_environment_argument_or_process_list(bucket: Bucket, drive: Drive) -> None:
     # Given through the configuration's envVars they would be, since that is what envVars is: so through the port.
-    workspace = _OverPort(bucket)
+    workspace = OneSandbox(bucket)
     look = "env; ps -ef; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; set"
     for _ in range(2):
         output = workspace.run(f"sleep 5 & sleep 0.1; {look}; cat /proc/self/fd/3; kill %1").output
@@ -199,12 +192,12 @@ def test_the_keys_are_in_no_environment_argument_or_process_list(bucket: Bucket,
 
 
 def test_a_stop_and_start_in_the_middle_costs_no_command(bucket: Bucket) -> None:
-    workspace = _OverPort(bucket)
+    workspace = OneSandbox(bucket)
     assert workspace.run("echo one > f; cat f").output == "one\n"
     bucket.server.stop_sandbox(workspace.info.id)
     assert workspace.run(f"{WHERE_AM_I.partition(' && ')[0]}; cat f").output == "mountpoint-s3\none\n"
     # The state is on the sandbox's own disk: no credentials had to be sent again.
-    assert workspace.sent_secret == 1
+    assert workspace.mounting.secrets == 1
     workspace.close()
 
 
@@ -229,53 +222,3 @@ def test_bytes_are_seen_on_the_other_side_as_soon_as_the_call_returns(
 def _soon(happens: Callable[[], bool]) -> bool:
     waiting = threading.Event()
     return any(happens() or waiting.wait(0.05) for _ in range(40))  # 2 s, as item 7 of the facts allows
-
-
-class _OverPort:
-    """Commands in one sandbox that outlives a stop, as a persistent session's will."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        server = bucket.server
-        self.port = SyncDaytonaPort(Account(api_key=server.api_key, api_url=server.api_url, target=None))
-        self.info: SandboxInfo = drive_here(self.port.create(SandboxSpec(name=bucket.namespace), timeout_s=60))
-        self.root = f"/mnt/workspaces/{bucket.namespace}"
-        keys = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
-        workspace = S3Workspace(
-            region="us-east-1",
-            endpoint=server.s3_endpoint,
-            workspace=Mount(bucket.name, bucket.key(""), self.root),
-            skills=None,
-            kms_key_arn=None,
-            role=None,
-            keys=keys,
-        )
-
-        async def current(_: float) -> Credentials:
-            return keys
-
-        names: Iterator[str] = iter(os.urandom(16).hex() for _ in range(1000))
-        mounting = Mounting(workspace, current, {}, lambda _: None)
-        self.caller = Caller(self.port, self, dict, lambda: next(names), mounting)
-        self.sent_secret = 0
-        pack = mounting.pack
-
-        async def counted(sandbox_id: str, timeout_s: float) -> Any:
-            luggage = await pack(sandbox_id, timeout_s)
-            self.sent_secret += luggage.secret is not None
-            return luggage
-
-        mounting.pack = counted  # type: ignore[method-assign]
-
-    async def acquire(self) -> SandboxInfo:
-        return self.info
-
-    def lost(self, info: SandboxInfo) -> None:
-        raise AssertionError("not expected to be lost")
-
-    def run(self, command: str) -> CommandResult:
-        return drive_here(
-            run_command(self.caller, self.root, command, timeout_s=30, limit_bytes=262_144, key=None)
-        )
-
-    def close(self) -> None:
-        drive_here(self.port.delete(self.info.id))

@@ -1,0 +1,88 @@
+"""Credentials that end while they are in use, and who notices: nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from langchain_daytona_ws import CredentialsRefused
+from tests.integration_tests.conftest import Driven
+from tests.integration_tests.one_sandbox import OneSandbox
+from tests.integration_tests.s3 import Bucket, bucket, host_keys, s3_server
+
+__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
+
+Drive = Callable[..., Driven]
+
+LIFE_S = 8.0
+
+
+def wait_until(moment: float) -> None:
+    """Wait for a point in time, which is what ends credentials."""
+    while time.time() < moment:
+        time.sleep(0.05)
+
+
+def keys_used(bucket: Bucket) -> set[str]:
+    """Return which of the role's credentials S3 was asked with."""
+    return {one.access_key for one in bucket.server.s3.requests if one.access_key.startswith("ASIA")}
+
+
+@pytest.mark.usefixtures("host_keys")
+def test_three_ends_of_credentials_cost_no_command(bucket: Bucket, drive: Drive) -> None:
+    bucket.server.s3.credential_lifetime_s = LIFE_S
+    bucket.server.s3.clear_requests()
+    workspace = bucket.session(drive, role=True)
+    # It writes all the time, also between the calls.
+    workspace.run(
+        "while [ ! -e /tmp/enough ]; do date > bg.txt || date >> /tmp/failed; sleep 0.1; done >/dev/null 2>&1 &"
+    )
+    ends_at, ends, number = time.time() + LIFE_S, 0, 0
+    while ends < 3:
+        number += 1
+        result = workspace.run(f"echo {number} > f{number} && cat f{number} && ls | wc -l && cat /tmp/failed")
+        assert result.output.startswith(f"{number}\n{number + 1}\n"), result.output
+        assert "cat: /tmp/failed: No such file" in result.output
+        if time.time() > ends_at:
+            ends, ends_at = ends + 1, time.time() + LIFE_S
+    assert len(keys_used(bucket)) > 3
+    workspace.run("touch /tmp/enough")
+    assert len(bucket.paths()) == number + 1
+    assert bucket.server.count("create") == 1
+
+
+@pytest.mark.usefixtures("host_keys")
+def test_credentials_that_ended_long_ago(bucket: Bucket, drive: Drive) -> None:
+    bucket.server.s3.credential_lifetime_s = 5.0
+    workspace = bucket.session(drive, role=True)
+    workspace.run("echo one > f")
+    wait_until(time.time() + 5.1)
+    before = bucket.server.count("execute")
+    assert workspace.run("cat f && echo two > f && cat f").output == "one\ntwo\n"
+    assert bucket.server.count("execute") == before + 1
+
+
+@pytest.mark.usefixtures("host_keys")
+def test_ends_with_a_stop_and_start_and_a_killed_daemon_in_the_middle(bucket: Bucket) -> None:
+    bucket.server.s3.credential_lifetime_s = 5.0
+    workspace = OneSandbox(bucket, role=True)
+    for number in range(4):
+        assert workspace.run(f"echo {number} > f; cat f").output == f"{number}\n"
+        if number % 2:
+            bucket.server.stop_sandbox(workspace.info.id)
+        else:
+            workspace.run("pkill -9 -f 'mount-s3.*workspaces'")
+        if number < 2:  # as well after the end of the credentials as before it
+            wait_until(time.time() + 5.1)
+    assert workspace.run("cat f").output == "3\n"
+    workspace.close()
+
+
+@pytest.mark.usefixtures("host_keys")
+def test_refused_credentials_create_nothing(bucket: Bucket, drive: Drive) -> None:
+    workspace = bucket.session(drive, role=True, options={"stsEndpoint": "http://127.0.0.1:9"})
+    with pytest.raises(CredentialsRefused):
+        workspace.run("true")
+    assert bucket.server.count("create") == 0
