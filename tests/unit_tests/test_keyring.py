@@ -1,0 +1,216 @@
+"""Current credentials for both faces: when they are fetched, shared, kept and dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from langchain_daytona_ws._core.store import Credentials
+from langchain_daytona_ws._session.keyring import Keyring
+from langchain_daytona_ws.errors import CredentialsRefused
+
+SECRET = "s3cr3t/t0p+key"
+START = 1_800_000_000.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = START
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Office:
+    """Gives out numbered credentials that live as long as it is told; None: for ever."""
+
+    def __init__(self, clock: Clock, life_s: float | None = 3600) -> None:
+        self.clock = clock
+        self.life_s = life_s
+        self.refuses = False
+        self.asked = 0
+
+    async def fetch(self) -> Credentials:
+        self.asked += 1
+        if self.refuses:
+            raise CredentialsRefused("The role was not given.", code="role_denied")
+        expires_at = None if self.life_s is None else self.clock() + self.life_s
+        return Credentials(f"AKIA{self.asked}", SECRET, "token", expires_at)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def office(clock: Clock) -> Office:
+    return Office(clock)
+
+
+@pytest.fixture
+def keyring(office: Office, clock: Clock) -> Keyring:
+    return Keyring(office, office, now=clock)
+
+
+@pytest.fixture(params=["get", "get_here", "aget"])
+def get(request: pytest.FixtureRequest, keyring: Keyring) -> Callable[[float], str]:
+    """Get credentials by each of the ways; return their access key id."""
+
+    def by(min_life_s: float) -> str:
+        if request.param == "get":
+            return keyring.get(min_life_s).access_key_id
+        return asyncio.run(getattr(keyring, request.param)(min_life_s)).access_key_id
+
+    return by
+
+
+def test_they_are_fetched_once_and_again_when_they_live_too_short(
+    get: Callable[[float], str], clock: Clock
+) -> None:
+    assert get(720) == "AKIA1"
+    clock.time = START + 3600 - 720
+    assert get(720) == "AKIA1"
+    clock.time += 1
+    assert get(600) == "AKIA1"
+    assert get(720) == "AKIA2"
+    assert get(600) == "AKIA2"
+
+
+def test_ones_that_never_live_that_long_are_not_fetched_for_each_call(
+    get: Callable[[float], str], office: Office, clock: Clock
+) -> None:
+    office.life_s = 10
+    assert [get(1200) for _ in range(3)] == ["AKIA1"] * 3
+    clock.time += 0.9
+    assert get(1200) == "AKIA1"
+    clock.time += 0.2
+    assert get(1200) == "AKIA2"
+    clock.time += 60
+    assert get(0) == "AKIA3"
+
+
+def test_ones_without_an_end_are_kept(get: Callable[[float], str], office: Office, clock: Clock) -> None:
+    office.life_s = None
+    assert get(1200) == "AKIA1"
+    clock.time += 10**9
+    assert get(1200) == "AKIA1"
+
+
+def test_both_faces_share_them(keyring: Keyring, office: Office) -> None:
+    assert keyring.get(600) is asyncio.run(keyring.aget(600)) is keyring.get(600)
+    assert office.asked == 1
+
+
+def test_only_the_refused_ones_are_forgotten(get: Callable[[float], str], keyring: Keyring) -> None:
+    keyring.forget(Credentials("AKIA0", SECRET))
+    assert get(600) == "AKIA1"
+    first = keyring.get(600)
+    keyring.forget(Credentials("AKIA0", SECRET))
+    assert get(600) == "AKIA1"
+    keyring.forget(first)
+    assert get(600) == "AKIA2"
+    keyring.forget(first)
+    assert get(600) == "AKIA2"
+
+
+def test_what_cannot_be_renewed_is_used_while_it_lives_and_that_is_logged(
+    get: Callable[[float], str], office: Office, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert get(720) == "AKIA1"
+    office.refuses = True
+    clock.time = START + 3600 - 300
+    with caplog.at_level(logging.DEBUG):
+        assert [get(720) for _ in range(3)] == ["AKIA1"] * 3
+    assert office.asked == 2, "a refusal is not waited for by each call"
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "end in 300 s. The role was not given." in record.getMessage()
+    assert SECRET not in caplog.text
+
+    clock.time += 31
+    assert get(720) == "AKIA1"
+    assert office.asked == 3
+    clock.time = START + 3600 - 60
+    assert get(720) == "AKIA1"
+    clock.time += 0.5
+    with pytest.raises(CredentialsRefused, match="The role was not given"):
+        get(720)
+    office.refuses = False
+    assert get(720) == f"AKIA{office.asked}"
+
+
+def test_what_s3_refused_is_no_substitute(
+    get: Callable[[float], str], keyring: Keyring, office: Office
+) -> None:
+    get(600)
+    keyring.forget(keyring.get(600))
+    office.refuses = True
+    with pytest.raises(CredentialsRefused):
+        get(600)
+    office.refuses = False
+    assert get(600) == f"AKIA{office.asked}"
+
+
+def test_a_refusal_at_first_is_raised_and_not_kept(get: Callable[[float], str], office: Office) -> None:
+    office.refuses = True
+    with pytest.raises(CredentialsRefused):
+        get(600)
+    office.refuses = False
+    assert get(600) == "AKIA2"
+
+
+class Gated(Office):
+    """Answers when the gate opens; once for each of its two faces."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+
+    async def fetch(self) -> Credentials:
+        self.entered.set()
+        self.gate.wait()
+        return await super().fetch()
+
+
+class GatedAside(Gated):
+    async def fetch(self) -> Credentials:
+        return await asyncio.to_thread(asyncio.run, super().fetch())
+
+
+def test_threads_and_loops_fetch_once_together(clock: Clock) -> None:
+    office = Gated(clock)
+    aside = GatedAside(clock)
+    aside.gate = office.gate
+    keyring = Keyring(office, aside, now=clock)
+    with ThreadPoolExecutor(8) as pool:
+        running = [
+            pool.submit(keyring.get, 600) if i % 2 else pool.submit(lambda: asyncio.run(keyring.aget(600)))
+            for i in range(8)
+        ]
+        office.gate.set()
+        assert {id(one.result()) for one in running} == {id(running[0].result())}
+    assert office.asked + aside.asked == 1
+
+
+def test_a_blocking_call_on_the_loop_that_fetches_is_refused_instead_of_hanging(clock: Clock) -> None:
+    aside = GatedAside(clock)
+    keyring = Keyring(Office(clock), aside, now=clock)
+
+    async def work() -> str:
+        fetching = asyncio.create_task(keyring.aget(600))
+        await asyncio.to_thread(aside.entered.wait)
+        with pytest.raises(CredentialsRefused) as caught:
+            keyring.get(600)
+        assert caught.value.code == "would_deadlock"
+        assert caught.value.retryable
+        aside.gate.set()
+        return (await fetching).access_key_id
+
+    assert asyncio.run(work()) == "AKIA1"
