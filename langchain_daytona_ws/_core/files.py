@@ -1,4 +1,4 @@
-"""File operations on the workspace, each one request to the sandbox, two for large content."""
+"""File operations on the workspace, each one request to a guest; to one in the sandbox two for large content."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class FileOps:
     """Read, write, edit, list, glob, grep and delete, remembering what this session has seen.
 
     Args:
-        guest: Runs a guest entry module in the sandbox: ``await guest("files", request)``.
-        upload: Puts bytes at an absolute path on the sandbox's own disk.
+        guest: Runs a guest entry module in the sandbox, or does as that would: ``await guest("files", request)``.
+        upload: Puts bytes at an absolute path on the sandbox's own disk; None when the guest needs no such detour.
         root: The workspace directory in the sandbox, as ``pwd`` prints it there.
         staging_dir: Where large content is uploaded to; the guest removes it again.
         limit_bytes: Most bytes of text that one result shows.
@@ -54,10 +54,10 @@ class FileOps:
     def __init__(
         self,
         guest: Guest,
-        upload: Upload,
+        upload: Upload | None,
         *,
         root: str,
-        staging_dir: str,
+        staging_dir: str = "",
         limit_bytes: int = 65536,
         max_bytes: int = MAX_BYTES,
         seen: dict[str, str] | None = None,
@@ -150,8 +150,8 @@ class FileOps:
             sha256=reply.sha256("sha256"),
         )
         # Somebody else's change between the read and this edit was kept by the edit, but not seen: a later
-        # write over the whole file must still be refused.
-        if self._seen.get(place) in (None, reply.sha256("before_sha256")):
+        # write over the whole file must still be refused. So it is after an edit that was made long ago.
+        if result.lines and self._seen.get(place) in (None, reply.sha256("before_sha256")):
             self._remember(place, reply, result.sha256)
         return result
 
@@ -253,7 +253,7 @@ class FileOps:
 
     async def _carried(self, data: bytes) -> dict[str, Any]:
         """Give the part of a request that carries content, uploaded before when it is large."""
-        if len(data) <= INLINE_BYTES:
+        if self._upload is None or len(data) <= INLINE_BYTES:
             return {"content": data}
         path = f"{self._staging_dir}/upload-{secrets.token_hex(16)}"
         await self._upload(path, data)

@@ -63,6 +63,8 @@ def written(result: FileWritten) -> str:
 
 
 def edited(result: FileEdited) -> str:
+    if not result.lines:  # made by an earlier sender of the same call
+        return f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}."
     where = ", ".join(str(line) for line in result.lines)
     more = ", ..." if result.count > len(result.lines) else ""
     lines = "line" if result.count == 1 else "lines"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +79,25 @@ class StoreFault(Exception):
         kind: What may be done about it.
         message: What S3 or the transport said, with no secret in it.
         code: S3's own error code, such as ``NoSuchBucket``; ``""`` when there is none.
+        region: Where the bucket is, when it was asked for in another region.
+        status: HTTP status, where there was one.
     """
 
-    def __init__(self, kind: StoreFaultKind, message: str, *, code: str = "") -> None:
+    def __init__(
+        self,
+        kind: StoreFaultKind,
+        message: str,
+        *,
+        code: str = "",
+        region: str = "",
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.code = code
+        self.region = region
+        self.status = status
 
 
 class ObjectStorePort(Protocol):
@@ -105,7 +119,9 @@ class ObjectStorePort(Protocol):
         """List keys that begin with ``prefix``, in UTF-8 order; ``more`` is the token of an earlier page."""
         ...
 
-    async def get(self, key: str, *, max_bytes: int) -> StoredObject: ...
+    async def get(self, key: str, *, max_bytes: int) -> StoredObject:
+        """Get an object; of one over ``max_bytes`` the content is not transferred."""
+        ...
 
     async def get_many(
         self, keys: Sequence[str], *, max_bytes: int, within_s: float
@@ -116,10 +132,16 @@ class ObjectStorePort(Protocol):
     async def put(
         self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
-        """Write an object that has the ETag ``if_match``, or with None one that must not exist yet."""
+        """Write over the object that has the ETag ``if_match``, or with None one that must not exist yet."""
         ...
 
-    async def delete(self, key: str) -> None: ...
+    async def delete(self, key: str) -> None:
+        """Delete an object; one that is gone already is no fault."""
+        ...
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Do what computes for long where it holds up nobody else."""
+        ...
 
     async def sleep(self, seconds: float) -> None: ...
 

@@ -1,0 +1,325 @@
+"""The object store port over boto3: written once, and used by sync and async callers alike."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from langchain_daytona_ws._core.store import (
+    Credentials,
+    KeyPage,
+    ObjectInfo,
+    StoredObject,
+    StoreFault,
+    StoreFaultKind,
+)
+from langchain_daytona_ws._core.workspace import S3Workspace
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._adapters.s3_clients import Clients, ClientSets
+
+T = TypeVar("T")
+Current = Callable[[], Awaitable[Credentials]]
+Expired = Callable[[Credentials], None]
+
+LONGEST_PAGE = 1000
+# An answer may end in the midst of its body, which boto3 does not retry.
+BODY_ATTEMPTS = 3
+BODY_PAUSE_S = 0.2
+AT_A_TIME = 8
+_LONGEST_TOKEN = 4096
+
+
+class _BodyLost(Exception):
+    """An answer ended in the midst of its body."""
+
+    def __init__(self, fault: StoreFault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class Bucket:
+    """One workspace's part of a bucket, for all threads; every method blocks and raises only StoreFault.
+
+    Args:
+        workspace: Whose. Nothing outside of its prefix is ever asked for.
+    """
+
+    def __init__(self, workspace: S3Workspace) -> None:
+        self._workspace = workspace
+        self._bucket = workspace.workspace.bucket
+        self._prefix = workspace.workspace.prefix
+        if not self._prefix.endswith("/"):
+            raise ValueError("the prefix of a workspace ends with a slash")
+        self._lock = threading.Lock()
+        self._sets: ClientSets | None = None
+
+    def clients(self, credentials: Credentials) -> Clients:
+        """Return clients, which takes the time to import boto3 at first."""
+        from langchain_daytona_ws._adapters.s3_clients import ClientSets
+        from langchain_daytona_ws._adapters.s3_faults import translated
+
+        with self._lock:
+            if self._sets is None:
+                self._sets = ClientSets(self._workspace)
+            sets = self._sets
+        with translated():
+            return sets.using(credentials)
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            sets = self._sets
+        if sets is not None:
+            sets.close()
+
+    def list_page(
+        self,
+        clients: Clients,
+        prefix: str,
+        *,
+        delimiter: bool,
+        max_keys: int,
+        start_after: str,
+        more: str | None,
+    ) -> KeyPage:
+        from langchain_daytona_ws._adapters.s3_faults import translated
+
+        request: dict[str, Any] = {
+            "Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": min(max_keys, LONGEST_PAGE),
+        }  # fmt: skip
+        if delimiter:
+            request["Delimiter"] = "/"
+        if more is not None:
+            request["ContinuationToken"] = more
+        elif start_after:
+            request["StartAfter"] = self._prefix + start_after
+        with translated():
+            return self._page(clients.reads.list_objects_v2(**request), self._prefix + prefix)
+
+    def get(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
+        for attempt in range(BODY_ATTEMPTS):
+            try:
+                return self._get_once(clients, key, max_bytes)
+            except _BodyLost as lost:
+                fault = lost.fault
+            time.sleep(BODY_PAUSE_S * 2**attempt)
+        raise fault
+
+    def get_many(
+        self, clients: Clients, keys: Sequence[str], max_bytes: int, within_s: float
+    ) -> list[StoredObject | StoreFault | None]:
+        def one(key: str) -> StoredObject | StoreFault:
+            try:
+                return self.get(clients, key, max_bytes)
+            except StoreFault as fault:
+                return fault
+
+        pool = ThreadPoolExecutor(min(AT_A_TIME, max(len(keys), 1)), "langchain-daytona-ws-s3")
+        try:
+            futures = [pool.submit(one, key) for key in keys]
+            wait(futures, timeout=within_s)
+            return [future.result() if future.done() else None for future in futures]
+        finally:
+            # Those on their way end by their own time-outs.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def put(
+        self, clients: Clients, key: str, data: bytes, if_match: str | None, metadata: Mapping[str, str]
+    ) -> ObjectInfo:
+        from langchain_daytona_ws._adapters.s3_faults import translated
+
+        condition = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
+        request: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(key), **condition}
+        with translated(changes=True):
+            answer = clients.changes.put_object(**request, Body=data, Metadata=dict(metadata))
+            return ObjectInfo(key, len(data), 0, _text(answer["ETag"]))
+
+    def delete(self, clients: Clients, key: str) -> None:
+        from langchain_daytona_ws._adapters.s3_faults import translated
+
+        with translated(changes=True):
+            clients.changes.delete_object(Bucket=self._bucket, Key=self._full(key))
+
+    def _get_once(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
+        from langchain_daytona_ws._adapters.s3_faults import translated
+
+        with translated():
+            answer = clients.reads.get_object(Bucket=self._bucket, Key=self._full(key))
+            body = answer["Body"]
+            try:
+                size = _size(answer["ContentLength"])
+                info = ObjectInfo(key, size, _ns(answer["LastModified"]), _text(answer["ETag"]))
+                metadata = {
+                    str(name).lower(): str(value) for name, value in answer.get("Metadata", {}).items()
+                }
+                if size > max_bytes:
+                    return StoredObject(info, None, metadata)
+                return StoredObject(info, self._body(body, size), metadata)
+            finally:
+                body.close()
+
+    def _body(self, body: Any, size: int) -> bytes:
+        from langchain_daytona_ws._adapters.s3_faults import translated
+
+        try:
+            with translated():
+                data: bytes = body.read(size + 1)
+        except StoreFault as fault:
+            raise _BodyLost(fault) from None
+        if len(data) != size:
+            words = f"the answer ended after {len(data)} of {size} bytes"
+            raise _BodyLost(StoreFault(StoreFaultKind.PASSING, words))
+        return data
+
+    def _page(self, answer: Any, prefix: str) -> KeyPage:
+        """Take what is used out of a listing, which may hold anything."""
+        objects = [
+            ObjectInfo(
+                self._relative(one["Key"], prefix),
+                _size(one["Size"]),
+                _ns(one["LastModified"]),
+                _text(one["ETag"]),
+            )
+            for one in answer.get("Contents", [])
+        ]
+        prefixes = [self._relative(one["Prefix"], prefix) for one in answer.get("CommonPrefixes", [])]
+        if len(objects) + len(prefixes) > LONGEST_PAGE:
+            raise ValueError("too many keys")
+        more = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+        if answer.get("IsTruncated") and (not more or len(_text(more)) > _LONGEST_TOKEN):
+            raise ValueError("no token for what is missing")
+        return KeyPage(tuple(objects), tuple(prefixes), more)
+
+    def _full(self, key: str) -> str:
+        """Return a key with the workspace's prefix; not one that somebody on the way could take for another's."""
+        if not key or key.startswith("/") or {".", ".."} & set(key.split("/")):
+            raise StoreFault(StoreFaultKind.REFUSED, "the key could lead out of the workspace")
+        return self._prefix + key
+
+    def _relative(self, key: object, prefix: str) -> str:
+        text = _text(key)
+        if not text.startswith(prefix):
+            raise ValueError("a key that was not asked for")
+        return text[len(self._prefix) :]
+
+
+class S3Store(ABC):
+    """The port, over one bucket that several ports may share.
+
+    Args:
+        bucket: The bucket.
+        current: Gives the credentials to use now.
+        expired: Is told which credentials S3 no longer takes; then `current` is asked once more.
+    """
+
+    def __init__(self, bucket: Bucket, current: Current, expired: Expired) -> None:
+        self._bucket = bucket
+        self._current = current
+        self._expired = expired
+
+    @abstractmethod
+    async def offload(self, work: Callable[[], T]) -> T: ...
+
+    @abstractmethod
+    async def sleep(self, seconds: float) -> None: ...
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    async def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: bool = False,
+        max_keys: int = LONGEST_PAGE,
+        start_after: str = "",
+        more: str | None = None,
+    ) -> KeyPage:
+        return await self._do(
+            lambda clients: self._bucket.list_page(
+                clients, prefix, delimiter=delimiter, max_keys=max_keys, start_after=start_after, more=more
+            )
+        )
+
+    async def get(self, key: str, *, max_bytes: int) -> StoredObject:
+        return await self._do(lambda clients: self._bucket.get(clients, key, max_bytes))
+
+    async def get_many(
+        self, keys: Sequence[str], *, max_bytes: int, within_s: float
+    ) -> Sequence[StoredObject | StoreFault | None]:
+        until = self.now() + within_s
+
+        def get(clients: Clients) -> list[StoredObject | StoreFault | None]:
+            got = self._bucket.get_many(clients, keys, max_bytes, max(until - self.now(), 0.0))
+            for one in got:
+                if isinstance(one, StoreFault) and one.kind is StoreFaultKind.EXPIRED:
+                    raise one
+            return got
+
+        return await self._do(get)
+
+    async def put(
+        self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
+    ) -> ObjectInfo:
+        return await self._do(lambda clients: self._bucket.put(clients, key, data, if_match, metadata))
+
+    async def delete(self, key: str) -> None:
+        await self._do(lambda clients: self._bucket.delete(clients, key))
+
+    async def _do(self, work: Callable[[Clients], T]) -> T:
+        """Do one request; once more, with fresh credentials, when S3 refuses the present ones."""
+        credentials = await self._current()
+        try:
+            return await self.offload(lambda: work(self._bucket.clients(credentials)))
+        except StoreFault as fault:
+            if fault.kind is not StoreFaultKind.EXPIRED:
+                raise
+            refused = fault
+        self._expired(credentials)
+        fresh = await self._current()
+        if fresh == credentials:
+            raise refused
+        return await self.offload(lambda: work(self._bucket.clients(fresh)))
+
+
+class SyncS3Store(S3Store):
+    """Coroutines that never suspend."""
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        return work()
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251 - the sync side, whose purpose is to block
+
+
+class AsyncS3Store(S3Store):
+    """Answers on whichever loop is running; what blocks does so in its threads."""
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        return await asyncio.to_thread(work)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a field is missing")
+    return value
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise ValueError("a size is none")
+    return value
+
+
+def _ns(moment: Any) -> int:
+    """Return nanoseconds since 1970; S3 gives whole seconds."""
+    return int(moment.timestamp() * 1000) * 1_000_000

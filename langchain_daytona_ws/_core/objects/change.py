@@ -1,0 +1,153 @@
+"""Change one object for certain, or not at all: answers that are lost are looked for.
+
+The port sends a change once. When the connection breaks, the object itself tells whether the change was made: by the
+mark that it leaves in the metadata, or by being gone. A put that was not made yet can't do harm later, since its
+condition no longer holds once another one was made.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from langchain_daytona_ws._core.objects.errors import lost
+from langchain_daytona_ws._core.objects.marks import Mark, excludes, mark_of, with_mark
+from langchain_daytona_ws._core.objects.places import Places
+from langchain_daytona_ws._core.store import (
+    ObjectInfo,
+    ObjectStorePort,
+    StoredObject,
+    StoreFault,
+    StoreFaultKind,
+)
+from langchain_daytona_ws._guest.walk import RefusedError
+
+WITHIN_S = 45.0
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+
+# The last two only when the change is in doubt: a look tells what they mean.
+_AGAIN = (StoreFaultKind.PASSING, StoreFaultKind.UNKNOWN, StoreFaultKind.CHANGED, StoreFaultKind.MISSING)
+
+
+class Overtaken(Exception):
+    """Somebody else changed the object since it was looked at; nothing was done."""
+
+
+@dataclass(slots=True)
+class _Tries:
+    """How long a change has been tried. Times in seconds, on the port's clock."""
+
+    until: float
+    count: int = 0
+    in_doubt: bool = False  # one of them may have been carried out
+
+    def pause_s(self) -> float:
+        self.count += 1
+        longest = min(FIRST_PAUSE_S * 2.0**self.count, LONGEST_PAUSE_S)
+        return random.uniform(longest / 2, longest)  # noqa: S311 - so that those who collided spread out
+
+
+class Changer:
+    """Put and delete objects, each at most once per call.
+
+    Args:
+        port: The bucket.
+        places: Looks at the same bucket.
+    """
+
+    def __init__(self, port: ObjectStorePort, places: Places) -> None:
+        self._port = port
+        self._places = places
+
+    async def put(self, key: str, data: bytes, old: StoredObject | None, *, call: str, what: str) -> Mark:
+        """Put an object in the place of ``old``, or of nothing; return the mark of what was done.
+
+        Args:
+            key: Where.
+            data: The whole content.
+            old: What was seen there, with its ETag and metadata; None for nothing.
+            call: The short form of the call's key.
+            what: What the call does, for its mark.
+
+        Raises:
+            Overtaken: Somebody else changed it meanwhile.
+            OutcomeUnknown: It may or may not have been put.
+            StoreFault: It was not put.
+        """
+        before = {} if old is None else old.metadata
+        metadata = with_mark(before, call, what)
+        tries = _Tries(self._port.now() + WITHIN_S)
+        while True:
+            try:
+                await self._port.put(
+                    key, data, if_match=None if old is None else old.info.etag, metadata=metadata
+                )
+            except StoreFault as fault:
+                if fault.kind in (StoreFaultKind.CHANGED, StoreFaultKind.MISSING) and not tries.in_doubt:
+                    raise Overtaken from None
+                await self._pause(fault, tries)
+            else:
+                return Mark(call, what)
+            if not tries.in_doubt:
+                continue
+            now = await self._look(key, tries)
+            made = mark_of(now.metadata, call) if now else None
+            if made is not None:
+                return made
+            if (now.info.etag if now else None) == (old.info.etag if old else None):
+                continue  # as it was
+            if now is not None and excludes(before, now.metadata, call):
+                raise Overtaken
+            raise lost("write", "what is there now is neither the old nor the new content")
+
+    async def delete(self, info: ObjectInfo) -> None:
+        """Delete an object.
+
+        Raises:
+            OutcomeUnknown: It may or may not have been deleted, and another one is there now.
+            StoreFault: It was not deleted.
+        """
+        tries = _Tries(self._port.now() + WITHIN_S)
+        while True:
+            try:
+                await self._port.delete(info.key)
+            except StoreFault as fault:
+                if fault.kind is StoreFaultKind.MISSING:
+                    return
+                await self._pause(fault, tries)
+            else:
+                return
+            if not tries.in_doubt:
+                continue
+            now = await self._listed(info.key, tries)
+            if now is None:
+                return
+            if now.etag != info.etag:
+                raise lost("delete", "another file is there now")
+
+    async def _pause(self, fault: StoreFault, tries: _Tries) -> None:
+        """Wait before another try, or raise when there is to be none."""
+        tries.in_doubt |= fault.kind is StoreFaultKind.UNKNOWN
+        if fault.kind not in _AGAIN or self._port.now() >= tries.until:
+            if tries.in_doubt:
+                raise lost("change", fault.message) from fault
+            raise fault
+        await self._port.sleep(tries.pause_s())
+
+    async def _look(self, key: str, tries: _Tries) -> StoredObject | None:
+        """See what is there now, only its description; None for nothing."""
+        while True:
+            try:
+                return await self._places.find(key, max_bytes=0)
+            except RefusedError:  # a directory took its place
+                return None
+            except StoreFault as fault:
+                await self._pause(fault, tries)
+
+    async def _listed(self, key: str, tries: _Tries) -> ObjectInfo | None:
+        while True:
+            try:
+                return await self._places.file_at(key)
+            except StoreFault as fault:
+                await self._pause(fault, tries)

@@ -1,0 +1,231 @@
+r"""Regular expressions of ripgrep's, run by RE2 where both surely mean the same. Linear in time, whatever they are.
+
+RE2's ``\w``, ``\d``, ``\s`` and ``\b`` know only ASCII, ripgrep's know Unicode; and ripgrep never matches a line
+feed. So a pattern is taken apart and written anew. Whatever is not known here to be the same is left to ripgrep.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any
+
+PIECE_BYTES = 256 << 10  # searched between two looks at the clock
+
+# As regex-syntax has them, which ripgrep uses (Unicode, UTS 18 annex C).
+_WORD = (
+    r"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}"
+    r"\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}"
+)
+_DIGIT = r"\p{Nd}"
+_SPACE = r"\t\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+_CLASSES = {"w": _WORD, "d": _DIGIT, "s": _SPACE}
+_CONTROLS = {"t": "\\t", "r": "\\r", "f": "\\f", "v": "\\v", "a": "\\a"}
+
+# None of them holds the line feed, and both programs know them by these names.
+_PROPERTIES = re.compile(
+    "L[ultmo]?|M[nce]?|N[dlo]?|P[cdseifo]?|S[mcko]?|Zs?"
+    "|Latin|Greek|Cyrillic|Han|Hiragana|Katakana|Hangul|Arabic|Hebrew|Thai"
+)
+
+_TOKEN = re.compile(
+    r"""
+    (?P<boundary>\\[bB]) (?![*+?{])
+    | (?P<class>\\[wdsWDS])
+    | (?P<property>\\(?P<sign>[pP])(?:\{(?P<long>[A-Za-z_]+)\}|(?P<letter>[A-Z])))
+    | (?P<control>\\[trfva])
+    | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
+    | (?P<escaped>\\[!-/:;=?@\[-`{-~])
+    | (?P<group>\((?:\?:|\?P<[A-Za-z_][A-Za-z0-9_]*>|\?i:|\?i\))?) (?!\?)
+    | (?P<repeat>\{[0-9]{1,4}(?:,[0-9]{0,4})?\})
+    | (?P<set>\[)
+    | (?P<plain>[^\\\[({])
+    """,
+    re.VERBOSE | re.ASCII,
+)
+_IN_SET = re.compile(
+    r"""
+    (?P<posix>\[:\^?(?:alnum|alpha|ascii|blank|cntrl|digit|graph|lower|print|punct|space|upper|word|xdigit):\])
+    | (?P<class>\\[wds])
+    | (?P<control>\\[trfva])
+    | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
+    | (?P<escaped>\\[!-/:;=?@\[-`{-~])
+    | (?P<plain>[^\\\[])
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+
+class NotAlikeError(ValueError):
+    """The pattern is not known to mean the same to RE2 and to ripgrep."""
+
+
+class Expression:
+    """A compiled pattern, which finds lines.
+
+    Args:
+        pattern: As ripgrep takes it.
+        ignore_case: Whether to match without regard to case.
+
+    Raises:
+        NotAlikeError: It must be left to ripgrep, or RE2 is not installed.
+
+    """
+
+    def __init__(self, pattern: str, *, ignore_case: bool) -> None:
+        exact, loose, self._has_boundary = _translated(pattern)
+        if ignore_case and "\\p" in pattern.lower():
+            raise NotAlikeError  # whether the case is folded before or after a class is negated
+        self._exact = _compiled(exact, ignore_case)
+        self._loose = _compiled(loose, ignore_case) if self._has_boundary else self._exact
+
+    def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int]]:
+        """Yield (number, start, end) of each line that matches; ``end`` is where its line feed is.
+
+        Args:
+            data: The content.
+            check: Called now and then, to raise when time is up.
+
+        Raises:
+            NotAlikeError: Whether a line matches depends on what only ripgrep knows.
+
+        """
+        # Without a boundary both are the same, and in ASCII so are both kinds of boundary.
+        doubtful = self._has_boundary and not data.isascii()
+        search = (self._loose if doubtful else self._exact).search
+        at, number = 0, 1
+        while at < len(data):
+            check()
+            stop = data.find(b"\n", min(at + PIECE_BYTES, len(data)) - 1) + 1 or len(data)
+            while at < stop:
+                found = search(data, at, stop)
+                if found is None or (found.start() == stop and data.endswith(b"\n", 0, stop)):
+                    break
+                start = data.rfind(b"\n", at, found.start()) + 1 or at
+                end = data.find(b"\n", found.start(), stop)
+                end = stop if end < 0 else end
+                number += data.count(b"\n", at, start)
+                if not doubtful or self._matches(data[start:end]):
+                    yield number, start, end
+                at = end + 1
+                number += 1
+            if at < stop:
+                number += data.count(b"\n", at, stop)
+                at = stop
+
+    def _matches(self, line: bytes) -> bool:
+        if not line.isascii() and any(map(_is_wordlike, line.decode("utf-8", "replace"))):
+            raise NotAlikeError
+        return self._exact.search(line) is not None
+
+
+def _compiled(pattern: str, ignore_case: bool) -> Any:
+    try:
+        import re2
+    except ImportError:  # there is no wheel for every platform
+        raise NotAlikeError from None
+    options = re2.Options()
+    options.log_errors = False
+    options.case_sensitive = not ignore_case
+    try:
+        return re2.compile(b"(?m)" + pattern.encode(), options)
+    except (re2.error, UnicodeEncodeError):
+        raise NotAlikeError from None
+
+
+def _translated(pattern: str) -> tuple[str, str, bool]:
+    """Write a pattern for RE2; and once more without its word boundaries, so that it matches at least as much."""
+    exact: list[str] = []
+    loose: list[str] = []
+    at = 0
+    while at < len(pattern):
+        token = _TOKEN.match(pattern, at)
+        if token is None:
+            raise NotAlikeError
+        at = token.end()
+        if token["set"]:
+            text, at = _set(pattern, at)
+        else:
+            text = _token(token)
+        exact.append(text)
+        loose.append("(?:)" if token["boundary"] else text)
+    return "".join(exact), "".join(loose), exact != loose
+
+
+def _token(token: re.Match[str]) -> str:
+    if token["class"]:
+        letter = token["class"][1]
+        inner = _CLASSES[letter.lower()]
+        return f"[{inner}]" if letter.islower() else f"[^{inner}\\n]"
+    if token["property"]:
+        name = token["long"] or token["letter"]
+        if not _PROPERTIES.fullmatch(name):
+            raise NotAlikeError
+        return f"\\p{{{name}}}" if token["sign"] == "p" else f"[^\\p{{{name}}}\\n]"
+    return _character(token) or token[0]
+
+
+def _character(token: re.Match[str]) -> str:
+    """Write an escaped character; ``""`` when the token is none."""
+    if token["control"]:
+        return _CONTROLS[token["control"][1]]
+    if token["hex"]:
+        code = int(token["wide"] or token["narrow"], 16)
+        if code in (0, 10) or code > 0x10FFFF or 0xD800 <= code < 0xE000:
+            raise NotAlikeError
+        return f"\\x{{{code:x}}}"
+    return "\\" + token["escaped"][1] if token["escaped"] else ""
+
+
+def _set(pattern: str, at: int) -> tuple[str, int]:
+    """Write what stands in brackets, from behind the opening one; return it and the place behind the closing one."""
+    negated = pattern.startswith("^", at)
+    at += negated
+    out = ["[^\\n" if negated else "["]
+    first = True
+    before = ""  # of the character before: what a "-" may follow
+    while True:
+        if pattern.startswith(("&&", "--", "~~"), at):
+            raise NotAlikeError
+        token = _IN_SET.match(pattern, at)
+        if token is None:
+            raise NotAlikeError
+        at = token.end()
+        if token[0] == "]" and not first:
+            return "".join(out) + "]", at
+        text, before = _member(token, pattern, at, before, first=first)
+        out.append(text)
+        first = False
+
+
+def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: bool) -> tuple[str, str]:
+    """Write one member of a set, and say what it is for a ``-`` behind it."""
+    if token["posix"]:
+        if pattern.startswith("-", at) or before == "-":
+            raise NotAlikeError
+        return token[0], "class"
+    if token["class"]:
+        if before == "-":
+            raise NotAlikeError
+        return _CLASSES[token["class"][1]], "class"
+    kind = "range" if before == "-" else "character"
+    written = _character(token)
+    if written:
+        return written, kind
+    if token[0] == "-":
+        ends = pattern.startswith("]", at)
+        if not (first or ends) and before != "character":
+            raise NotAlikeError
+        # As the first or last it stands for itself.
+        return ("\\-", kind) if first or ends else ("-", "-")
+    return ("\\" + token[0] if token[0] in "]^" else token[0]), kind
+
+
+def _is_wordlike(char: str) -> bool:
+    """Tell whether ripgrep may take a character beyond ASCII for part of a word."""
+    if char <= "\x7f":
+        return False
+    category = unicodedata.category(char)
+    # More than enough: letters, marks, numbers, and the signs and joiners among which a few count as parts of words.
+    return category[0] in "LMN" or category in ("Pc", "Cf", "So")

@@ -1,0 +1,280 @@
+"""Search contents as the guest's ``search`` does, within bounds; its contract is in ``_guest.files``.
+
+What is beyond them is for ripgrep in the sandbox: many or large files, an expression that only ripgrep can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from langchain_daytona_ws._core.objects.expression import Expression, NotAlikeError
+from langchain_daytona_ws._core.objects.names import below, key_of
+from langchain_daytona_ws._core.objects.places import Places
+from langchain_daytona_ws._core.objects.walk import Walk
+from langchain_daytona_ws._core.store import (
+    ObjectInfo,
+    ObjectStorePort,
+    StoredObject,
+    StoreFault,
+    StoreFaultKind,
+)
+from langchain_daytona_ws._guest.match import SKIPPED, GlobError
+from langchain_daytona_ws._guest.rows import RECORD_BYTES, Filter, Rows
+from langchain_daytona_ws._guest.walk import RefusedError
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+MAX_FILES = 500
+MAX_TOTAL_BYTES = 32 << 20
+BATCH_FILES = 64
+BATCH_BYTES = 8 << 20
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_BOM = b"\xef\xbb\xbf"
+
+
+class BeyondBounds(Exception):
+    """A search that is left to the sandbox; the text says why."""
+
+
+class ObjectSearch:
+    """Search below one directory, or in one file.
+
+    Args:
+        port: The bucket.
+    """
+
+    def __init__(self, port: ObjectStorePort) -> None:
+        self._port = port
+        self._places = Places(port)
+
+    async def grep(self, request: Request) -> Answer:
+        """Search.
+
+        Raises:
+            RefusedError: As in the guest's contract.
+            BeyondBounds: The sandbox is to be asked.
+            StoreFault: S3 failed.
+        """
+        pattern = request["pattern"]
+        if not pattern or "\n" in pattern or "\0" in pattern:
+            raise RefusedError("bad_pattern", text="the pattern must be one line, and not empty")
+        try:
+            glob = Filter(request["glob"]) if request.get("glob") else None
+        except GlobError as error:
+            raise RefusedError("bad_glob", text=str(error)) from None
+        deadline = self._port.now() + request["timeout_s"]
+        key = key_of(request["path"])
+        found = _Candidates(below(key), glob)
+        walk = Walk(self._port, below(key), found, deadline)
+        await walk.run(True)
+        if walk.cut:
+            raise BeyondBounds("the directory has too many names in it")
+        files, base, skipped = found.in_order(), below(key), found.skipped
+        alone = False
+        if not found.seen:
+            files, base, skipped = await self._alone(key), below(key.rpartition("/")[0]), []
+            alone = bool(files)
+        expression = _expression(pattern, request)  # last: what is refused needs none
+        rows = Rows(base, request["limit"], request["limit_bytes"], glob)
+        hunt = _Hunt(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
+        await self._through(files, hunt, deadline)
+        return {
+            "engine": "re2",
+            "rows": rows.sorted(),
+            "more": rows.full or rows.lost,
+            "timed_out": False,
+            "skipped": [base + name for name in SKIPPED if name in skipped],
+        }
+
+    async def _alone(self, key: str) -> list[ObjectInfo]:
+        """Return the one file to search; none in an empty directory."""
+        info = await self._places.file_at(key) if key else None
+        if info is None:
+            await self._places.need_directory(key)
+            return []
+        if info.size_bytes > MAX_TOTAL_BYTES:
+            raise BeyondBounds("the file is too large")
+        return [info]
+
+    async def _through(self, files: Sequence[ObjectInfo], hunt: _Hunt, deadline: float) -> None:
+        for batch in _batches(files):
+            if hunt.rows.full:
+                return
+            largest = max(info.size_bytes for info in batch)
+            got = await self._port.get_many(
+                [info.key for info in batch], max_bytes=largest, within_s=max(deadline - self._port.now(), 0)
+            )
+            contents = [content for content in map(_content, got) if content is not None]
+            await self._port.offload(partial(hunt.search, contents))
+
+
+class _Candidates:
+    """Collects the files to be searched, within the bounds."""
+
+    def __init__(self, base: str, glob: Filter | None) -> None:
+        self.seen = False
+        self.skipped: list[str] = []  # of those directly in the base
+        self._base = base
+        self._glob = glob
+        self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
+        self._found: dict[str, ObjectInfo] = {}
+        self._bytes = 0
+
+    def directory(self, _above: bool, path: str, name: str) -> bool | None:
+        self.seen = True
+        hidden = self._found.pop(path, None)
+        self._bytes -= hidden.size_bytes if hidden else 0
+        if name not in self._skipping:
+            return True
+        if path == self._base + name:
+            self.skipped.append(name)
+        return None
+
+    def file(self, _above: bool, path: str, _name: str, info: ObjectInfo) -> None:
+        self.seen = True
+        if self._glob is not None and not self._glob.matches(path[len(self._base) :]):
+            return
+        self._found[path] = info
+        self._bytes += info.size_bytes
+        if len(self._found) > MAX_FILES or self._bytes > MAX_TOTAL_BYTES:
+            raise BeyondBounds("there is too much to search")
+
+    def in_order(self) -> list[ObjectInfo]:
+        """Return them in the order in which ripgrep goes through directories."""
+        return sorted(self._found.values(), key=lambda info: info.key.encode().split(b"/"))
+
+
+class _Hunt:
+    """Searches contents for one request; used away from the loop, a batch at a time."""
+
+    def __init__(
+        self,
+        expression: Expression,
+        rows: Rows,
+        request: Request,
+        port: ObjectStorePort,
+        deadline: float,
+        *,
+        skip: int,
+        alone: bool,
+    ) -> None:
+        self.rows = rows
+        self._expression = expression
+        self._mode = request["mode"]
+        self._before, self._after = request.get("before", 0), request.get("after", 0)
+        self._now = port.now
+        self._deadline = deadline
+        self._skip = skip  # so much of each key is the base
+        self._alone = alone
+
+    def search(self, contents: Sequence[StoredObject]) -> None:
+        try:
+            for stored in contents:
+                self._check()
+                if self.rows.full:
+                    return
+                self._one("./" + stored.info.key[self._skip :], stored.data or b"")
+        except NotAlikeError:
+            raise BeyondBounds("the expression needs ripgrep") from None
+
+    def _one(self, path: str, data: bytes) -> None:
+        name = path.encode()
+        text = _as_utf8(data)
+        if b"\0" in text:
+            if self._alone:
+                raise BeyondBounds("the file is binary")
+            return
+        lines = self._expression.lines(text, self._check)
+        if self._mode == "files_with_matches":
+            if next(lines, None) is not None:
+                self.rows.add(name)
+        elif self._mode == "count":
+            count = sum(1 for _ in lines)
+            if count:
+                self.rows.add(name, count)
+        else:
+            for number, is_match, line in _with_context(text, lines, self._before, self._after):
+                if len(line) > RECORD_BYTES:
+                    self.rows.lost = True
+                else:
+                    self.rows.add(
+                        name, number, is_match, line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+                    )
+                if self.rows.full:
+                    return
+
+    def _check(self) -> None:
+        if self._now() > self._deadline:
+            raise BeyondBounds("the search takes too long")
+
+
+def _with_context(
+    data: bytes, lines: Iterator[tuple[int, int, int]], before: int, after: int
+) -> Iterator[tuple[int, bool, bytes]]:
+    """Yield (number, is match, line) of matching lines and those around them, each once and in order."""
+    shown, behind = 0, 0  # the number of the last line shown, and the offset behind it
+    left = 0  # lines still to be shown after a match
+    for number, start, end in lines:
+        while left and shown + 1 < number:
+            line_end = data.find(b"\n", behind)
+            yield shown + 1, False, data[behind:line_end]
+            shown, behind, left = shown + 1, line_end + 1, left - 1
+        first, first_number = start, number
+        while first_number > max(number - before, shown + 1):
+            first = data.rfind(b"\n", 0, first - 1) + 1
+            first_number -= 1
+        while first_number < number:
+            line_end = data.find(b"\n", first)
+            yield first_number, False, data[first:line_end]
+            first, first_number = line_end + 1, first_number + 1
+        yield number, True, data[start:end]
+        shown, behind, left = number, end + 1, after
+    while left and behind < len(data):
+        line_end = data.find(b"\n", behind)
+        line_end = len(data) if line_end < 0 else line_end
+        yield shown + 1, False, data[behind:line_end]
+        shown, behind, left = shown + 1, line_end + 1, left - 1
+
+
+def _as_utf8(data: bytes) -> bytes:
+    """Bring a content into UTF-8 as ripgrep does, which goes by the byte order mark alone."""
+    if data.startswith(_UTF16):
+        return data.decode("utf-16", "replace").encode()
+    return data[len(_BOM) :] if data.startswith(_BOM) else data
+
+
+def _expression(pattern: str, request: Request) -> Expression:
+    try:
+        return Expression(pattern, ignore_case=request.get("ignore_case", False))
+    except NotAlikeError:
+        raise BeyondBounds("the expression needs ripgrep") from None
+
+
+def _batches(files: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
+    batch: list[ObjectInfo] = []
+    size = 0
+    for info in files:
+        if batch and (len(batch) >= BATCH_FILES or size + info.size_bytes > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(info)
+        size += info.size_bytes
+    if batch:
+        yield batch
+
+
+def _content(got: StoredObject | StoreFault | None) -> StoredObject | None:
+    """Return a file's content; None for one that is gone meanwhile."""
+    if got is None:
+        raise BeyondBounds("the search takes too long")
+    if isinstance(got, StoreFault):
+        if got.kind is StoreFaultKind.MISSING:
+            return None
+        raise got
+    if got.data is None:
+        raise BeyondBounds("a file has grown")
+    return got
