@@ -30,6 +30,7 @@ class CommandResult:
         background: Whether a process that it started still holds its output.
         replayed: Whether this is the recorded result of the same call made earlier: nothing ran now.
         notices: What the model should know beside the output.
+        hint: What works instead, where it failed as commands do in an S3 workspace.
         sandbox_id: Where it ran.
     """
 
@@ -43,14 +44,17 @@ class CommandResult:
     background: bool = False
     replayed: bool = False
     notices: tuple[str, ...] = ()
+    hint: str | None = None
     sandbox_id: str = ""
 
     @property
     def text(self) -> str:
-        """The result as the model reads it: notices, output, exit code."""
+        """The result as the model reads it: notices, output, hint, exit code."""
         parts = [f"[{notice}]" for notice in self.notices]
         if self.output:
             parts.append(self.output.rstrip("\n"))
+        if self.hint:
+            parts.append(f"[hint: {self.hint}]")
         return "\n".join([*parts, f"[exit code {self.exit_code}]"])
 
 
