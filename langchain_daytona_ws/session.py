@@ -62,14 +62,23 @@ class WorkspaceSession:
         self._machine = Machine(self.config, self.namespace, self._on_lost)
         self._notices: deque[str] = deque()
         self._seen: dict[str, str] = {}
-        workspace = s3_workspace(self.config, self.namespace)
-        self._storage = None if workspace is None else Storage(workspace, self._notices.append)
-        machine, storage = self._machine, self._storage
-        shared: dict[str, Any] = {"config": self.config, "root": self.root, "seen": self._seen}
-        here, there = (storage.sync_mounting, storage.async_mounting) if storage else (None, None)
-        self._sync = Side(machine.port_here, machine.sync_handle, mounting=here, **shared)
-        self._async = Side(machine.async_port, machine.async_handle, mounting=there, **shared)
+        self._storage = self._open_storage()
+        here, there = (None, None)
+        if self._storage is not None:
+            here, there = self._storage.sync_access, self._storage.async_access
+        machine, root, seen = self._machine, self.root, self._seen
+        self._sync = Side(machine.port_here, machine.sync_handle, self.config, root=root, seen=seen, s3=here)
+        self._async = Side(
+            machine.async_port, machine.async_handle, self.config, root=root, seen=seen, s3=there
+        )
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
+
+    def _open_storage(self) -> Storage | None:
+        workspace = s3_workspace(self.config, self.namespace)
+        if workspace is None:
+            return None
+        direct = self.config.options.file_access == "s3"
+        return Storage(workspace, direct=direct, tell=self._notices.append)
 
     def __repr__(self) -> str:
         info = self._machine.info
@@ -165,10 +174,14 @@ class WorkspaceSession:
             SandboxUnavailable: It could not be deleted; its auto-stop and its TTL will do it.
         """
         self._machine.close()
+        if self._storage is not None:
+            self._storage.close()
 
     async def aclose(self) -> None:
         """Delete the sandbox, close this loop's connections, and end the session."""
         await self._machine.aclose()
+        if self._storage is not None:
+            self._storage.close()
 
     def __enter__(self) -> Self:
         return self

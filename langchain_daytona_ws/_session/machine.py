@@ -49,10 +49,14 @@ class Handle:
     """The machine as one kind of caller sees it; see `_core.calls.Machine`."""
 
     def __init__(
-        self, acquire: Callable[[], Awaitable[SandboxInfo]], lost: Callable[[SandboxInfo], None]
+        self,
+        acquire: Callable[[], Awaitable[SandboxInfo]],
+        lost: Callable[[SandboxInfo], None],
+        check_open: Callable[[], None],
     ) -> None:
         self._acquire = acquire
         self.lost = lost
+        self.check_open = check_open
 
     async def acquire(self) -> SandboxInfo:
         return await self._acquire()
@@ -76,8 +80,8 @@ class Machine:
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
         self._async: AsyncDaytonaPort | None = None
-        self.sync_handle = Handle(self._acquire_here, self.lost)
-        self.async_handle = Handle(self.aacquire, self.lost)
+        self.sync_handle = Handle(self._acquire_here, self.lost, self.check_open)
+        self.async_handle = Handle(self.aacquire, self.lost, self.check_open)
 
     # The SDK takes over a second to import, so it is not imported before it is needed.
 
@@ -117,7 +121,7 @@ class Machine:
         return self._flight.value
 
     def acquire(self) -> SandboxInfo:
-        self._refuse_when_closed()
+        self.check_open()
         try:
             return self._flight.get(lambda: drive(self._provision(self.sync_port())))
         except WouldDeadlock:
@@ -134,7 +138,7 @@ class Machine:
         return self.acquire()
 
     async def aacquire(self) -> SandboxInfo:
-        self._refuse_when_closed()
+        self.check_open()
         port = await self.async_port()
         return await self._flight.aget(lambda: self._provision(port))
 
@@ -144,7 +148,7 @@ class Machine:
         )
         if self._closed:
             await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
-            self._refuse_when_closed()
+            self.check_open()
         _delete_at_exit(self)
         return info
 
@@ -169,7 +173,8 @@ class Machine:
             _open_machines.pop(self, None)
             self._on_lost()
 
-    def _refuse_when_closed(self) -> None:
+    def check_open(self) -> None:
+        """Refuse to go on after the session was closed."""
         if self._closed:
             raise SessionClosed(
                 "This session was closed. Make a new WorkspaceSession.",

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from langchain_daytona_ws._core.calls import Answer, Caller, Machine
+from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.mount import Mounting
+from langchain_daytona_ws._core.objects.search import BeyondBounds
 from langchain_daytona_ws._core.ports import SandboxPort
 from langchain_daytona_ws._guest.place import UPLOADS
+from langchain_daytona_ws._session.machine import Handle
+from langchain_daytona_ws._session.storage import Access
 from langchain_daytona_ws.config import SandboxConfig
 
 FILE_CALL_TIMEOUT_S = 30.0
@@ -39,26 +41,28 @@ class Side:
         config: For envVars, asked with each call, and the output limit.
         root: The workspace directory.
         seen: What the session has read of its files, shared by both sides.
-        mounting: The mounts of an S3 workspace.
+        s3: The way to a workspace on S3; None for one on the sandbox's own disk.
     """
 
     def __init__(
         self,
         port: Callable[[], Awaitable[SandboxPort]],
-        machine: Machine,
+        machine: Handle,
         config: SandboxConfig,
         *,
         root: str,
         seen: dict[str, str],
-        mounting: Mounting | None,
+        s3: Access | None,
     ) -> None:
         self._port = port
         self._machine = machine
         self._config = config
-        self._mounting = mounting
+        self._mounting = s3.mounting if s3 else None
+        self._objects = s3.objects if s3 else None
+        direct = self._objects is not None
         self.files = FileOps(
-            self._guest,
-            self._upload,
+            self._direct if direct else self._guest,
+            None if direct else self._upload,
             root=root,
             staging_dir=UPLOADS,
             limit_bytes=config.output_limit_bytes,
@@ -71,13 +75,28 @@ class Side:
         return Caller(port, self._machine, self._config.plain_env_vars, _new_key, self._mounting)
 
     async def _guest(self, entry: str, request: Answer) -> Answer:
-        if request["op"] in _CHANGES:
-            # What only reads may be sent again as it is; a change must not be made twice.
-            request = {**request, "key": _once.get() or _new_key()}
-        return await (await self.caller()).call(entry, request, timeout_s=FILE_CALL_TIMEOUT_S)
+        """Carry out a file request in the sandbox."""
+        return await (await self.caller()).call(entry, _named(request), timeout_s=FILE_CALL_TIMEOUT_S)
+
+    async def _direct(self, entry: str, request: Answer) -> Answer:
+        """Carry out a file request on S3, but for the searches that only the sandbox's tools can do."""
+        assert self._objects is not None  # noqa: S101 - this is its only user
+        self._machine.check_open()
+        request = _named(request)
+        try:
+            return await self._objects(entry, request)
+        except BeyondBounds:
+            return await self._guest(entry, request)
 
     async def _upload(self, path: str, data: bytes) -> None:
         await (await self.caller()).upload(path, data)
+
+
+def _named(request: Answer) -> Answer:
+    # What only reads may be sent again as it is; a change must not be made twice.
+    if request["op"] not in _CHANGES or "key" in request:
+        return request
+    return {**request, "key": _once.get() or _new_key()}
 
 
 def _new_key() -> str:

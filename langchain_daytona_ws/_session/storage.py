@@ -1,14 +1,28 @@
-"""A session's S3 workspace: who gives credentials for it, and what its sandboxes have of them."""
+"""A session's S3 workspace: who gives credentials for it, its files, and what its sandboxes have of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from langchain_daytona_ws._adapters.aws import AssumedRole, AsyncAssumedRole, GivenKeys
-from langchain_daytona_ws._core.mount import Mounting
-from langchain_daytona_ws._core.store import CredentialsPort
+from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, SyncS3Store
+from langchain_daytona_ws._core.mount import Mounting, Source
+from langchain_daytona_ws._core.objects.guest import Made, ObjectFiles
+from langchain_daytona_ws._core.store import Credentials, CredentialsPort, ObjectStorePort
 from langchain_daytona_ws._core.workspace import S3Workspace
 from langchain_daytona_ws._session.keyring import Keyring
+
+# A file operation takes seconds.
+FILE_LIFE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How one face reaches the workspace: the mount that its calls need, and its files without a sandbox."""
+
+    mounting: Mounting
+    objects: ObjectFiles | None
 
 
 class Storage:
@@ -16,16 +30,34 @@ class Storage:
 
     Args:
         workspace: Where it is.
+        direct: Whether file operations go straight to S3.
         tell: Is told what the model should know.
     """
 
-    def __init__(self, workspace: S3Workspace, tell: Callable[[str], None]) -> None:
-        self.workspace = workspace
+    def __init__(self, workspace: S3Workspace, *, direct: bool, tell: Callable[[str], None]) -> None:
         self.keyring = Keyring(*_ports(workspace))
+        self._bucket = Bucket(workspace)
+        get, aget, forget = self.keyring.get_here, self.keyring.aget, self.keyring.forget
         delivered: dict[str, str] = {}
-        forget = self.keyring.forget
-        self.sync_mounting = Mounting(workspace, self.keyring.get_here, forget, delivered, tell)
-        self.async_mounting = Mounting(workspace, self.keyring.aget, forget, delivered, tell)
+
+        async def current() -> Credentials:
+            return await get(FILE_LIFE_S)
+
+        async def acurrent() -> Credentials:
+            return await aget(FILE_LIFE_S)
+
+        made, where = Made(), f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
+
+        def access(source: Source, port: ObjectStorePort) -> Access:
+            mounting = Mounting(workspace, source, forget, delivered, tell)
+            return Access(mounting, ObjectFiles(port, where=where, made=made) if direct else None)
+
+        self.sync_access = access(get, SyncS3Store(self._bucket, current, forget))
+        self.async_access = access(aget, AsyncS3Store(self._bucket, acurrent, forget))
+
+    def close(self) -> None:
+        """Close the connections to S3."""
+        self._bucket.close()
 
 
 def _ports(workspace: S3Workspace) -> tuple[CredentialsPort, CredentialsPort]:

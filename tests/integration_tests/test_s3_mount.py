@@ -112,7 +112,9 @@ def test_skills_are_there_to_read_only(bucket: Bucket, drive: Drive) -> None:
     result = workspace.run("cat /mnt/skills/how/to.md; echo x > /mnt/skills/mine")
     assert "# How" in result.output
     assert "Read-only file system" in result.output
-    workspace.run("pkill -9 -f 'mount-s3.*skills'; while stat /mnt/skills >/dev/null 2>&1; do sleep 0.01; done")
+    workspace.run(
+        "pkill -9 -f 'mount-s3.*skills'; while stat /mnt/skills >/dev/null 2>&1; do sleep 0.01; done"
+    )
     assert workspace.run("cat /mnt/skills/how/to.md").output == "# How"
 
 
