@@ -1,0 +1,72 @@
+"""What an agent is told of its workspace before it fails, and the environment that spares it the rest. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+S3_BASH_LINES = """\
+- Files live in S3: they are written whole, from start to end. No mv, >>, sed -i, touch, chmod, ln, ./script,
+  git init, venv, npm install, SQLite or zip writes here: use cp and rm, bash script, workspace_file edit;
+  or work under /tmp (local, lost with the machine) and cp the result here."""
+
+_RELATIVE = "Files are in the workspace, where every command starts. Use relative paths."
+_LOST = "It is a directory on the machine, and is lost with it. Tell the user what matters; do not rely on it later."
+_S3 = (
+    "It lives in S3 and outlives the machine. What is not in it, /tmp and installed packages too, is lost with "
+    "the machine.",
+    "A file is written whole, from start to end, and others see it when it is closed. Nothing here can be renamed, "
+    "appended to, changed in place, linked, or given permissions and times: instead of mv use cp and rm, instead of "
+    ">> and sed -i rewrite the file or use workspace_file edit, instead of ./x.sh run bash x.sh.",
+    "Repositories (git), virtual environments, node_modules, databases, archives and compiled programs do not work "
+    "here. Make them under /tmp, which is local and fast, and cp the results here.",
+    "A directory goes when its last file does.",
+)
+_GUARDED = (
+    "Other agents may use the same files. workspace_file edit and write never overwrite another agent's change: when "
+    "one is refused, read again. bash may overwrite it unseen, so change shared files with workspace_file."
+)
+_UNGUARDED = (
+    "Other agents may use the same files, and neither bash nor workspace_file notices when it overwrites another "
+    "agent's change: read a file again right before you change it."
+)
+
+
+def guidance(*, root_is_s3: bool, skills_path: str | None, file_access: str) -> str:
+    """Return what a system prompt should say of the workspace, as a short list.
+
+    Args:
+        root_is_s3: Whether the workspace is a mount of S3.
+        skills_path: Directory with skills, mounted read-only; None when there is none.
+        file_access: ``"s3"`` when workspace_file goes to S3 directly, ``"sandbox"`` when it goes through the mount.
+            Of no matter without S3.
+    """
+    lines = [_RELATIVE]
+    if root_is_s3:
+        lines += [*_S3, _GUARDED if file_access == "s3" else _UNGUARDED]
+    else:
+        lines.append(_LOST)
+    if skills_path is not None:
+        lines.append(
+            f"Skills are in {skills_path}, read-only: read them with bash, and copy into the workspace what you "
+            "need to change or run."
+        )
+    return "The workspace:\n" + "\n".join(f"- {line}" for line in lines)
+
+
+_CACHES = "/tmp/.workspace-cache"  # noqa: S108 - in the sandbox, where nobody but the agent is
+
+# Programs that keep something beside the files that they work on, which a mount of S3 refuses: mypy, ruff, coverage
+# and compileall then fail altogether, pytest does where warnings are errors, and Hypothesis needs a minute for a
+# second's work. Each of these variables is the program's own, and yields to an option on its command line.
+LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
+    {
+        "PYTHONPYCACHEPREFIX": f"{_CACHES}/python",
+        "MYPY_CACHE_DIR": f"{_CACHES}/mypy",
+        "RUFF_CACHE_DIR": f"{_CACHES}/ruff",
+        "COVERAGE_FILE": f"{_CACHES}/coverage",
+        "HYPOTHESIS_STORAGE_DIRECTORY": f"{_CACHES}/hypothesis",
+        # Options given later win, and without a cache (-p no:cacheprovider) it is no error.
+        "PYTEST_ADDOPTS": f"-o cache_dir={_CACHES}/pytest",
+    }
+)
