@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import botocore.loaders
 import botocore.session
 from boto3.session import Session
 from botocore.config import Config
@@ -25,6 +26,8 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
 POOL = 16
+# boto3's descriptions of S3 take long to read; all sessions share them.
+_DESCRIPTIONS = botocore.loaders.create_loader()
 # Requests may still be on their way with the credentials before the present ones.
 KEPT_SETS = 2
 
@@ -95,6 +98,7 @@ def _session() -> Session:
     inner.set_config_variable("profile", None)
     inner.set_config_variable("config_file", os.devnull)
     inner.set_config_variable("credentials_file", os.devnull)
+    inner.register_component("data_loader", _DESCRIPTIONS)
     return Session(botocore_session=inner)
 
 

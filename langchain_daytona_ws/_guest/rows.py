@@ -24,6 +24,8 @@ class Filter:
             pattern += "**"
         elif "/" not in pattern:
             pattern = "**/" + pattern
+        if pattern.endswith("/**"):
+            pattern += "/*"  # what is in a directory, and not a file of its name: as ripgrep reads it
         self._pattern = pattern
         self._glob = Glob(pattern)
 

@@ -8,6 +8,8 @@ condition no longer holds once another one was made.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from langchain_daytona_ws._core.objects.errors import lost
@@ -21,6 +23,7 @@ from langchain_daytona_ws._core.store import (
     StoreFaultKind,
 )
 from langchain_daytona_ws._guest.walk import RefusedError
+from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
 WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.2
@@ -46,6 +49,17 @@ class _Tries:
         self.count += 1
         longest = min(FIRST_PAUSE_S * 2.0**self.count, LONGEST_PAUSE_S)
         return random.uniform(longest / 2, longest)  # noqa: S311 - so that those who collided spread out
+
+
+@contextmanager
+def _told(tries: _Tries) -> Iterator[None]:
+    """Say that the outcome is unknown, whatever ended the tries, when one of them may have been carried out."""
+    try:
+        yield
+    except (StoreFault, WorkspaceError) as error:
+        if not tries.in_doubt or isinstance(error, OutcomeUnknown):
+            raise
+        raise lost("change", error.message) from error
 
 
 class Changer:
@@ -75,29 +89,32 @@ class Changer:
             OutcomeUnknown: It may or may not have been put.
             StoreFault: It was not put.
         """
-        before = {} if old is None else old.metadata
-        metadata = with_mark(before, call, what)
         tries = _Tries(self._port.now() + WITHIN_S)
+        with _told(tries):
+            return await self._put(key, data, old, Mark(call, what), tries)
+
+    async def _put(self, key: str, data: bytes, old: StoredObject | None, mark: Mark, tries: _Tries) -> Mark:
+        before = {} if old is None else old.metadata
+        etag = None if old is None else old.info.etag
+        metadata = with_mark(before, mark)
         while True:
             try:
-                await self._port.put(
-                    key, data, if_match=None if old is None else old.info.etag, metadata=metadata
-                )
+                await self._port.put(key, data, if_match=etag, metadata=metadata)
             except StoreFault as fault:
                 if fault.kind in (StoreFaultKind.CHANGED, StoreFaultKind.MISSING) and not tries.in_doubt:
                     raise Overtaken from None
                 await self._pause(fault, tries)
             else:
-                return Mark(call, what)
+                return mark
             if not tries.in_doubt:
                 continue
             now = await self._look(key, tries)
-            made = mark_of(now.metadata, call) if now else None
+            made = mark_of(now.metadata, mark.call) if now else None
             if made is not None:
                 return made
-            if (now.info.etag if now else None) == (old.info.etag if old else None):
+            if (now.info.etag if now else None) == etag:
                 continue  # as it was
-            if now is not None and excludes(before, now.metadata, call):
+            if now is not None and excludes(before, now.metadata, mark.call):
                 raise Overtaken
             raise lost("write", "what is there now is neither the old nor the new content")
 
@@ -109,6 +126,10 @@ class Changer:
             StoreFault: It was not deleted.
         """
         tries = _Tries(self._port.now() + WITHIN_S)
+        with _told(tries):
+            await self._delete(info, tries)
+
+    async def _delete(self, info: ObjectInfo, tries: _Tries) -> None:
         while True:
             try:
                 await self._port.delete(info.key)
@@ -130,8 +151,6 @@ class Changer:
         """Wait before another try, or raise when there is to be none."""
         tries.in_doubt |= fault.kind is StoreFaultKind.UNKNOWN
         if fault.kind not in _AGAIN or self._port.now() >= tries.until:
-            if tries.in_doubt:
-                raise lost("change", fault.message) from fault
             raise fault
         await self._port.sleep(tries.pause_s())
 

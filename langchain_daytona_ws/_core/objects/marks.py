@@ -49,9 +49,9 @@ def mark_of(metadata: Mapping[str, str], call: str) -> Mark | None:
     return next((mark for mark in marks_in(metadata) if mark.call == call), None)
 
 
-def with_mark(metadata: Mapping[str, str], call: str, what: str) -> dict[str, str]:
+def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
     """Return the metadata of an object that a call is about to change."""
-    marks = (Mark(call, what), *(mark for mark in marks_in(metadata) if mark.call != call))
+    marks = (latest, *(mark for mark in marks_in(metadata) if mark.call != latest.call))
     return {NAME: ",".join(mark.call + mark.what for mark in marks[:MOST])}
 
 

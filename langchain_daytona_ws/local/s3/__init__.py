@@ -125,7 +125,7 @@ class LocalS3:
 
     @property
     def head_403(self) -> bool:
-        """Whether HEAD on a missing key is answered with 403, as to one who may list only under a condition.
+        """Whether HEAD and GET of a missing key are answered with 403, as to one who may list only under a condition.
 
         The original mount-s3 makes EIO of it, so that no new file can be created on a mount.
         """

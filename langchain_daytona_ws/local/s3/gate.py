@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote
@@ -100,6 +100,7 @@ class Gate:
         self._expired_before = 0.0
         self._journal: deque[dict[str, Any]] = deque(maxlen=JOURNAL_LENGTH)
         self._lock = threading.Lock()
+        self._changing = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == self._control:
@@ -121,8 +122,10 @@ class Gate:
             self._check(request)
         except Refused as refused:
             return _refuse(refused, request, environ, start)
-        if request.method == "HEAD" and request.key and self._settings.head_403:
-            return self._head(environ, start)
+        if request.method in ("PUT", "POST", "DELETE") and request.key:
+            return self._change(environ, start)
+        if request.method in ("GET", "HEAD") and request.key and self._settings.head_403:
+            return self._look(request, environ, start)
         return self._moto(environ, start)
 
     # --- S3 ---
@@ -148,13 +151,24 @@ class Gate:
             message = "A header you provided implies functionality that is not implemented"
             raise Refused("501 Not Implemented", "NotImplemented", message)
 
-    def _head(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Answer 403 for what is missing, as S3 does for one who may list only under a condition."""
+    def _change(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        """Let one change happen at a time: between moto's look at a condition and its change lies a gap."""
+        body = b"".join(_body(environ))
+        environ["wsgi.input"] = io.BytesIO(body)
+        # The body is whole now, whether it came with a length or in chunks.
+        environ["CONTENT_LENGTH"] = str(len(body))
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+        with self._changing:
+            return list(self._moto(environ, start))
 
-        def start_head(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            return start("403 Forbidden" if status.startswith("404") else status, headers, *more)
-
-        return self._moto(environ, start_head)
+    def _look(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        """Answer 403 for a missing key, as S3 does to one who may list only under a condition."""
+        held: list[Any] = []
+        answer = list(self._moto(environ, lambda *arguments: held.extend(arguments)))
+        if not held[0].startswith("404") or any(b"NoSuchBucket" in piece for piece in answer):
+            start(*held)
+            return answer
+        return _refuse(Refused("403 Forbidden", "AccessDenied", "Access Denied"), request, environ, start)
 
     # --- STS ---
 
@@ -253,11 +267,17 @@ def _refuse(refused: Refused, request: Request, environ: Environ, start: StartRe
 
 def _drain(environ: Environ) -> None:
     """Read the body, which would otherwise be taken for the connection's next request."""
+    for _ in _body(environ):
+        pass
+
+
+def _body(environ: Environ) -> Iterator[bytes]:
     stream = environ["wsgi.input"]
     if environ.get("wsgi.input_terminated"):
-        while stream.read(1 << 20):
-            pass
+        while piece := stream.read(1 << 20):
+            yield piece
         return
     left = int(environ.get("CONTENT_LENGTH") or 0)
     while left > 0 and (piece := stream.read(min(left, 1 << 20))):
         left -= len(piece)
+        yield piece
