@@ -9,10 +9,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from langchain_daytona_ws._core.script import guest_source
+from langchain_daytona_ws._core.mounter import mounter_source
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import S3Workspace
-from langchain_daytona_ws._guest.mounter import VERSION
+from langchain_daytona_ws._guest.mount_request import VERSION
 from langchain_daytona_ws.errors import SandboxError
 
 # Beyond a command's time-out, what its credentials must still live for when it starts: what it leaves running
@@ -99,7 +99,7 @@ class Mounting:
                 "directories": self._directories,
                 "has_secret": not known,
                 "request": json.dumps(request),
-                "program": guest_source("mounter"),
+                "program": mounter_source(),
             },
             None if known else _as_process_prints_them(credentials),
             credentials,
