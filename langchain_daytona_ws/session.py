@@ -12,6 +12,8 @@ from typing import Any, NoReturn, Self
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.guidance import LOCAL_CACHES, guidance
+from langchain_daytona_ws._core.hints import hint
 from langchain_daytona_ws._core.workspace import s3_workspace
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.machine import LOST_NOTICE, LOST_NOTICE_S3, Machine
@@ -97,6 +99,17 @@ class WorkspaceSession:
         return self
 
     @property
+    def is_on_s3(self) -> bool:
+        """Whether the workspace is a mount of S3, and not on the sandbox's own disk."""
+        return self._storage is not None
+
+    def guidance(self) -> str:
+        """Return what an agent's system prompt should say of this workspace: a short list."""
+        options = self.config.options
+        skills = options.skills_mount_path if options.skills_bucket_name and self.is_on_s3 else None
+        return guidance(root_is_s3=self.is_on_s3, skills_path=skills, file_access=options.file_access)
+
+    @property
     def sandbox_id(self) -> str | None:
         """Id of the sandbox, or None while there is none."""
         info = self._machine.info
@@ -147,9 +160,20 @@ class WorkspaceSession:
             timeout_s=timeout_s,
             limit_bytes=self.config.output_limit_bytes,
             key=once,
+            defaults=LOCAL_CACHES if self.is_on_s3 else None,
         )
-        notices = (*self.take_notices(), *result.notices)
-        return replace(result, notices=notices, sandbox_id=self.sandbox_id or "")
+        notices = (*self.take_notices(), *result.notices, *self._end_of_writing(side, result))
+        advice = hint(command, result.output, result.exit_code) if self.is_on_s3 else None
+        return replace(result, notices=notices, hint=advice, sandbox_id=self.sandbox_id or "")
+
+    def _end_of_writing(self, side: Side, result: CommandResult) -> tuple[str, ...]:
+        """Say how long what runs on may write to S3: nobody renews its credentials but a later call."""
+        end = side.credentials_end if result.background else None
+        if end is None:
+            return ()
+        return (
+            f"what it writes to the workspace begins to fail at {end}, unless another command comes before",
+        )
 
     def take_notices(self) -> tuple[str, ...]:
         """Return what the next result should tell the model about the machine, once."""

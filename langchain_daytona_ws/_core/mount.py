@@ -59,6 +59,7 @@ class Mounting:
         self._forget = forget
         self._delivered = delivered
         self._tell = tell
+        self.ends_at: str | None = None  # what the sandbox was last known to have
         directory = workspace.workspace.directory
         # A directory is one mount, whatever is mounted there; the specification says what that should be.
         self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
@@ -115,6 +116,7 @@ class Mounting:
                 self._forget(luggage.credentials)  # these had expired when they arrived
             return False
         self._delivered[sandbox_id] = _serial(luggage.credentials)
+        self.ends_at = end_of(luggage.credentials)
         moved = answer.get("moved")
         for place in moved if isinstance(moved, list) else ():
             if isinstance(place, str) and _FOUND.fullmatch(place):

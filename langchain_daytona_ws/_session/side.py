@@ -69,6 +69,11 @@ class Side:
             seen=seen,
         )
 
+    @property
+    def credentials_end(self) -> str | None:
+        """When the credentials that the sandbox was last given end, if they do."""
+        return self._mounting.ends_at if self._mounting else None
+
     async def caller(self) -> Caller:
         """Return the way to the sandbox's guest programs. Nothing is provisioned yet."""
         port = await self._port()

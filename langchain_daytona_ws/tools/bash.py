@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from langchain_daytona_ws._approval.gate import Approval
 from langchain_daytona_ws._core.commands import CommandResult
+from langchain_daytona_ws._core.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import COMMAND_TIMEOUT_MAX_S
@@ -49,6 +50,12 @@ class BashTool(WorkspaceTool):
     name: str = "bash"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = BashInput
+
+    @model_validator(mode="after")
+    def _say_where_files_live(self) -> Self:
+        if self.session.is_on_s3 and "description" not in self.model_fields_set:
+            self.description = f"{DESCRIPTION}\n{S3_BASH_LINES}"
+        return self
 
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)

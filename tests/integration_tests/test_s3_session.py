@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws import SessionClosed, WorkspaceSession, WriteConflict
+from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options, s3_server
 
@@ -143,3 +144,31 @@ def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, drive: Driv
     assert "machine was replaced" in result.notices[0]
     assert "workspace's files are there" in result.notices[0]
     workspace.files("write", "f.txt", "still as it was read")  # what was read before is what is there now
+
+
+def test_the_model_is_told_what_works_here(bucket: Bucket, drive: Drive) -> None:
+    workspace = bucket.session(drive)
+    assert "Files live in S3" in workspace.bash.description
+    assert "S3" in workspace.session.guidance()
+    message = workspace.call(workspace.bash, command="echo 1 > a; mv a b")
+    assert "Function not implemented" in message.content
+    assert "[hint: " in message.content
+    assert "cp -r a b && rm -rf a" in message.content
+    result = workspace.run("printf 'x = 1\\n' > m.py; python3 -c 'import m'; ls")
+    assert (result.output, result.hint) == ("a\nm.py\n", None)
+
+
+def test_elsewhere_the_model_is_not_bothered(server: LocalDaytona, drive: Drive) -> None:
+    workspace = drive(server)
+    assert "S3" not in workspace.bash.description
+    assert "S3" not in workspace.session.guidance()
+    assert workspace.run('python3 -c \'import os; os.rename("no", "such")\'').hint is None
+    assert "PYTHONPYCACHEPREFIX" not in workspace.run("env").output
+
+
+@pytest.mark.usefixtures("host_keys")
+def test_what_runs_on_is_told_how_long_it_may_write(bucket: Bucket, drive: Drive) -> None:
+    workspace = bucket.session(drive, role=True)
+    [_, notice] = workspace.run("sleep 60 &").notices
+    assert "begins to fail at" in notice
+    assert "UTC" in notice
