@@ -157,6 +157,8 @@ def _client(session: Session, role: MountRole) -> STSClient:
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            # AWS_ENDPOINT_URL is for the host's own programs: it was not held to https, and may name another S3.
+            ignore_configured_endpoint_urls=True,
         ),
     )
     return client

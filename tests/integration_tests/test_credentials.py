@@ -496,6 +496,8 @@ def test_a_profile_whose_program_fails(
 
 def test_without_an_endpoint_the_regions_own_sts_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_STS_REGIONAL_ENDPOINTS", "legacy")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio.internal:9000")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://sts.internal:9000")
     for region, host in (
         ("us-east-1", "https://sts.us-east-1.amazonaws.com"),
         ("eu-west-1", "https://sts.eu-west-1.amazonaws.com"),
