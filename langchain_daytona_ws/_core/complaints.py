@@ -44,7 +44,9 @@ _SHAPES = (
     ("npm", re.compile(r"npm (?:error|ERR!) (?P<said>.*)")),
     (
         "node",
-        re.compile(r"(?:error | ?ERR_PNPM_[A-Z]{1,30} {1,4})?(?:\w{0,40}Error: )?(?P<said>E[A-Z]{2,10}: .*)"),
+        re.compile(
+            r"(?:error | ?ERR_PNPM_[A-Z]{1,30} {1,4})?(?:\w{0,40}Error: )?(?P<said>E(?:PERM|NOSYS|IO|INVAL|BADF|NOTCONN|ROFS|STALE): .*)"
+        ),
     ),
     (
         "sqlite3",

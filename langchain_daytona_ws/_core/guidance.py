@@ -66,7 +66,8 @@ LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
         "RUFF_CACHE_DIR": f"{_CACHES}/ruff",
         "COVERAGE_FILE": f"{_CACHES}/coverage",
         "HYPOTHESIS_STORAGE_DIRECTORY": f"{_CACHES}/hypothesis",
-        # Options given later win, and without a cache (-p no:cacheprovider) it is no error.
+        # Options given later win. pytest refuses this one with -p no:cacheprovider and --strict-config together, which
+        # is rarer than the projects whose runs fail for the warning of a cache that cannot be written.
         "PYTEST_ADDOPTS": f"-o cache_dir={_CACHES}/pytest",
     }
 )

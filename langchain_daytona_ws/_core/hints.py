@@ -50,8 +50,9 @@ def _names(text: str) -> frozenset[str]:
 
 
 _PROGRAM = re.compile(
-    r"(?:^|[;&|(){}`\n!]|(?<!\S)(?:then|do|else|sudo|exec|time|env|xargs|nohup|command|-exec|timeout [\w.]{1,20}) )"
-    r"[ \t]{0,50}(?:\w{1,50}=[^\s;&|]{0,200}[ \t]{1,20}){0,5}([\w./+-]{1,200})"
+    r"(?:^|[;&|(){}`\n!]|-exec )[ \t]{0,50}"
+    r"(?:(?:then|do|else|sudo|exec|time|env|xargs|nohup|command|timeout [\w.]{1,20}) (?:-\S{1,20} ){0,4}){0,4}"
+    r"(?:\w{1,50}=[^\s;&|]{0,200}[ \t]{1,20}){0,5}([\w./+-]{1,200})"
 )
 # They start nothing: with these alone, what looks like another program's error is a text that was read.
 _READERS = _names("""
@@ -69,11 +70,12 @@ _SPOKEN_BY = {
 }
 # Where a workspace never is: what is refused there has other reasons.
 _ELSEWHERE = re.compile(
-    r"[^'\"‘/]{0,60}['\"‘]?/(?:bin|boot|dev|etc|lib\w{0,4}|proc|run|sbin|sys|tmp|usr|var)(?:/|\b)"
+    r"(?:[^/]{0,60}[\s'\"‘(])?/(?:bin|boot|dev|etc|lib\w{0,4}|proc|run|sbin|sys|tmp|usr|var)(?:[/'\"’:\s]|$)"
 )
 _TO_HERE = re.compile(r"->|pip-target")
 _JOINT = re.compile(r"[|;\n]")
 _QUOTED = re.compile(r"['‘\"]([^'‘’\"]{1,200})['’\"]")
+_BETWEEN_WORDS = re.compile(r"[\s;&|()<>'\"]+")
 # With these, a command works on files that it does not name.
 _UNNAMED = re.compile(r"[$*?\[{`]|\bxargs\b|\s-\w{0,8}[rR]")
 
@@ -101,4 +103,6 @@ def _believed(complaint: Complaint, command: str, ran: frozenset[str], exit_code
 
 def _is_about_its_files(said: str, command: str) -> bool:
     quoted = _QUOTED.findall(said)
-    return not quoted or any(name in command for name in quoted) or bool(_UNNAMED.search(command))
+    if not quoted or _UNNAMED.search(command):
+        return True
+    return not set(quoted).isdisjoint(_BETWEEN_WORDS.split(command))

@@ -52,7 +52,7 @@ def _executed(complaint: Complaint, command: str) -> str | None:
     if not re.fullmatch(_NAME, name) or name not in re.split(r"[\s;&|()]", command):
         return None
     runner = {"py": "python3", "js": "node"}.get(name.rpartition(".")[2], "bash")
-    return f"Files here are never executable. Use: {runner} {name}"
+    return f"Files here are never executable. Use: {runner} {name.removeprefix('./')}"
 
 
 def _r(pattern: str) -> re.Pattern[str]:

@@ -1,0 +1,66 @@
+"""What an agent is told of its workspace."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_daytona_ws._core.guidance import LOCAL_CACHES, S3_BASH_LINES, guidance
+
+
+def test_the_lines_for_the_tool_are_few_and_look_like_its_others() -> None:
+    assert S3_BASH_LINES.startswith("- ")
+    assert not S3_BASH_LINES.endswith("\n")
+    # A token is about four characters of English; the names and signs in here are shorter.
+    assert len(S3_BASH_LINES) <= 300
+    for word in ("mv", ">>", "sed -i", "chmod", "git init", "venv", "SQLite", "zip", "/tmp"):
+        assert word in S3_BASH_LINES
+
+
+def test_s3() -> None:
+    text = guidance(root_is_s3=True, skills_path="/mnt/skills", file_access="s3")
+    for words in (
+        "relative paths",
+        "S3",
+        "/tmp",
+        "lost with",
+        "closed",
+        "never overwrite",
+        "/mnt/skills",
+        "read-only",
+    ):
+        assert words in text
+    assert len(text) <= 1200
+
+
+def test_the_guarantee_is_promised_only_where_it_holds() -> None:
+    text = guidance(root_is_s3=True, skills_path=None, file_access="sandbox")
+    assert "never overwrite" not in text
+    assert "neither bash nor workspace_file" in text
+
+
+@pytest.mark.parametrize("file_access", ["s3", "sandbox"])
+def test_an_ordinary_directory(file_access: str) -> None:
+    text = guidance(root_is_s3=False, skills_path=None, file_access=file_access)
+    assert "relative paths" in text
+    assert "lost with it" in text
+    for words in ("S3", "mv", "skills", "Skills", "agent"):
+        assert words not in text
+    assert len(text) <= 250
+
+
+def test_skills_without_s3() -> None:
+    assert "/opt/skills, read-only" in guidance(root_is_s3=False, skills_path="/opt/skills", file_access="s3")
+
+
+@pytest.mark.parametrize("root_is_s3", [True, False])
+def test_it_is_a_list_of_single_lines(root_is_s3: bool) -> None:
+    first, *lines = guidance(root_is_s3=root_is_s3, skills_path="/mnt/skills", file_access="s3").split("\n")
+    assert first == "The workspace:"
+    assert all(line.startswith("- ") and line.endswith(".") for line in lines)
+
+
+def test_caches_are_on_local_disk_and_apart() -> None:
+    places = [value.rpartition("=")[2] for value in LOCAL_CACHES.values()]
+    assert all(place.startswith("/tmp/") for place in places)
+    assert len(set(places)) == len(places)
+    assert not any(" " in place or "'" in place for place in places)

