@@ -149,17 +149,15 @@ def _session() -> Session:
 def _client(session: Session, role: MountRole) -> STSClient:
     from botocore.config import Config
 
+    settings: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "read_timeout": READ_TIMEOUT_S,
+        "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        # AWS_ENDPOINT_URL is for the host's own programs: it was not held to https, and may name another S3.
+        "ignore_configured_endpoint_urls": True,
+    }
     client: STSClient = session.client(
-        "sts",
-        region_name=role.region,
-        endpoint_url=role.endpoint,
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            # AWS_ENDPOINT_URL is for the host's own programs: it was not held to https, and may name another S3.
-            ignore_configured_endpoint_urls=True,
-        ),
+        "sts", region_name=role.region, endpoint_url=role.endpoint, config=Config(**settings)
     )
     return client
 
