@@ -27,8 +27,8 @@ class Kept:
 class MemoryBucket:
     """The port. Time passes only in `sleep`.
 
-    ``script`` says what happens to coming requests of an operation, one entry each: a fault (nothing is done), a pair of
-    ``"lost"`` and a fault (it is done, and the answer is lost), a callable (called before it is done), or None.
+    ``script`` says what happens to coming requests of an operation, one entry each: a fault (nothing is done), a pair
+    of ``"lost"`` and a fault (it is done, and the answer is lost), a callable (called before it is done), or None.
     """
 
     objects: dict[str, Kept] = field(default_factory=dict)

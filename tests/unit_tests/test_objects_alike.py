@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -81,14 +80,19 @@ PATTERNS = st.sampled_from(
 WRITES = st.tuples(st.just("write"), PATHS, TEXTS, st.booleans())
 ACTIONS = st.one_of(
     WRITES,
-    st.tuples(st.just("edit"), PATHS, st.sampled_from(["one", "word", "two\n", "x"]), st.sampled_from(["1", "", "a\nb"]), st.booleans()),
+    st.tuples(
+        st.just("edit"), PATHS, st.sampled_from(["one", "word", "two\n", "x"]), st.sampled_from(["1", "", "a\nb"]),
+        st.booleans(),
+    ),
     st.tuples(st.just("read"), PATHS, st.integers(1, 3)),
     st.tuples(st.just("delete"), PATHS),
     st.tuples(st.just("list"), PATHS | st.just(".")),
     st.tuples(st.just("glob"), GLOBS, PATHS | st.just(".")),
     st.tuples(
-        st.just("grep"), PATTERNS, PATHS | st.just("."), st.none() | st.sampled_from(["a*", "!a", "*.b", "a/*", "node_modules/"]),
-        st.sampled_from(["files_with_matches", "content", "count"]), st.integers(0, 2), st.booleans(), st.sampled_from([2, 100]),
+        st.just("grep"), PATTERNS, PATHS | st.just("."),
+        st.none() | st.sampled_from(["a*", "!a", "*.b", "a/*", "node_modules/", "a/**"]),
+        st.sampled_from(["files_with_matches", "content", "count"]), st.integers(0, 2), st.booleans(),
+        st.sampled_from([2, 100]),
     ),
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from langchain_daytona_ws._core.objects import expression
 from langchain_daytona_ws._core.objects.expression import Expression, NotAlikeError
 
 PIECES = st.sampled_from(
-    ["a", "b", "B", "é", "1", "_", " ", ".", "-", r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", r"\b", r"\B", "^", "$", "(", ")", "|",
-     "*", "+", "?", "{2}", "{1,3}", "[ab]", "[^ab]", "[a-c]", "[^a-c_]", r"[\w-]", r"[^\s]", r"[\d.]", "[]a]", "[^]]", "(?:", "(?i)",
-     "(?i:", r"\.", r"\(", r"\t", r"\x61", r"\x{e9}", r"\pL", r"\p{Lu}", r"\PN", "[[:alpha:]]", "}", "]", "{", "[", "\\", r"\-", "ſ",
-     r"\n", r"\z", "&&", "[a&b]", "[a--b]", "[a-]", "[-a]", "\t", "K"]
+    ["a", "b", "B", "é", "1", "_", " ", ".", "-", r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", r"\b", r"\B", "^", "$",
+     "(", ")", "|", "*", "+", "?", "{2}", "{1,3}", "[ab]", "[^ab]", "[a-c]", "[^a-c_]", r"[\w-]", r"[^\s]", r"[\d.]",
+     "[]a]", "[^]]", "(?:", "(?i)", "(?i:", r"\.", r"\(", r"\t", r"\x61", r"\x{e9}", r"\pL", r"\p{Lu}", r"\PN",
+     "[[:alpha:]]", "}", "]", "{", "[", "\\", r"\-", "ſ", r"\n", r"\z", "&&", "[a&b]", "[a--b]", "[a-]", "[-a]", "\t"]
 )  # fmt: skip
 PATTERNS = st.lists(PIECES, min_size=1, max_size=6).map("".join)
 LINES = st.lists(
@@ -67,3 +68,63 @@ def test_the_same_lines_as_ripgrep(
     there = found_by_ripgrep(tmp_path, pattern, data, ignore_case=ignore_case)
     event(f"found {bool(here)}")
     assert here == there
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "", "plain text", r"def \w+\(", r"^\s*import\b", r"TODO|FIXME", r"[A-Z]{2,}-\d+", r"(?i)error",
+        r"\bfoo\b.*\bbar\b",
+        r"\.py$", r"(get|set)_[a-z]+", "naïve", r"[^\s,;]+@", r"\$\{[^}]*\}", r"\p{Greek}+",
+    ],
+)  # fmt: skip
+def test_usual_ones_need_no_sandbox(pattern: str) -> None:
+    Expression(pattern, ignore_case=False)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(", "[", "a{2", "x{,3}", r"\1", r"(?=a)", r"(?<=a)b", r"\n", r"a\x0ab", r"\z", r"\A", r"\<a",
+        "(?s)a.b", "(?x) a", "[a&&b]",
+        "[[a]]", r"[\S\s]", r"\b*", r"\Qa\E", r"\C", "a{1001}", "\\", r"[a-\d]", r"\u0041", "(?P<a",
+        "\ud800", "(?i)\\p{Bad}",
+    ],
+)  # fmt: skip
+def test_what_may_differ_is_left_to_ripgrep(pattern: str) -> None:
+    with pytest.raises(NotAlikeError):
+        Expression(pattern, ignore_case=False)
+
+
+def test_without_re2_all_is_left_to_ripgrep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "re2", None)
+    with pytest.raises(NotAlikeError):
+        Expression("a", ignore_case=False)
+
+
+def test_words_beyond_ascii_are_left_to_ripgrep_where_it_matters() -> None:
+    assert found(r"\bone\b", "one — two\nnone\n".encode()) == [(1, "one — two".encode())]
+    assert found(r"\bone\b", "é\none\n".encode()) == [(2, b"one")]
+    with pytest.raises(NotAlikeError):
+        found(r"\bone\b", "éone\n".encode())
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a|aa)*c", "(.*)*(.*)*(.*)*x", "(x+x+)+y", r"(\w{0,50}\d){3}", "(.{0,900}y){1}"]
+)
+def test_hostile_ones_are_looked_after(pattern: str) -> None:
+    """Time passes between pieces, not within one: so the clock is looked at often enough, whatever the pattern."""
+    data = (b"a" * 500 + b"x" * 499 + b"\n") * 1000
+    looks: list[None] = []
+    for _ in Expression(pattern, ignore_case=False).lines(data, lambda: looks.append(None)):
+        pass
+    assert len(looks) >= len(data) // (expression.PIECE_BYTES + 1001)
+
+
+def test_lines_in_many_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expression, "PIECE_BYTES", 7)
+    data = b"".join(b"%d %s\n" % (n, b"x" * (n % 20)) for n in range(300)) + b"last 7"
+    wanted = [(n + 1, line) for n, line in enumerate(data.split(b"\n")) if b"7" in line]
+    assert found("7", data) == wanted
+    assert len(found("$", data)) == 301
+    assert found("^", b"a\n\nb\n") == [(1, b"a"), (2, b""), (3, b"b")]

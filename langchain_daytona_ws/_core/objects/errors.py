@@ -82,6 +82,12 @@ _SIGNATURE = _Words(
     "AWS_SECRET_ACCESS_KEY in envVars, any proxy, and options.s3Endpoint.",
     f"The workspace's storage does not accept its credentials. {_TELL}",
 )
+_CERTIFICATE = _Words(
+    "s3_certificate",
+    "The certificate of the endpoint, or of a proxy on the way, is not trusted here: set AWS_CA_BUNDLE to a file with "
+    "the authority's certificate, or check options.s3Endpoint.",
+    f"The workspace's storage cannot be reached safely. {_TELL}",
+)
 _ARCHIVED = _Words(
     "s3_archived",
     "The object was moved to an archive class. Restore it, or exempt the prefix from the bucket's lifecycle rules.",
@@ -96,6 +102,7 @@ _BY_CODE = {
     "RequestExpired": _CLOCK,
     "SignatureDoesNotMatch": _SIGNATURE,
     "InvalidObjectState": _ARCHIVED,
+    "Certificate": _CERTIFICATE,
 }
 _BY_KIND = {
     StoreFaultKind.DENIED: _DENIED,

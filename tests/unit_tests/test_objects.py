@@ -1,0 +1,555 @@
+"""File operations over a bucket in memory: how many requests, what others do meanwhile, and answers that are lost."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_daytona_ws._core import render
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.files import FileOps
+from langchain_daytona_ws._core.objects import guest, marks
+from langchain_daytona_ws._core.objects.errors import LARGEST_PUT_BYTES, store_error
+from langchain_daytona_ws._core.objects.files import ObjectFile
+from langchain_daytona_ws._core.objects.guest import Made, ObjectFiles
+from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
+from langchain_daytona_ws.errors import (
+    EditRefused,
+    FileError,
+    FileMissing,
+    FileUnsuitable,
+    OutcomeUnknown,
+    PathRefused,
+    WorkspaceError,
+    WriteConflict,
+)
+
+from .bucket import Kept, MemoryBucket
+
+UNKNOWN = StoreFault(StoreFaultKind.UNKNOWN, "the connection was lost")
+PASSING = StoreFault(StoreFaultKind.PASSING, "SlowDown", code="SlowDown", status=503)
+DENIED = StoreFault(StoreFaultKind.DENIED, "AccessDenied: s3://tenants/x", code="AccessDenied", status=403)
+LOST = ("lost", UNKNOWN)
+
+
+def session(bucket: MemoryBucket, made: Made | None = None, key: str | None = None) -> FileOps:
+    """Make a session; with a key, each of its changes is sent under it."""
+    files = ObjectFiles(bucket, where="s3://tenants/sandbox/demo/", made=made)
+
+    async def named(entry: str, request: dict[str, Any]) -> Any:
+        return await files(entry, request if key is None else {**request, "key": key})
+
+    return FileOps(named, None, root="/mnt/demo")
+
+
+def refusal(kind: type[WorkspaceError], call: Awaitable[object]) -> WorkspaceError:
+    async def run() -> None:
+        await call
+
+    with pytest.raises(kind) as caught:
+        drive(run())
+    assert type(caught.value) is kind
+    assert "tenants" not in caught.value.for_model
+    return caught.value
+
+
+@pytest.fixture
+def bucket() -> MemoryBucket:
+    return MemoryBucket()
+
+
+@pytest.fixture
+def ops(bucket: MemoryBucket) -> FileOps:
+    return session(bucket)
+
+
+class TestRequests:
+    """How many requests the usual cases take."""
+
+    def taken(self, bucket: MemoryBucket, call: Awaitable[object]) -> list[str]:
+        async def run() -> None:
+            await call
+
+        bucket.requests.clear()
+        drive(run())
+        return [operation for operation, _ in bucket.requests]
+
+    def test_a_read_is_one(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("src/a")
+        assert self.taken(bucket, ops.read("src/a")) == ["get"]
+
+    def test_an_edit_is_two(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("src/a", "one")
+        assert self.taken(bucket, ops.edit("src/a", "one", "two")) == ["get", "put"]
+
+    def test_a_write_over_what_was_read_is_two(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("a", "one")
+        drive(ops.read("a"))
+        assert self.taken(bucket, ops.write("a", "three")) == ["get", "put"]
+
+    @pytest.mark.parametrize("path", ["src/b", "b"])
+    def test_a_new_file_is_two(self, bucket: MemoryBucket, ops: FileOps, path: str) -> None:
+        bucket.put_by_others("src/z")
+        assert self.taken(bucket, ops.write(path, "x")) == ["list", "put"]
+
+    def test_a_new_file_behind_all_others_is_three(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("src/a")
+        assert self.taken(bucket, ops.write("src/z", "x")) == ["list", "list", "put"]
+
+    def test_deep_new_directories_are_found_by_halving(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        assert len(self.taken(bucket, ops.write("/".join("d" * 400), "x"))) <= 12
+
+    def test_a_list_is_one(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("src/a")
+        assert self.taken(bucket, ops.list("src")) == ["list"]
+
+    def test_large_content_needs_no_staging(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        assert self.taken(bucket, ops.write("big", b"x" * (1 << 20))) == ["list", "put"]
+
+
+@pytest.mark.parametrize("forbidding", [False, True])
+class TestPlaces:
+    def test_a_missing_key_is_missing_whatever_get_answers(
+        self, bucket: MemoryBucket, forbidding: bool
+    ) -> None:
+        bucket.forbidding = forbidding
+        bucket.put_by_others("a.txt")
+        bucket.put_by_others("dir/x")
+        bucket.put_by_others("ab")
+        ops = session(bucket)
+        refusal(FileMissing, ops.read("a"))
+        refusal(FileMissing, ops.read("none/a"))
+        refusal(FileMissing, ops.edit("a", "x", "y"))
+        refusal(FileMissing, ops.delete("a"))
+        refusal(FileMissing, ops.list("a"))
+        refusal(FileMissing, ops.glob("*", path="a"))
+        refusal(FileMissing, ops.grep("x", path="a"))
+        assert refusal(FileUnsuitable, ops.read("a.txt/b")).code == "not_a_directory"
+        assert refusal(FileUnsuitable, ops.read("dir")).code == "is_directory"
+        assert drive(ops.write("a", "x", overwrite=True)).created
+
+    def test_a_key_beside_keys_below_it_is_a_directory(self, bucket: MemoryBucket, forbidding: bool) -> None:
+        bucket.forbidding = forbidding
+        for key in ("d", "d.b", "d-", "d/x", "é", "é/x"):
+            bucket.put_by_others(key)
+        ops = session(bucket)
+        assert render.listing(drive(ops.list())).split("\n") == ["d/", "é/", "d-  1 byte", "d.b  1 byte"]
+        assert sorted(e.name for e in drive(ops.glob("*")).entries) == ["d-", "d.b"]
+        assert [e.name for e in drive(ops.glob("*/")).entries] == ["d", "é"]
+        assert [row.path for row in drive(ops.grep("x")).rows] == ["d-", "d.b", "d/x", "é/x"]
+        assert refusal(FileUnsuitable, ops.write("d", "new")).code == "is_directory"
+        assert refusal(FileUnsuitable, ops.delete("d")).code == "not_empty"
+        assert drive(ops.write("d/y", "new")).created
+
+    def test_hidden_keys_are_not_shown(self, bucket: MemoryBucket, forbidding: bool) -> None:
+        bucket.forbidding = forbidding
+        for key in ("a//b", "a/../c", "a/./d", "e\0f", "g" * 256, "h/", "/i", "j/" + "k" * 256, "a/ok"):
+            bucket.put_by_others(key)
+        ops = session(bucket)
+        assert render.listing(drive(ops.list())).split("\n") == ["a/", "h/", "j/"]
+        assert render.listing(drive(ops.list("a"))) == "ok  1 byte"
+        assert render.listing(drive(ops.list("h"))) == "[The directory is empty.]"
+        assert [e.name for e in drive(ops.glob("**")).entries] == ["a/ok"]
+        assert sorted(e.name for e in drive(ops.glob("**/")).entries) == ["a", "h", "j"]
+        assert [row.path for row in drive(ops.grep("x")).rows] == ["a/ok"]
+
+    def test_what_is_listed_and_denied(self, bucket: MemoryBucket, forbidding: bool) -> None:
+        bucket.forbidding = forbidding
+        bucket.put_by_others("a")
+        bucket.script["get"] = [DENIED]
+        assert refusal(FileError, session(bucket).read("a")).code == "s3_denied"
+
+    def test_an_empty_directory_is_its_marker(self, bucket: MemoryBucket, forbidding: bool) -> None:
+        bucket.forbidding = forbidding
+        bucket.put_by_others("d/", b"")
+        ops = session(bucket)
+        assert refusal(FileUnsuitable, ops.write("d", "x")).code == "is_directory"
+        assert render.deleted(drive(ops.delete("d"))) == "Deleted the empty directory d."
+        assert bucket.objects == {}
+
+
+class TestOthers:
+    """What other writers do between two requests of ours."""
+
+    def meanwhile(self, bucket: MemoryBucket, key: str, *contents: str | None) -> None:
+        """Let others change a file just before our puts, in turn."""
+
+        def change(content: str | None) -> Callable[[], None]:
+            return lambda: (
+                bucket.objects.pop(key) and None if content is None else bucket.put_by_others(key, content)
+            )
+
+        bucket.script["put"] = [change(content) for content in contents]
+
+    def test_an_edit_is_made_in_what_is_there_now(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("a", "one two")
+        self.meanwhile(bucket, "a", "one 2", "one 3")
+        assert drive(ops.edit("a", "one", "1")).count == 1
+        assert bucket.data()["a"] == b"1 3"
+
+    def test_an_edit_that_is_no_longer_possible(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("a", "one two")
+        self.meanwhile(bucket, "a", "other")
+        assert refusal(EditRefused, ops.edit("a", "one", "1")).code == "not_found"
+        assert bucket.data()["a"] == b"other"
+
+    def test_an_edit_of_what_is_gone(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("a", "one")
+        self.meanwhile(bucket, "a", None)
+        refusal(FileMissing, ops.edit("a", "one", "1"))
+
+    def test_an_edit_that_never_gets_through(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("a", "one")
+        self.meanwhile(bucket, "a", *(f"one {n}" for n in range(200)))
+        error = refusal(WriteConflict, ops.edit("a", "one", "1"))
+        assert (error.code, "Read it again" in error.message) == ("changed", True)
+        assert bucket.clock_s < 1100
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_write_over_what_changed(self, bucket: MemoryBucket, ops: FileOps, overwrite: bool) -> None:
+        bucket.put_by_others("a", "one")
+        drive(ops.read("a"))
+        self.meanwhile(bucket, "a", "theirs")
+        assert refusal(WriteConflict, ops.write("a", "mine", overwrite=overwrite)).code == "changed"
+        assert bucket.data()["a"] == b"theirs"
+
+    def test_a_new_file_that_others_made_first(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        self.meanwhile(bucket, "a", "theirs", "mine")
+        assert refusal(WriteConflict, ops.write("a", "mine")).code == "exists_unread"
+        bucket.objects.clear()
+        assert drive(ops.write("a", "mine")).unchanged
+
+    def test_a_file_that_comes_and_goes(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        conflict = StoreFault(StoreFaultKind.CHANGED, "ConditionalRequestConflict", status=409)
+        bucket.script["put"] = [conflict]
+        assert drive(ops.write("a", "mine")).created
+        bucket.script["put"] = [conflict] * 3
+        error = refusal(WriteConflict, ops.write("b", "mine"))
+        assert (error.code, error.retryable) == ("busy", True)
+
+    def test_a_large_file_is_known_again(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        large = b"x" * (11 << 20)
+        assert drive(ops.write("a", large)).created
+        assert not drive(ops.write("a", "small")).unchanged
+        drive(ops.write("a", large))
+        bucket.put_by_others("a", large + b"!")
+        assert refusal(WriteConflict, ops.write("a", "small")).code == "changed"
+
+    def test_what_is_too_large_is_not_sent(
+        self, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("langchain_daytona_ws._core.objects.files.LARGEST_PUT_BYTES", 10)
+        error = refusal(FileError, session(bucket).write("a", "x" * 11))
+        assert (error.code, bucket.requests) == ("too_large", [])
+        assert LARGEST_PUT_BYTES == 5_000_000_000
+
+
+class TestLostAnswers:
+    @pytest.mark.parametrize(
+        "faults", [[UNKNOWN], [LOST], [UNKNOWN, LOST], [PASSING, UNKNOWN, PASSING, LOST]]
+    )
+    def test_a_change_is_made_once(self, bucket: MemoryBucket, ops: FileOps, faults: list[object]) -> None:
+        bucket.script["put"] = list(faults)
+        assert drive(ops.write("new", "one")).created
+        bucket.script["put"] = list(faults)
+        result = drive(ops.edit("new", "one", "one one"))
+        assert (result.count, result.lines) == (1, (1,))
+        bucket.script["put"] = list(faults)
+        assert not drive(ops.write("new", "two", overwrite=True)).created
+        assert bucket.data() == {"new": b"two"}
+        bucket.script["delete"] = list(faults)
+        drive(ops.delete("new"))
+        assert bucket.data() == {}
+        assert not any(bucket.script.values())
+
+    def test_found_though_our_own_change_came_after_it(self, bucket: MemoryBucket) -> None:
+        """The marks of earlier calls are carried along by later ones."""
+        bucket.put_by_others("a", "one two")
+        other = session(bucket)
+
+        def edit_by_another() -> None:
+            drive(other.edit("a", "two", "2"))
+
+        bucket.script = {"put": [LOST], "get": [None, edit_by_another]}
+        assert drive(session(bucket).edit("a", "one", "one one")).count == 1
+        assert bucket.data()["a"] == b"one one 2"
+
+    def test_not_made_and_another_of_ours_came_first(self, bucket: MemoryBucket) -> None:
+        bucket.put_by_others("a", "one two")
+        other = session(bucket)
+        bucket.script = {"put": [UNKNOWN], "get": [None, lambda: drive(other.edit("a", "two", "2")) and None]}
+        assert drive(session(bucket).edit("a", "one", "one one")).count == 1
+        assert bucket.data()["a"] == b"one one 2"
+
+    @pytest.mark.parametrize("event", [UNKNOWN, LOST])
+    def test_nobody_can_tell(self, bucket: MemoryBucket, ops: FileOps, event: object) -> None:
+        """Bash wrote over it, and so wiped out what could tell."""
+        bucket.put_by_others("a", "one")
+        bucket.script = {"put": [event], "get": [None, lambda: bucket.put_by_others("a", "bash")]}
+        error = refusal(OutcomeUnknown, ops.edit("a", "one", "1"))
+        assert "Read the file" in error.for_model
+        bucket.script = {
+            "delete": [UNKNOWN],
+            "list": [None, None, lambda: bucket.put_by_others("a", "again")],
+        }
+        refusal(OutcomeUnknown, ops.delete("a"))
+
+    @pytest.mark.parametrize("fault", [UNKNOWN, PASSING])
+    def test_it_ends(self, bucket: MemoryBucket, ops: FileOps, fault: StoreFault) -> None:
+        bucket.put_by_others("a", "one")
+        for operation, call in (("put", ops.edit("a", "one", "1")), ("delete", ops.delete("a"))):
+            bucket.script[operation] = [fault] * 1000
+            began = bucket.clock_s
+            if fault is UNKNOWN:
+                refusal(OutcomeUnknown, call)
+            else:
+                error = refusal(FileError, call)
+                assert (error.code, error.retryable) == ("s3_throttled", True)
+            assert 45 <= bucket.clock_s - began < 60
+        assert bucket.data() == {"a": b"one"}
+
+    def test_what_cannot_be_looked_at_is_unknown(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("a", "one")
+        bucket.script = {"put": [LOST], "get": [None, DENIED]}
+        refusal(OutcomeUnknown, ops.edit("a", "one", "1"))
+        assert bucket.data() == {"a": b"1"}
+
+    def test_it_is_looked_for_until_it_can_be_seen(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.put_by_others("a", "one")
+        bucket.script = {"put": [LOST], "get": [None, PASSING, PASSING, None]}
+        assert drive(ops.edit("a", "one", "one one")).count == 1
+        assert bucket.data() == {"a": b"one one"}
+
+
+class TestAgain:
+    """A graph's node that runs again sends its call again, under the same key."""
+
+    def test_in_the_same_process_the_answer_is_the_same(self, bucket: MemoryBucket) -> None:
+        made: Made = Made()
+        one, again = session(bucket, made, "call1"), session(bucket, made, "call1")
+        assert drive(one.write("a", "x\n")) == drive(again.write("a", "x\n"))
+        one, again = session(bucket, made, "call2"), session(bucket, made, "call2")
+        first = drive(one.edit("a", "x", "x x"))
+        assert drive(again.edit("a", "x", "x x")) == first
+        assert bucket.data() == {"a": b"x x\n"}
+        one, again = session(bucket, made, "call3"), session(bucket, made, "call3")
+        assert drive(one.delete("a")) == drive(again.delete("a"))
+
+    def test_in_another_process_the_object_tells(self, bucket: MemoryBucket) -> None:
+        drive(session(bucket, key="call1").write("a", "x y\n"))
+        drive(session(bucket, key="call2").edit("a", "x", "x x"))
+        assert drive(session(bucket, key="call1").write("a", "x y\n")).created
+        again = drive(session(bucket, key="call2").edit("a", "x", "x x"))
+        assert (again.count, again.lines, again.snippet) == (1, (), "")
+        assert render.edited(again) == "Edited a: 1 replacement."
+        drive(session(bucket, key="call3").write("a", "z", overwrite=True))
+        written = drive(session(bucket, key="call3").write("a", "z", overwrite=True))
+        assert (written.created, written.unchanged) == (False, False)
+        assert bucket.data() == {"a": b"z"}
+
+    def test_an_edit_made_long_ago_is_no_reading(self, bucket: MemoryBucket) -> None:
+        bucket.put_by_others("a", "x")
+        drive(session(bucket, key="call1").edit("a", "x", "x x"))
+        seen: dict[str, str] = {}
+        ops = FileOps(session(bucket, key="call1")._guest, None, root="/mnt/demo", seen=seen)
+        drive(ops.edit("a", "x", "x x"))
+        assert seen == {}
+        ops = FileOps(ObjectFiles(bucket), None, root="/mnt/demo", seen=seen)
+        assert refusal(WriteConflict, ops.write("a", "all mine")).code == "exists_unread"
+
+    def test_the_latest_calls_are_known(self, bucket: MemoryBucket) -> None:
+        bucket.put_by_others("a", "0")
+        for n in range(20):
+            drive(session(bucket, key=f"call{n}").edit("a", str(n), str(n + 1)))
+        kept = bucket.objects["a"].metadata
+        assert marks.mark_of(kept, marks.short("call4")) is not None
+        assert marks.mark_of(kept, marks.short("call3")) is None
+        assert len(marks.NAME) + len(kept[marks.NAME]) < 2048, "S3's limit for metadata"
+
+    def test_only_so_many_answers_are_remembered(self, bucket: MemoryBucket) -> None:
+        made: Made = Made()
+        for n in range(guest.REMEMBERED_CALLS + 5):
+            drive(session(bucket, made, f"call{n}").write("a", str(n), overwrite=True))
+        assert len(made) == guest.REMEMBERED_CALLS
+        assert "call4" not in made
+
+    def test_refusals_are_not_remembered(self, bucket: MemoryBucket) -> None:
+        made: Made = Made()
+        refusal(FileMissing, session(bucket, made, "call1").edit("a", "x", "y"))
+        bucket.put_by_others("a", "x")
+        assert drive(session(bucket, made, "call1").edit("a", "x", "y")).count == 1
+
+
+class TestMarks:
+    @given(st.text() | st.text("0123456789abcdefcw,e", max_size=600))
+    def test_others_may_write_anything_there(self, value: str) -> None:
+        found = marks.marks_in({marks.NAME: value})
+        assert len(found) <= marks.MOST
+        written = marks.with_mark({marks.NAME: value}, marks.Mark("0" * 16, "c"))[marks.NAME]
+        assert written.isascii()
+        assert len(written) < 512
+        assert marks.marks_in({marks.NAME: written})[0] == marks.Mark("0" * 16, "c")
+
+    def test_forged_marks_do_no_harm(self, bucket: MemoryBucket) -> None:
+        forged = {marks.NAME: "not a mark," + "f" * 16 + "e99999999,," + "1" * 16 + "e7"}
+        bucket.objects["a"] = Kept(b"one", forged, 0)
+        assert drive(session(bucket).edit("a", "one", "1")).count == 1
+        assert bucket.objects["a"].metadata[marks.NAME].endswith("," + "1" * 16 + "e7")
+
+
+class TestTree:
+    def test_pages(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.page = 3
+        for n in range(20):
+            bucket.put_by_others(f"d{n:02}/x")
+            bucket.put_by_others(f"f{n:02}")
+        listing = drive(ops.list())
+        assert (listing.total, listing.more) == (40, False)
+        assert [entry.name for entry in listing.entries][18:22] == ["d18", "d19", "f00", "f01"]
+        shown = drive(ops.list(limit=5))
+        assert (len(shown.entries), shown.total, shown.more) == (5, 40, True)
+        assert drive(ops.glob("**", limit=100)).total == 40
+
+    def test_newest_first(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        for name in "bca":
+            bucket.put_by_others(name)
+        assert [entry.name for entry in drive(ops.glob("*")).entries] == ["a", "c", "b"]
+
+    def test_what_nobody_wants_to_see_is_jumped_over(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.page = 10
+        for n in range(1000):
+            bucket.put_by_others(f"node_modules/m{n:03}/x.py")
+            bucket.put_by_others(f"src/deep/f{n:03}.txt")
+        bucket.put_by_others("node_modules/~~~~/x.py")
+        bucket.put_by_others("node_modules0")
+        bucket.put_by_others("z.py")
+        found = drive(ops.glob("**/x.py"))
+        assert (found.entries, found.skipped) == ((), ("node_modules",))
+        bucket.requests.clear()
+        assert [entry.name for entry in drive(ops.glob("*.py")).entries] == ["z.py"]
+        assert len(bucket.requests) <= 5
+        bucket.requests.clear()
+        assert [entry.name for entry in drive(ops.glob("node_m*")).entries] == ["node_modules0"]
+        assert bucket.requests[0] == ("list", "node_m")
+
+    def test_it_ends(self, bucket: MemoryBucket, ops: FileOps) -> None:
+        bucket.page = 1
+        for n in range(30):
+            bucket.put_by_others(f"f{n:02}")
+
+        def slow() -> None:
+            bucket.clock_s += 5
+
+        bucket.script["list"] = [slow] * 100
+        found = drive(ops.glob("*"))
+        assert (found.timed_out, found.more, 0 < found.total < 10) == (True, True, True)
+        listing = drive(ops.list())
+        assert (listing.more, 0 < listing.total < 10) == (True, True)
+
+
+@pytest.mark.parametrize("kind", list(StoreFaultKind))
+@pytest.mark.parametrize("operation", ["get", "list", "put", "delete"])
+def test_no_fault_gets_out(bucket: MemoryBucket, kind: StoreFaultKind, operation: str) -> None:
+    """Whatever S3 does, at whatever request: a result or a WorkspaceError."""
+    calls: list[Callable[[FileOps], Awaitable[object]]] = [
+        lambda ops: ops.read("a"),
+        lambda ops: ops.write("b", "x"),
+        lambda ops: ops.write("a", "x", overwrite=True),
+        lambda ops: ops.edit("a", "one", "1"),
+        lambda ops: ops.delete("a"),
+        lambda ops: ops.list(),
+        lambda ops: ops.glob("*"),
+        lambda ops: ops.grep("x"),
+    ]
+    for call in calls:
+        for before in range(3):
+            bucket.objects.clear()
+            bucket.put_by_others("a", "one")
+            bucket.script = {operation: [None] * before + [StoreFault(kind, "s3://tenants says no")] * 1000}
+            with contextlib.suppress(FileError, OutcomeUnknown):
+                drive(as_coroutine(call(session(bucket))))
+            assert len(bucket.objects) <= 2
+
+
+async def as_coroutine(call: Awaitable[object]) -> object:
+    return await call
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("kind", "code", "expected", "remedy"),
+        [
+            ("DENIED", "AccessDenied", "s3_denied", "s3:ListBucket"),
+            ("REFUSED", "NoSuchBucket", "s3_no_bucket", "workspaceBucketName"),
+            (
+                "REFUSED",
+                "PermanentRedirect",
+                "s3_region",
+                "The bucket is in eu-west-1. Set options.awsRegion",
+            ),
+            ("REFUSED", "AuthorizationHeaderMalformed", "s3_region", "options.awsRegion"),
+            ("REFUSED", "RequestTimeTooSkewed", "s3_clock", "NTP"),
+            ("REFUSED", "SignatureDoesNotMatch", "s3_signature", "AWS_SECRET_ACCESS_KEY"),
+            ("REFUSED", "InvalidObjectState", "s3_archived", "Restore"),
+            ("REFUSED", "KMS.DisabledException", "s3_kms_denied", "kms:Decrypt"),
+            ("REFUSED", "Certificate", "s3_certificate", "AWS_CA_BUNDLE"),
+            ("REFUSED", "Odd", "s3_refused", "objected"),
+            ("EXPIRED", "ExpiredToken", "s3_credentials", "mountRoleArn"),
+            ("PASSING", "SlowDown", "s3_throttled", "later"),
+            ("PASSING", "", "s3_unreachable", "network"),
+            ("UNKNOWN", "", "s3_unreachable", "network"),
+            ("MISSING", "", "s3_refused", "objected"),
+            ("CHANGED", "", "s3_refused", "objected"),
+        ],
+    )
+    def test_each_has_its_remedy(self, kind: str, code: str, expected: str, remedy: str) -> None:
+        region = "eu-west-1" if code == "PermanentRedirect" else ""
+        fault = StoreFault(
+            StoreFaultKind[kind], "it said no", code=code, region=region, status=503 if code else None
+        )
+        error = store_error(fault, "read", "s3://tenants/sandbox/demo/")
+        assert (error.code, error.op, remedy in error.message) == (expected, "read", True)
+        assert error.message.startswith("read in s3://tenants/sandbox/demo/ failed: it said no.")
+        assert "tenants" not in error.for_model
+        assert error.retryable is (kind in ("PASSING", "UNKNOWN"))
+
+    def test_a_denial_by_kms_is_another(self) -> None:
+        message = "AccessDenied: role x is not authorized to perform: kms:Decrypt on resource arn:aws:kms:..."
+        fault = StoreFault(StoreFaultKind.DENIED, message, code="AccessDenied", status=403)
+        assert store_error(fault, "read", "").code == "s3_kms_denied"
+
+    def test_a_key_that_is_too_long(self) -> None:
+        fault = StoreFault(StoreFaultKind.REFUSED, "too long", code="KeyTooLongError", status=400)
+        assert isinstance(store_error(fault, "write", ""), PathRefused)
+
+
+def test_an_edited_file_that_outgrew_the_limit(bucket: MemoryBucket) -> None:
+    drive(session(bucket, key="call1").write("a", "x"))
+    call = {"op": "edit", "path": "a", "old": "x", "new": "y", "key": "call2"}
+    assert drive(ObjectFiles(bucket)("files", call))["count"] == 1
+    grown = bucket.objects["a"]
+    bucket.objects["a"] = Kept(b"y" * 100, grown.metadata, 0)
+    assert drive(ObjectFiles(bucket)("files", {**call, "max_bytes": 10}))["error"] == "changed"
+
+
+def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    offloaded: list[object] = []
+    real = bucket.offload
+
+    async def offload(work: Callable[[], Any]) -> Any:
+        offloaded.append(work)
+        return await real(work)
+
+    monkeypatch.setattr(bucket, "offload", offload)
+    file = ObjectFile(bucket)
+    for size, most in ((10, 0), (2 << 20, 1)):
+        bucket.put_by_others("a", b"x\n" * (size // 2))
+        answer = drive(file.read({"path": "a"}))
+        assert answer["sha256"] == hashlib.sha256(bucket.data()["a"]).hexdigest()
+        assert len(offloaded) == most
