@@ -26,6 +26,8 @@ VARIABLE_BYTES = 96 * 1024
 _IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import \(?([\w, ]+)", re.MULTILINE)
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
+# Part of a request → the module that it needs beside the entry's own.
+_BESIDE = {"mount": "mount", "job": "job_run", "awake": "jobs"}
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
 _BOOT = (
@@ -66,7 +68,7 @@ def guest_call(
             on file descriptor 3.
     """
     payload = repr({"entry": entry, "request": request, "nonce": nonce})
-    env = _variables("PROGRAM", _program(entry, *(["mount"] if "mount" in request else [])))
+    env = _variables("PROGRAM", _program(entry, *(_BESIDE[key] for key in _BESIDE if key in request)))
     env.update(_variables("REQUEST", _encode(payload.encode("utf-8", "surrogatepass"), level=1)))
     # Python sets LC_CTYPE for itself and all that it starts (PEP 538); the guest puts it back.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'

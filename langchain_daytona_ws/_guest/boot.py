@@ -24,12 +24,10 @@ def run(entry: str, request: Request, nonce: str) -> None:
     os.environ.pop("LC_CTYPE", None)
     if ctype:
         os.environ["LC_CTYPE"] = ctype
-    try:
-        answer = _answer(entry, request)
-    except place.PlaceError as error:
-        answer = _json({"error": "place", "code": error.code, "detail": error.detail})
-    except Exception as error:  # noqa: BLE001 - the host has to be told of every failure
-        answer = _json({"error": "guest", "code": type(error).__name__, "detail": _where(error)})
+    if "job" in request:
+        answer = str(sys.modules[PACKAGE + "job_run"].apart(request, lambda: _told(entry, request)))
+    else:
+        answer = _told(entry, request)
     frame = ("\n%s %s\n" % (nonce, answer)).encode("ascii")
     while frame:
         frame = frame[os.write(1, frame) :]
@@ -39,6 +37,15 @@ def run(entry: str, request: Request, nonce: str) -> None:
         pass  # the answer is out; the next call tries again
     # Nothing is left to finalize, and the interpreter's own tidying takes 2 ms of every call.
     os._exit(0)
+
+
+def _told(entry: str, request: Request) -> str:
+    try:
+        return _answer(entry, request)
+    except place.PlaceError as error:
+        return _json({"error": "place", "code": error.code, "detail": error.detail})
+    except Exception as error:  # noqa: BLE001 - the host has to be told of every failure
+        return _json({"error": "guest", "code": type(error).__name__, "detail": _where(error)})
 
 
 def _where(error: BaseException) -> str:
@@ -60,12 +67,24 @@ def _answer(entry: str, request: Request) -> str:
             place.enter(request["root"])
 
     answer = _carried_out(module, entry, request, enter)
-    return answer if not moved else '%s, "moved": %s}' % (answer[:-1], _json(moved))
+    if moved:
+        answer = '%s, "moved": %s}' % (answer[:-1], _json(moved))
+    if "awake" in request:
+        answer = '%s, "awake": %s}' % (
+            answer[:-1],
+            _json(sys.modules[PACKAGE + "jobs"].awake(request["awake"])),
+        )
+    elif os.path.exists(place.state_directory() + "/jobs/awake"):
+        answer = (
+            '%s, "awake": {}}' % answer[:-1]
+        )  # some session raised an interval, and may not be there any more
+    return answer
 
 
 def _carried_out(module: Any, entry: str, request: Request, enter: Callable[[], None]) -> str:
     if entry == "command":
-        return str(module.main(request, enter))  # keeps its own record, which its reader may outlive
+        # It keeps its own record, which its reader may outlive.
+        return str(module.main(request, enter, sys.modules.get(PACKAGE + "job_run")))
 
     def work() -> str:
         enter()

@@ -28,15 +28,21 @@ CANCEL = signal.SIGUSR2
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: Request, enter: Callable[[], None]) -> str:
-    """Run, or with ``"mode": "kill"`` cancel, the call ``request["key"]``; return one JSON object as text."""
+def main(request: Request, enter: Callable[[], None], job_run: Any = None) -> str:
+    """Run, or with ``"mode": "kill"`` cancel, the call ``request["key"]``; return one JSON object as text.
+
+    Args:
+        request: What to run; with a ``job`` it may become one.
+        enter: Changes into the workspace.
+        job_run: The module that makes jobs, which comes along with a ``job``.
+    """
     call = record.Record(place.state_directory(), request["key"])
     if request["mode"] == "kill":
         return _cancel(call, request["key"])
 
     def work() -> str:
         enter()
-        return _supervise(call, request, _find("bash"))
+        return _supervise(call, request, _find("bash"), job_run)
 
     def clear() -> None:
         processes.exterminate(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
@@ -63,17 +69,19 @@ def _cancel(call: record.Record, key: str) -> str:
     return '{"outcome": "%s"}' % ("finished" if state == record.DONE else "cancelled")
 
 
-def _supervise(call: record.Record, request: Request, bash: str) -> str:
+def _supervise(call: record.Record, request: Request, bash: str, job_run: Any) -> str:
     command = request["command"].encode()
-    _hide()
+    hide()
     problem = _syntax_error(bash, command)
-    run = _Run(call, request)
-    if problem is None:
-        run.start(bash, command)
-        run.watch()
-    else:
+    run = Run(call, request)
+    if problem is not None:
         run.output.feed(problem)
         run.exit_code = 2
+    elif job_run is not None and request["job"]["at_once"]:
+        return str(job_run.begin(run, request, lambda: run.start(bash, command)))
+    else:
+        run.start(bash, command)
+        run.watch(None if job_run is None else lambda: job_run.promote(run, request))
     return run.result()
 
 
@@ -85,7 +93,7 @@ def _find(program: str) -> str:
     raise place.PlaceError("bash", "no bash in PATH")
 
 
-def _hide() -> None:
+def hide() -> None:
     """Survive the agent's own ``pkill python3``: it is a reasonable thing to type, and not meant for us."""
     try:
         with open("/proc/self/comm", "w") as file:
@@ -147,7 +155,7 @@ def _exec(bash: str, command: bytes, writer: int, env: dict[str, str], options: 
         os._exit(126)
 
 
-class _Run:
+class Run:
     """One running command."""
 
     def __init__(self, call: record.Record, request: Request) -> None:
@@ -160,6 +168,8 @@ class _Run:
         self.cancelled = False
         self.background = False
         self.survivors = False
+        self.job = "null"  # what became of letting it go on as a job
+        self.reader = -1
         self.began = time.monotonic()
         self._wake = -1
         self._call = call
@@ -177,7 +187,7 @@ class _Run:
         signal.set_wakeup_fd(bell)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(CANCEL, self._on_cancel)
-        self._reader, writer = os.pipe()
+        self.reader, writer = os.pipe()
         try:
             fcntl.fcntl(writer, 1031, PIPE_MAX_BYTES)  # F_SETPIPE_SZ: fewer switches on much output
         except OSError:
@@ -193,35 +203,41 @@ class _Run:
         if self.pid == 0:
             _exec(bash, command, writer, env, [])
         os.close(writer)
-        os.set_blocking(self._reader, False)
+        os.set_blocking(self.reader, False)
 
     def _on_cancel(self, *_: object) -> None:
         self.cancelled = True
 
-    def watch(self) -> None:
-        """Follow the command to its end, or bring the end about."""
+    def watch(self, promote: Callable[[], bool] | None) -> None:
+        """Follow the command to its end, or bring the end about, or let it go on when its time is up."""
         deadline = self.began + self.timeout_s
-        while not self._ended():
+        while not self.ended():
             if self.cancelled or time.monotonic() >= deadline:
                 self.timed_out = not self.cancelled
-                self._end_it()
+                if self.timed_out and promote is not None and promote():
+                    self.exit_code = 124
+                    return
+                self.end_it()
                 break
-            self._collect(deadline)
-        self._collect_rest()
+            self.collect(deadline)
+        self.collect_rest()
+        if self.reader >= 0:
+            self.background = True
+            self._leave_reader()
 
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
         if self.exit_code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
         return self.exit_code is not None
 
-    def _collect(self, until: float) -> None:
+    def collect(self, until: float) -> None:
         """Wait for output, the command's end or the time given, and take what output there is."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        if self._reader >= 0:
-            poll.register(self._reader, select.POLLIN)
+        if self.reader >= 0:
+            poll.register(self.reader, select.POLLIN)
         wait_ms = max(0.0, until - time.monotonic()) * 1000
         for fd, _event in poll.poll(min(wait_ms + 1, 3_600_000)):
             if fd == self._wake:
@@ -232,40 +248,43 @@ class _Run:
     def _take(self, size: int) -> int:
         """Read once; return how much came, 0 for nothing now, -1 when every writer is gone."""
         try:
-            chunk = os.read(self._reader, size)
+            chunk = os.read(self.reader, size)
         except BlockingIOError:
             return 0
         if not chunk:
-            os.close(self._reader)
-            self._reader = -1
+            os.close(self.reader)
+            self.reader = -1
             return -1
         self.output.feed(chunk)
         return len(chunk)
 
-    def _end_it(self) -> None:
+    def end_it(self) -> None:
         """TERM, a moment to tidy up, then KILL until nothing of the tree is left."""
         processes.send(processes.tree(self.pid, self.key), signal.SIGTERM)
         grace = time.monotonic() + TERM_GRACE_S
-        while time.monotonic() < grace and not (self._ended() and not processes.tree(self.pid, self.key)):
-            self._collect(min(grace, time.monotonic() + 0.05))
+        while time.monotonic() < grace and not (self.ended() and not processes.tree(self.pid, self.key)):
+            self.collect(min(grace, time.monotonic() + 0.05))
         limit = time.monotonic() + KILL_WITHIN_S
         self.survivors = not processes.exterminate(self.pid, self.key, limit)
-        while not self._ended() and time.monotonic() < limit:
-            self._collect(min(limit, time.monotonic() + 0.02))
+        while not self.ended() and time.monotonic() < limit:
+            self.collect(min(limit, time.monotonic() + 0.02))
         self.exit_code = 124 if self.timed_out else 130
 
-    def _collect_rest(self) -> None:
-        """Take what the command had written when it ended; leave a reader to whoever writes on."""
+    def collect_rest(self) -> None:
+        """Take what the command had written when it ended."""
         taken = 0
         # One read more than a full pipe needs, to see the end behind it.
-        while self._reader >= 0 and taken <= PIPE_MAX_BYTES:
+        while self.reader >= 0 and taken <= PIPE_MAX_BYTES:
             got = self._take(65536)
             if got == 0:
                 break
             taken += got
-        if self._reader >= 0:
-            self.background = True
-            self._leave_reader()
+
+    def leave_call(self, log: Any) -> None:
+        """Go on for a job and its log; the call has had its answer."""
+        self._call.close()
+        self.output.close()
+        self.output, self.exit_code, self.timed_out = log, None, False
 
     def _leave_reader(self) -> None:
         """Fork a process that keeps the pipe open and empty, so that nobody is killed by writing to it."""
@@ -276,7 +295,7 @@ class _Run:
         except OSError:
             child = -1  # no process to be had: the result matters more than the writer
         if child:
-            os.close(self._reader)
+            os.close(self.reader)
             return
         try:
             self._call.close()  # the lock goes on in a forked descriptor
@@ -284,8 +303,8 @@ class _Run:
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
-            os.set_blocking(self._reader, True)
-            self.output.drain(self._reader)
+            os.set_blocking(self.reader, True)
+            self.output.drain(self.reader)
         finally:
             os._exit(0)
 
@@ -296,7 +315,7 @@ class _Run:
         return (
             '{"outcome": "finished", "exit_code": %d, "timed_out": %s, "background": %s, "survivors": %s, '
             '"duration_s": %.4f, "size_bytes": %d, "head": "%s", "tail": "%s", "log_path": "%s", '
-            '"log_bytes": %d, "log_failed": %s}'
+            '"log_bytes": %d, "log_failed": %s, "job": %s}'
         ) % (
             126 if self.exit_code is None else self.exit_code,
             _json(self.timed_out),
@@ -309,6 +328,7 @@ class _Run:
             self.output.log_path if self.output.has_log else "",
             self.output.log_bytes,
             _json(bool(self.output.log_error)),
+            self.job,
         )
 
 

@@ -67,6 +67,12 @@ class Output:
             os.close(self._log)
             self._log = -1
 
+    def close(self) -> None:
+        """Write no more."""
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
+
     @property
     def has_log(self) -> bool:
         return self.log_bytes > 0 or self._log >= 0

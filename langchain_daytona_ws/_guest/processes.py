@@ -68,7 +68,7 @@ def send(processes: dict[int, str], number: int) -> None:
     """Signal each process that is still the one that was found."""
     others = []
     for pid, birth in processes.items():
-        if _birth(pid) == birth:
+        if birth_of(pid) == birth:
             try:
                 os.kill(pid, number)
             except PermissionError:
@@ -80,7 +80,8 @@ def send(processes: dict[int, str], number: int) -> None:
         run_quietly(["sudo", "-n", "kill", "-%d" % number, *others])
 
 
-def _birth(pid: int) -> str:
+def birth_of(pid: int) -> str:
+    """Return the start time of a process in clock ticks, "" when it is none any more."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
