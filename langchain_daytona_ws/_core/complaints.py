@@ -45,7 +45,8 @@ _SHAPES = (
     (
         "node",
         re.compile(
-            r"(?:error | ?ERR_PNPM_[A-Z]{1,30} {1,4})?(?:\w{0,40}Error: )?(?P<said>E(?:PERM|NOSYS|IO|INVAL|BADF|NOTCONN|ROFS|STALE): .*)"
+            r"(?:error | ?ERR_PNPM_[A-Z]{1,30} {1,4})?(?:\w{0,40}Error: )?"
+            r"(?P<said>E(?:PERM|NOSYS|IO|INVAL|BADF|NOTCONN|ROFS|STALE): .*)"
         ),
     ),
     (
