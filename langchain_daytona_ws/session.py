@@ -7,16 +7,19 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES, guidance
 from langchain_daytona_ws._core.hints import hint
-from langchain_daytona_ws._core.workspace import s3_workspace
+from langchain_daytona_ws._core.network import warn_of_network
+from langchain_daytona_ws._core.ports import SandboxSpec
+from langchain_daytona_ws._core.reservation import specification
+from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._session.files import WorkspaceFiles
-from langchain_daytona_ws._session.machine import LOST_NOTICE, LOST_NOTICE_S3, Machine
+from langchain_daytona_ws._session.machine import Machine
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws._session.storage import Storage
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
@@ -26,11 +29,23 @@ from langchain_daytona_ws.permissions import Approver
 COMMAND_TIMEOUT_MAX_S = 600
 
 
+_LOST = "The machine was replaced: the earlier one is gone, and with it every "
+LOST_NOTICE = (
+    f"{_LOST}file, installed package and process on it that was not saved elsewhere. What follows ran on a new, "
+    "empty one"
+)
+LOST_NOTICE_S3 = (
+    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are there as before; "
+    "what follows ran on a new machine"
+)
+
+
 class WorkspaceSession:
     """Give tools and programs one workspace in a Daytona sandbox.
 
     Nothing is requested until it is first needed; then one sandbox is created, whoever asks, and deleted again by
-    `close`, by leaving a ``with`` block, or when the interpreter exits. Safe to share between threads and
+    `close`, by leaving a ``with`` block, or when the interpreter exits. With ``persistent: true`` there is one sandbox
+    for the workspace, found again from any host, and kept until `release`. Safe to share between threads and
     event loops. What your program calls here is not asked about; what the model calls through the tools is.
 
     Args:
@@ -61,10 +76,18 @@ class WorkspaceSession:
         self.id = secrets.token_hex(8)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
         self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
-        self._machine = Machine(self.config, self.namespace, self._on_lost)
         self._notices: deque[str] = deque()
         self._seen: dict[str, str] = {}
-        self._storage = self._open_storage()
+        workspace = s3_workspace(self.config, self.namespace)
+        warn_of_network(self.config, workspace)
+        self._storage = self._open_storage(workspace)
+        places = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
+
+        def spec() -> SandboxSpec:
+            return specification(self.config, self.namespace, *places, unique=secrets.token_hex(6))
+
+        spec()  # what is wrong with it is told here, and not at the first command
+        self._machine = Machine(self.config, spec, on_lost=self._on_lost, tell=self._notices.append)
         here, there = (None, None)
         if self._storage is not None:
             here, there = self._storage.sync_access, self._storage.async_access
@@ -75,8 +98,7 @@ class WorkspaceSession:
         )
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
 
-    def _open_storage(self) -> Storage | None:
-        workspace = s3_workspace(self.config, self.namespace)
+    def _open_storage(self, workspace: S3Workspace | None) -> Storage | None:
         if workspace is None:
             return None
         direct = self.config.options.file_access == "s3"
@@ -86,10 +108,18 @@ class WorkspaceSession:
         info = self._machine.info
         return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={info.id if info else None!r})"
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a WorkspaceSession over an ephemeral sandbox cannot be pickled: the copy would delete it, or outlive it"
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a session over a persistent sandbox: unpickled elsewhere, it finds the same one.
+
+        No secret is in the pickle; the API key is taken from ``DAYTONA_API_KEY`` there. The approver is pickled as
+        pickle does it, a function by its name. What was approved for the session, and which files it has read, is not.
+        """
+        if not self.config.persistent:
+            raise TypeError(
+                "a WorkspaceSession over an ephemeral sandbox cannot be pickled: the copy would delete it, or outlive "
+                "it; set persistent: true in the configuration"
+            )
+        return _rebuilt, (self.config, self.namespace, self.gate.approver, self.gate.approval_timeout_s)
 
     def __copy__(self) -> Self:
         return self
@@ -192,18 +222,37 @@ class WorkspaceSession:
         self._seen.clear()
 
     def close(self) -> None:
-        """Delete the sandbox and end the session.
+        """End the session. An ephemeral sandbox is deleted; a persistent one stays, for whoever comes next.
 
         Raises:
             SandboxUnavailable: It could not be deleted; its auto-stop and its TTL will do it.
         """
         self._machine.close()
-        if self._storage is not None:
-            self._storage.close()
+        self._close_storage()
 
     async def aclose(self) -> None:
-        """Delete the sandbox, close this loop's connections, and end the session."""
+        """End the session as `close` does, and close this loop's connections."""
         await self._machine.aclose()
+        self._close_storage()
+
+    def release(self) -> None:
+        """Delete the workspace's sandbox, also a persistent one that this session has not used, and end the session.
+
+        What is on its own disk is lost; an S3 workspace's files are not touched.
+
+        Raises:
+            ProvisionError: There is a sandbox of this name that is not this library's.
+            SandboxUnavailable: It could not be deleted.
+        """
+        self._machine.release()
+        self._close_storage()
+
+    async def arelease(self) -> None:
+        """Delete the workspace's sandbox as `release` does, and close this loop's connections."""
+        await self._machine.arelease()
+        self._close_storage()
+
+    def _close_storage(self) -> None:
         if self._storage is not None:
             self._storage.close()
 
@@ -222,3 +271,11 @@ class WorkspaceSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _rebuilt(
+    config: SandboxConfig, namespace: str, approver: Approver | None, approval_timeout_s: float | None
+) -> WorkspaceSession:
+    return WorkspaceSession(
+        config, namespace=namespace, approver=approver, approval_timeout_s=approval_timeout_s
+    )

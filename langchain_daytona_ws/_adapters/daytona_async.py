@@ -113,6 +113,10 @@ class AsyncDaytonaPort:
         with translated():
             await (await self._sandbox(sandbox_id)).start(timeout=timeout_s)
 
+    async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
+        with translated():
+            await (await self._sandbox(sandbox_id)).recover(timeout=timeout_s)
+
     async def delete(self, id_or_name: str) -> None:
         here = await self._here()
         with translated():

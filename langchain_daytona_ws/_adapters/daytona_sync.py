@@ -75,6 +75,10 @@ class SyncDaytonaPort:
         with translated():
             self._sandbox(sandbox_id).start(timeout=timeout_s)
 
+    async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
+        with translated():
+            self._sandbox(sandbox_id).recover(timeout=timeout_s)
+
     async def delete(self, id_or_name: str) -> None:
         with translated():
             try:

@@ -74,10 +74,15 @@ def create_params(spec: SandboxSpec) -> CreateSandboxFromImageParams | CreateSan
         "env_vars": dict(spec.env),
         "labels": dict(spec.labels),
         "auto_stop_interval": spec.auto_stop_minutes,
+        "auto_archive_interval": spec.auto_archive_minutes,
         "auto_delete_interval": spec.auto_delete_minutes,
         "ttl_minutes": spec.ttl_minutes,
         "target": spec.target,
     }
+    if spec.network is not None:
+        common["network_block_all"] = spec.network.block_all
+        common["network_allow_list"] = spec.network.allow_cidrs
+        common["domain_allow_list"] = spec.network.allow_domains
     if spec.image is not None:
         return CreateSandboxFromImageParams(image=spec.image, **common)
     return CreateSandboxFromSnapshotParams(snapshot=spec.snapshot, **common)
@@ -90,4 +95,6 @@ def describe(sandbox: Sandbox | AsyncSandbox) -> SandboxInfo:
         name=sandbox.name,
         state=str(state or "unknown"),
         organization_id=sandbox.organization_id,
+        labels=dict(sandbox.labels or {}),
+        recoverable=bool(sandbox.recoverable),
     )

@@ -113,7 +113,7 @@ class ApprovalGate:
         self.mode = mode
         self.approval_timeout_s = approval_timeout_s
         self.remembered = RememberedApprovals() if remembered is None else remembered
-        self._approver = approver
+        self.approver = approver
         self._turns = Turns()
 
     def check(
@@ -147,7 +147,7 @@ class ApprovalGate:
     ) -> Approval[T]:
         if self._is_allowed(request):
             return Approval(request.arguments)
-        if self._approver is None:
+        if self.approver is None:
             _deny(
                 request,
                 "no_approver",
@@ -180,7 +180,7 @@ class ApprovalGate:
                     "that asked one of them hangs",
                     "Other approvals were being waited for all the time, so this was not done.",
                 )
-            outcome = await self._ask(side, self._approver, request)
+            outcome = await self._ask(side, self.approver, request)
             return self._judge(request, outcome, validate)
         except WouldDeadlock:
             _deny(

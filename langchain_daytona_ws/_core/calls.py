@@ -44,6 +44,8 @@ class Machine(Protocol):
 
     def lost(self, info: SandboxInfo) -> None: ...
 
+    def restarted(self) -> None: ...
+
 
 @dataclass(slots=True)
 class _Attempts:
@@ -172,7 +174,10 @@ class Caller:
             raise _refused(fault)
         if fault.kind in _ASK_FIRST or attempts.failures > 1:
             # A gateway's word about a sandbox is not trusted: the control plane knows.
-            if await lifecycle.revive(self._port, info):
+            revival = await lifecycle.revive(self._port, info)
+            if revival is lifecycle.Revival.RESTARTED:
+                self._machine.restarted()
+            if revival is not lifecycle.Revival.GONE:
                 if fault.kind in _ASK_FIRST and attempts.failures > 3:
                     raise _refused(fault)
             else:

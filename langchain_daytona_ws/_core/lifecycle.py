@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import logging
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
@@ -49,17 +50,30 @@ async def provision(port: SandboxPort, spec: SandboxSpec, *, organization_id: st
         if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
             await port.finish(_sweep(port, spec.name), within_s=DELETE_WITHIN_S)
         raise
-    if organization_id is not None and info.organization_id != organization_id:
-        await discard_quietly(port, info.id)
-        raise ProvisionError(
-            f"The API key belongs to organization {info.organization_id}, but options.organizationId (or "
-            f"DAYTONA_ORGANIZATION_ID) says {organization_id}. The sandbox was deleted again. Use a key of that "
-            "organization, or correct or omit organizationId.",
-            code="organization_mismatch",
-            op="create",
-            for_model="No machine could be had: the account is set up wrongly. Tell the user.",
-        )
+    await check_organization(port, info, organization_id, made_here=True)
     return info
+
+
+async def check_organization(
+    port: SandboxPort, info: SandboxInfo, organization_id: str | None, *, made_here: bool
+) -> None:
+    """Refuse a sandbox in another organization than the configuration says, and delete it if it was made here.
+
+    Raises:
+        ProvisionError: ``code="organization_mismatch"``.
+    """
+    if organization_id is None or info.organization_id == organization_id:
+        return
+    if made_here:
+        await discard_quietly(port, info.id)
+    raise ProvisionError(
+        f"The API key belongs to organization {info.organization_id}, but options.organizationId (or "
+        f"DAYTONA_ORGANIZATION_ID) says {organization_id}.{' The sandbox was deleted again.' if made_here else ''} "
+        "Use a key of that organization, or correct or omit organizationId.",
+        code="organization_mismatch",
+        op="create",
+        for_model="No machine could be had: the account is set up wrongly. Tell the user.",
+    )
 
 
 async def _create(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo:
@@ -121,11 +135,16 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
     )
 
 
-async def revive(port: SandboxPort, info: SandboxInfo) -> bool:
-    """Ask the control plane about a sandbox, and start it if it is only stopped.
+class Revival(enum.Enum):
+    """What became of a sandbox that did not answer."""
 
-    Returns:
-        Whether it can be sent to (again); False when it is confirmed gone or beyond use.
+    READY = "it can be sent to"
+    RESTARTED = "it was stopped, and has been started"
+    GONE = "it is confirmed gone, or beyond use as it is"
+
+
+async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
+    """Ask the control plane about a sandbox, and start it if it is only stopped.
 
     Raises:
         SandboxUnavailable: The control plane did not say.
@@ -134,19 +153,13 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> bool:
     while waited_s < START_WITHIN_S / 2:
         try:
             found = await port.get(info.id)
-            if found is None or found.state in (
-                "destroyed",
-                "destroying",
-                "error",
-                "build_failed",
-                "archived",
-            ):
-                return False
+            if found is None or found.state in _GONE | _BEYOND_USE:
+                return Revival.GONE
             if found.state in _READY:
-                return True
+                return Revival.READY
             if found.state in _SLEEPING:
                 await port.start(info.id, timeout_s=START_WITHIN_S)
-                return True
+                return Revival.RESTARTED
         except PortFault as said:
             fault = said
             if not fault.passing and fault.kind is not FaultKind.REFUSED:

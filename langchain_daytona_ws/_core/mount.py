@@ -208,8 +208,8 @@ _REFUSALS = {
     "mount_denied": (
         "S3 denied access to s3://{bucket}/{prefix}",
         "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
-        "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny it. "
-        "With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
+        "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny "
+        "it. With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
         "access is denied.",
     ),
     "mount_wrong_region": (

@@ -19,8 +19,19 @@ class SandboxSpec:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
     auto_stop_minutes: int | None = None
+    auto_archive_minutes: int | None = None
     auto_delete_minutes: int | None = None
     ttl_minutes: int | None = None
+    network: NetworkRules | None = None  # None: the organization's default
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRules:
+    """What a sandbox may reach, in the Daytona API's terms; None is not sent."""
+
+    block_all: bool | None = None
+    allow_cidrs: str | None = None  # separated by commas
+    allow_domains: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,8 @@ class SandboxInfo:
     name: str
     state: str
     organization_id: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    recoverable: bool = False  # of one in error
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,10 @@ class SandboxPort(Protocol):
         ...
 
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None: ...
+
+    async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
+        """Bring back one in a recoverable error."""
+        ...
 
     async def delete(self, id_or_name: str) -> None:
         """Ask for deletion; one that is gone already is no fault."""

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import logging
 import os
-import secrets
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent import futures
@@ -14,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core import lifecycle
+from langchain_daytona_ws._core.claim import RESTARTED_NOTICE, claim, find
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock, on_a_loop
@@ -27,22 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# An ephemeral sandbox that nobody talks to is stopped, and stopping it deletes it (auto-delete 0).
-AUTO_STOP_MINUTES = 15
-# Whatever happens, it is destroyed at this age (Daytona API, ttlMinutes).
-TTL_MINUTES = 24 * 60
 # Longer than a deletion is tried for, request time-outs included.
 CLOSE_WAITS_S = 120.0
-
-_LOST = "The machine was replaced: the earlier one is gone, and with it every "
-LOST_NOTICE = (
-    f"{_LOST}file, installed package and process on it that was not saved elsewhere. What follows ran on a new, "
-    "empty one"
-)
-LOST_NOTICE_S3 = (
-    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are there as before; "
-    "what follows ran on a new machine"
-)
 
 
 class Handle:
@@ -51,12 +37,12 @@ class Handle:
     def __init__(
         self,
         acquire: Callable[[], Awaitable[SandboxInfo]],
-        lost: Callable[[SandboxInfo], None],
-        check_open: Callable[[], None],
+        machine: Machine,
     ) -> None:
         self._acquire = acquire
-        self.lost = lost
-        self.check_open = check_open
+        self.lost = machine.lost
+        self.restarted = machine.restarted
+        self.check_open = machine.check_open
 
     async def acquire(self) -> SandboxInfo:
         return await self._acquire()
@@ -67,21 +53,31 @@ class Machine:
 
     Args:
         config: Where and how to create it.
-        namespace: Named in its labels.
-        on_lost: Called when it was lost, before a new one is made.
+        spec: What to create. That of a persistent one has the name by which it is found.
+        on_lost: Called when it was lost, or a new one stands in its place.
+        tell: Is told what the next result should say about the machine.
     """
 
-    def __init__(self, config: SandboxConfig, namespace: str, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: SandboxConfig,
+        spec: Callable[[], SandboxSpec],
+        *,
+        on_lost: Callable[[], None],
+        tell: Callable[[str], None],
+    ) -> None:
         self._config = config
-        self._namespace = namespace
+        self._spec = spec
         self._on_lost = on_lost
+        self._tell = tell
+        self._had_one = False
         self._flight: SingleFlight[SandboxInfo] = SingleFlight()
         self._closed = False
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
         self._async: AsyncDaytonaPort | None = None
-        self.sync_handle = Handle(self._acquire_here, self.lost, self.check_open)
-        self.async_handle = Handle(self.aacquire, self.lost, self.check_open)
+        self.sync_handle = Handle(self._acquire_here, self)
+        self.async_handle = Handle(self.aacquire, self)
 
     # The SDK takes over a second to import, so it is not imported before it is needed.
 
@@ -143,35 +139,36 @@ class Machine:
         return await self._flight.aget(lambda: self._provision(port))
 
     async def _provision(self, port: SandboxPort) -> SandboxInfo:
-        info = await lifecycle.provision(
-            port, self._spec(), organization_id=self._config.options.organization_id
-        )
+        organization_id = self._config.options.organization_id
+        if self._config.persistent:
+            return await self._claim(port, organization_id)
+        info = await lifecycle.provision(port, self._spec(), organization_id=organization_id)
         if self._closed:
             await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
             self.check_open()
         _delete_at_exit(self)
         return info
 
-    def _spec(self) -> SandboxSpec:
-        options = self._config.options
-        slug = "".join(c if c.isalnum() else "-" for c in self._namespace.lower()).strip("-")[:30]
-        return SandboxSpec(
-            name="-".join(part for part in ("ldw", slug, secrets.token_hex(6)) if part),
-            snapshot=options.snapshot,
-            image=options.image,
-            target=options.target,
-            env=self._config.plain_env_vars(),
-            labels={"managed-by": "langchain-daytona-ws", "namespace": self._namespace},
-            auto_stop_minutes=AUTO_STOP_MINUTES,
-            auto_delete_minutes=0,
-            ttl_minutes=TTL_MINUTES,
-        )
+    async def _claim(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
+        had = await claim(port, self._spec())
+        await lifecycle.check_organization(port, had.info, organization_id, made_here=had.created)
+        if had.created and self._had_one:
+            self._on_lost()
+        elif had.notice is not None:
+            self._tell(had.notice)
+        self._had_one = True
+        return had.info
 
     def lost(self, info: SandboxInfo) -> None:
         """Take note that the sandbox is gone; whoever acquires next makes a new one."""
         if self._flight.forget(info):
             _open_machines.pop(self, None)
-            self._on_lost()
+            if not self._config.persistent:  # of one that may yet be brought back, the claim knows more
+                self._on_lost()
+
+    def restarted(self) -> None:
+        """Take note that the sandbox had been stopped, and runs again."""
+        self._tell(RESTARTED_NOTICE)
 
     def check_open(self) -> None:
         """Refuse to go on after the session was closed."""
@@ -182,7 +179,7 @@ class Machine:
             )
 
     def close(self) -> None:
-        """Delete the sandbox, whichever thread is making it. May be called again after a failure.
+        """Delete an ephemeral sandbox, whichever thread is making it. May be called again after a failure.
 
         Raises:
             SandboxUnavailable: It could not be deleted; its auto-stop and TTL will end it.
@@ -193,7 +190,7 @@ class Machine:
             # Its maker sees the flag and deletes it itself.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         info = self.info
-        if info is not None:
+        if info is not None and not self._config.persistent:
             drive(lifecycle.discard(self.sync_port(), info.id))
             self._deleted(info)
 
@@ -202,13 +199,37 @@ class Machine:
         self._closed = True
         await self._flight.settled(CLOSE_WAITS_S)
         info = self.info
-        if info is not None:
-            port = await self.async_port()
-            if not await port.finish(lifecycle.discard(port, info.id), within_s=CLOSE_WAITS_S):
-                raise lifecycle.not_deleted(info.id, f"no answer within {CLOSE_WAITS_S:.0f} s")
+        if info is not None and not self._config.persistent:
+            await self._discard(await self.async_port(), info.id)
             self._deleted(info)
         if self._async is not None:
             await self._async.aclose()
+
+    def release(self) -> None:
+        """Delete the sandbox, persistent or not, also one that this session has not used; and end the session."""
+        self.close()
+        if self._config.persistent:
+            drive(self._release(self.sync_port()))
+
+    async def arelease(self) -> None:
+        """Do as `release` does, and close this loop's connections."""
+        self._closed = True
+        await self._flight.settled(CLOSE_WAITS_S)
+        if self._config.persistent:
+            await self._release(await self.async_port())
+        await self.aclose()
+
+    async def _release(self, port: SandboxPort) -> None:
+        spec = self._spec()
+        found = await find(port, spec)
+        if found is not None:
+            await self._discard(port, found.id)
+        if (info := self.info) is not None:
+            self._deleted(info)
+
+    async def _discard(self, port: SandboxPort, sandbox_id: str) -> None:
+        if not await port.finish(lifecycle.discard(port, sandbox_id), within_s=CLOSE_WAITS_S):
+            raise lifecycle.not_deleted(sandbox_id, f"no answer within {CLOSE_WAITS_S:.0f} s")
 
     def _deleted(self, info: SandboxInfo) -> None:
         self._flight.forget(info)

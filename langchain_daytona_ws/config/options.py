@@ -148,6 +148,10 @@ class SandboxOptions(ConfigModel):
         ),
         json_schema_extra={"format": "uri", "pattern": LOOPBACK_OR_HTTPS},
     )
+    enforce_domain_allow_list: Flag = Field(
+        default=False,
+        description="Let Daytona enforce `network.allowDomains` (at most 10). Otherwise they are ignored.",
+    )
     kms_key_arn: KmsKeyArn | None = Field(
         default=None,
         description="KMS key of a workspace bucket encrypted with SSE-KMS, to be allowed in the credentials.",

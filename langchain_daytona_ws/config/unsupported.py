@@ -10,9 +10,6 @@ from langchain_daytona_ws.errors import NotSupportedYet
 
 # Whoever implements a setting deletes its line, and only that.
 _REMEDIES = {
-    "network": "leave it out, so that the organization's default holds",
-    "persistent": "set it to false or leave it out",
-    "lifecycle": "leave it out",
     "onCreate": "leave it out, and run the commands through the session or build them into the snapshot",
     "onResume": "leave it out, and run the commands through the session",
 }

@@ -64,6 +64,9 @@ class OneSandbox:
     async def acquire(self) -> SandboxInfo:
         return self.info
 
+    def restarted(self) -> None:
+        return None
+
     def lost(self, info: SandboxInfo) -> None:
         raise AssertionError("not expected to be lost")
 

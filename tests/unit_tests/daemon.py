@@ -87,6 +87,9 @@ class OneMachine:
     async def acquire(self) -> SandboxInfo:
         return INFO
 
+    def restarted(self) -> None:
+        return None
+
     def lost(self, info: SandboxInfo) -> None:
         raise AssertionError("not expected to be lost")
 

@@ -88,6 +88,9 @@ class Machines:
     async def acquire(self) -> SandboxInfo:
         return INFO
 
+    def restarted(self) -> None:
+        self.restarts += 1
+
     def lost(self, lost: SandboxInfo) -> None:
         self.lost_ones.append(lost)
 
