@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws._core.remedies import BY_KIND, WORDS
+from langchain_daytona_ws._core.snapshot_helper import account, helper
+from langchain_daytona_ws.config import SandboxOptions
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 
 # The release whose behaviour this package was written against; the local mount-s3 imitates it.
@@ -20,6 +23,13 @@ RELEASE_KEYS = ("8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B", "673FE4061506BB469A0
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,254}", re.ASCII)
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}", re.ASCII)
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
+# Of what options.workspaceRoot may be, what needs no quotes in a shell and no escapes in a table of mounts.
+_DIRECTORY = re.compile(r"(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
+
+ROOT = "root"
+USER = "daytona"
+WORKSPACE_ROOT: str = SandboxOptions.model_fields["workspace_root"].default
+SKILLS_MOUNT_PATH: str = SandboxOptions.model_fields["skills_mount_path"].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +39,10 @@ class Recipe:
     Args:
         base_image: A Debian or Ubuntu image with bash, Node and Python 3.8 or newer.
         mount_s3_version: A release of Mountpoint for Amazon S3.
-        user: Who runs commands in the sandbox, an account of the base image; None for root.
+        user: Who runs commands in the sandbox: an account that is made where the base image has none of that name,
+            and that may mount workspaces but is not root otherwise; or root, from whom nothing can be hidden.
+        workspace_root: The directory below which that account may mount workspaces. Of no meaning for root.
+        skills_mount_path: The directory at which it may mount skills. Of no meaning for root.
 
     Raises:
         ConfigError: When one of them could not stand in a Dockerfile.
@@ -37,7 +50,9 @@ class Recipe:
 
     base_image: str
     mount_s3_version: str = MOUNT_S3_VERSION
-    user: str | None = None
+    user: str = USER
+    workspace_root: str = WORKSPACE_ROOT
+    skills_mount_path: str = SKILLS_MOUNT_PATH
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.base_image):
@@ -49,28 +64,35 @@ class Recipe:
                 f"the mount-s3 version {self.mount_s3_version!r} is not pinned; give one release, such as "
                 f"{MOUNT_S3_VERSION}"
             )
-        if self.user is not None and not _USER.fullmatch(self.user):
-            raise _refused(f"the user {self.user!r} is no account's name; give one of the base image's")
+        if not _USER.fullmatch(self.user):
+            raise _refused(f"the user {self.user!r} is no account's name; give one such as {USER}, or {ROOT}")
+        _check_directory("workspace root", self.workspace_root, WORKSPACE_ROOT)
+        _check_directory("skills mount path", self.skills_mount_path, SKILLS_MOUNT_PATH)
+        one, other = PurePosixPath(self.workspace_root), PurePosixPath(self.skills_mount_path)
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise _refused(
+                f"the workspace root {one} and the skills mount path {other} overlap; give two directories of which "
+                "neither lies in the other"
+            )
 
     def dockerfile(self) -> str:
         """Write the Dockerfile. It needs no build context, and no syntax newer than Docker's first."""
         parts = [
             f"FROM {self.base_image}\nUSER root",
             _CHECKS,
-            _PACKAGES,
+            _PACKAGES.replace("@sudo@", "" if self.user == ROOT else " sudo"),
             self._mount_s3(),
-            _HELPER,
-            self._user(),
+            *self._user(),
         ]
-        return "\n\n".join(part for part in parts if part) + "\n"
+        return "\n\n".join(parts) + "\n"
 
     def _mount_s3(self) -> str:
         return _MOUNT_S3.replace("@version@", self.mount_s3_version).replace("@keys@", "|".join(RELEASE_KEYS))
 
-    def _user(self) -> str:
-        if self.user is None:
-            return "# No other USER: commands run as root, as mount-s3 needs."
-        return _AS_USER.replace("@user@", self.user)
+    def _user(self) -> list[str]:
+        if self.user == ROOT:
+            return ["# No other USER: commands run as root, who can mount, and read the credentials."]
+        return [account(self.user), helper(self.user, self.workspace_root, self.skills_mount_path)]
 
 
 def checked_name(name: str) -> str:
@@ -125,6 +147,14 @@ _HERE = {
 }  # fmt: skip
 
 
+def _check_directory(what: str, directory: str, usual: str) -> None:
+    if not _DIRECTORY.fullmatch(directory) or len(directory) > 1024:
+        raise _refused(
+            f"the {what} {directory!r} is not possible; give an absolute directory whose names are letters, digits, "
+            f"'.', '_' and '-', not starting with '.' or '-', such as {usual}"
+        )
+
+
 def _refused(problem: str) -> ConfigError:
     return ConfigError(problem, code="snapshot_setting", op="snapshot")
 
@@ -152,7 +182,7 @@ RUN set -eux; \
     apt-get update; \
     if apt-cache show libfuse2t64 >/dev/null 2>&1; then libfuse=libfuse2t64; else libfuse=libfuse2; fi; \
     if command -v fusermount3 >/dev/null; then fuse=fuse3; else fuse=fuse; fi; \
-    apt-get install -y --no-install-recommends ca-certificates curl "$fuse" gpg "$libfuse" ripgrep; \
+    apt-get install -y --no-install-recommends ca-certificates curl "$fuse" gpg "$libfuse" ripgrep@sudo@; \
     rm -rf /var/lib/apt/lists/*
 """.strip()
 
@@ -182,13 +212,4 @@ RUN set -eux; \
     case "$(mount-s3 --version)" in "mount-s3 @version@"*) ;; *) fail "mount-s3 is not @version@" ;; esac; \
     rg --version; \
     cd /; rm -rf "$GNUPGHOME" /var/lib/apt/lists/*
-""".strip()
-
-# The place of the root-owned mount helper (credentials on stdin, fixed arguments): after mount-s3, before the user.
-_HELPER = ""
-
-_AS_USER = r"""
-RUN set -eux; \
-    id -u @user@ >/dev/null || { echo "ERROR: s3-snapshot: the base image has no user @user@" >&2; exit 1; }
-USER @user@
 """.strip()

@@ -11,7 +11,15 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws._core.snapshot import MOUNT_S3_VERSION, Recipe, build_error, checked_name
+from langchain_daytona_ws._core.snapshot import (
+    MOUNT_S3_VERSION,
+    SKILLS_MOUNT_PATH,
+    USER,
+    WORKSPACE_ROOT,
+    Recipe,
+    build_error,
+    checked_name,
+)
 from langchain_daytona_ws.cli.exits import ended
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
@@ -50,11 +58,19 @@ def s3_snapshot(
         ),
     ] = None,
     user: Annotated[
-        str | None,
+        str,
         typer.Option(
-            help="Account of the base image that commands run as. Default: root, as mount-s3 needs."
+            help="Account that commands run as; made if the base image has none of this name. It may run the mount "
+            "helper as root, and nothing else. `root`: no helper; the agent can read the S3 credentials, and hiding "
+            "them prevents accidents only."
         ),
-    ] = None,
+    ] = USER,
+    workspace_root: Annotated[
+        str, typer.Option(help="Where the helper mounts workspaces: options.workspaceRoot of the sessions.")
+    ] = WORKSPACE_ROOT,
+    skills_mount_path: Annotated[
+        str, typer.Option(help="Where the helper mounts skills: options.skillsMountPath of the sessions.")
+    ] = SKILLS_MOUNT_PATH,
     cpu: Annotated[int | None, typer.Option(min=1, help="CPUs of its sandboxes.")] = None,
     memory: Annotated[int | None, typer.Option(min=1, help="GiB of memory of its sandboxes.")] = None,
     disk: Annotated[int | None, typer.Option(min=1, help="GiB of disk of its sandboxes.")] = None,
@@ -72,7 +88,8 @@ def s3_snapshot(
     the new one is known to build: build under a new name first where that matters.
     """
     try:
-        recipe = Recipe(_given(base_image, "base image", "--base-image", BASE_IMAGE), mount_s3_version, user)
+        base_image = _given(base_image, "base image", "--base-image", BASE_IMAGE)
+        recipe = Recipe(base_image, mount_s3_version, user, workspace_root, skills_mount_path)
         if dry_run:
             typer.echo(recipe.dockerfile(), nl=False)
             return

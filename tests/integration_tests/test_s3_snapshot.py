@@ -84,7 +84,8 @@ def test_streams_the_build_log(server: LocalDaytona) -> None:
 
 
 def test_flags_come_before_the_environment(server: LocalDaytona) -> None:
-    arguments = ["--base-image", "python:3.12", "--name", "other", "--region", "eu", "--user", "daytona"]
+    arguments = ["--base-image", "python:3.12", "--name", "other", "--region", "eu", "--user", "agent"]
+    arguments += ["--workspace-root", "/srv/work", "--skills-mount-path", "/srv/skills"]
     result = build(
         server, *arguments, "--cpu", "2", "--memory", "4", "--disk", "8", "--mount-s3-version", "1.20.0"
     )
@@ -92,7 +93,8 @@ def test_flags_come_before_the_environment(server: LocalDaytona) -> None:
     assert "pinned to eu" in result.stdout
     snapshot = stored(server, "other")
     assert (snapshot.region_ids, snapshot.cpu, snapshot.mem, snapshot.disk) == (["eu"], 2, 4, 8)
-    assert snapshot.build_info.dockerfile_content == Recipe("python:3.12", "1.20.0", "daytona").dockerfile()
+    recipe = Recipe("python:3.12", "1.20.0", "agent", "/srv/work", "/srv/skills")
+    assert snapshot.build_info.dockerfile_content == recipe.dockerfile()
 
 
 def test_a_dry_run_prints_the_dockerfile_and_sends_nothing(server: LocalDaytona) -> None:
@@ -112,6 +114,9 @@ def test_a_dry_run_prints_the_dockerfile_and_sends_nothing(server: LocalDaytona)
         ({}, ("--base-image", "a b"), ("no name of an image",)),
         ({}, ("--name", "a b"), ("not possible",)),
         ({}, ("--mount-s3-version", "latest"), ("not pinned", MOUNT_S3_VERSION)),
+        ({}, ("--user", "A B"), ("no account's name", "daytona")),
+        ({}, ("--workspace-root", "work"), ("absolute directory", "/mnt/workspaces")),
+        ({}, ("--workspace-root", "/mnt", "--skills-mount-path", "/mnt/skills"), ("overlap",)),
         ({}, ("--cpu", "0"), ("--cpu",)),
         ({"DAYTONA_API_KEY": "k", "DAYTONA_API_URL": "ftp://x"}, (), ("DAYTONA_API_URL",)),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from langchain_daytona_ws._core.mounter import mounter_source
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws._core.snapshot import (
     MOUNT_S3_VERSION,
@@ -19,6 +22,10 @@ from langchain_daytona_ws._core.snapshot import (
     build_error,
     checked_name,
 )
+from langchain_daytona_ws._core.snapshot_helper import SUDOERS
+from langchain_daytona_ws._guest import guard
+from langchain_daytona_ws._guest.mount import HELPER
+from langchain_daytona_ws._guest.mount_keys import HOME
 from langchain_daytona_ws.errors import ConfigError
 
 NO_RUNNER = "Failed to create snapshot: No available runners"
@@ -38,25 +45,37 @@ def scripts(recipe: Recipe) -> list[str]:
     return [rest for word, rest in instructions(recipe.dockerfile()) if word == "RUN"]
 
 
+def shell_of(script: str) -> str:
+    """Leave out the programs that a script writes line by line."""
+    return re.sub(r"printf '%s\\n' .*?>\"\$file\"", "", script)
+
+
 class TestTheDockerfile:
     def test_starts_from_the_base_as_root(self) -> None:
         assert instructions(Recipe("node:22").dockerfile())[:2] == [("FROM", "node:22"), ("USER", "root")]
 
     def test_knows_only_what_every_builder_does(self) -> None:
-        found = {word for word, _ in instructions(Recipe("node:22", user="node").dockerfile())}
-        assert found == {"FROM", "USER", "RUN"}
-        assert "<<" not in Recipe("node:22").dockerfile()
+        text = Recipe("node:22").dockerfile()
+        assert {word for word, _ in instructions(text)} == {"FROM", "USER", "RUN"}
+        assert "<<" not in text
+        # Docker's first parser takes lines of 64 KiB, and execve takes scripts of 128 KiB.
+        assert max(map(len, text.splitlines())) < 400
+        assert max(map(len, scripts(Recipe("node:22")))) < 100_000
 
     def test_its_scripts_stop_at_the_first_failure(self) -> None:
-        for script in scripts(Recipe("node:22", user="node")):
-            assert script.startswith("set -eux; ")
+        for script in scripts(Recipe("node:22")):
+            assert script.startswith(("set -eux; ", "set -eu; "))
             # Without pipefail, which sh does not have, a pipe would hide one.
-            assert " | " not in script
+            assert " | " not in shell_of(script)
 
     def test_every_script_is_posix_shell(self) -> None:
-        for script in scripts(Recipe("node:22", user="node")):
+        for script in scripts(Recipe("node:22")):
             subprocess.run(["sh", "-n", "-c", script], check=True)
-            assert "sudo" not in script
+
+    def test_root_needs_no_sudo(self) -> None:
+        text = Recipe("node:22", user="root").dockerfile()
+        assert "sudo" not in text
+        assert "langchain-daytona-ws" not in text
 
     def test_leaves_no_package_lists(self) -> None:
         for script in scripts(Recipe("node:22")):
@@ -70,16 +89,17 @@ class TestTheDockerfile:
         assert "/1.20.0/$arch" in text
         assert "mount-s3-1.20.0-$arch.deb" in text
         assert MOUNT_S3_VERSION not in text
-        assert "@" not in text.replace("$@", "")
+        assert "@" not in text
 
     def test_names_what_is_needed(self) -> None:
         packages = scripts(Recipe("node:22"))[1]
-        for package in ("ca-certificates", "curl", "gpg", "ripgrep", '"$fuse"', '"$libfuse"'):
+        for package in ("ca-certificates", "curl", "gpg", "ripgrep", "sudo", '"$fuse"', '"$libfuse"'):
             assert package in packages
 
     def test_ends_as_the_user_asked_for(self) -> None:
         assert instructions(Recipe("node:22", user="node").dockerfile())[-1] == ("USER", "node")
-        assert instructions(Recipe("node:22").dockerfile())[-1][0] == "RUN"
+        assert instructions(Recipe("node:22").dockerfile())[-1] == ("USER", "daytona")
+        assert instructions(Recipe("node:22", user="root").dockerfile())[-1][0] == "RUN"
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -92,6 +112,16 @@ class TestTheDockerfile:
             (("node:22", "1.24"), "not pinned"),
             (("node:22", "1.24.0\n"), "not pinned"),
             (("node:22", "1.24.0", "a b"), "account"),
+            (("node:22", "1.24.0", "a", "mnt"), "workspace root"),
+            (("node:22", "1.24.0", "a", "/"), "workspace root"),
+            (("node:22", "1.24.0", "a", "/mnt/../etc"), "workspace root"),
+            (("node:22", "1.24.0", "a", "/a b"), "workspace root"),
+            (("node:22", "1.24.0", "a", "/a$(id)"), "workspace root"),
+            (("node:22", "1.24.0", "a", "/a\n"), "workspace root"),
+            (("node:22", "1.24.0", "a", "/a", "/b/"), "skills mount path"),
+            (("node:22", "1.24.0", "a", "/a", "/a/b"), "overlap"),
+            (("node:22", "1.24.0", "a", "/a/b", "/a"), "overlap"),
+            (("node:22", "1.24.0", "a", "/a", "/a"), "overlap"),
         ],
     )
     def test_refuses_what_could_not_stand_in_it(self, arguments: tuple[str, ...], said: str) -> None:
@@ -124,7 +154,23 @@ class Machine:
         self.release = folder / "release"
         self.programs.mkdir()
         self.release.mkdir()
-        for name in ("sh", "bash", "mktemp", "rm", "grep", "gpg", "cat", "cp", "basename"):
+        for name in (
+            *(
+                "sh",
+                "bash",
+                "mktemp",
+                "rm",
+                "grep",
+                "gpg",
+                "cat",
+                "cp",
+                "basename",
+                "sha256sum",
+                "chmod",
+                "mkdir",
+            ),
+            *("realpath", "ls"),
+        ):
             found = shutil.which(name)
             if found:
                 (self.programs / name).symlink_to(found)
@@ -146,9 +192,15 @@ class Machine:
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
 
+    def place(self, path: str) -> Path:
+        """Return what stands in for a file of the image."""
+        return self.folder / path.lstrip("/").replace("/", "-")
+
     def run(self, script: str) -> Ran:
-        # Never the lists of the machine that the tests run on.
+        # Never the lists and files of the machine that the tests run on.
         script = script.replace("/var/lib/apt/lists/*", str(self.folder / "lists"))
+        for place in (HELPER, SUDOERS, HOME):
+            script = re.sub(rf"(?<=[ <>!]){re.escape(place)}", str(self.place(place)), script)
         env = {"PATH": str(self.programs), "TMPDIR": str(self.folder)}
         done = subprocess.run(
             [str(self.programs / "sh"), "-c", script],
@@ -204,12 +256,12 @@ class TestThePackages:
     def test_on_debian_12(self, machine: Machine) -> None:
         ran = machine.run(self.script)
         assert ran.code == 0, ran.said
-        assert " ca-certificates curl fuse gpg libfuse2 ripgrep\n" in ran.apt
+        assert " ca-certificates curl fuse gpg libfuse2 ripgrep sudo\n" in ran.apt
 
     def test_on_ubuntu_24_04_with_fuse3(self, machine: Machine) -> None:
         machine.program("apt-cache", '[ "$2" = libfuse2t64 ]')
         machine.program("fusermount3", "")
-        assert " ca-certificates curl fuse3 gpg libfuse2t64 ripgrep\n" in machine.run(self.script).apt
+        assert " ca-certificates curl fuse3 gpg libfuse2t64 ripgrep sudo\n" in machine.run(self.script).apt
 
     def test_a_failing_apt_stops_it(self, machine: Machine) -> None:
         machine.program("apt-get", '[ "$1" = update ]')
@@ -262,7 +314,7 @@ def signer(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.skipif(shutil.which("gpg-agent") is None, reason="needs GnuPG to sign")
 class TestTheSignature:
     def script(self, *fingerprints: str) -> str:
-        (_, _, script) = scripts(Recipe("node:22"))
+        (_, _, script) = scripts(Recipe("node:22", user="root"))
         for old, new in zip(RELEASE_KEYS, fingerprints, strict=False):
             assert old in script
             script = script.replace(old, new)
@@ -347,6 +399,210 @@ class TestTheSignature:
         ran = machine.run(self.script(signer.fingerprint))
         assert ran.code == 1
         assert f"mount-s3 is not {MOUNT_S3_VERSION}" in ran.said
+
+
+class TestTheAccount:
+    script = scripts(Recipe("node:22"))[3]
+
+    def accounts(self, machine: Machine, *, groups: str = "daytona", uid: str = "1000") -> None:
+        """Stand in for a base image that has the account, in these groups."""
+        (machine.folder / "groups").write_text(groups)
+        machine.program("id", f'[ "$1" != -u ] || echo {uid}; [ "$1" != -Gn ] || cat {machine.folder}/groups')
+        machine.program("sed", f'exec {shutil.which("sed")} "$@"')
+        machine.program("gpasswd", f'sed -i "s/\\b$3\\b//" {machine.folder}/groups')
+        machine.program("passwd", f'echo "$@" >>{machine.folder}/passwd')
+
+    def test_is_made(self, machine: Machine) -> None:
+        self.accounts(machine)
+        machine.program("id", f"[ -e {machine.folder}/made ] && echo 1000")
+        machine.program("useradd", f'echo "$@" >{machine.folder}/made')
+        ran = machine.run(self.script)
+        assert ran.code == 0, ran.said
+        assert (machine.folder / "made").read_text() == "--create-home --shell /bin/bash daytona\n"
+        assert (machine.folder / "passwd").read_text() == "--lock root\n"
+
+    def test_that_is_there_leaves_the_groups_that_could_make_it_root(self, machine: Machine) -> None:
+        self.accounts(machine, groups="daytona sudo audio docker")
+        ran = machine.run(self.script)
+        assert ran.code == 0, ran.said
+        assert (machine.folder / "groups").read_text().split() == ["daytona", "audio"]
+
+    def test_whose_own_group_is_one_of_them_is_refused(self, machine: Machine) -> None:
+        self.accounts(machine, groups="root")
+        machine.program("gpasswd", "exit 3")
+        ran = machine.run(self.script)
+        assert ran.code == 1
+        assert "ERROR: s3-snapshot: the account daytona stays in the group root; choose another" in ran.said
+
+    def test_that_is_root_by_another_name_is_refused(self, machine: Machine) -> None:
+        self.accounts(machine, uid="0")
+        ran = machine.run(self.script)
+        assert ran.code == 1
+        assert "is root by another name" in ran.said
+
+
+class TestTheHelper:
+    script = scripts(Recipe("node:22", workspace_root="/srv/w", skills_mount_path="/srv/s"))[4]
+
+    def test_is_the_mounter_bound_to_the_directories(self, machine: Machine) -> None:
+        machine.program("python3", f'exec {sys.executable} "$@"')
+        ran = machine.run(self.script)
+        assert ran.code == 0, ran.said
+        helper = machine.place(HELPER)
+        first, _, program = helper.read_text().partition("\n")
+        assert re.fullmatch(r"#!(/[^ ]+) -IS", first)
+        assert program == mounter_source("/srv/w", "/srv/s")
+        assert stat.S_IMODE(helper.stat().st_mode) == 0o755
+        assert not list(machine.folder.glob("tmp.*"))
+
+    def test_is_refused_when_it_arrives_altered(self, machine: Machine) -> None:
+        machine.program("python3", f'exec {sys.executable} "$@"')
+        ran = machine.run(self.script.replace("import fcntl", "import  fcntl"))
+        assert ran.code == 1
+        assert "the builder has altered the program" in ran.said
+
+    def test_that_does_not_run_is_refused(self, machine: Machine) -> None:
+        machine.program("broken", "echo oops")
+        script = self.script.replace('echo "#!$python -IS"', f'echo "#!{machine.programs}/broken"')
+        ran = machine.run(script)
+        assert ran.code == 1
+        assert "the mount helper does not run" in ran.said
+
+
+class TestTheRightsOfTheAccount:
+    script = scripts(Recipe("node:22"))[5]
+
+    def sudo(self, machine: Machine, *rights: str) -> Ran:
+        listed = "".join(f"\n    {right}" for right in rights)
+        (machine.folder / "listed").write_text(
+            "Matching Defaults entries for daytona on box:\n    env_reset\n\n"
+            f"User daytona may run the following commands on box:{listed}\n"
+            if rights
+            else "User daytona is not allowed to run sudo on box.\n"
+        )
+        machine.program("sudo", f'[ "$*" = "-n -l -U daytona" ] && cat {machine.folder}/listed')
+        machine.program("visudo", f'echo "$@" >{machine.folder}/checked')
+        return machine.run(self.script)
+
+    def helper(self, machine: Machine) -> str:
+        return f'(root) NOPASSWD: {machine.place(HELPER)} ""'
+
+    def test_are_the_helper_without_arguments(self, machine: Machine) -> None:
+        ran = self.sudo(machine, self.helper(machine))
+        assert ran.code == 0, ran.said
+        rules = machine.place(SUDOERS)
+        assert stat.S_IMODE(rules.stat().st_mode) == 0o440
+        assert f"daytona ALL={self.helper(machine)}\n" in rules.read_text()
+        assert "env_reset, !setenv, !log_input" in rules.read_text()
+        assert (machine.folder / "checked").read_text() == f"-cf {rules}\n"
+
+    def test_and_nothing_else(self, machine: Machine) -> None:
+        for rights in ((), ("(ALL) NOPASSWD: ALL",), (self.helper(machine), "(ALL : ALL) ALL")):
+            ran = self.sudo(machine, *rights)
+            assert ran.code == 1
+            assert "ERROR: s3-snapshot: the base image lets daytona do more with sudo, or nothing" in ran.said
+
+    @pytest.mark.skipif(shutil.which("visudo") is None, reason="needs sudo")
+    def test_are_written_as_sudo_reads_them(self, machine: Machine) -> None:
+        self.sudo(machine, self.helper(machine))
+        rules = machine.place(SUDOERS)
+        done = subprocess.run(
+            [shutil.which("visudo") or "", "-c", "-s", "-f", str(rules)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+class TestTheDirectories:
+    def script(self, machine: Machine) -> str:
+        self.root, self.skills = machine.folder / "w", machine.folder / "s"
+        machine.program("chown", f'echo "$@" >>{machine.folder}/chown')
+        machine.program("guard", f'shift; shift; echo "$@" >{machine.folder}/guarded')
+        helper = machine.place(HELPER)
+        helper.write_text(f"#!{machine.programs}/guard -IS\n")
+        return scripts(Recipe("node:22", workspace_root=str(self.root), skills_mount_path=str(self.skills)))[
+            6
+        ]
+
+    def test_are_roots_own_and_guarded_with_all_that_it_runs(self, machine: Machine) -> None:
+        ran = machine.run(self.script(machine))
+        assert ran.code == 0, ran.said
+        assert stat.S_IMODE(self.root.stat().st_mode) == stat.S_IMODE(self.skills.stat().st_mode) == 0o755
+        assert f"root:root {self.root}\nroot:root {self.skills}\n" in (machine.folder / "chown").read_text()
+        guarded = (machine.folder / "guarded").read_text().split()
+        assert {str(self.root), str(self.skills), "/usr/bin/mount-s3", "/etc/sudoers", "/bin/cat"} <= set(
+            guarded
+        )
+
+    def test_with_files_in_them_are_refused(self, machine: Machine) -> None:
+        script = self.script(machine)
+        self.skills.mkdir()
+        (self.skills / ".hidden").touch()
+        ran = machine.run(script)
+        assert ran.code == 1
+        assert f"there are files in {self.skills} in the base image" in ran.said
+
+    def test_that_are_links_are_refused(self, machine: Machine) -> None:
+        script = self.script(machine)
+        self.root.symlink_to("/usr")
+        ran = machine.run(script)
+        assert ran.code == 1
+        assert f"there is a link in {self.root} in the base image" in ran.said
+
+
+class TestTheGuard:
+    @pytest.fixture
+    def owned(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+        """Let all below a folder, and above it, be root's and nobody's else, as far as the guard can see."""
+        lstat = os.lstat
+
+        def seen(path: str) -> os.stat_result:
+            found = lstat(path)
+            own = str(path).startswith(f"{tmp_path}/")
+            mode = found.st_mode if own else found.st_mode & ~0o022
+            return os.stat_result((mode, *found[1:4], 0, *found[5:]))
+
+        monkeypatch.setattr(guard.os, "lstat", seen)
+        return tmp_path
+
+    def test_lets_pass_what_is_roots(self, owned: Path) -> None:
+        (owned / "a").mkdir(mode=0o755)
+        guard.check(str(owned / "a"), set())
+
+    @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+    def test_refuses_what_others_may_write_and_what_lies_below(self, owned: Path, mode: int) -> None:
+        (owned / "a" / "b").mkdir(parents=True)
+        (owned / "a").chmod(mode)
+        with pytest.raises(SystemExit, match=f"not only root may change {owned}/a,"):
+            guard.check(str(owned / "a" / "b"), set())
+
+    def test_follows_links_step_by_step(self, owned: Path) -> None:
+        (owned / "open").mkdir()
+        (owned / "open").chmod(0o777)
+        (owned / "file").touch(0o644)
+        (owned / "open" / "second").symlink_to("../file")
+        (owned / "first").symlink_to("open/second")
+        with pytest.raises(SystemExit, match=f"change {owned}/open,"):
+            guard.check(str(owned / "first"), set())
+
+    def test_refuses_what_is_somebody_elses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lstat = os.lstat
+        others = os.stat_result((*lstat("/usr")[:4], 1000, *lstat("/usr")[5:]))
+        monkeypatch.setattr(guard.os, "lstat", lambda path: others if path == "/usr" else lstat(path))
+        with pytest.raises(SystemExit, match="not only root may change /usr,"):
+            guard.check("/usr/bin", set())
+
+    def test_as_a_program_looks_at_the_library_too(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o777)
+        program = "import sys, __future__, os, stat; sys.path[:] = [sys.argv.pop()]; exec(open(sys.argv.pop()).read())"
+        done = subprocess.run(
+            ["/usr/bin/python3", "-IS", "-c", program, guard.__file__, str(tmp_path)],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.startswith("ERROR: s3-snapshot: not only root may change /")
 
 
 def fault(kind: FaultKind, message: str, **more: int) -> PortFault:
