@@ -94,10 +94,14 @@ class ClientSets:
 
 def _session() -> Session:
     """Make a session that reads no profile: a broken one on this machine must not matter here."""
-    inner = botocore.session.Session()
-    inner.set_config_variable("profile", None)
-    inner.set_config_variable("config_file", os.devnull)
-    inner.set_config_variable("credentials_file", os.devnull)
+    # Of each: its name in the configuration file, its environment variables, its default, its conversion.
+    inner = botocore.session.Session(
+        {
+            "profile": (None, None, None, None),
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+        }
+    )
     inner.register_component("data_loader", _DESCRIPTIONS)
     return Session(botocore_session=inner)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
+import contextlib
+import gc
+import re
+import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, S3Store, SyncS3Store
 from langchain_daytona_ws._core import render
@@ -19,10 +23,17 @@ from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.objects.guest import ObjectFiles
 from langchain_daytona_ws._core.objects.search import BeyondBounds
+from langchain_daytona_ws._core.policy import session_policy
 from langchain_daytona_ws._core.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.workspace import Mount, S3Workspace
-from langchain_daytona_ws.errors import FileError, FileMissing, WorkspaceError, WriteConflict
-from langchain_daytona_ws.local import LocalDaytona
+from langchain_daytona_ws.errors import (
+    FileError,
+    FileMissing,
+    FileUnsuitable,
+    PathRefused,
+    WorkspaceError,
+    WriteConflict,
+)
 from tests.integration_tests import s3
 
 T = TypeVar("T")
@@ -142,3 +153,409 @@ def test_one_request_reads(face: Face, bucket: s3.Bucket) -> None:
     bucket.server.s3.clear_requests()
     face.run(face.ops().read("a"))
     assert len(bucket.server.s3.requests) == 1
+
+
+class TestTogether:
+    def test_two_sessions_editing_lose_nothing(self, bucket: s3.Bucket) -> None:
+        """A sync and an async session, and an editor of each in bash's manner of reading between them."""
+        bucket.put("counts", b"a=0\nb=0\n")
+
+        async def count(ops: FileOps, name: str) -> None:
+            for n in range(100):
+                assert (await ops.edit("counts", f"{name}={n}\n", f"{name}={n + 1}\n")).count == 1
+
+        def work(kind: type[S3Store], name: str) -> None:
+            face = Face(kind, bucket)
+            try:
+                face.run(count(face.ops(), name))
+            finally:
+                face.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(work, SyncS3Store, "a"), pool.submit(work, AsyncS3Store, "b")]:
+                done.result()
+        assert bucket.get("counts") == b"a=100\nb=100\n"
+
+    def test_many_edits_of_one_session_at_once(self, bucket: s3.Bucket) -> None:
+        """As from a model that calls a tool ten times in parallel."""
+        bucket.put("list", b"".join(b"item%d\n" % n for n in range(10)))
+        face = Face(AsyncS3Store, bucket)
+        ops = face.ops()
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(ops.edit("list", f"item{n}\n", f"done{n}\n") for n in range(10)))
+
+        face.run(all_of_them())
+        face.close()
+        assert bucket.get("list") == b"".join(b"done%d\n" % n for n in range(10))
+
+    def test_one_of_those_who_make_the_same_file(self, face: Face, bucket: s3.Bucket) -> None:
+        one, other = face.ops(), face.ops()
+        assert face.run(one.write("new", "mine")).created
+        assert face.refusal(WriteConflict, other.write("new", "theirs")).code == "exists_unread"
+        assert face.run(other.write("new", "mine")).unchanged
+        assert bucket.get("new") == b"mine"
+
+    def test_what_was_read_and_then_changed(self, face: Face, bucket: s3.Bucket) -> None:
+        bucket.put("a", b"one")
+        ops = face.ops()
+        face.run(ops.read("a"))
+        bucket.put("a", b"two")
+        assert face.refusal(WriteConflict, ops.write("a", "three")).code == "changed"
+        face.run(ops.read("a"))
+        face.run(ops.write("a", "three"))
+        assert bucket.get("a") == b"three"
+
+
+class TestContents:
+    def test_odd_names_and_bytes(self, face: Face, bucket: s3.Bucket) -> None:
+        names = [
+            "a b",
+            "é漢🙂",
+            "a+b%20c",
+            "x?y#z&w=1",
+            "-rf",
+            "'\"`$(x)",
+            "~",
+            "a\\b",
+            "x" * 255,
+        ]
+        ops = face.ops()
+        for name in names:
+            assert face.run(ops.write(f"odd/{name}", name.encode() + b"\r\n")).created
+        assert sorted(entry.name for entry in face.run(ops.list("odd")).entries) == sorted(names)
+        assert sorted(e.name for e in face.run(ops.glob("odd/*")).entries) == sorted(
+            f"odd/{name}" for name in names
+        )
+        for name in names:
+            face.run(ops.read(f"odd/{name}"))
+            face.run(ops.edit(f"odd/{name}", name, "new"))
+            assert bucket.get(f"odd/{name}") == b"new\r\n"
+            face.run(ops.delete(f"odd/{name}"))
+        assert bucket.paths() == []
+
+    def test_large_and_empty(self, face: Face, bucket: s3.Bucket) -> None:
+        large = bytes(range(256)) * (100 << 12)
+        ops = face.ops()
+        assert face.run(ops.write("large", large)).size_bytes == 100 << 20
+        assert bucket.get("large") == large
+        assert face.refusal(FileUnsuitable, ops.read("large")).code == "too_large"
+        assert face.run(ops.write("large", "")).size_bytes == 0
+        assert render.file_text(face.run(ops.read("large"))) == "[The file is empty.]"
+
+    def test_of_a_file_over_the_limit_nothing_is_transferred(self, face: Face, bucket: s3.Bucket) -> None:
+        bucket.put("large", b"x" * 1000)
+        stored = face.run(face.store().get("large", max_bytes=999))
+        assert (stored.data, stored.info.size_bytes) == (None, 1000)
+        assert face.run(face.store().get("large", max_bytes=1000)).data == b"x" * 1000
+
+    def test_many_files(self, face: Face, bucket: s3.Bucket) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: bucket.put(f"m/{n % 7}/f{n:04}", b"hit %d\n" % n), range(1100)))
+        ops = face.ops()
+        assert face.run(ops.glob("**", limit=5000)).total == 1100
+        assert face.run(ops.list("m")).total == 7
+        found = face.run(ops.grep("hit (1|99)$", path="m/1"))
+        assert [row.path for row in found.rows] == ["m/1/f0001", "m/1/f0099"]
+        with pytest.raises(BeyondBounds):
+            face.run(ops.grep("hit"))
+
+    def test_marks_outlive_the_process(self, face: Face, bucket: s3.Bucket) -> None:
+        bucket.put("a", b"x\n")
+        request = {"op": "edit", "path": "a", "old": "x", "new": "x x", "key": "call1"}
+        assert face.run(ObjectFiles(face.store())("files", request))["at"] == [1]
+        assert face.run(ObjectFiles(face.store())("files", request))["at"] == []
+        assert bucket.get("a") == b"x x\n"
+
+
+class TestRefusals:
+    def test_of_what_is_denied(self, face: Face, bucket: s3.Bucket) -> None:
+        bucket.put("secret/a", b"x")
+        bucket.server.s3.deny = (f"{bucket.name}/{bucket.key('secret/a')}",)
+        ops = face.ops()
+        for work in (
+            ops.read("secret/a"),
+            ops.edit("secret/a", "x", "y"),
+            ops.write("secret/a", "y", overwrite=True),
+        ):
+            error = face.refusal(FileError, work)
+            assert (error.code, "s3:GetObject" in error.message) == ("s3_denied", True)
+        bucket.server.s3.deny = (f"{bucket.name}/",)
+        for work in (ops.list(), ops.glob("*"), ops.grep("x"), ops.delete("a"), ops.write("b", "x")):
+            assert face.refusal(FileError, work).code == "s3_denied"
+
+    def test_of_the_wrong_bucket_region_and_endpoint(self, face: Face, bucket: s3.Bucket) -> None:
+        missing = face.ops(face.store(name="there-is-no-such-bucket"))
+        for work in (missing.read("a"), missing.list(), missing.write("a", "x")):
+            assert face.refusal(FileError, work).code == "s3_no_bucket"
+        elsewhere = bucket.server.make_bucket(f"elsewhere-{bucket.namespace}", "eu-central-1")
+        wrong = face.ops(face.store(name=elsewhere))
+        for work in (wrong.read("a"), wrong.list(), wrong.write("a", "x")):
+            error = face.refusal(FileError, work)
+            assert (error.code, "The bucket is in eu-central-1." in error.message) == ("s3_region", True)
+        assert face.run(face.ops(face.store(name=elsewhere, region="eu-central-1")).write("a", "x")).created
+
+    def test_a_prefix_is_not_left(self, face: Face, bucket: s3.Bucket) -> None:
+        store = face.store()
+        for key in ("../x", "/x", "a/../../x", "a/.", ""):
+            for work in (store.get(key, max_bytes=1), store.delete(key)):
+                with pytest.raises(StoreFault) as caught:
+                    face.run(work)
+                assert caught.value.kind is StoreFaultKind.REFUSED
+        bucket.client.put_object(Bucket=bucket.name, Key=f"sandbox/{bucket.namespace}2/x", Body=b"theirs")
+        assert face.run(store.list_page("")).objects == ()
+        with pytest.raises(ValueError, match="slash"):
+            Bucket(workspace_of(bucket, prefix="sandbox/x"))
+
+    def test_of_a_key_that_is_too_long(self, face: Face) -> None:
+        assert face.refusal(PathRefused, face.ops().write("/".join("d" * 600), "x")).code == "path_too_long"
+
+
+class TestCredentials:
+    def test_expired_ones_are_replaced_once(self, face: Face, bucket: s3.Bucket) -> None:
+        bucket.put("a", b"x\n")
+        for call in (
+            lambda ops: ops.read("a"),
+            lambda ops: ops.edit("a", "x", "x x"),
+            lambda ops: ops.grep("x"),
+            lambda ops: ops.write("b", "new"),
+            lambda ops: ops.delete("b"),
+        ):
+            keys = Keys(assumed(bucket), assumed(bucket))
+            bucket.server.s3.expire_credentials()
+            keys.given[1:] = [assumed(bucket)]
+            stale = keys.given[0]
+            face.run(call(face.ops(face.store(keys))))
+            assert keys.refused == [stale]
+        assert bucket.get("a") == b"x x\n"
+
+    def test_when_there_are_no_others(self, face: Face, bucket: s3.Bucket) -> None:
+        keys = Keys(assumed(bucket))
+        bucket.server.s3.expire_credentials()
+        error = face.refusal(FileError, face.ops(face.store(keys)).list())
+        assert error.code == "s3_credentials"
+        assert len(keys.refused) == 1
+
+    def test_this_machines_own_settings_are_not_used(
+        self, face: Face, bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "config").write_text(
+            "[default]\nregion = nowhere\nendpoint_url = http://127.0.0.1:9\n[broken\n"
+        )
+        for name, value in {
+            "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "no-such-profile", "AWS_MAX_ATTEMPTS": "1",
+            "AWS_ACCESS_KEY_ID": "AKIAHOST", "AWS_SECRET_ACCESS_KEY": "host", "AWS_SESSION_TOKEN": "host",
+            "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9",
+            "http_proxy": "http://127.0.0.1:9",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        bucket.server.s3.clear_requests()
+        assert face.run(face.ops().write("a", "x")).created
+        assert {one.access_key for one in bucket.server.s3.requests} == {KEYS.access_key_id}
+
+
+def assumed(bucket: s3.Bucket) -> Credentials:
+    """Get credentials from the local STS, for this prefix only."""
+    policy = session_policy(workspace_of(bucket, role=None))
+    with contextlib.closing(
+        boto3.client(
+            "sts", endpoint_url=bucket.server.s3_endpoint, region_name="us-east-1", aws_access_key_id="AKIAHOST",
+            aws_secret_access_key="host", config=Config(proxies={}),
+        )
+    ) as sts:  # fmt: skip
+        given = sts.assume_role(RoleArn=s3.ROLE, RoleSessionName="test", Policy=policy)["Credentials"]
+    return Credentials(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+
+
+class Answers:
+    """An HTTP server that answers each request as it is told, on a port of its own."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.answers = list(answers)
+        self.requests: list[bytes] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listening.accept()
+            with connection:
+                head = self._head(connection)
+                if not head:
+                    return
+                self.requests.append(head)
+                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                if answer is not None:
+                    self._take_body(connection, head)
+                    connection.sendall(answer)
+
+    def _head(self, connection: socket.socket) -> bytes:
+        got = b""
+        while b"\r\n\r\n" not in got and (piece := connection.recv(65536)):
+            got += piece
+        return got
+
+    def _take_body(self, connection: socket.socket, got: bytes) -> None:
+        """Read all of the request: what is left unread when a connection closes makes the answer be lost."""
+        head, _, body = got.partition(b"\r\n\r\n")
+        if b"100-continue" in head.lower():
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+        left = int(length[1]) - len(body) if length else 0
+        while left > 0 and (piece := connection.recv(65536)):
+            left -= len(piece)
+
+    def close(self) -> None:
+        with socket.create_connection(self._listening.getsockname()):
+            pass
+        self._thread.join()
+        self._listening.close()
+
+
+def answer(status: str, body: bytes = b"", **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", "Connection: close", f"Content-Length: {len(body)}"]
+    lines += [
+        f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if name != "Content_Length"
+    ]
+    if "Content_Length" in headers:
+        lines[2] = f"Content-Length: {headers['Content_Length']}"
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def error(status: str, code: str, message: str = "no", more: str = "", **headers: str) -> bytes:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>"
+    return answer(status, body.encode(), Content_Type="application/xml", **headers)
+
+
+DATE = "Mon, 01 Jan 2024 00:00:00 GMT"
+GOOD = answer("200 OK", b"hello", ETag='"e"', Last_Modified=DATE)
+
+
+# botocore leaves the connection of an answer that it cannot parse to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+class TestOddAnswers:
+    """A server that is no S3, or not today."""
+
+    @pytest.fixture
+    def tried(self, face: Face, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        servers: list[Answers] = []
+
+        def attempt(call: Callable[[S3Store], Any], *answers: bytes | None) -> tuple[Any, Answers]:
+            servers.append(Answers(*answers))
+            try:
+                return face.run(call(face.store(endpoint=servers[-1].endpoint))), servers[-1]
+            except StoreFault as fault:
+                return fault, servers[-1]
+
+        yield attempt
+        for server in servers:
+            server.close()
+        gc.collect()
+
+    @pytest.mark.parametrize(
+        ("answers", "kind", "code"),
+        [
+            ([error("404 Not Found", "NoSuchKey")], "MISSING", "NoSuchKey"),
+            ([error("404 Not Found", "NoSuchBucket")], "REFUSED", "NoSuchBucket"),
+            ([error("403 Forbidden", "AccessDenied")], "DENIED", "AccessDenied"),
+            ([error("403 Forbidden", "RequestTimeTooSkewed")], "REFUSED", "RequestTimeTooSkewed"),
+            ([error("403 Forbidden", "InvalidAccessKeyId")], "EXPIRED", "InvalidAccessKeyId"),
+            ([error("400 Bad Request", "ExpiredToken")], "EXPIRED", "ExpiredToken"),
+            ([error("400 Bad Request", "Weird")], "REFUSED", "Weird"),
+            ([error("503 Slow Down", "SlowDown")], "PASSING", "SlowDown"),
+            ([answer("418 Teapot", b"<html>")], "REFUSED", ""),
+            ([answer("200 OK", b"hello")], "REFUSED", ""),
+            ([answer("200 OK", b"hello", ETag='"e"', Last_Modified="yesterday")], "REFUSED", ""),
+            ([answer("200 OK", b"hel", ETag='"e"', Last_Modified=DATE, Content_Length="5")], "PASSING", ""),
+            ([b"SSH-2.0-OpenSSH\r\n"], "PASSING", ""),
+            ([None], "PASSING", ""),
+        ],
+    )  # fmt: skip
+    def test_to_a_read(self, tried: Any, answers: list[bytes | None], kind: str, code: str) -> None:
+        fault, _ = tried(lambda store: store.get("a", max_bytes=100), *answers)
+        assert isinstance(fault, StoreFault)
+        assert (fault.kind.name, fault.code.removesuffix("418")) == (kind, code)
+        assert KEYS.secret_access_key not in fault.message
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            None,
+            error("503 Slow Down", "SlowDown"),
+            error("500 Internal Server Error", "InternalError"),
+            answer("200 OK", b"hel", ETag='"e"', Last_Modified=DATE, Content_Length="5"),
+        ],
+    )
+    def test_a_read_is_tried_again(self, tried: Any, first: bytes | None) -> None:
+        stored, server = tried(lambda store: store.get("a", max_bytes=100), first, GOOD)
+        assert (stored.data, stored.info.etag, len(server.requests)) == (b"hello", '"e"', 2)
+
+    @pytest.mark.parametrize(
+        ("given", "kind"),
+        [
+            (None, "UNKNOWN"),
+            (answer("200 OK"), "UNKNOWN"),
+            (b"HTTP/1.1 200", "UNKNOWN"),
+            (error("500 Internal Server Error", "InternalError"), "UNKNOWN"),
+            (answer("502 Bad Gateway", b"<html>"), "UNKNOWN"),
+            (answer("504 Gateway Timeout"), "UNKNOWN"),
+            (error("503 Slow Down", "SlowDown"), "PASSING"),
+            (error("400 Bad Request", "RequestTimeout"), "PASSING"),
+            (error("412 Precondition Failed", "PreconditionFailed"), "CHANGED"),
+            (error("409 Conflict", "ConditionalRequestConflict"), "CHANGED"),
+            (error("404 Not Found", "NoSuchKey"), "MISSING"),
+            (error("403 Forbidden", "AccessDenied"), "DENIED"),
+            (error("301 Moved", "PermanentRedirect", x_amz_bucket_region="eu-west-1"), "REFUSED"),
+        ],
+    )
+    def test_a_change_is_sent_once(self, tried: Any, given: bytes | None, kind: str) -> None:
+        def put(store: S3Store) -> Any:
+            return store.put(
+                "a", b"x", if_match='"e"', metadata={"langchain-daytona-ws-calls": "0" * 16 + "c"}
+            )
+
+        fault, server = tried(put, given)
+        assert (fault.kind.name, len(server.requests)) == (kind, 1)
+        sent = server.requests[0].lower()
+        assert b'if-match: "e"' in sent
+        assert b"x-amz-meta-langchain-daytona-ws-calls: " in sent
+        assert fault.region == ("eu-west-1" if fault.code == "PermanentRedirect" else "")
+
+    def test_a_delete_is_sent_once(self, tried: Any) -> None:
+        fault, server = tried(lambda store: store.delete("a"), None)
+        assert (fault.kind.name, len(server.requests)) == ("UNKNOWN", 1)
+
+    @pytest.mark.parametrize(
+        "page",
+        [
+            "<Contents><Key>elsewhere/x</Key><Size>1</Size><LastModified>2024-01-01T00:00:00Z</LastModified><ETag>e</ETag></Contents>",
+            "<Contents><Key>{}x</Key></Contents>",
+            "<Contents><Key>{}x</Key><Size>-1</Size><LastModified>2024-01-01T00:00:00Z</LastModified><ETag>e</ETag></Contents>",
+            "<Contents><Key>{}x</Key><Size>many</Size></Contents>",
+            "<CommonPrefixes><Prefix>elsewhere/</Prefix></CommonPrefixes>",
+            "<IsTruncated>true</IsTruncated>",
+            "<CommonPrefixes><Prefix>{}d/</Prefix></CommonPrefixes>" * 1001,
+        ],
+    )  # fmt: skip
+    def test_to_a_listing(self, tried: Any, bucket: s3.Bucket, page: str) -> None:
+        body = f"<ListBucketResult>{page.replace('{}', bucket.key(''))}</ListBucketResult>".encode()
+        fault, _ = tried(lambda store: store.list_page(""), answer("200 OK", body))
+        assert isinstance(fault, StoreFault)
+        assert fault.kind in (StoreFaultKind.REFUSED, StoreFaultKind.PASSING)
+
+    def test_nobody_listens(self, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for work in (
+            lambda s: s.get("a", max_bytes=1),
+            lambda s: s.put("a", b"", if_match=None, metadata={}),
+        ):
+            with pytest.raises(StoreFault) as caught:
+                face.run(work(face.store(endpoint=endpoint)))
+            assert caught.value.kind is StoreFaultKind.PASSING

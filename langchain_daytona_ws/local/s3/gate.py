@@ -23,6 +23,7 @@ Application: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 JOURNAL_LENGTH = 20_000
 LONGEST_POLICY = 2048
+LONGEST_KEY = 1024  # bytes
 STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -134,6 +135,8 @@ class Gate:
         session = self._sessions.get(request.access_key)
         if session is not None and session.expires_at <= time.time():
             raise Refused("400 Bad Request", "ExpiredToken", "The provided token has expired.")
+        if len(request.key.encode(errors="replace")) > LONGEST_KEY:
+            raise Refused("400 Bad Request", "KeyTooLongError", "Your key is too long")
         region = self._regions.get(request.bucket)
         if region and request.region and region != request.region:
             message = (

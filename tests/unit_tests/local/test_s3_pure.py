@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from langchain_daytona_ws.local.mountpoint import arguments
+from langchain_daytona_ws.local.s3.gate import Gate
 from langchain_daytona_ws.local.s3.policy import Policy
 
 OBJECTS = "arn:aws:s3:::agents/sandbox/demo/*"
@@ -101,3 +106,65 @@ def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str], line: str, mes
     assert message in error
     assert error.startswith(f"error: {message[:12]}" if message.startswith("invalid value") else "error: ")
     assert error.endswith("For more information, try '--help'.\n")
+
+
+class Moto:
+    """An application with one object, which takes its time between looking at a condition and changing anything."""
+
+    def __init__(self) -> None:
+        self.etag = "0"
+        self.bodies: list[bytes] = []
+        self.looking = threading.Barrier(2, timeout=0.2)
+
+    def __call__(self, environ: dict[str, Any], start: Any) -> list[bytes]:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            code = b"NoSuchBucket" if environ["PATH_INFO"].startswith("/none/") else b"NoSuchKey"
+            start("404 Not Found" if environ["PATH_INFO"].endswith("missing") else "200 OK", [])
+            return [b"<Error><Code>" + code + b"</Code></Error>"]
+        met = environ.get("HTTP_IF_MATCH") == self.etag
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.looking.wait()
+        self.bodies.append(environ["wsgi.input"].read())
+        if met:
+            self.etag += "+"
+        start("200 OK" if met else "412 Precondition Failed", [])
+        return [b""]
+
+
+def ask(gate: Gate, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[str, bytes]:
+    answered: list[str] = []
+    environ = {
+        "REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body)),
+        **headers,
+    }  # fmt: skip
+    text = b"".join(gate(environ, lambda status, *_: answered.append(status)))
+    return answered[0], text
+
+
+def test_of_two_changes_under_the_same_condition_one_is_made() -> None:
+    moto = Moto()
+    gate = Gate(moto, "/control")
+    with ThreadPoolExecutor(2) as pool:
+        done = list(
+            pool.map(lambda n: ask(gate, "PUT", "/agents/a", b"%d" % n, HTTP_IF_MATCH="0")[0], range(2))
+        )
+    assert sorted(done) == ["200 OK", "412 Precondition Failed"]
+    assert sorted(moto.bodies) == [b"0", b"1"]
+
+
+def test_who_may_list_only_under_a_condition_is_not_told_what_is_missing() -> None:
+    gate = Gate(Moto(), "/control")
+    assert ask(gate, "GET", "/agents/missing")[0] == "404 Not Found"
+    ask(gate, "POST", "/control", json.dumps({"settings": {"head_403": True, "deny": []}}).encode())
+    status, text = ask(gate, "GET", "/agents/missing")
+    assert (status, b"AccessDenied" in text) == ("403 Forbidden", True)
+    assert ask(gate, "HEAD", "/agents/missing") == ("403 Forbidden", b"")
+    assert ask(gate, "GET", "/none/missing")[0] == "404 Not Found"
+    assert ask(gate, "GET", "/agents/a")[0] == "200 OK"
+
+
+def test_a_key_has_a_length() -> None:
+    gate = Gate(Moto(), "/control")
+    assert ask(gate, "GET", "/agents/" + "x" * 1024)[0] == "200 OK"
+    status, text = ask(gate, "GET", "/agents/" + "x" * 1025)
+    assert (status, b"KeyTooLongError" in text) == ("400 Bad Request", True)
