@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.errors import FileError as FileError
     from langchain_daytona_ws.errors import FileMissing as FileMissing
     from langchain_daytona_ws.errors import FileUnsuitable as FileUnsuitable
+    from langchain_daytona_ws.errors import HookFailed as HookFailed
     from langchain_daytona_ws.errors import NotSupportedYet as NotSupportedYet
     from langchain_daytona_ws.errors import OutcomeUnknown as OutcomeUnknown
     from langchain_daytona_ws.errors import PathRefused as PathRefused
@@ -45,7 +46,7 @@ _HOMES = {
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
-        "FileUnsuitable", "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
+        "FileUnsuitable", "HookFailed", "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
         "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),

@@ -5,11 +5,13 @@ WorkspaceError
 │   └── NotSupportedYet      valid, but not implemented: refused rather than ignored
 ├── PermissionDenied         the approver, or the lack of one, said no
 ├── SessionClosed            the session was closed or released
+├── HookFailed               a command of onCreate or onResume failed; the agent's command was not run
 ├── ProvisionError           no sandbox could be had
 ├── CredentialsRefused       no credentials for the workspace's S3 prefix could be had
 ├── SandboxError             the sandbox was there, and then did not answer as it should
 │   ├── SandboxUnavailable   not reachable now; nothing ran
 │   └── OutcomeUnknown       the call was sent, and nobody can tell whether it took effect
+├── JobError                 a background job that is not there, or that there is no room for
 ├── CommandRefused           a command that is not sent (empty, too large, a NUL byte)
 └── FileError                a file operation that was refused or failed; nothing was changed
     ├── PathRefused          leaves the workspace, or is no path
@@ -96,6 +98,12 @@ class SessionClosed(WorkspaceError):
     default_code = "session_closed"
 
 
+class HookFailed(WorkspaceError):
+    """A command of onCreate or onResume failed; the agent's command was not run."""
+
+    default_code = "hook_failed"
+
+
 class ProvisionError(WorkspaceError):
     """No sandbox could be had."""
 
@@ -124,6 +132,12 @@ class OutcomeUnknown(SandboxError):
     """The call was sent, the connection was lost, and nobody can tell whether it took effect."""
 
     default_code = "outcome_unknown"
+
+
+class JobError(WorkspaceError):
+    """There is no such background job, or no room for another one."""
+
+    default_code = "job"
 
 
 class CommandRefused(WorkspaceError, ValueError):

@@ -14,6 +14,7 @@ from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES, guidance
 from langchain_daytona_ws._core.hints import hint
+from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.network import warn_of_network
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.reservation import specification
@@ -91,11 +92,12 @@ class WorkspaceSession:
         here, there = (None, None)
         if self._storage is not None:
             here, there = self._storage.sync_access, self._storage.async_access
-        machine, root, seen = self._machine, self.root, self._seen
-        self._sync = Side(machine.port_here, machine.sync_handle, self.config, root=root, seen=seen, s3=here)
-        self._async = Side(
-            machine.async_port, machine.async_handle, self.config, root=root, seen=seen, s3=there
-        )
+        machine, settings = self._machine, self.config
+        caches = LOCAL_CACHES if self.is_on_s3 else {}
+        hooks = Hooks(self.root, settings.on_create or (), settings.on_resume or (), caches)
+        kept: dict[str, Any] = {"root": self.root, "seen": self._seen, "hooks": hooks}
+        self._sync = Side(machine.port_here, machine.sync_handle, settings, s3=here, **kept)
+        self._async = Side(machine.async_port, machine.async_handle, settings, s3=there, **kept)
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
 
     def _open_storage(self, workspace: S3Workspace | None) -> Storage | None:

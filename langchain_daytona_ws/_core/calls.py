@@ -5,11 +5,13 @@ from __future__ import annotations
 import binascii
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from langchain_daytona_ws._core import lifecycle
+from langchain_daytona_ws._core.job_results import damaged_job, too_many_jobs
+from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.mount import MOUNT_S, Mounting
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
@@ -72,6 +74,8 @@ class Caller:
         env: Variables of every request, asked anew each time so that a reconnected sandbox sees today's.
         new_key: Makes the random names of calls.
         mounting: The mounts that every call needs; None for a workspace on the sandbox's own disk.
+        watch: Follows what the answers tell of jobs.
+        set_up: Has the hooks run where they have not been yet, before anything is sent.
     """
 
     def __init__(
@@ -81,21 +85,37 @@ class Caller:
         env: Callable[[], Mapping[str, str]],
         new_key: Callable[[], str],
         mounting: Mounting | None = None,
+        *,
+        watch: JobWatch | None = None,
+        set_up: Callable[[SandboxInfo], Awaitable[None]] | None = None,
     ) -> None:
         self._port = port
         self._mounting = mounting
+        self._set_up = set_up
         self._margin_s = MARGIN_S + (MOUNT_S if mounting else 0)
         self._machine = machine
         self._env = env
+        self._watch = watch
         self.new_key = new_key
+        self.sandbox_id = ""  # that answered last
+        self.now = port.now
 
-    async def call(self, entry: str, request: Answer, *, timeout_s: float, killable: bool = False) -> Answer:
+    async def call(
+        self,
+        entry: str,
+        request: Answer,
+        *,
+        timeout_s: float,
+        life_s: float | None = None,
+        killable: bool = False,
+    ) -> Answer:
         """Send a request until it is answered.
 
         Args:
             entry: The guest module.
             request: With a ``key`` it is carried out at most once; without one it must be repeatable.
             timeout_s: Longest time that the guest itself may take.
+            life_s: For how many seconds what it starts will use the workspace. Default: as long.
             killable: Whether to end it in the sandbox when this call is cancelled.
 
         Raises:
@@ -105,16 +125,20 @@ class Caller:
             ProvisionError: There was no sandbox, and none could be had.
             CredentialsRefused: There were no credentials for the S3 workspace; nothing was created.
         """
+        life_s = timeout_s if life_s is None else life_s
         if self._mounting:
-            await self._mounting.prepare(timeout_s)
+            await self._mounting.prepare(life_s)
         info = await self._machine.acquire()
         attempts = _Attempts(until=self._port.now() + timeout_s + self._margin_s + RETRY_WITHIN_S)
         try:
             while True:
+                if self._set_up is not None:
+                    await self._set_up(info)
                 began = self._port.now()
                 try:
                     within_s = min(timeout_s + self._margin_s, attempts.until - began)
-                    answer = await self._mounted(info, entry, request, timeout_s, within_s)
+                    beside = self._watch.pack(info.id) if self._watch else {}
+                    answer = await self._mounted(info, entry, {**request, **beside}, life_s, within_s)
                     break
                 except PortFault as fault:
                     lasted_s = self._port.now() - began
@@ -136,16 +160,20 @@ class Caller:
         if answer.get("outcome") == "running":
             # Another sender of this call is at it still, beyond its own limit.
             raise _unknown("It was still running when its time was up.", code="still_running")
-        return self._checked(answer)
+        answer = self._checked(answer)
+        self.sandbox_id = info.id
+        if self._watch:
+            await self._watch.follow(self._port, info.id, request, answer, about_jobs=entry == "jobs")
+        return answer
 
     async def _mounted(
-        self, info: SandboxInfo, entry: str, request: Answer, timeout_s: float, within_s: float
+        self, info: SandboxInfo, entry: str, request: Answer, life_s: float, within_s: float
     ) -> Answer:
         """Send with what keeps the workspace mounted; again where the sandbox has no credentials any more."""
         if self._mounting is None:
             return await self._send(info, entry, request, within_s)
         for _ in range(DELIVERIES_MAX):
-            luggage = await self._mounting.pack(info.id, timeout_s)
+            luggage = await self._mounting.pack(info.id, life_s)
             mounted = {**request, "mount": luggage.request}
             answer = await self._send(info, entry, mounted, within_s, luggage.secret)
             if self._mounting.unpacked(info.id, luggage, answer):
@@ -216,7 +244,7 @@ class Caller:
             )
         return answer
 
-    def _place_error(self, code: str, detail: str) -> SandboxError:
+    def _place_error(self, code: str, detail: str) -> WorkspaceError:
         if self._mounting is not None and code.startswith("mount_"):
             return self._mounting.error(code, detail)
         return _place_error(code, detail)
@@ -224,7 +252,7 @@ class Caller:
     async def _kill(self, info: SandboxInfo, request: Answer) -> None:
         """End a call that nobody waits for any more, or keep it from starting if it has not arrived yet."""
         try:
-            await self._send(info, "command", {"mode": "kill", "key": request["key"]}, KILL_CALL_S)
+            await self._send(info, "command", {"mode": "kill", "key": request["key"], "keep": request.get("keep", False)}, KILL_CALL_S)
         except (PortFault, WorkspaceError) as error:
             logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
 
@@ -241,7 +269,11 @@ class Caller:
                 return
 
 
-def _place_error(code: str, detail: str) -> SandboxError:
+def _place_error(code: str, detail: str) -> WorkspaceError:
+    if code == "jobs_full":
+        return too_many_jobs(detail)
+    if code == "job_damaged":
+        return damaged_job(detail)
     if code == "bash":
         return SandboxError(
             "The sandbox has no bash. Use a snapshot or image with bash, Python 3.8+ and Node.",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
+from langchain_daytona_ws._core.file_results import Reply
+from langchain_daytona_ws._core.job_results import read_id
 from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 
@@ -28,6 +30,8 @@ class CommandResult:
         duration_s: Seconds from its start to its end, as measured in the sandbox.
         log_path: File on the sandbox's local disk with the whole output (up to 64 MiB), if there is one.
         background: Whether a process that it started still holds its output.
+        job_id: The background job as which it goes on since its time was up (``onTimeout``); ``exit_code`` and
+            ``output`` are those until then.
         replayed: Whether this is the recorded result of the same call made earlier: nothing ran now.
         notices: What the model should know beside the output.
         hint: What works instead, where it failed as commands do in an S3 workspace.
@@ -42,6 +46,7 @@ class CommandResult:
     duration_s: float = 0.0
     log_path: str | None = None
     background: bool = False
+    job_id: str | None = None
     replayed: bool = False
     notices: tuple[str, ...] = ()
     hint: str | None = None
@@ -55,7 +60,8 @@ class CommandResult:
             parts.append(self.output.rstrip("\n"))
         if self.hint:
             parts.append(f"[hint: {self.hint}]")
-        return "\n".join([*parts, f"[exit code {self.exit_code}]"])
+        end = f"exit code {self.exit_code}" if self.job_id is None else f"still running as job {self.job_id}"
+        return "\n".join([*parts, f"[{end}]"])
 
 
 def call_key(thread: str, tool_call_id: str, arguments: Mapping[str, object]) -> str:
@@ -72,7 +78,9 @@ async def run_command(
     timeout_s: float,
     limit_bytes: int,
     key: str | None,
+    keep: bool = False,
     defaults: Mapping[str, str] | None = None,
+    job: Mapping[str, object] | None = None,
 ) -> CommandResult:
     """Run a command in the workspace directory and return what came of it.
 
@@ -83,7 +91,9 @@ async def run_command(
         timeout_s: Seconds until it is killed.
         limit_bytes: Most bytes of its output to return.
         key: Name of this call, under which it is carried out once; None for a random one.
+        keep: Whether its record is kept as long as the sandbox, and not for a day.
         defaults: Environment variables, where nobody has set them.
+        job: As what it goes on when its time is up, see `_core.jobs.job_request`; None to have it killed.
 
     Raises:
         CommandRefused: Before any request.
@@ -99,7 +109,10 @@ async def run_command(
         "limit_bytes": limit_bytes,
         "log_limit_bytes": LOG_LIMIT_BYTES,
         "defaults": dict(defaults or {}),
+        "keep": keep,
     }
+    if job is not None:
+        request["job"] = job
     answer = await caller.call("command", request, timeout_s=timeout_s, killable=True)
     if answer.get("outcome") == "cancelled":
         raise WorkspaceError(
@@ -125,13 +138,16 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
     timed_out, background = answer.get("timed_out") is True, answer.get("background") is True
     notices = []
     survivors = answer.get("survivors") is True
-    if timed_out:
+    job_id, job_refusal = _promoted(answer)
+    if job_id is not None:
+        notices.append(f"not done after {timeout_s:g} s; it goes on as job {job_id}, see it with bash_job")
+    elif timed_out:
         rest = (
             "but some of what it had started could not be"
             if survivors
             else "with everything that it had started"
         )
-        notices.append(f"timed out after {timeout_s:g} s; it was killed, {rest}")
+        notices.append(f"timed out after {timeout_s:g} s; it was killed, {rest}{job_refusal}")
     if background and not timed_out and log_path:
         notices.append(f"a process that it started is running on; its later output goes to {log_path}")
     if answer.get("replayed") is True:
@@ -147,9 +163,22 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         duration_s=_seconds(answer),
         log_path=log_path,
         background=background,
+        job_id=job_id,
         replayed=answer.get("replayed") is True,
         notices=tuple(notices),
     )
+
+
+def _promoted(answer: Answer) -> tuple[str | None, str]:
+    """Return the id of the job that a command has become; or why it could not become one, if it was to."""
+    job = answer.get("job")
+    if not isinstance(job, dict):
+        return None, ""
+    if job.get("error") == "jobs_full":
+        return None, ", since 10 jobs are running already and it could not go on as another one"
+    if "error" in job:
+        return None, ", since it could not be recorded as a job"
+    return read_id(Reply("job", job)), ""
 
 
 def _number(answer: Answer, name: str) -> int:
@@ -185,13 +214,13 @@ def _where(log_path: str | None, size: int, log_bytes: int, answer: Answer) -> s
 
 def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
     """Put the ends together at character boundaries, with a notice of what is between them."""
-    first, last = _whole_end(head), _whole_start(tail)
+    first, last = whole_end(head), whole_start(tail)
     left_out = size - len(first) - len(last)
     notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"
     return f"{_text(first)}\n{notice}\n{_text(last)}"
 
 
-def _whole_end(data: bytes) -> bytes:
+def whole_end(data: bytes) -> bytes:
     """Drop the beginning of a UTF-8 character whose rest was cut off."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
@@ -203,7 +232,7 @@ def _whole_end(data: bytes) -> bytes:
     return data
 
 
-def _whole_start(data: bytes) -> bytes:
+def whole_start(data: bytes) -> bytes:
     """Drop the rest of a UTF-8 character whose beginning was cut off."""
     start = 0
     while start < min(3, len(data)) and 0x80 <= data[start] < 0xC0:

@@ -36,7 +36,7 @@ def main(request: Request, enter: Callable[[], None], job_run: Any = None) -> st
         enter: Changes into the workspace.
         job_run: The module that makes jobs, which comes along with a ``job``.
     """
-    call = record.Record(place.state_directory(), request["key"])
+    call = record.Record(place.state_directory(), request["key"], request.get("keep", False))
     if request["mode"] == "kill":
         return _cancel(call, request["key"])
 

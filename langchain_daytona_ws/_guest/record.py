@@ -25,10 +25,10 @@ NEW, STARTED, CANCELLED, DONE = "new", "started", "cancelled", "done"
 
 
 class Record:
-    """The record of one call, open and perhaps locked by this process."""
+    """The record of one call, open and perhaps locked by this process; one to keep is never tidied away."""
 
-    def __init__(self, state_dir: str, key: str) -> None:
-        self.path = "%s/%s.call" % (state_dir, key)
+    def __init__(self, state_dir: str, key: str, keep: bool = False) -> None:
+        self.path = "%s/%s.%s" % (state_dir, key, "kept" if keep else "call")
         self.log_path = "%s/%s.log" % (state_dir, key)
         self.fd = -1
 

@@ -7,10 +7,10 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._core.claim import RESTARTED_NOTICE, claim, find
@@ -31,15 +31,20 @@ logger = logging.getLogger("langchain_daytona_ws")
 CLOSE_WAITS_S = 120.0
 
 
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
 class Handle:
     """The machine as one kind of caller sees it; see `_core.calls.Machine`."""
 
     def __init__(
         self,
         acquire: Callable[[], Awaitable[SandboxInfo]],
+        set_up: Callable[[Work], Awaitable[None]],
         machine: Machine,
     ) -> None:
         self._acquire = acquire
+        self.set_up = set_up
         self.lost = machine.lost
         self.restarted = machine.restarted
         self.check_open = machine.check_open
@@ -71,13 +76,15 @@ class Machine:
         self._on_lost = on_lost
         self._tell = tell
         self._had_one = False
+        self._set_up: SingleFlight[int] = SingleFlight()
+        self._starts = 0  # of the machine, as far as this session knows
         self._flight: SingleFlight[SandboxInfo] = SingleFlight()
         self._closed = False
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
         self._async: AsyncDaytonaPort | None = None
-        self.sync_handle = Handle(self._acquire_here, self)
-        self.async_handle = Handle(self.aacquire, self)
+        self.sync_handle = Handle(self._acquire_here, self._set_up_here, self)
+        self.async_handle = Handle(self.aacquire, self._aset_up, self)
 
     # The SDK takes over a second to import, so it is not imported before it is needed.
 
@@ -159,15 +166,37 @@ class Machine:
         self._had_one = True
         return had.info
 
+    async def _set_up_here(self, work: Work) -> None:
+        self._set_up.get(lambda: drive(self._worked(work)))
+
+    async def _aset_up(self, work: Work) -> None:
+        await self._set_up.aget(lambda: self._worked(work))
+
+    async def _worked(self, work: Work) -> int:
+        """Do what is to be done once after each start; again when it was started in the midst of that."""
+        while True:
+            starts = self._starts
+            await work()
+            if starts == self._starts:
+                return starts
+
+    def _started_anew(self) -> None:
+        self._starts += 1
+        done = self._set_up.value
+        if done is not None:
+            self._set_up.forget(done)
+
     def lost(self, info: SandboxInfo) -> None:
         """Take note that the sandbox is gone; whoever acquires next makes a new one."""
         if self._flight.forget(info):
+            self._started_anew()
             _open_machines.pop(self, None)
             if not self._config.persistent:  # of one that may yet be brought back, the claim knows more
                 self._on_lost()
 
     def restarted(self) -> None:
         """Take note that the sandbox had been stopped, and runs again."""
+        self._started_anew()
         self._tell(RESTARTED_NOTICE)
 
     def check_open(self) -> None:

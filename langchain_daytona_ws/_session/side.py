@@ -9,8 +9,9 @@ from contextvars import ContextVar
 
 from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.files import FileOps
+from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.objects.search import BeyondBounds
-from langchain_daytona_ws._core.ports import SandboxPort
+from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._session.machine import Handle
 from langchain_daytona_ws._session.storage import Access
@@ -42,6 +43,7 @@ class Side:
         root: The workspace directory.
         seen: What the session has read of its files, shared by both sides.
         s3: The way to a workspace on S3; None for one on the sandbox's own disk.
+        hooks: What is run before the first call to a sandbox.
     """
 
     def __init__(
@@ -53,10 +55,12 @@ class Side:
         root: str,
         seen: dict[str, str],
         s3: Access | None,
+        hooks: Hooks,
     ) -> None:
         self._port = port
         self._machine = machine
         self._config = config
+        self._hooks = hooks
         self._mounting = s3.mounting if s3 else None
         self._objects = s3.objects if s3 else None
         direct = self._objects is not None
@@ -77,7 +81,15 @@ class Side:
     async def caller(self) -> Caller:
         """Return the way to the sandbox's guest programs. Nothing is provisioned yet."""
         port = await self._port()
-        return Caller(port, self._machine, self._config.plain_env_vars, _new_key, self._mounting)
+        shared = (port, self._machine, self._config.plain_env_vars, _new_key, self._mounting)
+        if not self._hooks:
+            return Caller(*shared)
+        bare = Caller(*shared)
+
+        async def set_up(info: SandboxInfo) -> None:
+            await self._machine.set_up(lambda: self._hooks.run(bare, info.id))
+
+        return Caller(*shared, set_up=set_up)
 
     async def _guest(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request in the sandbox."""

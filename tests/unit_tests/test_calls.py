@@ -63,6 +63,9 @@ class ScriptedPort:
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
         self._next("start")
 
+    async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
+        self._next("recover")
+
     async def delete(self, id_or_name: str) -> None:
         self._next("delete")
 
@@ -84,6 +87,7 @@ class ScriptedPort:
 class Machines:
     def __init__(self) -> None:
         self.lost_ones: list[SandboxInfo] = []
+        self.restarts = 0
 
     async def acquire(self) -> SandboxInfo:
         return INFO
@@ -187,8 +191,10 @@ def test_a_stopped_one_is_started() -> None:
     port = ScriptedPort(
         execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info("stopped")], start=[None]
     )
-    assert call(port) == {"ok": True}
+    machines = Machines()
+    assert call(port, machines=machines) == {"ok": True}
     assert "start" in port.asked
+    assert machines.restarts == 1
 
 
 def test_one_between_states_is_waited_for() -> None:

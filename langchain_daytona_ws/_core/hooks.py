@@ -1,0 +1,108 @@
+"""onCreate and onResume: what is run in a sandbox before the agent's first command.
+
+That a command of onCreate was done is kept in the sandbox, in the same record that keeps any call from being made
+twice, and never in the bucket: there a new machine would look as if it were set up already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._core.commands import CommandResult, run_command
+from langchain_daytona_ws.errors import HookFailed, WorkspaceError
+
+HOOK_TIMEOUT_S = 600.0
+SHOWN_BYTES = 16 * 1024
+# Of one command in one sandbox: attempts that failed, or whose sandbox was stopped in their midst.
+ATTEMPTS_MAX = 1000
+
+
+class Hooks:
+    """Run the hooks of a workspace.
+
+    Args:
+        root: The workspace directory, where they start.
+        on_create: Commands for a new sandbox, each done once in it, whoever comes first.
+        on_resume: Commands for each time that a session takes the sandbox into use, and after each restart.
+        defaults: Environment variables, where nobody has set them.
+    """
+
+    def __init__(
+        self, root: str, on_create: Sequence[str], on_resume: Sequence[str], defaults: Mapping[str, str]
+    ) -> None:
+        self._root = root
+        self._on_create = on_create
+        self._on_resume = on_resume
+        self._defaults = defaults
+
+    def __bool__(self) -> bool:
+        return bool(self._on_create or self._on_resume)
+
+    async def run(self, caller: Caller, sandbox_id: str) -> None:
+        """Run what has to be run now.
+
+        Raises:
+            HookFailed: A command ended with another exit code than 0, or not in time. The next call tries again, from
+                that command on.
+        """
+        for number, command in enumerate(self._on_create):
+            await self._once(caller, sandbox_id, number, command)
+        for command in self._on_resume:
+            result = await self._run(caller, command, None)
+            if result.exit_code != 0:
+                raise _failed("onResume", command, result)
+
+    async def _once(self, caller: Caller, sandbox_id: str, number: int, command: str) -> None:
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                result = await self._run(caller, command, _key(sandbox_id, number, attempt))
+            except WorkspaceError as error:
+                if error.code in ("runner_died", "cancelled"):
+                    continue  # this attempt ended half-way
+                raise
+            if result.exit_code == 0:
+                return
+            if not result.replayed:
+                raise _failed("onCreate", command, result)
+        raise HookFailed(
+            f"A command of onCreate has failed {ATTEMPTS_MAX} times in sandbox {sandbox_id}. Release the sandbox.",
+            code="on_create_failed",
+            op="onCreate",
+            for_model=_FOR_MODEL,
+        )
+
+    async def _run(self, caller: Caller, command: str, key: str | None) -> CommandResult:
+        return await run_command(
+            caller,
+            self._root,
+            command,
+            timeout_s=HOOK_TIMEOUT_S,
+            limit_bytes=SHOWN_BYTES,
+            key=key,
+            keep=key is not None,
+            defaults=self._defaults,
+        )
+
+
+_FOR_MODEL = "The workspace's machine could not be set up. Nothing ran. Tell the user."
+
+
+def _key(sandbox_id: str, number: int, attempt: int) -> str:
+    told = json.dumps(["onCreate", sandbox_id, number, attempt])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _failed(hook: str, command: str, result: CommandResult) -> HookFailed:
+    how = f"timed out after {HOOK_TIMEOUT_S:g} s" if result.timed_out else f"ended with {result.exit_code}"
+    return HookFailed(
+        f"A command of {hook} {how}; the agent's command was not run. Correct it, or the snapshot that it works on.\n"
+        f"$ {command}\n{result.output}",
+        code="on_create_failed" if hook == "onCreate" else "on_resume_failed",
+        op=hook,
+        retryable=True,
+        context={"exit_code": result.exit_code, "timed_out": result.timed_out},
+        for_model=_FOR_MODEL,
+    )
