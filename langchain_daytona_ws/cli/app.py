@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from langchain_daytona_ws.cli.doctor import doctor
 from langchain_daytona_ws.cli.s3_snapshot import s3_snapshot
 from langchain_daytona_ws.cli.serve import serve
 
@@ -33,5 +34,6 @@ def options(
     """LangChain tools over one shared Daytona workspace."""
 
 
+app.command()(doctor)
 app.command()(serve)
 app.command("s3-snapshot")(s3_snapshot)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
 import typer
 from rich.console import Console
 from rich.text import Text
 
+FAILED = 1
+WRONG_CALL = 2
+# Of `run`, beside the exit codes of commands: what env and timeout use for failures of their own (GNU coreutils).
+NOT_RUN = 125
+OUTCOME_UNKNOWN = 123
 
-def ended(message: str, *, code: int = 1) -> typer.Exit:
+
+def ended(message: str, *, code: int = FAILED) -> typer.Exit:
     """Print the message on standard error; raise what this returns.
 
     Args:
@@ -18,3 +29,17 @@ def ended(message: str, *, code: int = 1) -> typer.Exit:
         Text("Error: ", style="bold red").append(message, style="default")
     )
     return typer.Exit(code)
+
+
+@contextmanager
+def cleaning_up() -> Iterator[None]:
+    """Let SIGTERM unwind the program, as Ctrl-C does, so that sandboxes are deleted."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,172 @@
+"""What a sandbox has, told by itself in one short script, and what is needed of it.
+
+The script goes to the daemon as it is, so it needs nothing of what it looks for; what it prints may be anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
+from langchain_daytona_ws._core.doctor.finding import Finding, failed, ok, skipped, warning
+from langchain_daytona_ws._guest.mount import HELPER
+
+CHECKS = ("bash", "python", "node", "search", "git", "mount-s3", "fuse", "user", "sandbox-clock")
+PYTHON = (3, 8)
+LONGEST = 120
+
+_SNAPSHOT = (
+    "Use a snapshot or image that has it: options.snapshot, built with `langchain-daytona-ws s3-snapshot` from a base "
+    "image with bash, Node and Python, or options.image."
+)
+_PREVENTS = (
+    "hiding the S3 credentials from the agent prevents accidents only: the boundary is their session policy and their "
+    "expiry"
+)
+_PROGRAMS = {
+    "bash": "bash --version",
+    "python3": "python3 -c 'import platform; print(platform.python_version())'",
+    "node": "node --version",
+    "rg": "rg --version",
+    "grep": "grep --version || echo grep",  # BusyBox's knows no --version
+    "git": "git --version",
+    "mount-s3": "mount-s3 --version",
+}
+_LINE = re.compile(r"([a-z0-9-]{1,20})=(.*)", re.ASCII)
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
+
+
+def facts_script(nonce: str) -> str:
+    """Return what to run; each line of the answer begins with the nonce, of letters and digits."""
+    told = [
+        f'if command -v {name} >/dev/null 2>&1; then tell {name} "$( {{ {version}; }} 2>/dev/null </dev/null)"; fi'
+        for name, version in _PROGRAMS.items()
+    ]
+    return "\n".join(
+        [
+            f"tell() {{ printf '%s %s=' {nonce} \"$1\"; printf '%s\\n' \"$2\" | head -n 1; }}",
+            *told,
+            "if test -c /dev/fuse; then tell fuse there; fi",
+            'tell uid "$(id -u)"',
+            'tell user "$(id -un 2>/dev/null)"',
+            "if sudo -n true >/dev/null 2>&1 </dev/null; then tell sudo general; fi",
+            f"if test -x {HELPER}; then tell helper there; fi",
+            'tell time "$(date +%s)"',
+            "",
+        ]
+    )
+
+
+def read_facts(printed: str, nonce: str) -> dict[str, str]:
+    """Take the facts out of what was printed, the first of each name."""
+    facts: dict[str, str] = {}
+    for line in printed.splitlines():
+        found = _LINE.fullmatch(line.removeprefix(f"{nonce} ")) if line.startswith(f"{nonce} ") else None
+        if found:
+            text = "".join(c if c.isprintable() else " " for c in found[2][:LONGEST]).strip()
+            facts.setdefault(found[1], text)
+    return facts
+
+
+def judge_sandbox(
+    facts: Mapping[str, str], *, on_s3: bool, before_s: float, after_s: float
+) -> Iterator[Finding]:
+    """Judge what a sandbox told of itself.
+
+    Args:
+        facts: See `read_facts`.
+        on_s3: Whether the workspace is to be mounted from S3.
+        before_s: Unix time on this machine before it was asked.
+        after_s: And after its answer.
+    """
+    yield _required(facts, "bash", "bash", "Commands are run by it.")
+    yield _python(facts)
+    yield _required(facts, "node", "node", "Agents are told that Node is there.")
+    yield _search(facts)
+    yield _git(facts)
+    if on_s3:
+        yield _required(facts, "mount-s3", "mount-s3", "It mounts the workspace.")
+        yield _fuse(facts)
+        yield _user(facts)
+    else:
+        yield from skipped("the workspace is on the sandbox's own disk", "mount-s3", "fuse")
+        yield ok("user", f"commands run as {_name(facts)}")
+    yield _clock(facts, before_s, after_s)
+
+
+def _required(facts: Mapping[str, str], check: str, program: str, why: str) -> Finding:
+    if program in facts:
+        return ok(check, facts[program] or program)
+    return failed(check, f"the sandbox has no {program}", f"{why} {_SNAPSHOT}", "missing")
+
+
+def _python(facts: Mapping[str, str]) -> Finding:
+    finding = _required(facts, "python", "python3", "The workspace tools run on it.")
+    version = _VERSION.match(facts.get("python3", ""))
+    if "python3" not in facts or (version and (int(version[1]), int(version[2])) >= PYTHON):
+        return finding
+    which = facts["python3"] or "of an unknown version"
+    return failed(
+        "python", f"the sandbox's python3 is {which}", f"3.8 or newer is needed. {_SNAPSHOT}", "too_old"
+    )
+
+
+def _search(facts: Mapping[str, str]) -> Finding:
+    if "rg" in facts:
+        return ok("search", facts["rg"])
+    if "grep" in facts:
+        return warning(
+            "search",
+            f"no ripgrep; {facts['grep']} is used",
+            "Large workspaces are searched faster with ripgrep: install it in the snapshot.",
+        )
+    return failed("search", "the sandbox has neither ripgrep nor grep", _SNAPSHOT, "missing")
+
+
+def _git(facts: Mapping[str, str]) -> Finding:
+    if "git" in facts:
+        return ok("git", facts["git"])
+    return warning("git", "the sandbox has no git", "Install it in the snapshot if agents are to use it.")
+
+
+def _fuse(facts: Mapping[str, str]) -> Finding:
+    if "fuse" in facts:
+        return ok("fuse", "/dev/fuse is there")
+    return failed(
+        "fuse",
+        "the sandbox has no /dev/fuse",
+        "Use a Daytona target whose sandboxes have FUSE; a self-hosted runner must start containers with the device.",
+        "missing",
+    )
+
+
+def _user(facts: Mapping[str, str]) -> Finding:
+    name = _name(facts)
+    remedy = (
+        "For a user who is not root, with a mount helper that does nothing else as root, build the snapshot with "
+        "`langchain-daytona-ws s3-snapshot --user NAME`."
+    )
+    if facts.get("uid") == "0":
+        return warning("user", f"commands run as root, so {_PREVENTS}", remedy)
+    if "sudo" in facts:
+        return warning("user", f"commands run as {name}, who may do anything by sudo, so {_PREVENTS}", remedy)
+    if "helper" in facts:
+        return ok("user", f"commands run as {name}, who may mount by the helper and has no general sudo")
+    return failed(
+        "user", f"commands run as {name}, who cannot mount", f"{remedy} Or use root.", "cannot_mount"
+    )
+
+
+def _name(facts: Mapping[str, str]) -> str:
+    return facts.get("user") or f"the user {facts.get('uid') or 'without a name'}"
+
+
+def _clock(facts: Mapping[str, str], before_s: float, after_s: float) -> Finding:
+    told = facts.get("time", "")
+    if not (told.isascii() and told.isdigit() and len(told) <= 12):
+        return warning("sandbox-clock", "the sandbox does not tell its time", _SNAPSHOT)
+    remedy = (
+        "Daytona's runner has the wrong time, or this machine has: see the S3 clock above, and set it right."
+    )
+    return judge_clock("sandbox-clock", "the sandbox's", off_by_s(float(told), before_s, after_s), remedy)

@@ -1,0 +1,37 @@
+"""What is wrong with a configuration beyond each single value: all of it, where a session would stop at the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from langchain_daytona_ws._core.doctor.finding import Finding, ok, refused
+from langchain_daytona_ws._core.workspace import s3_workspace
+from langchain_daytona_ws.config import SandboxConfig, validate_namespace
+from langchain_daytona_ws.errors import ConfigError
+
+CONFIGURATION = "configuration"
+
+
+def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
+    """Return one finding for each problem, or the one that there is none."""
+    looks: tuple[Callable[[], object], ...] = (
+        lambda: validate_namespace(namespace),
+        config.require_api_key,
+        # With a namespace that will do: the given one was looked at.
+        lambda: s3_workspace(config, "any"),
+    )
+    problems = []
+    for look in looks:
+        try:
+            look()
+        except ConfigError as error:
+            problems.append(refused(CONFIGURATION, error))
+    return problems or [ok(CONFIGURATION, _described(config, namespace))]
+
+
+def _described(config: SandboxConfig, namespace: str) -> str:
+    options = config.options
+    where = "the sandbox's own disk"
+    if options.mount_aws_s3_buckets:
+        where = f"s3://{options.workspace_bucket_name}/sandbox/{namespace}/"
+    return f"{config.name or 'complete'}; API {options.api_url}, workspace on {where}"

@@ -1,0 +1,116 @@
+"""The Daytona account: whether the API is there, takes the key, and has the snapshot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+from langchain_daytona_ws._adapters.inventory import Inventory, KeyInfo
+from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._adapters.snapshots import Snapshots
+from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, faulty, ok, skipped, warning
+from langchain_daytona_ws._core.ports import PortFault
+from langchain_daytona_ws.config import SandboxConfig
+
+CHECKS = ("api", "snapshot")
+LABELS = {"managed-by": "langchain-daytona-ws"}
+NEEDED = ("write:sandboxes", "delete:sandboxes")
+_S3_SNAPSHOT = (
+    "One that can mount S3 is built with `langchain-daytona-ws s3-snapshot`: name it in options.snapshot."
+)
+SOON_S = 7 * 24 * 3600.0
+
+
+def account_of(config: SandboxConfig) -> Account:
+    """Return where and as whom a configuration calls Daytona."""
+    options = config.options
+    key = config.require_api_key().get_secret_value()
+    return Account(api_key=key, api_url=str(options.api_url), target=options.target)
+
+
+def account_findings(config: SandboxConfig) -> Iterator[Finding]:
+    """Look at the account; nothing is created."""
+    account = account_of(config)
+    api = _api(config, Inventory(account))
+    yield api
+    if api.status is Status.FAILED:
+        yield from skipped("the API is not usable", "snapshot")
+        return
+    yield _snapshot(config, Snapshots(account))
+
+
+def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
+    url = config.options.api_url
+    try:
+        seen = list(islice(inventory.sandboxes(LABELS), 1))
+        key = inventory.key()
+    except PortFault as fault:
+        return faulty("api", f"{url} did not answer as it should", fault)
+    organization = (key.organization_id if key else None) or next((one.organization_id for one in seen), None)
+    wanted = config.options.organization_id
+    if wanted is not None and organization is not None and wanted != organization:
+        return failed(
+            "api",
+            f"the API key belongs to organization {organization}, but options.organizationId (or "
+            f"DAYTONA_ORGANIZATION_ID) says {wanted}",
+            "Use a key of that organization, or correct or omit organizationId.",
+            "organization_mismatch",
+        )
+    told = f"{url} takes the key"
+    if wanted is not None and organization is None:
+        told += "; which organization it belongs to is seen when a sandbox is created"
+    elif organization is not None:
+        told += f" of organization {organization}"
+    return ok("api", told) if key is None else _key(key, told)
+
+
+def _key(key: KeyInfo, told: str) -> Finding:
+    missing = [permission for permission in NEEDED if permission not in key.permissions]
+    if missing:
+        return failed(
+            "api",
+            f"{told}, which lacks the permission {' and '.join(missing)}",
+            "Make an API key with these permissions, and set options.apiKey or DAYTONA_API_KEY.",
+            "permission_missing",
+        )
+    if key.expires_at is not None and key.expires_at.timestamp() - time.time() < SOON_S:
+        return warning(
+            "api", f"{told}, which ends at {key.expires_at:%Y-%m-%d %H:%M} UTC", "Make a new API key."
+        )
+    return ok("api", told)
+
+
+def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
+    options = config.options
+    if options.image is not None:
+        return skipped("sandboxes are made from options.image", "snapshot")[0]
+    where = "the organization's default region" if options.target is None else options.target
+    if options.snapshot is None:
+        found = f"none is named: Daytona's default is used, in {where}"
+        if not options.mount_aws_s3_buckets:
+            return skipped(found, "snapshot")[0]
+        return warning("snapshot", f"{found}; Daytona's own has no mount-s3", _S3_SNAPSHOT)
+    try:
+        snapshot = snapshots.find(options.snapshot)
+    except PortFault as fault:
+        return faulty(
+            "snapshot", f"Daytona did not say whether there is a snapshot {options.snapshot}", fault
+        )
+    if snapshot is None:
+        return failed(
+            "snapshot",
+            f"there is no snapshot {options.snapshot}",
+            f"Check options.snapshot for a spelling mistake. {_S3_SNAPSHOT}",
+            "snapshot_not_found",
+        )
+    if snapshot.state != "active":
+        reason = f", {snapshot.error_reason}" if snapshot.error_reason else ""
+        return failed(
+            "snapshot",
+            f"the snapshot {snapshot.name} is {snapshot.state}{reason}",
+            "Wait until it is active, activate it in the Daytona dashboard, or build it anew, for S3 with "
+            "`langchain-daytona-ws s3-snapshot --replace`.",
+            "snapshot_not_ready",
+        )
+    return ok("snapshot", f"{snapshot.name} is active; to be used in {where}")

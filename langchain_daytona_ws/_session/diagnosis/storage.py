@@ -1,0 +1,205 @@
+"""The S3 workspace, from this machine: clock, credentials, the prefix, and what lies beside it."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+from collections.abc import Iterator
+
+from langchain_daytona_ws._adapters.aws import AssumedRole
+from langchain_daytona_ws._adapters.s3 import Bucket, SyncS3Store
+from langchain_daytona_ws._adapters.s3_probe import S3Probe
+from langchain_daytona_ws._core.doctor import s3 as words
+from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
+from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, ok, refused, skipped, warning
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.objects.errors import store_error
+from langchain_daytona_ws._core.policy import session_policy
+from langchain_daytona_ws._core.store import Credentials, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.workspace import S3Workspace
+from langchain_daytona_ws.errors import CredentialsRefused
+
+CHECKS = ("s3-clock", "s3-credentials", "s3-list", "s3-write", "s3-new-file", "s3-boundary", "s3-skills")
+PROBE = ".langchain-daytona-ws-doctor-"
+
+
+class StorageDiagnosis:
+    """Look at one S3 workspace with the credentials that its session would have.
+
+    Args:
+        workspace: Which.
+    """
+
+    def __init__(self, workspace: S3Workspace) -> None:
+        self._workspace = workspace
+        where = workspace.workspace
+        self._where = f"s3://{where.bucket}/{where.prefix}"
+        self._bucket = Bucket(workspace)
+        self._probe = S3Probe(workspace)
+        self._store = SyncS3Store(self._bucket, self._current, lambda expired: None)
+        self.credentials: Credentials | None = None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._bucket.close()
+        self._probe.close()
+
+    def findings(self) -> Iterator[Finding]:
+        """Carry out the checks, each as far as those before it allow."""
+        yield self._clock()
+        given = self._given()
+        yield given
+        if self.credentials is None:
+            yield from skipped("there are no credentials", *CHECKS[2:])
+            return
+        listing = self._list()
+        yield listing
+        if listing.status is Status.FAILED:
+            yield from skipped("the prefix cannot be listed", *CHECKS[3:])
+            return
+        yield from self._write()
+        yield self._new_file()
+        yield self._boundary(self.credentials)
+        yield self._skills(self.credentials)
+
+    def read(self, key: str) -> bytes | None:
+        """Read a small object below the prefix."""
+        return drive(self._store.get(key, max_bytes=1024)).data
+
+    def remove(self, key: str) -> Finding | None:
+        """Delete an object below the prefix; return a finding when that failed."""
+        try:
+            drive(self._store.delete(key))
+        except StoreFault as fault:
+            if self._is_gone(key):
+                return None
+            return failed(
+                "s3-cleanup",
+                f"{self._where}{key} could not be deleted: {fault.message}",
+                "Delete it by hand: it is of no use. The credentials need s3:DeleteObject below the prefix.",
+                "not_deleted",
+            )
+        return None
+
+    def _is_gone(self, key: str) -> bool:
+        try:
+            return not drive(self._store.list_page(key, max_keys=1)).objects
+        except StoreFault:
+            return False  # nobody can tell
+
+    async def _current(self) -> Credentials:
+        assert self.credentials is not None  # noqa: S101 - asked for only behind the check of it
+        return self.credentials
+
+    def _clock(self) -> Finding:
+        try:
+            before_s, told_s, after_s = self._probe.server_time()
+        except StoreFault as fault:
+            return self._refused("s3-clock", fault)
+        off_s = off_by_s(told_s, before_s, after_s)
+        return judge_clock("s3-clock", "S3's", off_s, "Set this machine's clock right, best with NTP.")
+
+    def _given(self) -> Finding:
+        role = self._workspace.role
+        if role is None:
+            self.credentials = self._workspace.keys
+            return words.given_keys(has_token=bool(self.credentials and self.credentials.session_token))
+        try:
+            self.credentials = AssumedRole(self._workspace).assume()
+        except CredentialsRefused as error:
+            return refused("s3-credentials", error)
+        ends = self.credentials.expires_at or 0.0
+        at = datetime.datetime.fromtimestamp(ends, datetime.UTC)
+        return ok(
+            "s3-credentials",
+            f"{role.arn} was assumed; its credentials live for {max(ends - time.time(), 0) / 60:.0f} min (until "
+            f"{at:%H:%M} UTC), and are renewed while the session is used. The session policy has "
+            f"{len(session_policy(self._workspace)):,} characters",
+        )
+
+    def _list(self) -> Finding:
+        try:
+            page = drive(self._store.list_page("", max_keys=1))
+        except StoreFault as fault:
+            return self._refused("s3-list", fault)
+        what = "it has files" if page.objects or page.more else "it is empty"
+        return ok("s3-list", f"{self._where} in {self._workspace.region} can be listed; {what}")
+
+    def _write(self) -> Iterator[Finding]:
+        key = PROBE + secrets.token_hex(6)
+        try:
+            finding = self._written(key)
+        except StoreFault as fault:
+            finding = self._refused("s3-write", fault)
+        finally:
+            left = self.remove(key)
+        yield finding
+        if left is not None:
+            yield left
+
+    def _written(self, key: str) -> Finding:
+        """Write, read and overwrite an object, and see that conditions are kept."""
+        first, second = secrets.token_bytes(16), secrets.token_bytes(16)
+        made = drive(self._store.put(key, first, if_match=None, metadata={}))
+        if self.read(key) != first:
+            return words.not_what_was_written()
+        if not self._is_refused(key, second, None):
+            return words.condition_ignored("If-None-Match")
+        drive(self._store.put(key, second, if_match=made.etag, metadata={}))
+        if not self._is_refused(key, first, made.etag):
+            return words.condition_ignored("If-Match")
+        if self.read(key) != second:
+            return words.not_what_was_written()
+        return ok("s3-write", "an object was written, read, overwritten under its condition and deleted")
+
+    def _is_refused(self, key: str, data: bytes, if_match: str | None) -> bool:
+        try:
+            drive(self._store.put(key, data, if_match=if_match, metadata={}))
+        except StoreFault as fault:
+            if fault.kind is StoreFaultKind.CHANGED:
+                return True
+            raise
+        return False
+
+    def _new_file(self) -> Finding:
+        key = PROBE + secrets.token_hex(6)
+        try:
+            drive(self._headed(key))
+        except StoreFault as fault:
+            if fault.kind is StoreFaultKind.MISSING:
+                return ok(
+                    "s3-new-file", "S3 says 404 of a key that is missing, as mount-s3 needs for new files"
+                )
+            if fault.kind is StoreFaultKind.DENIED:
+                return words.missing_is_forbidden(has_role=self._workspace.role is not None)
+            return self._refused("s3-new-file", fault)
+        return words.found_what_is_not_there()
+
+    async def _headed(self, key: str) -> None:
+        self._probe.head(await self._current(), key)
+
+    def _boundary(self, credentials: Credentials) -> Finding:
+        other = f"sandbox/{PROBE[1:]}{secrets.token_hex(6)}/"
+        try:
+            reached = self._probe.reaches(credentials, other)
+        except StoreFault as fault:
+            return self._refused("s3-boundary", fault)
+        return words.boundary(reached, has_role=self._workspace.role is not None)
+
+    def _skills(self, credentials: Credentials) -> Finding:
+        skills = self._workspace.skills
+        if skills is None:
+            return skipped("no skills bucket is configured", "s3-skills")[0]
+        try:
+            count = self._probe.read_skills(credentials)
+        except StoreFault as fault:
+            return self._refused("s3-skills", fault, f"s3://{skills.bucket}/")
+        if not count:
+            return warning(
+                "s3-skills", f"s3://{skills.bucket}/ is readable, and empty", "Put the skills there."
+            )
+        return ok("s3-skills", f"s3://{skills.bucket}/ can be listed and read")
+
+    def _refused(self, check: str, fault: StoreFault, where: str = "") -> Finding:
+        return refused(check, store_error(fault, check, where or self._where))

@@ -1,0 +1,50 @@
+"""The configuration that a command works with: a file, standard input, or the environment alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import ConfigError
+
+NAMESPACE = "default"
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="JSON of the configuration, - for standard input. Default: the environment variables alone.",
+    ),
+]
+NamespaceOption = Annotated[str, typer.Option("--namespace", help="Name of the workspace.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")
+]
+
+
+def read_configuration(source: str | None) -> SandboxConfig:
+    """Read the configuration.
+
+    Args:
+        source: Name of a JSON file, ``-`` for standard input, None for the environment variables alone.
+
+    Raises:
+        ConfigError: It cannot be read, or is wrong; with every problem.
+    """
+    if source is None:
+        return SandboxConfig.from_env()
+    try:
+        text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"--config: {source} cannot be read: {error.strerror or type(error).__name__}. Name a JSON file, or - for "
+            "standard input.",
+            code="config_unreadable",
+            op="validate",
+        ) from None
+    return SandboxConfig.model_validate_json(text)
