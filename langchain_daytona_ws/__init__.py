@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.commands import CommandResult as CommandResult
+    from langchain_daytona_ws._core.job_results import Job as Job
+    from langchain_daytona_ws._core.job_results import JobLog as JobLog
     from langchain_daytona_ws.config import LifecycleConfig as LifecycleConfig
     from langchain_daytona_ws.config import NetworkConfig as NetworkConfig
     from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.errors import FileMissing as FileMissing
     from langchain_daytona_ws.errors import FileUnsuitable as FileUnsuitable
     from langchain_daytona_ws.errors import HookFailed as HookFailed
+    from langchain_daytona_ws.errors import JobError as JobError
     from langchain_daytona_ws.errors import NotSupportedYet as NotSupportedYet
     from langchain_daytona_ws.errors import OutcomeUnknown as OutcomeUnknown
     from langchain_daytona_ws.errors import PathRefused as PathRefused
@@ -39,20 +42,23 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.session import WorkspaceSession as WorkspaceSession
     from langchain_daytona_ws.tools.bash import BashTool as BashTool
     from langchain_daytona_ws.tools.files import WorkspaceFileTool as WorkspaceFileTool
+    from langchain_daytona_ws.tools.jobs import BashJobTool as BashJobTool
     from langchain_daytona_ws.tools.toolkit import WorkspaceToolkit as WorkspaceToolkit
 
 _HOMES = {
     "_core.commands": ("CommandResult",),
+    "_core.job_results": ("Job", "JobLog"),
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
-        "FileUnsuitable", "HookFailed", "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
+        "FileUnsuitable", "HookFailed", "JobError", "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
         "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),
     "session": ("WorkspaceSession",),
     "tools.bash": ("BashTool",),
     "tools.files": ("WorkspaceFileTool",),
+    "tools.jobs": ("BashJobTool",),
     "tools.toolkit": ("WorkspaceToolkit",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -15,17 +17,23 @@ from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES, guidance
 from langchain_daytona_ws._core.hints import hint
 from langchain_daytona_ws._core.hooks import Hooks
+from langchain_daytona_ws._core.job_results import Job
+from langchain_daytona_ws._core.job_watch import JobWatch
+from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, check_once, job_request
 from langchain_daytona_ws._core.network import warn_of_network
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.reservation import specification
 from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._session.files import WorkspaceFiles
+from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.machine import Machine
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws._session.storage import Storage
 from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
 from langchain_daytona_ws.permissions import Approver
+
+logger = logging.getLogger("langchain_daytona_ws")
 
 COMMAND_TIMEOUT_MAX_S = 600
 
@@ -57,6 +65,9 @@ class WorkspaceSession:
             denied.
         approval_timeout_s: How long an answer is waited for, in seconds, and as long again for the turn to ask; None
             for ever. Default an hour.
+        on_job_done: Called with each `Job` that has ended, once, by whichever call of this session learns of it, before
+            that call returns and in its thread: the calls of ``session.jobs``, and any other that uses the sandbox.
+            Between calls nobody looks. It must not block an event loop; what it raises is logged.
 
     Raises:
         ConfigError: The configuration or the namespace is wrong.
@@ -70,6 +81,7 @@ class WorkspaceSession:
         namespace: str,
         approver: Approver | None = None,
         approval_timeout_s: float | None = APPROVAL_TIMEOUT_S,
+        on_job_done: Callable[[Job], object] | None = None,
     ) -> None:
         self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)
         refuse_unsupported(self.config)
@@ -87,7 +99,11 @@ class WorkspaceSession:
         def spec() -> SandboxSpec:
             return specification(self.config, self.namespace, *places, unique=secrets.token_hex(6))
 
-        spec()  # what is wrong with it is told here, and not at the first command
+        first = spec()  # what is wrong with it is told here, and not at the first command
+        self._on_job_done = on_job_done
+        self._watch = JobWatch(
+            first.auto_stop_minutes or 0, first.ttl_minutes, self._on_job_end, self._notices.append
+        )
         self._machine = Machine(self.config, spec, on_lost=self._on_lost, tell=self._notices.append)
         here, there = (None, None)
         if self._storage is not None:
@@ -95,10 +111,11 @@ class WorkspaceSession:
         machine, settings = self._machine, self.config
         caches = LOCAL_CACHES if self.is_on_s3 else {}
         hooks = Hooks(self.root, settings.on_create or (), settings.on_resume or (), caches)
-        kept: dict[str, Any] = {"root": self.root, "seen": self._seen, "hooks": hooks}
+        kept: dict[str, Any] = {"root": self.root, "seen": self._seen, "hooks": hooks, "watch": self._watch}
         self._sync = Side(machine.port_here, machine.sync_handle, settings, s3=here, **kept)
         self._async = Side(machine.async_port, machine.async_handle, settings, s3=there, **kept)
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
+        self.jobs = WorkspaceJobs(self._sync.jobs, self._async.jobs)
 
     def _open_storage(self, workspace: S3Workspace | None) -> Storage | None:
         if workspace is None:
@@ -152,8 +169,8 @@ class WorkspaceSession:
 
         Args:
             command: Given to bash exactly as it is; standard input is empty.
-            timeout_s: Seconds until it is killed with all that it started, above 0 and at most 600. Default: the
-                configuration's ``timeout``.
+            timeout_s: Seconds until it is killed with all that it started, or goes on as a background job where
+                ``onTimeout`` says so; above 0 and at most 600. Default: the configuration's ``timeout``.
             once: Name of this call, up to 64 letters and digits: called again under this name, it returns the
                 recorded result and runs nothing, for a day.
 
@@ -183,8 +200,8 @@ class WorkspaceSession:
                 f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.",
                 code="timeout_range",
             )
-        if once is not None and not (once.isascii() and once.isalnum() and len(once) <= 64):
-            raise CommandRefused("The name of a call must be 1 to 64 letters and digits.", code="once_name")
+        check_once(once)
+        goes_on = self.config.on_timeout == "background"
         result = await run_command(
             await side.caller(),
             self.root,
@@ -193,8 +210,10 @@ class WorkspaceSession:
             limit_bytes=self.config.output_limit_bytes,
             key=once,
             defaults=LOCAL_CACHES if self.is_on_s3 else None,
+            job=job_request(command, JOB_DEFAULT_S, self._watch, at_once=False) if goes_on else None,
         )
-        notices = (*self.take_notices(), *result.notices, *self._end_of_writing(side, result))
+        remarks = side.job_remarks(JOB_DEFAULT_S) if result.job_id else self._end_of_writing(side, result)
+        notices = (*self.take_notices(), *result.notices, *remarks)
         advice = hint(command, result.output, result.exit_code) if self.is_on_s3 else None
         return replace(result, notices=notices, hint=advice, sandbox_id=self.sandbox_id or "")
 
@@ -214,6 +233,17 @@ class WorkspaceSession:
             while True:
                 taken.append(self._notices.popleft())
         return tuple(taken)
+
+    def _on_job_end(self, job: Job, about_jobs: bool) -> None:
+        if not about_jobs:
+            self._notices.append(f"{job.summary}; see its output with bash_job")
+        if self._on_job_done is None:
+            return
+        try:
+            self._on_job_done(job)
+        except Exception:
+            # The call that learned of it has done what it was to do.
+            logger.exception("on_job_done failed for job %s", job.id)
 
     def _on_lost(self) -> None:
         if self._storage is not None:

@@ -117,6 +117,11 @@ class AsyncDaytonaPort:
         with translated():
             await (await self._sandbox(sandbox_id)).recover(timeout=timeout_s)
 
+    async def set_autostop(self, sandbox_id: str, minutes: int) -> None:
+        with translated():
+            sandbox = await self._sandbox(sandbox_id)
+            await sandbox.set_autostop_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
+
     async def delete(self, id_or_name: str) -> None:
         here = await self._here()
         with translated():

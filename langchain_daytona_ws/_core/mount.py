@@ -60,6 +60,7 @@ class Mounting:
         self._delivered = delivered
         self._tell = tell
         self.ends_at: str | None = None  # what the sandbox was last known to have
+        self.expires_at: float | None = None  # the same in Unix seconds
         directory = workspace.workspace.directory
         # A directory is one mount, whatever is mounted there; the specification says what that should be.
         self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
@@ -117,6 +118,7 @@ class Mounting:
             return False
         self._delivered[sandbox_id] = _serial(luggage.credentials)
         self.ends_at = end_of(luggage.credentials)
+        self.expires_at = luggage.credentials.expires_at
         moved = answer.get("moved")
         for place in moved if isinstance(moved, list) else ():
             if isinstance(place, str) and _FOUND.fullmatch(place):

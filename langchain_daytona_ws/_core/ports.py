@@ -129,6 +129,10 @@ class SandboxPort(Protocol):
         """Bring back one in a recoverable error."""
         ...
 
+    async def set_autostop(self, sandbox_id: str, minutes: int) -> None:
+        """Set after how long without a request the sandbox is stopped; repeatable."""
+        ...
+
     async def delete(self, id_or_name: str) -> None:
         """Ask for deletion; one that is gone already is no fault."""
         ...

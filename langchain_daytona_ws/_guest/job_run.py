@@ -117,7 +117,7 @@ class Job:
         """Let it be seen, with all that is to be known of it, once its command runs."""
         about = self._about
         self._deadline = time.monotonic() + about["max_duration_s"]
-        now_ms = int(time.time() * 1000)
+        now_ms = jobs.now_ms()
         started_ms = now_ms - int((time.monotonic() - self._run.began) * 1000)
         ends_ms = now_ms + int(about["max_duration_s"] * 1000)
         record = {

@@ -177,10 +177,14 @@ def save_end(job: int, state: str, exit_code: int | None, reason: str = "") -> N
     The file has been there since the job began, with room in it, so that a full disk does not keep an end from being
     recorded.
     """
-    end = {"state": state, "exit_code": exit_code, "ended_ms": int(time.time() * 1000), "reason": reason}
+    end = {"state": state, "exit_code": exit_code, "ended_ms": now_ms(), "reason": reason}
     save(job, "ending", end)
     os.rename("ending", "end", src_dir_fd=job, dst_dir_fd=job)
     os.fsync(job)
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def boot() -> str:
@@ -210,6 +214,7 @@ def _row(jobs: int, name: str) -> Row:
             "ends_ms": _number(about, "ends_ms"),
             "ended_ms": _number(end, "ended_ms"),
             "exit_code": exit_code if type(exit_code) is int else None,
+            "duration_ms": max(0, (_number(end, "ended_ms") or now_ms()) - _number(about, "started_ms")),
             "reason": _text(end, "reason", 200),
             "log_bytes": job_log.size(job),
         }
@@ -329,14 +334,18 @@ def awake(request: Row) -> Row:
     """Tell whether the machine is still kept awake for jobs, and whether it need not be any more.
 
     Args:
-        request: ``restored``: the interval has been put back since; then the note of it goes.
+        request: ``restored``: the interval has been put back since; then the note of it goes. ``watched``: jobs
+            that were running when the session last heard of them; those that have ended are in the answer.
     """
     try:
         jobs = directory()
     except place.PlaceError:
         return {}  # the call itself has been carried out
     try:
-        return _awake(jobs, request["restored"])
+        told = _awake(jobs, request["restored"])
+        ended = [name for name in request["watched"] if _exists(jobs, name) and not _is_held(jobs, name)]
+        told["ended"] = [_row(jobs, name) for name in ended]
+        return told
     except (OSError, place.PlaceError):
         return {}
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,6 +11,9 @@ from contextvars import ContextVar
 from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.hooks import Hooks
+from langchain_daytona_ws._core.guidance import LOCAL_CACHES
+from langchain_daytona_ws._core.job_watch import JobWatch
+from langchain_daytona_ws._core.jobs import JobOps
 from langchain_daytona_ws._core.objects.search import BeyondBounds
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._guest.place import UPLOADS
@@ -44,6 +48,7 @@ class Side:
         seen: What the session has read of its files, shared by both sides.
         s3: The way to a workspace on S3; None for one on the sandbox's own disk.
         hooks: What is run before the first call to a sandbox.
+        watch: What the session knows of its jobs, shared by both sides.
     """
 
     def __init__(
@@ -56,11 +61,13 @@ class Side:
         seen: dict[str, str],
         s3: Access | None,
         hooks: Hooks,
+        watch: JobWatch,
     ) -> None:
         self._port = port
         self._machine = machine
         self._config = config
         self._hooks = hooks
+        self._watch = watch
         self._mounting = s3.mounting if s3 else None
         self._objects = s3.objects if s3 else None
         direct = self._objects is not None
@@ -72,6 +79,25 @@ class Side:
             limit_bytes=config.output_limit_bytes,
             seen=seen,
         )
+        self.jobs = JobOps(
+            self.caller,
+            watch,
+            root=root,
+            limit_bytes=config.output_limit_bytes,
+            defaults=LOCAL_CACHES if s3 else None,
+            remarks=lambda job: self.job_remarks(job.ends_at - job.started_at),
+        )
+
+    def job_remarks(self, within_s: float) -> tuple[str, ...]:
+        """Say what the model should know of a job that may take so long from now on."""
+        said = [] if self._config.persistent else ["it ends with this session"]
+        expires_at = self._mounting.expires_at if self._mounting else None
+        if expires_at is not None and expires_at < time.time() + within_s:
+            said.append(
+                f"what it writes to the workspace begins to fail at {self.credentials_end}, unless another call comes "
+                "before"
+            )
+        return tuple(said)
 
     @property
     def credentials_end(self) -> str | None:
@@ -83,13 +109,13 @@ class Side:
         port = await self._port()
         shared = (port, self._machine, self._config.plain_env_vars, _new_key, self._mounting)
         if not self._hooks:
-            return Caller(*shared)
+            return Caller(*shared, watch=self._watch)
         bare = Caller(*shared)
 
         async def set_up(info: SandboxInfo) -> None:
             await self._machine.set_up(lambda: self._hooks.run(bare, info.id))
 
-        return Caller(*shared, set_up=set_up)
+        return Caller(*shared, watch=self._watch, set_up=set_up)
 
     async def _guest(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request in the sandbox."""

@@ -18,6 +18,7 @@ from langchain_daytona_ws.config.values import Flag, Line, Whole
 from langchain_daytona_ws.errors import ConfigError
 
 PermissionMode = Literal["ask", "edit", "bypass"]
+OnTimeout = Literal["kill", "background"]
 NetworkMode = Literal["allow-all", "deny-all", "restricted"]
 
 DAY = 24 * 60 * 60
@@ -130,6 +131,13 @@ class SandboxConfig(ConfigModel):
         default=120,
         alias="timeout",
         description="Seconds that a command may take.",
+    )
+    on_timeout: OnTimeout = Field(
+        default="kill",
+        description=(
+            "What becomes of a command whose time is up: `kill`, or `background` = it goes on as a background job, for "
+            "an hour at most."
+        ),
     )
     output_limit_bytes: Annotated[int, Whole(1024, 262_144, "bytes")] = Field(
         default=65_536,

@@ -41,7 +41,7 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionRequest:
-    r"""What an approver is asked about. Make one with `for_bash` or `for_file`.
+    r"""What an approver is asked about. Make one with `for_bash`, `for_file` or `for_job`.
 
     ``summary`` and ``diff`` are safe to print: control characters, terminal escapes, bidi and zero-width
     characters are written out (``\x1b``, ``\u202e``), so that a call can't forge the prompt. ``arguments`` is
@@ -49,8 +49,8 @@ class PermissionRequest:
     quotes, so that it can't hold a note of its own making (``"a (3 lines)"``).
 
     Args:
-        tool: ``"bash"`` or ``"workspace_file"``.
-        action: ``"run"``, ``"write"``, ``"edit"``, ``"delete"``.
+        tool: ``"bash"``, ``"workspace_file"`` or ``"bash_job"``.
+        action: ``"run"``, ``"write"``, ``"edit"``, ``"delete"``, ``"stop"``.
         arguments: The tool call's arguments; a read-only deep copy is kept.
         summary: One line of at most 400 characters; of a longer call the head and the tail.
         namespace: The workspace it would happen in.
@@ -151,6 +151,38 @@ class PermissionRequest:
             namespace=namespace,
             diff=diff if from_arguments is None else from_arguments,
             diff_is_from_arguments=from_arguments is not None,
+            tool_call_id=tool_call_id,
+        )
+
+    @classmethod
+    def for_job(
+        cls,
+        action: str,
+        arguments: Mapping[str, object],
+        *,
+        command: str | None = None,
+        namespace: str,
+        tool_call_id: str | None = None,
+    ) -> PermissionRequest:
+        """Ask about a background job.
+
+        Args:
+            action: ``"stop"`` (others are asked about in the same way).
+            arguments: The call's ``job_id``; also any other.
+            command: What the job runs, where that is known.
+            namespace: The workspace that it runs in.
+            tool_call_id: The model's id of this call.
+        """
+        label = f"bash_job {legible.one_line(action, 60)}: "
+        about = legible.name(str(arguments.get("job_id", "")), 60)
+        if command is not None:
+            about += f", {legible.one_line(command, MAX_SUMMARY_CHARS - len(label) - len(about) - 2)}"
+        return cls(
+            tool="bash_job",
+            action=action,
+            arguments={**arguments, "action": action},
+            summary=label + about,
+            namespace=namespace,
             tool_call_id=tool_call_id,
         )
 

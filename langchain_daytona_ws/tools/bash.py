@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from langchain_daytona_ws._approval.gate import Approval
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.guidance import S3_BASH_LINES
+from langchain_daytona_ws._core.job_results import Job
+from langchain_daytona_ws._core.job_watch import JOB_MAX_S
 from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import COMMAND_TIMEOUT_MAX_S
@@ -22,6 +24,7 @@ Run a bash command in the workspace directory and get its output and exit code.
 - Standard input is empty: nothing can be typed into a prompt; pass -y and the like.
 - Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
 - A command that exceeds its timeout is killed with all that it started; its output until then is returned.
+- With background: true it returns a job id at once: for servers and what takes long. See it with bash_job.
 - Of a long output the middle is left out; the notice names a file with all of it.
 - To read, search and change files, prefer workspace_file."""
 
@@ -32,16 +35,24 @@ class BashInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     command: str = Field(description="The command, given to bash exactly as it is.")
-    timeout: Annotated[float, Field(gt=0, le=COMMAND_TIMEOUT_MAX_S)] | None = Field(
-        default=None, description="Seconds until it is killed, at most 600."
+    timeout: Annotated[float, Field(gt=0, le=JOB_MAX_S)] | None = Field(
+        default=None, description="Seconds until it is killed, at most 600; in the background 86400."
     )
+    background: bool = Field(default=False, description="Run as a job.")
     description: str | None = Field(default=None, description="What it does, in 5 to 10 words.")
+
+    @model_validator(mode="after")
+    def _is_in_range(self) -> Self:
+        if not self.background and self.timeout is not None and self.timeout > COMMAND_TIMEOUT_MAX_S:
+            raise ValueError(f"timeout is at most {COMMAND_TIMEOUT_MAX_S} without background: true")
+        return self
 
 
 class BashTool(WorkspaceTool):
     """Let a model run bash commands in a `WorkspaceSession`.
 
-    A non-zero exit code is a result, not an error. The artifact is the `CommandResult` as a dict.
+    A non-zero exit code is a result, not an error. The artifact is the `CommandResult` as a dict, in the background
+    the `Job`.
 
     Args:
         session: Where to run them, and whom to ask.
@@ -62,6 +73,9 @@ class BashTool(WorkspaceTool):
         with told_to_the_model():
             call = _Call(wanted, self.session.gate.check(self._request(wanted), BashInput.model_validate))
             once = self._once(config, call.identity)
+            if call.background:
+                job = self.session.jobs.start(call.command, max_duration_s=call.timeout, once=once)
+                return call.answer_of_job(job, self.session.take_notices())
             return call.answer(self.session.run(call.command, timeout_s=call.timeout, once=once))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
@@ -71,6 +85,9 @@ class BashTool(WorkspaceTool):
                 wanted, await self.session.gate.acheck(self._request(wanted), BashInput.model_validate)
             )
             once = self._once(config, call.identity)
+            if call.background:
+                job = await self.session.jobs.astart(call.command, max_duration_s=call.timeout, once=once)
+                return call.answer_of_job(job, self.session.take_notices())
             return call.answer(await self.session.arun(call.command, timeout_s=call.timeout, once=once))
 
     def _request(self, wanted: BashInput) -> PermissionRequest:
@@ -79,7 +96,7 @@ class BashTool(WorkspaceTool):
             wanted.command,
             namespace=self.session.namespace,
             tool_call_id=current_tool_call_id(),
-            arguments=wanted.model_dump(exclude={"command"}, exclude_none=True),
+            arguments=wanted.model_dump(exclude={"command"}, exclude_none=True, exclude_defaults=True),
         )
 
 
@@ -90,9 +107,18 @@ class _Call:
         final = approval.validated or wanted
         self.command = final.command
         self.timeout = final.timeout
+        self.background = final.background
         self.identity: dict[str, object] = {"command": final.command, "timeout": final.timeout}
+        if final.background:
+            self.identity["background"] = True
         self._note = approval.note
 
     def answer(self, result: CommandResult) -> tuple[str, dict[str, Any]]:
         text = f"[{self._note}]\n{result.text}" if self._note else result.text
         return text, asdict(result)
+
+    def answer_of_job(self, job: Job, notices: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+        notes = [*([self._note] if self._note else []), *notices]
+        if job.is_running:
+            notes.append(f"it is stopped after {job.ends_at - job.started_at:.0f} s at the latest")
+        return "\n".join([*(f"[{note}]" for note in notes), job.text]), asdict(job)

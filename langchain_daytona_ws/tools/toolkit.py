@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.bash import BashTool
 from langchain_daytona_ws.tools.files import WorkspaceFileTool
+from langchain_daytona_ws.tools.jobs import BashJobTool
 
 
 class WorkspaceToolkit(BaseToolkit):
@@ -22,5 +23,6 @@ class WorkspaceToolkit(BaseToolkit):
     session: WorkspaceSession
 
     def get_tools(self) -> list[BaseTool]:
-        """Return a `BashTool` and a `WorkspaceFileTool`."""
-        return [BashTool(session=self.session), WorkspaceFileTool(session=self.session)]
+        """Return a `BashTool`, a `WorkspaceFileTool` and a `BashJobTool`."""
+        tools = (BashTool, WorkspaceFileTool, BashJobTool)
+        return [tool(session=self.session) for tool in tools]

@@ -1,0 +1,156 @@
+"""What a session knows of the jobs that run: it keeps the sandbox awake for them, and learns of their ends."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from langchain_daytona_ws._core.job_results import Job, read_job, read_started
+from langchain_daytona_ws._core.ports import PortFault, SandboxPort
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+JOB_MAX_S = 24 * 3600.0
+WATCHED_MAX = 20
+TRIES = 4
+FIRST_PAUSE_S = 0.3
+
+
+class JobWatch:
+    """Follow every answer of the session's sandboxes.
+
+    A sandbox without requests stops after its interval, whatever runs in it (Daytona API). The start of a job raises
+    the interval; the sandbox notes that on its disk, so that any session puts it back with its next call after the
+    last job has ended.
+
+    Args:
+        idle_minutes: The interval without jobs.
+        most_minutes: Raised no further than this: the sandbox is destroyed at that age.
+        on_end: Is told of each job that has ended, once, and whether the call that learned of it was about jobs.
+        tell: Is told what the model should know.
+    """
+
+    def __init__(
+        self,
+        idle_minutes: int,
+        most_minutes: int | None,
+        on_end: Callable[[Job, bool], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._idle_minutes = idle_minutes
+        self._most_minutes = most_minutes
+        self._on_end = on_end
+        self._tell = tell
+        self._running: dict[str, dict[str, Job]] = {}  # by sandbox and id
+        self._raised: dict[str, int] = {}  # sandbox → minutes, 0 when another session raised it
+        self._restored: set[str] = set()  # sandboxes whose disk still says otherwise
+        self._raises = 0
+
+    def minutes_for(self, duration_s: float) -> int:
+        """Return the interval that covers a job and as much idle time as ever after it."""
+        minutes = math.ceil(duration_s / 60) + self._idle_minutes
+        return (
+            minutes
+            if self._most_minutes is None
+            else max(self._idle_minutes, min(minutes, self._most_minutes))
+        )
+
+    def pack(self, sandbox_id: str) -> dict[str, object]:
+        """Return what a call to a sandbox takes along: nothing, unless jobs run or ran there."""
+        for gone in [known for known in list(self._running) if known != sandbox_id]:
+            for job in list(self._running.pop(gone, {}).values()):
+                self._on_end(replace(job, state="lost", reason="the machine is gone"), False)
+        if sandbox_id not in self._raised and not self._running.get(sandbox_id):
+            return {}
+        watched = list(self._running.get(sandbox_id, ()))[:WATCHED_MAX]
+        return {"awake": {"restored": sandbox_id in self._restored, "watched": watched}}
+
+    def saw(self, job: Job, *, about_jobs: bool = True) -> None:
+        """Take note of what a job is now."""
+        if job.is_running:
+            self._running.setdefault(job.sandbox_id, {})[job.id] = job
+        elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
+            self._on_end(job, about_jobs)
+
+    def command_of(self, job_id: str) -> str | None:
+        """Return the command of a job that is known to run."""
+        return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
+
+    async def follow(
+        self,
+        port: SandboxPort,
+        sandbox_id: str,
+        request: Mapping[str, Any],
+        answer: Mapping[str, object],
+        *,
+        about_jobs: bool,
+    ) -> None:
+        """Do what an answer calls for: raise the interval, put it back, tell of jobs that have ended."""
+        begun, awake = answer.get("job"), answer.get("awake")
+        minutes = _minutes(begun, "awake_minutes")
+        if "job" in request and minutes:
+            self.saw(read_started(begun, request["job"]["command"], sandbox_id))
+            self._raised[sandbox_id] = minutes
+            await self._raise(port, sandbox_id, minutes)
+        elif isinstance(awake, dict):
+            await self._follow_awake(port, sandbox_id, awake)
+            ended = awake.get("ended")
+            for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
+                self.saw(read_job(row, sandbox_id), about_jobs=about_jobs)
+
+    async def _follow_awake(self, port: SandboxPort, sandbox_id: str, awake: Mapping[str, object]) -> None:
+        minutes = _minutes(awake, "minutes")
+        if "over" not in awake:
+            self._raised.setdefault(sandbox_id, 0)  # the next call asks more closely
+        elif awake["over"] is True:
+            seen = self._raises
+            if await self._set(port, sandbox_id, self._idle_minutes):
+                self._restored.add(sandbox_id)
+            if self._raises != seen and self._raised.get(sandbox_id):
+                # A job was begun in the meantime, and its interval may have been set before this one.
+                await self._raise(port, sandbox_id, self._raised[sandbox_id])
+        elif not minutes:
+            self._raised.pop(sandbox_id, None)
+            self._restored.discard(sandbox_id)
+        elif sandbox_id in self._restored:
+            # Another session began a job after this one had put the interval back.
+            await self._raise(port, sandbox_id, minutes)
+
+    async def _raise(self, port: SandboxPort, sandbox_id: str, minutes: int) -> None:
+        self._raises += 1
+        self._restored.discard(sandbox_id)
+        if not await self._set(port, sandbox_id, self._bounded(minutes)):
+            self._tell(
+                f"the machine could not be told to stay awake: it may be stopped {self._idle_minutes} minutes after "
+                "the last call, and its jobs with it"
+            )
+
+    def _bounded(self, minutes: int) -> int:
+        """Believe no sandbox that it should stay awake longer than a job may take."""
+        return min(minutes, self.minutes_for(JOB_MAX_S))
+
+    async def _set(self, port: SandboxPort, sandbox_id: str, minutes: int) -> bool:
+        pause_s, last = FIRST_PAUSE_S, None
+        for _ in range(TRIES):
+            try:
+                await port.set_autostop(sandbox_id, minutes)
+            except PortFault as fault:
+                last = fault
+                if not fault.passing:
+                    break
+                await port.sleep(max(pause_s, min(fault.retry_after_s or 0.0, 5.0)))
+                pause_s *= 2
+            else:
+                return True
+        logger.warning(
+            "could not set the auto-stop interval of sandbox %s to %d min: %s", sandbox_id, minutes, last
+        )
+        return False
+
+
+def _minutes(record: object, name: str) -> int:
+    value = record.get(name) if isinstance(record, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else 0
