@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.errors import FileUnsuitable as FileUnsuitable
     from langchain_daytona_ws.errors import HookFailed as HookFailed
     from langchain_daytona_ws.errors import JobError as JobError
-    from langchain_daytona_ws.errors import NotSupportedYet as NotSupportedYet
     from langchain_daytona_ws.errors import OutcomeUnknown as OutcomeUnknown
     from langchain_daytona_ws.errors import PathRefused as PathRefused
     from langchain_daytona_ws.errors import PermissionDenied as PermissionDenied
@@ -51,7 +50,7 @@ _HOMES = {
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
-        "FileUnsuitable", "HookFailed", "JobError", "NotSupportedYet", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
+        "FileUnsuitable", "HookFailed", "JobError", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
         "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),

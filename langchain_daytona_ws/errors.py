@@ -2,7 +2,6 @@
 
 WorkspaceError
 ├── ConfigError              the configuration or a namespace is wrong (also a ValueError)
-│   └── NotSupportedYet      valid, but not implemented: refused rather than ignored
 ├── PermissionDenied         the approver, or the lack of one, said no
 ├── SessionClosed            the session was closed or released
 ├── HookFailed               a command of onCreate or onResume failed; the agent's command was not run
@@ -78,12 +77,6 @@ class ConfigError(WorkspaceError, ValueError):
     """The configuration or a namespace is wrong; the message names the JSON path and every remedy."""
 
     default_code = "config"
-
-
-class NotSupportedYet(ConfigError):
-    """A valid setting that this version does not implement; refused rather than ignored."""
-
-    default_code = "not_supported_yet"
 
 
 class PermissionDenied(WorkspaceError):

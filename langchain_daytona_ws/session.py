@@ -29,7 +29,7 @@ from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.machine import Machine
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws._session.storage import Storage
-from langchain_daytona_ws.config import SandboxConfig, refuse_unsupported, validate_namespace
+from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import CommandRefused
 from langchain_daytona_ws.permissions import Approver
 
@@ -71,7 +71,6 @@ class WorkspaceSession:
 
     Raises:
         ConfigError: The configuration or the namespace is wrong.
-        NotSupportedYet: The configuration asks for what this version does not do.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class WorkspaceSession:
         on_job_done: Callable[[Job], object] | None = None,
     ) -> None:
         self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)
-        refuse_unsupported(self.config)
         self.namespace = validate_namespace(namespace)
         self.id = secrets.token_hex(8)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"

@@ -13,7 +13,6 @@ from langchain_daytona_ws.config.models import (
 )
 from langchain_daytona_ws.config.namespace import validate_namespace
 from langchain_daytona_ws.config.options import SandboxOptions
-from langchain_daytona_ws.config.unsupported import refuse_unsupported
 from langchain_daytona_ws.config.values import ImageDefinition
 
 __all__ = [
@@ -24,6 +23,5 @@ __all__ = [
     "PermissionMode",
     "SandboxConfig",
     "SandboxOptions",
-    "refuse_unsupported",
     "validate_namespace",
 ]

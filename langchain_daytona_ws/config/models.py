@@ -212,6 +212,11 @@ class SandboxConfig(ConfigModel):
         return with_envelope(inner, ref_template=template)
 
     @classmethod
+    def _conflicts(cls, given: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        if given.get("lifecycle") is not None and given.get("persistent") is not True:
+            yield "lifecycle", "is for persistent sandboxes; set persistent to true, or leave it out"
+
+    @classmethod
     def _unwrap(cls, data: Mapping[Any, Any]) -> tuple[Any, Location, list[Problem]]:
         if "config" not in data:
             return data, (), []

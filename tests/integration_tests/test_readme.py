@@ -16,7 +16,6 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 
 from langchain_daytona_ws import CommandRefused, SandboxConfig, WorkspaceSession
-from langchain_daytona_ws.config import unsupported
 from langchain_daytona_ws.local import LocalDaytona
 from langchain_daytona_ws.permissions import needs_approval
 
@@ -92,17 +91,15 @@ def rows(definitions: dict[str, Any], model: str, prefix: str = "") -> Iterator[
     for key, schema in definitions[model]["properties"].items():
         path = prefix + key
         inner = [part["$ref"] for part in (schema, *schema.get("anyOf", ())) if "$ref" in part]
-        remedy = path if path in unsupported._REMEDIES else prefix.rstrip(".")
-        later = " **Not supported yet.**" if remedy in unsupported._REMEDIES else ""
         if inner:
             if "description" in schema:
-                yield f"| `{path}` | | | {schema['description']}{later} |"
+                yield f"| `{path}` | | | {schema['description']} |"
             yield from rows(definitions, inner[0].rpartition("/")[2], f"{path}.")
             continue
         default = "required in `" + prefix.rstrip(".") + "`" if key in required else shown_default(schema)
         named = schema.get("x-env", [])
         variables = ", ".join(f"`{name}`" for name in ([named] if isinstance(named, str) else named))
-        yield f"| `{path}` | {default} | {variables} | {schema['description']}{later} |"
+        yield f"| `{path}` | {default} | {variables} | {schema['description']} |"
 
 
 def configuration_table() -> str:

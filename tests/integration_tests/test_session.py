@@ -20,7 +20,6 @@ from langchain_daytona_ws._session import machine
 from langchain_daytona_ws.errors import (
     CommandRefused,
     ConfigError,
-    NotSupportedYet,
     OutcomeUnknown,
     ProvisionError,
     SandboxUnavailable,
@@ -522,10 +521,6 @@ def test_many_threads_share_the_notice_and_all_results_arrive(server: LocalDayto
 
 
 class TestRefused:
-    def test_not_supported_yet(self, server: LocalDaytona) -> None:
-        with pytest.raises(NotSupportedYet, match="persistent"):
-            WorkspaceSession(config_for(server, persistent=True), namespace="demo")
-
     @pytest.mark.parametrize("namespace", ["", "a/b", "..", ".a", "-a", "a\n", "x" * 129])
     def test_namespaces(self, server: LocalDaytona, namespace: str) -> None:
         with pytest.raises(ConfigError):
