@@ -1,0 +1,229 @@
+"""Claiming the one sandbox of a workspace, whatever state it is found in and whoever else is at it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_daytona_ws import SandboxConfig
+from langchain_daytona_ws._core.claim import Claim, claim, find
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.network import network_rules
+from langchain_daytona_ws._core.ports import FaultKind, NetworkRules, PortFault, SandboxInfo
+from langchain_daytona_ws._core.reservation import config_hash, sandbox_name, specification
+from langchain_daytona_ws.errors import ConfigError, ProvisionError
+from tests.unit_tests.test_calls import ScriptedPort
+
+CONFIG = SandboxConfig.model_validate({"persistent": True})
+SPEC = specification(CONFIG, "demo", unique="x")
+BUSY = PortFault(FaultKind.BUSY, "Sandbox state change in progress")
+
+
+def found(state: str, id: str = "one", **facts: Any) -> SandboxInfo:
+    facts.setdefault("labels", SPEC.labels)
+    return SandboxInfo(id=id, name=SPEC.name, state=state, organization_id="org", **facts)
+
+
+def claimed(**answers: list[Any]) -> tuple[Claim, ScriptedPort]:
+    port = ScriptedPort(**answers)
+    return drive(claim(port, SPEC)), port
+
+
+def refused(**answers: list[Any]) -> ProvisionError:
+    with pytest.raises(ProvisionError) as caught:
+        claimed(**answers)
+    return caught.value
+
+
+def test_one_that_runs_costs_one_look() -> None:
+    had, port = claimed(get=[found("started")])
+    assert (had.info.id, had.created, had.notice) == ("one", False, None)
+    assert port.asked == ["get"]
+
+
+def test_none_is_created() -> None:
+    had, port = claimed(get=[None], create=[found("started")])
+    assert (had.created, port.asked) == (True, ["get", "create"])
+
+
+def test_the_loser_of_a_race_takes_the_winners() -> None:
+    taken = PortFault(FaultKind.NAME_TAKEN, "Sandbox with name x already exists")
+    had, port = claimed(get=[None, found("creating", "other"), found("started", "other")], create=[taken])
+    assert (had.info.id, had.created) == ("other", False)
+    assert port.asked == ["get", "create", "get", "get"]
+
+
+def test_a_create_whose_answer_was_lost_is_found_again() -> None:
+    had, port = claimed(
+        get=[None, found("started")], create=[PortFault(FaultKind.DROPPED, "connection reset")]
+    )
+    assert had.info.id == "one"
+    assert port.asked.count("create") == 1
+
+
+@pytest.mark.parametrize("state", ["stopped", "archived", "paused"])
+def test_one_that_sleeps_is_woken_and_that_is_told(state: str) -> None:
+    had, port = claimed(get=[found(state), found("started")], start=[None])
+    assert port.asked == ["get", "start", "get"]
+    assert "started again" in (had.notice or "")
+
+
+@pytest.mark.parametrize(
+    "state", ["starting", "creating", "stopping", "restoring", "archiving", "resizing", "unknown"]
+)
+def test_one_in_a_change_is_waited_for(state: str) -> None:
+    had, _ = claimed(get=[found(state), found(state), found("started")])
+    assert had.info.state == "started"
+
+
+def test_a_change_of_somebody_elses_is_waited_for() -> None:
+    had, port = claimed(
+        get=[found("stopped"), found("starting"), found("started")], start=[BUSY], create=[None]
+    )
+    assert had.notice is None
+    assert "create" not in port.asked
+
+
+def test_one_that_is_being_destroyed_makes_room() -> None:
+    had, _ = claimed(get=[found("destroying"), found("destroyed"), None], create=[found("started", "new")])
+    assert (had.info.id, had.created) == ("new", True)
+
+
+def test_a_recoverable_one_is_recovered() -> None:
+    had, port = claimed(get=[found("error", recoverable=True), found("started")], recover=[None])
+    assert "recovered" in (had.notice or "")
+    assert "delete" not in port.asked
+
+
+@pytest.mark.parametrize("state", ["error", "build_failed"])
+def test_one_beyond_use_is_replaced_and_that_is_told(state: str) -> None:
+    had, _ = claimed(get=[found(state), None], delete=[None], create=[found("started", "new")])
+    assert (had.info.id, had.created) == ("new", True)
+    assert "replaced" in (had.notice or "")
+
+
+def test_a_recovery_that_is_refused_ends_in_a_replacement() -> None:
+    had, port = claimed(
+        get=[found("error", recoverable=True), found("error", recoverable=True), None],
+        recover=[PortFault(FaultKind.REFUSED, "not recoverable")],
+        delete=[None],
+        create=[found("started", "new")],
+    )
+    assert had.info.id == "new"
+    assert port.asked.count("recover") == 1
+
+
+def test_one_that_is_stuck_is_reported() -> None:
+    error = refused(get=[found("stopping")])
+    assert (error.code, error.retryable) == ("stuck", True)
+    assert "sandboxes release" in error.message
+    assert error.context["state"] == "stopping"
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {**SPEC.labels, "managed-by": "x"}, {**SPEC.labels, "namespace": "y"}]
+)
+def test_somebody_elses_is_not_touched(labels: dict[str, str]) -> None:
+    error = refused(get=[found("stopped", labels=labels)])
+    assert error.code == "name_taken"
+    with pytest.raises(ProvisionError, match="not its labels"):
+        drive(find(ScriptedPort(get=[found("started", labels=labels)]), SPEC))
+
+
+def test_one_of_another_configuration_is_reported_and_kept() -> None:
+    other = {**SPEC.labels, "config-hash": "other"}
+    error = refused(get=[found("started", labels=other)])
+    assert error.code == "config_changed"
+    assert "release" in error.message
+    assert drive(find(ScriptedPort(get=[found("started", labels=other)]), SPEC)) is not None
+
+
+def test_a_refusal_is_the_error_of_its_cause() -> None:
+    assert refused(get=[PortFault(FaultKind.UNAUTHORIZED, "Invalid credentials")]).code == "unauthorized"
+    quota = PortFault(FaultKind.REFUSED, "Total CPU limit exceeded", status=400)
+    assert refused(get=[None], create=[quota]).code == "quota"
+    runner = PortFault(FaultKind.REFUSED, "No available runners", status=400)
+    assert refused(get=[None], create=[runner]).code == "no_runner"
+
+
+@given(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", fullmatch=True))
+def test_a_name_is_dns_safe(namespace: str) -> None:
+    name = sandbox_name(namespace, "bucket")
+    assert len(name) <= 63
+    assert name.replace("-", "").isalnum()
+    assert name == name.lower()
+    assert not name.startswith("-")
+    assert name == sandbox_name(namespace, "bucket")
+    assert name != sandbox_name(namespace, "other")
+    assert name != sandbox_name(namespace)
+
+
+def test_the_hash_is_over_what_makes_the_machine_and_nothing_secret() -> None:
+    def hashed(**settings: Any) -> str:
+        return config_hash(SandboxConfig.model_validate({"persistent": True, **settings}), "bucket")
+
+    same = [
+        {"envVars": {"TOKEN": "secret"}}, {"onCreate": "secret"}, {"permissionMode": "edit"}, {"timeout": 5},
+        {"options": {"apiKey": "secret"}}, {"lifecycle": {"idleTimeoutSeconds": 60}},
+    ]  # fmt: skip
+    assert {hashed(**settings) for settings in same} == {hashed()}
+    different = [
+        {"options": {"snapshot": "a"}}, {"options": {"image": "a"}}, {"options": {"target": "eu"}},
+        {"options": {"workspaceRoot": "/w"}}, {"network": {"mode": "deny-all"}},
+    ]  # fmt: skip
+    assert len({hashed(), *(hashed(**settings) for settings in different)}) == 6
+
+
+def test_lifetimes_are_whole_minutes_rounded_up() -> None:
+    def spec(**lifecycle: int) -> Any:
+        config = SandboxConfig.model_validate({"persistent": True, "lifecycle": lifecycle})
+        return specification(config, "demo", unique="x")
+
+    assert (SPEC.auto_stop_minutes, SPEC.auto_delete_minutes) == (15, 7 * 24 * 60)
+    assert (SPEC.auto_archive_minutes, SPEC.ttl_minutes) == (0, None)
+    short = spec(idleTimeoutSeconds=1, maxLifetimeSeconds=61)
+    assert (short.auto_stop_minutes, short.auto_delete_minutes, short.ttl_minutes) == (1, 2, 2)
+    assert spec(idleTimeoutSeconds=61).ttl_minutes is None
+
+
+def test_an_ephemeral_one_has_a_name_of_its_own_and_ends_by_itself() -> None:
+    config = SandboxConfig()
+    one, other = (specification(config, "demo", unique=unique) for unique in ("a", "b"))
+    assert one.name != other.name
+    assert (one.auto_delete_minutes, one.ttl_minutes) == (0, 24 * 60)
+    assert one.labels["lifetime"] == "ephemeral"
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "rules"),
+    [
+        (None, {}, None),
+        ({"mode": "allow-all"}, {}, NetworkRules(block_all=False)),
+        ({"mode": "deny-all"}, {}, NetworkRules(block_all=True)),
+        (
+            {"mode": "restricted", "allowCidrs": ["10.0.0.0/8", "192.0.2.1"], "allowDomains": ["a.org"]},
+            {},
+            NetworkRules(block_all=False, allow_cidrs="10.0.0.0/8,192.0.2.1/32"),
+        ),
+        (
+            {"mode": "restricted", "allowDomains": ["a.org", "*.b.org"]},
+            {"enforceDomainAllowList": True},
+            NetworkRules(block_all=False, allow_domains="a.org,*.b.org"),
+        ),
+    ],
+)
+def test_the_network_in_daytonas_terms(
+    network: Any, options: dict[str, Any], rules: NetworkRules | None
+) -> None:
+    config = SandboxConfig.model_validate({"network": network, "options": options})
+    assert network_rules(config) == rules
+
+
+def test_domains_alone_are_not_taken_for_no_restriction() -> None:
+    config = SandboxConfig.model_validate({"network": {"mode": "restricted", "allowDomains": ["a.org"]}})
+    with pytest.raises(ConfigError, match="enforceDomainAllowList") as caught:
+        network_rules(config)
+    assert caught.value.code == "nothing_allowed"
