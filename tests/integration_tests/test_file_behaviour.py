@@ -1,0 +1,328 @@
+"""File operations mean the same whether they go straight to S3 or through a sandbox and its mount.
+
+Every test runs over both ways and both faces, against the same words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core import render
+from langchain_daytona_ws.errors import WorkspaceError
+from langchain_daytona_ws.local import LocalDaytona
+from tests.integration_tests import s3
+from tests.integration_tests.conftest import Driven, config_for
+
+s3_server = s3.s3_server
+
+SHOWN: dict[str, Any] = {
+    "read": render.file_text, "write": render.written, "edit": render.edited, "list": render.listing,
+    "glob": render.globbed, "grep": render.grepped, "delete": render.deleted,
+}  # fmt: skip
+
+
+class Place:
+    """A folder of a workspace that no other test uses: asked through a session, and seen from outside."""
+
+    def __init__(self, driven: Driven, bucket: s3.Bucket) -> None:
+        self._driven = driven
+        self._bucket = bucket
+        self._folder = f"f{secrets.token_hex(4)}"
+
+    def put(self, path: str, data: bytes | str = b"x") -> None:
+        self._bucket.put(f"{self._folder}/{path}", data.encode() if isinstance(data, str) else data)
+
+    def get(self, path: str) -> bytes:
+        return self._bucket.get(f"{self._folder}/{path}")
+
+    def ask(self, op: str, path: str = "", *arguments: Any, **named: Any) -> str:
+        """Return what the model would read, or the error's code and its text; the folder is left out."""
+        place = f"{self._folder}/{path}".rstrip("/") if path != ".." else "../x"
+        given = (place, *arguments) if op not in ("glob", "grep") else arguments
+        named = named if op not in ("glob", "grep") else {"path": place, **named}
+        try:
+            text: str = SHOWN[op](self._driven.files(op, *given, **named))
+        except WorkspaceError as error:
+            text = f"{error.code}: {error.for_model}"
+        return text.replace(f"{self._folder}/", "").replace(self._folder, "FOLDER")
+
+
+@pytest.fixture(scope="module", params=["objects", "mount"])
+def workspace(
+    request: pytest.FixtureRequest, s3_server: LocalDaytona
+) -> Iterator[tuple[WorkspaceSession, Any, Any]]:
+    bucket = s3.Bucket(s3_server)
+    access = {"objects": "s3", "mount": "sandbox"}[request.param]
+    options = s3.s3_options(s3_server, bucket.name, fileAccess=access)
+    config = config_for(s3_server, options=options, envVars=s3.KEYS)
+    runner = asyncio.Runner()
+    session = WorkspaceSession(config, namespace=bucket.namespace)
+    yield session, bucket, runner
+    assert (session.sandbox_id is None) is (request.param == "objects"), "only the mount needs a sandbox"
+    runner.run(session.aclose())
+    session.close()
+    runner.close()
+    bucket.client.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def place(request: pytest.FixtureRequest, workspace: tuple[WorkspaceSession, Any, Any]) -> Place:
+    session, bucket, runner = workspace
+    return Place(Driven(session, runner if request.param == "async" else None), bucket)
+
+
+def test_the_usual_day(place: Place) -> None:
+    assert place.ask("write", "src/a.py", "x = 1\ny = 2\n") == "Created src/a.py (12 bytes)."
+    assert place.get("src/a.py") == b"x = 1\ny = 2\n"
+    assert place.ask("read", "src/a.py") == "     1\tx = 1\n     2\ty = 2"
+    assert place.ask("read", "src/a.py", offset=2) == "     2\ty = 2\n[Showing lines 2-2 of 2.]"
+    assert place.ask("edit", "src/a.py", "y = 2", "y = 3") == (
+        "Edited src/a.py: 1 replacement, at line 2.\n     1\tx = 1\n     2\ty = 3"
+    )
+    assert place.ask("write", "src/a.py", "z\n") == "Wrote src/a.py (2 bytes)."
+    assert place.ask("write", "src/a.py", "z\n") == "src/a.py already has exactly this content."
+    assert place.ask("write", "src/b.txt", "zz\n") == "Created src/b.txt (3 bytes)."
+    assert place.ask("list") == "src/"
+    assert place.ask("list", "src") == "a.py  2 bytes\nb.txt  3 bytes"
+    assert place.ask("glob", "", "**/*.py") == "src/a.py"
+    assert place.ask("grep", "", "z") == "src/a.py\nsrc/b.txt"
+    assert place.ask("grep", "", "z+$", output_mode="content") == "src/a.py:1:z\nsrc/b.txt:1:zz"
+    assert place.ask("delete", "src") == (
+        "not_empty: src is a directory with 2 entries in it. To delete all of it, use `rm -r` in bash."
+    )
+    assert place.ask("delete", "src/a.py") == "Deleted src/a.py."
+    assert place.ask("delete", "src/b.txt") == "Deleted src/b.txt."
+    assert (
+        place.ask("read", "src/a.py")
+        == "missing: src/a.py does not exist. Use list or glob to see what is there."
+    )
+
+
+def test_knowing_what_is_there(place: Place) -> None:
+    place.put("a", "theirs")
+    assert place.ask("write", "a", "mine") == (
+        "exists_unread: a exists already (6 bytes) and was not read in this session. Read it first, "
+        "or pass overwrite=true to replace it."
+    )
+    place.ask("read", "a")
+    place.put("a", "theirs, later")
+    assert place.ask("write", "a", "mine") == (
+        "changed: a has changed since this session read it. Read it again first."
+    )
+    assert place.ask("write", "a", "mine", overwrite=True) == "Wrote a (4 bytes)."
+    assert place.ask("write", "a", "mine again") == "Wrote a (10 bytes)."
+    place.put("a", "one two")
+    assert place.ask("edit", "a", "one", "1").startswith("Edited a: 1 replacement")
+    assert place.ask("write", "a", "all mine").startswith("changed: ")
+    assert place.get("a") == b"1 two"
+
+
+MISSING = "missing: {} does not exist. Use list or glob to see what is there."
+IS_DIRECTORY = "is_directory: {} is a directory: use list."
+NO_DIRECTORY = "not_a_directory: {}, or something on the way to it, is not a directory."
+BINARY = "binary: {} is a binary file (100 bytes). Look at it with bash, such as `file` or `xxd`."
+REFUSALS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+    (("read", "none"), {}, MISSING),
+    (("read", "none/below"), {}, MISSING),
+    (("read", "d"), {}, IS_DIRECTORY),
+    (("read", "text/below"), {}, NO_DIRECTORY),
+    (
+        ("read", ".."),
+        {},
+        "path_outside: The path leaves the workspace ('..'). Only files inside the workspace can be used.",
+    ),
+    (("read", "bin"), {}, BINARY),
+    (("read", "utf16"), {}, "binary: utf16 is UTF-16 text (6 bytes). Convert it first, with iconv in bash."),
+    (("read", "text"), {"offset": 9}, "past_end: text has only 3 lines. Use a smaller offset."),
+    (
+        ("read", "big"),
+        {},
+        "too_large: big has 11,000,000 bytes, over the limit of 10,485,760. "
+        "Use grep, or bash with head, tail or sed, to work on a part of it.",
+    ),
+    (
+        ("edit", "big", "x", "y"),
+        {},
+        "too_large: big would be, or is, 11,000,000 bytes, over the limit of 10,485,760. "
+        "Use grep, or bash with head, tail or sed, to work on a part of it.",
+    ),
+    (("edit", "none", "x", "y"), {}, MISSING),
+    (
+        ("edit", "text", "a\n", "x"),
+        {},
+        "not_unique: old_string occurs 2 times in text, at lines 1, 3. Add surrounding lines to make it unique, or "
+        "pass replace_all=true.",
+    ),
+    (
+        ("edit", "text", "zz", "x"),
+        {},
+        "not_found: old_string was not found in text. Read the file again and copy the text exactly.",
+    ),
+    (
+        ("edit", "text", "a\n\tb", "x"),
+        {},
+        "not_found: old_string was not found in text. It would match at line 1 but for whitespace: copy indentation "
+        "and line breaks exactly.",
+    ),
+    (("edit", "bin", "x", "y"), {}, BINARY),
+    (("write", "text/below", "x"), {}, NO_DIRECTORY),
+    (("write", "text/below/that", "x"), {"overwrite": True}, NO_DIRECTORY),
+    (("write", "d", "x"), {}, IS_DIRECTORY),
+    (("write", "d", "x"), {"overwrite": True}, IS_DIRECTORY),
+    (("delete", "none"), {}, MISSING),
+    (("delete", "text/below"), {}, NO_DIRECTORY),
+    (
+        ("delete", "d"),
+        {},
+        "not_empty: d is a directory with 1 entry in it. To delete all of it, use `rm -r` in bash.",
+    ),
+    (("list", "text"), {}, NO_DIRECTORY),
+    (("list", "none"), {}, MISSING),
+    (("glob", "none", "*"), {}, MISSING),
+    (("glob", "text", "*"), {}, NO_DIRECTORY),
+    (
+        ("glob", "", "{a,b}" * 40),
+        {},
+        "bad_glob: The glob pattern can't be used: the braces stand for more than 256 patterns.",
+    ),
+    (("grep", "none", "x"), {}, MISSING),
+    (
+        ("grep", "", "a\nb"),
+        {},
+        "bad_pattern: The regular expression can't be used: the pattern must be one line, and not empty",
+    ),
+]
+
+
+def test_refusals(place: Place) -> None:
+    place.put("d/x", "x")
+    place.put("text", "a\n  b\na\n")
+    place.put("bin", b"\0" * 100)
+    place.put("utf16", "hi".encode("utf-16"))
+    place.put("big", b"x" * 11_000_000)
+    for arguments, named, expected in REFUSALS:
+        assert place.ask(*arguments, **named) == expected.replace("{}", arguments[1]), arguments
+
+
+def test_bytes_are_kept(place: Place) -> None:
+    place.put("crlf", b"\xef\xbb\xbfone\r\ntwo\r\nthree")
+    assert place.ask("read", "crlf") == "     1\tone\n     2\ttwo\n     3\tthree\n[Line endings: CRLF.]"
+    assert place.ask("edit", "crlf", "one\ntwo", "1\n1b\n2").startswith(
+        "Edited crlf: 1 replacement, at line 1."
+    )
+    assert place.get("crlf") == b"\xef\xbb\xbf1\r\n1b\r\n2\r\nthree"
+    place.put("latin1", b"caf\xe9\nx\n")
+    assert place.ask("read", "latin1").startswith("     1\tcaf\\xe9\n     2\tx\n[Bytes that are not UTF-8")
+    place.ask("edit", "latin1", "x", "y")
+    assert place.get("latin1") == b"caf\xe9\ny\n"
+    place.put("empty", b"")
+    assert place.ask("read", "empty") == "[The file is empty.]"
+    assert place.ask("write", "empty", "") == "empty already has exactly this content."
+    place.ask("write", "large", "x" * 1_000_000)
+    assert place.get("large") == b"x" * 1_000_000
+    assert place.ask("edit", "large", "x", "y", replace_all=True).startswith(
+        "too_many: old_string occurs more than 100,000 times in large."
+    )
+
+
+def test_names(place: Place) -> None:
+    names = ["a b", "é漢🙂", "a+b%20c", "x?y#z&w=1", "-rf", "'\"`$(x)", "~", "[x]", "{a,b}", "*", "x" * 255]
+    for name in names:
+        assert place.ask("write", f"odd/{name}", name).startswith("Created ")
+        assert place.get(f"odd/{name}") == name.encode()
+        assert place.ask("read", f"odd/{name}") == f"     1\t{name}"
+    listed = [row.rpartition("  ")[0] for row in place.ask("list", "odd").split("\n")]
+    assert listed == sorted(names)
+    assert sorted(place.ask("glob", "odd", "*").split("\n")) == sorted(f"odd/{name}" for name in names)
+    assert place.ask("grep", "odd", "漢") == "odd/é漢🙂"
+    for name in names:
+        assert place.ask("delete", f"odd/{name}") == f"Deleted odd/{name}."
+
+
+def test_keys_that_are_no_files(place: Place) -> None:
+    for key in ("d", "d/x", "d-", "e//f", "e/ok", "e/../g", "h/", "i/j/"):
+        place.put(key)
+    assert place.ask("list").split("\n") == ["d/", "e/", "h/", "i/", "d-  1 byte"]
+    assert place.ask("list", "e") == "ok  1 byte"
+    assert place.ask("list", "h") == "[The directory is empty.]"
+    assert place.ask("list", "i") == "j/"
+    assert sorted(place.ask("glob", "", "**").split("\n")) == ["d-", "d/x", "e/ok"]
+    assert sorted(place.ask("glob", "", "**/").split("\n")) == ["d/", "e/", "h/", "i/", "i/j/"]
+    assert place.ask("grep", "", "x") == "d-\nd/x\ne/ok"
+    assert place.ask("write", "d", "new") == "is_directory: d is a directory: use list."
+    assert place.ask("write", "h", "new") == "is_directory: h is a directory: use list."
+    assert place.ask("delete", "d").startswith("not_empty: d is a directory with 1 entry")
+
+
+def test_globs(place: Place) -> None:
+    for key in (
+        "a.py",
+        "src/b.py",
+        "src/deep/er/c.py",
+        ".github/w.yml",
+        "node_modules/m/index.py",
+        "src/[x]/f.py",
+        "src/é.py",
+    ):
+        place.put(key)
+    note = "[Not searched unless named: node_modules]"
+    for pattern, expected in {
+        "*.py": ["a.py"],
+        "**/*.py": [note, "a.py", "src/[x]/f.py", "src/b.py", "src/deep/er/c.py", "src/é.py"],
+        "src/*": ["src/b.py", "src/é.py"],
+        "src/**/c.py": ["src/deep/er/c.py"],
+        "src/*/": ["src/[x]/", "src/deep/"],
+        "{a,src/b}.py": ["a.py", "src/b.py"],
+        "**/w.yml": [".github/w.yml", note],
+        "node_modules/**/*.py": ["node_modules/m/index.py"],
+        "src/\\[x\\]/*": ["src/[x]/f.py"],
+        "[!b]*.py": ["a.py"],
+        "none/*": ["No file matches."],
+        "a.py/*": ["No file matches."],
+    }.items():  # fmt: skip
+        assert sorted(place.ask("glob", "", pattern).split("\n")) == expected, pattern
+    assert place.ask("glob", "", "**/*.py", limit=2).split("\n")[2:] == [
+        "[Showing 2 of at least 5 matches. Narrow the pattern.]",
+        note,
+    ]
+
+
+def test_searches(place: Place) -> None:
+    place.put("a.py", "import os\n\ndef one():\n    return 1  # TODO\n")
+    place.put("a/b.py", "def two():\r\n    pass\r\n")
+    place.put("c.md", "# Títle\n\nText — with TODO and def\n" + "x" * 600 + "\n")
+    place.put("bin", b"def\0")
+    place.put("utf16", "def utf\n".encode("utf-16"))
+    place.put("node_modules/x.py", "def no\n")
+    note = "[Not searched unless named: node_modules]"
+    for named, expected in (
+        ({}, ["a.py", "a/b.py", "c.md", "utf16", note]),
+        ({"output_mode": "count"}, ["a.py:1", "a/b.py:1", "c.md:1", "utf16:1", note]),
+        ({"glob": "*.py"}, ["a.py", "a/b.py", note]),
+        ({"glob": "!*.py"}, ["c.md", "utf16", note]),
+        ({"glob": "node_modules/**"}, ["node_modules/x.py"]),
+        ({"path": "a"}, ["a/b.py"]),
+        ({"path": "a/b.py"}, ["a/b.py"]),
+        ({"limit": 2}, ["a.py", "a/b.py",
+                        "[There are more matches than shown. Narrow it with a path, a glob or the pattern.]", note]),
+    ):  # fmt: skip
+        path = named.pop("path", "")  # type: ignore[attr-defined]
+        assert place.ask("grep", path, "def", **named).split("\n") == expected, named
+    for pattern, named, expected in (
+        (r"^def \w+\(\)", {}, ["a.py:3:def one():", "a/b.py:1:def two():"]),
+        (r"\bTODO\b", {"before": 1, "after": 1},
+         ["a.py-3-def one():", "a.py:4:    return 1  # TODO", "--", "c.md-2-", "c.md:3:Text — with TODO and def",
+          f"c.md-4-{'x' * 500}... [line cut]"]),
+        (r"títle", {"ignore_case": True}, ["c.md:1:# Títle"]),
+        (r"pass$", {}, ["No match."]),
+        (r"[^a-z]{4}pass", {}, ["a/b.py:2:    pass"]),
+        (r"t\wtle", {"ignore_case": True}, ["c.md:1:# Títle"]),
+    ):  # fmt: skip
+        shown = place.ask("grep", "", pattern, output_mode="content", **named).split("\n")  # type: ignore[arg-type]
+        assert shown == [*expected, note], pattern
