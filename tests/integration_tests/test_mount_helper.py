@@ -1,0 +1,130 @@
+"""The snapshot's mount helper in a sandbox: real mounts, asked for by whom it must not trust."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._core.mounter import mounter_source
+from tests.integration_tests.local.mounted import BUCKET, Mounted, mounted
+
+HELPER = "/root/langchain-daytona-ws-mount"
+HOST = {"Version": 1, "AccessKeyId": "AKIAHOST", "SecretAccessKey": "a-secret-of-the-host"}
+AGENT = {"Version": 1, "AccessKeyId": "AKIAAGENT", "SecretAccessKey": "a-secret-of-the-agent"}
+
+
+class Box:
+    """A sandbox with the helper, as the build of the snapshot leaves it."""
+
+    def __init__(self, place: Mounted) -> None:
+        self.place = place
+        source = mounter_source("/mnt/workspaces", "/mnt/skills").replace("PROBE_S = 10.0", "PROBE_S = 1.0")
+        place.sandbox.fs.upload_file(f"#!/usr/bin/python3 -IS\n{source}".encode(), HELPER)
+        place.ok(f"chmod 755 {HELPER}; mkdir /mnt/workspaces /mnt/skills")
+        place.put("sandbox/demo/f", b"of the workspace\n")
+
+    def ask(
+        self, credentials: dict[str, Any] | None, *, bucket: str = BUCKET, caller: str = "", **more: Any
+    ) -> dict[str, Any]:
+        """Send a request, as the host's program or as an agent that imitates it.
+
+        Args:
+            credentials: None for those that are there.
+            bucket: Of the workspace.
+            caller: Shell commands of who calls, before that.
+            more: Other fields of the request.
+        """
+        mount = {"prefix": "sandbox/demo/", "directory": "/mnt/workspaces/demo", "read_only": False}
+        skills = {"bucket": BUCKET, "prefix": "", "directory": "/mnt/skills", "read_only": True}
+        request = {
+            "version": 1,
+            "mounts": [{"bucket": bucket, **mount}, skills],
+            "region": "us-east-1",
+            "endpoint": self.place.server.s3_endpoint,
+            "credentials": copy.deepcopy(credentials),
+            **more,
+        }
+        script = f"{caller} printf %s {shlex.quote(json.dumps(request))} | {HELPER}"
+        answer: dict[str, Any] = json.loads(self.place.ok(script))
+        return answer
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    with mounted() as place:
+        yield Box(place)
+
+
+def test_it_mounts_what_it_is_given_credentials_for_and_nothing_else_with_them(box: Box) -> None:
+    assert box.ask(HOST) == {"ok": True, "moved": []}
+    look = "cat /mnt/workspaces/demo/f /mnt/skills/sandbox/demo/f; echo x > /mnt/skills/x || echo refused"
+    assert box.place.ok(look).split("\n")[:2] == ["of the workspace"] * 2
+    assert "refused" in box.place.ok(look)
+
+    other = box.place.server.make_bucket("other")
+    for wanted in ({"bucket": other}, {"endpoint": "http://127.0.0.1:9"}, {"region": "eu-central-1"}):
+        assert box.ask(None, **wanted)["code"] == "credentials"
+    assert box.ask(None) == {"ok": True, "moved": []}
+
+    # Who brings credentials of one's own may use them; those of the host are not there any more.
+    assert box.ask(AGENT, bucket=other)["ok"] is True
+    assert box.ask(None)["code"] == "credentials"
+    stored = "cat /var/lib/langchain-daytona-ws/*/*.json"
+    assert "AKIAHOST" not in box.place.ok(stored)
+    assert box.ask(HOST)["ok"] is True
+    assert "AKIAAGENT" not in box.place.ok(stored)
+    assert box.place.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
+
+
+def test_what_it_says_of_a_failure_holds_no_secret(box: Box) -> None:
+    box.place.server.s3.deny = (f"{BUCKET}/sandbox/demo/",)
+    refused = box.ask(HOST)
+    assert refused["code"] == "denied"
+    assert "AKIAHOST" not in json.dumps(refused)
+    assert "a-secret" not in json.dumps(refused)
+
+
+def test_it_leaves_files_and_mounts_of_others_alone(box: Box) -> None:
+    box.place.ok("mkdir /mnt/workspaces/demo; ln -s /etc/shadow /mnt/workspaces/demo/link")
+    assert box.ask(HOST)["code"] == "not_empty"
+    box.place.ok("rm /mnt/workspaces/demo/link; mount -t tmpfs mine /mnt/workspaces/demo")
+    assert box.ask(HOST)["code"] == "foreign_mount"
+    box.place.ok("umount /mnt/workspaces/demo")
+    assert box.ask(HOST)["ok"] is True
+
+
+def test_what_its_caller_has_set_does_not_reach_the_mount(box: Box) -> None:
+    hostile = (
+        "trap '' CHLD HUP TERM; ulimit -c unlimited; umask 0; cd /tmp; export AWS_PROFILE=evil TMPDIR=/tmp;"
+    )
+    assert box.ask(HOST, caller=hostile)["ok"] is True
+    seen = box.place.ok(
+        "p=$(pgrep -of 'mount-s3 agents'); grep core /proc/$p/limits; readlink /proc/$p/cwd;"
+        " tr '\\0' '\\n' </proc/$p/environ; find /var/lib/langchain-daytona-ws -perm /022"
+    ).splitlines()
+    assert seen[0].split()[4:6] == ["0", "0"]
+    assert seen[1] == "/"
+    names = {line.partition("=")[0] for line in seen[2:]}
+    assert names == {
+        "PATH",
+        "HOME",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_EC2_METADATA_DISABLED",
+    }
+
+
+def test_a_mount_that_hangs_is_replaced_and_holds_up_nobody(box: Box) -> None:
+    assert box.ask(HOST)["ok"] is True
+    # As with a storage that never answers: whoever looks into the mount waits, deaf to signals, once what the kernel
+    # remembers of it, for a second, is forgotten.
+    box.place.ok("pkill -STOP -f 'mount-s3 agents /mnt/workspaces'; sleep 1.1")
+    assert box.ask(None) == {"ok": True, "moved": []}
+    assert box.place.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
+    assert box.ask(None) == {"ok": True, "moved": []}
+    box.place.ok("pkill -KILL -f 'mount-s3 agents /mnt/workspaces.*'")

@@ -1,0 +1,508 @@
+"""The mounter, as the helper that a hostile user may call: what it takes, where it keeps secrets, how it is called."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import fcntl
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.mount import Mounting
+from langchain_daytona_ws._core.mounter import mounter_source
+from langchain_daytona_ws._core.store import Credentials
+from langchain_daytona_ws._core.workspace import Mount, S3Workspace
+from langchain_daytona_ws._guest import mount
+from langchain_daytona_ws._guest.place import PlaceError
+
+DIRECTORY = "/mnt/workspaces/demo"
+REQUEST: dict[str, Any] = {
+    "version": 1,
+    "mounts": [
+        {"bucket": "agents", "prefix": "sandbox/demo/", "directory": DIRECTORY, "read_only": False},
+        {"bucket": "skills", "prefix": "", "directory": "/mnt/skills", "read_only": True},
+    ],
+    "region": "eu-central-1",
+    "endpoint": None,
+    "expires_at": None,
+    "credentials": {"Version": 1, "AccessKeyId": "AKIAKEY", "SecretAccessKey": "se/cr+et="},
+}
+
+
+def loaded(workspaces: str = "/mnt/workspaces", skills: str = "/mnt/skills") -> Any:
+    """Return the program as a module of its own, as it stands in a snapshot."""
+    module = ModuleType("mounter")
+    exec(compile(mounter_source(workspaces, skills), "mounter", "exec"), module.__dict__)
+    return module
+
+
+@pytest.fixture
+def helper(tmp_path: Path) -> Any:
+    made = loaded()
+    made.HOME = str(tmp_path / "home")
+    os.mkdir(made.HOME)
+    return made
+
+
+def changed(at: str, value: object) -> Any:
+    """Return the request with one thing changed; ``at`` is such as ``mounts.0.bucket``."""
+    request = copy.deepcopy(REQUEST)
+    *above, last = [int(part) if part.isdigit() else part for part in at.split(".")]
+    place: Any = request
+    for step in above:
+        place = place[step]
+    place[last] = value
+    return request
+
+
+class TestTheProgram:
+    def test_is_one_file_without_the_package_in_which_no_name_is_there_twice(self) -> None:
+        text = mounter_source()
+        tree = ast.parse(text)
+        imported = {
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        }
+        assert imported <= sys.stdlib_module_names
+        assert {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} == {
+            "__future__",
+            "typing",
+        }
+        names = Counter(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+        assert set(names.values()) == {1}
+
+    def test_runs_on_the_oldest_python(self) -> None:
+        ast.parse(mounter_source(), feature_version=(3, 8))
+
+    def test_is_bound_to_the_directories_of_its_snapshot(self) -> None:
+        bound = loaded("/srv/w", "/srv/s")
+        assert (bound.WORKSPACES, bound.SKILLS) == ("/srv/w", "/srv/s")
+        assert not {place for place in bound.PLACES if place.startswith("/usr/local")}
+        assert (loaded("", "").WORKSPACES, "/usr/local/bin" in loaded("", "").PLACES) == ("", True)
+
+    @pytest.mark.parametrize(
+        ("given", "code"),
+        [
+            (b"", "bad_request"),
+            (b"[" * 60_000, "bad_request"),
+            (b'{"version": 1}' + b" " * 70_000, "bad_request"),
+            (b'{"version": 1, "mounts": "\xff"}', "bad_request"),
+            (b"[1]", "bad_request"),
+            (b"{}", "helper_version"),
+            (json.dumps(changed("version", "1")).encode(), "helper_version"),
+            (json.dumps(changed("region", "-x")).encode(), "bad_request"),
+        ],
+    )
+    def test_answers_whatever_comes_with_one_object(self, given: bytes, code: str) -> None:
+        done = ran(given)
+        answer = json.loads(done.stdout)
+        assert (answer["ok"], answer["code"]) == (False, code)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    def test_takes_over_nothing_that_would_stop_it_half_way(self) -> None:
+        look = (
+            "import json, os, resource, signal, sys\n"
+            "_shed()\n"
+            "said = [os.getcwd(), os.umask(0), os.getsid(0) == os.getpid(),"
+            " resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_CPU),"
+            " signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL,"
+            " signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, sorted(signal.pthread_sigmask(0, ())),"
+            " 0 < signal.alarm(0) <= LIMIT_S]\n"
+            "print(json.dumps(said))"
+        )
+        text = (
+            mounter_source("/mnt/workspaces", "/mnt/skills").replace("\n    main()\n", "\n    pass\n") + look
+        )
+        caller = 'trap "" CHLD TERM HUP; ulimit -S -t 50; umask 000; exec "$@"'
+        blocked = (
+            "import os, signal, sys; signal.pthread_sigmask(0, [10]); "
+            "os.execv(sys.executable, ['p', '-IS', '-c', sys.argv[1]])"
+        )
+        for leader in (False, True):  # who leads a process group cannot leave it
+            done = subprocess.run(
+                ["sh", "-c", caller, "sh", sys.executable, "-c", blocked, text],
+                check=True, capture_output=True, timeout=60, process_group=0 if leader else None,
+            )  # fmt: skip
+            directory, mask, own_session, core, cpu, *rest = json.loads(done.stdout)
+            assert (directory, mask, own_session, core) == ("/", 0o022, True, 0)
+            assert cpu[0] == cpu[1]
+            assert rest == [True, True, [], True]
+
+
+def ran(given: bytes) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-IS", "-c", mounter_source("/mnt/workspaces", "/mnt/skills")],
+        input=given, check=False, capture_output=True, timeout=60,
+    )  # fmt: skip
+
+
+class TestARequest:
+    def test_is_named_as_the_host_names_it(self, helper: Any) -> None:
+        for endpoint, skills in ((None, True), ("https://s3.example.com/a", False)):
+            workspace = S3Workspace(
+                region="eu-central-1",
+                endpoint=endpoint,
+                workspace=Mount("agents", "sandbox/demo/", DIRECTORY),
+                skills=Mount("skills", "", "/mnt/skills", read_only=True) if skills else None,
+                kms_key_arn=None,
+                role=None,
+                keys=None,
+            )
+            for token, expires_at in ((None, None), ("tok/en==", 1_900_000_000.5)):
+                keys = Credentials("AKIAKEY", "se/cr+et=", token, expires_at)
+
+                async def give(min_life_s: float, keys: Credentials = keys) -> Credentials:
+                    return keys
+
+                luggage = drive(Mounting(workspace, give, lambda _: None, {}, print).pack("box", 60.0))
+                request = json.loads(str(luggage.request["request"]))
+                told = helper.told(request)
+                assert (told["id"], helper.digest(told)) == (luggage.request["id"], luggage.request["spec"])
+                request["credentials"] = json.loads(luggage.secret or b"")
+                given = helper.credentials(request)
+                assert given == request["credentials"]
+                kept = helper.Keys(told["id"], helper.digest(told))
+                kept.replace(given, helper.expiry(request))
+                kept.publish()
+                assert mount_sees(helper, told["id"])[:2] == [
+                    luggage.request["spec"],
+                    luggage.request["serial"],
+                ]
+
+    @pytest.mark.parametrize(
+        ("at", "value"),
+        [
+            ("mounts", None),
+            ("mounts", {}),
+            ("mounts", []),
+            ("mounts", [None]),
+            ("mounts", [*REQUEST["mounts"], *REQUEST["mounts"]]),
+            ("mounts.0", "x"),
+            *[
+                ("mounts.0.bucket", bucket)
+                for bucket in (None, 7, "", "-x", "--help", "s3://agents", "a b", "agents\n", "AGENTS", "a" * 64, ["a"])
+            ],
+            *[
+                ("mounts.0.prefix", prefix)
+                for prefix in (None, "", "sandbox/", "sandbox/other/", "sandbox/demo", "sandbox/demo2/", "--x")
+            ],
+            ("mounts.0.read_only", True),
+            ("mounts.0.read_only", 0),
+            ("mounts.1.read_only", False),
+            ("mounts.1.prefix", "sandbox/demo/"),
+            *[
+                ("mounts.0.directory", directory)
+                for directory in (None, "", "demo", "/", "//mnt/workspaces/demo", "/mnt/workspaces/demo/", "-x")
+            ],
+            ("mounts.0.directory", "/mnt/workspaces/../demo"),
+            ("mounts.0.directory", "/mnt/workspaces/./demo"),
+            ("mounts.0.directory", "/mnt/workspaces/demo\n"),
+            ("mounts.0.directory", "/mnt/workspaces/de\u202emo"),
+            ("mounts.0.directory", "/mnt/workspaces/de\x00mo"),
+            ("mounts.0.directory", "/mnt/workspaces/\ud800"),
+            *[("region", region) for region in (None, "", "-x", "--x", "a b", "eu-1\n", "é", 5, "a" * 64)],
+            *[
+                ("endpoint", endpoint)
+                for endpoint in ("", "-x", "file:///etc/passwd", "https://", "http://a b", "http://a\n", "http://é", 5)
+            ],
+        ],
+    )  # fmt: skip
+    def test_that_could_pass_for_something_else_is_refused(self, helper: Any, at: str, value: object) -> None:
+        with pytest.raises(helper.Failed) as refused:
+            helper.told(changed(at, value))
+        assert refused.value.code == "bad_request"
+        assert refused.value.detail in {
+            "mounts",
+            "mount",
+            "bucket",
+            "prefix",
+            "directory",
+            "region",
+            "endpoint",
+            "read_only",
+        }
+
+    @pytest.mark.parametrize("name", ["..", ".", ".ssh", "-rf", "a b", "a\\b", "a" * 129, "ä"])
+    def test_a_name_of_a_workspace_that_is_none(self, helper: Any, name: str) -> None:
+        request = changed("mounts.0.directory", f"/mnt/workspaces/{name}")
+        request["mounts"][0]["prefix"] = f"sandbox/{name}/"
+        with pytest.raises(helper.Failed) as refused:
+            helper.told(request)
+        assert refused.value.code == "bad_request"
+
+    @pytest.mark.parametrize(
+        ("at", "directory"),
+        [
+            (0, "/etc/demo"),
+            (0, "/mnt/demo"),
+            (0, "/mnt/workspaces/x/demo"),
+            (0, "/mnt/skills/demo"),
+            (1, "/mnt/workspaces/demo"),
+            (1, "/mnt/skills/x"),
+            (1, "/usr/local/sbin"),
+        ],
+    )
+    def test_the_helper_mounts_nowhere_else(self, helper: Any, at: int, directory: str) -> None:
+        request = changed(f"mounts.{at}.directory", directory)
+        with pytest.raises(helper.Failed) as refused:
+            helper.told(request)
+        assert refused.value.code == "other_place"
+        # Where it is sent along, the host says where.
+        assert loaded("", "").told(request)["mounts"][at]["directory"] == directory
+
+    @pytest.mark.parametrize("name", ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"])
+    @pytest.mark.parametrize("value", [None, 5, "", "a b", "a\nb", "é", "\ud800", "a" * 16385, ["a"], {}])
+    def test_credentials_that_no_header_carries(self, helper: Any, name: str, value: object) -> None:
+        with pytest.raises(helper.Failed) as refused:
+            helper.credentials(changed(f"credentials.{name}", value))
+        assert (refused.value.code, refused.value.detail) == ("bad_request", name)
+
+    def test_credentials_are_written_without_what_does_not_belong_to_them(self, helper: Any) -> None:
+        assert helper.credentials(changed("credentials.Extra", "x")) == REQUEST["credentials"]
+        assert helper.credentials(changed("credentials", None)) is None
+        for value in ("x", [], 5, True):
+            with pytest.raises(helper.Failed):
+                helper.credentials(changed("credentials", value))
+
+    def test_an_end_is_a_time(self, helper: Any) -> None:
+        assert helper.expiry(changed("expires_at", 1_900_000_000.9)) == "1900000000"
+        assert helper.expiry(changed("expires_at", None)) == ""
+        for value in ("1", True, -1, 1e12, float("nan"), float("inf"), [1], 10**400):
+            with pytest.raises(helper.Failed):
+                helper.expiry(changed("expires_at", value))
+
+
+def mount_sees(helper: Any, name: str) -> list[str]:
+    return Path(helper.HOME, f"{name}.status").read_text().split()
+
+
+KEY = {"Version": 1, "AccessKeyId": "AKIAKEY", "SecretAccessKey": "secret"}
+OTHER = {"Version": 1, "AccessKeyId": "AKIAOTHER", "SecretAccessKey": "other", "SessionToken": "token"}
+
+
+class TestTheCredentials:
+    def stored(self, helper: Any, spec: str, keys: dict[str, Any], expires: str = "") -> Any:
+        made = helper.Keys("id", spec)
+        made.replace(keys, expires)
+        made.publish()
+        return made
+
+    def test_are_roots_only(self, helper: Any) -> None:
+        old = os.umask(0)
+        try:
+            self.stored(helper, "a", KEY).environment("/bin")
+        finally:
+            os.umask(old)
+        home = Path(helper.HOME)
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode) for path in (*home.iterdir(), *home.glob("id/*"))
+        }
+        assert modes == {"id": 0o700, "id.status": 0o644, "a.json": 0o600, "config": 0o600}
+        assert "secret" not in Path(helper.HOME, "id.status").read_text()
+
+    def test_are_found_by_mount_s3_nowhere_else(self, helper: Any) -> None:
+        variables = self.stored(helper, "a", KEY).environment("/bin")
+        assert set(variables) == {
+            "PATH", "HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED",
+        }  # fmt: skip
+        _, _, process = Path(variables["AWS_CONFIG_FILE"]).read_text().partition("credential_process = ")
+        printed = subprocess.run(process, shell=True, check=True, capture_output=True).stdout
+        assert json.loads(printed) == KEY
+
+    def test_are_used_again_for_the_same_mounts(self, helper: Any) -> None:
+        self.stored(helper, "a", KEY)
+        again = helper.Keys("id", "a")
+        assert again.same
+        assert again.replace(None, "") is False
+
+    def test_are_used_for_no_other_mounts(self, helper: Any) -> None:
+        self.stored(helper, "a", KEY)
+        other = helper.Keys("id", "b")
+        assert not other.same
+        with pytest.raises(helper.Failed, match="credentials"):
+            other.replace(None, "")
+
+    def test_of_other_mounts_never_lie_where_those_of_these_did(self, helper: Any) -> None:
+        # A mount that was detached while somebody was in it lives on, and reads its file again.
+        own = Path(self.stored(helper, "a", KEY).directory, "a.json")
+        helper.Keys("id", "b").replace(OTHER, "")
+        assert json.loads(own.read_text()) == KEY
+        self.stored(helper, "b", OTHER)
+        assert not own.exists()
+
+    def test_of_mounts_that_were_never_made_are_not_used(self, helper: Any) -> None:
+        self.stored(helper, "a", KEY)
+        helper.Keys("id", "b").replace(OTHER, "")  # and then it failed
+        with pytest.raises(helper.Failed, match="credentials"):
+            helper.Keys("id", "b").replace(None, "")
+
+    @pytest.mark.parametrize("text", ["", "a", "a b c d", "a b tomorrow", "a b nan", "\udcff b never"])
+    def test_of_a_garbled_status_are_asked_for_again(self, helper: Any, text: str) -> None:
+        self.stored(helper, "a", KEY)
+        Path(helper.HOME, "id.status").write_text(text, errors="surrogateescape")
+        with pytest.raises(helper.Failed, match="credentials"):
+            helper.Keys("id", "a").replace(None, "")
+
+    def test_that_have_ended_are_asked_for_again(self, helper: Any) -> None:
+        self.stored(helper, "a", KEY, str(int(time.time()) - 1))
+        with pytest.raises(helper.Failed, match="credentials"):
+            helper.Keys("id", "a").replace(None, "")
+
+    def test_that_nearly_ended_make_the_mount_looked_at(self, helper: Any) -> None:
+        for left_s, stale in ((200, True), (400, False)):
+            self.stored(helper, f"a{left_s}", KEY, str(int(time.time()) + left_s))
+            assert helper.Keys("id", f"a{left_s}").replace(OTHER, "") is stale
+
+    def test_are_in_nothing_that_is_reported(self, helper: Any) -> None:
+        keys = self.stored(helper, "a", OTHER)
+        assert keys.hidden("no AKIAOTHER: other, token; 1") == "no ***: ***, ***; 1"
+
+    def test_a_failed_write_leaves_the_old_ones(self, helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        directory = Path(self.stored(helper, "a", KEY).directory)
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fchmod", full)
+        with pytest.raises(OSError, match="No space left"):
+            helper.Keys("id", "a").replace(OTHER, "")
+        assert [path.name for path in directory.iterdir()] == ["a.json"]
+        assert json.loads((directory / "a.json").read_text()) == KEY
+
+
+class TestTheLock:
+    def test_cannot_be_taken_by_who_is_not_root(self, helper: Any) -> None:
+        with open(helper.HOME + "/lock", "w", opener=helper.for_root) as lock:
+            assert stat.S_IMODE(os.fstat(lock.fileno()).st_mode) == 0o600
+
+    def test_is_waited_for_within_bounds(self, helper: Any) -> None:
+        helper.LOCK_S = 0.1
+        with open(helper.HOME + "/lock", "w") as lock, open(helper.HOME + "/lock", "w") as other:
+            helper.take(other.fileno())
+            with pytest.raises(helper.Failed, match="busy"):
+                helper.take(lock.fileno())
+
+    def test_is_not_kept_by_a_look_that_hangs(self, helper: Any) -> None:
+        with open(helper.HOME + "/lock", "w") as lock:
+            helper.take(lock.fileno())
+            held, holder = os.pipe()
+            # Where the look is stuck no signal ends it: this one only keeps the test from waiting for it.
+            assert helper._within(0.2, lambda: signal.pause() is None) is False
+            os.close(holder)
+            assert os.read(held, 1) == b""
+            os.close(held)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        with open(helper.HOME + "/lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.waitpid(-1, 0)
+
+    def test_a_look_tells_what_it_saw(self, helper: Any) -> None:
+        assert helper._within(20, lambda: True) is True
+        assert helper._within(20, lambda: False) is False
+        assert helper._within(20, lambda: bool(os.stat("/nowhere"))) is False
+
+
+class TestAMount:
+    def one(self, helper: Any, directory: str = DIRECTORY, **more: Any) -> Any:
+        wanted = {
+            "bucket": "agents",
+            "prefix": "sandbox/demo/",
+            "directory": directory,
+            "read_only": False,
+            **more,
+        }
+        return helper.Mount(wanted, "eu-central-1", None)
+
+    @pytest.mark.parametrize(
+        ("uid", "options"),
+        [("1000", ["--uid", "1000"]), ("0", []), ("-1", []), ("²", []), ("01", []), ("1 --x", []), ("", [])],
+    )
+    def test_gives_the_files_to_whom_sudo_names(
+        self, helper: Any, monkeypatch: pytest.MonkeyPatch, uid: str, options: list[str]
+    ) -> None:
+        monkeypatch.setenv("SUDO_UID", uid)
+        monkeypatch.setenv("SUDO_GID", "0")
+        words = self.one(helper)._arguments()
+        assert words[:5] == ["agents", DIRECTORY, "--region", "eu-central-1", "--allow-other"]
+        assert [word for word in words if word in {"--uid", "1000", uid}] == options
+        assert "--gid" not in words
+
+    def test_moves_nothing_as_the_helper(self, helper: Any, tmp_path: Path) -> None:
+        place = tmp_path / "w" / "demo"
+        place.mkdir(parents=True)
+        (place / "planted").symlink_to("/etc/shadow")
+        with pytest.raises(helper.Failed, match="not_empty"):
+            self.one(helper, str(place))._emptied()
+        assert [path.name for path in place.iterdir()] == ["planted"]
+
+    def test_under_a_file_is_refused(self, helper: Any, tmp_path: Path) -> None:
+        (tmp_path / "demo").touch()
+        with pytest.raises(helper.Failed, match="not_a_directory"):
+            self.one(helper, str(tmp_path / "demo"))._emptied()
+
+    def test_sees_no_mount_where_there_is_none_and_refuses_another(self, helper: Any) -> None:
+        assert self.one(helper).device() == ""
+        with pytest.raises(helper.Failed, match="foreign_mount"):
+            self.one(helper, "/proc").device()
+
+
+class TestTheWayThroughSudo:
+    @pytest.fixture
+    def box(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Be a user who is not root, with a sudo that notes how it is called and with the helper."""
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        (programs / "sudo").write_text(
+            f'#!/bin/sh\nprintf "%s " "$@" >>{tmp_path}/called\n'
+            '[ "$1" = -n ] || exit 9\nshift\n[ "$1" != -- ] || shift\nexec "$@"\n'
+        )
+        (programs / "sudo").chmod(0o755)
+        helper = tmp_path / "helper"
+        helper.write_text(f"#!{sys.executable} -IS\n{mounter_source('/mnt/workspaces', '/mnt/skills')}")
+        helper.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+        monkeypatch.setattr(mount, "HELPER", str(helper))
+        monkeypatch.setattr(mount.os, "getuid", lambda: 1000)
+        return tmp_path
+
+    def repair(self, directory: str) -> str:
+        request = changed("mounts.0.directory", directory)
+        del request["credentials"]
+        wanted = {"request": json.dumps(request), "program": mounter_source()}
+        with pytest.raises(PlaceError) as refused:
+            mount._repair(wanted, json.dumps(KEY).encode())
+        assert "secret" not in refused.value.detail
+        return refused.value.code
+
+    def test_the_helper_is_called_without_arguments(self, box: Path) -> None:
+        # That it refuses the place shows that it was the helper, and not what came along.
+        assert self.repair("/srv/demo") == "mount_other_place"
+        assert (box / "called").read_text() == f"-n {box}/helper "
+
+    def test_without_a_helper_what_came_along_is_run_by_a_general_sudo(self, box: Path) -> None:
+        (box / "helper").unlink()
+        assert self.repair("demo") == "mount_bad_request"
+        assert (
+            (box / "called")
+            .read_text()
+            .startswith(f"-n -- {os.path.realpath(sys.executable)} -I -S -c import sys")
+        )
+
+    def test_a_sudo_that_wants_a_password(self, box: Path) -> None:
+        (box / "bin" / "sudo").write_text("#!/bin/sh\necho sudo: a password is required >&2\nexit 1\n")
+        assert self.repair(DIRECTORY) == "mount_not_root"
+
+    def test_no_sudo(self, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(box))
+        assert self.repair(DIRECTORY) == "mount_not_root"
