@@ -114,7 +114,7 @@ def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Findi
     try:
         try:
             result = session.run(f"printf %s {text} > {name} && cat {name}", timeout_s=COMMAND_S)
-            seen = _judged(result, text, None if storage is None else storage.read(name))
+            seen = _judged(result, text, None if storage is None else lambda: storage.read(name))
         except WorkspaceError as error:
             ran = isinstance(error, OutcomeUnknown)
             seen = refused("workspace", error)
@@ -130,7 +130,7 @@ def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Findi
     return [seen] if left is None else [seen, left]
 
 
-def _judged(result: CommandResult, text: str, in_s3: bytes | None) -> Finding:
+def _judged(result: CommandResult, text: str, in_s3: Callable[[], bytes | None] | None) -> Finding:
     if result.exit_code != 0 or result.output != text:
         return failed(
             "workspace",
@@ -140,7 +140,7 @@ def _judged(result: CommandResult, text: str, in_s3: bytes | None) -> Finding:
         )
     if in_s3 is None:
         return ok("workspace", "a command wrote and read a file")
-    if in_s3 != text.encode():
+    if in_s3() != text.encode():
         return failed(
             "workspace",
             "what a command wrote is not what S3 has",
