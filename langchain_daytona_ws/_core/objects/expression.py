@@ -11,7 +11,11 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
-PIECE_BYTES = 256 << 10  # searched between two looks at the clock
+PIECE_BYTES = 256 << 10  # searched at most between two looks at the clock
+# When RE2 runs out of memory for its automaton, each byte costs about 10 ns for each instruction of the program
+# (measured): so much of bytes times instructions is searched between two looks, and in one line.
+PIECE_WORK = 200_000_000
+LINE_WORK = 1_000_000_000
 
 # As regex-syntax has them, which ripgrep uses (Unicode, UTS 18 annex C).
 _WORD = (
@@ -57,8 +61,8 @@ _IN_SET = re.compile(
 )
 
 
-class NotAlikeError(ValueError):
-    """The pattern is not known to mean the same to RE2 and to ripgrep."""
+class NeedsRipgrepError(ValueError):
+    """The pattern is not known to mean the same to RE2 and to ripgrep, or could take too long here."""
 
 
 class Expression:
@@ -69,16 +73,18 @@ class Expression:
         ignore_case: Whether to match without regard to case.
 
     Raises:
-        NotAlikeError: It must be left to ripgrep, or RE2 is not installed.
+        NeedsRipgrepError: It must be left to ripgrep, or RE2 is not installed.
 
     """
 
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:
         exact, loose, self._has_boundary = _translated(pattern)
         if ignore_case and "\\p" in pattern.lower():
-            raise NotAlikeError  # whether the case is folded before or after a class is negated
+            raise NeedsRipgrepError  # whether the case is folded before or after a class is negated
         self._exact = _compiled(exact, ignore_case)
         self._loose = _compiled(loose, ignore_case) if self._has_boundary else self._exact
+        self._piece = min(PIECE_BYTES, PIECE_WORK // self._exact.programsize)
+        self._longest_line = LINE_WORK // self._exact.programsize
 
     def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int]]:
         """Yield (number, start, end) of each line that matches; ``end`` is where its line feed is.
@@ -88,7 +94,7 @@ class Expression:
             check: Called now and then, to raise when time is up.
 
         Raises:
-            NotAlikeError: Whether a line matches depends on what only ripgrep knows.
+            NeedsRipgrepError: Whether a line matches depends on what only ripgrep knows, or a line is too long.
 
         """
         # Without a boundary both are the same, and in ASCII so are both kinds of boundary.
@@ -97,7 +103,10 @@ class Expression:
         at, number = 0, 1
         while at < len(data):
             check()
-            stop = data.find(b"\n", min(at + PIECE_BYTES, len(data)) - 1) + 1 or len(data)
+            stop = data.find(b"\n", min(at + self._piece, len(data)) - 1) + 1 or len(data)
+            # Beyond the size of a piece, all is one line's.
+            if stop - at - self._piece > self._longest_line:
+                raise NeedsRipgrepError
             while at < stop:
                 found = search(data, at, stop)
                 if found is None or (found.start() == stop and data.endswith(b"\n", 0, stop)):
@@ -116,7 +125,7 @@ class Expression:
 
     def _matches(self, line: bytes) -> bool:
         if not line.isascii() and any(map(_is_wordlike, line.decode("utf-8", "replace"))):
-            raise NotAlikeError
+            raise NeedsRipgrepError
         return self._exact.search(line) is not None
 
 
@@ -124,14 +133,14 @@ def _compiled(pattern: str, ignore_case: bool) -> Any:
     try:
         import re2
     except ImportError:  # there is no wheel for every platform
-        raise NotAlikeError from None
+        raise NeedsRipgrepError from None
     options = re2.Options()
     options.log_errors = False
     options.case_sensitive = not ignore_case
     try:
         return re2.compile(b"(?m)" + pattern.encode(), options)
     except (re2.error, UnicodeEncodeError):
-        raise NotAlikeError from None
+        raise NeedsRipgrepError from None
 
 
 def _translated(pattern: str) -> tuple[str, str, bool]:
@@ -142,7 +151,7 @@ def _translated(pattern: str) -> tuple[str, str, bool]:
     while at < len(pattern):
         token = _TOKEN.match(pattern, at)
         if token is None:
-            raise NotAlikeError
+            raise NeedsRipgrepError
         at = token.end()
         if token["set"]:
             text, at = _set(pattern, at)
@@ -161,7 +170,7 @@ def _token(token: re.Match[str]) -> str:
     if token["property"]:
         name = token["long"] or token["letter"]
         if not _PROPERTIES.fullmatch(name):
-            raise NotAlikeError
+            raise NeedsRipgrepError
         return f"\\p{{{name}}}" if token["sign"] == "p" else f"[^\\p{{{name}}}\\n]"
     return _character(token) or token[0]
 
@@ -173,7 +182,7 @@ def _character(token: re.Match[str]) -> str:
     if token["hex"]:
         code = int(token["wide"] or token["narrow"], 16)
         if code in (0, 10) or code > 0x10FFFF or 0xD800 <= code < 0xE000:
-            raise NotAlikeError
+            raise NeedsRipgrepError
         return f"\\x{{{code:x}}}"
     return "\\" + token["escaped"][1] if token["escaped"] else ""
 
@@ -187,10 +196,10 @@ def _set(pattern: str, at: int) -> tuple[str, int]:
     before = ""  # of the character before: what a "-" may follow
     while True:
         if pattern.startswith(("&&", "--", "~~"), at):
-            raise NotAlikeError
+            raise NeedsRipgrepError
         token = _IN_SET.match(pattern, at)
         if token is None:
-            raise NotAlikeError
+            raise NeedsRipgrepError
         at = token.end()
         if token[0] == "]" and not first:
             return "".join(out) + "]", at
@@ -203,11 +212,11 @@ def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: 
     """Write one member of a set, and say what it is for a ``-`` behind it."""
     if token["posix"]:
         if pattern.startswith("-", at) or before == "-":
-            raise NotAlikeError
+            raise NeedsRipgrepError
         return token[0], "class"
     if token["class"]:
         if before == "-":
-            raise NotAlikeError
+            raise NeedsRipgrepError
         return _CLASSES[token["class"][1]], "class"
     kind = "range" if before == "-" else "character"
     written = _character(token)
@@ -216,7 +225,7 @@ def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: 
     if token[0] == "-":
         ends = pattern.startswith("]", at)
         if not (first or ends) and before != "character":
-            raise NotAlikeError
+            raise NeedsRipgrepError
         # As the first or last it stands for itself.
         return ("\\-", kind) if first or ends else ("-", "-")
     return ("\\" + token[0] if token[0] in "]^" else token[0]), kind

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from langchain_daytona_ws._core.objects.expression import Expression, NotAlikeError
+from langchain_daytona_ws._core.objects.expression import Expression, NeedsRipgrepError
 from langchain_daytona_ws._core.objects.names import below, key_of
 from langchain_daytona_ws._core.objects.places import Places
 from langchain_daytona_ws._core.objects.walk import Walk
@@ -178,7 +178,7 @@ class _Hunt:
                 if self.rows.full:
                     return
                 self._one("./" + stored.info.key[self._skip :], stored.data or b"")
-        except NotAlikeError:
+        except NeedsRipgrepError:
             raise BeyondBounds("the expression needs ripgrep") from None
 
     def _one(self, path: str, data: bytes) -> None:
@@ -250,7 +250,7 @@ def _as_utf8(data: bytes) -> bytes:
 def _expression(pattern: str, request: Request) -> Expression:
     try:
         return Expression(pattern, ignore_case=request.get("ignore_case", False))
-    except NotAlikeError:
+    except NeedsRipgrepError:
         raise BeyondBounds("the expression needs ripgrep") from None
 
 
