@@ -103,7 +103,7 @@ def guard(jobs: int) -> int:
 
 
 def names(jobs: int) -> list[str]:
-    return [name for name in os.listdir(jobs) if _is_id(name)]
+    return [name for name in os.listdir(jobs) if _is_id(name) and _exists(jobs, name)]
 
 
 def running(jobs: int) -> list[str]:

@@ -24,7 +24,7 @@ Run a bash command in the workspace directory and get its output and exit code.
 - Standard input is empty: nothing can be typed into a prompt; pass -y and the like.
 - Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
 - A command that exceeds its timeout is killed with all that it started; its output until then is returned.
-- With background: true it returns a job id at once: for servers and what takes long. See it with bash_job.
+- With background: true it returns a job id at once: for servers and long work. See it with bash_job.
 - Of a long output the middle is left out; the notice names a file with all of it.
 - To read, search and change files, prefer workspace_file."""
 
@@ -120,5 +120,5 @@ class _Call:
     def answer_of_job(self, job: Job, notices: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
         notes = [*([self._note] if self._note else []), *notices]
         if job.is_running:
-            notes.append(f"it is stopped after {job.ends_at - job.started_at:.0f} s at the latest")
+            notes.append(f"it is stopped after {job.ends_at - job.started_at:.0f} s at the latest; see it with bash_job")
         return "\n".join([*(f"[{note}]" for note in notes), job.text]), asdict(job)
