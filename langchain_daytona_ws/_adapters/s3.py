@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from langchain_daytona_ws._adapters.quiet import unlogged
 from langchain_daytona_ws._core.store import (
     Credentials,
     KeyPage,
@@ -68,7 +69,7 @@ class Bucket:
             if self._sets is None:
                 self._sets = ClientSets(self._workspace)
             sets = self._sets
-        with translated():
+        with unlogged(), translated():
             return sets.using(credentials)
 
     def close(self) -> None:
@@ -99,7 +100,7 @@ class Bucket:
             request["ContinuationToken"] = more
         elif start_after:
             request["StartAfter"] = self._prefix + start_after
-        with translated():
+        with unlogged(), translated():
             return self._page(clients.reads.list_objects_v2(**request), self._prefix + prefix)
 
     def get(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
@@ -136,20 +137,20 @@ class Bucket:
 
         condition = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
         request: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(key), **condition}
-        with translated(changes=True):
+        with unlogged(), translated(changes=True):
             answer = clients.changes.put_object(**request, Body=data, Metadata=dict(metadata))
             return ObjectInfo(key, len(data), 0, _text(answer["ETag"]))
 
     def delete(self, clients: Clients, key: str) -> None:
         from langchain_daytona_ws._adapters.s3_faults import translated
 
-        with translated(changes=True):
+        with unlogged(), translated(changes=True):
             clients.changes.delete_object(Bucket=self._bucket, Key=self._full(key))
 
     def _get_once(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
         from langchain_daytona_ws._adapters.s3_faults import translated
 
-        with translated():
+        with unlogged(), translated():
             answer = clients.reads.get_object(Bucket=self._bucket, Key=self._full(key))
             body = answer["Body"]
             try:
@@ -168,7 +169,7 @@ class Bucket:
         from langchain_daytona_ws._adapters.s3_faults import translated
 
         try:
-            with translated():
+            with unlogged(), translated():
                 data: bytes = body.read(size + 1)
         except StoreFault as fault:
             raise _BodyLost(fault) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import re
 import socket
 import threading
@@ -251,9 +252,9 @@ class TestContents:
 
     def test_many_files(self, face: Face, bucket: s3.Bucket) -> None:
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda n: bucket.put(f"m/{n % 7}/f{n:04}", b"hit %d\n" % n), range(1100)))
+            list(pool.map(lambda n: bucket.put(f"m/{n % 7}/f{n:04}", b"hit %d\n" % n), range(1010)))
         ops = face.ops()
-        assert face.run(ops.glob("**", limit=5000)).total == 1100
+        assert face.run(ops.glob("**", limit=5000)).total == 1010
         assert face.run(ops.list("m")).total == 7
         found = face.run(ops.grep("hit (1|99)$", path="m/1"))
         assert [row.path for row in found.rows] == ["m/1/f0001", "m/1/f0099"]
@@ -354,6 +355,21 @@ class TestCredentials:
         bucket.server.s3.clear_requests()
         assert face.run(face.ops().write("a", "x")).created
         assert {one.access_key for one in bucket.server.s3.requests} == {KEYS.access_key_id}
+
+    def test_they_are_in_no_log(
+        self, face: Face, bucket: s3.Bucket, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        given = assumed(bucket)
+        caplog.clear()
+        ops = face.ops(face.store(Keys(given)))
+        face.run(ops.write("a", "a text that is no secret"))
+        face.run(ops.grep("text"))
+        face.run(ops.list())
+        face.run(ops.delete("a"))
+        assert any(record.name.startswith("urllib3") for record in caplog.records), "something was logged"
+        for secret in (given.secret_access_key, given.session_token, "a text that"):
+            assert str(secret) not in caplog.text
 
 
 def assumed(bucket: s3.Bucket) -> Credentials:
@@ -559,3 +575,28 @@ class TestOddAnswers:
             with pytest.raises(StoreFault) as caught:
                 face.run(work(face.store(endpoint=endpoint)))
             assert caught.value.kind is StoreFaultKind.PASSING
+
+
+def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
+    """Made, and not used: what they would do is in their settings."""
+    from langchain_daytona_ws._adapters.s3_clients import KEPT_SETS, ClientSets
+
+    sets = ClientSets(workspace_of(bucket, endpoint=None, region="eu-central-1"))
+    clients = sets.using(KEYS)
+    assert sets.using(KEYS) is clients
+    for client, attempts in ((clients.reads, 4), (clients.changes, 1)):
+        assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
+        config: Any = client.meta.config
+        assert config.retries == {"mode": "standard", "total_max_attempts": attempts}
+        assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (5, 30, 16)
+        assert config.request_checksum_calculation == "when_supported"
+        assert config.proxies is None, "the environment's hold"
+    fresh = [Credentials(f"AKIA{n}", "x") for n in range(KEPT_SETS)]
+    for one in fresh:
+        sets.using(one)
+    assert sets.using(KEYS) is not clients
+    sets.close()
+    here = ClientSets(workspace_of(bucket)).using(KEYS)
+    assert here.reads.meta.config.s3 == {"addressing_style": "path"}  # type: ignore[attr-defined]
+    assert here.reads.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
+    here.close()
