@@ -35,6 +35,7 @@ from .bucket import Kept, MemoryBucket
 UNKNOWN = StoreFault(StoreFaultKind.UNKNOWN, "the connection was lost")
 PASSING = StoreFault(StoreFaultKind.PASSING, "SlowDown", code="SlowDown", status=503)
 DENIED = StoreFault(StoreFaultKind.DENIED, "AccessDenied: s3://tenants/x", code="AccessDenied", status=403)
+CONFLICT = StoreFault(StoreFaultKind.CHANGED, "ConditionalRequestConflict", status=409)
 LOST = ("lost", UNKNOWN)
 
 
@@ -226,10 +227,9 @@ class TestOthers:
         assert drive(ops.write("a", "mine")).unchanged
 
     def test_a_file_that_comes_and_goes(self, bucket: MemoryBucket, ops: FileOps) -> None:
-        conflict = StoreFault(StoreFaultKind.CHANGED, "ConditionalRequestConflict", status=409)
-        bucket.script["put"] = [conflict]
+        bucket.script["put"] = [CONFLICT]
         assert drive(ops.write("a", "mine")).created
-        bucket.script["put"] = [conflict] * 3
+        bucket.script["put"] = [CONFLICT] * 3
         error = refusal(WriteConflict, ops.write("b", "mine"))
         assert (error.code, error.retryable) == ("busy", True)
 
@@ -281,8 +281,8 @@ class TestLostAnswers:
         assert bucket.data()["a"] == b"one one 2"
 
     def test_not_made_and_another_of_ours_came_first(self, bucket: MemoryBucket) -> None:
-        bucket.put_by_others("a", "one two")
         other = session(bucket)
+        drive(other.write("a", "one two"))
         bucket.script = {"put": [UNKNOWN], "get": [None, lambda: drive(other.edit("a", "two", "2")) and None]}
         assert drive(session(bucket).edit("a", "one", "one one")).count == 1
         assert bucket.data()["a"] == b"one one 2"
@@ -299,6 +299,43 @@ class TestLostAnswers:
             "list": [None, None, lambda: bucket.put_by_others("a", "again")],
         }
         refusal(OutcomeUnknown, ops.delete("a"))
+
+    @given(
+        st.lists(st.sampled_from(["", "UNKNOWN", "LOST", "PASSING", "CONFLICT", "ours", "bash"]), max_size=8),
+        st.lists(st.sampled_from(["", "UNKNOWN", "PASSING", "ours", "bash", "bash ours"]), max_size=8),
+        st.booleans(),
+    )
+    def test_never_twice(self, puts: list[str], gets: list[str], ours_before: bool) -> None:
+        """Whatever is lost and whatever others do between: a second A would stand there."""
+        bucket = MemoryBucket()
+        bucket.put_by_others("a", "A\n")
+        if ours_before:
+            drive(session(bucket).edit("a", "A", "A."))
+        other = session(bucket)
+
+        def event(name: str) -> object:
+            faults = {"UNKNOWN": UNKNOWN, "LOST": LOST, "PASSING": PASSING, "CONFLICT": CONFLICT, "": None}
+            return faults[name] if name in faults else lambda: meanwhile(name.split())
+
+        def meanwhile(who: list[str]) -> None:
+            for one in who:
+                data = bucket.data()["a"].decode()
+                if one == "bash":
+                    bucket.put_by_others("a", data + "b")
+                else:
+                    with contextlib.suppress(FileError, OutcomeUnknown):
+                        drive(other.edit("a", "\n", "o\n"))
+
+        bucket.script = {"put": [event(name) for name in puts], "get": [event(name) for name in gets]}
+        times = {0, 1}
+        try:
+            drive(session(bucket).edit("a", "A", "AA"))
+            times = {1}
+        except FileError:
+            times = {0}
+        except OutcomeUnknown:
+            assert {"UNKNOWN", "LOST"} & set(puts), "it is never said without need"
+        assert bucket.data()["a"].count(b"A") - 1 in times
 
     @pytest.mark.parametrize("fault", [UNKNOWN, PASSING])
     def test_it_ends(self, bucket: MemoryBucket, ops: FileOps, fault: StoreFault) -> None:
