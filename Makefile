@@ -7,7 +7,7 @@ export PYTHON
 .PHONY: help demo test check format setup-demo setup-dev clean
 
 help:
-	@echo "make demo    an agent repairs a real package, on a local Daytona (ARGS=--yes asks nothing)"
+	@echo "make demo    an agent repairs a real package, on a local Daytona (ARGS=--yes asks nothing, ARGS=--s3 works on S3)"
 	@echo "make test    all tests"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format and fix"
@@ -30,7 +30,7 @@ format: setup-dev
 	@.venv/bin/ruff check --fix .
 
 setup-demo:
-	@scripts/setup demo
+	@scripts/setup demo $(filter --s3,$(ARGS))
 
 setup-dev:
 	@scripts/setup dev

@@ -1,14 +1,13 @@
 """Start a local Daytona, put a real package with a planted bug on it, and let an agent repair it.
 
-Run it with ``make demo``; ``make demo ARGS="--yes"`` asks nothing, ``ARGS="--model provider:name"`` takes a
-real model.
+Run it with ``make demo``; ``make demo ARGS="--yes"`` asks nothing, ``ARGS="--s3"`` puts the workspace on a local S3,
+``ARGS="--model provider:name"`` takes a real model.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 
@@ -26,24 +25,29 @@ from examples.demo.project import (
     set_up,
 )
 from examples.demo.screen import Screen
+from examples.demo.storage import BUCKET, options_for, own_environment, prefix_of, repaired_object
 from langchain_daytona_ws import WorkspaceError, WorkspaceSession
-from langchain_daytona_ws.local import IsolationUnavailable, LocalDaytona
+from langchain_daytona_ws.local import IsolationUnavailable, LocalDaytona, S3Unavailable
+
+NAMESPACE = "demo"
 
 
 async def repair(
-    server: LocalDaytona, package: Package, model: BaseChatModel, screen: Screen
+    server: LocalDaytona, package: Package, model: BaseChatModel, screen: Screen, *, s3: bool
 ) -> tuple[TestRun, TestRun]:
     """Return the first and the last run of the package's tests; raise unless the agent repaired it."""
-    config = {
-        "permissionMode": "ask",
-        "options": {"apiKey": server.api_key, "apiUrl": server.api_url},
-    }
-    async with WorkspaceSession(config, namespace="demo", approver=screen.approve) as session:
+    options = {"apiKey": server.api_key, "apiUrl": server.api_url, **(options_for(server) if s3 else {})}
+    config = {"permissionMode": "ask", "options": options}
+    async with WorkspaceSession(config, namespace=NAMESPACE, approver=screen.approve) as session:
         screen.title(f"1. {package.name} {package.version}, its tests, and a bug")
         screen.busy("creating a sandbox and unpacking the source")
         await set_up(session, package)
         tests = await fingerprint_of_tests(session)
         screen.note(f"Unpacked into sandbox {session.sandbox_id}. One line of {BROKEN_FILE} was broken.")
+        if s3:
+            screen.note(
+                f"The workspace is s3://{BUCKET}/{prefix_of(NAMESPACE)}, mounted there with mount-s3."
+            )
 
         screen.title("2. The agent")
         deeds = await work(model, session, screen)
@@ -60,6 +64,7 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--yes", action="store_true", help="allow all that the agent wants to do")
+    parser.add_argument("--s3", action="store_true", help="have the workspace on a local S3, mounted")
     parser.add_argument(
         "--model", metavar="PROVIDER:NAME", help="chat model; default: a script plays its part"
     )
@@ -71,21 +76,23 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
             "There is no terminal to ask on. Allow everything with: make demo ARGS=--yes", style="red"
         )
         return 2
-    # The demo's own server is meant, whatever account the environment names.
-    for name in [name for name in os.environ if name.startswith("DAYTONA_")]:
-        del os.environ[name]
     try:
         package = Package.pinned()
         model = model_for(options.model)
         if options.model is None:
             screen.note("No model given: a scripted model plays the agent's part. All else is real.", "bold")
-        with LocalDaytona() as server:
-            screen.note(f"A local Daytona serves on {server.api_url}.")
-            before, after = asyncio.run(repair(server, package, model, screen))
+        with own_environment(s3=options.s3), LocalDaytona(s3=options.s3) as server:
+            also = f", a local S3 on {server.s3_endpoint}" if options.s3 else ""
+            screen.note(f"A local Daytona serves on {server.api_url}{also}.")
+            before, after = asyncio.run(repair(server, package, model, screen, s3=options.s3))
+            if options.s3:
+                screen.note(
+                    f"The sandbox is gone; boto3 reads the repaired file from {repaired_object(server, NAMESPACE)}"
+                )
     except KeyboardInterrupt:
         screen.note("\nStopped. The sandbox and the server are gone.")
         return 130
-    except (DemoFailed, IsolationUnavailable, WorkspaceError) as error:
+    except (DemoFailed, IsolationUnavailable, S3Unavailable, WorkspaceError) as error:
         because = " (what you said no to was not done)" if screen.denied else ""
         screen.note(f"✘ {error}{because}", "bold red")
         return 1

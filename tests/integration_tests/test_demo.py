@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from pathlib import Path
 
+import boto3
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from rich.console import Console
 
 from examples.demo import __main__ as demo
-from examples.demo import agent, scripted
-from examples.demo.project import DemoFailed, Package, TestRun
+from examples.demo import agent, scripted, storage
+from examples.demo.project import BROKEN, BROKEN_FILE, DemoFailed, Package, TestRun
 from examples.demo.screen import printable
+from langchain_daytona_ws.local import LocalDaytona
 
 
 @pytest.fixture
@@ -33,6 +37,32 @@ def test_it_repairs_a_real_package(console: Console, monkeypatch: pytest.MonkeyP
     assert text.count("May the agent do this?") == 3
     assert "+                octets.extend(reversed(res))" in text
     assert "✔ pyasn1's own tests: 1261 passed after the repair, 9 of 1261 failed before it" in text
+
+
+@pytest.mark.timeout(480)
+def test_it_repairs_a_real_package_on_s3(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the environment says of accounts is not meant, and is there again afterwards.
+    monkeypatch.setenv("AWS_PROFILE", "somebody-else")
+    monkeypatch.setenv("SANDBOX_MOUNT_ROLE_EXTERNAL_ID", "somebody-elses")
+    before = dict(os.environ)
+    assert demo.main(["--yes", "--s3"], console) == 0, shown(console)
+    assert dict(os.environ) == before
+    text = shown(console)
+    assert "The workspace is s3://demo-workspaces/sandbox/demo/, mounted there with mount-s3." in text
+    assert (
+        "The sandbox is gone; boto3 reads the repaired file from s3://demo-workspaces/sandbox/demo/pyasn1/"
+        in text
+    )
+    assert "✔ pyasn1's own tests: 1261 passed after the repair, 9 of 1261 failed before it" in text
+
+
+def test_a_file_on_s3_that_is_not_repaired_fails_it() -> None:
+    with storage.own_environment(s3=True), LocalDaytona(s3=True) as server:
+        storage.options_for(server)
+        with contextlib.closing(boto3.client("s3", endpoint_url=server.s3_endpoint)) as s3:
+            s3.put_object(Bucket=storage.BUCKET, Key=f"sandbox/demo/{BROKEN_FILE}", Body=BROKEN.encode())
+        with pytest.raises(DemoFailed, match="is not repaired"):
+            storage.repaired_object(server, "demo")
 
 
 def test_an_agent_that_repairs_nothing_fails_it(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
