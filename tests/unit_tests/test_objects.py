@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core import render
@@ -229,6 +229,8 @@ class TestOthers:
     def test_a_file_that_comes_and_goes(self, bucket: MemoryBucket, ops: FileOps) -> None:
         bucket.script["put"] = [CONFLICT]
         assert drive(ops.write("a", "mine")).created
+        bucket.script["put"] = [CONFLICT]
+        assert not drive(ops.write("a", "mine, later")).created
         bucket.script["put"] = [CONFLICT] * 3
         error = refusal(WriteConflict, ops.write("b", "mine"))
         assert (error.code, error.retryable) == ("busy", True)
@@ -305,6 +307,8 @@ class TestLostAnswers:
         st.lists(st.sampled_from(["", "UNKNOWN", "PASSING", "ours", "bash", "bash ours"]), max_size=8),
         st.booleans(),
     )
+    @example(["LOST"], ["", "bash ours"], False)
+    @example(["UNKNOWN", "LOST"], ["", "", "ours"], True)
     def test_never_twice(self, puts: list[str], gets: list[str], ours_before: bool) -> None:
         """Whatever is lost and whatever others do between: a second A would stand there."""
         bucket = MemoryBucket()
