@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from daytona_api_client import ApiKeyList, ApiKeysApi
 from langchain_daytona_ws._adapters.daytona_sync import Client
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, polling_is_meant
+from langchain_daytona_ws._core.housekeeping import SandboxSummary
 
 PAGE = 100
 
@@ -26,21 +27,6 @@ class KeyInfo:
     permissions: tuple[str, ...]
     organization_id: str | None
     expires_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxSummary:
-    """One sandbox of a listing. Times are Unix time in seconds; intervals in minutes, as the Daytona API has them."""
-
-    id: str
-    name: str
-    state: str
-    organization_id: str
-    created_at: float | None
-    last_activity_at: float | None
-    auto_stop_minutes: float | None
-    auto_delete_minutes: float | None
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Inventory:

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from langchain_daytona_ws.cli.doctor import doctor
+from langchain_daytona_ws.cli.run import run
 from langchain_daytona_ws.cli.s3_snapshot import s3_snapshot
+from langchain_daytona_ws.cli.sandboxes import sandboxes
 from langchain_daytona_ws.cli.serve import serve
 
 app = typer.Typer(
@@ -35,5 +37,8 @@ def options(
 
 
 app.command()(doctor)
+# What follows the command's first word is the command's.
+app.command(context_settings={"allow_interspersed_args": False})(run)
+app.add_typer(sandboxes)
 app.command()(serve)
 app.command("s3-snapshot")(s3_snapshot)

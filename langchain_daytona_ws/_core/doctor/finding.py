@@ -68,6 +68,14 @@ def refused(check: str, error: WorkspaceError) -> Finding:
     return Finding(check, Status.FAILED, error.message, code=error.code)
 
 
+def remedy_for(fault: PortFault) -> tuple[str, str]:
+    """Return the code and the remedy of a request that Daytona did not answer well."""
+    return next(
+        ((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)),
+        BY_KIND.get(fault.kind, ("refused", "See the message for what Daytona objected to.")),
+    )
+
+
 def faulty(check: str, tried: str, fault: PortFault) -> Finding:
     """Make the finding of a request that Daytona did not answer well.
 
@@ -76,10 +84,7 @@ def faulty(check: str, tried: str, fault: PortFault) -> Finding:
         tried: What did not succeed, as the beginning of a sentence.
         fault: Why.
     """
-    code, remedy = next(
-        ((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)),
-        BY_KIND.get(fault.kind, ("refused", "See the message for what Daytona objected to.")),
-    )
+    code, remedy = remedy_for(fault)
     return failed(check, f"{tried}: {fault.message}", remedy, code)
 
 

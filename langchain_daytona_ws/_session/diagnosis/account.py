@@ -7,26 +7,19 @@ from collections.abc import Iterator
 from itertools import islice
 
 from langchain_daytona_ws._adapters.inventory import Inventory, KeyInfo
-from langchain_daytona_ws._adapters.sdk import Account
 from langchain_daytona_ws._adapters.snapshots import Snapshots
 from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, faulty, ok, skipped, warning
+from langchain_daytona_ws._core.housekeeping import ours
 from langchain_daytona_ws._core.ports import PortFault
+from langchain_daytona_ws._session.account import account_of
 from langchain_daytona_ws.config import SandboxConfig
 
 CHECKS = ("api", "snapshot")
-LABELS = {"managed-by": "langchain-daytona-ws"}
 NEEDED = ("write:sandboxes", "delete:sandboxes")
 _S3_SNAPSHOT = (
     "One that can mount S3 is built with `langchain-daytona-ws s3-snapshot`: name it in options.snapshot."
 )
 SOON_S = 7 * 24 * 3600.0
-
-
-def account_of(config: SandboxConfig) -> Account:
-    """Return where and as whom a configuration calls Daytona."""
-    options = config.options
-    key = config.require_api_key().get_secret_value()
-    return Account(api_key=key, api_url=str(options.api_url), target=options.target)
 
 
 def account_findings(config: SandboxConfig) -> Iterator[Finding]:
@@ -43,7 +36,7 @@ def account_findings(config: SandboxConfig) -> Iterator[Finding]:
 def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
     url = config.options.api_url
     try:
-        seen = list(islice(inventory.sandboxes(LABELS), 1))
+        seen = list(islice(inventory.sandboxes(ours(None)), 1))
         key = inventory.key()
     except PortFault as fault:
         return faulty("api", f"{url} did not answer as it should", fault)

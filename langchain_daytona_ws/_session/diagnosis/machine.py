@@ -14,7 +14,7 @@ from langchain_daytona_ws._core.doctor.finding import Finding, failed, faulty, o
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.store import StoreFault
-from langchain_daytona_ws._session.diagnosis.account import account_of
+from langchain_daytona_ws._session.account import account_of
 from langchain_daytona_ws._session.diagnosis.storage import PROBE, StorageDiagnosis
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError

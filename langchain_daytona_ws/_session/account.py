@@ -1,0 +1,76 @@
+"""The account's sandboxes, for the command line: list them, and delete one so that it is known to be gone."""
+
+from __future__ import annotations
+
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.inventory import Inventory
+from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._core.doctor.finding import remedy_for
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.housekeeping import SandboxSummary, ours, remove
+from langchain_daytona_ws._core.ports import PortFault
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import SandboxError
+
+
+def account_of(config: SandboxConfig) -> Account:
+    """Return where and as whom a configuration calls Daytona.
+
+    Raises:
+        ConfigError: It has no API key.
+    """
+    options = config.options
+    key = config.require_api_key().get_secret_value()
+    return Account(api_key=key, api_url=str(options.api_url), target=options.target)
+
+
+class AccountSandboxes:
+    """The sandboxes that this library made in one account; all methods block.
+
+    Args:
+        config: Whose account.
+
+    Raises:
+        ConfigError: There is no API key.
+    """
+
+    def __init__(self, config: SandboxConfig) -> None:
+        account = account_of(config)
+        self._inventory = Inventory(account)
+        self._port = SyncDaytonaPort(account)
+
+    def all(self, namespace: str | None) -> list[SandboxSummary]:
+        """Return them, of one namespace or (None) of all, oldest first.
+
+        Raises:
+            SandboxError: Daytona did not answer as it should.
+        """
+        try:
+            found = list(self._inventory.sandboxes(ours(namespace)))
+        except PortFault as fault:
+            raise _error("The sandboxes could not be listed", fault) from fault
+        return sorted(found, key=lambda one: (one.created_at or 0.0, one.name))
+
+    def find(self, id_or_name: str) -> SandboxSummary | None:
+        """Return one sandbox, whoever made it; None when there is none.
+
+        Raises:
+            SandboxError: Daytona did not answer as it should.
+        """
+        try:
+            return self._inventory.sandbox(id_or_name)
+        except PortFault as fault:
+            raise _error(f"The sandbox {id_or_name} could not be looked for", fault) from fault
+
+    def remove(self, sandbox: SandboxSummary) -> None:
+        """Delete one, and return when it is gone.
+
+        Raises:
+            SandboxUnavailable: It could not be deleted, or is still there a minute later.
+        """
+        drive(remove(self._port, sandbox.id))
+
+
+def _error(tried: str, fault: PortFault) -> SandboxError:
+    code, remedy = remedy_for(fault)
+    return SandboxError(f"{tried}: {fault.message}. {remedy}", code=code, op="list", retryable=fault.passing)

@@ -1,0 +1,220 @@
+"""``sandboxes``: what is listed, what is deleted, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._adapters import inventory
+from langchain_daytona_ws._core import housekeeping
+from langchain_daytona_ws.cli.app import app
+from langchain_daytona_ws.local import Fault, LocalDaytona
+from tests.integration_tests.conftest import config_for
+from tests.integration_tests.local.mounted import connected
+
+DAY_S = 24 * 3600.0
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("DAYTONA_"):
+            monkeypatch.delenv(name)
+
+
+def invoke(server: LocalDaytona, *arguments: str, answer: str | None = None, **variables: str) -> Any:
+    account = {"DAYTONA_API_URL": server.api_url, "DAYTONA_API_KEY": server.api_key}
+    result = CliRunner().invoke(
+        app, ["sandboxes", *arguments], env={"COLUMNS": "200", **account, **variables}, input=answer
+    )
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert server.api_key not in result.output
+    return result
+
+
+def told(server: LocalDaytona, *arguments: str, **variables: str) -> Any:
+    result = invoke(server, *arguments, "--json", **variables)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@contextmanager
+def working(server: LocalDaytona, *namespaces: str) -> Iterator[list[str]]:
+    """Give the ids of running sandboxes of sessions in these namespaces."""
+    sessions = [WorkspaceSession(config_for(server), namespace=namespace) for namespace in namespaces]
+    try:
+        for session in sessions:
+            session.run("true")
+        yield [str(session.sandbox_id) for session in sessions]
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def age(server: LocalDaytona, sandbox_id: str, seconds: float, **more: Any) -> None:
+    """Let a sandbox be last used so long ago."""
+    record = server._alive.fleet.get(sandbox_id)
+    record.last_activity_at -= seconds
+    for name, value in more.items():
+        setattr(record, name, value)
+
+
+def foreign(server: LocalDaytona) -> str:
+    with connected(server) as daytona:
+        return str(daytona.create().id)
+
+
+class TestList:
+    def test_none(self, server: LocalDaytona) -> None:
+        assert invoke(server, "list").stdout == "There are none.\n"
+        assert told(server, "list") == {"sandboxes": []}
+
+    def test_ours_of_all_namespaces_or_one(self, server: LocalDaytona) -> None:
+        other = foreign(server)
+        with working(server, "one", "two") as (first, second):
+            listed = told(server, "list")["sandboxes"]
+            assert [one["id"] for one in listed] == [first, second]
+            assert other not in str(listed)
+            assert told(server, "list", "--all-namespaces")["sandboxes"] == listed
+            assert [one["id"] for one in told(server, "list", "--namespace", "two")["sandboxes"]] == [second]
+            [first_told, _] = listed
+            assert first_told["namespace"] == "one"
+            assert first_told["state"] == "started"
+            assert first_told["lifetime"] == "ephemeral"
+            assert first_told["created_at"].endswith("Z")
+            assert (first_told["auto_stop_minutes"], first_told["auto_delete_minutes"]) == (15, 0)
+            table = invoke(server, "list").stdout
+        for words in (first_told["name"], "one", "started", "ephemeral", "15 min", "when stopped", "ago"):
+            assert words in table
+
+    def test_all_pages(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inventory, "PAGE", 1)
+        with working(server, "one", "two", "three") as made:
+            assert [one["id"] for one in told(server, "list")["sandboxes"]] == made
+        assert server.count("list") == 3
+
+    def test_both_options_are_a_wrong_call(self, server: LocalDaytona) -> None:
+        assert invoke(server, "list", "--all-namespaces", "--namespace", "n").exit_code == 2
+
+    def test_a_wrong_key(self, server: LocalDaytona) -> None:
+        result = invoke(server, "list", DAYTONA_API_KEY="wrong-key-of-mine")
+        assert result.exit_code == 1
+        assert "DAYTONA_API_KEY" in result.stderr
+        assert "wrong-key-of-mine" not in result.stderr
+        assert "Traceback" not in result.output
+
+    def test_no_key(self, server: LocalDaytona) -> None:
+        assert invoke(server, "list", DAYTONA_API_KEY="").exit_code == 2
+
+
+class TestRelease:
+    @pytest.mark.parametrize("by", ["name", "id"])
+    def test_one_and_only_that(self, server: LocalDaytona, by: str) -> None:
+        with working(server, "one", "two"):
+            [first, second] = told(server, "list")["sandboxes"]
+            result = invoke(server, "release", first[by])
+            assert (result.exit_code, result.stdout) == (0, f"Deleted {first['name']}.\n")
+            assert [one.id for one in server.sandboxes] == [second["id"]]
+            assert told(server, "release", second["id"]) == {"released": second}
+        assert server.sandboxes == []
+
+    def test_none_of_that_name(self, server: LocalDaytona) -> None:
+        result = invoke(server, "release", "no-such")
+        assert result.exit_code == 1
+        assert "no sandbox no-such" in result.stderr
+
+    def test_a_foreign_one_is_refused(self, server: LocalDaytona) -> None:
+        other = foreign(server)
+        result = invoke(server, "release", other)
+        assert result.exit_code == 1
+        assert "not made by this library" in result.stderr
+        assert [one.id for one in server.sandboxes] == [other]
+
+    def test_a_state_change_is_waited_for(self, server: LocalDaytona) -> None:
+        with working(server, "one") as [sandbox]:
+            server.faults.add(Fault("status", action="delete", status=409, times=2))
+            assert invoke(server, "release", sandbox).exit_code == 0
+            assert server.sandboxes == []
+
+    def test_it_returns_when_it_is_gone(self, server: LocalDaytona) -> None:
+        with working(server, "one") as [sandbox]:
+            server.faults.add(Fault("pending", action="delete", delay_s=1.5))
+            assert invoke(server, "release", sandbox).exit_code == 0
+            assert server.sandboxes == []
+
+    def test_one_that_does_not_go(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(housekeeping, "DELETE_WITHIN_S", 1.0)
+        with working(server, "one") as [sandbox]:
+            server.faults.add(Fault("stuck", action="delete"))
+            result = invoke(server, "release", sandbox)
+            assert result.exit_code == 1
+            assert "it is destroying" in result.stderr
+            server.destroy_sandbox(sandbox)
+
+
+class TestPrune:
+    def test_what_nobody_has_used(self, server: LocalDaytona) -> None:
+        other = foreign(server)
+        age(server, other, 30 * DAY_S, auto_stop_interval=0)
+        with working(server, "old", "new", "stopped") as (old, new, stopped):
+            age(server, stopped, 8 * DAY_S, auto_delete_interval=-1)
+            server.stop_sandbox(stopped)
+            age(server, old, 8 * DAY_S, auto_stop_interval=0)
+            age(server, new, 6 * DAY_S, auto_stop_interval=0)
+            dry = told(server, "prune", "--older-than", "7d", "--dry-run")
+            assert [one["id"] for one in dry["would_delete"]] == [old, stopped]
+            assert len(server.sandboxes) == 4
+            pruned = told(server, "prune", "--older-than", "7d", "--yes")
+            assert [one["id"] for one in pruned["deleted"]] == [old, stopped]
+            assert pruned["failed"] == []
+            assert sorted(one.id for one in server.sandboxes) == sorted([other, new])
+            assert told(server, "prune", "--older-than", "7d", "--yes") == {"deleted": [], "failed": []}
+
+    def test_one_that_runs_is_left_until_its_auto_stop_is_due(self, server: LocalDaytona) -> None:
+        with working(server, "job") as [sandbox]:
+            # As a background job of up to six hours leaves it.
+            age(server, sandbox, 3 * 3600, auto_stop_interval=6 * 60)
+            assert told(server, "prune", "--older-than", "1h", "--dry-run") == {"would_delete": []}
+
+    def test_of_one_namespace(self, server: LocalDaytona) -> None:
+        with working(server, "one", "two") as (first, second):
+            for sandbox in (first, second):
+                age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+            pruned = told(server, "prune", "--older-than", "7d", "--namespace", "two", "--yes")
+            assert [one["id"] for one in pruned["deleted"]] == [second]
+
+    @pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 1), ("", 1)])
+    def test_it_asks(self, server: LocalDaytona, answer: str, left: int) -> None:
+        with working(server, "one") as [sandbox]:
+            age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+            result = invoke(server, "prune", "--older-than", "7d", answer=answer)
+            assert "Delete 1?" in result.stderr
+            assert (result.exit_code == 0) == (left == 0)
+            assert len(server.sandboxes) == left
+
+    def test_what_could_not_be_deleted_is_told(self, server: LocalDaytona) -> None:
+        with working(server, "one", "two") as (first, second):
+            for sandbox in (first, second):
+                age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+            server.faults.add(Fault("status", action="delete", status=403))
+            result = invoke(server, "prune", "--older-than", "7d", "--yes", "--json")
+            assert result.exit_code == 1
+            pruned = json.loads(result.stdout)
+            assert [one["id"] for one in pruned["failed"]] == [first]
+            assert [one["id"] for one in pruned["deleted"]] == [second]
+            assert first in result.stderr
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("--older-than", "week"), ("--older-than", "7"), (), ("--older-than", "1d", "--json")],
+    )
+    def test_wrong_calls(self, server: LocalDaytona, arguments: tuple[str, ...]) -> None:
+        assert invoke(server, "prune", *arguments).exit_code == 2
+        assert server.requests == []
