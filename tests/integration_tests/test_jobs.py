@@ -1,0 +1,427 @@
+"""Background jobs through the real SDK: over both faces, over the end of sessions, over a stop of the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langchain_daytona_ws import (
+    BashJobTool,
+    CommandRefused,
+    Job,
+    JobError,
+    PermissionDecision,
+    PermissionRequest,
+    WorkspaceSession,
+    WorkspaceToolkit,
+)
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._core.drive import drive as driven
+from langchain_daytona_ws._core.job_watch import JobWatch
+from langchain_daytona_ws._core.jobs import JobOps
+from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
+from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
+from tests.integration_tests.conftest import Driven, config_for
+from tests.integration_tests.s3 import Bucket, bucket, host_keys, s3_server
+
+__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
+
+Drive = Callable[..., Driven]
+LONG = "sleep 600"
+MINUTE = 60
+GO = "while [ ! -e /tmp/go ]; do sleep 0.02; done"
+
+
+def jobs(workspace: Driven, name: str, *arguments: Any, **named: Any) -> Any:
+    """Call ``session.jobs`` through the face that the test is over."""
+    if workspace._runner is None:
+        return getattr(workspace.session.jobs, name)(*arguments, **named)
+    name = "await_" if name == "wait" else f"a{name}"
+    return workspace._runner.run(getattr(workspace.session.jobs, name)(*arguments, **named))
+
+
+def job_tool(workspace: Driven) -> BashJobTool:
+    return BashJobTool(session=workspace.session)
+
+
+def printed(workspace: Driven, job: Job, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while text not in jobs(workspace, "logs", job.id).output:
+        assert time.monotonic() < deadline
+
+
+def intervals(server: LocalDaytona) -> list[int]:
+    """List what the auto-stop interval was set to."""
+    return [int(one.path.rpartition("/")[2]) for one in server.requests if "/autostop/" in one.path]
+
+
+class TestSession:
+    def test_a_job_from_its_start_to_its_end(self, server: LocalDaytona, workspace: Driven) -> None:
+        job = jobs(workspace, "start", f"echo begun; {GO}; echo done; exit 3", max_duration_s=600)
+        assert (job.is_running, job.exit_code, round(job.ends_at - job.started_at)) == (True, None, 600)
+        assert job.sandbox_id == workspace.session.sandbox_id
+        assert job.notices == ("it ends with this session",)
+        printed(workspace, job, "begun")
+        assert jobs(workspace, "status", job.id).is_running
+        assert jobs(workspace, "wait", job.id, timeout_s=0.2).is_running
+        workspace.run("touch /tmp/go")
+        ended = jobs(workspace, "wait", job.id)
+        assert (ended.state, ended.exit_code) == ("finished", 3)
+        assert jobs(workspace, "logs", job.id, offset=6).output == "done\n"
+        assert [one.id for one in jobs(workspace, "list")] == [job.id]
+        assert server.count("create") == 1
+
+    def test_stopping(self, workspace: Driven) -> None:
+        job = jobs(workspace, "start", f"setsid {LONG} & echo begun; {LONG}")
+        printed(workspace, job, "begun")
+        assert jobs(workspace, "stop", job.id).state == "stopped"
+        assert "sleep 600" not in workspace.run("ps axo args").output
+        assert jobs(workspace, "stop", job.id).state == "stopped"
+
+    def test_a_start_costs_one_request_more_than_a_command(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run("true")
+        before = len(server.requests)
+        job = jobs(workspace, "start", LONG)
+        assert len(server.requests) == before + 2
+        jobs(workspace, "status", job.id)
+        workspace.run("true")
+        workspace.files("write", "f", "x")
+        assert len(server.requests) == before + 5
+        jobs(workspace, "stop", job.id)
+        assert len(server.requests) == before + 7  # it put the interval back
+        workspace.run("true")
+        workspace.run("true")
+        assert len(server.requests) == before + 9
+        assert intervals(server) == [75, 15]
+
+    def test_a_request_that_is_sent_twice_starts_one(self, server: LocalDaytona, workspace: Driven) -> None:
+        workspace.run("true")
+        server.faults.add(Fault("drop_after", action="execute"))
+        job = jobs(workspace, "start", f"echo x >> ran; {LONG}")
+        assert [one.id for one in jobs(workspace, "list")] == [job.id]
+        assert workspace.run("cat ran").output == "x\n"
+
+    def test_eleven_at_once(self, server: LocalDaytona) -> None:
+        async def start_all() -> list[Job | BaseException]:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                starts = (session.jobs.astart(f"echo x >> ran; {LONG}") for _ in range(11))
+                made = await asyncio.gather(*starts, return_exceptions=True)
+                shown = await session.jobs.alist()
+                assert {job.id for job in shown} == {job.id for job in made if isinstance(job, Job)}
+                return made
+
+        made = asyncio.run(start_all())
+        refused = [one for one in made if isinstance(one, JobError)]
+        assert (len(made), len(refused), refused[0].code) == (11, 1, "jobs_full")
+        assert server.count("create") == 1
+
+    def test_who_waits_is_told_of_the_end_once(self, server: LocalDaytona) -> None:
+        ended: list[Job] = []
+        settings = config_for(server)
+        with WorkspaceSession(settings, namespace="demo", on_job_done=ended.append) as session:
+            first, second = session.jobs.start("exit 1"), session.jobs.start(f"{GO}; exit 2")
+            session.jobs.wait(first.id)
+            session.jobs.status(first.id)
+            assert [(job.id, job.exit_code) for job in ended] == [(first.id, 1)]
+            assert session.run("touch /tmp/go").notices == ()
+            deadline = time.monotonic() + 20
+            while len(ended) < 2:  # any call learns of it, and tells the model
+                result = session.run("true")
+                assert time.monotonic() < deadline
+            assert (ended[1].id, ended[1].exit_code) == (second.id, 2)
+            assert f"job {second.id} finished" in result.text
+            assert "exit code 2" in result.text
+
+    def test_what_the_callback_raises_is_logged(
+        self, server: LocalDaytona, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(job: Job) -> None:
+            raise ValueError("mine")
+
+        with WorkspaceSession(config_for(server), namespace="demo", on_job_done=fail) as session:
+            job = session.jobs.start("true")
+            assert session.jobs.wait(job.id).state == "finished"
+        assert "on_job_done failed" in caplog.text
+
+    def test_refusals_create_nothing(self, server: LocalDaytona, workspace: Driven) -> None:
+        with pytest.raises(CommandRefused):
+            jobs(workspace, "start", " ")
+        with pytest.raises(CommandRefused):
+            jobs(workspace, "start", "true", max_duration_s=86_401)
+        with pytest.raises(JobError):
+            jobs(workspace, "status", "../../etc/passwd")
+        assert server.requests == []
+
+
+class TestTools:
+    def test_bash_in_the_background(self, workspace: Driven) -> None:
+        message = workspace.call(
+            workspace.bash, command=f"echo hello; {GO}; exit 4", background=True, timeout=900
+        )
+        job_id = message.artifact["id"]
+        assert message.status == "success"
+        assert f"job {job_id} running" in message.content
+        assert "stopped after 900 s at the latest" in message.content
+        assert "ends with this session" in message.content
+        tool = job_tool(workspace)
+        workspace.run("touch /tmp/go")
+        jobs(workspace, "wait", job_id)
+        status = workspace.call(tool, action="status", job_id=job_id)
+        assert f"job {job_id} finished" in status.content
+        assert "exit code 4" in status.content
+        assert status.artifact["exit_code"] == 4
+        logs = workspace.call(tool, action="logs", job_id=job_id, tail=5)
+        assert logs.content.startswith("hello\n[bytes 0 to 6 of 6]")
+        assert logs.artifact["next_offset"] == 6
+        assert workspace.call(tool, action="logs", job_id=job_id, offset=2).content.startswith("llo\n")
+        listed = workspace.call(tool, action="list")
+        assert job_id in listed.content
+        assert [job["id"] for job in listed.artifact["jobs"]] == [job_id]
+        assert "[it had ended before]" in workspace.call(tool, action="stop", job_id=job_id).content
+
+    def test_a_call_that_a_graph_repeats_starts_nothing(self, workspace: Driven) -> None:
+        first = workspace.call(workspace.bash, thread="t", command=LONG, background=True)
+        again = workspace.call(workspace.bash, thread="t", command=LONG, background=True)
+        assert again.artifact["id"] == first.artifact["id"]
+        assert "this call was made before" in again.content
+        assert workspace.call(workspace.bash, thread="t", command="echo x").content == "x\n[exit code 0]"
+        assert len(jobs(workspace, "list")) == 1
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"action": "status"}, {"action": "kill", "job_id": "abcd2345"}, {"action": "logs", "job_id": "x"},
+            {"action": "logs", "job_id": "abcd2345", "tail": 1, "offset": 1}, {"action": "stop", "job_id": "../../x"},
+            {"action": "logs", "job_id": "abcd2345", "offset": -1}, {"action": "status", "job_id": "a" * 10_000},
+        ],
+    )  # fmt: skip
+    def test_what_is_wrong_is_said_and_nothing_created(
+        self, server: LocalDaytona, workspace: Driven, arguments: dict[str, Any]
+    ) -> None:
+        message = workspace.call(job_tool(workspace), **arguments)
+        assert message.status == "error"
+        assert len(message.content) < 400
+        assert server.requests == []
+
+    def test_a_long_time_needs_the_background(self, server: LocalDaytona, workspace: Driven) -> None:
+        for arguments in ({"timeout": 601}, {"timeout": 86_401, "background": True}):
+            message = workspace.call(workspace.bash, command="true", **arguments)
+            assert message.status == "error"
+        assert "600 without background" in workspace.call(workspace.bash, command="true", timeout=601).content
+        assert server.requests == []
+
+    def test_only_starting_and_stopping_ask(self, server: LocalDaytona, drive: Drive) -> None:
+        asked: list[PermissionRequest] = []
+
+        def answer(request: PermissionRequest) -> PermissionDecision:
+            asked.append(request)
+            return PermissionDecision.allow() if len(asked) % 2 else PermissionDecision.deny("not now")
+
+        workspace = drive(server, approver=answer, permissionMode="edit")
+        tool = job_tool(workspace)
+        job_id = workspace.call(workspace.bash, command=LONG, background=True).artifact["id"]
+        for action in ("status", "logs", "list"):
+            assert workspace.call(tool, action=action, job_id=job_id).status == "success"
+        assert [request.summary for request in asked] == [f"bash (in the background): {LONG}"]
+        assert asked[0].arguments["background"] is True
+        denied = workspace.call(tool, action="stop", job_id=job_id)
+        assert denied.status == "error"
+        assert "not now" in denied.content
+        assert jobs(workspace, "status", job_id).is_running
+        assert workspace.call(tool, action="stop", job_id=job_id).artifact["state"] == "stopped"
+        assert asked[1].summary == f"bash_job stop: {job_id}, {LONG}"
+        assert dict(asked[1].arguments) == {"action": "stop", "job_id": job_id}
+
+    def test_asking_comes_before_a_machine(self, server: LocalDaytona, drive: Drive) -> None:
+        workspace = drive(server, permissionMode="ask")
+        assert workspace.call(workspace.bash, command="true", background=True).status == "error"
+        assert workspace.call(job_tool(workspace), action="stop", job_id="abcd2345").status == "error"
+        assert server.requests == []
+
+    def test_the_limit_is_said_with_what_to_do(self, workspace: Driven) -> None:
+        begun = [jobs(workspace, "start", LONG).id for _ in range(10)]
+        message = workspace.call(workspace.bash, command="echo x > ran", background=True)
+        assert message.status == "error"
+        assert "10 jobs are running" in message.content
+        assert "Stop one with bash_job" in message.content
+        assert all(job_id in message.content for job_id in begun)
+        assert workspace.run("ls").output == ""
+
+    def test_a_command_that_takes_too_long_goes_on(self, server: LocalDaytona, drive: Drive) -> None:
+        workspace = drive(server, onTimeout="background")
+        message = workspace.call(workspace.bash, command=f"echo early; {GO}; echo late", timeout=0.5)
+        job_id = message.artifact["job_id"]
+        assert message.artifact["timed_out"] is True
+        assert f"[still running as job {job_id}]" in message.content
+        assert "early" in message.content
+        assert "ends with this session" in message.content
+        assert workspace.call(workspace.bash, command="touch /tmp/go").status == "success"
+        assert jobs(workspace, "wait", job_id).exit_code == 0
+        assert jobs(workspace, "logs", job_id, offset=0).output == "early\nlate\n"
+        assert intervals(server) == [75, 15]
+
+    def test_the_tools_stay_short(self, workspace: Driven) -> None:
+        tools = WorkspaceToolkit(session=workspace.session).get_tools()
+        assert [tool.name for tool in tools] == ["bash", "workspace_file", "bash_job"]
+        size = {tool.name: len(json.dumps(convert_to_openai_tool(tool))) / 4 for tool in tools}
+        assert size["bash"] + size["workspace_file"] < 1200
+        assert size["bash_job"] < 300
+
+
+class Kept:
+    """A sandbox that outlives a stop, and the jobs in it as one session after another sees them."""
+
+    def __init__(self, server: LocalDaytona) -> None:
+        self.server = server
+        self.port = SyncDaytonaPort(Account(api_key=server.api_key, api_url=server.api_url, target=None))
+        self.info: SandboxInfo = driven(self.port.create(SandboxSpec(name="kept"), timeout_s=60))
+
+    async def acquire(self) -> SandboxInfo:
+        return self.info
+
+    def lost(self, info: SandboxInfo) -> None:
+        raise AssertionError("not expected to be lost")
+
+    def restarted(self) -> None:
+        return None
+
+    def session(self) -> JobOps:
+        watch = JobWatch(15, None, lambda *_: None, lambda _: None)
+
+        async def caller() -> Caller:
+            return Caller(self.port, self, dict, lambda: f"{time.monotonic_ns():032x}", watch=watch)
+
+        return JobOps(
+            caller, watch, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()
+        )
+
+    def start(self, command: str) -> Job:
+        return driven(self.session().start(command, max_duration_s=None, once=None))
+
+
+@pytest.fixture
+def kept(server: LocalDaytona) -> Kept:
+    return Kept(server)
+
+
+class TestMachine:
+    def test_a_stop_loses_what_runs_and_frees_its_slots(self, server: LocalDaytona, kept: Kept) -> None:
+        done = kept.start("echo done; exit 6")
+        driven(kept.session().wait(done.id, timeout_s=None))
+        begun = [kept.start(f"echo begun; {LONG}") for _ in range(10)]
+        server.stop_sandbox(kept.info.id)
+        ops = kept.session()
+        found = {job.id: job for job in driven(ops.list())}
+        assert found[done.id].exit_code == 6
+        for job in begun:
+            assert (found[job.id].state, found[job.id].reason) == (
+                "lost",
+                "the machine was stopped or restarted",
+            )
+        assert driven(ops.logs(begun[0].id, tail_lines=None, offset=0, limit_bytes=None)).output == "begun\n"
+        assert driven(ops.logs(done.id, tail_lines=None, offset=0, limit_bytes=None)).output == "done\n"
+        assert kept.start(LONG).is_running
+
+    def test_the_interval_is_put_back_after_a_stop_too(self, server: LocalDaytona, kept: Kept) -> None:
+        kept.start(LONG)
+        server.stop_sandbox(kept.info.id)
+        ops = kept.session()
+        driven(ops.list())
+        driven(ops.list())
+        assert intervals(server) == [75, 15]
+
+    def test_jobs_outlive_the_session_of_a_persistent_sandbox(
+        self, server: LocalDaytona, drive: Drive
+    ) -> None:
+        first = drive(server, persistent=True)
+        job = jobs(first, "start", f"echo begun; {GO}; exit 8")
+        assert job.notices == ()
+        first.close()
+        second = drive(server, persistent=True)
+        assert jobs(second, "status", job.id).is_running
+        second.run("touch /tmp/go")
+        assert jobs(second, "wait", job.id).exit_code == 8
+        assert server.count("create") == 1
+        second.run("true")
+        assert intervals(server)[-1] == intervals(server)[0] - 60
+        _release(second)
+
+    def test_a_job_keeps_an_ephemeral_sandbox_for_as_long_as_it_may_take(self) -> None:
+        clock = ManualClock()
+        with LocalDaytona(clock=clock) as server:
+            with WorkspaceSession(config_for(server), namespace="demo") as session:
+                job = session.jobs.start(LONG, max_duration_s=3600)
+                clock.advance(74 * MINUTE)
+                assert [record.state for record in server.sandboxes] == ["started"]
+                assert session.jobs.stop(job.id).state == "stopped"
+                clock.advance(16 * MINUTE)
+                assert server.sandboxes == []
+
+    def test_a_lost_machine_has_lost_its_jobs(self, server: LocalDaytona) -> None:
+        ended: list[Job] = []
+        with WorkspaceSession(config_for(server), namespace="demo", on_job_done=ended.append) as session:
+            job = session.jobs.start(LONG)
+            server.destroy_sandbox(str(session.sandbox_id))
+            with pytest.raises(JobError):
+                session.jobs.status(job.id)
+            assert [(one.id, one.state, one.reason) for one in ended] == [
+                (job.id, "lost", "the machine is gone")
+            ]
+
+    def test_closing_an_ephemeral_session_ends_its_jobs(self, server: LocalDaytona, drive: Drive) -> None:
+        workspace = drive(server)
+        jobs(workspace, "start", LONG)
+        workspace.close()
+        assert server.sandboxes == []
+
+
+def _release(workspace: Driven) -> None:
+    if workspace._runner is None:
+        workspace.session.release()
+    else:
+        workspace._runner.run(workspace.session.arelease())
+
+
+class TestStorage:
+    def test_a_job_works_on_the_mount(self, bucket: Bucket, drive: Drive) -> None:
+        workspace = bucket.session(drive)
+        job = jobs(workspace, "start", "echo from the job > f.txt")
+        assert jobs(workspace, "wait", job.id).exit_code == 0
+        assert bucket.get("f.txt") == b"from the job\n"
+        assert job.notices == ("it ends with this session",)  # the keys in envVars do not end
+        assert bucket.server.count("create") == 1
+        assert [path for path in bucket.paths() if path != "f.txt"] == []
+
+    @pytest.mark.usefixtures("host_keys")
+    def test_waiting_renews_the_credentials_of_a_job(self, bucket: Bucket, drive: Drive) -> None:
+        bucket.server.s3.credential_lifetime_s = 8.0
+        workspace = bucket.session(drive, role=True)
+        job = jobs(
+            workspace,
+            "start",
+            "for i in {1..120}; do echo $i > f.txt || exit 1; sleep 0.1; done",
+            max_duration_s=60,
+        )
+        assert "what it writes to the workspace begins to fail at" in job.text
+        deadline = time.monotonic() + 60
+        while job.is_running:
+            job = jobs(workspace, "wait", job.id, timeout_s=0.5)
+            assert time.monotonic() < deadline
+        assert (job.state, job.exit_code) == ("finished", 0)
+        assert bucket.get("f.txt") == b"120\n"
+
+    @pytest.mark.usefixtures("host_keys")
+    def test_one_that_credentials_outlive_says_nothing_of_them(self, bucket: Bucket, drive: Drive) -> None:
+        workspace = bucket.session(drive, role=True)
+        assert "begins to fail" not in jobs(workspace, "start", "true", max_duration_s=60).text
+        assert "begins to fail" in jobs(workspace, "start", "true", max_duration_s=7200).text
