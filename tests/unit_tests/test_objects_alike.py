@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.drive import drive
@@ -165,6 +165,13 @@ def performed(action: tuple[Any, ...]) -> Callable[[FileOps], Awaitable[object]]
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(WRITES, min_size=3, max_size=6), st.lists(ACTIONS, min_size=4, max_size=12))
+@example(
+    [("write", "node_modules", "one\n", False), ("write", "a", "one\n", False)],
+    [
+        ("grep", "one", ".", "node_modules/", "content", 0, False, 100),
+        ("grep", "one", ".", "a/**", "content", 0, False, 100),
+    ],
+)
 def test_the_same_operations_have_the_same_outcomes(
     writes: list[tuple[Any, ...]], actions: list[tuple[Any, ...]]
 ) -> None:

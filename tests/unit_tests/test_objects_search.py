@@ -100,6 +100,14 @@ def test_limits(bucket: MemoryBucket) -> None:
     assert len(bucket.asked("get")) <= search.BATCH_FILES
 
 
+def test_nothing_to_search(bucket: MemoryBucket) -> None:
+    bucket.put_by_others("shadowed", "one")
+    bucket.put_by_others("shadowed/")
+    assert grep(bucket, "one", path="shadowed").rows == ()
+    bucket.objects.clear()
+    assert grep(bucket, "one").rows == ()
+
+
 class TestBeyondBounds:
     def ops(self, bucket: MemoryBucket) -> FileOps:
         return FileOps(ObjectFiles(bucket), None, root="/mnt/demo")

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from langchain_daytona_ws._core.objects.expression import Expression, NeedsRipgrepError
-from langchain_daytona_ws._core.objects.names import below, key_of
+from langchain_daytona_ws._core.objects.names import below, key_of, parent_of
 from langchain_daytona_ws._core.objects.places import Places
 from langchain_daytona_ws._core.objects.walk import Walk
 from langchain_daytona_ws._core.store import (
@@ -74,10 +74,9 @@ class ObjectSearch:
         if walk.cut:
             raise BeyondBounds("the directory has too many names in it")
         files, base, skipped = found.in_order(), below(key), found.skipped
-        alone = False
-        if not found.seen:
-            files, base, skipped = await self._alone(key), below(key.rpartition("/")[0]), []
-            alone = bool(files)
+        alone = bool(key) and not walk.keys
+        if alone:
+            files, base = [await self._file(key)], below(parent_of(key))
         expression = _expression(pattern, request)  # last: what is refused needs none
         rows = Rows(base, request["limit"], request["limit_bytes"], glob)
         hunt = _Hunt(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
@@ -90,15 +89,14 @@ class ObjectSearch:
             "skipped": [base + name for name in SKIPPED if name in skipped],
         }
 
-    async def _alone(self, key: str) -> list[ObjectInfo]:
-        """Return the one file to search; none in an empty directory."""
-        info = await self._places.file_at(key) if key else None
+    async def _file(self, key: str) -> ObjectInfo:
+        """Return the one file to search."""
+        info = await self._places.file_at(key)
         if info is None:
-            await self._places.need_directory(key)
-            return []
+            raise await self._places.nothing(key)
         if info.size_bytes > MAX_TOTAL_BYTES:
             raise BeyondBounds("the file is too large")
-        return [info]
+        return info
 
     async def _through(self, files: Sequence[ObjectInfo], hunt: _Hunt, deadline: float) -> None:
         for batch in _batches(files):
@@ -116,7 +114,6 @@ class _Candidates:
     """Collects the files to be searched, within the bounds."""
 
     def __init__(self, base: str, glob: Filter | None) -> None:
-        self.seen = False
         self.skipped: list[str] = []  # of those directly in the base
         self._base = base
         self._glob = glob
@@ -125,7 +122,6 @@ class _Candidates:
         self._bytes = 0
 
     def directory(self, _above: bool, path: str, name: str) -> bool | None:
-        self.seen = True
         hidden = self._found.pop(path, None)
         self._bytes -= hidden.size_bytes if hidden else 0
         if name not in self._skipping:
@@ -135,7 +131,6 @@ class _Candidates:
         return None
 
     def file(self, _above: bool, path: str, _name: str, info: ObjectInfo) -> None:
-        self.seen = True
         if self._glob is not None and not self._glob.matches(path[len(self._base) :]):
             return
         self._found[path] = info

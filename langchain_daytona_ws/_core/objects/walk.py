@@ -35,7 +35,7 @@ class Walk(Generic[S]):
 
     def __init__(self, port: ObjectStorePort, base: str, visitor: Visitor[S], deadline: float) -> None:
         self.cut = self.timed_out = False
-        self.entries = 0
+        self.keys = 0  # that were seen, hidden ones too
         self._port = port
         self._base = base
         self._visitor = visitor
@@ -54,15 +54,17 @@ class Walk(Generic[S]):
         """
         more: str | None = None
         behind = ""
+        pages = 0
         while True:
             page = await self._port.list_page(self._base + beginning, start_after=behind, more=more)
             for info in page.objects:
                 self._see(info, start)
-            self.entries += max(len(page.objects), 1)
+            pages += 1
+            self.keys += len(page.objects)
             if page.more is None:
                 return
             self.timed_out = self._port.now() > self._deadline
-            self.cut = self.timed_out or self.entries > MAX_ENTRIES
+            self.cut = self.timed_out or max(self.keys, pages) > MAX_ENTRIES
             if self.cut:
                 return
             last = page.objects[-1].key if page.objects else ""
