@@ -28,7 +28,7 @@ class Caller(GenericFakeChatModel):
     """Calls the tool that the README's agent needs, and answers."""
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Caller:
-        assert [tool.name for tool in tools] == ["bash", "workspace_file"]
+        assert [tool.name for tool in tools] == ["bash", "workspace_file", "bash_job"]
         return self
 
 
