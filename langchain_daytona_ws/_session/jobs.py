@@ -11,7 +11,7 @@ class WorkspaceJobs:
     """Start, watch and stop background jobs: commands that outlive the call, and this process.
 
     A job runs until its command has ended and nothing that it started holds its output any more, at most for its
-    ``max_duration_s``. At most 10 run at once. Its log keeps the first 4 MiB and the last 12 MiB. Ended jobs are known
+    ``max_duration_s``. At most 10 run at once. Its log keeps the first 4 MiB and the last 8 to 12. Ended jobs are known
     for 7 days, the latest 50 of them. All of this is on the sandbox's own disk: in an ephemeral session it ends with
     the session.
 

@@ -18,12 +18,16 @@ from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
 
-DESCRIPTION = """\
+_KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."
+_GOES_ON = (
+    "A command that exceeds its timeout goes on as a job; its output until then is returned, and a job id."
+)
+DESCRIPTION = f"""\
 Run a bash command in the workspace directory and get its output and exit code.
 - Each call is a new shell in the workspace: cd and variables do not carry over, files do. Use relative paths.
 - Standard input is empty: nothing can be typed into a prompt; pass -y and the like.
 - Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
-- A command that exceeds its timeout is killed with all that it started; its output until then is returned.
+- {_KILLED}
 - With background: true it returns a job id at once: for servers and long work. See it with bash_job.
 - Of a long output the middle is left out; the notice names a file with all of it.
 - To read, search and change files, prefer workspace_file."""
@@ -63,9 +67,11 @@ class BashTool(WorkspaceTool):
     args_schema: type[BaseModel] = BashInput
 
     @model_validator(mode="after")
-    def _say_where_files_live(self) -> Self:
-        if self.session.is_on_s3 and "description" not in self.model_fields_set:
-            self.description = f"{DESCRIPTION}\n{S3_BASH_LINES}"
+    def _say_what_is_so_here(self) -> Self:
+        if "description" not in self.model_fields_set:
+            goes_on = self.session.config.on_timeout == "background"
+            said = DESCRIPTION.replace(_KILLED, _GOES_ON) if goes_on else DESCRIPTION
+            self.description = f"{said}\n{S3_BASH_LINES}" if self.session.is_on_s3 else said
         return self
 
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
@@ -120,5 +126,5 @@ class _Call:
     def answer_of_job(self, job: Job, notices: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
         notes = [*([self._note] if self._note else []), *notices]
         if job.is_running:
-            notes.append(f"it is stopped after {job.ends_at - job.started_at:.0f} s at the latest; see it with bash_job")
+            notes.append(f"it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job")
         return "\n".join([*(f"[{note}]" for note in notes), job.text]), asdict(job)
