@@ -57,7 +57,7 @@ def _written(program: str) -> str:
 _ACCOUNT = r"""
 # The account that commands run as. It must get no other way to be root than the helper's: not through the groups that
 # sudo, su and the machine's devices trust, and not through su with a password of the base image.
-RUN set -eux; \
+RUN set -eu; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     id -u @user@ >/dev/null 2>&1 || useradd --create-home --shell /bin/bash @user@; \
     for group in root sudo wheel admin adm disk docker kmem lxd shadow staff; do \
@@ -96,7 +96,8 @@ RUN set -eu; \
 RUN set -eux; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     printf '%s\n' \
-        'Defaults!@helper@ env_reset, !setenv, !log_input, !log_output, secure_path="/usr/sbin:/usr/bin:/sbin:/bin"' \
+        'Defaults!@helper@ env_reset, !env_keep, !env_check, !setenv, secure_path="/usr/sbin:/usr/bin:/sbin:/bin"' \
+        'Defaults!@helper@ !requiretty, !log_input, !log_output' \
         '@user@ ALL=@rule@' \
         >@sudoers@; \
     chmod 0440 @sudoers@; \

@@ -493,7 +493,8 @@ class TestTheRightsOfTheAccount:
         rules = machine.place(SUDOERS)
         assert stat.S_IMODE(rules.stat().st_mode) == 0o440
         assert f"daytona ALL={self.helper(machine)}\n" in rules.read_text()
-        assert "env_reset, !setenv, !log_input" in rules.read_text()
+        for setting in ("env_reset", "!env_keep", "!setenv", "!log_input"):
+            assert setting in rules.read_text()
         assert (machine.folder / "checked").read_text() == f"-cf {rules}\n"
 
     def test_and_nothing_else(self, machine: Machine) -> None:
