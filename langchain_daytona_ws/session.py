@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.job_results import Job
 from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, check_once, job_request
-from langchain_daytona_ws._core.network import warn_of_network
+from langchain_daytona_ws._core.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.reservation import specification
 from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
@@ -30,12 +31,13 @@ from langchain_daytona_ws._session.machine import Machine
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws._session.storage import Storage
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
-from langchain_daytona_ws.errors import CommandRefused
+from langchain_daytona_ws.errors import CommandRefused, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 
 logger = logging.getLogger("langchain_daytona_ws")
 
 COMMAND_TIMEOUT_MAX_S = 600
+PREWARM_TIMEOUT_S = 30.0
 
 
 _LOST = "The machine was replaced: the earlier one is gone, and with it every "
@@ -119,7 +121,8 @@ class WorkspaceSession:
         if workspace is None:
             return None
         direct = self.config.options.file_access == "s3"
-        return Storage(workspace, direct=direct, tell=self._notices.append)
+        caution = caution_of(self.config, workspace)
+        return Storage(workspace, direct=direct, tell=self._notices.append, caution=caution)
 
     def __repr__(self) -> str:
         info = self._machine.info
@@ -223,6 +226,28 @@ class WorkspaceSession:
         return (
             f"what it writes to the workspace begins to fail at {end}, unless another command comes before",
         )
+
+    def prewarm(self) -> None:
+        """Begin to provision now, in a thread, and return at once: the first command then finds the sandbox warm.
+
+        Creates or starts the sandbox, mounts an S3 workspace and runs the hooks. What fails is logged, tried again by
+        the first command, and raised there.
+
+        Raises:
+            SessionClosed: The session was closed.
+        """
+        self._machine.check_open()
+        threading.Thread(target=self._warm, name="langchain-daytona-ws-prewarm").start()
+
+    def _warm(self) -> None:
+        try:
+            drive(self._warmed())
+        except WorkspaceError as error:
+            logger.warning("prewarming: %s", error.message)
+
+    async def _warmed(self) -> None:
+        caller = await self._sync.caller()
+        await run_command(caller, self.root, ":", timeout_s=PREWARM_TIMEOUT_S, limit_bytes=1024, key=None)
 
     def take_notices(self) -> tuple[str, ...]:
         """Return what the next result should tell the model about the machine, once."""

@@ -44,6 +44,7 @@ class Mounting:
         forget: Is told of credentials that are of no use any more.
         delivered: Sandbox id → serial of the credentials that it has; shared by all who call it.
         tell: Is told what the model should know.
+        caution: What the configuration says that may keep the sandbox from S3; ``""`` for nothing.
     """
 
     def __init__(
@@ -51,14 +52,17 @@ class Mounting:
         workspace: S3Workspace,
         credentials: Source,
         forget: Callable[[Credentials], None],
+        *,
         delivered: dict[str, str],
         tell: Callable[[str], None],
+        caution: str = "",
     ) -> None:
         self._workspace = workspace
         self._credentials = credentials
         self._forget = forget
         self._delivered = delivered
         self._tell = tell
+        self._caution = caution
         self.ends_at: str | None = None  # what the sandbox was last known to have
         self.expires_at: float | None = None  # the same in Unix seconds
         directory = workspace.workspace.directory
@@ -137,8 +141,9 @@ class Mounting:
             "directory": where.directory,
         }  # fmt: skip
         said = f" ({' '.join(detail.split())})" if detail else ""
+        likely = f" Likely cause: {self._caution}" if self._caution and code in _OF_THE_NETWORK else ""
         return SandboxError(
-            f"The S3 workspace could not be mounted: {problem.format(**names)}{said}. {remedy.format(**names)}",
+            f"The S3 workspace could not be mounted: {problem.format(**names)}{said}.{likely} {remedy.format(**names)}",
             code=code,
             op="mount",
             retryable=code in _PASSING,
@@ -252,4 +257,5 @@ _REFUSALS = {
         _NOT_NOW,
     ),
 }  # fmt: skip
+_OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
 _PASSING = {"mount_unreachable", "mount_not_ready", "mount_busy", "mount_credentials"}

@@ -51,14 +51,17 @@ def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> Non
             "network.allowDomains is ignored: only network.allowCidrs is applied. Daytona enforces domains with "
             "options.enforceDomainAllowList."
         )
-    if workspace is not None and network.mode != "allow-all":
-        logger.warning(
-            'network.mode is "%s", and the S3 workspace is mounted inside the sandbox: it must be able to reach %s.',
-            network.mode,
-            endpoint_of(workspace),
-        )
+    if workspace is not None and (caution := caution_of(config, workspace)):
+        logger.warning("%s", caution)
 
 
-def endpoint_of(workspace: S3Workspace) -> str:
-    """Name what a mount of this workspace connects to."""
-    return workspace.endpoint or f"https://{workspace.workspace.bucket}.s3.{workspace.region}.amazonaws.com"
+def caution_of(config: SandboxConfig, workspace: S3Workspace) -> str:
+    """Say what the network setting means for a mount of S3; ``""`` when it means nothing."""
+    if config.network is None or config.network.mode == "allow-all":
+        return ""
+    bucket, region = workspace.workspace.bucket, workspace.region
+    endpoint = workspace.endpoint or f"https://{bucket}.s3.{region}.amazonaws.com"
+    return (
+        f'network.mode is "{config.network.mode}", and the S3 workspace is mounted inside the sandbox, which must be '
+        f"able to reach {endpoint}."
+    )

@@ -32,9 +32,12 @@ class Storage:
         workspace: Where it is.
         direct: Whether file operations go straight to S3.
         tell: Is told what the model should know.
+        caution: What the configuration says that may keep a sandbox from S3.
     """
 
-    def __init__(self, workspace: S3Workspace, *, direct: bool, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, workspace: S3Workspace, *, direct: bool, tell: Callable[[str], None], caution: str = ""
+    ) -> None:
         self.keyring = Keyring(*_ports(workspace))
         self._bucket = Bucket(workspace)
         get, aget, forget = self.keyring.get_here, self.keyring.aget, self.keyring.forget
@@ -49,7 +52,7 @@ class Storage:
         made, where = Made(), f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
 
         def access(source: Source, port: ObjectStorePort) -> Access:
-            mounting = Mounting(workspace, source, forget, delivered, tell)
+            mounting = Mounting(workspace, source, forget, delivered=delivered, tell=tell, caution=caution)
             return Access(mounting, ObjectFiles(port, where=where, made=made) if direct else None)
 
         self.sync_access = access(get, SyncS3Store(self._bucket, current, forget))

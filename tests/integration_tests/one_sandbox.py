@@ -58,7 +58,7 @@ class OneSandbox:
             by_role = MountRole(ROLE, None, "us-east-1", server.s3_endpoint)
             source = AssumedRole(dataclasses.replace(workspace, keys=None, role=by_role))
         ring = Keyring(source, source)
-        self.mounting = _Counted(workspace, ring.get_here, ring.forget, {}, lambda _: None)
+        self.mounting = _Counted(workspace, ring.get_here, ring.forget, delivered={}, tell=lambda _: None)
         self.caller = Caller(self.port, self, dict, lambda: os.urandom(16).hex(), self.mounting)
 
     async def acquire(self) -> SandboxInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -257,3 +258,40 @@ def test_restricted_is_sent_as_ranges_and_domains(server: LocalDaytona, drive: D
     workspace = drive(server, network=network, options={"enforceDomainAllowList": True})
     with pytest.raises(ProvisionError):  # the local server does not enforce it, and says so
         workspace.run("true")
+
+
+def test_prewarming_leaves_the_first_command_one_request(server: LocalDaytona, drive: Drive) -> None:
+    workspace = drive(server)
+    workspace.session.prewarm()
+    assert workspace.run("echo ready").output == "ready\n"
+    _prewarmed()
+    assert server.count("create") == 1
+    before = server.count("execute")
+    workspace.run("true")
+    assert server.count("execute") == before + 1
+
+
+def test_what_prewarming_failed_at_is_raised_by_the_first_command(
+    server: LocalDaytona, drive: Drive, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = drive(server, options={"snapshot": "no-such"})
+    workspace.session.prewarm()
+    _prewarmed()
+    assert "prewarming" in caplog.text
+    with pytest.raises(ProvisionError, match="no-such"):
+        workspace.run("true")
+
+
+def test_closing_while_prewarming_leaves_nothing(server: LocalDaytona) -> None:
+    server.faults.add(Fault("latency", "create", delay_s=0.5))
+    session = WorkspaceSession(config_for(server), namespace="demo")
+    session.prewarm()
+    session.close()
+    _prewarmed()
+    assert server.sandboxes == []
+
+
+def _prewarmed() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "langchain-daytona-ws-prewarm":
+            thread.join()
