@@ -118,8 +118,8 @@ def test_the_configuration_table_is_the_schema() -> None:
 
 
 def test_the_permission_table_is_the_code() -> None:
-    table = dict(re.findall(r"^\| (`(?:workspace_file|bash)`[^|]*) \| (.*) \|$", README, re.MULTILINE))
-    assert len(table) == 3
+    table = dict(re.findall(r"^\| (`(?:workspace_file|bash|bash_job)`[^|]*) \| (.*) \|$", README, re.MULTILINE))
+    assert len(table) == 5
     said: dict[tuple[str, str], list[str]] = {}
     for what, answers in table.items():
         tool, _, actions = what.replace("`", "").partition(": ")
@@ -131,6 +131,7 @@ def test_the_permission_table_is_the_code() -> None:
             for action in ("read", "list", "glob", "grep", "write", "edit", "delete")
         ),
         ("bash", "run"),
+        *(("bash_job", action) for action in ("status", "logs", "list", "stop")),
     }
     for (tool, action), answers in said.items():
         modes = [
