@@ -9,7 +9,9 @@ from langchain_daytona_ws._core.doctor.finding import remedy_for
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.housekeeping import SandboxSummary, ours, remove
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws._core.reservation import sandbox_name
+from langchain_daytona_ws._core.workspace import s3_workspace
+from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import SandboxError
 
 
@@ -22,6 +24,18 @@ def account_of(config: SandboxConfig) -> Account:
     options = config.options
     key = config.require_api_key().get_secret_value()
     return Account(api_key=key, api_url=str(options.api_url), target=options.target)
+
+
+def persistent_name(config: SandboxConfig, namespace: str) -> str:
+    """Return the name of a persistent workspace's sandbox.
+
+    Raises:
+        ConfigError: The namespace is none, or the S3 workspace is not settled.
+    """
+    namespace = validate_namespace(namespace)
+    workspace = s3_workspace(config, namespace)
+    places = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
+    return sandbox_name(namespace, *places)
 
 
 class AccountSandboxes:

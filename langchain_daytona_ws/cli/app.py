@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from langchain_daytona_ws.cli.doctor import doctor
+from langchain_daytona_ws.cli.jobs import jobs
 from langchain_daytona_ws.cli.run import run
 from langchain_daytona_ws.cli.s3_snapshot import s3_snapshot
 from langchain_daytona_ws.cli.sandboxes import sandboxes
@@ -39,6 +40,7 @@ def options(
 app.command()(doctor)
 # What follows the command's first word is the command's.
 app.command(context_settings={"allow_interspersed_args": False})(run)
+app.add_typer(jobs)
 app.add_typer(sandboxes)
 app.command()(serve)
 app.command("s3-snapshot")(s3_snapshot)

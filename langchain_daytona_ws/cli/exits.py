@@ -13,9 +13,10 @@ from rich.text import Text
 
 FAILED = 1
 WRONG_CALL = 2
-# Of `run`, beside the exit codes of commands: what env and timeout use for failures of their own (GNU coreutils).
-NOT_RUN = 125
+# Of `run` and `jobs wait`, beside the exit codes of commands; 124 and 125 as env and timeout use them (GNU coreutils).
 OUTCOME_UNKNOWN = 123
+TIMED_OUT = 124
+NOT_RUN = LOST = 125
 
 
 def ended(message: str, *, code: int = FAILED) -> typer.Exit:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+# Where nobody says how wide it is, as in a pipe: lines that are not broken can be searched.
+WIDTH = 200
 
 
 def print_json(document: object) -> None:
@@ -23,7 +27,11 @@ def printable(text: str) -> str:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Print a table whose cells are taken as they are, without markup."""
-    table = Table(*columns, show_edge=False, pad_edge=False)
+    first, *others = columns
+    table = Table(Column(first, no_wrap=True), *others, show_edge=False, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not (console.is_terminal or os.environ.get("COLUMNS")):
+        console.width = WIDTH
+    console.print(table)

@@ -13,7 +13,7 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.exits import NOT_RUN, OUTCOME_UNKNOWN, cleaning_up, ended
+from langchain_daytona_ws.cli.exits import NOT_RUN, OUTCOME_UNKNOWN, TIMED_OUT, cleaning_up, ended
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
@@ -40,8 +40,9 @@ def run(
 ) -> None:
     """Run a command in a workspace, print what it prints, and exit with its exit code.
 
-    124: its time was up. 125: it did not run, the message says why. 123: it may have run, nobody can tell. The sandbox
-    is deleted afterwards, unless the configuration says persistent.
+    124: its time was up; with onTimeout background in a persistent workspace it goes on as a job. 125: it did not run,
+    the message says why. 123: it may have run, nobody can tell. The sandbox is deleted afterwards, unless the
+    configuration says persistent.
     """
     with cleaning_up():
         code = _ran(command[0] if len(command) == 1 else shlex.join(command), config, namespace, timeout)
@@ -54,10 +55,10 @@ def _ran(command: str, source: str | None, namespace: str, timeout_s: int | None
 
     code = None
     try:
-        settings = _with_all_output(read_configuration(source))
+        settings = _for_a_script(read_configuration(source))
         with WorkspaceSession(settings, namespace=namespace) as session:
             result = session.run(command, timeout_s=timeout_s)
-            code = result.exit_code
+            code = result.exit_code if result.job_id is None else TIMED_OUT
             typer.echo(result.output.encode(), nl=False)  # as it is, whatever the terminal's encoding
             for notice in (*result.notices, *([result.hint] if result.hint else [])):
                 typer.echo(f"[{notice}]", err=True)
@@ -70,7 +71,11 @@ def _ran(command: str, source: str | None, namespace: str, timeout_s: int | None
     return code
 
 
-def _with_all_output(config: SandboxConfig) -> SandboxConfig:
-    if "output_limit_bytes" in config.model_fields_set:
-        return config
-    return config.model_copy(update={"output_limit_bytes": OUTPUT_LIMIT_BYTES})
+def _for_a_script(config: SandboxConfig) -> SandboxConfig:
+    """Return all that a command prints; and let none go on in a sandbox that is about to be deleted."""
+    changes: dict[str, object] = {}
+    if "output_limit_bytes" not in config.model_fields_set:
+        changes["output_limit_bytes"] = OUTPUT_LIMIT_BYTES
+    if not config.persistent:
+        changes["on_timeout"] = "kill"
+    return config.model_copy(update=changes)

@@ -161,3 +161,14 @@ def test_a_signal_ends_the_command_and_deletes_the_sandbox(
     assert started.returncode == 128 + number
     assert "Traceback" not in errors
     assert server.sandboxes == []
+
+
+def test_a_command_that_goes_on_as_a_job(server: LocalDaytona) -> None:
+    settings = {"onTimeout": "background", "persistent": True}
+    result = run(server, "--timeout", "1", "--", "echo begun; sleep 100", **settings)
+    assert (result.exit_code, result.stdout) == (124, "begun\n")
+    assert "goes on as job" in result.stderr
+    result = run(server, "--timeout", "1", "--", "sleep 100", onTimeout="background")
+    assert result.exit_code == 124
+    assert "was killed" in result.stderr
+    assert len(server.sandboxes) == 1
