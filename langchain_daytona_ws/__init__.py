@@ -50,8 +50,8 @@ _HOMES = {
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
-        "FileUnsuitable", "HookFailed", "JobError", "OutcomeUnknown", "PathRefused", "PermissionDenied", "ProvisionError",
-        "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
+        "FileUnsuitable", "HookFailed", "JobError", "OutcomeUnknown", "PathRefused", "PermissionDenied",
+        "ProvisionError", "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),
     "session": ("WorkspaceSession",),

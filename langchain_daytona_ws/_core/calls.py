@@ -252,7 +252,12 @@ class Caller:
     async def _kill(self, info: SandboxInfo, request: Answer) -> None:
         """End a call that nobody waits for any more, or keep it from starting if it has not arrived yet."""
         try:
-            await self._send(info, "command", {"mode": "kill", "key": request["key"], "keep": request.get("keep", False)}, KILL_CALL_S)
+            await self._send(
+                info,
+                "command",
+                {"mode": "kill", "key": request["key"], "keep": request.get("keep", False)},
+                KILL_CALL_S,
+            )
         except (PortFault, WorkspaceError) as error:
             logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
 

@@ -126,9 +126,8 @@ def _run(program: str, request: str) -> Request:
         command = ["sudo", "-n", "--", *python]
     try:
         done = subprocess.run(
-            command, input=given.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S,
-            check=False,
-        )  # fmt: skip
+            command, input=given.encode(), capture_output=True, timeout=LIMIT_S, check=False
+        )
     except FileNotFoundError:
         raise PlaceError("mount_not_root", "there is no sudo") from None
     except subprocess.TimeoutExpired:

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 
 from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES
+from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.jobs import JobOps
 from langchain_daytona_ws._core.objects.search import BeyondBounds

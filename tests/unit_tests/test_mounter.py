@@ -165,7 +165,9 @@ class TestARequest:
                 async def give(min_life_s: float, keys: Credentials = keys) -> Credentials:
                     return keys
 
-                luggage = drive(Mounting(workspace, give, lambda _: None, {}, print).pack("box", 60.0))
+                luggage = drive(
+                    Mounting(workspace, give, lambda _: None, delivered={}, tell=print).pack("box", 60.0)
+                )
                 request = json.loads(str(luggage.request["request"]))
                 told = helper.told(request)
                 assert (told["id"], helper.digest(told)) == (luggage.request["id"], luggage.request["spec"])
