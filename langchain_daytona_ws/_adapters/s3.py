@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.quiet import unlogged
 from langchain_daytona_ws._core.store import (
     Credentials,
@@ -28,12 +29,10 @@ T = TypeVar("T")
 Current = Callable[[], Awaitable[Credentials]]
 Expired = Callable[[Credentials], None]
 
-LONGEST_PAGE = 1000
 # An answer may end in the midst of its body, which boto3 does not retry.
 BODY_ATTEMPTS = 3
 BODY_PAUSE_S = 0.2
 AT_A_TIME = 8
-_LONGEST_TOKEN = 4096
 
 
 class _BodyLost(Exception):
@@ -92,7 +91,7 @@ class Bucket:
         from langchain_daytona_ws._adapters.s3_faults import translated
 
         request: dict[str, Any] = {
-            "Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": min(max_keys, LONGEST_PAGE),
+            "Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": min(max_keys, answers.LONGEST_PAGE),
         }  # fmt: skip
         if delimiter:
             request["Delimiter"] = "/"
@@ -101,7 +100,8 @@ class Bucket:
         elif start_after:
             request["StartAfter"] = self._prefix + start_after
         with unlogged(), translated():
-            return self._page(clients.reads.list_objects_v2(**request), self._prefix + prefix)
+            answer = clients.reads.list_objects_v2(**request)
+            return answers.page(answer, self._prefix + prefix, self._prefix)
 
     def get(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
         for attempt in range(BODY_ATTEMPTS):
@@ -139,7 +139,7 @@ class Bucket:
         request: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(key), **condition}
         with unlogged(), translated(changes=True):
             answer = clients.changes.put_object(**request, Body=data, Metadata=dict(metadata))
-            return ObjectInfo(key, len(data), 0, _text(answer["ETag"]))
+            return ObjectInfo(key, len(data), 0, answers.text(answer["ETag"]))
 
     def delete(self, clients: Clients, key: str) -> None:
         from langchain_daytona_ws._adapters.s3_faults import translated
@@ -154,14 +154,10 @@ class Bucket:
             answer = clients.reads.get_object(Bucket=self._bucket, Key=self._full(key))
             body = answer["Body"]
             try:
-                size = _size(answer["ContentLength"])
-                info = ObjectInfo(key, size, _ns(answer["LastModified"]), _text(answer["ETag"]))
-                metadata = {
-                    str(name).lower(): str(value) for name, value in answer.get("Metadata", {}).items()
-                }
-                if size > max_bytes:
-                    return StoredObject(info, None, metadata)
-                return StoredObject(info, self._body(body, size), metadata)
+                info = answers.described(key, answer, "ContentLength")
+                fits = info.size_bytes <= max_bytes
+                data = self._body(body, info.size_bytes) if fits else None
+                return StoredObject(info, data, answers.metadata(answer))
             finally:
                 body.close()
 
@@ -178,36 +174,11 @@ class Bucket:
             raise _BodyLost(StoreFault(StoreFaultKind.PASSING, words))
         return data
 
-    def _page(self, answer: Any, prefix: str) -> KeyPage:
-        """Take what is used out of a listing, which may hold anything."""
-        objects = [
-            ObjectInfo(
-                self._relative(one["Key"], prefix),
-                _size(one["Size"]),
-                _ns(one["LastModified"]),
-                _text(one["ETag"]),
-            )
-            for one in answer.get("Contents", [])
-        ]
-        prefixes = [self._relative(one["Prefix"], prefix) for one in answer.get("CommonPrefixes", [])]
-        if len(objects) + len(prefixes) > LONGEST_PAGE:
-            raise ValueError("too many keys")
-        more = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
-        if answer.get("IsTruncated") and (not more or len(_text(more)) > _LONGEST_TOKEN):
-            raise ValueError("no token for what is missing")
-        return KeyPage(tuple(objects), tuple(prefixes), more)
-
     def _full(self, key: str) -> str:
         """Return a key with the workspace's prefix; not one that somebody on the way could take for another's."""
         if not key or key.startswith("/") or {".", ".."} & set(key.split("/")):
             raise StoreFault(StoreFaultKind.REFUSED, "the key could lead out of the workspace")
         return self._prefix + key
-
-    def _relative(self, key: object, prefix: str) -> str:
-        text = _text(key)
-        if not text.startswith(prefix):
-            raise ValueError("a key that was not asked for")
-        return text[len(self._prefix) :]
 
 
 class S3Store(ABC):
@@ -238,7 +209,7 @@ class S3Store(ABC):
         prefix: str,
         *,
         delimiter: bool = False,
-        max_keys: int = LONGEST_PAGE,
+        max_keys: int = answers.LONGEST_PAGE,
         start_after: str = "",
         more: str | None = None,
     ) -> KeyPage:
@@ -307,20 +278,3 @@ class AsyncS3Store(S3Store):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("a field is missing")
-    return value
-
-
-def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise ValueError("a size is none")
-    return value
-
-
-def _ns(moment: Any) -> int:
-    """Return nanoseconds since 1970; S3 gives whole seconds."""
-    return int(moment.timestamp() * 1000) * 1_000_000
