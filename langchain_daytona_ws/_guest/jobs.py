@@ -345,9 +345,9 @@ def awake(request: Row) -> Row:
         told = _awake(jobs, request["restored"])
         ended = [name for name in request["watched"] if _exists(jobs, name) and not _is_held(jobs, name)]
         told["ended"] = [_row(jobs, name) for name in ended]
+        return told  # noqa: TRY300 - the directory is closed last
     except (OSError, place.PlaceError):
         return {}
-    return told
     finally:
         os.close(jobs)
 
