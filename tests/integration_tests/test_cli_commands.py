@@ -1,0 +1,96 @@
+"""What all commands have in common: they are as the README has them, and their help loads nothing heavy."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from langchain_daytona_ws._session.diagnosis.storage import PROBE
+from langchain_daytona_ws.cli import exits, jobs, run
+from langchain_daytona_ws.cli.app import app
+from tests.integration_tests.test_cli import environment
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+SECTION = README.partition("## Command line\n")[2].partition("\n## ")[0]
+LINES = re.findall(r"^langchain-daytona-ws (.*?)(?: +#.*)?$", SECTION, re.MULTILINE)
+COMMANDS = [
+    ("doctor",), ("run",), ("serve",), ("s3-snapshot",), ("sandboxes", "list"), ("sandboxes", "release"),
+    ("sandboxes", "prune"), *(("jobs", name) for name in ("start", "list", "status", "logs", "stop", "wait")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_readmes_calls_are_calls(line: str) -> None:
+    words = shlex.split(line)
+    command = next(one for one in COMMANDS if words[: len(one)] == list(one))
+    given = words[: words.index("--")] if "--" in words else words
+    shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
+    assert all(word in shown for word in given if word.startswith("--"))
+
+
+def test_there_are_calls() -> None:
+    assert len(LINES) == 7
+
+
+def test_the_readmes_numbers_are_the_codes() -> None:
+    assert (exits.FAILED, exits.WRONG_CALL) == (1, 2)
+    assert "124 (its time was up), 125 (it did not run) and 123 (it may have run" in SECTION
+    assert (exits.TIMED_OUT, exits.NOT_RUN, exits.OUTCOME_UNKNOWN, exits.LOST) == (124, 125, 123, 125)
+    assert "256 KiB" in SECTION
+    assert run.OUTPUT_LIMIT_BYTES == 256 * 1024
+    assert f"`{PROBE}…`" in SECTION
+    named = {one.name or one.callback.__name__ for one in jobs.jobs.registered_commands if one.callback}
+    assert {name for name in named if f"`{name}`" in SECTION} == named
+
+
+def test_help_loads_neither_the_sdk_nor_boto3() -> None:
+    code = (
+        "import sys; from langchain_daytona_ws.cli.app import app\n"
+        f"for words in {[list(one) for one in COMMANDS]!r}:\n"
+        "    try: app([*words, '--help'])\n    except SystemExit: pass\n"
+        "print([name for name in ('daytona', 'boto3', 'starlette', 'langchain_core') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(COLUMNS="200"),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.endswith("[]\n")
+
+
+def test_a_signal_handler_is_put_back() -> None:
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, exits.cleaning_up():
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_comes_from_elsewhere_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from langchain_daytona_ws.cli.output import print_table
+
+    print_table(("a", "b"), [("\x1b[2J[bold]x[/bold]\u202e", "one\ntwo")])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "[bold]x[/bold]" in shown
+    assert isinstance(exits.ended("x"), typer.Exit)
