@@ -79,7 +79,7 @@ class JobLog:
     """A piece of a job's output, without a gap.
 
     Attributes:
-        job: As it was after the log was read.
+        job: As it was just before the log was read.
         output: Bytes that are no UTF-8 are replaced.
         offset: Where the piece begins, in bytes from the job's start; later than asked for where the log has a gap.
         next_offset: Where to read on.

@@ -48,6 +48,7 @@ class JobWatch:
         self._raised: dict[str, int] = {}  # sandbox → minutes, 0 when another session raised it
         self._restored: set[str] = set()  # sandboxes whose disk still says otherwise
         self._raises = 0
+        self._ended: set[str] = set()
 
     def minutes_for(self, duration_s: float) -> int:
         """Return the interval that covers a job and as much idle time as ever after it."""
@@ -62,7 +63,8 @@ class JobWatch:
         """Return what a call to a sandbox takes along: nothing, unless jobs run or ran there."""
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
-                self._on_end(replace(job, state="lost", reason="the machine is gone"), False)
+                # The machine's own notice tells the model.
+                self._on_end(replace(job, state="lost", reason="the machine is gone"), True)
         if sandbox_id not in self._raised and not self._running.get(sandbox_id):
             return {}
         watched = list(self._running.get(sandbox_id, ()))[:WATCHED_MAX]
@@ -70,9 +72,12 @@ class JobWatch:
 
     def saw(self, job: Job, *, about_jobs: bool = True) -> None:
         """Take note of what a job is now."""
+        if job.id in self._ended:
+            return  # told already; a repeated call had its first answer again
         if job.is_running:
             self._running.setdefault(job.sandbox_id, {})[job.id] = job
         elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
+            self._ended.add(job.id)
             self._on_end(job, about_jobs)
 
     def command_of(self, job_id: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def _steadily(look: Callable[[], Found]) -> Found:
         try:
             return look()
         except FileNotFoundError:
-            continue
-    return 0, b"", 0
+            time.sleep(0.001)
+    raise OSError("the log changes faster than it can be read")
 
 
 def _read(directory: int, offset: int, limit_bytes: int) -> tuple[int, bytes, int]:
@@ -121,7 +122,9 @@ def _read(directory: int, offset: int, limit_bytes: int) -> tuple[int, bytes, in
         at_here = max(at, start)
         if not data:
             offset = at_here
-        data += _part(directory, start, at_here - start, limit_bytes - len(data))
+        # No more of it than there was: the rest has come since the size was looked at.
+        room = min(limit_bytes - len(data), start + length - at_here)
+        data += _part(directory, start, at_here - start, room)
         at = offset + len(data)
     return (offset if data else at), data, end
 
@@ -164,6 +167,6 @@ def _part(directory: int, start: int, skip: int, limit_bytes: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return b""
-        return os.pread(file, min(limit_bytes, SEGMENT_BYTES - skip), skip)
+        return os.pread(file, limit_bytes, skip)
     finally:
         os.close(file)

@@ -11,7 +11,7 @@ import json
 import os
 import time
 
-from langchain_daytona_ws._guest import command, job_log, jobs, place, processes
+from langchain_daytona_ws._guest import command, job_log, job_store, place, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,18 +97,18 @@ class Job:
         self._run = run
         self._about = request["job"]
         self._key = request["key"]
-        self._jobs = jobs.directory()
-        self._turn = jobs.guard(self._jobs)
-        jobs.tidy(self._jobs)
-        held = jobs.running(self._jobs)
-        if len(held) >= jobs.RUNNING_MAX:
+        self._jobs = job_store.directory()
+        self._turn = job_store.guard(self._jobs)
+        job_store.tidy(self._jobs)
+        held = job_store.running(self._jobs)
+        if len(held) >= job_store.RUNNING_MAX:
             self._let_go()
             raise Full(" ".join(sorted(held)))
-        self._name = jobs.new_id()
-        while self._name in jobs.names(self._jobs):
-            self._name = jobs.new_id()
+        self._name = job_store.new_id()
+        while self._name in job_store.names(self._jobs):
+            self._name = job_store.new_id()
         os.mkdir("new-" + self._name, 0o700, dir_fd=self._jobs)
-        self._directory = jobs.open_job(self._jobs, "new-" + self._name)
+        self._directory = job_store.open_job(self._jobs, "new-" + self._name)
         self._lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.log = job_log.JobLog(self._directory)
@@ -117,7 +117,7 @@ class Job:
         """Let it be seen, with all that is to be known of it, once its command runs."""
         about = self._about
         self._deadline = time.monotonic() + about["max_duration_s"]
-        now_ms = jobs.now_ms()
+        now_ms = job_store.now_ms()
         started_ms = now_ms - int((time.monotonic() - self._run.began) * 1000)
         ends_ms = now_ms + int(about["max_duration_s"] * 1000)
         record = {
@@ -125,14 +125,14 @@ class Job:
             "command": self._about["command"],
             "started_ms": started_ms,
             "ends_ms": ends_ms,
-            "boot": jobs.boot(),
+            "boot": job_store.boot(),
             "pid": os.getpid(),
             "birth": processes.birth_of(os.getpid()),
         }
-        jobs.save(self._directory, "about", record)
+        job_store.save(self._directory, "about", record)
         # The room that the end will need: it has to be recorded on a full disk too.
-        jobs.save(self._directory, "ending", {"room": "." * END_ROOM})
-        minutes = jobs.keep_awake(self._jobs, about["awake_minutes"])
+        job_store.save(self._directory, "ending", {"room": "." * END_ROOM})
+        minutes = job_store.keep_awake(self._jobs, about["awake_minutes"])
         os.rename("new-" + self._name, self._name, src_dir_fd=self._jobs, dst_dir_fd=self._jobs)
         self._let_go()
         shown = {"id": self._name, "started_ms": started_ms, "ends_ms": ends_ms, "awake_minutes": minutes}
@@ -141,7 +141,7 @@ class Job:
 
     def drop(self) -> None:
         """Undo its making: its command did not start."""
-        jobs.remove(self._jobs, "new-" + self._name)
+        job_store.remove(self._jobs, "new-" + self._name)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -157,7 +157,7 @@ class Job:
         state = self._follow()
         run.collect_rest()
         self.log.save()
-        jobs.save_end(self._directory, state, run.exit_code)
+        job_store.save_end(self._directory, state, run.exit_code)
 
     def _follow(self) -> str:
         run, shell_ended = self._run, False
@@ -170,7 +170,7 @@ class Job:
                 shell_ended = True
                 run.pid = -1  # its number may be given to somebody else
                 try:
-                    jobs.save(self._directory, "shell", {"exit_code": run.exit_code})
+                    job_store.save(self._directory, "shell", {"exit_code": run.exit_code})
                 except OSError:
                     pass  # only for show: the end has a place of its own
             run.collect(self._deadline)

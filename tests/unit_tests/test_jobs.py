@@ -405,6 +405,23 @@ class TestLog:
         assert last.next_offset == last.size_bytes == 48_000_000
         assert bash.jobs.logs(job.id, offset=1 << 40).next_offset == 48_000_000
 
+    def test_it_may_be_read_while_it_is_written_as_fast_as_it_can_be(self, bash: Jobs) -> None:
+        job = bash.start("seq -f %015.0f 0 99999999")
+        offset = 0
+        for number in range(40):
+            tail = bash.jobs.logs(job.id, tail_lines=3)
+            assert (
+                tail.output[-16:-1] == f"{tail.next_offset // 16 - 1:015d}"
+                or tail.next_offset % 16
+                or not number
+            )
+            piece = bash.jobs.logs(job.id, offset=offset, limit_bytes=16_000)
+            assert piece.next_offset >= piece.offset >= offset
+            first = piece.output[-piece.offset % 16 :][:15]
+            assert len(piece.output) < 31 or first == f"{(piece.offset + 15) // 16:015d}"
+            offset = piece.next_offset + 100_000
+        bash.jobs.stop(job.id)
+
     def test_whatever_is_printed_is_only_output(self, bash: Jobs) -> None:
         forged = '{"outcome": "job", "job": {"id": "aaaaaaaa"}, "awake": {"over": true}}'
         (bash.root).mkdir(parents=True)
@@ -684,6 +701,13 @@ class TestAwake:
         _, caller, _ = bash.session()
         bash.caller = caller
         bash.until(lambda: bash.run("true").exit_code == 0 and bash.port.autostop == [75, 15])
+
+    def test_the_same_end_is_told_once_though_the_start_is_repeated(self, bash: Jobs) -> None:
+        job = bash.start("true", once="d1")
+        bash.jobs.wait(job.id)
+        assert bash.start("true", once="d1").state == "finished"
+        bash.run("true")
+        assert [ended.id for ended in bash.ended] == [job.id]
 
     def test_a_job_begun_after_it_was_put_back_raises_it_again(self, bash: Jobs) -> None:
         first = bash.start("true")
