@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from langchain_daytona_ws._adapters.aws_errors import host_refused, refused, unusable
+from langchain_daytona_ws._adapters.quiet import unlogged
 from langchain_daytona_ws._core.policy import session_name, session_policy
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import MountRole, S3Workspace
@@ -87,7 +87,7 @@ class AssumedRole:
         if not found:
             return host_refused(None)
         try:
-            with closing(_client(session, self._role)) as sts, _unlogged():
+            with closing(_client(session, self._role)) as sts, unlogged():
                 return self._checked(sts.assume_role(**self._request()))
         except failures as error:
             return refused(error, self._role, said=_said(error, session, failures))
@@ -175,7 +175,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _host_credentials_work(session: Session) -> bool:
     """Look for this machine's own credentials, and renew them where they are short-lived; say whether there are any."""
-    with _unlogged():
+    with unlogged():
         found = session.get_credentials()
         return found is not None and bool(found.get_frozen_credentials().access_key)
 
@@ -191,26 +191,6 @@ def _said(error: Exception, session: Session, failures: tuple[type[Exception], .
     if keys and any(secret and secret in text for secret in (keys.secret_key, keys.token)):
         return ""
     return text
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep botocore's debug log of this thread quiet: it writes out requests and answers, tokens and keys included."""
-    thread = threading.get_ident()
-
-    def loud(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.DEBUG or threading.get_ident() != thread
-
-    # A logger's filter does not hold for those below it, so each gets it.
-    names = [name for name in logging.root.manager.loggerDict.copy() if name.partition(".")[0] == "botocore"]
-    loggers = [logging.getLogger(name) for name in names]
-    for one in loggers:
-        one.addFilter(loud)
-    try:
-        yield
-    finally:
-        for one in loggers:
-            one.removeFilter(loud)
 
 
 def _fits_a_header(value: object) -> bool:
