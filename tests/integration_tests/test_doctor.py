@@ -82,7 +82,10 @@ def doctor(server: LocalDaytona, *arguments: str, **settings: Any) -> Report:
     assert set(document) == {"ok", "namespace", "checks"}
     for one in document["checks"]:
         assert set(one) == {"check", "status", "found", "remedy", "code"}
-    report = Report(result.exit_code, {one["check"]: one for one in document["checks"]}, result.stderr)
+    checks: dict[str, dict[str, str]] = {}
+    for one in document["checks"]:
+        checks.setdefault(one["check"], one)  # what an area warns of beside comes behind
+    report = Report(result.exit_code, checks, result.stderr)
     assert document["ok"] == (report.failed() == []) == (result.exit_code == 0)
     return report
 
@@ -210,6 +213,32 @@ class TestTheConfiguration:
         failed = [one for one in json.loads(result.stdout)["checks"] if one["status"] == "failed"]
         assert [one["code"] for one in failed] == ["namespace", "api_key_missing", "bucket_missing"]
         assert {one["check"] for one in failed} == {"configuration"}
+
+    def test_what_the_network_setting_means_for_s3_is_a_warning(self, checked: Checked) -> None:
+        options = s3_options(checked.server, checked.bucket.name)
+        result = invoke(
+            checked.server,
+            "--no-sandbox",
+            "--json",
+            options=options,
+            envVars=KEYS,
+            network={"mode": "deny-all"},
+        )
+        assert result.exit_code == 0
+        [well, caution] = json.loads(result.stdout)["checks"][:2]
+        assert (well["check"], caution["check"]) == ("configuration", "configuration")
+        assert (well["status"], caution["status"]) == ("ok", "warning")
+        assert checked.server.s3_endpoint in caution["found"]
+
+    @pytest.mark.parametrize("with_sandbox", [True, False])
+    def test_what_a_session_refuses_is_told_without_a_request(
+        self, server: LocalDaytona, with_sandbox: bool
+    ) -> None:
+        network = {"mode": "restricted", "allowDomains": ["example.org"]}
+        report = doctor(server, *([] if with_sandbox else ["--no-sandbox"]), network=network)
+        assert report.exit_code == 2
+        assert report.checks["configuration"]["code"] == "nothing_allowed"
+        assert server.requests == []
 
     def test_an_unknown_option_is_a_wrong_call(self) -> None:
         assert CliRunner().invoke(app, ["doctor", "--no-such"]).exit_code == 2

@@ -15,6 +15,7 @@ from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.store import StoreFault
 from langchain_daytona_ws._session.account import account_of
+from langchain_daytona_ws._session.diagnosis.heard import heard
 from langchain_daytona_ws._session.diagnosis.storage import PROBE, StorageDiagnosis
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
@@ -64,7 +65,8 @@ def sandbox_findings(
     on_s3 = storage is not None
     mounts = storage is not None and storage.credentials is not None
     config = ephemeral(config if mounts else without_s3(config))
-    session = open_session(config, namespace)
+    with heard():  # and told of the configuration already
+        session = open_session(config, namespace)
     try:
         findings = _seen(session, config, storage if mounts else None, on_s3=on_s3)
     finally:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from langchain_daytona_ws._core.doctor.finding import Finding, any_failed, refused, skipped
+from langchain_daytona_ws._core.doctor.finding import Finding, any_failed, refused, skipped, warning
 from langchain_daytona_ws._core.doctor.settings import CONFIGURATION, judge_settings
 from langchain_daytona_ws._core.workspace import s3_workspace
 from langchain_daytona_ws._session.diagnosis import account, machine, storage
+from langchain_daytona_ws._session.diagnosis.heard import heard
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError
 
@@ -38,10 +39,12 @@ def _all(
 ) -> Iterator[Finding]:
     settings = judge_settings(config, namespace)
     if not any_failed(settings):
-        try:
-            open_session(config, namespace).close()  # makes no request
-        except ConfigError as error:
-            settings = [refused(CONFIGURATION, error)]
+        with heard() as said:
+            try:
+                open_session(config, namespace).close()  # makes no request
+            except ConfigError as error:
+                settings = [refused(CONFIGURATION, error)]
+        settings += [warning(CONFIGURATION, one, "") for one in said]
     yield from settings
     if any_failed(settings):
         yield from not_looked_at("the configuration is wrong")

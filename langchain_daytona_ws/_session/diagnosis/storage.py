@@ -18,6 +18,7 @@ from langchain_daytona_ws._core.objects.errors import store_error
 from langchain_daytona_ws._core.policy import session_policy
 from langchain_daytona_ws._core.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.workspace import S3Workspace
+from langchain_daytona_ws._session.diagnosis.heard import heard
 from langchain_daytona_ws.errors import CredentialsRefused
 
 CHECKS = ("s3-clock", "s3-credentials", "s3-list", "s3-write", "s3-new-file", "s3-boundary", "s3-skills")
@@ -105,18 +106,19 @@ class StorageDiagnosis:
         if role is None:
             self.credentials = self._workspace.keys
             return words.given_keys(has_token=bool(self.credentials and self.credentials.session_token))
-        try:
-            self.credentials = AssumedRole(self._workspace).assume()
-        except CredentialsRefused as error:
-            return refused("s3-credentials", error)
+        with heard() as said:
+            try:
+                self.credentials = AssumedRole(self._workspace).assume()
+            except CredentialsRefused as error:
+                return refused("s3-credentials", error)
         ends = self.credentials.expires_at or 0.0
         at = datetime.datetime.fromtimestamp(ends, datetime.UTC)
-        return ok(
-            "s3-credentials",
+        found = (
             f"{role.arn} was assumed; its credentials live for {max(ends - time.time(), 0) / 60:.0f} min (until "
             f"{at:%H:%M} UTC), and are renewed while the session is used. The session policy has "
-            f"{len(session_policy(self._workspace)):,} characters",
+            f"{len(session_policy(self._workspace)):,} characters"
         )
+        return warning("s3-credentials", found, " ".join(said)) if said else ok("s3-credentials", found)
 
     def _list(self) -> Finding:
         try:
