@@ -124,7 +124,8 @@ RUN set -eu; \
     python="${python#??}"; \
     "${python% *}" -IS "$file" @helper@ @sudoers@ /etc/sudoers @workspaces@ @skills@ @home@ \
         /sbin /bin /usr/sbin /usr/bin /usr/bin/mount-s3 /opt/aws/mountpoint-s3/bin/mount-s3 \
-        /bin/sh /bin/cat /bin/umount /bin/fusermount /bin/fusermount3 /etc/passwd /etc/shadow /etc/group; \
+        /bin/sh /bin/cat /bin/umount /bin/fusermount /bin/fusermount3 /etc/passwd /etc/shadow /etc/group \
+        /lib /lib64 /usr/lib /etc/ld.so.cache /etc/ld.so.preload /etc/pam.d/sudo; \
     rm "$file"
 
 USER @user@

@@ -558,12 +558,13 @@ class TestTheGuard:
     def owned(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         """Let all below a folder, and above it, be root's and nobody's else, as far as the guard can see."""
         lstat = os.lstat
+        group = 1000
 
         def seen(path: str) -> os.stat_result:
             found = lstat(path)
             own = str(path).startswith(f"{tmp_path}/")
             mode = found.st_mode if own else found.st_mode & ~0o022
-            return os.stat_result((mode, *found[1:4], 0, *found[5:]))
+            return os.stat_result((mode, *found[1:4], 0, group, *found[6:]))
 
         monkeypatch.setattr(guard.os, "lstat", seen)
         return tmp_path
@@ -578,6 +579,21 @@ class TestTheGuard:
         (owned / "a").chmod(mode)
         with pytest.raises(SystemExit, match=f"not only root may change {owned}/a,"):
             guard.check(str(owned / "a" / "b"), set())
+
+    @pytest.mark.parametrize("group", guard.GROUPS)
+    def test_lets_pass_what_a_group_without_the_account_may_write(
+        self, owned: Path, monkeypatch: pytest.MonkeyPatch, group: int
+    ) -> None:
+        (owned / "a").mkdir()
+        (owned / "a").chmod(0o775)
+        seen = guard.os.lstat
+        monkeypatch.setattr(
+            guard.os, "lstat", lambda path: os.stat_result((*seen(path)[:5], group, *seen(path)[6:]))
+        )
+        guard.check(str(owned / "a"), set())
+        (owned / "a").chmod(0o777)
+        with pytest.raises(SystemExit):
+            guard.check(str(owned / "a"), set())
 
     def test_follows_links_step_by_step(self, owned: Path) -> None:
         (owned / "open").mkdir()
