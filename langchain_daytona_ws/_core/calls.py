@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from langchain_daytona_ws._core import lifecycle
-from langchain_daytona_ws._core.job_results import damaged_job, too_many_jobs
+from langchain_daytona_ws._core.call_errors import place_error, refused, unknown, unreachable
 from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.mount import MOUNT_S, Mounting
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
-from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
+from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -159,7 +159,7 @@ class Caller:
             raise
         if answer.get("outcome") == "running":
             # Another sender of this call is at it still, beyond its own limit.
-            raise _unknown("It was still running when its time was up.", code="still_running")
+            raise unknown("It was still running when its time was up.", code="still_running")
         answer = self._checked(answer)
         self.sandbox_id = info.id
         if self._watch:
@@ -199,7 +199,7 @@ class Caller:
         attempts.failures += 1
         attempts.maybe_ran |= fault.kind in _MAYBE_RAN
         if not fault.passing and fault.kind not in _ASK_FIRST:
-            raise _refused(fault)
+            raise refused(fault)
         if fault.kind in _ASK_FIRST or attempts.failures > 1:
             # A gateway's word about a sandbox is not trusted: the control plane knows.
             revival = await lifecycle.revive(self._port, info)
@@ -207,30 +207,30 @@ class Caller:
                 self._machine.restarted()
             if revival is not lifecycle.Revival.GONE:
                 if fault.kind in _ASK_FIRST and attempts.failures > 3:
-                    raise _refused(fault)
+                    raise refused(fault)
             else:
                 self._machine.lost(info)
                 if attempts.maybe_ran and not repeatable:
-                    raise _unknown(
+                    raise unknown(
                         "The machine that it was sent to is gone. The next call gets a new one.",
                         code="lost_while_running",
                     )
                 attempts.machines_lost += 1
                 if attempts.machines_lost > MACHINES_LOST_MAX:
                     # Sandboxes that vanish as soon as they are made: no call is worth making them for ever.
-                    raise _unreachable(fault, info, attempts)
+                    raise unreachable(fault, info, attempts.failures)
                 return
         if attempts.fruitless_s >= RETRY_WITHIN_S or self._port.now() >= attempts.until:
             if attempts.maybe_ran and not repeatable:
-                raise _unknown(f"The connection failed {attempts.failures} times ({fault.message}).")
-            raise _unreachable(fault, info, attempts)
+                raise unknown(f"The connection failed {attempts.failures} times ({fault.message}).")
+            raise unreachable(fault, info, attempts.failures)
         pause_s = attempts.pause_s(fault.retry_after_s)
         attempts.fruitless_s += pause_s
         await self._port.sleep(pause_s)
 
     def _checked(self, answer: Answer) -> Answer:
         if answer.get("outcome") == "unknown":
-            raise _unknown("The process that ran it died without reporting.", code="runner_died")
+            raise unknown("The process that ran it died without reporting.", code="runner_died")
         error = answer.get("error")
         if error == "place":
             raise self._place_error(str(answer.get("code")), str(answer.get("detail"))[:DETAIL])
@@ -247,7 +247,7 @@ class Caller:
     def _place_error(self, code: str, detail: str) -> WorkspaceError:
         if self._mounting is not None and code.startswith("mount_"):
             return self._mounting.error(code, detail)
-        return _place_error(code, detail)
+        return place_error(code, detail)
 
     async def _kill(self, info: SandboxInfo, request: Answer) -> None:
         """End a call that nobody waits for any more, or keep it from starting if it has not arrived yet."""
@@ -272,75 +272,6 @@ class Caller:
                 await self._after_fault(fault, info, attempts, repeatable=True)
             else:
                 return
-
-
-def _place_error(code: str, detail: str) -> WorkspaceError:
-    if code == "jobs_full":
-        return too_many_jobs(detail)
-    if code == "job_damaged":
-        return damaged_job(detail)
-    if code == "bash":
-        return SandboxError(
-            "The sandbox has no bash. Use a snapshot or image with bash, Python 3.8+ and Node.",
-            code="no_bash",
-            op="execute",
-            for_model="This machine cannot run commands: bash is missing. Tell the user.",
-        )
-    if code == "processes":
-        return SandboxError(
-            f"The sandbox cannot start another process: {detail}. Use a larger one, or let the agent end some.",
-            code="no_processes",
-            op="execute",
-            retryable=True,
-            for_model=f"The machine cannot start another process: {detail}. Nothing ran. End what is not needed.",
-        )
-    if code == "workspace":
-        return SandboxError(
-            f"The workspace directory could not be made or entered in the sandbox: {detail}. The sandbox's user "
-            "needs write access to options.workspaceRoot, or sudo without a password; or set "
-            "options.workspaceRoot to a directory that the user owns.",
-            code="workspace_directory",
-            op="execute",
-            for_model=f"The workspace cannot be entered: {detail}. Nothing ran. Tell the user.",
-        )
-    return SandboxError(
-        f"The library's own directory on the sandbox's disk cannot be used: {detail}.",
-        code="state_directory",
-        op="execute",
-        for_model="The machine's local disk cannot be used. Nothing ran. Tell the user.",
-    )
-
-
-def _unknown(what: str, code: str | None = None) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"The call was sent and its outcome is unknown. {what} It was not sent again where that could have run "
-        "it twice.",
-        code=code,
-        op="execute",
-        for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {what} Look at the "
-        "state of things before you decide whether to do it again.",
-    )
-
-
-def _unreachable(fault: PortFault, info: SandboxInfo, attempts: _Attempts) -> SandboxUnavailable:
-    return SandboxUnavailable(
-        f"The sandbox {info.id} could not be reached: {fault.message}. Tried {attempts.failures} times; "
-        "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
-        op="execute",
-        retryable=True,
-        context={"sandbox_id": info.id, "status": fault.status},
-        for_model="The machine cannot be reached now. Nothing ran. Try again later, or tell the user.",
-    )
-
-
-def _refused(fault: PortFault) -> SandboxError:
-    return SandboxError(
-        f"Daytona refused the request: {fault.message}",
-        code=f"daytona_{fault.kind.name.lower()}",
-        op="execute",
-        context={"status": fault.status},
-        for_model="The machine refused the request. Nothing ran. Tell the user.",
-    )
 
 
 def decode_base64(value: object) -> bytes:

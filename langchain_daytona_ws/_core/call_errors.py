@@ -1,0 +1,76 @@
+"""Word what kept a call to the sandbox from being carried out, or known to have been. Pure."""
+
+from __future__ import annotations
+
+from langchain_daytona_ws._core.job_results import damaged_job, too_many_jobs
+from langchain_daytona_ws._core.ports import PortFault, SandboxInfo
+from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
+
+
+def place_error(code: str, detail: str) -> WorkspaceError:
+    if code == "jobs_full":
+        return too_many_jobs(detail)
+    if code == "job_damaged":
+        return damaged_job(detail)
+    if code == "bash":
+        return SandboxError(
+            "The sandbox has no bash. Use a snapshot or image with bash, Python 3.8+ and Node.",
+            code="no_bash",
+            op="execute",
+            for_model="This machine cannot run commands: bash is missing. Tell the user.",
+        )
+    if code == "processes":
+        return SandboxError(
+            f"The sandbox cannot start another process: {detail}. Use a larger one, or let the agent end some.",
+            code="no_processes",
+            op="execute",
+            retryable=True,
+            for_model=f"The machine cannot start another process: {detail}. Nothing ran. End what is not needed.",
+        )
+    if code == "workspace":
+        return SandboxError(
+            f"The workspace directory could not be made or entered in the sandbox: {detail}. The sandbox's user "
+            "needs write access to options.workspaceRoot, or sudo without a password; or set "
+            "options.workspaceRoot to a directory that the user owns.",
+            code="workspace_directory",
+            op="execute",
+            for_model=f"The workspace cannot be entered: {detail}. Nothing ran. Tell the user.",
+        )
+    return SandboxError(
+        f"The library's own directory on the sandbox's disk cannot be used: {detail}.",
+        code="state_directory",
+        op="execute",
+        for_model="The machine's local disk cannot be used. Nothing ran. Tell the user.",
+    )
+
+
+def unknown(what: str, code: str | None = None) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"The call was sent and its outcome is unknown. {what} It was not sent again where that could have run "
+        "it twice.",
+        code=code,
+        op="execute",
+        for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {what} Look at the "
+        "state of things before you decide whether to do it again.",
+    )
+
+
+def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnavailable:
+    return SandboxUnavailable(
+        f"The sandbox {info.id} could not be reached: {fault.message}. Tried {tried} times; "
+        "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
+        op="execute",
+        retryable=True,
+        context={"sandbox_id": info.id, "status": fault.status},
+        for_model="The machine cannot be reached now. Nothing ran. Try again later, or tell the user.",
+    )
+
+
+def refused(fault: PortFault) -> SandboxError:
+    return SandboxError(
+        f"Daytona refused the request: {fault.message}",
+        code=f"daytona_{fault.kind.name.lower()}",
+        op="execute",
+        context={"status": fault.status},
+        for_model="The machine refused the request. Nothing ran. Tell the user.",
+    )
