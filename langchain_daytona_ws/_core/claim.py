@@ -104,10 +104,7 @@ def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
     Raises:
         ProvisionError: With every remedy.
     """
-    if (
-        found.labels.get("managed-by") != MANAGED_BY
-        or found.labels.get("namespace") != spec.labels["namespace"]
-    ):
+    if not _is_ours(found, spec):
         raise ProvisionError(
             f"The sandbox {found.name} ({found.id}) has the name of this workspace's, and not its labels. Delete or "
             "rename it in the Daytona dashboard, or use another namespace.",
@@ -128,6 +125,11 @@ def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
         )
 
 
+def _is_ours(found: SandboxInfo, spec: SandboxSpec) -> bool:
+    expected = {"managed-by": MANAGED_BY, "namespace": spec.labels["namespace"]}
+    return all(found.labels.get(name) == value for name, value in expected.items())
+
+
 _FOR_MODEL = "The workspace's machine cannot be used: it is set up differently. Nothing ran. Tell the user."
 
 
@@ -137,7 +139,7 @@ class _Search:
     def __init__(self, port: SandboxPort, spec: SandboxSpec) -> None:
         self.notice: str | None = None
         self.created = ""  # id of one that was made here and is still on its way
-        self._beyond_recovery: set[str] = set()
+        self._tried: set[str] = set()  # what was done to whom: doing it again must not go on without a pause
         self._port = port
         self._spec = spec
         self._until = port.now() + CLAIM_WITHIN_S
@@ -153,31 +155,60 @@ class _Search:
         except PortFault as fault:
             if fault.kind is not FaultKind.NAME_TAKEN:
                 if not fault.passing and not NO_RUNNER.search(fault.message):
+                    await self._clear_away()
                     raise create_error(fault, nothing_created=True) from None
+                await self.pause(None, fault)
+            elif self._again("taken"):
+                # Whoever has the name is not to be seen: a look may be answered from before it was taken.
                 await self.pause(None, fault)
             return None
         self.created = made.id
         return made
 
+    async def _clear_away(self) -> None:
+        """Delete what a refused create may have left: nobody else would, since only what is stopped is auto-deleted."""
+        try:
+            left = await self._port.get(self._spec.name)
+        except PortFault as fault:
+            logger.warning("looking for sandbox %s after a failed create: %s", self._spec.name, fault)
+            return
+        if left is not None and left.state in _FAILED and _is_ours(left, self._spec):
+            await lifecycle.discard_quietly(self._port, left.id)
+
     async def wake(self, found: SandboxInfo) -> None:
+        if self._again(f"start {found.id}"):
+            await self.pause(found)
         if await self._changed(found, lambda: self._port.start(found.id, timeout_s=lifecycle.START_WITHIN_S)):
             self.notice = self.notice or RESTARTED_NOTICE
 
     async def mend(self, found: SandboxInfo) -> None:
-        """Recover it where Daytona can; otherwise it is of no use to anybody, and a new one takes its place."""
-        if found.recoverable and found.id not in self._beyond_recovery:
+        """Recover it where Daytona can; otherwise it is of no use to anybody, and a new one takes its place.
+
+        Raises:
+            ProvisionError: It is the one that was made here: another would end alike.
+        """
+        if found.recoverable and not self._again(f"recover {found.id}"):
             if await self._changed(
                 found, lambda: self._port.recover(found.id, timeout_s=lifecycle.START_WITHIN_S)
             ):
                 self.notice = RECOVERED_NOTICE
-            else:
-                self._beyond_recovery.add(found.id)
             return
+        if found.id == self.created:
+            await lifecycle.discard_quietly(self._port, found.id)
+            raise lifecycle.failed_to_start(found)
+        if self._again(f"delete {found.id}"):
+            await self.pause(found)
         logger.warning(
             "sandbox %s is in state %s for good: it is deleted and made anew", found.id, found.state
         )
         if await self._changed(found, lambda: self._port.delete(found.id)):
             self.notice = REPLACED_NOTICE
+
+    def _again(self, deed: str) -> bool:
+        """Take note of a deed; return whether it had been done before."""
+        again = deed in self._tried
+        self._tried.add(deed)
+        return again
 
     async def _changed(self, found: SandboxInfo, change: Callable[[], Awaitable[None]]) -> bool:
         """Ask for a change of state; False when somebody else's is in progress, or the answer was lost."""

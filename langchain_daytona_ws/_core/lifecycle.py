@@ -114,15 +114,7 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
         if found is not None and found.state in _READY:
             return found
         if found is not None and found.state not in _ON_THE_WAY:
-            raise ProvisionError(
-                f"The new sandbox {info.id} went to state {found.state!r} instead of started. It was deleted. Try "
-                "again, and look at the snapshot or image if it happens again.",
-                code="create_failed",
-                op="create",
-                retryable=True,
-                context={"sandbox_id": info.id, "state": found.state},
-                for_model="No machine could be started. Try again later, or tell the user.",
-            )
+            raise failed_to_start(found)
         await port.sleep(POLL_S)
     raise ProvisionError(
         f"The new sandbox {info.id} was not started after {START_WITHIN_S:.0f} s. It was deleted. Try again, "
@@ -132,6 +124,19 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
         retryable=True,
         context={"sandbox_id": info.id},
         for_model="No machine could be started in time. Try again later, or tell the user.",
+    )
+
+
+def failed_to_start(found: SandboxInfo) -> ProvisionError:
+    """Say what became of a sandbox that was just made."""
+    return ProvisionError(
+        f"The new sandbox {found.id} went to state {found.state!r} instead of started. It was deleted. Try "
+        "again, and look at the snapshot or image if it happens again.",
+        code="create_failed",
+        op="create",
+        retryable=True,
+        context={"sandbox_id": found.id, "state": found.state},
+        for_model="No machine could be started. Try again later, or tell the user.",
     )
 
 

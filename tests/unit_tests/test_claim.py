@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import SandboxConfig
-from langchain_daytona_ws._core.claim import Claim, claim, find
+from langchain_daytona_ws._core.claim import CLAIM_WITHIN_S, Claim, claim, find
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.network import network_rules
 from langchain_daytona_ws._core.ports import FaultKind, NetworkRules, PortFault, SandboxInfo
@@ -114,6 +114,47 @@ def test_a_recovery_that_is_refused_ends_in_a_replacement() -> None:
     )
     assert had.info.id == "new"
     assert port.asked.count("recover") == 1
+
+
+def test_a_new_one_that_fails_is_deleted_and_not_made_for_ever() -> None:
+    port = ScriptedPort(get=[None, found("build_failed")], create=[found("build_failed")], delete=[None])
+    with pytest.raises(ProvisionError) as caught:
+        drive(claim(port, SPEC))
+    assert caught.value.code == "create_failed"
+    assert port.asked == ["get", "create", "get", "delete"]
+
+
+def test_what_a_refused_create_left_is_deleted() -> None:
+    failed = PortFault(FaultKind.REFUSED, "entered error state")
+    port = ScriptedPort(get=[None, found("error")], create=[failed], delete=[None])
+    with pytest.raises(ProvisionError):
+        drive(claim(port, SPEC))
+    assert port.asked == ["get", "create", "get", "delete"]
+    port = ScriptedPort(get=[None, found("error", labels={})], create=[failed])
+    with pytest.raises(ProvisionError):
+        drive(claim(port, SPEC))
+    assert "delete" not in port.asked
+
+
+TAKEN = PortFault(FaultKind.NAME_TAKEN, "Sandbox with name x already exists")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"get": [None], "create": [TAKEN]},
+        {"get": [found("stopped")], "start": [None]},
+        {"get": [found("error", recoverable=True)], "recover": [None], "delete": [None]},
+        {"get": [found("error")], "delete": [None]},
+    ],
+    ids=["a taken name that nobody sees", "stops again", "fails again", "stays although deleted"],
+)
+def test_what_changes_nothing_is_given_up_in_time(answers: dict[str, list[Any]]) -> None:
+    port = ScriptedPort(**answers)
+    with pytest.raises(ProvisionError) as caught:
+        drive(claim(port, SPEC))
+    assert caught.value.retryable or caught.value.code == "create_refused"
+    assert CLAIM_WITHIN_S - 10 < port.slept_s <= CLAIM_WITHIN_S
 
 
 def test_one_that_is_stuck_is_reported() -> None:
