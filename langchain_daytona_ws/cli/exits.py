@@ -34,13 +34,22 @@ def ended(message: str, *, code: int = FAILED) -> typer.Exit:
 
 @contextmanager
 def cleaning_up() -> Iterator[None]:
-    """Let SIGTERM unwind the program, as Ctrl-C does, so that sandboxes are deleted."""
+    """Let SIGTERM, and a terminal that is closed, unwind the program as Ctrl-C does, so that sandboxes are deleted.
+
+    Once: another one while that is under way is ignored.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup
 
     def end(number: int, frame: FrameType | None) -> None:
+        for one in heeded:
+            signal.signal(one, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    for number in heeded:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heeded:
+            signal.signal(number, before[number])

@@ -107,30 +107,32 @@ def prune(
         return
     if not yes and not typer.confirm(f"Delete {len(old)}?", err=True):
         raise ended("nothing was deleted")
-    failures = _removed(account, old)
+    deleted, failures = _removed(account, old, limit_s)
     if as_json:
-        left = {one.id for one, _ in failures}
-        print_json(
-            {
-                "deleted": [_told(one) for one in old if one.id not in left],
-                "failed": [{**_told(one), "error": message} for one, message in failures],
-            }
-        )
+        failed = [{**_told(one), "error": message} for one, message in failures]
+        print_json({"deleted": [_told(one) for one in deleted], "failed": failed})
     else:
-        typer.echo(f"Deleted {len(old) - len(failures)} of {len(old)}.")
+        typer.echo(f"Deleted {len(deleted)} of {len(old)}.")
     if failures:
         raise ended("\n".join(message for _, message in failures))
 
 
-def _removed(account: AccountSandboxes, old: Iterable[SandboxSummary]) -> list[tuple[SandboxSummary, str]]:
-    """Delete them; return those that could not be, with why."""
-    failures = []
+def _removed(
+    account: AccountSandboxes, old: Iterable[SandboxSummary], limit_s: float
+) -> tuple[list[SandboxSummary], list[tuple[SandboxSummary, str]]]:
+    """Delete those that are still old; return the deleted ones, and with why those that could not be."""
+    deleted, failures = [], []
     for one in old:
         try:
-            account.remove(one)
+            # Somebody may have come to use it while the question stood.
+            now = account.find(one.id)
+            if now is None or not prunable([now], now=time.time(), older_than_s=limit_s):
+                continue
+            account.remove(now)
+            deleted.append(one)
         except WorkspaceError as error:
             failures.append((one, error.message))
-    return failures
+    return deleted, failures
 
 
 def _account(source: str | None) -> AccountSandboxes:

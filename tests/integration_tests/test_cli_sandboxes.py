@@ -199,6 +199,21 @@ class TestPrune:
             assert (result.exit_code == 0) == (left == 0)
             assert len(server.sandboxes) == left
 
+    def test_one_that_came_to_be_used_meanwhile_is_left(
+        self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with working(server, "one") as [sandbox]:
+            age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+
+            def use(*_: object, **__: object) -> bool:
+                age(server, sandbox, -8 * DAY_S)
+                return True
+
+            monkeypatch.setattr("typer.confirm", use)
+            result = invoke(server, "prune", "--older-than", "7d")
+            assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "Deleted 0 of 1.")
+            assert len(server.sandboxes) == 1
+
     def test_what_could_not_be_deleted_is_told(self, server: LocalDaytona) -> None:
         with working(server, "one", "two") as (first, second):
             for sandbox in (first, second):

@@ -232,12 +232,13 @@ def test_s3s_answers_have_remedies() -> None:
         s3.not_what_was_written(),
         s3.condition_ignored("If-Match"),
         s3.found_what_is_not_there(),
-        s3.missing_is_forbidden(has_role=True),
-        s3.missing_is_forbidden(has_role=False),
+        s3.missing_is_forbidden(lists_below=True, has_role=True),
+        s3.missing_is_forbidden(lists_below=True, has_role=False),
+        s3.missing_is_forbidden(lists_below=False, has_role=True),
         s3.boundary("read", has_role=True),
         s3.boundary(None, has_role=False),
         s3.given_keys(has_token=True),
     ]
     assert all(one.remedy for one in findings)
-    assert [one.status for one in findings] == [Status.FAILED] * 6 + [Status.WARNING] * 2
+    assert [one.status for one in findings] == [Status.FAILED] * 7 + [Status.WARNING] * 2
     assert s3.boundary(None, has_role=True) == ok("s3-boundary", "another namespace's prefix is refused")

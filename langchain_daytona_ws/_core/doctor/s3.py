@@ -8,20 +8,24 @@ _HEAD = (
     "S3 answers 403 to a HEAD of a key that is missing, so that mount-s3 answers EIO: bash cannot create new files in "
     "the workspace"
 )
-# S3 (API, HeadObject) says 404 to those only who may list, and a HEAD has no prefix that a condition could be met by.
-_HEAD_ANYWAY = (
-    "workspace_file is not affected, as long as options.fileAccess is s3 (the default): it looks by listing. "
+# Who may not list a key is not told that it is missing (S3 API, HeadObject). For a mounted prefix, mount-s3's own
+# documentation has s3:ListBucket under a condition on s3:prefix; so 403 comes from a narrower one, or another service.
+_NARROW = (
+    "s3:ListBucket is allowed for the prefix itself and not for the keys below it: in every policy that applies (the "
+    "role's or the keys' own, the bucket's, the organization's) the condition has to be StringLike, with s3:prefix "
+    'ending in "/*", and s3:GetObject has to be allowed there.'
 )
-_HEAD_ROLE = (
-    "The session policy allows s3:ListBucket under the condition of the prefix only, which is what keeps workspaces "
-    "apart, and this S3 does not take that for a HEAD; no setting changes it while options.mountRoleArn is used. "
-    f"{_HEAD_ANYWAY}For bash to create files, use keys in envVars (see s3-boundary) that may s3:ListBucket the bucket "
-    "without the condition, and a bucket of its own for each tenant, since they list all of its keys."
+_UNAFFECTED = "workspace_file is not affected while options.fileAccess is s3, the default."
+_SERVICE = "These credentials may list below the prefix, but this service does not take a condition on s3:prefix for a HEAD. "
+_SERVICE_ROLE = (
+    f"{_SERVICE}The session policy has one, since it keeps workspaces apart, and no setting removes it. {_UNAFFECTED} "
+    "For bash to create files, use keys in envVars in place of options.mountRoleArn, that may s3:ListBucket without a "
+    "condition; they list the whole bucket, so give each tenant one of its own."
 )
-_HEAD_KEYS = (
-    "Allow the keys s3:ListBucket on the bucket without a condition on s3:prefix; they then list all of its keys, so "
-    f"give each tenant a bucket of its own. {_HEAD_ANYWAY}"
-).rstrip()
+_SERVICE_KEYS = (
+    f"{_SERVICE}Allow the keys s3:ListBucket without a condition; they then list the whole bucket, so give each tenant "
+    f"one of its own. {_UNAFFECTED}"
+)
 
 
 def given_keys(*, has_token: bool) -> Finding:
@@ -55,8 +59,16 @@ def condition_ignored(header: str) -> Finding:
     )
 
 
-def missing_is_forbidden(*, has_role: bool) -> Finding:
-    return failed("s3-new-file", _HEAD, _HEAD_ROLE if has_role else _HEAD_KEYS, "missing_is_forbidden")
+def missing_is_forbidden(*, lists_below: bool, has_role: bool) -> Finding:
+    """Word that S3 says 403 of a missing key.
+
+    Args:
+        lists_below: Whether it lists the keys that begin with that very key.
+        has_role: Whether the credentials are a role's, under the session policy, or keys from envVars.
+    """
+    if not lists_below:
+        return failed("s3-new-file", _HEAD, _NARROW, "listing_too_narrow")
+    return failed("s3-new-file", _HEAD, _SERVICE_ROLE if has_role else _SERVICE_KEYS, "missing_is_forbidden")
 
 
 def found_what_is_not_there() -> Finding:

@@ -174,9 +174,17 @@ class StorageDiagnosis:
                     "s3-new-file", "S3 says 404 of a key that is missing, as mount-s3 needs for new files"
                 )
             if fault.kind is StoreFaultKind.DENIED:
-                return words.missing_is_forbidden(has_role=self._workspace.role is not None)
+                has_role = self._workspace.role is not None
+                return words.missing_is_forbidden(lists_below=self._is_listed(key), has_role=has_role)
             return self._refused("s3-new-file", fault)
         return words.found_what_is_not_there()
+
+    def _is_listed(self, key: str) -> bool:
+        try:
+            drive(self._store.list_page(key, max_keys=1))
+        except StoreFault:
+            return False
+        return True
 
     async def _headed(self, key: str) -> None:
         self._probe.head(await self._current(), key)
