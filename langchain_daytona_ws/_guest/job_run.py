@@ -7,7 +7,6 @@ prints. Only a parent learns an exit code, so whoever is to supervise the comman
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 
@@ -27,6 +26,8 @@ _left: list[Job] = []  # what this process is to supervise
 
 def apart(request: Request, work: Callable[[], str]) -> str:
     """Do the work in a process that may live on, and return its answer."""
+    import json  # 3 ms, which a command that ends in time does without
+
     command.hide()
     reader, writer = os.pipe()
     try:
@@ -115,6 +116,8 @@ class Job:
 
     def publish(self) -> None:
         """Let it be seen, with all that is to be known of it, once its command runs."""
+        import json  # 3 ms, which a command that ends in time does without
+
         about = self._about
         self._deadline = time.monotonic() + about["max_duration_s"]
         now_ms = job_store.now_ms()
@@ -200,6 +203,8 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> str:
 
 def promote(run: command.Run, request: Request) -> bool:
     """Let a running command go on as a job; return False, and say why, when that cannot be."""
+    import json  # 3 ms, which a command that ends in time does without
+
     job = None
     try:
         job = Job(run, request)
