@@ -246,6 +246,21 @@ _REFUSALS = {
         "Choose another options.workspaceRoot or options.skillsMountPath, or remove it from the image.",
         _SET_UP,
     ),
+    "mount_not_empty": (
+        "there are files in {directory} of the sandbox, which the mount would hide",
+        "Move them elsewhere, or choose another options.workspaceRoot or options.skillsMountPath.",
+        _SET_UP,
+    ),
+    "mount_cannot_unmount": (
+        "a dead mount at {directory} could not be taken away",
+        "Use a new sandbox: close or release the session.",
+        _NOT_NOW,
+    ),
+    "mount_bad_request": (
+        "the mount helper in the snapshot refuses one of the settings",
+        "See which, and correct it; or build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
+        _SET_UP,
+    ),
     "mount_foreign_mount": (
         "something else is mounted at the workspace's directory",
         "Choose another options.workspaceRoot or options.skillsMountPath, or take that mount out of the sandbox.",
