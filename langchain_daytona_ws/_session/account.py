@@ -8,8 +8,8 @@ from langchain_daytona_ws._adapters.sdk import Account
 from langchain_daytona_ws._core.doctor.finding import remedy_for
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.housekeeping import SandboxSummary, ours, remove
-from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws._core.reservation import sandbox_name
+from langchain_daytona_ws._core.ports import PortFault, SandboxSpec
+from langchain_daytona_ws._core.reservation import specification
 from langchain_daytona_ws._core.workspace import s3_workspace
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import SandboxError
@@ -26,8 +26,8 @@ def account_of(config: SandboxConfig) -> Account:
     return Account(api_key=key, api_url=str(options.api_url), target=options.target)
 
 
-def persistent_name(config: SandboxConfig, namespace: str) -> str:
-    """Return the name of a persistent workspace's sandbox.
+def persistent_spec(config: SandboxConfig, namespace: str) -> SandboxSpec:
+    """Return the name and the labels of a persistent workspace's sandbox, with all that it would be made from.
 
     Raises:
         ConfigError: The namespace is none, or the S3 workspace is not settled.
@@ -35,7 +35,7 @@ def persistent_name(config: SandboxConfig, namespace: str) -> str:
     namespace = validate_namespace(namespace)
     workspace = s3_workspace(config, namespace)
     places = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
-    return sandbox_name(namespace, *places)
+    return specification(config, namespace, *places, unique="")
 
 
 class AccountSandboxes:

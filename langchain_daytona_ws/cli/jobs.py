@@ -156,7 +156,7 @@ def logs(
 @contextmanager
 def _session(source: str | None, namespace: str, *, creates: bool = False) -> Iterator[WorkspaceSession]:
     """Open the session of a persistent workspace. Where it has no sandbox, none is made to say so."""
-    from langchain_daytona_ws._session.account import AccountSandboxes, persistent_name
+    from langchain_daytona_ws._session.account import AccountSandboxes, persistent_spec
     from langchain_daytona_ws.session import WorkspaceSession
 
     try:
@@ -167,7 +167,7 @@ def _session(source: str | None, namespace: str, *, creates: bool = False) -> It
                 "the session that started them",
                 code=WRONG_CALL,
             )
-        name = persistent_name(config, namespace)
+        name = persistent_spec(config, namespace).name
         if not creates and AccountSandboxes(config).find(name) is None:
             raise ended(f"the workspace {namespace} has no sandbox now, and so no jobs")
         with cleaning_up(), WorkspaceSession(config, namespace=namespace) as session:

@@ -22,10 +22,12 @@ import pytest
 from botocore.config import Config
 from typer.testing import CliRunner
 
+from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._session.diagnosis import account, machine, storage
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from langchain_daytona_ws.local.s3 import LocalS3
+from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import KEYS, ROLE, Bucket, bucket, host_keys, s3_options, s3_server
 from tests.integration_tests.test_cli import PROGRAM, environment
 
@@ -127,7 +129,7 @@ class TestAllIsWell:
         assert (report.exit_code, report.failed()) == (0, [])
         assert list(report.checks) == ALL
         for name in ALL:
-            expected = "skipped" if name in OF_S3 or name == "snapshot" else "ok"
+            expected = "skipped" if name in OF_S3 or name in ("snapshot", "persistent") else "ok"
             assert report.status(name) == expected, report.checks[name]
         assert server.sandboxes == []
         assert server.count("create") == 1
@@ -136,7 +138,9 @@ class TestAllIsWell:
     def test_with_a_role(self, checked: Checked) -> None:
         report = checked.role(snapshot="fuse-s3")
         assert (report.exit_code, report.failed()) == (0, [])
-        expected = dict.fromkeys(ALL, "ok") | {"s3-skills": "skipped", "user": "warning"}
+        expected = dict.fromkeys(ALL, "ok") | {
+            "persistent": "skipped", "s3-skills": "skipped", "user": "warning",
+        }  # fmt: skip
         assert {name: report.status(name) for name in report.checks} == expected
         assert "read from S3" in report.words("workspace")
         assert "60 min" in report.words("s3-credentials") or "59 min" in report.words("s3-credentials")
@@ -172,10 +176,32 @@ class TestAllIsWell:
         assert result.exit_code == 0, result.output
 
     def test_a_persistent_workspaces_own_sandbox_is_left_alone(self, server: LocalDaytona) -> None:
-        report = doctor(server, persistent=True, onCreate="exit 7")
+        # A hook that a sandbox of doctor's own would fail over.
+        settings = {"persistent": True, "onCreate": "test ! -e /tmp/x && touch /tmp/x"}
+        report = doctor(server, **settings)
         assert report.failed() == []
-        assert server.count("create") == 1
-        assert server.sandboxes == []
+        assert "no sandbox ldw-default-" in report.words("persistent")
+        assert (server.count("create"), server.sandboxes) == (1, [])
+        with WorkspaceSession(config_for(server, persistent=True), namespace="default") as session:
+            session.run("touch /tmp/x")
+        [before] = server.sandboxes
+        report = doctor(server, **settings)
+        assert report.failed() == []
+        assert f"{before.name}, which is started" in report.words("persistent")
+        assert [(one.id, one.last_activity_at) for one in server.sandboxes] == [
+            (before.id, before.last_activity_at)
+        ]
+
+    def test_a_persistent_sandbox_of_another_configuration(self, server: LocalDaytona) -> None:
+        with WorkspaceSession(config_for(server, persistent=True), namespace="default") as session:
+            session.run("true")
+        [before] = server.sandboxes
+        report = doctor(server, persistent=True, options={"workspaceRoot": "/mnt/elsewhere"})
+        assert (report.exit_code, report.failed()) == (1, ["persistent"])
+        assert report.checks["persistent"]["code"] == "config_changed"
+        assert f"sandboxes release {before.name}" in report.words("persistent")
+        assert report.status("workspace") == "ok"
+        assert [one.id for one in server.sandboxes] == [before.id]
 
 
 class TestTheConfiguration:

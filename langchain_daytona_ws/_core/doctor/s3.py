@@ -16,7 +16,9 @@ _NARROW = (
     'ending in "/*", and s3:GetObject has to be allowed there.'
 )
 _UNAFFECTED = "workspace_file is not affected while options.fileAccess is s3, the default."
-_SERVICE = "These credentials may list below the prefix, but this service does not take a condition on s3:prefix for a HEAD. "
+_SERVICE = (
+    "The credentials may list below the prefix, but this service takes no condition on s3:prefix for a HEAD. "
+)
 _SERVICE_ROLE = (
     f"{_SERVICE}The session policy has one, since it keeps workspaces apart, and no setting removes it. {_UNAFFECTED} "
     "For bash to create files, use keys in envVars in place of options.mountRoleArn, that may s3:ListBucket without a "

@@ -6,15 +6,29 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.inventory import Inventory, KeyInfo
 from langchain_daytona_ws._adapters.snapshots import Snapshots
-from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, faulty, ok, skipped, warning
+from langchain_daytona_ws._core.claim import check_ours
+from langchain_daytona_ws._core.doctor.finding import (
+    Finding,
+    Status,
+    failed,
+    faulty,
+    ok,
+    refused,
+    skipped,
+    warning,
+)
+from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.housekeeping import ours
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws._session.account import account_of
+from langchain_daytona_ws._session.account import account_of, persistent_spec
 from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import ProvisionError
 
-CHECKS = ("api", "snapshot")
+NEEDED_FOR_A_SANDBOX = ("api", "snapshot")
+CHECKS = (*NEEDED_FOR_A_SANDBOX, "persistent")
 NEEDED = ("write:sandboxes", "delete:sandboxes")
 _S3_SNAPSHOT = (
     "One that can mount S3 is built with `langchain-daytona-ws s3-snapshot`: name it in options.snapshot."
@@ -22,15 +36,16 @@ _S3_SNAPSHOT = (
 SOON_S = 7 * 24 * 3600.0
 
 
-def account_findings(config: SandboxConfig) -> Iterator[Finding]:
+def account_findings(config: SandboxConfig, namespace: str) -> Iterator[Finding]:
     """Look at the account; nothing is created."""
     account = account_of(config)
     api = _api(config, Inventory(account))
     yield api
     if api.status is Status.FAILED:
-        yield from skipped("the API is not usable", "snapshot")
+        yield from skipped("the API is not usable", *CHECKS[1:])
         return
     yield _snapshot(config, Snapshots(account))
+    yield _persistent(config, namespace, SyncDaytonaPort(account))
 
 
 def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
@@ -107,3 +122,21 @@ def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
             "snapshot_not_ready",
         )
     return ok("snapshot", f"{snapshot.name} is active; to be used in {where}")
+
+
+def _persistent(config: SandboxConfig, namespace: str, port: SyncDaytonaPort) -> Finding:
+    """Look for the workspace's own sandbox, which is left as it is."""
+    if not config.persistent:
+        return skipped("the configuration is not persistent", "persistent")[0]
+    spec = persistent_spec(config, namespace)
+    try:
+        found = drive(port.get(spec.name))
+    except PortFault as fault:
+        return faulty("persistent", f"Daytona did not say whether there is a sandbox {spec.name}", fault)
+    if found is None:
+        return ok("persistent", f"there is no sandbox {spec.name} yet: the first command creates it")
+    try:
+        check_ours(found, spec)
+    except ProvisionError as error:
+        return refused("persistent", error)
+    return ok("persistent", f"the workspace has the sandbox {spec.name}, which is {found.state}")

@@ -50,7 +50,7 @@ def _all(
         yield from not_looked_at("the configuration is wrong")
         return
     at_daytona = []
-    for finding in account.account_findings(config):
+    for finding in account.account_findings(config, namespace):
         yield finding
         at_daytona.append(finding)
     workspace = s3_workspace(config, namespace)
@@ -62,7 +62,7 @@ def _all(
             yield from diagnosis.findings()
         if not with_sandbox:
             yield from skipped("not asked for (--no-sandbox)", *machine.CHECKS)
-        elif any_failed(at_daytona):
+        elif any_failed(one for one in at_daytona if one.check in account.NEEDED_FOR_A_SANDBOX):
             yield from skipped("no sandbox can be created", *machine.CHECKS)
         else:
             yield from machine.sandbox_findings(config, namespace, open_session, diagnosis)
