@@ -67,8 +67,8 @@ class WorkspaceSession:
             denied.
         approval_timeout_s: How long an answer is waited for, in seconds, and as long again for the turn to ask; None
             for ever. Default an hour.
-        on_job_done: Called with each `Job` that has ended, once, by whichever call of this session learns of it, before
-            that call returns and in its thread: the calls of ``session.jobs``, and any other that uses the sandbox.
+        on_job_done: Called with each `Job` that this session has seen running and that has ended, once, by whichever
+            of its calls learns of it, before that call returns and in its thread: the calls of ``session.jobs``, and any other that uses the sandbox.
             Between calls nobody looks. It must not block an event loop; what it raises is logged.
 
     Raises:
@@ -131,15 +131,23 @@ class WorkspaceSession:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a session over a persistent sandbox: unpickled elsewhere, it finds the same one.
 
-        No secret is in the pickle; the API key is taken from ``DAYTONA_API_KEY`` there. The approver is pickled as
-        pickle does it, a function by its name. What was approved for the session, and which files it has read, is not.
+        No secret is in the pickle; the API key is taken from ``DAYTONA_API_KEY`` there. The approver and
+        ``on_job_done`` are pickled as pickle does it, a function by its name. What was approved for the session, and
+        which files it has read, is not.
         """
         if not self.config.persistent:
             raise TypeError(
                 "a WorkspaceSession over an ephemeral sandbox cannot be pickled: the copy would delete it, or outlive "
                 "it; set persistent: true in the configuration"
             )
-        return _rebuilt, (self.config, self.namespace, self.gate.approver, self.gate.approval_timeout_s)
+        gate = self.gate
+        return _rebuilt, (
+            self.config,
+            self.namespace,
+            gate.approver,
+            gate.approval_timeout_s,
+            self._on_job_done,
+        )
 
     def __copy__(self) -> Self:
         return self
@@ -329,8 +337,16 @@ class WorkspaceSession:
 
 
 def _rebuilt(
-    config: SandboxConfig, namespace: str, approver: Approver | None, approval_timeout_s: float | None
+    config: SandboxConfig,
+    namespace: str,
+    approver: Approver | None,
+    approval_timeout_s: float | None,
+    on_job_done: Callable[[Job], object] | None,
 ) -> WorkspaceSession:
     return WorkspaceSession(
-        config, namespace=namespace, approver=approver, approval_timeout_s=approval_timeout_s
+        config,
+        namespace=namespace,
+        approver=approver,
+        approval_timeout_s=approval_timeout_s,
+        on_job_done=on_job_done,
     )

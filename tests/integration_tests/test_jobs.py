@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import time
 from collections.abc import Callable
 from typing import Any
@@ -293,7 +294,10 @@ class Kept:
     def lost(self, info: SandboxInfo) -> None:
         raise AssertionError("not expected to be lost")
 
-    def restarted(self) -> None:
+    def starts(self) -> int:
+        return 0
+
+    def restarted(self, since: int) -> None:
         return None
 
     def session(self) -> JobOps:
@@ -357,6 +361,21 @@ class TestMachine:
         assert intervals(server)[-1] == intervals(server)[0] - 60
         _release(second)
 
+    def test_a_pickled_session_tells_of_the_end_elsewhere(
+        self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = config_for(server, persistent=True)
+        with WorkspaceSession(settings, namespace="demo", on_job_done=_note_end) as session:
+            job = session.jobs.start("exit 9")
+            pickled = pickle.dumps(session)
+        monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
+        with pickle.loads(pickled) as again:
+            assert again.jobs.wait(job.id).exit_code == 9
+            _ended.clear()
+            again.jobs.wait(again.jobs.start("exit 8").id)
+            assert [job.exit_code for job in _ended] == [8]
+            again.release()
+
     def test_a_job_keeps_an_ephemeral_sandbox_for_as_long_as_it_may_take(self) -> None:
         clock = ManualClock()
         with LocalDaytona(clock=clock) as server:
@@ -384,6 +403,13 @@ class TestMachine:
         jobs(workspace, "start", LONG)
         workspace.close()
         assert server.sandboxes == []
+
+
+_ended: list[Job] = []
+
+
+def _note_end(job: Job) -> None:
+    _ended.append(job)
 
 
 def _release(workspace: Driven) -> None:
