@@ -44,6 +44,9 @@ def place_error(code: str, detail: str) -> WorkspaceError:
     )
 
 
+LOST_WHILE_RUNNING = "lost_while_running"
+
+
 def unknown(what: str, code: str | None = None) -> OutcomeUnknown:
     return OutcomeUnknown(
         f"The call was sent and its outcome is unknown. {what} It was not sent again where that could have run "

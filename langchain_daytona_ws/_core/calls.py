@@ -7,19 +7,26 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from langchain_daytona_ws._core import lifecycle
-from langchain_daytona_ws._core.call_errors import place_error, refused, unknown, unreachable
+from langchain_daytona_ws._core.call_errors import (
+    LOST_WHILE_RUNNING,
+    place_error,
+    refused,
+    unknown,
+    unreachable,
+)
 from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.mount import MOUNT_S, Mounting
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
-from langchain_daytona_ws.errors import SandboxError, WorkspaceError
+from langchain_daytona_ws.errors import HookFailed, SandboxError, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
 Answer = dict[str, object]
+T = TypeVar("T")
 
 RETRY_WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.2
@@ -46,7 +53,11 @@ class Machine(Protocol):
 
     def lost(self, info: SandboxInfo) -> None: ...
 
-    def restarted(self) -> None: ...
+    def starts(self) -> int:
+        """Count the starts that are known, before what may find out about another one."""
+
+    def restarted(self, since: int) -> None:
+        """Take note of a start, unless that has been done since they were counted."""
 
 
 @dataclass(slots=True)
@@ -133,8 +144,8 @@ class Caller:
         try:
             while True:
                 if self._set_up is not None:
-                    await self._set_up(info)
-                began = self._port.now()
+                    await self._beside(attempts, self._ready(self._set_up(info), request, attempts))
+                began, starts = self._port.now(), self._machine.starts()
                 try:
                     within_s = min(timeout_s + self._margin_s, attempts.until - began)
                     beside = self._watch.pack(info.id) if self._watch else {}
@@ -144,8 +155,8 @@ class Caller:
                     lasted_s = self._port.now() - began
                     # A request that was open for long is one that a proxy gave up while the command ran on.
                     attempts.fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
-                    await self._after_fault(fault, info, attempts, repeatable="key" not in request)
-                    info = await self._machine.acquire()
+                    await self._after_fault(fault, info, attempts, starts, repeatable="key" not in request)
+                    info = await self._beside(attempts, self._machine.acquire())
                 except SandboxError as error:
                     attempts.unreadable += 1
                     attempts.maybe_ran = True
@@ -165,6 +176,22 @@ class Caller:
         if self._watch:
             await self._watch.follow(self._port, info.id, request, answer, about_jobs=entry == "jobs")
         return answer
+
+    async def _beside(self, attempts: _Attempts, work: Awaitable[T]) -> T:
+        """Do what makes the machine ready: it takes nothing off the time that the call itself has."""
+        began = self._port.now()
+        done = await work
+        attempts.until += self._port.now() - began
+        return done
+
+    async def _ready(self, set_up: Awaitable[None], request: Answer, attempts: _Attempts) -> None:
+        try:
+            await set_up
+        except HookFailed as error:
+            if attempts.maybe_ran and "key" in request:
+                # Its words, "was not run", are of a call that was not sent before.
+                raise unknown("Then the machine could not be set up again.") from error
+            raise
 
     async def _mounted(
         self, info: SandboxInfo, entry: str, request: Answer, life_s: float, within_s: float
@@ -193,7 +220,7 @@ class Caller:
         return read_frame(reply.output, call.nonce)
 
     async def _after_fault(
-        self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, *, repeatable: bool
+        self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, starts: int, *, repeatable: bool
     ) -> None:
         """Return when the call should be sent again; raise when it should not."""
         attempts.failures += 1
@@ -202,9 +229,9 @@ class Caller:
             raise refused(fault)
         if fault.kind in _ASK_FIRST or attempts.failures > 1:
             # A gateway's word about a sandbox is not trusted: the control plane knows.
-            revival = await lifecycle.revive(self._port, info)
+            revival = await self._beside(attempts, lifecycle.revive(self._port, info))
             if revival is lifecycle.Revival.RESTARTED:
-                self._machine.restarted()
+                self._machine.restarted(starts)
             if revival is not lifecycle.Revival.GONE:
                 if fault.kind in _ASK_FIRST and attempts.failures > 3:
                     raise refused(fault)
@@ -213,7 +240,7 @@ class Caller:
                 if attempts.maybe_ran and not repeatable:
                     raise unknown(
                         "The machine that it was sent to is gone. The next call gets a new one.",
-                        code="lost_while_running",
+                        code=LOST_WHILE_RUNNING,
                     )
                 attempts.machines_lost += 1
                 if attempts.machines_lost > MACHINES_LOST_MAX:
@@ -265,11 +292,11 @@ class Caller:
         """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""
         attempts = _Attempts(until=self._port.now() + UPLOAD_WITHIN_S)
         while True:
-            info = await self._machine.acquire()
+            info, starts = await self._machine.acquire(), self._machine.starts()
             try:
                 await self._port.upload(info.id, path, data)
             except PortFault as fault:
-                await self._after_fault(fault, info, attempts, repeatable=True)
+                await self._after_fault(fault, info, attempts, starts, repeatable=True)
             else:
                 return
 

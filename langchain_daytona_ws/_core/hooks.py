@@ -10,14 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.commands import CommandResult, run_command
-from langchain_daytona_ws.errors import HookFailed, WorkspaceError
+from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, WorkspaceError
 
 HOOK_TIMEOUT_S = 600.0
 SHOWN_BYTES = 16 * 1024
-# Of one command in one sandbox: attempts that failed, or whose sandbox was stopped in their midst.
+# Of one command in one sandbox: attempts that failed, and such as were cancelled or had the sandbox stop under them.
 ATTEMPTS_MAX = 1000
+HALF_DONE_MAX = 25
 
 
 class Hooks:
@@ -44,10 +46,24 @@ class Hooks:
     async def run(self, caller: Caller, sandbox_id: str) -> None:
         """Run what has to be run now.
 
+        Args:
+            caller: The way to this sandbox and no other.
+            sandbox_id: Names the machine for which onCreate is done.
+
         Raises:
-            HookFailed: A command ended with another exit code than 0, or not in time. The next call tries again, from
-                that command on.
+            HookFailed: A command ended with another exit code than 0, or not in time, or nobody knows how. The next
+                call tries again, from that command on.
+            OutcomeUnknown: The sandbox is gone, ``code="lost_while_running"``.
         """
+        try:
+            await self._run_all(caller, sandbox_id)
+        except OutcomeUnknown as error:
+            if error.code == LOST_WHILE_RUNNING:
+                raise
+            # What is unknown is the hook's: the agent's command was not sent.
+            raise _unknown(error) from error
+
+    async def _run_all(self, caller: Caller, sandbox_id: str) -> None:
         for number, command in enumerate(self._on_create):
             await self._once(caller, sandbox_id, number, command)
         for command in self._on_resume:
@@ -56,19 +72,25 @@ class Hooks:
                 raise _failed("onResume", command, result)
 
     async def _once(self, caller: Caller, sandbox_id: str, number: int, command: str) -> None:
+        half_done = 0
         for attempt in range(ATTEMPTS_MAX):
             try:
                 result = await self._run(caller, command, _key(sandbox_id, number, attempt))
             except WorkspaceError as error:
-                if error.code in ("runner_died", "cancelled"):
-                    continue  # this attempt ended half-way
-                raise
+                if error.code not in ("runner_died", "cancelled"):
+                    raise
+                half_done += 1
+                if half_done == HALF_DONE_MAX:
+                    break  # a command that ends its own machine would start it for ever
+                continue
             if result.exit_code == 0:
                 return
             if not result.replayed:
                 raise _failed("onCreate", command, result)
         raise HookFailed(
-            f"A command of onCreate has failed {ATTEMPTS_MAX} times in sandbox {sandbox_id}. Release the sandbox.",
+            f"A command of onCreate has failed {ATTEMPTS_MAX} times in sandbox {sandbox_id}, or was interrupted "
+            f"{HALF_DONE_MAX} times; the agent's command was not run. Correct it, and release the sandbox.\n"
+            f"$ {command}",
             code="on_create_failed",
             op="onCreate",
             for_model=_FOR_MODEL,
@@ -93,6 +115,17 @@ _FOR_MODEL = "The workspace's machine could not be set up. Nothing ran. Tell the
 def _key(sandbox_id: str, number: int, attempt: int) -> str:
     told = json.dumps(["onCreate", sandbox_id, number, attempt])
     return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _unknown(error: OutcomeUnknown) -> HookFailed:
+    return HookFailed(
+        "It is not known how a command of onCreate or onResume ended; the agent's command was not run. Try again. "
+        f"{error.message}",
+        code="hook_unknown",
+        op="execute",
+        retryable=True,
+        for_model="The workspace's machine could not be set up. Nothing ran. Try again later, or tell the user.",
+    )
 
 
 def _failed(hook: str, command: str, result: CommandResult) -> HookFailed:

@@ -14,6 +14,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 CREATE_CALL_S = 60.0
 RETRY_CREATE_S = 45.0
 START_WITHIN_S = 120.0
+REVIVE_WITHIN_S = 60.0
 DELETE_WITHIN_S = 60.0
 POLL_S = 1.0
 # A request that was cut off on our side may be carried out a little later.
@@ -144,7 +145,7 @@ class Revival(enum.Enum):
     """What became of a sandbox that did not answer."""
 
     READY = "it can be sent to"
-    RESTARTED = "it was stopped, and has been started"
+    RESTARTED = "it was stopped, and has been started, here or by another session"
     GONE = "it is confirmed gone, or beyond use as it is"
 
 
@@ -154,14 +155,16 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
     Raises:
         SandboxUnavailable: The control plane did not say.
     """
-    waited_s, fault = 0.0, None
-    while waited_s < START_WITHIN_S / 2:
+    until, fault, was_down = port.now() + REVIVE_WITHIN_S, None, False
+    while port.now() < until:
         try:
             found = await port.get(info.id)
             if found is None or found.state in _GONE | _BEYOND_USE:
                 return Revival.GONE
+            fault = None
             if found.state in _READY:
-                return Revival.READY
+                return Revival.RESTARTED if was_down else Revival.READY
+            was_down = True
             if found.state in _SLEEPING:
                 await port.start(info.id, timeout_s=START_WITHIN_S)
                 return Revival.RESTARTED

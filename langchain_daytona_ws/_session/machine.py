@@ -29,7 +29,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 # Longer than a deletion is tried for, request time-outs included.
 CLOSE_WAITS_S = 120.0
-
+# How often the hooks are begun again since the machine was stopped or lost in their midst.
+SET_UPS_MAX = 4
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -46,6 +47,7 @@ class Handle:
         self._acquire = acquire
         self.set_up = set_up
         self.lost = machine.lost
+        self.starts = machine.starts
         self.restarted = machine.restarted
         self.check_open = machine.check_open
 
@@ -75,11 +77,12 @@ class Machine:
         self._spec = spec
         self._on_lost = on_lost
         self._tell = tell
-        self._had_one = False
+        self._last_id = ""
         self._set_up: SingleFlight[int] = SingleFlight()
         self._starts = 0  # of the machine, as far as this session knows
         self._flight: SingleFlight[SandboxInfo] = SingleFlight()
         self._closed = False
+        self._released = False
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
         self._async: AsyncDaytonaPort | None = None
@@ -128,14 +131,7 @@ class Machine:
         try:
             return self._flight.get(lambda: drive(self._provision(self.sync_port())))
         except WouldDeadlock:
-            raise SandboxUnavailable(
-                "A sync call from the thread of an event loop that is just provisioning the sandbox would block both "
-                "for ever. Use the a-form of this method, or call it from another thread.",
-                code="would_deadlock",
-                op="create",
-                retryable=True,
-                for_model="The machine is being prepared. Nothing ran. Try again.",
-            ) from None
+            raise _would_deadlock() from None
 
     async def _acquire_here(self) -> SandboxInfo:
         return self.acquire()
@@ -159,26 +155,41 @@ class Machine:
     async def _claim(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
         had = await claim(port, self._spec())
         await lifecycle.check_organization(port, had.info, organization_id, made_here=had.created)
-        if had.created and self._had_one:
-            self._on_lost()
+        if self._released:
+            # The release, on the thread of an event loop, could not wait for this.
+            await port.finish(lifecycle.discard_quietly(port, had.info.id), within_s=CLOSE_WAITS_S)
+            self.check_open()
+        if self._last_id not in ("", had.info.id):
+            self._on_lost()  # also where another session has replaced it
         elif had.notice is not None:
             self._tell(had.notice)
-        self._had_one = True
+        self._last_id = had.info.id
         return had.info
 
     async def _set_up_here(self, work: Work) -> None:
-        self._set_up.get(lambda: drive(self._worked(work)))
+        try:
+            self._set_up.get(lambda: drive(self._worked(work)))
+        except WouldDeadlock:
+            raise _would_deadlock() from None
 
     async def _aset_up(self, work: Work) -> None:
         await self._set_up.aget(lambda: self._worked(work))
 
     async def _worked(self, work: Work) -> int:
         """Do what is to be done once after each start; again when it was started in the midst of that."""
-        while True:
+        for _ in range(SET_UPS_MAX):
             starts = self._starts
             await work()
             if starts == self._starts:
                 return starts
+        raise SandboxUnavailable(
+            f"The sandbox was stopped or lost {SET_UPS_MAX} times while onCreate and onResume ran in it; the agent's "
+            "command was not run. See whether they end it, and Daytona's status, then try again.",
+            code="set_up_interrupted",
+            op="execute",
+            retryable=True,
+            for_model="The machine could not be set up. Nothing ran. Try again later, or tell the user.",
+        )
 
     def _started_anew(self) -> None:
         self._starts += 1
@@ -194,10 +205,22 @@ class Machine:
             if not self._config.persistent:  # of one that may yet be brought back, the claim knows more
                 self._on_lost()
 
-    def restarted(self) -> None:
-        """Take note that the sandbox had been stopped, and runs again."""
-        self._started_anew()
-        self._tell(RESTARTED_NOTICE)
+    def starts(self) -> int:
+        """Count the starts of the machine that this session knows of."""
+        return self._starts
+
+    def restarted(self, since: int) -> None:
+        """Take note that the sandbox had been stopped, and runs again, whichever of several calls finds it so.
+
+        Args:
+            since: What `starts` was before the call that found it out.
+        """
+        with self._lock:
+            is_news = self._starts == since
+            if is_news:
+                self._started_anew()
+        if is_news:
+            self._tell(RESTARTED_NOTICE)
 
     def check_open(self) -> None:
         """Refuse to go on after the session was closed."""
@@ -236,17 +259,20 @@ class Machine:
 
     def release(self) -> None:
         """Delete the sandbox, persistent or not, also one that this session has not used; and end the session."""
+        self._released = True
         self.close()
         if self._config.persistent:
             drive(self._release(self.sync_port()))
 
     async def arelease(self) -> None:
         """Do as `release` does, and close this loop's connections."""
-        self._closed = True
+        self._closed = self._released = True
         await self._flight.settled(CLOSE_WAITS_S)
-        if self._config.persistent:
-            await self._release(await self.async_port())
-        await self.aclose()
+        try:
+            if self._config.persistent:
+                await self._release(await self.async_port())
+        finally:
+            await self.aclose()
 
     async def _release(self, port: SandboxPort) -> None:
         spec = self._spec()
@@ -263,6 +289,17 @@ class Machine:
     def _deleted(self, info: SandboxInfo) -> None:
         self._flight.forget(info)
         _open_machines.pop(self, None)
+
+
+def _would_deadlock() -> SandboxUnavailable:
+    return SandboxUnavailable(
+        "A sync call from the thread of an event loop that is just provisioning the sandbox, or setting it up, would "
+        "block both for ever. Use the a-form of this method, or call it from another thread.",
+        code="would_deadlock",
+        op="create",
+        retryable=True,
+        for_model="The machine is being prepared. Nothing ran. Try again.",
+    )
 
 
 # Machine → process that made it: after a fork, the child must not delete what is its parent's.

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, unknown
 from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES
@@ -20,6 +21,7 @@ from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._session.machine import Handle
 from langchain_daytona_ws._session.storage import Access
 from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import OutcomeUnknown
 
 FILE_CALL_TIMEOUT_S = 30.0
 _CHANGES = {"write", "edit", "delete"}
@@ -110,10 +112,19 @@ class Side:
         shared = (port, self._machine, self._config.plain_env_vars, _new_key, self._mounting)
         if not self._hooks:
             return Caller(*shared, watch=self._watch)
-        bare = Caller(*shared)
 
-        async def set_up(info: SandboxInfo) -> None:
-            await self._machine.set_up(lambda: self._hooks.run(bare, info.id))
+        async def run_hooks() -> None:
+            info = await self._machine.acquire()
+            only = Caller(port, _Only(self._machine, info), *shared[2:])
+            try:
+                await self._hooks.run(only, info.id)
+            except OutcomeUnknown as error:
+                if error.code != LOST_WHILE_RUNNING or (await self._machine.acquire()).id == info.id:
+                    raise
+                # What was half-done is gone with the machine; the new one begins from the start.
+
+        async def set_up(_: SandboxInfo) -> None:
+            await self._machine.set_up(run_hooks)
 
         return Caller(*shared, watch=self._watch, set_up=set_up)
 
@@ -133,6 +144,23 @@ class Side:
 
     async def _upload(self, path: str, data: bytes) -> None:
         await (await self.caller()).upload(path, data)
+
+
+class _Only:
+    """The session's machine as long as it is this one: that of the hooks, done once in each."""
+
+    def __init__(self, machine: Handle, info: SandboxInfo) -> None:
+        self._machine = machine
+        self._info = info
+        self.lost = machine.lost
+        self.starts = machine.starts
+        self.restarted = machine.restarted
+
+    async def acquire(self) -> SandboxInfo:
+        found = await self._machine.acquire()
+        if found.id != self._info.id:
+            raise unknown("The machine that it was for is gone.", code=LOST_WHILE_RUNNING)
+        return found
 
 
 def _named(request: Answer) -> Answer:

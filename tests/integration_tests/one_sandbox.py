@@ -64,7 +64,10 @@ class OneSandbox:
     async def acquire(self) -> SandboxInfo:
         return self.info
 
-    def restarted(self) -> None:
+    def starts(self) -> int:
+        return 0
+
+    def restarted(self, since: int) -> None:
         return None
 
     def lost(self, info: SandboxInfo) -> None:

@@ -116,6 +116,32 @@ def test_one_that_is_gone_is_replaced_and_that_is_told(server: LocalDaytona, dri
     assert "machine was replaced" in result.notices[0]
 
 
+def test_one_that_another_session_replaced_is_told_too(server: LocalDaytona, drive: Drive) -> None:
+    one, other = drive(server, persistent=True), drive(server, persistent=True)
+    other.run("true")
+    one.run("true")
+    server.destroy_sandbox(one.session.sandbox_id or "")
+    for workspace in (one, other):
+        assert "machine was replaced" in workspace.run("true").notices[0]
+    assert one.session.sandbox_id == other.session.sandbox_id
+
+
+def test_calls_at_once_on_a_stopped_one_are_told_once_in_each_session(server: LocalDaytona) -> None:
+    config = config_for(server, persistent=True, onResume="echo resumed >> /tmp/log")
+    sessions = [WorkspaceSession(config, namespace="demo") for _ in range(2)]
+    for session in sessions:
+        session.run("true")
+    server.stop_sandbox(server.sandboxes[0].id)
+    server.faults.add(Fault("latency", "start", delay_s=0.3))
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda session: session.run("wc -l < /tmp/log"), sessions * 3))
+    told = [[result.notices for result in results[side::2] if result.notices] for side in (0, 1)]
+    assert [len(notices) for notices in told] == [1, 1]
+    # Each session's own hook came before any of its commands.
+    assert all(int(result.output) > 2 for result in results)
+    assert sessions[0].run("wc -l < /tmp/log").output == "4\n"
+
+
 def test_one_that_failed_is_replaced_and_that_is_told(server: LocalDaytona, drive: Drive) -> None:
     drive(server, persistent=True).run("touch /tmp/f")
     server.stop_sandbox(server.sandboxes[0].id)
@@ -237,6 +263,30 @@ class TestHooks:
             result = workspace.run("cat /tmp/log")
             stopped.result()
         assert result.output == "begun\nbegun\ndone\n"
+
+    def test_it_is_done_once_in_a_machine_that_came_in_the_midst(
+        self, server: LocalDaytona, drive: Drive
+    ) -> None:
+        settings: dict[str, Any] = {"persistent": True, "onCreate": "echo create >> /tmp/log; [ -e /tmp/ok ]"}
+        workspace = drive(server, **settings)
+        with pytest.raises(HookFailed):
+            workspace.run("true")
+        server.destroy_sandbox(server.sandboxes[0].id)
+        with pytest.raises(HookFailed):
+            workspace.run("true")
+        plain = WorkspaceSession(config_for(server, persistent=True), namespace="demo")
+        plain.run("touch /tmp/ok")
+        assert workspace.run("cat /tmp/log").output == "create\n" * 2
+        assert drive(server, **settings).run("cat /tmp/log").output == "create\n" * 2
+
+    def test_what_is_not_known_of_a_hook_is_not_said_of_the_command(
+        self, server: LocalDaytona, drive: Drive
+    ) -> None:
+        hook = "[ -e /tmp/again ] || { touch /tmp/again; kill -9 $PPID; sleep 60; }"
+        with pytest.raises(HookFailed, match="was not run") as caught:
+            drive(server, onResume=hook).run("touch /tmp/ran")
+        assert caught.value.code == "hook_unknown"
+        assert "may have run" not in caught.value.for_model
 
     def test_on_resume_in_an_ephemeral_sandbox(self, server: LocalDaytona, drive: Drive) -> None:
         workspace = drive(server, onResume="echo resumed > /tmp/log")

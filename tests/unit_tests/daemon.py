@@ -87,7 +87,10 @@ class OneMachine:
     async def acquire(self) -> SandboxInfo:
         return INFO
 
-    def restarted(self) -> None:
+    def starts(self) -> int:
+        return 0
+
+    def restarted(self, since: int) -> None:
         return None
 
     def lost(self, info: SandboxInfo) -> None:

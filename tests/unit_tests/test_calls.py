@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws._core import lifecycle
-from langchain_daytona_ws._core.calls import RETRY_WITHIN_S, Caller
+from langchain_daytona_ws._core.calls import MARGIN_S, RETRY_WITHIN_S, Caller
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault, SandboxInfo, SandboxSpec
 from langchain_daytona_ws.errors import (
+    HookFailed,
     OutcomeUnknown,
     ProvisionError,
     SandboxError,
@@ -92,7 +93,11 @@ class Machines:
     async def acquire(self) -> SandboxInfo:
         return INFO
 
-    def restarted(self) -> None:
+    def starts(self) -> int:
+        return self.restarts
+
+    def restarted(self, since: int) -> None:
+        assert since == self.restarts
         self.restarts += 1
 
     def lost(self, lost: SandboxInfo) -> None:
@@ -125,6 +130,63 @@ def test_the_second_fault_asks_the_control_plane_first() -> None:
     )
     call(port)
     assert port.asked == ["execute", "execute", "get", "execute"]
+
+
+class Timed(ScriptedPort):
+    """Notes how long each request may take."""
+
+    def __init__(self, **answers: list[Any]) -> None:
+        super().__init__(**answers)
+        self.within_s: list[int] = []
+
+    async def execute(
+        self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
+    ) -> ExecReply:
+        self.within_s.append(timeout_s)
+        return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
+
+
+def test_what_setting_up_takes_is_not_taken_off_the_calls_own_time() -> None:
+    port = Timed(execute=[{"ok": True}])
+
+    async def set_up(_: SandboxInfo) -> None:
+        await port.sleep(600)
+
+    caller = Caller(port, Machines(), dict, lambda: NONCE, set_up=set_up)
+    drive(caller.call("command", {"key": "k"}, timeout_s=10))
+    assert port.within_s == [10 + MARGIN_S]
+
+
+def test_nothing_is_said_of_not_running_when_the_machine_cannot_be_set_up_again() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
+    done: list[None] = []
+
+    async def set_up(_: SandboxInfo) -> None:
+        if done:
+            raise HookFailed("onResume", for_model="Nothing ran.")
+        done.append(None)
+
+    caller = Caller(port, Machines(), dict, lambda: NONCE, set_up=set_up)
+    with pytest.raises(OutcomeUnknown):
+        drive(caller.call("command", {"key": "k"}, timeout_s=10))
+    done.clear()
+    with pytest.raises(HookFailed):
+        drive(caller.call("files", {"op": "read"}, timeout_s=10))
+
+
+@pytest.mark.parametrize("said", [info("stopping"), fault(FaultKind.UNAVAILABLE)], ids=["stuck", "no answer"])
+def test_a_machine_that_is_no_help_is_given_up_in_time(said: Any) -> None:
+    port = ScriptedPort(get=[said])
+    with pytest.raises(SandboxUnavailable, match="control plane"):
+        drive(lifecycle.revive(port, INFO))
+    assert port.slept_s == lifecycle.REVIVE_WITHIN_S
+
+
+def test_a_start_of_another_session_is_a_restart_too() -> None:
+    port = ScriptedPort(
+        get=[info("stopped"), info("starting"), info("started")], start=[fault(FaultKind.BUSY)]
+    )
+    assert drive(lifecycle.revive(port, INFO)) is lifecycle.Revival.RESTARTED
 
 
 def test_retry_after_is_obeyed_within_reason() -> None:
