@@ -68,8 +68,9 @@ class WorkspaceSession:
         approval_timeout_s: How long an answer is waited for, in seconds, and as long again for the turn to ask; None
             for ever. Default an hour.
         on_job_done: Called with each `Job` that this session has seen running and that has ended, once, by whichever
-            of its calls learns of it, before that call returns and in its thread: the calls of ``session.jobs``, and any other that uses the sandbox.
-            Between calls nobody looks. It must not block an event loop; what it raises is logged.
+            of its calls learns of it, before that call returns and in its thread: the calls of ``session.jobs``, and
+            any other that uses the sandbox. Between calls nobody looks. It must not block an event loop; what it
+            raises is logged.
 
     Raises:
         ConfigError: The configuration or the namespace is wrong.

@@ -118,7 +118,9 @@ def test_the_configuration_table_is_the_schema() -> None:
 
 
 def test_the_permission_table_is_the_code() -> None:
-    table = dict(re.findall(r"^\| (`(?:workspace_file|bash|bash_job)`[^|]*) \| (.*) \|$", README, re.MULTILINE))
+    table = dict(
+        re.findall(r"^\| (`(?:workspace_file|bash|bash_job)`[^|]*) \| (.*) \|$", README, re.MULTILINE)
+    )
     assert len(table) == 5
     said: dict[tuple[str, str], list[str]] = {}
     for what, answers in table.items():
