@@ -95,10 +95,9 @@ class WorkspaceSession:
         workspace = s3_workspace(self.config, self.namespace)
         warn_of_network(self.config, workspace)
         self._storage = self._open_storage(workspace)
-        places = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
 
         def spec() -> SandboxSpec:
-            return specification(self.config, self.namespace, *places, unique=secrets.token_hex(6))
+            return specification(self.config, self.namespace, workspace, unique=secrets.token_hex(6))
 
         first = spec()  # what is wrong with it is told here, and not at the first command
         self._on_job_done = on_job_done

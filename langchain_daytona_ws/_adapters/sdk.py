@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, DaytonaConfig
 
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
+from langchain_daytona_ws.config import SandboxConfig
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox, Sandbox
@@ -34,6 +35,17 @@ class Account:
 
     def __repr__(self) -> str:
         return f"Account(api_url={self.api_url!r}, target={self.target!r})"
+
+
+def account_of(config: SandboxConfig) -> Account:
+    """Return where and as whom a configuration calls Daytona.
+
+    Raises:
+        ConfigError: It has no API key.
+    """
+    options = config.options
+    key = config.require_api_key().get_secret_value()
+    return Account(api_key=key, api_url=str(options.api_url), target=options.target)
 
 
 def client_config(account: Account) -> DaytonaConfig:

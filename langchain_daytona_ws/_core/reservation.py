@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from langchain_daytona_ws._core.network import network_rules
 from langchain_daytona_ws._core.ports import SandboxSpec
+from langchain_daytona_ws._core.workspace import S3Workspace
 from langchain_daytona_ws.config import LifecycleConfig, SandboxConfig
 
 MANAGED_BY = "langchain-daytona-ws"
@@ -56,16 +57,19 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def specification(config: SandboxConfig, namespace: str, *places: str, unique: str) -> SandboxSpec:
+def specification(
+    config: SandboxConfig, namespace: str, workspace: S3Workspace | None, *, unique: str
+) -> SandboxSpec:
     """Say what sandbox to create for a workspace.
 
     Args:
         config: The configuration.
         namespace: The workspace's name.
-        places: Where the workspace's files are: bucket, endpoint.
+        workspace: Where the workspace's files are, if that is not the sandbox's own disk.
         unique: Ends the name of an ephemeral one. A persistent one's follows from the workspace alone.
     """
     options, keep = config.options, config.persistent
+    places = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
     labels = {
         "managed-by": MANAGED_BY,
         "namespace": namespace,

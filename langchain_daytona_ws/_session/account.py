@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.inventory import Inventory
-from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._adapters.sdk import account_of
 from langchain_daytona_ws._core.doctor.finding import remedy_for
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.housekeeping import SandboxSummary, ours, remove
@@ -15,17 +15,6 @@ from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import SandboxError
 
 
-def account_of(config: SandboxConfig) -> Account:
-    """Return where and as whom a configuration calls Daytona.
-
-    Raises:
-        ConfigError: It has no API key.
-    """
-    options = config.options
-    key = config.require_api_key().get_secret_value()
-    return Account(api_key=key, api_url=str(options.api_url), target=options.target)
-
-
 def persistent_spec(config: SandboxConfig, namespace: str) -> SandboxSpec:
     """Return the name and the labels of a persistent workspace's sandbox, with all that it would be made from.
 
@@ -33,9 +22,7 @@ def persistent_spec(config: SandboxConfig, namespace: str) -> SandboxSpec:
         ConfigError: The namespace is none, or the S3 workspace is not settled.
     """
     namespace = validate_namespace(namespace)
-    workspace = s3_workspace(config, namespace)
-    places = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
-    return specification(config, namespace, *places, unique="")
+    return specification(config, namespace, s3_workspace(config, namespace), unique="")
 
 
 class AccountSandboxes:

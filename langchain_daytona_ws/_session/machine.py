@@ -115,11 +115,9 @@ class Machine:
             return self._async
 
     def _account(self) -> Account:
-        from langchain_daytona_ws._adapters.sdk import Account
+        from langchain_daytona_ws._adapters.sdk import account_of
 
-        options = self._config.options
-        key = self._config.require_api_key().get_secret_value()
-        return Account(api_key=key, api_url=str(options.api_url), target=options.target)
+        return account_of(self._config)
 
     @property
     def info(self) -> SandboxInfo | None:

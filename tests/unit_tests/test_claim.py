@@ -18,7 +18,7 @@ from langchain_daytona_ws.errors import ConfigError, ProvisionError
 from tests.unit_tests.test_calls import ScriptedPort
 
 CONFIG = SandboxConfig.model_validate({"persistent": True})
-SPEC = specification(CONFIG, "demo", unique="x")
+SPEC = specification(CONFIG, "demo", None, unique="x")
 BUSY = PortFault(FaultKind.BUSY, "Sandbox state change in progress")
 
 
@@ -221,7 +221,7 @@ def test_the_hash_is_over_what_makes_the_machine_and_nothing_secret() -> None:
 def test_lifetimes_are_whole_minutes_rounded_up() -> None:
     def spec(**lifecycle: int) -> Any:
         config = SandboxConfig.model_validate({"persistent": True, "lifecycle": lifecycle})
-        return specification(config, "demo", unique="x")
+        return specification(config, "demo", None, unique="x")
 
     assert (SPEC.auto_stop_minutes, SPEC.auto_delete_minutes) == (15, 7 * 24 * 60)
     assert (SPEC.auto_archive_minutes, SPEC.ttl_minutes) == (0, None)
@@ -232,7 +232,7 @@ def test_lifetimes_are_whole_minutes_rounded_up() -> None:
 
 def test_an_ephemeral_one_has_a_name_of_its_own_and_ends_by_itself() -> None:
     config = SandboxConfig()
-    one, other = (specification(config, "demo", unique=unique) for unique in ("a", "b"))
+    one, other = (specification(config, "demo", None, unique=unique) for unique in ("a", "b"))
     assert one.name != other.name
     assert (one.auto_delete_minutes, one.ttl_minutes) == (0, 24 * 60)
     assert one.labels["lifetime"] == "ephemeral"

@@ -8,6 +8,7 @@ from itertools import islice
 
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.inventory import Inventory, KeyInfo
+from langchain_daytona_ws._adapters.sdk import account_of
 from langchain_daytona_ws._adapters.snapshots import Snapshots
 from langchain_daytona_ws._core.claim import check_ours
 from langchain_daytona_ws._core.doctor.finding import (
@@ -23,7 +24,7 @@ from langchain_daytona_ws._core.doctor.finding import (
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.housekeeping import ours
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws._session.account import account_of, persistent_spec
+from langchain_daytona_ws._session.account import persistent_spec
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ProvisionError
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.sdk import account_of
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.doctor import sandbox as facts
 from langchain_daytona_ws._core.doctor.finding import Finding, failed, faulty, ok, refused, skipped
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.store import StoreFault
-from langchain_daytona_ws._session.account import account_of
 from langchain_daytona_ws._session.diagnosis.heard import heard
 from langchain_daytona_ws._session.diagnosis.storage import PROBE, StorageDiagnosis
 from langchain_daytona_ws.config import SandboxConfig
