@@ -21,6 +21,7 @@ STATUS = "/var/lib/langchain-daytona-ws/%s.status"
 HELPER = "/usr/local/sbin/langchain-daytona-ws-mount"
 SECRET_FD = 3
 TRIES = 3
+LOOK_S = 3.0
 LIMIT_S = 110.0
 _RUN = 'import sys,json;r=json.loads(sys.stdin.readline());exec(compile(r,"mounter","exec"),{"__name__":"__main__"})'
 
@@ -55,14 +56,37 @@ def _secret() -> bytes:
 def _is_well(wanted: Request) -> bool:
     if not _has_keys(wanted):
         return False
-    for directory in wanted["directories"]:
-        device = _device(directory)
+    devices = {directory: _device(directory) for directory in wanted["directories"]}
+    return None not in devices.values() and _answer(devices)
+
+
+def _answer(devices: dict[str, int | None]) -> bool:
+    """Look at the mounts in a process of its own: while a daemon hangs, only SIGKILL ends a look (FUSE).
+
+    The kernel remembers for a second what it saw, so whoever looks after this does not wait.
+    """
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise PlaceError("processes", error.strerror or str(error)) from None
+    if pid == 0:
+        code = 1
         try:
-            if device is None or os.stat(directory).st_dev != device:
-                return False
-        except OSError:
+            os.closerange(0, 256)  # this process may stay behind, and must hold up nobody
+            code = 0 if all(os.stat(at).st_dev == device for at, device in devices.items()) else 1
+        finally:
+            os._exit(code)
+    until = time.monotonic() + LOOK_S
+    pause_s = 0.0002
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status == 0
+        if time.monotonic() > until:
+            os.kill(pid, 9)
             return False
-    return True
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 0.02)
 
 
 def _has_keys(wanted: Request) -> bool:

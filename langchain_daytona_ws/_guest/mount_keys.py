@@ -60,6 +60,7 @@ class Keys:
         self._file = "%s/%s.json" % (self.directory, spec)
         self._serial = self._expires = ""
         published, serial, expires = self._read()
+        # Whether the mounts that are there may stay: they are what is wanted, and get what is stored here.
         self.same = published == spec and os.path.exists(self._file)
         if self.same:
             self._serial, self._expires = serial, expires
@@ -75,6 +76,8 @@ class Keys:
             serial = digest([credentials.get(name) for name in names])
             if serial != self._serial:
                 self._write(self._file, json.dumps(credentials), 0o600)
+                # For ones without an end mount-s3 never asks again: such a mount would keep the old ones for ever.
+                self.same = self.same and bool(self._expires)
                 self._serial, self._expires = serial, expires
         # mount-s3 asks for new ones five minutes before the end of those that it has.
         return old - 300 <= time.time()

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws import SandboxError
+from langchain_daytona_ws._adapters.aws import GivenKeys
 from langchain_daytona_ws._core.commands import CommandResult
+from langchain_daytona_ws._core.store import Credentials
+from langchain_daytona_ws._session.keyring import Keyring
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
@@ -66,6 +69,33 @@ def test_a_broken_mount_is_mended_by_the_next_command_itself(
     # Only where the credentials are gone too, they have to be sent for.
     lost = "/var/lib" in breakage and "setsid" not in breakage
     assert bucket.server.count("execute") - before == (2 if lost else 1)
+
+
+def test_a_daemon_that_hangs_is_replaced_before_the_command_runs(bucket: Bucket, workspace: Driven) -> None:
+    # What the kernel remembers of the directory, for a second, would still be answered.
+    workspace.run("cd /; pkill -STOP -f '[m]ount-s3.*workspaces'; sleep 1.1")
+    try:
+        result = workspace.run(WHERE_AM_I)
+        assert (result.exit_code, result.output) == (0, "mountpoint-s3\nknown")
+        assert bucket.server.count("execute") == 2
+    finally:
+        workspace.run("pkill -KILL -f '[m]ount-s3.*workspaces'")
+
+
+def test_keys_that_were_replaced_are_used_by_the_mount_that_is_there(bucket: Bucket) -> None:
+    bucket.put("known.txt", b"known")
+    box = OneSandbox(bucket)
+    try:
+        box.run("cat known.txt")
+        # As from another session with other keys, which knows nothing of what the sandbox has.
+        given = GivenKeys(Credentials("AKIALATER", "another-secret"))
+        box.mounting._credentials = Keyring(given, given).get_here
+        box.mounting._delivered.clear()
+        bucket.server.s3.clear_requests()
+        assert box.run("cat known.txt").output == "known"
+        assert {one.access_key for one in bucket.server.s3.requests if one.service == "s3"} == {"AKIALATER"}
+    finally:
+        box.close()
 
 
 def test_files_found_underneath_are_kept_and_told_of(bucket: Bucket, workspace: Driven) -> None:

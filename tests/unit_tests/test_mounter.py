@@ -366,6 +366,18 @@ class TestTheCredentials:
             self.stored(helper, f"a{left_s}", KEY, str(int(time.time()) + left_s))
             assert helper.Keys("id", f"a{left_s}").replace(OTHER, "") is stale
 
+    @pytest.mark.parametrize("ending", [False, True])
+    def test_that_take_the_place_of_others_reach_a_mount_that_asks_for_them(
+        self, helper: Any, ending: bool
+    ) -> None:
+        end = str(int(time.time()) + 3600) if ending else ""
+        self.stored(helper, "a", KEY, end)
+        again = helper.Keys("id", "a")
+        again.replace(KEY, end)
+        assert again.same
+        again.replace(OTHER, end)
+        assert again.same is ending, "what has no end is asked for once only"
+
     def test_are_in_nothing_that_is_reported(self, helper: Any) -> None:
         keys = self.stored(helper, "a", OTHER)
         assert keys.hidden("no AKIAOTHER: other, token; 1") == "no ***: ***, ***; 1"
