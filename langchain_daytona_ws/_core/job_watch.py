@@ -47,6 +47,8 @@ class JobWatch:
         self._running: dict[str, dict[str, Job]] = {}  # by sandbox and id
         self._raised: dict[str, int] = {}  # sandbox → minutes, 0 when another session raised it
         self._restored: set[str] = set()  # sandboxes whose disk still says otherwise
+        # Raised upon a recorded answer: its job may have ended long ago, and the note on the disk be gone.
+        self._doubted: set[str] = set()
         self._raises = 0
         self._ended: set[str] = set()
 
@@ -99,6 +101,8 @@ class JobWatch:
         if "job" in request and minutes:
             self.saw(read_started(begun, request["job"]["command"], sandbox_id))
             self._raised[sandbox_id] = minutes
+            if answer.get("replayed") is True:
+                self._doubted.add(sandbox_id)
             await self._raise(port, sandbox_id, minutes)
         elif isinstance(awake, dict):
             await self._follow_awake(port, sandbox_id, awake)
@@ -110,10 +114,11 @@ class JobWatch:
         minutes = _minutes(awake, "minutes")
         if "over" not in awake:
             self._raised.setdefault(sandbox_id, 0)  # the next call asks more closely
-        elif awake["over"] is True:
+        elif awake["over"] is True or (not minutes and sandbox_id in self._doubted):
             seen = self._raises
             if await self._set(port, sandbox_id, self._idle_minutes):
                 self._restored.add(sandbox_id)
+                self._doubted.discard(sandbox_id)
             if self._raises != seen and self._raised.get(sandbox_id):
                 # A job was begun in the meantime, and its interval may have been set before this one.
                 await self._raise(port, sandbox_id, self._raised[sandbox_id])

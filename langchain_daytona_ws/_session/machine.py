@@ -85,6 +85,7 @@ class Machine:
         self._released = False
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
+        self._sync_made_in = 0  # process
         self._async: AsyncDaytonaPort | None = None
         self.sync_handle = Handle(self._acquire_here, self._set_up_here, self)
         self.async_handle = Handle(self.aacquire, self._aset_up, self)
@@ -95,8 +96,9 @@ class Machine:
         from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 
         with self._lock:
-            if self._sync is None:
-                self._sync = SyncDaytonaPort(self._account())
+            if self._sync is None or self._sync_made_in != os.getpid():
+                # After a fork, parent and child must not read each other's answers from one connection.
+                self._sync, self._sync_made_in = SyncDaytonaPort(self._account()), os.getpid()
             return self._sync
 
     async def port_here(self) -> SyncDaytonaPort:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws import HookFailed, PermissionDecision, PermissionRequest, WorkspaceSession
-from langchain_daytona_ws.errors import ConfigError, ProvisionError
+from langchain_daytona_ws.errors import ConfigError, ProvisionError, SandboxUnavailable, SessionClosed
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 from tests.integration_tests import claimants
 from tests.integration_tests.conftest import Driven, config_for
@@ -69,6 +70,47 @@ async def test_releasing_from_a_loop(server: LocalDaytona) -> None:
     await session.arun("true")
     await session.arelease()
     assert server.sandboxes == []
+
+
+async def test_releasing_on_a_loop_that_is_just_claiming_leaves_none(server: LocalDaytona) -> None:
+    server.faults.add(Fault("latency", "create", delay_s=0.3))
+    session = WorkspaceSession(config_for(server, persistent=True), namespace="demo")
+    running = asyncio.create_task(session.arun("true"))
+    while not server.count("create"):  # noqa: ASYNC110 - the server has no event to offer
+        await asyncio.sleep(0)
+    session.release()  # cannot wait for what only this loop can finish
+    with pytest.raises(SessionClosed):
+        await running
+    assert server.sandboxes == []
+
+
+async def test_a_sync_call_on_the_loop_that_runs_the_hooks_is_refused(server: LocalDaytona) -> None:
+    hook = "touch /tmp/begun; until [ -e /tmp/go ]; do sleep 0.05; done"
+    session = WorkspaceSession(config_for(server, persistent=True, onResume=hook), namespace="demo")
+    with WorkspaceSession(config_for(server, persistent=True), namespace="demo") as other:
+        running = asyncio.create_task(session.arun("echo ran"))
+        await other.arun("until [ -e /tmp/begun ]; do sleep 0.05; done")
+        with pytest.raises(SandboxUnavailable) as caught:
+            session.run("true")
+        assert caught.value.code == "would_deadlock"
+        await other.arun("touch /tmp/go")
+        assert (await running).output == "ran\n"
+        await other.aclose()
+    await session.aclose()
+
+
+def test_a_repeated_call_that_began_a_job_keeps_nobody_awake(server: LocalDaytona, drive: Drive) -> None:
+    session = drive(server, persistent=True).session
+    job = session.jobs.start("true", once="name")
+    session.jobs.wait(job.id)
+    for _ in range(2):
+        session.run("true")
+    assert server.sandboxes[0].auto_stop_interval == 15
+    again = drive(server, persistent=True).session
+    for one in (session, again):
+        assert one.jobs.start("true", once="name").id == job.id
+        one.run("true")
+        assert server.sandboxes[0].auto_stop_interval == 15
 
 
 def test_each_workspace_has_its_own(server: LocalDaytona, drive: Drive) -> None:

@@ -487,6 +487,21 @@ class TestClosing:
         )
         assert ran.stdout == "still here\n"
 
+    def test_a_forked_child_has_connections_of_its_own(self, server: LocalDaytona) -> None:
+        program = f"""
+            import os
+            from langchain_daytona_ws import WorkspaceSession
+            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
+            session.run("true")
+            child = os.fork()
+            for number in range(10):
+                assert session.run(f"echo {{child}} {{number}}").output == f"{{child}} {{number}}\\n"
+            if child == 0:
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        """
+        subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, check=True)
+
 
 def test_a_hostile_env_file_steers_nothing(
     server: LocalDaytona, drive: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
