@@ -26,6 +26,8 @@ LONGEST_PAUSE_S = 5.0
 _LEAVING = {"destroyed", "destroying"}
 _SLEEPING = {"stopped", "paused", "archived"}
 _FAILED = {"error", "build_failed"}
+# A refused change is mostly one that is being made already; of these nobody need wait for the end.
+_FOR_GOOD = {"quota", "organization_suspended", "api_key_expired"}
 
 RESTARTED_NOTICE = (
     "The machine had been stopped, and was started again: files and packages on it are there, processes are "
@@ -215,8 +217,10 @@ class _Search:
         try:
             await change()
         except PortFault as fault:
-            if not fault.passing and fault.kind not in (FaultKind.NOT_FOUND, FaultKind.REFUSED):
-                raise create_error(fault, nothing_created=True) from None
+            error = create_error(fault, nothing_created=True)
+            may_pass = fault.kind in (FaultKind.NOT_FOUND, FaultKind.REFUSED) and error.code not in _FOR_GOOD
+            if not fault.passing and not may_pass:
+                raise error from None
             await self.pause(found, fault)
             return False
         return True

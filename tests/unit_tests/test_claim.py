@@ -157,6 +157,15 @@ def test_what_changes_nothing_is_given_up_in_time(answers: dict[str, list[Any]])
     assert CLAIM_WITHIN_S - 10 < port.slept_s <= CLAIM_WITHIN_S
 
 
+def test_a_start_beyond_the_quota_is_not_waited_for() -> None:
+    port = ScriptedPort(
+        get=[found("stopped")], start=[PortFault(FaultKind.REFUSED, "Total CPU limit exceeded", status=400)]
+    )
+    with pytest.raises(ProvisionError) as caught:
+        drive(claim(port, SPEC))
+    assert (caught.value.code, port.slept_s) == ("quota", 0.0)
+
+
 def test_one_that_is_stuck_is_reported() -> None:
     error = refused(get=[found("stopping")])
     assert (error.code, error.retryable) == ("stuck", True)
