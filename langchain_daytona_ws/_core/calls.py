@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.call_errors import (
     unreachable,
 )
 from langchain_daytona_ws._core.job_watch import JobWatch
-from langchain_daytona_ws._core.mount import MOUNT_S, Mounting
+from langchain_daytona_ws._core.mount import MOUNT_S, Luggage, Mounting
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
 from langchain_daytona_ws.errors import HookFailed, SandboxError, WorkspaceError
@@ -202,21 +202,28 @@ class Caller:
         for _ in range(DELIVERIES_MAX):
             luggage = await self._mounting.pack(info.id, life_s)
             mounted = {**request, "mount": luggage.request}
-            answer = await self._send(info, entry, mounted, within_s, luggage.secret)
+            answer = await self._send(info, entry, mounted, within_s, luggage)
             if self._mounting.unpacked(info.id, luggage, answer):
                 break
         return answer
 
     async def _send(
-        self, info: SandboxInfo, entry: str, request: Answer, within_s: float, secret: bytes | None = None
+        self, info: SandboxInfo, entry: str, request: Answer, within_s: float, luggage: Luggage | None = None
     ) -> Answer:
-        call = guest_call(entry, request, self.new_key(), secret=secret)
-        reply = await self._port.execute(
-            info.id,
-            call.script,
-            env={**self._env(), **call.env},
-            timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
-        )
+        call = guest_call(entry, request, self.new_key(), secret=luggage.secret if luggage else None)
+        try:
+            reply = await self._port.execute(
+                info.id,
+                call.script,
+                env={**self._env(), **call.env},
+                timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
+            )
+        except PortFault as fault:
+            if luggage is None or luggage.secret is None:
+                raise
+            # The frames that it came through hold the secret, and a traceback may be shown with their variables.
+            fault.__cause__ = fault.__context__ = None
+            raise fault.with_traceback(None) from None
         return read_frame(reply.output, call.nonce)
 
     async def _after_fault(

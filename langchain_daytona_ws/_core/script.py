@@ -13,7 +13,7 @@ import functools
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 from langchain_daytona_ws.errors import CommandRefused, SandboxError
@@ -50,8 +50,8 @@ module.run(**eval(request))
 class GuestCall:
     """What to send to the daemon's execute endpoint, and how to know the answer again."""
 
-    script: str
-    env: dict[str, str]
+    script: str = field(repr=False)  # with the secret in it
+    env: dict[str, str] = field(repr=False)
     nonce: str
 
 

@@ -75,7 +75,13 @@ class Keys:
             names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
             serial = digest([credentials.get(name) for name in names])
             if serial != self._serial:
-                self._write(self._file, json.dumps(credentials), 0o600)
+                try:
+                    self._write(self._file, json.dumps(credentials), 0o600)
+                except OSError:
+                    # A full disk must not stop the command that would free it, while the old ones hold.
+                    if self.same and self._expires and old - 300 > time.time():
+                        return False
+                    raise
                 # For ones without an end mount-s3 never asks again: such a mount would keep the old ones for ever.
                 self.same = self.same and bool(self._expires)
                 self._serial, self._expires = serial, expires
@@ -84,8 +90,10 @@ class Keys:
 
     def publish(self) -> None:
         """Tell everybody what is mounted, and take away what was stored for other mounts."""
-        line = "%s %s %s\n" % (self._spec, self._serial, self._expires or "never")
-        self._write(self.status, line, 0o644)
+        known = (self._spec, self._serial, self._expires)
+        if self._read() != known:
+            line = "%s %s %s\n" % (self._spec, self._serial, self._expires or "never")
+            self._write(self.status, line, 0o644)
         for name in os.listdir(self.directory):
             if name.endswith(".json") and name != self._spec + ".json":
                 os.unlink("%s/%s" % (self.directory, name))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import os
+import re
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from langchain_daytona_ws import SandboxError
+from langchain_daytona_ws import SandboxError, WorkspaceError
 from langchain_daytona_ws._adapters.aws import GivenKeys
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._session.keyring import Keyring
-from langchain_daytona_ws.local import LocalDaytona
+from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, s3_server
@@ -221,6 +224,19 @@ def test_the_keys_are_in_no_environment_argument_or_process_list(bucket: Bucket,
     modes = "stat -c '%A %U' /var/lib/langchain-daytona-ws/*/ /var/lib/langchain-daytona-ws/*/*.json"
     assert workspace.run(modes).output.split() == ["drwx------", "daytona", "-rw-------", "daytona"]
     workspace.close()
+
+
+def test_the_keys_are_in_no_traceback_with_its_variables(bucket: Bucket, workspace: Driven) -> None:
+    bucket.server.faults.add(Fault(kind="status", status=400, action="execute", times=1))
+    with pytest.raises(WorkspaceError) as caught:
+        workspace.run("true")
+    bucket.server.faults.clear()
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "luggage = " in shown, "of the frames in question"
+    encoded = re.findall("[A-Za-z0-9+/]{40,}", shown)
+    decoded = b" ".join(binascii.a2b_base64(one[: len(one) // 4 * 4]) for one in encoded)
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in shown
+    assert KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in decoded
 
 
 def test_a_stop_and_start_in_the_middle_costs_no_command(bucket: Bucket) -> None:

@@ -394,6 +394,29 @@ class TestTheCredentials:
         assert [path.name for path in directory.iterdir()] == ["a.json"]
         assert json.loads((directory / "a.json").read_text()) == KEY
 
+    def test_that_still_hold_will_do_on_a_full_disk(
+        self, helper: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        for left_s, enough in ((400, True), (200, False)):
+            end = str(int(time.time()) + left_s)
+            own = Path(self.stored(helper, f"a{left_s}", KEY, end).directory, f"a{left_s}.json")
+            before = Path(helper.HOME, "id.status").read_text()
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fchmod", full)
+                keys = helper.Keys("id", f"a{left_s}")
+                if enough:
+                    assert keys.replace(OTHER, "9999999999") is False
+                    assert keys.same
+                    keys.publish()
+                else:
+                    with pytest.raises(OSError, match="No space left"):
+                        keys.replace(OTHER, "9999999999")
+            assert json.loads(own.read_text()) == KEY
+            assert Path(helper.HOME, "id.status").read_text() == before, "so that new ones are sent again"
+
 
 class TestTheLock:
     def test_cannot_be_taken_by_who_is_not_root(self, helper: Any) -> None:
