@@ -357,9 +357,12 @@ class TestCredentials:
         assert {one.access_key for one in bucket.server.s3.requests} == {KEYS.access_key_id}
 
     def test_they_are_in_no_log(
-        self, face: Face, bucket: s3.Bucket, caplog: pytest.LogCaptureFixture
+        self, face: Face, bucket: s3.Bucket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         caplog.set_level(logging.DEBUG)
+        for name in ("urllib3", "urllib3.connectionpool", "botocore"):  # others may have quietened them
+            caplog.set_level(logging.DEBUG, logger=name)
+            monkeypatch.setattr(logging.getLogger(name), "disabled", False)
         given = assumed(bucket)
         caplog.clear()
         ops = face.ops(face.store(Keys(given)))
