@@ -108,7 +108,8 @@ def test_asked_to_end_it_unmounts(alone: Mounted, signal: str) -> None:
 def test_in_the_foreground(alone: Mounted) -> None:
     command = alone.mount_command("/mnt/w", flags="--foreground")
     alone.ok(
-        f"mkdir /mnt/w; (env {KEYS} setsid {command} >/tmp/out 2>&1; echo ended $? >>/tmp/out) >/dev/null 2>&1 &"
+        f"mkdir /mnt/w; : >/tmp/out; "
+        f"(env {KEYS} setsid {command} >/tmp/out 2>&1; echo ended $? >>/tmp/out) >/dev/null 2>&1 &"
     )
     assert within(10, lambda: "is mounted at" in alone.ok("cat /tmp/out"))
     alone.ok("umount /mnt/w")
