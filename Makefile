@@ -1,7 +1,7 @@
 # Each target sets up what it needs; see scripts/setup. ARGS is passed on: make demo ARGS=--yes
 ARGS ?=
-# Tests wait for sandboxes as much as they compute: one at a time more than there are cores.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n + 1)))
+# Tests wait for sandboxes more than they compute: two at a time even on one core.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 2 ] && echo "$$n" || echo 2)
 export PYTHON
 
 .PHONY: help demo test check format setup-demo setup-dev clean

@@ -85,7 +85,7 @@ def test_a_dead_daemon_and_the_way_back(alone: Mounted) -> None:
     alone.put(f"{HOME}f", b"x")
     alone.mount("/mnt/w")
     alone.ok("pkill -9 mount-s3")
-    assert within(5, lambda: alone.python("print(err(os.stat, '/mnt/w'))") == "ENOTCONN")
+    assert within(10, lambda: alone.python("print(err(os.stat, '/mnt/w'))") == "ENOTCONN")
     assert alone.run("mountpoint -q /mnt/w")[0] != 0
     code, output = alone.run(f"env {KEYS} {alone.mount_command('/mnt/w')}")
     assert code == 1
@@ -113,7 +113,7 @@ def test_in_the_foreground(alone: Mounted) -> None:
     )
     assert within(10, lambda: "is mounted at" in alone.ok("cat /tmp/out"))
     alone.ok("umount /mnt/w")
-    assert within(5, lambda: "ended 0" in alone.ok("cat /tmp/out"))
+    assert within(10, lambda: "ended 0" in alone.ok("cat /tmp/out"))
 
 
 def test_after_a_stop_the_folder_is_plain_and_empty(alone: Mounted) -> None:
