@@ -34,12 +34,17 @@ BY_KIND = {
 }  # fmt: skip
 
 
+def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
+    """Return the code and the remedy of a request that Daytona did not answer well; `otherwise` where none is known."""
+    return next(
+        ((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)),
+        BY_KIND.get(fault.kind, (otherwise, "See the message for what Daytona objected to.")),
+    )
+
+
 def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
     """Make the error of a create that failed, with its remedy."""
-    code, remedy = next(
-        ((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)),
-        BY_KIND.get(fault.kind, ("create_refused", "See the message for what Daytona objected to.")),
-    )
+    code, remedy = remedy_for(fault, "create_refused")
     return ProvisionError(
         f"No sandbox could be created: {fault.message}. {remedy}",
         code=code,

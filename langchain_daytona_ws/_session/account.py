@@ -5,10 +5,10 @@ from __future__ import annotations
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.inventory import Inventory
 from langchain_daytona_ws._adapters.sdk import account_of
-from langchain_daytona_ws._core.doctor.finding import remedy_for
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.housekeeping import SandboxSummary, ours, remove
 from langchain_daytona_ws._core.ports import PortFault, SandboxSpec
+from langchain_daytona_ws._core.remedies import remedy_for
 from langchain_daytona_ws._core.reservation import specification
 from langchain_daytona_ws._core.workspace import s3_workspace
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace

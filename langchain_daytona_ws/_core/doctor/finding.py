@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws._core.remedies import BY_KIND, WORDS
+from langchain_daytona_ws._core.remedies import remedy_for
 from langchain_daytona_ws.errors import WorkspaceError
 
 # Shorter values stand in any text by chance.
@@ -66,14 +66,6 @@ def failed(check: str, found: str, remedy: str, code: str = "") -> Finding:
 def refused(check: str, error: WorkspaceError) -> Finding:
     """Make the finding of an error, whose message has the remedies in it."""
     return Finding(check, Status.FAILED, error.message, code=error.code)
-
-
-def remedy_for(fault: PortFault) -> tuple[str, str]:
-    """Return the code and the remedy of a request that Daytona did not answer well."""
-    return next(
-        ((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)),
-        BY_KIND.get(fault.kind, ("refused", "See the message for what Daytona objected to.")),
-    )
 
 
 def faulty(check: str, tried: str, fault: PortFault) -> Finding:
