@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -165,3 +166,32 @@ def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def said_in_the_code() -> tuple[str, set[str]]:
+    """Return all text of the package's string constants, f-strings with ``...`` for their parts, and the constants."""
+    texts: list[str] = []
+    constants: set[str] = set()
+    for module in (ROOT / "langchain_daytona_ws").rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+                constants.add(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+                texts.append("".join(map(str, parts)))
+    return "\n".join(texts).replace(".*", "...").replace("[Nn]", "N"), constants
+
+
+def test_the_troubleshooting_table_quotes_the_code() -> None:
+    found = re.search(r"<!-- troubleshooting -->\n(.*?)\n<!-- /troubleshooting -->", README, re.DOTALL)
+    assert found is not None
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in found[1].splitlines()[2:]]
+    assert len(rows) > 10
+    texts, constants = said_in_the_code()
+    for read, code, _ in rows:
+        for words in re.findall("`(.*?)`", read)[0].split("..."):
+            assert words.strip() in texts, read
+        if "`" in code:
+            name = code.strip("`")
+            assert name in constants or (name == "mount_..." and "mount_refused" in constants), code
