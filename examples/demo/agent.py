@@ -11,7 +11,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from examples.demo.project import TESTS, DemoFailed, TestRun
 from examples.demo.screen import Screen
-from examples.demo.scripted import ScriptedModel
+from examples.demo.scripted import SCRIPT
+from examples.scripted import ScriptedModel
 from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
 
 TASK = f"""\
@@ -57,7 +58,7 @@ class Deeds:
 def model_for(name: str | None) -> BaseChatModel:
     """Return the named model, or the scripted one."""
     if name is None:
-        return ScriptedModel()
+        return ScriptedModel(script=SCRIPT)
     try:
         return init_chat_model(name)
     except (ImportError, ValueError) as error:

@@ -13,9 +13,11 @@ from langchain_core.messages import AIMessage, HumanMessage
 from rich.console import Console
 
 from examples.demo import __main__ as demo
-from examples.demo import agent, scripted, storage
+from examples.demo import agent, storage
 from examples.demo.project import BROKEN, BROKEN_FILE, DemoFailed, Package, TestRun
 from examples.demo.screen import printable
+from examples.demo.scripted import SCRIPT
+from examples.scripted import ScriptedModel
 from langchain_daytona_ws.local import LocalDaytona
 
 
@@ -66,8 +68,8 @@ def test_a_file_on_s3_that_is_not_repaired_fails_it() -> None:
 
 
 def test_an_agent_that_repairs_nothing_fails_it(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    idle = [step for step in scripted._SCRIPT if step[2].get("command") != "edit"]
-    monkeypatch.setattr(scripted, "_SCRIPT", idle)
+    idle = [turn for turn in SCRIPT if not any(call["args"]["command"] == "edit" for call in turn.tool_calls)]
+    monkeypatch.setattr(agent, "SCRIPT", idle)
     assert demo.main(["--yes"], console) == 1
     assert "✘ the agent changed no file with workspace_file" in shown(console)
     assert "✔" not in shown(console)
@@ -146,9 +148,10 @@ def test_the_judgement_on_other_deeds(runs, changes, final, tests_unchanged, say
 
 
 def test_the_scripted_model_follows_its_script() -> None:
-    model = scripted.ScriptedModel()
+    model = ScriptedModel(script=SCRIPT)
     first = model.invoke([HumanMessage("anything")])
     assert first.tool_calls[0]["name"] == "bash"
+    assert model.invoke([HumanMessage("anything")]).tool_calls[0]["id"] != first.tool_calls[0]["id"]
     last = model.invoke([HumanMessage("anything"), *[AIMessage("")] * 20])
     assert not last.tool_calls
 
