@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.commands import CommandResult as CommandResult
     from langchain_daytona_ws._core.job_results import Job as Job
     from langchain_daytona_ws._core.job_results import JobLog as JobLog
+    from langchain_daytona_ws._core.sources import Clock as Clock
     from langchain_daytona_ws.config import LifecycleConfig as LifecycleConfig
     from langchain_daytona_ws.config import NetworkConfig as NetworkConfig
     from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "_core.commands": ("CommandResult",),
     "_core.job_results": ("Job", "JobLog"),
+    "_core.sources": ("Clock",),
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",

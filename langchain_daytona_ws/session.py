@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
@@ -24,6 +24,7 @@ from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, check_once, job_reque
 from langchain_daytona_ws._core.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.reservation import specification
+from langchain_daytona_ws._core.sources import Clock, Ids, random_id
 from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
@@ -71,6 +72,10 @@ class WorkspaceSession:
             of its calls learns of it, before that call returns and in its thread: the calls of ``session.jobs``, and
             any other that uses the sandbox. Between calls nobody looks. It must not block an event loop; what it
             raises is logged.
+        ids: Makes names for calls, answers and ephemeral sandboxes, none of them twice: 32 hexadecimal digits, of which
+            the last 12 must differ too. Default: random ones. With others, which are for tests that replay a
+            recording, what runs in the sandbox could forge answers.
+        clock: The session's time. Default: this machine's.
 
     Raises:
         ConfigError: The configuration or the namespace is wrong.
@@ -84,10 +89,13 @@ class WorkspaceSession:
         approver: Approver | None = None,
         approval_timeout_s: float | None = APPROVAL_TIMEOUT_S,
         on_job_done: Callable[[Job], object] | None = None,
+        ids: Ids = random_id,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)
         self.namespace = validate_namespace(namespace)
-        self.id = secrets.token_hex(8)
+        self._ids, self._clock = ids, clock
+        self.id = ids()
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
         self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
         self._notices: deque[str] = deque()
@@ -97,14 +105,16 @@ class WorkspaceSession:
         self._storage = self._open_storage(workspace)
 
         def spec() -> SandboxSpec:
-            return specification(self.config, self.namespace, workspace, unique=secrets.token_hex(6))
+            return specification(self.config, self.namespace, workspace, unique=ids()[-12:])
 
         first = spec()  # what is wrong with it is told here, and not at the first command
         self._on_job_done = on_job_done
         self._watch = JobWatch(
             first.auto_stop_minutes or 0, first.ttl_minutes, self._on_job_end, self._notices.append
         )
-        self._machine = Machine(self.config, spec, on_lost=self._on_lost, tell=self._notices.append)
+        self._machine = Machine(
+            self.config, spec, on_lost=self._on_lost, tell=self._notices.append, clock=clock
+        )
         here, there = (None, None)
         if self._storage is not None:
             here, there = self._storage.sync_access, self._storage.async_access
@@ -112,6 +122,7 @@ class WorkspaceSession:
         caches = LOCAL_CACHES if self.is_on_s3 else {}
         hooks = Hooks(self.root, settings.on_create or (), settings.on_resume or (), caches)
         kept: dict[str, Any] = {"root": self.root, "seen": self._seen, "hooks": hooks, "watch": self._watch}
+        kept.update(ids=ids, clock=clock)
         self._sync = Side(machine.port_here, machine.sync_handle, settings, s3=here, **kept)
         self._async = Side(machine.async_port, machine.async_handle, settings, s3=there, **kept)
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
@@ -122,7 +133,9 @@ class WorkspaceSession:
             return None
         direct = self.config.options.file_access == "s3"
         caution = caution_of(self.config, workspace)
-        return Storage(workspace, direct=direct, tell=self._notices.append, caution=caution)
+        return Storage(
+            workspace, direct=direct, tell=self._notices.append, caution=caution, clock=self._clock
+        )
 
     def __repr__(self) -> str:
         info = self._machine.info
@@ -131,22 +144,25 @@ class WorkspaceSession:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a session over a persistent sandbox: unpickled elsewhere, it finds the same one.
 
-        No secret is in the pickle; the API key is taken from ``DAYTONA_API_KEY`` there. The approver and
-        ``on_job_done`` are pickled as pickle does it, a function by its name. What was approved for the session, and
-        which files it has read, is not.
+        No secret is in the pickle; the API key is taken from ``DAYTONA_API_KEY`` there. The approver, ``on_job_done``,
+        ``ids`` and ``clock`` are pickled as pickle does it, a function by its name. What was approved for the session,
+        and which files it has read, is not.
         """
         if not self.config.persistent:
             raise TypeError(
                 "a WorkspaceSession over an ephemeral sandbox cannot be pickled: the copy would delete it, or outlive "
                 "it; set persistent: true in the configuration"
             )
-        gate = self.gate
         return _rebuilt, (
             self.config,
-            self.namespace,
-            gate.approver,
-            gate.approval_timeout_s,
-            self._on_job_done,
+            {
+                "namespace": self.namespace,
+                "approver": self.gate.approver,
+                "approval_timeout_s": self.gate.approval_timeout_s,
+                "on_job_done": self._on_job_done,
+                "ids": self._ids,
+                "clock": self._clock,
+            },
         )
 
     def __copy__(self) -> Self:
@@ -336,17 +352,5 @@ class WorkspaceSession:
         await self.aclose()
 
 
-def _rebuilt(
-    config: SandboxConfig,
-    namespace: str,
-    approver: Approver | None,
-    approval_timeout_s: float | None,
-    on_job_done: Callable[[Job], object] | None,
-) -> WorkspaceSession:
-    return WorkspaceSession(
-        config,
-        namespace=namespace,
-        approver=approver,
-        approval_timeout_s=approval_timeout_s,
-        on_job_done=on_job_done,
-    )
+def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:
+    return WorkspaceSession(config, **settings)

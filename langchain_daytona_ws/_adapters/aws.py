@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from langchain_daytona_ws._adapters.aws_errors import host_refused, refused, unusable
+from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.quiet import unlogged
 from langchain_daytona_ws._core.policy import session_name, session_policy
+from langchain_daytona_ws._core.sources import Clock
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import MountRole, S3Workspace
 from langchain_daytona_ws.errors import CredentialsRefused
@@ -54,14 +55,16 @@ class AssumedRole:
 
     Args:
         workspace: What the credentials are for. It has a role.
+        clock: By which they must not have ended.
     """
 
-    def __init__(self, workspace: S3Workspace) -> None:
+    def __init__(self, workspace: S3Workspace, clock: Clock = SYSTEM_CLOCK) -> None:
         if workspace.role is None:
             raise ValueError("this workspace has no role to assume")
         self._role = workspace.role
         self._policy = session_policy(workspace)
         self._name = session_name(workspace)
+        self._clock = clock
 
     async def fetch(self) -> Credentials:
         return self.assume()
@@ -113,7 +116,7 @@ class AssumedRole:
         if expiration is None:
             return unusable("its Expiration is missing", self._role)
         expires_at = expiration.timestamp()
-        if expires_at <= time.time():
+        if expires_at <= self._clock.time():
             return unusable("they have expired already; is this machine's clock right?", self._role)
         packed = answer.get("PackedPolicySize") or 0
         if packed > PACKED_WARNING_PERCENT:

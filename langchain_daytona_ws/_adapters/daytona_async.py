@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
 
+from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
     REQUEST_TIMEOUT_S,
@@ -22,6 +22,7 @@ from langchain_daytona_ws._adapters.sdk import (
     tracing_is_wanted,
 )
 from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.sources import Clock
 
 
 @dataclass(slots=True)
@@ -44,8 +45,10 @@ class Client(AsyncDaytona):
 class AsyncDaytonaPort:
     """Answer on whichever loop is running."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, clock: Clock = SYSTEM_CLOCK) -> None:
         self._account = account
+        self._clock = clock
+        self.now = clock.monotonic
         self._loops: dict[asyncio.AbstractEventLoop, _OnLoop] = {}
         self._finishing: set[asyncio.Task[Any]] = set()
 
@@ -145,10 +148,7 @@ class AsyncDaytonaPort:
             await (await self._sandbox(sandbox_id)).fs.upload_file(data, path, timeout=UPLOAD_TIMEOUT_S)
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def now(self) -> float:
-        return time.monotonic()
+        await self._clock.asleep(seconds)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from daytona import Daytona, DaytonaNotFoundError, Sandbox
 
+from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
     REQUEST_TIMEOUT_S,
@@ -21,6 +21,7 @@ from langchain_daytona_ws._adapters.sdk import (
     tracing_is_wanted,
 )
 from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.sources import Clock
 
 
 class Client(Daytona):
@@ -34,8 +35,10 @@ class Client(Daytona):
 class SyncDaytonaPort:
     """One client for all threads; the SDK's sync client may be shared by them."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, clock: Clock = SYSTEM_CLOCK) -> None:
         self._account = account
+        self._clock = clock
+        self.now = clock.monotonic
         self._client: Daytona | None = None
         self._lock = threading.Lock()
         self._sandboxes: dict[str, Sandbox] = {}
@@ -107,10 +110,7 @@ class SyncDaytonaPort:
             self._sandbox(sandbox_id).fs.upload_file(data, path, timeout=UPLOAD_TIMEOUT_S)
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def now(self) -> float:
-        return time.monotonic()
+        self._clock.sleep(seconds)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         # Nothing can interrupt it but a second Ctrl-C, and each request has its own time-out.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_daytona_ws._adapters import s3_answers as answers
+from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.quiet import unlogged
+from langchain_daytona_ws._core.sources import Clock
 from langchain_daytona_ws._core.store import (
     Credentials,
     KeyPage,
@@ -48,10 +49,12 @@ class Bucket:
 
     Args:
         workspace: Whose. Nothing outside of its prefix is ever asked for.
+        clock: By which it waits.
     """
 
-    def __init__(self, workspace: S3Workspace) -> None:
+    def __init__(self, workspace: S3Workspace, clock: Clock = SYSTEM_CLOCK) -> None:
         self._workspace = workspace
+        self.clock = clock
         self._bucket = workspace.workspace.bucket
         self._prefix = workspace.workspace.prefix
         if not self._prefix.endswith("/"):
@@ -109,7 +112,7 @@ class Bucket:
                 return self._get_once(clients, key, max_bytes)
             except _BodyLost as lost:
                 fault = lost.fault
-            time.sleep(BODY_PAUSE_S * 2**attempt)
+            self.clock.sleep(BODY_PAUSE_S * 2**attempt)
         raise fault
 
     def get_many(
@@ -194,15 +197,14 @@ class S3Store(ABC):
         self._bucket = bucket
         self._current = current
         self._expired = expired
+        self._clock = bucket.clock
+        self.now = bucket.clock.monotonic
 
     @abstractmethod
     async def offload(self, work: Callable[[], T]) -> T: ...
 
     @abstractmethod
     async def sleep(self, seconds: float) -> None: ...
-
-    def now(self) -> float:
-        return time.monotonic()
 
     async def list_page(
         self,
@@ -267,7 +269,7 @@ class SyncS3Store(S3Store):
         return work()
 
     async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251 - the sync side, whose purpose is to block
+        self._clock.sleep(seconds)
 
 
 class AsyncS3Store(S3Store):
@@ -277,4 +279,4 @@ class AsyncS3Store(S3Store):
         return await asyncio.to_thread(work)
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._clock.asleep(seconds)

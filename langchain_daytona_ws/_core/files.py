@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from langchain_daytona_ws._core.file_results import (
     Reply,
 )
 from langchain_daytona_ws._core.paths import workspace_path, workspace_pattern
+from langchain_daytona_ws._core.sources import Ids, random_id
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws.errors import EditRefused, FileError
 
@@ -49,6 +49,7 @@ class FileOps:
         limit_bytes: Most bytes of text that one result shows.
         max_bytes: Largest file that is read or edited.
         seen: Where to remember what was read, when several share it: path → SHA-256.
+        ids: Names what is uploaded.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class FileOps:
         limit_bytes: int = 65536,
         max_bytes: int = MAX_BYTES,
         seen: dict[str, str] | None = None,
+        ids: Ids = random_id,
     ) -> None:
         self._guest = guest
         self._upload = upload
@@ -68,6 +70,7 @@ class FileOps:
         self._staging_dir = staging_dir
         self._limit_bytes = limit_bytes
         self._max_bytes = max_bytes
+        self._ids = ids
         # path -> SHA-256 of what this session last read or wrote there. Only single get, set and pop are
         # used, each of them atomic in CPython, so threads and tasks need no lock; and whoever wins a race,
         # the sandbox compares the hash with the file itself.
@@ -255,7 +258,7 @@ class FileOps:
         """Give the part of a request that carries content, uploaded before when it is large."""
         if self._upload is None or len(data) <= INLINE_BYTES:
             return {"content": data}
-        path = f"{self._staging_dir}/upload-{secrets.token_hex(16)}"
+        path = f"{self._staging_dir}/upload-{self._ids()}"
         await self._upload(path, data)
         return {"content_from": path, "content_sha256": hashlib.sha256(data).hexdigest()}
 

@@ -16,6 +16,7 @@ from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._core.claim import RESTARTED_NOTICE, claim, find
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort, SandboxSpec
+from langchain_daytona_ws._core.sources import Clock
 from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, WorkspaceError
@@ -63,6 +64,7 @@ class Machine:
         spec: What to create. That of a persistent one has the name by which it is found.
         on_lost: Called when it was lost, or a new one stands in its place.
         tell: Is told what the next result should say about the machine.
+        clock: The session's time.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Machine:
         *,
         on_lost: Callable[[], None],
         tell: Callable[[str], None],
+        clock: Clock,
     ) -> None:
         self._config = config
+        self._clock = clock
         self._spec = spec
         self._on_lost = on_lost
         self._tell = tell
@@ -98,7 +102,7 @@ class Machine:
         with self._lock:
             if self._sync is None or self._sync_made_in != os.getpid():
                 # After a fork, parent and child must not read each other's answers from one connection.
-                self._sync, self._sync_made_in = SyncDaytonaPort(self._account()), os.getpid()
+                self._sync, self._sync_made_in = SyncDaytonaPort(self._account(), self._clock), os.getpid()
             return self._sync
 
     async def port_here(self) -> SyncDaytonaPort:
@@ -113,7 +117,7 @@ class Machine:
 
         with self._lock:
             if self._async is None:
-                self._async = AsyncDaytonaPort(self._account())
+                self._async = AsyncDaytonaPort(self._account(), self._clock)
             return self._async
 
     def _account(self) -> Account:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +15,7 @@ from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.jobs import JobOps
 from langchain_daytona_ws._core.objects.search import BeyondBounds
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sources import Clock, Ids
 from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._session.machine import Handle
 from langchain_daytona_ws._session.storage import Access
@@ -51,6 +50,8 @@ class Side:
         s3: The way to a workspace on S3; None for one on the sandbox's own disk.
         hooks: What is run before the first call to a sandbox.
         watch: What the session knows of its jobs, shared by both sides.
+        ids: Names the calls and what they upload.
+        clock: The session's time.
     """
 
     def __init__(
@@ -64,12 +65,16 @@ class Side:
         s3: Access | None,
         hooks: Hooks,
         watch: JobWatch,
+        ids: Ids,
+        clock: Clock,
     ) -> None:
         self._port = port
         self._machine = machine
         self._config = config
         self._hooks = hooks
         self._watch = watch
+        self._ids = ids
+        self._clock = clock
         self._mounting = s3.mounting if s3 else None
         self._objects = s3.objects if s3 else None
         direct = self._objects is not None
@@ -80,6 +85,7 @@ class Side:
             staging_dir=UPLOADS,
             limit_bytes=config.output_limit_bytes,
             seen=seen,
+            ids=ids,
         )
         self.jobs = JobOps(
             self.caller,
@@ -94,7 +100,7 @@ class Side:
         """Say what the model should know of a job that may take so long from now on."""
         said = [] if self._config.persistent else ["it ends with this session"]
         expires_at = self._mounting.expires_at if self._mounting else None
-        if expires_at is not None and expires_at < time.time() + within_s:
+        if expires_at is not None and expires_at < self._clock.time() + within_s:
             said.append(
                 f"what it writes to the workspace begins to fail at {self.credentials_end}, unless another call comes "
                 "before"
@@ -109,7 +115,7 @@ class Side:
     async def caller(self) -> Caller:
         """Return the way to the sandbox's guest programs. Nothing is provisioned yet."""
         port = await self._port()
-        shared = (port, self._machine, self._config.plain_env_vars, _new_key, self._mounting)
+        shared = (port, self._machine, self._config.plain_env_vars, self._ids, self._mounting)
         if not self._hooks:
             return Caller(*shared, watch=self._watch)
 
@@ -130,17 +136,23 @@ class Side:
 
     async def _guest(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request in the sandbox."""
-        return await (await self.caller()).call(entry, _named(request), timeout_s=FILE_CALL_TIMEOUT_S)
+        return await (await self.caller()).call(entry, self._named(request), timeout_s=FILE_CALL_TIMEOUT_S)
 
     async def _direct(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request on S3, but for the searches that only the sandbox's tools can do."""
         assert self._objects is not None  # noqa: S101 - this is its only user
         self._machine.check_open()
-        request = _named(request)
+        request = self._named(request)
         try:
             return await self._objects(entry, request)
         except BeyondBounds:
             return await self._guest(entry, request)
+
+    def _named(self, request: Answer) -> Answer:
+        # What only reads may be sent again as it is; a change must not be made twice.
+        if request["op"] not in _CHANGES or "key" in request:
+            return request
+        return {**request, "key": _once.get() or self._ids()}
 
     async def _upload(self, path: str, data: bytes) -> None:
         await (await self.caller()).upload(path, data)
@@ -161,14 +173,3 @@ class _Only:
         if found.id != self._info.id:
             raise unknown("The machine that it was for is gone.", code=LOST_WHILE_RUNNING)
         return found
-
-
-def _named(request: Answer) -> Answer:
-    # What only reads may be sent again as it is; a change must not be made twice.
-    if request["op"] not in _CHANGES or "key" in request:
-        return request
-    return {**request, "key": _once.get() or _new_key()}
-
-
-def _new_key() -> str:
-    return secrets.token_hex(16)

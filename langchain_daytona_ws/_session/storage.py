@@ -9,6 +9,7 @@ from langchain_daytona_ws._adapters.aws import AssumedRole, AsyncAssumedRole, Gi
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, SyncS3Store
 from langchain_daytona_ws._core.mount import Mounting, Source
 from langchain_daytona_ws._core.objects.guest import Made, ObjectFiles
+from langchain_daytona_ws._core.sources import Clock
 from langchain_daytona_ws._core.store import Credentials, CredentialsPort, ObjectStorePort
 from langchain_daytona_ws._core.workspace import S3Workspace
 from langchain_daytona_ws._session.keyring import Keyring
@@ -33,13 +34,20 @@ class Storage:
         direct: Whether file operations go straight to S3.
         tell: Is told what the model should know.
         caution: What the configuration says that may keep a sandbox from S3.
+        clock: The session's time.
     """
 
     def __init__(
-        self, workspace: S3Workspace, *, direct: bool, tell: Callable[[str], None], caution: str = ""
+        self,
+        workspace: S3Workspace,
+        *,
+        direct: bool,
+        tell: Callable[[str], None],
+        caution: str,
+        clock: Clock,
     ) -> None:
-        self.keyring = Keyring(*_ports(workspace))
-        self._bucket = Bucket(workspace)
+        self.keyring = Keyring(*_ports(workspace, clock), now=clock.time)
+        self._bucket = Bucket(workspace, clock)
         get, aget, forget = self.keyring.get_here, self.keyring.aget, self.keyring.forget
         delivered: dict[str, str] = {}
 
@@ -63,8 +71,8 @@ class Storage:
         self._bucket.close()
 
 
-def _ports(workspace: S3Workspace) -> tuple[CredentialsPort, CredentialsPort]:
+def _ports(workspace: S3Workspace, clock: Clock) -> tuple[CredentialsPort, CredentialsPort]:
     if workspace.keys is not None:
         given = GivenKeys(workspace.keys)
         return given, given
-    return AssumedRole(workspace), AsyncAssumedRole(workspace)
+    return AssumedRole(workspace, clock), AsyncAssumedRole(workspace, clock)
