@@ -6,6 +6,7 @@ from .faults import Fault, FaultKind
 from .journal import Request
 from .record import SandboxRecord
 from .s3 import LocalS3, S3Request
+from .s3.faults import S3Fault, S3FaultKind
 from .server import LocalDaytona
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "LocalS3",
     "ManualClock",
     "Request",
+    "S3Fault",
+    "S3FaultKind",
     "S3Request",
     "S3Unavailable",
     "SandboxRecord",

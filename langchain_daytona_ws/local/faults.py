@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -21,6 +21,8 @@ FaultKind: TypeAlias = Literal[
     "stuck",  # the state change never ends: a create stays "creating", a stop "stopping"
     "fail",  # the state change ends in the state "error"
     "lost",  # the sandbox is destroyed before the request is looked at
+    "act_before",  # call `act`, in a thread, before the request is looked at
+    "act_after",  # do all of it, call `act` in a thread, then go on as usual
 ]
 
 
@@ -40,6 +42,7 @@ class Fault:
         status: for status. 502 has an empty body, as from a proxy.
         headers: for status, for example {"Retry-After": "1"}.
         body: for status, instead of the usual one.
+        act: for act_before and act_after. It may do anything, to this server or to the client.
     """
 
     kind: FaultKind
@@ -53,6 +56,7 @@ class Fault:
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
+    act: Callable[[], object] | None = None
 
 
 class _Armed:

@@ -137,6 +137,26 @@ class Fleet:
         if record.running is not None:
             await asyncio.to_thread(record.running.crash)
 
+    async def fail(self, record: SandboxRecord) -> None:
+        """End everything in the sandbox and leave it in the state `error`, its disk as it is."""
+        await asyncio.to_thread(_ending(record))
+        record.state, record.error_reason, record.changing = "error", "failed on demand", False
+        record.updated_at = self._clock.now()
+
+    async def hold(self, record: SandboxRecord, during: str) -> None:
+        """End everything in the sandbox and leave it in the midst of a change of state that never ends."""
+        await asyncio.to_thread(_ending(record))
+        record.state, record.changing = during, True
+        record.updated_at = self._clock.now()
+
+    async def execute(self, record: SandboxRecord, script: str) -> tuple[int, bytes]:
+        """Run a script in the sandbox: a request that nobody sees, and no fault strikes."""
+        if record.running is None:
+            raise ApiError(400, "Sandbox is not started")
+        header = {"op": "execute", "cwd": None, "env": None, "timeout_s": None}
+        answer, output = await record.running.link.call(header, script.encode())
+        return int(answer["exitCode"]), output
+
     async def close(self) -> None:
         """Destroy everything, and create nothing more."""
         self._closed = True

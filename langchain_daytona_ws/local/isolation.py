@@ -125,9 +125,12 @@ class Bubblewrap:
     home = rootfs.HOME
     blocks_network = True
 
-    def __init__(self, root: Path, shell: str | None, *, mounts: bool = False) -> None:
+    def __init__(
+        self, root: Path, shell: str | None, *, mounts: bool = False, disk_bytes: int | None = None
+    ) -> None:
         self._root = root
         self._shell = shell or ""
+        self._disk_bytes = disk_bytes
         self._bwrap = _find_bwrap()
         self._drop = os.geteuid() == 0
         self._python, self._python_binds = _find_python()
@@ -187,6 +190,9 @@ class Bubblewrap:
         for source, target in (*rootfs.program_binds(), *self._python_binds):
             argv += ["--ro-bind", source, target]
         argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]
+        if self._disk_bytes is not None:
+            for folder in ("/tmp", "/mnt"):  # noqa: S108 - the sandbox's own
+                argv += ["--perms", "1777", "--size", str(self._disk_bytes), "--tmpfs", folder]
         argv += ["--ro-bind", str(self._daemon), DAEMON_FOLDER, "--chdir", self.home]
         if self._mounts is not None:
             argv += self._mounts.binds()

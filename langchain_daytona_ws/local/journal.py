@@ -27,6 +27,7 @@ class Journal:
     def __init__(self) -> None:
         self._entries: dict[int, Request] = {}
         self._next = 0
+        self._open = 0
         self._lock = threading.Lock()
 
     def arrived(self, method: str, path: str, action: str, sandbox_id: str | None) -> int:
@@ -34,6 +35,7 @@ class Journal:
         with self._lock:
             number = self._next
             self._next += 1
+            self._open += 1
             self._entries[number] = Request(method, path, None, sandbox_id, action)
             if len(self._entries) > LONGEST:
                 del self._entries[next(iter(self._entries))]
@@ -41,8 +43,15 @@ class Journal:
 
     def finished(self, number: int, status: int | None, sandbox_id: str | None) -> None:
         with self._lock:
+            self._open -= 1
             if number in self._entries:  # it may have been cleared meanwhile
                 self._entries[number] = replace(self._entries[number], status=status, sandbox_id=sandbox_id)
+
+    @property
+    def open(self) -> int:
+        """How many requests have arrived and are not done with, one way or another."""
+        with self._lock:
+            return self._open
 
     def requests(self) -> list[Request]:
         with self._lock:

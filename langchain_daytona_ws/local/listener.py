@@ -65,6 +65,15 @@ class Listener(uvicorn.Server):
         self._closing.set()
         self.should_exit = True
 
+    async def leave(self) -> None:
+        """Close the listening sockets and all connections, whatever is on them; `startup` comes back."""
+        for server in self.servers:
+            server.close()
+            await server.wait_closed()
+        self.servers = []
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state["transports"] = {}
         self.lifespan.state["closing"] = self._closing

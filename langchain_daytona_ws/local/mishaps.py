@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from .errors import ApiError
-from .faults import Fault, first
+from .faults import Fault, FaultKind, first
 from .replies import json_reply
 
 
@@ -20,6 +20,7 @@ async def before(faults: Iterable[Fault], request: Request) -> bool:
     latency = first(faults, "latency")
     if latency:
         await _sleep(request.scope, latency.delay_s)
+    await _act(faults, "act_before")
     if not first(faults, "drop_before"):
         return True
     # Closing over unread bytes would send a reset, which clients take for another error than a quiet close.
@@ -47,6 +48,11 @@ async def after(
     faults: Iterable[Fault], response: Response, scope: Scope, receive: Receive, send: Send
 ) -> bool:
     """Send the answer, spoilt as the faults demand; False when nothing of it was sent."""
+    if first(faults, "act_after"):
+        start, body = await _record(response, scope, receive)
+        response = Response(body, response.status_code)
+        response.raw_headers = start["headers"]
+        await _act(faults, "act_after")
     if first(faults, "drop_after"):
         await _record(response, scope, receive)
         await _hang_up(scope, receive)
@@ -63,6 +69,12 @@ async def after(
         slow = first(faults, "slow_body")
         await response(scope, receive, send if slow is None else _slowly(scope, send, slow.delay_s))
     return True
+
+
+async def _act(faults: Iterable[Fault], kind: FaultKind) -> None:
+    fault = first(faults, kind)
+    if fault is not None and fault.act is not None:
+        await asyncio.to_thread(fault.act)
 
 
 async def _record(response: Response, scope: Scope, receive: Receive) -> tuple[Message, bytes]:

@@ -7,37 +7,28 @@ import atexit
 import contextlib
 import copy
 import ipaddress
-import logging
 import os
 import secrets
 import signal
-import socket
 import threading
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from . import app, scratch
-from .clock import Clock, ManualClock, SystemClock
+from .clock import Clock, SystemClock
 from .control import Control
 from .faults import Faults
 from .fleet import Fleet
 from .isolation import Bubblewrap, IsolationKind, NoIsolation
 from .journal import Journal, Request
-from .listener import Listener
 from .proxy import Proxy
 from .record import SandboxRecord
 from .s3 import DEFAULT_REGION, LocalS3
+from .serving import Serving, bind
 from .snapshots import Snapshots
-
-SWEEP_S = 0.2
-START_S = 30.0
-STOP_S = 60.0
-
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 class LocalDaytona:
@@ -60,6 +51,8 @@ class LocalDaytona:
         root: the folder for sandbox disks, created if missing; a temporary one, removed at the end, when
             None. It must be one that the unprivileged users of the sandboxes can enter.
         organization_id: what sandboxes say they belong to; a random one when None.
+        disk_bytes: how much fits into /tmp, and how much into /mnt, of each sandbox; both then are in memory, and
+            empty after a stop. As much as on the machine's own disk when None. Not for isolation="none".
         s3: also serve S3 and STS (see `s3`), and give the sandboxes a mount-s3. Not for isolation="none".
 
     Raises:
@@ -80,6 +73,7 @@ class LocalDaytona:
         allow_remote: bool = False,
         root: str | os.PathLike[str] | None = None,
         organization_id: str | None = None,
+        disk_bytes: int | None = None,
         s3: bool = False,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
@@ -93,6 +87,10 @@ class LocalDaytona:
             raise ValueError(
                 "s3=True needs isolation='bubblewrap': without it mounts would be the machine's own"
             )
+        if disk_bytes is not None and isolation == "none":
+            raise ValueError(
+                "disk_bytes needs isolation='bubblewrap': without it disks are the machine's own"
+            )
         self.api_key = api_key or f"dtn_local_{secrets.token_hex(24)}"
         self.organization_id = organization_id or str(uuid.uuid4())
         self.faults = Faults()
@@ -100,11 +98,12 @@ class LocalDaytona:
         self._port = port
         self._isolation_kind = isolation
         self._shell = shell
+        self._disk_bytes = disk_bytes
         self._clock: Clock = clock or SystemClock()
         self._root = None if root is None else Path(root)
         self._s3 = LocalS3() if s3 else None
         self._journal = Journal()
-        self._running: _Running | None = None
+        self._running: Serving | None = None
 
     # --- life ---
 
@@ -113,13 +112,13 @@ class LocalDaytona:
         if self._running is not None:
             raise RuntimeError("this server is running already")
         with contextlib.ExitStack() as undo:
-            listening = undo.enter_context(_bind(self._host, self._port))
+            listening = undo.enter_context(bind(self._host, self._port))
             root = undo.enter_context(scratch.folder(self._root))
             if self._s3 is not None:
                 undo.enter_context(self._s3)
             isolation = self._isolation(root)
             fleet = Fleet(isolation, root / "sandboxes", self._clock, self.organization_id)
-            self._running = _Running(listening, fleet, self._application(fleet), self._clock)
+            self._running = Serving(listening, fleet, self._application(fleet), self._clock)
             self._running.start()
             self._running.undo = undo.pop_all()
         atexit.register(self.stop)
@@ -212,6 +211,15 @@ class LocalDaytona:
         """Make a bucket and return its name."""
         return self.s3.make_bucket(name, region)
 
+    @property
+    def open_requests(self) -> int:
+        """How many requests have arrived and are not done with; what a client gave up may still be carried out."""
+        return self._journal.open
+
+    def run_inside(self, sandbox_id: str, script: str) -> tuple[int, bytes]:
+        """Run a script in a sandbox that is started, past all faults and the journal: its exit code and output."""
+        return self._alive.run(self._alive.fleet.execute(self._alive.fleet.get(sandbox_id), script))
+
     # --- interfering, as an outside party would ---
 
     def stop_sandbox(self, sandbox_id: str) -> None:
@@ -226,10 +234,28 @@ class LocalDaytona:
         """Kill everything in a sandbox, its daemon included, while it goes on counting as started."""
         self._alive.run(self._alive.fleet.crash(self._alive.fleet.get(sandbox_id)))
 
+    def fail_sandbox(self, sandbox_id: str) -> None:
+        """Leave a sandbox in the state `error`, with nothing running in it."""
+        self._alive.run(self._alive.fleet.fail(self._alive.fleet.get(sandbox_id)))
+
+    def hold_sandbox(self, sandbox_id: str, state: str) -> None:
+        """Leave a sandbox in the midst of a change, such as `stopping`; only its time-to-live or we end that."""
+        self._alive.run(self._alive.fleet.hold(self._alive.fleet.get(sandbox_id), state))
+
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Refuse connections, and break those that there are, until the block is left."""
+        serving = self._alive
+        serving.leave()
+        try:
+            yield
+        finally:
+            serving.come_back()
+
     # --- inside ---
 
     @property
-    def _alive(self) -> _Running:
+    def _alive(self) -> Serving:
         if self._running is None:
             raise RuntimeError("this server is not running: use it as a context manager, or call start()")
         return self._running
@@ -237,7 +263,7 @@ class LocalDaytona:
     def _isolation(self, root: Path) -> Bubblewrap | NoIsolation:
         if self._isolation_kind == "none":
             return NoIsolation(root, self._shell)
-        return Bubblewrap(root, self._shell, mounts=self._s3 is not None)
+        return Bubblewrap(root, self._shell, mounts=self._s3 is not None, disk_bytes=self._disk_bytes)
 
     async def _copies(self) -> list[SandboxRecord]:
         return [copy.copy(record) for record in self._alive.fleet.all()]
@@ -250,71 +276,6 @@ class LocalDaytona:
         return app.build(gate, control, Proxy(fleet, self._clock))
 
 
-class _Running:
-    """The server's thread, with its event loop."""
-
-    def __init__(self, listening: socket.socket, fleet: Fleet, application: Any, clock: Clock) -> None:
-        self.fleet = fleet
-        self.port: int = listening.getsockname()[1]
-        self.undo = contextlib.ExitStack()
-        self._listening = listening
-        self._clock = clock
-        self._listener = Listener(application)
-        self._loop = _new_loop()
-        self._thread = threading.Thread(target=self._main, name=f"local-daytona-{self.port}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-        if not self._listener.accepting.wait(START_S):
-            raise RuntimeError("the server did not start")
-        if isinstance(self._clock, ManualClock):
-            self._clock.subscribe(self._sweep_now)
-
-    def stop(self) -> None:
-        if isinstance(self._clock, ManualClock):
-            self._clock.unsubscribe(self._sweep_now)
-        # First the sandboxes: requests that wait for their commands end with them.
-        self.run(self.fleet.close())
-        self._loop.call_soon_threadsafe(self._listener.end)
-        self._thread.join(STOP_S)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the server's loop from another thread and return what it returns."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_S)
-
-    def _main(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        sweeping = None
-        if not isinstance(self._clock, ManualClock):
-            sweeping = asyncio.create_task(self._sweep_on())
-        await self._listener.serve(sockets=[self._listening])
-        if sweeping is not None:
-            sweeping.cancel()
-
-    async def _sweep_on(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            try:
-                await self.fleet.sweep()
-            except Exception:
-                logger.exception("sweeping failed")
-
-    def _sweep_now(self) -> None:
-        self.run(self.fleet.sweep())
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop where that is installed: it is a little leaner."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
-
-
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -322,18 +283,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        # Inherited by connections. Without it an answer written in two pieces waits 40 ms for an acknowledgement.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(1024)
-    except OSError:
-        listening.close()
-        raise
-    return listening

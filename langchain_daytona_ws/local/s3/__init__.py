@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import S3Unavailable
+from .faults import SERVICES, S3Fault
 
 HOST = "127.0.0.1"
 START_S = 30.0
@@ -41,7 +42,12 @@ class LocalS3:
     """
 
     def __init__(self, *, head_403: bool = False) -> None:
-        self._settings: dict[str, Any] = {"head_403": head_403, "credential_lifetime_s": None, "deny": []}
+        self._settings: dict[str, Any] = {
+            "head_403": head_403,
+            "credential_lifetime_s": None,
+            "deny": [],
+            "deny_role": False,
+        }
         self._control = f"/_local/{secrets.token_hex(16)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
@@ -156,6 +162,26 @@ class LocalS3:
     def deny(self, value: tuple[str, ...]) -> None:
         self._settings["deny"] = list(value)
         self._apply()
+
+    @property
+    def deny_role(self) -> bool:
+        """Whether AssumeRole is answered with AccessDenied, whoever asks."""
+        return bool(self._settings["deny_role"])
+
+    @deny_role.setter
+    def deny_role(self, value: bool) -> None:
+        self._settings["deny_role"] = value
+        self._apply()
+
+    def add_fault(self, fault: S3Fault) -> None:
+        """Arm a fault. Of several that strike a request, that which was armed first does."""
+        if fault.service not in SERVICES:
+            raise ValueError(f"service must be one of {', '.join(SERVICES)}, not {fault.service!r}")
+        self._tell(fault=fault.written())
+
+    def clear_faults(self) -> None:
+        """Disarm all faults."""
+        self._tell(clear_faults=True)
 
     def expire_credentials(self) -> None:
         """Let all credentials that AssumeRole gave out so far expire now, earlier than they say."""

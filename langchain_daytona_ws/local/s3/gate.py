@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
 
+from .faults import S3Fault, S3Faults, strike
 from .policy import Policy
 
 StartResponse: TypeAlias = Callable[..., Any]
@@ -34,6 +35,7 @@ class Settings:
     head_403: bool = False
     credential_lifetime_s: float | None = None
     deny: tuple[str, ...] = ()
+    deny_role: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Gate:
         self._moto = moto
         self._control = control
         self._settings = Settings()
+        self._faults = S3Faults()
         self._sessions: dict[str, _Session] = {}
         self._regions: dict[str, str] = {}
         self._expired_before = 0.0
@@ -117,6 +120,12 @@ class Gate:
             noted["status"] = int(status[:3])
             return start_response(status, headers, *more)
 
+        fault = self._faults.take(request.service, request.method)
+        if fault is not None:
+            return strike(fault, lambda *given: self._answer(request, *given), environ, start, _drain)
+        return self._answer(request, environ, start)
+
+    def _answer(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         try:
             if request.service == "sts":
                 return self._sts(request, environ, start)
@@ -184,6 +193,9 @@ class Gate:
             raise Refused(
                 "403 Forbidden", "ExpiredToken", "The security token included in the request is expired"
             )
+        if self._settings.deny_role:
+            message = "User is not authorized to perform: sts:AssumeRole"
+            raise Refused("403 Forbidden", "AccessDenied", message)
         if not form.get("Action", "").startswith("AssumeRole"):
             return self._moto(environ, start)
         policy, size = self._session_policy(form.get("Policy"))
@@ -241,6 +253,10 @@ class Gate:
         answer: Any = None
         if "settings" in body:
             self._settings = Settings(**{**body["settings"], "deny": tuple(body["settings"]["deny"])})
+        if "fault" in body:
+            self._faults.add(S3Fault(**body["fault"]))
+        if body.get("clear_faults"):
+            self._faults.clear()
         if "region" in body:
             self._regions[body["bucket"]] = body["region"]
         if body.get("expire"):

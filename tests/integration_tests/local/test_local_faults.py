@@ -222,3 +222,54 @@ def test_a_server_stops_while_a_fault_delays_its_answer(connect: Callable[[Local
     server.stop()
     thread.join()
     assert time.monotonic() - started < 5
+
+
+def test_something_happens_as_a_request_arrives(server: LocalDaytona, sandbox: Sandbox) -> None:
+    server.faults.add(Fault("act_before", action="execute", act=lambda: server.destroy_sandbox(sandbox.id)))
+    with pytest.raises(DaytonaNotFoundError):
+        sandbox.process.exec(APPEND)
+
+
+def test_something_happens_before_the_answer(server: LocalDaytona, sandbox: Sandbox) -> None:
+    seen: list[tuple[int, bytes]] = []
+    look = Fault(
+        "act_after", action="execute", act=lambda: seen.append(server.run_inside(sandbox.id, "cat /tmp/runs"))
+    )
+    server.faults.add(look)
+    server.clear_requests()
+    assert sandbox.process.exec(APPEND).result == "ran\n"
+    assert seen == [(0, b"ran\n")]
+    assert [request.action for request in server.requests] == ["execute"]
+    assert server.open_requests == 0
+
+
+def test_a_server_that_is_down_and_comes_back(
+    server: LocalDaytona, sandbox: Sandbox, daytona: Daytona
+) -> None:
+    with server.unreachable():
+        for call in (lambda: sandbox.process.exec("true"), lambda: daytona.get(sandbox.id)):
+            with pytest.raises(DaytonaError, match="Connection refused"):
+                call()
+    assert sandbox.process.exec("echo back").result == "back\n"
+
+
+def test_a_sandbox_that_fails_and_one_that_hangs_in_a_change(server: LocalDaytona, daytona: Daytona) -> None:
+    failed, held = daytona.create(), daytona.create()
+    server.fail_sandbox(failed.id)
+    server.hold_sandbox(held.id, "stopping")
+    assert [record.state for record in server.sandboxes] == ["error", "stopping"]
+    for one in (failed, held):
+        with pytest.raises(DaytonaError, match="Is the Sandbox started"):
+            one.process.exec("true")
+    failed.delete()
+    with pytest.raises(DaytonaConflictError, match="Sandbox state change in progress"):
+        held.delete()
+    server.destroy_sandbox(held.id)
+
+
+def test_a_full_disk(connect: Callable[[LocalDaytona], Daytona]) -> None:
+    with LocalDaytona(disk_bytes=1 << 20) as server:
+        sandbox = connect(server).create()
+        filled = sandbox.process.exec("head -c 2M /dev/zero > /tmp/fill")
+        assert (filled.exit_code, "No space left on device" in filled.result) == (1, True)
+        assert sandbox.process.exec("rm /tmp/fill; echo x > /tmp/f; cat /tmp/f").result == "x\n"

@@ -23,7 +23,7 @@ from daytona.common.errors import DaytonaAuthenticationError
 
 from langchain_daytona_ws.local import LocalDaytona
 from langchain_daytona_ws.local import listener as listener_module
-from langchain_daytona_ws.local import server as server_module
+from langchain_daytona_ws.local import serving as serving_module
 
 from .conftest import eventually, sleeping
 
@@ -200,12 +200,12 @@ def test_a_killed_server_leaves_no_process(serving: tuple[subprocess.Popen[str],
     assert list(root.iterdir()) == []
 
 
-@pytest.mark.parametrize("new_loop", [server_module._new_loop, asyncio.new_event_loop])
+@pytest.mark.parametrize("new_loop", [serving_module._new_loop, asyncio.new_event_loop])
 def test_no_answer_waits_for_an_acknowledgement(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     # Without the option every call takes 40 ms more on loops that do not set it themselves.
-    monkeypatch.setattr(server_module, "_new_loop", new_loop)
+    monkeypatch.setattr(serving_module, "_new_loop", new_loop)
     accepted = []
     made = listener_module._Protocol.connection_made
 
