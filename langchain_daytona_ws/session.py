@@ -7,39 +7,34 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
-from langchain_daytona_ws._core.commands import CommandResult, run_command
+from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES, guidance
-from langchain_daytona_ws._core.hints import hint
 from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.job_results import Job
 from langchain_daytona_ws._core.job_watch import JobWatch
-from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, check_once, job_request
+from langchain_daytona_ws._core.live import OnOutput, called_plainly
 from langchain_daytona_ws._core.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.reservation import specification
 from langchain_daytona_ws._core.sources import Clock, Ids, random_id
 from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
+from langchain_daytona_ws._session.commands import Commands
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.machine import Machine
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws._session.storage import Storage
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
-from langchain_daytona_ws.errors import CommandRefused, WorkspaceError
+from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 
 logger = logging.getLogger("langchain_daytona_ws")
-
-COMMAND_TIMEOUT_MAX_S = 600
-PREWARM_TIMEOUT_S = 30.0
-
 
 _LOST = "The machine was replaced: the earlier one is gone, and with it every "
 LOST_NOTICE = (
@@ -125,6 +120,14 @@ class WorkspaceSession:
         kept.update(ids=ids, clock=clock)
         self._sync = Side(machine.port_here, machine.sync_handle, settings, s3=here, **kept)
         self._async = Side(machine.async_port, machine.async_handle, settings, s3=there, **kept)
+        self._commands = Commands(
+            settings,
+            self.root,
+            self._watch,
+            on_s3=self.is_on_s3,
+            take_notices=self.take_notices,
+            sandbox_id=lambda: self.sandbox_id,
+        )
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
         self.jobs = WorkspaceJobs(self._sync.jobs, self._async.jobs)
 
@@ -189,7 +192,14 @@ class WorkspaceSession:
         info = self._machine.info
         return info.id if info else None
 
-    def run(self, command: str, *, timeout_s: float | None = None, once: str | None = None) -> CommandResult:
+    def run(
+        self,
+        command: str,
+        *,
+        timeout_s: float | None = None,
+        once: str | None = None,
+        on_output: OnOutput | None = None,
+    ) -> CommandResult:
         """Run a bash command in the workspace directory.
 
         Args:
@@ -198,9 +208,13 @@ class WorkspaceSession:
                 ``onTimeout`` says so; above 0 and at most 600. Default: the configuration's ``timeout``.
             once: Name of this call, up to 64 letters and digits: called again under this name, it returns the
                 recorded result and runs nothing, for a day.
+            on_output: Called with pieces of the output while it comes, in a thread of its own, and with the rest at the
+                end, in yours; a recorded result comes as a whole. Together they are the output, its first 1,048,576
+                bytes and a note where it is longer. Never called twice at once, nor after this has returned, which
+                waits for it. What it raises is logged; it is called no more then, and the command goes on.
 
         Returns:
-            The result, whatever the exit code.
+            The result, whatever the exit code, and whether there is an ``on_output`` or not.
 
         Raises:
             CommandRefused: Empty, too large, with a NUL byte, or a time-out out of range. Nothing was sent.
@@ -208,48 +222,22 @@ class WorkspaceSession:
             ProvisionError, SandboxError: It did not run.
             SessionClosed: The session was closed.
         """
-        return drive(self._run(self._sync, command, timeout_s, once))
+        on_output = None if on_output is None else called_plainly(on_output)
+        return drive(self._commands.run(self._sync, command, timeout_s, once, on_output))
 
     async def arun(
-        self, command: str, *, timeout_s: float | None = None, once: str | None = None
+        self,
+        command: str,
+        *,
+        timeout_s: float | None = None,
+        once: str | None = None,
+        on_output: OnOutput | None = None,
     ) -> CommandResult:
-        """Run a bash command as `run` does. Cancelling this call kills the command."""
-        return await self._run(self._async, command, timeout_s, once)
+        """Run a bash command as `run` does. Cancelling this call kills the command.
 
-    async def _run(
-        self, side: Side, command: str, timeout_s: float | None, once: str | None
-    ) -> CommandResult:
-        timeout_s = self.config.timeout_s if timeout_s is None else timeout_s
-        if not 0 < timeout_s <= COMMAND_TIMEOUT_MAX_S:
-            raise CommandRefused(
-                f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.",
-                code="timeout_range",
-            )
-        check_once(once)
-        goes_on = self.config.on_timeout == "background"
-        result = await run_command(
-            await side.caller(),
-            self.root,
-            command,
-            timeout_s=timeout_s,
-            limit_bytes=self.config.output_limit_bytes,
-            key=once,
-            defaults=LOCAL_CACHES if self.is_on_s3 else None,
-            job=job_request(command, JOB_DEFAULT_S, self._watch, at_once=False) if goes_on else None,
-        )
-        remarks = side.job_remarks(JOB_DEFAULT_S) if result.job_id else self._end_of_writing(side, result)
-        notices = (*self.take_notices(), *result.notices, *remarks)
-        advice = hint(command, result.output, result.exit_code) if self.is_on_s3 else None
-        return replace(result, notices=notices, hint=advice, sandbox_id=self.sandbox_id or "")
-
-    def _end_of_writing(self, side: Side, result: CommandResult) -> tuple[str, ...]:
-        """Say how long what runs on may write to S3: nobody renews its credentials but a later call."""
-        end = side.credentials_end if result.background else None
-        if end is None:
-            return ()
-        return (
-            f"what it writes to the workspace begins to fail at {end}, unless another command comes before",
-        )
+        ``on_output`` is called on this loop; it may be a coroutine function, and is awaited then.
+        """
+        return await self._commands.run(self._async, command, timeout_s, once, on_output)
 
     def prewarm(self) -> None:
         """Begin to provision now, in a thread, and return at once: the first command then finds the sandbox warm.
@@ -265,13 +253,9 @@ class WorkspaceSession:
 
     def _warm(self) -> None:
         try:
-            drive(self._warmed())
+            drive(self._commands.warm(self._sync))
         except WorkspaceError as error:
             logger.warning("prewarming: %s", error.message)
-
-    async def _warmed(self) -> None:
-        caller = await self._sync.caller()
-        await run_command(caller, self.root, ":", timeout_s=PREWARM_TIMEOUT_S, limit_bytes=1024, key=None)
 
     def take_notices(self) -> tuple[str, ...]:
         """Return what the next result should tell the model about the machine, once."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
 
+from langchain_daytona_ws._adapters.aside import TaskAside
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
@@ -21,7 +22,7 @@ from langchain_daytona_ws._adapters.sdk import (
     polling_is_meant,
     tracing_is_wanted,
 )
-from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.sources import Clock
 
 
@@ -149,6 +150,9 @@ class AsyncDaytonaPort:
 
     async def sleep(self, seconds: float) -> None:
         await self._clock.asleep(seconds)
+
+    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+        return TaskAside(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)

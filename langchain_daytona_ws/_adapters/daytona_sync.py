@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from daytona import Daytona, DaytonaNotFoundError, Sandbox
 
+from langchain_daytona_ws._adapters.aside import ThreadAside
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
@@ -20,7 +21,7 @@ from langchain_daytona_ws._adapters.sdk import (
     polling_is_meant,
     tracing_is_wanted,
 )
-from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.sources import Clock
 
 
@@ -111,6 +112,9 @@ class SyncDaytonaPort:
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
+
+    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+        return ThreadAside(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         # Nothing can interrupt it but a second Ctrl-C, and each request has its own time-out.

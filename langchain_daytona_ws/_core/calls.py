@@ -5,9 +5,9 @@ from __future__ import annotations
 import binascii
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._core.call_errors import (
@@ -19,7 +19,7 @@ from langchain_daytona_ws._core.call_errors import (
 )
 from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.mount import MOUNT_S, Luggage, Mounting
-from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.ports import Aside, FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
 from langchain_daytona_ws.errors import HookFailed, SandboxError, WorkspaceError
 
@@ -110,6 +110,7 @@ class Caller:
         self.new_key = new_key
         self.sandbox_id = ""  # that answered last
         self.now = port.now
+        self.sleep = port.sleep
 
     async def call(
         self,
@@ -119,6 +120,7 @@ class Caller:
         timeout_s: float,
         life_s: float | None = None,
         killable: bool = False,
+        on_send: Callable[[SandboxInfo], None] | None = None,
     ) -> Answer:
         """Send a request until it is answered.
 
@@ -128,6 +130,7 @@ class Caller:
             timeout_s: Longest time that the guest itself may take.
             life_s: For how many seconds what it starts will use the workspace. Default: as long.
             killable: Whether to end it in the sandbox when this call is cancelled.
+            on_send: Is told each time to which sandbox it is about to be sent.
 
         Raises:
             OutcomeUnknown: It may or may not have been carried out.
@@ -146,6 +149,8 @@ class Caller:
                 if self._set_up is not None:
                     await self._beside(attempts, self._ready(self._set_up(info), request, attempts))
                 began, starts = self._port.now(), self._machine.starts()
+                if on_send is not None:
+                    on_send(info)
                 try:
                     within_s = min(timeout_s + self._margin_s, attempts.until - began)
                     beside = self._watch.pack(info.id) if self._watch else {}
@@ -225,6 +230,18 @@ class Caller:
             fault.__cause__ = fault.__context__ = None
             raise fault.with_traceback(None) from None
         return read_frame(reply.output, call.nonce)
+
+    async def look(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
+        """Send a request that only looks, once, whatever becomes of it.
+
+        Raises:
+            PortFault, SandboxError: It got no answer.
+        """
+        return self._checked(await self._send(info, entry, request, within_s))
+
+    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+        """Begin work that goes on beside a call."""
+        return self._port.aside(work)
 
     async def _after_fault(
         self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, starts: int, *, repeatable: bool

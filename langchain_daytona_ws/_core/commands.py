@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.job_results import read_id
+from langchain_daytona_ws._core.live import LiveOutput, OnOutput
 from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 
@@ -81,6 +82,7 @@ async def run_command(
     keep: bool = False,
     defaults: Mapping[str, str] | None = None,
     job: Mapping[str, object] | None = None,
+    on_output: OnOutput | None = None,
 ) -> CommandResult:
     """Run a command in the workspace directory and return what came of it.
 
@@ -94,15 +96,17 @@ async def run_command(
         keep: Whether its record is kept as long as the sandbox, and not for a day.
         defaults: Environment variables, where nobody has set them.
         job: As what it goes on when its time is up, see `_core.jobs.job_request`; None to have it killed.
+        on_output: Is given its output while it runs, see `LiveOutput`.
 
     Raises:
         CommandRefused: Before any request.
         WorkspaceError: As `Caller.call` raises, and ``code="cancelled"`` when somebody else cancelled this call.
     """
     check_command(command)
+    key = key or caller.new_key()
     request: Answer = {
         "mode": "run",
-        "key": key or caller.new_key(),
+        "key": key,
         "root": root,
         "command": command,
         "timeout_s": float(timeout_s),
@@ -113,7 +117,13 @@ async def run_command(
     }
     if job is not None:
         request["job"] = job
-    answer = await caller.call("command", request, timeout_s=timeout_s, killable=True)
+    if on_output is None:
+        answer = await caller.call("command", request, timeout_s=timeout_s, killable=True)
+    else:
+        live = LiveOutput(caller, key, on_output)
+        request["live"] = True
+        call = caller.call("command", request, timeout_s=timeout_s, killable=True, on_send=live.sent_to)
+        answer = await live.beside(call)
     if answer.get("outcome") == "cancelled":
         raise WorkspaceError(
             "The command was cancelled.",

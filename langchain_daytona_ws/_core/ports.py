@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -114,6 +114,18 @@ _PASSING = {
 }
 
 
+class Aside(Protocol):
+    """Work that goes on beside its starter's: in a thread of its own on the sync side, in a task on the async one."""
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait, in that work; return False at once when it is to end."""
+        ...
+
+    async def end(self, *, at_once: bool = False) -> None:
+        """Wait until it has ended, which it is told to do; ``at_once`` also cancels what it waits for, where it can."""
+        ...
+
+
 class SandboxPort(Protocol):
     """Daytona's API. The sync implementation's coroutines never suspend. All raise only PortFault."""
 
@@ -151,4 +163,8 @@ class SandboxPort(Protocol):
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         """Run clean-up to its end although the caller is being cancelled; False when it took too long."""
+        ...
+
+    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+        """Begin work that goes on beside the caller's. It must not raise."""
         ...

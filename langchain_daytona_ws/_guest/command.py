@@ -163,6 +163,7 @@ class Run:
         self.timeout_s = request["timeout_s"]
         self.defaults = request["defaults"]  # variables, where nobody has set them
         self.output = Output(request["limit_bytes"], call.log_path, request["log_limit_bytes"])
+        self.is_live = "live" in request  # somebody reads the log while it grows
         self.exit_code: int | None = None
         self.timed_out = False
         self.cancelled = False
@@ -204,6 +205,8 @@ class Run:
             _exec(bash, command, writer, env, [])
         os.close(writer)
         os.set_blocking(self.reader, False)
+        if self.is_live:
+            self.output.open_log()
 
     def _on_cancel(self, *_: object) -> None:
         self.cancelled = True
@@ -310,6 +313,8 @@ class Run:
 
     def result(self) -> str:
         head, tail = self.output.head_and_tail()
+        if self.is_live and not self.background:
+            self.output.drop_log()
         if self.cancelled:
             return '{"outcome": "cancelled"}'
         return (

@@ -36,7 +36,8 @@ class Output:
 
     def _overflow(self, chunk: bytes) -> None:
         """Cross the limit: what was held becomes head, tail and the start of the log."""
-        if self._log < 0 and not self.log_error:
+        if self._log < 0:
+            self.log_bytes, self.log_error = 0, ""  # of one that was there to be read while it grew
             self.open_log()
             self._write_log(chunk)
         whole = self._held + chunk
@@ -72,6 +73,17 @@ class Output:
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
+
+    def drop_log(self) -> None:
+        """Remove the log of an output that fits into the answer: it was there to be read while it grew."""
+        if self.size_bytes > self._limit:
+            return
+        self.close()
+        self.log_bytes, self.log_error = 0, ""
+        try:
+            os.unlink(self.log_path)
+        except OSError:
+            pass  # the command itself may have removed it
 
     @property
     def has_log(self) -> bool:

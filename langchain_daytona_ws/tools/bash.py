@@ -14,8 +14,8 @@ from langchain_daytona_ws._core.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.job_results import Job
 from langchain_daytona_ws._core.job_watch import JOB_MAX_S
 from langchain_daytona_ws._core.script import check_command
+from langchain_daytona_ws._session.commands import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.session import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
 
 _KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."

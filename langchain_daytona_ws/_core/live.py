@@ -1,0 +1,220 @@
+"""A command's output while it runs: looked at in the sandbox, handed on in whole characters, up to a bound."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+
+from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
+from langchain_daytona_ws._core.ports import Aside, PortFault, SandboxInfo
+from langchain_daytona_ws.errors import SandboxError, WorkspaceError
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+OnOutput = Callable[[str], object]
+
+STREAM_LIMIT_BYTES = 1024 * 1024
+# What ends sooner is handed on with its end, and costs no request.
+FIRST_LOOK_S = 0.3
+WAIT_S = 5.0
+# For how long more is waited for, once there is something: little at first, more in a long output.
+LINGER_S = 0.25
+LINGER_MORE_S = 0.05
+LINGER_MAX_S = 1.0
+LOOK_LIMIT_BYTES = 512 * 1024
+LOOK_MARGIN_S = 5.0
+FAILURES_MAX = 5
+FIRST_PAUSE_S = 0.3
+LONGEST_PAUSE_S = 5.0
+SILENT_PAUSE_S = 0.1  # the waiting is done in the sandbox, unless it is hostile
+
+LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are streamed]\n"
+LOST_NOTE = "\n[the rest of the output could not be streamed]\n"
+
+
+def called_plainly(on_output: OnOutput) -> OnOutput:
+    """Wrap a callback for the sync side, where nobody can await what it returns."""
+    if iscoroutinefunction(on_output):
+        raise TypeError(
+            "on_output is a coroutine function, which only arun can await; give run a plain function"
+        )
+
+    def tell(text: str) -> None:
+        said = on_output(text)
+        if isawaitable(said):
+            if iscoroutine(said):
+                said.close()
+            raise TypeError("on_output returned an awaitable, which only arun can await")
+
+    return tell
+
+
+class Chunks:
+    """Cut an output into texts of whole characters, up to a limit.
+
+    The texts together are what all of the bytes decode to at once, bytes that are no UTF-8 replaced.
+
+    Args:
+        limit_bytes: How many bytes to take.
+    """
+
+    def __init__(self, limit_bytes: int = STREAM_LIMIT_BYTES) -> None:
+        self.size_bytes = 0  # how many were taken
+        self.is_full = False  # there was more than the limit
+        self._limit = limit_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes would fill it: one more than it takes."""
+        return self._limit + 1 - self.size_bytes
+
+    def feed(self, data: bytes) -> str:
+        """Take what follows, and return the text that it completes."""
+        room = self._limit - self.size_bytes
+        self.is_full = len(data) > room
+        self.size_bytes += min(len(data), room)
+        return self._decoder.decode(data[:room])
+
+    def end(self) -> str:
+        """Return what stands for a character whose rest never came."""
+        return "" if self.is_full else self._decoder.decode(b"", final=True)
+
+
+class LiveOutput:
+    """The output of one call, handed on while the call goes on.
+
+    What goes wrong with the looking does not touch the command: it is tried again a few times, and the rest comes with
+    the command's end.
+
+    Args:
+        caller: The way to the sandbox.
+        key: Name of the call.
+        on_output: Is given the texts in their order, one at a time; its awaitable is awaited. What it raises is
+            logged, and it is called no more.
+    """
+
+    def __init__(self, caller: Caller, key: str, on_output: OnOutput) -> None:
+        self._caller = caller
+        self._key = key
+        self._on_output = on_output
+        self._chunks = Chunks()
+        self._aside: Aside | None = None
+        self._info: SandboxInfo | None = None
+        self._looks = 0
+        self._closed = False
+
+    def sent_to(self, info: SandboxInfo) -> None:
+        """Begin to look, now that the call is being sent."""
+        self._info = info
+        if self._aside is None:
+            self._aside = self._caller.aside(self._follow)
+
+    async def beside(self, call: Awaitable[Answer]) -> Answer:
+        """Await the call; when this returns, everything was handed on, and nothing more will be."""
+        try:
+            answer = await call
+            if self._aside is not None:
+                await self._aside.end()
+            await self._hand_on_rest(answer)
+        except BaseException as error:
+            self._closed = True
+            # A coroutine that is being thrown away cannot wait.
+            if self._aside is not None and not isinstance(error, GeneratorExit):
+                await self._aside.end(at_once=True)
+            raise
+        return answer
+
+    async def _follow(self, aside: Aside) -> None:
+        """Hand on what comes, until the command has ended, there is enough, or nothing is to be learnt."""
+        pause_s, failures = FIRST_LOOK_S, 0
+        while not self._done and await aside.pause(pause_s):
+            try:
+                ended, data = await self._look(WAIT_S)
+            except (PortFault, WorkspaceError) as error:
+                failures += 1
+                if failures == FAILURES_MAX:
+                    logger.info("the output of a command is not followed any more, its end is: %s", error)
+                    return
+                pause_s = _pause_s(failures, error)
+                continue
+            pause_s, failures = (0.0 if data else SILENT_PAUSE_S), 0
+            await self._take(data)
+            if ended:
+                return
+
+    async def _look(self, wait_s: float) -> tuple[bool, bytes]:
+        assert self._info is not None  # noqa: S101 - it was sent there
+        limit = min(LOOK_LIMIT_BYTES, self._chunks.room_bytes)
+        linger_s = min(LINGER_S + LINGER_MORE_S * self._looks, LINGER_MAX_S)
+        self._looks += 1
+        asked: Answer = {
+            "key": self._key,
+            "offset": self._chunks.size_bytes,
+            "limit_bytes": limit,
+            "wait_s": wait_s,
+            "linger_s": linger_s,
+        }
+        answer = await self._caller.look(self._info, "live", asked, within_s=wait_s + LOOK_MARGIN_S)
+        data = decode_base64(answer.get("data"))
+        if len(data) > limit:
+            raise SandboxError(
+                "The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute"
+            )
+        return answer.get("ended") is True, data
+
+    async def _hand_on_rest(self, answer: Answer) -> None:
+        """Hand on what was not, of a command that has ended: from its answer, and else from its log."""
+        if "head" not in answer:
+            return  # it was cancelled
+        head, size = decode_base64(answer.get("head")), answer.get("size_bytes")
+        size = size if isinstance(size, int) else 0
+        failures = 0
+        while not self._done and self._chunks.size_bytes < size:
+            at = self._chunks.size_bytes
+            data = head[at:]
+            if not data:
+                try:
+                    _, data = await self._look(0.0)
+                except (PortFault, WorkspaceError) as error:
+                    failures += 1
+                    if failures < FAILURES_MAX:
+                        await self._caller.sleep(_pause_s(failures, error))
+                        continue
+                if not data:
+                    await self._tell(LOST_NOTE)
+                    return
+            # No more than is its own: what it left running prints on.
+            await self._take(data[: size - at])
+        if not self._done:
+            await self._tell(self._chunks.end())
+
+    @property
+    def _done(self) -> bool:
+        return self._closed or self._chunks.is_full
+
+    async def _take(self, data: bytes) -> None:
+        if not data or self._done:
+            return
+        await self._tell(self._chunks.feed(data))
+        if self._chunks.is_full:
+            await self._tell(LIMIT_NOTE)
+
+    async def _tell(self, text: str) -> None:
+        if not text or self._closed:
+            return
+        try:
+            said = self._on_output(text)
+            if isawaitable(said):
+                await said
+        except Exception:
+            # The command's result matters more than the showing of it.
+            self._closed = True
+            logger.exception("on_output failed; it is not called again for this command")
+
+
+def _pause_s(failures: int, error: Exception) -> float:
+    asked = error.retry_after_s if isinstance(error, PortFault) else None
+    return min(max(FIRST_PAUSE_S * 2.0 ** (failures - 1), asked or 0.0), LONGEST_PAUSE_S)
