@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from langchain_daytona_ws._approval.asking import Blocking, OnLoop, Outcome, Question, Side
 from langchain_daytona_ws._approval.turns import Ticket, Turns, WouldDeadlock
@@ -16,6 +16,7 @@ from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.errors import ConfigError, PermissionDenied
 from langchain_daytona_ws.permissions import (
+    AnswerUnusable,
     Approver,
     PermissionDecision,
     PermissionRequest,
@@ -52,6 +53,22 @@ class Approval(Generic[T]):
     edited: bool = False
     validated: T | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What somebody answered in place of the tool: nothing may run.
+
+    Args:
+        text: The answer, for the model.
+    """
+
+    text: str
+
+    @property
+    def content_and_artifact(self) -> tuple[str, dict[str, Any]]:
+        """The tool's result."""
+        return self.text, {"response": self.text}
 
 
 class _Asking:
@@ -118,8 +135,10 @@ class ApprovalGate:
 
     def check(
         self, request: PermissionRequest, validate: Callable[[Mapping[str, object]], T] | None = None
-    ) -> Approval[T]:
-        """Return what may run, asking first if the mode says so; blocks until there is an answer.
+    ) -> Approval[T] | Answered:
+        """Return what may run, or what was answered in its place, asking first if the mode says so.
+
+        Blocks until there is an answer.
 
         Args:
             request: What is about to be done.
@@ -135,7 +154,7 @@ class ApprovalGate:
 
     async def acheck(
         self, request: PermissionRequest, validate: Callable[[Mapping[str, object]], T] | None = None
-    ) -> Approval[T]:
+    ) -> Approval[T] | Answered:
         """The same without blocking the event loop; cancelling it withdraws the question."""
         return await self._check(request, validate, OnLoop)
 
@@ -144,7 +163,7 @@ class ApprovalGate:
         request: PermissionRequest,
         validate: Callable[[Mapping[str, object]], T] | None,
         side_of: Callable[[], Side],
-    ) -> Approval[T]:
+    ) -> Approval[T] | Answered:
         if self._is_allowed(request):
             return Approval(request.arguments)
         if self.approver is None:
@@ -211,7 +230,7 @@ class ApprovalGate:
         request: PermissionRequest,
         outcome: Outcome,
         validate: Callable[[Mapping[str, object]], T] | None,
-    ) -> Approval[T]:
+    ) -> Approval[T] | Answered:
         if outcome.timed_out:
             _deny(
                 request,
@@ -223,6 +242,9 @@ class ApprovalGate:
             steering = what_steers(outcome.error)
             if steering is not None:
                 raise steering
+            if isinstance(outcome.error, AnswerUnusable):
+                _log.warning("%s: denied", outcome.error)
+                _malformed(request, str(outcome.error), cause=outcome.error)
             kind = type(outcome.error).__qualname__
             # Not its text: what goes wrong while talking to a chat service may quote a token.
             _log.warning("the approver raised %s%s: denied", kind, _where(outcome.error))
@@ -243,6 +265,8 @@ class ApprovalGate:
             reason = legible.one_line(decision.reason.strip(), MAX_REASON_CHARS, double_backslash=False)
             because = f' The reason given: "{reason}".' if reason else ""
             _deny(request, "denied", f"denied by the approver.{because}", f"The user denied this.{because}")
+        if decision.message is not None:
+            return Answered(decision.message)
         if decision.kind == "allow_always":
             self._remember(request, decision)
         elif decision.arguments is not None:

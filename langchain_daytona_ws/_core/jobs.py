@@ -115,9 +115,16 @@ class JobOps:
             if not job.is_running or (until is not None and caller.now() >= until):
                 return job
 
-    async def stop(self, job_id: str) -> tuple[Job, bool]:
-        """Stop a job; return it, and whether it was running."""
-        answer, job = await self._one("stop", job_id, STOP_S)
+    async def stop(self, job_id: str, *, once: str | None = None) -> tuple[Job, bool]:
+        """Stop a job; return it, and whether it was running.
+
+        Args:
+            job_id: The job.
+            once: Name of this call: called again, it returns what came of it the first time.
+        """
+        check_once(once)
+        named: dict[str, object] = {} if once is None else {"key": once}
+        answer, job = await self._one("stop", job_id, STOP_S, **named)
         return job, Reply("stop", answer).flag("was_running")
 
     async def list(self) -> tuple[Job, ...]:

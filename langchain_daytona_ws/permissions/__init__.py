@@ -1,13 +1,14 @@
 """What needs asking, what the approver is shown, what it may answer, and what is remembered of that."""
 
 from langchain_daytona_ws.config import PermissionMode
-from langchain_daytona_ws.permissions.decision import Approver, PermissionDecision, Scope
+from langchain_daytona_ws.permissions.decision import AnswerUnusable, Approver, PermissionDecision, Scope
 from langchain_daytona_ws.permissions.remembered import RememberedApprovals
 from langchain_daytona_ws.permissions.request import PermissionRequest, frozen_arguments, plain_arguments
 from langchain_daytona_ws.permissions.table import ASKS, needs_approval
 
 __all__ = [
     "ASKS",
+    "AnswerUnusable",
     "Approver",
     "PermissionDecision",
     "PermissionMode",

@@ -4,43 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from langchain_daytona_ws.permissions import shell
 from langchain_daytona_ws.permissions.request import PermissionRequest, frozen_arguments
 
 Scope = Literal["command", "prefix", "tool"]
+Kind = Literal["allow", "deny", "allow_edited", "allow_always", "respond"]
+
+
+class AnswerUnusable(Exception):
+    """An approver has no answer that it could give; raised by it, it denies, and its text is for the engineer.
+
+    Of any other exception only the type is told, since its text may quote a secret.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class PermissionDecision:
-    """An approver's answer. Make one with `allow`, `deny`, `allow_edited` or `allow_always`.
+    """An approver's answer. Make one with `allow`, `deny`, `allow_edited`, `allow_always` or `respond`.
 
     Nothing else is an answer: True, None or a string deny, because a truthy object that somebody returned by
     accident must not run a command.
 
     Raises:
         ValueError: For parts that contradict each other; raised within the approver, it denies.
-        TypeError: For a reason that is not a string; likewise.
+        TypeError: For a reason or a message that is not a string; likewise.
     """
 
-    kind: Literal["allow", "deny", "allow_edited", "allow_always"]
+    kind: Kind
     reason: str = ""
     arguments: Mapping[str, object] | None = field(default=None, repr=False)
     scope: Scope | None = None
     prefix: str | None = None
+    message: str | None = field(default=None, repr=False)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if self.kind not in {"allow", "deny", "allow_edited", "allow_always"}:
-            raise ValueError(f"kind must be allow, deny, allow_edited or allow_always, not {self.kind!r}")
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, not {self.kind!r}")
         if not isinstance(self.reason, str):
             raise TypeError("the reason must be a string")
         if (self.kind == "allow_edited") != isinstance(self.arguments, Mapping):
             raise ValueError("allow_edited, and nothing else, takes a mapping of the edited arguments")
         if (self.kind == "allow_always") != (self.scope in {"command", "prefix", "tool"}):
             raise ValueError('allow_always, and nothing else, takes a scope: "command", "prefix" or "tool"')
+        if self.message is not None and not isinstance(self.message, str):
+            raise TypeError("the message must be a string")
+        if (self.kind == "respond") != (self.message is not None):
+            raise ValueError("respond, and nothing else, takes a message")
         if self.prefix is not None:
             if self.scope != "prefix":
                 raise ValueError('a prefix goes with the scope "prefix"')
@@ -87,6 +100,15 @@ class PermissionDecision:
             ValueError: For another scope, or a prefix that is not the beginning of one literal command.
         """
         return cls("allow_always", scope=scope, prefix=prefix)
+
+    @classmethod
+    def respond(cls, message: str) -> PermissionDecision:
+        """Answer in place of the tool: nothing runs, and the model gets the message as the tool's result, as it is.
+
+        Raises:
+            TypeError: For a message that is not a string.
+        """
+        return cls("respond", message=message)
 
 
 class Approver(Protocol):

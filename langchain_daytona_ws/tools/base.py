@@ -48,12 +48,19 @@ class WorkspaceTool(BaseTool):
             return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
 
     def _once(self, config: RunnableConfig | None, arguments: dict[str, object]) -> str | None:
-        """Name this call after the model's own id, so that a graph node that runs again runs nothing again."""
+        """Name this call after the model's own id, so that a graph node that runs again runs nothing again.
+
+        Some servers give the calls of every turn the same ids. So the name holds the graph's step too: LangGraph's
+        namespace, of which the first part stays the same when a node runs again, whatever runs inside it.
+        """
         call_id = _tool_call_id.get()
         if not call_id:
             return None
-        thread = (config or {}).get("configurable", {}).get("thread_id") or self.session.id
-        return call_key(f"{self.session.namespace}/{thread}", call_id, arguments)
+        settings = (config or {}).get("configurable", {})
+        thread = settings.get("thread_id") or self.session.id
+        step = str(settings.get("checkpoint_ns") or "").partition("|")[0]
+        where = "/".join(part for part in (self.session.namespace, thread, step) if part)
+        return call_key(where, call_id, arguments)
 
 
 def current_tool_call_id() -> str | None:

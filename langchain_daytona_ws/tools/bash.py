@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_daytona_ws._approval.gate import Approval
+from langchain_daytona_ws._approval.gate import Answered, Approval
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.job_results import Job
@@ -77,7 +77,10 @@ class BashTool(WorkspaceTool):
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
         with told_to_the_model():
-            call = _Call(wanted, self.session.gate.check(self._request(wanted), BashInput.model_validate))
+            approval = self.session.gate.check(self._request(wanted), BashInput.model_validate)
+            if isinstance(approval, Answered):
+                return approval.content_and_artifact
+            call = _Call(wanted, approval)
             once = self._once(config, call.identity)
             if call.background:
                 job = self.session.jobs.start(call.command, max_duration_s=call.timeout, once=once)
@@ -87,9 +90,10 @@ class BashTool(WorkspaceTool):
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
         with told_to_the_model():
-            call = _Call(
-                wanted, await self.session.gate.acheck(self._request(wanted), BashInput.model_validate)
-            )
+            approval = await self.session.gate.acheck(self._request(wanted), BashInput.model_validate)
+            if isinstance(approval, Answered):
+                return approval.content_and_artifact
+            call = _Call(wanted, approval)
             once = self._once(config, call.identity)
             if call.background:
                 job = await self.session.jobs.astart(call.command, max_duration_s=call.timeout, once=once)

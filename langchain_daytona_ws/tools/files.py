@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_daytona_ws._approval.gate import Approval
+from langchain_daytona_ws._approval.gate import Answered, Approval
 from langchain_daytona_ws._core import render
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.file_results import OutputMode
@@ -86,6 +86,8 @@ class WorkspaceFileTool(WorkspaceTool):
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
             approval = self.session.gate.check(self._request(wanted), FileInput.model_validate)
+            if isinstance(approval, Answered):
+                return approval.content_and_artifact
             with named_once(self._once(config, dict(approval.arguments))):
                 return drive(self._perform(self.session.files.sync_ops, wanted, approval))
 
@@ -93,6 +95,8 @@ class WorkspaceFileTool(WorkspaceTool):
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
             approval = await self.session.gate.acheck(self._request(wanted), FileInput.model_validate)
+            if isinstance(approval, Answered):
+                return approval.content_and_artifact
             with named_once(self._once(config, dict(approval.arguments))):
                 return await self._perform(self.session.files.async_ops, wanted, approval)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_daytona_ws._approval.gate import Approval
+from langchain_daytona_ws._approval.gate import Answered, Approval
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
 from langchain_daytona_ws.permissions import PermissionRequest
@@ -60,13 +60,19 @@ class BashJobTool(WorkspaceTool):
         wanted = JobInput.model_validate(given)
         with told_to_the_model():
             approval = self.session.gate.check(self._request(wanted), JobInput.model_validate)
-            return drive(self._perform(self.session.jobs.sync_ops, wanted, approval))
+            if isinstance(approval, Answered):
+                return approval.content_and_artifact
+            once = self._once(config, dict(approval.arguments))
+            return drive(self._perform(self.session.jobs.sync_ops, wanted, approval, once))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = JobInput.model_validate(given)
         with told_to_the_model():
             approval = await self.session.gate.acheck(self._request(wanted), JobInput.model_validate)
-            return await self._perform(self.session.jobs.async_ops, wanted, approval)
+            if isinstance(approval, Answered):
+                return approval.content_and_artifact
+            once = self._once(config, dict(approval.arguments))
+            return await self._perform(self.session.jobs.async_ops, wanted, approval, once)
 
     def _request(self, wanted: JobInput) -> PermissionRequest:
         if wanted.job_id is not None:
@@ -80,14 +86,14 @@ class BashJobTool(WorkspaceTool):
         )
 
     async def _perform(
-        self, ops: JobOps, wanted: JobInput, approval: Approval[JobInput]
+        self, ops: JobOps, wanted: JobInput, approval: Approval[JobInput], once: str | None
     ) -> tuple[str, dict[str, Any]]:
-        text, result = await _operation(ops, approval.validated or wanted)
+        text, result = await _operation(ops, approval.validated or wanted, once)
         notices = [*self.session.take_notices(), *([approval.note] if approval.note else [])]
         return "\n".join([*(f"[{notice}]" for notice in notices), text]), result
 
 
-async def _operation(ops: JobOps, wanted: JobInput) -> tuple[str, dict[str, Any]]:
+async def _operation(ops: JobOps, wanted: JobInput, once: str | None) -> tuple[str, dict[str, Any]]:
     job_id = wanted.job_id or ""
     match wanted.action:
         case "status":
@@ -97,7 +103,7 @@ async def _operation(ops: JobOps, wanted: JobInput) -> tuple[str, dict[str, Any]
             log = await ops.logs(job_id, tail_lines=wanted.tail, offset=wanted.offset, limit_bytes=None)
             return log.text, asdict(log)
         case "stop":
-            job, was_running = await ops.stop(job_id)
+            job, was_running = await ops.stop(job_id, once=once)
             return (job.text if was_running else f"[it had ended before]\n{job.text}"), asdict(job)
         case "list":
             jobs = await ops.list()
