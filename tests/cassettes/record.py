@@ -1,0 +1,233 @@
+"""Record the cassettes: ``python -m tests.cassettes.record [scenario ...]``.
+
+Against a local server, or, with ``DAYTONA_API_KEY`` and ``DAYTONA_API_URL`` set, against that Daytona. There, what is on
+S3 is recorded only where the environment names a bucket (``FILESYSTEM_BUCKET_NAME``) and a role
+(``SANDBOX_MOUNT_ROLE_ARN``); the credentials that may assume it are those that boto3 finds. Sandboxes and objects of
+the namespace ``cassette`` are deleted, before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from langchain_daytona_ws import SandboxConfig
+from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
+from langchain_daytona_ws._session.account import AccountSandboxes
+from langchain_daytona_ws.local import LocalDaytona
+from tests.cassettes.scenarios import ON_S3, SCENARIOS
+from tests.cassettes.settled import Settler
+from tests.cassettes.stage import NAMESPACE, Stage
+from tests.cassettes.tape import HOST, S3_HOST, Tape, save
+
+RECORDED = Path(__file__).parent / "recorded"
+FACES = {"sync": False, "async": True}
+BUCKET = "agents"
+ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
+_STOP = "import sys; from daytona import Daytona; Daytona().get(sys.argv[1]).stop()"
+_OF_DAYTONA = ("apiUrl", "target", "snapshot")
+_OF_S3 = (
+    "mountAwsS3Buckets", "workspaceBucketName", "awsRegion", "s3Endpoint", "mountRoleArn", "mountRoleExternalId",
+    "stsRegion", "stsEndpoint",
+)  # fmt: skip
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is recorded.
+
+    Attributes:
+        name: The server and its version.
+        options: The options to reach it, of S3 those that there are.
+    """
+
+    name: str
+    options: Plain
+
+    @property
+    def has_s3(self) -> bool:
+        return "mountRoleArn" in self.options
+
+    def settings(self, *, on_s3: bool) -> Plain:
+        wanted = ("apiKey", *_OF_DAYTONA, *(_OF_S3 if on_s3 else ()))
+        return {"options": {name: self.options[name] for name in wanted if name in self.options}}
+
+    def names(self) -> dict[str, str]:
+        """Return what the settings are called → what they are called in the cassettes."""
+        named = {_origin(self.options["apiUrl"]): HOST}
+        if self.has_s3:
+            named[self.options["workspaceBucketName"]] = BUCKET
+            named[self.options["mountRoleArn"]] = ROLE
+            account, role = (
+                self.options["mountRoleArn"].split(":")[4],
+                self.options["mountRoleArn"].split("/")[-1],
+            )
+            named[f"arn:aws:sts::{account}:assumed-role/{role}"] = (
+                "arn:aws:sts::123456789012:assumed-role/sandbox-s3mount"
+            )
+            for endpoint in ("stsEndpoint", "s3Endpoint"):
+                if endpoint in self.options:
+                    named[_origin(self.options[endpoint])] = S3_HOST
+        return named
+
+
+def record(subject: Subject, name: str, face: str) -> None:
+    """Record one scenario, and write its cassette when it went as it should."""
+    settings = subject.settings(on_s3=name in ON_S3)
+    stage = Stage(settings, SYSTEM_CLOCK, FACES[face], stop_sandbox=_stopper(settings["options"]))
+    with Tape.recording(subject.names()) as tape:
+        stage.play(SCENARIOS[name])
+    cassette = {
+        "recorded": {"server": subject.name, **_versions(on_s3=name in ON_S3)},
+        "settings": Settler(subject.names())(settings),
+        "interactions": tape.interactions,
+    }
+    secrets = [settings["options"]["apiKey"], *_host_secrets()]
+    save(RECORDED / f"{name}-{face}.yaml", cassette, secrets=secrets)
+    print(f"{name}-{face}: {len(tape.interactions)} interactions")
+
+
+def main() -> None:
+    """Record all scenarios, or those that are named."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all of them")
+    wanted = parser.parse_args().scenario or list(SCENARIOS)
+    RECORDED.mkdir(exist_ok=True)
+    with _subject() as subject:
+        for name in wanted:
+            if name in ON_S3 and not subject.has_s3:
+                print(f"{name}: not recorded, since the environment names no bucket and role")
+                continue
+            for face in FACES:
+                with _cleared(subject, on_s3=name in ON_S3):
+                    record(subject, name, face)
+
+
+@contextlib.contextmanager
+def _subject() -> Iterator[Subject]:
+    if os.environ.get("DAYTONA_API_KEY") and os.environ.get("DAYTONA_API_URL"):
+        yield _account()
+        return
+    # The local STS knows any keys.
+    os.environ.update(AWS_ACCESS_KEY_ID="AKIARECORDER", AWS_SECRET_ACCESS_KEY="a-secret-of-the-recorder")
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        os.environ.pop(name, None)
+    with LocalDaytona(s3=True) as server:
+        server.make_bucket(BUCKET)
+        options = {
+            "apiKey": server.api_key,
+            "apiUrl": server.api_url,
+            "mountAwsS3Buckets": True,
+            "workspaceBucketName": BUCKET,
+            "s3Endpoint": server.s3_endpoint,
+            "mountRoleArn": ROLE,
+            "stsEndpoint": server.s3_endpoint,
+        }
+        version = importlib.metadata.version("langchain-daytona-ws")
+        yield Subject(f"the local Daytona of langchain-daytona-ws {version}", options)
+
+
+def _account() -> Subject:
+    """Return what the environment names, with the values that the configuration takes from there."""
+    on_s3 = bool(os.environ.get("FILESYSTEM_BUCKET_NAME") and os.environ.get("SANDBOX_MOUNT_ROLE_ARN"))
+    options = SandboxConfig.model_validate({"options": {"mountAwsS3Buckets": on_s3}}).options
+    told = options.model_dump(mode="json", by_alias=True, exclude_none=True)
+    wanted = (*_OF_DAYTONA, *(_OF_S3 if on_s3 else ()))
+    given = {name: told[name] for name in wanted if name in told}
+    assert options.api_key is not None
+    key = options.api_key.get_secret_value()
+    host = urlsplit(given["apiUrl"]).hostname
+    return Subject(f"Daytona at {host}, version {_version(given['apiUrl'])}", {"apiKey": key, **given})
+
+
+def _version(api_url: str) -> str:
+    """Ask the control plane for its version, which it tells everybody."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/config", timeout=10) as answer:
+            return str(json.load(answer).get("version", "not told"))
+    except (OSError, ValueError):
+        return "not told"
+
+
+@contextlib.contextmanager
+def _cleared(subject: Subject, *, on_s3: bool) -> Iterator[None]:
+    _clear(subject, on_s3=on_s3)
+    try:
+        yield
+    finally:
+        _clear(subject, on_s3=on_s3)
+
+
+def _clear(subject: Subject, *, on_s3: bool) -> None:
+    account = AccountSandboxes(SandboxConfig.model_validate(subject.settings(on_s3=False)))
+    for sandbox in account.all(NAMESPACE):
+        account.remove(sandbox)
+    if not on_s3:
+        return
+    import boto3
+
+    options = subject.options
+    region = options.get("awsRegion", "us-east-1")
+    client = boto3.client("s3", endpoint_url=options.get("s3Endpoint"), region_name=region)
+    with contextlib.closing(client):
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=options["workspaceBucketName"], Prefix=f"sandbox/{NAMESPACE}/"
+        )
+        for found in [one["Key"] for page in pages for one in page.get("Contents", [])]:
+            client.delete_object(Bucket=options["workspaceBucketName"], Key=found)
+
+
+def _stopper(options: Plain) -> Callable[[str], None]:
+    """Return what stops a sandbox from another process: in this one, the request would be recorded."""
+    env = {**os.environ, "DAYTONA_API_KEY": options["apiKey"], "DAYTONA_API_URL": options["apiUrl"]}
+
+    def stop(sandbox_id: str) -> None:
+        subprocess.run([sys.executable, "-W", "ignore", "-c", _STOP, sandbox_id], env=env, check=True)
+
+    return stop
+
+
+def _versions(*, on_s3: bool) -> dict[str, str]:
+    packages = {"sdk": "daytona", **({"aws": "boto3"} if on_s3 else {}), "recorder": "vcrpy"}
+    told = {what: f"{package} {importlib.metadata.version(package)}" for what, package in packages.items()}
+    return {**told, "guest": _guest_digest()}
+
+
+def _guest_digest() -> str:
+    """Name the programs that ran in the sandbox; what they are asked is in the cassette."""
+    files = sorted(resources.files("langchain_daytona_ws._guest").iterdir(), key=lambda file: file.name)
+    sources = [file.read_bytes() for file in files if file.name.endswith(".py")]
+    return hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
+
+
+def _host_secrets() -> list[str]:
+    return [
+        os.environ.get(name, "")
+        for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+    ]
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The main job, in scenes; each says what must come of it, when it is recorded and when it is replayed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws import (
+    BashTool,
+    FileMissing,
+    PermissionDecision,
+    PermissionRequest,
+    WorkspaceFileTool,
+    WriteConflict,
+)
+from tests.cassettes.stage import Scenario, Stage
+
+BIG = "0123456789abcde\n" * 20_000
+
+
+async def command(stage: Stage) -> None:
+    """Nothing is requested before the first command; then the sandbox is created, and deleted at the end."""
+    session = stage.session()
+    first = await stage.do(session, "run", "echo one; echo two >&2; pwd")
+    assert (first.exit_code, first.output) == (0, f"one\ntwo\n{session.root}\n")
+    failed = await stage.do(session, "run", "echo 'grüße' | tee note.txt; exit 3", timeout_s=20)
+    assert (failed.exit_code, failed.output) == (3, "grüße\n")
+    again = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", once="callone")
+    same = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", once="callone")
+    assert (again.output, again.replayed, same.output, same.replayed) == ("1\n", False, "1\n", True)
+    await stage.do(session, "close")
+
+
+async def files(stage: Stage) -> None:
+    """All file operations on the sandbox's own disk, large content and refusals among them."""
+    session = stage.session()
+    there = session.files
+    assert (await stage.do(there, "write", "src/app.py", "import os\nprint(os.name)\n")).created
+    assert "print(os.name)" in (await stage.do(there, "read", "src/app.py")).body
+    assert (await stage.do(there, "edit", "src/app.py", "os.name", "os.sep")).count == 1
+    assert (await stage.do(there, "write", "data/big.txt", BIG)).size_bytes == len(BIG)
+    assert [one.name for one in (await stage.do(there, "glob", "**/*.py")).entries] == ["src/app.py"]
+    assert "os.sep" in str(await stage.do(there, "grep", r"os\.\w+", output_mode="content"))
+    assert "src" in str(await stage.do(there, "list", "."))
+    with pytest.raises(FileMissing):
+        await stage.do(there, "read", "none.txt")
+    await stage.do(session, "run", "echo changed > src/app.py")
+    with pytest.raises(WriteConflict):
+        await stage.do(there, "write", "src/app.py", "mine\n")
+    await stage.do(there, "delete", "data/big.txt")
+    await stage.do(session, "close")
+
+
+async def denied(stage: Stage) -> None:
+    """What was denied is not sent, and provisions nothing; what was allowed then is sent as approved."""
+    asked: list[PermissionRequest] = []
+
+    def approver(request: PermissionRequest) -> PermissionDecision:
+        asked.append(request)
+        return PermissionDecision.deny("not now") if len(asked) == 1 else PermissionDecision.allow()
+
+    session = stage.session(permissionMode="ask", approver=approver)
+    bash, file = BashTool(session=session), WorkspaceFileTool(session=session)
+    refused = await _called(stage, bash, "call_1", command="rm -rf data")
+    assert refused.status == "error"
+    assert "not now" in refused.content
+    assert session.sandbox_id is None
+    allowed = await _called(stage, file, "call_2", command="write", path="a.txt", content="a\n")
+    assert allowed.status == "success"
+    assert "a\n" in (await _called(stage, bash, "call_3", command="cat a.txt")).content
+    await stage.do(session, "close")
+
+
+async def job(stage: Stage) -> None:
+    """Background jobs: one that ends by itself, one that is stopped."""
+    session = stage.session()
+    jobs = session.jobs
+    short = await stage.do(jobs, "start", "echo from the job; exit 4", max_duration_s=60)
+    ended = await stage.do(jobs, "wait", short.id)
+    assert (ended.state, ended.exit_code) == ("finished", 4)
+    assert (await stage.do(jobs, "logs", short.id)).output == "from the job\n"
+    long = await stage.do(jobs, "start", "exec sleep 600", max_duration_s=900)
+    assert (await stage.do(jobs, "status", long.id)).is_running
+    assert (await stage.do(jobs, "stop", long.id)).state == "stopped"
+    assert {one.id for one in await stage.do(jobs, "list")} == {short.id, long.id}
+    await stage.do(session, "close")
+
+
+async def reconnect(stage: Stage) -> None:
+    """A persistent sandbox outlives its session, is found again by name, started where it was stopped, and released."""
+    first = stage.session(persistent=True)
+    await stage.do(first, "run", "echo kept > note.txt")
+    sandbox_id = first.sandbox_id
+    await stage.do(first, "close")
+    second = stage.session(persistent=True)
+    assert (await stage.do(second, "run", "cat note.txt")).output == "kept\n"
+    assert second.sandbox_id == sandbox_id
+    await stage.do(second, "close")
+    assert sandbox_id is not None
+    stage.stop_sandbox(sandbox_id)
+    third = stage.session(persistent=True)
+    woken = await stage.do(third, "run", "cat note.txt")
+    assert woken.output == "kept\n"
+    assert third.sandbox_id == sandbox_id
+    assert woken.notices
+    await stage.do(third, "release")
+
+
+async def role(stage: Stage) -> None:
+    """An S3 workspace, mounted with the credentials of a role: assumed once, delivered once."""
+    session = stage.session()
+    written = await stage.do(session, "run", "mkdir -p out && echo from the sandbox > out/a.txt && ls out")
+    assert (written.exit_code, written.output) == (0, "a.txt\n")
+    assert (await stage.do(session, "run", "cat out/a.txt")).output == "from the sandbox\n"
+    assert "from the sandbox" in (await stage.do(session.files, "read", "out/a.txt")).body
+    await stage.do(session, "run", "rm -r out")
+    await stage.do(session, "close")
+
+
+async def s3(stage: Stage) -> None:
+    """File operations straight on S3, without a sandbox; each change under its condition."""
+    session = stage.session(options={"fileAccess": "s3"})
+    there = session.files
+    assert (await stage.do(there, "write", "notes/a.md", "# One\n")).created
+    assert "# One" in (await stage.do(there, "read", "notes/a.md")).body
+    assert (await stage.do(there, "edit", "notes/a.md", "One", "Two")).count == 1
+    assert (await stage.do(there, "write", "notes/a.md", "# Three\n")).created is False
+    assert "# Three" in str(await stage.do(there, "grep", "Three", path="notes/a.md", output_mode="content"))
+    assert "notes" in str(await stage.do(there, "list", "."))
+    with pytest.raises(WriteConflict):
+        await stage.do(stage.session(options={"fileAccess": "s3"}).files, "write", "notes/a.md", "blind\n")
+    with pytest.raises(FileMissing):
+        await stage.do(there, "read", "none.md")
+    await stage.do(there, "delete", "notes/a.md")
+    await stage.do(session, "close")
+    assert session.sandbox_id is None
+
+
+async def _called(stage: Stage, tool: Any, call_id: str, **arguments: Any) -> Any:
+    request = {"type": "tool_call", "id": call_id, "name": tool.name, "args": arguments}
+    return await stage.do(tool, "invoke", request, {"configurable": {"thread_id": "thread"}})
+
+
+SCENARIOS: dict[str, Scenario] = {
+    one.__name__: one for one in (command, files, denied, job, reconnect, role, s3)
+}
+ON_S3 = {"role", "s3"}

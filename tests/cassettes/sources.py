@@ -1,0 +1,35 @@
+"""The ids and the time of recorded sessions: the same in each run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+START_S = 1_750_000_000
+START = datetime.fromtimestamp(START_S, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def counted() -> Callable[[], str]:
+    """Return a source of ids that counts."""
+    numbers = itertools.count(1)
+    return lambda: f"{next(numbers):032x}"
+
+
+class StillClock:
+    """Time that passes only by waiting, and waiting takes none."""
+
+    def __init__(self) -> None:
+        self._now = float(START_S)
+
+    def time(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+    async def asleep(self, seconds: float) -> None:
+        self._now += seconds

@@ -1,0 +1,59 @@
+"""The main job, replayed without a network: each request as it was recorded, in that order, and none left over."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import pytest_socket
+
+from tests.cassettes.record import FACES, RECORDED
+from tests.cassettes.scenarios import SCENARIOS
+from tests.cassettes.sources import StillClock
+from tests.cassettes.stage import Stage
+from tests.cassettes.tape import Tape, load
+
+CASSETTES = [pytest.param(name, face, id=f"{name}-{face}") for name in SCENARIOS for face in FACES]
+
+pytestmark = pytest.mark.usefixtures("nothing_else")
+
+
+def replayed(path: Path, name: str, *, is_async: bool) -> None:
+    """Replay a cassette; fail at the first request that was not recorded so."""
+    stage = Stage(load(path)["settings"], StillClock(), is_async)
+    wrong: Exception | None = None
+    with Tape.playing(path) as tape:
+        try:
+            stage.play(SCENARIOS[name])
+        except Exception as error:
+            wrong = error
+    stage.forget_sandboxes()
+    assert tape.wrong is None, tape.wrong
+    if wrong is not None:
+        raise wrong
+    assert tape.unplayed == []
+
+
+@pytest.mark.parametrize(("name", "face"), CASSETTES)
+def test_the_replay_is_as_it_was_recorded(name: str, face: str) -> None:
+    replayed(RECORDED / f"{name}-{face}.yaml", name, is_async=FACES[face])
+
+
+@pytest.mark.parametrize(("name", "face"), CASSETTES)
+def test_a_cassette_says_what_it_was_recorded_against(name: str, face: str) -> None:
+    recorded = load(RECORDED / f"{name}-{face}.yaml")["recorded"]
+    assert recorded["server"].startswith(("the local Daytona", "Daytona at "))
+    assert recorded["sdk"].startswith("daytona ")
+    assert recorded["guest"]
+
+
+def test_there_is_a_cassette_of_everything_and_of_nothing_else() -> None:
+    assert {path.stem for path in RECORDED.iterdir()} == {
+        f"{name}-{face}" for name in SCENARIOS for face in FACES
+    }
+
+
+def test_the_network_is_shut() -> None:
+    with pytest.raises(pytest_socket.SocketBlockedError), pytest.warns(UserWarning, match="tried to use"):
+        socket.socket()
