@@ -13,10 +13,13 @@ from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.job_results import Job
 from langchain_daytona_ws._core.job_watch import JOB_MAX_S
+from langchain_daytona_ws._core.live import OnOutput
 from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws._session.commands import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
+from langchain_daytona_ws.tools.streaming import OnChunk, output_to
+from langchain_daytona_ws.tools.tracing import RunManager, facts_of_command, facts_of_job, traced
 
 _KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."
 _GOES_ON = (
@@ -60,11 +63,15 @@ class BashTool(WorkspaceTool):
 
     Args:
         session: Where to run them, and whom to ask.
+        on_output: Called with each piece of a command's output while it runs, as `WorkspaceSession.run` does, but with
+            a dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (how many characters of
+            this call came before) and ``text``. LangGraph's custom stream gets the same dicts, where somebody listens.
     """
 
     name: str = "bash"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = BashInput
+    on_output: OnChunk | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _say_what_is_so_here(self) -> Self:
@@ -74,9 +81,11 @@ class BashTool(WorkspaceTool):
             self.description = f"{said}\n{S3_BASH_LINES}" if self.session.is_on_s3 else said
         return self
 
-    def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
+    def _run(
+        self, *, config: RunnableConfig, run_manager: RunManager | None = None, **given: Any
+    ) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
-        with told_to_the_model():
+        with told_to_the_model(), traced(run_manager) as trace:
             approval = self.session.gate.check(self._request(wanted), BashInput.model_validate)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
@@ -84,12 +93,19 @@ class BashTool(WorkspaceTool):
             once = self._once(config, call.identity)
             if call.background:
                 job = self.session.jobs.start(call.command, max_duration_s=call.timeout, once=once)
+                trace(facts_of_job(job))
                 return call.answer_of_job(job, self.session.take_notices())
-            return call.answer(self.session.run(call.command, timeout_s=call.timeout, once=once))
+            result = self.session.run(
+                call.command, timeout_s=call.timeout, once=once, on_output=self._asked_for()
+            )
+            trace(facts_of_command(result))
+            return call.answer(result)
 
-    async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
+    async def _arun(
+        self, *, config: RunnableConfig, run_manager: RunManager | None = None, **given: Any
+    ) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
-        with told_to_the_model():
+        with told_to_the_model(), traced(run_manager) as trace:
             approval = await self.session.gate.acheck(self._request(wanted), BashInput.model_validate)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
@@ -97,8 +113,16 @@ class BashTool(WorkspaceTool):
             once = self._once(config, call.identity)
             if call.background:
                 job = await self.session.jobs.astart(call.command, max_duration_s=call.timeout, once=once)
+                trace(facts_of_job(job))
                 return call.answer_of_job(job, self.session.take_notices())
-            return call.answer(await self.session.arun(call.command, timeout_s=call.timeout, once=once))
+            result = await self.session.arun(
+                call.command, timeout_s=call.timeout, once=once, on_output=self._asked_for()
+            )
+            trace(facts_of_command(result))
+            return call.answer(result)
+
+    def _asked_for(self) -> OnOutput | None:
+        return output_to(self.on_output, current_tool_call_id(), lambda: self.session.sandbox_id)
 
     def _request(self, wanted: BashInput) -> PermissionRequest:
         check_command(wanted.command)  # what can't run is not worth a question
