@@ -52,6 +52,16 @@ class SyncDaytonaPort:
                 self._client._target = self._account.target
             return self._client
 
+    def close(self) -> None:
+        """Close all connections, which the SDK keeps until it is collected. What is asked for later opens new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+            self._sandboxes = {}
+        if client is not None:
+            client._api_client.rest_client.pool_manager.clear()
+            client._toolbox_api_client.rest_client.pool_manager.clear()
+            client._http_client.close()
+
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:
         self._sandboxes[sandbox.id] = sandbox
         return describe(sandbox)

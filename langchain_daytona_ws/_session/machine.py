@@ -235,7 +235,9 @@ class Machine:
             )
 
     def close(self) -> None:
-        """Delete an ephemeral sandbox, whichever thread is making it. May be called again after a failure.
+        """Delete an ephemeral sandbox, whichever thread is making it, and close the sync face's connections.
+
+        May be called again after a failure.
 
         Raises:
             SandboxUnavailable: It could not be deleted; its auto-stop and TTL will end it.
@@ -246,27 +248,36 @@ class Machine:
             # Its maker sees the flag and deletes it itself.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         info = self.info
-        if info is not None and not self._config.persistent:
-            drive(lifecycle.discard(self.sync_port(), info.id))
-            self._deleted(info)
+        try:
+            if info is not None and not self._config.persistent:
+                drive(lifecycle.discard(self.sync_port(), info.id))
+                self._deleted(info)
+        finally:
+            self._hang_up()
 
     async def aclose(self) -> None:
         """Do as `close` does, and close this loop's connections."""
         self._closed = True
         await self._flight.settled(CLOSE_WAITS_S)
         info = self.info
-        if info is not None and not self._config.persistent:
-            await self._discard(await self.async_port(), info.id)
-            self._deleted(info)
-        if self._async is not None:
-            await self._async.aclose()
+        try:
+            if info is not None and not self._config.persistent:
+                await self._discard(await self.async_port(), info.id)
+                self._deleted(info)
+        finally:
+            self._hang_up()
+            if self._async is not None:
+                await self._async.aclose()
 
     def release(self) -> None:
         """Delete the sandbox, persistent or not, also one that this session has not used; and end the session."""
         self._released = True
         self.close()
         if self._config.persistent:
-            drive(self._release(self.sync_port()))
+            try:
+                drive(self._release(self.sync_port()))
+            finally:
+                self._hang_up()
 
     async def arelease(self) -> None:
         """Do as `release` does, and close this loop's connections."""
@@ -289,6 +300,13 @@ class Machine:
     async def _discard(self, port: SandboxPort, sandbox_id: str) -> None:
         if not await port.finish(lifecycle.discard(port, sandbox_id), within_s=CLOSE_WAITS_S):
             raise lifecycle.not_deleted(sandbox_id, f"no answer within {CLOSE_WAITS_S:.0f} s")
+
+    def _hang_up(self) -> None:
+        """Close the sync face's connections, unless they are those of the process that this one was forked from."""
+        with self._lock:
+            port, made_in = self._sync, self._sync_made_in
+        if port is not None and made_in == os.getpid():
+            port.close()
 
     def _deleted(self, info: SandboxInfo) -> None:
         self._flight.forget(info)
