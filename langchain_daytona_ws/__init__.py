@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.job_results import Job as Job
     from langchain_daytona_ws._core.job_results import JobLog as JobLog
     from langchain_daytona_ws._core.sources import Clock as Clock
+    from langchain_daytona_ws.approvers import InterruptApprover as InterruptApprover
+    from langchain_daytona_ws.approvers import MiddlewareApprover as MiddlewareApprover
     from langchain_daytona_ws.config import LifecycleConfig as LifecycleConfig
     from langchain_daytona_ws.config import NetworkConfig as NetworkConfig
     from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
@@ -49,6 +51,7 @@ _HOMES = {
     "_core.commands": ("CommandResult",),
     "_core.job_results": ("Job", "JobLog"),
     "_core.sources": ("Clock",),
+    "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",

@@ -30,8 +30,9 @@ from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.machine import Machine
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws._session.storage import Storage
+from langchain_daytona_ws.approvers import MiddlewareApprover
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
-from langchain_daytona_ws.errors import WorkspaceError
+from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 
 logger = logging.getLogger("langchain_daytona_ws")
@@ -185,6 +186,28 @@ class WorkspaceSession:
         options = self.config.options
         skills = options.skills_mount_path if options.skills_bucket_name and self.is_on_s3 else None
         return guidance(root_is_s3=self.is_on_s3, skills_path=skills, file_access=options.file_access)
+
+    def interrupt_on(self) -> dict[str, Any]:
+        """Return what LangChain's ``HumanInTheLoopMiddleware`` should ask about, for this session's permission mode.
+
+        Give it to ``HumanInTheLoopMiddleware(interrupt_on=…)`` or ``create_deep_agent(interrupt_on=…)``. It needs a
+        session with ``approver=MiddlewareApprover()``: the middleware asks then, and the session lets through what was
+        approved, without asking again, and nothing else. In mode ``bypass`` it is empty. What only reads is not asked
+        about by a middleware that knows ``when`` (langchain 1.1 has none, and asks about every call of these tools).
+
+        Raises:
+            ConfigError: The session has another approver, or none: two would decide.
+        """
+        approver = self.gate.approver
+        if self.config.permission_mode == "bypass":
+            return {}
+        if not isinstance(approver, MiddlewareApprover):
+            other = "none" if approver is None else type(approver).__qualname__
+            raise ConfigError(
+                "interrupt_on() needs a session with approver=MiddlewareApprover(), which lets through what the "
+                f"middleware has asked about; this one has {other}"
+            )
+        return approver.interrupt_on(self.config.permission_mode, self.namespace)
 
     @property
     def sandbox_id(self) -> str | None:

@@ -1,0 +1,136 @@
+"""File operations for programs that show files to a model in their own way: lines as they are, and whole contents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_daytona_ws._core.files import EDIT_BYTES, INLINE_BYTES, FileOps, Guest, Upload
+from langchain_daytona_ws._core.paths import workspace_path
+from langchain_daytona_ws._guest.edit import EditError, apply_edit
+from langchain_daytona_ws.errors import EditRefused, FileUnsuitable, WriteConflict
+
+Download = Callable[[str, int], Awaitable[bytes]]
+
+LARGEST_BYTES = 128 << 20  # of a file that is fetched whole
+VIEWED_BYTES = 32 << 20  # of a text file of which lines are given
+FETCH_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """Lines of a text file; or, in ``content``, all of a binary one. ``first`` and ``last`` are 1-based, or 0."""
+
+    body: str = ""
+    first: int = 0
+    last: int = 0
+    lines: int = 0
+    cut: bool = False  # the one line shown is longer
+    more: bool = False  # there was no room for all lines asked for
+    content: bytes | None = None
+
+
+class ContentOps(FileOps):
+    """`FileOps`, with views and whole contents.
+
+    Args:
+        guest, upload, given: As `FileOps` takes them.
+        download: Gets a file from the sandbox by its absolute path, up to a limit in bytes; None when the guest needs
+            no such detour.
+    """
+
+    def __init__(self, guest: Guest, upload: Upload | None, download: Download | None, **given: Any) -> None:
+        super().__init__(guest, upload, **given)
+        self._download = download
+
+    async def view(
+        self, path: str, *, offset: int, limit: int, limit_bytes: int, binary: bool, binary_bytes: int
+    ) -> Viewed:
+        """Read lines without numbers, from the 1-based line ``offset``; all of a file that is no text.
+
+        Args:
+            path: The file; a text of at most 32 MiB.
+            offset: The first line.
+            limit: How many lines.
+            limit_bytes: Most bytes of them.
+            binary: Whether to take it for binary, whatever it holds.
+            binary_bytes: Largest binary file.
+
+        Raises:
+            FileError: As `read` raises; one past the end gives no lines.
+        """
+        place = workspace_path(path, self._root)
+        reply = await self._ask(
+            "content",
+            "view",
+            place,
+            offset=offset,
+            limit=limit,
+            limit_bytes=limit_bytes,
+            binary=binary,
+            binary_bytes=binary_bytes,
+            max_bytes=VIEWED_BYTES,
+        )
+        self._remember(place, reply, reply.sha256("sha256"))
+        if "content" in reply:
+            return Viewed(content=reply.content("content", binary_bytes))
+        return Viewed(
+            body=reply.text("body", limit_bytes),
+            first=reply.number("first"),
+            last=reply.number("last"),
+            lines=reply.number("lines"),
+            cut=reply.flag("cut"),
+            more=reply.flag("more"),
+        )
+
+    async def fetch(self, path: str, *, max_bytes: int = LARGEST_BYTES) -> bytes:
+        """Get all of a file.
+
+        Raises:
+            FileError: It is none, or larger; or it changed each time while it came over.
+        """
+        place = workspace_path(path, self._root)
+        for _ in range(FETCH_TRIES):
+            reply = await self._ask("content", "fetch", place, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
+            sha256, size = reply.sha256("sha256"), reply.number("bytes")
+            if "content" in reply or self._download is None:
+                data = reply.content("content", max_bytes)
+            else:
+                data = await self._download(f"{self._root.rstrip('/')}/{reply.raw('path')}", size)
+            if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
+                self._remember(place, reply, sha256)
+                return data
+        raise WriteConflict(
+            f"{place} changed while it was read. Try again.", code="busy", op="fetch", retryable=True
+        )
+
+    async def replace_text(self, path: str, old: str, new: str, *, replace_all: bool) -> int:
+        """Edit as `edit` does, with strings of any size; return how many places were edited."""
+        if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has four bytes at most
+            return (await self.edit(path, old, new, replace_all=replace_all)).count
+        before = await self.fetch(path, max_bytes=self._max_bytes)
+        try:
+            made = apply_edit(before, old, new, replace_all, self._max_bytes)
+        except EditError as error:
+            raise _refused(error) from None
+        await self.write(path, made.data)  # refused when it is not as it was fetched
+        return len(made.spots)
+
+    async def create(self, path: str, content: str | bytes) -> None:
+        """Write a file that must not be there yet, or with other content; also one that this session has read."""
+        self._seen.pop(workspace_path(path, self._root), None)
+        await self.write(path, content)
+
+
+def _refused(error: EditError) -> FileUnsuitable | EditRefused:
+    if error.code == "too_large":
+        return FileUnsuitable("The file would be too large to be edited.", code="too_large", op="edit")
+    words = {
+        "not_found": "old_string was not found. Read the file again and copy the text exactly.",
+        "not_unique": "old_string occurs more than once. Make it longer, or pass replace_all=true.",
+        "too_many": "old_string occurs too many times. Use a longer one.",
+        "identical": "old_string and new_string are identical: nothing to change.",
+    }
+    return EditRefused(words.get(error.code, "old_string is empty."), code=error.code, op="edit")

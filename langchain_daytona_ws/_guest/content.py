@@ -1,0 +1,82 @@
+"""Read files as they are, for programs: lines without numbers, and whole contents.
+
+An entry module beside those of the contract in ``files``, in the same form:
+
+======  ==============================================  ===================================================
+op      request (default)                               answer, beside ``ok: true``
+======  ==============================================  ===================================================
+view    offset, limit, limit_bytes, binary (take it     path, bytes, sha256, and of text: body, first, last,
+        for binary whatever it holds), binary_bytes     lines, cut, lossy, more; of what is binary: content
+        (largest binary), max_bytes                     (base64)
+fetch   inline_bytes, max_bytes                         path, bytes, sha256; content (base64) up to
+                                                        ``inline_bytes``, otherwise null
+======  ==============================================  ===================================================
+"""
+
+from __future__ import annotations
+
+import binascii
+
+from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest.store import Content, load
+from langchain_daytona_ws._guest.walk import RefusedError, Spot, answer, locate, need_file
+from langchain_daytona_ws._guest.window import Window, window
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    Request = dict[str, Any]
+    Answer = dict[str, Any]
+
+
+def main(request: Request) -> Answer:
+    return answer(_OPS[request["op"]], request)
+
+
+def view(request: Request) -> Answer:
+    with locate(request["root"], request["path"]) as spot:
+        most = request["binary_bytes"] if request["binary"] else request["max_bytes"]
+        content = _loaded(spot, most, most)
+        path = spot.path
+    return {**viewed(content.data or b"", request), "path": path, **_facts(content)}
+
+
+def fetch(request: Request) -> Answer:
+    with locate(request["root"], request["path"]) as spot:
+        content = _loaded(spot, request["inline_bytes"], request["max_bytes"])
+        path = spot.path
+    inline = None if content.data is None else base64(content.data)
+    return {"content": inline, "path": path, **_facts(content)}
+
+
+def viewed(data: bytes, request: Request) -> Answer:
+    """Give the lines asked for, or all of what is not text."""
+    if request["binary"] or text.binary_kind(data):
+        if len(data) > request["binary_bytes"]:
+            raise RefusedError("too_large", bytes=len(data), max_bytes=request["binary_bytes"])
+        return {"content": base64(data)}
+    found = window(data, request["offset"], request["limit"], request["limit_bytes"])
+    return {name: getattr(found, name) for name in Window.__slots__}
+
+
+def base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def _loaded(spot: Spot, kept_bytes: int, max_bytes: int) -> Content:
+    """Load a file after a look at its size; its bytes only when they are at most ``kept_bytes``."""
+    size = need_file(spot.status()).st_size
+    if size <= max_bytes:
+        content = load(spot, kept_bytes)
+        if content.size <= max_bytes:
+            return content
+        size = content.size
+    raise RefusedError("too_large", bytes=size, max_bytes=max_bytes)
+
+
+def _facts(content: Content) -> Answer:
+    return {"bytes": content.size, "sha256": content.sha256}
+
+
+_OPS: dict[str, Callable[[Request], Answer]] = {"view": view, "fetch": fetch}

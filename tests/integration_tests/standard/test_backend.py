@@ -1,0 +1,92 @@
+"""LangChain's own standard suite for sandboxes, which is Deep Agents', over the local server: with a disk, and on S3.
+
+Its tests want paths in the workspace to behave as a disk does. What an S3 mount can't do is named where it is left out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from deepagents.backends.protocol import SandboxBackendProtocol
+from langchain_tests.integration_tests import SandboxIntegrationTests
+
+from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
+from langchain_daytona_ws.local import LocalDaytona
+from tests.integration_tests.conftest import config_for
+from tests.integration_tests.s3 import KEYS, s3_options
+
+# The suite's own fixtures are so.
+pytestmark = pytest.mark.filterwarnings("ignore:Class-scoped fixtures defined as instance methods")
+
+
+@pytest.fixture(scope="module")
+def any_server() -> Iterator[LocalDaytona]:
+    with LocalDaytona(s3=True) as server:
+        server.make_bucket("agents")
+        yield server
+
+
+# The suite says "python", as Daytona's own images have it; this host may have it as python3 only.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/suite"
+PYTHON = 'mkdir -p /opt/suite && ln -s "$(command -v python3)" /opt/suite/python'
+
+
+def _backend(server: LocalDaytona, **settings: Any) -> Iterator[WorkspaceBackend]:
+    env = {"PATH": PATH, **settings.pop("envVars", {})}
+    config = config_for(server, envVars=env, onCreate=[PYTHON], **settings)
+    with WorkspaceSession(config, namespace=f"suite-{secrets.token_hex(4)}") as session:
+        yield WorkspaceBackend(session)
+
+
+class TestBeyondTheWorkspace(SandboxIntegrationTests):
+    """The suite as it comes: in ``/tmp`` of the sandbox."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        yield from _backend(any_server)
+
+
+class _InTheWorkspace(SandboxIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _root(self, sandbox: WorkspaceBackend) -> None:
+        self._directory = f"{sandbox.root}/suite"
+
+    @property
+    def sandbox_root_dir(self) -> str:
+        return self._directory
+
+    @pytest.fixture(autouse=True)
+    def sandbox_test_root(self, _root: None, request: pytest.FixtureRequest) -> str:
+        return self.sandbox_path(request.node.name)
+
+
+class TestOnDisk(_InTheWorkspace):
+    """In the workspace, on the sandbox's own disk."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        yield from _backend(any_server)
+
+
+class TestOnS3(_InTheWorkspace):
+    """In a workspace on S3: commands on the mount, files straight to the bucket."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        yield from _backend(any_server, envVars=KEYS, options=s3_options(any_server, "agents"))
+
+
+class TestOnS3ThroughTheMount(_InTheWorkspace):
+    """In a workspace on S3: commands and files on the mount."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        options = s3_options(any_server, "agents", fileAccess="sandbox")
+        yield from _backend(any_server, envVars=KEYS, options=options)
