@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.config import NetworkConfig as NetworkConfig
     from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
     from langchain_daytona_ws.config import SandboxOptions as SandboxOptions
+    from langchain_daytona_ws.deepagents import WorkspaceBackend as WorkspaceBackend
     from langchain_daytona_ws.errors import CommandRefused as CommandRefused
     from langchain_daytona_ws.errors import ConfigError as ConfigError
     from langchain_daytona_ws.errors import CredentialsRefused as CredentialsRefused
@@ -53,6 +54,7 @@ _HOMES = {
     "_core.sources": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
+    "deepagents": ("WorkspaceBackend",),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
         "FileUnsuitable", "HookFailed", "JobError", "OutcomeUnknown", "PathRefused", "PermissionDenied",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
 
@@ -14,7 +15,7 @@ from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
     REQUEST_TIMEOUT_S,
-    UPLOAD_TIMEOUT_S,
+    TRANSFER_TIMEOUT_S,
     Account,
     client_config,
     create_params,
@@ -146,7 +147,19 @@ class AsyncDaytonaPort:
 
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
         with translated():
-            await (await self._sandbox(sandbox_id)).fs.upload_file(data, path, timeout=UPLOAD_TIMEOUT_S)
+            await (await self._sandbox(sandbox_id)).fs.upload_file(data, path, timeout=TRANSFER_TIMEOUT_S)
+
+    async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
+        with translated():
+            fs = (await self._sandbox(sandbox_id)).fs
+            parts = await fs.download_file_stream(path, timeout=TRANSFER_TIMEOUT_S)
+            async with contextlib.aclosing(cast("AsyncGenerator[bytes]", parts)):
+                data = bytearray()
+                async for part in parts:  # which a hostile sandbox may send without end
+                    data += part
+                    if len(data) > limit_bytes:
+                        break
+                return bytes(data)
 
     async def sleep(self, seconds: float) -> None:
         await self._clock.asleep(seconds)

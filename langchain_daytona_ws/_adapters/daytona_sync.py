@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from typing import Any, cast
 
 from daytona import Daytona, DaytonaNotFoundError, Sandbox
 
@@ -13,7 +14,7 @@ from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
     REQUEST_TIMEOUT_S,
-    UPLOAD_TIMEOUT_S,
+    TRANSFER_TIMEOUT_S,
     Account,
     client_config,
     create_params,
@@ -118,7 +119,13 @@ class SyncDaytonaPort:
 
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
         with translated():
-            self._sandbox(sandbox_id).fs.upload_file(data, path, timeout=UPLOAD_TIMEOUT_S)
+            self._sandbox(sandbox_id).fs.upload_file(data, path, timeout=TRANSFER_TIMEOUT_S)
+
+    async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
+        with translated():
+            parts = self._sandbox(sandbox_id).fs.download_file_stream(path, timeout=TRANSFER_TIMEOUT_S)
+            with contextlib.closing(cast("Generator[bytes]", parts)):
+                return _gathered(parts, limit_bytes)
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
@@ -130,3 +137,13 @@ class SyncDaytonaPort:
         # Nothing can interrupt it but a second Ctrl-C, and each request has its own time-out.
         await work
         return True
+
+
+def _gathered(parts: Iterable[bytes], limit_bytes: int) -> bytes:
+    """Join what a hostile sandbox may send without end."""
+    data = bytearray()
+    for part in parts:
+        data += part
+        if len(data) > limit_bytes:
+            break
+    return bytes(data)

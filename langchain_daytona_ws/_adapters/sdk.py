@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The SDK has no time-out of its own for control-plane requests.
 REQUEST_TIMEOUT_S = 30.0
-UPLOAD_TIMEOUT_S = 600
+TRANSFER_TIMEOUT_S = 600
 
 _warnings_lock = threading.Lock()
 

@@ -36,6 +36,14 @@ def place_error(code: str, detail: str) -> WorkspaceError:
             op="execute",
             for_model=f"The workspace cannot be entered: {detail}. Nothing ran. Tell the user.",
         )
+    if code == "directory":
+        return SandboxError(
+            f"A directory could not be made in the sandbox: {detail}. Its user needs sudo without a password for that; "
+            "or keep what an agent puts aside elsewhere, with CompositeBackend(artifacts_root=...).",
+            code="directory",
+            op="execute",
+            for_model=f"The directory cannot be made: {detail}. Nothing was done.",
+        )
     return SandboxError(
         f"The library's own directory on the sandbox's disk cannot be used: {detail}.",
         code="state_directory",

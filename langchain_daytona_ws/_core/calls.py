@@ -39,7 +39,7 @@ DELIVERIES_MAX = 3  # without credentials, with them, with new ones
 MACHINES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
 SHORTEST_REQUEST_S = 5
-UPLOAD_WITHIN_S = 900.0
+TRANSFER_WITHIN_S = 900.0
 DETAIL = 1000
 
 _MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
@@ -314,15 +314,22 @@ class Caller:
 
     async def upload(self, path: str, data: bytes) -> None:
         """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""
-        attempts = _Attempts(until=self._port.now() + UPLOAD_WITHIN_S)
+        await self._transferred(lambda sandbox_id: self._port.upload(sandbox_id, path, data))
+
+    async def download(self, path: str, *, limit_bytes: int) -> bytes:
+        """Get a file from the sandbox, or so much of it that it is seen to be over the limit."""
+        return await self._transferred(
+            lambda sandbox_id: self._port.download(sandbox_id, path, limit_bytes=limit_bytes)
+        )
+
+    async def _transferred(self, transfer: Callable[[str], Awaitable[T]]) -> T:
+        attempts = _Attempts(until=self._port.now() + TRANSFER_WITHIN_S)
         while True:
             info, starts = await self._machine.acquire(), self._machine.starts()
             try:
-                await self._port.upload(info.id, path, data)
+                return await transfer(info.id)
             except PortFault as fault:
                 await self._after_fault(fault, info, attempts, starts, repeatable=True)
-            else:
-                return
 
 
 def decode_base64(value: object) -> bytes:

@@ -26,7 +26,11 @@ def file_error(path: str, reply: Reply) -> WorkspaceError:
         return reply.garbled("error")
     kind, message = known
     text = message(reply) if callable(message) else message
-    return kind(text.replace("{path}", shown(path)), code=code, op=reply.op, retryable=code == "busy")
+    # For those who have to say it in another vocabulary, see _deepagents.words.
+    context = {"errno": reply.maybe("errno")} if "errno" in reply else {}
+    return kind(
+        text.replace("{path}", shown(path)), code=code, op=reply.op, context=context, retryable=code == "busy"
+    )
 
 
 def _size(reply: Reply) -> str:

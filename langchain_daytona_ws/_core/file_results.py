@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,6 +136,21 @@ class Reply:
             op=self.op,
             for_model=f"The sandbox gave an answer to '{self.op}' that makes no sense. Use bash instead.",
         )
+
+    def __contains__(self, name: str) -> bool:
+        return self._answer.get(name) is not None
+
+    def content(self, name: str, most: int) -> bytes:
+        """Give bytes: those of a guest on this side, or base64 text from the sandbox."""
+        value = self._answer.get(name)
+        if not isinstance(value, bytes):
+            try:
+                value = binascii.a2b_base64(self._raw(value, name, 2 * most + 4), strict_mode=True)
+            except ValueError:
+                raise self.garbled(name) from None
+        if len(value) > most:
+            raise self.garbled(name)
+        return value
 
     def flag(self, name: str) -> bool:
         return self._flag(self._answer.get(name), name)

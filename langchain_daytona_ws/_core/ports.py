@@ -155,6 +155,10 @@ class SandboxPort(Protocol):
 
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None: ...
 
+    async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
+        """Return a file, or so much of it that it is seen to be over the limit."""
+        ...
+
     async def sleep(self, seconds: float) -> None: ...
 
     def now(self) -> float:

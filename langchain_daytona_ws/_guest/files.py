@@ -1,7 +1,8 @@
 """Read, write, edit and delete in the sandbox; and the contract of all file operations there.
 
 Three entry modules, so that none loads what only another needs: ``files`` (read, write, edit, delete),
-``tree`` (list, glob) and ``search`` (grep). Each takes one request and gives one JSON-able answer:
+``tree`` (list, glob) and ``search`` (grep); a fourth, ``content``, has a contract of its own. Each takes one
+request and gives one JSON-able answer:
 ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Paths are relative to the root, ``"."``
 for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``).
 Names that are not UTF-8 travel as lone surrogates (``surrogateescape``), which ASCII-only JSON carries.

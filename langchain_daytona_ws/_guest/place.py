@@ -35,6 +35,16 @@ def enter(root: str) -> None:
         raise PlaceError("workspace", error.strerror or str(error)) from None
 
 
+def make_directory(path: str) -> None:
+    """Make a directory outside of the workspace, for this user."""
+    if os.path.isdir(path):
+        return
+    try:
+        _make(path)
+    except PlaceError as error:
+        raise PlaceError("directory", "%s: %s" % (path, error.detail)) from None
+
+
 def _make(root: str) -> None:
     try:
         os.makedirs(root, exist_ok=True)

@@ -62,12 +62,12 @@ def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int
     result = Page(data)
     budget = max(limit_bytes - FOOTER_BYTES, 64)
     rows: list[str] = []
-    start = _start_of_line(data, offset)
+    start = start_of_line(data, offset)
     number = offset
     while start < len(data) and len(rows) < limit:
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
-        text, lossy = _shown(data[start:end], first=number == 1)
+        text, lossy = as_shown(data[start:end], first=number == 1)
         row, cut = _row(number, text, budget if not rows else None)
         budget -= len(row.encode("utf-8")) + 1
         if budget < 0 and rows:
@@ -90,7 +90,7 @@ def footer(first: int, last: int, lines: int) -> str:
     return f"[Showing lines {first}-{last} of {lines}.]" if first > 1 else ""
 
 
-def _start_of_line(data: bytes, number: int) -> int:
+def start_of_line(data: bytes, number: int) -> int:
     start = 0
     for _ in range(number - 1):
         end = data.find(b"\n", start)
@@ -100,7 +100,7 @@ def _start_of_line(data: bytes, number: int) -> int:
     return start
 
 
-def _shown(line: bytes, first: bool) -> tuple[str, bool]:
+def as_shown(line: bytes, first: bool) -> tuple[str, bool]:
     """Decode one line for display: without its carriage return, a byte order mark, or NULs."""
     if first and line.startswith(BOM):
         line = line[len(BOM) :]

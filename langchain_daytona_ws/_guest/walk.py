@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 
+from langchain_daytona_ws._guest import place
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
@@ -70,7 +72,15 @@ class Spot:
 
 
 def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one operation; expected failures are answers, not exceptions."""
+    """Carry out one operation; expected failures are answers, not exceptions.
+
+    With ``base``, paths are relative to that directory and not to the workspace that was entered; the directories
+    in ``made`` are made before, with sudo where it takes that.
+    """
+    for directory in request.get("made", ()):
+        place.make_directory(directory)
+    if "base" in request:
+        request = {**request, "root": request["base"]}
     try:
         return {"ok": True, **operation(request)}
     except RefusedError as refusal:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, unknown
 from langchain_daytona_ws._core.calls import Answer, Caller
+from langchain_daytona_ws._core.contents import ContentOps
 from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES
 from langchain_daytona_ws._core.hooks import Hooks
@@ -75,6 +76,8 @@ class Side:
         self._watch = watch
         self._ids = ids
         self._clock = clock
+        self._root = root
+        self._seen = seen
         self._mounting = s3.mounting if s3 else None
         self._objects = s3.objects if s3 else None
         direct = self._objects is not None
@@ -134,6 +137,46 @@ class Side:
 
         return Caller(*shared, watch=self._watch, set_up=set_up)
 
+    def contents(self, *, limit_bytes: int) -> ContentOps:
+        """Give the operations on the workspace's files for a program that shows them in its own way."""
+        direct = self._objects is not None
+        return ContentOps(
+            self._direct if direct else self._guest,
+            None if direct else self._upload,
+            None if direct else self._download,
+            root=self._root,
+            staging_dir=UPLOADS,
+            limit_bytes=limit_bytes,
+            seen=self._seen,
+            ids=self._ids,
+        )
+
+    def contents_beyond(self, *, limit_bytes: int, seen: dict[str, str], made: Collection[str]) -> ContentOps:
+        """Give the operations on all of the sandbox's files, by their absolute paths.
+
+        Args:
+            limit_bytes: Most bytes of text in a result.
+            seen: Where to remember what was read.
+            made: Directories right below ``/`` that are made, with sudo if need be, before something is written there.
+        """
+
+        async def guest(entry: str, request: Answer) -> Answer:
+            # Entered is the workspace, as by every call: a mount below it must be there, too.
+            first = "/" + str(request["path"]).partition("/")[0]
+            making = [first] if request["op"] == "write" and first in made else []
+            return await self._guest(entry, {**request, "root": self._root, "base": "/", "made": making})
+
+        return ContentOps(
+            guest,
+            self._upload,
+            self._download,
+            root="/",
+            staging_dir=UPLOADS,
+            limit_bytes=limit_bytes,
+            seen=seen,
+            ids=self._ids,
+        )
+
     async def _guest(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request in the sandbox."""
         return await (await self.caller()).call(entry, self._named(request), timeout_s=FILE_CALL_TIMEOUT_S)
@@ -156,6 +199,9 @@ class Side:
 
     async def _upload(self, path: str, data: bytes) -> None:
         await (await self.caller()).upload(path, data)
+
+    async def _download(self, path: str, limit_bytes: int) -> bytes:
+        return await (await self.caller()).download(path, limit_bytes=limit_bytes)
 
 
 class _Only:

@@ -16,6 +16,7 @@ from langchain_daytona_ws._core.objects.places import Places
 from langchain_daytona_ws._core.store import ObjectStorePort, StoredObject
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest.content import viewed
 from langchain_daytona_ws._guest.files import COUNTED_ENTRIES
 from langchain_daytona_ws._guest.store import MAX_BYTES
 from langchain_daytona_ws._guest.walk import RefusedError
@@ -63,6 +64,24 @@ class ObjectFile:
         shown = {name: getattr(page, name) for name in text.Page.__slots__}
         facts = {"bytes": len(data), "mtime_ns": stored.info.modified_ns, "sha256": sha256}
         return {**shown, "path": key, **facts}
+
+    async def view(self, request: Request) -> Answer:
+        most = request["binary_bytes"] if request["binary"] else request["max_bytes"]
+        key, data = await self._whole(request, most)
+        shown, sha256 = await self._heavy(len(data), lambda: (viewed(data, request), _sha256(data)))
+        return {**shown, "path": key, "bytes": len(data), "sha256": sha256}
+
+    async def fetch(self, request: Request) -> Answer:
+        key, data = await self._whole(request, request["max_bytes"])
+        sha256 = await self._heavy(len(data), lambda: _sha256(data))
+        return {"content": data, "path": key, "bytes": len(data), "sha256": sha256}
+
+    async def _whole(self, request: Request, max_bytes: int) -> tuple[str, bytes]:
+        key = key_of(request["path"])
+        stored = await self._places.load(key, max_bytes=max_bytes)
+        if stored.data is None:
+            raise RefusedError("too_large", bytes=stored.info.size_bytes, max_bytes=max_bytes)
+        return key, stored.data
 
     async def write(self, request: Request) -> Answer:
         key, data = key_of(request["path"]), bytes(request["content"])
