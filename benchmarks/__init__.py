@@ -1,0 +1,1 @@
+"""The benchmark: what this library costs beside its peers and the plain SDK. ``python -m benchmarks``."""

@@ -1,0 +1,46 @@
+"""Run many commands in one session, from several threads, and tell at each stop what this process holds."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from langchain_daytona_ws import WorkspaceSession
+
+THREADS = 8
+# Records of calls are tidied away once a minute; at a stop they are at once, to compare like with like.
+TIDY = "touch -d '2 minutes ago' /tmp/.langchain-daytona-ws-*/tidied"
+
+
+def main(stops: list[int], api_url: str, api_key: str) -> None:
+    """Stop after so many commands each time, and go on when a line comes."""
+    config = {"options": {"apiUrl": api_url, "apiKey": api_key}}
+    done = 0
+    with (
+        WorkspaceSession(config, namespace="bench-endurance") as session,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        for stop in stops:
+            for result in pool.map(session.run, ["echo hello"] * (stop - done)):
+                if result.output != "hello\n":
+                    raise RuntimeError(f"a command went wrong: {result}")
+            done = stop
+            session.run(TIDY)
+            session.run(":")
+            gc.collect()
+            held = {"resident_bytes": _resident_bytes(), "open_files": len(os.listdir("/proc/self/fd"))}
+            sys.stdout.write(json.dumps({"sandbox": session.sandbox_id, "held": held}) + "\n")
+            sys.stdout.flush()
+            sys.stdin.readline()
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main([int(one) for one in sys.argv[2:]], sys.argv[1], sys.stdin.readline().strip())

@@ -1,0 +1,69 @@
+"""The contenders' ways to the server, each with the defaults that its own users get."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from daytona import AsyncDaytona, Daytona, DaytonaConfig, Sandbox
+from langchain_daytona import DaytonaSandbox  # type: ignore[import-untyped]
+
+from benchmarks.served import Served
+from langchain_daytona_ws import WorkspaceSession
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIABENCHMARK", "AWS_SECRET_ACCESS_KEY": "a-key-of-the-local-s3"}
+
+
+def settings(server: Served, *, bucket: str | None = None, **more: Any) -> dict[str, Any]:
+    """Return a session's configuration; with a bucket, of a workspace on S3."""
+    options = {"apiKey": server.api_key, "apiUrl": server.api_url, **more.pop("options", {})}
+    config = {"permissionMode": "bypass", **more, "options": options}
+    if bucket is None:
+        return config
+    options |= {
+        "mountAwsS3Buckets": True,
+        "workspaceBucketName": bucket,
+        "awsRegion": "us-east-1",
+        "s3Endpoint": server.s3_endpoint,
+    }
+    return {**config, "envVars": KEYS}
+
+
+def session(server: Served, **more: Any) -> WorkspaceSession:
+    """Return a session of a workspace of its own. Nothing is requested yet."""
+    return WorkspaceSession(settings(server, **more), namespace=f"bench-{secrets.token_hex(4)}")
+
+
+def raw_config(server: Served) -> DaytonaConfig:
+    return DaytonaConfig(api_key=server.api_key, api_url=server.api_url)
+
+
+@contextmanager
+def raw(server: Served) -> Iterator[Daytona]:
+    """Give the SDK's client."""
+    client = Daytona(raw_config(server))
+    try:
+        yield client
+    finally:
+        close(client)
+
+
+def close(client: Daytona) -> None:
+    """Let go of a client's connections, for which the SDK's sync client has no method."""
+    client._http_client.close()
+    client._api_client.rest_client.pool_manager.clear()
+    client._toolbox_api_client.rest_client.pool_manager.clear()
+
+
+@asynccontextmanager
+async def araw(server: Served) -> AsyncIterator[AsyncDaytona]:
+    """Give the SDK's async client."""
+    async with AsyncDaytona(raw_config(server)) as client:
+        yield client
+
+
+def peer(sandbox: Sandbox) -> Any:
+    """Give langchain-daytona's backend over a sandbox, which is Deep Agents' BaseSandbox."""
+    return DaytonaSandbox(sandbox=sandbox)

@@ -1,0 +1,138 @@
+"""The results as a table for the terminal, as JSON, and as the block that the README quotes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.result import Result, read
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+PACKAGES = ("langchain-daytona-ws", "daytona", "langchain-daytona", "deepagents", "langchain-core")
+
+
+def table(results: Iterable[Result]) -> Table:
+    """Draw the results for a terminal."""
+    drawn = Table(title="÷ is a ratio of medians' rounds; quartiles in brackets", title_justify="left")
+    for name in ("row", "what", "÷", "ratio", "reach", "", "medians, note"):
+        drawn.add_column(name, justify="right" if name in ("ratio", "reach") else "left", overflow="fold")
+    last = ""
+    for result in results:
+        if last not in ("", result.row):
+            drawn.add_section()
+        drawn.add_row(
+            result.row if result.row != last else "",
+            result.what,
+            result.baseline,
+            f"{value_of(result)}\n[dim]({_number(result.value.low)} to {_number(result.value.high)})[/dim]",
+            "" if result.reach is None else f"≤ {_number(result.reach)}",
+            _verdict(result),
+            "\n".join(
+                [*(f"{name}: {_number(value)}" for name, value in result.medians.items()), result.note]
+            ).strip(),
+        )
+        last = result.row
+    return drawn
+
+
+def _verdict(result: Result) -> str:
+    if result.reached is None:
+        return ""
+    return "[green]reached[/green]" if result.reached else f"[red]{_missed(result)}[/red]"
+
+
+def _missed(result: Result) -> str:
+    return f"missed by {(result.beyond or 0) * 100:.0f} %"
+
+
+def value_of(result: Result) -> str:
+    """Word the figure with its unit."""
+    unit = result.unit if result.unit in ("×", "") else f" {result.unit}"
+    return f"{_number(result.value.median)}{unit}"
+
+
+def _number(value: float) -> str:
+    if value and abs(value) < 0.095:
+        return f"{value:.3f}"
+    if abs(value) < 100:
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}"
+
+
+def as_json(results: Sequence[Result], took_s: float) -> str:
+    """Write the results with the machine, the versions and the date that they hold for."""
+    told = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "took_s": round(took_s),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "results": [result.as_json() for result in results],
+    }
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the figures were measured on."""
+    with open("/proc/cpuinfo") as file:
+        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def readme_block(told: dict[str, Any]) -> str:
+    """Return what the README quotes of ``results.json``, between its markers."""
+    where = f"{told['machine']['cores']} cores, Python {told['versions']['python']}, {told['date']}"
+    rows = [
+        f"| {result.row} | {result.what} | {result.baseline} | {value_of(result)} | {_reach(result)} |"
+        for result in map(read, told["results"])
+        if result.quoted
+    ]
+    return "\n".join(
+        [
+            BEGIN,
+            f"Medians ({where}; langchain-daytona {told['versions']['langchain-daytona']}, daytona "
+            f"{told['versions']['daytona']}):",
+            "",
+            "| row | what | ÷ | result | reach |",
+            "|---|---|---|---|---|",
+            *rows,
+            END,
+        ]
+    )
+
+
+def _reach(result: Result) -> str:
+    if result.reach is None:
+        return ""
+    return f"≤ {_number(result.reach)}" + ("" if result.reached else f", {_missed(result)}")
+
+
+def renew(readme: Path = README, results: Path = RESULTS) -> None:
+    """Put the block of these results into the README.
+
+    Raises:
+        ValueError: It has no place for them.
+    """
+    text = readme.read_text("utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{readme} has no {BEGIN} and {END} between which the results could stand")
+    block = readme_block(json.loads(results.read_text("utf-8")))
+    readme.write_text(before + block + after, "utf-8")

@@ -1,0 +1,102 @@
+"""The first result from nothing: no client, no connection, no sandbox."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from daytona import Sandbox
+
+from benchmarks import clients
+from benchmarks.bench import Bench, Row
+from benchmarks.measure import Samples, Spread, combined, interleaved
+from benchmarks.result import Result, compared
+from benchmarks.served import Served, served
+
+NAME = "first result"
+COMMAND = "echo hello"
+OURS, RAW = "new session, session.run", "new client, create, exec"
+MOUNTED = f"{OURS}, S3 mounted"
+MOUNT = "mount-s3's start, by the SDK"
+BUCKET = "bench"
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    with served(s3=True) as server:
+        server.make_bucket(BUCKET)
+        with Starts(server) as starts, clients.raw(server) as daytona:
+            sandbox = daytona.create()
+            samples = interleaved(
+                {
+                    OURS: starts.ours,
+                    RAW: starts.raw,
+                    MOUNTED: starts.mounted,
+                    MOUNT: lambda: _mount(server, sandbox),
+                    "exec": lambda: sandbox.process.exec(COMMAND),
+                },
+                bench.times(25, 3),
+                warm_up=1,
+            )
+    yield compared(NAME, samples, OURS, RAW, reach=1.15, quoted=True)
+    yield compared(NAME, samples, MOUNTED, RAW, quoted=True)
+    yield _added_by_mount(samples)
+
+
+def _added_by_mount(samples: Samples) -> Result:
+    """Compare what the mount adds with what mount-s3 takes until the directory can be used."""
+    added = combined(samples, lambda mounted, plain: mounted - plain, MOUNTED, OURS)
+    alone = combined(samples, lambda mount, command: mount - command, MOUNT, "exec")
+    return Result(
+        NAME,
+        "what the mount adds",
+        MOUNT,
+        Spread(added.median / alone.median, added.low / alone.median, added.high / alone.median, added.count),
+        reach=1.15,
+        medians={"added, ms": added.median * 1000, f"{MOUNT}, ms": alone.median * 1000},
+        note="an exec of nothing is taken off the start",
+        quoted=True,
+    )
+
+
+def _mount(server: Served, sandbox: Sandbox) -> None:
+    """Mount a prefix in a raw sandbox by hand, as the documentation of mount-s3 has it."""
+    folder = f"/mnt/{secrets.token_hex(4)}"
+    keys = " ".join(f"{name}={shlex.quote(value)}" for name, value in clients.KEYS.items())
+    where = f"--endpoint-url {server.s3_endpoint} --force-path-style --region us-east-1"
+    flags = f"--prefix sandbox{folder}/ --allow-delete --allow-overwrite --allow-other"
+    answer = sandbox.process.exec(
+        f"mkdir {folder} && env {keys} setsid mount-s3 {BUCKET} {folder} {where} {flags} && ls {folder}"
+    )
+    if answer.exit_code != 0:
+        raise RuntimeError(f"mount-s3 did not mount: {answer.result}")
+
+
+class Starts:
+    """Begins anew each time; what was begun is ended at the end, where nobody measures."""
+
+    def __init__(self, server: Served) -> None:
+        self._server = server
+        self._begun = ExitStack()
+
+    def __enter__(self) -> Starts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._begun.close()
+
+    def ours(self) -> None:
+        self._begun.enter_context(clients.session(self._server)).run(COMMAND)
+
+    def mounted(self) -> None:
+        self._begun.enter_context(clients.session(self._server, bucket=BUCKET)).run(COMMAND)
+
+    def raw(self) -> None:
+        daytona = self._begun.enter_context(clients.raw(self._server))
+        sandbox = daytona.create()
+        self._begun.callback(sandbox.delete)
+        sandbox.process.exec(COMMAND)
+
+
+ROW = Row(NAME, "the first command of a new session, with what it needs created", run)

@@ -1,0 +1,65 @@
+"""What the client holds of a command that prints much."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+from benchmarks.bench import Bench, Row
+from benchmarks.measure import Samples, Spread, interleaved_values, ratio
+from benchmarks.result import Result
+from benchmarks.served import Served, served
+
+NAME = "memory"
+MIB = 1 << 20
+SURVIVED = 16 * MIB  # the local server takes 64 MiB of a session's log, as JSON
+NAMES = {
+    "ours": "session.run",
+    "raw": "sandbox.process.exec",
+    "langchain-daytona": "langchain-daytona execute",
+}
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    much = {"ours": bench.times(1024, 128) * MIB, "raw": SURVIVED, "langchain-daytona": SURVIVED}
+    with served() as server:
+        ways = {
+            f"{way} {count}": partial(_peak_mib, server, way, count)
+            for way, most in much.items()
+            for count in (0, most)
+        }
+        samples = interleaved_values(ways, bench.times(4, 1), warm_up=0)
+    for way, most in much.items():
+        yield _found(samples, way, most)
+
+
+def _found(samples: Samples, way: str, most: int) -> Result:
+    printed = f"{most // MIB:,} MiB"
+    nothing, much = f"{way} 0", f"{way} {most}"
+    return Result(
+        NAME,
+        f"{NAMES[way]}, {printed} printed",
+        "nothing printed",
+        ratio(samples, much, nothing),
+        reach=1.10 if way == "ours" else None,
+        medians={
+            f"{printed}, MiB": Spread.of(samples[much]).median,
+            "nothing, MiB": Spread.of(samples[nothing]).median,
+        },
+        note="peak of the client's process"
+        if way == "ours"
+        else "it holds all of it, so a size that it survives",
+        quoted=True,
+    )
+
+
+def _peak_mib(server: Served, way: str, count: int) -> float:
+    argv = [sys.executable, "-m", "benchmarks.children.printing", way, str(count), server.api_url]
+    done = subprocess.run(argv, input=server.api_key + "\n", check=True, stdout=subprocess.PIPE, text=True)
+    return float(json.loads(done.stdout)) / 1024
+
+
+ROW = Row(NAME, "peak memory of the client for a command that prints 1 GiB", run)

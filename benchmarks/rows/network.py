@@ -1,0 +1,53 @@
+"""The same with latency put into every request, as users on a real network have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import clients
+from benchmarks.bench import Bench, Row
+from benchmarks.measure import interleaved
+from benchmarks.result import Result, compared
+from benchmarks.rows.first_result import OURS, Starts
+from benchmarks.rows.first_result import RAW as RAW_START
+from benchmarks.rows.warm_command import COMMAND, PEER, RAW
+from benchmarks.served import Served, served
+
+NAME = "with latency"
+LATENCIES_S = (0.02, 0.08)
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    with served() as server:
+        for latency_s in LATENCIES_S:
+            yield from _at(server, latency_s, bench)
+
+
+def _at(server: Served, latency_s: float, bench: Bench) -> Iterator[Result]:
+    row = f"{NAME} {latency_s * 1000:.0f} ms"
+    with clients.raw(server) as daytona, clients.session(server) as session:
+        sandbox = daytona.create()
+        peer = clients.peer(sandbox)
+        session.run(COMMAND)
+        server.latency(latency_s)
+        warm = interleaved(
+            {
+                "session.run": lambda: session.run(COMMAND),
+                RAW: lambda: sandbox.process.exec(COMMAND),
+                PEER: lambda: peer.execute(COMMAND),
+            },
+            bench.times(30, 3),
+            warm_up=1,
+        )
+        server.latency(0)
+        with Starts(server) as starts:
+            server.latency(latency_s)
+            first = interleaved({OURS: starts.ours, RAW_START: starts.raw}, bench.times(12, 2), warm_up=1)
+            server.latency(0)
+        sandbox.delete()
+    yield compared(row, warm, "session.run", RAW, quoted=True)
+    yield compared(row, warm, "session.run", PEER, quoted=True)
+    yield compared(row, first, OURS, RAW_START, quoted=True)
+
+
+ROW = Row(NAME, "warm command and first result, each request delayed by 20 and by 80 ms", run)

@@ -1,0 +1,149 @@
+"""A command in a warm sandbox, and where its time goes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from daytona import AsyncSandbox, Sandbox
+
+from benchmarks import clients
+from benchmarks.bench import Bench, Row
+from benchmarks.measure import Samples, Spread, ainterleaved, combined, interleaved
+from benchmarks.result import Result, compared, figure
+from benchmarks.served import Served, served
+from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core.commands import run_command
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.script import GuestCall, guest_call
+
+NAME = "warm command"
+COMMAND = "echo hello"
+RAW, PEER = "sandbox.process.exec", "langchain-daytona execute"
+SAME = "the same request, sent by the SDK"
+CARRIED = "sandbox.process.exec, carrying the program"
+TIMEOUT_S = 170
+
+CLIENT_NOTE = (
+    "(raw + ours − the same request sent by the SDK) ÷ raw: what the library adds in the client's process; what its "
+    "program does in the sandbox is in the two figures below"
+)
+
+
+def run(bench: Bench) -> Iterator[Result]:
+    rounds = bench.times(200, 10)
+    with served() as server:
+        yield from _sync(server, rounds)
+        yield from asyncio.run(_async(server, rounds))
+
+
+def _sync(server: Served, rounds: int) -> Iterator[Result]:
+    with clients.raw(server) as daytona, clients.session(server) as session:
+        sandbox = daytona.create()
+        session.run(COMMAND)
+        peer = clients.peer(sandbox)
+        yield from _requests(server, session, sandbox, peer)
+        calls = requests_of(COMMAND)
+        environment = next(calls).env
+        samples = interleaved(
+            {
+                "session.run": lambda: session.run(COMMAND),
+                RAW: lambda: sandbox.process.exec(COMMAND),
+                PEER: lambda: peer.execute(COMMAND),
+                SAME: lambda: send(sandbox, next(calls)),
+                CARRIED: lambda: sandbox.process.exec(COMMAND, env=environment),
+            },
+            rounds,
+        )
+        sandbox.delete()
+    yield from _found(samples, "session.run", RAW)
+    yield compared(NAME, samples, "session.run", PEER, reach=0.35, quoted=True)
+    apart = combined(samples, lambda carried, raw: (carried - raw) * 1000, CARRIED, RAW)
+    yield figure(NAME, "of that, taking the program there", apart, "ms")
+
+
+def _found(samples: Samples, ours: str, raw: str) -> Iterator[Result]:
+    yield compared(NAME, samples, ours, raw, quoted=True)
+    added = combined(samples, lambda mine, same: mine - same, ours, SAME)
+    base = Spread.of(samples[raw]).median
+    # Its differences are small beside what one start of Python in the sandbox differs from the next.
+    client = Spread(1 + added.median / base, 1 + added.low / base, 1 + added.high / base, count=added.count)
+    medians = {"added, ms": added.median * 1000, f"{raw}, ms": base * 1000}
+    yield Result(
+        NAME, f"{ours}, client side", raw, client, reach=1.15, medians=medians, note=CLIENT_NOTE, quoted=True
+    )
+    inside = combined(samples, lambda same, plain: (same - plain) * 1000, SAME, raw)
+    yield figure(NAME, f"{ours}, the wrapper in the sandbox", inside, "ms", note="the same request − raw")
+
+
+def _requests(server: Served, session: WorkspaceSession, sandbox: Sandbox, peer: Any) -> Iterator[Result]:
+    commands = 5
+    for name, what, reach in (
+        ("session.run", lambda: session.run(COMMAND), 1.0),
+        (PEER, lambda: peer.execute(COMMAND), None),
+    ):
+        server.requests()
+        for _ in range(commands):
+            what()
+        each = sum(server.requests().values()) / commands
+        yield Result(NAME, f"requests a command, {name}", RAW, Spread.of([each]), reach=reach, quoted=True)
+
+
+async def _async(server: Served, rounds: int) -> list[Result]:
+    async with clients.araw(server) as daytona, clients.session(server) as session:
+        sandbox = await daytona.create()
+        await session.arun(COMMAND)
+        calls = requests_of(COMMAND)
+        raw = f"async {RAW}"
+        samples = await ainterleaved(
+            {
+                "session.arun": lambda: session.arun(COMMAND),
+                raw: lambda: sandbox.process.exec(COMMAND),
+                SAME: lambda: asend(sandbox, next(calls)),
+            },
+            rounds,
+        )
+        await sandbox.delete()
+    return list(_found(samples, "session.arun", raw))
+
+
+def send(sandbox: Sandbox, call: GuestCall) -> None:
+    sandbox.process.exec(call.script, env=call.env, timeout=TIMEOUT_S)
+
+
+async def asend(sandbox: AsyncSandbox, call: GuestCall) -> None:
+    await sandbox.process.exec(call.script, env=call.env, timeout=TIMEOUT_S)
+
+
+def requests_of(command: str) -> Iterator[GuestCall]:
+    """Give the requests that sessions would send for a command, without end; each is a call of its own."""
+    while True:
+        caught = _Caught()
+        try:
+            work = run_command(
+                caught,  # type: ignore[arg-type]  # what it is used for is all there
+                "/mnt/workspaces/bench", command, timeout_s=120, limit_bytes=65536, key=None,
+            )  # fmt: skip
+            drive(work)
+        except _Made as made:
+            yield made.call
+
+
+class _Made(Exception):
+    def __init__(self, call: GuestCall) -> None:
+        self.call = call
+
+
+class _Caught:
+    """Takes a request where it would be sent."""
+
+    def new_key(self) -> str:
+        return secrets.token_hex(16)
+
+    async def call(self, entry: str, request: dict[str, object], **_: object) -> None:
+        raise _Made(guest_call(entry, request, self.new_key()))
+
+
+ROW = Row(NAME, "a command in a sandbox that is there already", run)
