@@ -86,7 +86,7 @@ def test_usual_ones_need_no_sandbox(pattern: str) -> None:
     "pattern",
     [
         "(", "[", "a{2", "x{,3}", r"\1", r"(?=a)", r"(?<=a)b", r"\n", r"a\x0ab", r"\z", r"\A", r"\<a",
-        "(?s)a.b", "(?x) a", "[a&&b]",
+        "(?s)a.b", "(?x) a", "[a&&b]", "a(?i)*", "a(?i)(?i){2}",
         "[[a]]", r"[\S\s]", r"\b*", r"\Qa\E", r"\C", "a{1001}", "\\", r"[a-\d]", r"\u0041", "(?P<a",
         "\ud800", "(?i)\\p{Bad}",
     ],

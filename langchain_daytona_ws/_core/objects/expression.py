@@ -41,7 +41,8 @@ _TOKEN = re.compile(
     | (?P<control>\\[trfva])
     | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
     | (?P<escaped>\\[!-/:;=?@\[-`{-~])
-    | (?P<group>\((?:\?:|\?P<[A-Za-z_][A-Za-z0-9_]*>|\?i:|\?i\))?) (?!\?)
+    | (?P<flag>\(\?i\)) (?![*+?{])  # RE2 repeats what stands before the flag, ripgrep refuses
+    | (?P<group>\((?:\?:|\?P<[A-Za-z_][A-Za-z0-9_]*>|\?i:)?) (?!\?)
     | (?P<repeat>\{[0-9]{1,4}(?:,[0-9]{0,4})?\})
     | (?P<set>\[)
     | (?P<plain>[^\\\[({])
