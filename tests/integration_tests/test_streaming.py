@@ -1,0 +1,446 @@
+"""A command's output while it runs, over both faces: in order, complete up to the bound, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws import CommandResult, SandboxError, WorkspaceSession
+from langchain_daytona_ws._core import live
+from langchain_daytona_ws._core.live import FAILURES_MAX, LIMIT_NOTE, STREAM_LIMIT_BYTES
+from langchain_daytona_ws.local import Fault, LocalDaytona
+from tests.integration_tests.conftest import Driven, config_for
+
+Drive = Callable[..., Driven]
+HELPER = "langchain-daytona-ws-aside"
+
+
+def wait_for(name: str) -> str:
+    return f"while [ ! -e /tmp/{name} ]; do sleep 0.02; done"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name == HELPER]
+
+
+def touch(server: LocalDaytona, name: str) -> None:
+    (sandbox,) = server.sandboxes
+    assert server.run_inside(sandbox.id, f"touch /tmp/{name}; chmod 666 /tmp/{name}") == (0, b"")
+
+
+class Heard:
+    """What came, and what was done about it: the command goes on when a text has been heard."""
+
+    def __init__(self, server: LocalDaytona, **answers: str) -> None:
+        self.texts: list[str] = []
+        self._server = server
+        self._answers = answers
+
+    def __call__(self, text: str) -> None:
+        self.texts.append(text)
+        for said, name in list(self._answers.items()):
+            if said in self.all:
+                del self._answers[said]
+                touch(self._server, name)
+
+    @property
+    def all(self) -> str:
+        return "".join(self.texts)
+
+
+def logs_left(server: LocalDaytona) -> bytes:
+    (sandbox,) = server.sandboxes
+    return server.run_inside(sandbox.id, "ls /tmp/.langchain-daytona-ws-*/ | grep '[.]log$'")[1]
+
+
+class TestWhileItRuns:
+    def test_it_comes_before_the_command_has_ended(self, server: LocalDaytona, workspace: Driven) -> None:
+        heard = Heard(server, one="go1", two="go2")
+        result = workspace.run(
+            f"echo one; {wait_for('go1')}; echo two >&2; {wait_for('go2')}; printf three",
+            timeout_s=60,
+            on_output=heard,
+        )
+        assert (result.exit_code, result.output) == (0, "one\ntwo\nthree")
+        assert heard.all == result.output
+        assert len(heard.texts) >= 3
+        assert logs_left(server) == b""
+
+    def test_half_a_character_waits_for_its_rest(self, server: LocalDaytona, workspace: Driven) -> None:
+        heard = Heard(server, a="go1")
+        result = workspace.run(
+            f"printf 'a\\305'; {wait_for('go1')}; printf '\\274b\\303'", timeout_s=60, on_output=heard
+        )
+        assert heard.texts[0] == "a"
+        assert heard.all == result.output == "ażb\ufffd"
+
+    def test_silence_is_waited_for(
+        self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(live, "WAIT_S", 0.1)
+        heard = Heard(server)
+
+        def release() -> None:
+            while server.count("execute") < 6:
+                pass
+            touch(server, "go1")
+
+        workspace.run("true")
+        server.clear_requests()
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(release)
+            result = workspace.run(f"{wait_for('go1')}; echo end", timeout_s=60, on_output=heard)
+            done.result()
+        assert heard.all == result.output == "end\n"
+
+    def test_two_commands_at_once_each_have_their_own(self, server: LocalDaytona) -> None:
+        with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(2) as pool:
+            session.run("true")
+            left, right = Heard(server, left="left"), Heard(server, right="right")
+            runs = [
+                pool.submit(session.run, f"echo left; {wait_for('right')}", timeout_s=60, on_output=left),
+                pool.submit(session.run, f"echo right; {wait_for('left')}", timeout_s=60, on_output=right),
+            ]
+            assert [run.result().exit_code for run in runs] == [0, 0]
+        assert (left.all, right.all) == ("left\n", "right\n")
+
+    def test_two_tasks_at_once_each_have_their_own(self, server: LocalDaytona) -> None:
+        left, right = Heard(server, left="left"), Heard(server, right="right")
+
+        async def work() -> None:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                await session.arun("true")
+                await asyncio.gather(
+                    session.arun(f"echo left; {wait_for('right')}", timeout_s=60, on_output=left),
+                    session.arun(f"echo right; {wait_for('left')}", timeout_s=60, on_output=right),
+                )
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(work())
+        assert (left.all, right.all) == ("left\n", "right\n")
+
+    def test_a_coroutine_function_is_awaited(self, server: LocalDaytona) -> None:
+        texts: list[str] = []
+
+        async def work() -> CommandResult:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+
+                async def hear(text: str) -> None:
+                    texts.append(text)
+                    if text == "one\n":
+                        await session.arun("touch /tmp/go1")
+
+                return await session.arun(
+                    f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=hear
+                )
+
+        assert asyncio.run(work()).output == "one\ntwo\n"
+        assert "".join(texts) == "one\ntwo\n"
+
+
+SCRIPT = "import sys; sys.stdout.buffer.write(bytes((i * i * 31 + i // 7) % 256 for i in range(300_000)))"
+SAME = {
+    "nothing": "true",
+    "a little": "echo a; echo b >&2; exit 3",
+    "what is no text": f'python3 -c "{SCRIPT}"',
+    "more than the limit": "seq 1 100000",
+    "a syntax error": "echo a\nif then",
+    "a process that runs on": "echo a; sleep 300 >/dev/null 2>&1 &",
+    "a process that holds the output": "echo a; sleep 300 &",
+    "one that removes its own traces": "echo a; rm -f /tmp/.langchain-daytona-ws-*/*.log; sleep 0.5; echo b",
+}
+
+
+class TestTheResult:
+    @pytest.mark.parametrize("name", SAME)
+    def test_is_what_it_would_be_without(self, server: LocalDaytona, workspace: Driven, name: str) -> None:
+        heard = Heard(server)
+        plain = workspace.run(SAME[name])
+        streamed = workspace.run(SAME[name], on_output=heard)
+        assert _comparable(streamed) == _comparable(plain)
+        if not streamed.truncated:
+            assert heard.all == streamed.output
+
+    def test_what_the_answer_leaves_out_is_streamed(self, server: LocalDaytona, workspace: Driven) -> None:
+        text, binary = Heard(server), Heard(server)
+        result = workspace.run("seq 1 100000", on_output=text)
+        assert result.truncated
+        assert text.all == "".join(f"{number}\n" for number in range(1, 100_001))
+        workspace.run(SAME["what is no text"], on_output=binary)
+        data = bytes((i * i * 31 + i // 7) % 256 for i in range(300_000))
+        assert binary.all == data.decode("utf-8", "replace")
+
+    def test_of_fifty_mebibytes_one_is_streamed(self, server: LocalDaytona, workspace: Driven) -> None:
+        heard = Heard(server)
+        result = workspace.run("head -c 52428800 /dev/zero | tr '\\0' x", on_output=heard)
+        assert result.output_bytes == 50 * 1024 * 1024
+        assert heard.all == "x" * STREAM_LIMIT_BYTES + LIMIT_NOTE
+        assert logs_left(server).count(b".log") == 1  # which is the result's
+
+    def test_exactly_the_bound_needs_no_note(self, server: LocalDaytona, workspace: Driven) -> None:
+        heard = Heard(server)
+        workspace.run(f"head -c {STREAM_LIMIT_BYTES} /dev/zero | tr '\\0' x", on_output=heard)
+        assert heard.all == "x" * STREAM_LIMIT_BYTES
+
+    def test_of_a_command_whose_time_is_up(self, server: LocalDaytona, workspace: Driven) -> None:
+        heard = Heard(server)
+        result = workspace.run("echo one; sleep 300", timeout_s=1, on_output=heard)
+        assert (result.timed_out, result.exit_code, result.output) == (True, 124, "one\n")
+        assert heard.all == "one\n"
+        assert logs_left(server) == b""
+
+    def test_of_one_that_goes_on_as_a_job(self, server: LocalDaytona, drive: Drive) -> None:
+        driven = drive(server, onTimeout="background")
+        heard = Heard(server)
+        result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=1, on_output=heard)
+        assert result.job_id is not None
+        assert heard.all == result.output == "one\n"
+        touch(server, "go1")
+        # The plain face will do: the job is the sandbox's.
+        assert driven.session.jobs.wait(result.job_id, timeout_s=60).exit_code == 0
+        assert driven.session.jobs.logs(result.job_id).output == "one\ntwo\n"
+        assert heard.all == "one\n"
+        assert logs_left(server) == b""
+
+    def test_that_was_recorded_comes_as_a_whole(self, server: LocalDaytona, workspace: Driven) -> None:
+        first, again = Heard(server), Heard(server)
+        workspace.run("echo $RANDOM; echo two", once="call1", on_output=first)
+        server.clear_requests()
+        result = workspace.run("echo $RANDOM; echo two", once="call1", on_output=again)
+        assert result.replayed
+        assert first.all == again.all == result.output
+
+    def test_of_a_command_that_is_over_at_once_costs_no_request(
+        self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(live, "FIRST_LOOK_S", 60.0)
+        workspace.run("true")
+        server.clear_requests()
+        heard = Heard(server)
+        workspace.run("echo one", on_output=heard)
+        assert heard.texts == ["one\n"]
+        assert [request.action for request in server.requests] == ["execute"]
+
+
+def _comparable(result: CommandResult) -> CommandResult:
+    path = result.log_path
+    hidden = replace(result, duration_s=0.0)
+    if path is None:
+        return hidden
+    return replace(
+        hidden,
+        log_path="log",
+        output=result.output.replace(path, "log"),
+        notices=tuple(notice.replace(path, "log") for notice in result.notices),
+    )
+
+
+class TestTheCallback:
+    def test_that_raises_loses_nothing_but_itself(
+        self, server: LocalDaytona, workspace: Driven, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        calls = []
+
+        def raises(text: str) -> None:
+            calls.append(text)
+            touch(server, "go1")
+            raise ValueError("no screen")
+
+        with caplog.at_level(logging.ERROR, "langchain_daytona_ws"):
+            result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=raises)
+        assert result.output == "one\ntwo\n"
+        assert calls == ["one\n"]
+        (record,) = caplog.records
+        assert "on_output failed" in record.message
+        assert record.exc_info is not None
+
+    def test_that_is_slow_gets_everything(self, server: LocalDaytona, workspace: Driven) -> None:
+        texts = []
+
+        def slow(text: str) -> None:
+            texts.append(text)
+            if len(texts) == 1:
+                touch(server, "go1")
+                (sandbox,) = server.sandboxes
+                # Not before the command is over.
+                assert server.run_inside(sandbox.id, wait_for("over")) == (0, b"")
+
+        command = f"echo one; {wait_for('go1')}; seq 1 5000; touch /tmp/over"
+        result = workspace.run(command, timeout_s=60, on_output=slow)
+        assert "".join(texts) == result.output
+
+    def test_that_must_be_awaited_is_refused_where_nobody_can(
+        self, server: LocalDaytona, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def hear(text: str) -> None:
+            raise AssertionError
+
+        with WorkspaceSession(config_for(server), namespace="demo") as session:
+            with pytest.raises(TypeError, match="arun"):
+                session.run("true", on_output=hear)
+            assert server.requests == []
+            assert session.run("echo one", on_output=partial(_given, hear)).output == "one\n"
+        assert "on_output failed" in caplog.text
+
+
+def _given(hear: Callable[[str], Any], text: str) -> Any:
+    return hear(text)
+
+
+class TestCancellation:
+    def test_a_cancelled_task_leaves_nothing(self, server: LocalDaytona) -> None:
+        heard: list[str] = []
+
+        async def work() -> None:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                hears = asyncio.Event()
+
+                def hear(text: str) -> None:
+                    heard.append(text)
+                    hears.set()
+
+                task = asyncio.create_task(
+                    session.arun("echo $$; sleep 300; echo two", timeout_s=400, on_output=hear)
+                )
+                await hears.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+                pid = int(heard[0])
+                assert (await session.arun(f"ls -d /proc/{pid}")).exit_code != 0
+                assert logs_left(server) == b""
+
+        asyncio.run(work())
+        assert len(heard) == 1
+
+    def test_a_cancelled_coroutine_callback_ends_with_the_call(self, server: LocalDaytona) -> None:
+        async def work() -> None:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                hears, ended = asyncio.Event(), asyncio.Event()
+
+                async def hear(text: str) -> None:
+                    hears.set()
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        ended.set()
+
+                task = asyncio.create_task(session.arun("echo one; sleep 300", timeout_s=400, on_output=hear))
+                await hears.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert ended.is_set()
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(work())
+
+    def test_an_interrupted_thread_leaves_nothing(self, server: LocalDaytona) -> None:
+        heard: list[str] = []
+
+        def hear(text: str) -> None:
+            heard.append(text)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        with WorkspaceSession(config_for(server), namespace="demo") as session:
+            session.run("true")
+            with pytest.raises(KeyboardInterrupt):
+                session.run("echo $$; sleep 300; echo two", timeout_s=400, on_output=hear)
+            assert len(heard) == 1
+            assert session.run(f"ls -d /proc/{int(heard[0])}").exit_code != 0
+            assert logs_left(server) == b""
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "refused": {"kind": "status", "status": 503},
+    "throttled": {"kind": "status", "status": 429, "headers": {"Retry-After": "1"}},
+    "lost before": {"kind": "drop_before"},
+    "lost after": {"kind": "drop_after"},
+    "cut": {"kind": "truncate"},
+    "malformed": {"kind": "malformed"},
+    "late": {"kind": "latency", "delay_s": 0.3},
+}
+
+
+class TestFaults:
+    @pytest.mark.parametrize("name", FAULTS)
+    def test_a_lost_look_is_taken_again(
+        self, server: LocalDaytona, workspace: Driven, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
+        workspace.run("true")
+        server.faults.add(Fault(action="execute", skip=1, times=3, **FAULTS[name]))
+        heard = Heard(server, one="go1")
+        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
+        assert heard.all == result.output == "one\ntwo\n"
+
+    def test_looks_that_always_fail_are_given_up_and_the_end_tells_all(
+        self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.01)
+        workspace.run("true")
+        server.clear_requests()
+        server.faults.add(Fault(kind="status", action="execute", skip=1, times=None, status=503))
+
+        def release() -> None:
+            while server.count("execute") < 1 + FAILURES_MAX:
+                pass
+            touch(server, "go1")
+
+        heard = Heard(server)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(release)
+            result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
+            done.result()
+        server.faults.clear()
+        assert heard.texts == ["one\ntwo\n"]
+        assert result.output == "one\ntwo\n"
+        assert server.count("execute") == 1 + FAILURES_MAX
+
+    def test_what_cannot_be_had_at_the_end_is_said(
+        self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.01)
+        monkeypatch.setattr(live, "FIRST_LOOK_S", 60.0)
+        workspace.run("true")
+        server.faults.add(Fault(kind="status", action="execute", skip=1, times=None, status=503))
+        heard = Heard(server)
+        result = workspace.run("seq 1 100000", on_output=heard)
+        server.faults.clear()
+        assert result.truncated
+        assert heard.texts[-1] == live.LOST_NOTE
+        kept = heard.all.removesuffix(live.LOST_NOTE)
+        assert kept
+        assert "".join(f"{number}\n" for number in range(1, 100_001)).startswith(kept)
+
+    def test_a_command_that_is_sent_again_is_streamed_once(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run("true")
+        server.faults.add(Fault(kind="drop_after", action="execute", times=1))
+        heard = Heard(server, one="go1")
+        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
+        assert heard.all == result.output == "one\ntwo\n"
+
+    def test_of_a_command_that_cannot_be_run_nothing_comes(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run("true")
+        (sandbox,) = server.sandboxes
+        server.run_inside(sandbox.id, "rmdir /mnt/workspaces/demo && touch /mnt/workspaces/demo")
+        heard = Heard(server)
+        with pytest.raises(SandboxError):
+            workspace.run("echo one", on_output=heard)
+        assert heard.texts == []
