@@ -48,7 +48,7 @@ def execute(path: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)
     # A kernel writes a history, a profile and its sockets: not among the user's own. The name is short, since that of
     # a socket may have 107 characters.
-    with tempfile.TemporaryDirectory(prefix="ldw-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="ldw-") as folder:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_ACCOUNTS)},
             **dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), folder),

@@ -1,0 +1,128 @@
+"""The notebooks in examples/ run, and what they are committed with is what they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from examples import run
+from examples.run import FOLDER, NOTEBOOKS, NotebookFailed, execute
+
+# What would tell of the machine, the time or the account.
+PRIVATE = re.compile(
+    r"/root\b|/home/|/Users/|/tmp/|127\.0\.0\.1|localhost|dtn_|0x[0-9a-f]{6}|20\d\d-\d\d-\d\dT|[0-9a-f]{8}-[0-9a-f]{4}-"
+)
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Have all that is temporary in one folder, so that what is left behind is seen."""
+    with tempfile.TemporaryDirectory(prefix="nb-") as folder:
+        os.chmod(folder, 0o711)  # the users of the sandboxes pass through it
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+        monkeypatch.undo()
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [(cell.id, cell.get("execution_count"), cell.get("outputs")) for cell in notebook.cells]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_prints_what_it_is_committed_with(path: Path, temporary: Path) -> None:
+    before = path.read_bytes()
+    fresh = execute(path)
+    assert outputs(fresh) == outputs(nbformat.read(path, as_version=4)), "run `make examples`"
+    assert path.read_bytes() == before
+    assert list(temporary.iterdir()) == [], "the kernel or its local server did not end by itself"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_committed(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert path.read_text(encoding="utf-8") == nbformat.writes(notebook, indent=1) + "\n"
+    assert notebook.metadata == run._METADATA
+    assert not PRIVATE.search(str(outputs(notebook)))
+    said = notebook.cells[0].source
+    assert said.startswith(f"# {int(path.name[:2])}. ")
+    for part in ("**You see**", "**It takes**", "**It needs**"):
+        assert part in said
+    account = notebook.cells[1].source
+    assert "On a real account" in account or "On real accounts" in account
+
+
+def test_the_table_names_them_all() -> None:
+    table = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((\d\d_\w+\.ipynb)\)", table) == [path.name for path in NOTEBOOKS]
+    assert [path.name[:2] for path in NOTEBOOKS] == [
+        f"{number:02}" for number in range(1, len(NOTEBOOKS) + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import sys\nprint('oh', file=sys.stderr)", "wrote on standard error:\noh"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("assert input('y? ')", "StdinNotImplementedError"),
+    ],
+)
+def test_a_cell_that_fails_fails_the_notebook(
+    source: str, says: str, tmp_path: Path, temporary: Path
+) -> None:
+    start = "from langchain_daytona_ws.local import LocalDaytona\nserver = LocalDaytona().start()"
+    path = tmp_path / "01_broken.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(start), new_code_cell(source)]), path)
+    before = path.read_bytes()
+    with pytest.raises(NotebookFailed, match=re.escape(says)):
+        execute(path)
+    assert path.read_bytes() == before
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_environments_accounts_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAYTONA_API_KEY", "AWS_PROFILE", "SANDBOX_MOUNT_ROLE_ARN", "FILESYSTEM_BUCKET_NAME"):
+        monkeypatch.setenv(name, "somebody-elses")
+    path = tmp_path / "01_environment.ipynb"
+    source = "import os\n[name for name, value in os.environ.items() if value == 'somebody-elses']"
+    nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
+    assert execute(path).cells[0].outputs[0].data["text/plain"] == "[]"
+
+
+def test_it_writes_the_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tmp_path / "01_one.ipynb", tmp_path / "02_other.ipynb"
+    for path in (one, other):
+        nbformat.write(new_notebook(cells=[new_code_cell("print(6 * 7)")]), path)
+    monkeypatch.setattr(run, "NOTEBOOKS", [one, other])
+    assert run.main(["02"]) == 0
+    assert re.fullmatch(r"02_other\.ipynb \.\.\. \d+ s\n", capsys.readouterr().out)
+    assert not nbformat.read(one, as_version=4).cells[0].outputs
+    assert nbformat.read(other, as_version=4).cells[0].outputs[0].text == "42\n"
+    written = other.read_bytes()
+    assert run.main(["02"]) == 0
+    assert other.read_bytes() == written
+    assert run.main(["12"]) == 2
+    assert "No notebook begins with 12." in capsys.readouterr().err
+
+
+def test_a_failure_is_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "01_broken.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), path)
+    monkeypatch.setattr(run, "NOTEBOOKS", [path])
+    assert run.main([]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
