@@ -24,7 +24,7 @@ _LOOKS = {
     "a signature": re.compile(r"(?i)X-Amz-(?:Signature|Credential|Security-Token)|AWS4-HMAC-SHA256"),
     "an authorization header": re.compile(r"(?i)\bauthorization\b\W{0,8}(?!scrubbed)\w+"),
     "a credential by its name": re.compile(
-        rf"(?i)(?:SessionToken|SecretAccessKey|AccessKeyId|session_token|secret_access_key|api_?key)"
+        rf"(?i)(?<!/)(?:SessionToken|SecretAccessKey|AccessKeyId|session_token|secret_access_key|api_?key)"
         rf"[\"'\\]*\s*[>:=]+\s*[\"'\\]*(?!{SCRUBBED}|\s|<|[\"'])\S+"
     ),
     "an organization, sandbox or other id of an account": re.compile(

@@ -1,9 +1,10 @@
 """Record the cassettes: ``python -m tests.cassettes.record [scenario ...]``.
 
-Against a local server, or, with ``DAYTONA_API_KEY`` and ``DAYTONA_API_URL`` set, against that Daytona. There, what is on
-S3 is recorded only where the environment names a bucket (``FILESYSTEM_BUCKET_NAME``) and a role
-(``SANDBOX_MOUNT_ROLE_ARN``); the credentials that may assume it are those that boto3 finds. Sandboxes and objects of
-the namespace ``cassette`` are deleted, before and after.
+Against a local server, or, with ``DAYTONA_API_KEY`` and ``DAYTONA_API_URL`` set, against that Daytona. There, what is
+on S3 is recorded only where the environment names a bucket (``FILESYSTEM_BUCKET_NAME``) and a role
+(``SANDBOX_MOUNT_ROLE_ARN``); the credentials that may assume it are those that boto3 finds. ``--options`` gives what
+has no environment variable, such as the snapshot. Sandboxes and objects of the namespace ``cassette`` are deleted,
+before and after.
 """
 
 from __future__ import annotations
@@ -108,9 +109,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all of them")
-    wanted = parser.parse_args().scenario or list(SCENARIOS)
+    parser.add_argument(
+        "--options", type=json.loads, default={}, help="options of the account's configuration, as JSON"
+    )
+    arguments = parser.parse_args()
+    wanted = arguments.scenario or list(SCENARIOS)
     RECORDED.mkdir(exist_ok=True)
-    with _subject() as subject:
+    with _subject(arguments.options) as subject:
         for name in wanted:
             if name in ON_S3 and not subject.has_s3:
                 print(f"{name}: not recorded, since the environment names no bucket and role")
@@ -121,9 +126,9 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _subject() -> Iterator[Subject]:
+def _subject(options: Plain) -> Iterator[Subject]:
     if os.environ.get("DAYTONA_API_KEY") and os.environ.get("DAYTONA_API_URL"):
-        yield _account()
+        yield _account(options)
         return
     # The local STS knows any keys.
     os.environ.update(AWS_ACCESS_KEY_ID="AKIARECORDER", AWS_SECRET_ACCESS_KEY="a-secret-of-the-recorder")
@@ -131,7 +136,7 @@ def _subject() -> Iterator[Subject]:
         os.environ.pop(name, None)
     with LocalDaytona(s3=True) as server:
         server.make_bucket(BUCKET)
-        options = {
+        local = {
             "apiKey": server.api_key,
             "apiUrl": server.api_url,
             "mountAwsS3Buckets": True,
@@ -141,13 +146,13 @@ def _subject() -> Iterator[Subject]:
             "stsEndpoint": server.s3_endpoint,
         }
         version = importlib.metadata.version("langchain-daytona-ws")
-        yield Subject(f"the local Daytona of langchain-daytona-ws {version}", options)
+        yield Subject(f"the local Daytona of langchain-daytona-ws {version}", {**local, **options})
 
 
-def _account() -> Subject:
+def _account(more: Plain) -> Subject:
     """Return what the environment names, with the values that the configuration takes from there."""
     on_s3 = bool(os.environ.get("FILESYSTEM_BUCKET_NAME") and os.environ.get("SANDBOX_MOUNT_ROLE_ARN"))
-    options = SandboxConfig.model_validate({"options": {"mountAwsS3Buckets": on_s3}}).options
+    options = SandboxConfig.model_validate({"options": {"mountAwsS3Buckets": on_s3, **more}}).options
     told = options.model_dump(mode="json", by_alias=True, exclude_none=True)
     wanted = (*_OF_DAYTONA, *(_OF_S3 if on_s3 else ()))
     given = {name: told[name] for name in wanted if name in told}

@@ -25,6 +25,10 @@ class Leaked(Exception):
     """A recording was not written, since there is a secret in it."""
 
 
+class Departed(BaseException):
+    """A request was not the next one. No client may take it for a failed connection, and try again."""
+
+
 class _Headers:
     """vcrpy's connection, with headers as urllib3 has them: the SDK's models refuse another mapping."""
 
@@ -100,14 +104,18 @@ class Tape(Cassette):  # type: ignore[misc]
         return response_of(answer, self._told(request)[1])
 
     def find_requests_with_most_matches(self, request: Any) -> list[Any]:
-        """Take note of a request that cannot be played: vcrpy asks this for its message, which clients may swallow."""
+        """End the replay: vcrpy asks this, for its message, when a request cannot be played.
+
+        Raises:
+            Departed: Always. What was wrong at first is kept, since clean-up may send more.
+        """
         if self.wrong is None:
             told = self._told(request)[0]
             difference = difflib.unified_diff(
                 _yaml(self._next).splitlines(), _yaml(told).splitlines(), "recorded", "sent", lineterm=""
             )
             self.wrong = f"request {self.position + 1} of {len(self.interactions)}:\n" + "\n".join(difference)
-        return []
+        raise Departed(self.wrong)
 
     def _load(self) -> None:
         self.rewound = True
@@ -135,7 +143,7 @@ class Tape(Cassette):  # type: ignore[misc]
 
 def load(path: Path) -> Plain:
     """Read a cassette: ``recorded``, ``settings`` and ``interactions``."""
-    loaded: Plain = yaml.safe_load(path.read_text())
+    loaded: Plain = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
     return loaded
 
 
@@ -144,7 +152,7 @@ def save(path: Path, cassette: Plain, *, secrets: list[str]) -> None:
 
     Args:
         path: Where.
-        cassette: See `load`.
+        cassette: As `load` returns it.
         secrets: What must not be in it, beside what looks like a secret.
 
     Raises:
@@ -159,14 +167,14 @@ def save(path: Path, cassette: Plain, *, secrets: list[str]) -> None:
     path.write_text(text)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes texts of several lines as such."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _string(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 

@@ -22,16 +22,12 @@ pytestmark = pytest.mark.usefixtures("nothing_else")
 def replayed(path: Path, name: str, *, is_async: bool) -> None:
     """Replay a cassette; fail at the first request that was not recorded so."""
     stage = Stage(load(path)["settings"], StillClock(), is_async)
-    wrong: Exception | None = None
     with Tape.playing(path) as tape:
         try:
             stage.play(SCENARIOS[name])
-        except Exception as error:
-            wrong = error
-    stage.forget_sandboxes()
-    assert tape.wrong is None, tape.wrong
-    if wrong is not None:
-        raise wrong
+        finally:
+            stage.forget_sandboxes()
+            assert tape.wrong is None, tape.wrong
     assert tape.unplayed == []
 
 
