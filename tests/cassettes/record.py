@@ -87,7 +87,7 @@ class Subject:
         return named
 
 
-def record(subject: Subject, name: str, face: str) -> None:
+def record(subject: Subject, name: str, face: str, folder: Path) -> None:
     """Record one scenario, and write its cassette when it went as it should."""
     settings = subject.settings(on_s3=name in ON_S3)
     stage = Stage(settings, SYSTEM_CLOCK, FACES[face], stop_sandbox=_stopper(settings["options"]))
@@ -99,7 +99,7 @@ def record(subject: Subject, name: str, face: str) -> None:
         "interactions": tape.interactions,
     }
     secrets = [settings["options"]["apiKey"], *_host_secrets()]
-    save(RECORDED / f"{name}-{face}.yaml", cassette, secrets=secrets)
+    save(folder / f"{name}-{face}.yaml", cassette, secrets=secrets)
     print(f"{name}-{face}: {len(tape.interactions)} interactions")
 
 
@@ -112,9 +112,10 @@ def main() -> None:
     parser.add_argument(
         "--options", type=json.loads, default={}, help="options of the account's configuration, as JSON"
     )
+    parser.add_argument("--to", type=Path, default=RECORDED, help="the folder of the cassettes")
     arguments = parser.parse_args()
     wanted = arguments.scenario or list(SCENARIOS)
-    RECORDED.mkdir(exist_ok=True)
+    arguments.to.mkdir(exist_ok=True)
     with _subject(arguments.options) as subject:
         for name in wanted:
             if name in ON_S3 and not subject.has_s3:
@@ -122,7 +123,7 @@ def main() -> None:
                 continue
             for face in FACES:
                 with _cleared(subject, on_s3=name in ON_S3):
-                    record(subject, name, face)
+                    record(subject, name, face, arguments.to)
 
 
 @contextlib.contextmanager
