@@ -1,0 +1,414 @@
+"""The approver that interrupts the graph: who is asked what, which answer counts for what, and what runs once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command
+
+from examples.scripted import ScriptedModel, turn
+from langchain_daytona_ws import InterruptApprover, PermissionDecision, WorkspaceToolkit
+from tests.integration_tests.langgraph.conftest import (
+    APPROVE,
+    REJECT,
+    Stage,
+    bash,
+    calling,
+    file,
+    results,
+    said,
+)
+
+
+def test_nothing_is_provisioned_before_the_answer_and_what_is_approved_runs_once(stage: Stage) -> None:
+    session = stage.session()
+    graph = stage.tool_node(session)
+    asked = stage.do(graph, calling(bash("one", "echo ran >> log; cat log")))
+    assert [question.value for question in stage.questions(asked)] == [
+        {
+            "action_requests": [
+                {
+                    "name": "bash",
+                    "args": {"command": "echo ran >> log; cat log"},
+                    "description": "bash: echo ran >> log; cat log",
+                }
+            ],
+            "review_configs": [
+                {"action_name": "bash", "allowed_decisions": ["approve", "edit", "reject", "respond"]}
+            ],
+        }
+    ]
+    assert stage.server.requests == []
+    done = results(stage.do(graph, Command(resume=said(APPROVE))))["one"]
+    assert (done.status, done.content) == ("success", "ran\n[exit code 0]")
+
+
+def test_parallel_calls_of_one_node_are_each_answered(stage: Stage) -> None:
+    session = stage.session()
+    graph = stage.tool_node(session)
+    calls = [
+        *(bash(f"call-{number}", f"echo {number} >> log; echo ran {number}") for number in range(3)),
+        file("written", "write", path="a.txt", content="a\n"),
+        file("read", "list"),
+    ]
+    state, asked = stage.answer_all(
+        graph,
+        stage.do(graph, calling(*calls)),
+        lambda action: REJECT if "echo 1" in str(action["args"]) else APPROVE,
+    )
+    assert len(asked) == 4
+    told = results(state)
+    assert {call: message.status for call, message in told.items()} == {
+        "call-0": "success",
+        "call-1": "error",
+        "call-2": "success",
+        "written": "success",
+        "read": "success",
+    }
+    assert "not this one" in told["call-1"].text
+    assert "ran 0" in told["call-0"].text
+    assert "ran 2" in told["call-2"].text
+    assert sorted(stage.see(session, "cat log").split()) == ["0", "2"]
+
+
+class InOrder:
+    """Let the calls of a tool node go on one after the other, in one order at first and in another afterwards."""
+
+    def __init__(self, *orders: list[str]) -> None:
+        self._orders = list(orders)
+        self._lock = threading.Lock()
+        self._ended: dict[str, threading.Event] = {}
+        self._before: dict[str, str | None] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        order = self._orders.pop(0) if len(self._orders) > 1 else self._orders[0]
+        self._ended = {call: threading.Event() for call in order}
+        self._before = dict(zip(order, [None, *order], strict=False))
+
+    def sync(self, request: Any, execute: Callable[[Any], Any]) -> Any:
+        call, ended = request.tool_call["id"], self._ended
+        before = self._before[call]
+        if before is not None:
+            assert ended[before].wait(60)
+        try:
+            return execute(request)
+        finally:
+            ended[call].set()
+
+    async def on_loop(self, request: Any, execute: Callable[[Any], Awaitable[Any]]) -> Any:
+        call, ended = request.tool_call["id"], self._ended
+        before = self._before[call]
+        if before is not None:
+            assert await asyncio.to_thread(ended[before].wait, 60)
+        try:
+            return await execute(request)
+        finally:
+            ended[call].set()
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_an_answer_for_one_call_never_counts_for_another_that_comes_first(stage: Stage, by_id: bool) -> None:
+    order = InOrder(["harmless", "harmful"], ["harmful", "harmless"])
+    session = stage.session()
+    graph = stage.tool_node(session, wrap_tool_call=order.sync, awrap_tool_call=order.on_loop)
+    calls = calling(bash("harmless", "echo harmless >> log"), bash("harmful", "echo harmful >> log"))
+    state = stage.do(graph, calls)
+    asked = []
+    while questions := stage.questions(state):
+        (question,) = questions
+        (action,) = question.value["action_requests"]
+        asked.append(action["args"]["command"])
+        decision = said(APPROVE if "harmless" in asked[-1] else REJECT)
+        order.begin()
+        state = stage.do(graph, Command(resume={question.id: decision} if by_id else decision))
+    assert asked == ["echo harmless >> log", "echo harmful >> log"]
+    told = results(state)
+    assert (told["harmless"].status, told["harmful"].status) == ("success", "error")
+    assert stage.see(session, "cat log") == "harmless\n"
+
+
+def test_two_sessions_in_one_node_do_not_take_each_others_answers(stage: Stage) -> None:
+    first, second = stage.session(namespace="first"), stage.session(namespace="second")
+    tools = [
+        *WorkspaceToolkit(session=first).get_tools()[:1],
+        *WorkspaceToolkit(session=second).get_tools()[1:2],
+    ]
+    graph = stage.compiled(StateGraph(MessagesState), ToolNode(tools))
+    state = stage.do(graph, calling(bash("one", "echo"), file("two", "write", path="a", content="b")))
+    state, asked = stage.answer_all(
+        graph, state, lambda action: APPROVE if action["name"] == "workspace_file" else REJECT
+    )
+    assert sorted(action["name"] for action in asked) == ["bash", "workspace_file"]
+    told = results(state)
+    assert (told["one"].status, told["two"].status) == ("error", "success")
+
+
+def test_going_on_without_an_answer_asks_again(stage: Stage) -> None:
+    """LangGraph's own interrupt() takes the answer to the question before for one, that is still in the checkpoint."""
+    session = stage.session()
+    graph = stage.tool_node(session)
+    first = stage.do(graph, calling(bash("one", "echo one >> log"), bash("two", "echo two >> log")))
+    assert stage.questions(stage.do(graph, None)) == stage.questions(first)
+    assert stage.server.requests == []
+    second = stage.do(graph, Command(resume=said(APPROVE)))
+    (question,) = stage.questions(second)
+    assert question.value["action_requests"][0]["args"] == {"command": "echo two >> log"}
+    assert stage.questions(stage.do(graph, None)) == stage.questions(second)
+    assert stage.see(session, "cat log") == "one\n"
+    told = results(stage.do(graph, Command(resume={question.id: said(APPROVE)})))
+    assert [message.status for message in told.values()] == ["success", "success"]
+    assert stage.see(session, "cat log") == "one\ntwo\n"
+
+
+def test_another_process_goes_on(lasting: Stage) -> None:
+    calls = calling(bash("one", "echo one >> log"), bash("two", "echo two >> log"))
+    graph = lasting.tool_node(lasting.session(persistent=True))
+    lasting.do(graph, calls)
+    lasting.next_process()
+    graph = lasting.tool_node(lasting.session(persistent=True))
+    lasting.do(graph, Command(resume=said(APPROVE)))
+    lasting.next_process()
+    session = lasting.session(persistent=True)
+    graph = lasting.tool_node(session)
+    told = results(lasting.do(graph, Command(resume=said(REJECT))))
+    assert (told["one"].status, told["two"].status) == ("success", "error")
+    assert lasting.see(session, "cat log") == "one\n"
+
+
+def test_every_kind_of_change_is_made_once_where_the_node_runs_again(quick: Stage) -> None:
+    session = quick.session()
+    quick.see(session, "echo a > edited; touch deleted")
+    job = quick.wait(session.jobs.start, session.jobs.astart, "sleep 600")
+    graph = quick.tool_node(session)
+    calls = [
+        file("edit", "edit", path="edited", old_string="a", new_string="aa"),
+        file("delete", "delete", path="deleted"),
+        file("write", "write", path="written", content="new\n"),
+        bash("job", "echo started >> jobs; sleep 600", background=True),
+        {"name": "bash_job", "args": {"action": "stop", "job_id": job.id}, "id": "stop", "type": "tool_call"},
+        bash("last", "echo last >> log"),
+    ]
+    state, asked = quick.answer_all(graph, quick.do(graph, calling(*calls)), lambda action: APPROVE)
+    assert len(asked) == len(calls)
+    told = results(state)
+    assert {message.status for message in told.values()} == {"success"}
+    assert "it had ended before" not in told["stop"].text
+    assert "stopped" in told["stop"].text
+    assert quick.see(session, "cat edited written log jobs") == "aa\nnew\nlast\nstarted\n"
+
+
+DECISIONS = [
+    (APPROVE, "success", "asked for"),
+    (
+        {"type": "edit", "edited_action": {"name": "bash", "args": {"command": "echo edited"}}},
+        "success",
+        "edited",
+    ),
+    (REJECT, "error", "not this one"),
+    ({"type": "reject"}, "error", "The user denied this."),
+    ({"type": "respond", "message": "I did it\nmyself"}, "success", "I did it\nmyself"),
+    (
+        {"type": "edit", "edited_action": {"name": "bash_job", "args": {"action": "list"}}},
+        "error",
+        "could not be asked for",
+    ),
+]
+
+
+@pytest.mark.parametrize(("decision", "status", "text"), DECISIONS)
+def test_each_decision_does_what_it_says(
+    quick: Stage, decision: dict[str, Any], status: str, text: str
+) -> None:
+    graph = quick.tool_node(quick.session())
+    quick.do(graph, calling(bash("one", "echo asked for")))
+    message = results(quick.do(graph, Command(resume=said(decision))))["one"]
+    assert message.status == status
+    assert text in message.text
+    if decision["type"] == "respond":
+        assert message.content == "I did it\nmyself"
+    assert bool(quick.server.requests) == (text in {"asked for", "edited"})
+
+
+def test_a_decision_of_this_package_resumes_too(quick: Stage) -> None:
+    graph = quick.tool_node(quick.session())
+    answers = {
+        "allow": PermissionDecision.allow(),
+        "deny": PermissionDecision.deny("no"),
+        "respond": PermissionDecision.respond("mine"),
+        "edit": PermissionDecision.allow_edited({"command": "echo edited"}),
+        "always": PermissionDecision.allow_always("tool"),
+    }
+    state = quick.do(graph, calling(*(bash(name, f"echo {name}") for name in answers)))
+    while questions := quick.questions(state):
+        (question,) = questions
+        name = question.value["action_requests"][0]["args"]["command"].split()[1]
+        state = quick.do(graph, Command(resume={question.id: answers[name]}))
+    told = results(state)
+    assert {name: message.status for name, message in told.items()} == {
+        "allow": "success",
+        "deny": "error",
+        "respond": "success",
+        "edit": "success",
+        "always": "error",
+    }
+    assert told["respond"].content == "mine"
+    assert "echo edited" in told["edit"].text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "yes",
+        True,
+        {"decisions": "approve"},
+        {"decisions": []},
+        said(APPROVE, APPROVE),
+        said({"type": "allow"}),
+        {"type": "approve"},
+    ],
+)
+def test_what_is_no_answer_denies_and_tells_the_engineer(
+    quick: Stage, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = quick.tool_node(quick.session())
+    quick.do(graph, calling(bash("one", "echo")))
+    message = results(quick.do(graph, Command(resume=answer)))["one"]
+    assert message.status == "error"
+    assert "could not be asked for" in message.text
+    assert 'an answer to an interrupt is {"decisions": [{"type": "approve"}]}' in caplog.text
+    assert quick.server.requests == []
+
+
+def test_an_agent_asks_about_all_calls_of_a_turn_at_once(stage: Stage) -> None:
+    session = stage.session()
+    script = [
+        AIMessage("", tool_calls=[bash(f"{number}", f"echo {number} >> log") for number in range(3)]),
+        turn("Done."),
+    ]
+    agent = create_agent(
+        ScriptedModel(script=script), WorkspaceToolkit(session=session).get_tools(), checkpointer=stage.saver
+    )
+    questions = stage.questions(stage.do(agent, {"messages": [("user", "go")]}))
+    assert len(questions) == 3
+    assert stage.server.requests == []
+    first = next(one for one in questions if "echo 0" in one.value["action_requests"][0]["description"])
+    state = stage.do(agent, Command(resume={first.id: said(REJECT)}))
+    assert len(stage.questions(state)) == 2
+    state = stage.do(agent, Command(resume={one.id: said(APPROVE) for one in stage.questions(state)}))
+    assert [message.status for message in results(state).values()] == ["error", "success", "success"]
+    assert state["messages"][-1].content == "Done."
+    assert sorted(stage.see(session, "cat log").split()) == ["1", "2"]
+
+
+class SameIds(ScriptedModel):
+    """A model whose server numbers the calls of each turn from one."""
+
+    def _generate(self, messages: list[Any], *args: Any, **kwargs: Any) -> Any:
+        result = super()._generate(messages, *args, **kwargs)
+        for call in result.generations[0].message.tool_calls:  # type: ignore[attr-defined]
+            call["id"] = "call_1"
+        return result
+
+
+def test_an_agent_in_a_node_that_runs_twice_asks_and_runs_twice(stage: Stage) -> None:
+    """Also where the model's calls have the same ids each time."""
+    session = stage.session()
+    agent = create_agent(
+        SameIds(script=[turn(bash={"command": "echo x >> log; wc -l < log"}), turn("Done.")]),
+        WorkspaceToolkit(session=session).get_tools(),
+    )
+    rounds = StateGraph(MessagesState)
+    if stage.is_async:
+
+        async def aworked(state: MessagesState) -> Any:
+            told = await agent.ainvoke({"messages": [("user", "go")]})
+            return {"messages": [AIMessage(told["messages"][-2].content)]}
+
+        rounds.add_node("work", aworked)
+    else:
+
+        def worked(state: MessagesState) -> Any:
+            return {
+                "messages": [AIMessage(agent.invoke({"messages": [("user", "go")]})["messages"][-2].content)]
+            }
+
+        rounds.add_node("work", worked)
+    rounds.add_edge(START, "work")
+    rounds.add_conditional_edges("work", lambda state: "work" if len(state["messages"]) < 3 else END)
+    graph = rounds.compile(checkpointer=stage.saver)
+    state, asked = stage.answer_all(graph, stage.do(graph, {"messages": [("user", "go")]}), lambda _: APPROVE)
+    assert len(asked) == 2
+    assert [message.content for message in state["messages"][1:]] == ["1\n[exit code 0]", "2\n[exit code 0]"]
+
+
+def test_a_sub_graph_asks_through_its_parent(stage: Stage) -> None:
+    session = stage.session()
+    script = [
+        turn(bash={"command": "echo one >> log"}),
+        turn(bash={"command": "echo two >> log"}),
+        turn("Done."),
+    ]
+    agent = create_agent(ScriptedModel(script=script), WorkspaceToolkit(session=session).get_tools())
+    graph = stage.compiled(StateGraph(MessagesState), agent)
+    state = stage.do(graph, {"messages": [("user", "go")]})
+    (question,) = stage.questions(state)
+    state = stage.do(graph, Command(resume=said(APPROVE)))
+    (second,) = stage.questions(state)
+    assert second.id != question.id
+    # The first answer is still in the checkpoint of the parent, whose node has not ended.
+    (again,) = stage.questions(stage.do(graph, None))
+    assert again == second
+    state = stage.do(graph, Command(resume=said(REJECT)))
+    assert [message.status for message in state["messages"] if isinstance(message, ToolMessage)] == [
+        "success",
+        "error",
+    ]
+    assert stage.see(session, "cat log") == "one\n"
+
+
+def test_a_question_keeps_nobody_elses_turn(quick: Stage) -> None:
+    session = quick.session()
+    graph = quick.tool_node(session)
+    for number in range(3):
+        other = {"configurable": {"thread_id": f"other-{number}"}}
+        state = quick.do(graph, calling(bash("one", f"echo {number}")), other)
+        assert len(quick.questions(state)) == 1
+    other = {"configurable": {"thread_id": "other-1"}}
+    assert "1" in results(quick.do(graph, Command(resume=said(APPROVE)), other))["one"].text
+
+
+def test_where_nobody_could_answer_it_is_denied(quick: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    session = quick.session(approver=InterruptApprover())
+    tool = WorkspaceToolkit(session=session).get_tools()[0]
+    runs = StateGraph(MessagesState).add_edge(START, "tools")
+    forgetful = runs.add_node("tools", ToolNode([tool])).compile()
+    message = results(quick.do(forgetful, calling(bash("one", "echo")), {}))["one"]
+    assert message.status == "error"
+    assert "needs a graph with a checkpointer" in caplog.text
+    outside = tool.invoke(bash("two", "echo"))
+    assert outside.status == "error"
+    assert "outside of a LangGraph graph" in caplog.text
+    assert quick.server.requests == []
+
+
+def test_saving_only_at_the_end_needs_answers_by_id(quick: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    graph = quick.tool_node(quick.session())
+
+    def do(value: Any) -> Any:
+        return quick.wait(graph.invoke, graph.ainvoke, value, quick.thread, durability="exit")
+
+    (question,) = quick.questions(do(calling(bash("one", "echo ran"))))
+    message = results(do(Command(resume={question.id: said(APPROVE)})))["one"]
+    assert "ran" in message.text
+    do(calling(bash("two", "echo ran")))
+    assert results(do(Command(resume=said(APPROVE))))["two"].status == "error"
+    assert "answer by the interrupt's id" in caplog.text
