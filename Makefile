@@ -2,16 +2,23 @@
 ARGS ?=
 # Tests wait for sandboxes more than they compute: two at a time even on one core.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 2 ] && echo "$$n" || echo 2)
-export PYTHON
+export PYTHON WORKERS
 
-.PHONY: help demo test check format setup-demo setup-dev clean
+.PHONY: help demo test test-wheel matrix check format dist record examples bench faults setup-demo setup-dev clean
 
 help:
-	@echo "make demo    an agent repairs a real package, on a local Daytona (ARGS=--yes asks nothing, ARGS=--s3 works on S3)"
-	@echo "make test    all tests"
-	@echo "make check   ruff, mypy --strict, import-linter"
-	@echo "make format  let ruff format and fix"
-	@echo "make clean   remove .venv and caches"
+	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes asks nothing, ARGS=--s3 works on S3)"
+	@echo "make test        all tests, on the checkout"
+	@echo "make test-wheel  all tests, on the wheel that is built from it"
+	@echo "make matrix      some tests of each kind, on the wheel, with each Python that is here, newest and lowest versions"
+	@echo "make check       ruff, mypy --strict, import-linter, and what the distributions hold"
+	@echo "make format      let ruff format and fix"
+	@echo "make dist        build the source distribution and the wheel into dist/"
+	@echo "make record      record the cassettes anew, against the local Daytona or the account of DAYTONA_API_KEY"
+	@echo "make examples    execute the notebooks, and write their outputs"
+	@echo "make faults      every fault at every step, and the table of what came of each"
+	@echo "make bench       measure against the raw SDK and others"
+	@echo "make clean       remove .venv and caches"
 
 demo: setup-demo
 	@.venv/bin/python -m examples.demo $(ARGS)
@@ -19,15 +26,38 @@ demo: setup-demo
 test: setup-dev
 	@.venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-wheel: setup-dev
+	@scripts/wheel-test -n $(WORKERS) $(ARGS)
+
+matrix: setup-dev
+	@scripts/matrix
+
 check: setup-dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy --strict -p langchain_daytona_ws -p examples.demo
+	@.venv/bin/mypy --strict scripts/check_dist.py scripts/pip_to_uv.py
 	@.venv/bin/lint-imports
+	@scripts/dist
 
 format: setup-dev
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+dist: setup-dev
+	@scripts/dist
+
+record: setup-dev
+	@.venv/bin/python -m tests.cassettes.record $(ARGS)
+
+examples: setup-dev
+	@.venv/bin/python -m examples.run $(ARGS)
+
+faults: setup-dev
+	@.venv/bin/python -m pytest tests/faults -n $(WORKERS) $(ARGS)
+
+bench: setup-dev
+	@.venv/bin/python -m benchmarks $(ARGS)
 
 setup-demo:
 	@scripts/setup demo $(filter --s3,$(ARGS))
@@ -36,4 +66,4 @@ setup-dev:
 	@scripts/setup dev
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
