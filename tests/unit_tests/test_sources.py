@@ -1,0 +1,116 @@
+"""Ids and time of a session come from where it is told, and from this machine otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._adapters.aws import AssumedRole
+from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
+from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, SyncS3Store
+from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import CredentialsRefused
+
+ROLE = "arn:aws:iam::123456789012:role/workspace"
+ACCOUNT = Account(api_key="key", api_url="https://daytona.test/api", target=None)
+ENDS_S = 1_750_003_600.0
+
+
+class Clock:
+    """Stands still but for the waits, which it counts."""
+
+    def __init__(self, now: float = 1_750_000_000.0) -> None:
+        self.now = now
+        self.waits: list[float] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+def one_id() -> str:
+    return "0" * 31 + "1"
+
+
+def on_s3() -> S3Workspace:
+    options = {
+        "mountAwsS3Buckets": True, "workspaceBucketName": "agents", "awsRegion": "eu-west-1", "mountRoleArn": ROLE,
+    }  # fmt: skip
+    workspace = s3_workspace(SandboxConfig.model_validate({"options": options}), "demo")
+    assert workspace is not None
+    return workspace
+
+
+async def nothing() -> Any:
+    raise AssertionError("not needed")
+
+
+def test_random_ids_are_of_the_form_that_is_asked_of_others_and_differ_at_their_ends() -> None:
+    ids = [WorkspaceSession({}, namespace="demo").id for _ in range(50)]
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
+    assert len({one[-12:] for one in ids}) == 50
+
+
+def test_a_session_names_itself_and_its_sandbox_by_the_ids_that_it_is_given() -> None:
+    session = WorkspaceSession({}, namespace="demo", ids=one_id)
+    assert session.id == one_id()
+    assert session._machine._spec().name == "ldw-demo-000000000001"
+
+
+def test_both_ports_go_and_wait_by_the_clock() -> None:
+    for make, run in ((SyncDaytonaPort, drive), (AsyncDaytonaPort, asyncio.run)):
+        clock = Clock()
+        port: Any = make(ACCOUNT, clock)
+        run(port.sleep(2.5))
+        assert clock.waits == [2.5]
+        assert port.now() == clock.now
+
+
+@pytest.mark.parametrize(("store", "run"), [(SyncS3Store, drive), (AsyncS3Store, asyncio.run)])
+def test_both_stores_go_and_wait_by_the_clock(store: Callable[..., Any], run: Callable[..., Any]) -> None:
+    clock = Clock()
+    made = store(Bucket(on_s3(), clock), nothing, lambda _: None)
+    run(made.sleep(0.5))
+    assert clock.waits == [0.5]
+    assert made.now() == clock.now
+
+
+def test_whether_credentials_have_expired_is_told_by_the_clock() -> None:
+    from datetime import UTC, datetime
+
+    end = datetime.fromtimestamp(ENDS_S, UTC)
+    answer = {
+        "Credentials": {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end}
+    }
+    before, after = (AssumedRole(on_s3(), Clock(now))._checked(answer) for now in (ENDS_S - 1, ENDS_S))
+    assert not isinstance(before, CredentialsRefused)
+    assert before.expires_at == ENDS_S
+    assert isinstance(after, CredentialsRefused)
+
+
+def test_a_pickled_session_keeps_its_ids_and_its_clock() -> None:
+    clock = Clock(ENDS_S)
+    session = WorkspaceSession({"persistent": True}, namespace="demo", ids=one_id, clock=clock)
+    copied = pickle.loads(pickle.dumps(session))
+    assert copied.id == one_id()
+    assert copied._clock.time() == ENDS_S
+    assert pickle.loads(pickle.dumps(SYSTEM_CLOCK)).monotonic() > 0
