@@ -7,14 +7,15 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from langchain_daytona_ws._adapters.aside import ThreadAside
 from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
 
 # As a sandbox has it: a version manager's shim in the host's PATH would cost 80 ms a call.
 SANDBOX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -82,6 +83,9 @@ class ShellPort:
         await work
         return True
 
+    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+        return ThreadAside(work)
+
 
 class OneMachine:
     async def acquire(self) -> SandboxInfo:
@@ -111,10 +115,13 @@ class Workspace:
         return self.port.tmp / Path(path).relative_to("/tmp")
 
     def run(
-        self, command: str, *, timeout_s: float = 20, limit_bytes: int = 65_536, key: str | None = None
+        self,
+        command: str,
+        *,
+        timeout_s: float = 20,
+        limit_bytes: int = 65_536,
+        key: str | None = None,
+        **more: Any,
     ) -> CommandResult:
-        return drive(
-            run_command(
-                self.caller, str(self.root), command, timeout_s=timeout_s, limit_bytes=limit_bytes, key=key
-            )
-        )
+        limits = {"timeout_s": timeout_s, "limit_bytes": limit_bytes}
+        return drive(run_command(self.caller, str(self.root), command, **limits, key=key, **more))
