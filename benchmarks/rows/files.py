@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -18,6 +18,7 @@ from benchmarks.result import Result, compared, figure
 from benchmarks.served import Served, served
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._core.files import MAX_BYTES
+from langchain_daytona_ws.deepagents import WorkspaceBackend
 
 NAME = "files"
 MIB = 1 << 20
@@ -26,7 +27,9 @@ BUCKET = "bench-files"
 LINE = "{:07d} the quick brown fox jumps over the lazy dog, and on\n"
 MARK = "state-{:012d}"
 PAGED = "a page of it, as a model reads; the SDK transfers the whole file"
-REFUSED = "over 10 MiB, which files.read, files.write and files.edit refuse: through session.run"
+OURS, EDITED = "written.txt", "edited.txt"
+
+Ways = dict[str, Callable[[], object]]
 
 
 def run(bench: Bench) -> Iterator[Result]:
@@ -35,7 +38,7 @@ def run(bench: Bench) -> Iterator[Result]:
         for size, count in SIZES.items():
             bench.tell(size)
             rounds = bench.times(20, 2) if count <= MIB else bench.times(5, 1)
-            yield from _of_size(Contents(count), size, Contenders(session, sandbox), rounds)
+            yield from _of_size(Contents(count), size, Contenders(session, sandbox, count), rounds)
         sandbox.delete()
     yield from _on_s3(bench)
 
@@ -68,22 +71,31 @@ class Marks:
 
 
 class Contenders:
-    """The ways to a file in a sandbox. What goes wrong raises: a quick error must not count as quick work."""
+    """The ways to a file of one size. What goes wrong raises: a quick error must not count as quick work."""
 
-    def __init__(self, session: WorkspaceSession, sandbox: Sandbox) -> None:
+    def __init__(self, session: WorkspaceSession, sandbox: Sandbox, count: int) -> None:
         self.session = session
+        self.backend = WorkspaceBackend(session=session)
         self.sandbox = sandbox
         self.peer = clients.peer(sandbox)
+        self.raw = f"/tmp/raw-{count}"  # noqa: S108 - in a sandbox of our own
+        self.raw_edited = f"{self.raw}-edited"
+        self.theirs = f"/tmp/peer-{count}"  # noqa: S108
+
+    def put(self, contents: Contents) -> None:
+        for name in (OURS, EDITED):
+            path = f"{self.session.root}/{name}"
+            _succeeded(*self.backend.upload_files([(path, contents.with_mark(0).encode())]))
 
     def shell(self, command: str) -> None:
         result = self.session.run(command)
         if result.exit_code != 0:
             raise RuntimeError(f"{command}: {result.output}")
 
-    def transferred_edit(self, path: str, marks: Marks) -> None:
+    def edit_by_transfer(self, marks: Marks) -> None:
         old, new = marks.change()
-        data = self.sandbox.fs.download_file(path)
-        self.sandbox.fs.upload_file(data.replace(old.encode(), new.encode()), path)
+        data = self.sandbox.fs.download_file(self.raw_edited)
+        self.sandbox.fs.upload_file(data.replace(old.encode(), new.encode()), self.raw_edited)
 
 
 def _succeeded(answer: Any) -> None:
@@ -91,62 +103,82 @@ def _succeeded(answer: Any) -> None:
         raise RuntimeError(answer.error)
 
 
-def _of_size(contents: Contents, size: str, ways: Contenders, rounds: int) -> Iterator[Result]:
-    session, files, peer = ways.session, ways.session.files, ways.peer
-    ours, raw, theirs = f"{contents.count}.txt", f"/tmp/raw-{contents.count}", f"/tmp/peer-{contents.count}"  # noqa: S108
-    mine, raws, peers = Marks(), Marks(), Marks()
-    start = contents.with_mark(0)
-    for path in (raw, theirs, raw + "-edit", theirs + "-edit"):
-        ways.sandbox.fs.upload_file(start.encode(), path)
-    within = contents.count <= MAX_BYTES
-    note = "" if within else REFUSED
-    if within:
-        session.files.write(ours, start)
-        session.files.write(f"edit-{ours}", start)
-    else:
-        # The same lines, made in the sandbox.
-        ways.shell(f"yes {LINE.format(0).strip()!r} | head -c {contents.count} > {ours}")
-        ways.shell(f"(printf {MARK.format(0)}; tail -c +{len(MARK.format(0)) + 1} {ours}) > edit-{ours}")
-
-    def transfer() -> None:
-        ways.sandbox.fs.upload_file(contents.another().encode(), raw)
-
-    def edit_by_shell() -> None:
-        old, new = mine.change()
-        ways.shell(f"sed -i s/{old}/{new}/ edit-{ours}")
-
+def _of_size(contents: Contents, size: str, to: Contenders, rounds: int) -> Iterator[Result]:
+    for path in (to.raw, to.raw_edited, to.theirs):
+        to.sandbox.fs.upload_file(contents.with_mark(0).encode(), path)
+    to.put(contents)
+    own = _tools(to, contents) if contents.count <= MAX_BYTES else _through_commands(to)
+    marks = Marks()
     samples = interleaved(
         {
-            "files.read": (lambda: files.read(ours))
-            if within
-            else lambda: ways.shell(f"head -n 2000 {ours}"),
-            "fs.download_file": lambda: ways.sandbox.fs.download_file(raw),
-            "BaseSandbox.read": lambda: _succeeded(peer.read(theirs)),
-            "files.write": (lambda: files.write(ours, contents.another(), overwrite=True))
-            if within
-            else lambda: ways.shell(f"cat edit-{ours} > {ours}"),
-            "fs.upload_file": transfer,
-            "BaseSandbox.write": lambda: _succeeded(peer.write(theirs, contents.another())),
-            "files.edit": (lambda: files.edit(f"edit-{ours}", *mine.change())) if within else edit_by_shell,
-            "download, replace, upload": lambda: ways.transferred_edit(raw + "-edit", raws),
-            "BaseSandbox.edit": lambda: _succeeded(peer.edit(theirs + "-edit", *peers.change())),
+            **own,
+            "fs.download_file": lambda: to.sandbox.fs.download_file(to.raw),
+            "fs.upload_file": lambda: to.sandbox.fs.upload_file(contents.another().encode(), to.raw),
+            "download, replace, upload": lambda: to.edit_by_transfer(marks),
+            **_transfers(to, contents),
+            **_peers(to, contents),
         },
         rounds,
         warm_up=1,
     )
-    for op, by_sdk in (
-        ("read", "fs.download_file"),
-        ("write", "fs.upload_file"),
-        ("edit", "download, replace, upload"),
-    ):
-        yield _found(samples, f"files.{op}", by_sdk, size, note or (PAGED if op == "read" else ""))
-        yield _found(samples, f"files.{op}", f"BaseSandbox.{op}", size, note)
+    read, *write, edit = own
+    yield _found(samples, read, "BaseSandbox.read", size)
+    yield _found(samples, read, "fs.download_file", size, PAGED)
+    for name in write:
+        yield _found(samples, name, "BaseSandbox.write", size)
+        yield _found(samples, name, "fs.upload_file", size)
+    yield _found(samples, edit, "BaseSandbox.edit", size)
+    yield _found(samples, edit, "download, replace, upload", size)
+    for name in ("download", "upload"):
+        yield _found(samples, f"backend.{name}_files", f"BaseSandbox.{name}_files", size)
+        yield _found(samples, f"backend.{name}_files", f"fs.{name}_file", size)
 
 
-def _found(samples: Samples, ours: str, baseline: str, size: str, note: str) -> Result:
-    return compared(
-        NAME, samples, ours, baseline, note=note, quoted=baseline.startswith("Base"), what=f"{ours}, {size}"
-    )
+def _tools(to: Contenders, contents: Contents) -> Ways:
+    files, marks = to.session.files, Marks()
+    return {
+        "files.read": lambda: files.read(OURS),
+        "files.write": lambda: files.write(OURS, contents.another(), overwrite=True),
+        "files.edit": lambda: files.edit(EDITED, *marks.change()),
+    }
+
+
+def _through_commands(to: Contenders) -> Ways:
+    """Give what a model can do with a file that is larger than files.read, write and edit take."""
+    marks = Marks()
+    return {
+        "session.run head": lambda: to.shell(f"head -n 2000 {OURS}"),
+        "session.run sed": lambda: to.shell("sed -i s/{}/{}/ {}".format(*marks.change(), EDITED)),
+    }
+
+
+def _transfers(to: Contenders, contents: Contents) -> Ways:
+    path = f"{to.session.root}/{OURS}"
+    return {
+        "backend.download_files": lambda: _succeeded(*to.backend.download_files([path])),
+        "backend.upload_files": lambda: _succeeded(
+            *to.backend.upload_files([(path, contents.another().encode())])
+        ),
+    }
+
+
+def _peers(to: Contenders, contents: Contents) -> Ways:
+    peer, marks = to.peer, Marks()
+    written, edited = f"{to.theirs}-written", to.theirs
+    return {
+        "BaseSandbox.read": lambda: _succeeded(peer.read(edited)),
+        "BaseSandbox.write": lambda: _succeeded(peer.write(written, contents.another())),
+        "BaseSandbox.edit": lambda: _succeeded(peer.edit(edited, *marks.change())),
+        "BaseSandbox.download_files": lambda: _succeeded(*peer.download_files([edited])),
+        "BaseSandbox.upload_files": lambda: _succeeded(
+            *peer.upload_files([(written, contents.another().encode())])
+        ),
+    }
+
+
+def _found(samples: Samples, ours: str, baseline: str, size: str, note: str = "") -> Result:
+    quoted = baseline.startswith("Base")
+    return compared(NAME, samples, ours, baseline, what=f"{ours}, {size}", note=note, quoted=quoted)
 
 
 def _on_s3(bench: Bench) -> Iterator[Result]:

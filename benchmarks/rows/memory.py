@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,7 +58,7 @@ def _found(samples: Samples, way: str, most: int) -> Result:
 def _peak_mib(server: Served, way: str, count: int) -> float:
     argv = [sys.executable, "-m", "benchmarks.children.printing", way, str(count), server.api_url]
     done = subprocess.run(argv, input=server.api_key + "\n", check=True, stdout=subprocess.PIPE, text=True)
-    return float(json.loads(done.stdout)) / 1024
+    return int(done.stdout) / 1024
 
 
 ROW = Row(NAME, "peak memory of the client for a command that prints 1 GiB", run)
