@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import tempfile
@@ -15,10 +16,12 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from examples import run
 from examples.run import FOLDER, NOTEBOOKS, NotebookFailed, execute
+from langchain_daytona_ws import SandboxConfig
+from langchain_daytona_ws.local import LocalDaytona
 
 # What would tell of the machine, the time or the account.
 PRIVATE = re.compile(
-    r"/root\b|/home/|/Users/|/tmp/|127\.0\.0\.1|localhost|dtn_|0x[0-9a-f]{6}|20\d\d-\d\d-\d\dT|[0-9a-f]{8}-[0-9a-f]{4}-"
+    r"/root\b|/home/|/Users/|/tmp/\w|127\.0\.0\.1|localhost|dtn_|0x[0-9a-f]{6}|20\d\d-\d\d-\d\dT|[0-9a-f]{8}-[0-9a-f]{4}-"
 )
 
 pytestmark = pytest.mark.timeout(300)
@@ -48,6 +51,47 @@ def test_a_notebook_prints_what_it_is_committed_with(path: Path, temporary: Path
     assert list(temporary.iterdir()) == [], "the kernel or its local server did not end by itself"
 
 
+def changed(path: Path) -> Any:
+    """Return the notebook with the two statements put in that its second cell gives for a real account."""
+    notebook = nbformat.read(path, as_version=4)
+    about, start = notebook.cells[1:3]
+    (instead,) = re.findall(r"^```python\n(.*?)^```$", about.source, re.MULTILINE | re.DOTALL)
+    first, *_, made, said = ast.parse(start.source).body
+    assert isinstance(first, ast.ImportFrom)
+    assert ast.unparse(made).startswith("server = LocalDaytona(")
+    assert isinstance(said, ast.Assign)
+    assert isinstance(said.targets[0], ast.Name)
+    assert ast.unparse(ast.parse(instead).body[0]).startswith(f"{said.targets[0].id} = ")
+    start.source = instead
+    return notebook
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_two_statements_are_all_there_is_to_change(path: Path) -> None:
+    notebook = changed(path)
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    named = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+    assert not named & {"server", "LocalDaytona"}
+    there: dict[str, Any] = {}
+    exec(notebook.cells[2].source, there)
+    SandboxConfig.model_validate(there.get("config", {"options": there.get("options")}))
+
+
+def test_with_these_two_changed_it_runs_on_an_account(tmp_path: Path) -> None:
+    notebook = changed(FOLDER / "01_quickstart.ipynb")
+    with LocalDaytona() as account:
+        given = {"DAYTONA_API_URL": account.api_url, "DAYTONA_API_KEY": account.api_key}
+        start = notebook.cells[2]
+        start.source = f"import os\nos.environ.update({given})\n{start.source}"
+        path = tmp_path / "01_quickstart.ipynb"
+        nbformat.write(notebook, path)
+        (tmp_path / "scripted.py").symlink_to(FOLDER / "scripted.py")
+        fresh = execute(path)
+        assert account.count("create") == 1
+        assert account.sandboxes == []
+    assert outputs(fresh) == outputs(nbformat.read(FOLDER / path.name, as_version=4))
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_what_is_committed(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
@@ -58,8 +102,6 @@ def test_what_is_committed(path: Path) -> None:
     assert said.startswith(f"# {int(path.name[:2])}. ")
     for part in ("**You see**", "**It takes**", "**It needs**"):
         assert part in said
-    account = notebook.cells[1].source
-    assert "On a real account" in account or "On real accounts" in account
 
 
 def test_the_table_names_them_all() -> None:
