@@ -1,0 +1,93 @@
+"""Results: what was reached, by how much not, and that nothing is lost on the way to README and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import report
+from benchmarks.measure import Spread
+from benchmarks.result import Result, compared, figure, read
+
+REACHED = Result("row", "ours", "raw", Spread(1.1, 1.0, 1.2, 9), reach=1.15, quoted=True)
+MISSED = Result(
+    "row", "ours too", "raw", Spread(1.38, 1.3, 1.4, 9), reach=1.15, medians={"ours, ms": 2.76}, note="why",
+    quoted=True,
+)  # fmt: skip
+UNASKED = figure("other", "a figure", 12.3, "ms")
+
+
+def test_what_is_within_reach_is_reached() -> None:
+    assert (REACHED.reached, REACHED.beyond) == (True, None)
+
+
+def test_what_is_not_says_by_how_much() -> None:
+    assert MISSED.reached is False
+    assert MISSED.beyond == pytest.approx(0.2)
+
+
+def test_where_nothing_is_demanded_nothing_is_reached() -> None:
+    assert (UNASKED.reached, UNASKED.beyond) == (None, None)
+
+
+def test_a_comparison_holds_both_medians_in_milliseconds() -> None:
+    samples = {"ours": [0.002, 0.004, 0.006], "raw": [0.001, 0.002, 0.003]}
+    made = compared("row", samples, "ours", "raw", reach=2.0)
+    assert made.value == Spread(2.0, 2.0, 2.0, 3)
+    assert made.medians == {"ours, ms": 4.0, "raw, ms": 2.0}
+    assert made.reached is True
+
+
+def test_a_result_comes_back_from_its_json() -> None:
+    for result in (REACHED, MISSED, UNASKED):
+        assert read(json.loads(json.dumps(result.as_json()))) == result
+
+
+def test_the_json_holds_machine_versions_and_date() -> None:
+    told = json.loads(report.as_json([REACHED, MISSED], took_s=61.4))
+    assert told["took_s"] == 61
+    assert told["machine"]["cores"] >= 1
+    assert {"python", "daytona", "langchain-daytona"} <= told["versions"].keys()
+    assert [one["reached"] for one in told["results"]] == [True, False]
+    assert told["results"][1]["beyond"] == pytest.approx(0.2)
+    assert told["results"][1]["note"] == "why"
+
+
+def test_the_table_shows_ratio_reach_and_what_is_missed() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report.table([REACHED, MISSED, UNASKED]))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    for part in ("1.1×", "≤ 1.15", "reached", "missed by 20 %", "12.3 ms", "why"):
+        assert part in shown
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    path = tmp_path / "results.json"
+    path.write_text(report.as_json([REACHED, MISSED, UNASKED], took_s=1), "utf-8")
+    return path
+
+
+def test_the_readme_quotes_what_is_to_be_quoted_and_keeps_the_rest(tmp_path: Path, told: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nEnd.\n", "utf-8")
+    report.renew(readme, told)
+    text = readme.read_text("utf-8")
+    assert text.startswith("# Title\n\n<!-- benchmarks -->\nMedians (")
+    assert text.endswith("<!-- /benchmarks -->\n\nEnd.\n")
+    assert "| row | ours too | raw | 1.38× | ≤ 1.15, missed by 20 % |" in text
+    assert "a figure" not in text
+    report.renew(readme, told)
+    assert readme.read_text("utf-8") == text
+
+
+def test_a_readme_without_a_place_for_them_is_an_error(tmp_path: Path, told: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Title\n", "utf-8")
+    with pytest.raises(ValueError, match="<!-- benchmarks -->"):
+        report.renew(readme, told)
