@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -33,3 +34,4 @@ class StillClock:
 
     async def asleep(self, seconds: float) -> None:
         self._now += seconds
+        await asyncio.sleep(0)  # the others' turn
