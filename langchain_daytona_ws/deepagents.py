@@ -64,7 +64,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
     gives files and directories, by their paths from the directory searched.
 
     Deep Agents does not tell a backend the id of the model's call. Where a graph may run a tool again because its
-    process died, give the agent ``middleware=[backend.run_once]``, too: then nothing runs twice.
+    process died, give the agent ``middleware=[backend.run_once]``, too: then nothing runs twice, and an approver gets
+    the model's id. Without it, an approver gets the id of LangGraph's task.
 
     Args:
         session: Whose workspace.

@@ -64,9 +64,14 @@ def is_made_by_an_agent() -> bool:
 
 
 def tool_call_id() -> str | None:
-    """Return the model's id of the call, where `RunOnce` tells it."""
+    """Return the model's id of the call where `RunOnce` tells it, or else that of LangGraph's task.
+
+    Deep Agents runs each tool call as a task of its own, and one that runs again has its id again.
+    """
     call = _tool_call.get()
-    return call["id"] if call else None
+    if call is not None:
+        return call["id"]
+    return str(_settings().get("checkpoint_ns") or "") or None
 
 
 def once(
@@ -89,8 +94,12 @@ def once(
         return None
     if any(call["args"].get(name) != value for name, value in given.items()):
         return None
-    settings = get_config().get("configurable", {}) if is_made_by_an_agent() else {}
+    settings = _settings()
     # Some servers give the calls of every turn the same ids; the first part of LangGraph's namespace is the step.
     step = str(settings.get("checkpoint_ns") or "").partition("|")[0]
     thread = settings.get("thread_id") or session_id
     return call_key(f"{namespace}/{thread}/{step}", call["id"], {"tool": tool, **done})
+
+
+def _settings() -> Mapping[str, Any]:
+    return get_config().get("configurable", {}) if is_made_by_an_agent() else {}

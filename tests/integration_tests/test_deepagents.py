@@ -1,0 +1,413 @@
+"""Deep Agents over a workspace: the agent's own tools, with a model whose part is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+from deepagents import create_deep_agent
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from examples.scripted import ScriptedModel, turn
+from langchain_daytona_ws import (
+    InterruptApprover,
+    PermissionDecision,
+    PermissionRequest,
+    WorkspaceBackend,
+)
+from langchain_daytona_ws.local import LocalDaytona
+from tests.integration_tests.conftest import Driven
+from tests.integration_tests.s3 import Bucket, bucket, s3_server
+
+__all__ = ["bucket", "s3_server"]  # fixtures
+
+Drive = Callable[..., Driven]
+
+
+class Agent:
+    """A Deep Agent over a session, through the session's face."""
+
+    def __init__(self, driven: Driven, *script: AIMessage, **settings: Any) -> None:
+        self.backend = WorkspaceBackend(driven.session)
+        middleware = [self.backend.run_once] if settings.pop("run_once", False) else []
+        model = ScriptedModel(script=[*script, turn("Done.")])
+        self._runner = driven._runner
+        self.graph = create_deep_agent(model=model, backend=self.backend, middleware=middleware, **settings)
+        self.config: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
+
+    def go(self, given: Any = None) -> dict[str, Any]:
+        given = given or {"messages": [("user", "Go on.")]}
+        if self._runner is None:
+            return dict(self.graph.invoke(given, self.config))
+        return dict(self._runner.run(self.graph.ainvoke(given, self.config)))
+
+    def results(self, given: Any = None) -> list[ToolMessage]:
+        return [message for message in self.go(given)["messages"] if isinstance(message, ToolMessage)]
+
+
+def agent_call(tool: str, **args: Any) -> AIMessage:
+    return turn("", **{tool: args})
+
+
+def test_an_agent_works_in_the_workspace(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
+    root = driven.session.root
+    results = Agent(
+        driven,
+        agent_call("write_file", file_path=f"{root}/src/a.py", content="x = 1\r\ny = 2\r\n"),
+        agent_call("read_file", file_path=f"{root}/src/a.py"),
+        agent_call("edit_file", file_path=f"{root}/src/a.py", old_string="1\ny", new_string="3\ny"),
+        agent_call("execute", command="od -c src/a.py | head -1; exit 3"),
+        agent_call("ls", path=f"{root}/src"),
+        agent_call("glob", pattern="*.py"),
+        agent_call("grep", pattern="y = ", path=root),
+        agent_call("delete", file_path=f"{root}/src"),
+        agent_call("ls", path=root),
+    ).results()
+    said = [str(result.content) for result in results]
+    assert [result.status for result in results] == ["success"] * 9
+    assert "x = 1" in said[1]
+    assert "\\r" in said[3]
+    assert "3  \\r  \\n" in said[3]
+    assert "[Command failed with exit code 3]" in said[3]
+    assert said[4] == said[5] == f"['{root}/src/a.py']"
+    assert f"{root}/src/a.py" in said[6]
+    assert said[8] == "No files found"
+
+
+def test_writing_replaces_unless_somebody_else_has_changed_it(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
+    root = driven.session.root
+    driven.run("echo before > seen.txt; echo before > unseen.txt")
+    script = [
+        agent_call("write_file", file_path=f"{root}/unseen.txt", content="the agent's"),
+        agent_call("read_file", file_path=f"{root}/seen.txt"),
+        agent_call("execute", command="echo of somebody else > seen.txt"),
+        agent_call("write_file", file_path=f"{root}/seen.txt", content="the agent's"),
+        agent_call("execute", command="cat unseen.txt seen.txt"),
+    ]
+    results = Agent(driven, *script).results()
+    assert results[3].status == "error"
+    assert "changed since" in str(results[3].content)
+    assert "the agent'sof somebody else\n" in str(results[4].content)
+    direct = WorkspaceBackend(driven.session)
+    assert "already exists" in str(direct.write("unseen.txt", "not by an agent").error)
+    assert driven.run("cat unseen.txt").output == "the agent's"
+
+
+@pytest.mark.parametrize("run_once", [False, True])
+def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
+    server: LocalDaytona, drive: Drive, run_once: bool
+) -> None:
+    asked: list[PermissionRequest] = []
+
+    def approver(request: PermissionRequest) -> PermissionDecision:
+        asked.append(request)
+        if "secret" in request.summary:
+            return PermissionDecision.deny("not that one")
+        if "to be changed" in str(request.arguments.get("content")):
+            return PermissionDecision.allow_edited({**request.arguments, "content": "as the user has it"})
+        return PermissionDecision.allow()
+
+    driven = drive(server, permissionMode="ask", approver=approver)
+    root = driven.session.root
+    results = Agent(
+        driven,
+        agent_call("write_file", file_path=f"{root}/secret.txt", content="no"),
+        agent_call("execute", command="cat secret"),
+        agent_call("write_file", file_path=f"{root}/a.txt", content="to be changed"),
+        agent_call("read_file", file_path=f"{root}/a.txt"),
+        agent_call("edit_file", file_path=f"{root}/a.txt", old_string="user", new_string="human"),
+        agent_call("write_file", file_path="/tmp/b.txt", content="beyond"),
+        agent_call("delete", file_path=f"{root}/a.txt"),
+        run_once=run_once,
+    ).results()
+    said = [str(result.content) for result in results]
+    assert results[0].status == "error"
+    assert "not that one" in said[0]
+    assert "not that one" in said[1]
+    assert "exit code 126" in said[1]
+    assert "as the user has it" in said[3]
+    assert [result.status for result in results[2:]] == ["success"] * 5
+    assert [(one.tool, one.action) for one in asked] == [
+        ("workspace_file", "write"),
+        ("bash", "run"),
+        ("workspace_file", "write"),
+        ("workspace_file", "edit"),
+        ("sandbox_file", "write"),
+        ("workspace_file", "delete"),
+    ]
+    assert "with all below it" in asked[-1].summary
+    ids = [one.tool_call_id for one in asked]
+    assert len(set(ids)) == 6
+    called = [result.tool_call_id for index, result in enumerate(results) if index != 3]
+    assert (ids == called) is run_once
+    assert driven.run("ls").output == ""
+
+
+def test_nothing_is_provisioned_for_what_is_denied(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="ask")
+    script = [agent_call("execute", command="id"), agent_call("write_file", file_path="/tmp/a", content="b")]
+    results = Agent(driven, *script).results()
+    assert all("nobody to ask" in str(result.content) for result in results)
+    assert server.requests == []
+
+
+def test_edit_mode_asks_for_files_beyond_the_workspace_only(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="edit")
+    root = driven.session.root
+    results = Agent(
+        driven,
+        agent_call("write_file", file_path=f"{root}/a.txt", content="a"),
+        agent_call("write_file", file_path="/home/daytona/.profile", content="b"),
+        agent_call("delete", file_path="/home/daytona"),
+    ).results()
+    assert [result.status for result in results] == ["success", "error", "error"]
+
+
+@pytest.mark.parametrize("answer", ["approve", "reject"])
+@pytest.mark.parametrize("run_once", [False, True])
+def test_a_graph_is_interrupted_and_goes_on(
+    server: LocalDaytona, drive: Drive, run_once: bool, answer: str
+) -> None:
+    driven = drive(server, permissionMode="ask", approver=InterruptApprover())
+    twice = AIMessage(
+        "",
+        tool_calls=[
+            {"name": "execute", "args": {"command": "echo one >> log; cat log"}, "id": "1"},
+            {"name": "execute", "args": {"command": "echo two >> log2; cat log2"}, "id": "2"},
+        ],
+    )
+    agent = Agent(driven, twice, checkpointer=InMemorySaver(), run_once=run_once)
+    open_ones = agent.go()["__interrupt__"]
+    assert {one.value["action_requests"][0]["name"] for one in open_ones} == {"bash"}
+    assert server.requests == []
+    answers = {
+        one.id: {
+            "decisions": [
+                {"type": answer if "one" in str(one.value["action_requests"][0]["args"]) else "approve"}
+            ]
+        }
+        for one in open_ones
+    }
+    assert len(answers) == 2
+    said = [str(message.content) for message in agent.results(Command(resume=answers))]
+    assert said[0].startswith("one\n" if answer == "approve" else "[denied]")
+    assert said[1].startswith("two\n")
+    assert driven.run("cat log log2 2>/dev/null; true").output == (
+        "one\ntwo\n" if answer == "approve" else "two\n"
+    )
+
+
+def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
+    server: LocalDaytona, drive: Drive
+) -> None:
+    driven = drive(server)
+    backend = WorkspaceBackend(driven.session)
+    root = backend.root
+    calls = [
+        ("execute", {"command": "echo ran >> log"}, lambda: backend.execute("echo ran >> log")),
+        (
+            "edit_file",
+            {"file_path": f"{root}/a", "old_string": "x", "new_string": "xx"},
+            lambda: backend.edit(f"{root}/a", "x", "xx"),
+        ),
+    ]
+    driven.run("echo x > a")
+    for name, args, work in calls:
+        for _ in range(2):
+            request: Any = type(
+                "Request", (), {"tool_call": {"name": name, "args": args, "id": f"id {name}"}}
+            )
+            outcome: Any = backend.run_once.wrap_tool_call(request, lambda _request, work=work: work())
+            assert getattr(outcome, "error", None) is None
+        # What another tool does, by the same call, is done each time.
+        other: Any = type("Request", (), {"tool_call": {"name": "other", "args": args, "id": f"id {name}"}})
+        if name == "execute":
+            backend.run_once.wrap_tool_call(other, lambda _request, work=work: work())
+    assert driven.run("cat log a").output == "ran\nran\nxx\n"
+
+
+def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, drive: Drive) -> None:
+    asked: list[str] = []
+
+    def approver(request: PermissionRequest) -> PermissionDecision:
+        asked.append(request.summary)
+        return PermissionDecision.allow()
+
+    driven = bucket.session(drive, permissionMode="ask", approver=approver)
+    agent = Agent(
+        driven,
+        agent_call("execute", command="seq 1 60000"),
+        agent_call("grep", pattern="59999", path="/large_tool_results"),
+    )
+    results = agent.results()
+    assert "/large_tool_results/" in str(results[0].content)
+    aside = f"/large_tool_results/{results[0].tool_call_id}"
+    assert aside in str(results[1].content)
+    assert driven.run(f"sed -n '60000p' {aside}").output == "60000\n"
+    assert bucket.paths() == []
+    assert asked == ["bash: seq 1 60000"]
+
+
+def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="ask")  # nobody is asked, and so nobody needs to be there
+    backend = WorkspaceBackend(driven.session)
+    path, first = "/conversation_history/session.md", "## One\n" + "said\n" * 100_000
+    assert backend.write(path, first).error is None
+    assert backend.download_files([path])[0].content == first.encode()
+    assert backend.edit(path, first, first + "## Two\n").occurrences == 1
+    assert backend.upload_files([("/blobs/x", b"\0\1")])[0].error is None
+    assert driven.run(f"tail -1 {path}; wc -c < /blobs/x").output == "## Two\n2\n"
+
+
+def test_two_agents_share_a_workspace_on_s3(bucket: Bucket, drive: Drive) -> None:
+    driven = bucket.session(drive)
+    root = driven.session.root
+    writer = Agent(
+        driven,
+        agent_call("write_file", file_path=f"{root}/plan.md", content="1. measure\n"),
+        agent_call("edit_file", file_path=f"{root}/plan.md", old_string="1.", new_string="One:"),
+    )
+    assert [result.status for result in writer.results()] == ["success"] * 2
+    assert bucket.server.requests == []  # files need no sandbox
+    reader = Agent(
+        driven,
+        agent_call("execute", command="cat plan.md && echo '2. cut' >> notes.md"),
+        agent_call("read_file", file_path=f"{root}/plan.md"),
+        agent_call("delete", file_path=f"{root}/plan.md"),
+    )
+    results = reader.results()
+    assert str(results[0].content).startswith("One: measure\n")
+    assert "One: measure" in str(results[1].content)
+    assert bucket.paths() == ["notes.md"]
+
+
+def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, drive: Drive) -> None:
+    driven = bucket.session(drive)
+    for name in ("d/a.txt", "d/e/b.txt", "kept.txt"):
+        bucket.put(name, b"x")
+    backend = WorkspaceBackend(driven.session)
+    assert backend.delete(f"{backend.root}/d").error is None
+    assert bucket.paths() == ["kept.txt"]
+    for path in (backend.root, "/mnt", "/", "."):
+        assert "can't be deleted" in str(backend.delete(path).error)
+    assert bucket.paths() == ["kept.txt"]
+
+
+@pytest.mark.parametrize("name", ["a b", "$(touch x)", "'\"", "-rf", "\n", "é\u202e", "*"])
+@pytest.mark.parametrize("where", ["workspace", "/tmp"])
+def test_hostile_names_and_bytes_come_back_as_they_went(
+    server: LocalDaytona, drive: Drive, name: str, where: str
+) -> None:
+    backend = WorkspaceBackend(drive(server).session)
+    directory = f"{backend.root}/d" if where == "workspace" else "/tmp/d"
+    path, data = f"{directory}/{name}", bytes(range(256)) + b"\r\n\r\r\n"
+    assert backend.upload_files([(path, data)])[0].error is None
+    assert backend.download_files([path])[0].content == data
+    read = backend.read(path).file_data
+    assert read is not None
+    assert base64.b64decode(read["content"]) == data
+    assert [entry["path"] for entry in backend.ls(directory).entries or []] == [path]
+    assert backend.delete(path).error is None
+    assert backend.ls(directory).entries == []
+    assert backend.execute(f"ls -A {backend.root}").output in {"", "d\n"}
+
+
+@pytest.mark.parametrize("on_s3", [False, True])
+def test_tens_of_megabytes_go_both_ways(bucket: Bucket, drive: Drive, on_s3: bool) -> None:
+    driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)
+    backend = WorkspaceBackend(driven.session)
+    data = bytes(range(256)) * (130 << 10)  # 33 MiB
+
+    def both(path: str) -> Any:
+        assert backend.upload_files([(path, data)])[0].error is None
+        return backend.download_files([path])[0]
+
+    async def aboth(path: str) -> Any:
+        assert (await backend.aupload_files([(path, data)]))[0].error is None
+        return (await backend.adownload_files([path]))[0]
+
+    for path in ("/tmp/large", f"{backend.root}/large"):
+        got = driven._runner.run(aboth(path)) if driven._runner else both(path)
+        assert got.error is None
+        assert got.content == data
+
+
+def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, drive: Drive) -> None:
+    backend = WorkspaceBackend(drive(server).session)
+    uploads = [
+        ("/tmp/ok", b"1"),
+        ("no/root", b"2"),
+        ("/tmp", b"3"),
+        ("/tmp/ok/below", b"4"),
+        ("/tmp/\0", b"5"),
+    ]
+    errors = [response.error for response in backend.upload_files(uploads)]
+    assert errors == [None, "invalid_path", "is_directory", "invalid_path", "invalid_path"]
+    found = backend.download_files(["/tmp/ok", "/tmp/none", "/tmp", "no/root"])
+    assert [one.error for one in found] == [None, "file_not_found", "is_directory", "invalid_path"]
+    assert found[0].content == b"1"
+
+
+def test_what_can_not_run_is_said(server: LocalDaytona, drive: Drive) -> None:
+    backend = WorkspaceBackend(drive(server).session)
+    assert backend.execute(" ").exit_code == 126
+    assert "at most 600" in backend.execute("true", timeout=601).output
+    assert backend.execute("echo ran", timeout=0).output == "ran\n"
+    late = backend.execute("echo begun; sleep 30", timeout=1)
+    assert late.exit_code == 124
+    assert "timed out" in late.output
+    assert "begun" in late.output
+    long = backend.execute("head -c 3000000 /dev/zero | tr '\\0' x")
+    assert long.truncated
+    assert "left out" in long.output
+
+
+def test_after_the_session_has_ended_every_call_says_so(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
+    backend = WorkspaceBackend(driven.session)
+    driven.close()
+    assert "has ended" in backend.execute("true").output
+    assert "has ended" in str(backend.read("a").error)
+    assert "has ended" in str(backend.write("a", "b").error)
+    assert "has ended" in str(backend.ls(".").error)
+    assert "has ended" in str(backend.download_files(["/tmp/a"])[0].error)
+
+
+@pytest.fixture
+def no_blocking() -> Iterator[None]:
+    with blockbuster_ctx(scanned_modules=["langchain_daytona_ws"]):
+        yield
+
+
+def test_no_async_method_blocks_the_loop(s3_server: LocalDaytona, bucket: Bucket, no_blocking: None) -> None:
+    from langchain_daytona_ws import WorkspaceSession
+    from tests.integration_tests.conftest import config_for
+    from tests.integration_tests.s3 import KEYS, s3_options
+
+    async def work() -> None:
+        config = config_for(s3_server, envVars=KEYS, options=s3_options(s3_server, bucket.name))
+        async with WorkspaceSession(config, namespace=bucket.namespace) as session:
+            backend = WorkspaceBackend(session)
+            for place in ("d", "/tmp/d"):
+                assert (await backend.awrite(f"{place}/a", "x" * 2_000_000)).error is None
+                assert (await backend.aedit(f"{place}/a", "x" * 2_000_000, "y")).occurrences == 1
+                assert (await backend.aread(f"{place}/a")).error is None
+                assert (await backend.als(place)).entries
+                assert (await backend.aglob("*", place)).matches
+                assert (await backend.agrep("y", place)).matches
+                path = f"{place}/b" if place.startswith("/") else f"{backend.root}/{place}/b"
+                assert (await backend.aupload_files([(path, b"z" * 2_000_000)]))[0].error is None
+                assert (await backend.adownload_files([path]))[0].error is None
+                assert (await backend.adelete(place)).error is None
+            assert (await backend.aexecute("echo done")).output == "done\n"
+
+    asyncio.run(work())
