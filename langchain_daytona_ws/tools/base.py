@@ -11,9 +11,11 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field, ValidationError
 
+from langchain_daytona_ws._approval.gate import steers_the_program
 from langchain_daytona_ws._core.commands import call_key
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.session import WorkspaceSession
+from langchain_daytona_ws.tools.siblings import Sibling, begin_current
 
 # Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
@@ -44,15 +46,25 @@ class WorkspaceTool(BaseTool):
 
     async def arun(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.arun`."""
-        with _remembered(tool_call_id):
-            return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
+        sibling = Sibling(kwargs.get("config"))
+        try:
+            with _remembered(tool_call_id):
+                return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
+        except Exception as error:
+            if steers_the_program(error):
+                await sibling.others()
+            raise
+        finally:
+            sibling.end()
 
-    def _once(self, config: RunnableConfig | None, arguments: dict[str, object]) -> str | None:
-        """Name this call after the model's own id, so that a graph node that runs again runs nothing again.
+    def _begin(self, config: RunnableConfig | None, arguments: dict[str, object]) -> str | None:
+        """Begin what was approved, and name it: a graph node that runs again runs nothing again.
 
-        Some servers give the calls of every turn the same ids. So the name holds the graph's step too: LangGraph's
-        namespace, of which the first part stays the same when a node runs again, whatever runs inside it.
+        The name is made of the model's own id of the call. Some servers give the calls of every turn the same ids: so
+        it holds the graph's step too. Of LangGraph's namespace that is the first part, which stays the same when a
+        node runs again, whatever runs inside it.
         """
+        begin_current()
         call_id = _tool_call_id.get()
         if not call_id:
             return None

@@ -90,7 +90,7 @@ class BashTool(WorkspaceTool):
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             call = _Call(wanted, approval)
-            once = self._once(config, call.identity)
+            once = self._begin(config, call.identity)
             if call.background:
                 job = self.session.jobs.start(call.command, max_duration_s=call.timeout, once=once)
                 trace(facts_of_job(job))
@@ -110,7 +110,7 @@ class BashTool(WorkspaceTool):
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             call = _Call(wanted, approval)
-            once = self._once(config, call.identity)
+            once = self._begin(config, call.identity)
             if call.background:
                 job = await self.session.jobs.astart(call.command, max_duration_s=call.timeout, once=once)
                 trace(facts_of_job(job))

@@ -88,7 +88,7 @@ class WorkspaceFileTool(WorkspaceTool):
             approval = self.session.gate.check(self._request(wanted), FileInput.model_validate)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
-            with named_once(self._once(config, dict(approval.arguments))):
+            with named_once(self._begin(config, dict(approval.arguments))):
                 return drive(self._perform(self.session.files.sync_ops, wanted, approval))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
@@ -97,7 +97,7 @@ class WorkspaceFileTool(WorkspaceTool):
             approval = await self.session.gate.acheck(self._request(wanted), FileInput.model_validate)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
-            with named_once(self._once(config, dict(approval.arguments))):
+            with named_once(self._begin(config, dict(approval.arguments))):
                 return await self._perform(self.session.files.async_ops, wanted, approval)
 
     def _request(self, wanted: FileInput) -> PermissionRequest:

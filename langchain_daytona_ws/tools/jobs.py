@@ -62,7 +62,7 @@ class BashJobTool(WorkspaceTool):
             approval = self.session.gate.check(self._request(wanted), JobInput.model_validate)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
-            once = self._once(config, dict(approval.arguments))
+            once = self._begin(config, dict(approval.arguments))
             return drive(self._perform(self.session.jobs.sync_ops, wanted, approval, once))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
@@ -71,7 +71,7 @@ class BashJobTool(WorkspaceTool):
             approval = await self.session.gate.acheck(self._request(wanted), JobInput.model_validate)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
-            once = self._once(config, dict(approval.arguments))
+            once = self._begin(config, dict(approval.arguments))
             return await self._perform(self.session.jobs.async_ops, wanted, approval, once)
 
     def _request(self, wanted: JobInput) -> PermissionRequest:

@@ -16,6 +16,7 @@ from langgraph.types import Command
 
 from examples.scripted import ScriptedModel, turn
 from langchain_daytona_ws import InterruptApprover, PermissionDecision, WorkspaceToolkit
+from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.langgraph.conftest import (
     APPROVE,
     REJECT,
@@ -373,6 +374,27 @@ def test_a_sub_graph_asks_through_its_parent(stage: Stage) -> None:
         "error",
     ]
     assert stage.see(session, "cat log") == "one\n"
+
+
+def test_a_question_waits_for_what_runs_beside_it(server: LocalDaytona) -> None:
+    """Each run of the graph has an event loop of its own, whose end cancels what the graph has left behind."""
+    stage = Stage(server, None, None)
+    session = stage.session()
+    graph = stage.tool_node(session)
+
+    def do(value: Any) -> Any:
+        return asyncio.run(graph.ainvoke(value, stage.thread))
+
+    commands = ["sleep 1; echo slow", "echo next"]
+    state = do(calling(bash("slow", commands[0]), bash("next", commands[1])))
+    for command in commands:
+        (question,) = stage.questions(state)
+        assert question.value["action_requests"][0]["args"]["command"] == command
+        state = do(Command(resume=said(APPROVE)))
+    told = results(state)
+    assert {name: message.status for name, message in told.items()} == {"slow": "success", "next": "success"}
+    assert "slow" in told["slow"].text.split()
+    stage.close()
 
 
 def test_a_question_keeps_nobody_elses_turn(quick: Stage) -> None:
