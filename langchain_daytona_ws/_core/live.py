@@ -109,8 +109,12 @@ class LiveOutput:
     def sent_to(self, info: SandboxInfo) -> None:
         """Begin to look, now that the call is being sent."""
         self._info = info
-        if self._aside is None:
+        if self._aside is not None:
+            return
+        try:
             self._aside = self._caller.aside(self._follow)
+        except RuntimeError as error:  # no thread is to be had
+            logger.warning("the output of a command comes with its end only: %s", error)
 
     async def beside(self, call: Awaitable[Answer]) -> Answer:
         """Await the call; when this returns, everything was handed on, and nothing more will be."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -37,6 +38,13 @@ def nothing_is_left() -> Iterator[None]:
 def touch(server: LocalDaytona, name: str) -> None:
     (sandbox,) = server.sandboxes
     assert server.run_inside(sandbox.id, f"touch /tmp/{name}; chmod 666 /tmp/{name}") == (0, b"")
+
+
+def until_asked(server: LocalDaytona, times: int) -> None:
+    deadline = time.monotonic() + 60
+    while server.count("execute") < times:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class Heard:
@@ -92,8 +100,7 @@ class TestWhileItRuns:
         heard = Heard(server)
 
         def release() -> None:
-            while server.count("execute") < 6:
-                pass
+            until_asked(server, 6)
             touch(server, "go1")
 
         workspace.run("true")
@@ -395,8 +402,7 @@ class TestFaults:
         server.faults.add(Fault(kind="status", action="execute", skip=1, times=None, status=503))
 
         def release() -> None:
-            while server.count("execute") < 1 + FAILURES_MAX:
-                pass
+            until_asked(server, 1 + FAILURES_MAX)
             touch(server, "go1")
 
         heard = Heard(server)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
+from langchain_core.tracers.langchain import LangChainTracer
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_core.tracers.schemas import Run
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from langsmith import Client
 
 from examples.scripted import ScriptedModel, turn
 from langchain_daytona_ws import BashTool, PermissionDecision, WorkspaceToolkit
@@ -264,6 +268,42 @@ class TestRunMetadata:
         driven.invoke(driven.bash, call, {"callbacks": [tracer]})
         (run,) = tool_runs(tracer.runs)
         assert run.extra["metadata"]["exit_code"] == 4
+
+    def test_langsmith_is_sent_it(self, server: LocalDaytona, workspace: Driven) -> None:
+        received: list[dict[str, Any]] = []
+
+        class LangSmith(BaseHTTPRequestHandler):
+            def do_PATCH(self) -> None:
+                received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self._answer()
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self._answer()
+
+            def _answer(self) -> None:
+                self.send_response(202)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *args: Any) -> None:
+                return None
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), LangSmith) as there:
+            thread = threading.Thread(target=there.serve_forever)
+            thread.start()
+            try:
+                url = f"http://127.0.0.1:{there.server_port}"
+                client = Client(api_url=url, api_key="none", auto_batch_tracing=False)
+                called(workspace, {"callbacks": [LangChainTracer(client=client)]}, command="exit 3")
+            finally:
+                client.session.close()
+                there.shutdown()
+                thread.join()
+        (run,) = received
+        assert run["extra"]["metadata"]["exit_code"] == 3
+        assert run["extra"]["metadata"]["sandbox_id"] == workspace.session.sandbox_id
 
     def test_what_was_special(self, server: LocalDaytona, drive: Drive) -> None:
         tracer = Recorder()

@@ -254,6 +254,23 @@ class TestFollowing:
         texts, _ = followed((False, b"abcdef"), (True, b""), output=b"abc")
         assert texts == ["abcdef"]
 
+    def test_without_a_thread_all_comes_at_the_end(self, caplog: pytest.LogCaptureFixture) -> None:
+        def refused(work: Callable[[Aside], Any]) -> Aside:
+            raise RuntimeError("can't start new thread")
+
+        caller = ScriptedCaller()
+        caller.aside = refused  # type: ignore[method-assign]
+        texts: list[str] = []
+        following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+
+        async def call() -> dict[str, object]:
+            following.sent_to(INFO)
+            return {"head": base64.b64encode(b"ab").decode(), "size_bytes": 2}
+
+        drive(following.beside(call()))
+        assert texts == ["ab"]
+        assert "can't start new thread" in caplog.text
+
     def test_the_same_on_a_loop(self) -> None:
         texts: list[str] = []
 
