@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-from langchain_daytona_ws.config.problems import quoted, refusal
+from langchain_daytona_ws.config.problems import refusal
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
@@ -61,21 +61,20 @@ def _is_loopback(host: str) -> bool:
 
 def cidr(value: str) -> str:
     """Accept an IPv4 range (Daytona's documentation: the allow list holds IPv4 ranges); normalise it."""
-    shown = quoted(value)
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
         network = None
     if network is None or "%" in value:
-        raise refusal(f"{shown} is no CIDR range; give one such as 203.0.113.0/24")
+        raise refusal("is no CIDR range; give one such as 203.0.113.0/24")
     if network.version == 6:
         raise refusal(
-            f"{shown} is IPv6, and Daytona's allow list holds IPv4 only; give a range such as 203.0.113.0/24"
+            "is IPv6, and Daytona's allow list holds IPv4 only; give a range such as 203.0.113.0/24"
         )
     try:
         ipaddress.ip_network(value)
     except ValueError:
-        raise refusal(f'{shown} has bits set outside its mask; did you mean "{network}"?') from None
+        raise refusal(f'has bits set outside its mask; did you mean "{network}"?') from None
     return str(network)
 
 
@@ -84,7 +83,7 @@ def domain(value: str) -> str:
     name = value.lower()
     if not _DOMAIN.fullmatch(name) or len(name) > 253:
         raise refusal(
-            f'{quoted(value)} is no domain; give a name such as "pypi.org" or "*.example.com", '
+            'is no domain; give a name such as "pypi.org" or "*.example.com", '
             "without scheme, port and path, and non-ASCII names as punycode"
         )
     return name

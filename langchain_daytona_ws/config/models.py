@@ -12,7 +12,7 @@ from langchain_daytona_ws.config import keys, values
 from langchain_daytona_ws.config.addresses import Cidr, Domain
 from langchain_daytona_ws.config.base import ConfigModel
 from langchain_daytona_ws.config.options import SandboxOptions
-from langchain_daytona_ws.config.problems import FOR_MODEL, Location, Problem, quoted, refusal
+from langchain_daytona_ws.config.problems import FOR_MODEL, Location, Problem, refusal
 from langchain_daytona_ws.config.schema import with_envelope
 from langchain_daytona_ws.config.values import Flag, Line, Whole
 from langchain_daytona_ws.errors import ConfigError
@@ -78,8 +78,7 @@ class LifecycleConfig(ConfigModel):
 
 def _only_daytona(value: object) -> object:
     if value != "daytona":
-        shown = f" {quoted(value, 30)}" if isinstance(value, str) else ""
-        raise refusal(f'the provider{shown} is not supported; this package has one, "daytona"')
+        raise refusal('is not supported; the one provider of this package is "daytona"')
     return value
 
 

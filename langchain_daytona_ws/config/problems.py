@@ -88,9 +88,8 @@ def _text(detail: ErrorDetails) -> str:
     if kind == "config":
         return detail["msg"]
     if kind == "literal_error":
-        given = detail["input"]
-        it_is = f"; it is {quoted(given, 30)}" if isinstance(given, str) else ""
-        return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}{it_is}"
+        # What stands there is not quoted: it may be a secret in the wrong place.
+        return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}"
     # An unforeseen kind is named and nothing more: its message might quote the value.
     return _WORDING.get(kind, f"is not acceptable ({kind})")
 

@@ -411,10 +411,10 @@ REFUSALS: list[tuple[Any, str, str]] = [
         "provider",
         'provider "lambda" is not supported; this package has one, "daytona"',
     ),
-    ({"provider": None}, "provider", 'this package has one, "daytona"'),
-    ({"permissionMode": "Ask"}, "permissionMode", 'must be "ask", "edit" or "bypass"; it is "Ask"'),
+    ({"provider": None}, "provider", 'the one provider of this package is "daytona"'),
+    ({"permissionMode": "Ask"}, "permissionMode", 'must be "ask", "edit" or "bypass"'),
     ({"permissionMode": None}, "permissionMode", 'must be "ask", "edit" or "bypass"'),
-    ({"onTimeout": "job"}, "onTimeout", 'must be "kill" or "background"; it is "job"'),
+    ({"onTimeout": "job"}, "onTimeout", 'must be "kill" or "background"'),
     ({"name": ""}, "name", "leave it out"),
     ({"name": "", "config": {}}, "name", "leave it out"),
     # numbers
@@ -643,7 +643,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
             "",
         )
     ),
-    ({"options": {"fileAccess": "S3"}}, "options.fileAccess", 'must be "s3" or "sandbox"; it is "S3"'),
+    ({"options": {"fileAccess": "S3"}}, "options.fileAccess", 'must be "s3" or "sandbox"'),
     ({"options": {"fileAccess": None}}, "options.fileAccess", 'must be "s3" or "sandbox"'),
     *(
         ({"options": {key: bad}}, f"options.{key}", "give the name only")

@@ -1,0 +1,108 @@
+"""Whatever a sandbox answers, the model gets a tool message: bounded, valid text, and never an exception."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import ToolMessage
+
+from langchain_daytona_ws import WorkspaceToolkit
+from langchain_daytona_ws.local import LocalDaytona
+from tests.hostile.liar import LyingSandbox, examples, lies
+
+LIMIT_CHARS = 40_000  # the output limit of 4 KiB, a page of a file, and what is said around them
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "run": ("bash", {"command": "seq 5; exit 3"}),
+    "long output": ("bash", {"command": "seq 9999"}),
+    "background": ("bash", {"command": "sleep 60", "background": True}),
+    "read": ("workspace_file", {"command": "read", "path": "a.txt"}),
+    "write": ("workspace_file", {"command": "write", "path": "new.txt", "content": "x\n", "overwrite": True}),
+    "edit": ("workspace_file", {"command": "edit", "path": "a.txt", "old_string": "two", "new_string": "2"}),
+    "list": ("workspace_file", {"command": "list", "path": "."}),
+    "glob": ("workspace_file", {"command": "glob", "pattern": "**/*.txt"}),
+    "grep files": ("workspace_file", {"command": "grep", "pattern": "o"}),
+    "grep content": (
+        "workspace_file",
+        {"command": "grep", "pattern": "o", "output_mode": "content", "context": 1},
+    ),
+    "grep count": ("workspace_file", {"command": "grep", "pattern": "o", "output_mode": "count"}),
+    "delete": ("workspace_file", {"command": "delete", "path": "gone.txt"}),
+    "job list": ("bash_job", {"action": "list"}),
+    "job status": ("bash_job", {"action": "status", "job_id": "JOB"}),
+    "job logs": ("bash_job", {"action": "logs", "job_id": "JOB"}),
+    "job stop": ("bash_job", {"action": "stop", "job_id": "JOB"}),
+}
+
+
+class World:
+    def __init__(self, server: LocalDaytona) -> None:
+        self.sandbox = LyingSandbox(server)
+        self.session = self.sandbox.session
+        self.tools = {tool.name: tool for tool in WorkspaceToolkit(session=self.session).get_tools()}
+        self.session.run(
+            "printf 'one\\ntwo\\nthree\\n' > a.txt; mkdir d; echo o > d/b.txt; echo x > gone.txt"
+        )
+        self.job = self.session.jobs.start("echo begun; sleep 100").id
+        self.truths: dict[str, dict[str, Any]] = {}
+        for name in CALLS:
+            self.call(name)
+            self.truths[name] = self.sandbox.truth()
+
+    def call(self, name: str) -> ToolMessage:
+        tool, args = CALLS[name]
+        if "job_id" in args:
+            args = {**args, "job_id": self.job}
+        message = self.tools[tool].invoke({"type": "tool_call", "id": "call-1", "name": tool, "args": args})
+        assert isinstance(message, ToolMessage)
+        return message
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with LocalDaytona() as server:
+        made = World(server)
+        yield made
+        made.sandbox.say(None)
+        made.session.close()
+        assert server.sandboxes == []
+
+
+def check(message: ToolMessage) -> None:
+    assert isinstance(message.content, str)
+    assert 0 < len(message.content) <= LIMIT_CHARS
+    message.content.encode("utf-8")
+    json.dumps(message.artifact, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    if message.status == "error":
+        assert message.content.startswith("[")
+        assert "/mnt/workspaces" not in message.content
+
+
+@pytest.mark.parametrize("name", CALLS)
+@given(data=st.data())
+@examples(15)
+def test_a_lie_is_a_result_or_an_error_message(world: World, name: str, data: st.DataObject) -> None:
+    world.sandbox.say(data.draw(lies(world.truths[name])))
+    check(world.call(name))
+
+
+@pytest.mark.parametrize("name", ["run", "read", "job logs"])
+@given(told=st.binary(max_size=200) | st.binary(max_size=50).map(lambda noise: b"NONCE " + noise + b"\n"))
+@examples(15)
+def test_what_is_no_answer_is_an_error_message(world: World, name: str, told: bytes) -> None:
+    world.sandbox.say(told)
+    message = world.call(name)
+    check(message)
+    assert message.status == "error"
+
+
+def test_two_answers_are_none(world: World) -> None:
+    truth = b"NONCE " + json.dumps(world.truths["run"]).encode() + b"\n"
+    world.sandbox.say(truth + truth)
+    assert world.call("run").status == "error"
+    world.sandbox.say(truth)
+    assert world.call("run").status == "success"

@@ -1,0 +1,228 @@
+"""Secrets planted in the configuration are in nothing that this package logs, raises, returns or pickles."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws import (
+    ConfigError,
+    SandboxConfig,
+    WorkspaceError,
+    WorkspaceSession,
+    WorkspaceToolkit,
+)
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws.local import LocalDaytona
+from langchain_daytona_ws.local.faults import Fault
+from tests.hostile.liar import Eager
+from tests.integration_tests.conftest import config_for
+from tests.integration_tests.s3 import ROLE, Bucket, s3_options
+
+PLANTED = "pl4nted"
+VALUE = f"{PLANTED}-in-a-variable"
+ACCESS_KEY = "AKIAPL4NTED"
+SECRET_KEY = f"{PLANTED}-secret-of-aws"
+EXTERNAL_ID = f"{PLANTED}-external-id"
+HOST_KEY = f"{PLANTED}-secret-of-the-host"
+
+
+def keys(
+    schema: dict[str, Any], model: str = "SandboxConfig", above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """List the paths of all settings there are."""
+    for key, field in schema["$defs"][model]["properties"].items():
+        yield (*above, key)
+        for part in (field, *field.get("anyOf", ())):
+            if "$ref" in part:
+                yield from keys(schema, part["$ref"].rpartition("/")[2], (*above, key))
+
+
+KEYS = sorted(set(keys(SandboxConfig.model_json_schema())))
+WRONG: dict[str, Callable[[str], Any]] = {
+    "text": lambda secret: secret,
+    "list": lambda secret: [secret],
+    "mapping": lambda secret: {"a": [secret]},
+    "url": lambda secret: f"https://user:{secret}@host/",
+    "odd text": lambda secret: f"{secret}\n\0\x1b[2J",
+}
+
+
+def nested(path: tuple[str, ...], value: object) -> dict[str, Any]:
+    for key in reversed(path):
+        value = {key: value}
+    assert isinstance(value, dict)
+    return value
+
+
+@pytest.mark.parametrize("shape", WRONG)
+@pytest.mark.parametrize("path", KEYS, ids=".".join)
+def test_what_stands_in_the_wrong_place_is_not_quoted(path: tuple[str, ...], shape: str) -> None:
+    secret = f"dtn_{PLANTED}"
+    try:
+        config = SandboxConfig.model_validate(nested(path, WRONG[shape](secret)))
+    except ConfigError as error:
+        shown = "".join(traceback.format_exception(error)) + repr(error) + repr(pickle.dumps(error))
+        assert secret not in shown
+    else:
+        if path[-1] in ("apiKey", "envVars"):
+            assert secret not in repr(config) + str(config)
+            assert secret not in pickled(config)
+
+
+def pickled(value: object) -> str:
+    """Pickle what can be pickled: with variables a configuration is refused, as they are secrets."""
+    try:
+        return repr(pickle.dumps(value))
+    except ConfigError as refusal:
+        return f"{refusal} {refusal.code}"
+
+
+def everything_of(error: BaseException) -> str:
+    """Write out an error with its causes, its facts and, of this package's frames, the variables."""
+    parts = ["".join(traceback.format_exception(error)), repr(error)]
+    seen: BaseException | None = error
+    while seen is not None:
+        parts += [repr(getattr(seen, name, None)) for name in ("context", "message", "for_model", "args")]
+        for frame, _ in traceback.walk_tb(seen.__traceback__):
+            if frame.f_globals.get("__name__", "").startswith("langchain_daytona_ws."):
+                parts += [repr(value) for value in frame.f_locals.values()]
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(error, WorkspaceError):
+        parts.append(repr(pickle.dumps(error)))
+    return "".join(parts)
+
+
+class Planted:
+    """A session whose every secret is planted, used while something goes wrong; what it shows is collected."""
+
+    def __init__(self, server: LocalDaytona, log: pytest.LogCaptureFixture, **settings: Any) -> None:
+        env = {"TOKEN": VALUE, **settings.pop("envVars", {})}
+        options = {"organizationId": None, **settings.pop("options", {})}
+        config = config_for(server, envVars=env, persistent=True, options=options, **settings)
+        self.session = WorkspaceSession(config, namespace="planted", clock=Eager())
+        self.secrets = [server.api_key, VALUE, SECRET_KEY, HOST_KEY]
+        self.shown = [repr(self.session), repr(self.session.config), str(self.session.config)]
+        self._log = log
+
+    async def _use(self, asynchronous: bool) -> None:
+        calls: list[tuple[str, dict[str, Any]]] = [
+            ("bash", {"command": "echo ok; cat nothing; exit 3"}),
+            ("bash", {"command": "sleep 0.01", "background": True}),
+            ("bash_job", {"action": "list"}),
+            ("workspace_file", {"command": "write", "path": "a", "content": "x", "overwrite": True}),
+            ("workspace_file", {"command": "read", "path": "a"}),
+            ("workspace_file", {"command": "read", "path": "none"}),
+            ("workspace_file", {"command": "grep", "pattern": "x"}),
+        ]
+        tools = {tool.name: tool for tool in WorkspaceToolkit(session=self.session).get_tools()}
+        for name, args in calls:
+            call = {"type": "tool_call", "id": "c", "name": name, "args": args}
+            message = await tools[name].ainvoke(call) if asynchronous else tools[name].invoke(call)
+            self.shown.append(repr(message))
+        try:
+            if asynchronous:
+                await self.session.arun("echo ok")
+            else:
+                self.session.run("echo ok")
+        except WorkspaceError as error:
+            self.shown.append(everything_of(error))
+        self.shown += [repr(self.session), pickled(self.session), repr(self.session.files)]
+
+    def use(self, asynchronous: bool) -> None:
+        """Call every tool and the session, and look through all that it showed."""
+        self._log.set_level(logging.DEBUG)
+        logging.getLogger("asyncio").setLevel(logging.DEBUG)
+        if asynchronous:
+            asyncio.run(self._use(asynchronous))
+        else:
+            drive(self._use(asynchronous))
+        self.shown += [self._log.text, *(repr(record.args) for record in self._log.records)]
+        everything = "\n".join(self.shown)
+        assert len(everything) > 2000
+        for secret in self.secrets:
+            assert secret not in everything
+
+    def close(self, server: LocalDaytona) -> None:
+        server.faults.clear()
+        self.session.release()
+
+
+FAULTS: dict[str, list[Fault]] = {
+    "nothing": [],
+    "create refused": [Fault("status", action="create", status=403, times=None)],
+    "key refused": [Fault("status", status=401, times=None)],
+    "create dropped": [Fault("drop_after", action="create", times=1)],
+    "execute dropped": [Fault("drop_after", action="execute", times=None)],
+    "execute garbled": [Fault("malformed", action="execute", times=None)],
+    "execute cut": [Fault("truncate", action="execute", times=None)],
+    "execute 500": [Fault("status", action="execute", status=500, times=None)],
+}
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[LocalDaytona]:
+    with LocalDaytona(s3=True) as server:
+        server.make_bucket("agents")
+        yield server
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_daytona(
+    s3_server: LocalDaytona, caplog: pytest.LogCaptureFixture, fault: str, asynchronous: bool
+) -> None:
+    planted = Planted(s3_server, caplog)
+    s3_server.faults.add(*FAULTS[fault])
+    try:
+        planted.use(asynchronous)
+    finally:
+        planted.close(s3_server)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("fault", ["nothing", "S3 refuses", "the role is refused", "credentials expired"])
+def test_s3(
+    s3_server: LocalDaytona,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    asynchronous: bool,
+) -> None:
+    for name, value in {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": HOST_KEY}.items():
+        monkeypatch.setenv(name, value)
+    by_role = {"mountRoleArn": ROLE, "mountRoleExternalId": EXTERNAL_ID, "stsEndpoint": s3_server.s3_endpoint}
+    planted = Planted(s3_server, caplog, options=s3_options(s3_server, "agents", **by_role))
+    planted.secrets.append("FwoGZXIvYXdz")  # what moto's session tokens begin with
+    try:
+        if fault == "S3 refuses":
+            s3_server.s3.deny = ("/agents",)
+        elif fault == "the role is refused":
+            s3_server.s3.deny_role = True
+        elif fault == "credentials expired":
+            planted.use(asynchronous)
+            s3_server.s3.expire_credentials()
+        planted.use(asynchronous)
+    finally:
+        s3_server.s3.deny, s3_server.s3.deny_role = (), False
+        planted.close(s3_server)
+
+
+def test_keys_in_env_vars(s3_server: LocalDaytona, caplog: pytest.LogCaptureFixture) -> None:
+    bucket = Bucket(s3_server)
+    env = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    planted = Planted(s3_server, caplog, envVars=env, options=s3_options(s3_server, bucket.name))
+    try:
+        planted.use(False)
+        s3_server.s3.deny = ("/agents",)
+        planted.use(True)
+    finally:
+        s3_server.s3.deny = ()
+        planted.close(s3_server)
+        bucket.client.close()
