@@ -15,6 +15,8 @@ from benchmarks import report
 from benchmarks.bench import Bench
 from benchmarks.result import Result
 
+BUSY = 1.0
+
 app = typer.Typer(add_completion=False)
 
 
@@ -39,6 +41,12 @@ def main(
         raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     console = Console(width=None if os.isatty(1) else 160)
     prepare()
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        console.print(
+            f"Something else is running here (load {load:.1f}): the figures will be worth little.",
+            style="red",
+        )
     began = time.monotonic()
     results: list[Result] = []
     for row in ROWS:
@@ -54,7 +62,7 @@ def main(
     if json_path is None and not (only or quick):
         json_path = report.RESULTS
     if json_path is not None:
-        json_path.write_text(report.as_json(results, took_s), "utf-8")
+        json_path.write_text(report.as_json(results, took_s=took_s, load=load), "utf-8")
         console.print(f"written: {json_path}")
 
 

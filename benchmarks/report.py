@@ -70,12 +70,18 @@ def _number(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def as_json(results: Sequence[Result], took_s: float) -> str:
-    """Write the results with the machine, the versions and the date that they hold for."""
+def as_json(results: Sequence[Result], *, took_s: float, load: float) -> str:
+    """Write the results with the machine, the versions and the date that they hold for.
+
+    Args:
+        results: All of them.
+        took_s: Seconds that the run took.
+        load: The machine's load average before it: what else ran disturbs the figures.
+    """
     told = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "took_s": round(took_s),
-        "machine": machine(),
+        "machine": {**machine(), "load_before": round(load, 2)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "results": [result.as_json() for result in results],
     }

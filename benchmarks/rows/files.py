@@ -177,7 +177,7 @@ def _peers(to: Contenders, contents: Contents) -> Ways:
 
 
 def _found(samples: Samples, ours: str, baseline: str, size: str, note: str = "") -> Result:
-    quoted = baseline.startswith("Base")
+    quoted = baseline.startswith("Base") and (size == "50 MiB" or not ours.startswith("backend"))
     return compared(NAME, samples, ours, baseline, what=f"{ours}, {size}", note=note, quoted=quoted)
 
 

@@ -23,7 +23,7 @@ _IMPORTS = {
 
 def run(bench: Bench) -> Iterator[Result]:
     samples = interleaved_values(
-        {name: partial(_seconds, code) for name, code in _IMPORTS.items()}, bench.times(25, 3)
+        {name: partial(_seconds, code) for name, code in _IMPORTS.items()}, bench.times(20, 3)
     )
     yield compared(
         NAME, samples, OURS, BASE, reach=1.15, quoted=True,

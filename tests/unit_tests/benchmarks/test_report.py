@@ -48,9 +48,10 @@ def test_a_result_comes_back_from_its_json() -> None:
 
 
 def test_the_json_holds_machine_versions_and_date() -> None:
-    told = json.loads(report.as_json([REACHED, MISSED], took_s=61.4))
+    told = json.loads(report.as_json([REACHED, MISSED], took_s=61.4, load=0.3))
     assert told["took_s"] == 61
     assert told["machine"]["cores"] >= 1
+    assert told["machine"]["load_before"] == 0.3
     assert {"python", "daytona", "langchain-daytona"} <= told["versions"].keys()
     assert [one["reached"] for one in told["results"]] == [True, False]
     assert told["results"][1]["beyond"] == pytest.approx(0.2)
@@ -69,7 +70,7 @@ def test_the_table_shows_ratio_reach_and_what_is_missed() -> None:
 @pytest.fixture
 def told(tmp_path: Path) -> Path:
     path = tmp_path / "results.json"
-    path.write_text(report.as_json([REACHED, MISSED, UNASKED], took_s=1), "utf-8")
+    path.write_text(report.as_json([REACHED, MISSED, UNASKED], took_s=1, load=0.3), "utf-8")
     return path
 
 
