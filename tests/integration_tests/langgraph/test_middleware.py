@@ -1,0 +1,167 @@
+"""LangChain's own middleware asks, by the session's mapping; the session lets through what it has asked about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from deepagents import create_deep_agent
+from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain_core.messages import AIMessage
+from langgraph.types import Command
+
+from examples.scripted import ScriptedModel, turn
+from langchain_daytona_ws import InterruptApprover, MiddlewareApprover, WorkspaceSession, WorkspaceToolkit
+from langchain_daytona_ws.errors import ConfigError
+from tests.integration_tests.langgraph.conftest import (
+    APPROVE,
+    REJECT,
+    Stage,
+    bash,
+    calling,
+    file,
+    results,
+    said,
+)
+
+GO = {"messages": [("user", "go")]}
+
+
+def agent_of(stage: Stage, session: WorkspaceSession, *calls: dict[str, Any], **middleware: Any) -> Any:
+    return create_agent(
+        ScriptedModel(script=[AIMessage("", tool_calls=list(calls)), turn("Done.")]),
+        WorkspaceToolkit(session=session).get_tools(),
+        middleware=[HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on(), **middleware)],
+        checkpointer=stage.saver,
+    )
+
+
+CALLS = (
+    bash("approved", "echo approved >> log; echo ran"),
+    bash("edited", "echo wrong >> log"),
+    bash("refused", "echo wrong >> log"),
+    bash("answered", "echo wrong >> log"),
+    file("written", "write", path="a.txt", content="a\n"),
+    file("listed", "list"),
+    {"name": "bash_job", "args": {"action": "list"}, "id": "jobs", "type": "tool_call"},
+)
+ANSWERS = (
+    APPROVE,
+    {"type": "edit", "edited_action": {"name": "bash", "args": {"command": "echo edited >> log"}}},
+    REJECT,
+    {"type": "respond", "message": "mine"},
+)
+
+
+@pytest.mark.parametrize("mode", ["ask", "edit"])
+def test_the_middleware_asks_once_for_what_the_mode_asks_about(stage: Stage, mode: str) -> None:
+    session = stage.session(approver=MiddlewareApprover(), permissionMode=mode)
+    agent = agent_of(stage, session, *CALLS)
+    (question,) = stage.questions(stage.do(agent, GO))
+    actions = question.value["action_requests"]
+    names = [*["bash"] * 4, *(["workspace_file"] if mode == "ask" else [])]
+    assert [action["name"] for action in actions] == names
+    assert actions[0]["description"] == "bash: echo approved >> log; echo ran"
+    if mode == "ask":
+        assert "+++ a.txt" in actions[4]["description"]
+    assert stage.server.requests == []
+    answers = said(*ANSWERS, *([APPROVE] if mode == "ask" else []))
+    state = stage.do(agent, Command(resume=answers))
+    assert state["messages"][-1].content == "Done."
+    told = list(results(state).values())
+    assert [message.status for message in told if message.status == "error"] == ["error"]
+    assert any(message.content == "mine" for message in told)
+    assert sorted(stage.see(session, "cat log a.txt").split()) == ["a", "approved", "edited"]
+
+
+def test_in_bypass_there_is_nothing_to_ask(quick: Stage) -> None:
+    for approver in (None, MiddlewareApprover(), InterruptApprover()):
+        session = WorkspaceSession({"permissionMode": "bypass"}, namespace="demo", approver=approver)
+        assert session.interrupt_on() == {}
+    session = quick.session(approver=MiddlewareApprover(), permissionMode="bypass")
+    state = quick.do(agent_of(quick, session, *CALLS), GO)
+    assert {message.status for message in results(state).values()} == {"success"}
+
+
+@pytest.mark.parametrize("approver", [None, lambda request: None, InterruptApprover()])
+def test_two_who_decide_are_refused(approver: Any) -> None:
+    session = WorkspaceSession({}, namespace="demo", approver=approver)
+    with pytest.raises(ConfigError, match=r"MiddlewareApprover\(\)"):
+        session.interrupt_on()
+
+
+def test_without_the_middleware_it_is_denied(quick: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    session = quick.session(approver=MiddlewareApprover())
+    assert session.interrupt_on().keys() == {"bash", "workspace_file", "bash_job"}
+    message = results(quick.do(quick.tool_node(session), calling(bash("one", "echo"))))["one"]
+    assert message.status == "error"
+    assert "no HumanInTheLoopMiddleware has asked about this call" in caplog.text
+    assert quick.server.requests == []
+
+
+def test_what_was_asked_about_counts_for_one_step_only(quick: Stage) -> None:
+    session = quick.session(approver=MiddlewareApprover())
+    agent = agent_of(quick, session, bash("one", "echo ran"))
+    quick.do(agent, GO)
+    state = quick.do(agent, Command(resume=said(APPROVE)))
+    (message,) = results(state).values()
+    assert message.status == "success"
+    # The same thread and the same id of a call, where no middleware stands before the tools.
+    call = bash(str(message.tool_call_id), "echo other")
+    assert quick.do(quick.tool_node(session), calling(call))["messages"][-1].status == "error"
+
+
+def test_asking_call_by_call(stage: Stage) -> None:
+    session = stage.session(approver=MiddlewareApprover())
+    agent = agent_of(stage, session, *CALLS[:4], interrupt_mode="per_call")
+    questions = stage.questions(stage.do(agent, GO))
+    by_command = dict(zip((call["args"]["command"] for call in CALLS[:1]), ANSWERS[:1], strict=True))
+    answers = {one.id: by_command.get(one.value["args"]["command"], REJECT) for one in questions}
+    assert len(answers) == 4
+    state = stage.do(agent, Command(resume=answers))
+    assert sorted(message.status for message in results(state).values()) == ["error"] * 3 + ["success"]
+    assert stage.see(session, "cat log") == "approved\n"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_deep_agent_asks_by_the_mapping(quick: Stage) -> None:
+    session = quick.session(approver=MiddlewareApprover())
+    agent = create_deep_agent(
+        model=ScriptedModel(script=[AIMessage("", tool_calls=list(CALLS[:3])), turn("Done.")]),
+        tools=WorkspaceToolkit(session=session).get_tools(),
+        interrupt_on=session.interrupt_on(),
+        checkpointer=quick.saver,
+    )
+    (question,) = quick.questions(quick.do(agent, GO))
+    assert len(question.value["action_requests"]) == 3
+    assert quick.server.requests == []
+    quick.do(agent, Command(resume=said(*ANSWERS[:3])))
+    assert sorted(quick.see(session, "cat log").split()) == ["approved", "edited"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_deep_agent_and_its_helper_ask_by_interrupts_of_the_tools(quick: Stage) -> None:
+    session = quick.session()
+    tools = WorkspaceToolkit(session=session).get_tools()
+    helper = {
+        "name": "helper",
+        "description": "Helps.",
+        "system_prompt": "Help.",
+        "model": ScriptedModel(script=[turn(bash={"command": "echo helper >> log"}), turn("Helped.")]),
+        "tools": tools,
+    }
+    script = [
+        turn(task={"description": "help", "subagent_type": "helper"}),
+        turn(bash={"command": "cat log"}),
+        turn("Done."),
+    ]
+    agent: Any = create_deep_agent(
+        model=ScriptedModel(script=script),
+        tools=tools,
+        subagents=[helper],
+        checkpointer=quick.saver,  # type: ignore[list-item]
+    )
+    state, asked = quick.answer_all(agent, quick.do(agent, GO), lambda action: APPROVE)
+    assert [action["args"]["command"] for action in asked] == ["echo helper >> log", "cat log"]
+    assert "helper\n[exit code 0]" in [message.text for message in results(state).values()]
