@@ -20,6 +20,9 @@ from langchain_daytona_ws._core import live
 from langchain_daytona_ws._core.live import FAILURES_MAX, LIMIT_NOTE, STREAM_LIMIT_BYTES
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
+from tests.integration_tests.s3 import Bucket, bucket, host_keys, s3_server
+
+__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
 
 Drive = Callable[..., Driven]
 HELPER = "langchain-daytona-ws-aside"
@@ -110,6 +113,14 @@ class TestWhileItRuns:
             result = workspace.run(f"{wait_for('go1')}; echo end", timeout_s=60, on_output=heard)
             done.result()
         assert heard.all == result.output == "end\n"
+
+    @pytest.mark.usefixtures("host_keys")
+    def test_it_comes_from_a_workspace_on_s3(self, bucket: Bucket, drive: Drive) -> None:
+        heard = Heard(bucket.server, one="go1")
+        driven = bucket.session(drive, role=True)
+        result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
+        assert heard.all == result.output == "one\ntwo\n"
+        assert len(heard.texts) >= 2
 
     def test_two_commands_at_once_each_have_their_own(self, server: LocalDaytona) -> None:
         with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(2) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -22,17 +23,12 @@ from langgraph.prebuilt import ToolNode
 from langsmith import Client
 
 from examples.scripted import ScriptedModel, turn
-from langchain_daytona_ws import BashTool, PermissionDecision, WorkspaceToolkit
+from langchain_daytona_ws import BashTool, PermissionDecision, WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
-from tests.integration_tests.conftest import Driven
-from tests.integration_tests.test_streaming import wait_for
+from tests.integration_tests.conftest import Driven, config_for
+from tests.integration_tests.test_streaming import touch, wait_for
 
 Drive = Callable[..., Driven]
-
-
-def touch(server: LocalDaytona, name: str) -> None:
-    (sandbox,) = server.sandboxes
-    assert server.run_inside(sandbox.id, f"touch /tmp/{name}; chmod 666 /tmp/{name}") == (0, b"")
 
 
 def agent(tool: BashTool, *commands: str) -> Any:
@@ -258,14 +254,15 @@ class TestRunMetadata:
         assert others
         assert not any("exit_code" in (run.extra.get("metadata") or {}) for run in others)
 
-    def test_an_async_tracer_has_it_too(self, server: LocalDaytona, drive: Drive) -> None:
-        driven = drive(server)
+    def test_an_async_tracer_has_it_too(self, server: LocalDaytona) -> None:
         tracer = AsyncRecorder()
-        # It works in async runs alone.
-        call = {"type": "tool_call", "id": "c1", "name": "bash", "args": {"command": "exit 4"}}
-        if driven._runner is None:
-            return
-        driven.invoke(driven.bash, call, {"callbacks": [tracer]})
+
+        async def work() -> None:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                call = {"type": "tool_call", "id": "c1", "name": "bash", "args": {"command": "exit 4"}}
+                await BashTool(session=session).ainvoke(call, {"callbacks": [tracer]})
+
+        asyncio.run(work())
         (run,) = tool_runs(tracer.runs)
         assert run.extra["metadata"]["exit_code"] == 4
 
