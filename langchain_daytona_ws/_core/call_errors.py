@@ -55,10 +55,18 @@ def place_error(code: str, detail: str) -> WorkspaceError:
 LOST_WHILE_RUNNING = "lost_while_running"
 
 
-def unknown(what: str, code: str | None = None) -> OutcomeUnknown:
+def unknown(what: str, code: str | None = None, *, said: str = "") -> OutcomeUnknown:
+    """Say that a call may have been carried out.
+
+    Args:
+        what: What came in between, for the engineer and the model.
+        code: The cause, where it has a code of its own.
+        said: What kept it from being looked for, for the engineer.
+    """
     return OutcomeUnknown(
-        f"The call was sent and its outcome is unknown. {what} It was not sent again where that could have run "
-        "it twice.",
+        f"The call was sent and its outcome is unknown. {what} {said + ' ' if said else ''}It was not sent again where "
+        "that could have run it twice. Look at what it was to change before you do it again; check the network and "
+        "Daytona's status if this goes on.",
         code=code,
         op="execute",
         for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {what} Look at the "

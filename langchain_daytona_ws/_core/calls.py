@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.mount import MOUNT_S, Luggage, Mounting
 from langchain_daytona_ws._core.ports import Aside, FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
-from langchain_daytona_ws.errors import HookFailed, SandboxError, WorkspaceError
+from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -51,7 +51,11 @@ class Machine(Protocol):
 
     async def acquire(self) -> SandboxInfo: ...
 
-    def lost(self, info: SandboxInfo) -> None: ...
+    def lost(self, info: SandboxInfo) -> None:
+        """Take note that the sandbox is gone."""
+
+    def failed(self, info: SandboxInfo) -> None:
+        """Take note that the sandbox is of no use any more, though it is still there."""
 
     def starts(self) -> int:
         """Count the starts that are known, before what may find out about another one."""
@@ -70,6 +74,14 @@ class _Attempts:
     machines_lost: int = 0
     maybe_ran: bool = False
     fruitless_s: float = 0.0
+
+    def goes_on_after(self, error: SandboxError) -> bool:
+        """Take note of an answer that is none; return whether to send again."""
+        if not error.retryable:  # there is nothing that could have run it
+            return False
+        self.unreadable += 1
+        self.maybe_ran = True
+        return self.unreadable <= UNREADABLE_MAX
 
     def pause_s(self, asked: float | None) -> float:
         backoff = min(FIRST_PAUSE_S * 2.0 ** (self.failures - 1), LONGEST_PAUSE_S)
@@ -145,29 +157,16 @@ class Caller:
         info = await self._machine.acquire()
         attempts = _Attempts(until=self._port.now() + timeout_s + self._margin_s + RETRY_WITHIN_S)
         try:
-            while True:
-                if self._set_up is not None:
-                    await self._beside(attempts, self._ready(self._set_up(info), request, attempts))
-                began, starts = self._port.now(), self._machine.starts()
-                if on_send is not None:
-                    on_send(info)
-                try:
-                    within_s = min(timeout_s + self._margin_s, attempts.until - began)
-                    beside = self._watch.pack(info.id) if self._watch else {}
-                    answer = await self._mounted(info, entry, {**request, **beside}, life_s, within_s)
-                    break
-                except PortFault as fault:
-                    lasted_s = self._port.now() - began
-                    # A request that was open for long is one that a proxy gave up while the command ran on.
-                    attempts.fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
-                    await self._after_fault(fault, info, attempts, starts, repeatable="key" not in request)
-                    info = await self._beside(attempts, self._machine.acquire())
-                except SandboxError as error:
-                    attempts.unreadable += 1
-                    attempts.maybe_ran = True
-                    if not error.retryable or attempts.unreadable > UNREADABLE_MAX:
-                        raise
-        except (GeneratorExit, WorkspaceError):
+            answer: Answer | None = None
+            while answer is None:
+                info, answer = await self._tried(
+                    info, entry, request, attempts, timeout_s=timeout_s, life_s=life_s, on_send=on_send
+                )
+        except GeneratorExit:
+            raise
+        except WorkspaceError as error:
+            if attempts.maybe_ran and "key" in request:
+                _admit_doubt(error)
             raise
         except BaseException:
             if killable:
@@ -181,6 +180,38 @@ class Caller:
         if self._watch:
             await self._watch.follow(self._port, info.id, request, answer, about_jobs=entry == "jobs")
         return answer
+
+    async def _tried(
+        self,
+        info: SandboxInfo,
+        entry: str,
+        request: Answer,
+        attempts: _Attempts,
+        *,
+        timeout_s: float,
+        life_s: float,
+        on_send: Callable[[SandboxInfo], object] | None,
+    ) -> tuple[SandboxInfo, Answer | None]:
+        """Send once; return the answer, or None and the sandbox to send to next."""
+        if self._set_up is not None:
+            await self._beside(attempts, self._ready(self._set_up(info), request, attempts))
+        began, starts = self._port.now(), self._machine.starts()
+        if on_send is not None:
+            on_send(info)
+        try:
+            within_s = min(timeout_s + self._margin_s, attempts.until - began)
+            beside = self._watch.pack(info.id) if self._watch else {}
+            return info, await self._mounted(info, entry, {**request, **beside}, life_s, within_s)
+        except PortFault as fault:
+            lasted_s = self._port.now() - began
+            # A request that was open for long is one that a proxy gave up while the command ran on.
+            attempts.fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
+            await self._after_fault(fault, info, attempts, starts, repeatable="key" not in request)
+            return await self._beside(attempts, self._machine.acquire()), None
+        except SandboxError as error:
+            if not attempts.goes_on_after(error):
+                raise
+            return info, None
 
     async def _beside(self, attempts: _Attempts, work: Awaitable[T]) -> T:
         """Do what makes the machine ready: it takes nothing off the time that the call itself has."""
@@ -256,11 +287,12 @@ class Caller:
             revival = await self._beside(attempts, lifecycle.revive(self._port, info))
             if revival is lifecycle.Revival.RESTARTED:
                 self._machine.restarted(starts)
-            if revival is not lifecycle.Revival.GONE:
+            if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
                 if fault.kind in _ASK_FIRST and attempts.failures > 3:
                     raise refused(fault)
             else:
-                self._machine.lost(info)
+                note = self._machine.lost if revival is lifecycle.Revival.GONE else self._machine.failed
+                note(info)
                 if attempts.maybe_ran and not repeatable:
                     raise unknown(
                         "The machine that it was sent to is gone. The next call gets a new one.",
@@ -330,6 +362,12 @@ class Caller:
                 return await transfer(info.id)
             except PortFault as fault:
                 await self._after_fault(fault, info, attempts, starts, repeatable=True)
+
+
+def _admit_doubt(error: WorkspaceError) -> None:
+    """Raise another error in place of one whose words, that nothing ran, are of a call that was not sent before."""
+    if not isinstance(error, OutcomeUnknown) and error.code != "unreadable_answer":
+        raise unknown("Then the machine could not be reached again.", said=error.message) from error
 
 
 def decode_base64(value: object) -> bytes:

@@ -118,8 +118,9 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
             raise failed_to_start(found)
         await port.sleep(POLL_S)
     raise ProvisionError(
-        f"The new sandbox {info.id} was not started after {START_WITHIN_S:.0f} s. It was deleted. Try again, "
-        "and see Daytona's status page if it happens again.",
+        f"The new sandbox {info.id} was not started after {START_WITHIN_S:.0f} s. It is deleted, at the latest at the "
+        "end of its time to live, if Daytona does not let go of it before. Try again, and see Daytona's status page if "
+        "it happens again.",
         code="create_timeout",
         op="create",
         retryable=True,
@@ -146,7 +147,8 @@ class Revival(enum.Enum):
 
     READY = "it can be sent to"
     RESTARTED = "it was stopped, and has been started, here or by another session"
-    GONE = "it is confirmed gone, or beyond use as it is"
+    GONE = "it is confirmed gone"
+    BEYOND_USE = "it is there, and of no use as it is"
 
 
 async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
@@ -159,8 +161,10 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
     while port.now() < until:
         try:
             found = await port.get(info.id)
-            if found is None or found.state in _GONE | _BEYOND_USE:
+            if found is None or found.state in _GONE:
                 return Revival.GONE
+            if found.state in _BEYOND_USE:
+                return Revival.BEYOND_USE
             fault = None
             if found.state in _READY:
                 return Revival.RESTARTED if was_down else Revival.READY

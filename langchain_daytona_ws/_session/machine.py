@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._core.claim import RESTARTED_NOTICE, claim, find
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort, SandboxSpec
+from langchain_daytona_ws._core.script import load_guest
 from langchain_daytona_ws._core.sources import Clock
 from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
@@ -48,6 +50,7 @@ class Handle:
         self._acquire = acquire
         self.set_up = set_up
         self.lost = machine.lost
+        self.failed = machine.failed
         self.starts = machine.starts
         self.restarted = machine.restarted
         self.check_open = machine.check_open
@@ -82,6 +85,7 @@ class Machine:
         self._on_lost = on_lost
         self._tell = tell
         self._last_id = ""
+        self._failed: list[SandboxInfo] = []  # still to be deleted
         self._set_up: SingleFlight[int] = SingleFlight()
         self._starts = 0  # of the machine, as far as this session knows
         self._flight: SingleFlight[SandboxInfo] = SingleFlight()
@@ -111,8 +115,9 @@ class Machine:
 
     async def async_port(self) -> AsyncDaytonaPort:
         if self._async is None:
-            # A second of importing would hold up everything else on the loop.
+            # A second of importing would hold up everything else on the loop, and so would reading files.
             await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")
+            await asyncio.to_thread(load_guest)
         from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 
         with self._lock:
@@ -154,6 +159,10 @@ class Machine:
             await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
             self.check_open()
         _delete_at_exit(self)
+        try:
+            await self._clear_away(port)
+        except SandboxUnavailable as error:
+            logger.warning("%s", error)
         return info
 
     async def _claim(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
@@ -209,6 +218,24 @@ class Machine:
             if not self._config.persistent:  # of one that may yet be brought back, the claim knows more
                 self._on_lost()
 
+    def failed(self, info: SandboxInfo) -> None:
+        """Take note that the sandbox is of no use any more; whoever makes a new one deletes it, or who closes.
+
+        Nobody else would: Daytona's auto-delete is for what is stopped. A persistent one is mended by the next claim.
+        """
+        if not self._config.persistent:
+            with self._lock:
+                if info not in self._failed:
+                    self._failed.append(info)
+        self.lost(info)
+
+    async def _clear_away(self, port: SandboxPort) -> None:
+        """Delete what has failed; what cannot be deleted now is tried again when the session is closed."""
+        for info in list(self._failed):
+            await lifecycle.discard(port, info.id)
+            with self._lock, suppress(ValueError):  # another face does the same
+                self._failed.remove(info)
+
     def starts(self) -> int:
         """Count the starts of the machine that this session knows of."""
         return self._starts
@@ -252,6 +279,8 @@ class Machine:
             if info is not None and not self._config.persistent:
                 drive(lifecycle.discard(self.sync_port(), info.id))
                 self._deleted(info)
+            if self._failed:
+                drive(self._clear_away(self.sync_port()))
         finally:
             self._hang_up()
 
@@ -264,6 +293,9 @@ class Machine:
             if info is not None and not self._config.persistent:
                 await self._discard(await self.async_port(), info.id)
                 self._deleted(info)
+            if self._failed:
+                port = await self.async_port()
+                await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
         finally:
             self._hang_up()
             if self._async is not None:

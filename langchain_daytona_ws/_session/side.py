@@ -211,6 +211,7 @@ class _Only:
         self._machine = machine
         self._info = info
         self.lost = machine.lost
+        self.failed = machine.failed
         self.starts = machine.starts
         self.restarted = machine.restarted
 

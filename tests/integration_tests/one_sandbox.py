@@ -73,6 +73,8 @@ class OneSandbox:
     def lost(self, info: SandboxInfo) -> None:
         raise AssertionError("not expected to be lost")
 
+    failed = lost
+
     def run(self, command: str) -> CommandResult:
         return drive(
             run_command(self.caller, self.root, command, timeout_s=30, limit_bytes=262_144, key=None)

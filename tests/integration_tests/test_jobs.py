@@ -296,6 +296,8 @@ class Kept:
     def lost(self, info: SandboxInfo) -> None:
         raise AssertionError("not expected to be lost")
 
+    failed = lost
+
     def starts(self) -> int:
         return 0
 

@@ -100,6 +100,8 @@ class OneMachine:
     def lost(self, info: SandboxInfo) -> None:
         raise AssertionError("not expected to be lost")
 
+    failed = lost
+
 
 class Workspace:
     """A workspace directory on this host, whose commands go through the real wrapper."""

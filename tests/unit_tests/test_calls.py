@@ -88,6 +88,7 @@ class ScriptedPort:
 class Machines:
     def __init__(self) -> None:
         self.lost_ones: list[SandboxInfo] = []
+        self.failed_ones: list[SandboxInfo] = []
         self.restarts = 0
 
     async def acquire(self) -> SandboxInfo:
@@ -102,6 +103,9 @@ class Machines:
 
     def lost(self, lost: SandboxInfo) -> None:
         self.lost_ones.append(lost)
+
+    def failed(self, failed: SandboxInfo) -> None:
+        self.failed_ones.append(failed)
 
 
 def call(port: ScriptedPort, *, key: str | None = "k", machines: Machines | None = None) -> dict[str, object]:
@@ -219,14 +223,29 @@ def test_what_only_reads_is_unavailable_in_the_end() -> None:
 
 
 @pytest.mark.parametrize("kind", [FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED])
-@pytest.mark.parametrize(
-    "found", [None, info("destroyed"), info("destroying"), info("error"), info("archived")]
-)
+@pytest.mark.parametrize("found", [None, info("destroyed"), info("destroying")])
 def test_one_that_is_gone_is_replaced(kind: FaultKind, found: SandboxInfo | None) -> None:
     machines = Machines()
     port = ScriptedPort(execute=[fault(kind), {"ok": True}], get=[found])
     assert call(port, machines=machines) == {"ok": True}
     assert machines.lost_ones == [INFO]
+
+
+@pytest.mark.parametrize("state", ["error", "build_failed", "archived"])
+def test_one_that_is_of_no_use_is_replaced_and_not_forgotten(state: str) -> None:
+    machines = Machines()
+    port = ScriptedPort(execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info(state)])
+    assert call(port, machines=machines) == {"ok": True}
+    assert (machines.lost_ones, machines.failed_ones) == ([], [INFO])
+
+
+def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[fault(FaultKind.NOT_SENT)])
+    with pytest.raises(OutcomeUnknown, match="control plane was no help") as caught:
+        call(port)
+    assert "may have run" in caught.value.for_model
+    with pytest.raises(SandboxUnavailable):
+        call(ScriptedPort(execute=[fault(FaultKind.NOT_SENT)], get=[fault(FaultKind.NOT_SENT)]))
 
 
 def test_one_that_is_gone_after_it_may_have_run_is_unknown() -> None:
