@@ -409,7 +409,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     (
         {"provider": "lambda"},
         "provider",
-        'provider "lambda" is not supported; this package has one, "daytona"',
+        'the one provider of this package is "daytona"',
     ),
     ({"provider": None}, "provider", 'the one provider of this package is "daytona"'),
     ({"permissionMode": "Ask"}, "permissionMode", 'must be "ask", "edit" or "bypass"'),
