@@ -57,7 +57,9 @@ def test_an_example_runs(
     server: LocalDaytona,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # one records a cassette
     monkeypatch.setenv("DAYTONA_API_URL", server.api_url)
     monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
     for name in ("DAYTONA_TARGET", "DAYTONA_ORGANIZATION_ID"):
