@@ -6,7 +6,7 @@ An entry module beside those of the contract in ``files``, in the same form:
 op      request (default)                               answer, beside ``ok: true``
 ======  ==============================================  ===================================================
 view    offset, limit, limit_bytes, binary (take it     path, bytes, sha256, and of text: body, first, last,
-        for binary whatever it holds), binary_bytes     lines, cut, lossy, more; of what is binary: content
+        for binary whatever it holds), binary_bytes     lines, cut, more; of what is binary: content
         (largest binary), max_bytes                     (base64)
 fetch   inline_bytes, max_bytes                         path, bytes, sha256; content (base64) up to
                                                         ``inline_bytes``, otherwise null

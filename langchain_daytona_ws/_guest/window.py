@@ -6,16 +6,15 @@ from langchain_daytona_ws._guest import text
 
 
 class Window:
-    """Some lines as text: without carriage returns, NULs and a byte order mark."""
+    r"""Some lines as text: without carriage returns and a byte order mark; what is no text stands there as ``\xNN``."""
 
-    __slots__ = ("body", "cut", "first", "last", "lines", "lossy", "more")
+    __slots__ = ("body", "cut", "first", "last", "lines", "more")
 
     def __init__(self, lines: int) -> None:
         self.body = ""
         self.first = self.last = 0  # 1-based, inclusive; 0 when nothing is shown
         self.lines = lines
         self.cut = False  # the one line shown is too long to be shown whole
-        self.lossy = False  # some bytes are not text, and stand there as \xNN
         self.more = False  # there was no room for all lines asked for
 
 
@@ -30,20 +29,18 @@ def window(data: bytes, offset: int, limit: int, limit_bytes: int) -> Window:
     while start < len(data) and len(rows) < limit:
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
-        # Each byte becomes at most four characters: what follows cannot be shown anyway.
-        piece = data[start : min(end, start + limit_bytes + 4)]
-        row, lossy = text.as_shown(piece, first=offset + len(rows) == 1)
-        limit_bytes -= len(row.encode("utf-8")) + 1
-        if limit_bytes < 0 or len(piece) < end - start:
+        # What follows has no room, even if a byte order mark makes some: and a character cut here is not shown.
+        piece = data[start : min(end, start + limit_bytes + 8)]
+        row = text.as_shown(piece, first=offset + len(rows) == 1)[0]
+        size = len(row.encode("utf-8")) + (1 if rows else 0)
+        if size > limit_bytes or len(piece) < end - start:
             result.more = True
             if rows:
                 break
-            row = row.encode("utf-8")[: len(row.encode("utf-8")) + min(limit_bytes, 0)].decode(
-                "utf-8", "ignore"
-            )
+            row = row.encode("utf-8")[:limit_bytes].decode("utf-8", "ignore")
             result.cut = True
+        limit_bytes -= size
         rows.append(row)
-        result.lossy = result.lossy or lossy
         start = end + 1
         if result.cut:
             break

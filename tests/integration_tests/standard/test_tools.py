@@ -9,7 +9,7 @@ import pytest
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
-from langchain_daytona_ws import BashTool, WorkspaceFileTool, WorkspaceSession
+from langchain_daytona_ws import BashJobTool, BashTool, WorkspaceFileTool, WorkspaceSession
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import config_for
 
@@ -46,6 +46,16 @@ class _Files(_OverTheLocalServer):
         return {"command": "write", "path": "a/b.txt", "content": "ok\n"}
 
 
+class _Jobs(_OverTheLocalServer):
+    @property
+    def tool_constructor(self) -> type[BashJobTool]:
+        return BashJobTool
+
+    @property
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        return {"action": "list"}
+
+
 class TestBashUnit(_Bash, ToolsUnitTests):
     """Schema and construction."""
 
@@ -59,4 +69,12 @@ class TestWorkspaceFileUnit(_Files, ToolsUnitTests):
 
 
 class TestWorkspaceFileIntegration(_Files, ToolsIntegrationTests):
+    """Invocation, sync and async."""
+
+
+class TestBashJobUnit(_Jobs, ToolsUnitTests):
+    """Schema and construction."""
+
+
+class TestBashJobIntegration(_Jobs, ToolsIntegrationTests):
     """Invocation, sync and async."""

@@ -1,0 +1,350 @@
+"""The parts of `WorkspaceBackend`: paths, patterns, pages, errors and names of calls."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deepagents.backends.protocol import BackendProtocol, SandboxBackendProtocol
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
+from langchain_daytona_ws._core.contents import FETCH_TRIES, ContentOps
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.objects.guest import ObjectFiles
+from langchain_daytona_ws._deepagents import calls
+from langchain_daytona_ws._deepagents.patterns import files_pattern, literal, shows
+from langchain_daytona_ws._deepagents.places import place_of
+from langchain_daytona_ws._deepagents.words import code_of, directory_error, file_error, said
+from langchain_daytona_ws._guest import content
+from langchain_daytona_ws._guest.window import window
+from langchain_daytona_ws.errors import (
+    FileError,
+    FileMissing,
+    FileUnsuitable,
+    PathRefused,
+    PermissionDenied,
+    SandboxError,
+    WorkspaceError,
+    WriteConflict,
+)
+
+from .bucket import MemoryBucket
+
+ROOT = "/mnt/workspaces/demo"
+NO_EXTRA = "import sys; sys.modules['deepagents'] = None; import langchain_daytona_ws as it; "
+
+
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_without_deepagents_it_says_what_to_install_and_all_else_works() -> None:
+    failed = _run(NO_EXTRA + "it.WorkspaceBackend")
+    assert failed.returncode == 1
+    assert "ImportError: WorkspaceBackend needs Deep Agents" in failed.stderr
+    assert "pip install 'langchain-daytona-ws[deepagents]'" in failed.stderr
+    assert _run(
+        NO_EXTRA + "it.WorkspaceToolkit; it.WorkspaceSession; print('WorkspaceBackend' in dir(it))"
+    ).stdout
+    assert _run("import langchain_daytona_ws, sys; assert 'deepagents' not in sys.modules").returncode == 0
+
+
+def test_every_method_of_the_protocol_is_its_own_also_the_async_ones() -> None:
+    # What is not overridden would run the sync method in a thread, or not at all.
+    wanted = {
+        name
+        for protocol in (BackendProtocol, SandboxBackendProtocol)
+        for name, value in vars(protocol).items()
+        if not name.startswith("_") and (callable(value) or isinstance(value, property))
+    }
+    assert wanted <= set(vars(WorkspaceBackend))
+    assert {f"a{name}" for name in wanted if not name.startswith("a") and name != "id"} <= wanted
+
+
+def test_making_one_provisions_nothing() -> None:
+    with WorkspaceSession({}, namespace="demo") as session:
+        backend = WorkspaceBackend(session)
+        assert backend.id == session.id
+        assert backend.root in backend.guidance()
+        assert session.sandbox_id is None
+        assert "no_approver" in backend.execute("id").output
+        assert backend.upload_files([("/tmp/x", b"")])[0].error == "permission_denied"
+        assert session.sandbox_id is None
+
+
+@pytest.mark.parametrize(
+    ("path", "full", "within"),
+    [
+        (ROOT, ROOT, "."),
+        (f"{ROOT}/", ROOT, "."),
+        (f"{ROOT}/a//b/./c", f"{ROOT}/a/b/c", "a/b/c"),
+        (f"{ROOT}/a/../b", f"{ROOT}/b", "b"),
+        (f"{ROOT}/../other/x", "/mnt/workspaces/other/x", None),
+        (f"{ROOT}-other/x", f"{ROOT}-other/x", None),
+        ("a/b", f"{ROOT}/a/b", "a/b"),
+        (".", ROOT, "."),
+        ("../x", "/mnt/workspaces/x", None),
+        ("/", "/", None),
+        ("/tmp/x", "/tmp/x", None),
+        ("~/x", f"{ROOT}/~/x", "~/x"),
+    ],
+)
+def test_places(path: str, full: str, within: str | None) -> None:
+    place = place_of(path, ROOT)
+    assert (place.path, place.within) == (full, within)
+
+
+@pytest.mark.parametrize("path", ["", "/../x", "/a\0b", "\ud800", "/" + "x" * 300])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    with pytest.raises(PathRefused):
+        place_of(path, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_aside"),
+    [
+        ("/large_tool_results/x", True),
+        ("/blobs/a/b", True),
+        ("/conversation_history/../etc/passwd", False),
+        ("/large_tool_results", False),
+        ("/large_tool_results_of_mine/x", False),
+        (f"{ROOT}/large_tool_results/x", False),
+    ],
+)
+def test_only_what_deep_agents_puts_aside_is_not_asked_about(path: str, is_aside: bool) -> None:
+    assert place_of(path, ROOT).is_aside is is_aside
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\n\0"), min_size=1))
+def test_a_literal_matches_itself_and_nothing_else(text: str) -> None:
+    import re
+
+    import re2
+
+    for engine in (re, re2):
+        assert engine.search(literal(text), f"before {text} after")
+        assert engine.fullmatch(literal(text), text)
+        assert not engine.fullmatch(literal(text), text + "x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "is_shown"),
+    [
+        ("*.yml", "ci.yml", True),
+        ("*.yml", ".github/ci.yml", True),
+        ("*.yml", ".hidden.yml", False),
+        (".*", ".hidden.yml", True),
+        ("**/*.yml", ".github/ci.yml", False),
+        (".github/**/*.yml", ".github/a/ci.yml", True),
+        ("{.a,b}/*", ".a/x", True),
+        ("{.a,b}/*", "b/.x", False),
+        ("/*", ".env", False),
+        ("/.env", ".env", True),
+    ],
+)
+def test_hidden_names_must_be_spelled_out(pattern: str, path: str, is_shown: bool) -> None:
+    assert shows(pattern)(path) is is_shown
+
+
+def test_a_pattern_without_a_slash_is_for_any_depth() -> None:
+    assert files_pattern("*.py") == "**/*.py"
+    assert files_pattern("src/*.py") == "src/*.py"
+    assert files_pattern("/*.py") == "*.py"
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "expected"),
+    [
+        (b"", (1, 10, 100), ("", 0, 0, False, False)),
+        (b"a\nb\n", (1, 10, 100), ("a\nb", 1, 2, False, False)),
+        (b"a\r\nb\r\n", (1, 10, 100), ("a\nb", 1, 2, False, False)),
+        (b"\xef\xbb\xbfa\nb", (1, 1, 100), ("a", 1, 1, False, False)),
+        (b"a\nb\nc", (2, 1, 100), ("b", 2, 2, False, False)),
+        (b"a\nb\nc", (4, 1, 100), ("", 0, 0, False, False)),
+        (b"\n\n\n", (1, 10, 100), ("\n\n", 1, 3, False, False)),
+        (b"aaaa\nbbbb\ncccc", (1, 10, 10), ("aaaa\nbbbb", 1, 2, True, False)),
+        (b"aaaa\nb", (1, 10, 4), ("aaaa", 1, 1, True, False)),
+        (b"aaaaaaaa\nb", (1, 10, 4), ("aaaa", 1, 1, True, True)),
+        (b"a" * 100, (1, 10, 4), ("aaaa", 1, 1, True, True)),
+        ("ééé\nb".encode(), (1, 10, 5), ("éé", 1, 1, True, True)),
+        (b"a\xffb", (1, 10, 100), ("a\\xffb", 1, 1, False, False)),
+    ],
+)
+def test_windows(data: bytes, asked: tuple[int, int, int], expected: tuple[object, ...]) -> None:
+    found = window(data, *asked)
+    assert (found.body, found.first, found.last, found.more, found.cut) == expected
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=30), max_size=30),
+    st.integers(1, 7),
+    st.integers(40, 200),
+)
+def test_windows_one_after_the_other_give_the_whole_file(
+    lines: list[str], limit: int, limit_bytes: int
+) -> None:
+    data = "\n".join(lines).lstrip("\ufeff").encode()
+    parts, offset = [], 1
+    while True:
+        found = window(data, offset, limit, limit_bytes)
+        if not found.first:
+            break
+        assert len(found.body.encode()) <= limit_bytes
+        if found.cut:  # a line that no window can hold
+            return
+        parts.append(found.body)
+        offset = found.last + 1
+    # The line end after the last line is not told from none.
+    assert "\n".join(parts) == data.decode().removesuffix("\n") or not data
+
+
+VIEW = {"offset": 1, "limit": 10, "limit_bytes": 1000, "binary_bytes": 100, "max_bytes": 2000}
+FETCH = {"inline_bytes": 100, "max_bytes": 2000}
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("data", [b"", b"one\r\ntwo\n", b"\0\1", b"\0" * 101, b"x" * 2001, b"x" * 150])
+@pytest.mark.parametrize("op", ["view", "fetch"])
+def test_the_sandbox_and_s3_read_alike(tmp_path: Path, op: str, data: bytes, binary: bool) -> None:
+    (tmp_path / "f").write_bytes(data)
+    bucket = MemoryBucket()
+    bucket.put_by_others("f", data)
+    more: dict[str, Any] = {**VIEW, "binary": binary} if op == "view" else FETCH
+    here = content.main({"root": str(tmp_path), "op": op, "path": "f", **more})
+    there = drive(ObjectFiles(bucket)("content", {"op": op, "path": "f", **more}))
+    if op == "fetch" and here["ok"]:
+        assert there.pop("content") == data
+        inline = here.pop("content")
+        assert inline == (base64.b64encode(data).decode() if len(data) <= 100 else None)
+    assert here == there
+
+
+@pytest.mark.parametrize("path", ["none", "d", "d/none", "f/below"])
+def test_the_sandbox_and_s3_refuse_alike(tmp_path: Path, path: str) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "g").write_text("x")
+    (tmp_path / "f").write_text("x")
+    bucket = MemoryBucket()
+    bucket.put_by_others("d/g")
+    bucket.put_by_others("f")
+    request = {"op": "fetch", "path": path, **FETCH}
+    here = content.main({"root": str(tmp_path), **request})
+    assert here["ok"] is False
+    assert here == drive(ObjectFiles(bucket)("content", request))
+
+
+def _contents(answer: dict[str, Any], downloads: list[bytes]) -> ContentOps:
+    async def guest(_entry: str, _request: dict[str, Any]) -> Any:
+        return answer
+
+    async def download(_path: str, _limit_bytes: int) -> bytes:
+        return downloads.pop(0)
+
+    return ContentOps(guest, None, download, root=ROOT)
+
+
+def test_a_file_that_changes_while_it_comes_over_is_asked_for_again() -> None:
+    data = b"the right one"
+    answer = {"ok": True, "path": "f", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    downloads = [b"another one..", b"too long for it", data]
+    assert drive(_contents(answer, downloads).fetch("f")) == data
+    with pytest.raises(WriteConflict):
+        drive(_contents(answer, [b"never"] * FETCH_TRIES).fetch("f"))
+
+
+RIGHT: dict[str, Any] = {"ok": True, "path": "f", "bytes": 1, "sha256": "0" * 64, "content": "eA=="}
+LINES = {"content": None, "body": "x", "first": 1, "last": 1, "lines": 1, "cut": False, "more": False}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"content": "no base64!"},
+        {"content": base64.b64encode(b"x" * 300).decode()},
+        {"content": 7},
+        {"sha256": "short"},
+        {"path": None},
+        {**LINES, "body": "x" * 101},
+        {**LINES, "first": "1"},
+        {**LINES, "lines": -1},
+    ],
+)
+def test_a_forged_view_is_refused(forged: dict[str, Any]) -> None:
+    view = _contents({**RIGHT, **forged}, []).view
+    with pytest.raises(SandboxError):
+        drive(view("f", offset=1, limit=1, limit_bytes=100, binary=False, binary_bytes=200))
+
+
+@pytest.mark.parametrize(
+    "forged", [{"content": "no base64!"}, {"content": 7}, {"sha256": "short"}, {"bytes": -1}]
+)
+def test_a_forged_fetch_is_refused(forged: dict[str, Any]) -> None:
+    with pytest.raises(SandboxError):
+        drive(_contents({**RIGHT, **forged}, []).fetch("f", max_bytes=200))
+
+
+def test_a_fetch_whose_content_is_not_what_it_says_is_refused() -> None:
+    with pytest.raises(WriteConflict):
+        drive(_contents(RIGHT, []).fetch("f", max_bytes=200))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (FileMissing("gone"), "file_not_found"),
+        (PermissionDenied("no"), "permission_denied"),
+        (FileError("no", context={"errno": "EACCES"}), "permission_denied"),
+        (FileError("no", context={"errno": "EROFS"}), "permission_denied"),
+        (FileUnsuitable("dir", code="is_directory"), "is_directory"),
+        (FileUnsuitable("dir", code="not_a_directory"), "invalid_path"),
+        (PathRefused("no"), "invalid_path"),
+        (FileError("long", context={"errno": "ENAMETOOLONG"}), "invalid_path"),
+        (FileError("full", context={"errno": "ENOSPC"}), None),
+        (SandboxError("away"), None),
+    ],
+)
+def test_errors_in_deep_agents_own_words(error: WorkspaceError, code: str | None) -> None:
+    assert code_of(error) == code
+
+
+def test_errors_for_the_model_name_its_own_tools_and_not_the_host() -> None:
+    error = FileUnsuitable(
+        "/host/secret", code="too_large", for_model="Use grep, or bash with head. Or in bash."
+    )
+    assert "secret" not in file_error("/x", error) + directory_error("/x", error)
+    assert "in execute" in said(error)
+    assert directory_error("/x", FileUnsuitable("f", code="not_a_directory")) == "Path '/x': not_a_directory"
+    assert directory_error("/x", FileMissing("f")) == "Path '/x': path_not_found"
+    assert len(said(FileError("x" * 10_000))) == 4000
+
+
+def test_only_the_call_itself_has_its_name() -> None:
+    call: Any = {"name": "execute", "args": {"command": "date"}, "id": "call_1"}
+
+    def name(tool: str, command: str, done: str = "date", namespace: str = "demo") -> str | None:
+        return calls.once(
+            tool, {"command": command}, {"command": done}, namespace=namespace, session_id="session"
+        )
+
+    assert name("execute", "date") is None
+    assert calls.tool_call_id() is None
+    with calls._noted(call):
+        assert calls.tool_call_id() == "call_1"
+        assert name("execute", "date") == name("execute", "date")
+        assert name("execute", "date") is not None
+        assert (
+            len(
+                {name("execute", "date"), name("execute", "date", "id"), name("execute", "date", "date", "b")}
+            )
+            == 3
+        )
+        assert name("execute", "id") is None
+        assert name("write_file", "date") is None
+    assert calls.tool_call_id() is None
