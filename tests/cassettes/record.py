@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 from langchain_daytona_ws import SandboxConfig
@@ -36,6 +37,7 @@ from tests.cassettes.tape import HOST, S3_HOST, Tape, save
 
 RECORDED = Path(__file__).parent / "recorded"
 FACES = {"sync": False, "async": True}
+LOCAL = "the local Daytona"
 BUCKET = "agents"
 ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
 _STOP = "import sys; from daytona import Daytona; Daytona().get(sys.argv[1]).stop()"
@@ -91,7 +93,7 @@ def record(subject: Subject, name: str, face: str, folder: Path) -> None:
     """Record one scenario, and write its cassette when it went as it should."""
     settings = subject.settings(on_s3=name in ON_S3)
     stage = Stage(settings, SYSTEM_CLOCK, FACES[face], stop_sandbox=_stopper(settings["options"]))
-    with Tape.recording(subject.names()) as tape:
+    with _cleared(subject, on_s3=name in ON_S3), Tape.recording(subject.names()) as tape:
         stage.play(SCENARIOS[name])
     cassette = {
         "recorded": {"server": subject.name, **_versions(on_s3=name in ON_S3)},
@@ -112,6 +114,7 @@ def main() -> None:
     parser.add_argument(
         "--options", type=json.loads, default={}, help="options of the account's configuration, as JSON"
     )
+    parser.add_argument("--face", action="append", choices=FACES, help="default: both of them")
     parser.add_argument("--to", type=Path, default=RECORDED, help="the folder of the cassettes")
     arguments = parser.parse_args()
     wanted = arguments.scenario or list(SCENARIOS)
@@ -121,21 +124,25 @@ def main() -> None:
             if name in ON_S3 and not subject.has_s3:
                 print(f"{name}: not recorded, since the environment names no bucket and role")
                 continue
-            for face in FACES:
-                with _cleared(subject, on_s3=name in ON_S3):
-                    record(subject, name, face, arguments.to)
+            for face in arguments.face or FACES:
+                record(subject, name, face, arguments.to)
 
 
 @contextlib.contextmanager
 def _subject(options: Plain) -> Iterator[Subject]:
+    """Have what is to be recorded: the account that the environment names, or a local server.
+
+    Args:
+        options: More options of the configuration.
+    """
     if os.environ.get("DAYTONA_API_KEY") and os.environ.get("DAYTONA_API_URL"):
         yield _account(options)
         return
     # The local STS knows any keys.
-    os.environ.update(AWS_ACCESS_KEY_ID="AKIARECORDER", AWS_SECRET_ACCESS_KEY="a-secret-of-the-recorder")
-    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        os.environ.pop(name, None)
-    with LocalDaytona(s3=True) as server:
+    keys = {"AWS_ACCESS_KEY_ID": "AKIARECORDER", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-recorder"}
+    with mock.patch.dict(os.environ, keys), LocalDaytona(s3=True) as server:
+        for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
+            os.environ.pop(name, None)
         server.make_bucket(BUCKET)
         local = {
             "apiKey": server.api_key,
@@ -147,7 +154,7 @@ def _subject(options: Plain) -> Iterator[Subject]:
             "stsEndpoint": server.s3_endpoint,
         }
         version = importlib.metadata.version("langchain-daytona-ws")
-        yield Subject(f"the local Daytona of langchain-daytona-ws {version}", {**local, **options})
+        yield Subject(f"{LOCAL} of langchain-daytona-ws {version}", {**local, **options})
 
 
 def _account(more: Plain) -> Subject:

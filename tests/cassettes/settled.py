@@ -87,7 +87,10 @@ class Settler:
                 )
             return settled
         if isinstance(value, list):
-            return [self._value(name, one) for one in value]
+            settled_rows = [self._value(name, one) for one in value]
+            if name == "jobs":  # in the order of a directory
+                settled_rows.sort(key=str)
+            return settled_rows
         if name in _FIXED and value is not None:
             return _FIXED[name]
         if isinstance(value, int) and value in _NOW_NS:

@@ -112,7 +112,7 @@ class Tape(Cassette):  # type: ignore[misc]
         if self.wrong is None:
             told = self._told(request)[0]
             difference = difflib.unified_diff(
-                _yaml(self._next).splitlines(), _yaml(told).splitlines(), "recorded", "sent", lineterm=""
+                written(self._next).splitlines(), written(told).splitlines(), "recorded", "sent", lineterm=""
             )
             self.wrong = f"request {self.position + 1} of {len(self.interactions)}:\n" + "\n".join(difference)
         raise Departed(self.wrong)
@@ -158,7 +158,7 @@ def save(path: Path, cassette: Plain, *, secrets: list[str]) -> None:
     Raises:
         Leaked: It holds one; nothing was written.
     """
-    text = "# Recorded with `make record`; see tests/cassettes/record.py.\n" + _yaml(cassette)
+    text = "# Recorded with `make record`; see tests/cassettes/record.py.\n" + written(cassette)
     found = leaks(text) + [
         "one of the recorder's own secrets" for secret in secrets if secret and secret in text
     ]
@@ -181,7 +181,8 @@ def _string(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _string)
 
 
-def _yaml(value: Any) -> str:
+def written(value: Any) -> str:
+    """Write a value as cassettes are written."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_socket
 
-from tests.cassettes.record import FACES, RECORDED
+from tests.cassettes.record import FACES, LOCAL, RECORDED
 from tests.cassettes.scenarios import SCENARIOS
 from tests.cassettes.sources import StillClock
 from tests.cassettes.stage import Stage
@@ -39,9 +39,22 @@ def test_the_replay_is_as_it_was_recorded(name: str, face: str) -> None:
 @pytest.mark.parametrize(("name", "face"), CASSETTES)
 def test_a_cassette_says_what_it_was_recorded_against(name: str, face: str) -> None:
     recorded = load(RECORDED / f"{name}-{face}.yaml")["recorded"]
-    assert recorded["server"].startswith(("the local Daytona", "Daytona at "))
+    assert recorded["server"].startswith((LOCAL, "Daytona at "))
     assert recorded["sdk"].startswith("daytona ")
     assert recorded["guest"]
+
+
+@pytest.mark.parametrize(("name", "face"), CASSETTES)
+def test_a_sandbox_was_started_when_it_was_made_and_no_events_were_listened_to(name: str, face: str) -> None:
+    interactions = load(RECORDED / f"{name}-{face}.yaml")["interactions"]
+    urls = [one["request"]["url"] for one in interactions]
+    assert not any("socket" in url for url in urls)
+    made = [
+        one["response"]["body"]["state"]
+        for one, url in zip(interactions, urls, strict=True)
+        if url.endswith("/sandbox")
+    ]
+    assert made == ([] if name == "s3" else ["started"])
 
 
 def test_there_is_a_cassette_of_everything_and_of_nothing_else() -> None:
