@@ -22,7 +22,7 @@ from langchain_daytona_ws._core.live import OnOutput, called_plainly
 from langchain_daytona_ws._core.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.reservation import specification
-from langchain_daytona_ws._core.sources import Clock, Ids, random_id
+from langchain_daytona_ws._core.sources import Clock, Ids, first_of, random_id
 from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._session.commands import Commands
 from langchain_daytona_ws._session.files import WorkspaceFiles
@@ -75,6 +75,7 @@ class WorkspaceSession:
 
     Raises:
         ConfigError: The configuration or the namespace is wrong.
+        ValueError: What ``ids`` returns is no id.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class WorkspaceSession:
         self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)
         self.namespace = validate_namespace(namespace)
         self._ids, self._clock = ids, clock
-        self.id = ids()
+        self.id = first_of(ids)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
         self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
         self._notices: deque[str] = deque()

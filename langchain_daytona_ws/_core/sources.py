@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
 from typing import Protocol
@@ -36,3 +37,17 @@ class Clock(Protocol):
 def random_id() -> str:
     """Return 32 random hexadecimal digits."""
     return secrets.token_hex(16)
+
+
+def first_of(ids: Ids) -> str:
+    """Take an id, and see that it is one: a short nonce could be taken for what a command printed.
+
+    Raises:
+        ValueError: It is not 32 hexadecimal digits.
+    """
+    name = ids()
+    if not isinstance(name, str) or re.fullmatch("[0-9a-f]{32}", name) is None:
+        raise ValueError(
+            f"ids must return 32 lower-case hexadecimal digits, as f'{{number:032x}}' does, not {name!r}"
+        )
+    return name

@@ -76,6 +76,12 @@ def test_a_session_names_itself_and_its_sandbox_by_the_ids_that_it_is_given() ->
     assert session._machine._spec().name == "ldw-demo-000000000001"
 
 
+@pytest.mark.parametrize("wrong", ["1", "0" * 31, "0" * 33, "A" * 32, "0" * 31 + "\n", 1])
+def test_what_is_no_id_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="ids must return 32"):
+        WorkspaceSession({}, namespace="demo", ids=lambda: wrong)
+
+
 def test_both_ports_go_and_wait_by_the_clock() -> None:
     for make, run in ((SyncDaytonaPort, drive), (AsyncDaytonaPort, asyncio.run)):
         clock = Clock()
