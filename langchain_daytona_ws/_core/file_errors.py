@@ -116,11 +116,26 @@ def _write_failed(reply: Reply) -> str:
         "absent": "No file is there now.",
         "partial": f"Only a part was written: {_size(reply)} are there now. Write it again.",
     }.get(state, "What is there now is not known: read it before you go on.")
-    return f"{{path}} could not be written: {_reason(reply)}. {left}"
+    return f"{{path}} could not be written: {_reason(reply)}. {left}{_remedy(reply)}"
 
 
 def _os(reply: Reply) -> str:
-    return f"{reply.op} {{path}} failed: {_reason(reply)}."
+    return f"{reply.op} {{path}} failed: {_reason(reply)}.{_remedy(reply)}"
+
+
+_REMEDIES = {
+    "ENOSPC": " Delete what is not needed: df and du in bash show where the space went.",
+    "EDQUOT": " Delete what is not needed: du in bash shows where the space went.",
+    "EIO": " The disk or the storage does not answer as it should: try again, or tell the user.",
+    "ENOTCONN": " The workspace's storage went away: try again, or tell the user.",
+    "EACCES": " Its permissions forbid it: look at them with ls -l in bash, or use another path.",
+    "EPERM": " Its permissions forbid it: look at them with ls -l in bash, or use another path.",
+    "EROFS": " Use a path that may be written to.",
+}
+
+
+def _remedy(reply: Reply) -> str:
+    return _REMEDIES.get(reply.maybe("errno"), "")
 
 
 def _reason(reply: Reply) -> str:

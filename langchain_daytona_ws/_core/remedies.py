@@ -31,6 +31,8 @@ BY_KIND = {
     FaultKind.DROPPED: ("unreachable", "Check the network and any proxy, and Daytona's status, then try again."),
     FaultKind.THROTTLED: ("throttled", "Too many requests: try again later, or spread the sessions' starts."),
     FaultKind.UNAVAILABLE: ("unavailable", "Daytona is not available now: try again later."),
+    FaultKind.UNREADABLE: ("unreadable", "Check options.apiUrl and any proxy: what answers there is no Daytona, or is "
+                           "cut off. Otherwise try again later."),
 }  # fmt: skip
 
 

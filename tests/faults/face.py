@@ -1,0 +1,53 @@
+"""A session used through one of its faces, which an outside hand can cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+
+class Face:
+    """Calls methods of a session: the sync ones, or their async pairs on an event loop that stays."""
+
+    def __init__(self, is_async: bool) -> None:
+        self._runner = asyncio.Runner() if is_async else None
+        self._task: asyncio.Task[Any] | None = None
+        self._thread = threading.get_ident()
+
+    @property
+    def is_async(self) -> bool:
+        return self._runner is not None
+
+    def call(self, target: Any, name: str, *arguments: Any, **named: Any) -> Any:
+        if self._runner is None:
+            return getattr(target, name)(*arguments, **named)
+        pair = {"wait": "await_"}.get(name, f"a{name}")
+        return self._runner.run(self._watched(getattr(target, pair)(*arguments, **named)))
+
+    async def _watched(self, work: Coroutine[Any, Any, Any]) -> Any:
+        self._task = asyncio.ensure_future(work)
+        return await self._task
+
+    def cancel(self) -> None:
+        """Cancel the call that is being made, from another thread: as a task, or with Ctrl-C."""
+        if self._runner is None:
+            signal.pthread_kill(self._thread, signal.SIGINT)
+        elif self._task is not None:
+            self._runner.get_loop().call_soon_threadsafe(self._task.cancel)
+
+    def tasks(self) -> list[str]:
+        """Return the tasks that are left on the loop."""
+        if self._runner is None:
+            return []
+
+        async def others() -> list[str]:
+            return [repr(one) for one in asyncio.all_tasks() - {asyncio.current_task()}]
+
+        return self._runner.run(others())
+
+    def close(self) -> None:
+        if self._runner is not None:
+            self._runner.close()

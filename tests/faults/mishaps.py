@@ -1,0 +1,246 @@
+"""What goes wrong: how each fault is brought about at a step, by the local Daytona or its S3."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from langchain_daytona_ws.local import Fault, FaultKind, S3Fault, S3FaultKind
+from tests.faults.steps import Kind
+
+if TYPE_CHECKING:
+    from tests.faults.cell import Cell
+
+Inject: TypeAlias = "Callable[[Cell], None]"
+By: TypeAlias = Literal["session", "killed", "cancelled", "tool"]
+
+LATE_S = 0.7
+SILENT_S = 7.0
+SHORT_LIFE_S = 12.0  # of credentials: long enough to mount with them
+RETRY_AFTER_S = 3
+S3_KINDS: dict[FaultKind, S3FaultKind] = {
+    "drop_before": "drop_before", "drop_after": "drop_after", "status": "status", "slow_body": "late",
+    "latency": "late", "truncate": "truncate", "malformed": "malformed",
+}  # fmt: skip
+# The requests' own time-outs, made short enough to wait for them: module, name, seconds.
+SHORT = {
+    "langchain_daytona_ws._core.calls": {"MARGIN_S": 1, "MOUNT_S": 1},
+    "langchain_daytona_ws._core.lifecycle": {"CREATE_CALL_S": 3.0, "START_WITHIN_S": 5.0},
+    "langchain_daytona_ws._core.jobs": {"CALL_S": 3.0},
+    "langchain_daytona_ws._session.side": {"FILE_CALL_TIMEOUT_S": 3.0},
+    "langchain_daytona_ws._adapters.daytona_sync": {"REQUEST_TIMEOUT_S": 3.0, "TRANSFER_TIMEOUT_S": 3},
+    "langchain_daytona_ws._adapters.daytona_async": {"REQUEST_TIMEOUT_S": 3.0, "TRANSFER_TIMEOUT_S": 3},
+    "langchain_daytona_ws._adapters.s3_clients": {"READ_TIMEOUT_S": 3},
+}
+
+
+@dataclass(frozen=True)
+class Mishap:
+    """One fault.
+
+    Attributes:
+        name: In the table.
+        inject: Brings it about, after the step was prepared and before it is done.
+        kinds: For which steps it needs another workspace than theirs.
+        by: Who does the step: the session's methods, a process that is killed, a call that is cancelled, a model's
+            tool call that somebody has to approve.
+        limits: Time-outs of requests that have to be shorter.
+        small: Whether it takes a sandbox with little room on its disk.
+        early: What has to be brought about before the step is prepared.
+    """
+
+    name: str
+    inject: Inject
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    by: By = "session"
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    small: bool = False
+    early: Inject | None = None
+
+
+def _http(kind: FaultKind, *, times: int | None = 1, **more: Any) -> Inject:
+    def inject(cell: Cell) -> None:
+        if cell.kind != "direct":
+            cell.server.faults.add(Fault(kind, action=cell.step.action, times=times, **more))
+            return
+        wait = int(more.get("headers", {}).get("Retry-After", 0)) or None
+        status = {"status": more["status"]} if "status" in more else {}
+        delay = {"delay_s": more["delay_s"]} if "delay_s" in more else {}
+        fault = S3Fault(
+            S3_KINDS[kind], method=cell.step.action, times=times, retry_after_s=wait, **status, **delay
+        )
+        cell.server.s3.add_fault(fault)
+
+    return inject
+
+
+def _as_it_arrives(act: Inject) -> Inject:
+    """Do it when the step's request arrives; when that makes the sandbox, right after it is made."""
+
+    def inject(cell: Cell) -> None:
+        kind: FaultKind = "act_after" if cell.step.name == "create" else "act_before"
+        cell.server.faults.add(Fault(kind, action=cell.step.action, act=lambda: act(cell)))
+
+    return inject
+
+
+def _stop(cell: Cell) -> None:
+    cell.server.stop_sandbox(cell.sandbox().id)
+
+
+def _destroy(cell: Cell) -> None:
+    cell.server.destroy_sandbox(cell.sandbox().id)
+
+
+def _fail(cell: Cell) -> None:
+    cell.server.fail_sandbox(cell.sandbox().id)
+
+
+def _crash(cell: Cell) -> None:
+    cell.server.crash_sandbox(cell.sandbox().id)
+
+
+def _hold(cell: Cell) -> None:
+    cell.server.hold_sandbox(cell.sandbox().id, "stopping")
+
+
+def _stuck(cell: Cell) -> None:
+    if cell.step.name == "create":
+        cell.server.faults.add(Fault("stuck", action="create"))
+    else:
+        _as_it_arrives(_hold)(cell)
+
+
+def _down(cell: Cell) -> None:
+    if cell.kind == "direct":
+        cell.detour("http://127.0.0.1:9")
+        return
+    cell.is_down = contextlib.ExitStack()
+    cell.is_down.enter_context(cell.server.unreachable())
+
+
+def _down_for_a_while(cell: Cell) -> None:
+    _down(cell)
+    cell.world.pace.after(3.0, cell.back)
+
+
+def _down_once_done(cell: Cell) -> None:
+    """Carry out the request, and then be down, so that neither its answer nor anything else comes through."""
+    cell.server.faults.add(Fault("act_after", action=cell.step.action, act=lambda: _down(cell)))
+
+
+def _expired(cell: Cell) -> None:
+    """Let the credentials have come to their end."""
+    cell.server.s3.expire_credentials()
+    cell.server.s3.credential_lifetime_s = 2 * 3600.0
+    cell.world.pace.jump(3600.0)
+
+
+def _credentials_end(cell: Cell) -> None:
+    if cell.step.name == "create":
+        cell.server.faults.add(Fault("act_after", action="create", act=lambda: _expired(cell)))
+    elif cell.step.name == "mount":
+        cell.server.faults.add(Fault("act_before", action="execute", act=cell.server.s3.expire_credentials))
+    elif cell.kind == "direct" or cell.step.name == "claim":
+        cell.server.s3.expire_credentials()  # of the claim, those that the session before brought along
+    else:
+        time.sleep(SHORT_LIFE_S)  # mount-s3 goes by the machine's clock
+        cell.server.s3.credential_lifetime_s = None
+
+
+def _short_lived(cell: Cell) -> None:
+    if cell.step.name not in ("create", "claim", "mount", "first"):
+        cell.server.s3.credential_lifetime_s = SHORT_LIFE_S
+
+
+def _role_denied(cell: Cell) -> None:
+    """Give no credentials any more, where some are needed: at first, or since those before have ended."""
+    cell.server.s3.deny_role = True
+    if cell.step.name not in ("create", "claim"):
+        cell.server.s3.credential_lifetime_s = 2 * 3600.0
+        cell.world.pace.jump(3600.0)
+
+
+def _s3_denies(cell: Cell) -> None:
+    cell.server.s3.deny = (f"agents/sandbox/{cell.namespace}/",)
+
+
+def _kill_mount(cell: Cell) -> None:
+    cell.server.run_inside(cell.sandbox().id, "pkill -9 -f mount-s[3]")
+
+
+def _fill(cell: Cell) -> None:
+    cell.server.run_inside(
+        cell.sandbox().id, "cat /dev/zero > /tmp/full; [ -d /mnt/workspaces ] && cat /dev/zero > /mnt/full"
+    )
+
+
+def _raising(cell: Cell) -> None:
+    def approver(_: object) -> Any:
+        raise OSError("the chat service said: token xoxb-not-yours")
+
+    cell.approver = approver
+
+
+def _hanging(cell: Cell) -> None:
+    def approver(_: object) -> Any:
+        cell.answered.wait(60)
+
+    cell.approver = approver
+
+
+_KEPT: dict[str, Kind] = dict.fromkeys(("first", "warm", "write", "upload", "edit", "job"), "kept")
+_MOUNTED: dict[str, Kind] = dict.fromkeys(
+    ("create", "first", "warm", "write", "upload", "edit", "job", "close"), "s3"
+)
+_MOUNTED["claim"] = "kept s3"
+_ALL_KEPT: dict[str, Kind] = {**_KEPT, "create": "kept", "mount": "kept s3"}
+_FOR_GOOD: dict[str, Any] = {"times": None}
+_LOUD = {"headers": {"Retry-After": str(RETRY_AFTER_S)}}
+
+MISHAPS = {
+    mishap.name: mishap
+    for mishap in (
+        Mishap("refused for 3 s", _down_for_a_while),
+        Mishap("refused for good", _down),
+        Mishap("dropped before", _http("drop_before")),
+        Mishap("dropped before, always", _http("drop_before", **_FOR_GOOD)),
+        Mishap("dropped after", _http("drop_after")),
+        Mishap("dropped after, always", _http("drop_after", **_FOR_GOOD)),
+        Mishap("done, then down", _down_once_done),
+        Mishap("429", _http("status", status=429)),
+        Mishap("429 Retry-After", _http("status", status=429, **_LOUD)),
+        Mishap("429 always", _http("status", status=429, **_FOR_GOOD)),
+        Mishap("502 empty", _http("status", status=502)),
+        Mishap("502 always", _http("status", status=502, **_FOR_GOOD)),
+        Mishap("503", _http("status", status=503)),
+        Mishap("503 always", _http("status", status=503, **_FOR_GOOD)),
+        Mishap("504", _http("status", status=504)),
+        Mishap("504 always", _http("status", status=504, **_FOR_GOOD)),
+        Mishap("slow answer", _http("slow_body", delay_s=LATE_S)),
+        Mishap("no answer in time", _http("slow_body", delay_s=SILENT_S), limits=SHORT),
+        Mishap("late request", _http("latency", delay_s=SILENT_S), limits=SHORT),
+        Mishap("truncated", _http("truncate")),
+        Mishap("truncated always", _http("truncate", **_FOR_GOOD)),
+        Mishap("malformed", _http("malformed")),
+        Mishap("malformed always", _http("malformed", **_FOR_GOOD)),
+        Mishap("stopped", _as_it_arrives(_stop), kinds={**_KEPT, "mount": "kept s3"}),
+        Mishap("deleted", _as_it_arrives(_destroy)),
+        Mishap("in error", _as_it_arrives(_fail)),
+        Mishap("stuck", _stuck, kinds=_KEPT, limits=SHORT),
+        Mishap("daemon dead", _as_it_arrives(_crash)),
+        Mishap("credentials expired", _credentials_end, kinds=_MOUNTED, early=_short_lived),
+        Mishap("STS refuses", _role_denied, kinds=_MOUNTED),
+        Mishap("S3 refuses", _s3_denies, kinds=_MOUNTED),
+        Mishap("mount killed", _as_it_arrives(_kill_mount), kinds=_MOUNTED),
+        Mishap("disk full", _as_it_arrives(_fill), small=True),
+        Mishap("host killed", lambda cell: None, by="killed"),
+        Mishap("host killed, done", lambda cell: None, by="killed", kinds=_ALL_KEPT),
+        Mishap("cancelled", lambda cell: None, by="cancelled"),
+        Mishap("approver raises", _raising, by="tool"),
+        Mishap("approver hangs", _hanging, by="tool"),
+    )
+}
