@@ -27,7 +27,7 @@ from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._deepagents.calls import RunOnce
 from langchain_daytona_ws._deepagents.changing import Changing
-from langchain_daytona_ws._deepagents.places import ASIDE
+from langchain_daytona_ws._deepagents.places import aside
 from langchain_daytona_ws._deepagents.reading import Files, Reading
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws.permissions import PermissionRequest
@@ -69,9 +69,15 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     Args:
         session: Whose workspace.
+        artifacts_root: Where Deep Agents puts things aside, if that was changed with `CompositeBackend`: the same as is
+            given to that.
+
+    Raises:
+        ConfigError: ``artifacts_root`` is no absolute path.
     """
 
-    def __init__(self, session: WorkspaceSession) -> None:
+    def __init__(self, session: WorkspaceSession, *, artifacts_root: str = "/") -> None:
+        self._aside = aside(artifacts_root)
         self.session = session
         self.root = session.root
         self.run_once = RunOnce()
@@ -88,7 +94,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
         files = Files(
             session.root,
             side.contents(limit_bytes=RESULT_BYTES),
-            side.contents_beyond(limit_bytes=RESULT_BYTES, seen=beyond, made=ASIDE),
+            side.contents_beyond(limit_bytes=RESULT_BYTES, seen=beyond, made=self._aside),
+            aside=self._aside,
         )
 
         async def run(command: str, *, timeout_s: float | None, once: str | None) -> CommandResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from base64 import b64encode
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -49,10 +50,14 @@ class Files:
         root: The workspace directory.
         workspace: Operations on the workspace.
         beyond: Operations by absolute path.
+        aside: The directories where Deep Agents puts something aside.
     """
 
-    def __init__(self, root: str, workspace: ContentOps, beyond: ContentOps) -> None:
+    def __init__(
+        self, root: str, workspace: ContentOps, beyond: ContentOps, *, aside: Collection[str] = ()
+    ) -> None:
         self.root = root
+        self._aside = aside
         self._workspace = workspace
         self._beyond = beyond
 
@@ -62,7 +67,7 @@ class Files:
         Raises:
             PathRefused: It is no path.
         """
-        place = place_of(path, self.root)
+        place = place_of(path, self.root, self._aside)
         return place, self._beyond if place.within is None else self._workspace
 
 

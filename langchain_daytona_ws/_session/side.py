@@ -157,13 +157,13 @@ class Side:
         Args:
             limit_bytes: Most bytes of text in a result.
             seen: Where to remember what was read.
-            made: Directories right below ``/`` that are made, with sudo if need be, before something is written there.
+            made: Directories that are made, with sudo if need be, before something is written there.
         """
 
         async def guest(entry: str, request: Answer) -> Answer:
             # Entered is the workspace, as by every call: a mount below it must be there, too.
-            first = "/" + str(request["path"]).partition("/")[0]
-            making = [first] if request["op"] == "write" and first in made else []
+            path = f"/{request['path']}"
+            making = [one for one in made if request["op"] == "write" and path.startswith(f"{one}/")]
             return await self._guest(entry, {**request, "root": self._root, "base": "/", "made": making})
 
         return ContentOps(

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from blockbuster import blockbuster_ctx
 from deepagents import create_deep_agent
+from deepagents.backends import CompositeBackend
 from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
@@ -39,7 +41,8 @@ class Agent:
         middleware = [self.backend.run_once] if settings.pop("run_once", False) else []
         model = ScriptedModel(script=[*script, turn("Done.")])
         self._runner = driven._runner
-        self.graph = create_deep_agent(model=model, backend=self.backend, middleware=middleware, **settings)
+        settings.setdefault("backend", self.backend)
+        self.graph = create_deep_agent(model=model, middleware=middleware, **settings)
         self.config: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
 
     def go(self, given: Any = None) -> dict[str, Any]:
@@ -52,8 +55,14 @@ class Agent:
         return [message for message in self.go(given)["messages"] if isinstance(message, ToolMessage)]
 
 
-def agent_call(tool: str, **args: Any) -> AIMessage:
-    return turn("", **{tool: args})
+@tool
+def long() -> str:
+    """Say much."""
+    return "long " * 50_000
+
+
+def agent_call(name: str, **args: Any) -> AIMessage:
+    return turn("", **{name: args})
 
 
 def test_an_agent_works_in_the_workspace(server: LocalDaytona, drive: Drive) -> None:
@@ -255,6 +264,17 @@ def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, dri
     assert driven.run(f"sed -n '60000p' {aside}").output == "60000\n"
     assert bucket.paths() == []
     assert asked == ["bash: seq 1 60000"]
+
+
+def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="ask")
+    root = "/home/daytona/agent"
+    backend = WorkspaceBackend(driven.session, artifacts_root=root)
+    whole = CompositeBackend(default=backend, routes={}, artifacts_root=root)
+    agent = Agent(driven, agent_call("execute", command="x"), agent_call("long"), backend=whole, tools=[long])
+    results = agent.results()
+    assert f"{root}/large_tool_results/" in str(results[1].content)
+    assert driven.run(f"cat {root}/large_tool_results/* | wc -c").output == "250000\n"
 
 
 def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, drive: Drive) -> None:

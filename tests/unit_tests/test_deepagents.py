@@ -20,11 +20,12 @@ from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.objects.guest import ObjectFiles
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.patterns import files_pattern, literal, shows
-from langchain_daytona_ws._deepagents.places import place_of
+from langchain_daytona_ws._deepagents.places import aside, place_of
 from langchain_daytona_ws._deepagents.words import code_of, directory_error, file_error, said
 from langchain_daytona_ws._guest import content
 from langchain_daytona_ws._guest.window import window
 from langchain_daytona_ws.errors import (
+    ConfigError,
     FileError,
     FileMissing,
     FileUnsuitable,
@@ -119,7 +120,14 @@ def test_what_is_no_path_is_refused(path: str) -> None:
     ],
 )
 def test_only_what_deep_agents_puts_aside_is_not_asked_about(path: str, is_aside: bool) -> None:
-    assert place_of(path, ROOT).is_aside is is_aside
+    assert place_of(path, ROOT, aside("/")).is_aside is is_aside
+    assert place_of(f"/tmp/agent{path}", ROOT, aside("/tmp/agent/")).is_aside is is_aside
+
+
+@pytest.mark.parametrize("root", ["", "tmp", "/tmp/../etc"])
+def test_an_artifacts_root_must_be_absolute(root: str) -> None:
+    with WorkspaceSession({}, namespace="demo") as session, pytest.raises(ConfigError):
+        WorkspaceBackend(session, artifacts_root=root)
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\n\0"), min_size=1))
