@@ -194,7 +194,8 @@ class WorkspaceSession:
         Give it to ``HumanInTheLoopMiddleware(interrupt_on=…)`` or ``create_deep_agent(interrupt_on=…)``. It needs a
         session with ``approver=MiddlewareApprover()``: the middleware asks then, and the session lets through what was
         approved, without asking again, and nothing else. In mode ``bypass`` it is empty. What only reads is not asked
-        about by a middleware that knows ``when`` (langchain before 1.4 does not, and asks about every call of these tools).
+        about by a middleware that knows ``when`` (langchain before 1.4 does not, and asks about every call of these
+        tools).
 
         Raises:
             ConfigError: The session has another approver, or none: two would decide.
