@@ -31,9 +31,10 @@ class InterruptApprover:
     """Ask by interrupting the LangGraph graph that the tool runs in.
 
     The interrupt's value has the shape of LangChain's ``HITLRequest``, with one action; its description is the
-    request's summary and diff. Resume with a ``HITLResponse`` of one decision, or a `PermissionDecision`:
+    request's summary and diff. Resume with a ``HITLResponse`` of one decision,
     ``Command(resume={"decisions": [{"type": "approve"}]})``, or ``Command(resume={interrupt.id: …})`` where several are
-    open. Anything else denies, and a warning in the log says why.
+    open. A `PermissionDecision` will do too, but for an edit, which LangGraph can't save. Anything else denies, and a
+    warning in the log says why.
 
     The graph needs a checkpointer. A node that is resumed runs again from its start: calls that are done return what
     was recorded, and run nothing. An answer counts only for the call that it was asked about, in whichever order
@@ -141,7 +142,7 @@ def _decision(answer: object, request: PermissionRequest) -> PermissionDecision:
     kind = decision.get("type") if isinstance(decision, Mapping) else None
     message = decision.get("message") if isinstance(decision, Mapping) else None
     if message is not None and not isinstance(message, str):
-        raise _malformed(f"the message is {_kind(message)}")
+        raise _malformed(f"the message is of {_kind(message)}")
     match kind:
         case "approve":
             return PermissionDecision.allow()
@@ -196,7 +197,7 @@ def _malformed(found: str) -> AnswerUnusable:
 
 
 def _kind(value: object) -> str:
-    return f"a {type(value).__qualname__}"
+    return f"type {type(value).__qualname__}"
 
 
 def _count(decisions: object) -> str:

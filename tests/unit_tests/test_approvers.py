@@ -1,0 +1,247 @@
+"""The approvers for LangGraph, as far as they need no sandbox: questions, answers, the mapping for the middleware."""
+
+from __future__ import annotations
+
+import pickle
+from types import SimpleNamespace
+from typing import Any, TypedDict
+
+import pytest
+from langchain.agents.middleware.human_in_the_loop import HITLRequest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command
+from pydantic import TypeAdapter
+
+from langchain_daytona_ws import InterruptApprover, MiddlewareApprover, PermissionDecision, PermissionRequest
+from langchain_daytona_ws.permissions import AnswerUnusable
+
+THREAD: Any = {"configurable": {"thread_id": "one"}}
+RUN = PermissionRequest.for_bash("make", namespace="demo", tool_call_id="call_1", arguments={"timeout": 5.0})
+WRITE = PermissionRequest.for_file(
+    "write",
+    {"command": "write", "path": "a\u202etxt", "content": "new\n"},
+    namespace="demo",
+    tool_call_id="call_2",
+)
+
+
+class State(TypedDict, total=False):
+    decision: Any
+
+
+def told(decision: PermissionDecision) -> list[Any]:
+    """Write a decision as a checkpoint can hold it."""
+    edited = None if decision.arguments is None else dict(decision.arguments)
+    return [decision.kind, decision.reason, decision.message, edited]
+
+
+def graph_of(request: PermissionRequest, saver: Any = None) -> Any:
+    """Make a graph whose only node asks, and keeps what was decided or why it could not be."""
+
+    def ask(state: State) -> State:
+        try:
+            return {"decision": told(InterruptApprover()(request))}
+        except AnswerUnusable as error:
+            return {"decision": str(error)}
+
+    graph = StateGraph(State).add_node("ask", ask).add_edge(START, "ask")
+    return graph.compile(checkpointer=saver or InMemorySaver())
+
+
+def decided(answer: Any, request: PermissionRequest = RUN) -> Any:
+    graph = graph_of(request)
+    graph.invoke({}, THREAD)
+    return graph.invoke(Command(resume=answer), THREAD)["decision"]
+
+
+@pytest.mark.parametrize("request_", [RUN, WRITE])
+def test_the_question_is_a_request_of_langchains_and_safe_to_print(request_: PermissionRequest) -> None:
+    (question,) = graph_of(request_).invoke({}, THREAD)["__interrupt__"]
+    assert TypeAdapter(HITLRequest).validate_python(question.value) == question.value
+    (action,) = question.value["action_requests"]
+    assert action["args"] == request_.to_dict()["arguments"]
+    assert action["description"].startswith(request_.summary)
+    assert (request_.diff or "") in action["description"]
+    assert "\u202e" not in action["description"]
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [
+        ({"type": "approve"}, PermissionDecision.allow()),
+        ({"type": "reject"}, PermissionDecision.deny()),
+        ({"type": "reject", "message": "no"}, PermissionDecision.deny("no")),
+        ({"type": "respond", "message": ""}, PermissionDecision.respond("")),
+        (
+            {"type": "edit", "edited_action": {"name": "bash", "args": {"command": "true"}}},
+            PermissionDecision.allow_edited({"command": "true"}),
+        ),
+    ],
+)
+def test_answers_are_read(decision: dict[str, Any], expected: PermissionDecision) -> None:
+    assert decided({"decisions": [decision]}) == told(expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (5, "got type int"),
+        ("approve", "got type str"),
+        ({"decisions": "approve"}, "got type str"),
+        ({"decisions": []}, "got 0 decisions"),
+        ({"decisions": [{"type": "approve"}] * 2}, "got 2 decisions"),
+        ({"decisions": ["approve"]}, "got type str"),
+        ({"decisions": [{"type": "ignore"}]}, "the decision is another"),
+        ({"decisions": [{"type": "respond"}]}, "lacks its message"),
+        ({"decisions": [{"type": "reject", "message": 5}]}, "the message is of type int"),
+        ({"decisions": [{"type": "edit"}]}, "has no args"),
+        ({"decisions": [{"type": "edit", "edited_action": {"name": "bash"}}]}, "has no args"),
+        (
+            {"decisions": [{"type": "edit", "edited_action": {"name": "workspace_file", "args": {}}}]},
+            "can't change the tool",
+        ),
+        (
+            {"decisions": [{"type": "edit", "edited_action": {"args": {"command": "ls"}}}]},
+            "can't change the tool",
+        ),
+        ({"decisions": [{"type": "allow_always"}]}, "allow_always can't be answered"),
+    ],
+)
+def test_what_is_malformed_is_unusable(answer: Any, why: str) -> None:
+    assert why in decided(answer)
+
+
+def test_a_call_without_an_id_can_not_be_asked_about() -> None:
+    assert (
+        "without an id"
+        in graph_of(PermissionRequest.for_bash("ls", namespace="demo")).invoke({}, THREAD)["decision"]
+    )
+
+
+def test_questions_differ_by_all_that_makes_a_call() -> None:
+    same = {"namespace": "demo", "tool_call_id": "call_1"}
+    requests = [
+        RUN,
+        PermissionRequest.for_bash("make", **same),  # type: ignore[arg-type]
+        PermissionRequest.for_bash("make", namespace="demo", tool_call_id="call_2"),
+        PermissionRequest.for_bash("make", namespace="other", tool_call_id="call_1"),
+        WRITE,
+    ]
+
+    def ask_all(state: State) -> State:
+        from langgraph.errors import GraphInterrupt
+
+        ids = []
+        for request in [*requests, RUN]:
+            with pytest.raises(GraphInterrupt) as raised:
+                InterruptApprover()(request)
+            ids.append(raised.value.args[0][0].id)
+        return {"decision": ids}
+
+    graph = (
+        StateGraph(State)
+        .add_node("ask", ask_all)
+        .add_edge(START, "ask")
+        .compile(checkpointer=InMemorySaver())
+    )
+    ids = graph.invoke({}, THREAD)["decision"]  # type: ignore[arg-type]
+    assert ids[-1] == ids[0]
+    assert len(set(ids)) == len(requests)
+
+
+class Unreadable(InMemorySaver):
+    """A checkpointer that is used over the network, whose network is down while a node runs."""
+
+    is_down = False
+
+    def get_tuple(self, config: Any) -> Any:
+        if self.is_down and config["configurable"].get("checkpoint_id"):
+            raise OSError("password=secret")
+        return super().get_tuple(config)
+
+
+def test_an_answer_that_can_not_be_told_whose_it_is_is_not_taken() -> None:
+    saver = Unreadable()
+    graph = graph_of(RUN, saver)
+    graph.invoke({}, THREAD)
+    saver.is_down = True
+    said = graph.invoke(Command(resume={"decisions": [{"type": "approve"}]}), THREAD)["decision"]
+    assert "could not be read or written through Unreadable" in said
+    assert "secret" not in said
+    saver.is_down = False
+    (question,) = graph.invoke({}, THREAD)["__interrupt__"]
+    saver.is_down = True
+    done = graph.invoke(Command(resume={question.id: {"decisions": [{"type": "approve"}]}}), THREAD)
+    assert done["decision"] == told(PermissionDecision.allow())
+
+
+@pytest.mark.parametrize(
+    ("mode", "tools"),
+    [("ask", {"workspace_file", "bash", "bash_job"}), ("edit", {"bash", "bash_job"}), ("bypass", set())],
+)
+def test_the_mapping_is_that_of_the_mode(mode: Any, tools: set[str]) -> None:
+    mapping = MiddlewareApprover().interrupt_on(mode, "demo")
+    assert mapping.keys() == tools
+    asked = {
+        (tool, action)
+        for tool, key in (("workspace_file", "command"), ("bash_job", "action"), ("bash", "command"))
+        for action in (
+            "read",
+            "list",
+            "glob",
+            "grep",
+            "write",
+            "edit",
+            "delete",
+            "status",
+            "logs",
+            "stop",
+            "ls",
+        )
+        if tool in mapping
+        and mapping[tool]["when"](SimpleNamespace(tool_call={"name": tool, "args": {key: action}}))
+    }
+    changes = {("workspace_file", action) for action in ("write", "edit", "delete")}
+    known = {one for one in asked if one[0] == "workspace_file" and one[1] in {"write", "edit", "delete"}}
+    assert known == (changes if mode == "ask" else set())
+    assert not asked & {
+        ("workspace_file", "read"),
+        ("workspace_file", "grep"),
+        ("bash_job", "status"),
+        ("bash_job", "logs"),
+    }
+    assert (("bash_job", "stop") in asked) == (("bash", "ls") in asked) == (mode != "bypass")
+
+
+@pytest.mark.parametrize(
+    "args", [{}, {"command": None}, {"command": ["rm"], "path": 5, "content": {"a": 1}}, {"job_id": 7}]
+)
+@pytest.mark.parametrize("tool", ["bash", "workspace_file", "bash_job"])
+def test_a_call_that_nobody_has_checked_is_asked_about_and_described(tool: str, args: dict[str, Any]) -> None:
+    entry = MiddlewareApprover().interrupt_on("ask", "demo")[tool]
+    call = {"name": tool, "args": args, "id": "call_1"}
+    assert entry["when"](SimpleNamespace(tool_call=call))
+    assert entry["description"](call, {}, None).startswith(tool)
+
+
+def test_only_what_was_described_is_let_through() -> None:
+    approver = MiddlewareApprover()
+    with pytest.raises(AnswerUnusable, match="no HumanInTheLoopMiddleware has asked"):
+        approver(RUN)
+    call = {"name": "bash", "args": {"command": "make"}, "id": "call_1"}
+    approver.interrupt_on("ask", "demo")["bash"]["description"](call, {}, None)
+    assert approver(RUN) == PermissionDecision.allow()
+    for other in (
+        WRITE,
+        PermissionRequest.for_bash("make", namespace="demo", tool_call_id="call_2"),
+        PermissionRequest.for_bash("make", namespace="other", tool_call_id="call_1"),
+    ):
+        with pytest.raises(AnswerUnusable):
+            approver(other)
+    with pytest.raises(AnswerUnusable):
+        pickle.loads(pickle.dumps(approver))(RUN)
+
+
+def test_the_interrupt_approver_can_be_pickled() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(InterruptApprover())), InterruptApprover)
