@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
 
+from langchain_daytona_ws._adapters import loop_clients
 from langchain_daytona_ws._adapters.aside import TaskAside
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
@@ -17,11 +18,8 @@ from langchain_daytona_ws._adapters.sdk import (
     REQUEST_TIMEOUT_S,
     TRANSFER_TIMEOUT_S,
     Account,
-    client_config,
     create_params,
     describe,
-    polling_is_meant,
-    tracing_is_wanted,
 )
 from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.sources import Clock
@@ -34,14 +32,6 @@ class _OnLoop:
     client: AsyncDaytona
     guard: AsyncGenerator[None]
     sandboxes: dict[str, AsyncSandbox] = field(default_factory=dict)
-
-
-class Client(AsyncDaytona):
-    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
-
-    def _init_otel(self, sdk_version: str) -> None:
-        if tracing_is_wanted():
-            super()._init_otel(sdk_version)
 
 
 class AsyncDaytonaPort:
@@ -59,20 +49,16 @@ class AsyncDaytonaPort:
         here = self._loops.get(loop)
         if here is None:
             self._drop_dead_loops()
-            client = await asyncio.to_thread(self._new_client)  # it reads files
-            here = self._loops.setdefault(loop, _OnLoop(client, self._open_until_the_loop_ends(client)))
-            if here.client is client:
+            here = _OnLoop(await loop_clients.join(self._account), self._joined_until_the_loop_ends())
+            if self._loops.setdefault(loop, here) is here:
                 await anext(here.guard)
+            else:
+                await loop_clients.leave(self._account)  # another task has joined meanwhile
+                here = self._loops[loop]
         return here
 
-    def _new_client(self) -> AsyncDaytona:
-        with polling_is_meant():
-            client = Client(client_config(self._account))
-        client._target = self._account.target
-        return client
-
-    async def _open_until_the_loop_ends(self, client: AsyncDaytona) -> AsyncGenerator[None]:
-        """Close the client when this generator is closed, which a loop does with all of them before it ends.
+    async def _joined_until_the_loop_ends(self) -> AsyncGenerator[None]:
+        """Leave the client when this generator is closed, which a loop does with all of them before it ends.
 
         Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open behind it.
         """
@@ -81,7 +67,7 @@ class AsyncDaytonaPort:
             yield
         finally:
             self._loops.pop(loop, None)
-            await client.close()  # type: ignore[no-untyped-call]
+            await loop_clients.leave(self._account)
 
     def _drop_dead_loops(self) -> None:
         """Let go of loops that were closed without ending their generators; their sockets go with them."""
@@ -180,7 +166,7 @@ class AsyncDaytonaPort:
         return True
 
     async def aclose(self) -> None:
-        """Close this loop's client; those of loops that have ended were closed with them."""
+        """Leave this loop's client; those of loops that have ended were left with them."""
         here = self._loops.get(asyncio.get_running_loop())
         if here is not None:
             await here.guard.aclose()

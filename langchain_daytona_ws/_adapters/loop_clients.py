@@ -1,0 +1,69 @@
+"""One client of the SDK for all sessions of an account on one event loop.
+
+A client reads the machine's certificates twice: 60 ms of work and 1.7 MB, which hundreds of sessions would feel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from daytona import AsyncDaytona
+
+from langchain_daytona_ws._adapters.sdk import Account, client_config, polling_is_meant, tracing_is_wanted
+
+
+class Client(AsyncDaytona):
+    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
+
+    def _init_otel(self, sdk_version: str) -> None:
+        if tracing_is_wanted():
+            super()._init_otel(sdk_version)
+
+
+@dataclass(slots=True)
+class _Shared:
+    making: asyncio.Task[AsyncDaytona]
+    users: int = 0
+
+
+# Each entry is touched on its own loop only; closed loops by anybody, since they have no other left.
+_shared: dict[tuple[asyncio.AbstractEventLoop, Account], _Shared] = {}
+
+
+async def join(account: Account) -> AsyncDaytona:
+    """Return this loop's client; whoever was given it must `leave`."""
+    for key in [key for key in _shared if key[0].is_closed()]:
+        _shared.pop(key, None)
+    key = (asyncio.get_running_loop(), account)
+    shared = _shared.get(key)
+    if shared is None:
+        making = asyncio.create_task(asyncio.to_thread(_new_client, account))  # it reads files
+        shared = _shared[key] = _Shared(making)
+    shared.users += 1
+    try:
+        return await asyncio.shield(shared.making)
+    except BaseException:
+        await leave(account)
+        raise
+
+
+async def leave(account: Account) -> None:
+    """Be done with this loop's client; the last one closes its connections."""
+    key = (asyncio.get_running_loop(), account)
+    shared = _shared[key]
+    shared.users -= 1
+    if shared.users:
+        return
+    del _shared[key]
+    if not shared.making.done():
+        shared.making.cancel()
+    elif not shared.making.cancelled() and shared.making.exception() is None:
+        await shared.making.result().close()  # type: ignore[no-untyped-call]
+
+
+def _new_client(account: Account) -> AsyncDaytona:
+    with polling_is_meant():
+        client = Client(client_config(account))
+    client._target = account.target
+    return client
