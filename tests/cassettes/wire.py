@@ -87,7 +87,8 @@ def answer_of(response: Mapping[str, Any], *, is_json: bool) -> Plain:
     if not text:
         return plain
     if not is_json or not text.startswith(("{", "[")):
-        return {**plain, "body": _broken_into_lines(text)}
+        is_xml = "xml" in kept.get("content-type", "")
+        return {**plain, "body": _broken_into_lines(text) if is_xml else text}
     body = json.loads(text)
     frame = _FRAME.fullmatch(body["result"]) if isinstance(body, dict) and "result" in body else None
     if frame is not None:
@@ -189,8 +190,6 @@ def _packed(told: Plain) -> Plain:
 
 def _broken_into_lines(text: str) -> str:
     """Begin a new line where XML elements meet; their own text stays as it is."""
-    if not text.startswith("<"):
-        return text
     text = re.sub(r"(</[^<>]+>)(?=<)", r"\1\n", text)
     return re.sub(r"(<[^/<>][^<>]*>)(?=<[^/])", r"\1\n", text)
 
