@@ -7,6 +7,7 @@ the tools loads neither daytona nor boto3.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,7 +70,10 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - one list, held against the imports above by a test
+# Without its extra it says what to install, which importing all names should not.
+_UNAVAILABLE = set() if find_spec("deepagents") else {"WorkspaceBackend"}
+
+__all__ = sorted(_HOME_OF.keys() - _UNAVAILABLE)  # noqa: PLE0605 - one list, held against the imports above by a test
 
 
 def __getattr__(name: str) -> Any:
@@ -82,4 +86,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME_OF})
