@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Callable
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._core.remedies import NO_RUNNER, create_error
@@ -32,11 +33,23 @@ _GONE = {"destroyed", "destroying"}
 _BEYOND_USE = {"error", "build_failed", "archived"}
 
 
-async def provision(port: SandboxPort, spec: SandboxSpec, *, organization_id: str | None) -> SandboxInfo:
+async def provision(
+    port: SandboxPort,
+    spec: SandboxSpec,
+    *,
+    organization_id: str | None,
+    left: Callable[[str], object] = lambda _: None,
+) -> SandboxInfo:
     """Create a sandbox that is started, or leave none behind.
 
     The name in the spec is ours alone, so whatever became of a request whose answer was lost can be found and
     used, or deleted, by it.
+
+    Args:
+        port: The API.
+        spec: What to create.
+        organization_id: Where it has to be; None for anywhere.
+        left: Is told the name of what may have been left behind all the same, Daytona not being reachable.
 
     Raises:
         ProvisionError: None could be had; ``code`` says why, the message what to do.
@@ -49,7 +62,7 @@ async def provision(port: SandboxPort, spec: SandboxSpec, *, organization_id: st
         raise
     except BaseException as error:
         if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
-            await port.finish(_sweep(port, spec.name), within_s=DELETE_WITHIN_S)
+            await port.finish(_sweep(port, spec.name, left), within_s=DELETE_WITHIN_S)
         raise
     await check_organization(port, info, organization_id, made_here=True)
     return info
@@ -227,15 +240,24 @@ async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
         logger.warning("%s", error)
 
 
-async def _sweep(port: SandboxPort, name: str) -> None:
+async def _sweep(port: SandboxPort, name: str, left: Callable[[str], object]) -> None:
     """Delete what a create that nobody waited for may have made, or may still make."""
+    looked = False
     for pause_s in LINGER_S:
         await port.sleep(pause_s)
         try:
             found = await port.get(name)
         except PortFault as fault:
             logger.warning("looking for sandbox %s after a failed start: %s", name, fault)
+            looked = False
             continue
+        looked = True
         if found is not None:
-            await discard_quietly(port, found.id)
+            try:
+                await discard(port, found.id)
+            except SandboxUnavailable as error:
+                logger.warning("%s", error)
+                left(name)
             return
+    if not looked:
+        left(name)

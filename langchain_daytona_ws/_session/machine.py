@@ -85,7 +85,7 @@ class Machine:
         self._on_lost = on_lost
         self._tell = tell
         self._last_id = ""
-        self._failed: list[SandboxInfo] = []  # still to be deleted
+        self._left: list[str] = []  # ids and names of what is still to be deleted
         self._set_up: SingleFlight[int] = SingleFlight()
         self._starts = 0  # of the machine, as far as this session knows
         self._flight: SingleFlight[SandboxInfo] = SingleFlight()
@@ -154,7 +154,9 @@ class Machine:
         organization_id = self._config.options.organization_id
         if self._config.persistent:
             return await self._claim(port, organization_id)
-        info = await lifecycle.provision(port, self._spec(), organization_id=organization_id)
+        info = await lifecycle.provision(
+            port, self._spec(), organization_id=organization_id, left=self._leave
+        )
         if self._closed:
             await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
             self.check_open()
@@ -223,18 +225,23 @@ class Machine:
 
         Nobody else would: Daytona's auto-delete is for what is stopped. A persistent one is mended by the next claim.
         """
-        if not self._config.persistent:
-            with self._lock:
-                if info not in self._failed:
-                    self._failed.append(info)
         self.lost(info)
+        if not self._config.persistent:
+            self._leave(info.id)
+
+    def _leave(self, id_or_name: str) -> None:
+        """Take note of what has to be deleted later."""
+        with self._lock:
+            if id_or_name not in self._left:
+                self._left.append(id_or_name)
+        _delete_at_exit(self)
 
     async def _clear_away(self, port: SandboxPort) -> None:
-        """Delete what has failed; what cannot be deleted now is tried again when the session is closed."""
-        for info in list(self._failed):
-            await lifecycle.discard(port, info.id)
+        """Delete what was left; what cannot be deleted now is tried again when the session is closed."""
+        for one in list(self._left):
+            await lifecycle.discard(port, one)
             with self._lock, suppress(ValueError):  # another face does the same
-                self._failed.remove(info)
+                self._left.remove(one)
 
     def starts(self) -> int:
         """Count the starts of the machine that this session knows of."""
@@ -279,7 +286,7 @@ class Machine:
             if info is not None and not self._config.persistent:
                 drive(lifecycle.discard(self.sync_port(), info.id))
                 self._deleted(info)
-            if self._failed:
+            if self._left:
                 drive(self._clear_away(self.sync_port()))
         finally:
             self._hang_up()
@@ -293,7 +300,7 @@ class Machine:
             if info is not None and not self._config.persistent:
                 await self._discard(await self.async_port(), info.id)
                 self._deleted(info)
-            if self._failed:
+            if self._left:
                 port = await self.async_port()
                 await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
         finally:

@@ -425,6 +425,23 @@ class TestProvision:
             self.provision(port)
         assert port.asked[-1] == "delete"
 
+    @pytest.mark.parametrize(
+        ("get", "delete", "left"),
+        [
+            ([fault(FaultKind.NOT_SENT)], [], ["mine"]),
+            ([fault(FaultKind.NOT_SENT), None], [], []),
+            ([info("started")], [fault(FaultKind.FORBIDDEN)], ["mine"]),
+            ([info("started")], [None], []),
+        ],
+    )
+    def test_what_may_have_been_left_behind_is_named(
+        self, get: list[object], delete: list[object], left: list[str]
+    ) -> None:
+        port, named = ScriptedPort(create=[KeyboardInterrupt()], get=get, delete=delete), list[str]()
+        with pytest.raises(KeyboardInterrupt):
+            drive(lifecycle.provision(port, self.SPEC, organization_id=None, left=named.append))
+        assert named == left
+
     def test_a_create_whose_answer_was_lost_is_found_by_name(self) -> None:
         port = ScriptedPort(create=[fault(FaultKind.DROPPED)], get=[info("started")])
         assert self.provision(port) == info("started")
