@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from types import SimpleNamespace
 from typing import Any, TypedDict
@@ -13,7 +14,14 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 from pydantic import TypeAdapter
 
-from langchain_daytona_ws import InterruptApprover, MiddlewareApprover, PermissionDecision, PermissionRequest
+from langchain_daytona_ws import (
+    InterruptApprover,
+    MiddlewareApprover,
+    PermissionDecision,
+    PermissionRequest,
+    WorkspaceSession,
+    WorkspaceToolkit,
+)
 from langchain_daytona_ws.permissions import AnswerUnusable
 
 THREAD: Any = {"configurable": {"thread_id": "one"}}
@@ -245,3 +253,46 @@ def test_only_what_was_described_is_let_through() -> None:
 
 def test_the_interrupt_approver_can_be_pickled() -> None:
     assert isinstance(pickle.loads(pickle.dumps(InterruptApprover())), InterruptApprover)
+
+
+CALLS = [
+    ("bash", {"command": "make"}),
+    ("bash", {"command": "make", "background": True}),
+    ("workspace_file", {"command": "write", "path": "a.txt", "content": "a"}),
+    ("bash_job", {"action": "stop", "job_id": "abcdefgh"}),
+]
+
+
+@pytest.mark.parametrize(("tool", "args"), CALLS)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_callback_may_answer_in_place_of_any_tool(tool: str, args: dict[str, Any], is_async: bool) -> None:
+    asked = []
+
+    def approver(request: PermissionRequest) -> PermissionDecision:
+        asked.append(request.tool)
+        return PermissionDecision.respond("I did it\nmyself")
+
+    session = WorkspaceSession({"permissionMode": "ask"}, namespace="demo", approver=approver)
+    chosen = next(one for one in WorkspaceToolkit(session=session).get_tools() if one.name == tool)
+    call = {"type": "tool_call", "id": "call_1", "name": tool, "args": args}
+    message = asyncio.run(chosen.ainvoke(call)) if is_async else chosen.invoke(call)
+    assert (message.status, message.content) == ("success", "I did it\nmyself")
+    assert message.artifact == {"response": "I did it\nmyself"}
+    assert asked == [tool]
+    assert session.sandbox_id is None
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"kind": "respond"},
+        {"kind": "allow", "message": "hello"},
+        {"kind": "respond", "message": "hello", "arguments": {}},
+        {"kind": "answer", "message": "hello"},
+    ],
+)
+def test_a_response_is_a_message_and_nothing_else(parts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"respond|nothing else|kind must be"):
+        PermissionDecision(**parts)
+    with pytest.raises(TypeError):
+        PermissionDecision.respond(5)  # type: ignore[arg-type]
