@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,7 +19,6 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -219,15 +217,7 @@ def _stopper(options: Plain) -> Callable[[str], None]:
 
 def _versions(*, on_s3: bool) -> dict[str, str]:
     packages = {"sdk": "daytona", **({"aws": "boto3"} if on_s3 else {}), "recorder": "vcrpy"}
-    told = {what: f"{package} {importlib.metadata.version(package)}" for what, package in packages.items()}
-    return {**told, "guest": _guest_digest()}
-
-
-def _guest_digest() -> str:
-    """Name the programs that ran in the sandbox; what they are asked is in the cassette."""
-    files = sorted(resources.files("langchain_daytona_ws._guest").iterdir(), key=lambda file: file.name)
-    sources = [file.read_bytes() for file in files if file.name.endswith(".py")]
-    return hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
+    return {what: f"{package} {importlib.metadata.version(package)}" for what, package in packages.items()}
 
 
 def _host_secrets() -> list[str]:

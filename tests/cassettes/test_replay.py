@@ -9,7 +9,7 @@ import pytest
 import pytest_socket
 
 from tests.cassettes.record import FACES, LOCAL, RECORDED
-from tests.cassettes.scenarios import SCENARIOS
+from tests.cassettes.scenarios import ON_S3, SCENARIOS
 from tests.cassettes.sources import StillClock
 from tests.cassettes.stage import Stage
 from tests.cassettes.tape import Tape, load
@@ -41,7 +41,8 @@ def test_a_cassette_says_what_it_was_recorded_against(name: str, face: str) -> N
     recorded = load(RECORDED / f"{name}-{face}.yaml")["recorded"]
     assert recorded["server"].startswith((LOCAL, "Daytona at "))
     assert recorded["sdk"].startswith("daytona ")
-    assert recorded["guest"]
+    assert recorded["recorder"].startswith("vcrpy ")
+    assert recorded.get("aws", "").startswith("boto3 ") == (name in ON_S3)
 
 
 @pytest.mark.parametrize(("name", "face"), CASSETTES)
