@@ -54,7 +54,7 @@ examples: setup-dev
 	@.venv/bin/python -m examples.run $(ARGS)
 
 faults: setup-dev
-	@.venv/bin/python -m pytest tests/faults -n $(WORKERS) $(ARGS)
+	@.venv/bin/python -m tests.faults --workers $(WORKERS) $(ARGS)
 
 bench: setup-dev
 	@.venv/bin/python -m benchmarks $(ARGS)
