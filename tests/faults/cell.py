@@ -202,7 +202,9 @@ class Cell:
                 for name, value in names.items():
                     limits.enter_context(mock.patch.object(importlib.import_module(module), name, value))
             try:
-                if self.kind.startswith("kept") and self.step.name == "claim":
+                if self.mishap.early is not None:
+                    self.mishap.early(self)
+                if self.step.name == "claim":
                     self._leave_one()
                 self._play(face)
             except Exception as error:  # noqa: BLE001 - a cell that cannot be played is one that fails
@@ -230,8 +232,6 @@ class Cell:
         session = self.session(**(asked if self.mishap.by == "tool" else {}))
         timeout_s = SHORT_COMMAND_S if self.mishap.limits else 60.0
         self.work = Work(session, face, self.token, self.command, timeout_s)
-        if self.mishap.early is not None:
-            self.mishap.early(self)
         self.step.prepare(self.work)
         machine = session.sandbox_id
         if self.step.name == "claim":

@@ -60,7 +60,7 @@ stuck                   sandbox_unavailable  create=create_timeout claim=stuck c
 daemon dead             outcome_unknown  upload=sandbox_unavailable close=ok s3write,s3edit=-nobox
 credentials expired     ok               first=-later close=-owned
 STS refuses             role_denied      first=-later close=-owned
-S3 refuses              mount_denied     first=-later close=-owned warm,job=result write,upload,edit=os/write_failed s3write,s3edit=s3_denied
+S3 refuses              mount_denied     first=-later close=-owned claim,warm,job=result write,upload,edit=os/write_failed s3write,s3edit=s3_denied
 mount killed            ok               create,first=-before s3write,s3edit=-nobox
 disk full               result           create=-before mount=ok write,edit=write_failed upload=write_failed close=ok s3write,s3edit=-nobox
 host killed             died             s3write,s3edit=-steady

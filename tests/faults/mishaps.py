@@ -144,15 +144,15 @@ def _credentials_end(cell: Cell) -> None:
         cell.server.faults.add(Fault("act_after", action="create", act=lambda: _expired(cell)))
     elif cell.step.name == "mount":
         cell.server.faults.add(Fault("act_before", action="execute", act=cell.server.s3.expire_credentials))
-    elif cell.kind == "direct" or cell.step.name == "claim":
-        cell.server.s3.expire_credentials()  # of the claim, those that the session before brought along
+    elif cell.kind == "direct":
+        cell.server.s3.expire_credentials()
     else:
         time.sleep(SHORT_LIFE_S)  # mount-s3 goes by the machine's clock
         cell.server.s3.credential_lifetime_s = None
 
 
 def _short_lived(cell: Cell) -> None:
-    if cell.step.name not in ("create", "claim", "mount", "first"):
+    if cell.step.name not in ("create", "mount", "first"):
         cell.server.s3.credential_lifetime_s = SHORT_LIFE_S
 
 

@@ -30,6 +30,7 @@ HOST = {
     "NO_PROXY": "127.0.0.1",
 }
 DISK_BYTES = 4 << 20
+PATIENCE_S = 5.0  # of real time, in a cell, for what is under way in the servers
 SETTLE_S = 40.0
 
 
@@ -42,7 +43,9 @@ class Pace:
         self._ahead_s = 0.0
         self._due: list[tuple[float, Callable[[], object]]] = []
         self._lock = threading.Lock()
+        self._patience_s = PATIENCE_S
         self.waited: list[float] = []
+        self.is_busy: Callable[[], bool] = lambda: False
 
     def time(self) -> float:
         return time.time() + self._ahead_s
@@ -59,7 +62,15 @@ class Pace:
         for one in due:
             one()
         self._servers.advance(seconds)
-        time.sleep(min(seconds, 0.02))  # others, such as a request that is held up, go on meanwhile
+        self._let_others(time.monotonic() + min(seconds, 1.0))
+
+    def _let_others(self, until: float) -> None:
+        """Give what the wait was for, such as a sandbox that starts, some of its real time."""
+        while True:
+            time.sleep(0.02)
+            self._patience_s -= 0.02
+            if not self.is_busy() or self._patience_s <= 0 or time.monotonic() >= until:
+                return
 
     async def asleep(self, seconds: float) -> None:
         await asyncio.to_thread(self.sleep, seconds)
@@ -76,7 +87,7 @@ class Pace:
     def renew(self) -> None:
         """Forget what was due, and be on time again."""
         with self._lock:
-            self._due, self._ahead_s, self.waited = [], 0.0, []
+            self._due, self._ahead_s, self.waited, self._patience_s = [], 0.0, [], PATIENCE_S
 
 
 class Tally:
@@ -130,7 +141,11 @@ class World:
         self.server = LocalDaytona(clock=self.clock, s3=True)
         self._s3: dict[str, Any] = {}
 
+    def _is_changing(self) -> bool:
+        return any(one.changing for server in self.servers for one in server.sandboxes)
+
     def start(self) -> None:
+        self.pace.is_busy = self._is_changing
         self._servers.enter_context(self.server)
         self.server.make_bucket(BUCKET)
 
