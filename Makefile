@@ -35,7 +35,7 @@ matrix: setup-dev
 check: setup-dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy --strict -p langchain_daytona_ws -p examples.demo
+	@.venv/bin/mypy --strict -p langchain_daytona_ws -p examples
 	@.venv/bin/mypy --strict scripts/check_dist.py scripts/pip_to_uv.py
 	@.venv/bin/lint-imports
 	@scripts/dist
