@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-import psutil
 from botocore.exceptions import ClientError
 
 from langchain_daytona_ws import BashTool, WorkspaceFileTool, WorkspaceSession
@@ -381,12 +380,7 @@ class Cell:
                 self._problem(f"{path} was acknowledged, and is {found if found is None else found[:100]!r}")
 
     def _judge_processes(self) -> None:
-        left = [
-            one.info["pid"]
-            for one in psutil.process_iter(["pid", "cmdline"])
-            if any(self.token in word for word in one.info["cmdline"] or ())
-        ]
-        if left:
+        if leaks.running(self.token):
             self._problem("what was cancelled runs on")
 
     # --- the killed ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -9,8 +10,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from tests.faults.world import World
 
@@ -73,7 +72,29 @@ def _descriptors() -> list[str]:
 
 
 def _children() -> list[str]:
-    return [f"process {child.pid}" for child in psutil.Process().children(recursive=True)]
+    """List what descends from this process, by the kernel's table."""
+    parents: dict[int, int] = {}
+    for pid in _pids():
+        with contextlib.suppress(OSError):  # it has ended
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            parents[pid] = int(stat.rpartition(")")[2].split()[1])  # behind the name, which may hold anything
+    family = {os.getpid()}
+    while found := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= found
+    return [f"process {pid}" for pid in family - {os.getpid()}]
+
+
+def running(word: str) -> bool:
+    """Tell whether a process has this in its command line."""
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _files(world: World) -> list[Path]:

@@ -26,7 +26,7 @@ S3_KINDS: dict[FaultKind, S3FaultKind] = {
     "latency": "late", "truncate": "truncate", "malformed": "malformed",
 }  # fmt: skip
 # The requests' own time-outs, made short enough to wait for them: module, name, seconds.
-SHORT = {
+SHORT: dict[str, dict[str, float]] = {
     "langchain_daytona_ws._core.calls": {"MARGIN_S": 1, "MOUNT_S": 1},
     "langchain_daytona_ws._core.lifecycle": {"CREATE_CALL_S": 3.0, "START_WITHIN_S": 5.0},
     "langchain_daytona_ws._core.jobs": {"CALL_S": 3.0},
@@ -199,7 +199,7 @@ _MOUNTED: dict[str, Kind] = dict.fromkeys(
 _MOUNTED["claim"] = "kept s3"
 _ALL_KEPT: dict[str, Kind] = {**_KEPT, "create": "kept", "mount": "kept s3"}
 _FOR_GOOD: dict[str, Any] = {"times": None}
-_LOUD = {"headers": {"Retry-After": str(RETRY_AFTER_S)}}
+_LOUD: dict[str, Any] = {"headers": {"Retry-After": str(RETRY_AFTER_S)}}
 
 MISHAPS = {
     mishap.name: mishap
