@@ -380,7 +380,17 @@ def test_a_question_waits_for_what_runs_beside_it(server: LocalDaytona) -> None:
     """Each run of the graph has an event loop of its own, whose end cancels what the graph has left behind."""
     stage = Stage(server, None, None)
     session = stage.session()
-    graph = stage.tool_node(session)
+    stage.see(session, "true")
+    sent = server.count("execute")
+    is_beside_it = False
+
+    async def let_slow_begin(request: Any, execute: Callable[[Any], Awaitable[Any]]) -> Any:
+        is_held = is_beside_it and request.tool_call["id"] == "next"
+        while is_held and server.count("execute") == sent:  # noqa: ASYNC110 - it has no event for it
+            await asyncio.sleep(0.01)
+        return await execute(request)
+
+    graph = stage.tool_node(session, awrap_tool_call=let_slow_begin)
 
     def do(value: Any) -> Any:
         return asyncio.run(graph.ainvoke(value, stage.thread))
@@ -390,6 +400,7 @@ def test_a_question_waits_for_what_runs_beside_it(server: LocalDaytona) -> None:
     for command in commands:
         (question,) = stage.questions(state)
         assert question.value["action_requests"][0]["args"]["command"] == command
+        is_beside_it = command == commands[0]
         state = do(Command(resume=said(APPROVE)))
     told = results(state)
     assert {name: message.status for name, message in told.items()} == {"slow": "success", "next": "success"}
