@@ -16,8 +16,8 @@ help:
 	@echo "make dist        build the source distribution and the wheel into dist/"
 	@echo "make record      record the cassettes anew, against the local Daytona or the account of DAYTONA_API_KEY"
 	@echo "make examples    execute the notebooks, and write their outputs"
-	@echo "make faults      every fault at every step, and the table of what came of each"
-	@echo "make bench       measure against the raw SDK and others"
+	@echo "make faults      every fault at every step, as a table (ARGS=\"--step warm --fault 503\" plays some)"
+	@echo "make bench       measure beside the SDK, langchain-daytona and Deep Agents (ARGS=--quick)"
 	@echo "make clean       remove .venv and caches"
 
 demo: setup-demo
@@ -35,7 +35,7 @@ matrix: setup-dev
 check: setup-dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy --strict -p langchain_daytona_ws -p examples
+	@.venv/bin/mypy --strict -p langchain_daytona_ws -p examples -p benchmarks
 	@.venv/bin/mypy --strict scripts/check_dist.py scripts/pip_to_uv.py
 	@.venv/bin/lint-imports
 	@scripts/dist

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolCall
+from pydantic import PrivateAttr
 
 from langchain_daytona_ws import CommandRefused, SandboxConfig, WorkspaceSession
 from langchain_daytona_ws.local import LocalDaytona
@@ -26,19 +27,25 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 class Caller(GenericFakeChatModel):
-    """Calls the tool that the README's agent needs, and answers."""
+    """Calls the tool that the README's agents need, by the name that it has for them, and answers."""
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Caller:
-        assert [tool.name for tool in tools] == ["bash", "workspace_file", "bash_job"]
+        names = [tool.name for tool in tools]
+        assert "execute" in names or names == ["bash", "workspace_file", "bash_job"]
+        self._call["name"] = "execute" if "execute" in names else "bash"
         return self
+
+    _call: ToolCall = PrivateAttr()
 
 
 def caller() -> Caller:
-    call = {"name": "bash", "args": {"command": "python3 --version"}, "id": "call-1"}
+    call = ToolCall(name="bash", args={"command": "python3 --version"}, id="call-1")
     answers: Iterator[AIMessage] = cycle(
         [AIMessage("", tool_calls=[call]), AIMessage("The one that python3 is.")]
     )
-    return Caller(messages=answers)
+    made = Caller(messages=answers)
+    made._call = call
+    return made
 
 
 @pytest.fixture(scope="module")
