@@ -30,7 +30,11 @@ class Spread:
 
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: int = WARM_UP
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm_up: int = WARM_UP,
+    tidy: Callable[[], object] | None = None,
 ) -> Samples:
     """Call each contender once a round and return the seconds that each call took.
 
@@ -38,13 +42,17 @@ def interleaved(
         contenders: Name → what to time.
         rounds: How many calls of each are counted.
         warm_up: How many rounds are thrown away before.
+        tidy: Called after each call, and not timed.
     """
 
     def timed(contender: Callable[[], object]) -> Callable[[], float]:
         def seconds() -> float:
             began = time.perf_counter()
             contender()
-            return time.perf_counter() - began
+            took = time.perf_counter() - began
+            if tidy is not None:
+                tidy()
+            return took
 
         return seconds
 

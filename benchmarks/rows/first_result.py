@@ -33,11 +33,12 @@ def run(bench: Bench) -> Iterator[Result]:
                     OURS: starts.ours,
                     RAW: starts.raw,
                     MOUNTED: starts.mounted,
-                    MOUNT: lambda: _mount(server, sandbox),
+                    MOUNT: lambda: starts.mount_by_hand(sandbox),
                     "exec": lambda: sandbox.process.exec(COMMAND),
                 },
                 bench.times(25, 3),
                 warm_up=1,
+                tidy=starts.end,
             )
     yield compared(NAME, samples, OURS, RAW, reach=1.15, quoted=True)
     yield compared(NAME, samples, MOUNTED, RAW, quoted=True)
@@ -60,21 +61,8 @@ def _added_by_mount(samples: Samples) -> Result:
     )
 
 
-def _mount(server: Served, sandbox: Sandbox) -> None:
-    """Mount a prefix in a raw sandbox by hand, as the documentation of mount-s3 has it."""
-    folder = f"/mnt/{secrets.token_hex(4)}"
-    keys = " ".join(f"{name}={shlex.quote(value)}" for name, value in clients.KEYS.items())
-    where = f"--endpoint-url {server.s3_endpoint} --force-path-style --region us-east-1"
-    flags = f"--prefix sandbox{folder}/ --allow-delete --allow-overwrite --allow-other"
-    answer = sandbox.process.exec(
-        f"mkdir {folder} && env {keys} setsid mount-s3 {BUCKET} {folder} {where} {flags} && ls {folder}"
-    )
-    if answer.exit_code != 0:
-        raise RuntimeError(f"mount-s3 did not mount: {answer.result}")
-
-
 class Starts:
-    """Begins anew each time; what was begun is ended at the end, where nobody measures."""
+    """Begins anew each time; what was begun is ended by `end`, which nobody measures."""
 
     def __init__(self, server: Served) -> None:
         self._server = server
@@ -84,6 +72,9 @@ class Starts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
         self._begun.close()
 
     def ours(self) -> None:
@@ -97,6 +88,22 @@ class Starts:
         sandbox = daytona.create()
         self._begun.callback(sandbox.delete)
         sandbox.process.exec(COMMAND)
+
+    def mount_by_hand(self, sandbox: Sandbox) -> None:
+        """Mount a prefix in a raw sandbox as the documentation of mount-s3 has it."""
+        folder = f"/mnt/{secrets.token_hex(4)}"
+        keys = " ".join(f"{name}={shlex.quote(value)}" for name, value in clients.KEYS.items())
+        where = f"--endpoint-url {self._server.s3_endpoint} --force-path-style --region us-east-1"
+        flags = f"--prefix sandbox{folder}/ --allow-delete --allow-overwrite --allow-other"
+        mount = f"mkdir {folder} && env {keys} setsid mount-s3 {BUCKET} {folder} {where} {flags}"
+        _succeed(sandbox, f"{mount} && ls {folder}")
+        self._begun.callback(_succeed, sandbox, f"umount {folder}")
+
+
+def _succeed(sandbox: Sandbox, command: str) -> None:
+    answer = sandbox.process.exec(command)
+    if answer.exit_code != 0:
+        raise RuntimeError(f"{command}: {answer.result}")
 
 
 ROW = Row(NAME, "the first command of a new session, with what it needs created", run)

@@ -42,7 +42,9 @@ def _at(server: Served, latency_s: float, bench: Bench) -> Iterator[Result]:
         server.latency(0)
         with Starts(server) as starts:
             server.latency(latency_s)
-            first = interleaved({OURS: starts.ours, RAW_START: starts.raw}, bench.times(12, 2), warm_up=1)
+            first = interleaved(
+                {OURS: starts.ours, RAW_START: starts.raw}, bench.times(12, 2), warm_up=1, tidy=starts.end
+            )
             server.latency(0)
         sandbox.delete()
     yield compared(row, warm, "session.run", RAW, quoted=True)
