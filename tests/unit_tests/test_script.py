@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -83,3 +85,33 @@ def test_each_program_carries_all_that_it_imports(entry: str) -> None:
     for name in order:
         for needed in script._imports(name):
             assert order.index(needed) < order.index(name)
+
+
+def test_the_programs_lose_their_prose_and_nothing_else() -> None:
+    names = [path.stem for path in Path(script.__file__).parents[1].joinpath("_guest").glob("*.py")]
+    assert "command" in names
+    for name in names:
+        source = script.guest_source(name)
+        bare = script._bare(source)
+        assert _meaning(bare) == _meaning(source), name
+        assert not re.search(r"^\s*#", bare, re.MULTILINE), name
+
+
+def _meaning(source: str) -> str:
+    """Return what is there and where it begins; but docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
+        if documented and ast.get_docstring(node) is not None:
+            del node.body[0]
+        for name in ("end_lineno", "end_col_offset"):
+            if hasattr(node, name):
+                setattr(node, name, None)
+    return ast.dump(tree, include_attributes=True)
+
+
+def test_a_command_s_request_fits_into_what_an_idle_connection_takes_at_once() -> None:
+    request = {"command": "python3 -m pytest tests -q", "key": NONCE * 2, "root": "/mnt/workspaces/demo"}
+    call = guest_call("command", request, NONCE)
+    # Ten segments of 1,448 bytes, less 2,000 for the headers and the rest of the JSON.
+    assert len(call.script) + sum(len(name) + len(value) for name, value in call.env.items()) < 12_480
