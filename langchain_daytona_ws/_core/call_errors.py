@@ -45,10 +45,12 @@ def place_error(code: str, detail: str) -> WorkspaceError:
             for_model=f"The directory cannot be made: {detail}. Nothing was done.",
         )
     return SandboxError(
-        f"The library's own directory on the sandbox's disk cannot be used: {detail}.",
+        f"The library's own directory on the sandbox's disk cannot be used: {detail}. Make room there, or use a new "
+        "sandbox.",
         code="state_directory",
         op="execute",
-        for_model="The machine's local disk cannot be used. Nothing ran. Tell the user.",
+        for_model="The machine's local disk cannot be used. Nothing ran. If it is full (df -h /tmp), delete what is "
+        "not needed; otherwise tell the user.",
     )
 
 
@@ -86,8 +88,18 @@ def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnava
 
 
 def refused(fault: PortFault) -> SandboxError:
+    if "no space left on device" in fault.message.lower():
+        return SandboxError(
+            f"The sandbox's disk is full: {fault.message}. Delete files there, or use a snapshot or image whose "
+            "sandboxes have a larger disk.",
+            code="disk_full",
+            op="execute",
+            context={"status": fault.status},
+            for_model="The machine's disk is full. Nothing was done. Delete what is not needed, then try again.",
+        )
     return SandboxError(
-        f"Daytona refused the request: {fault.message}",
+        f"Daytona refused the request: {fault.message}. See the message for what it objected to; check the API key's "
+        "permissions and that options.apiUrl is Daytona's.",
         code=f"daytona_{fault.kind.name.lower()}",
         op="execute",
         context={"status": fault.status},

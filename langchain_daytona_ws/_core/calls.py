@@ -305,7 +305,7 @@ class Caller:
                 return
         if attempts.fruitless_s >= RETRY_WITHIN_S or self._port.now() >= attempts.until:
             if attempts.maybe_ran and not repeatable:
-                raise unknown(f"The connection failed {attempts.failures} times ({fault.message}).")
+                raise unknown(f"The connection failed {attempts.failures} times.", said=f"{fault.message}.")
             raise unreachable(fault, info, attempts.failures)
         pause_s = attempts.pause_s(fault.retry_after_s)
         attempts.fruitless_s += pause_s
@@ -319,7 +319,8 @@ class Caller:
             raise self._place_error(str(answer.get("code")), str(answer.get("detail"))[:DETAIL])
         if error == "guest":
             raise SandboxError(
-                f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}.",
+                f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}. See whether its "
+                "disk is full or its user's limits are reached; otherwise use a new sandbox.",
                 code="guest_failed",
                 op="execute",
                 context={"detail": answer.get("detail")},

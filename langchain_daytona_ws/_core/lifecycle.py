@@ -229,6 +229,7 @@ def not_deleted(sandbox_id: str, why: str) -> SandboxUnavailable:
         op="delete",
         retryable=True,
         context={"sandbox_id": sandbox_id},
+        for_model="The machine could not be deleted. Tell the user.",
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SECRET_FD = 3
 END_ROOM = 1024  # bytes
+ABOUT_ROOM = 64  # bytes, for the times
 
 _left: list[Job] = []  # what this process is to supervise
 
@@ -100,19 +101,43 @@ class Job:
         self._key = request["key"]
         self._jobs = job_store.directory()
         self._turn = job_store.guard(self._jobs)
+        self._name = ""
+        try:
+            self._make()
+        except BaseException:
+            self.drop()
+            raise
+
+    def _make(self) -> None:
         job_store.tidy(self._jobs)
         held = job_store.running(self._jobs)
         if len(held) >= job_store.RUNNING_MAX:
-            self._let_go()
             raise Full(" ".join(sorted(held)))
-        self._name = job_store.new_id()
-        while self._name in job_store.names(self._jobs):
-            self._name = job_store.new_id()
-        os.mkdir("new-" + self._name, 0o700, dir_fd=self._jobs)
+        name = job_store.new_id()
+        while name in job_store.names(self._jobs):
+            name = job_store.new_id()
+        os.mkdir("new-" + name, 0o700, dir_fd=self._jobs)
+        self._name = name
         self._directory = job_store.open_job(self._jobs, "new-" + self._name)
         self._lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.log = job_log.JobLog(self._directory)
+        # The room for all that is to be recorded later: a full disk has to be found out before the command runs, and
+        # must not keep its end from being recorded.
+        job_store.save(self._directory, "about", {**self._record(0, 0), "room": "." * ABOUT_ROOM})
+        job_store.save(self._directory, "ending", {"room": "." * END_ROOM})
+        self._minutes = job_store.keep_awake(self._jobs, self._about["awake_minutes"])
+
+    def _record(self, started_ms: int, ends_ms: int) -> Request:
+        return {
+            "key": self._key,
+            "command": self._about["command"],
+            "started_ms": started_ms,
+            "ends_ms": ends_ms,
+            "boot": job_store.boot(),
+            "pid": os.getpid(),
+            "birth": processes.birth_of(os.getpid()),
+        }
 
     def publish(self) -> None:
         """Let it be seen, with all that is to be known of it, once its command runs."""
@@ -123,28 +148,22 @@ class Job:
         now_ms = job_store.now_ms()
         started_ms = now_ms - int((time.monotonic() - self._run.began) * 1000)
         ends_ms = now_ms + int(about["max_duration_s"] * 1000)
-        record = {
-            "key": self._key,
-            "command": self._about["command"],
-            "started_ms": started_ms,
-            "ends_ms": ends_ms,
-            "boot": job_store.boot(),
-            "pid": os.getpid(),
-            "birth": processes.birth_of(os.getpid()),
-        }
-        job_store.save(self._directory, "about", record)
-        # The room that the end will need: it has to be recorded on a full disk too.
-        job_store.save(self._directory, "ending", {"room": "." * END_ROOM})
-        minutes = job_store.keep_awake(self._jobs, about["awake_minutes"])
+        job_store.save(self._directory, "about", self._record(started_ms, ends_ms))
         os.rename("new-" + self._name, self._name, src_dir_fd=self._jobs, dst_dir_fd=self._jobs)
         self._let_go()
-        shown = {"id": self._name, "started_ms": started_ms, "ends_ms": ends_ms, "awake_minutes": minutes}
+        shown = {
+            "id": self._name,
+            "started_ms": started_ms,
+            "ends_ms": ends_ms,
+            "awake_minutes": self._minutes,
+        }
         self._run.job = json.dumps(shown)
         _left.append(self)
 
     def drop(self) -> None:
-        """Undo its making: its command did not start."""
-        job_store.remove(self._jobs, "new-" + self._name)
+        """Undo its making: its command did not start, or was ended."""
+        if self._name:
+            job_store.remove(self._jobs, "new-" + self._name)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -197,7 +216,13 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> str:
     except BaseException:
         job.drop()
         raise
-    job.publish()
+    try:
+        job.publish()
+    except BaseException:
+        # It must not go on with nobody to end it. What it has done is not known: this is no PlaceError.
+        run.end_it()
+        job.drop()
+        raise
     return '{"outcome": "job", "job": %s}' % run.job
 
 

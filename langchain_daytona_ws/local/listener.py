@@ -67,12 +67,13 @@ class Listener(uvicorn.Server):
 
     async def leave(self) -> None:
         """Close the listening sockets and all connections, whatever is on them; `startup` comes back."""
-        for server in self.servers:
+        servers, self.servers = self.servers, []
+        for server in servers:
             server.close()
-            await server.wait_closed()
-        self.servers = []
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        for server in servers:
+            await server.wait_closed()  # which, of late, waits for the connections too
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state["transports"] = {}

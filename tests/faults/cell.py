@@ -26,6 +26,7 @@ from tests.faults.world import BUCKET, ROLE, World, command, token
 IDLE_S, LIFETIME_S = 60, 3600
 A_DAY_S = 24 * 3600 + 1
 FOR_MODEL_CHARS = 500
+DOUBTFUL = ("outcome_unknown", "lost_while_running", "cancelled", "died")
 SHORT_COMMAND_S = 4.0
 REMEDY = re.compile(
     r"\b(check|try again|use|set|wait|delete|give|close|look|see|make|build|need|choose|say|enlarge)\b",
@@ -79,12 +80,13 @@ class Cell:
         self.kind: Kind = mishap.kinds.get(step.name, step.kind)
         self.server: LocalDaytona = world.small if mishap.small else world.server
         self.token = token()
-        self.namespace = f"ns-{self.token}"
+        self.namespace = f"ns-{token()}"
         self.approver: Any = None
         self.answered = threading.Event()
         self.is_down: contextlib.ExitStack | None = None
         self.watcher: threading.Thread | None = None
         self.verdict = Verdict(step.name, mishap.name, is_async)
+        self.is_on_a_detour = False
         self._detours = contextlib.ExitStack()
         self._own_s3 = self.server.s3_endpoint
         then = " && sleep 60" if mishap.by == "cancelled" and step.name in ("first", "warm") else ""
@@ -173,6 +175,7 @@ class Cell:
             finally:
                 sets._workspace = own
 
+        self.is_on_a_detour = True
         self._detours.enter_context(mock.patch.object(s3_clients.ClientSets, "_made", elsewhere))
         self.work.session._storage._bucket.close()  # type: ignore[union-attr]
 
@@ -181,8 +184,14 @@ class Cell:
         self.back()
         self.answered.set()
         self.world.tally.when_heard = None
-        self._detours.close()
+        if self.is_on_a_detour:
+            self.is_on_a_detour = False
+            self._detours.close()
+            self.work.session._storage._bucket.close()  # type: ignore[union-attr]
         self.server.faults.clear()
+        if self.mishap.small:
+            for one in self.sandboxes():
+                self.server.run_inside(one.id, "rm -f /tmp/full /mnt/full")
         s3 = self.server.s3
         s3.clear_faults()
         s3.deny, s3.deny_role = (), False
@@ -375,7 +384,8 @@ class Cell:
             self._problem(f"nothing tells that the machine was replaced: {notices!r}")
         for path, content in self.work.acknowledged.items():
             found = self.seen(path)
-            if found != content and not (replaced and found is None):
+            in_doubt = self.verdict.outcome in DOUBTFUL and found == self.work.attempted.get(path)
+            if found != content and not in_doubt and not (replaced and found is None):
                 self.verdict.lost = True
                 self._problem(f"{path} was acknowledged, and is {found if found is None else found[:100]!r}")
 
@@ -409,7 +419,14 @@ class Cell:
 
     def _judge_heritage(self, acknowledged: dict[str, bytes], face: Face) -> None:
         """See that what the dead was told is there, for whoever comes next; and that no sandbox stays."""
-        self.work = Work(self.session(), face, self.token, self.command, acknowledged=acknowledged)
+        self.work = Work(
+            self.session(),
+            face,
+            self.token,
+            self.command,
+            acknowledged=acknowledged,
+            attempted={"edited.txt": b"[x\n"},
+        )
         machine = self.sandbox().id if self.sandboxes() else None
         if self.is_kept:
             if self.work.call(self.work.session, "run", "echo next > next.txt", timeout_s=60).exit_code != 0:

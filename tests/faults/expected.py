@@ -50,19 +50,19 @@ slow answer             ok
 no answer in time       ok
 late request            ok
 truncated               ok
-truncated always        outcome_unknown  create,close,s3write,s3edit=ok claim=unreachable upload=sandbox_unavailable
+truncated always        outcome_unknown  create,upload,close,s3write,s3edit=ok claim=unreachable
 malformed               ok
-malformed always        outcome_unknown  create,close,s3write,s3edit=ok claim=unreadable upload=sandbox_unavailable
+malformed always        outcome_unknown  create,upload,close,s3write,s3edit=ok claim=unreadable
 stopped                 ok               s3write,s3edit=-nobox
-deleted                 ok               s3write,s3edit=-nobox
-in error                ok               s3write,s3edit=-nobox
+deleted                 ok               edit=missing s3write,s3edit=-nobox
+in error                ok               edit=missing s3write,s3edit=-nobox
 stuck                   sandbox_unavailable  create=create_timeout claim=stuck close=not_deleted s3write,s3edit=-nobox
 daemon dead             outcome_unknown  upload=sandbox_unavailable close=ok s3write,s3edit=-nobox
 credentials expired     ok               first=-later close=-owned
 STS refuses             role_denied      first=-later close=-owned
 S3 refuses              mount_denied     first=-later close=-owned claim,warm,job=result write,upload,edit=os/write_failed s3write,s3edit=s3_denied
 mount killed            ok               create,first=-before s3write,s3edit=-nobox
-disk full               result           create=-before mount=ok write,edit=write_failed upload=write_failed close=ok s3write,s3edit=-nobox
+disk full               result           create=-before mount=mount_credentials write=write_failed edit=ok upload=disk_full job=state_directory close=ok s3write,s3edit=-nobox
 host killed             died             s3write,s3edit=-steady
 host killed, done       died
 cancelled               cancelled

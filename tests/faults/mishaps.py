@@ -173,9 +173,7 @@ def _kill_mount(cell: Cell) -> None:
 
 
 def _fill(cell: Cell) -> None:
-    cell.server.run_inside(
-        cell.sandbox().id, "cat /dev/zero > /tmp/full; [ -d /mnt/workspaces ] && cat /dev/zero > /mnt/full"
-    )
+    cell.server.run_inside(cell.sandbox().id, "cat /dev/zero > /tmp/full; cat /dev/zero > /mnt/full")
 
 
 def _raising(cell: Cell) -> None:

@@ -21,6 +21,7 @@ class Work:
 
     Attributes:
         acknowledged: What the session said is written: path → content.
+        attempted: What it may have written instead, when nobody knows whether it did.
     """
 
     session: WorkspaceSession
@@ -30,6 +31,7 @@ class Work:
     timeout_s: float = 60.0
     tells: Callable[[str, bytes], object] | None = None
     acknowledged: dict[str, bytes] = field(default_factory=dict)
+    attempted: dict[str, bytes] = field(default_factory=dict)
 
     def call(self, target: Any, name: str, *arguments: Any, **named: Any) -> Any:
         return self.face.call(target, name, *arguments, **named)
@@ -113,6 +115,7 @@ def _upload(work: Work) -> object:
 
 
 def _edit(work: Work) -> object:
+    work.attempted["edited.txt"] = b"[x\n"
     result = work.call(work.session.files, "edit", "edited.txt", "[", "[x")
     work.acknowledge("edited.txt", b"[x\n")
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -67,6 +68,8 @@ class _Worker:
 
 def _work(pipe: Connection) -> None:
     faulthandler.enable()
+    # Where this was started in the background, Ctrl-C is ignored, with which a sync call is cancelled.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.getLogger("langchain_daytona_ws").setLevel(logging.CRITICAL)  # its warnings are of the faults
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
     with world() as here:

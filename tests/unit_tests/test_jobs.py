@@ -363,10 +363,41 @@ class TestLost:
 
     def test_the_runner_of_a_start_that_dies(self, bash: Jobs) -> None:
         source = guest_source("job_run")
-        assert "    job.publish()\n    return" in source
-        broken = source.replace("    job.publish()\n    return", "    os.kill(os.getpid(), 9)\n    return")
+        assert "    try:\n        job.publish()" in source
+        broken = source.replace(
+            "    try:\n        job.publish()", "    os.kill(os.getpid(), 9)\n    try:\n        pass"
+        )
         with _replaced("job_run", broken), pytest.raises(OutcomeUnknown):
             bash.start(f"echo x >> log; {LONG}", once="c1")
+        assert bash.alive() == []
+        assert bash.jobs.list() == ()
+        with pytest.raises(OutcomeUnknown):
+            bash.start(f"echo x >> log; {LONG}", once="c1")
+
+
+class TestFullDisk:
+    FULL = "raise OSError(28, 'No space left on device')\n"
+
+    def test_it_is_found_out_before_the_command_runs(self, bash: Jobs) -> None:
+        source, begins = guest_source("job_store"), "    fd = os.open(name, os.O_WRONLY | os.O_CREAT"
+        assert begins in source
+        with _replaced("job_store", source.replace(begins, f"    {self.FULL}{begins}")):
+            with pytest.raises(SandboxError, match="No space left") as caught:
+                bash.start(f"echo x >> log; {LONG}", once="c1")
+        assert caught.value.code == "state_directory"
+        assert bash.jobs.list() == ()
+        assert bash.start("echo x >> log", once="c1").is_running  # nothing had run, so this is its first time
+        bash.until(lambda: bash.run("cat log").output == "x\n")
+
+    def test_what_cannot_be_recorded_does_not_run_on(self, bash: Jobs) -> None:
+        source, begins = (
+            guest_source("job_run"),
+            '        job_store.save(self._directory, "about", self._record(started',
+        )
+        assert begins in source
+        with _replaced("job_run", source.replace(begins, f"        {self.FULL}{begins}")):
+            with pytest.raises(SandboxError):
+                bash.start(f"echo x >> log; {LONG}", once="c1")
         assert bash.alive() == []
         assert bash.jobs.list() == ()
         with pytest.raises(OutcomeUnknown):
