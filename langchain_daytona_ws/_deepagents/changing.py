@@ -199,9 +199,8 @@ class Changing:
             place, ops = self._files.at(path)
             if not place.is_aside:
                 shown = {"path": place.name, "overwrite": True, **described(data)}
-                await self._ask(
-                    self._request("write", shown, place), None
-                )  # bytes can't be edited in an answer
+                # Bytes can't be edited in an answer.
+                allowed(await self._ask(self._request("write", shown, place), None))
             await ops.write(place.name, data, overwrite=True)
         except WorkspaceError as error:
             return FileUploadResponse(path=path, error=transfer_error(error))

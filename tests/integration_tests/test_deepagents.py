@@ -215,6 +215,80 @@ def test_a_graph_is_interrupted_and_goes_on(
     )
 
 
+def _edited(action: dict[str, Any]) -> dict[str, Any]:
+    changed = {"command": "echo edited; cat other"} if action["name"] == "bash" else {"path": "other"}
+    args = {**action["args"], **changed}
+    return {"type": "edit", "edited_action": {"name": action["name"], "args": args}}
+
+
+DECIDED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str], str]] = {
+    "approve": (
+        lambda _: {"type": "approve"},
+        ["ran\n", "Updated file", "Successfully replaced 1", "Deleted"],
+        "edited:new new\nlog:ran\nother:old\nwritten:w",
+    ),
+    "reject": (
+        lambda _: {"type": "reject", "message": "not so"},
+        ["not so"] * 4,
+        "deleted:old\nedited:old\nother:old",
+    ),
+    "respond": (
+        lambda _: {"type": "respond", "message": "I did it myself"},
+        ["I did it myself"] * 4,
+        "deleted:old\nedited:old\nother:old",
+    ),
+    "edit": (
+        _edited,
+        ["edited\nold\n", "/other", "[not_found]", "/other"],
+        "deleted:old\nedited:old",
+    ),
+}
+
+
+@pytest.mark.parametrize("decision", DECIDED)
+def test_each_decision_does_what_it_says_for_each_tool(
+    server: LocalDaytona, drive: Drive, decision: str
+) -> None:
+    decide, told, left = DECIDED[decision]
+    driven = drive(server, permissionMode="ask", approver=InterruptApprover())
+    root = driven.session.root
+    driven.run("echo old | tee edited other > deleted")
+    agent = Agent(
+        driven,
+        agent_call("execute", command="echo ran >> log; cat log"),
+        agent_call("write_file", file_path=f"{root}/written", content="w"),
+        agent_call("edit_file", file_path=f"{root}/edited", old_string="old", new_string="new new"),
+        agent_call("delete", file_path=f"{root}/deleted"),
+        checkpointer=InMemorySaver(),
+        run_once=True,
+    )
+    state = agent.go()
+    for _ in told:
+        (question,) = state["__interrupt__"]
+        (action,) = question.value["action_requests"]
+        state = agent.go(Command(resume={"decisions": [decide(action)]}))
+    said = [str(message.content) for message in state["messages"] if isinstance(message, ToolMessage)]
+    assert len(said) == len(told)
+    for text, part in zip(said, told, strict=True):
+        assert part in text
+    assert driven.run("grep '' *").output.rstrip("\n") == left
+
+
+@pytest.mark.parametrize("decision", [PermissionDecision.respond("I did it"), PermissionDecision.deny()])
+def test_an_upload_that_was_not_allowed_is_not_made(
+    server: LocalDaytona, drive: Drive, decision: PermissionDecision
+) -> None:
+    driven = drive(server, permissionMode="ask", approver=lambda _: decision)
+    backend = WorkspaceBackend(driven.session)
+    files = [(f"{backend.root}/a", b"a"), ("/tmp/a", b"a")]
+    if driven._runner is None:
+        uploaded = backend.upload_files(files)
+    else:
+        uploaded = driven._runner.run(backend.aupload_files(files))
+    assert [one.error for one in uploaded] == ["permission_denied"] * 2
+    assert server.requests == []
+
+
 def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
     server: LocalDaytona, drive: Drive
 ) -> None:
