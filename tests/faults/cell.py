@@ -19,7 +19,7 @@ from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 from langchain_daytona_ws.local import Fault, LocalDaytona, S3Fault, SandboxRecord
 from tests.faults import expected, killed, leaks
 from tests.faults.face import Face
-from tests.faults.mishaps import MISHAPS, RETRY_AFTER_S, Mishap
+from tests.faults.mishaps import MISHAPS, RETRY_AFTER_S, SHORT, Mishap
 from tests.faults.steps import STEPS, Kind, Step, Work
 from tests.faults.world import BUCKET, ROLE, World, command, token
 
@@ -238,7 +238,7 @@ class Cell:
             return
         asked = {"approver": self._approve, "approval_timeout_s": 0.3}
         session = self.session(**(asked if self.mishap.by == "tool" else {}))
-        timeout_s = SHORT_COMMAND_S if self.mishap.limits else 60.0
+        timeout_s = SHORT_COMMAND_S if self.mishap.limits is SHORT else 60.0
         self.work = Work(session, face, self.token, self.command, timeout_s)
         self.step.prepare(self.work)
         machine = session.sandbox_id

@@ -36,6 +36,9 @@ SHORT: dict[str, dict[str, float]] = {
     "langchain_daytona_ws._adapters.s3_clients": {"READ_TIMEOUT_S": 3},
 }
 
+# The SDK's async client takes a second of real time for each refused connection.
+RARELY: dict[str, dict[str, float]] = {"langchain_daytona_ws._core.lifecycle": {"POLL_S": 10.0}}
+
 
 @dataclass(frozen=True)
 class Mishap:
@@ -203,12 +206,12 @@ MISHAPS = {
     mishap.name: mishap
     for mishap in (
         Mishap("refused for 3 s", _down_for_a_while),
-        Mishap("refused for good", _down),
+        Mishap("refused for good", _down, limits=RARELY),
         Mishap("dropped before", _http("drop_before")),
         Mishap("dropped before, always", _http("drop_before", **_FOR_GOOD)),
         Mishap("dropped after", _http("drop_after")),
         Mishap("dropped after, always", _http("drop_after", **_FOR_GOOD)),
-        Mishap("done, then down", _down_once_done),
+        Mishap("done, then down", _down_once_done, limits=RARELY),
         Mishap("429", _http("status", status=429)),
         Mishap("429 Retry-After", _http("status", status=429, **_LOUD)),
         Mishap("429 always", _http("status", status=429, **_FOR_GOOD)),
