@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
 from langchain_daytona_ws._core.file_results import Reply
@@ -63,6 +64,22 @@ class CommandResult:
             parts.append(f"[hint: {self.hint}]")
         end = f"exit code {self.exit_code}" if self.job_id is None else f"still running as job {self.job_id}"
         return "\n".join([*parts, f"[{end}]"])
+
+
+def step_of(config: Mapping[str, Any] | None) -> str:
+    """Name the step of a LangGraph graph that a call with this config is made in; "" outside of a graph.
+
+    The name is the same when a node runs again. Of the tasks around the call only the outermost has an id that stays:
+    within it a graph that runs again from its start has new ones, but goes through the same nodes in the same steps.
+    LangGraph's count of the graphs that a task has run, between them, goes on when the task is tried again.
+    """
+    settings = (config or {}).get("configurable") or {}
+    outer, *inner = str(settings.get("checkpoint_ns") or "").split("|")
+    if not outer:
+        return ""
+    nodes = [part.partition(":")[0] for part in inner if not part.isdigit()]
+    number = ((config or {}).get("metadata") or {}).get("langgraph_step", "")
+    return "|".join([outer, *nodes, str(number)])
 
 
 def call_key(thread: str, tool_call_id: str, arguments: Mapping[str, object]) -> str:

@@ -13,7 +13,7 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langgraph.config import get_config
 from langgraph.types import Command
 
-from langchain_daytona_ws._core.commands import call_key
+from langchain_daytona_ws._core.commands import call_key, step_of
 
 _tool_call: ContextVar[ToolCall | None] = ContextVar("langchain_daytona_ws_agent_call", default=None)
 
@@ -71,7 +71,7 @@ def tool_call_id() -> str | None:
     call = _tool_call.get()
     if call is not None:
         return call["id"]
-    return str(_settings().get("checkpoint_ns") or "") or None
+    return str(_config().get("configurable", {}).get("checkpoint_ns") or "") or None
 
 
 def once(
@@ -94,12 +94,11 @@ def once(
         return None
     if any(call["args"].get(name) != value for name, value in given.items()):
         return None
-    settings = _settings()
-    # Some servers give the calls of every turn the same ids; the first part of LangGraph's namespace is the step.
-    step = str(settings.get("checkpoint_ns") or "").partition("|")[0]
-    thread = settings.get("thread_id") or session_id
-    return call_key(f"{namespace}/{thread}/{step}", call["id"], {"tool": tool, **done})
+    config = _config()
+    thread = config.get("configurable", {}).get("thread_id") or session_id
+    # Some servers give the calls of every turn the same ids.
+    return call_key(f"{namespace}/{thread}/{step_of(config)}", call["id"], {"tool": tool, **done})
 
 
-def _settings() -> Mapping[str, Any]:
-    return get_config().get("configurable", {}) if is_made_by_an_agent() else {}
+def _config() -> Mapping[str, Any]:
+    return get_config() if is_made_by_an_agent() else {}

@@ -93,6 +93,12 @@ class Stage:
     def do(self, graph: Any, value: Any, config: dict[str, Any] | None = None) -> Any:
         return self.wait(graph.invoke, graph.ainvoke, value, config or self.thread)
 
+    def history(self, graph: Any) -> list[Any]:
+        async def told() -> list[Any]:
+            return [state async for state in graph.aget_state_history(self.thread)]
+
+        return self.wait(lambda: list(graph.get_state_history(self.thread)), told)
+
     def answer_all(
         self, graph: Any, state: Any, decide: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> tuple[Any, list[dict[str, Any]]]:

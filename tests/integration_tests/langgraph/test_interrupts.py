@@ -12,7 +12,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.types import Command
+from langgraph.types import Command, RetryPolicy
 
 from examples.scripted import ScriptedModel, turn
 from langchain_daytona_ws import InterruptApprover, PermissionDecision, WorkspaceToolkit
@@ -349,6 +349,60 @@ def test_an_agent_in_a_node_that_runs_twice_asks_and_runs_twice(stage: Stage) ->
     state, asked = stage.answer_all(graph, stage.do(graph, {"messages": [("user", "go")]}), lambda _: APPROVE)
     assert len(asked) == 2
     assert [message.content for message in state["messages"][1:]] == ["1\n[exit code 0]", "2\n[exit code 0]"]
+
+
+@pytest.mark.parametrize("where", ["agent", "sub-graph"])
+def test_each_turn_of_an_agent_runs_although_its_calls_have_the_same_ids(quick: Stage, where: str) -> None:
+    session = quick.session(permissionMode="bypass")
+    again = {"command": "echo x >> log; wc -l < log"}
+    model = SameIds(script=[turn(bash=again), turn(bash=again), turn("Done.")])
+    graph = create_agent(model, WorkspaceToolkit(session=session).get_tools())
+    if where == "sub-graph":
+        graph = quick.compiled(StateGraph(MessagesState), graph)
+    state = quick.do(graph, {"messages": [("user", "go")]})
+    told = [message.content for message in state["messages"] if isinstance(message, ToolMessage)]
+    assert told == ["1\n[exit code 0]", "2\n[exit code 0]"]
+
+
+@pytest.mark.parametrize("keeps_checkpoints", [False, True])
+def test_a_node_that_is_tried_again_runs_nothing_again_in_its_sub_graph(
+    quick: Stage, keeps_checkpoints: bool
+) -> None:
+    session = quick.session(permissionMode="bypass")
+    failures = [ConnectionError("the first time")]
+
+    def fail_once(state: MessagesState) -> dict[str, Any]:
+        if failures:
+            raise failures.pop()
+        return {}
+
+    inner = StateGraph(MessagesState).add_node(
+        "tools", ToolNode(WorkspaceToolkit(session=session).get_tools())
+    )
+    inner.add_node("fails", fail_once).add_edge(START, "tools").add_edge("tools", "fails")
+    outer = StateGraph(MessagesState).add_edge(START, "work")
+    outer.add_node("work", inner.compile(), retry_policy=RetryPolicy(initial_interval=0, jitter=False))
+    graph = outer.compile(checkpointer=quick.saver if keeps_checkpoints else None)
+    state = quick.do(graph, calling(bash("one", "echo ran >> log; cat log")))
+    assert failures == []
+    assert results(state)["one"].text.endswith("ran\n[exit code 0]")
+    assert quick.see(session, "cat log") == "ran\n"
+
+
+def test_going_back_to_an_earlier_checkpoint_asks_and_runs_anew(stage: Stage) -> None:
+    session = stage.session()
+    graph = stage.tool_node(session)
+    stage.do(graph, calling(bash("one", "echo x >> log; wc -l < log")))
+    (earlier,) = [state.config for state in stage.history(graph) if state.next == ("tools",)]
+    state = stage.do(graph, Command(resume=said(APPROVE)))
+    for expected in ("2", "3"):
+        state = stage.do(graph, None, earlier)
+        assert len(stage.questions(state)) == 1
+        state = stage.do(graph, Command(resume=said(APPROVE)))
+        assert results(state)["one"].content == f"{expected}\n[exit code 0]"
+    state = stage.do(graph, None, earlier)
+    assert results(stage.do(graph, Command(resume=said(REJECT))))["one"].status == "error"
+    assert stage.see(session, "wc -l < log") == "3\n"
 
 
 def test_a_sub_graph_asks_through_its_parent(stage: Stage) -> None:
