@@ -37,11 +37,14 @@ def main() -> int:
     names.sort(key=lambda name: (list(STEPS).index(name[0]) + list(MISHAPS).index(name[1]) + name[2]) % 2)
     began = time.monotonic()
     console = Console(width=None if sys.stdout.isatty() else 200)
-    verdicts = []
-    for verdict in played(names, chosen.workers):
-        verdicts.append(verdict)
-        if verdict.problems or chosen.verbose:
-            console.print(_line(verdict), markup=False, highlight=False, soft_wrap=True)
+    verdicts: list[Verdict] = []
+    try:
+        for verdict in played(names, chosen.workers):
+            verdicts.append(verdict)
+            if verdict.problems or chosen.verbose:
+                console.print(_line(verdict), markup=False, highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print(f"Stopped after {len(verdicts)} of {len(names)} cells.")
     if chosen.json:
         with open(chosen.json, "w") as file:
             json.dump([asdict(one) for one in verdicts], file, indent=1)
