@@ -229,11 +229,13 @@ class Mount:
 
     def finish(self, child: subprocess.Popen[bytes], keys: Keys) -> None:
         """Wait until it is mounted and S3 has answered through it."""
-        try:
-            code = child.wait(START_S)
-        except subprocess.TimeoutExpired:
+        limit = time.monotonic() + START_S
+        # A wait of subprocess with a limit sleeps for up to 50 ms at a time.
+        while child.poll() is None and time.monotonic() < limit:
+            time.sleep(0.002)
+        if child.poll() is None:
             os.killpg(child.pid, 9)
-            code = child.wait()
+        code = child.wait()
         if code != 0:
             with open(self._log(keys), errors="replace") as file:
                 said = keys.hidden(file.read(LIMIT_CHARS))
