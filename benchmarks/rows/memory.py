@@ -30,7 +30,7 @@ def run(bench: Bench) -> Iterator[Result]:
             for way, most in much.items()
             for count in (0, most)
         }
-        samples = interleaved_values(ways, bench.times(3, 1), warm_up=0)
+        samples = interleaved_values(ways, bench.times(2, 1), warm_up=0)
     for way, most in much.items():
         yield _found(samples, way, most)
 
