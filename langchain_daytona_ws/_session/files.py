@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from langchain_daytona_ws._core.contents import ContentOps
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.file_results import (
     FileDeleted,
@@ -13,19 +14,19 @@ from langchain_daytona_ws._core.file_results import (
     Listing,
     OutputMode,
 )
-from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
+from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
 from langchain_daytona_ws._guest.text import PAGE_LINES
 
 
 class WorkspaceFiles:
-    """Read, write, edit, list, glob, grep and delete files of the workspace.
+    """Read, download, write, edit, list, glob, grep and delete files of the workspace.
 
     Paths are relative to the workspace. Each call is one request to a warm sandbox, two where more than 256 KiB
-    are written. All raise `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`,
+    are written or downloaded. All raise `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`,
     `WriteConflict`) when nothing was changed, and what `WorkspaceSession.run` raises when the sandbox is at fault.
     """
 
-    def __init__(self, sync_ops: FileOps, async_ops: FileOps) -> None:
+    def __init__(self, sync_ops: ContentOps, async_ops: ContentOps) -> None:
         self.sync_ops = sync_ops  # coroutines that do not suspend
         self.async_ops = async_ops
 
@@ -42,6 +43,25 @@ class WorkspaceFiles:
     async def aread(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read as `read` does."""
         return await self.async_ops.read(path, offset=offset, limit=limit)
+
+    def download(self, path: str) -> bytes:
+        """Get all of a file of at most 128 MiB, text or not, as it is.
+
+        It counts as read: what was downloaded may be written anew.
+
+        Args:
+            path: The file.
+
+        Raises:
+            FileMissing: There is none.
+            FileUnsuitable: It is a directory, or larger.
+            WriteConflict: It changed each time while it came over.
+        """
+        return drive(self.sync_ops.fetch(path))
+
+    async def adownload(self, path: str) -> bytes:
+        """Get a file as `download` does."""
+        return await self.async_ops.fetch(path)
 
     def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write a whole file, and the directories above it.

@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, unknown
 from langchain_daytona_ws._core.calls import Answer, Caller
 from langchain_daytona_ws._core.contents import ContentOps
-from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES
 from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.job_watch import JobWatch
@@ -80,16 +79,7 @@ class Side:
         self._seen = seen
         self._mounting = s3.mounting if s3 else None
         self._objects = s3.objects if s3 else None
-        direct = self._objects is not None
-        self.files = FileOps(
-            self._direct if direct else self._guest,
-            None if direct else self._upload,
-            root=root,
-            staging_dir=UPLOADS,
-            limit_bytes=config.output_limit_bytes,
-            seen=seen,
-            ids=ids,
-        )
+        self.files = self.contents(limit_bytes=config.output_limit_bytes)
         self.jobs = JobOps(
             self.caller,
             watch,
@@ -138,7 +128,11 @@ class Side:
         return Caller(*shared, watch=self._watch, set_up=set_up)
 
     def contents(self, *, limit_bytes: int) -> ContentOps:
-        """Give the operations on the workspace's files for a program that shows them in its own way."""
+        """Give the operations on the workspace's files.
+
+        Args:
+            limit_bytes: Most bytes of text in a result.
+        """
         direct = self._objects is not None
         return ContentOps(
             self._direct if direct else self._guest,

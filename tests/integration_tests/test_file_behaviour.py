@@ -14,7 +14,7 @@ import pytest
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._core import render
-from langchain_daytona_ws.errors import WorkspaceError
+from langchain_daytona_ws.errors import FileMissing, FileUnsuitable, PathRefused, WorkspaceError
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests import s3
 from tests.integration_tests.conftest import Driven, config_for
@@ -40,6 +40,10 @@ class Place:
 
     def get(self, path: str) -> bytes:
         return self._bucket.get(f"{self._folder}/{path}")
+
+    def download(self, path: str) -> bytes:
+        data: bytes = self._driven.files("download", f"{self._folder}/{path}" if path != ".." else "../x")
+        return data
 
     def ask(self, op: str, path: str = "", *arguments: Any, **named: Any) -> str:
         """Return what the model would read, or the error's code and its text; the folder is left out."""
@@ -229,6 +233,25 @@ def test_bytes_are_kept(place: Place) -> None:
     assert place.ask("edit", "large", "x", "y", replace_all=True).startswith(
         "too_many: old_string occurs more than 100,000 times in large."
     )
+
+
+def test_downloads(place: Place) -> None:
+    contents = [b"", bytes(range(256)) + b"\r\n\r", b"\xffx" * (150 << 10)]  # the last needs a detour
+    for number, data in enumerate(contents):
+        place.put(f"d/{number}", data)
+        assert place.download(f"d/{number}") == data
+    assert place.ask("write", "d/1", "new").startswith("Wrote")  # it counts as read
+    place.download("d/2")
+    place.put("d/2", "somebody else's")
+    assert place.ask("write", "d/2", "new").startswith("changed")
+    for path, error, code in [
+        ("none", FileMissing, "missing"),
+        ("d", FileUnsuitable, "is_directory"),
+        ("..", PathRefused, "path_outside"),
+    ]:
+        with pytest.raises(error) as caught:
+            place.download(path)
+        assert caught.value.code == code
 
 
 def test_names(place: Place) -> None:

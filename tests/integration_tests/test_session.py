@@ -20,6 +20,7 @@ from langchain_daytona_ws._session import machine
 from langchain_daytona_ws.errors import (
     CommandRefused,
     ConfigError,
+    FileUnsuitable,
     OutcomeUnknown,
     ProvisionError,
     SandboxUnavailable,
@@ -58,6 +59,7 @@ class TestRequests:
             ("write", ("a.txt", "one\n"), 1),
             ("write", ("large.txt", "x" * 1_000_000), 2),
             ("read", ("a.txt",), 1),
+            ("download", ("a.txt",), 1),
             ("edit", ("a.txt", "one", "two"), 1),
             ("list", (".",), 1),
             ("glob", ("*.txt",), 1),
@@ -68,6 +70,16 @@ class TestRequests:
             server.clear_requests()
             workspace.files(name, *arguments)
             assert len(server.requests) <= most, name
+
+    def test_of_a_download_that_is_too_large_nothing_is_fetched(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run("truncate -s 134217729 more; printf '\\0\\1' > few")
+        assert workspace.files("download", "few") == b"\0\1"
+        server.clear_requests()
+        with pytest.raises(FileUnsuitable, match="over the limit of 134,217,728"):
+            workspace.files("download", "more")
+        assert len(server.requests) == 1
 
     def test_a_session_that_starts_with_a_file_needs_no_more(
         self, server: LocalDaytona, workspace: Driven
