@@ -110,10 +110,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     def guidance(self) -> str:
         """Return what a Deep Agent's system prompt should say of this workspace."""
-        return (
-            f"- Your workspace is the directory {self.root}; commands start there. Give file tools absolute paths.\n"
-            f"{self.session.guidance()}"
-        )
+        return self.session._guidance(deep_agent_in=self.root)
 
     def execute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a bash command in the workspace directory.

@@ -184,9 +184,17 @@ class WorkspaceSession:
 
     def guidance(self) -> str:
         """Return what an agent's system prompt should say of this workspace: a short list."""
+        return self._guidance()
+
+    def _guidance(self, *, deep_agent_in: str | None = None) -> str:
         options = self.config.options
         skills = options.skills_mount_path if options.skills_bucket_name and self.is_on_s3 else None
-        return guidance(root_is_s3=self.is_on_s3, skills_path=skills, file_access=options.file_access)
+        return guidance(
+            root_is_s3=self.is_on_s3,
+            skills_path=skills,
+            file_access=options.file_access,
+            deep_agent_in=deep_agent_in,
+        )
 
     def interrupt_on(self) -> dict[str, Any]:
         """Return what LangChain's ``HumanInTheLoopMiddleware`` should ask about, for this session's permission mode.

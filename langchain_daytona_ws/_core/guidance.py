@@ -11,28 +11,43 @@ S3_BASH_LINES = """\
   or work under /tmp (local, lost with the machine) and cp the result here."""
 
 _RELATIVE = "Files are in the workspace, where every command starts. Use relative paths."
+_ABSOLUTE = "It is the directory {root}, where every command starts. Give the file tools absolute paths, such as {root}/a.txt."
 _LOST = "It is a directory on the machine, and is lost with it. Tell the user what matters; do not rely on it later."
 _S3 = (
     "It lives in S3 and outlives the machine. What is not in it, /tmp and installed packages too, is lost with "
     "the machine.",
     "A file is written whole, from start to end, and others see it when it is closed. Nothing here can be renamed, "
     "appended to, changed in place, linked, or given permissions and times: instead of mv use cp and rm, instead of "
-    ">> and sed -i rewrite the file or use workspace_file edit, instead of ./x.sh run bash x.sh.",
+    ">> and sed -i rewrite the file or use {edit}, instead of ./x.sh run bash x.sh.",
     "Repositories (git), virtual environments, node_modules, databases, archives and compiled programs do not work "
     "here. Make them under /tmp, which is local and fast, and cp the results here.",
     "A directory goes when its last file does.",
 )
 _GUARDED = (
-    "Other agents may use the same files. workspace_file edit and write never overwrite another agent's change: when "
-    "one is refused, read again. bash may overwrite it unseen, so change shared files with workspace_file."
+    "Other agents may use the same files. {changes} never overwrite another agent's change: when "
+    "one is refused, read again. {shell} may overwrite it unseen, so change shared files with {files}."
 )
 _UNGUARDED = (
-    "Other agents may use the same files, and neither bash nor workspace_file notices when it overwrites another "
+    "Other agents may use the same files, and neither {shell} nor {files} notices when it overwrites another "
     "agent's change: read a file again right before you change it."
 )
+_OWN_TOOLS = {
+    "shell": "bash",
+    "files": "workspace_file",
+    "edit": "workspace_file edit",
+    "changes": "workspace_file edit and write",
+}
+_DEEP_AGENTS_TOOLS = {
+    "shell": "execute",
+    "files": "edit_file",
+    "edit": "edit_file",
+    "changes": "edit_file and write_file",
+}
 
 
-def guidance(*, root_is_s3: bool, skills_path: str | None, file_access: str) -> str:
+def guidance(
+    *, root_is_s3: bool, skills_path: str | None, file_access: str, deep_agent_in: str | None = None
+) -> str:
     """Return what a system prompt should say of the workspace, as a short list.
 
     Args:
@@ -40,18 +55,22 @@ def guidance(*, root_is_s3: bool, skills_path: str | None, file_access: str) -> 
         skills_path: Directory with skills, mounted read-only; None when there is none.
         file_access: ``"s3"`` when workspace_file goes to S3 directly, ``"sandbox"`` when it goes through the mount.
             Of no matter without S3.
+        deep_agent_in: The workspace directory, where the agent has Deep Agents' tools, which take absolute paths; None
+            where it has this package's.
     """
-    lines = [_RELATIVE]
+    tools = _OWN_TOOLS if deep_agent_in is None else _DEEP_AGENTS_TOOLS
+    lines = [_RELATIVE if deep_agent_in is None else _ABSOLUTE]
     if root_is_s3:
         lines += [*_S3, _GUARDED if file_access == "s3" else _UNGUARDED]
     else:
         lines.append(_LOST)
     if skills_path is not None:
         lines.append(
-            f"Skills are in {skills_path}, read-only: read them with bash, and copy into the workspace what you "
+            "Skills are in {skills}, read-only: read them with {shell}, and copy into the workspace what you "
             "need to change or run."
         )
-    return "The workspace:\n" + "\n".join(f"- {line}" for line in lines)
+    said = "\n".join(f"- {line}" for line in lines)
+    return "The workspace:\n" + said.format(root=deep_agent_in, skills=skills_path, **tools)
 
 
 _CACHES = "/tmp/.workspace-cache"  # noqa: S108 - in the sandbox, where nobody but the agent is

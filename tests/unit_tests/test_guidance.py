@@ -48,6 +48,24 @@ def test_an_ordinary_directory(file_access: str) -> None:
     assert len(text) <= 250
 
 
+@pytest.mark.parametrize("root_is_s3", [True, False])
+@pytest.mark.parametrize("file_access", ["s3", "sandbox"])
+def test_a_deep_agent_is_told_of_its_own_tools_and_of_absolute_paths(
+    root_is_s3: bool, file_access: str
+) -> None:
+    text = guidance(
+        root_is_s3=root_is_s3,
+        skills_path="/mnt/skills",
+        file_access=file_access,
+        deep_agent_in="/mnt/workspaces/demo",
+    )
+    assert "/mnt/workspaces/demo/" in text
+    assert "absolute paths" in text
+    assert "edit_file" in text or not root_is_s3
+    for words in ("relative", "workspace_file", "bash,", "bash may", "nor bash", "with bash", "{"):
+        assert words not in text
+
+
 def test_skills_without_s3() -> None:
     assert "/opt/skills, read-only" in guidance(root_is_s3=False, skills_path="/opt/skills", file_access="s3")
 
