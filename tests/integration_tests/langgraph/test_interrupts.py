@@ -356,7 +356,7 @@ def test_each_turn_of_an_agent_runs_although_its_calls_have_the_same_ids(quick: 
     session = quick.session(permissionMode="bypass")
     again = {"command": "echo x >> log; wc -l < log"}
     model = SameIds(script=[turn(bash=again), turn(bash=again), turn("Done.")])
-    graph = create_agent(model, WorkspaceToolkit(session=session).get_tools())
+    graph: Any = create_agent(model, WorkspaceToolkit(session=session).get_tools())
     if where == "sub-graph":
         graph = quick.compiled(StateGraph(MessagesState), graph)
     state = quick.do(graph, {"messages": [("user", "go")]})
