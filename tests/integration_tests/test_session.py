@@ -430,6 +430,7 @@ class TestClosing:
             with pytest.raises(SandboxUnavailable, match="no answer"):
                 await session.aclose()
             await asyncio.sleep(1)
+            monkeypatch.setattr(machine, "CLOSE_WAITS_S", 60)  # it makes a new client, too
             await session.aclose()
 
         asyncio.run(work())
