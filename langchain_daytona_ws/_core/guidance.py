@@ -11,7 +11,10 @@ S3_BASH_LINES = """\
   or work under /tmp (local, lost with the machine) and cp the result here."""
 
 _RELATIVE = "Files are in the workspace, where every command starts. Use relative paths."
-_ABSOLUTE = "It is the directory {root}, where every command starts. Give the file tools absolute paths, such as {root}/a.txt."
+_ABSOLUTE = (
+    "It is the directory {root}, where every command starts. Give the file tools absolute paths, such as "
+    "{root}/a.txt."
+)
 _LOST = "It is a directory on the machine, and is lost with it. Tell the user what matters; do not rely on it later."
 _S3 = (
     "It lives in S3 and outlives the machine. What is not in it, /tmp and installed packages too, is lost with "
