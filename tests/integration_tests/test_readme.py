@@ -17,6 +17,7 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolCall
 from pydantic import PrivateAttr
 
+import langchain_daytona_ws
 from langchain_daytona_ws import CommandRefused, SandboxConfig, WorkspaceSession
 from langchain_daytona_ws.local import LocalDaytona
 from langchain_daytona_ws.permissions import needs_approval
@@ -181,7 +182,7 @@ def said_in_the_code() -> tuple[str, set[str]]:
     """Return all text of the package's string constants, f-strings with ``...`` for their parts, and the constants."""
     texts: list[str] = []
     constants: set[str] = set()
-    for module in (ROOT / "langchain_daytona_ws").rglob("*.py"):
+    for module in Path(langchain_daytona_ws.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)
