@@ -120,8 +120,8 @@ class WorkspaceSession:
         hooks = Hooks(self.root, settings.on_create or (), settings.on_resume or (), caches)
         kept: dict[str, Any] = {"root": self.root, "seen": self._seen, "hooks": hooks, "watch": self._watch}
         kept.update(ids=ids, clock=clock)
-        self._sync = Side(machine.port_here, machine.sync_handle, settings, s3=here, **kept)
-        self._async = Side(machine.async_port, machine.async_handle, settings, s3=there, **kept)
+        self._sync = Side(machine.ports.here, machine.sync_handle, settings, s3=here, **kept)
+        self._async = Side(machine.ports.on_loop, machine.async_handle, settings, s3=there, **kept)
         self._commands = Commands(
             settings,
             self.root,

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import binascii
-import logging
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core import lifecycle
-from langchain_daytona_ws._core.call_errors import (
-    LOST_WHILE_RUNNING,
-    place_error,
-    refused,
-    unknown,
-    unreachable,
-)
+from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, refused, unknown, unreachable
 from langchain_daytona_ws._core.job_watch import JobWatch
-from langchain_daytona_ws._core.mount import MOUNT_S, Luggage, Mounting
+from langchain_daytona_ws._core.mount import MOUNT_S, Mounting
 from langchain_daytona_ws._core.ports import Aside, FaultKind, PortFault, SandboxInfo, SandboxPort
-from langchain_daytona_ws._core.script import guest_call, read_frame
+from langchain_daytona_ws._core.sending import KILL_CALL_S, Answer, Sender
 from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
 
-logger = logging.getLogger("langchain_daytona_ws")
-
-Answer = dict[str, object]
 T = TypeVar("T")
 
 RETRY_WITHIN_S = 45.0
@@ -33,14 +21,10 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 # The guest's own limits end a call long before these: they only bound a sandbox that has gone silent.
 MARGIN_S = 25
-KILL_CALL_S = 20
 UNREADABLE_MAX = 2
-DELIVERIES_MAX = 3  # without credentials, with them, with new ones
 MACHINES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
-SHORTEST_REQUEST_S = 5
 TRANSFER_WITHIN_S = 900.0
-DETAIL = 1000
 
 _MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 _ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
@@ -117,8 +101,9 @@ class Caller:
         self._set_up = set_up
         self._margin_s = MARGIN_S + (MOUNT_S if mounting else 0)
         self._machine = machine
-        self._env = env
         self._watch = watch
+        self._sender = Sender(port, env, new_key, mounting)
+        self.look = self._sender.look
         self.new_key = new_key
         self.sandbox_id = ""  # that answered last
         self.now = port.now
@@ -170,12 +155,12 @@ class Caller:
             raise
         except BaseException:
             if killable:
-                await self._port.finish(self._kill(info, request), within_s=KILL_CALL_S)
+                await self._port.finish(self._sender.kill(info, request), within_s=KILL_CALL_S)
             raise
         if answer.get("outcome") == "running":
             # Another sender of this call is at it still, beyond its own limit.
             raise unknown("It was still running when its time was up.", code="still_running")
-        answer = self._checked(answer)
+        answer = self._sender.checked(answer)
         self.sandbox_id = info.id
         if self._watch:
             await self._watch.follow(self._port, info.id, request, answer, about_jobs=entry == "jobs")
@@ -201,7 +186,7 @@ class Caller:
         try:
             within_s = min(timeout_s + self._margin_s, attempts.until - began)
             beside = self._watch.pack(info.id) if self._watch else {}
-            return info, await self._mounted(info, entry, {**request, **beside}, life_s, within_s)
+            return info, await self._sender.send_mounted(info, entry, {**request, **beside}, life_s, within_s)
         except PortFault as fault:
             lasted_s = self._port.now() - began
             # A request that was open for long is one that a proxy gave up while the command ran on.
@@ -228,47 +213,6 @@ class Caller:
                 # Its words, "was not run", are of a call that was not sent before.
                 raise unknown("Then the machine could not be set up again.") from error
             raise
-
-    async def _mounted(
-        self, info: SandboxInfo, entry: str, request: Answer, life_s: float, within_s: float
-    ) -> Answer:
-        """Send with what keeps the workspace mounted; again where the sandbox has no credentials any more."""
-        if self._mounting is None:
-            return await self._send(info, entry, request, within_s)
-        for _ in range(DELIVERIES_MAX):
-            luggage = await self._mounting.pack(info.id, life_s)
-            mounted = {**request, "mount": luggage.request}
-            answer = await self._send(info, entry, mounted, within_s, luggage)
-            if self._mounting.unpacked(info.id, luggage, answer):
-                break
-        return answer
-
-    async def _send(
-        self, info: SandboxInfo, entry: str, request: Answer, within_s: float, luggage: Luggage | None = None
-    ) -> Answer:
-        call = guest_call(entry, request, self.new_key(), secret=luggage.secret if luggage else None)
-        try:
-            reply = await self._port.execute(
-                info.id,
-                call.script,
-                env={**self._env(), **call.env},
-                timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
-            )
-        except PortFault as fault:
-            if luggage is None or luggage.secret is None:
-                raise
-            # The frames that it came through hold the secret, and a traceback may be shown with their variables.
-            fault.__cause__ = fault.__context__ = None
-            raise fault.with_traceback(None) from None
-        return read_frame(reply.output, call.nonce)
-
-    async def look(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
-        """Send a request that only looks, once, whatever becomes of it.
-
-        Raises:
-            PortFault, SandboxError: It got no answer.
-        """
-        return self._checked(await self._send(info, entry, request, within_s))
 
     def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
         """Begin work that goes on beside a call."""
@@ -311,40 +255,6 @@ class Caller:
         attempts.fruitless_s += pause_s
         await self._port.sleep(pause_s)
 
-    def _checked(self, answer: Answer) -> Answer:
-        if answer.get("outcome") == "unknown":
-            raise unknown("The process that ran it died without reporting.", code="runner_died")
-        error = answer.get("error")
-        if error == "place":
-            raise self._place_error(str(answer.get("code")), str(answer.get("detail"))[:DETAIL])
-        if error == "guest":
-            raise SandboxError(
-                f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}. See whether its "
-                "disk is full or its user's limits are reached; otherwise use a new sandbox.",
-                code="guest_failed",
-                op="execute",
-                context={"detail": answer.get("detail")},
-                for_model="The machine failed to carry this out. It may have taken effect in part: check.",
-            )
-        return answer
-
-    def _place_error(self, code: str, detail: str) -> WorkspaceError:
-        if self._mounting is not None and code.startswith("mount_"):
-            return self._mounting.error(code, detail)
-        return place_error(code, detail)
-
-    async def _kill(self, info: SandboxInfo, request: Answer) -> None:
-        """End a call that nobody waits for any more, or keep it from starting if it has not arrived yet."""
-        try:
-            await self._send(
-                info,
-                "command",
-                {"mode": "kill", "key": request["key"], "keep": request.get("keep", False)},
-                KILL_CALL_S,
-            )
-        except (PortFault, WorkspaceError) as error:
-            logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
-
     async def upload(self, path: str, data: bytes) -> None:
         """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""
         await self._transferred(lambda sandbox_id: self._port.upload(sandbox_id, path, data))
@@ -369,19 +279,3 @@ def _admit_doubt(error: WorkspaceError) -> None:
     """Raise another error in place of one whose words, that nothing ran, are of a call that was not sent before."""
     if not isinstance(error, OutcomeUnknown) and error.code != "unreadable_answer":
         raise unknown("Then the machine could not be reached again.", said=error.message) from error
-
-
-def decode_base64(value: object) -> bytes:
-    """Decode a base64 field of an answer.
-
-    Raises:
-        SandboxError: It is no base64 text.
-    """
-    try:
-        return binascii.a2b_base64(value if isinstance(value, str) else b"?", strict_mode=True)
-    except ValueError:
-        raise SandboxError(
-            "A field of the sandbox's answer is not what it should be.",
-            code="unreadable_answer",
-            op="execute",
-        ) from None

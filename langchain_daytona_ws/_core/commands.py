@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
+from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.job_results import read_id
 from langchain_daytona_ws._core.live import LiveOutput, OnOutput
 from langchain_daytona_ws._core.script import check_command
+from langchain_daytona_ws._core.sending import Answer, decode_base64
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 
 LOG_LIMIT_BYTES = 64 * 1024 * 1024

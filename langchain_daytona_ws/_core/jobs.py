@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
-from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
+from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.commands import LOG_LIMIT_BYTES, whole_end, whole_start
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.job_results import (
@@ -19,6 +19,7 @@ from langchain_daytona_ws._core.job_results import (
 )
 from langchain_daytona_ws._core.job_watch import JOB_MAX_S, JobWatch
 from langchain_daytona_ws._core.script import check_command
+from langchain_daytona_ws._core.sending import Answer, decode_base64
 from langchain_daytona_ws.errors import CommandRefused
 
 JOB_DEFAULT_S = 3600.0

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 
-from langchain_daytona_ws._core.calls import Answer, Caller, decode_base64
+from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.ports import Aside, PortFault, SandboxInfo
+from langchain_daytona_ws._core.sending import Answer, decode_base64
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")

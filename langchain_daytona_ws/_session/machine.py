@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import os
@@ -10,23 +9,17 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._core.claim import RESTARTED_NOTICE, claim, find
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort, SandboxSpec
-from langchain_daytona_ws._core.script import load_guest
 from langchain_daytona_ws._core.sources import Clock
 from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock, on_a_loop
+from langchain_daytona_ws._session.ports import Ports
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, WorkspaceError
-
-if TYPE_CHECKING:
-    from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
-    from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
-    from langchain_daytona_ws._adapters.sdk import Account
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -80,7 +73,6 @@ class Machine:
         clock: Clock,
     ) -> None:
         self._config = config
-        self._clock = clock
         self._spec = spec
         self._on_lost = on_lost
         self._tell = tell
@@ -92,43 +84,9 @@ class Machine:
         self._closed = False
         self._released = False
         self._lock = threading.Lock()
-        self._sync: SyncDaytonaPort | None = None
-        self._sync_made_in = 0  # process
-        self._async: AsyncDaytonaPort | None = None
+        self.ports = Ports(config, clock)
         self.sync_handle = Handle(self._acquire_here, self._set_up_here, self)
         self.async_handle = Handle(self.aacquire, self._aset_up, self)
-
-    # The SDK takes over a second to import, so it is not imported before it is needed.
-
-    def sync_port(self) -> SyncDaytonaPort:
-        from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
-
-        with self._lock:
-            if self._sync is None or self._sync_made_in != os.getpid():
-                # After a fork, parent and child must not read each other's answers from one connection.
-                self._sync, self._sync_made_in = SyncDaytonaPort(self._account(), self._clock), os.getpid()
-            return self._sync
-
-    async def port_here(self) -> SyncDaytonaPort:
-        """Return the sync port to coroutines that do not suspend."""
-        return self.sync_port()
-
-    async def async_port(self) -> AsyncDaytonaPort:
-        if self._async is None:
-            # A second of importing would hold up everything else on the loop, and so would reading files.
-            await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")
-            await asyncio.to_thread(load_guest)
-        from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
-
-        with self._lock:
-            if self._async is None:
-                self._async = AsyncDaytonaPort(self._account(), self._clock)
-            return self._async
-
-    def _account(self) -> Account:
-        from langchain_daytona_ws._adapters.sdk import account_of
-
-        return account_of(self._config)
 
     @property
     def info(self) -> SandboxInfo | None:
@@ -138,7 +96,7 @@ class Machine:
     def acquire(self) -> SandboxInfo:
         self.check_open()
         try:
-            return self._flight.get(lambda: drive(self._provision(self.sync_port())))
+            return self._flight.get(lambda: drive(self._provision(self.ports.sync())))
         except WouldDeadlock:
             raise _would_deadlock() from None
 
@@ -147,7 +105,7 @@ class Machine:
 
     async def aacquire(self) -> SandboxInfo:
         self.check_open()
-        port = await self.async_port()
+        port = await self.ports.on_loop()
         return await self._flight.aget(lambda: self._provision(port))
 
     async def _provision(self, port: SandboxPort) -> SandboxInfo:
@@ -284,12 +242,12 @@ class Machine:
         info = self.info
         try:
             if info is not None and not self._config.persistent:
-                drive(lifecycle.discard(self.sync_port(), info.id))
+                drive(lifecycle.discard(self.ports.sync(), info.id))
                 self._deleted(info)
             if self._left:
-                drive(self._clear_away(self.sync_port()))
+                drive(self._clear_away(self.ports.sync()))
         finally:
-            self._hang_up()
+            self.ports.close()
 
     async def aclose(self) -> None:
         """Do as `close` does, and close this loop's connections."""
@@ -298,15 +256,13 @@ class Machine:
         info = self.info
         try:
             if info is not None and not self._config.persistent:
-                await self._discard(await self.async_port(), info.id)
+                await self._discard(await self.ports.on_loop(), info.id)
                 self._deleted(info)
             if self._left:
-                port = await self.async_port()
+                port = await self.ports.on_loop()
                 await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
         finally:
-            self._hang_up()
-            if self._async is not None:
-                await self._async.aclose()
+            await self.ports.aclose()
 
     def release(self) -> None:
         """Delete the sandbox, persistent or not, also one that this session has not used; and end the session."""
@@ -314,9 +270,9 @@ class Machine:
         self.close()
         if self._config.persistent:
             try:
-                drive(self._release(self.sync_port()))
+                drive(self._release(self.ports.sync()))
             finally:
-                self._hang_up()
+                self.ports.close()
 
     async def arelease(self) -> None:
         """Do as `release` does, and close this loop's connections."""
@@ -324,7 +280,7 @@ class Machine:
         await self._flight.settled(CLOSE_WAITS_S)
         try:
             if self._config.persistent:
-                await self._release(await self.async_port())
+                await self._release(await self.ports.on_loop())
         finally:
             await self.aclose()
 
@@ -339,13 +295,6 @@ class Machine:
     async def _discard(self, port: SandboxPort, sandbox_id: str) -> None:
         if not await port.finish(lifecycle.discard(port, sandbox_id), within_s=CLOSE_WAITS_S):
             raise lifecycle.not_deleted(sandbox_id, f"no answer within {CLOSE_WAITS_S:.0f} s")
-
-    def _hang_up(self) -> None:
-        """Close the sync face's connections, unless they are those of the process that this one was forked from."""
-        with self._lock:
-            port, made_in = self._sync, self._sync_made_in
-        if port is not None and made_in == os.getpid():
-            port.close()
 
     def _deleted(self, info: SandboxInfo) -> None:
         self._flight.forget(info)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, unknown
-from langchain_daytona_ws._core.calls import Answer, Caller
+from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.contents import ContentOps
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES
 from langchain_daytona_ws._core.hooks import Hooks
@@ -15,6 +15,7 @@ from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.jobs import JobOps
 from langchain_daytona_ws._core.objects.search import BeyondBounds
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sending import Answer
 from langchain_daytona_ws._core.sources import Clock, Ids
 from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._session.machine import Handle

@@ -29,6 +29,7 @@ from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.jobs import JobOps, job_request
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault
 from langchain_daytona_ws._core.script import guest_source
+from langchain_daytona_ws._core.sending import Sender
 from langchain_daytona_ws._guest import job_log
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws.errors import CommandRefused, JobError, OutcomeUnknown, SandboxError
@@ -840,7 +841,7 @@ def _answers(monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]) -> None
     async def send(*_: object) -> dict[str, object]:
         return answer
 
-    monkeypatch.setattr(Caller, "_send", send)
+    monkeypatch.setattr(Sender, "send", send)
 
 
 def test_what_asks() -> None:
