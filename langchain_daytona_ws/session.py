@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
@@ -29,11 +29,13 @@ from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.machine import Machine
 from langchain_daytona_ws._session.side import Side
-from langchain_daytona_ws._session.storage import Storage
 from langchain_daytona_ws.approvers import MiddlewareApprover
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._session.storage import Storage
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -136,6 +138,9 @@ class WorkspaceSession:
     def _open_storage(self, workspace: S3Workspace | None) -> Storage | None:
         if workspace is None:
             return None
+        # What only a workspace on S3 needs is not imported without one.
+        from langchain_daytona_ws._session.storage import Storage
+
         direct = self.config.options.file_access == "s3"
         caution = caution_of(self.config, workspace)
         return Storage(

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.guidance import LOCAL_CACHES
-from langchain_daytona_ws._core.hints import hint
 from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, check_once, job_request
 from langchain_daytona_ws._core.live import OnOutput
@@ -79,8 +78,15 @@ class Commands:
         )
         remarks = side.job_remarks(JOB_DEFAULT_S) if result.job_id else _end_of_writing(side, result)
         notices = (*self._take_notices(), *result.notices, *remarks)
-        advice = hint(command, result.output, result.exit_code) if self._on_s3 else None
+        advice = self._advice(command, result) if self._on_s3 else None
         return replace(result, notices=notices, hint=advice, sandbox_id=self._sandbox_id() or "")
+
+    @staticmethod
+    def _advice(command: str, result: CommandResult) -> str | None:
+        # What only a workspace on S3 needs is not imported without one.
+        from langchain_daytona_ws._core.hints import hint
+
+        return hint(command, result.output, result.exit_code)
 
     async def warm(self, side: Side) -> None:
         """Have everything ready that a command needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, unknown
 from langchain_daytona_ws._core.calls import Caller
@@ -13,15 +14,16 @@ from langchain_daytona_ws._core.guidance import LOCAL_CACHES
 from langchain_daytona_ws._core.hooks import Hooks
 from langchain_daytona_ws._core.job_watch import JobWatch
 from langchain_daytona_ws._core.jobs import JobOps
-from langchain_daytona_ws._core.objects.search import BeyondBounds
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sending import Answer
 from langchain_daytona_ws._core.sources import Clock, Ids
 from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._session.machine import Handle
-from langchain_daytona_ws._session.storage import Access
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._session.storage import Access
 
 FILE_CALL_TIMEOUT_S = 30.0
 _CHANGES = {"write", "edit", "delete"}
@@ -178,6 +180,9 @@ class Side:
 
     async def _direct(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request on S3, but for the searches that only the sandbox's tools can do."""
+        # Here already, with the files on S3; a session without them does without importing it.
+        from langchain_daytona_ws._core.objects.search import BeyondBounds
+
         assert self._objects is not None  # noqa: S101 - this is its only user
         self._machine.check_open()
         request = self._named(request)
