@@ -23,6 +23,13 @@ SHORTEST_REQUEST_S = 5
 DETAIL = 1000
 
 
+class _Variables(dict[str, str]):
+    """The environment of a request, which holds envVars: a traceback may be shown with its variables."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} variables>"
+
+
 class Sender:
     """Send a request once, with all that goes with it.
 
@@ -72,7 +79,7 @@ class Sender:
             reply = await self._port.execute(
                 info.id,
                 call.script,
-                env={**self._env(), **call.env},
+                env=_Variables({**self._env(), **call.env}),
                 timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
             )
         except PortFault as fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,6 +64,14 @@ class Driven:
             self._runner.run(self.session.aclose())
         else:
             self.session.close()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Heed Ctrl-C also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -174,7 +174,7 @@ SAME = {
     "what is no text": f'python3 -c "{SCRIPT}"',
     "more than the limit": "seq 1 100000",
     "a syntax error": "echo a\nif then",
-    "a process that runs on": "echo a; sleep 300 >/dev/null 2>&1 &",
+    "a process that runs on": "echo a; exec >/dev/null 2>&1; sleep 300 &",
     "a process that holds the output": "echo a; sleep 300 &",
     "one that removes its own traces": "echo a; rm -f /tmp/.langchain-daytona-ws-*/*.log; sleep 0.5; echo b",
 }
@@ -365,6 +365,7 @@ class TestCancellation:
 
         asyncio.run(work())
 
+    @pytest.mark.usefixtures("ctrl_c")
     def test_an_interrupted_thread_leaves_nothing(self, server: LocalDaytona) -> None:
         heard: list[str] = []
 
