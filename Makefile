@@ -1,7 +1,7 @@
 # Each target sets up what it needs; see scripts/setup. ARGS is passed on: make demo ARGS=--yes
 ARGS ?=
-# Tests wait for sandboxes more than they compute: two at a time even on one core.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 2 ] && echo "$$n" || echo 2)
+# Tests wait for sandboxes more than they compute: with two on two cores, these are idle for most of the time.
+WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
 export PYTHON WORKERS
 
 .PHONY: help demo test test-wheel matrix check format dist record examples bench faults setup-demo setup-dev clean
