@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -330,7 +331,7 @@ class Cell:
             "/mnt/workspaces",
             f"{BUCKET}/",
             "127.0.0.1",
-            "/work/",
+            str(Path(__file__).parents[2]),
             self.server.api_url,
         )
         for one in hidden:
