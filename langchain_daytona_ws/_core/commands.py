@@ -83,9 +83,28 @@ def step_of(config: Mapping[str, Any] | None) -> str:
     return "|".join([outer, *nodes, str(number)])
 
 
-def call_key(thread: str, tool_call_id: str, arguments: Mapping[str, object]) -> str:
-    """Name a call so that a graph node that runs again finds what the first run recorded."""
-    told = json.dumps([thread, tool_call_id, arguments], sort_keys=True, default=str)
+def call_key(
+    config: Mapping[str, Any] | None,
+    tool_call_id: str,
+    arguments: Mapping[str, object],
+    *,
+    namespace: str,
+    session_id: str,
+) -> str:
+    """Name a call so that a graph node that runs again finds what the first run recorded.
+
+    Some servers give the calls of every turn the same ids: so the name holds the graph's step too.
+
+    Args:
+        config: Of the graph or chain that it is made in.
+        tool_call_id: The model's own id of it.
+        arguments: What is done.
+        namespace: The workspace's.
+        session_id: Where ids are unique, if the graph has no thread.
+    """
+    thread = ((config or {}).get("configurable") or {}).get("thread_id") or session_id
+    where = "/".join(part for part in (namespace, thread, step_of(config)) if part)
+    told = json.dumps([where, tool_call_id, arguments], sort_keys=True, default=str)
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

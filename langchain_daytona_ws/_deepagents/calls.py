@@ -13,7 +13,7 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langgraph.config import get_config
 from langgraph.types import Command
 
-from langchain_daytona_ws._core.commands import call_key, step_of
+from langchain_daytona_ws._core.commands import call_key
 
 _tool_call: ContextVar[ToolCall | None] = ContextVar("langchain_daytona_ws_agent_call", default=None)
 
@@ -94,10 +94,8 @@ def once(
         return None
     if any(call["args"].get(name) != value for name, value in given.items()):
         return None
-    config = _config()
-    thread = config.get("configurable", {}).get("thread_id") or session_id
-    # Some servers give the calls of every turn the same ids.
-    return call_key(f"{namespace}/{thread}/{step_of(config)}", call["id"], {"tool": tool, **done})
+    arguments = {"tool": tool, **done}
+    return call_key(_config(), call["id"], arguments, namespace=namespace, session_id=session_id)
 
 
 def _config() -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field, ValidationError
 
 from langchain_daytona_ws._approval.gate import steers_the_program
-from langchain_daytona_ws._core.commands import call_key, step_of
+from langchain_daytona_ws._core.commands import call_key
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.siblings import Sibling, begin_current
@@ -58,18 +58,13 @@ class WorkspaceTool(BaseTool):
             sibling.end()
 
     def _begin(self, config: RunnableConfig | None, arguments: dict[str, object]) -> str | None:
-        """Begin what was approved, and name it: a graph node that runs again runs nothing again.
-
-        The name is made of the model's own id of the call. Some servers give the calls of every turn the same ids: so
-        it holds the graph's step too.
-        """
+        """Begin what was approved, and name it: a graph node that runs again runs nothing again."""
         begin_current()
         call_id = _tool_call_id.get()
         if not call_id:
             return None
-        thread = (config or {}).get("configurable", {}).get("thread_id") or self.session.id
-        where = "/".join(part for part in (self.session.namespace, thread, step_of(config)) if part)
-        return call_key(where, call_id, arguments)
+        session = self.session
+        return call_key(config, call_id, arguments, namespace=session.namespace, session_id=session.id)
 
 
 def current_tool_call_id() -> str | None:

@@ -6,6 +6,7 @@ prints an answer behind the nonce that the request holds.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws.local import LocalDaytona
@@ -38,11 +41,8 @@ while told:
 
 def examples(count: int) -> settings:
     """Draw so many, and twenty times as many on a hunt (see conftest.py); each may take its time."""
-    hunting = settings.get_current_profile_name() == "hunt"
-    most = count * 20 if hunting else count
-    return settings(
-        max_examples=most, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not hunting
-    )
+    most = count * 20 if settings.get_current_profile_name() == "hunt" else count
+    return settings(max_examples=most, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Eager:
@@ -62,6 +62,14 @@ class Eager:
 
     async def asleep(self, seconds: float) -> None:
         self._slept_s += seconds
+
+
+def answer_of(tool: BaseTool, args: dict[str, Any], runner: asyncio.Runner | None = None) -> ToolMessage:
+    """Call a tool as an agent does, through its async face if there is a runner for it."""
+    call = {"type": "tool_call", "id": "call-1", "name": tool.name, "args": args}
+    message = runner.run(tool.ainvoke(call)) if runner else tool.invoke(call)
+    assert isinstance(message, ToolMessage)
+    return message
 
 
 class LyingSandbox:

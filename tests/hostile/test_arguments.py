@@ -15,7 +15,7 @@ from langchain_core.tools import BaseTool
 
 from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
-from tests.hostile.liar import Eager, examples, junk
+from tests.hostile.liar import Eager, answer_of, examples, junk
 from tests.integration_tests.conftest import config_for
 
 PATHS = st.sampled_from([
@@ -70,11 +70,7 @@ class World:
         self.runner = asyncio.Runner()
 
     def call(self, tool: str, args: dict[str, Any], *, asynchronous: bool) -> ToolMessage:
-        call = {"type": "tool_call", "id": "call-1", "name": tool, "args": args}
-        called = self.tools[tool]
-        message = self.runner.run(called.ainvoke(call)) if asynchronous else called.invoke(call)
-        assert isinstance(message, ToolMessage)
-        return message
+        return answer_of(self.tools[tool], args, self.runner if asynchronous else None)
 
 
 @pytest.fixture(scope="module")

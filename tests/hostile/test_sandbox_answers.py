@@ -13,7 +13,7 @@ from langchain_core.messages import ToolMessage
 
 from langchain_daytona_ws import WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
-from tests.hostile.liar import LyingSandbox, examples, lies
+from tests.hostile.liar import LyingSandbox, answer_of, examples, lies
 
 LIMIT_CHARS = 40_000  # the output limit of 4 KiB, a page of a file, and what is said around them
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -57,9 +57,7 @@ class World:
         tool, args = CALLS[name]
         if "job_id" in args:
             args = {**args, "job_id": self.job}
-        message = self.tools[tool].invoke({"type": "tool_call", "id": "call-1", "name": tool, "args": args})
-        assert isinstance(message, ToolMessage)
-        return message
+        return answer_of(self.tools[tool], args)
 
 
 @pytest.fixture(scope="module")
