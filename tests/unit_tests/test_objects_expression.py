@@ -17,7 +17,8 @@ PIECES = st.sampled_from(
     ["a", "b", "B", "é", "1", "_", " ", ".", "-", r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", r"\b", r"\B", "^", "$",
      "(", ")", "|", "*", "+", "?", "{2}", "{1,3}", "[ab]", "[^ab]", "[a-c]", "[^a-c_]", r"[\w-]", r"[^\s]", r"[\d.]",
      "[]a]", "[^]]", "(?:", "(?i)", "(?i:", r"\.", r"\(", r"\t", r"\x61", r"\x{e9}", r"\pL", r"\p{Lu}", r"\PN",
-     "[[:alpha:]]", "}", "]", "{", "[", "\\", r"\-", "ſ", r"\n", r"\z", "&&", "[a&b]", "[a--b]", "[a-]", "[-a]", "\t"]
+     "[[:alpha:]]", "}", "]", "{", "[", "\\", r"\-", "ſ", r"\n", r"\z", "&&", "[a&b]", "[a--b]", "[a-]", "[-a]", "\t",
+     r"\_", r"\/", r"\#", r"[\#\&-]", r"\~", r"[\:]"]
 )  # fmt: skip
 PATTERNS = st.lists(PIECES, min_size=1, max_size=6).map("".join)
 LINES = st.lists(
@@ -88,7 +89,7 @@ def test_usual_ones_need_no_sandbox(pattern: str) -> None:
         "(", "[", "a{2", "x{,3}", r"\1", r"(?=a)", r"(?<=a)b", r"\n", r"a\x0ab", r"\z", r"\A", r"\<a",
         "(?s)a.b", "(?x) a", "[a&&b]", "a(?i)*", "a(?i)(?i){2}",
         "[[a]]", r"[\S\s]", r"\b*", r"\Qa\E", r"\C", "a{1001}", "\\", r"[a-\d]", r"\u0041", "(?P<a",
-        "\ud800", "(?i)\\p{Bad}",
+        r"\_", r"\/", r"[\:]", "\ud800", "(?i)\\p{Bad}",
     ],
 )  # fmt: skip
 def test_what_may_differ_is_left_to_ripgrep(pattern: str) -> None:

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
     | (?P<property>\\(?P<sign>[pP])(?:\{(?P<long>[A-Za-z_]+)\}|(?P<letter>[A-Z])))
     | (?P<control>\\[trfva])
     | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
-    | (?P<escaped>\\[!-/:;=?@\[-`{-~])
+    | (?P<escaped>\\[\\.+*?()|\[\]{}^$\#&~-])
     | (?P<flag>\(\?i\)) (?![*+?{])  # RE2 repeats what stands before the flag, ripgrep refuses
     | (?P<group>\((?:\?:|\?P<[A-Za-z_][A-Za-z0-9_]*>|\?i:)?) (?!\?)
     | (?P<repeat>\{[0-9]{1,4}(?:,[0-9]{0,4})?\})
@@ -55,7 +55,7 @@ _IN_SET = re.compile(
     | (?P<class>\\[wds])
     | (?P<control>\\[trfva])
     | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
-    | (?P<escaped>\\[!-/:;=?@\[-`{-~])
+    | (?P<escaped>\\[\\.+*?()|\[\]{}^$\#&~-])
     | (?P<plain>[^\\\[])
     """,
     re.VERBOSE | re.ASCII,
