@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PACKAGE = "langchain_daytona_ws._guest."
 FILE_WAIT_S = 30.0
 TURN_WAIT_S = 20.0
+IN_TURN = ("files", "content")
 
 
 def run(entry: str, request: Request, nonce: str) -> None:
@@ -90,7 +91,7 @@ def _carried_out(module: Any, entry: str, request: Request, enter: Callable[[], 
 
     def work() -> str:
         enter()
-        if entry == "files" and not turn.take(place.state_directory(), request["op"], TURN_WAIT_S):
+        if entry in IN_TURN and not turn.take(place.state_directory(), request["op"], TURN_WAIT_S):
             return _json({"ok": False, "error": "busy"})
         return _json(module.main(request))
 

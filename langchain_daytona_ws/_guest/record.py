@@ -126,10 +126,14 @@ def tidy(state_dir: str, uploads_dir: str) -> None:
         pass
     os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
     os.utime(stamp)
-    entries = _entries(state_dir, (".call", ".log")) + _entries(uploads_dir, "")
-    entries.sort(reverse=True)
+    # Apart, since logs are large: they must not push out the records that keep a call from being made twice.
+    _thin(_entries(state_dir, ".call"), now)
+    _thin(_entries(state_dir, ".log") + _entries(uploads_dir, ""), now)
+
+
+def _thin(entries: list[tuple[float, int, str]], now: float) -> None:
     total = 0
-    for count, (modified, size, path) in enumerate(entries, 1):
+    for count, (modified, size, path) in enumerate(sorted(entries, reverse=True), 1):
         total += size
         if (now - modified > KEEP_S or total > KEEP_BYTES or count > KEEP_FILES) and not _in_use(path):
             try:
@@ -138,11 +142,11 @@ def tidy(state_dir: str, uploads_dir: str) -> None:
                 pass  # another call tidies too
 
 
-def _entries(directory: str, endings: str | tuple[str, ...]) -> list[tuple[float, int, str]]:
+def _entries(directory: str, ending: str) -> list[tuple[float, int, str]]:
     found = []
     try:
         for entry in os.scandir(directory):
-            if entry.name.endswith(endings):
+            if entry.name.endswith(ending):
                 about = entry.stat(follow_symlinks=False)
                 found.append((about.st_mtime, about.st_size, entry.path))
     except FileNotFoundError:

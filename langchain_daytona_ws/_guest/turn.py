@@ -1,4 +1,4 @@
-"""One change of files at a time, and no read in the midst of one.
+"""One change of files at a time, and no read or download in the midst of one.
 
 A change truncates the file and writes it anew, since the workspace may be a bucket, where nothing can be renamed.
 Without turns, two edits at once would see each other's half-written file. Commands take no turns.

@@ -167,6 +167,16 @@ class TestTidy:
             os.utime(state / f"{i}.log", (time.time() - i, time.time() - i))
         assert self.tidy(state) == {"0.log", "1.log"}
 
+    def test_logs_push_out_no_record_of_a_call(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(record, "KEEP_BYTES", 250)
+        monkeypatch.setattr(record, "KEEP_FILES", 3)
+        (state / "made.call").write_text("x")
+        os.utime(state / "made.call", (time.time() - 9, time.time() - 9))
+        for i in range(5):
+            (state / f"{i}.log").write_text("x" * 100)
+            os.utime(state / f"{i}.log", (time.time() - i, time.time() - i))
+        assert self.tidy(state) == {"0.log", "1.log", "made.call"}
+
     def test_by_number(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(record, "KEEP_FILES", 3)
         for i in range(5):

@@ -1,0 +1,59 @@
+"""Who waits for whose turn, over the program that carries out requests in the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._guest import boot, content, files, place, turn
+
+READ: dict[str, Any] = {"op": "read"}
+VIEW: dict[str, Any] = {
+    "op": "view", "offset": 1, "limit": 9, "limit_bytes": 99, "binary": False, "binary_bytes": 99, "max_bytes": 99,
+}  # fmt: skip
+FETCH: dict[str, Any] = {"op": "fetch", "inline_bytes": 99, "max_bytes": 99}
+WRITE: dict[str, Any] = {"op": "write", "content": b"new", "overwrite": True}
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(place, "STATE_PARENT", str(tmp_path))
+    monkeypatch.setattr(boot, "TURN_WAIT_S", 0)
+    monkeypatch.setattr(boot, "FILE_WAIT_S", 0)
+    yield place.state_directory()
+    # A guest's turn ends with its process; here it has to be ended.
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            held = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # that of the listing
+            continue
+        if held == f"{place.state_directory()}/files.lock":
+            os.close(int(fd))
+
+
+def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
+    module: Any = content if request["op"] in ("view", "fetch") else files
+    entry = module.__name__.rpartition(".")[2]
+    answer = boot._carried_out(module, entry, {"root": str(root), "path": "f", **request}, lambda: None)
+    return dict(json.loads(answer))
+
+
+@pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])
+def test_nothing_looks_into_the_midst_of_a_change(
+    tmp_path: Path, state: str, request_: dict[str, Any]
+) -> None:
+    (tmp_path / "f").write_text("half of i")
+    assert turn.take(state, "write", 0)
+    assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
+
+
+@pytest.mark.parametrize("request_", [READ, VIEW, FETCH], ids=lambda request: request["op"])
+def test_those_who_only_look_do_so_together(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
+    (tmp_path / "f").write_text("all of it")
+    assert turn.take(state, "read", 0)
+    assert carried_out(tmp_path, request_)["ok"] is True
