@@ -23,7 +23,7 @@ from deepagents.backends.protocol import (
 )
 
 from langchain_daytona_ws._approval.gate import Answered, Approval
-from langchain_daytona_ws._core.commands import CommandResult
+from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._deepagents.calls import RunOnce
 from langchain_daytona_ws._deepagents.changing import Changing
@@ -37,6 +37,7 @@ OUTPUT_BYTES = 1 << 20
 """Of a command's output, in bytes: Deep Agents itself puts aside what is too long for the model."""
 
 RESULT_BYTES = 1 << 20
+SAID_BYTES = 16 << 10  # of what deletes a tree, where it fails
 
 _Validate = Callable[[Mapping[str, object]], Any]
 
@@ -101,7 +102,14 @@ class WorkspaceBackend(SandboxBackendProtocol):
         async def run(command: str, *, timeout_s: float | None, once: str | None) -> CommandResult:
             return await session._commands.run(side, command, timeout_s, once, None, limit_bytes=OUTPUT_BYTES)
 
-        return Reading(files), Changing(files, run, ask, namespace=session.namespace, session_id=session.id)
+        async def tidy(command: str, *, once: str | None) -> CommandResult:
+            caller, timeout_s = await side.caller(), session.config.timeout_s
+            return await run_command(
+                caller, self.root, command, timeout_s=timeout_s, limit_bytes=SAID_BYTES, key=once
+            )
+
+        names = {"namespace": session.namespace, "session_id": session.id}
+        return Reading(files), Changing(files, run, tidy, ask, **names)
 
     @property
     def id(self) -> str:

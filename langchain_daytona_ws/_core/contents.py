@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.files import EDIT_BYTES, INLINE_BYTES, FileOps, Guest, Upload
 from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.edit import EditError, apply_edit
@@ -76,7 +77,7 @@ class ContentOps(FileOps):
         self._remember(place, reply, reply.sha256("sha256"))
         if "content" in reply:
             return Viewed(content=reply.content("content", binary_bytes))
-        return Viewed(
+        viewed = Viewed(
             body=reply.text("body", limit_bytes),
             first=reply.number("first"),
             last=reply.number("last"),
@@ -84,6 +85,9 @@ class ContentOps(FileOps):
             cut=reply.flag("cut"),
             more=reply.flag("more"),
         )
+        if (viewed.first or viewed.last) and not offset == viewed.first <= viewed.last <= viewed.lines:
+            raise reply.garbled("first")
+        return viewed
 
     async def fetch(self, path: str, *, max_bytes: int = LARGEST_BYTES) -> bytes:
         """Get all of a file.
@@ -92,6 +96,11 @@ class ContentOps(FileOps):
             FileError: It is none, or larger; or it changed each time while it came over.
         """
         place = workspace_path(path, self._root)
+        data, sha256, reply = await self._fetched(place, max_bytes)
+        self._remember(place, reply, sha256)
+        return data
+
+    async def _fetched(self, place: str, max_bytes: int) -> tuple[bytes, str, Reply]:
         for _ in range(FETCH_TRIES):
             reply = await self._ask("content", "fetch", place, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
             sha256, size = reply.sha256("sha256"), reply.number("bytes")
@@ -100,8 +109,7 @@ class ContentOps(FileOps):
             else:
                 data = await self._download(f"{self._root.rstrip('/')}/{reply.raw('path')}", size)
             if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
-                self._remember(place, reply, sha256)
-                return data
+                return data, sha256, reply
         raise WriteConflict(
             f"{place} changed while it was read. Try again.", code="busy", op="fetch", retryable=True
         )
@@ -110,12 +118,15 @@ class ContentOps(FileOps):
         """Edit as `edit` does, with strings of any size; return how many places were edited."""
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has four bytes at most
             return (await self.edit(path, old, new, replace_all=replace_all)).count
-        before = await self.fetch(path, max_bytes=self._max_bytes)
+        place = workspace_path(path, self._root)
+        data, before, _ = await self._fetched(place, self._max_bytes)
         try:
-            made = apply_edit(before, old, new, replace_all, self._max_bytes)
+            made = apply_edit(data, old, new, replace_all, self._max_bytes)
         except EditError as error:
             raise _refused(error) from None
-        await self.write(path, made.data)  # refused when it is not as it was fetched
+        # Only over what was fetched: what another call has changed since must not be lost.
+        reply = await self._put(place, made.data, overwrite=False, expected_sha256=before)
+        self._remember_edit(place, reply, before, reply.sha256("sha256"))
         return len(made.spots)
 
     async def create(self, path: str, content: str | bytes) -> None:

@@ -115,10 +115,7 @@ class FileOps:
         """
         place = workspace_path(path, self._root)
         data = _encoded(content, "content") if isinstance(content, str) else bytes(content)
-        request: dict[str, Any] = {"overwrite": overwrite, "max_bytes": self._max_bytes}
-        if not overwrite:
-            request["expected_sha256"] = self._seen.get(place)
-        reply = await self._ask("files", "write", place, **request, **await self._carried(data))
+        reply = await self._put(place, data, overwrite=overwrite, expected_sha256=self._seen.get(place))
         result = FileWritten(
             path=place,
             created=reply.flag("created"),
@@ -152,10 +149,8 @@ class FileOps:
             size_bytes=reply.number("bytes"),
             sha256=reply.sha256("sha256"),
         )
-        # Somebody else's change between the read and this edit was kept by the edit, but not seen: a later
-        # write over the whole file must still be refused. So it is after an edit that was made long ago.
-        if result.lines and self._seen.get(place) in (None, reply.sha256("before_sha256")):
-            self._remember(place, reply, result.sha256)
+        if result.lines:  # there are none of an edit that was made long ago
+            self._remember_edit(place, reply, reply.sha256("before_sha256"), result.sha256)
         return result
 
     async def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
@@ -254,6 +249,12 @@ class FileOps:
             raise file_error(place, reply)
         return reply
 
+    async def _put(self, place: str, data: bytes, *, overwrite: bool, expected_sha256: str | None) -> Reply:
+        request: dict[str, Any] = {"overwrite": overwrite, "max_bytes": self._max_bytes}
+        if not overwrite:
+            request["expected_sha256"] = expected_sha256
+        return await self._ask("files", "write", place, **request, **await self._carried(data))
+
     async def _carried(self, data: bytes) -> dict[str, Any]:
         """Give the part of a request that carries content, uploaded before when it is large."""
         if self._upload is None or len(data) <= INLINE_BYTES:
@@ -266,6 +267,12 @@ class FileOps:
         """Note the content under the path asked for, and under the one that symlinks led to."""
         self._seen[place] = sha256
         self._seen[reply.raw("path")] = sha256
+
+    def _remember_edit(self, place: str, reply: Reply, before: str, after: str) -> None:
+        # Somebody else's change between the read and this edit was kept by the edit, but not seen: a later
+        # write over the whole file must still be refused.
+        if self._seen.get(place) in (None, before):
+            self._remember(place, reply, after)
 
     def _filter(self, glob: str, place: str) -> str:
         """Bring a search's glob into the form that the guest knows: from the directory searched."""

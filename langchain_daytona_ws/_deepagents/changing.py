@@ -59,20 +59,33 @@ class Run(Protocol):
     ) -> Awaitable[CommandResult]: ...
 
 
+class Tidy(Protocol):
+    """Run a command that is this package's own, and killed when its time is up.
+
+    What the next result should tell the model is left to that.
+    """
+
+    def __call__(self, command: str, *, once: str | None) -> Awaitable[CommandResult]: ...
+
+
 class Changing:
     """Execute, write, edit, delete and upload, as coroutines.
 
     Args:
         files: Of one face.
         run: Runs a command.
+        tidy: Runs what deletes a tree.
         ask: Asks before.
         namespace: The workspace's.
         session_id: Where the ids of calls are unique, if the graph has no thread.
     """
 
-    def __init__(self, files: Files, run: Run, ask: Ask, *, namespace: str, session_id: str) -> None:
+    def __init__(
+        self, files: Files, run: Run, tidy: Tidy, ask: Ask, *, namespace: str, session_id: str
+    ) -> None:
         self._files = files
         self._run = run
+        self._tidy = tidy
         self._ask = ask
         self._namespace = namespace
         self._session_id = session_id
@@ -181,10 +194,11 @@ class Changing:
     async def _remove_tree(self, place: Place, name: str | None) -> None:
         # From the workspace directory: a mount that is gone fails the command, and is not taken for an empty tree.
         target = shlex.quote(place.path)
-        result = await self._run(f"rm -rf -- {target}", timeout_s=None, once=f"{name}r" if name else None)
+        result = await self._tidy(f"rm -rf -- {target}", once=f"{name}r" if name else None)
         if result.exit_code != 0:
+            why = "its time was up." if result.timed_out else result.output.strip()[:1000]
             raise FileError(
-                f"The deletion failed in the midst of it: {result.output.strip()[:1000]}",
+                f"The deletion failed in the midst of it: {why}",
                 code="delete_failed",
                 op="delete",
             )

@@ -24,6 +24,8 @@ from langchain_daytona_ws import (
     PermissionRequest,
     WorkspaceBackend,
 )
+from langchain_daytona_ws._core.drive import drive as drive_coroutine
+from langchain_daytona_ws.errors import WriteConflict
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.s3 import Bucket, bucket, s3_server
@@ -394,6 +396,65 @@ def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, drive: Drive) -> None:
     for path in (backend.root, "/mnt", "/", "."):
         assert "can't be deleted" in str(backend.delete(path).error)
     assert bucket.paths() == ["kept.txt"]
+
+
+def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
+    server: LocalDaytona, drive: Drive
+) -> None:
+    driven = drive(server, persistent=True)
+    backend = WorkspaceBackend(driven.session)
+    driven.run("mkdir -p d/e; touch d/e/f")
+    server.stop_sandbox(server.sandboxes[0].id)
+    if driven.is_async:
+        assert driven._runner is not None
+        deleted = driven._runner.run(backend.adelete(f"{backend.root}/d"))
+    else:
+        deleted = backend.delete(f"{backend.root}/d")
+    assert deleted.error is None
+    result = driven.run("ls")
+    assert "was started again" in result.text
+    assert result.output == ""
+
+
+@pytest.mark.parametrize("on_s3", [False, True])
+def test_a_large_edit_loses_nothing_that_another_call_has_changed(
+    bucket: Bucket, drive: Drive, monkeypatch: pytest.MonkeyPatch, on_s3: bool
+) -> None:
+    driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)
+    session, long = driven.session, "x" * 140_000
+    ops = session.files.async_ops if driven.is_async else session.files.sync_ops
+    real, changed = ops._fetched, [("small", "another call's")]
+
+    async def fetched(*given: Any) -> Any:
+        found = await real(*given)
+        for old, new in changed:
+            await ops.edit("f", old, new)
+        return found
+
+    def edit() -> int:
+        edited = ops.replace_text("f", long, "y", replace_all=False)
+        return driven._runner.run(edited) if driven._runner else drive_coroutine(edited)
+
+    driven.files("write", "f", f"{long}\nsmall\n")
+    monkeypatch.setattr(ops, "_fetched", fetched)
+    with pytest.raises(WriteConflict):
+        edit()
+    changed.clear()
+    assert edit() == 1
+    assert driven.files("download", "f") == b"y\nanother call's\n"
+    assert driven.files("write", "f", "whole").created is False
+
+
+def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
+    ops = driven.session.files.async_ops if driven.is_async else driven.session.files.sync_ops
+    long = "x" * 140_000
+    driven.files("write", "f", f"{long}\n")
+    driven.run("echo of somebody else >> f")
+    edited = ops.replace_text("f", long, "y", replace_all=False)
+    assert (driven._runner.run(edited) if driven._runner else drive_coroutine(edited)) == 1
+    with pytest.raises(WriteConflict):
+        driven.files("write", "f", "whole")
 
 
 @pytest.mark.parametrize("name", ["a b", "$(touch x)", "'\"", "-rf", "\n", "é\u202e", "*"])

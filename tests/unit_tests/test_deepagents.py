@@ -282,6 +282,9 @@ LINES = {"content": None, "body": "x", "first": 1, "last": 1, "lines": 1, "cut":
         {**LINES, "body": "x" * 101},
         {**LINES, "first": "1"},
         {**LINES, "lines": -1},
+        {**LINES, "lines": 0},
+        {**LINES, "first": 2, "last": 2, "lines": 2},
+        {**LINES, "last": 0},
     ],
 )
 def test_a_forged_view_is_refused(forged: dict[str, Any]) -> None:
