@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from langchain_daytona_ws._approval.interrupts import answer_to
+from langchain_daytona_ws._approval import conversation
+from langchain_daytona_ws._approval.interrupts import answer_to, may_have_answer
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.permissions import (
     ASKS,
@@ -18,7 +19,7 @@ from langchain_daytona_ws.permissions import (
     plain_arguments,
 )
 
-SHOWN_MAX = 10_000
+ANSWERED_MAX = 10_000
 
 _DECISIONS = ("approve", "edit", "reject", "respond")
 _SHAPE = (
@@ -52,19 +53,30 @@ class InterruptApprover:
         return _decision(answer_to(request, lambda: hitl_request(request), _portable), request)
 
 
+class _Asked(NamedTuple):
+    """A call of the model that a human was asked about."""
+
+    thread: str
+    namespace: str
+    tool: str
+    message: str
+    call: str
+
+
 class MiddlewareApprover:
     """Let LangChain's ``HumanInTheLoopMiddleware`` ask: allow what it has asked about, and nothing else.
 
     `WorkspaceSession.interrupt_on` of a session with this approver gives the mapping for the middleware, or for
     ``create_deep_agent``; the middleware asks before the tools run, and what the human refused or edited never comes
-    here as it was. A call that no such middleware has put to a human in this process is denied: also after a crash
-    between the answer and the call.
+    here as it was. An answer counts for the very call in the model's very message, until a tool message answers that:
+    not for a later call that looks the same, whatever its id. A call that no such middleware has put to a human in this
+    process is denied: also after a crash between the answer and the call.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Shown to a human: (thread, workspace, tool, id of the call) → the step that it ran in, once it has.
-        self._shown: OrderedDict[tuple[str, str, str, str], str | None] = OrderedDict()
+        # What a human has answered → the step that it ran in, once it has.
+        self._answered: OrderedDict[_Asked | None, str | None] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[MiddlewareApprover], tuple[()]]:
         """Pickle it without what was shown: where it is unpickled, nothing was."""
@@ -94,16 +106,17 @@ class MiddlewareApprover:
         }
 
     def __call__(self, request: PermissionRequest, /) -> PermissionDecision:
-        """Allow what the middleware has shown to a human.
+        """Allow what a human has answered through the middleware, and did not refuse.
 
         Raises:
-            AnswerUnusable: It has not, or that was another step of the graph.
+            AnswerUnusable: There is no answer, or it was to another call, or in another step of the graph.
         """
-        key, step = _key(request), str(_settings().get("checkpoint_ns") or "")
+        settings = _settings()
+        call, step = _asked(request, settings), str(settings.get("checkpoint_ns") or "")
         with self._lock:
-            # A node that runs again is the same step; another step with the same id is another call.
-            if key in self._shown and self._shown[key] in {None, step}:
-                self._shown[key] = step
+            # A node that runs again is the same step; what ran in another one was not approved twice.
+            if call in self._answered and self._answered[call] in {None, step}:
+                self._answered[call] = step
                 return PermissionDecision.allow()
         raise AnswerUnusable(
             "no HumanInTheLoopMiddleware has asked about this call in this process: give the agent "
@@ -111,12 +124,15 @@ class MiddlewareApprover:
         )
 
     def _note(self, request: PermissionRequest) -> None:
-        key = _key(request)
+        """Note what the middleware is about to ask: when the graph goes on, it asks again, and there is an answer."""
+        settings = _settings()
+        call = _asked(request, settings)
         with self._lock:
-            self._shown[key] = None
-            self._shown.move_to_end(key)
-            while len(self._shown) > SHOWN_MAX:
-                self._shown.popitem(last=False)
+            self._answered.pop(call, None)
+            if call is not None and may_have_answer(settings):
+                self._answered[call] = None
+            while len(self._answered) > ANSWERED_MAX:
+                self._answered.popitem(last=False)
 
 
 def hitl_request(request: PermissionRequest) -> dict[str, Any]:
@@ -210,9 +226,13 @@ def _settings() -> Mapping[str, Any]:
     return ensure_config().get("configurable", {})
 
 
-def _key(request: PermissionRequest) -> tuple[str, str, str, str]:
-    thread = str(_settings().get("thread_id") or "")
-    return thread, request.namespace, request.tool, str(request.tool_call_id or "")
+def _asked(request: PermissionRequest, settings: Mapping[str, Any]) -> _Asked | None:
+    """Name a call that stands in a message and has no result yet; None for any other."""
+    call_id = str(request.tool_call_id or "")
+    message = conversation.open_message(conversation.around(settings), call_id)
+    if not message:
+        return None
+    return _Asked(str(settings.get("thread_id") or ""), request.namespace, request.tool, message, call_id)
 
 
 def _action(tool: str, arguments: Mapping[str, Any]) -> str:

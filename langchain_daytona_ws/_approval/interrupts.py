@@ -74,6 +74,16 @@ def answer_to(
     raise GraphInterrupt((Interrupt(value=payload(), id=own),))
 
 
+def may_have_answer(settings: Mapping[str, Any]) -> bool:
+    """Say whether the task may have been given an answer to what it asks by ``interrupt()``; else it has none.
+
+    Args:
+        settings: The ``configurable`` of the task's config.
+    """
+    pad = settings.get(_PAD)
+    return pad is not None and (bool(pad.resume) or pad.get_null_resume(False) is not None)
+
+
 class _Task:
     """The LangGraph task that this runs in, and what it knows of answers."""
 

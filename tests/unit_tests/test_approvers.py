@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypedDict
 
 import pytest
 from langchain.agents.middleware.human_in_the_loop import HITLRequest
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
-from langgraph.types import Command
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 from pydantic import TypeAdapter
 
 from langchain_daytona_ws import (
@@ -233,22 +235,97 @@ def test_a_call_that_nobody_has_checked_is_asked_about_and_described(tool: str, 
     assert entry["description"](call, {}, None).startswith(tool)
 
 
-def test_only_what_was_described_is_let_through() -> None:
-    approver = MiddlewareApprover()
-    with pytest.raises(AnswerUnusable, match="no HumanInTheLoopMiddleware has asked"):
-        approver(RUN)
+def asked_and_run(
+    approver: MiddlewareApprover,
+    *requests: PermissionRequest,
+    message: Any = None,
+    judge: Callable[[MiddlewareApprover], MiddlewareApprover] = lambda approver: approver,
+) -> list[Any]:
+    """Put a call to a human as the middleware does, and the requests to the approver in the step after the answer."""
     call = {"name": "bash", "args": {"command": "make"}, "id": "call_1"}
-    approver.interrupt_on("ask", "demo")["bash"]["description"](call, {}, None)
-    assert approver(RUN) == PermissionDecision.allow()
-    for other in (
+    told: list[Any] = []
+
+    def ask(state: MessagesState) -> dict[str, Any]:
+        approver.interrupt_on("ask", "demo")["bash"]["description"](call, state, None)
+        interrupt("may it run?")
+        return {"messages": [] if message is None else [message]}
+
+    def run(state: MessagesState) -> dict[str, Any]:
+        for request in requests:
+            try:
+                told.append(judge(approver)(request).kind)
+            except AnswerUnusable as error:
+                told.append(str(error))
+        return {}
+
+    graph = StateGraph(MessagesState).add_sequence([("ask", ask), ("run", run)]).add_edge(START, "ask")
+    agent = graph.compile(checkpointer=InMemorySaver())
+    agent.invoke({"messages": [AIMessage("", id="message_1", tool_calls=[call])]}, THREAD)  # type: ignore[list-item]
+    assert told == []
+    agent.invoke(Command(resume="yes"), THREAD)
+    return told
+
+
+NOBODY = "no HumanInTheLoopMiddleware has asked about this call in this process"
+
+
+def test_only_what_was_asked_about_is_let_through() -> None:
+    approver = MiddlewareApprover()
+    with pytest.raises(AnswerUnusable, match=NOBODY):
+        approver(RUN)
+    others = (
         WRITE,
+        PermissionRequest.for_bash("make", namespace="demo"),
         PermissionRequest.for_bash("make", namespace="demo", tool_call_id="call_2"),
         PermissionRequest.for_bash("make", namespace="other", tool_call_id="call_1"),
-    ):
-        with pytest.raises(AnswerUnusable):
-            approver(other)
-    with pytest.raises(AnswerUnusable):
-        pickle.loads(pickle.dumps(approver))(RUN)
+    )
+    told = asked_and_run(approver, RUN, RUN, *others)
+    assert told[:2] == ["allow", "allow"]
+    assert len(told) == 6
+    assert all(NOBODY in answer for answer in told[2:])
+    with pytest.raises(AnswerUnusable, match=NOBODY):
+        approver(RUN)
+
+
+def test_an_unpickled_one_was_asked_about_nothing() -> None:
+    (told,) = asked_and_run(MiddlewareApprover(), RUN, judge=lambda one: pickle.loads(pickle.dumps(one)))
+    assert NOBODY in told
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ToolMessage("refused", tool_call_id="call_1", status="error"),
+        AIMessage("", id="message_2", tool_calls=[{"name": "bash", "args": {}, "id": "call_1"}]),
+    ],
+)
+def test_what_is_answered_already_or_stands_in_another_message_is_not_let_through(message: Any) -> None:
+    (told,) = asked_and_run(MiddlewareApprover(), RUN, message=message)
+    assert NOBODY in told
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ToolMessage("of another call", tool_call_id="call_2"),
+        AIMessage("", tool_calls=[{"name": "bash", "args": {}, "id": "call_2"}]),
+        HumanMessage("hurry"),
+    ],
+)
+def test_what_else_is_said_changes_nothing(message: Any) -> None:
+    assert asked_and_run(MiddlewareApprover(), RUN, message=message) == ["allow"]
+
+
+def test_a_graph_without_messages_has_no_call_that_was_asked_about() -> None:
+    approver = MiddlewareApprover()
+
+    def run(state: State) -> State:
+        with pytest.raises(AnswerUnusable, match=NOBODY):
+            approver(RUN)
+        return {"decision": "denied"}
+
+    graph = StateGraph(State).add_node("run", run).add_edge(START, "run").compile()
+    assert graph.invoke({})["decision"] == "denied"
 
 
 def test_the_interrupt_approver_can_be_pickled() -> None:

@@ -16,6 +16,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, Interrupt
 
+from examples.scripted import ScriptedModel
 from langchain_daytona_ws import InterruptApprover, WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import config_for
@@ -46,6 +47,16 @@ def results(state: dict[str, Any]) -> dict[str, ToolMessage]:
     found = [message for message in state["messages"] if isinstance(message, ToolMessage)]
     assert len({message.tool_call_id for message in found}) == len(found)
     return {message.tool_call_id: message for message in found}
+
+
+class SameIds(ScriptedModel):
+    """A model whose server numbers the calls of each turn from one."""
+
+    def _generate(self, messages: list[Any], *args: Any, **kwargs: Any) -> Any:
+        result = super()._generate(messages, *args, **kwargs)
+        for call in result.generations[0].message.tool_calls:  # type: ignore[attr-defined]
+            call["id"] = "call_1"
+        return result
 
 
 class Stage:

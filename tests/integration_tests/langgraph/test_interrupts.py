@@ -20,6 +20,7 @@ from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.langgraph.conftest import (
     APPROVE,
     REJECT,
+    SameIds,
     Stage,
     bash,
     calling,
@@ -308,16 +309,6 @@ def test_an_agent_asks_about_all_calls_of_a_turn_at_once(stage: Stage) -> None:
     assert [message.status for message in results(state).values()] == ["error", "success", "success"]
     assert state["messages"][-1].content == "Done."
     assert sorted(stage.see(session, "cat log").split()) == ["1", "2"]
-
-
-class SameIds(ScriptedModel):
-    """A model whose server numbers the calls of each turn from one."""
-
-    def _generate(self, messages: list[Any], *args: Any, **kwargs: Any) -> Any:
-        result = super()._generate(messages, *args, **kwargs)
-        for call in result.generations[0].message.tool_calls:  # type: ignore[attr-defined]
-            call["id"] = "call_1"
-        return result
 
 
 def test_an_agent_in_a_node_that_runs_twice_asks_and_runs_twice(stage: Stage) -> None:

@@ -8,7 +8,8 @@ import pytest
 from deepagents import create_deep_agent
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from examples.scripted import ScriptedModel, turn
@@ -17,6 +18,7 @@ from langchain_daytona_ws.errors import ConfigError
 from tests.integration_tests.langgraph.conftest import (
     APPROVE,
     REJECT,
+    SameIds,
     Stage,
     bash,
     calling,
@@ -100,16 +102,121 @@ def test_without_the_middleware_it_is_denied(quick: Stage, caplog: pytest.LogCap
     assert quick.server.requests == []
 
 
-def test_what_was_asked_about_counts_for_one_step_only(quick: Stage) -> None:
+MAKE = {"command": "echo ran >> log"}
+EDIT = {"type": "edit", "edited_action": {"name": "bash", "args": {"command": "echo edited >> log"}}}
+USELESS = {"type": "edit", "edited_action": {"name": "bash", "args": {"command": "echo", "timeout": -1}}}
+RESPOND = {"type": "respond", "message": "mine"}
+ELSEWHERE = {"type": "edit", "edited_action": {"name": "workspace_file", "args": {"command": "list"}}}
+
+
+def same_ids(
+    stage: Stage, session: WorkspaceSession, *, asks: bool = True, turns: int = 1, **more: Any
+) -> Any:
+    """Make an agent that makes the same call, with the same id, in each of its turns."""
+    return create_agent(
+        SameIds(script=[*[turn(bash=MAKE)] * turns, turn("Done.")]),
+        WorkspaceToolkit(session=session).get_tools(),
+        middleware=[HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on())] if asks else [],
+        **more,
+    )
+
+
+def statuses(state: dict[str, Any]) -> list[str]:
+    return [message.status for message in state["messages"] if isinstance(message, ToolMessage)]
+
+
+@pytest.mark.parametrize(
+    ("decision", "log"),
+    [(APPROVE, "ran\nran\n"), (EDIT, "edited\nran\n"), (REJECT, "ran\n"), (RESPOND, "ran\n")],
+)
+def test_a_call_that_is_made_again_is_asked_about_again(
+    quick: Stage, decision: dict[str, Any], log: str
+) -> None:
     session = quick.session(approver=MiddlewareApprover())
-    agent = agent_of(quick, session, bash("one", "echo ran"))
+    agent = same_ids(quick, session, turns=3, checkpointer=quick.saver)
     quick.do(agent, GO)
-    state = quick.do(agent, Command(resume=said(APPROVE)))
-    (message,) = results(state).values()
-    assert message.status == "success"
-    # The same thread and the same id of a call, where no middleware stands before the tools.
-    call = bash(str(message.tool_call_id), "echo other")
-    assert quick.do(quick.tool_node(session), calling(call))["messages"][-1].status == "error"
+    for answer in (decision, REJECT, APPROVE):
+        (question,) = quick.questions(quick.do(agent, None))
+        assert question.value["action_requests"][0]["args"] == MAKE
+        state = quick.do(agent, Command(resume=said(answer)))
+    assert statuses(state)[1:] == ["error", "success"]
+    assert quick.see(session, "cat log") == log
+
+
+@pytest.mark.parametrize("interrupt_mode", ["batched", "per_call"])
+@pytest.mark.parametrize("decision", [None, APPROVE, EDIT, USELESS, ELSEWHERE, REJECT, RESPOND])
+def test_what_was_asked_about_counts_for_that_very_call(
+    quick: Stage, interrupt_mode: str, decision: dict[str, Any] | None
+) -> None:
+    """Whatever was answered, or nothing: not for the same call in another message, where no middleware asks."""
+    session = quick.session(approver=MiddlewareApprover())
+    agent = agent_of(quick, session, bash("one", **MAKE), interrupt_mode=interrupt_mode)
+    (question,) = quick.questions(quick.do(agent, GO))
+    call_id = agent.get_state(quick.thread).values["messages"][-1].tool_calls[0]["id"]
+    if decision in (USELESS, ELSEWHERE) and interrupt_mode == "per_call":
+        return  # which the middleware itself refuses
+    if decision is not None:
+        answer = said(decision) if interrupt_mode == "batched" else decision
+        quick.do(agent, Command(resume={question.id: answer}))
+    before = quick.server.count("execute")
+    again = quick.do(quick.tool_node(session), calling(bash(call_id, **MAKE)))
+    assert again["messages"][-1].tool_call_id == call_id
+    assert again["messages"][-1].status == "error"
+    assert quick.server.count("execute") == before
+
+
+@pytest.mark.parametrize("interrupt_mode", ["batched", "per_call"])
+def test_a_question_without_an_answer_counts_for_nothing(quick: Stage, interrupt_mode: str) -> None:
+    """Not where another graph carries on with the thread, and no middleware stands before its tools."""
+    session = quick.session(approver=MiddlewareApprover())
+    agent = agent_of(quick, session, bash("one", **MAKE), interrupt_mode=interrupt_mode)
+    assert len(quick.questions(quick.do(agent, GO))) == 1
+    (message,) = results(quick.do(quick.tool_node(session), {"messages": []})).values()
+    assert message.status == "error"
+    assert quick.server.requests == []
+
+
+def test_what_was_asked_about_counts_for_one_thread(quick: Stage) -> None:
+    session = quick.session(approver=MiddlewareApprover())
+    agent = same_ids(quick, session, checkpointer=quick.saver)
+    other = {"configurable": {"thread_id": "other"}}
+    quick.do(agent, GO)
+    quick.do(agent, GO, other)
+    quick.do(agent, Command(resume=said(REJECT)))
+    assert statuses(quick.do(agent, Command(resume=said(APPROVE)), other)) == ["success"]
+    third = {"configurable": {"thread_id": "third"}}
+    message = quick.do(quick.tool_node(session), calling(bash("call_1", **MAKE)), third)["messages"][-1]
+    assert message.status == "error"
+    assert quick.see(session, "cat log") == "ran\n"
+
+
+@pytest.mark.parametrize(("decision", "status"), [(APPROVE, "success"), (EDIT, "success"), (REJECT, "error")])
+def test_one_agent_s_approval_is_not_another_s(quick: Stage, decision: dict[str, Any], status: str) -> None:
+    """In one thread and one conversation, with one session; the second agent's middleware was left out."""
+    session = quick.session(approver=MiddlewareApprover())
+    asking, silent = same_ids(quick, session), same_ids(quick, session, asks=False, turns=3)
+    rounds = StateGraph(MessagesState).add_node("asking", asking).add_node("silent", silent)
+    graph = rounds.add_edge(START, "asking").add_edge("asking", "silent").compile(checkpointer=quick.saver)
+    quick.do(graph, GO)
+    state = quick.do(graph, Command(resume=said(decision)))
+    assert statuses(state) == [status, "error"]
+    expected = {"approve": "ran\n", "edit": "edited\n", "reject": ""}[decision["type"]]
+    assert quick.see(session, "cat log 2> /dev/null") == expected
+
+
+def test_agents_side_by_side_are_each_let_through(quick: Stage) -> None:
+    """Although their calls have the same ids."""
+    session = quick.session(approver=MiddlewareApprover())
+    graph: Any = StateGraph(MessagesState)
+    for name in ("first", "second", "third"):
+        graph = graph.add_node(name, same_ids(quick, session)).add_edge(START, name)
+    graph = graph.compile(checkpointer=quick.saver)
+    questions = quick.questions(quick.do(graph, GO))
+    assert len(questions) == 3
+    answers = dict(zip((one.id for one in questions), (APPROVE, APPROVE, REJECT), strict=True))
+    state = quick.do(graph, Command(resume={key: said(answer) for key, answer in answers.items()}))
+    assert sorted(statuses(state)) == ["error", "success", "success"]
+    assert quick.see(session, "cat log") == "ran\nran\n"
 
 
 def test_asking_call_by_call(stage: Stage) -> None:
