@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -23,6 +24,8 @@ from langchain_daytona_ws._adapters.sdk import (
 )
 from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.sources import Clock
+
+logger = logging.getLogger("langchain_daytona_ws")
 
 
 @dataclass(slots=True)
@@ -154,19 +157,46 @@ class AsyncDaytonaPort:
         return TaskAside(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
-        task = asyncio.ensure_future(work)
-        # Held here since a second cancellation may end our wait, and a task that nobody holds is collected.
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
-        done, _ = await asyncio.wait({task}, timeout=within_s)
+        task = self._held(work)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=within_s)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
         if not done:
+            task.add_done_callback(_log_failure)
             task.cancel()
             return False
         task.result()
         return True
 
+    def _held(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start what goes on when the one who waits is cancelled; a task that nobody holds is collected."""
+        task = asyncio.ensure_future(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        return task
+
     async def aclose(self) -> None:
-        """Leave this loop's client; those of loops that have ended were left with them."""
-        here = self._loops.get(asyncio.get_running_loop())
-        if here is not None:
+        """Leave this loop's client, when the last deletion is done with it; those of ended loops left with them."""
+        loop = asyncio.get_running_loop()
+        here = self._loops.get(loop)
+        if here is None:
+            return
+        under_way = {task for task in self._finishing if task.get_loop() is loop}
+        if under_way:  # whoever waited for it was cancelled, and should not wait here either
+            self._held(_closed_after(under_way, here.guard))
+        else:
             await here.guard.aclose()
+
+
+async def _closed_after(tasks: set[asyncio.Task[Any]], guard: AsyncGenerator[None]) -> None:
+    try:
+        await asyncio.wait(tasks)
+    finally:
+        await guard.aclose()
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("after its call was cancelled: %s", error)

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, cast
 
-from daytona import Daytona, DaytonaNotFoundError, Sandbox
+from daytona import Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox
+from urllib3 import Retry
 
 from langchain_daytona_ws._adapters.aside import ThreadAside
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
@@ -27,7 +28,17 @@ from langchain_daytona_ws._core.sources import Clock
 
 
 class Client(Daytona):
-    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
+    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`).
+
+    And without urllib3's waiting: a GET or DELETE that is answered 429 or 503 it would send three times more, each as
+    late as Retry-After says, up to six hours (urllib3), where no time-out of ours ends it.
+    """
+
+    def __init__(self, config: DaytonaConfig) -> None:
+        super().__init__(config)
+        for api in (self._api_client, self._toolbox_api_client):
+            kept = api.rest_client.pool_manager.connection_pool_kw
+            kept["retries"] = kept.get("retries", Retry.DEFAULT).new(respect_retry_after_header=False)
 
     def _init_otel(self, sdk_version: str) -> None:
         if tracing_is_wanted():

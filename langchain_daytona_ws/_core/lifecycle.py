@@ -215,8 +215,8 @@ async def discard(port: SandboxPort, id_or_name: str) -> None:
             # Deletion during a state change answers 409 (Daytona API), so it is asked again.
             if not fault.passing or port.now() >= until:
                 raise not_deleted(id_or_name, fault.message) from fault
-            pause_s = max(pause_s, fault.retry_after_s or 0.0)
-        await port.sleep(pause_s)
+            asked_s = max(pause_s, fault.retry_after_s or 0.0)
+        await port.sleep(min(asked_s, max(until - port.now(), 0.0)))
         pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
 

@@ -242,8 +242,7 @@ class Machine:
         info = self.info
         try:
             if info is not None and not self._config.persistent:
-                drive(lifecycle.discard(self.ports.sync(), info.id))
-                self._deleted(info)
+                drive(self._delete(self.ports.sync(), info.id))
             if self._left:
                 drive(self._clear_away(self.ports.sync()))
         finally:
@@ -257,7 +256,6 @@ class Machine:
         try:
             if info is not None and not self._config.persistent:
                 await self._discard(await self.ports.on_loop(), info.id)
-                self._deleted(info)
             if self._left:
                 port = await self.ports.on_loop()
                 await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
@@ -289,15 +287,19 @@ class Machine:
         found = await find(port, spec)
         if found is not None:
             await self._discard(port, found.id)
-        if (info := self.info) is not None:
-            self._deleted(info)
+        self._deleted()
 
     async def _discard(self, port: SandboxPort, sandbox_id: str) -> None:
-        if not await port.finish(lifecycle.discard(port, sandbox_id), within_s=CLOSE_WAITS_S):
+        if not await port.finish(self._delete(port, sandbox_id), within_s=CLOSE_WAITS_S):
             raise lifecycle.not_deleted(sandbox_id, f"no answer within {CLOSE_WAITS_S:.0f} s")
 
-    def _deleted(self, info: SandboxInfo) -> None:
-        self._flight.forget(info)
+    async def _delete(self, port: SandboxPort, sandbox_id: str) -> None:
+        await lifecycle.discard(port, sandbox_id)
+        self._deleted()
+
+    def _deleted(self) -> None:
+        if (info := self.info) is not None:
+            self._flight.forget(info)
         _open_machines.pop(self, None)
 
 

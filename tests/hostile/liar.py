@@ -49,19 +49,19 @@ class Eager:
     """A clock on which waiting takes no time."""
 
     def __init__(self) -> None:
-        self._slept_s = 0.0
+        self.slept_s = 0.0
 
     def time(self) -> float:
-        return time.time() + self._slept_s
+        return time.time() + self.slept_s
 
     def monotonic(self) -> float:
-        return time.monotonic() + self._slept_s
+        return time.monotonic() + self.slept_s
 
     def sleep(self, seconds: float) -> None:
-        self._slept_s += seconds
+        self.slept_s += seconds
 
     async def asleep(self, seconds: float) -> None:
-        self._slept_s += seconds
+        self.slept_s += seconds
 
 
 def answer_of(tool: BaseTool, args: dict[str, Any], runner: asyncio.Runner | None = None) -> ToolMessage:

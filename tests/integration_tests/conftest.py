@@ -32,25 +32,25 @@ class Driven:
         self.session = session
         self.bash = BashTool(session=session)
         self.file = WorkspaceFileTool(session=session)
-        self._runner = runner
+        self.runner = runner
 
     @property
     def is_async(self) -> bool:
-        return self._runner is not None
+        return self.runner is not None
 
     def run(self, command: str, **arguments: Any) -> CommandResult:
-        if self._runner:
-            return self._runner.run(self.session.arun(command, **arguments))
+        if self.runner:
+            return self.runner.run(self.session.arun(command, **arguments))
         return self.session.run(command, **arguments)
 
     def files(self, name: str, *arguments: Any, **named: Any) -> Any:
-        if self._runner:
-            return self._runner.run(getattr(self.session.files, f"a{name}")(*arguments, **named))
+        if self.runner:
+            return self.runner.run(getattr(self.session.files, f"a{name}")(*arguments, **named))
         return getattr(self.session.files, name)(*arguments, **named)
 
     def invoke(self, tool: Any, *arguments: Any, **named: Any) -> Any:
-        if self._runner:
-            return self._runner.run(tool.ainvoke(*arguments, **named))
+        if self.runner:
+            return self.runner.run(tool.ainvoke(*arguments, **named))
         return tool.invoke(*arguments, **named)
 
     def call(self, tool: Any, tool_call_id: str = "call_1", thread: str | None = None, **args: Any) -> Any:
@@ -60,8 +60,8 @@ class Driven:
         return self.invoke(tool, request, config)
 
     def close(self) -> None:
-        if self._runner:
-            self._runner.run(self.session.aclose())
+        if self.runner:
+            self.runner.run(self.session.aclose())
         else:
             self.session.close()
 

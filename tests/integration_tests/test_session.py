@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,15 +12,12 @@ import pytest
 
 from langchain_daytona_ws import SandboxConfig, WorkspaceSession
 from langchain_daytona_ws._core import lifecycle
-from langchain_daytona_ws._session import machine
 from langchain_daytona_ws.errors import (
     CommandRefused,
     ConfigError,
     FileUnsuitable,
     OutcomeUnknown,
     ProvisionError,
-    SandboxUnavailable,
-    SessionClosed,
 )
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 from tests.integration_tests.conftest import Driven, config_for
@@ -386,134 +379,6 @@ class TestCancel:
                 return (await session.arun("ls")).output
 
         assert asyncio.run(work()) == ""
-
-
-class TestClosing:
-    def test_a_closed_session_refuses(self, workspace: Driven) -> None:
-        workspace.close()
-        with pytest.raises(SessionClosed):
-            workspace.run("true")
-
-    def test_state_changes_in_progress_are_waited_for(self, server: LocalDaytona, workspace: Driven) -> None:
-        workspace.run("true")
-        server.faults.add(Fault(kind="status", status=409, action="delete", times=2))
-        workspace.close()
-        assert server.sandboxes == []
-
-    def test_a_sandbox_that_is_gone_already_is_fine(self, server: LocalDaytona, workspace: Driven) -> None:
-        workspace.run("true")
-        server.destroy_sandbox(server.sandboxes[0].id)
-        workspace.close()
-
-    def test_what_cannot_be_deleted_is_said(self, server: LocalDaytona, workspace: Driven) -> None:
-        workspace.run("true")
-        server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
-        with pytest.raises(SandboxUnavailable, match="dashboard"):
-            workspace.close()
-
-    def test_it_can_be_tried_again(self, server: LocalDaytona, workspace: Driven) -> None:
-        workspace.run("true")
-        server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
-        with pytest.raises(SandboxUnavailable):
-            workspace.close()
-        assert len(server.sandboxes) == 1
-        workspace.close()
-        assert server.sandboxes == []
-
-    def test_no_answer_in_time_is_said(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(machine, "CLOSE_WAITS_S", 0.2)
-
-        async def work() -> None:
-            session = WorkspaceSession(config_for(server), namespace="demo")
-            await session.arun("true")
-            server.faults.add(Fault(kind="latency", action="delete", delay_s=0.8, times=1))
-            with pytest.raises(SandboxUnavailable, match="no answer"):
-                await session.aclose()
-            await asyncio.sleep(1)
-            monkeypatch.setattr(machine, "CLOSE_WAITS_S", 60)  # it makes a new client, too
-            await session.aclose()
-
-        asyncio.run(work())
-        assert server.sandboxes == []
-
-    def test_closing_while_another_thread_provisions(self, server: LocalDaytona) -> None:
-        server.faults.add(Fault(kind="latency", action="create", delay_s=0.6, times=1))
-        session = WorkspaceSession(config_for(server), namespace="demo")
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(session.run, "true")
-            time.sleep(0.2)
-            session.close()
-            with pytest.raises(SessionClosed):
-                running.result()
-        assert server.sandboxes == []
-
-    def test_the_interpreter_s_exit_deletes_it(self, server: LocalDaytona) -> None:
-        program = f"""
-            from langchain_daytona_ws import WorkspaceSession
-            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
-            print(session.run("echo ok").output)
-        """
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert (ran.stdout, ran.stderr) == ("ok\n\n", "")
-        assert server.sandboxes == []
-
-    def test_so_does_that_of_an_async_program(self, server: LocalDaytona) -> None:
-        program = f"""
-            import asyncio
-            from langchain_daytona_ws import WorkspaceSession
-            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
-            async def work():
-                print((await session.arun("echo ok")).output)
-            asyncio.run(work())
-            asyncio.run(work())
-        """
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert (ran.stdout, ran.stderr) == ("ok\n\nok\n\n", "")
-        assert server.sandboxes == []
-
-    def test_a_forked_child_leaves_its_parent_s_sandbox(self, server: LocalDaytona) -> None:
-        program = f"""
-            import os, sys
-            from langchain_daytona_ws import WorkspaceSession
-            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
-            session.run("true")
-            if os.fork() == 0:
-                sys.exit(0)
-            os.wait()
-            print(session.run("echo still here").output, end="")
-        """
-        ran = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(program)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ran.stdout == "still here\n"
-
-    def test_a_forked_child_has_connections_of_its_own(self, server: LocalDaytona) -> None:
-        program = f"""
-            import os
-            from langchain_daytona_ws import WorkspaceSession
-            session = WorkspaceSession({config_for(server)!r}, namespace="demo")
-            session.run("true")
-            child = os.fork()
-            for number in range(10):
-                assert session.run(f"echo {{child}} {{number}}").output == f"{{child}} {{number}}\\n"
-            if child == 0:
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-        """
-        subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, check=True)
 
 
 def test_a_hostile_env_file_steers_nothing(

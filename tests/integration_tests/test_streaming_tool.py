@@ -44,8 +44,8 @@ def streamed(workspace: Driven, graph: Any, on_part: Callable[[Any], None], **op
         async for part in graph.astream(said, **options):
             on_part(part)
 
-    if workspace._runner is not None:
-        workspace._runner.run(work())
+    if workspace.runner is not None:
+        workspace.runner.run(work())
         return
     for part in graph.stream(said, **options):
         on_part(part)
