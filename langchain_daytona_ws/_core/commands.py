@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._core.characters import whole_end, whole_start
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.job_results import read_id
 from langchain_daytona_ws._core.live import LiveOutput, OnOutput
@@ -72,15 +73,19 @@ def step_of(config: Mapping[str, Any] | None) -> str:
 
     The name is the same when a node runs again. Of the tasks around the call only the outermost has an id that stays:
     within it a graph that runs again from its start has new ones, but goes through the same nodes in the same steps.
-    LangGraph's count of the graphs that a task has run, between them, goes on when the task is tried again.
+    LangGraph's count of the graphs that a task has run, between them, goes on when the task is tried again: the second
+    of two agents that a node runs can't be told by it from the first one, tried again. By its name it can (of
+    LangChain's `create_agent`). Without names of their own they share what is recorded, where their calls have the same
+    ids and arguments in the same step: the second is told so, and may call again. Better than to run anything twice.
     """
     settings = (config or {}).get("configurable") or {}
     outer, *inner = str(settings.get("checkpoint_ns") or "").split("|")
     if not outer:
         return ""
     nodes = [part.partition(":")[0] for part in inner if not part.isdigit()]
-    number = ((config or {}).get("metadata") or {}).get("langgraph_step", "")
-    return "|".join([outer, *nodes, str(number)])
+    metadata = (config or {}).get("metadata") or {}
+    number, agent = metadata.get("langgraph_step", ""), metadata.get("lc_agent_name") or ""
+    return "|".join([outer, *nodes, str(number), str(agent)])
 
 
 def call_key(
@@ -265,26 +270,6 @@ def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
     left_out = size - len(first) - len(last)
     notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"
     return f"{_text(first)}\n{notice}\n{_text(last)}"
-
-
-def whole_end(data: bytes) -> bytes:
-    """Drop the beginning of a UTF-8 character whose rest was cut off."""
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte < 0x80:
-            return data
-        if byte >= 0xC0:
-            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return data if back >= length else data[:-back]
-    return data
-
-
-def whole_start(data: bytes) -> bytes:
-    """Drop the rest of a UTF-8 character whose beginning was cut off."""
-    start = 0
-    while start < min(3, len(data)) and 0x80 <= data[start] < 0xC0:
-        start += 1
-    return data[start:]
 
 
 def _text(data: bytes) -> str:

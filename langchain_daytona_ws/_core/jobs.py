@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import NoReturn
 
 from langchain_daytona_ws._core.calls import Caller
-from langchain_daytona_ws._core.commands import LOG_LIMIT_BYTES, whole_end, whole_start
+from langchain_daytona_ws._core.characters import whole_end, whole_start
+from langchain_daytona_ws._core.commands import LOG_LIMIT_BYTES
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.job_results import (
     Job,

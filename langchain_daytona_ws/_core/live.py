@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 
 from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._core.characters import Chunks, whole_start
 from langchain_daytona_ws._core.ports import Aside, PortFault, SandboxInfo
 from langchain_daytona_ws._core.sending import Answer, decode_base64
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
@@ -27,12 +27,13 @@ LINGER_MAX_S = 1.0
 LOOK_LIMIT_BYTES = 512 * 1024
 LOOK_MARGIN_S = 5.0
 FAILURES_MAX = 5
+LOG_WITHIN_S = 5.0  # after the command's end, for what only its log has
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
 SILENT_PAUSE_S = 0.1  # the waiting is done in the sandbox, unless it is hostile
 
 LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are streamed]\n"
-LOST_NOTE = "\n[the rest of the output could not be streamed]\n"
+LOST_NOTE = "\n[a part of the output could not be streamed]\n"
 
 
 def called_plainly(on_output: OnOutput) -> OnOutput:
@@ -52,43 +53,11 @@ def called_plainly(on_output: OnOutput) -> OnOutput:
     return tell
 
 
-class Chunks:
-    """Cut an output into texts of whole characters, up to a limit.
-
-    The texts together are what all of the bytes decode to at once, bytes that are no UTF-8 replaced.
-
-    Args:
-        limit_bytes: How many bytes to take.
-    """
-
-    def __init__(self, limit_bytes: int = STREAM_LIMIT_BYTES) -> None:
-        self.size_bytes = 0  # how many were taken
-        self.is_full = False  # there was more than the limit
-        self._limit = limit_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-
-    @property
-    def room_bytes(self) -> int:
-        """How many bytes would fill it: one more than it takes."""
-        return self._limit + 1 - self.size_bytes
-
-    def feed(self, data: bytes) -> str:
-        """Take what follows, and return the text that it completes."""
-        room = self._limit - self.size_bytes
-        self.is_full = len(data) > room
-        self.size_bytes += min(len(data), room)
-        return self._decoder.decode(data[:room])
-
-    def end(self) -> str:
-        """Return what stands for a character whose rest never came."""
-        return "" if self.is_full else self._decoder.decode(b"", final=True)
-
-
 class LiveOutput:
     """The output of one call, handed on while the call goes on.
 
     What goes wrong with the looking does not touch the command: it is tried again a few times, and the rest comes with
-    the command's end.
+    the command's end, which leaves a look that hangs behind.
 
     Args:
         caller: The way to the sandbox.
@@ -101,7 +70,7 @@ class LiveOutput:
         self._caller = caller
         self._key = key
         self._on_output = on_output
-        self._chunks = Chunks()
+        self._chunks = Chunks(STREAM_LIMIT_BYTES)
         self._aside: Aside | None = None
         self._info: SandboxInfo | None = None
         self._looks = 0
@@ -128,7 +97,7 @@ class LiveOutput:
             self._closed = True
             # A coroutine that is being thrown away cannot wait.
             if self._aside is not None and not isinstance(error, GeneratorExit):
-                await self._aside.end(at_once=True)
+                await self._aside.cancel()
             raise
         return answer
 
@@ -137,7 +106,7 @@ class LiveOutput:
         pause_s, failures = FIRST_LOOK_S, 0
         while not self._done and await aside.pause(pause_s):
             try:
-                ended, data = await self._look(WAIT_S)
+                ended, data = await aside.abandonable(self._look(WAIT_S))
             except (PortFault, WorkspaceError) as error:
                 failures += 1
                 if failures == FAILURES_MAX:
@@ -171,30 +140,44 @@ class LiveOutput:
         return answer.get("ended") is True, data
 
     async def _hand_on_rest(self, answer: Answer) -> None:
-        """Hand on what was not, of a command that has ended: from its answer, and else from its log."""
+        """Hand on the rest of a command that has ended: what its answer holds, and what is between from its log."""
         if "head" not in answer:
             return  # it was cancelled
-        head, size = decode_base64(answer.get("head")), answer.get("size_bytes")
-        size = size if isinstance(size, int) else 0
-        failures = 0
-        while not self._done and self._chunks.size_bytes < size:
-            at = self._chunks.size_bytes
-            data = head[at:]
-            if not data:
-                try:
-                    _, data = await self._look(0.0)
-                except (PortFault, WorkspaceError) as error:
-                    failures += 1
-                    if failures < FAILURES_MAX:
-                        await self._caller.sleep(_pause_s(failures, error))
-                        continue
-                if not data:
-                    await self._tell(LOST_NOTE)
-                    return
-            # No more than is its own: what it left running prints on.
-            await self._take(data[: size - at])
-        if not self._done:
-            await self._tell(self._chunks.end())
+        head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
+        size = answer.get("size_bytes")
+        tail_at = max(len(head), (size if isinstance(size, int) else 0) - len(tail))
+        await self._take(head[self._chunks.size_bytes :])
+        if await self._hand_on_log(tail_at):
+            await self._take(tail[self._chunks.size_bytes - tail_at :])
+        else:
+            await self._tell(self._chunks.end() + LOST_NOTE)
+            await self._take(whole_start(tail))
+        await self._tell(self._chunks.end())
+
+    async def _hand_on_log(self, end: int) -> bool:
+        """Hand on what comes before an offset; return whether it was to be had."""
+        while not self._done and self._chunks.size_bytes < end:
+            missing = end - self._chunks.size_bytes
+            data = await self._logged()
+            await self._take(data[:missing])  # what it left running prints on
+            if len(data) < min(missing, LOOK_LIMIT_BYTES):
+                return self._done
+        return True
+
+    async def _logged(self) -> bytes:
+        """Look into the log of a command that has ended; return nothing when that fails for too long."""
+        until, failures = self._caller.now() + LOG_WITHIN_S, 0
+        while True:
+            try:
+                _, data = await self._look(0.0)
+            except (PortFault, WorkspaceError) as error:
+                failures += 1
+                pause_s = _pause_s(failures, error)
+                if failures == FAILURES_MAX or self._caller.now() + pause_s > until:
+                    return b""
+                await self._caller.sleep(pause_s)
+            else:
+                return data
 
     @property
     def _done(self) -> bool:

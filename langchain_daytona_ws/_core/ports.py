@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +117,25 @@ _PASSING = {
 
 
 class Aside(Protocol):
-    """Work that goes on beside its starter's: in a thread of its own on the sync side, in a task on the async one."""
+    """Work that goes on beside its starter's: in a thread of its own on the sync side, in a task on the async one.
+
+    The work calls `pause` and `abandonable`; its starter calls `end` or `cancel`, after which the work does nothing more.
+    """
 
     async def pause(self, seconds: float) -> bool:
         """Wait, in that work; return False at once when it is to end."""
         ...
 
-    async def end(self, *, at_once: bool = False) -> None:
-        """Wait until it has ended, which it is told to do; ``at_once`` also cancels what it waits for, where it can."""
+    async def abandonable(self, request: Awaitable[T]) -> T:
+        """Await, in that work, a request that its starter may leave behind: then this does not return."""
+        ...
+
+    async def end(self) -> None:
+        """Tell it to end, and wait for that; for a request that is abandonable, only a moment."""
+        ...
+
+    async def cancel(self) -> None:
+        """Do as `end` does, and cut short whatever it waits for, where that can be done."""
         ...
 
 

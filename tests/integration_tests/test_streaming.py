@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +19,8 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws import CommandResult, SandboxError, WorkspaceSession
-from langchain_daytona_ws._core import live
+from langchain_daytona_ws._adapters import aside
+from langchain_daytona_ws._core import live, sending
 from langchain_daytona_ws._core.live import FAILURES_MAX, LIMIT_NOTE, STREAM_LIMIT_BYTES
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
@@ -35,7 +39,11 @@ def wait_for(name: str) -> str:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name == HELPER]
+    assert not helpers()
+
+
+def helpers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == HELPER]
 
 
 def touch(server: LocalDaytona, name: str) -> None:
@@ -438,10 +446,9 @@ class TestFaults:
         result = workspace.run("seq 1 100000", on_output=heard)
         server.faults.clear()
         assert result.truncated
-        assert heard.texts[-1] == live.LOST_NOTE
-        kept = heard.all.removesuffix(live.LOST_NOTE)
-        assert kept
-        assert "".join(f"{number}\n" for number in range(1, 100_001)).startswith(kept)
+        head, _, tail = heard.all.partition(live.LOST_NOTE)
+        assert result.output.startswith(f"{head}\n[... ")
+        assert result.output.endswith(f" ...]\n{tail}")
 
     def test_a_command_that_is_sent_again_is_streamed_once(
         self, server: LocalDaytona, workspace: Driven
@@ -462,3 +469,160 @@ class TestFaults:
         with pytest.raises(SandboxError):
             workspace.run("echo one", on_output=heard)
         assert heard.texts == []
+
+
+class Hanging:
+    """A look whose answer is held, from when something was done until it is let go."""
+
+    def __init__(self, server: LocalDaytona) -> None:
+        self._server = server
+        self._released = threading.Event()
+
+    def hold(self, meanwhile: Callable[[], object], *, before: bool = False) -> None:
+        """Hold the first look after the next command, before it is carried out, or its answer."""
+
+        def act() -> None:
+            meanwhile()
+            assert self._released.wait(600)
+
+        kind = "act_before" if before else "act_after"
+        self._server.faults.add(Fault(kind=kind, action="execute", skip=1, act=act))  # type: ignore[arg-type]
+
+    @property
+    def is_held(self) -> bool:
+        return not self._released.is_set()
+
+    def let_go(self) -> None:
+        self._released.set()
+        for thread in helpers():
+            thread.join(60)
+
+
+@pytest.fixture
+def hanging(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+    """No look ends by its own time-out here, which would take a few seconds on the sync side."""
+    monkeypatch.setattr(live, "LOOK_MARGIN_S", 600.0)
+    monkeypatch.setattr(aside, "GRACE_S", 0.1)
+    made = Hanging(server)
+    yield made
+    made.let_go()
+
+
+class TestALookThatHangs:
+    @pytest.mark.parametrize("before", [True, False], ids=["unseen", "with its answer under way"])
+    def test_is_left_behind_and_nothing_is_lost_or_told_twice(
+        self, server: LocalDaytona, workspace: Driven, hanging: Hanging, before: bool
+    ) -> None:
+        workspace.run("true")
+        hanging.hold(lambda: touch(server, "go1"), before=before)
+        heard = Heard(server)
+        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
+        assert hanging.is_held
+        assert result.output == "one\ntwo\n"
+        assert heard.texts == ["one\ntwo\n"]
+        if workspace.runner:
+            assert not helpers()
+            assert not asyncio.all_tasks(workspace.runner.get_loop())
+        hanging.let_go()
+        assert heard.texts == ["one\ntwo\n"]
+
+    def test_what_the_answer_leaves_out_still_comes(
+        self, server: LocalDaytona, workspace: Driven, hanging: Hanging
+    ) -> None:
+        workspace.run("true")
+        hanging.hold(lambda: touch(server, "go1"))
+        heard = Heard(server)
+        result = workspace.run(f"echo 0; {wait_for('go1')}; seq 1 100000", timeout_s=60, on_output=heard)
+        assert hanging.is_held
+        assert result.truncated
+        assert heard.all == "".join(f"{number}\n" for number in range(100_001))
+
+    def test_the_next_command_is_streamed_as_ever(
+        self, server: LocalDaytona, workspace: Driven, hanging: Hanging
+    ) -> None:
+        workspace.run("true")
+        hanging.hold(lambda: touch(server, "go1"))
+        workspace.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=Heard(server))
+        heard = Heard(server, one="go2")
+        workspace.run(f"echo one; {wait_for('go2')}; echo two", timeout_s=60, on_output=heard)
+        assert hanging.is_held
+        assert heard.all == "one\ntwo\n"
+
+    def test_a_thread_that_is_left_behind_ends_by_its_request(
+        self, server: LocalDaytona, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(live, "LOOK_MARGIN_S", 0.0)
+        monkeypatch.setattr(live, "WAIT_S", 0.0)
+        monkeypatch.setattr(sending, "SHORTEST_REQUEST_S", 1)
+        with WorkspaceSession(config_for(server), namespace="demo") as session:
+            session.run("true")
+            hanging.hold(lambda: touch(server, "go1"))
+            session.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=Heard(server))
+            (thread,) = helpers()
+            thread.join(60)
+            assert not thread.is_alive()
+            assert hanging.is_held
+
+    def test_a_cancelled_task_does_not_wait_for_it(self, server: LocalDaytona, hanging: Hanging) -> None:
+        heard: list[str] = []
+
+        async def work() -> None:
+            async with WorkspaceSession(config_for(server), namespace="demo") as session:
+                await session.arun("true")
+                loop = asyncio.get_running_loop()
+                hanging.hold(lambda: loop.call_soon_threadsafe(task.cancel))
+                task = asyncio.create_task(
+                    session.arun("echo one; sleep 300", timeout_s=400, on_output=heard.append)
+                )
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert hanging.is_held
+                assert asyncio.all_tasks() == {asyncio.current_task()}
+                assert (await session.arun("pgrep -x sleep")).output == ""
+
+        asyncio.run(work())
+        hanging.let_go()
+        assert heard == []
+
+    @pytest.mark.usefixtures("ctrl_c")
+    def test_ctrl_c_does_not_wait_for_it(self, server: LocalDaytona, hanging: Hanging) -> None:
+        main = threading.main_thread().ident or 0
+        heard: list[str] = []
+        with WorkspaceSession(config_for(server), namespace="demo") as session:
+            session.run("true")
+            hanging.hold(lambda: signal.pthread_kill(main, signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                session.run("echo one; sleep 300", timeout_s=400, on_output=heard.append)
+            assert hanging.is_held
+            assert session.run("pgrep -x sleep").output == ""
+            hanging.let_go()
+        assert heard == []
+
+    def test_the_interpreter_ends_without_it(self, server: LocalDaytona, hanging: Hanging) -> None:
+        # The sandbox is made here, since the fault is for the second request of those that are sent there.
+        with WorkspaceSession(config_for(server, persistent=True), namespace="demo") as session:
+            session.run("true")
+            hanging.hold(lambda: touch(server, "go1"))
+            ran = subprocess.run(
+                [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM],
+                input=json.dumps(config_for(server, persistent=True)),
+                capture_output=True,
+                text=True,
+                timeout=80,
+                check=False,
+            )
+            assert hanging.is_held
+            assert (ran.stdout, ran.stderr, ran.returncode) == ("one\nleft behind: 1\n", "", 0)
+            session.release()
+
+
+PROGRAM = f"""
+import json, sys, threading
+from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core import live
+
+live.LOOK_MARGIN_S = 600.0
+with WorkspaceSession(json.load(sys.stdin), namespace="demo") as session:
+    session.run("echo one; {wait_for("go1")}", timeout_s=60, on_output=lambda text: print(text, end=""))
+print("left behind:", sum(thread.name == "{HELPER}" for thread in threading.enumerate()))
+"""

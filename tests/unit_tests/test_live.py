@@ -1,67 +1,30 @@
-"""A command's output while it runs: cutting it into texts, and looking at it in the place of the sandbox."""
+"""A command's output while it runs: looking at it in the place of the sandbox, and handing it on."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import fcntl
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from langchain_daytona_ws._adapters import aside
 from langchain_daytona_ws._adapters.aside import TaskAside, ThreadAside
 from langchain_daytona_ws._core import live
 from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.live import Chunks, LiveOutput
+from langchain_daytona_ws._core.live import LiveOutput
 from langchain_daytona_ws._core.ports import Aside, FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._guest import live as guest
 from langchain_daytona_ws._guest.output import Output
 from langchain_daytona_ws.errors import SandboxError
 from tests.unit_tests.daemon import INFO, Workspace
-
-PIECES = st.lists(st.binary(max_size=9) | st.text(max_size=5).map(str.encode), max_size=12)
-
-
-class TestChunks:
-    @given(pieces=PIECES)
-    def test_the_texts_together_are_the_output(self, pieces: list[bytes]) -> None:
-        chunks = Chunks()
-        text = "".join([*(chunks.feed(piece) for piece in pieces), chunks.end()])
-        assert text == b"".join(pieces).decode("utf-8", "replace")
-        assert chunks.size_bytes == sum(map(len, pieces))
-
-    @given(pieces=PIECES, limit=st.integers(0, 40))
-    def test_no_more_than_the_limit_is_taken(self, pieces: list[bytes], limit: int) -> None:
-        chunks, texts, whole = Chunks(limit), [], b"".join(pieces)
-        for piece in pieces:
-            texts.append(chunks.feed(piece))
-            if chunks.is_full:
-                break
-        assert chunks.is_full is (len(whole) > limit)
-        text = "".join([*texts, chunks.end()])
-        expected = whole[:limit].decode("utf-8", "replace")
-        if chunks.is_full:
-            # A character that the limit cuts through is left out.
-            assert expected.startswith(text)
-            assert len(expected) - len(text) <= 3
-        else:
-            assert text == expected
-        assert chunks.size_bytes == min(len(whole), limit)
-
-    def test_room_is_for_one_byte_that_tells_of_more(self) -> None:
-        chunks = Chunks(3)
-        assert chunks.room_bytes == 4
-        assert chunks.feed(b"abc") == "abc"
-        assert not chunks.is_full
-        assert chunks.room_bytes == 1
-        assert chunks.feed(b"d") == ""
-        assert chunks.is_full
 
 
 class Watched:
@@ -189,40 +152,58 @@ class TestTheLog:
 class ScriptedCaller:
     """Answers looks with what it was given, in the place of a sandbox."""
 
-    def __init__(self, *answers: Any, done: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *answers: Any, done: Callable[[], None] = lambda: None, takes_s: float = 0.0) -> None:
         self._answers = list(answers)
         self._done = done
+        self._takes_s = takes_s
+        self._now = 0.0
         self.offsets: list[Any] = []
 
     async def look(self, info: SandboxInfo, entry: str, request: Any, *, within_s: float) -> Any:
         self.offsets.append(request["offset"])
+        self._now += self._takes_s
         answer = self._answers.pop(0)
         if not self._answers:
             self._done()
         if isinstance(answer, BaseException):
             raise answer
         ended, data = answer
-        return {"outcome": "live", "ended": ended, "data": base64.b64encode(data).decode()}
+        return seen(ended, data)
 
     async def sleep(self, seconds: float) -> None:
-        return None
+        self._now += seconds
+
+    def now(self) -> float:
+        return self._now
 
     def aside(self, work: Callable[[Aside], Any]) -> Aside:
         return ThreadAside(work)
 
 
-def followed(*looks: Any, output: bytes, head: bytes | None = None) -> tuple[list[str], ScriptedCaller]:
+def seen(ended: bool, data: bytes) -> dict[str, object]:
+    return {"outcome": "live", "ended": ended, "data": base64.b64encode(data).decode()}
+
+
+def answered(head: bytes, tail: bytes = b"", size: int | None = None) -> dict[str, object]:
+    """Make the answer of a command."""
+    return {
+        "head": base64.b64encode(head).decode(),
+        "tail": base64.b64encode(tail).decode(),
+        "size_bytes": len(head) + len(tail) if size is None else size,
+    }
+
+
+def followed(*looks: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
     """Follow a call whose looks are answered so, and which ends after the last of them."""
     over = threading.Event()
     caller = ScriptedCaller(*looks, done=over.set)
     texts: list[str] = []
     following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
-    head = output if head is None else head
 
     async def call() -> dict[str, object]:
         following.sent_to(INFO)
         assert over.wait(30)
-        return {"head": base64.b64encode(head).decode(), "size_bytes": len(output)}
+        return answered(output)
 
     drive(following.beside(call()))
     return texts, caller
@@ -265,7 +246,7 @@ class TestFollowing:
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
-            return {"head": base64.b64encode(b"ab").decode(), "size_bytes": 2}
+            return answered(b"ab")
 
         drive(following.beside(call()))
         assert texts == ["ab"]
@@ -288,13 +269,275 @@ class TestFollowing:
             async def call() -> dict[str, object]:
                 following.sent_to(INFO)
                 await over.wait()
-                return {"head": base64.b64encode(b"ab").decode(), "size_bytes": 2}
+                return answered(b"ab")
 
             await following.beside(call())
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
         asyncio.run(work())
         assert texts == ["a", "b"]
+
+
+class TestTheRest:
+    """What is handed on after a command's end of one whose answer holds only its beginning and its end."""
+
+    @pytest.fixture(autouse=True)
+    def _not_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(live, "FIRST_LOOK_S", 600.0)
+
+    def rest(self, answer: dict[str, object], *looks: Any, takes_s: float = 0.0) -> tuple[str, list[int]]:
+        caller = ScriptedCaller(*looks, takes_s=takes_s)
+        texts: list[str] = []
+        following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+
+        async def call() -> dict[str, object]:
+            following.sent_to(INFO)
+            return answer
+
+        drive(following.beside(call()))
+        return "".join(texts), caller.offsets
+
+    def test_comes_from_the_log_but_for_what_the_answer_has(self) -> None:
+        answer = answered(b"abc", b"xyz", 10)
+        assert self.rest(answer, (True, b"defgxyz and what runs on")) == ("abcdefgxyz", [3])
+
+    def test_that_a_character_crosses_is_whole(self) -> None:
+        data = "żółw".encode()
+        assert self.rest(answered(data[:1], data[4:], len(data)), (True, data[1:4])) == ("żółw", [1])
+
+    def test_is_tried_again(self) -> None:
+        fault = PortFault(FaultKind.UNAVAILABLE, "not now")
+        looks = [fault] * (live.FAILURES_MAX - 1) + [(True, b"d")]
+        text, offsets = self.rest(answered(b"abc", b"xyz", 7), *looks)
+        assert (text, len(offsets)) == ("abcdxyz", live.FAILURES_MAX)
+
+    @pytest.mark.parametrize("tail", [b"xyz", b"\x80\x80xyz"])
+    def test_that_is_not_to_be_had_is_noted_and_the_answer_still_told(self, tail: bytes) -> None:
+        looks = [PortFault(FaultKind.UNAVAILABLE, "not now")] * live.FAILURES_MAX
+        text, offsets = self.rest(answered(b"ab\xc5", tail, 100), *looks)
+        assert text == f"ab\ufffd{live.LOST_NOTE}xyz"
+        assert len(offsets) == live.FAILURES_MAX
+
+    def test_is_given_up_when_a_look_hangs(self) -> None:
+        hung = PortFault(FaultKind.DROPPED, "timed out")
+        text, offsets = self.rest(answered(b"abc", b"xyz", 100), hung, takes_s=10.0)
+        assert (text, offsets) == (f"abc{live.LOST_NOTE}xyz", [3])
+
+    def test_of_a_log_that_is_shorter_is_noted(self) -> None:
+        # Also of one that would give a byte at a time, for ever.
+        text, offsets = self.rest(answered(b"abc", b"xyz", 100), (True, b"d"))
+        assert (text, offsets) == (f"abcd{live.LOST_NOTE}xyz", [3])
+
+
+class HangingCaller(ScriptedCaller):
+    """Answers its looks when it is told to."""
+
+    def __init__(self, late: dict[str, object] | Exception) -> None:
+        super().__init__()
+        self._late = late
+        self.asked = threading.Event()
+        self.release = threading.Event()
+
+    async def look(self, info: SandboxInfo, entry: str, request: Any, *, within_s: float) -> Any:
+        self.asked.set()
+        assert self.release.wait(30)
+        if isinstance(self._late, Exception):
+            raise self._late
+        return self._late
+
+
+class TestALookThatHangs:
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(live, "FIRST_LOOK_S", 0.0)
+        monkeypatch.setattr(aside, "GRACE_S", 0.0)
+
+    @pytest.mark.parametrize("late", [seen(False, b"ab"), PortFault(FaultKind.DROPPED, "timed out")])
+    @pytest.mark.parametrize("fails", [False, True], ids=["command returned", "command failed"])
+    def test_is_left_behind_and_says_nothing_later(
+        self, late: Any, fails: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caller = HangingCaller(late)
+        texts: list[str] = []
+        following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+        expected = [] if fails else ["abc"]
+
+        async def call() -> dict[str, object]:
+            following.sent_to(INFO)
+            assert caller.asked.wait(30)
+            if fails:
+                raise KeyboardInterrupt
+            return answered(b"abc")
+
+        with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
+            drive(following.beside(call()))
+        assert texts == expected
+        (thread,) = helpers()
+        assert thread.daemon  # which the end of the interpreter does not wait for
+        caller.release.set()
+        thread.join(30)
+        assert not helpers()
+        assert texts == expected
+        assert caplog.records == []
+
+    def test_is_cancelled_on_a_loop(self) -> None:
+        texts: list[str] = []
+
+        async def work() -> None:
+            asked, cancelled = asyncio.Event(), asyncio.Event()
+            caller = ScriptedCaller()
+            caller.aside = TaskAside  # type: ignore[method-assign,assignment]
+
+            async def look(*_: Any, **__: Any) -> Any:
+                asked.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cancelled.set()
+
+            caller.look = look  # type: ignore[method-assign]
+            following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+
+            async def call() -> dict[str, object]:
+                following.sent_to(INFO)
+                await asked.wait()
+                return answered(b"abc")
+
+            await following.beside(call())
+            assert cancelled.is_set()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        asyncio.run(work())
+        assert texts == ["abc"]
+
+    def test_what_is_being_handed_on_is_waited_for(self) -> None:
+        made: list[ThreadAside] = []
+        texts: list[str] = []
+        began = threading.Event()
+
+        def slow(text: str) -> None:
+            began.set()
+            assert made[0]._over.wait(30)  # the call waits for this already
+            texts.append(text)
+
+        caller = ScriptedCaller((False, b"ab"))
+        caller.aside = lambda work: ThreadAside(lambda own: made.append(own) or work(own))  # type: ignore
+        following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
+
+        async def call() -> dict[str, object]:
+            following.sent_to(INFO)
+            assert began.wait(30)
+            return answered(b"abc")
+
+        drive(following.beside(call()))
+        assert texts == ["ab", "c"]
+        assert not helpers()
+
+    def test_an_awaited_callback_is_waited_for(self) -> None:
+        texts: list[str] = []
+
+        async def work() -> None:
+            made: list[TaskAside] = []
+            began = asyncio.Event()
+
+            async def slow(text: str) -> None:
+                began.set()
+                await made[0]._over.wait()
+                await asyncio.sleep(0)
+                texts.append(text)
+
+            caller = ScriptedCaller((False, b"ab"))
+            caller.aside = lambda work: TaskAside(lambda own: made.append(own) or work(own))  # type: ignore
+            following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
+
+            async def call() -> dict[str, object]:
+                following.sent_to(INFO)
+                await began.wait()
+                return answered(b"abc")
+
+            await following.beside(call())
+
+        asyncio.run(work())
+        assert texts == ["ab", "c"]
+
+    def test_that_ends_while_it_is_being_left_behind_says_nothing(self) -> None:
+        caller = HangingCaller(seen(False, b"ab"))
+        texts: list[str] = []
+        heard = threading.Event()
+
+        class Late(ThreadAside):
+            may_be = False
+
+            @property
+            def _may_be_abandoned(self) -> bool:
+                caller.release.set()
+                heard.wait(0.2)  # whoever decides now must have kept the thread from handing it on
+                return self.may_be
+
+            @_may_be_abandoned.setter
+            def _may_be_abandoned(self, value: bool) -> None:
+                self.may_be = value
+
+        def hear(text: str) -> None:
+            texts.append(text)
+            heard.set()
+
+        caller.aside = Late  # type: ignore[method-assign,assignment]
+        following = LiveOutput(caller, "k", hear)  # type: ignore[arg-type]
+
+        async def call() -> dict[str, object]:
+            following.sent_to(INFO)
+            assert caller.asked.wait(30)
+            return answered(b"abc")
+
+        drive(following.beside(call()))
+        for thread in helpers():
+            thread.join(30)
+        assert texts == ["abc"]
+
+    def test_whoever_wins_the_race_all_comes_once_and_nothing_later(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        output = bytes(range(97, 117))
+        monkeypatch.setattr(live, "SILENT_PAUSE_S", 0.0)
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for round_ in range(200):
+                caller = ScriptedCaller()
+
+                async def look(*given: Any, within_s: float) -> Any:
+                    at = given[2]["offset"]
+                    return seen(False, output[at : at + 1])
+
+                caller.look = look  # type: ignore[method-assign]
+                texts: list[str] = []
+                enough = threading.Event()
+                is_over = False
+
+                def hear(text: str) -> None:
+                    texts.append(f"late {text}" if is_over else text)  # noqa: B023
+                    if len(texts) > round_ % 10:  # noqa: B023
+                        enough.set()  # noqa: B023
+
+                following = LiveOutput(caller, "k", hear)  # type: ignore[arg-type]
+
+                async def call() -> dict[str, object]:
+                    following.sent_to(INFO)  # noqa: B023
+                    assert enough.wait(30)  # noqa: B023
+                    return answered(output)
+
+                drive(following.beside(call()))
+                is_over = True
+                for thread in helpers():
+                    thread.join(30)
+                assert "".join(texts) == output.decode()
+        finally:
+            sys.setswitchinterval(before)
+
+
+def helpers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "langchain-daytona-ws-aside"]
 
 
 def test_a_call_that_fails_ends_the_following(tmp_path: Path) -> None:
