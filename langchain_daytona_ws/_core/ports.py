@@ -119,7 +119,7 @@ _PASSING = {
 class Aside(Protocol):
     """Work that goes on beside its starter's: in a thread of its own on the sync side, in a task on the async one.
 
-    The work calls `pause` and `abandonable`; its starter calls `end` or `cancel`, after which the work does nothing more.
+    The work calls `pause` and `abandonable`; its starter `end` or `cancel`, after which the work does nothing more.
     """
 
     async def pause(self, seconds: float) -> bool:
