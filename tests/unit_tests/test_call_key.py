@@ -1,0 +1,73 @@
+"""The name of a call: the same when a graph's node runs again, and another one for any other call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._core.commands import call_key, step_of
+
+
+def config(
+    ns: str = "work:a1|tools:b2", *, step: int = 2, thread: str = "one", **metadata: Any
+) -> dict[str, Any]:
+    return {
+        "configurable": {"thread_id": thread, "checkpoint_ns": ns},
+        "metadata": {"langgraph_step": step, **metadata},
+    }
+
+
+def key(around: dict[str, Any] | None, call_id: str = "call_1", **changed: Any) -> str:
+    given = {"command": "make", **changed.pop("arguments", {})}
+    return call_key(around, call_id, given, **{"namespace": "demo", "session_id": "session-1", **changed})
+
+
+NAMED = config(lc_agent_name="first")
+
+
+@pytest.mark.parametrize("metadata", [{}, {"lc_agent_name": "first"}])
+@pytest.mark.parametrize("ns", ["work:a1|tools:other", "work:a1|1|tools:other", "work:a1|12|tools:other"])
+def test_it_stays_where_a_node_runs_its_graphs_again(ns: str, metadata: dict[str, Any]) -> None:
+    assert key(config(ns, **metadata)) == key(config(**metadata))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        key(NAMED, "call_2"),
+        key(NAMED, arguments={"command": "make all"}),
+        key(NAMED, arguments={"timeout": 5.0}),
+        key(NAMED, namespace="other"),
+        key(config(lc_agent_name="second")),
+        key(config()),
+        key(config(step=3, lc_agent_name="first")),
+        key(config(thread="two", lc_agent_name="first")),
+        key(config("work:a2|tools:b2", lc_agent_name="first")),
+        key(config("work:a1|others:b2", lc_agent_name="first")),
+        key(config("work:a1|agent:c3|tools:b2", lc_agent_name="first")),
+        key({}),
+        key(None),
+    ],
+)
+def test_whatever_makes_it_another_call_gives_another_name(other: str) -> None:
+    assert len(other) == 32
+    assert other != key(NAMED)
+
+
+def test_a_session_s_id_stands_for_the_thread_where_there_is_none() -> None:
+    assert key(None) == key({})
+    assert key(None) != key(None, session_id="session-2")
+    assert key(NAMED) == key(NAMED, session_id="session-2")
+
+
+@pytest.mark.parametrize(
+    "around", [None, {}, {"configurable": None, "metadata": None}, config("", lc_agent_name="a")]
+)
+def test_outside_of_a_graph_there_is_no_step(around: Any) -> None:
+    assert step_of(around) == ""
+
+
+@pytest.mark.parametrize("name", [5, ["a"], "\ud800", "a|b"])
+def test_a_name_of_any_kind_is_taken(name: Any) -> None:
+    assert key(config(lc_agent_name=name)) not in {key(config()), key(NAMED)}
