@@ -76,7 +76,11 @@ class Commands:
             job=job_request(command, JOB_DEFAULT_S, self._watch, at_once=False) if goes_on else None,
             on_output=on_output,
         )
-        remarks = side.job_remarks(JOB_DEFAULT_S) if result.job_id else _end_of_writing(side, result)
+        remarks: tuple[str, ...] = ()
+        if result.job_id:
+            remarks = side.job_remarks(JOB_DEFAULT_S)
+        elif result.background:
+            remarks = side.end_of_writing()
         notices = (*self._take_notices(), *result.notices, *remarks)
         advice = self._advice(command, result) if self._on_s3 else None
         return replace(result, notices=notices, hint=advice, sandbox_id=self._sandbox_id() or "")
@@ -92,11 +96,3 @@ class Commands:
         """Have everything ready that a command needs."""
         caller = await side.caller()
         await run_command(caller, self._root, ":", timeout_s=PREWARM_TIMEOUT_S, limit_bytes=1024, key=None)
-
-
-def _end_of_writing(side: Side, result: CommandResult) -> tuple[str, ...]:
-    """Say how long what runs on may write to S3: nobody renews its credentials but a later call."""
-    end = side.credentials_end if result.background else None
-    if end is None:
-        return ()
-    return (f"what it writes to the workspace begins to fail at {end}, unless another command comes before",)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, unknown
@@ -82,6 +84,7 @@ class Side:
         self._seen = seen
         self._mounting = s3.mounting if s3 else None
         self._objects = s3.objects if s3 else None
+        self._ops = partial(ContentOps, staging_dir=UPLOADS, ids=ids)
         self.files = self.contents(limit_bytes=config.output_limit_bytes)
         self.jobs = JobOps(
             self.caller,
@@ -94,19 +97,17 @@ class Side:
 
     def job_remarks(self, within_s: float) -> tuple[str, ...]:
         """Say what the model should know of a job that may take so long from now on."""
-        said = [] if self._config.persistent else ["it ends with this session"]
-        expires_at = self._mounting.expires_at if self._mounting else None
-        if expires_at is not None and expires_at < self._clock.time() + within_s:
-            said.append(
-                f"what it writes to the workspace begins to fail at {self.credentials_end}, unless another call comes "
-                "before"
-            )
-        return tuple(said)
+        said = () if self._config.persistent else ("it ends with this session",)
+        return (*said, *self.end_of_writing(within_s))
 
-    @property
-    def credentials_end(self) -> str | None:
-        """When the credentials that the sandbox was last given end, if they do."""
-        return self._mounting.ends_at if self._mounting else None
+    def end_of_writing(self, within_s: float = math.inf) -> tuple[str, ...]:
+        """Say until when what runs on may write to S3, if not for so long: only a later call renews its credentials."""
+        mounting, until = self._mounting, self._clock.time() + within_s
+        if mounting is None or mounting.expires_at is None or mounting.expires_at >= until:
+            return ()
+        return (
+            f"what it writes to the workspace begins to fail at {mounting.ends_at}, unless another call comes before",
+        )
 
     async def caller(self) -> Caller:
         """Return the way to the sandbox's guest programs. Nothing is provisioned yet."""
@@ -136,17 +137,10 @@ class Side:
         Args:
             limit_bytes: Most bytes of text in a result.
         """
-        direct = self._objects is not None
-        return ContentOps(
-            self._direct if direct else self._guest,
-            None if direct else self._upload,
-            None if direct else self._download,
-            root=self._root,
-            staging_dir=UPLOADS,
-            limit_bytes=limit_bytes,
-            seen=self._seen,
-            ids=self._ids,
-        )
+        given = {"root": self._root, "limit_bytes": limit_bytes, "seen": self._seen}
+        if self._objects is not None:
+            return self._ops(self._direct, None, None, **given)
+        return self._ops(self._guest, self._upload, self._download, **given)
 
     def contents_beyond(self, *, limit_bytes: int, seen: dict[str, str], made: Collection[str]) -> ContentOps:
         """Give the operations on all of the sandbox's files, by their absolute paths.
@@ -163,16 +157,7 @@ class Side:
             making = [one for one in made if request["op"] == "write" and path.startswith(f"{one}/")]
             return await self._guest(entry, {**request, "root": self._root, "base": "/", "made": making})
 
-        return ContentOps(
-            guest,
-            self._upload,
-            self._download,
-            root="/",
-            staging_dir=UPLOADS,
-            limit_bytes=limit_bytes,
-            seen=seen,
-            ids=self._ids,
-        )
+        return self._ops(guest, self._upload, self._download, root="/", limit_bytes=limit_bytes, seen=seen)
 
     async def _guest(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request in the sandbox."""
