@@ -22,7 +22,7 @@ from deepagents.backends.protocol import (
     WriteResult,
 )
 
-from langchain_daytona_ws._approval.gate import Answered, Approval
+from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._deepagents.calls import RunOnce

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from langchain_daytona_ws._approval.gate import Answered, Approval
+from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
 

@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field, ValidationError
 
-from langchain_daytona_ws._approval.gate import steers_the_program
+from langchain_daytona_ws._approval.steering import steers_the_program
 from langchain_daytona_ws._core.commands import call_key
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.session import WorkspaceSession

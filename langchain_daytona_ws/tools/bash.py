@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_daytona_ws._approval.gate import Answered, Approval
+from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.job_results import Job

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from langchain_daytona_ws._approval.gate import Answered, Approval
+from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
 from langchain_daytona_ws.permissions import PermissionRequest

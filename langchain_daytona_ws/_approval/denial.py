@@ -1,0 +1,56 @@
+"""A denial: what the engineer and the model are told of it."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from langchain_daytona_ws.errors import PermissionDenied
+from langchain_daytona_ws.permissions import PermissionRequest, legible
+
+_DO_NOT_RETRY = "Do not retry it; ask the user or continue without it."
+
+
+def deny(
+    request: PermissionRequest,
+    code: str,
+    message: str,
+    for_model: str,
+    *,
+    cause: BaseException | None = None,
+) -> NoReturn:
+    """Deny a call.
+
+    Args:
+        request: The call.
+        code: Of the error.
+        message: Why, and what helps: for the engineer.
+        for_model: What happened, for the model; that it should not try again is added.
+        cause: What went wrong, if something did.
+
+    Raises:
+        PermissionDenied: Always.
+    """
+    action = f"{request.tool} {legible.one_line(request.action, 60)}"
+    raise PermissionDenied(
+        f"{action}: {message}",
+        code=code,
+        op="approve",
+        context={
+            "tool": request.tool,
+            "action": request.action,
+            "namespace": request.namespace,
+            "tool_call_id": request.tool_call_id,
+        },
+        for_model=f"{for_model} {_DO_NOT_RETRY}",
+    ) from cause
+
+
+def deny_malformed(
+    request: PermissionRequest,
+    message: str,
+    for_model: str = "The user's approval could not be asked for, so it was not done.",
+    *,
+    cause: BaseException | None = None,
+) -> NoReturn:
+    """Deny a call whose answer can't be used, as `deny` does."""
+    deny(request, "malformed_answer", message, for_model, cause=cause)

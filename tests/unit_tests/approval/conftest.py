@@ -1,0 +1,115 @@
+"""Approvers in all their forms, asked from all kinds of code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import pytest
+
+from langchain_daytona_ws._approval.gate import ApprovalGate
+from langchain_daytona_ws._approval.verdict import Approval
+from langchain_daytona_ws.errors import PermissionDenied
+from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
+
+SOON_S = 10.0  # how long a test waits for what must happen at once
+
+
+ALLOW = PermissionDecision.allow()
+
+
+Check = Callable[..., Approval[Any]]
+
+
+def bash(command: str = "ls") -> PermissionRequest:
+    return PermissionRequest.for_bash(command, namespace="demo", tool_call_id="call_1")
+
+
+def allow(_: PermissionRequest) -> PermissionDecision:
+    return ALLOW
+
+
+async def aallow(_: PermissionRequest) -> PermissionDecision:
+    await asyncio.sleep(0)
+    return ALLOW
+
+
+def from_sync(gate: ApprovalGate, *arguments: Any) -> Approval[Any]:
+    return gate.check(*arguments)
+
+
+def from_async(gate: ApprovalGate, *arguments: Any) -> Approval[Any]:
+    return asyncio.run(gate.acheck(*arguments))
+
+
+def from_sync_under_a_loop(gate: ApprovalGate, *arguments: Any) -> Approval[Any]:
+    async def run() -> Approval[Any]:
+        return gate.check(*arguments)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[from_sync, from_async, from_sync_under_a_loop])
+def check(request: pytest.FixtureRequest) -> Check:
+    return cast("Check", request.param)
+
+
+@pytest.fixture(params=["sync", "async", "awaitable", "object"])
+def as_approver(request: pytest.FixtureRequest) -> Callable[[Callable[[PermissionRequest], Any]], Any]:
+    """Make an approver of a plain function, in each of the forms in which one may come."""
+
+    def make(answer: Callable[[PermissionRequest], Any]) -> Any:
+        async def asynchronous(request: PermissionRequest) -> Any:
+            await asyncio.sleep(0)
+            return answer(request)
+
+        def hidden(request: PermissionRequest) -> Any:
+            return asynchronous(request)
+
+        class Callback:
+            async def __call__(self, request: PermissionRequest) -> Any:
+                return await asynchronous(request)
+
+        return {
+            "sync": answer,
+            "async": asynchronous,
+            "awaitable": hidden,
+            "object": Callback(),
+        }[cast("str", request.param)]
+
+    return make
+
+
+@pytest.fixture
+def blocked() -> Iterator[threading.Event]:
+    """An event for approvers to hang on; set at the end, so that their threads end too."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def denial(check: Check, gate: ApprovalGate, *arguments: Any) -> PermissionDenied:
+    with pytest.raises(PermissionDenied) as raised:
+        check(gate, *(arguments or (bash(),)))
+    error = raised.value
+    assert "Do not retry it; ask the user or continue without it." in error.for_model
+    assert error.context["tool_call_id"] == "call_1"
+    assert not error.retryable
+    return error
+
+
+def only_command(arguments: Mapping[str, object]) -> str:
+    if set(arguments) != {"command"} or not isinstance(arguments["command"], str):
+        raise ValueError("bad arguments: tok3n")
+    return arguments["command"]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    done = threading.Event()
+    for _ in range(int(SOON_S / 0.002)):
+        if condition():
+            return
+        done.wait(0.002)
+    raise AssertionError("it did not happen")
