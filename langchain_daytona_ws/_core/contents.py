@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_daytona_ws._core.file_errors import file_error
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.files import EDIT_BYTES, INLINE_BYTES, FileOps, Guest, Upload
 from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.edit import EditError, apply_edit
-from langchain_daytona_ws.errors import EditRefused, FileUnsuitable, WriteConflict
+from langchain_daytona_ws.errors import WriteConflict
 
 Download = Callable[[str, int], Awaitable[bytes]]
 
@@ -123,7 +124,7 @@ class ContentOps(FileOps):
         try:
             made = apply_edit(data, old, new, replace_all, self._max_bytes)
         except EditError as error:
-            raise _refused(error) from None
+            raise file_error(place, Reply("edit", {"error": error.code, **error.facts})) from None
         # Only over what was fetched: what another call has changed since must not be lost.
         reply = await self._put(place, made.data, overwrite=False, expected_sha256=before)
         self._remember_edit(place, reply, before, reply.sha256("sha256"))
@@ -133,15 +134,3 @@ class ContentOps(FileOps):
         """Write a file that must not be there yet, or with other content; also one that this session has read."""
         self._seen.pop(workspace_path(path, self._root), None)
         await self.write(path, content)
-
-
-def _refused(error: EditError) -> FileUnsuitable | EditRefused:
-    if error.code == "too_large":
-        return FileUnsuitable("The file would be too large to be edited.", code="too_large", op="edit")
-    words = {
-        "not_found": "old_string was not found. Read the file again and copy the text exactly.",
-        "not_unique": "old_string occurs more than once. Make it longer, or pass replace_all=true.",
-        "too_many": "old_string occurs too many times. Use a longer one.",
-        "identical": "old_string and new_string are identical: nothing to change.",
-    }
-    return EditRefused(words.get(error.code, "old_string is empty."), code=error.code, op="edit")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
 from langchain_daytona_ws._core.contents import FETCH_TRIES, ContentOps
 from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.files import EDIT_BYTES
 from langchain_daytona_ws._core.objects.guest import ObjectFiles
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.patterns import files_pattern, literal, shows
@@ -304,6 +305,29 @@ def test_a_forged_fetch_is_refused(forged: dict[str, Any]) -> None:
 def test_a_fetch_whose_content_is_not_what_it_says_is_refused() -> None:
     with pytest.raises(WriteConflict):
         drive(_contents(RIGHT, []).fetch("f", max_bytes=200))
+
+
+LONG = "x" * EDIT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (LONG, "y", "old_string occurs 2 times in f, at lines 1, 2"),
+        (f"{LONG}\nz", "y", "old_string was not found in f. Read"),
+        (f"{LONG} ", "y", "It would match at line 1 but for whitespace"),
+        (LONG, LONG, "identical"),
+        ("", LONG, "old_string is empty"),
+        ("last", LONG * 100, "f would be, or is, "),
+    ],
+)
+def test_a_large_edit_that_cannot_be_made_says_what_a_small_one_would(old: str, new: str, words: str) -> None:
+    data = f"{LONG}\n{LONG}\nlast".encode()
+    sha256 = hashlib.sha256(data).hexdigest()
+    answer = {**RIGHT, "bytes": len(data), "sha256": sha256, "content": base64.b64encode(data).decode()}
+    with pytest.raises(FileError, match=words) as caught:
+        drive(_contents(answer, []).replace_text("f", old, new, replace_all=False))
+    assert caught.value.op == "edit"
 
 
 @pytest.mark.parametrize(
