@@ -134,21 +134,25 @@ class AsyncDaytonaPort:
             reply = await process.exec(script, env=dict(env), timeout=timeout_s)
             return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
 
+    # The SDK's time-outs of transfers are of single reads.
+
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
         with translated():
-            await (await self._sandbox(sandbox_id)).fs.upload_file(data, path, timeout=TRANSFER_TIMEOUT_S)
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                await (await self._sandbox(sandbox_id)).fs.upload_file(data, path, timeout=TRANSFER_TIMEOUT_S)
 
     async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
         with translated():
-            fs = (await self._sandbox(sandbox_id)).fs
-            parts = await fs.download_file_stream(path, timeout=TRANSFER_TIMEOUT_S)
-            async with contextlib.aclosing(cast("AsyncGenerator[bytes]", parts)):
-                data = bytearray()
-                async for part in parts:  # which a hostile sandbox may send without end
-                    data += part
-                    if len(data) > limit_bytes:
-                        break
-                return bytes(data)
+            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
+                fs = (await self._sandbox(sandbox_id)).fs
+                parts = await fs.download_file_stream(path, timeout=TRANSFER_TIMEOUT_S)
+                async with contextlib.aclosing(cast("AsyncGenerator[bytes]", parts)):
+                    data = bytearray()
+                    async for part in parts:  # which a hostile sandbox may send without end
+                        data += part
+                        if len(data) > limit_bytes:
+                            break
+                    return bytes(data)
 
     async def sleep(self, seconds: float) -> None:
         await self._clock.asleep(seconds)

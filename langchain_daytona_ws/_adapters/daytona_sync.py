@@ -10,6 +10,7 @@ from typing import Any, cast
 from daytona import Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox
 from urllib3 import Retry
 
+from langchain_daytona_ws._adapters.answers import bound_answers, bound_transfers
 from langchain_daytona_ws._adapters.aside import ThreadAside
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
@@ -39,6 +40,8 @@ class Client(Daytona):
         for api in (self._api_client, self._toolbox_api_client):
             kept = api.rest_client.pool_manager.connection_pool_kw
             kept["retries"] = kept.get("retries", Retry.DEFAULT).new(respect_retry_after_header=False)
+            bound_answers(api)
+        bound_transfers(self._http_client)
 
     def _init_otel(self, sdk_version: str) -> None:
         if tracing_is_wanted():

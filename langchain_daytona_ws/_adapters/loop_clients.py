@@ -8,13 +8,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from daytona import AsyncDaytona
+from daytona import AsyncDaytona, DaytonaConfig
 
+from langchain_daytona_ws._adapters.answers import abound_answers
 from langchain_daytona_ws._adapters.sdk import Account, client_config, polling_is_meant, tracing_is_wanted
 
 
 class Client(AsyncDaytona):
     """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
+
+    def __init__(self, config: DaytonaConfig) -> None:
+        super().__init__(config)
+        for api in (self._api_client, self._toolbox_api_client):
+            abound_answers(api)
 
     def _init_otel(self, sdk_version: str) -> None:
         if tracing_is_wanted():

@@ -1,0 +1,118 @@
+"""Bound what an answer of Daytona takes of memory and time.
+
+Most answers are made in the sandbox, whose processes the agent can replace, and the SDK reads each to its end, if it
+has one: into memory, and on the sync side however slowly it comes, since urllib3's time-outs are of single reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any, cast
+
+import aiohttp
+import httpx
+import urllib3
+
+from langchain_daytona_ws._adapters.sdk import TRANSFER_TIMEOUT_S
+
+# The largest are a command's output of 1 MiB and a listing of 5,000 names, each written as JSON in JSON.
+LONGEST_ANSWER_BYTES = 32 << 20
+PIECE_BYTES = 1 << 20
+# Of a file of 128 MiB, and what is said around it.
+LONGEST_TRANSFER_BYTES = 136 << 20
+
+
+def bound_answers(api: Any) -> None:
+    """Let a sync client of the SDK read at most 32 MiB of an answer, and within the request's time-out.
+
+    Args:
+        api: An ``ApiClient`` of the SDK's generated clients; they have no public way to the reading of answers.
+    """
+    rest = api.rest_client
+    send = rest.request
+
+    def request(*given: Any, _request_timeout: float | None = None, **named: Any) -> Any:
+        until = None if _request_timeout is None else monotonic() + _request_timeout
+        answer = send(*given, _request_timeout=_request_timeout, **named)
+        answer.data = _all_of(answer.response, until)
+        return answer
+
+    rest.request = request
+
+
+def _all_of(response: urllib3.HTTPResponse, until: float | None) -> bytes:
+    data = bytearray()
+    try:
+        while piece := response.read1(PIECE_BYTES, decode_content=True):
+            data += piece
+            if len(data) > LONGEST_ANSWER_BYTES:
+                raise urllib3.exceptions.ProtocolError(_TOO_LONG)
+            if until is not None and monotonic() > until:
+                raise urllib3.exceptions.ProtocolError(_TOO_LATE)
+    except BaseException:
+        response.close()  # what is left of it must not be taken for the next answer
+        raise
+    return bytes(data)
+
+
+def abound_answers(api: Any) -> None:
+    """Do for an async client what `bound_answers` does; aiohttp itself keeps to the time-out."""
+    rest = api.rest_client
+    send = rest.request
+
+    async def request(*given: Any, **named: Any) -> Any:
+        answer = await send(*given, **named)
+        answer.data = await _aall_of(answer.response)
+        return answer
+
+    rest.request = request
+
+
+async def _aall_of(response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    try:
+        async for piece in response.content.iter_any():
+            data += piece
+            if len(data) > LONGEST_ANSWER_BYTES:
+                raise aiohttp.ClientPayloadError(_TOO_LONG)
+    except BaseException:
+        response.close()
+        raise
+    return bytes(data)
+
+
+def bound_transfers(client: httpx.Client) -> None:
+    """Let the sync client for files do so too, in the time that a transfer has: its time-outs are of single reads."""
+
+    def bound(answer: httpx.Response) -> None:
+        answer.stream = _Bounded(
+            cast("httpx.SyncByteStream", answer.stream), monotonic() + TRANSFER_TIMEOUT_S
+        )
+
+    client.event_hooks = {**client.event_hooks, "response": [bound]}
+
+
+class _Bounded(httpx.SyncByteStream):
+    """A body that ends in time."""
+
+    def __init__(self, stream: httpx.SyncByteStream, until: float) -> None:
+        self._stream = stream
+        self._until = until
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for piece in self._stream:
+            size += len(piece)
+            if size > LONGEST_TRANSFER_BYTES:
+                raise httpx.ReadError(_TOO_LONG)
+            if monotonic() > self._until:
+                raise httpx.ReadTimeout(_TOO_LATE)
+            yield piece
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+_TOO_LATE = "The answer had not ended when the time was up."
+_TOO_LONG = "The answer is longer than any can be."

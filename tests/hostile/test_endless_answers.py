@@ -1,0 +1,169 @@
+"""What answers in a sandbox's place may go on for ever, or come a byte at a time: no call takes part in that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._adapters import answers, daytona_async
+from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxSpec
+from langchain_daytona_ws.local import LocalDaytona
+
+WHOLE = b'{"exitCode": 0, "result": "all of it"}'
+PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="f"\r\n\r\n'
+
+
+class Toolbox(ThreadingHTTPServer):
+    """An impostor of the sandbox's daemon: an agent with root may end the real one and take its place.
+
+    Attributes:
+        says: The body, piece by piece.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.says: Iterator[bytes] = iter(())
+        super().__init__(("127.0.0.1", 0), _Answer)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Toolbox)
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        is_file = "download" in self.path
+        self.send_header("Content-Type", "multipart/form-data; boundary=b" if is_file else "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for piece in self.server.says:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+class Face:
+    """A port whose requests to a sandbox reach an impostor."""
+
+    def __init__(self, server: LocalDaytona, toolbox: Toolbox, *, is_async: bool) -> None:
+        account = Account(api_key=server.api_key, api_url=server.api_url, target=None)
+        self._runner = asyncio.Runner() if is_async else None
+        self.port: Any = AsyncDaytonaPort(account) if is_async else SyncDaytonaPort(account)
+        self.info: SandboxInfo = self.run(self.port.create(SandboxSpec(name="impostor"), timeout_s=30))
+        sandbox = self.run(self.port._sandbox(self.info.id)) if is_async else self.port._sandbox(self.info.id)
+        sandbox._toolbox_api._toolbox_base_url = f"http://127.0.0.1:{toolbox.server_port}"
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._runner.run(work) if self._runner else drive(work)
+
+    def execute(self) -> Any:
+        return self.run(self.port.execute(self.info.id, "true", env={}, timeout_s=1))
+
+    def download(self, limit_bytes: int) -> bytes:
+        return bytes(self.run(self.port.download(self.info.id, "/f", limit_bytes=limit_bytes)))
+
+    def close(self) -> None:
+        self.run(self.port.delete(self.info.id))
+        if self._runner:
+            self._runner.run(self.port.aclose())
+            self._runner.close()
+        else:
+            self.port.close()
+
+
+@pytest.fixture
+def toolbox() -> Iterator[Toolbox]:
+    with Toolbox() as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest, toolbox: Toolbox) -> Iterator[Face]:
+    with LocalDaytona() as server:
+        made = Face(server, toolbox, is_async=request.param == "async")
+        yield made
+        made.close()
+
+
+def test_an_answer_that_ends_is_read(face: Face, toolbox: Toolbox) -> None:
+    for _ in range(2):  # the second on the connection of the first
+        toolbox.says = iter([WHOLE[:9], WHOLE[9:]])
+        assert face.execute().output == "all of it"
+
+
+def test_one_that_is_too_long_is_not_read_to_its_end(face: Face, toolbox: Toolbox) -> None:
+    sent = []
+
+    def long() -> Iterator[bytes]:
+        for _ in range(4 * answers.LONGEST_ANSWER_BYTES >> 20):
+            sent.append(1 << 20)
+            yield b" " * (1 << 20)
+        yield WHOLE
+
+    toolbox.says = long()
+    with pytest.raises(PortFault, match="longer than any can be") as caught:
+        face.execute()
+    assert caught.value.kind is FaultKind.DROPPED  # it may have run
+    assert sum(sent) < 2 * answers.LONGEST_ANSWER_BYTES
+    toolbox.says = iter([WHOLE])
+    assert face.execute().output == "all of it"  # on another connection
+
+
+def test_one_that_comes_a_byte_at_a_time_ends_with_the_time_out(face: Face, toolbox: Toolbox) -> None:
+    over, sent = threading.Event(), 0
+
+    def slow() -> Iterator[bytes]:
+        nonlocal sent
+        while not over.wait(0.2) and sent < 150:  # half a minute, and the time-out is 1 s and the SDK's 5
+            sent += 1
+            yield b" "
+        yield WHOLE
+
+    toolbox.says = slow()
+    with pytest.raises(PortFault) as caught:
+        face.execute()
+    over.set()
+    assert caught.value.kind is FaultKind.DROPPED
+
+
+def test_so_does_a_file_that_comes_a_byte_at_a_time(
+    face: Face, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (answers, daytona_async):
+        monkeypatch.setattr(module, "TRANSFER_TIMEOUT_S", 1)
+    over, sent = threading.Event(), 0
+
+    def slow() -> Iterator[bytes]:
+        nonlocal sent
+        yield PART % b"file"
+        while not over.wait(0.2) and sent < 100:
+            sent += 1
+            yield b"x"
+        yield b"\r\n--b--\r\n"
+
+    toolbox.says = slow()
+    with pytest.raises(PortFault) as caught:
+        face.download(1 << 20)
+    over.set()
+    assert caught.value.kind is FaultKind.DROPPED
+    toolbox.says = iter([PART % b"file" + b"all of it\r\n--b--\r\n"])
+    assert face.download(1 << 20) == b"all of it"
