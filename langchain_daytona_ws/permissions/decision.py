@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
-from langchain_daytona_ws.permissions import shell
+from langchain_daytona_ws.permissions import prefixes
 from langchain_daytona_ws.permissions.request import PermissionRequest, frozen_arguments
 
 Scope = Literal["command", "prefix", "tool"]
@@ -57,7 +57,7 @@ class PermissionDecision:
         if self.prefix is not None:
             if self.scope != "prefix":
                 raise ValueError('a prefix goes with the scope "prefix"')
-            if not isinstance(self.prefix, str) or shell.prefix_words(self.prefix) is None:
+            if not isinstance(self.prefix, str) or prefixes.prefix_words(self.prefix) is None:
                 raise ValueError(
                     "a prefix must be the first words of one literal command, such as 'git status': "
                     "no expansion, redirection, assignment or second command"

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 
 from langchain_daytona_ws.permissions import shell
 from langchain_daytona_ws.permissions.decision import Scope
+from langchain_daytona_ws.permissions.prefixes import covers, prefix_words
 from langchain_daytona_ws.permissions.request import PermissionRequest
 
 
@@ -44,7 +45,7 @@ class RememberedApprovals:
                 return False
         rules: dict[shell.Words, str] = {}
         for text in prefixes:
-            words = shell.prefix_words(text)
+            words = prefix_words(text)
             if words is None:
                 raise ValueError("a prefix must be the first words of one literal command")
             rules[words] = text
@@ -60,7 +61,7 @@ class RememberedApprovals:
         """Say whether ``request`` was allowed before: its tool, its exact call, or each segment's prefix.
 
         A prefix does not cover a command whose further words make a well-known tool run something else
-        (``make test -f …`` under ``make test``). `known_tools.diverted` says what that can't know.
+        (``make test -f …`` under ``make test``). `prefixes.diverted` says what that can't know.
         """
         with self._lock:
             if request.tool in self._tools:
@@ -73,7 +74,7 @@ class RememberedApprovals:
             return False
         segments = shell.simple_commands(request.command)
         return segments is not None and all(
-            any(shell.covers(prefix, words) for prefix in prefixes) for words in segments
+            any(covers(prefix, words) for prefix in prefixes) for words in segments
         )
 
     def rules(self) -> tuple[str, ...]:

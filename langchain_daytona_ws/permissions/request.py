@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
 
-from langchain_daytona_ws.permissions import legible, shell
+from langchain_daytona_ws.permissions import legible, prefixes
 
 MAX_SUMMARY_CHARS = 400
 
@@ -195,7 +195,7 @@ class PermissionRequest:
     @property
     def suggested_prefixes(self) -> tuple[str, ...]:
         """The prefixes that ``allow_always("prefix")`` would remember; empty when there are none to offer."""
-        return () if self.command is None else shell.suggested_prefixes(self.command)
+        return () if self.command is None else prefixes.suggested_prefixes(self.command)
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as plain dicts, lists and strings: for JSON, or an interrupt's payload."""

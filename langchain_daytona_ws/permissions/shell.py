@@ -7,9 +7,6 @@ answers "not sure" (None) to all the rest, so that a remembered prefix never cov
 from __future__ import annotations
 
 import re
-import shlex
-
-from langchain_daytona_ws.permissions import known_tools
 
 Words = tuple[str, ...]
 
@@ -116,46 +113,3 @@ def _runs_only_its_words(words: list[str]) -> bool:
     if name in _RESERVED or "=" in name or name.startswith("%"):
         return False
     return name not in _EVALUATES_AGAIN or not any("$" in word or "`" in word for word in words)
-
-
-def prefix_words(prefix: str) -> Words | None:
-    """Return the words of a command prefix, or None when it is not exactly one literal simple command."""
-    segments = simple_commands(prefix)
-    return segments[0] if segments is not None and len(segments) == 1 else None
-
-
-def starts_with(words: Words, prefix: Words) -> bool:
-    """Say whether ``words`` begins with the whole words of ``prefix`` (``git status`` is no ``git stat``)."""
-    return bool(prefix) and words[: len(prefix)] == prefix
-
-
-def covers(prefix: Words, words: Words) -> bool:
-    """Say whether a remembered prefix lets a simple command run without asking.
-
-    It begins with the prefix, and nothing after that is known to make its tool run something else
-    (``make test --eval=…`` under ``make test``): see `known_tools.diverted` for what is not known.
-    """
-    return starts_with(words, prefix) and not known_tools.diverted(words, len(prefix))
-
-
-def suggested_prefixes(command: str) -> tuple[str, ...]:
-    """Return one prefix per simple command of ``command``, which together would cover it.
-
-    Returns:
-        Distinct prefixes in the order written; empty when a segment is not a literal simple command, or is
-        one for which a prefix would allow anything at all (``sudo``, ``npx``, ``docker run``, ``git -c …``).
-    """
-    found: dict[str, None] = {}
-    for words in simple_commands(command) or ():
-        prefix = known_tools.suggested(words)
-        if prefix is None:
-            return ()
-        found[shlex.join(prefix)] = None
-    # A suggestion is worth showing only if it would be accepted back as it stands.
-    return tuple(found) if all(prefix_words(prefix) for prefix in found) else ()
-
-
-def suggested_prefix(command: str) -> str | None:
-    """Return the prefix to offer for a command of one simple command; None when there is none to offer."""
-    prefixes = suggested_prefixes(command)
-    return prefixes[0] if len(prefixes) == 1 else None
