@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from langchain_daytona_ws import CommandResult, SandboxError, WorkspaceSession
@@ -508,6 +510,12 @@ def hanging(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[H
     made.let_go()
 
 
+def connections_to(server: LocalDaytona) -> list[Any]:
+    port = urlsplit(server.api_url).port
+    found = psutil.Process().net_connections("tcp")
+    return [one for one in found if one.raddr and one.raddr.port == port]
+
+
 class TestALookThatHangs:
     @pytest.mark.parametrize("before", [True, False], ids=["unseen", "with its answer under way"])
     def test_is_left_behind_and_nothing_is_lost_or_told_twice(
@@ -547,6 +555,17 @@ class TestALookThatHangs:
         workspace.run(f"echo one; {wait_for('go2')}; echo two", timeout_s=60, on_output=heard)
         assert hanging.is_held
         assert heard.all == "one\ntwo\n"
+
+    def test_no_connection_is_left_open(
+        self, server: LocalDaytona, workspace: Driven, hanging: Hanging
+    ) -> None:
+        workspace.run("true")
+        hanging.hold(lambda: touch(server, "go1"))
+        workspace.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=Heard(server))
+        assert connections_to(server)
+        workspace.close()
+        hanging.let_go()
+        assert not connections_to(server)
 
     def test_a_thread_that_is_left_behind_ends_by_its_request(
         self, server: LocalDaytona, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
