@@ -46,6 +46,7 @@ class AsyncDaytonaPort:
         self.now = clock.monotonic
         self._loops: dict[asyncio.AbstractEventLoop, _OnLoop] = {}
         self._finishing: set[asyncio.Task[Any]] = set()
+        self._leaving: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
     async def _here(self) -> _OnLoop:
         loop = asyncio.get_running_loop()
@@ -161,7 +162,10 @@ class AsyncDaytonaPort:
         return TaskAside(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
-        task = self._held(work)
+        task = asyncio.ensure_future(work)
+        # Held here since a second cancellation may end our wait, and a task that nobody holds is collected.
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
         try:
             done, _ = await asyncio.wait({task}, timeout=within_s)
         except asyncio.CancelledError:
@@ -174,31 +178,30 @@ class AsyncDaytonaPort:
         task.result()
         return True
 
-    def _held(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start what goes on when the one who waits is cancelled; a task that nobody holds is collected."""
-        task = asyncio.ensure_future(work)
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
-        return task
-
     async def aclose(self) -> None:
-        """Leave this loop's client, when the last deletion is done with it; those of ended loops left with them."""
+        """Leave this loop's client, once what must be finished is; those of ended loops were left with them."""
         loop = asyncio.get_running_loop()
+        if loop in self._leaving:
+            await asyncio.shield(self._leaving[loop])
         here = self._loops.get(loop)
         if here is None:
             return
-        under_way = {task for task in self._finishing if task.get_loop() is loop}
-        if under_way:  # whoever waited for it was cancelled, and should not wait here either
-            self._held(_closed_after(under_way, here.guard))
+        if self._unfinished():  # whoever waited for it was cancelled, and should not wait here either
+            self._leaving[loop] = asyncio.ensure_future(self._leave_when_finished(here))
+            self._leaving[loop].add_done_callback(lambda _: self._leaving.pop(loop))
         else:
             await here.guard.aclose()
 
+    async def _leave_when_finished(self, here: _OnLoop) -> None:
+        try:
+            while under_way := self._unfinished():
+                await asyncio.wait(under_way)
+        finally:
+            await here.guard.aclose()
 
-async def _closed_after(tasks: set[asyncio.Task[Any]], guard: AsyncGenerator[None]) -> None:
-    try:
-        await asyncio.wait(tasks)
-    finally:
-        await guard.aclose()
+    def _unfinished(self) -> set[asyncio.Task[Any]]:
+        loop = asyncio.get_running_loop()
+        return {task for task in self._finishing if task.get_loop() is loop}
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

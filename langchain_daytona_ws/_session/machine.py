@@ -255,7 +255,8 @@ class Machine:
         info = self.info
         try:
             if info is not None and not self._config.persistent:
-                await self._discard(await self.ports.on_loop(), info.id)
+                port = await self.ports.on_loop()
+                await self._finish(port, self._delete(port, info.id), info.id)
             if self._left:
                 port = await self.ports.on_loop()
                 await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
@@ -278,7 +279,8 @@ class Machine:
         await self._flight.settled(CLOSE_WAITS_S)
         try:
             if self._config.persistent:
-                await self._release(await self.ports.on_loop())
+                port = await self.ports.on_loop()
+                await self._finish(port, self._release(port), self._last_id or self._spec().name)
         finally:
             await self.aclose()
 
@@ -286,16 +288,17 @@ class Machine:
         spec = self._spec()
         found = await find(port, spec)
         if found is not None:
-            await self._discard(port, found.id)
+            await lifecycle.discard(port, found.id)
         self._deleted()
-
-    async def _discard(self, port: SandboxPort, sandbox_id: str) -> None:
-        if not await port.finish(self._delete(port, sandbox_id), within_s=CLOSE_WAITS_S):
-            raise lifecycle.not_deleted(sandbox_id, f"no answer within {CLOSE_WAITS_S:.0f} s")
 
     async def _delete(self, port: SandboxPort, sandbox_id: str) -> None:
         await lifecycle.discard(port, sandbox_id)
         self._deleted()
+
+    async def _finish(self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str) -> None:
+        """Delete it to the end, also when whoever waits here is cancelled."""
+        if not await port.finish(work, within_s=CLOSE_WAITS_S):
+            raise lifecycle.not_deleted(id_or_name, f"no answer within {CLOSE_WAITS_S:.0f} s")
 
     def _deleted(self) -> None:
         if (info := self.info) is not None:

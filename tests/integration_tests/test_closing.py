@@ -211,6 +211,29 @@ def test_a_cancelled_close_goes_on_deleting(
             await session.aclose()
 
     with caplog.at_level(logging.WARNING, "langchain_daytona_ws"):
-        asyncio.run(work(), debug=False)
+        asyncio.run(work())
     assert ("after its call was cancelled" in caplog.text) is is_refused
     assert server.sandboxes == []
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_it_can_be_tried_again_while_that_goes_on(server: LocalDaytona, persistent: bool) -> None:
+    came = threading.Event()
+
+    async def work() -> None:
+        session = WorkspaceSession(config_for(server, persistent=persistent), namespace="demo")
+        await session.arun("true")
+        server.faults.add(Fault(kind="act_before", action="delete", act=came.set, times=1))
+        end = session.arelease if persistent else session.aclose
+        closing = asyncio.create_task(end())
+        await asyncio.to_thread(came.wait, 30)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await end()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        assert server.sandboxes == []
+        assert session._machine.ports._async is not None
+        assert session._machine.ports._async._loops == {}
+
+    asyncio.run(work())

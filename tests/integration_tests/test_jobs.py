@@ -43,10 +43,10 @@ GO = "while [ ! -e /tmp/go ]; do sleep 0.02; done"
 
 def jobs(workspace: Driven, name: str, *arguments: Any, **named: Any) -> Any:
     """Call ``session.jobs`` through the face that the test is over."""
-    if workspace._runner is None:
+    if workspace.runner is None:
         return getattr(workspace.session.jobs, name)(*arguments, **named)
     name = "await_" if name == "wait" else f"a{name}"
-    return workspace._runner.run(getattr(workspace.session.jobs, name)(*arguments, **named))
+    return workspace.runner.run(getattr(workspace.session.jobs, name)(*arguments, **named))
 
 
 def job_tool(workspace: Driven) -> BashJobTool:
@@ -417,10 +417,10 @@ def _note_end(job: Job) -> None:
 
 
 def _release(workspace: Driven) -> None:
-    if workspace._runner is None:
+    if workspace.runner is None:
         workspace.session.release()
     else:
-        workspace._runner.run(workspace.session.arelease())
+        workspace.runner.run(workspace.session.arelease())
 
 
 class TestStorage:
