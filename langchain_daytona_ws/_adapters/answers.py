@@ -44,7 +44,7 @@ def bound_answers(api: Any) -> None:
 def _all_of(response: urllib3.HTTPResponse, until: float | None) -> bytes:
     data = bytearray()
     try:
-        while piece := response.read1(PIECE_BYTES, decode_content=True):
+        while piece := response.read1(PIECE_BYTES):
             data += piece
             if len(data) > LONGEST_ANSWER_BYTES:
                 raise urllib3.exceptions.ProtocolError(_TOO_LONG)
