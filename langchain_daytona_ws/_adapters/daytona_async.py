@@ -75,8 +75,9 @@ class AsyncDaytonaPort:
 
     def _drop_dead_loops(self) -> None:
         """Let go of loops that were closed without ending their generators; their sockets go with them."""
-        for loop in [loop for loop in self._loops if loop.is_closed()]:
-            del self._loops[loop]
+        for loop in list(self._loops):  # at once: other threads have loops that come and go, too
+            if loop.is_closed():
+                self._loops.pop(loop, None)
 
     async def _sandbox(self, sandbox_id: str) -> AsyncSandbox:
         here = await self._here()
@@ -201,7 +202,7 @@ class AsyncDaytonaPort:
 
     def _unfinished(self) -> set[asyncio.Task[Any]]:
         loop = asyncio.get_running_loop()
-        return {task for task in self._finishing if task.get_loop() is loop}
+        return {task for task in list(self._finishing) if task.get_loop() is loop}
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

@@ -39,8 +39,9 @@ _shared: dict[tuple[asyncio.AbstractEventLoop, Account], _Shared] = {}
 
 async def join(account: Account) -> AsyncDaytona:
     """Return this loop's client; whoever was given it must `leave`."""
-    for key in [key for key in _shared if key[0].is_closed()]:
-        _shared.pop(key, None)
+    for key in list(_shared):  # at once: other threads have loops that come and go, too
+        if key[0].is_closed():
+            _shared.pop(key, None)
     key = (asyncio.get_running_loop(), account)
     shared = _shared.get(key)
     if shared is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -121,3 +122,42 @@ def test_a_loop_that_was_closed_without_a_word_is_let_go(closed: list[AsyncDayto
 
     asyncio.run(main())
     assert loop_clients._shared == {}
+
+
+class Seen:
+    """Stands for a loop, and does something when somebody looks whether it has ended: it has.
+
+    Args:
+        happens: What another thread does just then.
+    """
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self._happens = happens
+
+    def is_closed(self) -> bool:
+        self._happens()
+        return True
+
+
+def test_loops_of_other_threads_may_come_and_go_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, shared = AsyncDaytonaPort(ACCOUNT), dict[Any, Any]()
+    loops: dict[Any, Any] = port._loops
+    monkeypatch.setattr(loop_clients, "_shared", shared)
+
+    def come_and_go() -> None:
+        new = Seen(list)
+        loops[new] = shared[new, ACCOUNT] = None
+        loops.pop(last, None)
+        shared.pop((last, ACCOUNT), None)
+
+    first, last = Seen(come_and_go), Seen(list)
+    for one in (first, last):
+        loops[one] = shared[one, ACCOUNT] = None
+
+    async def main() -> None:
+        await client_of(port)
+        assert first not in loops
+        assert (first, ACCOUNT) not in shared
+        await port.aclose()
+
+    asyncio.run(main())
