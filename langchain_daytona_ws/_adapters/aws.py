@@ -152,6 +152,8 @@ def _session() -> Session:
 def _client(session: Session, role: MountRole) -> STSClient:
     from botocore.config import Config
 
+    from langchain_daytona_ws._adapters.bounded import bound_answers
+
     settings: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
@@ -162,6 +164,7 @@ def _client(session: Session, role: MountRole) -> STSClient:
     client: STSClient = session.client(
         "sts", region_name=role.region, endpoint_url=role.endpoint, config=Config(**settings)
     )
+    bound_answers(client)
     return client
 
 

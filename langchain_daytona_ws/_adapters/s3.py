@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_daytona_ws._adapters import s3_answers as answers
@@ -157,6 +158,8 @@ class Bucket:
             answer = clients.reads.get_object(Bucket=self._bucket, Key=self._full(key))
             body = answer["Body"]
             try:
+                if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.OK:
+                    raise ValueError("only a part of it, or something else")
                 info = answers.described(key, answer, "ContentLength")
                 fits = info.size_bytes <= max_bytes
                 data = self._body(body, info.size_bytes) if fits else None
@@ -170,6 +173,8 @@ class Bucket:
         try:
             with unlogged(), translated():
                 data: bytes = body.read(size + 1)
+                # At its end botocore compares the checksum, if the answer has one.
+                data += body.read(1)
         except StoreFault as fault:
             raise _BodyLost(fault) from None
         if len(data) != size:

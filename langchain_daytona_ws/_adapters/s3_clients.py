@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import botocore.session
 from boto3.session import Session
 from botocore.config import Config
 
+from langchain_daytona_ws._adapters.bounded import bound_answers
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import S3Workspace
 
@@ -89,6 +91,8 @@ class ClientSets:
             config=Config(**_settings(workspace.endpoint, attempts)),
         )
         client.meta.events.register("before-call.s3", _stay_in_the_region)
+        client.meta.events.register("after-call.s3", _masking(credentials))
+        bound_answers(client)
         return client
 
 
@@ -127,6 +131,24 @@ def _settings(endpoint: str | None, attempts: int) -> dict[str, Any]:
 
 def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _masking(credentials: Credentials) -> Callable[..., None]:
+    """Return what takes the credentials out of an error that quotes them, as a gateway may quote a request."""
+    secrets = [one for one in (credentials.secret_access_key, credentials.session_token) if one]
+
+    def masked(value: object) -> object:
+        if isinstance(value, str):
+            for secret in secrets:
+                value = value.replace(secret, "***")
+        return value
+
+    def mask(parsed: dict[str, Any], **_: object) -> None:
+        said = parsed.get("Error")
+        if isinstance(said, dict):
+            parsed["Error"] = {name: masked(value) for name, value in said.items()}
+
+    return mask
 
 
 def _stay_in_the_region(context: dict[str, Any], **_: object) -> None:

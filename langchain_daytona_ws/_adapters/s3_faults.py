@@ -100,7 +100,7 @@ def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
     """
     said = response.get("Error", {})
     about = response.get("ResponseMetadata", {})
-    code, text = str(said.get("Code", "")), str(said.get("Message", ""))
+    code, text = _text(said, "Code"), _text(said, "Message")
     status = about.get("HTTPStatusCode")
     status = status if isinstance(status, int) else None
     kind = _BY_CODE.get(code)
@@ -118,6 +118,12 @@ def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
         region=_region(said, about, text),
         status=status,
     )
+
+
+def _text(said: Any, name: str) -> str:
+    """Return a field that may be missing, empty or a structure."""
+    value = said.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _region(said: Any, about: Any, text: str) -> str:

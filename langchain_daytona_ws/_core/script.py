@@ -188,7 +188,7 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
     if len(lines) == 1:
         try:
             answer = json.loads(lines[0][len(nonce) + 1 :])
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of what is nested too deeply
             answer = None
         if isinstance(answer, dict):
             return answer

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
@@ -90,6 +90,7 @@ def test_a_lie_is_a_result_or_an_error_message(world: World, name: str, data: st
 
 @pytest.mark.parametrize("name", ["run", "read", "job logs"])
 @given(told=st.binary(max_size=200) | st.binary(max_size=50).map(lambda noise: b"NONCE " + noise + b"\n"))
+@example(told=b"NONCE " + b"[" * 100_000 + b"\n")
 @examples(15)
 def test_what_is_no_answer_is_an_error_message(world: World, name: str, told: bytes) -> None:
     world.sandbox.say(told)

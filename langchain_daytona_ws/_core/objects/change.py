@@ -134,7 +134,8 @@ class Changer:
             try:
                 await self._port.delete(info.key)
             except StoreFault as fault:
-                if fault.kind is StoreFaultKind.MISSING:
+                # A bare "not found" may come from something on the way that is no S3.
+                if fault.kind is StoreFaultKind.MISSING and await self._listed(info.key, tries) is None:
                     return
                 await self._pause(fault, tries)
             else:

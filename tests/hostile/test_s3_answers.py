@@ -1,0 +1,374 @@
+"""Whatever S3 and STS answer, a call ends with a result or with one of this package's errors, and soon."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import ToolMessage
+
+from langchain_daytona_ws import BashTool, FileError, WorkspaceError, WorkspaceFileTool, WorkspaceSession
+from langchain_daytona_ws._adapters import s3_clients
+from langchain_daytona_ws.local import LocalDaytona, LocalS3
+from langchain_daytona_ws.tools.base import ERROR_LIMIT
+from tests.hostile.liar import Eager, answer_of, examples
+from tests.hostile.lying_s3 import SECRET_KEY, TOKEN, Lie, LyingS3, Says, Twist, error_of, lies
+from tests.integration_tests.conftest import config_for
+from tests.integration_tests.s3 import ROLE, s3_options
+
+BUCKET = "bucket-of-ours"
+PREFIX = "sandbox/lies/"
+FILES = {"src/a.py": b"x = 1\n", "src/b.txt": b"y\n", "src/deep/c.py": b"z = 3\n", "empty/": b""}
+OUTPUT_LIMIT = 4096
+# An answer's body, as often as botocore tries again, and what the sockets on the way hold.
+MOST_SENT_BYTES = 24 << 20
+# A listing without an end is bounded by time, and this clock goes 0.05 s at each look.
+MOST_REQUESTS = 450
+# Nothing of these is for the model.
+HIDDEN = [SECRET_KEY, TOKEN, "pl4nted", BUCKET, "sandbox/", "127.0.0.1", str(Path.home()), sys.prefix]
+
+CALLS: dict[str, dict[str, Any]] = {
+    "read": {"path": "src/a.py"},
+    "write": {"path": "src/a.py", "content": "x = 2\n", "overwrite": True},
+    "create": {"path": "new/d.py", "content": "x = 2\n"},
+    "edit": {"path": "src/a.py", "old_string": "x = 1", "new_string": "x = 2"},
+    "list": {"path": "src"},
+    "glob": {"pattern": "**/*.py"},
+    "grep": {"pattern": "x = ."},
+    "delete": {"path": "src/a.py"},
+}
+CHANGES = {"write": "PUT", "create": "PUT", "edit": "PUT", "delete": "DELETE"}
+
+pytestmark = [
+    # botocore leaves the connection of an answer that it cannot parse to the garbage collector.
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+
+
+class Ticking(Eager):
+    """A clock on which waiting takes no time, and a look some."""
+
+    def monotonic(self) -> float:
+        self.sleep(0.05)
+        return super().monotonic()
+
+
+class Stage:
+    """The local S3, the liar before it, and sessions that know only the liar."""
+
+    def __init__(self, truth: LocalS3, liar: LyingS3) -> None:
+        self.liar = liar
+        self._outside: Any = boto3.client(
+            "s3",
+            endpoint_url=truth.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="AKIAOUTSIDE",
+            aws_secret_access_key="outside",
+            config=Config(proxies={}),
+        )
+
+    def session(self) -> WorkspaceSession:
+        options = {
+            "apiKey": "dtn_pl4nted",
+            "apiUrl": "http://127.0.0.1:9/api",  # nobody listens there
+            "mountAwsS3Buckets": True,
+            "workspaceBucketName": BUCKET,
+            "s3Endpoint": self.liar.endpoint,
+        }
+        keys = {
+            "AWS_ACCESS_KEY_ID": "AKIAPL4NTED",
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_SESSION_TOKEN": TOKEN,
+        }
+        config = {
+            "permissionMode": "bypass", "envVars": keys, "outputLimitBytes": OUTPUT_LIMIT, "options": options,
+        }  # fmt: skip
+        return WorkspaceSession(config, namespace="lies", clock=Ticking())
+
+    def reset(self) -> None:
+        """Let the bucket hold what it held at first."""
+        wanted = {PREFIX + path: data for path, data in FILES.items()}
+        wanted["sandbox/theirs/x"] = b"theirs"
+        held = self.held()
+        for key in held.keys() - wanted.keys():
+            self._outside.delete_object(Bucket=BUCKET, Key=key)
+        for key, data in wanted.items():
+            if held.get(key) != data:
+                self._outside.put_object(Bucket=BUCKET, Key=key, Body=data)
+
+    def held(self) -> dict[str, bytes]:
+        listed = self._outside.list_objects_v2(Bucket=BUCKET).get("Contents", [])
+        keys = [one["Key"] for one in listed]
+        return {key: self._outside.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
+
+    def check(self) -> None:
+        """See that nothing was asked for too often, taken in too much, or looked for elsewhere."""
+        asked = self.liar.asked
+        assert len(asked) <= MOST_REQUESTS
+        for one in asked:
+            assert one.sent_bytes < MOST_SENT_BYTES
+            if one.path.strip("/") == BUCKET:
+                assert one.method == "GET"
+                assert one.query["prefix"].startswith(PREFIX)
+            else:
+                assert one.path.startswith(f"/{BUCKET}/{PREFIX}")
+                assert not {"..", "."} & set(one.path.split("/"))
+
+        assert self._outside.get_object(Bucket=BUCKET, Key="sandbox/theirs/x")["Body"].read() == b"theirs"
+
+    def close(self) -> None:
+        self._outside.close()
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with LocalS3() as truth, LyingS3(truth) as liar:
+        truth.make_bucket(BUCKET)
+        with closing(Stage(truth, liar)) as made:
+            made.reset()
+            yield made
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Botocore waits between its tries by the machine's clock."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+
+
+def check_message(message: ToolMessage, *, is_content: bool) -> None:
+    """See that a message is short, in plain characters where it is no file's content, and says nothing of the host."""
+    text = message.content
+    assert isinstance(text, str)
+    assert len(text) <= (ERROR_LIMIT if message.status == "error" else 3 * OUTPUT_LIMIT)
+    text.encode("utf-8")
+    if not is_content or message.status == "error":
+        assert text.replace("\n", " ").isprintable()
+        assert not [word for word in HIDDEN if word in text]
+
+
+def check_error(error: WorkspaceError) -> None:
+    assert len(error.message) < 2500
+    assert error.message.replace("\n", " ").isprintable()
+    shown = repr(error) + repr(error.context) + error.message + repr(error.__cause__)
+    assert not [word for word in (SECRET_KEY, TOKEN) if word in shown]
+    assert not [word for word in HIDDEN if word in error.for_model]
+
+
+def check_done(stage: Stage, name: str, *, unchanged: bool) -> None:
+    """See that what is called done is what S3 said yes to, or what is there."""
+    held, key = stage.held(), PREFIX + CALLS[name]["path"]
+    made = key not in held if name == "delete" else held.get(key) == b"x = 2\n"
+    yes = [one for one in stage.liar.asked if one.method == CHANGES[name] and one.status < 300]
+    assert made or yes or unchanged
+
+
+@contextmanager
+def lying(stage: Stage, name: str, told: list[Lie]) -> Iterator[None]:
+    """Lie while a call is made; afterwards all is as it was."""
+    stage.liar.lie(*told)
+    try:
+        yield
+        stage.check()
+    finally:
+        stage.liar.lie()
+        if name in CHANGES:
+            stage.reset()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("name", CALLS)
+@given(told=st.lists(lies(), min_size=1, max_size=2))
+@examples(3)
+def test_what_the_model_is_told(stage: Stage, name: str, asynchronous: bool, told: list[Lie]) -> None:
+    with lying(stage, name, told), stage.session() as session:
+        tool = WorkspaceFileTool(session=session)
+        args = {"command": "write" if name == "create" else name, **CALLS[name]}
+        if asynchronous:
+            with asyncio.Runner() as runner:
+                message = answer_of(tool, args, runner)
+        else:
+            message = answer_of(tool, args)
+        check_message(message, is_content=name in ("read", "edit"))
+        if name in CHANGES and message.status == "success":
+            check_done(stage, name, unchanged="already has exactly" in message.content)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("name", ["download", *CALLS])
+@given(told=st.lists(lies(), min_size=1, max_size=2))
+@examples(2)
+def test_what_the_program_gets(stage: Stage, name: str, asynchronous: bool, told: list[Lie]) -> None:
+    method = "write" if name == "create" else name
+    given = CALLS.get(name, {"path": "src/a.py"})
+    with lying(stage, name, told), stage.session() as session:
+        try:
+            if asynchronous:
+                result = asyncio.run(getattr(session.files, f"a{method}")(**given))
+            else:
+                result = getattr(session.files, method)(**given)
+        except WorkspaceError as error:
+            check_error(error)
+        else:
+            if name in CHANGES:
+                check_done(stage, name, unchanged=getattr(result, "unchanged", False))
+
+
+# --- what was found ---
+
+
+def always(*twists: Twist, only: str = "GET PUT DELETE", passed_on: bool = True) -> Lie:
+    return Lie(None, twists, only=only, passed_on=passed_on)
+
+
+@pytest.mark.parametrize(("name", "status"), [("read", 403), ("list", 200), ("create", 200), ("delete", 403)])
+def test_an_answer_without_an_end_is_not_taken_in(stage: Stage, name: str, status: int) -> None:
+    """It filled the memory."""
+    method = "write" if name == "create" else name
+    lie = always(
+        Says(status=status, body=b"<a/>", endless=True), only=CHANGES.get(name, "GET"), passed_on=False
+    )
+    with lying(stage, name, [lie]), stage.session() as session, pytest.raises(WorkspaceError) as caught:
+        getattr(session.files, method)(**CALLS[name])
+    check_error(caught.value)
+
+
+def test_a_change_whose_answer_has_no_end_is_looked_for(stage: Stage) -> None:
+    with lying(stage, "create", [always(Says(endless=True), only="PUT")]), stage.session() as session:
+        assert session.files.write("new/d.py", "x = 2\n").created
+        assert stage.held()[f"{PREFIX}new/d.py"] == b"x = 2\n"
+
+
+def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Botocore compares it at the end of a content, to which nobody read."""
+
+    def as_for_aws(*given: Any) -> dict[str, Any]:
+        return {**settings(*given), "response_checksum_validation": "when_supported"}
+
+    settings = s3_clients._settings
+    monkeypatch.setattr(s3_clients, "_settings", as_for_aws)
+    with stage.session() as session:
+        right = base64.b64encode(zlib.crc32(FILES["src/a.py"]).to_bytes(4, "big"))
+        with lying(stage, "read", [always(Says(header=("x-amz-checksum-crc32", right)))]):
+            assert session.files.download("src/a.py") == FILES["src/a.py"]
+        with lying(stage, "read", [always(Says(header=("x-amz-checksum-crc32", b"AAAAAA==")))]):
+            with pytest.raises(FileError, match="FlexibleChecksumError"):
+                session.files.download("src/a.py")
+
+
+@pytest.mark.parametrize("secret", [SECRET_KEY, TOKEN])
+@pytest.mark.parametrize("code", ["InvalidToken", "AccessDenied", "Odd", "{}"])
+def test_credentials_that_s3_quotes_are_quoted_no_further(stage: Stage, code: str, secret: str) -> None:
+    body = error_of(code.format(secret).encode(), f"not {secret}!".encode())
+    with lying(stage, "read", [always(Says(status=400, body=body))]), stage.session() as session:
+        with pytest.raises(FileError, match=r"not \*\*\*!") as caught:
+            session.files.read("src/a.py")
+    check_error(caught.value)
+
+
+def test_not_found_is_no_proof_of_a_deletion(stage: Stage) -> None:
+    """It may be the word of something on the way."""
+    lie = always(Says(status=404, body=b"<html>"), only="DELETE", passed_on=False)
+    with lying(stage, "delete", [lie]), stage.session() as session:
+        with pytest.raises(FileError):
+            session.files.delete("src/a.py")
+        assert f"{PREFIX}src/a.py" in stage.held()
+    with lying(stage, "delete", [replace(lie, passed_on=True)]), stage.session() as session:
+        assert session.files.delete("src/a.py").kind == "file"
+        assert f"{PREFIX}src/a.py" not in stage.held()
+
+
+def test_a_part_is_not_taken_for_the_whole(stage: Stage) -> None:
+    """An edit would have written only that."""
+    part = [Says(status=206, body=b"x = 1"), Says(header=("content-range", b"bytes 0-4/6"))]
+    with lying(stage, "edit", [always(*part, only="GET")]), stage.session() as session:
+        with pytest.raises(FileError):
+            session.files.edit("src/a.py", "x = 1", "x = 2")
+        assert stage.held()[f"{PREFIX}src/a.py"] == FILES["src/a.py"]
+
+
+def test_an_error_without_a_code_is_named_by_its_status(stage: Stage) -> None:
+    with (
+        lying(stage, "read", [always(Says(status=418, body=error_of(b"", b"tea")))]),
+        stage.session() as session,
+    ):
+        with pytest.raises(FileError, match="HTTP 418: tea"):
+            session.files.read("src/a.py")
+
+
+# --- credentials ---
+
+
+class Mounted:
+    """A session on a mount, which gets its credentials from the liar, over one of its faces."""
+
+    def __init__(self, server: LocalDaytona, liar: LyingS3, runner: asyncio.Runner | None) -> None:
+        options = s3_options(server, BUCKET, mountRoleArn=ROLE, stsEndpoint=liar.endpoint)
+        settings = config_for(server, outputLimitBytes=OUTPUT_LIMIT, options=options)
+        self.session = WorkspaceSession(settings, namespace="lies", clock=Ticking())
+        self.runner = runner
+        self.tools = {"bash": BashTool(session=self.session), "file": WorkspaceFileTool(session=self.session)}
+        storage = self.session._storage
+        assert storage is not None
+        self._keyring = storage.keyring
+
+    def forget(self) -> None:
+        """Let the next call need credentials that nobody has yet."""
+        self._keyring.forget(self._keyring.get(0.0))
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["sync", "async"])
+def mounted(request: pytest.FixtureRequest) -> Iterator[tuple[Mounted, LyingS3]]:
+    with pytest.MonkeyPatch.context() as patch, LocalDaytona(s3=True) as server, LyingS3(server.s3) as liar:
+        for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
+            patch.delenv(name, raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", "AKIAHOST")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        patch.setenv("AWS_SESSION_TOKEN", TOKEN)
+        server.make_bucket(BUCKET)
+        runner = asyncio.Runner() if request.param else None
+        made = Mounted(server, liar, runner)
+        made.session.files.write("a.py", "x = 1\n")
+        yield made, liar
+        liar.lie()
+        if runner:
+            runner.run(made.session.aclose())
+            runner.close()
+        made.session.close()
+
+
+STS_CALLS = {"bash": {"command": "cat a.py"}, "file": {"command": "read", "path": "a.py"}}
+
+
+@pytest.mark.parametrize("name", STS_CALLS)
+@given(told=st.lists(lies(only=st.just("POST"), at=st.none()), min_size=1, max_size=2))
+@examples(3)
+def test_what_sts_answers(mounted: tuple[Mounted, LyingS3], name: str, told: list[Lie]) -> None:
+    workspace, liar = mounted
+    workspace.forget()
+    liar.lie(*told)
+    message = answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner)
+    assert 0 < len(liar.asked) <= 9
+    assert all(one.sent_bytes < MOST_SENT_BYTES for one in liar.asked)
+    check_message(message, is_content=False)
+    if message.status == "success":
+        assert "x = 1" in message.content
+    liar.lie()
+    workspace.forget()
+    again = answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner)
+    assert "x = 1" in again.content
