@@ -50,6 +50,7 @@ class FileWritten:
     unchanged: bool  # it already had exactly this content
     size_bytes: int
     sha256: str
+    replayed: bool = False  # the recorded result of the same call made earlier: nothing was done now
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,14 @@ class FileEdited:
     snippet: str
     size_bytes: int
     sha256: str
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FileDeleted:
     path: str
     kind: str
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,11 @@ class Reply:
         if len(value) > most:
             raise self.garbled(name)
         return value
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether it was recorded when the same call was made earlier."""
+        return self._answer.get("replayed") is True
 
     def flag(self, name: str) -> bool:
         return self._flag(self._answer.get(name), name)

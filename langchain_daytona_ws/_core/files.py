@@ -122,6 +122,7 @@ class FileOps:
             unchanged=reply.flag("unchanged"),
             size_bytes=reply.number("bytes"),
             sha256=reply.sha256("sha256"),
+            replayed=reply.is_replayed,
         )
         self._remember(place, reply, result.sha256)
         return result
@@ -148,6 +149,7 @@ class FileOps:
             snippet=reply.text("snippet", 65536),
             size_bytes=reply.number("bytes"),
             sha256=reply.sha256("sha256"),
+            replayed=reply.is_replayed,
         )
         if result.lines:  # there are none of an edit that was made long ago
             self._remember_edit(place, reply, reply.sha256("before_sha256"), result.sha256)
@@ -236,7 +238,7 @@ class FileOps:
         place = workspace_path(path, self._root)
         reply = await self._ask("files", "delete", place)
         self._seen.pop(place, None)
-        return FileDeleted(place, reply.raw("kind", 16))
+        return FileDeleted(place, reply.raw("kind", 16), reply.is_replayed)
 
     def forget(self) -> None:
         """Forget what was read: the sandbox is a new one."""

@@ -37,6 +37,7 @@ WAIT_CALL_S = 20.0
 COMMAND_SHOWN = 2000
 SAID_MAX = 2000
 REPLAYED = "this call was made before: this is the job that it started then"
+STOPPED_BEFORE = "this call was made before: this is what came of it then"
 
 
 class JobOps:
@@ -127,7 +128,10 @@ class JobOps:
         check_once(once)
         named: dict[str, object] = {} if once is None else {"key": once}
         answer, job = await self._one("stop", job_id, STOP_S, **named)
-        return job, Reply("stop", answer).flag("was_running")
+        reply = Reply("stop", answer)
+        if reply.is_replayed:
+            job = replace(job, notices=(*job.notices, STOPPED_BEFORE))
+        return job, reply.flag("was_running")
 
     async def list(self) -> tuple[Job, ...]:
         """Return all jobs that are known, those that started last first."""

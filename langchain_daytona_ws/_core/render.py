@@ -18,6 +18,7 @@ from langchain_daytona_ws._core.file_results import (
 
 # Left out so often, and meant so seldom, that saying so each time would only be noise.
 _UNMENTIONED = (".git", "__pycache__")
+_REPLAYED = "[this call was made before: this is its recorded result, and nothing was done again]"
 
 
 def shown(name: str) -> str:
@@ -57,12 +58,16 @@ def file_text(result: FileText) -> str:
 
 def written(result: FileWritten) -> str:
     if result.unchanged:
-        return f"{shown(result.path)} already has exactly this content."
+        return _noted(result, f"{shown(result.path)} already has exactly this content.")
     verb = "Created" if result.created else "Wrote"
-    return f"{verb} {shown(result.path)} ({_count(result.size_bytes, 'byte')})."
+    return _noted(result, f"{verb} {shown(result.path)} ({_count(result.size_bytes, 'byte')}).")
 
 
 def edited(result: FileEdited) -> str:
+    return _noted(result, _edited(result))
+
+
+def _edited(result: FileEdited) -> str:
     if not result.lines:  # made by an earlier sender of the same call
         return f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}."
     where = ", ".join(str(line) for line in result.lines)
@@ -74,7 +79,11 @@ def edited(result: FileEdited) -> str:
 
 def deleted(result: FileDeleted) -> str:
     what = {"dir": "the empty directory ", "link": "the symlink "}.get(result.kind, "")
-    return f"Deleted {what}{shown(result.path)}."
+    return _noted(result, f"Deleted {what}{shown(result.path)}.")
+
+
+def _noted(result: FileWritten | FileEdited | FileDeleted, text: str) -> str:
+    return f"{_REPLAYED}\n{text}" if result.replayed else text
 
 
 def listing(result: Listing) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -368,19 +369,30 @@ class TestLostAnswers:
         assert bucket.data() == {"a": b"one one"}
 
 
+AGAIN = "[this call was made before: this is its recorded result, and nothing was done again]"
+
+
 class TestAgain:
     """A graph's node that runs again sends its call again, under the same key."""
 
-    def test_in_the_same_process_the_answer_is_the_same(self, bucket: MemoryBucket) -> None:
+    def test_in_the_same_process_the_answer_is_the_same_and_says_so(self, bucket: MemoryBucket) -> None:
         made: Made = Made()
         one, again = session(bucket, made, "call1"), session(bucket, made, "call1")
-        assert drive(one.write("a", "x\n")) == drive(again.write("a", "x\n"))
+        first: Any = drive(one.write("a", "x\n"))
+        written = drive(again.write("a", "x\n"))
+        assert (first.replayed, written) == (False, replace(first, replayed=True))
+        assert render.written(written).splitlines() == [AGAIN, "Created a (2 bytes)."]
         one, again = session(bucket, made, "call2"), session(bucket, made, "call2")
         first = drive(one.edit("a", "x", "x x"))
-        assert drive(again.edit("a", "x", "x x")) == first
+        edited = drive(again.edit("a", "x", "x x"))
+        assert (first.replayed, edited) == (False, replace(first, replayed=True))
+        assert render.edited(edited) == f"{AGAIN}\n{render.edited(first)}"
         assert bucket.data() == {"a": b"x x\n"}
         one, again = session(bucket, made, "call3"), session(bucket, made, "call3")
-        assert drive(one.delete("a")) == drive(again.delete("a"))
+        first = drive(one.delete("a"))
+        deleted = drive(again.delete("a"))
+        assert (first.replayed, deleted) == (False, replace(first, replayed=True))
+        assert render.deleted(deleted).splitlines() == [AGAIN, "Deleted a."]
 
     def test_in_another_process_the_object_tells(self, bucket: MemoryBucket) -> None:
         drive(session(bucket, key="call1").write("a", "x y\n"))

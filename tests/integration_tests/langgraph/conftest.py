@@ -54,8 +54,8 @@ class SameIds(ScriptedModel):
 
     def _generate(self, messages: list[Any], *args: Any, **kwargs: Any) -> Any:
         result = super()._generate(messages, *args, **kwargs)
-        for call in result.generations[0].message.tool_calls:  # type: ignore[attr-defined]
-            call["id"] = "call_1"
+        for number, call in enumerate(result.generations[0].message.tool_calls, 1):  # type: ignore[attr-defined]
+            call["id"] = f"call_{number}"
         return result
 
 

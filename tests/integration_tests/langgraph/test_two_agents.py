@@ -13,7 +13,7 @@ from langgraph.types import RetryPolicy
 
 from examples.scripted import turn
 from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
-from tests.integration_tests.langgraph.conftest import APPROVE, SameIds, Stage
+from tests.integration_tests.langgraph.conftest import APPROVE, SameIds, Stage, bash, file
 
 GO: dict[str, Any] = {"messages": [("user", "go")]}
 AGAIN = "[this call was made before: this is its recorded result, and nothing was run again]"
@@ -107,3 +107,25 @@ def test_agents_without_names_of_their_own_are_told_that_a_result_was_recorded(
         {"configurable": {"thread_id": "2"}},
     )
     assert said(state) == ["2\n[exit code 0]", f"{AGAIN}\n2\n[exit code 0]"]
+
+
+def test_of_whatever_was_recorded_they_are_told(quick: Stage) -> None:
+    session = quick.session(permissionMode="bypass")
+    quick.see(session, "echo a > edited; touch deleted")
+    job = quick.wait(session.jobs.start, session.jobs.astart, "sleep 600")
+    calls = AIMessage(
+        "",
+        tool_calls=[
+            file("", "write", path="written", content="new\n"),
+            file("", "edit", path="edited", old_string="a", new_string="aa"),
+            file("", "delete", path="deleted"),
+            {"name": "bash_job", "args": {"action": "stop", "job_id": job.id}, "id": "", "type": "tool_call"},
+            bash("", "echo started >> jobs; sleep 600", background=True),
+        ],
+    )
+    tools = WorkspaceToolkit(session=session).get_tools()
+    agents = [create_agent(SameIds(script=[calls, turn("Done.")]), tools) for _ in range(2)]
+    told = said(quick.do(graph_of(quick, *agents), GO))
+    assert ["[this call was made before: " in text for text in told] == [False] * 5 + [True] * 5
+    assert "Created written" in told[5]
+    assert quick.see(session, "cat edited written jobs") == "aa\nnew\nstarted\n"
