@@ -42,7 +42,7 @@ class Agent:
         self.backend = WorkspaceBackend(driven.session)
         middleware = [self.backend.run_once] if settings.pop("run_once", False) else []
         model = ScriptedModel(script=[*script, turn("Done.")])
-        self._runner = driven._runner
+        self._runner = driven.runner
         settings.setdefault("backend", self.backend)
         self.graph = create_deep_agent(model=model, middleware=middleware, **settings)
         self.config: Any = {"configurable": {"thread_id": uuid.uuid4().hex}}
@@ -283,10 +283,10 @@ def test_an_upload_that_was_not_allowed_is_not_made(
     driven = drive(server, permissionMode="ask", approver=lambda _: decision)
     backend = WorkspaceBackend(driven.session)
     files = [(f"{backend.root}/a", b"a"), ("/tmp/a", b"a")]
-    if driven._runner is None:
+    if driven.runner is None:
         uploaded = backend.upload_files(files)
     else:
-        uploaded = driven._runner.run(backend.aupload_files(files))
+        uploaded = driven.runner.run(backend.aupload_files(files))
     assert [one.error for one in uploaded] == ["permission_denied"] * 2
     assert server.requests == []
 
@@ -406,8 +406,8 @@ def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
     driven.run("mkdir -p d/e; touch d/e/f")
     server.stop_sandbox(server.sandboxes[0].id)
     if driven.is_async:
-        assert driven._runner is not None
-        deleted = driven._runner.run(backend.adelete(f"{backend.root}/d"))
+        assert driven.runner is not None
+        deleted = driven.runner.run(backend.adelete(f"{backend.root}/d"))
     else:
         deleted = backend.delete(f"{backend.root}/d")
     assert deleted.error is None
@@ -433,7 +433,7 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
 
     def edit() -> int:
         edited = ops.replace_text("f", long, "y", replace_all=False)
-        return driven._runner.run(edited) if driven._runner else drive_coroutine(edited)
+        return driven.runner.run(edited) if driven.runner else drive_coroutine(edited)
 
     driven.files("write", "f", f"{long}\nsmall\n")
     monkeypatch.setattr(ops, "_fetched", fetched)
@@ -452,7 +452,7 @@ def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, driv
     driven.files("write", "f", f"{long}\n")
     driven.run("echo of somebody else >> f")
     edited = ops.replace_text("f", long, "y", replace_all=False)
-    assert (driven._runner.run(edited) if driven._runner else drive_coroutine(edited)) == 1
+    assert (driven.runner.run(edited) if driven.runner else drive_coroutine(edited)) == 1
     with pytest.raises(WriteConflict):
         driven.files("write", "f", "whole")
 
@@ -491,7 +491,7 @@ def test_tens_of_megabytes_go_both_ways(bucket: Bucket, drive: Drive, on_s3: boo
         return (await backend.adownload_files([path]))[0]
 
     for path in ("/tmp/large", f"{backend.root}/large"):
-        got = driven._runner.run(aboth(path)) if driven._runner else both(path)
+        got = driven.runner.run(aboth(path)) if driven.runner else both(path)
         assert got.error is None
         assert got.content == data
 
