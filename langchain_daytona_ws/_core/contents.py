@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.files import EDIT_BYTES, INLINE_BYTES, FileOps, Guest, Upload
 from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.edit import EditError, apply_edit
-from langchain_daytona_ws.errors import WriteConflict
+from langchain_daytona_ws.errors import FileUnsuitable, WriteConflict
 
 Download = Callable[[str, int], Awaitable[bytes]]
 
@@ -108,7 +108,7 @@ class ContentOps(FileOps):
             if "content" in reply or self._download is None:
                 data = reply.content("content", max_bytes)
             else:
-                data = await self._download(f"{self._root.rstrip('/')}/{reply.raw('path')}", size)
+                data = await self._download(f"{self._root.rstrip('/')}/{_sendable(reply.raw('path'))}", size)
             if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
                 return data, sha256, reply
         raise WriteConflict(
@@ -134,3 +134,20 @@ class ContentOps(FileOps):
         """Write a file that must not be there yet, or with other content; also one that this session has read."""
         self._seen.pop(workspace_path(path, self._root), None)
         await self.write(path, content)
+
+
+def _sendable(path: str) -> str:
+    """Return a path that a link has led to, if it can be asked for.
+
+    Raises:
+        FileUnsuitable: It is not UTF-8, which no request can hold.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise FileUnsuitable(
+            "A link leads to a name that is not UTF-8. Give the file another name, with mv in bash.",
+            code="name_not_text",
+            op="fetch",
+        ) from None
+    return path

@@ -74,6 +74,18 @@ class TestRequests:
             workspace.files("download", "more")
         assert len(server.requests) == 1
 
+    def test_a_large_file_whose_name_no_request_can_hold_is_refused_at_once(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
+        workspace.run(
+            r"head -c 300000 /dev/zero > $'\xe9'; ln -s $'\xe9' link; printf x > $'\xe8'; ln -s $'\xe8' short"
+        )
+        assert workspace.files("download", "short") == b"x"
+        server.clear_requests()
+        with pytest.raises(FileUnsuitable, match="not UTF-8"):
+            workspace.files("download", "link")
+        assert len(server.requests) == 1
+
     def test_a_session_that_starts_with_a_file_needs_no_more(
         self, server: LocalDaytona, workspace: Driven
     ) -> None:
