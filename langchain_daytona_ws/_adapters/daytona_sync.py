@@ -21,7 +21,7 @@ from langchain_daytona_ws._adapters.sdk import (
     client_config,
     create_params,
     describe,
-    polling_is_meant,
+    making_a_client,
     tracing_is_wanted,
 )
 from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
@@ -62,7 +62,7 @@ class SyncDaytonaPort:
     def _daytona(self) -> Daytona:
         with self._lock:
             if self._client is None:
-                with polling_is_meant():
+                with making_a_client():
                     self._client = Client(client_config(self._account))
                 self._client._target = self._account.target
             return self._client

@@ -14,6 +14,7 @@ import urllib3.exceptions
 from daytona import DaytonaConnectionError, DaytonaError, DaytonaTimeoutError
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
+from langchain_daytona_ws.errors import ConfigError
 
 _NOT_SENT = (
     urllib3.exceptions.NewConnectionError,
@@ -48,7 +49,7 @@ def translated(*, resends: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except PortFault:
+    except (PortFault, ConfigError):
         raise
     except asyncio.CancelledError:
         raise

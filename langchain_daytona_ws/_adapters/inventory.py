@@ -13,7 +13,7 @@ from daytona_api_client import ApiKeyList, ApiKeysApi
 
 from langchain_daytona_ws._adapters.daytona_sync import Client
 from langchain_daytona_ws._adapters.faults import translated
-from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, polling_is_meant
+from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, making_a_client
 from langchain_daytona_ws._core.housekeeping import SandboxSummary
 
 PAGE = 100
@@ -37,7 +37,7 @@ class Inventory:
     """
 
     def __init__(self, account: Account) -> None:
-        with polling_is_meant():
+        with making_a_client():
             self._client = Client(client_config(account))
 
     def sandboxes(self, labels: Mapping[str, str]) -> Iterator[SandboxSummary]:

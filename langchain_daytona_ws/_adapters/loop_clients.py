@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from daytona import AsyncDaytona, DaytonaConfig
 
 from langchain_daytona_ws._adapters.answers import abound_answers
-from langchain_daytona_ws._adapters.sdk import Account, client_config, polling_is_meant, tracing_is_wanted
+from langchain_daytona_ws._adapters.sdk import Account, client_config, making_a_client, tracing_is_wanted
 
 
 class Client(AsyncDaytona):
@@ -70,7 +70,7 @@ async def leave(account: Account) -> None:
 
 
 def _new_client(account: Account) -> AsyncDaytona:
-    with polling_is_meant():
+    with making_a_client():
         client = Client(client_config(account))
     client._target = account.target
     return client

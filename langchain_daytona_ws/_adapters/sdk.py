@@ -14,6 +14,7 @@ from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParam
 
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import ConfigError
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox, Sandbox
@@ -61,11 +62,30 @@ def client_config(account: Account) -> DaytonaConfig:
 
 
 @contextlib.contextmanager
-def polling_is_meant() -> Iterator[None]:
-    """Silence the SDK's deprecation warning for the polling that this package chooses on purpose."""
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Polling-only mode", category=DeprecationWarning)
-        yield
+def making_a_client() -> Iterator[None]:
+    """Word what keeps the SDK from making a client: nothing is sent yet, so it is this machine's own setting.
+
+    Silences its deprecation warning for the polling that this package chooses on purpose.
+
+    Raises:
+        ConfigError: ``code="client"``.
+    """
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Polling-only mode", category=DeprecationWarning)
+            yield
+    except Exception as error:  # noqa: BLE001 - it may be of httpx, of ssl, or of a package that is missing
+        # Not what it says, which may quote a proxy's password; but a missing package has to be named.
+        said = f": {error}" if isinstance(error, ImportError) else ""
+        raise ConfigError(
+            f"The Daytona SDK could not set up its connections ({type(error).__name__}{said}). See whether the "
+            "environment variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY hold addresses of proxies, "
+            "SSL_CERT_FILE and SSL_CERT_DIR name certificates that are there, and, for a SOCKS proxy, that "
+            "httpx[socks] is installed.",
+            code="client",
+            op="connect",
+            for_model="The machine that runs this agent is set up wrongly. Nothing ran. Tell the user.",
+        ) from None
 
 
 def tracing_is_wanted() -> bool:

@@ -20,7 +20,7 @@ from daytona_api_client import SnapshotsApi
 
 from langchain_daytona_ws._adapters.daytona_sync import Client
 from langchain_daytona_ws._adapters.faults import translated
-from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, polling_is_meant
+from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, making_a_client
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
 
 DELETE_WITHIN_S = 180.0
@@ -53,7 +53,7 @@ class Snapshots:
     """
 
     def __init__(self, account: Account) -> None:
-        with polling_is_meant():
+        with making_a_client():
             self._client = Client(client_config(account))
         # Not the client's own service: that one takes the region from DAYTONA_TARGET, and from .env files, when
         # none is given.

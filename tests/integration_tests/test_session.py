@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_daytona_ws import SandboxConfig, WorkspaceSession
+from langchain_daytona_ws import BashTool, SandboxConfig, WorkspaceSession
 from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws.errors import (
     CommandRefused,
@@ -226,6 +227,25 @@ class TestCreationFails:
         assert "DAYTONA_API_KEY" in str(caught.value)
         assert "wrong-key-1234" not in f"{caught.value!r}{caught.value}{caught.value.context}"
         assert server.count("get") + server.count("delete") == 0
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("HTTP_PROXY", "::secret"), ("SSL_CERT_FILE", "/nowhere"), ("ALL_PROXY", "socks5://127.0.0.1:1")],
+    )
+    def test_a_machine_set_up_wrongly_is_told_at_once(
+        self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "socksio", None)  # not installed
+        monkeypatch.setenv(name, value)
+        tool = BashTool(session=WorkspaceSession(config_for(server), namespace="demo"))
+        with pytest.raises(ConfigError) as caught:
+            tool.session.run("true")
+        assert caught.value.code == "client"
+        assert name in caught.value.message
+        assert "secret" not in caught.value.message
+        call = {"type": "tool_call", "id": "call_1", "name": "bash", "args": {"command": "true"}}
+        assert tool.invoke(call).status == "error"
+        assert server.requests == []
 
     def test_no_key(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("DAYTONA_API_KEY", raising=False)
