@@ -36,6 +36,8 @@ ATTEMPTS = 3
 # A policy that just fits today may not fit tomorrow: AWS packs it together with the session's tags.
 PACKED_WARNING_PERCENT = 90
 LONGEST_FIELD = 16 * 1024
+# What is to last for ever ends in the year 5138: the mounter takes no later date, and Python shows none after 9999.
+LAST_DATE_S = 99_999_999_999.0
 
 
 class GivenKeys:
@@ -115,7 +117,7 @@ class AssumedRole:
         expiration = given.get("Expiration")
         if expiration is None:
             return unusable("its Expiration is missing", self._role)
-        expires_at = expiration.timestamp()
+        expires_at = min(expiration.timestamp(), LAST_DATE_S)
         if expires_at <= self._clock.time():
             return unusable("they have expired already; is this machine's clock right?", self._role)
         packed = answer.get("PackedPolicySize") or 0

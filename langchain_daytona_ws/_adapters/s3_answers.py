@@ -37,6 +37,8 @@ def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInf
         raise ValueError("a size that is none")
     # In milliseconds, since S3 gives whole seconds and others may give more.
     modified_ns = int(answer["LastModified"].timestamp() * 1000) * 1_000_000
+    if abs(modified_ns) >= 1 << 62:
+        raise ValueError("a date that is none")
     return ObjectInfo(key, size, modified_ns, text(answer["ETag"]))
 
 

@@ -86,7 +86,8 @@ def translated(*, changes: bool = False) -> Iterator[None]:
     except (BotoCoreError, ResponseParserError) as error:
         # Among them a checksum that does not fit, and an answer that ends too early.
         raise StoreFault(lost, f"the answer cannot be used ({type(error).__name__})") from None
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # RuntimeError is botocore's for dates that are too far off, and Python's for what is nested too deeply.
         # By its type only: the text could quote the answer.
         raise StoreFault(garbled, f"the answer cannot be read ({type(error).__name__})") from None
 

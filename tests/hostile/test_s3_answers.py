@@ -25,7 +25,7 @@ from langchain_daytona_ws._adapters import s3_clients
 from langchain_daytona_ws.local import LocalDaytona, LocalS3
 from langchain_daytona_ws.tools.base import ERROR_LIMIT
 from tests.hostile.liar import Eager, answer_of, examples
-from tests.hostile.lying_s3 import SECRET_KEY, TOKEN, Lie, LyingS3, Says, Twist, error_of, lies
+from tests.hostile.lying_s3 import SECRET_KEY, TOKEN, Lie, LyingS3, Much, Named, Says, Twist, error_of, lies
 from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import ROLE, s3_options
 
@@ -311,6 +311,21 @@ def test_an_error_without_a_code_is_named_by_its_status(stage: Stage) -> None:
             session.files.read("src/a.py")
 
 
+@pytest.mark.parametrize("date", [b"999999999999999", b"22222222222", b"9999-12-31T23:59:59-12:00"])
+def test_a_date_that_is_none(stage: Stage, date: bytes) -> None:
+    """Botocore raised a RuntimeError for one, and the others were taken for the sandbox's fault."""
+    with lying(stage, "read", [always(Says(header=("last-modified", date)))]), stage.session() as session:
+        with pytest.raises(FileError, match="the answer cannot be read"):
+            session.files.read("src/a.py")
+
+
+def test_an_error_nested_too_deeply(stage: Stage) -> None:
+    deep = Much(((b"<Error>", 1), (b"<Message>", 50_000), (b"</Message>", 50_000), (b"</Error>", 1)))
+    with lying(stage, "read", [always(Says(status=400, body=deep))]), stage.session() as session:
+        with pytest.raises(FileError):
+            session.files.read("src/a.py")
+
+
 # --- credentials ---
 
 
@@ -365,10 +380,19 @@ def test_what_sts_answers(mounted: tuple[Mounted, LyingS3], name: str, told: lis
     message = answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner)
     assert 0 < len(liar.asked) <= 9
     assert all(one.sent_bytes < MOST_SENT_BYTES for one in liar.asked)
-    check_message(message, is_content=False)
+    check_message(message, is_content=name == "file")
     if message.status == "success":
         assert "x = 1" in message.content
     liar.lie()
     workspace.forget()
     again = answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner)
     assert "x = 1" in again.content
+
+
+@pytest.mark.parametrize("name", STS_CALLS)
+def test_credentials_that_end_after_all_dates(mounted: tuple[Mounted, LyingS3], name: str) -> None:
+    workspace, liar = mounted
+    workspace.forget()
+    liar.lie(always(Named(b"Expiration", b"9999-12-31T23:59:59-12:00"), only="POST"))
+    assert "x = 1" in answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner).content
+    liar.lie()
