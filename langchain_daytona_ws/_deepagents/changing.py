@@ -194,7 +194,12 @@ class Changing:
     async def _remove_tree(self, place: Place, name: str | None) -> None:
         # From the workspace directory: a mount that is gone fails the command, and is not taken for an empty tree.
         target = shlex.quote(place.path)
-        result = await self._tidy(f"rm -rf -- {target}", once=f"{name}r" if name else None)
+        # Where links lead is known there only.
+        command = (
+            f'at=$(pwd -P); while ! [ {target} -ef "$at/" ]; do [ "$at" ] || exec rm -rf -- {target}; at=${{at%/*}}; '
+            "done; echo it is the workspace itself, or what that is in; exit 1"
+        )
+        result = await self._tidy(command, once=f"{name}r" if name else None)
         if result.exit_code != 0:
             why = "its time was up." if result.timed_out else result.output.strip()[:1000]
             raise FileError(

@@ -398,6 +398,24 @@ def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, drive: Drive) -> None:
     assert bucket.paths() == ["kept.txt"]
 
 
+def test_no_link_leads_around_to_the_workspace_itself(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
+    backend = WorkspaceBackend(driven.session)
+    above, name = backend.root.rsplit("/", 1)
+    driven.run(
+        f"echo x > kept; mkdir /tmp/d; ln -s / /tmp/d/link; mkdir '{above}/{name}2'; touch '{above}/{name}2/x'"
+    )
+    for path in (f"/tmp/d/link{backend.root}", f"/tmp/d/link{above}"):
+        if driven.runner is None:
+            error = backend.delete(path).error
+        else:
+            error = driven.runner.run(backend.adelete(path)).error
+        assert "workspace itself" in str(error)
+    assert driven.run("cat kept").output == "x\n"
+    assert backend.delete(f"/tmp/d/link{above}/{name}2").error is None
+    assert driven.run("ls ..").output == f"{name}\n"
+
+
 def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
     server: LocalDaytona, drive: Drive
 ) -> None:
