@@ -229,7 +229,7 @@ class Machine:
     def close(self) -> None:
         """Delete an ephemeral sandbox, whichever thread is making it, and close the sync face's connections.
 
-        May be called again after a failure.
+        May be called again after a failure. In a forked child it leaves the sandbox to the process that made it.
 
         Raises:
             SandboxUnavailable: It could not be deleted; its auto-stop and TTL will end it.
@@ -241,7 +241,7 @@ class Machine:
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         info = self.info
         try:
-            if info is not None and not self._config.persistent:
+            if info is not None and self._is_ours_to_delete():
                 drive(self._delete(self.ports.sync(), info.id))
             if self._left:
                 drive(self._clear_away(self.ports.sync()))
@@ -254,7 +254,7 @@ class Machine:
         await self._flight.settled(CLOSE_WAITS_S)
         info = self.info
         try:
-            if info is not None and not self._config.persistent:
+            if info is not None and self._is_ours_to_delete():
                 port = await self.ports.on_loop()
                 await self._finish(port, self._delete(port, info.id), info.id)
             if self._left:
@@ -300,6 +300,9 @@ class Machine:
         if not await port.finish(work, within_s=CLOSE_WAITS_S):
             raise lifecycle.not_deleted(id_or_name, f"no answer within {CLOSE_WAITS_S:.0f} s")
 
+    def _is_ours_to_delete(self) -> bool:
+        return not self._config.persistent and _open_machines.get(self) == os.getpid()
+
     def _deleted(self) -> None:
         if (info := self.info) is not None:
             self._flight.forget(info)
@@ -317,7 +320,8 @@ def _would_deadlock() -> SandboxUnavailable:
     )
 
 
-# Machine → process that made it: after a fork, the child must not delete what is its parent's.
+# Machine → process that made it. A forked child must not delete what is its parent's, neither at its exit nor where
+# it leaves a ``with`` block that it was forked in; if the parent is gone, auto-stop ends it.
 _open_machines: dict[Machine, int] = {}
 
 

@@ -122,16 +122,19 @@ def test_so_does_that_of_an_async_program(server: LocalDaytona) -> None:
     assert server.sandboxes == []
 
 
-def test_a_forked_child_leaves_its_parent_s_sandbox(server: LocalDaytona) -> None:
+@pytest.mark.parametrize(
+    "leave", ["sys.exit(0)", "session.close(); os._exit(0)", "asyncio.run(session.aclose()); sys.exit()"]
+)
+def test_a_forked_child_leaves_its_parent_s_sandbox(server: LocalDaytona, leave: str) -> None:
     program = f"""
-        import os, sys
+        import asyncio, os, sys
         from langchain_daytona_ws import WorkspaceSession
-        session = WorkspaceSession({config_for(server)!r}, namespace="demo")
-        session.run("true")
-        if os.fork() == 0:
-            sys.exit(0)
-        os.wait()
-        print(session.run("echo still here").output, end="")
+        with WorkspaceSession({config_for(server)!r}, namespace="demo") as session:
+            session.run("true")
+            if os.fork() == 0:
+                {leave}
+            os.wait()
+            print(session.run("echo still here").output, end="")
     """
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

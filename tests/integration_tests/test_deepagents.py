@@ -283,10 +283,11 @@ def test_an_upload_that_was_not_allowed_is_not_made(
     driven = drive(server, permissionMode="ask", approver=lambda _: decision)
     backend = WorkspaceBackend(driven.session)
     files = [(f"{backend.root}/a", b"a"), ("/tmp/a", b"a")]
-    if driven.runner is None:
-        uploaded = backend.upload_files(files)
-    else:
-        uploaded = driven.runner.run(backend.aupload_files(files))
+    uploaded = (
+        backend.upload_files(files)
+        if driven.runner is None
+        else driven.runner.run(backend.aupload_files(files))
+    )
     assert [one.error for one in uploaded] == ["permission_denied"] * 2
     assert server.requests == []
 
@@ -406,10 +407,11 @@ def test_no_link_leads_around_to_the_workspace_itself(server: LocalDaytona, driv
         f"echo x > kept; mkdir /tmp/d; ln -s / /tmp/d/link; mkdir '{above}/{name}2'; touch '{above}/{name}2/x'"
     )
     for path in (f"/tmp/d/link{backend.root}", f"/tmp/d/link{above}"):
-        if driven.runner is None:
-            error = backend.delete(path).error
-        else:
-            error = driven.runner.run(backend.adelete(path)).error
+        error = (
+            backend.delete(path).error
+            if driven.runner is None
+            else driven.runner.run(backend.adelete(path)).error
+        )
         assert "workspace itself" in str(error)
     assert driven.run("cat kept").output == "x\n"
     assert backend.delete(f"/tmp/d/link{above}/{name}2").error is None
