@@ -154,7 +154,7 @@ def _session() -> Session:
 def _client(session: Session, role: MountRole) -> STSClient:
     from botocore.config import Config
 
-    from langchain_daytona_ws._adapters.bounded import bound_answers
+    from langchain_daytona_ws._adapters.aws_answers import bound_answers
 
     settings: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,

@@ -17,7 +17,7 @@ import botocore.session
 from boto3.session import Session
 from botocore.config import Config
 
-from langchain_daytona_ws._adapters.bounded import bound_answers
+from langchain_daytona_ws._adapters.aws_answers import bound_answers
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import S3Workspace
 
