@@ -34,7 +34,10 @@ def bound_answers(api: Any) -> None:
 
     def request(*given: Any, _request_timeout: float | None = None, **named: Any) -> Any:
         until = None if _request_timeout is None else monotonic() + _request_timeout
-        answer = send(*given, _request_timeout=_request_timeout, **named)
+        try:
+            answer = send(*given, _request_timeout=_request_timeout, **named)
+        finally:
+            del given, named  # the key is in the headers, and a traceback's frames show their variables
         answer.data = _all_of(answer.response, until)
         return answer
 
@@ -62,7 +65,10 @@ def abound_answers(api: Any) -> None:
     send = rest.request
 
     async def request(*given: Any, **named: Any) -> Any:
-        answer = await send(*given, **named)
+        try:
+            answer = await send(*given, **named)
+        finally:
+            del given, named
         answer.data = await _aall_of(answer.response)
         return answer
 

@@ -80,6 +80,8 @@ class TaskAside:
         self._task = asyncio.create_task(work(self), name="langchain-daytona-ws-aside")
 
     async def pause(self, seconds: float) -> bool:
+        if self._over.is_set():  # which wait_for does not look at when there is no time to wait
+            return False
         try:
             await asyncio.wait_for(self._over.wait(), seconds)
         except TimeoutError:

@@ -456,6 +456,7 @@ class TestALookThatHangs:
                 return answered(b"abc")
 
             await following.beside(call())
+            assert caller.offsets == [0]  # after the command's end nobody looks
 
         asyncio.run(work())
         assert texts == ["ab", "c"]
