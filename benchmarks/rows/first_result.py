@@ -24,8 +24,8 @@ BUCKET = "bench"
 
 WHOLE_NOTE = "what it takes longer is the start of the wrapper in the sandbox"
 MOUNT_NOTE = (
-    "an exec of nothing is taken off the start; what it takes longer is the start of the mounter's program, and its look "
-    "that the mount is the right one"
+    "an exec of nothing is taken off the start; what it takes longer is the start of the mounter's program, and its "
+    "look that the mount is the right one"
 )
 
 
