@@ -49,9 +49,7 @@ def translated(*, resends: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (PortFault, ConfigError):
-        raise
-    except asyncio.CancelledError:
+    except (PortFault, ConfigError, asyncio.CancelledError):
         raise
     except DaytonaError as error:
         raise _fault(error, resends) from error

@@ -16,11 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
 from langchain_daytona_ws.local import LocalDaytona, ManualClock
 from tests.faults import killed
+from tests.integration_tests.s3 import outsider
 
 BUCKET = "agents"
 ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
@@ -152,14 +150,8 @@ class World:
     def s3(self, server: LocalDaytona) -> Any:
         """Return a client for a server's S3, as an outsider has it."""
         if server.s3_endpoint not in self._s3:
-            self._s3[server.s3_endpoint] = self._client(server.s3_endpoint)
+            self._s3[server.s3_endpoint] = outsider(server.s3_endpoint)
         return self._s3[server.s3_endpoint]
-
-    def _client(self, endpoint: str) -> Any:
-        return boto3.client(
-            "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="AKIAOUTSIDE",
-            aws_secret_access_key="outside", config=Config(proxies={}),
-        )  # fmt: skip
 
     def close(self) -> None:
         for client in self._s3.values():

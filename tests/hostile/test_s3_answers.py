@@ -14,9 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
@@ -28,7 +26,7 @@ from langchain_daytona_ws.tools.base import ERROR_LIMIT
 from tests.hostile.liar import Eager, answer_of, examples
 from tests.hostile.lying_s3 import SECRET_KEY, TOKEN, Lie, LyingS3, Much, Named, Says, Twist, error_of, lies
 from tests.integration_tests.conftest import config_for
-from tests.integration_tests.s3 import ROLE, s3_options
+from tests.integration_tests.s3 import ROLE, outsider, s3_options
 
 BUCKET = "bucket-of-ours"
 PREFIX = "sandbox/lies/"
@@ -74,14 +72,7 @@ class Stage:
 
     def __init__(self, truth: LocalS3, liar: LyingS3) -> None:
         self.liar = liar
-        self._outside: Any = boto3.client(
-            "s3",
-            endpoint_url=truth.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="AKIAOUTSIDE",
-            aws_secret_access_key="outside",
-            config=Config(proxies={}),
-        )
+        self._outside = outsider(truth.endpoint)
 
     def session(self) -> WorkspaceSession:
         options = {

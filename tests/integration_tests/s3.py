@@ -24,6 +24,18 @@ def s3_options(server: LocalDaytona, bucket: str, **more: Any) -> dict[str, Any]
     return {**options, **more}
 
 
+def outsider(endpoint: str) -> Any:
+    """Return a client for an S3, as someone outside of the workspace has it."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="AKIAOUTSIDE",
+        aws_secret_access_key="outside",
+        config=Config(proxies={}),
+    )
+
+
 class Bucket:
     """One namespace of one bucket, seen from outside; a name of its own for each test."""
 
@@ -31,14 +43,7 @@ class Bucket:
         self.server = server
         self.name = name
         self.namespace = f"ns-{secrets.token_hex(4)}"
-        self.client: Any = boto3.client(
-            "s3",
-            endpoint_url=server.s3_endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="AKIAOUTSIDE",
-            aws_secret_access_key="outside",
-            config=Config(proxies={}),
-        )
+        self.client = outsider(server.s3_endpoint)
 
     def key(self, path: str) -> str:
         return f"sandbox/{self.namespace}/{path}"
