@@ -85,15 +85,21 @@ class Bucket:
     def delete(self, path: str) -> None:
         self._call("delete_object", path, Key=self._key(path))
 
-    def rename(self, old: str, new: str) -> bool:
-        """Rename on the server; False where S3 cannot, which is everywhere but in directory buckets."""
+    def rename(self, old: str, new: str, *, overwrite: bool) -> None:
+        """Rename on the server, which only directory buckets can; ENOSYS where the answer is 501.
+
+        Of a store that takes the request for another one, and answers 200, nothing more is asked.
+        """
+        unless = {} if overwrite else {"DestinationIfNoneMatch": "*"}
         try:
-            self._client.rename_object(Bucket=self._name, Key=self._key(new), RenameSource=self._key(old))
+            self._client.rename_object(
+                Bucket=self._name, Key=self._key(new), RenameSource=self._key(old), **unless
+            )
         except FAILURES as error:
-            if status(error) == 501:
-                return False
-            raise failure("RenameObject", old, error) from error
-        return True
+            logger.warning("RenameObject failed for %r: %s", old, error)
+            known = {501: errno.ENOSYS, 404: errno.ENOENT, 412: errno.EEXIST}
+            code = known.get(status(error), errno.EIO)
+            raise OSError(code, os.strerror(code)) from error
 
     # --- uploads ---
 

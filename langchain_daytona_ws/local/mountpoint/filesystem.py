@@ -19,6 +19,9 @@ from .writing import Writing
 
 ATOMIC_O_TRUNC = 1 << 3  # the kernel opens and truncates in one request
 BLOCK_BYTES = 4096
+# Each file open for writing needs a buffer of its own. The original reckons with 512 MiB of memory at the least, and
+# may then have so many open.
+WRITERS_MAX = 47
 
 
 class Options(Protocol):
@@ -50,7 +53,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         self._open: dict[int, tuple[str, Reading | Writing]] = {}
         self._listed: dict[int, str] = {}
         self._lock = threading.Lock()
-        self._renames = True
+        self._renames: bool | None = None  # whether S3 can, by its first answer that tells
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
         """Set up the connection. The kernel is to remember nothing: every lookup comes here."""
@@ -175,8 +178,8 @@ class FileSystem(Operations):  # type: ignore[misc]
         return 0
 
     def rename(self, old: str, new: str) -> int:
-        """Ask S3 to, until it has once said that it cannot."""
-        if not self._renames:
+        """Ask S3 to, until it has said that it cannot. What it says it did is taken to be done."""
+        if self._renames is False:
             raise refusal(errno.ENOSYS)
         entry = self._tree.need(_inner(old))
         if isinstance(entry, (Folder, Writing)):
@@ -186,9 +189,13 @@ class FileSystem(Operations):  # type: ignore[misc]
             raise refusal(errno.EEXIST)
         if isinstance(target, Writing):
             raise refusal(errno.EPERM)
-        if not self._bucket.rename(_inner(old), _inner(new)):
-            self._renames = False
-            raise refusal(errno.ENOSYS)
+        try:
+            self._bucket.rename(_inner(old), _inner(new), overwrite=self._options.allow_overwrite)
+        except OSError as error:
+            if error.errno == errno.ENOSYS and self._renames is None:
+                self._renames = False
+            raise
+        self._renames = True
         return 0
 
     def symlink(self, target: str, source: str) -> int:
@@ -208,30 +215,31 @@ class FileSystem(Operations):  # type: ignore[misc]
             raise refusal(errno.EISDIR)
         access = flags & os.O_ACCMODE
         overwrite = self._options.allow_overwrite and bool(flags & os.O_TRUNC)
-        if access == os.O_WRONLY or (access == os.O_RDWR and (isinstance(entry, Writing) or overwrite)):
-            handle: Reading | Writing = self._tree.start_writing(
-                inner, entry, overwrite, fuse_get_context()[2]
-            )
-        elif isinstance(entry, Writing):
-            raise refusal(errno.EPERM)
+        is_new = isinstance(entry, Writing) and not entry.opened
+        handle: Reading | Writing
+        if access == os.O_WRONLY or (access == os.O_RDWR and (is_new or overwrite)):
+            if sum(isinstance(one, Writing) for _, one in list(self._open.values())) >= WRITERS_MAX:
+                raise refusal(errno.ENOMEM)
+            handle = self._tree.start_writing(inner, entry, overwrite, fuse_get_context()[2])
         else:
-            self._tree.start_reading(inner)
-            handle = Reading(self._bucket, inner, entry)
+            handle = self._tree.start_reading(inner, entry)
         with self._lock:
             number = next(self._numbers)
             self._open[number] = (inner, handle)
         return number
 
     def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
-        handle = self._open[fh][1]
+        inner, handle = self._open[fh]
         if not isinstance(handle, Reading):
             raise refusal(errno.EBADF)
+        self._tree.resume(inner, handle)
         return handle.read(offset, size)
 
     def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
         inner, handle = self._open[fh]
         if not isinstance(handle, Writing):
             raise refusal(errno.EBADF)
+        self._tree.resume(inner, handle)
         try:
             return handle.write(offset, data)
         finally:
@@ -239,7 +247,9 @@ class FileSystem(Operations):  # type: ignore[misc]
 
     def flush(self, path: str | None, fh: int) -> int:
         inner, handle = self._open[fh]
-        if isinstance(handle, Writing):
+        if isinstance(handle, Reading):
+            handle.is_idle = True
+        else:
             try:
                 handle.flush(fuse_get_context()[2])
             finally:
@@ -259,7 +269,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         with self._lock:
             inner, handle = self._open.pop(fh)
         if isinstance(handle, Reading):
-            self._tree.finish_reading(inner)
+            self._tree.finish_reading(inner, handle)
             return 0
         try:
             handle.release()

@@ -26,6 +26,7 @@ class Reading:
         self._bucket = bucket
         self._path = path
         self.stored = stored
+        self.is_idle = False  # closed by somebody, and not read since
         self._lock = threading.Lock()
         # Two, since the kernel's read-ahead asks slightly out of order around the end of a chunk.
         self._chunks: list[_Chunk] = []

@@ -6,14 +6,16 @@ import errno
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from .bucket import Bucket, Stored
+from .reading import Reading
 from .writing import Writing
 
 FOLDER_S = 1.0
+# For so long a file whose upload failed is still taken to be there; opening it shows that it is not.
+FAILED_S = 0.1
 
 
 class Folder:
@@ -51,7 +53,8 @@ class Tree:
         self._local: set[str] = set()
         self._folders_until: dict[str, float] = {}
         self._cached: dict[str, tuple[float, Stored | None]] = {}
-        self._readers: Counter[str] = Counter()
+        self._readers: dict[str, set[Reading]] = {}
+        self._failed: dict[str, tuple[float, Stored]] = {}
 
     # --- looking ---
 
@@ -61,6 +64,9 @@ class Tree:
         now = time.monotonic()
         if not path or self._folders_until.get(path, 0.0) > now:
             return Folder()
+        until, stale = self._failed.get(path, (0.0, None))
+        if until > now and path not in self._writing:
+            return stale
         if self._lifetime and path not in self._writing and path not in self._local:
             until, known = self._cached.get(path, (0.0, None))
             if until > now:
@@ -141,39 +147,92 @@ class Tree:
         self._bucket.delete(path)
         self._cached.pop(path, None)
 
-    def start_reading(self, path: str) -> None:
+    def start_reading(self, path: str, entry: Stored | Writing) -> Reading:
+        """Open a file for reading. One that is being written and is idle is completed by that."""
         with self._lock:
-            self._readers[path] += 1
+            writing = self._take_over(path)
+            if writing is None and isinstance(entry, Writing):
+                raise refusal(errno.EPERM)
+        if writing is not None:
+            self._complete(path, writing)
+            found = self.need(path)
+            if not isinstance(found, Stored):
+                raise refusal(errno.EPERM)
+            entry = found
+        assert isinstance(entry, Stored)  # noqa: S101 - see above
+        reading = Reading(self._bucket, path, entry)
+        with self._lock:
+            self._readers.setdefault(path, set()).add(reading)
+        return reading
 
-    def finish_reading(self, path: str) -> None:
+    def finish_reading(self, path: str, reading: Reading) -> None:
         with self._lock:
-            self._readers[path] -= 1
-            if not self._readers[path]:
-                del self._readers[path]
+            readers = self._readers.get(path, set())
+            readers.discard(reading)
+            if not readers:
+                self._readers.pop(path, None)
 
     def start_writing(self, path: str, entry: Entry, overwrite: bool, pid: int) -> Writing:
         """Open a new file, or an existing one when it is to be overwritten: one writer, and no reader beside it."""
         with self._lock:
-            if self._readers[path]:
+            if any(not one.is_idle for one in self._readers.get(path, ())):
                 raise refusal(errno.EPERM)
             current = self._writing.get(path)
-            if current is None:
-                if isinstance(entry, Stored) and not overwrite:
-                    raise refusal(errno.EPERM)
-                current = self._writing[path] = Writing(self._bucket, path)
-            elif current.opened:
+            if current is not None and not current.opened:
+                current.open(pid)
+                return current
+            if not overwrite and (current is not None or isinstance(entry, Stored)):
                 raise refusal(errno.EPERM)
-            current.open(pid)
-            return current
+            before = self._take_over(path)
+            self._readers.pop(path, None)
+            writing = self._writing[path] = Writing(self._bucket, path)
+            writing.open(pid)
+        if before is not None:
+            self._complete(path, before)
+        return writing
+
+    def resume(self, path: str, handle: Reading | Writing) -> None:
+        """Go on with a handle that somebody has closed; EBADF if the file has been opened anew since."""
+        with self._lock:
+            if not handle.is_idle:
+                return
+            if isinstance(handle, Writing):
+                is_current = self._writing.get(path) is handle
+            else:
+                is_current = handle in self._readers.get(path, ())
+            if not is_current:
+                raise refusal(errno.EBADF)
+            handle.is_idle = False
+
+    def _take_over(self, path: str) -> Writing | None:
+        """Take a file from its writer, if it has one and that is idle; EPERM if it is not."""
+        writing = self._writing.get(path)
+        if writing is None:
+            return None
+        if not writing.opened or not writing.is_idle:
+            raise refusal(errno.EPERM)
+        del self._writing[path]
+        return writing
+
+    def _complete(self, path: str, writing: Writing) -> None:
+        writing.complete()
+        with self._lock:
+            self._settled(path)
 
     def settle(self, path: str, writing: Writing) -> None:
         """After the end of an upload: from now on S3 says what is there, and what folders lead to it."""
         with self._lock:
             if self._writing.get(path) is writing and writing.over:
                 del self._writing[path]
-                self._cached.pop(path, None)
-                while path := parent_of(path):
-                    self._local.discard(path)
+                if writing.failed:
+                    stale = Stored(writing.size, writing.modified, "")
+                    self._failed[path] = (time.monotonic() + FAILED_S, stale)
+                self._settled(path)
+
+    def _settled(self, path: str) -> None:
+        self._cached.pop(path, None)
+        while path := parent_of(path):
+            self._local.discard(path)
 
     def _add(self, path: str, add: Callable[[], T]) -> None:
         if self.ask(path) is not None:

@@ -47,6 +47,7 @@ class LocalS3:
             "credential_lifetime_s": None,
             "deny": [],
             "deny_role": False,
+            "accept_renames": False,
         }
         self._control = f"/_local/{secrets.token_hex(16)}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -171,6 +172,19 @@ class LocalS3:
     @deny_role.setter
     def deny_role(self, value: bool) -> None:
         self._settings["deny_role"] = value
+        self._apply()
+
+    @property
+    def accept_renames(self) -> bool:
+        """Whether RenameObject is answered as MinIO and bare moto answer it: 200, and an empty object at the new key.
+
+        Amazon S3 answers 501 for all buckets except directory buckets. mount-s3 believes the 200.
+        """
+        return bool(self._settings["accept_renames"])
+
+    @accept_renames.setter
+    def accept_renames(self, value: bool) -> None:
+        self._settings["accept_renames"] = value
         self._apply()
 
     def add_fault(self, fault: S3Fault) -> None:

@@ -101,10 +101,90 @@ def test_closing_by_another_process_completes_nothing(place: Mounted) -> None:
     printed = place.python(
         "f = os.open('/mnt/w/forked', W); os.write(f, b'a')\n"
         "if os.fork() == 0:\n os.close(f); os._exit(0)\n"
-        "os.wait(); print(err(os.open, '/mnt/w/forked', os.O_RDONLY)); os.write(f, b'b'); os.close(f)\n"
-        "print(open('/mnt/w/forked').read())"
+        "os.wait(); print(os.path.getsize('/mnt/w/forked')); os.write(f, b'b')\n"
+        "print(err(os.open, '/mnt/w/forked', os.O_RDONLY)); os.close(f); print(open('/mnt/w/forked').read())"
     )
-    assert printed == "EPERM ab"
+    assert printed == "1 EPERM ab"
+    assert place.get(f"{HOME}forked") == b"ab"
+
+
+@pytest.mark.parametrize("how", ["os.O_RDONLY", "os.O_WRONLY | os.O_TRUNC"])
+def test_opening_what_a_group_of_processes_writes_cuts_it_off(place: Mounted, how: str) -> None:
+    place.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}cut")
+    printed = place.python(
+        "f = os.open('/mnt/w/cut', W); os.write(f, b'a')\n"
+        "if os.fork() == 0:\n os.write(f, b'b'); os.close(f); os._exit(0)\n"
+        f"os.wait(); g = os.open('/mnt/w/cut', {how}); print(err(os.write, f, b'c'), err(os.close, f)); os.close(g)\n"
+        "print(open('/mnt/w/cut').read())"
+    )
+    assert printed == ("EBADF ok ab" if how == "os.O_RDONLY" else "EBADF ok")
+
+
+def test_looking_at_the_log_of_a_background_command_loses_the_rest(place: Mounted) -> None:
+    code, output = place.run(
+        "cd /mnt/w; rm -f /tmp/seen; (/bin/echo 1; until test -e /tmp/seen; do sleep 0.02; done; /bin/echo 2) > bg.log "
+        "2> /tmp/bg.err & until test -s bg.log; do sleep 0.02; done; sleep 0.1; cat bg.log; touch /tmp/seen; wait; "
+        "cat bg.log /tmp/bg.err"
+    )
+    assert code == 0
+    assert output.splitlines()[:2] == ["1", "1"]
+    assert "Bad file descriptor" in output
+    assert place.get(f"{HOME}bg.log") == b"1\n"
+
+
+def test_a_closed_descriptor_of_a_reader_reads_on_until_somebody_writes(place: Mounted) -> None:
+    place.put(f"{HOME}shared", b"a" * 3 * MIB)
+    child = "\nif os.fork() == 0:\n os.close(f); os._exit(0)\nos.wait()\n"
+    printed = place.python(
+        f"f = os.open('/mnt/w/shared', os.O_RDONLY){child}"
+        "print(len(os.pread(f, 4096, 2_500_000)), err(os.open, '/mnt/w/shared', os.O_WRONLY | os.O_TRUNC))"
+        f"{child}write('/mnt/w/shared', b'b'); print(err(os.pread, f, 4096, 1_200_000))"
+    )
+    assert printed == "4096 EPERM EBADF"
+
+
+def test_only_so_many_files_can_be_open_for_writing(alone: Mounted) -> None:
+    alone.mount("/mnt/w")
+    printed = alone.python(
+        "opened = [os.open(f'f{i}', W) for i in range(47)]; print(err(os.open, 'more', W), err(os.unlink, 'more'))\n"
+        "os.write(opened[0], b'x'); os.close(opened[0])\n"
+        "until = time.monotonic() + 10\n"
+        "while err(os.open, 'more', W) != 'ok' and time.monotonic() < until: time.sleep(0.02)\n"
+        "print(time.monotonic() < until)",
+        "/mnt/w",
+    )
+    assert printed == "ENOMEM EPERM True"
+
+
+def test_a_name_whose_upload_failed_is_missing_for_a_moment(alone: Mounted) -> None:
+    alone.mount("/mnt/w")
+    printed = alone.python(
+        "f = os.open('n', W); os.write(f, b'abc'); print(err(os.pwrite, f, b'x', 0), err(os.open, 'n', W))\n"
+        "time.sleep(0.2); print(err(write, 'n', b'x'))",
+        "/mnt/w",
+    )
+    assert printed == "EINVAL ENOENT ok"
+
+
+@pytest.mark.parametrize(
+    ("command", "empty"),
+    [
+        ("mv a b", "b"),
+        ("sed -i s/x/y/ a", "a"),
+        ("/usr/bin/python3 -c \"import os; os.replace('a', 'b')\"", "b"),
+    ],
+)
+def test_on_a_store_that_accepts_renames_they_leave_empty_files(
+    alone: Mounted, command: str, empty: str
+) -> None:
+    alone.put(f"{HOME}a", b"x\n")
+    alone.mount("/mnt/w")
+    alone.server.s3.accept_renames = True
+    try:
+        alone.ok(f"cd /mnt/w && {command}")
+    finally:
+        alone.server.s3.accept_renames = False
+    assert alone.get(f"{HOME}{empty}") == b""
 
 
 def test_the_last_to_close_learns_nothing_unless_it_opened(place: Mounted) -> None:
