@@ -144,7 +144,12 @@ class WorkspaceSession:
         direct = self.config.options.file_access == "s3"
         caution = caution_of(self.config, workspace)
         return Storage(
-            workspace, direct=direct, tell=self._notices.append, caution=caution, clock=self._clock
+            workspace,
+            direct=direct,
+            tell=self._notices.append,
+            caution=caution,
+            clock=self._clock,
+            ids=self._ids,
         )
 
     def __repr__(self) -> str:

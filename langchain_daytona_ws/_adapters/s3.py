@@ -151,6 +151,17 @@ class Bucket:
         with unlogged(), translated(changes=True):
             clients.changes.delete_object(Bucket=self._bucket, Key=self._full(key))
 
+    def rename(self, clients: Clients, source: str, target: str) -> None:
+        from langchain_daytona_ws._adapters.s3_clients import rename_source
+        from langchain_daytona_ws._adapters.s3_faults import translated
+
+        token = rename_source.set(self._full(source))
+        try:
+            with unlogged(), translated(changes=True):
+                clients.changes.put_object(Bucket=self._bucket, Key=self._full(target), Body=b"")
+        finally:
+            rename_source.reset(token)
+
     def _get_once(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
         from langchain_daytona_ws._adapters.s3_faults import translated
 
@@ -250,6 +261,10 @@ class S3Store(ABC):
 
     async def delete(self, key: str) -> None:
         await self._do(lambda clients: self._bucket.delete(clients, key))
+
+    async def rename(self, source: str, target: str) -> None:
+        """Send the request by which mount-s3 renames an object; see `_core.renames`."""
+        await self._do(lambda clients: self._bucket.rename(clients, source, target))
 
     async def _do(self, work: Callable[[Clients], T]) -> T:
         """Do one request; once more, with fresh credentials, when S3 refuses the present ones."""

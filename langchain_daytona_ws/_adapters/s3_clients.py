@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import botocore.loaders
 import botocore.session
@@ -30,6 +31,8 @@ READ_ATTEMPTS = 4
 POOL = 16
 # boto3's descriptions of S3 take long to read; all sessions share them.
 _DESCRIPTIONS = botocore.loaders.create_loader()
+# Inside, PutObject is the request by which mount-s3 renames this key: older releases of boto3 have no operation for it.
+rename_source: ContextVar[str | None] = ContextVar("langchain_daytona_ws_rename_source", default=None)
 # Requests may still be on their way with the credentials before the present ones.
 KEPT_SETS = 2
 
@@ -91,6 +94,7 @@ class ClientSets:
             config=Config(**_settings(workspace.endpoint, attempts)),
         )
         client.meta.events.register("before-call.s3", _stay_in_the_region)
+        client.meta.events.register("before-call.s3.PutObject", _as_rename)
         client.meta.events.register("after-call.s3", _masking(credentials))
         bound_answers(client)
         return client
@@ -149,6 +153,13 @@ def _masking(credentials: Credentials) -> Callable[..., None]:
             parsed["Error"] = {name: masked(value) for name, value in said.items()}
 
     return mask
+
+
+def _as_rename(params: dict[str, Any], **_: object) -> None:
+    source = rename_source.get()
+    if source is not None:
+        params["url"] += "?renameObject"
+        params["headers"]["x-amz-rename-source"] = quote(source)
 
 
 def _stay_in_the_region(context: dict[str, Any], **_: object) -> None:

@@ -10,6 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.mounter import mounter_source
+from langchain_daytona_ws._core.renames import (
+    LOSES_FILES,
+    LOSES_FILES_REMEDY,
+    UNKNOWN_REMEDY,
+    Probed,
+    Renames,
+)
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import S3Workspace
 from langchain_daytona_ws._guest.mount_request import VERSION
@@ -45,6 +52,7 @@ class Mounting:
         delivered: Sandbox id → serial of the credentials that it has; shared by all who call it.
         tell: Is told what the model should know.
         caution: What the configuration says that may keep the sandbox from S3; ``""`` for nothing.
+        probe: Asks the store whether it refuses renames; None for one that is known to.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class Mounting:
         delivered: dict[str, str],
         tell: Callable[[str], None],
         caution: str = "",
+        probe: Callable[[], Awaitable[Probed]] | None = None,
     ) -> None:
         self._workspace = workspace
         self._credentials = credentials
@@ -63,6 +72,7 @@ class Mounting:
         self._delivered = delivered
         self._tell = tell
         self._caution = caution
+        self._probe = probe
         self.ends_at: str | None = None  # what the sandbox was last known to have
         self.expires_at: float | None = None  # the same in Unix seconds
         directory = workspace.workspace.directory
@@ -82,12 +92,20 @@ class Mounting:
         self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
 
     async def prepare(self, timeout_s: float) -> None:
-        """Have credentials at hand before a sandbox is made: without them it would be of no use.
+        """Have credentials at hand, and a store that is safe to mount, before a sandbox is made.
 
         Raises:
             CredentialsRefused: There are none to be had.
+            SandboxError: The store accepts renames that it does not make, or does not say.
         """
         await self._credentials(timeout_s + SPARE_LIFE_S)
+        if self._probe is None:
+            return
+        probed = await self._probe()
+        code = _UNSAFE.get(probed.renames)
+        if code is not None:
+            left = f"the empty object {probed.left} was left below the prefix" if probed.left else ""
+            raise self.error(code, ". ".join(one for one in (probed.detail, left) if one))
 
     async def pack(self, sandbox_id: str, timeout_s: float) -> Luggage:
         """Return what a call takes along: the credentials themselves only where the sandbox lacks these."""
@@ -138,7 +156,7 @@ class Mounting:
         where = self._workspace.workspace
         names = {
             "bucket": where.bucket, "prefix": where.prefix, "region": self._workspace.region,
-            "directory": where.directory,
+            "directory": where.directory, "endpoint": self._workspace.endpoint,
         }  # fmt: skip
         said = f" ({' '.join(detail.split())})" if detail else ""
         likely = f" Likely cause: {self._caution}" if self._caution and code in _OF_THE_NETWORK else ""
@@ -266,6 +284,17 @@ _REFUSALS = {
         "Choose another options.workspaceRoot or options.skillsMountPath, or take that mount out of the sandbox.",
         _SET_UP,
     ),
+    "mount_renames_lose_files": (
+        LOSES_FILES,
+        LOSES_FILES_REMEDY,
+        "renamed files would lose their content, so no command can run.",
+    ),
+    "mount_renames_unknown": (
+        "the store at {endpoint} was asked from this machine whether it refuses RenameObject, since one that accepts "
+        "it loses the content of renamed files, and gave no answer that tells",
+        UNKNOWN_REMEDY,
+        _NOT_NOW,
+    ),
     "mount_not_ready": (
         "mount-s3 started, and does not answer",
         "Try again; then look at the S3 service's status and the sandbox's network.",
@@ -273,4 +302,7 @@ _REFUSALS = {
     ),
 }  # fmt: skip
 _OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
-_PASSING = {"mount_unreachable", "mount_not_ready", "mount_busy", "mount_credentials"}
+_PASSING = {
+    "mount_unreachable", "mount_not_ready", "mount_busy", "mount_credentials", "mount_renames_unknown",
+}  # fmt: skip
+_UNSAFE = {Renames.ACCEPTED: "mount_renames_lose_files", Renames.UNKNOWN: "mount_renames_unknown"}

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from langchain_daytona_ws._adapters.aws import AssumedRole, AsyncAssumedRole, GivenKeys
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, SyncS3Store
+from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.mount import Mounting, Source
 from langchain_daytona_ws._core.objects.guest import Made, ObjectFiles
-from langchain_daytona_ws._core.sources import Clock
+from langchain_daytona_ws._core.renames import Probed, RenamePort, Renames, needs_probe, probe_renames
+from langchain_daytona_ws._core.sources import Clock, Ids
 from langchain_daytona_ws._core.store import Credentials, CredentialsPort, ObjectStorePort
 from langchain_daytona_ws._core.workspace import S3Workspace
 from langchain_daytona_ws._session.keyring import Keyring
+from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock
+from langchain_daytona_ws.errors import SandboxError
 
 # A file operation takes seconds.
 FILE_LIFE_S = 120.0
+
+Probe = Callable[[], Awaitable[Probed]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Storage:
         tell: Is told what the model should know.
         caution: What the configuration says that may keep a sandbox from S3.
         clock: The session's time.
+        ids: Names what is written to try a store.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class Storage:
         tell: Callable[[str], None],
         caution: str,
         clock: Clock,
+        ids: Ids,
     ) -> None:
         self.keyring = Keyring(*_ports(workspace, clock), now=clock.time)
         self._bucket = Bucket(workspace, clock)
@@ -59,16 +68,71 @@ class Storage:
 
         made, where = Made(), f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
 
-        def access(source: Source, port: ObjectStorePort) -> Access:
-            mounting = Mounting(workspace, source, forget, delivered=delivered, tell=tell, caution=caution)
+        here = SyncS3Store(self._bucket, current, forget)
+        there = AsyncS3Store(self._bucket, acurrent, forget)
+        trial = StoreTrial(ids) if needs_probe(workspace.endpoint) else None
+
+        def access(source: Source, port: ObjectStorePort, probe: Probe | None) -> Access:
+            mounting = Mounting(
+                workspace, source, forget, delivered=delivered, tell=tell, caution=caution, probe=probe
+            )
             return Access(mounting, ObjectFiles(port, where=where, made=made) if direct else None)
 
-        self.sync_access = access(get, SyncS3Store(self._bucket, current, forget))
-        self.async_access = access(aget, AsyncS3Store(self._bucket, acurrent, forget))
+        self.sync_access = access(get, here, None if trial is None else partial(trial.get_here, here))
+        self.async_access = access(aget, there, None if trial is None else partial(trial.aget, there))
 
     def close(self) -> None:
         """Close the connections to S3."""
         self._bucket.close()
+
+
+class _NotRefused(Exception):
+    """The store did not refuse to rename; whoever asks next asks anew."""
+
+    def __init__(self, probed: Probed) -> None:
+        super().__init__(probed.renames.value)
+        self.probed = probed
+
+
+class StoreTrial:
+    """Try once for all threads and loops whether a store refuses renames, and remember that it does.
+
+    Args:
+        ids: Names the scratch keys.
+    """
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+        self._flight: SingleFlight[Probed] = SingleFlight()
+
+    async def get_here(self, store: RenamePort) -> Probed:
+        """Return what became of it, for the coroutines of the sync side; never suspends."""
+        try:
+            return self._flight.get(lambda: drive(self._tried(store)))
+        except _NotRefused as answer:
+            return answer.probed
+        except WouldDeadlock:
+            raise SandboxError(
+                "A sync call from the thread of an event loop that is just trying the S3 store would block both for "
+                "ever. Use the a-form of this method, or call it from another thread.",
+                code="would_deadlock",
+                op="mount",
+                retryable=True,
+                for_model="The workspace is being prepared. Nothing ran. Try again.",
+            ) from None
+
+    async def aget(self, store: RenamePort) -> Probed:
+        """Do as `get_here` does, without holding up the event loop."""
+        try:
+            return await self._flight.aget(lambda: self._tried(store))
+        except _NotRefused as answer:
+            return answer.probed
+
+    async def _tried(self, store: RenamePort) -> Probed:
+        probed = await probe_renames(store, self._ids()[-12:])
+        if probed.renames is not Renames.REFUSED:
+            raise _NotRefused(probed)
+        return probed
 
 
 def _ports(workspace: S3Workspace, clock: Clock) -> tuple[CredentialsPort, CredentialsPort]:

@@ -195,7 +195,7 @@ class Cell:
                 self.server.run_inside(one.id, "rm -f /tmp/full /mnt/full")
         s3 = self.server.s3
         s3.clear_faults()
-        s3.deny, s3.deny_role = (), False
+        s3.deny, s3.deny_role, s3.accept_renames = (), False, False
         if self.watcher is not None:
             self.watcher.join(60)
         self.world.settle()

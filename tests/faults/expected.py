@@ -23,6 +23,7 @@ REASONS = {
     "-before": "there is no mount, or no disk, before the sandbox is there",
     "-nobox": "S3 is asked directly: no sandbox takes part",
     "-write": "same as a small write: a model cannot tell them apart",
+    "-asked": "asked once, before the first mount; a store does not change while a session lasts",
     "-unasked": "nobody is asked about closing",
     "-owned": "closing asks for no storage",
     "-gone": "nothing is there to be acted on: the sandbox is deleted by this very request",
@@ -61,6 +62,7 @@ daemon dead             outcome_unknown  upload=sandbox_unavailable close=ok s3w
 credentials expired     ok               first=-later close=-owned
 STS refuses             role_denied      first=-later close=-owned
 S3 refuses              mount_denied     first=-later close=-owned claim,warm,job=result write,upload,edit=os/write_failed s3write,s3edit=s3_denied
+store accepts renames   -asked           create,claim,mount=mount_renames_lose_files close=-owned s3write,s3edit=ok
 mount killed            ok               create,first=-before s3write,s3edit=-nobox
 disk full               result           create=-before mount=mount_credentials write=write_failed edit=ok upload=disk_full job=state_directory close=ok s3write,s3edit=-nobox
 host killed             died             s3write,s3edit=-steady

@@ -171,6 +171,11 @@ def _s3_denies(cell: Cell) -> None:
     cell.server.s3.deny = (f"agents/sandbox/{cell.namespace}/",)
 
 
+def _accept_renames(cell: Cell) -> None:
+    """Let the store lose what is renamed. A session that has asked it once does not ask again."""
+    cell.server.s3.accept_renames = True
+
+
 def _kill_mount(cell: Cell) -> None:
     cell.server.run_inside(cell.sandbox().id, "pkill -9 -f mount-s[3]")
 
@@ -236,6 +241,7 @@ MISHAPS = {
         Mishap("credentials expired", _credentials_end, kinds=_MOUNTED, early=_short_lived),
         Mishap("STS refuses", _role_denied, kinds=_MOUNTED),
         Mishap("S3 refuses", _s3_denies, kinds=_MOUNTED),
+        Mishap("store accepts renames", _accept_renames, kinds=_MOUNTED),
         Mishap("mount killed", _as_it_arrives(_kill_mount), kinds=_MOUNTED),
         Mishap("disk full", _as_it_arrives(_fill), small=True),
         Mishap("host killed", lambda cell: None, by="killed"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import boto3
@@ -34,6 +36,31 @@ def outsider(endpoint: str) -> Any:
         aws_secret_access_key="outside",
         config=Config(proxies={}),
     )
+
+
+@contextlib.contextmanager
+def refuses_renames_and_is_gone() -> Iterator[str]:
+    """Yield the endpoint of an S3 that answers one request, with 501; afterwards nobody listens there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.send_response(501)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    def serve() -> None:
+        server.handle_request()
+        server.server_close()
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.timeout = 60
+    serving = threading.Thread(target=serve)
+    serving.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    serving.join()
 
 
 class Bucket:
@@ -83,7 +110,7 @@ def bucket(s3_server: LocalDaytona) -> Iterator[Bucket]:
     with contextlib.closing(made.client):
         yield made
     s3_server.s3.deny = ()
-    s3_server.s3.head_403 = False
+    s3_server.s3.head_403 = s3_server.s3.accept_renames = False
     s3_server.s3.credential_lifetime_s = None
 
 

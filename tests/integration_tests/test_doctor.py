@@ -120,6 +120,7 @@ def checked(bucket: Bucket) -> Iterator[Checked]:
     bucket.put("mine.txt", b"mine")
     yield Checked(bucket)
     bucket.server.s3.deny = ()
+    bucket.server.s3.accept_renames = False
     assert bucket.paths() == ["mine.txt"]
 
 
@@ -427,6 +428,16 @@ class TestTheBucket:
         report = checked.role("--no-sandbox")
         assert report.failed() == ["s3-new-file"]
         assert "no setting removes it" in report.words("s3-new-file")
+
+    def test_a_store_that_accepts_renames(self, checked: Checked) -> None:
+        assert checked.keys("--no-sandbox").status("s3-renames") == "ok"
+        checked.server.s3.accept_renames = True
+        report = checked.keys()
+        assert report.failed() == ["s3-renames"]
+        assert report.checks["s3-renames"]["code"] == "renames_lose_files"
+        assert (report.status("sandbox"), report.status("workspace")) == ("ok", "skipped")
+        for words in ("mv", "os.replace", "empty files", "answer 501"):
+            assert words in report.words("s3-renames")
 
     def test_skills(self, checked: Checked) -> None:
         skills = checked.server.make_bucket(f"skills-{checked.bucket.namespace}")

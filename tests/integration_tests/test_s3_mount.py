@@ -21,7 +21,7 @@ from langchain_daytona_ws._session.keyring import Keyring
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
-from tests.integration_tests.s3 import KEYS, Bucket, bucket, s3_server
+from tests.integration_tests.s3 import KEYS, Bucket, bucket, refuses_renames_and_is_gone, s3_server
 
 __all__ = ["bucket", "s3_server"]  # fixtures
 
@@ -43,6 +43,44 @@ def test_the_first_command_creates_mounts_and_runs_in_two_requests(bucket: Bucke
     assert [request.action for request in bucket.server.requests] == ["create", "execute"]
     assert workspace.run("cat new.txt").output == "written\n"
     assert bucket.server.count("execute") == 2
+
+
+def _renames_asked(bucket: Bucket) -> int:
+    return sum("renameObject" in one.query for one in bucket.server.s3.requests)
+
+
+def test_a_store_that_accepts_renames_is_not_mounted(bucket: Bucket, workspace: Driven) -> None:
+    bucket.server.s3.accept_renames = True
+    with pytest.raises(SandboxError, match="would leave empty files") as raised:
+        workspace.run("mv known.txt moved.txt")
+    assert raised.value.code == "mount_renames_lose_files"
+    assert not raised.value.retryable
+    assert "s3Endpoint to the proxy" in str(raised.value)
+    assert "lose their content" in raised.value.for_model
+    assert bucket.server.requests == []  # not even a sandbox was made
+    assert bucket.paths() == ["known.txt"]
+    assert "known" in workspace.files("read", "known.txt").body
+
+    bucket.server.s3.accept_renames = False
+    assert workspace.run("mv known.txt moved.txt").exit_code == 1
+    assert workspace.run("cat known.txt").output == "known"
+
+
+def test_a_store_is_asked_once_whether_it_accepts_renames(bucket: Bucket, workspace: Driven) -> None:
+    before = _renames_asked(bucket)
+    for _ in range(3):
+        workspace.run("cat known.txt")
+    assert _renames_asked(bucket) - before == 1
+    assert bucket.paths() == ["known.txt"]
+
+
+def test_a_store_that_cannot_be_asked_is_not_mounted(bucket: Bucket, drive: Drive) -> None:
+    workspace = bucket.session(drive, options={"s3Endpoint": "http://127.0.0.1:9"})
+    with pytest.raises(SandboxError, match="gave no answer that tells") as raised:
+        workspace.run("true")
+    assert (raised.value.code, raised.value.retryable) == ("mount_renames_unknown", True)
+    assert "options.s3Endpoint" in str(raised.value)
+    assert bucket.server.requests == []
 
 
 BREAKAGES = {
@@ -156,7 +194,6 @@ def _breaks(name: str) -> dict[str, Any]:
         "denied": {"deny": ("agents/",)},
         "no bucket": {"options": {"workspaceBucketName": "no-such-bucket"}},
         "wrong region": {"options": {"workspaceBucketName": "elsewhere"}},
-        "unreachable": {"options": {"s3Endpoint": "http://127.0.0.1:9"}},
         "a file in its place": {"options": {"workspaceRoot": "/etc/passwd"}},
         "skills denied": {"options": {"skillsBucketName": "denied-skills"}, "deny": ("denied-skills/",)},
     }[name]
@@ -168,7 +205,6 @@ def _breaks(name: str) -> dict[str, Any]:
         ("denied", "mount_denied", "s3:ListBucket"),
         ("no bucket", "mount_no_bucket", "FILESYSTEM_BUCKET_NAME"),
         ("wrong region", "mount_wrong_region", "options.awsRegion"),
-        ("unreachable", "mount_unreachable", "options.s3Endpoint"),
         ("a file in its place", "mount_not_a_directory", "options.workspaceRoot"),
         ("skills denied", "mount_denied", "skillsBucketName"),
     ],
@@ -195,19 +231,24 @@ def test_what_keeps_it_from_mounting_is_named_with_its_remedy(
         assert workspace.run("ls /tmp/ran").exit_code == 2  # and it works as soon as it may
 
 
+def test_an_s3_that_does_not_answer_is_unreachable(bucket: Bucket, drive: Drive) -> None:
+    with refuses_renames_and_is_gone() as endpoint:
+        workspace = bucket.session(drive, options={"s3Endpoint": endpoint})
+        with pytest.raises(SandboxError, match=r"options\.s3Endpoint") as caught:
+            workspace.run("true")
+    assert (caught.value.code, caught.value.retryable) == ("mount_unreachable", True)
+
+
 def _has(bucket: Bucket, name: str) -> bool:
     return name in [one["Name"] for one in bucket.client.list_buckets()["Buckets"]]
 
 
 def test_a_sandbox_without_mount_s3(server: LocalDaytona, drive: Drive) -> None:
-    options = {
-        "mountAwsS3Buckets": True,
-        "workspaceBucketName": "agents",
-        "s3Endpoint": "http://127.0.0.1:9",
-    }
-    workspace = drive(server, options=options, envVars=KEYS)
-    with pytest.raises(SandboxError, match="s3-snapshot") as caught:
-        workspace.run("true")
+    with refuses_renames_and_is_gone() as endpoint:
+        options = {"mountAwsS3Buckets": True, "workspaceBucketName": "agents", "s3Endpoint": endpoint}
+        workspace = drive(server, options=options, envVars=KEYS)
+        with pytest.raises(SandboxError, match="s3-snapshot") as caught:
+            workspace.run("true")
     assert caught.value.code == "mount_no_mount_s3"
 
 

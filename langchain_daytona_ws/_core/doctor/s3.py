@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from langchain_daytona_ws._core.doctor.finding import Finding, failed, ok, warning
+from langchain_daytona_ws._core.renames import (
+    LOSES_FILES,
+    LOSES_FILES_REMEDY,
+    UNKNOWN_REMEDY,
+    Probed,
+    Renames,
+)
 
 _HEAD = (
     "S3 answers 403 to a HEAD of a key that is missing, so that mount-s3 answers EIO: bash cannot create new files in "
@@ -79,6 +86,26 @@ def found_what_is_not_there() -> Finding:
         "S3 says that there is an object which nobody wrote",
         "Something on the way makes up answers: check any proxy, and options.s3Endpoint.",
         "inconsistent",
+    )
+
+
+def renames(probed: Probed, endpoint: str) -> Finding:
+    """Judge what a store did with a request to rename an object that does not exist."""
+    left = f" The empty object {probed.left} was left below the prefix: delete it." if probed.left else ""
+    if probed.renames is Renames.ACCEPTED:
+        return failed(
+            "s3-renames",
+            LOSES_FILES.format(endpoint=endpoint),
+            LOSES_FILES_REMEDY + left,
+            "renames_lose_files",
+        )
+    if probed.renames is Renames.REFUSED:
+        return ok("s3-renames", f"the store refuses RenameObject, as mount-s3 needs ({probed.detail})")
+    return failed(
+        "s3-renames",
+        f"nobody can tell whether the store loses files that are renamed ({probed.detail}), so it is not mounted",
+        UNKNOWN_REMEDY + left,
+        "renames_unknown",
     )
 
 

@@ -60,15 +60,14 @@ def sandbox_findings(
         config: Of the session to look at.
         namespace: Its workspace.
         open_session: Makes the session.
-        storage: The S3 workspace, if it is on S3. Without credentials for it, the sandbox is made without the mount.
+        storage: The S3 workspace, if it is on S3. Where it cannot be mounted, the sandbox is made without the mount.
     """
-    on_s3 = storage is not None
-    mounts = storage is not None and storage.credentials is not None
-    config = ephemeral(config if mounts else without_s3(config))
+    why_not = "" if storage is None else storage.why_not_mounted
+    config = ephemeral(config if storage is not None and not why_not else without_s3(config))
     with heard():  # and told of the configuration already
         session = open_session(config, namespace)
     try:
-        findings = _seen(session, config, storage if mounts else None, on_s3=on_s3)
+        findings = _seen(session, config, storage, why_not)
     finally:
         left = _closed(session)
     yield from findings
@@ -85,17 +84,17 @@ def _closed(session: Session) -> Finding | None:
 
 
 def _seen(
-    session: Session, config: SandboxConfig, storage: StorageDiagnosis | None, *, on_s3: bool
+    session: Session, config: SandboxConfig, storage: StorageDiagnosis | None, why_not: str
 ) -> list[Finding]:
     began = time.monotonic()
-    workspace = _workspace(session, storage)
+    workspace = _workspace(session, None if why_not else storage)
     took_s = time.monotonic() - began
     identifier = session.sandbox_id
     if identifier is None:
         refusal = Finding("sandbox", workspace[0].status, workspace[0].found, code=workspace[0].code)
         return [refusal, *skipped("there is no sandbox", *CHECKS[1:])]
-    if on_s3 and storage is None:
-        workspace = skipped("there are no credentials to mount it with", "workspace")
+    if why_not:
+        workspace = skipped(why_not, "workspace")
     found = [ok("sandbox", f"{identifier} was created, and answered after {took_s:.1f} s"), *workspace]
     nonce = f"facts{secrets.token_hex(8)}"
     port = SyncDaytonaPort(account_of(config))
@@ -106,7 +105,7 @@ def _seen(
         return [*found, faulty("bash", "the sandbox could not be asked what it has", fault)]
     told = facts.read_facts(reply.output, nonce)
     after_s = time.time()
-    return [*found, *facts.judge_sandbox(told, on_s3=on_s3, before_s=before_s, after_s=after_s)]
+    return [*found, *facts.judge_sandbox(told, on_s3=storage is not None, before_s=before_s, after_s=after_s)]
 
 
 def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Finding]:

@@ -16,12 +16,15 @@ from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, o
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.objects.errors import store_error
 from langchain_daytona_ws._core.policy import session_policy
+from langchain_daytona_ws._core.renames import Renames, needs_probe, probe_renames
 from langchain_daytona_ws._core.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.workspace import S3Workspace
 from langchain_daytona_ws._session.diagnosis.heard import heard
 from langchain_daytona_ws.errors import CredentialsRefused
 
-CHECKS = ("s3-clock", "s3-credentials", "s3-list", "s3-write", "s3-new-file", "s3-boundary", "s3-skills")
+CHECKS = (
+    "s3-clock", "s3-credentials", "s3-list", "s3-write", "s3-new-file", "s3-renames", "s3-boundary", "s3-skills",
+)  # fmt: skip
 PROBE = ".langchain-daytona-ws-doctor-"
 
 
@@ -40,6 +43,14 @@ class StorageDiagnosis:
         self._probe = S3Probe(workspace)
         self._store = SyncS3Store(self._bucket, self._current, lambda expired: None)
         self.credentials: Credentials | None = None
+        self._is_unsafe = False
+
+    @property
+    def why_not_mounted(self) -> str:
+        """Why a sandbox is made without the mount; ``""`` where it is made with it."""
+        if self.credentials is None:
+            return "there are no credentials to mount it with"
+        return "a mount of this store would lose files that are renamed" if self._is_unsafe else ""
 
     def close(self) -> None:
         """Close all connections."""
@@ -61,6 +72,7 @@ class StorageDiagnosis:
             return
         yield from self._write()
         yield self._new_file()
+        yield self._renames()
         yield self._boundary(self.credentials)
         yield self._skills(self.credentials)
 
@@ -178,6 +190,14 @@ class StorageDiagnosis:
                 return words.missing_is_forbidden(lists_below=self._is_listed(key), has_role=has_role)
             return self._refused("s3-new-file", fault)
         return words.found_what_is_not_there()
+
+    def _renames(self) -> Finding:
+        endpoint = self._workspace.endpoint
+        if not needs_probe(endpoint):
+            return ok("s3-renames", "Amazon S3 is used, which loses no file that is renamed")
+        probed = drive(probe_renames(self._store, secrets.token_hex(6)))
+        self._is_unsafe = probed.renames is Renames.ACCEPTED
+        return words.renames(probed, endpoint or "")
 
     def _is_listed(self, key: str) -> bool:
         try:

@@ -1,0 +1,138 @@
+"""Whether a store may be mounted: asked with a rename that a store with any sense refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_daytona_ws._adapters.s3_faults import client_fault
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.renames import PAUSES_S, SCRATCH, Renames, needs_probe, probe_renames
+from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
+
+KEY = f"{SCRATCH}n"
+
+
+class Store:
+    """Answers renames as its script says, one entry each; None accepts, and writes the empty object."""
+
+    def __init__(self, *script: StoreFault | None, deletes: bool = True) -> None:
+        self.script = list(script)
+        self.deletes = deletes
+        self.objects: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
+        self.sleeps: list[float] = []
+
+    async def rename(self, source: str, target: str) -> None:
+        self.asked.append((source, target))
+        fault = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if fault is None or fault.kind is StoreFaultKind.UNKNOWN:
+            self.objects.add(target)
+        if fault is not None:
+            raise fault
+
+    async def delete(self, key: str) -> None:
+        if not self.deletes:
+            raise StoreFault(StoreFaultKind.DENIED, "AccessDenied")
+        self.objects.discard(key)
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+
+
+def answered(status: int, code: str = "") -> StoreFault:
+    """Give the fault that an answer of S3 becomes."""
+    response = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return client_fault(response, lost=StoreFaultKind.UNKNOWN)
+
+
+DROPPED = StoreFault(StoreFaultKind.UNKNOWN, "the connection failed")
+REFUSED = StoreFault(StoreFaultKind.PASSING, "could not connect")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answered(501, "NotImplemented"),
+        answered(400, "InvalidArgument"),
+        answered(404, "NoSuchKey"),  # by a store that does rename
+        answered(403, "AccessDenied"),
+        answered(405, "MethodNotAllowed"),
+        answered(500, "InternalError"),
+        answered(501),
+    ],
+    ids=lambda fault: fault.message,
+)
+def test_a_store_that_refuses_is_asked_once_and_keeps_nothing(fault: StoreFault) -> None:
+    store = Store(fault)
+    assert drive(probe_renames(store, "n")).renames is Renames.REFUSED
+    assert store.asked == [(f"{KEY}-source", KEY)]
+
+
+def test_a_store_that_accepts_is_found_out_and_cleaned_up() -> None:
+    store = Store(None)
+    probed = drive(probe_renames(store, "n"))
+    assert (probed.renames, probed.left, store.objects) == (Renames.ACCEPTED, "", set())
+
+
+def test_what_cannot_be_cleaned_up_is_named() -> None:
+    assert drive(probe_renames(Store(None, deletes=False), "n")).left == KEY
+    assert drive(probe_renames(Store(DROPPED, deletes=False), "n")).left == KEY
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answered(404, "NoSuchBucket"),
+        answered(301, "PermanentRedirect"),
+        answered(400, "AuthorizationHeaderMalformed"),
+        answered(400, "ExpiredToken"),
+        answered(403, "InvalidAccessKeyId"),
+        answered(403, "SignatureDoesNotMatch"),
+    ],
+    ids=lambda fault: fault.code,
+)
+def test_what_the_mount_meets_as_well_is_left_to_it(fault: StoreFault) -> None:
+    assert drive(probe_renames(Store(fault), "n")).renames is Renames.NOT_ASKED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        DROPPED,
+        REFUSED,
+        answered(429),
+        answered(502),
+        answered(503, "SlowDown"),
+        answered(504),
+        answered(403, "RequestTimeTooSkewed"),
+        StoreFault(StoreFaultKind.REFUSED, "not trusted", code="Certificate"),
+    ],
+    ids=lambda fault: fault.message,
+)
+def test_without_an_answer_that_tells_nothing_is_concluded(fault: StoreFault) -> None:
+    store = Store(fault)
+    assert drive(probe_renames(store, "n")).renames is Renames.UNKNOWN
+    assert store.sleeps == list(PAUSES_S)
+    assert not store.objects
+
+
+def test_an_answer_that_was_lost_is_asked_for_again() -> None:
+    assert drive(probe_renames(Store(DROPPED, None), "n")).renames is Renames.ACCEPTED
+    assert drive(probe_renames(Store(REFUSED, answered(503), answered(501)), "n")).renames is Renames.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "needs"),
+    [
+        (None, False),
+        ("https://s3.eu-central-1.amazonaws.com", False),
+        ("https://bucket.vpce-1-x.s3.us-east-1.vpce.amazonaws.com", False),
+        ("https://s3.cn-north-1.amazonaws.com.cn", False),
+        ("https://minio.example.com:9000", True),
+        ("http://127.0.0.1:9000", True),
+        ("https://amazonaws.com.example.org", True),
+        ("https://notamazonaws.com", True),
+    ],
+)
+def test_only_stores_that_are_not_amazons_are_asked(endpoint: str | None, needs: bool) -> None:
+    assert needs_probe(endpoint) is needs
