@@ -8,8 +8,18 @@ from dataclasses import dataclass
 
 LOOKED_AT_CHARS = 16 * 1024
 LINE_CHARS = 600  # of a line; what a program says comes first
-CONTEXT_CHARS = 4000
+FRAME_LINES = 100
 COMPLAINTS_LIMIT = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a traceback of Python; ``source`` is ``""`` where it was not printed."""
+
+    path: str
+    line: int
+    function: str
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +30,13 @@ class Complaint:
         speaker: The program's name without its directory; a shell is "shell", an exception "python" or "node", what
             git, pip, SQLite and others say without their name goes by their name.
         said: The rest of the line.
-        context: The traceback above it, of Python.
+        frames: The traceback above it, of Python, the innermost frame last.
         is_last: Whether nothing was printed after it.
     """
 
     speaker: str
     said: str
-    context: str = ""
+    frames: tuple[Frame, ...] = ()
     is_last: bool = False
 
 
@@ -34,7 +44,7 @@ _TELLING = re.compile(
     r"function not implemented|operation not permitted|permission denied|invalid argument|bad file descriptor"
     r"|input/output error|i/o error|not connected|read-only file system|stale file handle|no such file or directory"
     r"|disk I/O error|readonly database|unable to open database|file truncated|\(23\)|cannot set \w+"
-    r"|new_index|couldn't set|E(?:PERM|NOSYS|IO|INVAL|BADF|NOTCONN)\b",
+    r"|cannot allocate memory|not enough memory|new_index|couldn't set|E(?:PERM|NOSYS|IO|INVAL|BADF|NOMEM|NOTCONN)\b",
     re.IGNORECASE,
 )
 
@@ -46,7 +56,7 @@ _SHAPES = (
         "node",
         re.compile(
             r"(?:error | ?ERR_PNPM_[A-Z]{1,30} {1,4})?(?:\w{0,40}Error: )?"
-            r"(?P<said>E(?:PERM|NOSYS|IO|INVAL|BADF|NOTCONN|ROFS|STALE): .*)"
+            r"(?P<said>E(?:PERM|NOSYS|IO|INVAL|BADF|NOMEM|NOTCONN|ROFS|STALE): .*)"
         ),
     ),
     (
@@ -86,8 +96,8 @@ def complaints(output: str) -> Iterator[Complaint]:
         if spoken is None:
             continue
         speaker, said = spoken
-        context = _context(lines, i) if speaker in {"python", "sqlite3"} else ""
-        yield Complaint(speaker, said, context, is_last=i == len(lines) - 1)
+        frames = _frames(lines, i) if speaker in {"python", "sqlite3"} else ()
+        yield Complaint(speaker, said, frames, is_last=i == len(lines) - 1)
 
 
 def _spoken(line: str) -> tuple[str, str] | None:
@@ -105,8 +115,41 @@ def _spoken(line: str) -> tuple[str, str] | None:
     return ("shell" if name in _SHELLS else name), said
 
 
-def _context(lines: list[str], end: int) -> str:
+_FRAME = re.compile(
+    r' {2}File "(?P<path>[^"]{1,500})", line (?P<line>\d{1,7})(?:, in (?P<function>.{1,100}))?'
+)
+# pytest shows the line that failed so, and its place below the error.
+_PYTEST_SOURCE = re.compile(r">  {1,40}(?P<source>\S.*)")
+
+
+def _frames(lines: list[str], end: int) -> tuple[Frame, ...]:
     start = end
-    while start > 0 and lines[start] != _TRACEBACK and end - start < 100:
+    while start > 0 and lines[start] != _TRACEBACK and end - start < FRAME_LINES:
         start -= 1
-    return "\n".join(lines[start:end])[-CONTEXT_CHARS:] if lines[start] == _TRACEBACK else ""
+    if lines[start] != _TRACEBACK:
+        return _of_pytest(lines, end)
+    frames = []
+    for i in range(start, end):
+        found = _FRAME.match(lines[i][:LINE_CHARS])
+        if found:
+            source = lines[i + 1][:LINE_CHARS] if i + 1 < end else ""
+            is_source = source.startswith("    ")
+            frames.append(
+                Frame(
+                    found["path"],
+                    int(found["line"]),
+                    found["function"] or "",
+                    source.strip() if is_source else "",
+                )
+            )
+    return tuple(frames)
+
+
+def _of_pytest(lines: list[str], end: int) -> tuple[Frame, ...]:
+    if not lines[end].startswith("E "):
+        return ()
+    for i in range(end - 1, max(end - 10, -1), -1):
+        found = _PYTEST_SOURCE.match(lines[i][:LINE_CHARS])
+        if found:
+            return (Frame("", 0, "", found["source"]),)
+    return ()

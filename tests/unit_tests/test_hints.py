@@ -87,6 +87,147 @@ def test_tells(command: str, output: str, exit_code: int, words: str) -> None:
     assert words in given
 
 
+APPENDED = (
+    TRACE + '  File "/w/x.py", line 1, in <module>\n    df.to_csv("x.csv", mode="a")\n'
+    '  File "/tmp/venv/lib/python3.11/site-packages/pandas/io/common.py", line 873, in get_handle\n'
+    "    handle = open(\nPermissionError: [Errno 1] Operation not permitted: 'x.csv'\n"
+)
+EPERM_A = "PermissionError: [Errno 1] Operation not permitted: 'a'\n"
+EPERM_AB = "PermissionError: [Errno 1] Operation not permitted: 'a' -> 'b'\n"
+
+
+def raised(error: str, *frames: tuple[str, int, str, str]) -> str:
+    """Print a traceback."""
+    told = [
+        f'  File "{path}", line {line}, in {function}\n' + (f"    {source}\n" if source else "")
+        for path, line, function, source in frames
+    ]
+    return TRACE + "".join(told) + error
+
+
+# What failed decides, and no word that stands in the same command: each row has the words of another rule nearby.
+NEARBY = [
+    ("append, by a python of a venv", "/tmp/venv/bin/python x.py", APPENDED, "then write it whole"),
+    ("append, beside a venv that was made", "python3 -m venv /tmp/venv && /tmp/venv/bin/python x.py", APPENDED,
+     "then write it whole"),
+    ("rename, by a python of a venv", "/tmp/venv/bin/python -c \"import os; os.rename('a', 'b')\"",
+     raised("OSError: [Errno 38] Function not implemented: 'a' -> 'b'\n", ("<string>", 1, "<module>", "")),
+     "cannot be renamed"),
+    ("a script called venv.py", "python3 venv.py",
+     raised(EPERM_A, ("/w/venv.py", 3, "<module>", "open('a', 'a')")), "then write it whole"),
+    ("venv itself", "python3.12 -m venv .venv",
+     "Error: [Errno 1] Operation not permitted: 'lib' -> '/w/.venv/lib64'\n", "-m venv /tmp/venv"),
+    ("append in a program that also copies", "python3 x.py",
+     raised(EPERM_A, ("/w/x.py", 9, "<module>", "open('a', 'a')")),
+     "then write it whole"),
+    ("append in code that also copies",
+     "python3 -c \"import shutil\nshutil.copyfile('x', 'y')\nopen('a', 'a')\nos.chmod\"",
+     raised(EPERM_A, ("<string>", 3, "<module>", "")), "then write it whole"),
+    ("chmod in code that also appends", "python3 - <<'E'\nimport os\nos.chmod('a', 0o755)\nopen('b', 'a')\nE",
+     raised(EPERM_A, ("<stdin>", 2, "<module>", "")), "Leave out os.chmod"),
+    ("copy in code that also moves", "python3 - <<'E'\nimport shutil\nshutil.copy('a', 'b')\nshutil.move('c', 'd')\nE",
+     raised(EPERM_A, ("<stdin>", 2, "<module>", ""), ("/usr/lib/python3.11/shutil.py", 440, "copy", "copymode()")),
+     "not shutil.copy or copy2"),
+    ("link in code that also renames", "python3 -c \"import os\nos.symlink('a', 'b')\nos.rename('c', 'd')\"",
+     raised(EPERM_AB, ("<string>", 2, "<module>", "")), "Links cannot be made"),
+    ("directory renamed in code that also links", "python3 -c \"import os\nos.rename('a', 'b')\nos.symlink('c', 'd')\"",
+     raised(EPERM_AB, ("<string>", 2, "<module>", "")), "cannot be renamed"),
+    ("overwrite of what is read, beside an append elsewhere", "date >> /tmp/log; sort lines > old",
+     "bash: line 1: old: Operation not permitted\n", "open for writing"),
+    ("append, beside an overwrite", "echo x > new; echo y >> old", "bash: line 1: old: Operation not permitted\n",
+     "Appending"),
+    ("append with the operator in a text nearby", "echo 'use >> to append'; sort lines > old",
+     "bash: line 1: old: Operation not permitted\n", "open for writing"),
+    ("append in an inner shell",
+     "bash -c 'echo y >> old'", "bash: line 1: old: Operation not permitted\n", "Appending"),
+    ("append in a loop", "for f in a b; do echo x >> $f; done", "bash: line 1: a: Operation not permitted\n",
+     "Appending"),
+    ("git init with clone in a message", "git init && echo 'then git clone'",
+     "error: could not write symref for HEAD: Operation not permitted\n", "--separate-git-dir"),
+    ("git clone with init in its name", "git clone https://x/init.git",
+     "fatal: could not write symref for HEAD: Operation not permitted\n", "git clone URL /tmp/repo"),
+    ("npm's tests with install in a name", "npm test -- install.test.js", "npm error code EPERM\n", None),
+    ("npm install", "cd web && npm install", "npm error code EPERM\n", "cd /tmp/app"),
+    ("curl without -C", "curl -fsSL -o C https://x/-C", "curl: (23) Failure writing output to destination\n", None),
+    ("rm of one file, beside an rm -r", "rm x; rm -r /tmp/d", "rm: cannot remove 'x': No such file or directory\n",
+     "vanish"),
+    ("rm of one file, beside a grep -r", "grep -r x .; rm x", "rm: cannot remove 'x': No such file or directory\n",
+     None),
+    ("a script that is run, in a program with subprocess in its name", "python3 subprocess_test.py",
+     raised("PermissionError: [Errno 13] Permission denied: 'a'\n",
+            ("/w/subprocess_test.py", 1, "<module>", "open('a')")),
+     None),
+    ("a save that is out of order", "python3 report.py",
+     raised("OSError: [Errno 22] Invalid argument\n", ("/w/report.py", 4, "<module>", "wb.save('r.xlsx')")),
+     "Save it under /tmp"),
+    ("an argument that is invalid, in a script with zip in its name",
+     "python3 -c 'import signal\nsignal.setitimer(9, 1)\n# zip'",
+     raised("OSError: [Errno 22] Invalid argument\n", ("<string>", 2, "<module>", "")), None),
+    ("a file here, from one of the system", "cp -s /usr/bin/x y",
+     "cp: cannot create symbolic link 'y' to '/usr/bin/x': Operation not permitted\n", "without -l and -s"),
+    ("moved from /tmp to here",
+     "mv /tmp/a b", "mv: preserving times for 'b': Operation not permitted\n", "It was moved"),
+    ("a test that renames", "pytest", "    def test_x():\n>       os.rename('a', 'b')\nE       " + EPERM_AB,
+     "cannot be renamed"),
+    # What the real mount-s3 does besides.
+    ("a log that was looked at",
+     "(for i in 1 2 3; do /bin/echo $i; sleep 1; done) > bg.log & sleep 2; cat bg.log; wait",
+     "1\n2\n/bin/echo: write error: Bad file descriptor\n", "Write it under /tmp"),
+    ("a log that was looked at, by a builtin",
+     "(for i in 1 2; do echo $i; sleep 1; done) > bg.log & sleep 2; cat bg.log; wait",
+     "1\nbash: line 1: echo: write error: Bad file descriptor\n", "Write it under /tmp"),
+    ("a log that was looked at, of a program", "python3 train.py",
+     raised("OSError: [Errno 9] Bad file descriptor\n", ("/w/train.py", 7, "log", "f.write(line)")),
+     "Write it under /tmp"),
+    ("a log that was looked at, of node",
+     "node x.js", "Error: EBADF: bad file descriptor, write\n", "Write it under /tmp"),
+    ("an output that was closed", "echo x >&-", "bash: line 1: echo: write error: Bad file descriptor\n", None),
+    ("a descriptor that is not open", "echo x >&5", "bash: line 1: 5: Bad file descriptor\n", None),
+    ("one descriptor for both", "python3 x.py",
+     raised("io.UnsupportedOperation: not it\n", ("/w/x.py", 1, "f", "f.read()"))
+     + raised("OSError: [Errno 9] Bad file descriptor\n", ("/w/x.py", 7, "log", "f.read()")),
+     "for reading and writing"),
+    ("many files, by a shell",
+     "for i in $(seq 99); do exec {fd}> f$i; done", "bash: line 1: f48: Cannot allocate memory\n",
+     "Too many files"),
+    ("many files, by Python", "python3 x.py",
+     raised("OSError: [Errno 12] Cannot allocate memory: 'f48'\n", ("/w/x.py", 2, "<module>", "open(n, 'w')")),
+     "Too many files"),
+    ("many files, by node", "node x.js", "Error: ENOMEM: not enough memory, open 'f48'\n", "Too many files"),
+    ("many files, by cp", "cp a b", "cp: cannot create regular file 'b': Cannot allocate memory\n", "Too many files"),
+    ("no memory for a process", "make", "bash: fork: Cannot allocate memory\n", None),
+    ("no memory at all", "python3 x.py", "OSError: [Errno 12] Cannot allocate memory\n", None),
+    ("a name whose upload failed, by a shell", "echo x > n", "bash: line 1: n: No such file or directory\n",
+     "failed a moment ago"),
+    ("a name whose upload failed, by Python", "python3 x.py",
+     raised("FileNotFoundError: [Errno 2] No such file or directory: 'n'\n",
+            ("/w/x.py", 2, "<module>", "open('n', 'w')")),
+     "failed a moment ago"),
+    ("a file that is missing", "cat < n", "bash: line 1: n: No such file or directory\n", None),
+    ("a store that refuses renames in other words", "mv a b", "mv: cannot move 'a' to 'b': Input/output error\n",
+     "cp -r a b && rm -rf a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "words"), [row[1:] for row in NEARBY], ids=[row[0] for row in NEARBY]
+)
+def test_what_failed_decides_and_no_word_nearby(command: str, output: str, words: str | None) -> None:
+    given = hint(command, output, 1)
+    if words is None:
+        assert given is None
+    else:
+        assert given is not None
+        assert words in given
+
+
+@pytest.mark.parametrize("root", ["/var/agents/demo", "/tmp/w"])
+def test_a_workspace_may_lie_anywhere(root: str) -> None:
+    output = f"touch: cannot touch '{root}/old': Operation not permitted\n"
+    assert "times cannot be set" in (hint(f"touch {root}/old", output, 1, root=root) or "")
+    assert hint(f"touch {root}2/old", output.replace(root, f"{root}2"), 1, root=root) is None
+
+
 UNTOLD = [
     ("cat build.log", MV, 0),
     ("cat build.log; false", MV, 1),

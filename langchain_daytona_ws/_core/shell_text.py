@@ -1,0 +1,314 @@
+"""Read which simple commands a shell text has: for advice, where a mistake costs little. Pure.
+
+Quotes, here-documents, redirections, substitutions and programs that run another program are read; nothing is
+expanded. `permissions.shell` reads less and is sure of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+CHARS = 16 * 1024
+_NESTED = 20
+_TEXTS = 4  # of bash -c in one another
+_JOINTS = ";&|()\n"
+# Comments, arithmetic and conditions: no commands are in them, and > is no redirection there.
+_SKIPPED = {"#": "\n", "((": "))", "[[ ": " ]]"}
+_REDIRECT = re.compile(r"\d{0,3}(?:>>|>\||>&|<<<|<<-|<<|<&|<>|>|<)|&>>|&>")
+_PLAIN = re.compile(r"[^\s;&|()<>'\"`$\\#{}]{1,4096}|[#{}]")
+_ASSIGNMENT = re.compile(r"\w{1,100}=")
+_PYTHON = re.compile(r"^python[0-9.]{1,8}$")
+_GRAMMAR = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "coproc"})
+_SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "ash"})
+# They run the command that follows their own options; with how many words of their own beside those.
+_RUNNERS = {
+    "sudo": 0, "exec": 0, "env": 0, "nohup": 0, "command": 0, "setsid": 0, "nice": 0, "ionice": 0, "stdbuf": 0,
+    "time": 0, "xargs": 0, "busybox": 0, "timeout": 1,
+}  # fmt: skip
+# Of their options those that take the next word.
+_WITH_WORD = frozenset({"-n", "-u", "-g", "-s", "-k", "-c", "-P", "-I", "-L", "-d", "-a"})
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """One redirection: ``2>>`` is written as ``>>``, whatever the descriptor."""
+
+    operator: str
+    target: str
+
+
+@dataclass(slots=True)
+class Simple:
+    """One simple command.
+
+    Attributes:
+        words: Its words without quotes; what a substitution or a variable stands for is left as ``$…``.
+        redirects: Where it reads from and writes to.
+        stdin: The text of its here-document.
+    """
+
+    words: list[str] = field(default_factory=list)
+    redirects: list[Redirect] = field(default_factory=list)
+    stdin: str = ""
+
+    @property
+    def program(self) -> str:
+        """The program's name without its directory; ``""`` where only redirections and assignments are."""
+        return self.words[0].rpartition("/")[2] if self.words else ""
+
+    @property
+    def plain_program(self) -> str:
+        """The program's name without the version of Python."""
+        return _PYTHON.sub("python", self.program)
+
+    @property
+    def arguments(self) -> list[str]:
+        return self.words[1:]
+
+    @property
+    def verb(self) -> str:
+        """The first argument that is no option."""
+        return next((one for one in self.arguments if not one.startswith("-")), "")
+
+    def has_flag(self, letters: str, *names: str) -> bool:
+        """Tell whether it has a short option with one of the letters, or a long one of these names."""
+        for one in self.arguments:
+            if one.startswith("--"):
+                if one.partition("=")[0] in names:
+                    return True
+            elif one.startswith("-") and not set(letters).isdisjoint(one[1:]):
+                return True
+        return False
+
+    @property
+    def code(self) -> str:
+        """The program text that it is given: after ``-c`` or ``-e``, or as a here-document."""
+        for option, text in zip(self.arguments, self.arguments[1:], strict=False):
+            if re.fullmatch(r"-\w{0,5}[ce]", option):
+                return text
+        return self.stdin
+
+
+def simples(command: str) -> list[Simple]:
+    """Return the simple commands of a text, in the order written, with those inside of them."""
+    return list(_all(command[:CHARS], _TEXTS))
+
+
+def _all(text: str, depth: int) -> Iterator[Simple]:
+    for one in _Reader(text).read():
+        found = _unwrapped(one)
+        yield found
+        if depth > 0 and found.program in _SHELLS:
+            inner = found.code
+            if inner:
+                yield from _all(inner, depth - 1)
+        if found.program == "find":
+            yield from _of_find(found)
+
+
+def _of_find(command: Simple) -> Iterator[Simple]:
+    words = command.words
+    starts = [i + 1 for i, word in enumerate(words) if word in ("-exec", "-execdir", "-ok")]
+    for start in starts[:_NESTED]:
+        end = next((j for j in range(start, len(words)) if words[j] in (";", "+")), len(words))
+        yield _unwrapped(Simple(words[start:end]))
+
+
+def _unwrapped(command: Simple) -> Simple:
+    """Take away what stands before the program: grammar, assignments, and programs that run another."""
+    words = command.words
+    start = 0
+    while start < len(words):
+        word = words[start]
+        name = word.rpartition("/")[2]
+        if word in _GRAMMAR or _ASSIGNMENT.match(word):
+            start += 1
+            continue
+        if name not in _RUNNERS:
+            break
+        after = start + 1
+        while after < len(words) and words[after].startswith("-"):
+            after += 2 if words[after] in _WITH_WORD else 1
+        after += _RUNNERS[name]
+        if after >= len(words):
+            break
+        start = after
+    return Simple(words[start:], command.redirects, command.stdin)
+
+
+class _Reader:
+    """Reads a text once, from start to end."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._found: list[Simple] = []
+        self._open: list[tuple[Simple, str | None, str, str]] = []  # what a substitution interrupted
+        self._command = Simple()
+        self._word: str | None = None
+        self._redirect = ""
+        self._here: list[tuple[Simple, str, bool]] = []
+        self._in_quotes = False
+
+    def read(self) -> list[Simple]:
+        text = self._text
+        while self._at < len(text):
+            if self._in_quotes:
+                self._read_quoted()
+            else:
+                self._read_bare()
+        while self._open:
+            self._close()
+        self._end_command()
+        return self._found
+
+    # --- pieces ---
+
+    def _add(self, text: str) -> None:
+        self._word = (self._word or "") + text
+
+    def _read_bare(self) -> None:
+        text, at = self._text, self._at
+        char = text[at]
+        if char in " \t\r":
+            self._end_word()
+            self._at += 1
+        elif char == "\\":
+            if text[at + 1 : at + 2] != "\n":
+                self._add(text[at + 1 : at + 2])
+            self._at += 2
+        elif char == "'":
+            self._at = self._behind("'", at + 1)
+            self._add(text[at + 1 : self._at].removesuffix("'"))
+        elif char == '"':
+            self._add("")
+            self._in_quotes = True
+            self._at += 1
+        elif not (self._read_substitution() or self._read_at_a_word_start() or self._read_joint()):
+            plain = _PLAIN.match(text, at)
+            self._add(plain[0] if plain else char)
+            self._at = plain.end() if plain else at + 1
+
+    def _read_at_a_word_start(self) -> bool:
+        """Read what has a meaning only where a word begins; and redirections, which end one."""
+        text, at = self._text, self._at
+        found = _REDIRECT.match(text, at)
+        if found and (self._word is None or not found[0][0].isdigit()):
+            self._end_word()
+            self._redirect = found[0].lstrip("0123456789")
+            self._at = found.end()
+            return True
+        if self._word is None:
+            for begin, end in _SKIPPED.items():
+                if text.startswith(begin, at):
+                    self._at = self._behind(end, at) - (end == "\n")  # which ends a command too
+                    return True
+        return False
+
+    def _read_joint(self) -> bool:
+        char = self._text[self._at]
+        if char not in _JOINTS:
+            return False
+        if char == ")" and self._open:
+            self._close()
+        else:
+            self._end_command()
+        self._at += 1
+        if char == "\n":
+            self._read_here()
+        return True
+
+    def _read_quoted(self) -> None:
+        text, at = self._text, self._at
+        char = text[at]
+        if char == '"':
+            self._in_quotes = False
+            self._at += 1
+        elif char == "\\":
+            following = text[at + 1 : at + 2]
+            self._add(following if following in '"\\$`' else "" if following == "\n" else "\\" + following)
+            self._at += 2
+        elif not self._read_substitution():
+            end = at + 1
+            while end < len(text) and text[end] not in '"\\$`':
+                end += 1
+            self._add(text[at:end])
+            self._at = end
+
+    def _read_substitution(self) -> bool:
+        text, at = self._text, self._at
+        if text.startswith("$((", at):
+            self._add("$…")
+            self._at = self._behind("))", at)
+            return True
+        if text.startswith("$(", at) and len(self._open) < _NESTED:
+            self._begin(")")
+            self._at += 2
+            return True
+        if text[at] == "`":
+            if self._open and self._open[-1][3] == "`":
+                self._close()
+            elif len(self._open) < _NESTED:
+                self._begin("`")
+            self._at += 1
+            return True
+        return False
+
+    def _behind(self, end: str, at: int) -> int:
+        found = self._text.find(end, at)
+        return len(self._text) if found < 0 else found + len(end)
+
+    def _begin(self, end: str) -> None:
+        self._add("$…")
+        quoted = '"' if self._in_quotes else ""
+        self._open.append((self._command, self._word, self._redirect + quoted, end))
+        self._command, self._word, self._redirect, self._in_quotes = Simple(), None, "", False
+
+    def _close(self) -> None:
+        self._end_command()
+        self._command, self._word, redirect, _ = self._open.pop()
+        self._in_quotes = redirect.endswith('"')
+        self._redirect = redirect.removesuffix('"')
+
+    # --- ends ---
+
+    def _end_word(self) -> None:
+        word, self._word = self._word, None
+        if word is None:
+            return
+        redirect, self._redirect = self._redirect, ""
+        if redirect in ("<<", "<<-"):
+            self._here.append((self._command, word, redirect == "<<-"))
+        elif redirect == "<<<":
+            self._command.stdin = word
+        elif redirect:
+            self._command.redirects.append(Redirect(redirect, word))
+        else:
+            self._command.words.append(word)
+
+    def _end_command(self) -> None:
+        self._end_word()
+        if (
+            self._command.words
+            or self._command.redirects
+            or any(one[0] is self._command for one in self._here)
+        ):
+            self._found.append(self._command)
+        self._command, self._redirect = Simple(), ""
+
+    def _read_here(self) -> None:
+        """Read the here-documents that begin after this line."""
+        waiting, self._here = self._here, []
+        for command, end, is_indented in waiting:
+            lines = []
+            while self._at < len(self._text):
+                stop = self._text.find("\n", self._at)
+                stop = len(self._text) if stop < 0 else stop
+                line = self._text[self._at : stop]
+                self._at = stop + 1
+                if (line.lstrip("\t") if is_indented else line) == end:
+                    break
+                lines.append(line)
+            command.stdin = "\n".join(lines)

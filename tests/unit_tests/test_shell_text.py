@@ -1,0 +1,78 @@
+"""Which simple commands a shell text has, and where they read from and write to."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_daytona_ws._core.shell_text import Redirect, simples
+
+READ = [
+    ("mv a b && cat x >> log", ["mv a b", "cat x"], [">> log"]),
+    ("X=1 ./run.sh>out 2>&1", ["./run.sh"], ["> out", ">& 1"]),
+    ("sudo -u x env A=b timeout 5 mv a b", ["mv a b"], []),
+    ("time nice -n 5 make", ["make"], []),
+    ("if test -e x; then mv x y; fi", ["test -e x", "mv x y", "fi"], []),
+    ("bash -c 'echo x >>old'", ["bash -c echo x >>old", "echo x"], [">> old"]),
+    ("find . -exec chmod +x {} +", ["find . -exec chmod +x {} +", "chmod +x {}"], []),
+    ("mv $(ls | head -1) b", ["ls", "head -1", "mv $… b"], []),
+    ('echo "a $(cat f > g) b" > h', ["cat f", "echo a $… b"], ["> g", "> h"]),
+    ("echo `rm z` x", ["rm z", "echo $… x"], []),
+    ("echo 'a;b>c' # d > e\nls", ["echo a;b>c", "ls"], []),
+    ("echo \"a\\\"b\" c\\ d", ['echo a"b c d'], []),
+    ("echo $((1 > 2)) > n", ["echo $…"], ["> n"]),
+    ("[[ a > b ]] && (( 1 > 2 )); ls", ["ls"], []),
+    ("(for i in 1 2; do /bin/echo $i; done) > bg.log &", ["for i in 1 2", "/bin/echo $i", "done", ""], ["> bg.log"]),
+    ("cat f#1 {a,b} a{1,2}", ["cat f#1 {a,b} a{1,2}"], []),
+    ("df 2>/dev/null &> all", ["df"], ["> /dev/null", "&> all"]),
+    ("echo a\\\nb; c", ["echo ab", "c"], []),
+    ("echo 'unfinished", ["echo unfinished"], []),
+    ("", [], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "commands", "redirects"), READ, ids=[row[0] for row in READ])
+def test_reads(text: str, commands: list[str], redirects: list[str]) -> None:
+    found = simples(text)
+    assert [" ".join(one.words) for one in found] == commands
+    written = [f"{one.operator} {one.target}" for command in found for one in command.redirects]
+    assert written == redirects
+
+
+def test_reads_here_documents() -> None:
+    first, second, last = simples("cat > f <<'A'; python3 - <<-B\none > two\nA\n\timport os\n\tB\nls > x")
+    assert (first.stdin, first.redirects) == ("one > two", [Redirect(">", "f")])
+    assert second.code.strip() == "import os"
+    assert (last.words, last.redirects) == (["ls"], [Redirect(">", "x")])
+
+
+def test_knows_options_and_verbs() -> None:
+    (one,) = simples("git -q --bare clone URL")
+    assert (one.program, one.verb) == ("git", "clone")
+    assert one.has_flag("q")
+    assert one.has_flag("", "--bare")
+    assert not one.has_flag("C", "--continue-at")
+    assert simples("/usr/bin/python3.12 x")[0].plain_program == "python"
+
+
+PIECES = st.sampled_from([
+    "a", " ", "\n", "'", '"', "$(", ")", "(", "`", "<<A", "\nA\n", ">", ">>", "2>&1", "&", "|", ";", "\\", "#", "[[ ",
+    " ]]", "((", "))", "bash -c ", "find -exec ", "$((", "\ud800", "\0", "=", "do ", "é",
+])  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=80).map("".join))
+def test_any_text_can_be_read(text: str) -> None:
+    for one in simples(text):
+        assert one.program is not None
+        assert all(redirect.target is not None for redirect in one.redirects)
+
+
+@pytest.mark.parametrize(
+    "piece", ["$(", '"$(', "`", "<<a ", "(", ";", "bash -c '", "find -exec ", "[[ ", "a=", ">"]
+)
+@pytest.mark.timeout(60)
+def test_hostile_text_costs_little(piece: str) -> None:
+    simples(piece * 100_000)
