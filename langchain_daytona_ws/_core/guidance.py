@@ -8,7 +8,8 @@ from types import MappingProxyType
 S3_BASH_LINES = """\
 - Files live in S3: they are written whole, from start to end. No mv, >>, sed -i, touch, chmod, ln, ./script,
   git init, venv, npm install, SQLite or zip writes here: use cp and rm, bash script, workspace_file edit;
-  or work under /tmp (local, lost with the machine) and cp the result here."""
+  or work under /tmp (local, lost with the machine) and cp the result here. Logs too: opening a file that is
+  still being written cuts it off."""
 
 _RELATIVE = "Files are in the workspace, where every command starts. Use relative paths."
 _ABSOLUTE = (
@@ -25,6 +26,8 @@ _S3 = (
     "Repositories (git), virtual environments, node_modules, databases, archives and compiled programs do not work "
     "here. Make them under /tmp, which is local and fast, and cp the results here.",
     "A directory goes when its last file does.",
+    "Opening a file that a command is still writing ends the writing, and the rest is lost: let background commands "
+    "write logs under /tmp, and cp them here at the end.",
 )
 _GUARDED = (
     "Other agents may use the same files. {changes} never overwrite another agent's change: when "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 from langchain_daytona_ws._core.complaints import Complaint, complaints
@@ -35,6 +36,36 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
                 filled = way.fill(failure) if way.fill else None
                 return filled if filled and len(filled) <= HINT_CHARS else way.advice
     return None
+
+
+def written_here(command: str, root: str) -> str | None:
+    """Return the first file of an S3 workspace that a command writes by a redirection or tee; None for none.
+
+    Args:
+        command: As it was given to bash. What a variable stands for is not known, and counts as elsewhere.
+        root: The workspace directory, where it starts.
+    """
+    is_here = True
+    for one in simples(command):
+        if one.program in ("cd", "pushd"):
+            is_here = _is_inside(one.verb, root, is_here=is_here)
+            continue
+        targets = [redirect.target for redirect in one.redirects if redirect.operator in _WRITING]
+        if one.program == "tee":
+            targets += [word for word in one.arguments if not word.startswith("-")]
+        for target in targets:
+            if _is_inside(target, root, is_here=is_here):
+                return target
+    return None
+
+
+_WRITING = (">", ">>", ">|", "&>", "&>>", ">&")
+
+
+def _is_inside(path: str, root: str, *, is_here: bool) -> bool:
+    if path.startswith("/"):
+        return posixpath.normpath(path).startswith(f"{root}/") or path == root
+    return is_here and path != "" and path[0] not in "~$-" and not path.isdigit()
 
 
 def _fits(way: Way, failure: Failure) -> bool:

@@ -76,9 +76,10 @@ class Commands:
             job=job_request(command, JOB_DEFAULT_S, self._watch, at_once=False) if goes_on else None,
             on_output=on_output,
         )
+        side.command_ended()
         remarks: tuple[str, ...] = ()
         if result.job_id:
-            remarks = side.job_remarks(JOB_DEFAULT_S)
+            remarks = side.job_remarks(command, JOB_DEFAULT_S)
         elif result.background:
             remarks = side.end_of_writing()
         notices = (*self._take_notices(), *result.notices, *remarks)

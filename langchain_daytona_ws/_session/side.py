@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._session.storage import Access
 
 FILE_CALL_TIMEOUT_S = 30.0
+SHOWN_NAME_CHARS = 100
 _CHANGES = {"write", "edit", "delete"}
 
 _once: ContextVar[str | None] = ContextVar("langchain_daytona_ws_once", default=None)
@@ -84,6 +85,7 @@ class Side:
         self._seen = seen
         self._mounting = s3.mounting if s3 else None
         self._objects = s3.objects if s3 else None
+        self._s3 = s3
         self._ops = partial(ContentOps, staging_dir=UPLOADS, ids=ids)
         self.files = self.contents(limit_bytes=config.output_limit_bytes)
         self.jobs = JobOps(
@@ -92,13 +94,28 @@ class Side:
             root=root,
             limit_bytes=config.output_limit_bytes,
             defaults=LOCAL_CACHES if s3 else None,
-            remarks=lambda job: self.job_remarks(job.ends_at - job.started_at),
+            remarks=lambda job: self.job_remarks(job.command, job.ends_at - job.started_at),
         )
 
-    def job_remarks(self, within_s: float) -> tuple[str, ...]:
-        """Say what the model should know of a job that may take so long from now on."""
+    def job_remarks(self, command: str, within_s: float) -> tuple[str, ...]:
+        """Return what the model should know of a job that may take so long from now on."""
         said = () if self._config.persistent else ("it ends with this session",)
-        return (*said, *self.end_of_writing(within_s))
+        return (*said, *self._output_at_risk(command), *self.end_of_writing(within_s))
+
+    def _output_at_risk(self, command: str) -> tuple[str, ...]:
+        """Warn of output that goes to a file of an S3 workspace, which nobody may open before it is closed."""
+        if self._mounting is None:
+            return ()
+        from langchain_daytona_ws._core.hints import written_here
+
+        name = written_here(command, self._root)
+        if name is None:
+            return ()
+        shown = name if name.isprintable() and len(name) <= SHOWN_NAME_CHARS else "a file of the workspace"
+        return (
+            f"its output goes to {shown}: if anything opens that file before the job has closed it, the rest is lost. "
+            "Leave the output to the job's log, or write it under /tmp and cp it at the end",
+        )
 
     def end_of_writing(self, within_s: float = math.inf) -> tuple[str, ...]:
         """Say until when what runs on may write to S3, if not for so long: only a later call renews its credentials."""
@@ -130,6 +147,11 @@ class Side:
             await self._machine.set_up(run_hooks)
 
         return Caller(*shared, watch=self._watch, set_up=set_up)
+
+    def command_ended(self) -> None:
+        """Record that a command has ended, of which S3 may lack an empty file for a moment."""
+        if self._s3 is not None:
+            self._s3.late.command_ended()
 
     def contents(self, *, limit_bytes: int) -> ContentOps:
         """Give the operations on the workspace's files.
@@ -169,7 +191,11 @@ class Side:
         from langchain_daytona_ws._core.objects.search import BeyondBounds
 
         assert self._objects is not None  # noqa: S101 - this is its only user
+        assert self._s3 is not None  # noqa: S101 - as above
         self._machine.check_open()
+        late_s = self._s3.late.left_s()
+        if late_s:
+            await self._s3.sleep(late_s)
         request = self._named(request)
         try:
             return await self._objects(entry, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +26,37 @@ FILE_LIFE_S = 120.0
 Probe = Callable[[], Awaitable[Probed]]
 
 
+# An empty file is in S3 up to 60 ms after its close, which does not wait for it (mount-s3 1.24).
+LATE_S = 0.1
+
+
+class LateFiles:
+    """Whether S3 may lack what a command has just written, for both faces.
+
+    Args:
+        now: Seconds on a clock that only goes forward.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._complete_at = -math.inf
+
+    def command_ended(self) -> None:
+        self._complete_at = self._now() + LATE_S
+
+    def left_s(self) -> float:
+        """Return for how long S3 may still lack something."""
+        return max(self._complete_at - self._now(), 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """How one face reaches the workspace: the mount that its calls need, and its files without a sandbox."""
 
     mounting: Mounting
     objects: ObjectFiles | None
+    late: LateFiles
+    sleep: Callable[[float], Awaitable[None]]
 
 
 class Storage:
@@ -66,6 +92,7 @@ class Storage:
         async def acurrent() -> Credentials:
             return await aget(FILE_LIFE_S)
 
+        late = LateFiles(clock.monotonic)
         made, where = Made(), f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
 
         here = SyncS3Store(self._bucket, current, forget)
@@ -76,7 +103,8 @@ class Storage:
             mounting = Mounting(
                 workspace, source, forget, delivered=delivered, tell=tell, caution=caution, probe=probe
             )
-            return Access(mounting, ObjectFiles(port, where=where, made=made) if direct else None)
+            objects = ObjectFiles(port, where=where, made=made) if direct else None
+            return Access(mounting, objects, late, port.sleep)
 
         self.sync_access = access(get, here, None if trial is None else partial(trial.get_here, here))
         self.async_access = access(aget, there, None if trial is None else partial(trial.aget, there))

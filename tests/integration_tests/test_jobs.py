@@ -429,9 +429,17 @@ class TestStorage:
         job = jobs(workspace, "start", "echo from the job > f.txt")
         assert jobs(workspace, "wait", job.id).exit_code == 0
         assert bucket.get("f.txt") == b"from the job\n"
-        assert job.notices == ("it ends with this session",)  # the keys in envVars do not end
+        assert job.notices[0] == "it ends with this session"  # the keys in envVars do not end
+        assert job.notices[1].startswith("its output goes to f.txt: if anything opens that file before")
+        assert len(job.notices) == 2
         assert bucket.server.count("create") == 1
         assert [path for path in bucket.paths() if path != "f.txt"] == []
+
+    def test_output_that_is_not_in_the_workspace_is_at_no_risk(self, bucket: Bucket, drive: Drive) -> None:
+        workspace = bucket.session(drive)
+        job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt")
+        assert job.notices == ("it ends with this session",)
+        jobs(workspace, "wait", job.id)
 
     @pytest.mark.usefixtures("host_keys")
     def test_waiting_renews_the_credentials_of_a_job(self, bucket: Bucket, drive: Drive) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,29 @@ def test_a_store_that_cannot_be_asked_is_not_mounted(bucket: Bucket, drive: Driv
     assert (raised.value.code, raised.value.retryable) == ("mount_renames_unknown", True)
     assert "options.s3Endpoint" in str(raised.value)
     assert bucket.server.requests == []
+
+
+def test_files_that_a_command_left_empty_are_found_at_once(bucket: Bucket, workspace: Driven) -> None:
+    for name in ("a", "b"):
+        workspace.run(f": > {name}.txt")
+        assert workspace.files("read", f"{name}.txt").body == ""
+        workspace.run(f": > {name}/x.txt || (mkdir {name}; : > {name}/x.txt)")
+        found = workspace.files("glob", "**/x.txt").entries
+        assert f"{name}/x.txt" in [entry.name for entry in found]
+        workspace.run(f": > {name}.new")
+        workspace.files("write", f"{name}.new", "content\n", overwrite=True)
+        time.sleep(0.2)  # for what would write the empty file over it
+        assert bucket.get(f"{name}.new") == b"content\n"
+
+
+def test_a_command_that_is_cut_off_says_so(bucket: Bucket, workspace: Driven) -> None:
+    result = workspace.run(
+        "(/bin/echo 1; until test -e /tmp/seen; do sleep 0.02; done; /bin/echo 2) > bg.log & until test -s bg.log; do "
+        "sleep 0.02; done; sleep 0.1; cat bg.log; touch /tmp/seen; wait"
+    )
+    assert result.exit_code == 0
+    assert "/tmp, then cp" in (result.hint or "")
+    assert bucket.get("bg.log") == b"1\n"
 
 
 BREAKAGES = {

@@ -11,8 +11,20 @@ def test_the_lines_for_the_tool_are_few_and_look_like_its_others() -> None:
     assert S3_BASH_LINES.startswith("- ")
     assert not S3_BASH_LINES.endswith("\n")
     # A token is about four characters of English; the names and signs in here are shorter.
-    assert len(S3_BASH_LINES) <= 300
-    for word in ("mv", ">>", "sed -i", "chmod", "git init", "venv", "SQLite", "zip", "/tmp"):
+    assert len(S3_BASH_LINES) <= 370
+    for word in (
+        "Logs",
+        "cuts it off",
+        "mv",
+        ">>",
+        "sed -i",
+        "chmod",
+        "git init",
+        "venv",
+        "SQLite",
+        "zip",
+        "/tmp",
+    ):
         assert word in S3_BASH_LINES
 
 
@@ -24,12 +36,13 @@ def test_s3() -> None:
         "/tmp",
         "lost with",
         "closed",
+        "logs under /tmp",
         "never overwrite",
         "/mnt/skills",
         "read-only",
     ):
         assert words in text
-    assert len(text) <= 1200
+    assert len(text) <= 1300
 
 
 def test_the_guarantee_is_promised_only_where_it_holds() -> None:

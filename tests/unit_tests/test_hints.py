@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.complaints import complaints
-from langchain_daytona_ws._core.hints import HINT_CHARS, hint
+from langchain_daytona_ws._core.hints import HINT_CHARS, hint, written_here
 from langchain_daytona_ws._core.ways import WAYS
 
 TRACE = "Traceback (most recent call last):\n"
@@ -348,3 +348,31 @@ def test_what_is_looked_at_is_bounded() -> None:
     many = list(complaints("".join(f"p{i}: x: Operation not permitted\n" for i in range(2_000))))
     assert [one.speaker for one in many] == [f"p{i}" for i in range(1_960, 2_000)]
     assert [one.is_last for one in many] == [False] * 39 + [True]
+
+
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        ("python3 train.py > train.log 2>&1", "train.log"),
+        ("python3 train.py &> logs/train.log", "logs/train.log"),
+        ("python3 train.py 2>> /ws/demo/err.log", "/ws/demo/err.log"),
+        ("make | tee -a build.log", "build.log"),
+        ("(for i in 1 2 3; do date; sleep 1; done) > bg.log &", "bg.log"),
+        ("bash -c 'make > out'", "out"),
+        ("cd src && make > out", "out"),
+        ("cd /tmp && cd /ws/demo && make > out", "out"),
+        ("python3 train.py > /tmp/train.log 2>&1", None),
+        ("python3 train.py > /dev/null 2>&1", None),
+        ("python3 train.py 2>&1", None),
+        ("make | tee /tmp/x | tail", None),
+        ("cd /tmp/app && make > out", None),
+        ("make > /ws/demo2/out", None),
+        ("make > /ws/demo/../other/out", None),
+        ("make > $LOG; make > ~/x", None),
+        ("sort < lines", None),
+        ("echo 'a > b' # > c", None),
+        ("", None),
+    ],
+)
+def test_finds_what_a_command_writes_in_the_workspace(command: str, written: str | None) -> None:
+    assert written_here(command, "/ws/demo") == written

@@ -8,6 +8,7 @@ from langchain_daytona_ws._adapters.s3_faults import client_fault
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.renames import PAUSES_S, SCRATCH, Renames, needs_probe, probe_renames
 from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
+from langchain_daytona_ws._session.storage import LATE_S, LateFiles
 
 KEY = f"{SCRATCH}n"
 
@@ -136,3 +137,13 @@ def test_an_answer_that_was_lost_is_asked_for_again() -> None:
 )
 def test_only_stores_that_are_not_amazons_are_asked(endpoint: str | None, needs: bool) -> None:
     assert needs_probe(endpoint) is needs
+
+
+def test_s3_may_lack_what_a_command_has_just_written() -> None:
+    now_s = [50.0]
+    late = LateFiles(lambda: now_s[0])
+    assert late.left_s() == 0.0
+    late.command_ended()
+    assert late.left_s() == LATE_S
+    now_s[0] += LATE_S
+    assert late.left_s() == 0.0
