@@ -14,7 +14,7 @@ import aiohttp
 import httpx
 import urllib3
 
-from langchain_daytona_ws._adapters.sdk import TRANSFER_TIMEOUT_S
+from langchain_daytona_ws._adapters.sdk import CONNECT_TIMEOUT_S, TRANSFER_TIMEOUT_S
 
 # The largest are a command's output of 1 MiB and a listing of 5,000 names, each written as JSON in JSON.
 LONGEST_ANSWER_BYTES = 32 << 20
@@ -34,8 +34,11 @@ def bound_answers(api: Any) -> None:
 
     def request(*given: Any, _request_timeout: float | None = None, **named: Any) -> Any:
         until = None if _request_timeout is None else monotonic() + _request_timeout
+        connect_s = (
+            CONNECT_TIMEOUT_S if _request_timeout is None else min(CONNECT_TIMEOUT_S, _request_timeout)
+        )
         try:
-            answer = send(*given, _request_timeout=_request_timeout, **named)
+            answer = send(*given, _request_timeout=(connect_s, _request_timeout), **named)
         finally:
             del given, named  # the key is in the headers, and a traceback's frames show their variables
         answer.data = _all_of(answer.response, until)
@@ -64,9 +67,10 @@ def abound_answers(api: Any) -> None:
     rest = api.rest_client
     send = rest.request
 
-    async def request(*given: Any, **named: Any) -> Any:
+    async def request(*given: Any, _request_timeout: float | None = None, **named: Any) -> Any:
+        limits = aiohttp.ClientTimeout(total=_request_timeout, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            answer = await send(*given, **named)
+            answer = await send(*given, _request_timeout=limits, **named)
         finally:
             del given, named
         answer.data = await _aall_of(answer.response)

@@ -103,6 +103,14 @@ def refused(error: Exception, role: MountRole, *, said: str) -> CredentialsRefus
     """
     service = _service_code(error)
     tried = f"The role {role.arn} could not be assumed at {_place(role)}"
+    if _is_certificate(error):
+        return _error(
+            f"{tried}: its certificate was not accepted. Where a proxy or a company's own authority signs it, set "
+            "AWS_CA_BUNDLE to a PEM file that holds that authority's certificate besides the public ones (boto3 reads "
+            "neither SSL_CERT_FILE nor REQUESTS_CA_BUNDLE). Otherwise check options.stsEndpoint and this machine's "
+            "clock.",
+            "sts_certificate",
+        )
     if _is_connection(error):
         return _error(
             f"{tried}: there was no answer ({type(error).__name__}). Check the network, any proxy, and "
@@ -169,6 +177,12 @@ def _code_of(error: Exception) -> str:
 def _status(error: Exception) -> int:
     response = getattr(error, "response", None) or {}
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+
+
+def _is_certificate(error: Exception) -> bool:
+    from botocore.exceptions import SSLError
+
+    return isinstance(error, SSLError) and "CERTIFICATE" in str(error)
 
 
 def _is_connection(error: Exception) -> bool:

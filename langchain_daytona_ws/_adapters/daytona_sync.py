@@ -14,6 +14,7 @@ from langchain_daytona_ws._adapters.answers import bound_answers, bound_transfer
 from langchain_daytona_ws._adapters.aside import ThreadAside
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
+from langchain_daytona_ws._adapters.proxies import ProxiedPools, environment_proxies
 from langchain_daytona_ws._adapters.sdk import (
     REQUEST_TIMEOUT_S,
     TRANSFER_TIMEOUT_S,
@@ -27,19 +28,25 @@ from langchain_daytona_ws._adapters.sdk import (
 from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.sources import Clock
 
+# A request that was not answered is sent again by the core, which knows whether it may have run. Here only reads that
+# lose a stale connection are repeated. The SDK's own retries would send a POST again (its RemoteDisconnectedRetry),
+# repeat a refused certificate or port, and wait as long as Retry-After says, up to six hours (urllib3).
+_RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
+
 
 class Client(Daytona):
     """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`).
 
-    And without urllib3's waiting: a GET or DELETE that is answered 429 or 503 it would send three times more, each as
-    late as Retry-After says, up to six hours (urllib3), where no time-out of ours ends it.
+    And without most of urllib3's retries; see `_RETRIES`.
     """
 
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)
+        proxies = environment_proxies()
         for api in (self._api_client, self._toolbox_api_client):
-            kept = api.rest_client.pool_manager.connection_pool_kw
-            kept["retries"] = kept.get("retries", Retry.DEFAULT).new(respect_retry_after_header=False)
+            pools = api.rest_client.pool_manager
+            pools.connection_pool_kw["retries"] = _RETRIES
+            api.rest_client.pool_manager = ProxiedPools(pools, proxies)
             bound_answers(api)
         bound_transfers(self._http_client)
 
@@ -126,9 +133,7 @@ class SyncDaytonaPort:
         self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
     ) -> ExecReply:
         with translated():
-            process = self._sandbox(sandbox_id).process
-        with translated(resends=True):
-            reply = process.exec(script, env=dict(env), timeout=timeout_s)
+            reply = self._sandbox(sandbox_id).process.exec(script, env=dict(env), timeout=timeout_s)
             return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
 
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from time import time
@@ -20,6 +21,11 @@ _NOT_SENT = (
     urllib3.exceptions.NewConnectionError,
     urllib3.exceptions.ConnectTimeoutError,
     aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    # A proxy that refuses passes nothing on.
+    aiohttp.ClientHttpProxyError,
+    urllib3.exceptions.ProxyError,
+    httpx.ProxyError,
     httpx.ConnectError,
     httpx.ConnectTimeout,
 )
@@ -40,21 +46,16 @@ MESSAGE_LIMIT = 500
 
 
 @contextlib.contextmanager
-def translated(*, resends: bool = False) -> Iterator[None]:
-    """Raise PortFault for every failure of the SDK inside.
-
-    Args:
-        resends: Whether the SDK may have sent the request before, as its sync client does with toolbox requests:
-            then a refused connection does not prove that nothing was sent.
-    """
+def translated() -> Iterator[None]:
+    """Raise PortFault for every failure of the SDK inside."""
     try:
         yield
     except (PortFault, ConfigError, asyncio.CancelledError):
         raise
     except DaytonaError as error:
-        raise _fault(error, resends) from error
+        raise _fault(error) from error
     except _TRANSPORT as error:
-        raise PortFault(_transport_kind(error, resends), _clean(str(error))) from error
+        raise _transport_fault(error) from error
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         # An answer that the SDK's generated models do not accept (pydantic, JSON), by its type only: the
         # text could quote the answer.
@@ -63,10 +64,12 @@ def translated(*, resends: bool = False) -> Iterator[None]:
         ) from error
 
 
-def _fault(error: DaytonaError, resends: bool) -> PortFault:
+def _fault(error: DaytonaError) -> PortFault:
+    if error.status_code is None and (refusal := _untrusted(error)) is not None:
+        return refusal
     message = _clean(str(error))
     return PortFault(
-        _kind(error, message, resends),
+        _kind(error, message),
         message,
         status=error.status_code,
         retry_after_s=_retry_after(error),
@@ -74,7 +77,23 @@ def _fault(error: DaytonaError, resends: bool) -> PortFault:
     )
 
 
-def _kind(error: DaytonaError, message: str, resends: bool) -> FaultKind:
+def _transport_fault(error: Exception) -> PortFault:
+    return _untrusted(error) or PortFault(_transport_kind(error), _clean(str(error)))
+
+
+def _untrusted(error: Exception) -> PortFault | None:
+    """Return the fault of a certificate that was refused, None for any other error."""
+    # aiohttp's error is one of ssl's by its base class, and has no words of its own.
+    refusals = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)]
+    if not refusals:
+        return None
+    why = next((text for one in refusals if (text := getattr(one, "verify_message", ""))), str(refusals[0]))
+    return PortFault(
+        FaultKind.UNTRUSTED, _clean(f"the certificate of Daytona's address was not accepted ({why})")
+    )
+
+
+def _kind(error: DaytonaError, message: str) -> FaultKind:
     status = error.status_code
     if status == 409:
         return FaultKind.NAME_TAKEN if "already exists" in message else FaultKind.BUSY
@@ -86,13 +105,13 @@ def _kind(error: DaytonaError, message: str, resends: bool) -> FaultKind:
         return FaultKind.DROPPED
     if status is not None and 400 <= status < 500:
         return FaultKind.REFUSED
-    return _transport_kind(error, resends)
+    return _transport_kind(error)
 
 
-def _transport_kind(error: BaseException, resends: bool) -> FaultKind:
+def _transport_kind(error: BaseException) -> FaultKind:
     causes = list(_causes(error))
     if any(isinstance(cause, _NOT_SENT) for cause in causes):
-        return FaultKind.DROPPED if resends else FaultKind.NOT_SENT
+        return FaultKind.NOT_SENT
     if any(isinstance(cause, (*_TRANSPORT, DaytonaTimeoutError, DaytonaConnectionError)) for cause in causes):
         return FaultKind.DROPPED
     if any(isinstance(cause, ValueError) for cause in causes):
@@ -114,6 +133,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             current.__cause__,
             current.__context__,
             reason if isinstance(reason, BaseException) else None,
+            *(one for one in current.args if isinstance(one, BaseException)),  # urllib3's SSLError
         ]
 
 

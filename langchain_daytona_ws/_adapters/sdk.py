@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, DaytonaConfig
 
+from langchain_daytona_ws._adapters.proxies import check_proxies
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 # The SDK has no time-out of its own for control-plane requests.
 REQUEST_TIMEOUT_S = 30.0
 TRANSFER_TIMEOUT_S = 600
+# For the TCP connection, within the time-out of the request: an address that does not answer would use all of it.
+CONNECT_TIMEOUT_S = 10.0
 
 _warnings_lock = threading.Lock()
 
@@ -71,9 +74,12 @@ def making_a_client() -> Iterator[None]:
         ConfigError: ``code="client"``.
     """
     try:
+        check_proxies()
         with _warnings_lock, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Polling-only mode", category=DeprecationWarning)
             yield
+    except ConfigError:
+        raise
     except Exception as error:  # noqa: BLE001 - it may be of httpx, of ssl, or of a package that is missing
         # Not what it says, which may quote a proxy's password; but a missing package has to be named.
         said = f": {error}" if isinstance(error, ImportError) else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from langchain_daytona_ws._core.job_results import damaged_job, too_many_jobs
-from langchain_daytona_ws._core.ports import PortFault, SandboxInfo
+from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
+from langchain_daytona_ws._core.remedies import CERTIFICATE_REMEDY
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
 
 
@@ -87,7 +88,20 @@ def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnava
     )
 
 
+def untrusted(fault: PortFault) -> SandboxUnavailable:
+    """Make the error of a sandbox behind a certificate that this machine does not accept."""
+    return SandboxUnavailable(
+        f"Daytona could not be reached: {fault.message}. {CERTIFICATE_REMEDY}",
+        code="certificate",
+        op="execute",
+        for_model="The machine cannot be reached: this computer's network is set up wrongly. Nothing ran. Tell the "
+        "user.",
+    )
+
+
 def refused(fault: PortFault) -> SandboxError:
+    if fault.kind is FaultKind.UNTRUSTED:
+        return untrusted(fault)
     if "no space left on device" in fault.message.lower():
         return SandboxError(
             f"The sandbox's disk is full: {fault.message}. Delete files there, or use a snapshot or image whose "

@@ -52,18 +52,19 @@ class Claim:
     notice: str | None = None
 
 
-async def claim(port: SandboxPort, spec: SandboxSpec) -> Claim:
+async def claim(port: SandboxPort, spec: SandboxSpec, *, reached_before: bool = True) -> Claim:
     """Find the sandbox of this name and bring it to life, or create it.
 
     Args:
         port: The API.
         spec: With the name and the labels, by which a sandbox that is there is known for ours.
+        reached_before: As in `lifecycle.provision`.
 
     Raises:
         ProvisionError: None could be had: refused by Daytona, somebody else's under this name (``name_taken``), made
             from another configuration (``config_changed``), or in the midst of a change for too long (``stuck``).
     """
-    search = _Search(port, spec)
+    search = _Search(port, spec, reached=reached_before)
     while True:
         found = await search.look()
         if found is None:
@@ -138,13 +139,14 @@ _FOR_MODEL = "The workspace's machine cannot be used: it is set up differently. 
 class _Search:
     """What one claim has done so far."""
 
-    def __init__(self, port: SandboxPort, spec: SandboxSpec) -> None:
+    def __init__(self, port: SandboxPort, spec: SandboxSpec, *, reached: bool = True) -> None:
         self.notice: str | None = None
         self.created = ""  # id of one that was made here and is still on its way
         self._tried: set[str] = set()  # what was done to whom: doing it again must not go on without a pause
         self._port = port
         self._spec = spec
-        self._until = port.now() + CLAIM_WITHIN_S
+        self._began = port.now()
+        self._reached = reached
         self._pause_s = FIRST_PAUSE_S
 
     async def look(self) -> SandboxInfo | None:
@@ -240,8 +242,10 @@ class _Search:
         Raises:
             ProvisionError: The time is up.
         """
+        self._reached |= fault is None or fault.kind is not FaultKind.NOT_SENT
+        within_s = CLAIM_WITHIN_S if self._reached else lifecycle.FIRST_REACH_S
         pause_s = max(self._pause_s, (fault.retry_after_s or 0.0) if fault else 0.0)
-        if self._port.now() + pause_s > self._until:
+        if self._port.now() + pause_s > self._began + within_s:
             if fault is not None:
                 raise create_error(fault, nothing_created=True)
             raise self._stuck(found)

@@ -6,6 +6,7 @@ import enum
 import logging
 from collections.abc import Callable
 
+from langchain_daytona_ws._core.call_errors import untrusted
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._core.remedies import NO_RUNNER, create_error
 from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable
@@ -14,6 +15,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 CREATE_CALL_S = 60.0
 RETRY_CREATE_S = 45.0
+# Where no request of the session has reached Daytona yet, its address is more likely wrong than Daytona down.
+FIRST_REACH_S = 5.0
 START_WITHIN_S = 120.0
 REVIVE_WITHIN_S = 60.0
 DELETE_WITHIN_S = 60.0
@@ -39,6 +42,7 @@ async def provision(
     *,
     organization_id: str | None,
     left: Callable[[str], object] = lambda _: None,
+    reached_before: bool = True,
 ) -> SandboxInfo:
     """Create a sandbox that is started, or leave none behind.
 
@@ -50,12 +54,13 @@ async def provision(
         spec: What to create.
         organization_id: Where it has to be; None for anywhere.
         left: Is told the name of what may have been left behind all the same, Daytona not being reachable.
+        reached_before: Whether the session has had an answer of Daytona's; without one, no connection is an error soon.
 
     Raises:
         ProvisionError: None could be had; ``code`` says why, the message what to do.
     """
     try:
-        info = await _create(port, spec)
+        info = await _create(port, spec, reached=reached_before)
         if info.state not in _READY:
             info = await _wait_until_started(port, info)
     except GeneratorExit:
@@ -90,8 +95,8 @@ async def check_organization(
     )
 
 
-async def _create(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo:
-    pause_s, maybe_created, until = FIRST_PAUSE_S, False, port.now() + RETRY_CREATE_S
+async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> SandboxInfo:
+    pause_s, maybe_created, began = FIRST_PAUSE_S, False, port.now()
     while True:
         try:
             return await port.create(spec, timeout_s=CREATE_CALL_S)
@@ -104,8 +109,9 @@ async def _create(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo:
                 return found
         elif not last.passing and not NO_RUNNER.search(last.message):
             raise create_error(last, nothing_created=not maybe_created)
+        reached |= last.kind is not FaultKind.NOT_SENT
         pause_s = max(pause_s, last.retry_after_s or 0.0)
-        if port.now() + pause_s > until:
+        if port.now() + pause_s > began + (RETRY_CREATE_S if reached else FIRST_REACH_S):
             raise create_error(last, nothing_created=not maybe_created)
         await port.sleep(pause_s)
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
@@ -187,6 +193,8 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
                 return Revival.RESTARTED
         except PortFault as said:
             fault = said
+            if fault.kind is FaultKind.UNTRUSTED:
+                raise untrusted(fault) from None
             if not fault.passing and fault.kind is not FaultKind.REFUSED:
                 break
         await port.sleep(POLL_S)

@@ -60,6 +60,7 @@ class FaultKind(enum.Enum):
     """Why a request did not end well, by what may be done about it."""
 
     NOT_SENT = "could not connect; nothing was sent"
+    UNTRUSTED = "the server's certificate was not accepted; nothing was sent"
     DROPPED = "the connection or a gateway gave up after the request was sent"
     THROTTLED = "429 too many requests"
     UNAVAILABLE = "503 not available now"

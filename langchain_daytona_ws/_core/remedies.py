@@ -23,11 +23,18 @@ WORDS = (
     (re.compile(r"suspended"), "organization_suspended", "See the organization's page in the Daytona dashboard."),
     (re.compile(r"expired"), "api_key_expired", "Make a new API key and set options.apiKey or DAYTONA_API_KEY."),
 )  # fmt: skip
+CERTIFICATE_REMEDY = (
+    "Nothing was sent, and sending again will not help. Where a proxy or a company's own authority signs the "
+    "certificate, set SSL_CERT_FILE to a PEM file that holds that authority's certificate besides the public ones, or "
+    "SSL_CERT_DIR to a directory of hashed certificates (the Daytona SDK reads these two, and not REQUESTS_CA_BUNDLE "
+    "or CURL_CA_BUNDLE; for S3 and STS set AWS_CA_BUNDLE too). Otherwise check options.apiUrl and this machine's clock."
+)
 BY_KIND = {
     FaultKind.UNAUTHORIZED: ("unauthorized", "Check options.apiKey or DAYTONA_API_KEY, and that options.apiUrl is "
                              "the API that issued it."),
     FaultKind.FORBIDDEN: ("forbidden", "The API key needs the write:sandboxes and delete:sandboxes permissions."),
     FaultKind.NOT_SENT: ("unreachable", "Check options.apiUrl, DNS and the network."),
+    FaultKind.UNTRUSTED: ("certificate", CERTIFICATE_REMEDY),
     FaultKind.DROPPED: ("unreachable", "Check the network and any proxy, and Daytona's status, then try again."),
     FaultKind.THROTTLED: ("throttled", "Too many requests: try again later, or spread the sessions' starts."),
     FaultKind.UNAVAILABLE: ("unavailable", "Daytona is not available now: try again later."),
@@ -38,10 +45,10 @@ BY_KIND = {
 
 def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
     """Return the code and the remedy of a request that Daytona did not answer well; `otherwise` where none is known."""
-    return next(
-        ((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)),
-        BY_KIND.get(fault.kind, (otherwise, "See the message for what Daytona objected to.")),
-    )
+    by_kind = BY_KIND.get(fault.kind, (otherwise, "See the message for what Daytona objected to."))
+    if fault.kind is FaultKind.UNTRUSTED:  # its message is not Daytona's
+        return by_kind
+    return next(((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)), by_kind)
 
 
 def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:

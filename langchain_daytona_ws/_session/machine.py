@@ -77,6 +77,7 @@ class Machine:
         self._on_lost = on_lost
         self._tell = tell
         self._last_id = ""
+        self._reached = False  # whether Daytona has ever answered this session
         self._left: list[str] = []  # ids and names of what is still to be deleted
         self._set_up: SingleFlight[int] = SingleFlight()
         self._starts = 0  # of the machine, as far as this session knows
@@ -113,8 +114,13 @@ class Machine:
         if self._config.persistent:
             return await self._claim(port, organization_id)
         info = await lifecycle.provision(
-            port, self._spec(), organization_id=organization_id, left=self._leave
+            port,
+            self._spec(),
+            organization_id=organization_id,
+            left=self._leave,
+            reached_before=self._reached,
         )
+        self._reached = True
         if self._closed:
             await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
             self.check_open()
@@ -126,7 +132,8 @@ class Machine:
         return info
 
     async def _claim(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
-        had = await claim(port, self._spec())
+        had = await claim(port, self._spec(), reached_before=self._reached)
+        self._reached = True
         await lifecycle.check_organization(port, had.info, organization_id, made_here=had.created)
         if self._released:
             # The release, on the thread of an event loop, could not wait for this.

@@ -210,6 +210,21 @@ def test_what_never_arrived_is_unavailable_in_the_end() -> None:
     assert port.slept_s <= 2 * RETRY_WITHIN_S
 
 
+def test_a_certificate_that_is_refused_is_told_at_once() -> None:
+    port = ScriptedPort(execute=[fault(FaultKind.UNTRUSTED)])
+    with pytest.raises(SandboxUnavailable, match="SSL_CERT_FILE") as caught:
+        call(port)
+    assert (caught.value.code, caught.value.retryable, port.slept_s) == ("certificate", False, 0)
+    # Where an earlier sending may have run, that is not "nothing ran".
+    port = ScriptedPort(execute=[fault(FaultKind.DROPPED), fault(FaultKind.UNTRUSTED)])
+    with pytest.raises(OutcomeUnknown):
+        call(port)
+    port = ScriptedPort(execute=[fault(FaultKind.NOT_FOUND)], get=[fault(FaultKind.UNTRUSTED)])
+    with pytest.raises(SandboxUnavailable) as caught:
+        call(port)
+    assert caught.value.code == "certificate"
+
+
 def test_what_may_have_arrived_is_unknown_in_the_end() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
     with pytest.raises(OutcomeUnknown):
@@ -389,6 +404,26 @@ class TestProvision:
 
     def provision(self, port: ScriptedPort, organization_id: str | None = None) -> SandboxInfo:
         return drive(lifecycle.provision(port, self.SPEC, organization_id=organization_id))
+
+    @pytest.mark.parametrize("reached_before", [True, False])
+    def test_no_connection_is_an_error_soon_where_there_never_was_one(self, reached_before: bool) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.NOT_SENT)], get=[None])
+        with pytest.raises(ProvisionError) as caught:
+            drive(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=reached_before))
+        assert caught.value.code == "unreachable"
+        assert (port.slept_s <= lifecycle.FIRST_REACH_S) is not reached_before
+
+    def test_a_port_that_refuses_after_an_answer_is_waited_out(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.UNAVAILABLE), fault(FaultKind.NOT_SENT)], get=[None])
+        with pytest.raises(ProvisionError):
+            drive(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=False))
+        assert port.slept_s > lifecycle.FIRST_REACH_S
+
+    def test_a_certificate_that_is_refused_is_not_tried_again(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.UNTRUSTED)])
+        with pytest.raises(ProvisionError) as caught:
+            self.provision(port)
+        assert (caught.value.code, port.asked, port.slept_s) == ("certificate", ["create"], 0)
 
     def test_one_that_is_not_started_yet_is_waited_for(self) -> None:
         port = ScriptedPort(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import aiohttp
 import httpx
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._adapters.faults import MESSAGE_LIMIT, translated
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
+from langchain_daytona_ws._core.remedies import remedy_for
 
 
-def caught(error: BaseException, *, resends: bool = False) -> PortFault:
-    with pytest.raises(PortFault) as info, translated(resends=resends):
+def caught(error: BaseException) -> PortFault:
+    with pytest.raises(PortFault) as info, translated():
         raise error
     return info.value
 
@@ -28,7 +30,14 @@ def caused(error: Exception, cause: Exception) -> Exception:
 
 
 REFUSED = urllib3.exceptions.NewConnectionError(None, "refused")  # type: ignore[arg-type]
+EXPIRED = ssl.SSLCertVerificationError(1, "certificate verify failed")
+EXPIRED.verify_message = "certificate has expired"
 KINDS = [
+    (caused(DaytonaError("x"), urllib3.exceptions.SSLError(EXPIRED)), FaultKind.UNTRUSTED),
+    (caused(DaytonaError("x"), caused(httpx.ConnectError("x"), EXPIRED)), FaultKind.UNTRUSTED),
+    (caused(DaytonaError("x"), urllib3.exceptions.SSLError("wrong version number")), FaultKind.DROPPED),
+    (caused(DaytonaError("x"), aiohttp.ConnectionTimeoutError("x")), FaultKind.NOT_SENT),
+    (caused(DaytonaError("x"), urllib3.exceptions.ProxyError("x", OSError("407"))), FaultKind.NOT_SENT),
     (DaytonaError("x", status_code=401), FaultKind.UNAUTHORIZED),
     (DaytonaError("x", status_code=403), FaultKind.FORBIDDEN),
     (DaytonaError("x", status_code=404), FaultKind.NOT_FOUND),
@@ -64,9 +73,11 @@ def test_kinds(error: Exception, kind: FaultKind) -> None:
     assert caught(error).kind is kind
 
 
-def test_a_refused_connection_proves_nothing_where_the_sdk_may_have_sent_before() -> None:
-    error = caused(DaytonaError("x"), REFUSED)
-    assert caught(error, resends=True).kind is FaultKind.DROPPED
+def test_a_certificate_that_is_refused_is_told_by_its_reason_only() -> None:
+    error = caused(DaytonaError("Failed to create sandbox: key expired"), EXPIRED)
+    assert (caught(error).kind, "has expired" in caught(error).message) == (FaultKind.UNTRUSTED, True)
+    # Its words must not be taken for Daytona's own about an API key.
+    assert remedy_for(caught(error))[0] == "certificate"
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()])
