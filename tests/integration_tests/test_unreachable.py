@@ -203,7 +203,9 @@ def test_an_sts_that_is_not_trusted_names_botos_variable(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     options = {
-        "filesystemBucketName": "workspaces",
+        "mountAwsS3Buckets": True,
+        "workspaceBucketName": "workspaces",
+        "awsRegion": "eu-central-1",
         "mountRoleArn": "arn:aws:iam::123456789012:role/agent",
         "stsEndpoint": f"https://localhost:{intercepted.server_port}",
     }
