@@ -29,7 +29,7 @@ need() {
 
 # A name on the PATH proves nothing: a version manager's shim exists and fails when run.
 suitable() {
-    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 </dev/null
+    "$1" -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' >/dev/null 2>&1 </dev/null
 }
 
 # Put uv into .venv, unless it cannot be had: then pip does the same, slower.

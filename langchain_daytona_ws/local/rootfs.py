@@ -40,6 +40,7 @@ COPIED_ETC_FOLDERS = (
     "python3.11",
     "python3.12",
     "python3.13",
+    "python3.14",
     "terminfo",
     "zsh",
 )

@@ -97,10 +97,43 @@ def test_what_may_differ_is_left_to_ripgrep(pattern: str) -> None:
         Expression(pattern, ignore_case=False)
 
 
-def test_without_re2_all_is_left_to_ripgrep(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_re2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "re2", None)
+
+
+LITERALS = st.lists(
+    st.sampled_from([*"aBkKsSx1é_ -", r"\.", r"\(", r"\x61", r"\t", "]", "}", "ſ", "漢"]),
+    min_size=1,
+    max_size=3,
+).map("".join)
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(LITERALS, LINES, st.booleans())
+@example("k", ["\u212a".encode(), b"K"], True)
+@example("s", ["ſ".encode(), b"\xc5"], True)
+@example("é", ["é".encode()], False)
+def test_literal_patterns_need_no_re2(
+    tmp_path: Path, without_re2: None, pattern: str, lines: list[bytes], ignore_case: bool
+) -> None:
+    data = b"\n".join(lines)
+    try:
+        here = found(pattern, data, ignore_case=ignore_case)
+    except NeedsRipgrepError:
+        assert ignore_case, "only the case of characters beyond ASCII is left to ripgrep"
+        return
+    assert here == found_by_ripgrep(tmp_path, pattern, data, ignore_case=ignore_case)
+
+
+@pytest.mark.parametrize("pattern", ["a.b", "^a", "a|b", "[ab]", r"\bword\b", "a{2}", r"\d"])
+def test_without_re2_all_others_are_left_to_ripgrep(without_re2: None, pattern: str) -> None:
     with pytest.raises(NeedsRipgrepError):
-        Expression("a", ignore_case=False)
+        Expression(pattern, ignore_case=False)
 
 
 def test_words_beyond_ascii_are_left_to_ripgrep_where_it_matters() -> None:

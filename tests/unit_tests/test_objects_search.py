@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Awaitable
 from typing import Any
 
@@ -161,3 +162,13 @@ def test_what_happens_meanwhile(bucket: MemoryBucket) -> None:
     with pytest.raises(FileError) as caught:
         grep(bucket, "one")
     assert caught.value.code == "s3_denied"
+
+
+def test_without_the_extra_literal_patterns_need_no_sandbox(
+    bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "re2", None)
+    assert [row.path for row in grep(bucket, "import one").rows] == ["a/x.py"]
+    assert [row.path for row in grep(bucket, "IMPORT", ignore_case=True).rows] == ["a/x.py"]
+    files = FileOps(ObjectFiles(bucket), None, root="/mnt/demo")
+    assert beyond(files.grep("^import")) == "the expression needs ripgrep"

@@ -1,5 +1,7 @@
 r"""Regular expressions of ripgrep's, run by RE2 where both surely mean the same. Linear in time, whatever they are.
 
+A pattern without any operator is searched as bytes, also where RE2 (google-re2, the extra ``search``) is missing.
+
 RE2's ``\w``, ``\d``, ``\s`` and ``\b`` know only ASCII, ripgrep's know Unicode; and ripgrep never matches a line
 feed. So a pattern is taken apart and written anew. Whatever is not known here to be the same is left to ripgrep.
 """
@@ -25,7 +27,10 @@ _WORD = (
 _DIGIT = r"\p{Nd}"
 _SPACE = r"\t\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _CLASSES = {"w": _WORD, "d": _DIGIT, "s": _SPACE}
+_OPERATORS = frozenset(".*+?|)^$")
+_FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # the Kelvin sign and the long s
 _CONTROLS = {"t": "\\t", "r": "\\r", "f": "\\f", "v": "\\v", "a": "\\a"}
+_SAID = {"\\t": "\t", "\\r": "\r", "\\f": "\f", "\\v": "\v", "\\a": "\a"}
 
 # None of them holds the line feed, and both programs know them by these names.
 _PROPERTIES = re.compile(
@@ -74,7 +79,7 @@ class Expression:
         ignore_case: Whether to match without regard to case.
 
     Raises:
-        NeedsRipgrepError: It must be left to ripgrep, or RE2 is not installed.
+        NeedsRipgrepError: It must be left to ripgrep, or it has an operator and RE2 is not installed.
 
     """
 
@@ -82,10 +87,15 @@ class Expression:
         exact, loose, self._has_boundary = _translated(pattern)
         if ignore_case and "\\p" in pattern.lower():
             raise NeedsRipgrepError  # whether the case is folded before or after a class is negated
-        self._exact = _compiled(exact, ignore_case)
+        literal = _literal(pattern, ignore_case)
+        if literal is not None:
+            self._exact, size = literal, len(pattern)
+        else:
+            self._exact = _compiled(exact, ignore_case)
+            size = self._exact.programsize
         self._loose = _compiled(loose, ignore_case) if self._has_boundary else self._exact
-        self._piece = min(PIECE_BYTES, PIECE_WORK // self._exact.programsize)
-        self._longest_line = LINE_WORK // self._exact.programsize
+        self._piece = min(PIECE_BYTES, PIECE_WORK // size)
+        self._longest_line = LINE_WORK // size
 
     def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int]]:
         """Yield (number, start, end) of each line that matches; ``end`` is where its line feed is.
@@ -130,10 +140,32 @@ class Expression:
         return self._exact.search(line) is not None
 
 
+def _literal(pattern: str, ignore_case: bool) -> Any:
+    """Return what finds a pattern without operators in bytes; None for any other.
+
+    Without regard to case only ASCII: the foldings of other characters are Unicode's, of some release of it.
+    """
+    text = ""
+    for token in _TOKEN.finditer(pattern):
+        character = token[0] if token["plain"] else _character(token)
+        if not character or (token["plain"] and character in _OPERATORS):
+            return None
+        text += _SAID.get(character) or (chr(int(character[3:-1], 16)) if token["hex"] else character[-1])
+    if not text or (ignore_case and not text.isascii()):
+        return None
+    try:
+        pieces = [re.escape(character.encode()) for character in text]
+    except UnicodeEncodeError:
+        raise NeedsRipgrepError from None
+    if ignore_case:
+        pieces = [_FOLDED.get(piece.lower(), piece) for piece in pieces]
+    return re.compile(b"".join(pieces), re.IGNORECASE if ignore_case else 0)
+
+
 def _compiled(pattern: str, ignore_case: bool) -> Any:
     try:
         import re2
-    except ImportError:  # there is no wheel for every platform
+    except ImportError:  # the extra `search`: there is no wheel for every platform
         raise NeedsRipgrepError from None
     options = re2.Options()
     options.log_errors = False
