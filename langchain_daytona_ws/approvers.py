@@ -15,6 +15,7 @@ from langchain_daytona_ws.permissions import (
     AnswerUnusable,
     PermissionDecision,
     PermissionRequest,
+    legible,
     needs_approval,
     plain_arguments,
 )
@@ -118,10 +119,28 @@ class MiddlewareApprover:
             if call in self._answered and self._answered[call] in {None, step}:
                 self._answered[call] = step
                 return PermissionDecision.allow()
+            edited = self._before_edit(call)
+        if edited is not None:
+            raise AnswerUnusable(
+                f"the middleware asked about a call of {edited}, and an edit made it a call of {request.tool}, which "
+                "is not what was shown: an edit may change the arguments only; reject the call instead, and say why"
+            )
         raise AnswerUnusable(
             "no HumanInTheLoopMiddleware has asked about this call in this process: give the agent "
             "HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on()), or the session another approver"
         )
+
+    def _before_edit(self, call: _Asked | None) -> str | None:
+        """Return the tool that a call was of when the middleware asked about it, if that was another one."""
+        if call is None:
+            return None
+        # Before langchain 1.4 the message itself was changed by an edit.
+        asked = (
+            one.tool for one in self._answered if one is not None and one._replace(tool=call.tool) == call
+        )
+        tool = conversation.tool_of(conversation.around(_settings()), call.call) or call.tool
+        tool = next(asked, tool) if tool == call.tool else tool
+        return None if tool == call.tool else legible.name(tool, 62)
 
     def _note(self, request: PermissionRequest) -> None:
         """Note what the middleware is about to ask: when the graph goes on, it asks again, and there is an answer."""

@@ -38,3 +38,14 @@ def open_message(messages: Sequence[object], tool_call_id: str) -> str | None:
         if isinstance(message, AIMessage) and any(call["id"] == tool_call_id for call in message.tool_calls):
             return message.id
     return None
+
+
+def tool_of(messages: Sequence[object], tool_call_id: str) -> str | None:
+    """Return the name of the tool that the model called, in the last message with that call."""
+    from langchain_core.messages import AIMessage
+
+    for message in reversed(messages):
+        for call in message.tool_calls if isinstance(message, AIMessage) else ():
+            if call["id"] == tool_call_id:
+                return call["name"]
+    return None

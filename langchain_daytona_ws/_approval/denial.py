@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NoReturn
 
 from langchain_daytona_ws.errors import PermissionDenied
 from langchain_daytona_ws.permissions import PermissionRequest, legible
+
+_log = logging.getLogger("langchain_daytona_ws")
 
 _DO_NOT_RETRY = "Do not retry it; ask the user or continue without it."
 
@@ -52,5 +55,6 @@ def deny_malformed(
     *,
     cause: BaseException | None = None,
 ) -> NoReturn:
-    """Deny a call whose answer can't be used, as `deny` does."""
+    """Deny a call whose answer can't be used, as `deny` does, and log why: the model is not told."""
+    _log.warning("%s: denied", message)
     deny(request, "malformed_answer", message, for_model, cause=cause)

@@ -73,7 +73,8 @@ def judged(
     Args:
         request: What was asked about.
         outcome: How the call of the approver ended.
-        validate: Makes the tool's arguments of those that the approver edited, or raises; None to deny an edit.
+        validate: Makes the tool's arguments of those that the approver edited, or raises (of an `AnswerUnusable` the
+            text is logged); None to deny an edit.
         remembered: Is given what is always allowed from now on.
         timeout_s: Seconds that there were for the answer; None for ever.
 
@@ -93,7 +94,6 @@ def judged(
         if steering is not None:
             raise steering
         if isinstance(outcome.error, AnswerUnusable):
-            _log.warning("%s: denied", outcome.error)
             deny_malformed(request, str(outcome.error), cause=outcome.error)
         kind = type(outcome.error).__qualname__
         # Not its text: what goes wrong while talking to a chat service may quote a token.
@@ -107,7 +107,6 @@ def judged(
         )
     decision = outcome.value
     if not isinstance(decision, PermissionDecision):
-        _log.warning("the approver answered with a %s: denied", type(decision).__qualname__)
         deny_malformed(
             request, f"the approver must return a PermissionDecision, not a {type(decision).__qualname__}"
         )
@@ -141,6 +140,8 @@ def _edited(
     validate: Callable[[Mapping[str, object]], T] | None,
 ) -> Approval[T]:
     given = request.arguments
+    # A null is no argument: a form may send one for each field that nobody has filled in.
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     if arguments == given:
         return Approval(given)
     about_edit = "The user changed this call in a way that is not valid, so nothing was done."
@@ -156,8 +157,9 @@ def _edited(
         steering = what_steers(error)
         if steering is not None:
             raise steering from steering.__cause__
-        kind = type(error).__qualname__
-        deny_malformed(request, f"the edited arguments are not valid ({kind})", about_edit, cause=error)
+        # Of another error not its text, which may quote a secret.
+        reason = str(error) if isinstance(error, AnswerUnusable) else type(error).__qualname__
+        deny_malformed(request, f"the edited arguments are not valid: {reason}", about_edit, cause=error)
     return Approval(arguments, edited=True, validated=validated, note=_changes(given, arguments))
 
 

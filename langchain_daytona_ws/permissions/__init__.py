@@ -3,7 +3,12 @@
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.permissions.decision import AnswerUnusable, Approver, PermissionDecision, Scope
 from langchain_daytona_ws.permissions.remembered import RememberedApprovals
-from langchain_daytona_ws.permissions.request import PermissionRequest, frozen_arguments, plain_arguments
+from langchain_daytona_ws.permissions.request import (
+    PermissionRequest,
+    frozen_arguments,
+    json_text,
+    plain_arguments,
+)
 from langchain_daytona_ws.permissions.table import ASKS, needs_approval
 
 __all__ = [
@@ -16,6 +21,7 @@ __all__ = [
     "RememberedApprovals",
     "Scope",
     "frozen_arguments",
+    "json_text",
     "needs_approval",
     "plain_arguments",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -37,6 +38,18 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def json_text(value: object) -> str:
+    """Return the text of a JSON file: what is written where a call gives an object in place of text.
+
+    Raises:
+        ValueError: It holds what JSON has no word for, or is nested too deeply.
+    """
+    try:
+        return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, RecursionError) as error:
+        raise ValueError("it can not be written as JSON") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +142,9 @@ class PermissionRequest:
             diff: A diff against the real file, when the caller has one. Default: one made from the arguments,
                 and labelled so.
         """
-        path, content = str(arguments.get("path", "")), str(arguments.get("content", ""))
-        old, new = str(arguments.get("old_string", "")), str(arguments.get("new_string", ""))
+        path, content, old, new = (
+            _text(arguments.get(name)) for name in ("path", "content", "old_string", "new_string")
+        )
         every = bool(arguments.get("replace_all"))
         from_arguments = None
         about = ""
@@ -209,6 +223,16 @@ class PermissionRequest:
             "namespace": self.namespace,
             "tool_call_id": self.tool_call_id,
         }
+
+
+def _text(value: object) -> str:
+    """Return an argument, of a call that nobody may have checked yet, as the text that it stands for."""
+    if isinstance(value, (Mapping, list, tuple)):
+        try:
+            return json_text(value)
+        except ValueError:
+            return repr(value)
+    return "" if value is None else str(value)
 
 
 def _line_count(text: str) -> str:

@@ -9,18 +9,17 @@ from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from langchain_daytona_ws._approval.steering import steers_the_program
 from langchain_daytona_ws._core.commands import call_key
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.session import WorkspaceSession
+from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, explain
 from langchain_daytona_ws.tools.siblings import Sibling, begin_current
 
 # Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
-
-ERROR_LIMIT = 4000
 
 
 class WorkspaceTool(BaseTool):
@@ -35,9 +34,7 @@ class WorkspaceTool(BaseTool):
     session: WorkspaceSession = Field(exclude=True, repr=False)
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
-    handle_validation_error: bool | str | Callable[[Any], str] | None = Field(
-        default_factory=lambda: explain_validation
-    )
+    handle_validation_error: bool | str | Callable[[Any], str] | None = Field(default_factory=lambda: explain)
 
     def run(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.run`."""
@@ -87,9 +84,3 @@ def told_to_the_model() -> Iterator[None]:
         yield
     except WorkspaceError as error:
         raise ToolException(f"[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error
-
-
-def explain_validation(error: ValidationError) -> str:
-    """Say what was wrong with the arguments, without quoting them back."""
-    problems = [f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}" for item in error.errors()]
-    return ("[bad_arguments] Nothing was done. " + "; ".join(problems))[:ERROR_LIMIT]

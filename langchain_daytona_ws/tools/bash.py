@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Self
+from typing import Any, ClassVar, Self, TypeGuard
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.job_results import Job
 from langchain_daytona_ws._core.job_watch import JOB_MAX_S
+from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S
 from langchain_daytona_ws._core.live import OnOutput
 from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws._session.commands import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
 from langchain_daytona_ws.tools.tracing import RunManager, facts_of_command, facts_of_job, traced
+
+# A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
+JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
+HOURS_MAX = int(JOB_MAX_S / 3600)
 
 _KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."
 _GOES_ON = (
@@ -28,31 +35,85 @@ _GOES_ON = (
 DESCRIPTION = f"""\
 Run a bash command in the workspace directory and get its output and exit code.
 - Each call is a new shell in the workspace: cd and variables do not carry over, files do. Use relative paths.
-- Standard input is empty: nothing can be typed into a prompt; pass -y and the like.
+- Nothing can be typed: standard input is empty, editors end at once. Pass -y, -m.
 - Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
 - {_KILLED}
-- With background: true it returns a job id at once: for servers and long work. See it with bash_job.
-- Of a long output the middle is left out; the notice names a file with all of it.
+- With background: true it returns a job id at once: for servers and long work, up to an hour, or hours. See it with
+  bash_job.
+- Do not cut output with head or tail: of a long one the middle is left out, and a notice names a file with all of it.
 - To read, search and change files, prefer workspace_file."""
 
 
-class BashInput(BaseModel):
+class BashInput(ToolInput):
     """Arguments of the ``bash`` tool."""
 
-    model_config = ConfigDict(extra="forbid")
-
     command: str = Field(description="The command, given to bash exactly as it is.")
-    timeout: Annotated[float, Field(gt=0, le=JOB_MAX_S)] | None = Field(
-        default=None, description="Seconds until it is killed, at most 600; in the background 86400."
+    timeout: float | None = Field(
+        default=None,
+        description=f"Seconds until it is killed, at most {COMMAND_TIMEOUT_MAX_S}; "
+        f"in the background {JOB_TIMEOUT_MAX_S}.",
     )
     background: bool = Field(default=False, description="Run as a job.")
+    hours: float | None = Field(
+        default=None,
+        description=f"background: instead of timeout, at most {HOURS_MAX}.",
+    )
     description: str | None = Field(default=None, description="What it does, in 5 to 10 words.")
 
-    @model_validator(mode="after")
-    def _is_in_range(self) -> Self:
-        if not self.background and self.timeout is not None and self.timeout > COMMAND_TIMEOUT_MAX_S:
-            raise ValueError(f"timeout is at most {COMMAND_TIMEOUT_MAX_S} without background: true")
-        return self
+    foreign_names: ClassVar[Mapping[str, str]] = names("""
+        cmd script code bash shell input CommandLine -> command
+        run_in_background is_background in_background async detach detached -> background
+        timeout_s timeout_sec timeout_secs timeout_seconds max_duration_s -> timeout
+        timeout_ms timeout_millis yield_time_ms block_until_ms hard_timeout -> use timeout, in seconds
+        explanation reason justification summary toolSummary toolAction thought -> description
+        cwd workdir working_directory working_dir directory dir path -> put cd in the command
+        env environment envs -> put NAME=value before the command
+        restart session_id session shell_id reset -> each call is a new shell
+        stdin is_input keys -> standard input is empty; use a here-document in the command
+        blocking wait wait_for_completion -> use background for what is not to be waited for
+        dangerouslyDisableSandbox sandbox_permissions with_escalated_permissions elevated -> leave it out
+        requires_approval require_user_approval SafeToAutoRun security_risk prefix_rule login tty pty -> leave it out
+        max_output_tokens max_output_length output_limit head tail -> the middle of a long output is left out anyway
+    """)
+
+    @field_validator("command", mode="after")
+    @classmethod
+    def _ends_lines_as_bash_does(cls, command: str) -> str:
+        """Undo CRLF, where every line ends in it: bash takes the CR for a part of the last word."""
+        if "\r\n" not in command or "\n" in command.replace("\r\n", ""):
+            return command
+        return command.replace("\r\n", "\n").removesuffix("\r")
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
+        background = values.get("background") in (True, "true")  # as it was given, it may be anything
+        timeout, hours = values.get("timeout"), values.get("hours")
+        if _is_number(hours):
+            if not 0 < hours <= HOURS_MAX:
+                yield "hours", f"above 0 and at most {HOURS_MAX}"
+            if not background:
+                yield "hours", "only with background: true"
+            if timeout is not None:
+                yield "timeout", "give timeout or hours, not both"
+        limit = JOB_TIMEOUT_MAX_S if background else COMMAND_TIMEOUT_MAX_S
+        if _is_number(timeout) and not 0 < timeout <= limit:
+            yield "timeout", _range_of_timeout(timeout, limit, background=background)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _range_of_timeout(timeout: float, limit: int, *, background: bool) -> str:
+    """Say what the limits are, and what was likely meant."""
+    said = [f"in seconds, above 0 and at most {limit}"]
+    if background:
+        said.append(f"for a longer job, of up to {HOURS_MAX} hours, give hours in its place")
+    else:
+        said.append(f"with background: true at most {JOB_TIMEOUT_MAX_S}")
+    if timeout > limit and timeout % 500 == 0 and timeout / 1000 <= limit:
+        said.append(f"{timeout:.0f} looks like milliseconds, which are {timeout / 1000:g} seconds")
+    return "; ".join(said)
 
 
 class BashTool(WorkspaceTool):
@@ -86,7 +147,7 @@ class BashTool(WorkspaceTool):
     ) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
         with told_to_the_model(), traced(run_manager) as trace:
-            approval = self.session.gate.check(self._request(wanted), BashInput.model_validate)
+            approval = self.session.gate.check(self._request(wanted), BashInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             call = _Call(wanted, approval)
@@ -106,7 +167,7 @@ class BashTool(WorkspaceTool):
     ) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
         with told_to_the_model(), traced(run_manager) as trace:
-            approval = await self.session.gate.acheck(self._request(wanted), BashInput.model_validate)
+            approval = await self.session.gate.acheck(self._request(wanted), BashInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             call = _Call(wanted, approval)
@@ -140,9 +201,9 @@ class _Call:
     def __init__(self, wanted: BashInput, approval: Approval[BashInput]) -> None:
         final = approval.validated or wanted
         self.command = final.command
-        self.timeout = final.timeout
+        self.timeout = final.timeout if final.hours is None else final.hours * 3600
         self.background = final.background
-        self.identity: dict[str, object] = {"command": final.command, "timeout": final.timeout}
+        self.identity: dict[str, object] = {"command": final.command, "timeout": self.timeout}
         if final.background:
             self.identity["background"] = True
         self._note = approval.note

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core import render
@@ -17,7 +18,8 @@ from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT,
 from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.side import named_once
-from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
+from langchain_daytona_ws.permissions import PermissionRequest, json_text, needs_approval
+from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
 
 DESCRIPTION = """\
@@ -41,10 +43,8 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class FileInput(BaseModel):
+class FileInput(ToolInput):
     """Arguments of the ``workspace_file`` tool."""
-
-    model_config = ConfigDict(extra="forbid")
 
     command: Action
     path: str | None = Field(default=None, description="File or directory.")
@@ -61,12 +61,71 @@ class FileInput(BaseModel):
     context: int = Field(default=0, ge=0, le=100, description="grep content: lines around each match.")
     ignore_case: bool = False
 
-    @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
-        missing = [name for name in _NEEDED.get(self.command, ()) if getattr(self, name) is None]
-        if missing:
-            raise ValueError(f"{self.command} needs {' and '.join(missing)}")
-        return self
+    verb: ClassVar[str] = "command"
+    may_be_empty: ClassVar[frozenset[str]] = frozenset({"content", "old_string", "new_string"})
+    always_so: ClassVar[frozenset[str]] = frozenset(
+        {"n", "linenumbers", "showlinenumbers", "createdirs", "parents"}
+    )
+    foreign_values: ClassVar[Mapping[str, str]] = names("""
+        view open cat show read_file view_file get -> read
+        create save put new write_file create_file -> write
+        str_replace replace update modify patch insert edit_file multi_edit search_replace -> edit
+        ls dir tree list_directory list_dir list_files -> list
+        find find_files file_search glob_file_search -> glob
+        search rg ripgrep search_files grep_search search_file_content -> grep
+        remove rm unlink delete_file -> delete
+    """)
+    foreign_names: ClassVar[Mapping[str, str]] = names("""
+        action operation op -> command
+        file_path filename file file_name target_file absolute_path notebook_path directory dir_path folder -> path
+        relative_workspace_path search_path target_directory SearchDirectory DirectoryPath uri cwd -> path
+        file_text contents text data body code_content new_content file_content -> content
+        old_str old old_text old_content oldText search find target_content original -> old_string
+        new_str new new_text newText replace replacement replacement_content -> new_string
+        force allow_overwrite -> overwrite
+        expected_replacements expected_occurrences allow_multiple count replace_all_occurrences -> replace_all
+        view_range line_range range lines -> offset and limit
+        start_line start_line_one_indexed line_start StartLine line from_line -> offset
+        end_line end_line_one_indexed_inclusive end_line_one_indexed line_end EndLine -> limit
+        max_results head_limit max_count head max_lines num_lines MaxResults -> limit
+        query regex expression search_term glob_pattern file_pattern -> pattern
+        include include_pattern includes file_glob type file_type file_extension extensions -> glob
+        A B C after before context_lines before_context after_context -> context
+        i case_insensitive insensitive -> ignore_case
+        case_sensitive -> use ignore_case, for the contrary
+        mode -> output_mode
+        insert_line insert_text insert_after -> use edit, with the line before as old_string
+        edits code_edit diff patch -> use edit, one call for each replacement
+        exclude exclude_pattern ignore ignore_patterns -> use glob to name the files to search
+        n line_numbers show_line_numbers -> lines are numbered anyway
+        recursive depth max_depth -> use glob with **/*
+        multiline dotall -> a pattern matches within one line
+        create_dirs create_directories make_dirs parents -> write makes directories itself
+        should_read_entire_file read_entire_file full -> a whole file is read without it
+        append mode_append -> use edit to add to a file
+        pages encoding description explanation instructions instruction reason thought -> leave it out
+        toolSummary toolAction security_risk requires_approval no_ignore respect_git_ignore -> leave it out
+    """)
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _is_text(cls, content: object, info: ValidationInfo) -> object:
+        """Write an object as JSON into a .json file: some servers read a string that holds JSON before they send it."""
+        if not isinstance(content, (dict, list)):
+            return content
+        if str(info.data.get("path") or "").lower().endswith(".json"):
+            return json_text(content)
+        raise PydanticCustomError(
+            "argument",
+            "the text of the file, as one string; only for a path that ends in .json also an object",
+        )
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
+        command = cls.operation(values)
+        for name in _NEEDED.get(command, ()):
+            if values.get(name) is None:
+                yield name, f"{command} needs it"
 
 
 class WorkspaceFileTool(WorkspaceTool):
@@ -85,7 +144,7 @@ class WorkspaceFileTool(WorkspaceTool):
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
-            approval = self.session.gate.check(self._request(wanted), FileInput.model_validate)
+            approval = self.session.gate.check(self._request(wanted), FileInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             with named_once(self._begin(config, dict(approval.arguments))):
@@ -94,7 +153,7 @@ class WorkspaceFileTool(WorkspaceTool):
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
-            approval = await self.session.gate.acheck(self._request(wanted), FileInput.model_validate)
+            approval = await self.session.gate.acheck(self._request(wanted), FileInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             with named_once(self._begin(config, dict(approval.arguments))):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
 from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
 
 DESCRIPTION = """\
@@ -24,23 +26,38 @@ LISTED = 30
 COMMAND_SHOWN = 80
 
 
-class JobInput(BaseModel):
+class JobInput(ToolInput):
     """Arguments of the ``bash_job`` tool."""
-
-    model_config = ConfigDict(extra="forbid")
 
     action: Literal["status", "logs", "stop", "list"]
     job_id: str | None = None
     tail: int | None = Field(default=None, ge=1, le=TAIL_LINES_MAX, description="logs: lines, default 100.")
     offset: int | None = Field(default=None, ge=0, le=OFFSET_MAX, description="logs: from this byte on.")
 
-    @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
-        if self.action != "list" and self.job_id is None:
-            raise ValueError(f"{self.action} needs job_id")
-        if self.tail is not None and self.offset is not None:
-            raise ValueError("give tail or offset, not both")
-        return self
+    verb: ClassVar[str] = "action"
+    foreign_values: ClassVar[Mapping[str, str]] = names("""
+        output log read tail get get_output read_output -> logs
+        kill cancel terminate end -> stop
+        poll check info wait -> status
+        ls jobs -> list
+    """)
+    foreign_names: ClassVar[Mapping[str, str]] = names("""
+        command operation op -> action
+        id bash_id shell_id task_id process_id session_id job pid -> job_id
+        lines n limit tail_lines last num_lines max_lines -> tail
+        since from start position -> offset
+        filter regex pattern -> leave it out, or search the log with bash
+        block wait timeout timeout_ms wait_s wait_for_completion yield_time_ms -> leave it out: the answer comes at once
+        signal force -> leave it out
+        description explanation reason -> leave it out
+    """)
+
+    @classmethod
+    def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
+        if cls.operation(values) != "list" and values.get("job_id") is None:
+            yield "job_id", "only list does without it"
+        if values.get("tail") is not None and values.get("offset") is not None:
+            yield "tail", "give tail or offset, not both"
 
 
 class BashJobTool(WorkspaceTool):
@@ -59,7 +76,7 @@ class BashJobTool(WorkspaceTool):
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = JobInput.model_validate(given)
         with told_to_the_model():
-            approval = self.session.gate.check(self._request(wanted), JobInput.model_validate)
+            approval = self.session.gate.check(self._request(wanted), JobInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             once = self._begin(config, dict(approval.arguments))
@@ -68,7 +85,7 @@ class BashJobTool(WorkspaceTool):
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = JobInput.model_validate(given)
         with told_to_the_model():
-            approval = await self.session.gate.acheck(self._request(wanted), JobInput.model_validate)
+            approval = await self.session.gate.acheck(self._request(wanted), JobInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             once = self._begin(config, dict(approval.arguments))

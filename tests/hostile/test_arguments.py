@@ -27,7 +27,7 @@ PATTERNS = st.sampled_from(
 )
 HOSTILE = junk | PATHS | PATTERNS
 ARGUMENTS = {
-    "bash": ("command", "timeout", "background", "description"),
+    "bash": ("command", "timeout", "background", "hours", "description"),
     "workspace_file": (
         "path", "content", "overwrite", "old_string", "new_string", "replace_all", "offset", "limit", "pattern",
         "glob", "output_mode", "context", "ignore_case",

@@ -217,11 +217,14 @@ class TestTools:
         assert server.requests == []
 
     def test_a_long_time_needs_the_background(self, server: LocalDaytona, workspace: Driven) -> None:
-        for arguments in ({"timeout": 601}, {"timeout": 86_401, "background": True}):
+        for arguments in ({"timeout": 601}, {"timeout": 3601, "background": True}, {"hours": 2}):
             message = workspace.call(workspace.bash, command="true", **arguments)
             assert message.status == "error"
-        assert "600 without background" in workspace.call(workspace.bash, command="true", timeout=601).content
         assert server.requests == []
+
+    def test_more_than_an_hour_is_asked_for_in_hours(self, workspace: Driven) -> None:
+        message = workspace.call(workspace.bash, command="true", background=True, hours=2)
+        assert "stopped after 7200 s" in message.content
 
     def test_only_starting_and_stopping_ask(self, server: LocalDaytona, drive: Drive) -> None:
         asked: list[PermissionRequest] = []

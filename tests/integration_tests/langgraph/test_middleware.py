@@ -165,6 +165,20 @@ def test_what_was_asked_about_counts_for_that_very_call(
     assert quick.server.count("execute") == before
 
 
+def test_an_edit_that_makes_another_tool_s_call_is_named_as_one(
+    quick: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = quick.session(approver=MiddlewareApprover())
+    agent = agent_of(quick, session, bash("one", **MAKE))
+    quick.do(agent, GO)
+    args = {"command": "write", "path": "a.txt", "content": "a"}
+    edit = {"type": "edit", "edited_action": {"name": "workspace_file", "args": args}}
+    (message,) = results(quick.do(agent, Command(resume=said(edit)))).values()
+    assert message.status == "error"
+    assert "asked about a call of bash, and an edit made it a call of workspace_file" in caplog.text
+    assert quick.server.requests == []
+
+
 @pytest.mark.parametrize("interrupt_mode", ["batched", "per_call"])
 def test_a_question_without_an_answer_counts_for_nothing(quick: Stage, interrupt_mode: str) -> None:
     """Not where another graph carries on with the thread, and no middleware stands before its tools."""

@@ -9,7 +9,7 @@ import pytest
 
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._approval.verdict import Approval
-from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
+from langchain_daytona_ws.permissions import AnswerUnusable, PermissionDecision, PermissionRequest
 from tests.unit_tests.approval.conftest import ALLOW, Check, bash, denial, only_command
 
 
@@ -90,13 +90,41 @@ def test_an_edit_that_changes_nothing_is_none(check: Check) -> None:
     assert check(gate, bash(), only_command) == Approval(bash().arguments)
 
 
+def test_a_null_in_an_edit_is_no_argument(check: Check) -> None:
+    nulls = {"timeout": None, "background": None}
+    gate = ApprovalGate("ask", lambda _: PermissionDecision.allow_edited({"command": "ls", **nulls}))
+    assert check(gate, bash(), only_command) == Approval(bash().arguments)
+    request = PermissionRequest.for_bash("ls", namespace="demo", arguments={"timeout": 5})
+    approval = check(gate, request, only_command)
+    assert approval.arguments == {"command": "ls"}
+    assert approval.note == "The user changed this call before allowing it. What ran had: timeout left out."
+
+
 @pytest.mark.parametrize("arguments", [{}, {"command": 1}, {"command": "ls", "more": 1}])
-def test_an_invalid_edit_denies(check: Check, arguments: dict[str, object]) -> None:
+def test_an_invalid_edit_denies(
+    check: Check, arguments: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
     gate = ApprovalGate("ask", lambda _: PermissionDecision.allow_edited(arguments))
-    error = denial(check, gate, bash(), only_command)
+    with caplog.at_level(logging.WARNING, "langchain_daytona_ws"):
+        error = denial(check, gate, bash(), only_command)
     assert error.code == "malformed_answer"
     assert "not valid" in error.for_model
-    assert "tok3n" not in error.message + error.for_model
+    assert "the edited arguments are not valid: ValueError" in caplog.text
+    assert "tok3n" not in error.message + error.for_model + caplog.text
+
+
+def test_the_reason_why_an_edit_is_invalid_is_logged_where_it_is_safe(
+    check: Check, caplog: pytest.LogCaptureFixture
+) -> None:
+    def validate(_: Any) -> None:
+        raise AnswerUnusable("timeout: above 0")
+
+    gate = ApprovalGate("ask", lambda _: PermissionDecision.allow_edited({"command": "pwd"}))
+    with caplog.at_level(logging.WARNING, "langchain_daytona_ws"):
+        error = denial(check, gate, bash(), validate)
+    assert "the edited arguments are not valid: timeout: above 0" in error.message
+    assert "timeout: above 0" in caplog.text
+    assert "above 0" not in error.for_model
 
 
 def test_an_edit_that_can_not_be_validated_denies(check: Check) -> None:
