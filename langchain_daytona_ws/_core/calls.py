@@ -104,6 +104,7 @@ class Caller:
         self._watch = watch
         self._sender = Sender(port, env, new_key, mounting)
         self.look = self._sender.look
+        self.variables = env
         self.new_key = new_key
         self.sandbox_id = ""  # that answered last
         self.now = port.now

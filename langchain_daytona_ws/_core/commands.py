@@ -13,8 +13,10 @@ from langchain_daytona_ws._core.characters import whole_end, whole_start
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.job_results import read_id
 from langchain_daytona_ws._core.live import LiveOutput, OnOutput
+from langchain_daytona_ws._core.pipelines import ends_in_pipeline, parts_to_tell
 from langchain_daytona_ws._core.script import check_command
 from langchain_daytona_ws._core.sending import Answer, decode_base64
+from langchain_daytona_ws._guest import terminal
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
@@ -34,6 +36,8 @@ class CommandResult:
         duration_s: Seconds from its start to its end, as measured in the sandbox.
         log_path: File on the sandbox's local disk with the whole output (up to 64 MiB), if there is one.
         background: Whether a process that it started still holds its output.
+        pipeline: The exit codes of the parts of the pipeline that the command ended in, where one before the last has
+            failed; 141, of a part whose output was read no further (``yes | head -1``), is no failure. Else empty.
         job_id: The background job as which it goes on since its time was up (``onTimeout``); ``exit_code`` and
             ``output`` are those until then.
         replayed: Whether this is the recorded result of the same call made earlier: nothing ran now.
@@ -50,6 +54,7 @@ class CommandResult:
     duration_s: float = 0.0
     log_path: str | None = None
     background: bool = False
+    pipeline: tuple[int, ...] = ()
     job_id: str | None = None
     replayed: bool = False
     notices: tuple[str, ...] = ()
@@ -64,6 +69,8 @@ class CommandResult:
             parts.append(self.output.rstrip("\n"))
         if self.hint:
             parts.append(f"[hint: {self.hint}]")
+        if self.pipeline:
+            parts.append(f"[exit codes in the pipeline: {', '.join(map(str, self.pipeline))}]")
         end = f"exit code {self.exit_code}" if self.job_id is None else f"still running as job {self.job_id}"
         return "\n".join([*parts, f"[{end}]"])
 
@@ -156,6 +163,7 @@ async def run_command(
         "log_limit_bytes": LOG_LIMIT_BYTES,
         "defaults": dict(defaults or {}),
         "keep": keep,
+        **facts_of_request(caller, command),
     }
     if job is not None:
         request["job"] = job
@@ -174,6 +182,17 @@ async def run_command(
             for_model="This call was cancelled: the command was killed if it had started. What it had done stays.",
         )
     return _result(answer, timeout_s, limit_bytes)
+
+
+def facts_of_request(caller: Caller, command: str) -> Answer:
+    """Return what a request says of its command beside the limits, where there is something to say."""
+    facts: Answer = {}
+    own = [name for name, _, _ in terminal.VALUES if name in caller.variables()]
+    if own:
+        facts["own"] = own
+    if ends_in_pipeline(command):
+        facts["pipeline"] = True
+    return facts
 
 
 def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult:
@@ -204,8 +223,9 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         notices.append(f"a process that it started is running on; its later output goes to {log_path}")
     if answer.get("replayed") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")
+    exit_code = _number(answer, "exit_code")
     return CommandResult(
-        exit_code=_number(answer, "exit_code"),
+        exit_code=exit_code,
         output=_joined(head, tail, size, _where(log_path, size, log_bytes, answer))
         if truncated
         else _text(head),
@@ -215,6 +235,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         duration_s=_seconds(answer),
         log_path=log_path,
         background=background,
+        pipeline=parts_to_tell(answer.get("pipeline"), exit_code),
         job_id=job_id,
         replayed=answer.get("replayed") is True,
         notices=tuple(notices),

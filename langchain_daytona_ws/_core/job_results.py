@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 from langchain_daytona_ws._core.file_results import Reply
+from langchain_daytona_ws._core.pipelines import parts_to_tell
 from langchain_daytona_ws.errors import JobError
 
 JobState = Literal["running", "finished", "stopped", "timed_out", "lost"]
@@ -33,6 +34,7 @@ class Job:
         duration_s: Seconds for which it has run.
         log_bytes: Size of what it has printed.
         reason: How it was lost.
+        pipeline: As in `CommandResult`.
         notices: What the model should know beside.
         sandbox_id: Where it runs.
     """
@@ -47,6 +49,7 @@ class Job:
     duration_s: float = 0.0
     log_bytes: int = 0
     reason: str = ""
+    pipeline: tuple[int, ...] = ()
     notices: tuple[str, ...] = ()
     sandbox_id: str = ""
 
@@ -58,6 +61,8 @@ class Job:
     def summary(self) -> str:
         """One line about it, as the model reads it."""
         code = "" if self.exit_code is None else f", exit code {self.exit_code}"
+        if self.pipeline:
+            code += f" (in the pipeline: {', '.join(map(str, self.pipeline))})"
         for_s = f"{self.duration_s:.0f} s"
         about = {
             "running": f"running for {for_s}" + (", its shell has ended" + code if code else ""),
@@ -122,11 +127,14 @@ def read_job(row: object, sandbox_id: str) -> Job:
     state = reply.raw("state")
     if state not in get_args(JobState):
         raise reply.garbled("state")
+    exit_code = None if _is_null(row, "exit_code") else _exit_code(reply)
+    told = row.get("pipeline") if isinstance(row, Mapping) and state == "finished" else None
     return Job(
         id=read_id(reply),
         state=cast("JobState", state),
         command=reply.text("command", _COMMAND_MAX),
-        exit_code=None if _is_null(row, "exit_code") else _exit_code(reply),
+        exit_code=exit_code,
+        pipeline=() if exit_code is None else parts_to_tell(told, exit_code),
         started_at=reply.number("started_ms") / 1000,
         ends_at=reply.number("ends_ms") / 1000,
         ended_at=None if state == "running" else reply.number("ended_ms") / 1000,

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.characters import whole_end, whole_start
-from langchain_daytona_ws._core.commands import LOG_LIMIT_BYTES
+from langchain_daytona_ws._core.commands import LOG_LIMIT_BYTES, facts_of_request
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.job_results import (
     Job,
@@ -95,6 +95,7 @@ class JobOps:
             "log_limit_bytes": LOG_LIMIT_BYTES,
             "defaults": self._defaults,
             "job": job_request(command, max_duration_s, self._watch, at_once=True),
+            **facts_of_request(caller, command),
         }
         answer = await caller.call("command", request, timeout_s=CALL_S, life_s=max_duration_s, killable=True)
         if answer.get("outcome") != "job":

@@ -9,7 +9,7 @@ import os
 import select
 import time
 
-from langchain_daytona_ws._guest import place, processes, record
+from langchain_daytona_ws._guest import place, processes, record, terminal
 from langchain_daytona_ws._guest.output import Output
 
 TYPE_CHECKING = False
@@ -25,6 +25,12 @@ PIPE_MAX_BYTES = 1024 * 1024
 # execve refuses a single argument of 128 KiB; longer commands go through a file descriptor.
 ARGUMENT_MAX_BYTES = 100 * 1024
 CANCEL = signal.SIGUSR2
+# bash reads this before the command, and at its end overwrites it with its exit code and those of the parts of its last
+# pipeline. The command's own options must not make it fail, print or be printed: set -e, -u, -x, -C, IFS.
+AT_END = (
+    'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
+)
+PARTS_MAX = 32  # of a pipeline
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -162,6 +168,7 @@ class Run:
         self.key = request["key"]
         self.timeout_s = request["timeout_s"]
         self.defaults = request["defaults"]  # variables, where nobody has set them
+        self.own = request.get("own", [])  # variables of the user
         self.output = Output(request["limit_bytes"], call.log_path, request["log_limit_bytes"])
         self.is_live = "live" in request  # somebody reads the log while it grows
         self.exit_code: int | None = None
@@ -170,6 +177,8 @@ class Run:
         self.background = False
         self.survivors = False
         self.job = "null"  # what became of letting it go on as a job
+        self._wants_parts = "pipeline" in request
+        self._parts = -1
         self.reader = -1
         self.began = time.monotonic()
         self._wake = -1
@@ -197,8 +206,11 @@ class Run:
         env[processes.MARKER] = self.key
         # There is no terminal to answer on: a prompt would only wait for the time-out.
         env.setdefault("GIT_TERMINAL_PROMPT", "0")
+        terminal.prepare(env, self.own)
         for name, value in self.defaults.items():
             env.setdefault(name, value)
+        if self._wants_parts:
+            self._watch_parts(env)
         self.began = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
@@ -207,6 +219,29 @@ class Run:
         os.set_blocking(self.reader, False)
         if self.is_live:
             self.output.open_log()
+
+    def _watch_parts(self, env: dict[str, str]) -> None:
+        """Have bash tell with which exit codes the parts of the command's last pipeline ended."""
+        # With these, bash reads no file beforehand, or one that is not ours.
+        if any(name in env for name in ("BASH_ENV", "POSIXLY_CORRECT", "SHELLOPTS")):
+            return
+        try:
+            self._parts = os.memfd_create("pipeline")
+            # By its path: a descriptor would be inherited by all that the command starts.
+            path = "/proc/%d/fd/%d" % (os.getpid(), self._parts)
+            os.write(self._parts, (AT_END % path).encode("ascii"))
+        except OSError:
+            return
+        env["BASH_ENV"] = path
+
+    def parts(self) -> list[int]:
+        """Return the exit code of bash and those of the parts of its last pipeline, as far as it told them."""
+        if self._parts < 0 or self.timed_out or self.cancelled:
+            return []
+        told = os.pread(self._parts, 1024, 0).split()
+        if len(told) > PARTS_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in told):
+            return []  # it did not come to its end, or a command wrote there
+        return [int(code) for code in told]
 
     def _on_cancel(self, *_: object) -> None:
         self.cancelled = True
@@ -317,10 +352,11 @@ class Run:
             self.output.drop_log()
         if self.cancelled:
             return '{"outcome": "cancelled"}'
+        parts = self.parts()
         return (
             '{"outcome": "finished", "exit_code": %d, "timed_out": %s, "background": %s, "survivors": %s, '
             '"duration_s": %.4f, "size_bytes": %d, "head": "%s", "tail": "%s", "log_path": "%s", '
-            '"log_bytes": %d, "log_failed": %s, "job": %s}'
+            '"log_bytes": %d, "log_failed": %s, "job": %s%s}'
         ) % (
             126 if self.exit_code is None else self.exit_code,
             _json(self.timed_out),
@@ -334,6 +370,7 @@ class Run:
             self.output.log_bytes,
             _json(bool(self.output.log_error)),
             self.job,
+            ', "pipeline": %s' % parts if parts else "",
         )
 
 

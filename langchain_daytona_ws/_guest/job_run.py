@@ -179,7 +179,7 @@ class Job:
         state = self._follow()
         run.collect_rest()
         self.log.save()
-        job_store.save_end(self._directory, state, run.exit_code)
+        job_store.save_end(self._directory, state, run.exit_code, pipeline=run.parts())
 
     def _follow(self) -> str:
         run, shell_ended = self._run, False

@@ -15,7 +15,7 @@ from langchain_daytona_ws._guest import place, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Sequence
 
     Row = dict[str, Any]
 
@@ -135,13 +135,21 @@ def save(job: int, name: str, record: Row) -> None:
         os.close(fd)
 
 
-def save_end(job: int, state: str, exit_code: int | None, reason: str = "") -> None:
+def save_end(
+    job: int, state: str, exit_code: int | None, reason: str = "", pipeline: Sequence[int] = ()
+) -> None:
     """Record the end of a job, wholly or not at all.
 
     The file has been there since the job began, with room in it, so that a full disk does not keep an end from being
     recorded.
     """
-    end = {"state": state, "exit_code": exit_code, "ended_ms": now_ms(), "reason": reason}
+    end = {
+        "state": state,
+        "exit_code": exit_code,
+        "ended_ms": now_ms(),
+        "reason": reason,
+        "pipeline": list(pipeline),
+    }
     save(job, "ending", end)
     os.rename("ending", "end", src_dir_fd=job, dst_dir_fd=job)
     os.fsync(job)

@@ -71,7 +71,7 @@ def _row(jobs: int, name: str) -> Row:
             end = {"state": "running"} if is_held else _lose(jobs, job, name, about)
         told = job_store.load(job, "shell") if end["state"] == "running" else end
         exit_code = told.get("exit_code")
-        return {
+        row = {
             "id": name,
             "state": end["state"],
             "command": job_store.text_of(about, "command", COMMAND_MAX),
@@ -87,6 +87,9 @@ def _row(jobs: int, name: str) -> Row:
             "reason": job_store.text_of(end, "reason", 200),
             "log_bytes": job_log.size(job),
         }
+        if end.get("pipeline"):
+            row["pipeline"] = end["pipeline"]
+        return row
     finally:
         os.close(job)
 

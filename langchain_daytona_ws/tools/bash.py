@@ -35,7 +35,7 @@ _GOES_ON = (
 DESCRIPTION = f"""\
 Run a bash command in the workspace directory and get its output and exit code.
 - Each call is a new shell in the workspace: cd and variables do not carry over, files do. Use relative paths.
-- Nothing can be typed: standard input is empty, editors end at once. Pass -y, -m.
+- Nothing can be typed: standard input is empty, there are no editors. Pass -y, -m.
 - Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
 - {_KILLED}
 - With background: true it returns a job id at once: for servers and long work, up to an hour, or hours. See it with

@@ -192,6 +192,12 @@ class TestTools:
         assert [job["id"] for job in listed.artifact["jobs"]] == [job_id]
         assert "[it had ended before]" in workspace.call(tool, action="stop", job_id=job_id).content
 
+    def test_the_parts_of_its_pipeline_are_told(self, workspace: Driven) -> None:
+        message = workspace.call(workspace.bash, command="echo a; exit 3 | tail -1", background=True)
+        job = jobs(workspace, "wait", message.artifact["id"])
+        assert (job.exit_code, job.pipeline) == (0, (3, 0))
+        assert ", exit code 0 (in the pipeline: 3, 0)" in job.text
+
     def test_a_call_that_a_graph_repeats_starts_nothing(self, workspace: Driven) -> None:
         first = workspace.call(workspace.bash, thread="t", command=LONG, background=True)
         again = workspace.call(workspace.bash, thread="t", command=LONG, background=True)

@@ -1,0 +1,182 @@
+"""Pipelines: whether a command ends in one, and which exit codes of its parts the model should see. Pure.
+
+The exit code of a pipeline is its last part's: ``pytest | tail`` ends with 0 whatever the tests did.
+"""
+
+from __future__ import annotations
+
+import re
+
+READ_CHARS = 64 * 1024
+PARTS_MAX = 32
+SIGPIPE = 141
+"""The exit code of a part that wrote on after the next one had read enough: ``yes | head -1``."""
+
+# bash tells the exit codes by an EXIT trap, which is set for it beforehand. These could see that there is one, or see
+# what was set up before the command.
+_COULD_SEE = re.compile(r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b")
+
+_TOKEN = re.compile(
+    r"""
+      (?P<blank>[ \t\r]+|\\\n)
+    | (?P<newline>\n)
+    | <<<
+    | <<(?P<tabs>-?)[ \t]*(?:'(?P<single>[^'\n]+)'|"(?P<double>[^"\n]+)"|\\?(?P<bare>[\w.+-]+))
+    | (?P<redirect>>\||[<>]\(?&?|&>>?)
+    | (?P<either>&&|\|\|)
+    | (?P<pipe>\|&?)
+    | (?P<end>;;?&?|&)
+    | (?P<paren>[()])
+    | (?P<keyword>(?:if|while|until|for|select|case|\{|\[\[|then|do|else|elif|!|time|fi|done|esac|\}|\]\])
+        (?=[\s;|&()<>]|$))
+    | (?P<comment>\#[^\n]*)
+    | (?P<word>(?:[^\s\\'"$`()<>|&;]|\\[\s\S]|'[^']*'|\$?"(?:\\[\s\S]|[^"\\])*"|\$'(?:\\[\s\S]|[^'\\])*'
+        |`[^`]*`|\$\{[^}]{0,200}\})+)
+    | (?P<expansion>\$\()
+    | [\s\S]
+    """,
+    re.VERBOSE,
+)
+_OPENING = {
+    "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
+}  # fmt: skip
+_GOES_ON = frozenset({"then", "do", "else", "elif", "time", "!"})
+# After a pipeline they hide that it failed, and are no program of their own that bash could become.
+_BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
+
+
+def ends_in_pipeline(command: str) -> bool:
+    """Tell whether the last command of a script is a pipeline, at its top level.
+
+    It need not be right: where it says yes, bash tells what the parts of its last pipeline were; where no, nothing.
+    """
+    if "|" not in command or len(command) > READ_CHARS or _COULD_SEE.search(command):
+        return False
+    reader = _Reader()
+    position = 0
+    while position < len(command):
+        token = _TOKEN.match(command, position)
+        assert token is not None  # noqa: S101 - its last alternative takes anything
+        position = token.end()
+        if not reader.take(token):
+            return False
+        if token.lastgroup == "newline":
+            position = reader.after_here_documents(command, position)
+    return reader.ends_in_pipeline
+
+
+class _Reader:
+    """What has been read of a script: in which compound commands, and what of the list of commands around them."""
+
+    def __init__(self) -> None:
+        self._closing: list[str] = []
+        self._at_start = True  # a command may begin here
+        self._is_open = True  # an operator waits for a command
+        self._is_after_list = False  # that operator was && or ||
+        self._here: list[tuple[str, bool]] = []  # what ends the here-documents that begin with the next line
+        self._pipes = 0  # in the list of commands that is being read
+        self._negated = False
+        self._was_pipeline = False  # the list before it
+
+    @property
+    def ends_in_pipeline(self) -> bool:
+        if self._closing:
+            return False
+        return self._was_pipeline if self._is_open else self._pipes > 0 and not self._negated
+
+    def take(self, token: re.Match[str]) -> bool:
+        """Read a token; return False for what is not understood."""
+        kind, text = token.lastgroup, token[0]
+        delimiter = token["single"] or token["double"] or token["bare"]
+        if delimiter:
+            self._here.append((delimiter, bool(token["tabs"])))
+        elif kind in {"blank", "comment"}:
+            pass
+        elif kind in {"newline", "end"}:
+            self._end(text)
+        elif kind in {"either", "pipe"}:
+            self._join(kind)
+        elif kind in {"paren", "expansion"} or text.endswith("("):
+            return self._parenthesis(text)
+        elif kind == "keyword" and (self._at_start or text == "]]"):
+            return self._keyword(text)
+        else:
+            if self._at_start and not self._closing and self._is_after_list and text not in _BUILTINS:
+                self._pipes = 0
+            self._word()
+        return True
+
+    def _word(self) -> None:
+        self._at_start = self._is_open = self._is_after_list = False
+
+    def _end(self, text: str) -> None:
+        if self._closing:
+            self._at_start = True
+        elif not self._is_open:
+            self._was_pipeline = self._pipes > 0 and not self._negated and text != "&"
+            self._pipes, self._negated = 0, False
+            self._at_start = self._is_open = True
+
+    def _join(self, kind: str) -> None:
+        if not self._closing:
+            self._pipes += kind == "pipe"
+            self._is_after_list = kind == "either"
+        self._at_start = self._is_open = True
+
+    def _parenthesis(self, text: str) -> bool:
+        if text != ")":
+            self._closing.append(")")
+            self._at_start = True
+            return True
+        if self._closing[-1:] == ["esac"]:  # after a pattern
+            self._at_start = True
+            return True
+        return self._close(")")
+
+    def _keyword(self, text: str) -> bool:
+        if text in _OPENING:
+            self._closing.append(_OPENING[text])
+            self._at_start = text not in {"for", "select", "case", "[["}
+        elif text in _GOES_ON:
+            self._negated = self._negated or (text == "!" and not self._closing)
+        else:
+            return self._close(text)
+        return True
+
+    def _close(self, text: str) -> bool:
+        if self._closing[-1:] != [text]:
+            return False
+        self._closing.pop()
+        self._word()
+        # Of a function: its body begins like a command.
+        self._at_start = text == ")"
+        return True
+
+    def after_here_documents(self, command: str, position: int) -> int:
+        """Return where the script goes on after a line break."""
+        for delimiter, tabs in self._here:
+            start = r"\t*" if tabs else ""
+            end = re.compile(rf"^{start}{re.escape(delimiter)}$\n?", re.MULTILINE).search(command, position)
+            position = end.end() if end else len(command)
+        self._here.clear()
+        return position
+
+
+def parts_to_tell(value: object, exit_code: int) -> tuple[int, ...]:
+    """Return the exit codes of a pipeline's parts where ``exit_code`` does not tell all that the model should know.
+
+    Args:
+        value: What the sandbox answered: bash's exit code, and those of the parts of the last pipeline that it ran.
+        exit_code: Of the command.
+    """
+    if not isinstance(value, list) or not 3 <= len(value) <= PARTS_MAX + 1:
+        return ()
+    if not all(type(code) is int and 0 <= code <= 255 for code in value):
+        return ()
+    shell, *parts = value
+    by_pipefail = next((code for code in reversed(parts) if code), 0)
+    # Otherwise it was not the last thing that ran: a condition, or what came before an exit.
+    if shell != exit_code or shell not in (parts[-1], by_pipefail):
+        return ()
+    failed = any(code not in (0, SIGPIPE) for code in parts[:-1])
+    return tuple(parts) if failed or shell != parts[-1] else ()

@@ -1,0 +1,114 @@
+"""Commands have no terminal: with real git, what would open an editor or a pager ends at once."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._guest import terminal
+from tests.unit_tests.daemon import OneMachine, Workspace
+
+SOON_S = 15.0
+GIT = "export GIT_CONFIG_GLOBAL=$PWD/config GIT_CONFIG_SYSTEM=/dev/null; cd work && "
+SET_UP = """
+cat > config <<'E'
+[user]
+name = n
+email = e@example.org
+[core]
+editor = vim
+pager = less
+[sequence]
+editor = vim
+E
+export GIT_CONFIG_GLOBAL=$PWD/config
+git init -qb main work && cd work
+for i in 1 2 3; do echo $i > a; git add a; git commit -qm $i; done
+git checkout -qb side HEAD~1 && echo other > a && git commit -qam other
+git checkout -q main
+"""
+# What an image may have set, for a person at a terminal.
+IMAGE = {
+    "TERM": "xterm-256color",
+    "EDITOR": "vim",
+    "VISUAL": "vim",
+    "GIT_EDITOR": "vim",
+    "GIT_SEQUENCE_EDITOR": "vim",
+    "PAGER": "less",
+    "GIT_PAGER": "less",
+}
+
+
+@pytest.fixture(params=["bare", "image"])
+def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
+    made = Workspace("bash", tmp_path)
+    made.port.extra_env = IMAGE if request.param == "image" else {}
+    assert made.run(SET_UP).exit_code == 0
+    return made
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "said"),
+    [
+        ("echo 4 >> a; git commit -a", 1, "Aborting commit due to empty commit message"),
+        ("git commit --amend; git log -1 --format=%s", 0, "3"),
+        ("git rebase -i HEAD~2", 1, "problem with the editor 'false'"),
+        ("git rebase --exec true HEAD~1", 0, "Successfully rebased"),
+        (
+            "git rebase side; echo merged > a; git add a; git rebase --continue; git log -1 --format=%s",
+            0,
+            "3",
+        ),
+        (
+            "git merge side; echo merged > a; git add a; git merge --continue; git log -1 --format=%s",
+            0,
+            "Merge",
+        ),
+        ("git revert HEAD; git log -1 --format=%s", 0, 'Revert "3"'),
+        ("git tag -a v1", 128, "no tag message"),
+        ("git log; git -p log --oneline; git diff HEAD~1", 0, "@@ -1 +1 @@"),
+        ("GIT_SEQUENCE_EDITOR='sed -i 1d' git rebase -i HEAD~2 2>&1; git log --oneline", 0, "3"),
+        ('sh -c "$EDITOR table"; echo $?', 0, "1"),
+        ('sh -c "$VISUAL table"; echo $?', 0, "1"),
+        ("echo text | $PAGER; less a; echo $TERM", 0, "dumb"),
+    ],
+)
+def test_it_ends_at_once(workspace: Workspace, command: str, exit_code: int, said: str) -> None:
+    result = workspace.run(GIT + command, timeout_s=SOON_S)
+    assert not result.timed_out
+    assert result.exit_code == exit_code
+    assert said in result.output
+
+
+ALL = {name: value for name, value, _ in terminal.VALUES}
+SHOW = "; ".join(f'echo "{name}=${{{name}-unset}}"' for name in ALL)
+
+
+@pytest.mark.parametrize(
+    ("own", "different"),
+    [
+        ({}, {}),
+        ({"TERM": "xterm"}, {"TERM": "xterm"}),
+        (
+            {"EDITOR": "ed"},
+            {"EDITOR": "ed", "VISUAL": "unset", "GIT_EDITOR": "unset", "GIT_SEQUENCE_EDITOR": "unset"},
+        ),
+        ({"VISUAL": "ed"}, {"VISUAL": "ed", "GIT_EDITOR": "unset", "GIT_SEQUENCE_EDITOR": "unset"}),
+        ({"GIT_EDITOR": "ed"}, {"GIT_EDITOR": "ed", "GIT_SEQUENCE_EDITOR": "unset"}),
+        ({"GIT_SEQUENCE_EDITOR": "ed"}, {"GIT_SEQUENCE_EDITOR": "ed"}),
+        ({"PAGER": "more"}, {"PAGER": "more", "GIT_PAGER": "unset"}),
+        ({"UNRELATED": "1"}, {}),
+    ],
+)
+@pytest.mark.parametrize("image", [{}, IMAGE])
+def test_what_the_user_has_set_wins(
+    tmp_path: Path, image: dict[str, str], own: dict[str, str], different: dict[str, str]
+) -> None:
+    workspace = Workspace("bash", tmp_path)
+    workspace.port.extra_env = image
+    workspace.caller = Caller(workspace.port, OneMachine(), lambda: own, lambda: secrets.token_hex(16))
+    told = dict(line.split("=", 1) for line in workspace.run(SHOW).output.splitlines())
+    assert told == {**ALL, **different}
