@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from langchain_daytona_ws._guest.omitted import NAMED, REASONS
 from langchain_daytona_ws._guest.text import footer
 from langchain_daytona_ws.errors import SandboxError
 
@@ -93,6 +94,25 @@ class Listing:
     more: bool
 
 
+OmittedReason = Literal["binary_match", "binary", "utf16", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """Files and directories that a search leaves out of its result, for one reason.
+
+    Args:
+        reason: ``binary_match``: a binary file that matches, whose lines are not shown. Not searched at all are a large
+            ``binary`` file, a ``utf16`` one where the sandbox has only grep, and what is ``unreadable``.
+        count: How many.
+        paths: The first 20 of them.
+    """
+
+    reason: OmittedReason
+    count: int
+    paths: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class GlobResult:
     pattern: str
@@ -101,6 +121,7 @@ class GlobResult:
     more: bool
     timed_out: bool
     skipped: tuple[str, ...]  # directories that were left out, such as node_modules
+    omitted: tuple[Omitted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +131,7 @@ class GrepRow:
     is_match: bool = True  # or a line of context
     text: str = ""
     count: int = 0  # of matching lines, in mode count
+    column: int = 0  # of the match, in bytes from 1, where its line is too long to be shown whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +142,7 @@ class GrepResult:
     more: bool
     timed_out: bool
     skipped: tuple[str, ...]
+    omitted: tuple[Omitted, ...] = ()
 
 
 class Reply:
@@ -191,6 +214,20 @@ class Reply:
     def names(self, name: str) -> tuple[str, ...]:
         return tuple(self._raw(value, name, MAX_PATH) for value in self._list(name))
 
+    def omitted(self, name: str) -> tuple[Omitted, ...]:
+        value = self._answer.get(name)
+        if not isinstance(value, Mapping):
+            raise self.garbled(name)
+        return tuple(self._omitted(value[reason], reason, name) for reason in REASONS if reason in value)
+
+    def _omitted(self, value: object, reason: OmittedReason, where: str) -> Omitted:
+        if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):
+            raise self.garbled(where)
+        count, paths = self._number(value[0], where), value[1]
+        if not 0 < len(paths) <= min(count, NAMED):
+            raise self.garbled(where)
+        return Omitted(reason, count, tuple(self._raw(path, where, MAX_PATH) for path in paths))
+
     def entries(self, name: str) -> tuple[Entry, ...]:
         return tuple(self._entry(row, name) for row in self._list(name))
 
@@ -210,8 +247,8 @@ class Reply:
         )
 
     def _grep_row(self, row: object, where: str, mode: OutputMode) -> GrepRow:
-        size = {"files_with_matches": 1, "count": 2, "content": 4}[mode]
-        if not isinstance(row, list) or len(row) != size:
+        sizes = {"files_with_matches": (1,), "count": (2,), "content": (4, 5)}[mode]
+        if not isinstance(row, list) or len(row) not in sizes:
             raise self.garbled(where)
         path = self._raw(row[0], where, MAX_PATH)
         if mode == "files_with_matches":
@@ -220,7 +257,8 @@ class Reply:
         if mode == "count":
             return GrepRow(path, count=number)
         text = _encodable(self._raw(row[3], where, 65536))
-        return GrepRow(path, line=number, is_match=self._flag(row[2], where), text=text)
+        is_match, column = self._flag(row[2], where), self._number(row[4], where) if len(row) == 5 else 0
+        return GrepRow(path, line=number, is_match=is_match, text=text, column=column)
 
     def _list(self, name: str) -> list[object]:
         value = self._answer.get(name)

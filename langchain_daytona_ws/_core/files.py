@@ -183,6 +183,7 @@ class FileOps:
             more=reply.flag("more"),
             timed_out=reply.flag("timed_out"),
             skipped=reply.names("skipped"),
+            omitted=reply.omitted("omitted"),
         )
 
     async def grep(
@@ -231,6 +232,7 @@ class FileOps:
             more=reply.flag("more"),
             timed_out=reply.flag("timed_out"),
             skipped=reply.names("skipped"),
+            omitted=reply.omitted("omitted"),
         )
 
     async def delete(self, path: str) -> FileDeleted:

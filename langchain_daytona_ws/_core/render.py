@@ -14,10 +14,12 @@ from langchain_daytona_ws._core.file_results import (
     GrepResult,
     GrepRow,
     Listing,
+    Omitted,
 )
 
 # Left out so often, and meant so seldom, that saying so each time would only be noise.
 _UNMENTIONED = (".git", "__pycache__")
+_NAMED = 5  # paths that are left out, of one reason
 _REPLAYED = "[this call was made before: this is its recorded result, and nothing was done again]"
 
 
@@ -109,7 +111,7 @@ def globbed(result: GlobResult) -> str:
         lines.append(
             f"[Showing {len(result.entries)} of at least {result.total} matches. Narrow the pattern.]"
         )
-    return "\n".join([*lines, *_skipped(result.skipped)])
+    return "\n".join([*lines, *_omitted(result.omitted), *_skipped(result.skipped)])
 
 
 def grepped(result: GrepResult) -> str:
@@ -120,7 +122,7 @@ def grepped(result: GrepResult) -> str:
         lines.append("[The search took too long and was stopped. Narrow it with a path or a glob.]")
     elif result.more:
         lines.append("[There are more matches than shown. Narrow it with a path, a glob or the pattern.]")
-    return "\n".join([*lines, *_skipped(result.skipped)])
+    return "\n".join([*lines, *_omitted(result.omitted), *_skipped(result.skipped)])
 
 
 def _grep_lines(result: GrepResult) -> Iterable[str]:
@@ -135,7 +137,8 @@ def _grep_lines(result: GrepResult) -> Iterable[str]:
             if has_context and before and (before.path != row.path or before.line + 1 < row.line):
                 yield "--"
             mark = ":" if row.is_match else "-"
-            yield f"{shown(row.path)}{mark}{row.line}{mark}{row.text}"
+            column = f"[column {row.column:,}] " if row.column else ""
+            yield f"{shown(row.path)}{mark}{row.line}{mark}{column}{row.text}"
             before = row
 
 
@@ -148,6 +151,28 @@ def _entry(entry: Entry) -> str:
     return (
         f"{name}  {_count(entry.size_bytes, 'byte')}" if entry.kind == "file" else f"{name}  (special file)"
     )
+
+
+def _omitted(omitted: Iterable[Omitted]) -> Iterable[str]:
+    for left in omitted:
+        paths = ", ".join(shown(path) for path in left.paths[:_NAMED]) + (
+            ", ..." if left.count > _NAMED else ""
+        )
+        one = left.count == 1
+        match left.reason:
+            case "binary_match":
+                files = "1 binary file matches, its" if one else f"{left.count:,} binary files match, their"
+                yield f"[{files} lines are not shown: {paths}. Use grep -a in bash.]"
+            case "binary":
+                yield f"[Not searched: {_count(left.count, 'binary file')}: {paths}]"
+            case "utf16":
+                yield f"[Not searched: {_count(left.count, 'UTF-16 file')}: {paths}. Convert with iconv in bash.]"
+            case "unreadable":
+                yield (
+                    f"[Not searched, cannot be read: {paths}]"
+                    if one
+                    else (f"[Not searched, {left.count:,} cannot be read: {paths}]")
+                )
 
 
 def _skipped(paths: tuple[str, ...]) -> list[str]:

@@ -23,7 +23,9 @@ COMMAND_LIMIT_BYTES = 1024 * 1024
 # execve refuses a single variable of 128 KiB (MAX_ARG_STRLEN), and 2 MiB of them together.
 VARIABLE_BYTES = 96 * 1024
 
-_IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import \(?([\w, ]+)", re.MULTILINE)
+_IMPORT = re.compile(
+    rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))", re.MULTILINE
+)
 
 # Docstrings and comments of guest modules, which hold no other text of several lines that begins like one.
 _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
@@ -127,8 +129,9 @@ def _load_order(*names: str) -> list[str]:
 
 def _imports(name: str) -> list[str]:
     found: list[str] = []
-    for module, names in _IMPORT.findall(guest_source(name)):
-        found += [module] if module else [part.partition(" as ")[0] for part in names.split(", ")]
+    for module, lines, line in _IMPORT.findall(guest_source(name)):
+        names = [part.split()[0] for part in (lines or line).split(",") if part.strip()]
+        found += [module] if module else names
     return found
 
 

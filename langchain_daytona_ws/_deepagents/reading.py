@@ -40,6 +40,7 @@ MEDIA = {
     *(".pdf", ".ppt", ".pptx"),
 }
 NO_ROOM = "[There was no room for more. Read on with offset={next}, or with a smaller limit.]"
+BINARY = "[A binary file that matches. Its lines are not shown: use grep -a with execute.]"
 CUT = "[The line is too long to be shown whole. Use grep or execute for the rest of it.]"
 
 
@@ -144,10 +145,12 @@ class Reading:
             relative = _relative(entry.name, place)
             if shown(relative):
                 matches.append(_info(place.below(relative) if to_agent else relative, entry))
-        truncated = any(result.more or result.timed_out for result in found)
+        is_cut = any(result.more or result.timed_out for result in found)
+        truncated = is_cut or any(result.omitted for result in found)  # directories that cannot be read
         # Early releases of Deep Agents do not have the reason.
         has_reason = any(field.name == "truncation_reason" for field in fields(GlobResult))
-        reason: dict[str, Any] = {"truncation_reason": "budget"} if truncated and has_reason else {}
+        why = "budget" if is_cut else "unreadable"
+        reason: dict[str, Any] = {"truncation_reason": why} if truncated and has_reason else {}
         return GlobResult(matches=matches, truncated=truncated, **reason)
 
     async def grep(
@@ -166,6 +169,11 @@ class Reading:
         top = place_of("/" if place.within is None else self._files.root, self._files.root)
         matches = [GrepMatch(path=top.below(row.path), line=row.line, text=row.text) for row in found.rows]
         truncated = found.more or found.timed_out or len(matches) > most
+        for left in found.omitted:
+            if left.reason == "binary_match":
+                matches += [GrepMatch(path=top.below(path), line=0, text=BINARY) for path in left.paths]
+            # Deep Agents has no word for it; large binary files are not meant to be searched.
+            truncated = truncated or left.reason in ("unreadable", "utf16")
         return GrepResult(matches=matches[:most], truncated=truncated)
 
 

@@ -1,27 +1,42 @@
 """Search file contents with ripgrep, or with GNU grep where that is missing; the same answer from both.
 
-The program starts in the directory to be searched, gets no shell, and is killed at the limit of rows, bytes
-or seconds. Neither follows symlinks or opens FIFOs and devices while it walks. Ignore files play no part: a
-file that the model has just written must be found.
+What is searched is found here, so that both programs, and the search on S3, agree about it. Symlinks, FIFOs and
+devices are left out; ignore files play no part, for a file that the model has just written must be found. The
+programs take everything for text; which of the files that match are text is decided as for `read`. The program starts
+in the directory to be searched, gets no shell, and is killed at the limit of rows, bytes or seconds.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import stat
 import subprocess
 import time
 
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
-from langchain_daytona_ws._guest.rows import READERS, Filter, Rows
-from langchain_daytona_ws._guest.walk import RefusedError, answer, locate, need_file
+from langchain_daytona_ws._guest.omitted import (
+    BINARY,
+    BINARY_MATCH,
+    REASONS,
+    UNREADABLE,
+    UTF16,
+    is_too_binary,
+    omitted,
+)
+from langchain_daytona_ws._guest.rows import LINE_BYTES, READERS, Filter, Rows, excerpt, offsets
+from langchain_daytona_ws._guest.scan import GONE, Scan
+from langchain_daytona_ws._guest.text import BOM, SNIFF_BYTES, UTF16_BOMS, binary_kind
+from langchain_daytona_ws._guest.walk import SAFE, RefusedError, answer, locate, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 STDERR_BYTES = 4096
+ARGUMENT_BYTES = 100_000  # of paths given to one program
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -36,24 +51,37 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
         glob = Filter(request["glob"]) if request.get("glob") else None
     except GlobError as error:
         raise RefusedError("bad_glob", text=str(error)) from None
-    base, target, fd = _place(request["root"], request["path"])
+    engine = _Engine.find(request.get("tool_path") or os.environ.get("PATH") or STANDARD_PATH)
+    base, name, fd = _place(request["root"], request["path"])
     try:
-        hunt = _Hunt(request, glob, base, target, fd)
-        hunt.run()
-        skipped = [base + name for name in hunt.skipping if _is_dir(name, fd)] if target == "." else []
+        files = _Files(fd, glob, sees_utf16=engine.name == "ripgrep")
+        scan = Scan(time.monotonic() + request["timeout_s"])
+        if name:
+            files.only(name)
+        else:
+            scan.run(os.dup(fd), "", files, True)
+        rows = Rows(base, request["limit"], request["limit_bytes"], files.is_shown)
+        hunt = _Hunt(request, engine, rows, fd, scan.deadline)
+        hunt.run(files.in_order())
+        if hunt.failed_to_read:
+            files.find_unreadable()
+        files.left[UNREADABLE].update(scan.unreadable)
+        left_out = {reason: [base + path for path in paths] for reason, paths in files.left.items()}
     finally:
         os.close(fd)
+    timed_out = scan.timed_out or hunt.timed_out
     return {
         "engine": hunt.engine,
-        "rows": hunt.rows.sorted(),
-        "more": hunt.rows.full or hunt.rows.lost or hunt.timed_out,
-        "timed_out": hunt.timed_out,
-        "skipped": skipped,
+        "rows": rows.sorted(),
+        "more": rows.full or rows.lost or scan.cut or scan.left_out or timed_out,
+        "timed_out": timed_out,
+        "skipped": [base + name for name in files.skipped],
+        "omitted": omitted(left_out),
     }
 
 
 def _place(root: str, path: str) -> tuple[str, str, int]:
-    """Give the prefix of the results, what to search, and the open directory to start in."""
+    """Return the prefix of the results, the name of the one file to search or "", and the open directory."""
     with locate(root, path) as spot:
         status = spot.status()
         try:
@@ -64,100 +92,194 @@ def _place(root: str, path: str) -> tuple[str, str, int]:
             need_file(status)
             # The parent was opened by name only: to start a program in it, it is opened once more.
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=spot.parent)
-            return spot.path[: len(spot.path) - len(spot.name)], "./" + spot.name, fd
-        return ("" if spot.path == "." else spot.path + "/"), ".", fd
+            return spot.path[: len(spot.path) - len(spot.name)], spot.name, fd
+        return ("" if spot.path == "." else spot.path + "/"), "", fd
 
 
-def _is_dir(name: str, fd: int) -> bool:
-    import stat
+class _Files:
+    """The files to search below a directory, and what is left out of the result."""
 
-    try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-    except OSError:
-        return False
+    def __init__(self, fd: int, glob: Filter | None, *, sees_utf16: bool) -> None:
+        self.left: dict[str, set[str]] = {reason: set() for reason in REASONS}
+        self.skipped: list[str] = []  # of those directly in the base
+        self._fd = fd
+        self._glob = glob
+        self._sees_utf16 = sees_utf16
+        self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
+        self._found: list[str] = []
+
+    def directory(self, _above: bool, path: str, name: str, _fd: int) -> bool | None:
+        if name not in self._skipping:
+            return True
+        if path == name:
+            self.skipped.append(name)
+        return None
+
+    def file(self, _above: bool, path: str, name: str, fd: int) -> None:
+        if self._glob is not None and not self._glob.matches(path):
+            return
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                return
+            judged = is_too_binary("binary", status.st_size) or not self._sees_utf16
+            kind = self._kind(name, fd) if judged else ""
+        except OSError as error:
+            if error.errno not in GONE:
+                self.left[UNREADABLE].add(path)
+            return
+        self._take(path, kind, status.st_size)
+
+    def only(self, name: str) -> None:
+        """Search this one file, however large."""
+        if self._glob is not None and not self._glob.matches(name):
+            return
+        self._take(name, "" if self._sees_utf16 else self._kind(name, self._fd), 0)
+
+    def _take(self, path: str, kind: str, size: int) -> None:
+        if kind == "UTF-16 text" and not self._sees_utf16:
+            self.left[UTF16].add(path)
+        elif is_too_binary(kind, size):
+            self.left[BINARY].add(path)
+        else:
+            self._found.append(path)
+
+    def in_order(self) -> list[str]:
+        """Return the files to search in the order of a walk that sorts each directory."""
+        return sorted(self._found, key=lambda path: os.fsencode(path).split(b"/"))
+
+    def is_shown(self, path: bytes) -> bool:
+        """Say whether the lines of a file that matches are shown; otherwise note it."""
+        name = os.fsdecode(path[2:])
+        try:
+            is_binary = self._kind(name, self._fd) == "binary"
+        except OSError:  # gone since it was searched
+            return True
+        if is_binary:
+            self.left[BINARY_MATCH].add(name)
+        return not is_binary
+
+    def find_unreadable(self) -> None:
+        """Note the files that cannot be opened."""
+        for path in self._found:
+            try:
+                os.close(os.open(path, os.O_RDONLY | SAFE, dir_fd=self._fd))
+            except OSError as error:
+                if error.errno not in GONE:
+                    self.left[UNREADABLE].add(path)
+
+    def _kind(self, path: str, fd: int) -> str:
+        opened = os.open(path, os.O_RDONLY | SAFE, dir_fd=fd)
+        try:
+            return binary_kind(os.read(opened, SNIFF_BYTES))
+        finally:
+            os.close(opened)
+
+
+class _Engine:
+    """The program that searches, and its options."""
+
+    def __init__(self, name: str, program: str) -> None:
+        self.name = name
+        self.program = program
+
+    @classmethod
+    def find(cls, path: str) -> _Engine:
+        """Find the program on a PATH.
+
+        Raises:
+            RefusedError: ``no_tool``.
+        """
+        for name, program in (("ripgrep", "rg"), ("grep", "grep")):
+            found = _program(program, path)
+            if found:
+                return cls(name, found)
+        raise RefusedError("no_tool")
+
+    def options(
+        self, request: dict[str, Any], *, posix: bool = False, offsets_only: bool = False
+    ) -> list[str]:
+        """Return the program and its options, up to the files."""
+        pattern = request["pattern"]
+        if self.name == "ripgrep":
+            options = ["--no-config", "--no-messages", "--sort=path", "--null", "--with-filename"]
+        else:
+            options = ["-E" if posix else "-P", "-s", "-H", "-Z", "-D", "skip"]
+            pattern = _posix(pattern) if posix else pattern
+        options += ["-a", "--color=never"]
+        if request.get("ignore_case"):
+            options.append("-i")
+        before, after = request.get("before", 0), request.get("after", 0)
+        if offsets_only:
+            options += ["-o", "-b", "-n"]
+        elif request["mode"] != "content":
+            options.append("-l" if request["mode"] == "files_with_matches" else "-c")
+        else:
+            options.append("--json" if self.name == "ripgrep" else "-n")
+            options += ["-B", str(before), "-A", str(after)] if before or after else []
+        return [self.program, *options, "-e", pattern, "--"]
 
 
 class _Hunt:
-    """One search: which program, its arguments, and reading what it prints."""
+    """One search: the programs that it takes, and what they print."""
 
-    def __init__(self, request: dict[str, Any], glob: Filter | None, base: str, target: str, fd: int) -> None:
+    def __init__(
+        self, request: dict[str, Any], engine: _Engine, rows: Rows, fd: int, deadline: float
+    ) -> None:
         self.request = request
-        self.glob = glob
-        self.target = target
-        self.fd = fd
-        self.deadline = time.monotonic() + request["timeout_s"]
+        self.engine = engine.name
+        self.rows = rows
         self.timed_out = False
-        self.stderr = b""
-        self.engine = ""
-        self.skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
-        self.rows = Rows(base, request["limit"], request["limit_bytes"], glob)
-        self.mode = request["mode"]
+        self.failed_to_read = False
+        self._engine = engine
+        self._fd = fd
+        self._deadline = deadline
+        self._posix = False
+        self._stderr = b""
 
-    def run(self) -> None:
-        path = self.request.get("tool_path") or os.environ.get("PATH") or STANDARD_PATH
-        ripgrep, grep = _program("rg", path), _program("grep", path)
-        if ripgrep:
-            self._finish("ripgrep", self._spawn([ripgrep, *self._ripgrep_options()], "rg"))
-        elif grep:
-            code = self._spawn([grep, "-P", *self._grep_options(self.request["pattern"])], "grep")
-            if code == 2 and not self.rows.items and _no_perl(self.stderr):
-                pattern = _posix(self.request["pattern"])
-                code = self._spawn([grep, "-E", *self._grep_options(pattern)], "grep")
-            self._finish("grep", code)
-        else:
-            raise RefusedError("no_tool")
+    def run(self, files: list[str]) -> None:
+        """Search files, given in order.
 
-    def _finish(self, engine: str, code: int) -> None:
-        self.engine = engine
-        if code in (0, 1) or self.rows.items or self.timed_out or self.rows.full:
+        Raises:
+            RefusedError: ``bad_pattern``, or ``no_tool`` where the program lacks an option.
+        """
+        for batch in _batches(
+            files or [os.devnull]
+        ):  # a pattern is checked even if there is nothing to search
+            if self.rows.full or self.timed_out:
+                break
+            self._search(batch)
+        if self.rows.cut and not self.rows.full:
+            self._find_in_long_lines()
+
+    def _search(self, files: list[bytes]) -> None:
+        code = self._spawn(self._options(), files)
+        if code == 2 and self.engine == "grep" and not self._posix and _no_perl(self._stderr):
+            self._posix = True
+            code = self._spawn(self._options(), files)
+        if code in (0, 1) or self.timed_out or self.rows.full:
             return
-        text = self.stderr.decode("utf-8", "replace").strip()
-        if engine == "grep" and b" option" in self.stderr:  # busybox lacks the GNU options
+        if self.engine == "grep" and b" option" in self._stderr:  # busybox lacks the GNU options
             raise RefusedError("no_tool")
-        if not text:  # only files that could not be read, which both are told not to mention
-            return
-        raise RefusedError("bad_pattern", text=text[:1000])
+        text = self._stderr.decode("utf-8", "replace").strip()
+        if text:
+            raise RefusedError("bad_pattern", text=text[:1000])
+        self.failed_to_read = True  # which both programs are told not to mention
 
-    def _ripgrep_options(self) -> list[str]:
-        options = ["--no-config", "--no-ignore", "--hidden", "--no-follow", "--no-messages", "--sort=path"]
-        options += ["--color=never", "--null", "--with-filename"]
-        if self.request.get("ignore_case"):
-            options.append("-i")
-        if self.glob is not None and self.target == ".":
-            options += self.glob.ripgrep_options()
-        # The last glob that matches decides, so these come last.
-        for name in self.skipping:
-            options += ["-g", "!" + name + "/"]
-        if self.mode == "content":
-            options += ["--json", *self._context()]
-        else:
-            options.append("-l" if self.mode == "files_with_matches" else "-c")
-        return [*options, "-e", self.request["pattern"], "--", self.target]
+    def _options(self, *, offsets_only: bool = False) -> list[str]:
+        return self._engine.options(self.request, posix=self._posix, offsets_only=offsets_only)
 
-    def _grep_options(self, pattern: str) -> list[str]:
-        options = ["-r", "-H", "-Z", "-I", "-s", "-D", "skip", "--color=never"]
-        if self.request.get("ignore_case"):
-            options.append("-i")
-        options += ["--exclude-dir=" + name for name in self.skipping]
-        if self.mode == "content":
-            options += ["-n", *self._context()]
-        else:
-            options.append("-l" if self.mode == "files_with_matches" else "-c")
-        return [*options, "-e", pattern, "--", self.target]
-
-    def _context(self) -> list[str]:
-        before, after = self.request.get("before", 0), self.request.get("after", 0)
-        return ["-B", str(before), "-A", str(after)] if before or after else []
-
-    def _spawn(self, argv: list[str], tool: str) -> int:
+    def _spawn(self, options: list[str], files: list[bytes], reader: Any = None) -> int:
         """Run the program, feed what it prints to the rows, and kill it when they are full or time is up."""
-        reader = READERS[(tool, self.mode)](self.rows)
-        self.stderr = b""
-        # In the C locale GNU grep does not take a file in an old encoding for a binary one.
+        if reader is None:
+            tool = "rg" if self.engine == "ripgrep" else "grep"
+            reader = READERS[(tool, self.request["mode"])](self.rows)
+        self._stderr = b""
+        # In the C locale GNU grep takes each byte of an old encoding for a character.
         locale = "C" if self.request["pattern"].isascii() else "C.UTF-8"
         child = subprocess.Popen(
-            [os.fsencode(word) for word in argv],
-            cwd=f"/proc/self/fd/{self.fd}",  # in the child: the directory opened above, wherever it is now
+            [*(os.fsencode(word) for word in options), *files],
+            cwd=f"/proc/self/fd/{self._fd}",  # in the child: the directory opened above, wherever it is now
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -173,7 +295,7 @@ class _Hunt:
             for stream in waiting:
                 poll.register(stream, select.POLLIN | select.POLLHUP)
             while waiting and not self.rows.full:
-                left = self.deadline - time.monotonic()
+                left = self._deadline - time.monotonic()
                 ready = poll.poll(max(left, 0) * 1000) if left > 0 else []
                 if not ready:
                     self.timed_out = True
@@ -184,7 +306,7 @@ class _Hunt:
                         poll.unregister(stream)
                         waiting.discard(stream)
                     elif stream == err:
-                        self.stderr = (self.stderr + chunk)[:STDERR_BYTES]
+                        self._stderr = (self._stderr + chunk)[:STDERR_BYTES]
                     else:
                         reader.feed(chunk)
         finally:
@@ -194,6 +316,64 @@ class _Hunt:
             child.stderr.close()
             code = child.wait()
         return code
+
+    def _find_in_long_lines(self) -> None:
+        """Show the surroundings of matches whose place in a long line was not printed."""
+        self.rows.lost = False
+        for path in self.rows.cut:
+            with open(path, "rb", buffering=0, opener=self._open) as file:
+                head = file.read(len(BOM))
+                if head.startswith(UTF16_BOMS):  # the offsets are of its UTF-8 form
+                    self.rows.lost = True
+                    continue
+                found: dict[int, int] = {}  # line → where in the file its first match begins
+                options = self._options(offsets_only=True)
+                self._spawn(options, [path], offsets(found.setdefault))
+                self.rows.lost = self.rows.lost or not found  # matches of no length are not printed
+                known = {row[1]: row for row in self.rows.items if row[0] == self.rows.named(path)}
+                ahead = len(BOM) if head == BOM and self.engine == "ripgrep" else 0
+                for line, at in found.items():
+                    self._show(file.fileno(), path, line, at + ahead, known.get(line))
+
+    def _open(self, path: str | bytes, _flags: int) -> int:
+        return os.open(path, os.O_RDONLY | SAFE, dir_fd=self._fd)
+
+    def _show(self, fd: int, path: bytes, line: int, at: int, row: list[object] | None) -> None:
+        if row is not None and (len(row) == 4 or self.engine == "ripgrep"):
+            return
+        begin = _line_begin(fd, at)
+        start = begin if at - begin <= LINE_BYTES else at - LINE_BYTES
+        piece = os.pread(fd, at - start + LINE_BYTES + 1, start)
+        end = piece.find(b"\n", at - start)
+        text = excerpt(piece if end < 0 else piece[:end], at - start)[0]
+        if row is None:
+            self.rows.add(path, line, True, text, at - begin + 1)
+        else:
+            row[3:] = [text, at - begin + 1]
+
+
+def _line_begin(fd: int, at: int) -> int:
+    """Return where the line begins that the byte ``at`` of a file is in."""
+    while at > 0:
+        start = max(at - (1 << 16), 0)
+        newline = os.pread(fd, at - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        at = start
+    return 0
+
+
+def _batches(files: list[str]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for path in files:
+        word = os.fsencode(path if path.startswith("/") else "./" + path)
+        if batch and size + len(word) > ARGUMENT_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(word)
+        size += len(word) + 9  # its end, and a pointer to it
+    yield batch
 
 
 def _program(name: str, path: str) -> str:

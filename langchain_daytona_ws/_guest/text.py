@@ -11,6 +11,7 @@ FOOTER_BYTES = 256  # kept free of a page's byte limit for its footer
 SNIFF_BYTES = 8192
 
 BOM = b"\xef\xbb\xbf"
+UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
 
 
@@ -42,16 +43,18 @@ def newline_style(data: bytes) -> str:
 
 
 def binary_kind(data: bytes) -> str:
-    """Say what kind of binary content this looks like, or ``""`` for text."""
+    """Return which kind of binary content this is, or ``""`` for text: for read, edit and grep alike.
+
+    Only the first ``SNIFF_BYTES`` decide, so that a file can be judged without reading all of it. Text may have one
+    oddity: a NUL here and there (a log after a crash), control characters, or bytes of an old encoding. Two make it
+    binary, and so do two NULs in a row.
+    """
     head = data[:SNIFF_BYTES]
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if head.startswith(UTF16_BOMS):
         return "UTF-16 text"
-    if b"\0" in head:
-        return "binary"
-    # Without a NUL only a short compressed or encrypted file is in doubt; text in an old encoding has high
-    # bytes, but no control characters.
     controls = len(head) - len(head.translate(None, _CONTROLS))
-    return "binary" if controls * 20 > len(head) and not _is_utf8(data) else ""
+    oddities = (b"\0" in head) + (b"\0\0" in head) + (controls * 20 > len(head)) + (not _is_utf8(head))
+    return "binary" if oddities > 1 else ""
 
 
 def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int = 65536) -> Page:
@@ -125,9 +128,10 @@ def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:
     return f"{number:>6}\t{shown}... [line cut: {len(shown)} of {length} characters]", 1
 
 
-def _is_utf8(data: bytes) -> bool:
+def _is_utf8(head: bytes) -> bool:
     try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # The last character may lie on the boundary.
+        return len(head) == SNIFF_BYTES and error.start > SNIFF_BYTES - 4 and error.end == SNIFF_BYTES
     return True

@@ -6,16 +6,13 @@ import os
 import time
 
 from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError, split_literal
-from langchain_daytona_ws._guest.walk import SAFE, RefusedError, answer, inside, kind_of, locate
+from langchain_daytona_ws._guest.omitted import UNREADABLE, omitted
+from langchain_daytona_ws._guest.scan import MAX_ENTRIES, Scan
+from langchain_daytona_ws._guest.walk import RefusedError, answer, inside, kind_of, locate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
-
-LONGEST_PATH = 4095  # bytes, PATH_MAX without its NUL
-MAX_ENTRIES = 200_000  # looked at in one call
-MAX_DEPTH = 200  # one open directory each
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -88,9 +85,11 @@ def glob(request: dict[str, Any]) -> dict[str, Any]:
             request["root"], request["path"]
         ) as spot:  # the base must exist, the pattern's part need not
             os.close(spot.open_dir())
-        return {"paths": [], "total": 0, "more": False, "timed_out": False, "skipped": []}
-    search = _Search(pattern, time.monotonic() + request["timeout_s"])
-    found = sorted(search.below(fd, "" if base == "." else base + "/"))
+        return {"paths": [], "total": 0, "more": False, "timed_out": False, "skipped": [], "omitted": {}}
+    search = _Search(pattern)
+    scan = Scan(time.monotonic() + request["timeout_s"])
+    scan.run(fd, "" if base == "." else base + "/", search, pattern.start())
+    found = sorted(search.found)
     rows: list[list[object]] = []
     left = request["limit_bytes"]
     for age, path, kind, size in found[: request["limit"]]:
@@ -101,85 +100,43 @@ def glob(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "paths": rows,
         "total": len(found),
-        "more": search.cut or search.left_out or len(rows) < len(found),
-        "timed_out": search.timed_out,
+        "more": scan.cut or scan.left_out or len(rows) < len(found),
+        "timed_out": scan.timed_out,
         "skipped": search.skipped[:20],
+        "omitted": omitted({UNREADABLE: scan.unreadable}),
     }
 
 
 class _Search:
-    """A walk that goes only where the pattern can still match, and never through a symlink."""
+    """Collects what a pattern matches. A directory's state is how far the pattern got there."""
 
-    def __init__(self, pattern: Glob, deadline: float) -> None:
-        self.pattern = pattern
-        self.deadline = deadline
-        self.entries = 0
-        self.cut = self.timed_out = self.left_out = False
+    def __init__(self, pattern: Glob) -> None:
+        self.found: list[tuple[int, str, str, int]] = []  # negative mtime in ns, path, kind, bytes
         self.skipped: list[str] = []
+        self._pattern = pattern
 
-    def below(self, fd: int, prefix: str) -> Iterator[tuple[int, str, str, int]]:
-        """Yield (negative mtime in ns, path, kind, bytes); takes over ``fd``."""
-        names: list[str] = []
-        stack = [(fd, prefix, self.pattern.start(), names)]
+    def directory(
+        self, above: frozenset[tuple[int, int]], path: str, name: str, fd: int
+    ) -> frozenset[tuple[int, int]] | None:
+        after = self._pattern.step(above, name)
+        if self._pattern.only_dirs and self._pattern.accepts(after):
+            self._add(path, name, fd)
+        if not self._pattern.goes_on(after):
+            return None
+        if name in SKIPPED and not self._pattern.names(name, above):
+            self.skipped.append(path)
+            return None
+        return after
+
+    def file(self, above: frozenset[tuple[int, int]], path: str, name: str, fd: int) -> None:
+        if not self._pattern.only_dirs and self._pattern.accepts(self._pattern.step(above, name)):
+            self._add(path, name, fd)
+
+    def _add(self, path: str, name: str, fd: int) -> None:
         try:
-            names += self._names(fd)
-            while stack and not self.cut:
-                fd, prefix, states, names = stack[-1]
-                if not names:
-                    os.close(stack.pop()[0])
-                    continue
-                self._check_time()
-                name = names.pop()
-                after = self.pattern.step(states, name)
-                try:
-                    status = os.stat(name, dir_fd=fd, follow_symlinks=False) if after else None
-                except OSError:  # gone meanwhile
-                    continue
-                if status is None:
-                    continue
-                if len(os.fsencode(prefix + name)) > LONGEST_PATH:
-                    self.left_out = True  # no call could name it
-                    continue
-                kind = kind_of(status)
-                if (
-                    self.pattern.accepts(after)
-                    and (kind == "dir") is self.pattern.only_dirs
-                    and kind != "other"
-                ):
-                    yield -status.st_mtime_ns, prefix + name, kind, status.st_size if kind == "file" else 0
-                if kind == "dir" and self.pattern.goes_on(after) and self._wanted(prefix, name, states):
-                    try:
-                        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | SAFE, dir_fd=fd)
-                    except OSError:  # gone, swapped for a symlink, or not readable
-                        continue
-                    if len(stack) >= MAX_DEPTH:
-                        os.close(below)
-                        self.cut = True
-                        continue
-                    names = []
-                    stack.append((below, prefix + name + "/", after, names))
-                    names += self._names(below)
-        finally:
-            for open_fd, *_ in stack:
-                os.close(open_fd)
-
-    def _names(self, fd: int) -> list[str]:
-        names: list[str] = []
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                self.entries += 1
-                if self.entries > MAX_ENTRIES:
-                    self.cut = True
-                    break
-                names.append(entry.name)
-        return names
-
-    def _check_time(self) -> None:
-        if time.monotonic() > self.deadline:
-            self.cut = self.timed_out = True
-
-    def _wanted(self, prefix: str, name: str, states: frozenset[tuple[int, int]]) -> bool:
-        if name not in SKIPPED or self.pattern.names(name, states):
-            return True
-        self.skipped.append(prefix + name)
-        return False
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError:  # gone meanwhile
+            return
+        kind = kind_of(status)
+        if kind != "other":
+            self.found.append((-status.st_mtime_ns, path, kind, status.st_size if kind == "file" else 0))

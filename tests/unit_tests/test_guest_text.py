@@ -105,6 +105,11 @@ class TestPage:
         (b"\x89PNG\r\n\x1a\n\0\0\0", "binary"),
         (bytes(range(1, 256)), "binary"),
         ("text".encode("utf-16"), "UTF-16 text"),
+        (b"a log\n" * 20 + b"torn \0 off\n", ""),
+        (b"a log\n" * 20 + b"\0\0\0\0", "binary"),
+        ("é\n".encode("latin-1") * 20 + b"a \0 b" * 3, "binary"),
+        (b"a" * 8191 + "é".encode() + b"\0" * 9, ""),
+        (b"\0" + b"a" * 8189 + "漢".encode(), ""),
     ],
 )
 def test_tells_binary_from_text(data: bytes, kind: str) -> None:

@@ -87,6 +87,17 @@ def test_each_program_carries_all_that_it_imports(entry: str) -> None:
             assert order.index(needed) < order.index(name)
 
 
+def test_all_forms_of_an_import_are_seen() -> None:
+    """One over several lines, too: a module left behind would be missed in the sandbox only."""
+    for path in Path(script.__file__).parents[1].joinpath("_guest").glob("*.py"):
+        needed: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(script.PACKAGE):
+                module = (node.module or "")[len(script.PACKAGE) + 1 :]
+                needed |= {module} if module else {alias.name for alias in node.names}
+        assert set(script._imports(path.stem)) == needed, path.name
+
+
 def test_the_programs_lose_their_prose_and_nothing_else() -> None:
     names = [path.stem for path in Path(script.__file__).parents[1].joinpath("_guest").glob("*.py")]
     assert "command" in names

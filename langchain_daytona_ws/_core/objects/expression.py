@@ -97,8 +97,8 @@ class Expression:
         self._piece = min(PIECE_BYTES, PIECE_WORK // size)
         self._longest_line = LINE_WORK // size
 
-    def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int]]:
-        """Yield (number, start, end) of each line that matches; ``end`` is where its line feed is.
+    def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (number, start, end, match) of each line that matches: where its line feed is, and its first match.
 
         Args:
             data: The content.
@@ -126,18 +126,21 @@ class Expression:
                 end = data.find(b"\n", found.start(), stop)
                 end = stop if end < 0 else end
                 number += data.count(b"\n", at, start)
-                if not doubtful or self._matches(data[start:end]):
-                    yield number, start, end
+                match = found.start() if not doubtful else self._match(data[start:end], start)
+                if match >= 0:
+                    yield number, start, end, match
                 at = end + 1
                 number += 1
             if at < stop:
                 number += data.count(b"\n", at, stop)
                 at = stop
 
-    def _matches(self, line: bytes) -> bool:
+    def _match(self, line: bytes, start: int) -> int:
+        """Return where a line that begins at ``start`` matches; -1 when it does not."""
         if not line.isascii() and any(map(_is_wordlike, line.decode("utf-8", "replace"))):
             raise NeedsRipgrepError
-        return self._exact.search(line) is not None
+        found = self._exact.search(line)
+        return -1 if found is None else start + int(found.start())
 
 
 def _literal(pattern: str, ignore_case: bool) -> Any:

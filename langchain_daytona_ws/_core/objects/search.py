@@ -20,8 +20,10 @@ from langchain_daytona_ws._core.store import (
     StoreFault,
     StoreFaultKind,
 )
+from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
-from langchain_daytona_ws._guest.rows import RECORD_BYTES, Filter, Rows
+from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, is_too_binary, omitted
+from langchain_daytona_ws._guest.rows import Filter, Rows
 from langchain_daytona_ws._guest.walk import RefusedError
 
 Request = dict[str, Any]
@@ -31,9 +33,6 @@ MAX_FILES = 500
 MAX_TOTAL_BYTES = 32 << 20
 BATCH_FILES = 64
 BATCH_BYTES = 8 << 20
-
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_BOM = b"\xef\xbb\xbf"
 
 
 class BeyondBounds(Exception):
@@ -77,16 +76,18 @@ class ObjectSearch:
         alone = bool(key) and not walk.keys
         if alone:
             files, base = [await self._file(key)], below(parent_of(key))
+            files = [info for info in files if glob is None or glob.matches(info.key[len(base) :])]
         expression = _expression(pattern, request)  # last: what is refused needs none
-        rows = Rows(base, request["limit"], request["limit_bytes"], glob)
+        rows = Rows(base, request["limit"], request["limit_bytes"])
         hunt = _Hunt(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
         await self._through(files, hunt, deadline)
         return {
             "engine": "re2",
             "rows": rows.sorted(),
-            "more": rows.full or rows.lost,
+            "more": rows.full,
             "timed_out": False,
             "skipped": [base + name for name in SKIPPED if name in skipped],
+            "omitted": omitted(hunt.omitted),
         }
 
     async def _file(self, key: str) -> ObjectInfo:
@@ -158,6 +159,7 @@ class _Hunt:
         alone: bool,
     ) -> None:
         self.rows = rows
+        self.omitted: dict[str, list[str]] = {BINARY: [], BINARY_MATCH: []}
         self._expression = expression
         self._mode = request["mode"]
         self._before, self._after = request.get("before", 0), request.get("after", 0)
@@ -177,14 +179,20 @@ class _Hunt:
             raise BeyondBounds("the expression needs ripgrep") from None
 
     def _one(self, path: str, data: bytes) -> None:
-        name = path.encode()
-        text = _as_utf8(data)
-        if b"\0" in text:
-            if self._alone:
-                raise BeyondBounds("the file is binary")
+        name, kind = path.encode(), text.binary_kind(data)
+        if is_too_binary(kind, len(data)) and not self._alone:
+            self.omitted[BINARY].append(self.rows.named(name))
             return
-        lines = self._expression.lines(text, self._check)
-        if self._mode == "files_with_matches":
+        content = _as_utf8(data)
+        lines = self._expression.lines(content, self._check)
+        if kind == "binary":
+            try:
+                reason = BINARY_MATCH if next(lines, None) is not None else None
+            except NeedsRipgrepError:  # what ripgrep would find out is not worth a sandbox
+                reason = BINARY
+            if reason is not None:
+                self.omitted[reason].append(self.rows.named(name))
+        elif self._mode == "files_with_matches":
             if next(lines, None) is not None:
                 self.rows.add(name)
         elif self._mode == "count":
@@ -192,13 +200,8 @@ class _Hunt:
             if count:
                 self.rows.add(name, count)
         else:
-            for number, is_match, line in _with_context(text, lines, self._before, self._after):
-                if len(line) > RECORD_BYTES:
-                    self.rows.lost = True
-                else:
-                    self.rows.add(
-                        name, number, is_match, line.rstrip(b"\r\n").decode("utf-8", "backslashreplace")
-                    )
+            for number, line, match in _with_context(content, lines, self._before, self._after):
+                self.rows.add_line(name, number, line, match)
                 if self.rows.full:
                     return
 
@@ -208,15 +211,18 @@ class _Hunt:
 
 
 def _with_context(
-    data: bytes, lines: Iterator[tuple[int, int, int]], before: int, after: int
-) -> Iterator[tuple[int, bool, bytes]]:
-    """Yield (number, is match, line) of matching lines and those around them, each once and in order."""
+    data: bytes, lines: Iterator[tuple[int, int, int, int]], before: int, after: int
+) -> Iterator[tuple[int, bytes, int | None]]:
+    """Yield (number, line, where in it the match begins) of matching lines and those around them, in order.
+
+    The last is None for a line that does not match.
+    """
     shown, behind = 0, 0  # the number of the last line shown, and the offset behind it
     left = 0  # lines still to be shown after a match
-    for number, start, end in lines:
+    for number, start, end, match in lines:
         while left and shown + 1 < number:
             line_end = data.find(b"\n", behind)
-            yield shown + 1, False, data[behind:line_end]
+            yield shown + 1, data[behind:line_end], None
             shown, behind, left = shown + 1, line_end + 1, left - 1
         first, first_number = start, number
         while first_number > max(number - before, shown + 1):
@@ -224,22 +230,22 @@ def _with_context(
             first_number -= 1
         while first_number < number:
             line_end = data.find(b"\n", first)
-            yield first_number, False, data[first:line_end]
+            yield first_number, data[first:line_end], None
             first, first_number = line_end + 1, first_number + 1
-        yield number, True, data[start:end]
+        yield number, data[start:end], match - start
         shown, behind, left = number, end + 1, after
     while left and behind < len(data):
         line_end = data.find(b"\n", behind)
         line_end = len(data) if line_end < 0 else line_end
-        yield shown + 1, False, data[behind:line_end]
+        yield shown + 1, data[behind:line_end], None
         shown, behind, left = shown + 1, line_end + 1, left - 1
 
 
 def _as_utf8(data: bytes) -> bytes:
     """Bring a content into UTF-8 as ripgrep does, which goes by the byte order mark alone."""
-    if data.startswith(_UTF16):
+    if data.startswith(text.UTF16_BOMS):
         return data.decode("utf-16", "replace").encode()
-    return data[len(_BOM) :] if data.startswith(_BOM) else data
+    return data.removeprefix(text.BOM)
 
 
 def _expression(pattern: str, request: Request) -> Expression:

@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.objects.places import Places
 from langchain_daytona_ws._core.objects.walk import Walk
 from langchain_daytona_ws._core.store import ObjectInfo, ObjectStorePort
 from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError, split_literal
-from langchain_daytona_ws._guest.tree import MAX_ENTRIES
+from langchain_daytona_ws._guest.scan import MAX_ENTRIES
 from langchain_daytona_ws._guest.walk import RefusedError
 
 Request = dict[str, Any]
@@ -106,6 +106,7 @@ class ObjectTree:
             "more": walk.cut or len(rows) < len(found),
             "timed_out": walk.timed_out,
             "skipped": search.skipped[:20],
+            "omitted": {},
         }
 
     async def _need_base(self, above: str, base: str) -> None:

@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from langchain_daytona_ws._core.objects.names import LAST, is_hidden
 from langchain_daytona_ws._core.store import ObjectInfo, ObjectStorePort
-from langchain_daytona_ws._guest.tree import MAX_ENTRIES
+from langchain_daytona_ws._guest.scan import MAX_ENTRIES
 
 S = TypeVar("S")
 

@@ -1,0 +1,29 @@
+"""What a result leaves out, counted and named by reason. Pure, the same on host and in sandbox."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Final
+
+BINARY: Final = "binary"  # not searched
+BINARY_MATCH: Final = "binary_match"  # matches, and its lines are not shown
+UTF16: Final = "utf16"  # not searched
+UNREADABLE: Final = "unreadable"  # not searched: no permission, or a failing disk
+REASONS: Final = (BINARY_MATCH, BINARY, UTF16, UNREADABLE)
+
+NAMED = 20  # paths of each reason
+# A larger binary file is not searched: a directory of images would take longer than a search may.
+SEARCHED_BINARY_BYTES = 64 << 10
+
+
+def is_too_binary(kind: str, size_bytes: int) -> bool:
+    """Say whether a file of this kind (see `text.binary_kind`) is not even searched."""
+    return kind == "binary" and size_bytes > SEARCHED_BINARY_BYTES
+
+
+def omitted(paths: Mapping[str, Iterable[str]]) -> dict[str, list[object]]:
+    """Return ``{reason: [count, the first paths]}`` as answers hold it, without reasons that nothing has."""
+    found = {reason: sorted(paths.get(reason, ())) for reason in REASONS}
+    return {reason: [len(names), names[:NAMED]] for reason, names in found.items() if names}

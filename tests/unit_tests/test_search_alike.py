@@ -1,0 +1,228 @@
+"""Searches by ripgrep, by GNU grep and on S3 have the same results: also of binary files and of very long lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._core import render
+from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.file_results import GrepResult, Omitted
+from langchain_daytona_ws._core.files import FileOps
+from langchain_daytona_ws._core.objects.guest import ObjectFiles
+from langchain_daytona_ws._guest import files, search, tree
+from langchain_daytona_ws.errors import FileUnsuitable
+
+from .bucket import MemoryBucket
+
+GUESTS = {"files": files.main, "tree": tree.main, "search": search.main}
+MODES = ["files_with_matches", "content", "count"]
+
+
+class Place:
+    """The same files behind one of the three."""
+
+    def __init__(self, kind: str, at: Path) -> None:
+        self.kind = kind
+        self.root = at / "root"
+        self.root.mkdir()
+        self.bucket = MemoryBucket()
+        (at / "bin").mkdir()
+        if kind == "s3":
+            self.ops = FileOps(ObjectFiles(self.bucket), None, root="/mnt/demo")
+        else:
+            found = shutil.which(kind)
+            assert found, "ripgrep and grep are needed by these tests"
+            os.symlink(found, at / "bin" / kind)
+            self._tools = str(at / "bin")
+            self.ops = FileOps(self._guest, None, root=str(self.root))
+
+    async def _guest(self, entry: str, request: dict[str, Any]) -> Any:
+        return json.loads(json.dumps(GUESTS[entry]({**request, "tool_path": self._tools})))
+
+    def put(self, name: str, data: bytes) -> None:
+        if self.kind == "s3":
+            self.bucket.put_by_others(name, data)
+        else:
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def grep(self, pattern: str, **options: Any) -> GrepResult:
+        return drive(self.ops.grep(pattern, **options))
+
+    def text(self, pattern: str, **options: Any) -> list[str]:
+        return render.grepped(self.grep(pattern, **options)).split("\n")
+
+
+@pytest.fixture(params=["rg", "grep", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(request.param, tmp_path)
+
+
+# A log after a crash: one NUL among lines of text.
+WITH_A_NUL = b"a line of the log\n" * 20 + b"cut \0 off\nneedle here\n"
+
+
+@pytest.mark.parametrize("before", [0, 9000, 70_000])
+def test_a_text_with_a_nul_is_text_for_all(place: Place, before: int) -> None:
+    head = b"x" * 80 + b"\n"
+    place.put("logs/app.log", head * (before // len(head)) + WITH_A_NUL)
+    line = before // len(head) + 22
+    for path in (".", "logs", "logs/app.log"):
+        assert place.text("needle", path=path) == ["logs/app.log"]
+        assert place.text("needle", path=path, output_mode="count") == ["logs/app.log:1"]
+        assert place.text("needle", path=path, output_mode="content") == [f"logs/app.log:{line}:needle here"]
+        assert place.text("cut", path=path, output_mode="content") == [
+            f"logs/app.log:{line - 1}:cut \\x00 off"
+        ]
+    assert drive(place.ops.read("logs/app.log", offset=line)).body.endswith("\tneedle here")
+    assert drive(place.ops.edit("logs/app.log", "needle here", "found")).lines == (line,)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("path", [".", "data", "data/small.bin"])
+def test_a_binary_file_that_matches_is_named(place: Place, mode: str, path: str) -> None:
+    place.put("data/small.bin", b"\x7fELF\0\0\0\nneedle\n\0\0")
+    place.put("data/other.bin", b"\0\0nothing\n")
+    result = place.grep("needle", path=path, output_mode=mode)
+    assert (result.rows, result.more) == ((), False)
+    assert result.omitted == (Omitted("binary_match", 1, ("data/small.bin",)),)
+    assert place.text("needle", path=path, output_mode=mode) == [
+        "No match.",
+        "[1 binary file matches, its lines are not shown: data/small.bin. Use grep -a in bash.]",
+    ]
+    with pytest.raises(FileUnsuitable, match="binary"):
+        drive(place.ops.read("data/small.bin"))
+
+
+def test_large_binary_files_are_not_searched_unless_named(place: Place) -> None:
+    for number in range(7):
+        place.put(f"images/{number}.png", b"\x89PNG\r\n\x1a\n\0\0" + b"\xff\n" * 50_000 + b"needle\n")
+    place.put("notes.md", b"a needle\n")
+    result = place.grep("needle")
+    assert [row.path for row in result.rows] == ["notes.md"]
+    assert result.omitted == (Omitted("binary", 7, tuple(f"images/{n}.png" for n in range(7))),)
+    named = ", ".join(f"images/{n}.png" for n in range(5))
+    assert place.text("needle") == ["notes.md", f"[Not searched: 7 binary files: {named}, ...]"]
+    assert place.grep("needle", path="images/3.png").omitted == (
+        Omitted("binary_match", 1, ("images/3.png",)),
+    )
+
+
+def test_utf16_is_searched_or_named(place: Place) -> None:
+    place.put("windows.reg", "\ufeffthe needle\r\n".encode("utf-16-le"))
+    place.put("plain", b"needle\n")
+    expected = ["plain:1:needle", "windows.reg:1:the needle"]
+    if place.kind == "grep":
+        expected[1] = "[Not searched: 1 UTF-16 file: windows.reg. Convert with iconv in bash.]"
+    assert place.text("needle", output_mode="content") == expected
+
+
+def test_all_of_many_files_are_searched(place: Place) -> None:
+    """More names than one program takes."""
+    if place.kind == "s3":
+        pytest.skip("so many are searched in the sandbox")
+    directory = place.root / ("long" * 50) / ("name" * 50)
+    directory.mkdir(parents=True)
+    for number in range(400):
+        (directory / f"{number:03}").write_text("x\n" if number % 9 else "needle\n")
+    result = place.grep("needle")
+    assert [row.path[-3:] for row in result.rows] == [f"{number:03}" for number in range(0, 400, 9)]
+
+
+MINIFIED = b"function(){return 1};" * 75_000  # 1.5 MB in one line
+
+
+@pytest.mark.parametrize("size", [1000, 50_000, len(MINIFIED)])
+def test_a_match_in_a_long_line_is_shown_with_its_surroundings(place: Place, size: int) -> None:
+    data = MINIFIED[:size]
+    middle = size * 3 // 5
+    place.put("dist/app.js", b"/* head */\n" + data[:middle] + b"needle" + data[middle:] + b"\nlast\n")
+    result = place.grep("nee.le", output_mode="content")
+    assert (len(result.rows), result.more, result.rows[0].line) == (1, False, 2)
+    row = result.rows[0]
+    assert row.column == middle + 1
+    before = data[middle - 150 : middle].decode()
+    after = data[middle : middle + 344].decode()
+    assert row.text == f"...{before}needle{after}... [line cut]"
+    assert place.text("nee.le", output_mode="content") == [
+        f"dist/app.js:2:[column {middle + 1:,}] {row.text}"
+    ]
+
+
+def test_the_column_is_of_the_first_match_in_bytes(place: Place) -> None:
+    place.put("é.txt", "漢".encode() * 5000 + b"needle and needle" + "é".encode() * 5000)
+    row = place.grep("needle", output_mode="content").rows[0]
+    assert (row.column, row.text.index("needle")) == (15_001, 153)
+    assert row.text.startswith("...漢漢")
+    assert "\\x" not in row.text
+
+
+def test_near_its_ends_a_long_line_is_cut_on_one_side(place: Place) -> None:
+    place.put("a", b"x" * 100 + b"first" + b"y" * 2000 + b"last")
+    head = place.grep("first", output_mode="content").rows[0]
+    assert (head.column, head.text) == (101, "x" * 100 + "first" + "y" * 395 + "... [line cut]")
+    tail = place.grep("last", output_mode="content").rows[0]
+    assert (tail.column, tail.text) == (2106, "..." + "y" * 150 + "last")
+
+
+def test_a_match_of_no_length_in_a_long_line(place: Place) -> None:
+    place.put("a", b"x" * 3000)
+    row = place.grep("^", output_mode="content").rows[0]
+    assert row.text == "x" * 500 + "... [line cut]"
+
+
+@pytest.mark.parametrize("program", ["rg", "grep"])
+def test_what_cannot_be_read_is_named(program: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        at = Path(directory)
+        at.chmod(0o755)
+        place = Place(program, at)
+        for name in ("open/a", "open/secret", "private/b"):
+            place.put(name, b"needle\n")
+        (place.root / "private").chmod(0)
+        (place.root / "open/secret").chmod(0)
+        grep = {"op": "grep", "pattern": "needle", "mode": "files_with_matches", "tool_path": str(at / "bin")}
+        answer = as_nobody("search", grep, place.root)
+        assert answer["rows"] == [["open/a"]]
+        assert answer["omitted"] == {"unreadable": [2, ["open/secret", "private"]]}
+        answer = as_nobody("tree", {"op": "glob", "pattern": "**/*"}, place.root)
+        assert sorted(row[0] for row in answer["paths"]) == ["open/a", "open/secret"]
+        assert answer["omitted"] == {"unreadable": [1, ["private"]]}
+        (place.root / "private").chmod(0o755)
+
+
+def test_a_directory_that_opens_and_refuses_to_be_read() -> None:
+    """As /proc/1/map_files is, for root without all rights."""
+    answer = as_nobody("tree", {"op": "glob", "pattern": "*/*/*"}, Path("/proc"))
+    assert answer["ok"]
+    assert any(path.endswith("/fd") for path in answer["omitted"]["unreadable"][1])
+
+
+def as_nobody(entry: str, request: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Ask a guest that has no rights beyond those of a stranger."""
+    given = {"root": str(root), "path": ".", "limit": 100, "limit_bytes": 65536, "timeout_s": 20, **request}
+    program = (
+        "import importlib, json, os, sys\n"
+        "entry, request = json.loads(sys.argv[1])\n"
+        "guest = importlib.import_module('langchain_daytona_ws._guest.' + entry)\n"
+        "os.getuid() == 0 and os.setresuid(65534, 65534, 65534)\n"
+        "print(json.dumps(guest.main(request)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, json.dumps([entry, given])],
+        check=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+    )
+    answer: dict[str, Any] = json.loads(found.stdout)
+    return answer
