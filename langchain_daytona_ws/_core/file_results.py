@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from langchain_daytona_ws._guest.doubt import KINDS as DOUBTS
 from langchain_daytona_ws._guest.omitted import NAMED, REASONS
 from langchain_daytona_ws._guest.text import footer
 from langchain_daytona_ws.errors import SandboxError
@@ -94,6 +95,7 @@ class Listing:
     more: bool
 
 
+DoubtKind = Literal["path", "brackets", "commas", "alternatives"]
 OmittedReason = Literal["binary_match", "binary", "utf16", "unreadable"]
 
 
@@ -114,6 +116,22 @@ class Omitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """Another reading of a glob that matches no file.
+
+    Args:
+        kind: ``path``: it repeats the path searched. ``brackets``: they stand in a name. ``commas`` separate globs.
+            ``alternatives``: ``@(a|b)``.
+        pattern: The same as it is to be written.
+        path: A file or directory that this matches.
+    """
+
+    kind: DoubtKind
+    pattern: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class GlobResult:
     pattern: str
     entries: tuple[Entry, ...]
@@ -122,6 +140,7 @@ class GlobResult:
     timed_out: bool
     skipped: tuple[str, ...]  # directories that were left out, such as node_modules
     omitted: tuple[Omitted, ...] = ()
+    hint: str = ""  # what else may have been meant, where nothing was found
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +162,7 @@ class GrepResult:
     timed_out: bool
     skipped: tuple[str, ...]
     omitted: tuple[Omitted, ...] = ()
+    hint: str = ""  # what else may have been meant, where nothing was found
 
 
 class Reply:
@@ -219,6 +239,17 @@ class Reply:
         if not isinstance(value, Mapping):
             raise self.garbled(name)
         return tuple(self._omitted(value[reason], reason, name) for reason in REASONS if reason in value)
+
+    def doubt(self, name: str) -> Doubt | None:
+        value = self._answer.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != 3:
+            raise self.garbled(name)
+        kind = next((kind for kind in DOUBTS if kind == value[0]), None)
+        if kind is None:
+            raise self.garbled(name)
+        return Doubt(kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH))
 
     def _omitted(self, value: object, reason: OmittedReason, where: str) -> Omitted:
         if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):

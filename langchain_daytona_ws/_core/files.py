@@ -20,6 +20,7 @@ from langchain_daytona_ws._core.file_results import (
     Reply,
 )
 from langchain_daytona_ws._core.paths import workspace_path, workspace_pattern
+from langchain_daytona_ws._core.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.sources import Ids, random_id
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws.errors import EditRefused, FileError
@@ -176,14 +177,17 @@ class FileOps:
             limit_bytes=self._limit_bytes,
             timeout_s=SEARCH_TIMEOUT_S,
         )
+        entries, more = reply.entries("paths"), reply.flag("more")
+        doubt = reply.doubt("doubt")
         return GlobResult(
             pattern=wanted,
-            entries=reply.entries("paths"),
+            entries=entries,
             total=reply.number("total"),
-            more=reply.flag("more"),
+            more=more,
             timed_out=reply.flag("timed_out"),
             skipped=reply.names("skipped"),
             omitted=reply.omitted("omitted"),
+            hint="" if entries or more else glob_hint(pattern, doubt),
         )
 
     async def grep(
@@ -211,28 +215,36 @@ class FileOps:
         place = workspace_path(path, self._root)
         _encoded(pattern, "pattern")
         narrowed = self._filter(glob, place) if glob else None
-        reply = await self._ask(
-            "search",
-            "grep",
-            place,
-            pattern=pattern,
-            glob=narrowed,
-            mode=output_mode,
-            before=before,
-            after=after,
-            ignore_case=ignore_case,
-            limit=limit,
-            limit_bytes=self._limit_bytes,
-            timeout_s=SEARCH_TIMEOUT_S,
-        )
+        try:
+            reply = await self._ask(
+                "search",
+                "grep",
+                place,
+                pattern=pattern,
+                glob=narrowed,
+                mode=output_mode,
+                before=before,
+                after=after,
+                ignore_case=ignore_case,
+                limit=limit,
+                limit_bytes=self._limit_bytes,
+                timeout_s=SEARCH_TIMEOUT_S,
+            )
+        except FileError as error:
+            if error.code != "bad_pattern":
+                raise
+            raise FileError(f"{error.message}{unsupported(pattern)}", code=error.code, op=error.op) from None
+        rows, more = reply.grep_rows("rows", output_mode), reply.flag("more")
+        doubt = reply.doubt("doubt")
         return GrepResult(
             pattern=pattern,
             mode=output_mode,
-            rows=reply.grep_rows("rows", output_mode),
-            more=reply.flag("more"),
+            rows=rows,
+            more=more,
             timed_out=reply.flag("timed_out"),
             skipped=reply.names("skipped"),
             omitted=reply.omitted("omitted"),
+            hint="" if rows or more else grep_hint(pattern, glob, doubt),
         )
 
     async def delete(self, path: str) -> FileDeleted:

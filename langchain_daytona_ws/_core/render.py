@@ -103,7 +103,9 @@ def globbed(result: GlobResult) -> str:
     lines = [shown(entry.name) + ("/" if entry.kind == "dir" else "") for entry in result.entries]
     if not lines and not result.more:
         lines.append("No file matches.")
-        if "/" not in result.pattern.strip("/"):
+        if result.hint:
+            lines.append(f"[{result.hint}]")
+        elif "/" not in result.pattern.strip("/"):
             lines.append(f"[To search at any depth, use **/{shown(result.pattern)}]")
     if result.timed_out:
         lines.append("[The search took too long and was stopped. Narrow it with a path or a longer pattern.]")
@@ -118,6 +120,8 @@ def grepped(result: GrepResult) -> str:
     lines = list(_grep_lines(result))
     if not lines and not result.more:
         lines.append("No match.")
+        if result.hint:
+            lines.append(f"[{result.hint}]")
     if result.timed_out:
         lines.append("[The search took too long and was stopped. Narrow it with a path or a glob.]")
     elif result.more:

@@ -20,9 +20,9 @@ edit    old, new, replace_all (false),                  path, count, at: [line],
 list    limit, limit_bytes                              path, entries: [[name, kind, bytes, mtime_ns,
                                                         target]], total, more
 glob    pattern, limit, limit_bytes, timeout_s          paths: [[path, kind, bytes, mtime_ns]], total, more,
-                                                        timed_out, skipped: [path], omitted
-grep    pattern, glob (null), mode, before (0),         engine, rows, more, timed_out, skipped: [path], omitted
-        after (0), ignore_case (false), limit,
+                                                        timed_out, skipped: [path], omitted, doubt
+grep    pattern, glob (null), mode, before (0),         engine, rows, more, timed_out, skipped: [path],
+        after (0), ignore_case (false), limit,          omitted, doubt
         limit_bytes, timeout_s, tool_path (PATH)
 delete                                                  path, kind, bytes
 ======  ==============================================  ===================================================
@@ -30,7 +30,7 @@ delete                                                  path, kind, bytes
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
 ``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``,
 with the column of the match where its line was cut. ``more``: a limit left something out. ``omitted``: ``{reason:
-[count, paths]}``, see the module ``omitted``.
+[count, paths]}``, see the module ``omitted``. ``doubt``: null, or ``[kind, pattern, path]``, see the module ``doubt``.
 
 A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``, ``outside`` (a symlink or ``..`` leaves
 the workspace), ``loop``, ``is_directory``, ``not_a_directory``, ``not_regular`` (kind), ``binary`` (bytes,

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import time
 
+from langchain_daytona_ws._guest.doubt import Doubts
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
 from langchain_daytona_ws._guest.omitted import (
     BINARY,
@@ -54,7 +55,8 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
     engine = _Engine.find(request.get("tool_path") or os.environ.get("PATH") or STANDARD_PATH)
     base, name, fd = _place(request["root"], request["path"])
     try:
-        files = _Files(fd, glob, sees_utf16=engine.name == "ripgrep")
+        doubts = Doubts(request.get("glob") or "", base.rstrip("/"), Filter)
+        files = _Files(fd, glob, doubts, sees_utf16=engine.name == "ripgrep")
         scan = Scan(time.monotonic() + request["timeout_s"])
         if name:
             files.only(name)
@@ -77,6 +79,7 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
         "timed_out": timed_out,
         "skipped": [base + name for name in files.skipped],
         "omitted": omitted(left_out),
+        "doubt": files.doubt(base),
     }
 
 
@@ -99,11 +102,12 @@ def _place(root: str, path: str) -> tuple[str, str, int]:
 class _Files:
     """The files to search below a directory, and what is left out of the result."""
 
-    def __init__(self, fd: int, glob: Filter | None, *, sees_utf16: bool) -> None:
+    def __init__(self, fd: int, glob: Filter | None, doubts: Doubts, *, sees_utf16: bool) -> None:
         self.left: dict[str, set[str]] = {reason: set() for reason in REASONS}
         self.skipped: list[str] = []  # of those directly in the base
         self._fd = fd
         self._glob = glob
+        self._doubts = doubts
         self._sees_utf16 = sees_utf16
         self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
         self._found: list[str] = []
@@ -116,7 +120,7 @@ class _Files:
         return None
 
     def file(self, _above: bool, path: str, name: str, fd: int) -> None:
-        if self._glob is not None and not self._glob.matches(path):
+        if not self._is_wanted(path):
             return
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -132,9 +136,22 @@ class _Files:
 
     def only(self, name: str) -> None:
         """Search this one file, however large."""
-        if self._glob is not None and not self._glob.matches(name):
+        if not self._is_wanted(name):
             return
         self._take(name, "" if self._sees_utf16 else self._kind(name, self._fd), 0)
+
+    def _is_wanted(self, path: str) -> bool:
+        if self._glob is None or self._glob.matches(path):
+            return True
+        self._doubts.see(path)
+        return False
+
+    def doubt(self, base: str) -> list[str] | None:
+        """Return what else the glob may have meant, where it matches no file."""
+        found = self._doubts.answer
+        if found is None or self._found or any(self.left.values()):
+            return None
+        return [*found[:2], base + found[2]]
 
     def _take(self, path: str, kind: str, size: int) -> None:
         if kind == "UTF-16 text" and not self._sees_utf16:
@@ -263,7 +280,8 @@ class _Hunt:
             raise RefusedError("no_tool")
         text = self._stderr.decode("utf-8", "replace").strip()
         if text:
-            raise RefusedError("bad_pattern", text=text[:1000])
+            # Behind an empty line ripgrep recommends options that nobody here can give it.
+            raise RefusedError("bad_pattern", text=text.partition("\n\n")[0][:1000])
         self.failed_to_read = True  # which both programs are told not to mention
 
     def _options(self, *, offsets_only: bool = False) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from langchain_daytona_ws._guest.doubt import readings
 from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError, split_literal
 from langchain_daytona_ws._guest.omitted import UNREADABLE, omitted
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES, Scan
@@ -67,6 +68,21 @@ def _target(root: str, target: str) -> str:
 
 def glob(request: dict[str, Any]) -> dict[str, Any]:
     """Find files and symlinks, or directories for a pattern that ends in ``/``, newest first."""
+    began = time.monotonic()
+    result = _matches(request)
+    path = "" if request["path"] == "." else request["path"]
+    for kind, pattern in [] if result["total"] or result["more"] else readings(request["pattern"], path):
+        timeout_s = request["timeout_s"] - (time.monotonic() - began)
+        try:
+            other = _matches({**request, "pattern": pattern, "limit": 1, "timeout_s": timeout_s})
+        except RefusedError:  # as it is meant, it can't be used either
+            continue
+        if other["paths"]:
+            return {**result, "doubt": [kind, pattern, other["paths"][0][0]]}
+    return {**result, "doubt": None}
+
+
+def _matches(request: dict[str, Any]) -> dict[str, Any]:
     try:
         literal, rest = split_literal(request["pattern"])
         pattern = Glob(rest)

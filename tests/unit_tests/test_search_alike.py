@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from langchain_daytona_ws._core.file_results import GrepResult, Omitted
 from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.objects.guest import ObjectFiles
 from langchain_daytona_ws._guest import files, search, tree
-from langchain_daytona_ws.errors import FileUnsuitable
+from langchain_daytona_ws.errors import FileError, FileUnsuitable
 
 from .bucket import MemoryBucket
 
@@ -179,6 +180,123 @@ def test_a_match_of_no_length_in_a_long_line(place: Place) -> None:
     place.put("a", b"x" * 3000)
     row = place.grep("^", output_mode="content").rows[0]
     assert row.text == "x" * 500 + "... [line cut]"
+
+
+@pytest.fixture
+def site(place: Place) -> Place:
+    """A web project whose directories have brackets in their names."""
+    place.put("app/[locale]/page.tsx", b"export default needle\n")
+    place.put("app/docs/[[...slug]]/page.tsx", b"needle\n")
+    place.put("app/a/b.ts", b"needle\n")
+    return place
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "hint"),
+    [
+        ("app/[locale]/**", ".", r"app/[locale]/page.tsx exists: use app/\[locale]/**"),
+        ("[locale]/*.tsx", "app", r"app/[locale]/page.tsx exists: use \[locale]/*.tsx"),
+        ("**/[[...slug]]/**", ".", r"app/docs/[[...slug]]/page.tsx exists: use **/\[\[...slug]]/**"),
+        ("*.ts,*.js", ".", "use {*.ts,*.js}"),
+        ("**/*.ts, **/*.{js,jsx}", ".", "use {**/*.ts,**/*.{js,jsx}}"),
+        ("app/**/*.ts", "app", "taken from the path that is searched: use **/*.ts"),
+        ("app/[locale]/*", "app", r"use \[locale]/*"),
+        ("**/*.@(ts|js)", ".", "use **/*.{ts,js}"),
+        ("!(a|b)", ".", "!(...) is not a glob here"),
+        # Nothing to doubt.
+        ("*.py", ".", None),
+        ("[ab].py", ".", None),
+        ("app/**/*.py", "app", None),
+        ("a,b", ".", None),
+        ("{a,b}.ts", ".", None),
+    ],
+)
+def test_a_glob_that_matches_nothing_is_doubted_where_there_is_a_reason(
+    site: Place, glob: str, path: str, hint: str | None
+) -> None:
+    # A glob of grep's without a slash is for names at any depth.
+    pattern = glob if "/" in glob else f"**/{glob}" if "," not in glob else glob.replace("*.", "**/*.")
+    found = drive(site.ops.glob(pattern, path=path))
+    searched = site.grep("needle", glob=glob, path=path)
+    if glob != "!(a|b)":  # in grep it is a negation
+        assert (found.entries, searched.rows) == ((), ())
+    if hint is None:
+        assert (found.hint, searched.hint) == ("", "")
+        return
+    if "," not in glob:
+        assert hint in found.hint
+        assert render.globbed(found).split("\n") == ["No file matches.", f"[{found.hint}]"]
+    else:
+        assert "use {**/" in found.hint
+    if glob != "!(a|b)":
+        assert hint in searched.hint
+        assert render.grepped(searched).split("\n") == ["No match.", f"[{searched.hint}]"]
+
+
+def test_what_a_hint_says_works(site: Place) -> None:
+    for pattern, path in (("app/[locale]/**", "."), ("app/a/**", "app"), ("app/**/[[...slug]]/*", ".")):
+        found = drive(site.ops.glob(pattern, path=path))
+        again = drive(site.ops.glob(found.hint.rpartition("use ")[2], path=path))
+        assert len(again.entries) == 1
+        assert again.hint == ""
+
+
+def test_a_glob_that_matches_files_is_not_in_doubt(site: Place) -> None:
+    site.put("app/l/page.tsx", b"nothing\n")
+    result = site.grep("needle", glob="app/[locale]/**")
+    assert (result.rows, result.hint) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        (r"foo\|bar", "use foo|bar"),
+        (r"\(foo\|bar\)+\.py", r"use (foo|bar)+\.py"),
+        ("/Needle/i", "use Needle with ignore_case=true"),
+        (r"/api\/v1/", "use api/v1"),
+        ("nothing", ""),
+        (r"a\\|nothing|b\.c", ""),
+        ("/usr/local/bin", ""),
+        ("/etc/hosts", ""),
+        (r"[^\n]zz", ""),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_doubted_where_there_is_a_reason(
+    place: Place, pattern: str, hint: str
+) -> None:
+    place.put("a", b"xyz\n")
+    if pattern == r"[^\n]zz" and place.kind == "s3":
+        pytest.skip("only ripgrep reads it")
+    found = place.grep(pattern)
+    assert (bool(found.hint), hint in found.hint) == (bool(hint), True)
+    assert place.text(pattern) == ["No match.", *([f"[{found.hint}]"] if hint else [])]
+    place.put("b", b"foo|bar (foo|bar)+.py /Needle/i /api/v1/ nothing a\\ /usr/local/bin /etc/hosts xzz")
+    assert place.grep(pattern).hint == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "advice"),
+    [
+        ("(?<=a)b", "Look-around and backreferences are not supported."),
+        (r"(a)\1", "Look-around and backreferences are not supported."),
+        (r"a\nb", "A match lies within one line"),
+        ("(", "unclosed group"),
+    ],
+)
+def test_an_error_recommends_only_what_the_tool_can_do(tmp_path: Path, pattern: str, advice: str) -> None:
+    place = Place("rg", tmp_path)
+    place.put("a", b"x\n")
+    with pytest.raises(FileError) as caught:
+        place.grep(pattern)
+    assert advice in caught.value.for_model
+    assert not re.search(r"--\w|Consider|multiline", caught.value.for_model)
+
+
+def test_grep_searches_what_ripgrep_does_not(tmp_path: Path) -> None:
+    place = Place("grep", tmp_path)
+    place.put("a", b"ab\n")
+    assert place.grep("(?<=a)b").rows
+    assert "within one line" in place.grep(r"a\nb").hint
 
 
 @pytest.mark.parametrize("program", ["rg", "grep"])

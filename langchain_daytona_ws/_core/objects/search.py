@@ -21,6 +21,7 @@ from langchain_daytona_ws._core.store import (
     StoreFaultKind,
 )
 from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest.doubt import Doubts
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
 from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, is_too_binary, omitted
 from langchain_daytona_ws._guest.rows import Filter, Rows
@@ -67,7 +68,8 @@ class ObjectSearch:
             raise RefusedError("bad_glob", text=str(error)) from None
         deadline = self._port.now() + request["timeout_s"]
         key = key_of(request["path"])
-        found = _Candidates(below(key), glob)
+        doubts = Doubts(request.get("glob") or "", key, Filter)
+        found = _Candidates(below(key), glob, doubts)
         walk = Walk(self._port, below(key), found, deadline)
         await walk.run(True)
         if walk.cut:
@@ -76,7 +78,9 @@ class ObjectSearch:
         alone = bool(key) and not walk.keys
         if alone:
             files, base = [await self._file(key)], below(parent_of(key))
-            files = [info for info in files if glob is None or glob.matches(info.key[len(base) :])]
+            doubts = Doubts(request.get("glob") or "", parent_of(key), Filter)
+            found = _Candidates(base, glob, doubts)
+            files = [info for info in files if found.is_wanted(info.key)]
         expression = _expression(pattern, request)  # last: what is refused needs none
         rows = Rows(base, request["limit"], request["limit_bytes"])
         hunt = _Hunt(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
@@ -88,6 +92,9 @@ class ObjectSearch:
             "timed_out": False,
             "skipped": [base + name for name in SKIPPED if name in skipped],
             "omitted": omitted(hunt.omitted),
+            "doubt": None
+            if files or doubts.answer is None
+            else [*doubts.answer[:2], base + doubts.answer[2]],
         }
 
     async def _file(self, key: str) -> ObjectInfo:
@@ -114,10 +121,11 @@ class ObjectSearch:
 class _Candidates:
     """Collects the files to be searched, within the bounds."""
 
-    def __init__(self, base: str, glob: Filter | None) -> None:
+    def __init__(self, base: str, glob: Filter | None, doubts: Doubts) -> None:
         self.skipped: list[str] = []  # of those directly in the base
         self._base = base
         self._glob = glob
+        self._doubts = doubts
         self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
         self._found: dict[str, ObjectInfo] = {}
         self._bytes = 0
@@ -132,12 +140,19 @@ class _Candidates:
         return None
 
     def file(self, _above: bool, path: str, _name: str, info: ObjectInfo) -> None:
-        if self._glob is not None and not self._glob.matches(path[len(self._base) :]):
+        if not self.is_wanted(path):
             return
         self._found[path] = info
         self._bytes += info.size_bytes
         if len(self._found) > MAX_FILES or self._bytes > MAX_TOTAL_BYTES:
             raise BeyondBounds("there is too much to search")
+
+    def is_wanted(self, path: str) -> bool:
+        name = path[len(self._base) :]
+        if self._glob is None or self._glob.matches(name):
+            return True
+        self._doubts.see(name)
+        return False
 
     def in_order(self) -> list[ObjectInfo]:
         """Return them in the order in which ripgrep goes through directories."""

@@ -11,6 +11,7 @@ from langchain_daytona_ws._core.objects.names import below, is_hidden, key_of
 from langchain_daytona_ws._core.objects.places import Places
 from langchain_daytona_ws._core.objects.walk import Walk
 from langchain_daytona_ws._core.store import ObjectInfo, ObjectStorePort
+from langchain_daytona_ws._guest.doubt import readings
 from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError, split_literal
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES
 from langchain_daytona_ws._guest.walk import RefusedError
@@ -77,6 +78,22 @@ class ObjectTree:
 
     async def glob(self, request: Request) -> Answer:
         """Find files, or directories for a pattern that ends in ``/``, newest first."""
+        began = self._port.now()
+        result = await self._matches(request)
+        path = key_of(request["path"])
+        for kind, pattern in [] if result["total"] or result["more"] else readings(request["pattern"], path):
+            timeout_s = request["timeout_s"] - (self._port.now() - began)
+            try:
+                other = await self._matches(
+                    {**request, "pattern": pattern, "limit": 1, "timeout_s": timeout_s}
+                )
+            except RefusedError:  # as it is meant, it can't be used either
+                continue
+            if other["paths"]:
+                return {**result, "doubt": [kind, pattern, other["paths"][0][0]]}
+        return {**result, "doubt": None}
+
+    async def _matches(self, request: Request) -> Answer:
         try:
             literal, rest = split_literal(request["pattern"])
             pattern = Glob(rest)

@@ -1,0 +1,75 @@
+r"""What else a glob that matches no file may have meant: pure functions, the same on host and in sandbox.
+
+Models write ``app/[locale]/**`` for a directory of that very name, ``*.ts,*.tsx`` for two globs, and
+``src/**/*.py`` for a search that starts in ``src``. Another reading is proposed only when it matches a file.
+"""
+
+from __future__ import annotations
+
+import re
+
+from langchain_daytona_ws._guest.match import GlobError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Callable, Final
+
+    from langchain_daytona_ws._guest.rows import Filter
+
+PATH: Final = "path"
+BRACKETS: Final = "brackets"
+COMMAS: Final = "commas"
+ALTERNATIVES: Final = "alternatives"
+KINDS: Final = (PATH, BRACKETS, COMMAS, ALTERNATIVES)
+
+_BRACE = re.compile(r"\{[^{}]*\}")
+_ALTERNATIVES = re.compile(r"[@+]\(([^()/]*\|[^()/]*)\)")
+
+
+def readings(pattern: str, path: str) -> list[tuple[str, str]]:
+    """Return other readings of a glob, as ``(kind, pattern)``; ``path`` is the directory searched, "" for the root."""
+    found = list(_rewritten(pattern))
+    if path and pattern.startswith(path + "/") and len(pattern) > len(path) + 1:
+        rest = pattern[len(path) + 1 :]
+        found = [(PATH, rest), *found, *_rewritten(rest)]
+    return found
+
+
+def _rewritten(pattern: str) -> Iterator[tuple[str, str]]:
+    if "[" in pattern:
+        yield BRACKETS, re.sub(r"(\\.)|\[", lambda found: found[1] or "\\[", pattern)
+    if "," in _BRACE.sub("", pattern):
+        # Commas within braces belong to them.
+        parts = re.split(r",(?![^{}]*\})", pattern)
+        yield COMMAS, "{" + ",".join(part.strip() for part in parts if part.strip()) + "}"
+    if _ALTERNATIVES.search(pattern):
+        yield ALTERNATIVES, _ALTERNATIVES.sub(lambda found: "{" + found[1].replace("|", ",") + "}", pattern)
+
+
+class Doubts:
+    """Looks among the files that a search's glob leaves out for one that another reading would have matched.
+
+    Args:
+        pattern: The glob.
+        path: The directory searched, "" for the root.
+        compiled: Makes the filter of a pattern.
+    """
+
+    def __init__(self, pattern: str, path: str, compiled: Callable[[str], Filter]) -> None:
+        self.answer: list[str] | None = None
+        """``[kind, pattern, a path that it matches]``, or None."""
+        self._open: list[tuple[str, str, Filter]] = []
+        for kind, reading in [] if pattern.startswith("!") else readings(pattern, path):
+            try:
+                self._open.append((kind, reading, compiled(reading)))
+            except GlobError:  # as it is meant, it can't be used either
+                continue
+
+    def see(self, path: str) -> None:
+        """See a file that was left out, by its path from the directory searched."""
+        if self.answer is None:
+            for kind, reading, glob in self._open:
+                if glob.matches(path):
+                    self.answer = [kind, reading, path]
+                    return
