@@ -46,19 +46,26 @@ def grep_hint(pattern: str, glob: str | None, doubt: Doubt | None) -> str:
     if _BASIC_OR.search(pattern):
         use = _BASIC_SIGN.sub(lambda found: found[1] + found[2], pattern)
         return f"\\| stands for the character |. For one or the other, use {shown(use)}"
-    quoted = _IN_SLASHES.fullmatch(pattern)
-    if quoted:
-        plain = quoted[1].replace("\\/", "/")
-        flags = " with ignore_case=true" if "i" in quoted[2] else ""
-        return f"The slashes are searched for, too. Without them, use {shown(plain)}{flags}"
-    return _has_newline(pattern) and _ONE_LINE
+    return _slashes(pattern) or (_has_newline(pattern) and _ONE_LINE)
 
 
 def unsupported(pattern: str) -> str:
     """Return what to do about a regular expression that was refused, if it has what is not supported."""
     if _LOOK_AROUND.search(pattern) or _BACKREFERENCE.search(pattern):
         return " Look-around and backreferences are not supported. Write it without, or use grep -P in bash."
-    return _has_newline(pattern) and f" {_ONE_LINE}."
+    if _has_newline(pattern):
+        return f" {_ONE_LINE}."
+    slashes = _slashes(pattern)
+    return slashes and f" {slashes}."
+
+
+def _slashes(pattern: str) -> str:
+    quoted = _IN_SLASHES.fullmatch(pattern)
+    if quoted is None:
+        return ""
+    plain = quoted[1].replace("\\/", "/")
+    flags = " with ignore_case=true" if "i" in quoted[2] else ""
+    return f"The slashes are searched for, too. Without them, use {shown(plain)}{flags}"
 
 
 def _has_newline(pattern: str) -> str:

@@ -57,8 +57,7 @@ class Doubts:
     """
 
     def __init__(self, pattern: str, path: str, compiled: Callable[[str], Filter]) -> None:
-        self.answer: list[str] | None = None
-        """``[kind, pattern, a path that it matches]``, or None."""
+        self._answer: list[str] | None = None
         self._open: list[tuple[str, str, Filter]] = []
         for kind, reading in [] if pattern.startswith("!") else readings(pattern, path):
             try:
@@ -66,10 +65,22 @@ class Doubts:
             except GlobError:  # as it is meant, it can't be used either
                 continue
 
+    def found(self, base: str, *, matched: bool) -> list[str] | None:
+        """Return ``[kind, pattern, a path that it matches]``, or None.
+
+        Args:
+            base: Put before the path.
+            matched: Whether the glob has matched files as it is. Then only brackets are in doubt, which may have
+                matched others than were meant.
+        """
+        if self._answer is None or (matched and self._answer[0] != BRACKETS):
+            return None
+        return [*self._answer[:2], base + self._answer[2]]
+
     def see(self, path: str) -> None:
         """See a file that was left out, by its path from the directory searched."""
-        if self.answer is None:
+        if self._answer is None:
             for kind, reading, glob in self._open:
                 if glob.matches(path):
-                    self.answer = [kind, reading, path]
+                    self._answer = [kind, reading, path]
                     return

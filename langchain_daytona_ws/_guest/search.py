@@ -147,11 +147,8 @@ class _Files:
         return False
 
     def doubt(self, base: str) -> list[str] | None:
-        """Return what else the glob may have meant, where it matches no file."""
-        found = self._doubts.answer
-        if found is None or self._found or any(self.left.values()):
-            return None
-        return [*found[:2], base + found[2]]
+        """Return what else the glob may have meant."""
+        return self._doubts.found(base, matched=bool(self._found) or any(self.left.values()))
 
     def _take(self, path: str, kind: str, size: int) -> None:
         if kind == "UTF-16 text" and not self._sees_utf16:

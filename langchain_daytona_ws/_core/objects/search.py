@@ -92,9 +92,7 @@ class ObjectSearch:
             "timed_out": False,
             "skipped": [base + name for name in SKIPPED if name in skipped],
             "omitted": omitted(hunt.omitted),
-            "doubt": None
-            if files or doubts.answer is None
-            else [*doubts.answer[:2], base + doubts.answer[2]],
+            "doubt": doubts.found(base, matched=bool(files)),
         }
 
     async def _file(self, key: str) -> ObjectInfo:
