@@ -67,12 +67,15 @@ class CommandResult:
         parts = [f"[{notice}]" for notice in self.notices]
         if self.output:
             parts.append(self.output.rstrip("\n"))
-        if self.hint:
-            parts.append(f"[hint: {self.hint}]")
-        if self.pipeline:
-            parts.append(f"[exit codes in the pipeline: {', '.join(map(str, self.pipeline))}]")
         end = f"exit code {self.exit_code}" if self.job_id is None else f"still running as job {self.job_id}"
-        return "\n".join([*parts, f"[{end}]"])
+        return "\n".join([*parts, *self.remarks, f"[{end}]"])
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Lines about the output, as the model reads them after it: the hint, the exit codes of a pipeline."""
+        hint = (f"[hint: {self.hint}]",) if self.hint else ()
+        codes = ", ".join(map(str, self.pipeline))
+        return (*hint, f"[exit codes in the pipeline: {codes}]") if codes else hint
 
 
 def step_of(config: Mapping[str, Any] | None) -> str:

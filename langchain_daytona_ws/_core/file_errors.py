@@ -83,7 +83,14 @@ def _not_found(reply: Reply) -> str:
 
 def _not_unique(reply: Reply) -> str:
     count, at = reply.number("count"), reply.numbers("at")
-    lines = ", ".join(str(line) for line in at) + (", ..." if count > len(at) else "")
+    numbers = list(dict.fromkeys(at))
+    if len(numbers) == 1:
+        some = "" if count == len(at) else f"the first {len(at)} of them "
+        return (
+            f"old_string occurs {count} times in {{path}}, {some}in line {numbers[0]}. Add the text before or after it "
+            "in that line to make it unique, or pass replace_all=true."
+        )
+    lines = ", ".join(str(line) for line in numbers) + (", ..." if count > len(at) else "")
     return (
         f"old_string occurs {count} times in {{path}}, at lines {lines}. Add surrounding lines to make it "
         "unique, or pass replace_all=true."

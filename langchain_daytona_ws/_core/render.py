@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from langchain_daytona_ws._core.file_results import (
@@ -16,6 +17,7 @@ from langchain_daytona_ws._core.file_results import (
     Listing,
     Omitted,
 )
+from langchain_daytona_ws._guest.text import visible
 
 # Left out so often, and meant so seldom, that saying so each time would only be noise.
 _UNMENTIONED = (".git", "__pycache__")
@@ -46,6 +48,11 @@ def _escaped(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def output(text: str) -> str:
+    r"""Show a command's output as `read` shows a file; of many NULs in a row, as of a sparse file, how many."""
+    return visible(re.sub("\0{9,}", lambda nuls: f"\\x00 [{len(nuls[0]):,} times]", text))
+
+
 def file_text(result: FileText) -> str:
     if not result.lines:
         return "[The file is empty.]"
@@ -72,9 +79,10 @@ def edited(result: FileEdited) -> str:
 def _edited(result: FileEdited) -> str:
     if not result.lines:  # made by an earlier sender of the same call
         return f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}."
-    where = ", ".join(str(line) for line in result.lines)
+    numbers = list(dict.fromkeys(result.lines))
+    where = ", ".join(str(line) for line in numbers)
     more = ", ..." if result.count > len(result.lines) else ""
-    lines = "line" if result.count == 1 else "lines"
+    lines = "line" if len(numbers) == 1 and not more else "lines"
     done = f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}, at {lines} {where}{more}."
     return f"{done}\n{result.snippet}" if result.snippet else done
 

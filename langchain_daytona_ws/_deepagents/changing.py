@@ -15,6 +15,7 @@ from deepagents.backends.protocol import (
     WriteResult,
 )
 
+from langchain_daytona_ws._core import render
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.contents import ContentOps
 from langchain_daytona_ws._core.script import check_command
@@ -108,9 +109,9 @@ class Changing:
             exit_code = None if unknown else NOT_RUN
             return ExecuteResponse(output=said(error), exit_code=exit_code)
         notes = [*([approval.note] if approval.note else []), *result.notices]
-        output = "".join(f"[{note}]\n" for note in notes) + result.output
-        if result.hint:
-            output = f"{output.rstrip()}\n[hint: {result.hint}]"
+        output = "".join(f"[{note}]\n" for note in notes) + render.output(result.output)
+        if result.remarks:
+            output = "\n".join([output.rstrip(), *result.remarks])
         exit_code = None if result.job_id else result.exit_code
         return ExecuteResponse(output=output, exit_code=exit_code, truncated=result.truncated)
 

@@ -113,8 +113,13 @@ def as_shown(line: bytes, first: bool) -> tuple[str, bool]:
         text, lossy = line.decode("utf-8"), False
     except UnicodeDecodeError:
         text, lossy = line.decode("utf-8", "backslashreplace"), True
-    # Databases and model APIs choke on NULs (seen with Postgres checkpoints).
-    return (text.replace("\0", "\\x00"), True) if "\0" in text else (text, lossy)
+    plain = visible(text)
+    return plain, lossy or plain != text
+
+
+def visible(text: str) -> str:
+    """Write out what a terminal obeys, and what databases and model APIs choke on (Postgres, of a NUL)."""
+    return text.replace("\0", "\\x00").replace("\x1b", "\\x1b")
 
 
 def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Self, TypeGuard
 
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
+from langchain_daytona_ws._core import render
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.job_results import Job
@@ -209,6 +210,7 @@ class _Call:
         self._note = approval.note
 
     def answer(self, result: CommandResult) -> tuple[str, dict[str, Any]]:
+        result = replace(result, output=render.output(result.output))
         text = f"[{self._note}]\n{result.text}" if self._note else result.text
         return text, asdict(result)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
+from langchain_daytona_ws._core import render
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
 from langchain_daytona_ws.permissions import PermissionRequest
@@ -118,6 +119,7 @@ async def _operation(ops: JobOps, wanted: JobInput, once: str | None) -> tuple[s
             return job.text, asdict(job)
         case "logs":
             log = await ops.logs(job_id, tail_lines=wanted.tail, offset=wanted.offset, limit_bytes=None)
+            log = replace(log, output=render.output(log.output))
             return log.text, asdict(log)
         case "stop":
             job, was_running = await ops.stop(job_id, once=once)
@@ -131,5 +133,5 @@ async def _operation(ops: JobOps, wanted: JobInput, once: str | None) -> tuple[s
 
 
 def _short(command: str) -> str:
-    line = " ".join(command.split())
+    line = render.output(" ".join(command.split()))
     return line if len(line) <= COMMAND_SHOWN else line[: COMMAND_SHOWN - 1] + "…"

@@ -221,6 +221,19 @@ class TestMessages:
         assert message.artifact["exit_code"] == 4
         assert message.artifact["sandbox_id"] == workspace.session.sandbox_id
 
+    def test_lines_that_end_in_crlf_run(self, workspace: Driven) -> None:
+        command = "for i in 1 2; do\r\n  echo $i\r\ndone\r\n"
+        assert workspace.call(workspace.bash, command=command).content == "1\n2\n[exit code 0]"
+
+    def test_control_characters_are_shown_as_read_shows_them(self, workspace: Driven) -> None:
+        message = workspace.call(workspace.bash, command="printf '\\033[31mc\\n' > f; printf a\\\\0b; cat f")
+        assert message.content == "a\\x00b\\x1b[31mc\n[exit code 0]"
+        assert message.artifact["output"] == "a\\x00b\\x1b[31mc\n"
+        read = workspace.call(workspace.file, command="read", path="f").content
+        assert read.splitlines()[0].endswith("\t\\x1b[31mc")
+        many = workspace.call(workspace.bash, command="head -c 5000 /dev/zero; echo; head -c 8 /dev/zero")
+        assert many.content == "\\x00 [5,000 times]\n" + "\\x00" * 8 + "\n[exit code 0]"
+
     def test_a_time_out_says_so(self, workspace: Driven) -> None:
         message = workspace.call(workspace.bash, command="echo a; sleep 60", timeout=0.5)
         assert message.content.startswith("[timed out after 0.5 s")

@@ -222,6 +222,24 @@ class TestRefusals:
         assert type(error) is kind
         assert text in error.message
 
+    @pytest.mark.parametrize(
+        ("count", "at", "said"),
+        [
+            (2, [1, 3], "occurs 2 times in f, at lines 1, 3. Add surrounding lines"),
+            (3, [1, 1, 3], "occurs 3 times in f, at lines 1, 3. Add surrounding lines"),
+            (3, [7, 7, 7], "occurs 3 times in f, in line 7. Add the text before or after it in that line"),
+            (
+                99,
+                [7] * 20,
+                "occurs 99 times in f, the first 20 of them in line 7. Add the text before or after it",
+            ),
+            (99, [7, 8], "occurs 99 times in f, at lines 7, 8, .... Add surrounding lines"),
+        ],
+    )
+    def test_of_many_matches_each_line_is_named_once(self, count: int, at: list[int], said: str) -> None:
+        reply = Reply("edit", {"ok": False, "error": "not_unique", "count": count, "at": at})
+        assert said in file_errors.file_error("f", reply).message
+
     @pytest.mark.parametrize("code", file_errors._REFUSALS)
     def test_each_has_words(self, code: str) -> None:
         facts = {"bytes": 1, "max_bytes": 1, "lines": 1, "count": 1, "at": [1], "line": 1, "state": "partial"}

@@ -63,6 +63,11 @@ class TestPage:
     def test_shows_no_nul(self) -> None:
         assert rows(page(b"a\0b").body) == [(1, "a\\x00b")]
 
+    def test_shows_no_terminal_escape(self) -> None:
+        result = page(b"\x1b[31mred\x1b[0m")
+        assert rows(result.body) == [(1, "\\x1b[31mred\\x1b[0m")]
+        assert result.lossy
+
     @settings(deadline=None)
     @given(
         data=st.binary(max_size=2000) | st.text(alphabet="aé\r\n漢", max_size=3000).map(str.encode),
