@@ -160,6 +160,10 @@ class Fleet:
     async def close(self) -> None:
         """Destroy everything, and create nothing more."""
         self._closed = True
+        await self.clear()
+
+    async def clear(self) -> None:
+        """Destroy everything."""
         self._deferred.clear()
         for record in self.all():
             await self.destroy(record, force=True)

@@ -60,6 +60,12 @@ class Listener(uvicorn.Server):
         self.accepting = threading.Event()
         self._closing = asyncio.Event()
 
+    def end_delays(self) -> None:
+        """Answer the requests at once that a fault delays. Call it on the server's loop."""
+        self._closing.set()
+        self._closing = asyncio.Event()
+        self.lifespan.state["closing"] = self._closing
+
     def end(self) -> None:
         """Stop serving as soon as the open requests are answered. Call it on the server's loop."""
         self._closing.set()

@@ -242,6 +242,21 @@ class LocalDaytona:
         """Leave a sandbox in the midst of a change, such as `stopping`; only its time-to-live or we end that."""
         self._alive.run(self._alive.fleet.hold(self._alive.fleet.get(sandbox_id), state))
 
+    def reset(self) -> None:
+        """Make the server as it was after `start`, for tests that share it. Buckets of `s3` and their objects stay.
+
+        Sandboxes are destroyed, snapshots removed, faults disarmed, open requests ended and all requests forgotten.
+
+        Raises:
+            TimeoutError: when a client goes on sending requests.
+        """
+        self.faults.clear()
+        self._alive.run(self._alive.reset(self._journal))
+        self._snapshots.clear(self._clock.now())
+        self._journal.clear()
+        if self._s3 is not None:
+            self._s3.reset()
+
     @contextlib.contextmanager
     def unreachable(self) -> Iterator[None]:
         """Refuse connections, and break those that there are, until the block is left."""
@@ -272,7 +287,8 @@ class LocalDaytona:
         gate = app.Gate(
             api_key=self.api_key, journal=self._journal, faults=self.faults, fleet=fleet, clock=self._clock
         )
-        control = Control(fleet, Snapshots(self._clock.now()), self._clock)
+        self._snapshots = Snapshots(self._clock.now())
+        control = Control(fleet, self._snapshots, self._clock)
         return app.build(gate, control, Proxy(fleet, self._clock))
 
 

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 from .clock import Clock, ManualClock
 from .fleet import Fleet
+from .journal import Journal
 from .listener import Listener
 
 SWEEP_S = 0.2
 START_S = 30.0
 STOP_S = 60.0
+RESET_S = 50.0
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -61,6 +63,16 @@ class Serving:
         """Take connections again, at the same address. Blocks."""
         self._listening = bind(self._host, self.port)
         self.run(self._listener.startup([self._listening]))
+
+    async def reset(self, journal: Journal) -> None:
+        """Destroy all sandboxes and end all open requests, also those that arrive meanwhile."""
+        until = self._loop.time() + RESET_S
+        while self.fleet.all() or journal.open:
+            if self._loop.time() > until:
+                raise TimeoutError(f"{journal.open} requests are open still")
+            self._listener.end_delays()
+            await self.fleet.clear()
+            await asyncio.sleep(0.002)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the server's loop from another thread and return what it returns."""

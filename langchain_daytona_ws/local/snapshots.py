@@ -34,6 +34,12 @@ class Snapshots:
     def __init__(self, now: float) -> None:
         self._made: dict[str, dict[str, Any]] = {}
         self._changes: dict[str, _Change] = {}
+        self.clear(now)
+
+    def clear(self, now: float) -> None:
+        """Leave none but the general ones."""
+        self._made.clear()
+        self._changes.clear()
         for name in GENERAL:
             self._add(name, None, general=True, now=now)
 

@@ -42,13 +42,14 @@ class LocalS3:
     """
 
     def __init__(self, *, head_403: bool = False) -> None:
-        self._settings: dict[str, Any] = {
+        self._initial: dict[str, Any] = {
             "head_403": head_403,
             "credential_lifetime_s": None,
             "deny": [],
             "deny_role": False,
             "accept_renames": False,
         }
+        self._settings = dict(self._initial)
         self._control = f"/_local/{secrets.token_hex(16)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
@@ -200,6 +201,11 @@ class LocalS3:
     def expire_credentials(self) -> None:
         """Let all credentials that AssumeRole gave out so far expire now, earlier than they say."""
         self._tell(expire=True)
+
+    def reset(self) -> None:
+        """Restore the first settings, disarm all faults and forget the requests. Buckets and credentials stay."""
+        self._settings = dict(self._initial)
+        self._tell(settings=self._settings, clear_faults=True, clear=True)
 
     # --- inside ---
 

@@ -15,13 +15,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from daytona import Daytona, DaytonaConfig, Sandbox
+from daytona import CreateSnapshotParams, Daytona, DaytonaConfig, DaytonaError, Sandbox
 from daytona.common.errors import DaytonaAuthenticationError
 
-from langchain_daytona_ws.local import LocalDaytona
+from langchain_daytona_ws.local import Fault, LocalDaytona, S3Fault
 from langchain_daytona_ws.local import listener as listener_module
 from langchain_daytona_ws.local import serving as serving_module
 
@@ -106,6 +107,35 @@ def test_socket_io_is_refused_at_once_and_in_silence(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+def test_after_a_reset_it_is_as_it_was_at_the_start(connect: Connect) -> None:
+    with LocalDaytona(s3=True) as server, ThreadPoolExecutor(2) as pool:
+        server.make_bucket("agents")
+        daytona = connect(server)
+        daytona.snapshot.create(CreateSnapshotParams(name="mine", image="debian"))
+        sandbox, other = daytona.create(), daytona.create()
+        running = pool.submit(sandbox.process.exec, "sleep 300")
+        assert eventually(lambda: server.open_requests == 1)
+        server.faults.add(Fault("slow_body", "execute", delay_s=300))
+        delayed = pool.submit(other.process.exec, "true")
+        assert eventually(lambda: server.open_requests == 2)
+        server.faults.add(Fault("status", times=None))
+        server.s3.deny = ("agents/",)
+        server.s3.add_fault(S3Fault("status"))
+        server.reset()
+        assert (server.sandboxes, server.requests, server.open_requests, server.s3.requests) == (
+            [],
+            [],
+            0,
+            [],
+        )
+        assert isinstance(running.exception(timeout=30), DaytonaError)
+        assert delayed.result(timeout=30).exit_code == 0
+        assert server.s3.deny == ()
+        assert server.make_bucket("agents") == "agents"
+        assert "mine" not in [one.name for one in daytona.snapshot.list().items]
+        assert daytona.create().process.exec("echo on").result == "on\n"
+
+
 def test_several_servers_live_side_by_side(connect: Connect) -> None:
     with LocalDaytona() as one, LocalDaytona() as two:
         assert one.api_url != two.api_url
@@ -138,7 +168,7 @@ def root() -> Iterator[Path]:
 
 
 def test_nothing_is_left_behind(connect: Connect, root: Path) -> None:
-    threads = threading.active_count()
+    before = threading.enumerate()
     with LocalDaytona(root=root) as server:
         sandbox = connect(server).create()
         sandbox.process.exec("setsid nohup sleep 765.25 >/dev/null 2>&1 &")
@@ -146,8 +176,9 @@ def test_nothing_is_left_behind(connect: Connect, root: Path) -> None:
         assert eventually(lambda: bool(sleeping("765.25")))
     assert not sleeping("765.25")
     assert list(root.iterdir()) == []
-    assert [one.name for one in threading.enumerate() if one.name.startswith("local-daytona")] == []
-    assert threading.active_count() <= threads + 2  # the SDK's own
+    left = [one.name for one in threading.enumerate() if one not in before]
+    assert [name for name in left if name.startswith("local-daytona")] == []
+    assert len(left) <= 2  # the SDK's own
     server.stop()  # again: nothing happens
 
 
