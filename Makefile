@@ -2,13 +2,16 @@
 ARGS ?=
 # Tests wait for sandboxes more than they compute: with two on two cores, these are idle for most of the time.
 WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
+# Each worker, and each process that a test starts, would compile hundreds of modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 export PYTHON WORKERS
 
-.PHONY: help demo test test-wheel matrix check format dist record examples bench faults setup-demo setup-dev clean
+.PHONY: help demo test test-all test-wheel matrix check format dist record examples bench faults setup-demo setup-dev clean
 
 help:
 	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes asks nothing, ARGS=--s3 works on S3)"
-	@echo "make test        all tests, on the checkout"
+	@echo "make test        the tests that a change needs, on the checkout, in minutes"
+	@echo "make test-all    all tests, on the checkout"
 	@echo "make test-wheel  all tests, on the wheel that is built from it"
 	@echo "make matrix      some tests of each kind, on the wheel, with each Python that is here, newest and lowest versions"
 	@echo "make check       ruff, mypy --strict, import-linter, and what the distributions hold"
@@ -24,10 +27,13 @@ demo: setup-demo
 	@.venv/bin/python -m examples.demo $(ARGS)
 
 test: setup-dev
-	@.venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	@.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not full" $(ARGS)
+
+test-all: setup-dev
+	@.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-wheel: setup-dev
-	@scripts/wheel-test -n $(WORKERS) $(ARGS)
+	@scripts/wheel-test -n $(WORKERS) --dist worksteal $(ARGS)
 
 matrix: setup-dev
 	@scripts/matrix

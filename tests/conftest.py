@@ -1,10 +1,91 @@
-"""Hypothesis draws the same examples in every run; others, and in ``tests/hostile`` twenty times as many, on a hunt.
+"""A local Daytona for each worker, Hypothesis's profiles, and the choice of what ``make test`` leaves out.
 
+Hypothesis draws the same examples in every run; others, and in ``tests/hostile`` twenty times as many, on a hunt.
 A hunt is ``pytest --hypothesis-profile hunt``.
 """
 
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws.local import LocalDaytona
+
+TESTS = Path(__file__).parent
 
 settings.register_profile("hunt", settings.get_profile("default"))
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
+
+
+WAYS = {"sync", "async"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of each pair of sync and async tests mark one as `full`, which ``make test`` leaves out; the name chooses which.
+
+    Sync and async calls run the same coroutines, so either test finds a fault in them. Where they differ in what is
+    tested, the tests are marked `sync_and_async`, and both run. Unit tests are quick, and stay.
+    """
+    twins: dict[str, list[tuple[str, pytest.Item]]] = defaultdict(list)
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if (
+            callspec is None
+            or item.get_closest_marker("sync_and_async")
+            or TESTS / "unit_tests" in item.path.parents
+        ):
+            continue
+        parts = callspec.id.split("-")
+        if len(way := WAYS.intersection(parts)) == 1:
+            rest = "-".join(part for part in parts if part not in WAYS)
+            twins[f"{item.nodeid.partition('[')[0]}[{rest}]"].append((*way, item))
+    for name, pair in twins.items():
+        if {way for way, _ in pair} == WAYS:
+            left_out = sorted(WAYS)[zlib.crc32(name.encode()) % 2]
+            for way, item in pair:
+                if way == left_out:
+                    item.add_marker(pytest.mark.full)
+
+
+@pytest.fixture(scope="session")
+def worker_server() -> Iterator[LocalDaytona]:
+    """Yield this worker's server. Tests use `server`, which resets it."""
+    from langchain_daytona_ws.local import LocalDaytona
+
+    with LocalDaytona() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def worker_s3_server() -> Iterator[LocalDaytona]:
+    """Yield this worker's server with S3, which takes two seconds to start. Tests use `s3_server`, which resets it."""
+    from langchain_daytona_ws.local import LocalDaytona
+
+    with LocalDaytona(s3=True) as running:
+        running.make_bucket("agents")
+        yield running
+
+
+@pytest.fixture
+def server(worker_server: LocalDaytona) -> Iterator[LocalDaytona]:
+    """Yield a local Daytona without sandboxes, requests or faults of other tests."""
+    worker_server.reset()
+    yield worker_server
+    worker_server.reset()
+
+
+@pytest.fixture(scope="module")
+def s3_server(worker_s3_server: LocalDaytona) -> Iterator[LocalDaytona]:
+    """Yield a local Daytona with S3 and a bucket "agents", without what other modules left, but for objects."""
+    worker_s3_server.reset()
+    yield worker_s3_server
+    worker_s3_server.reset()

@@ -128,8 +128,9 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with LocalS3() as truth, LyingS3(truth) as liar:
+def stage(s3_server: LocalDaytona) -> Iterator[Stage]:
+    truth = s3_server.s3
+    with LyingS3(truth) as liar:
         truth.make_bucket(BUCKET)
         with closing(Stage(truth, liar)) as made:
             made.reset()
@@ -339,16 +340,16 @@ class Mounted:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["sync", "async"])
-def mounted(request: pytest.FixtureRequest) -> Iterator[tuple[Mounted, LyingS3]]:
-    with pytest.MonkeyPatch.context() as patch, LocalDaytona(s3=True) as server, LyingS3(server.s3) as liar:
+def mounted(request: pytest.FixtureRequest, s3_server: LocalDaytona) -> Iterator[tuple[Mounted, LyingS3]]:
+    with pytest.MonkeyPatch.context() as patch, LyingS3(s3_server.s3) as liar:
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_ACCESS_KEY_ID", "AKIAHOST")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
         patch.setenv("AWS_SESSION_TOKEN", TOKEN)
-        server.make_bucket(BUCKET)
+        s3_server.make_bucket(BUCKET)
         runner = asyncio.Runner() if request.param else None
-        made = Mounted(server, liar, runner)
+        made = Mounted(s3_server, liar, runner)
         made.session.files.write("a.py", "x = 1\n")
         yield made, liar
         liar.lie()

@@ -166,13 +166,6 @@ FAULTS: dict[str, list[Fault]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[LocalDaytona]:
-    with LocalDaytona(s3=True) as server:
-        server.make_bucket("agents")
-        yield server
-
-
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_daytona(

@@ -1,4 +1,4 @@
-"""A local Daytona for each test, and sessions that are driven through both their sync and their async face."""
+"""Sessions that are driven through both their sync and their async face."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ import pytest
 
 from langchain_daytona_ws import BashTool, CommandResult, WorkspaceFileTool, WorkspaceSession
 from langchain_daytona_ws.local import LocalDaytona
-
-
-@pytest.fixture
-def server() -> Iterator[LocalDaytona]:
-    with LocalDaytona() as running:
-        yield running
 
 
 def config_for(server: LocalDaytona, **settings: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A server with S3 for a module, and configurations and looks from outside for its tests."""
+"""Configurations for workspaces on S3, and looks at them from outside."""
 
 from __future__ import annotations
 
@@ -96,22 +96,14 @@ class Bucket:
         return drive(self.server, options=options, **settings)
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[LocalDaytona]:
-    with LocalDaytona(s3=True) as server:
-        server.make_bucket("agents")
-        yield server
-
-
 @pytest.fixture
 def bucket(s3_server: LocalDaytona) -> Iterator[Bucket]:
     made = Bucket(s3_server)
     s3_server.clear_requests()
     with contextlib.closing(made.client):
         yield made
-    s3_server.s3.deny = ()
-    s3_server.s3.head_403 = s3_server.s3.accept_renames = False
-    s3_server.s3.credential_lifetime_s = None
+    s3_server.faults.clear()
+    s3_server.s3.reset()
 
 
 @pytest.fixture

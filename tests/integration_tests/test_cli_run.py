@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import config_for
-from tests.integration_tests.s3 import KEYS, Bucket, bucket, s3_options, s3_server
+from tests.integration_tests.s3 import KEYS, Bucket, bucket, s3_options
 from tests.integration_tests.test_cli import PROGRAM, environment
 
-__all__ = ["bucket", "s3_server"]  # fixtures
+__all__ = ["bucket"]  # fixtures
 
 
 @pytest.fixture(autouse=True)

@@ -61,12 +61,10 @@ def this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LocalDaytona]:
-    with LocalDaytona(s3=True) as running:
-        running.make_bucket("agents")
-        running.make_bucket("skills")
-        running.make_bucket("other")
-        yield running
+def server(s3_server: LocalDaytona) -> LocalDaytona:
+    s3_server.make_bucket("skills")
+    s3_server.make_bucket("other")
+    return s3_server
 
 
 @pytest.fixture(params=["sync", "async"])

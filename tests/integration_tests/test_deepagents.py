@@ -28,9 +28,9 @@ from langchain_daytona_ws._core.drive import drive as drive_coroutine
 from langchain_daytona_ws.errors import WriteConflict
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven
-from tests.integration_tests.s3 import Bucket, bucket, s3_server
+from tests.integration_tests.s3 import Bucket, bucket
 
-__all__ = ["bucket", "s3_server"]  # fixtures
+__all__ = ["bucket"]  # fixtures
 
 Drive = Callable[..., Driven]
 

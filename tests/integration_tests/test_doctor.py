@@ -28,10 +28,10 @@ from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from langchain_daytona_ws.local.s3 import LocalS3
 from tests.integration_tests.conftest import config_for
-from tests.integration_tests.s3 import KEYS, ROLE, Bucket, bucket, host_keys, s3_options, s3_server
+from tests.integration_tests.s3 import KEYS, ROLE, Bucket, bucket, host_keys, s3_options
 from tests.integration_tests.test_cli import PROGRAM, environment
 
-__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
+__all__ = ["bucket", "host_keys"]  # fixtures
 
 ALL = ["configuration", *account.CHECKS, *storage.CHECKS, *machine.CHECKS]
 OF_S3 = {*storage.CHECKS, "mount-s3", "fuse"}

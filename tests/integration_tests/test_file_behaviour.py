@@ -19,8 +19,6 @@ from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests import s3
 from tests.integration_tests.conftest import Driven, config_for
 
-s3_server = s3.s3_server
-
 SHOWN: dict[str, Any] = {
     "read": render.file_text, "write": render.written, "edit": render.edited, "list": render.listing,
     "glob": render.globbed, "grep": render.grepped, "delete": render.deleted,

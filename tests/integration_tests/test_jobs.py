@@ -31,9 +31,9 @@ from langchain_daytona_ws._core.jobs import JobOps
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 from tests.integration_tests.conftest import Driven, config_for
-from tests.integration_tests.s3 import Bucket, bucket, host_keys, s3_server
+from tests.integration_tests.s3 import Bucket, bucket, host_keys
 
-__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
+__all__ = ["bucket", "host_keys"]  # fixtures
 
 Drive = Callable[..., Driven]
 LONG = "sleep 600"

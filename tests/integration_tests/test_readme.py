@@ -49,12 +49,6 @@ def caller() -> Caller:
     return made
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[LocalDaytona]:
-    with LocalDaytona() as running:
-        yield running
-
-
 def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 4
 

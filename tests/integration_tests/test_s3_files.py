@@ -40,7 +40,6 @@ from tests.integration_tests import s3
 T = TypeVar("T")
 KEYS = Credentials("AKIAWORKSPACE", "a-secret-of-the-workspace")
 
-s3_server = s3.s3_server
 bucket = s3.bucket
 
 

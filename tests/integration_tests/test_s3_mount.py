@@ -22,9 +22,9 @@ from langchain_daytona_ws._session.keyring import Keyring
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
-from tests.integration_tests.s3 import KEYS, Bucket, bucket, refuses_renames_and_is_gone, s3_server
+from tests.integration_tests.s3 import KEYS, Bucket, bucket, refuses_renames_and_is_gone
 
-__all__ = ["bucket", "s3_server"]  # fixtures
+__all__ = ["bucket"]  # fixtures
 
 Drive = Callable[..., Driven]
 

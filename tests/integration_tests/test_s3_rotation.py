@@ -10,9 +10,9 @@ import pytest
 from langchain_daytona_ws import CredentialsRefused
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
-from tests.integration_tests.s3 import Bucket, bucket, host_keys, s3_server
+from tests.integration_tests.s3 import Bucket, bucket, host_keys
 
-__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
+__all__ = ["bucket", "host_keys"]  # fixtures
 
 Drive = Callable[..., Driven]
 

@@ -15,9 +15,9 @@ import pytest
 from langchain_daytona_ws import SessionClosed, WorkspaceSession, WriteConflict
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
-from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options, s3_server
+from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options
 
-__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
+__all__ = ["bucket", "host_keys"]  # fixtures
 
 Drive = Callable[..., Driven]
 EDITS = 100

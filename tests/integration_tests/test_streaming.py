@@ -26,9 +26,9 @@ from langchain_daytona_ws._core import live, sending
 from langchain_daytona_ws._core.live import FAILURES_MAX, LIMIT_NOTE, STREAM_LIMIT_BYTES
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
-from tests.integration_tests.s3 import Bucket, bucket, host_keys, s3_server
+from tests.integration_tests.s3 import Bucket, bucket, host_keys
 
-__all__ = ["bucket", "host_keys", "s3_server"]  # fixtures
+__all__ = ["bucket", "host_keys"]  # fixtures
 
 Drive = Callable[..., Driven]
 HELPER = "langchain-daytona-ws-aside"

@@ -48,9 +48,7 @@ def refused(options: dict[str, Any], env_vars: dict[str, str] | None = None) -> 
         settled(options, env_vars)
     error = caught.value
     frames = [
-        frame
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-        if "tests" not in frame.f_code.co_filename
+        frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename != __file__
     ]
     assert frames
     assert SECRET not in f"{error}{error!r}{vars(error)}{[frame.f_locals for frame in frames]}"

@@ -36,13 +36,6 @@ def watched(scene: str, config: dict[str, Any]) -> None:
     assert ran.stdout == "done\n"
 
 
-@pytest.fixture
-def s3_server() -> Any:
-    with LocalDaytona(s3=True) as server:
-        server.make_bucket("agents")
-        yield server
-
-
 @pytest.mark.parametrize("scene", ["tools", "session", "approvals"])
 def test_on_a_disk_of_its_own(server: LocalDaytona, scene: str) -> None:
     watched(scene, config_for(server))

@@ -1,4 +1,4 @@
-"""The unmodified SDK against a server of each test's own."""
+"""The unmodified SDK against a local server."""
 
 from __future__ import annotations
 
@@ -45,12 +45,6 @@ def connect() -> Iterator[Connect]:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
-
-
-@pytest.fixture
-def server() -> Iterator[LocalDaytona]:
-    with LocalDaytona() as server:
-        yield server
 
 
 @pytest.fixture

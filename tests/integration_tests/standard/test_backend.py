@@ -22,13 +22,6 @@ from tests.integration_tests.s3 import KEYS, s3_options
 pytestmark = pytest.mark.filterwarnings("ignore:Class-scoped fixtures defined as instance methods")
 
 
-@pytest.fixture(scope="module")
-def any_server() -> Iterator[LocalDaytona]:
-    with LocalDaytona(s3=True) as server:
-        server.make_bucket("agents")
-        yield server
-
-
 # The suite says "python", as Daytona's own images have it; this host may have it as python3 only.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/suite"
 PYTHON = 'mkdir -p /opt/suite && ln -s "$(command -v python3)" /opt/suite/python'
@@ -46,8 +39,8 @@ class TestBeyondTheWorkspace(SandboxIntegrationTests):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
-        yield from _backend(any_server)
+    def sandbox(cls, s3_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        yield from _backend(s3_server)
 
 
 EMPTY_DIRECTORIES = pytest.mark.xfail(
@@ -70,13 +63,14 @@ class _InTheWorkspace(SandboxIntegrationTests):
         return self.sandbox_path(request.node.name)
 
 
+@pytest.mark.full
 class TestOnDisk(_InTheWorkspace):
     """In the workspace, on the sandbox's own disk."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
-        yield from _backend(any_server)
+    def sandbox(cls, s3_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        yield from _backend(s3_server)
 
 
 class TestOnS3(_InTheWorkspace):
@@ -84,8 +78,8 @@ class TestOnS3(_InTheWorkspace):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
-        yield from _backend(any_server, envVars=KEYS, options=s3_options(any_server, "agents"))
+    def sandbox(cls, s3_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        yield from _backend(s3_server, envVars=KEYS, options=s3_options(s3_server, "agents"))
 
     # The suite's rule: a test that is overridden is expected to fail, for a reason.
 
@@ -108,11 +102,12 @@ class TestOnS3(_InTheWorkspace):
         super().test_glob_with_directories(sandbox_backend, sandbox_test_root)
 
 
+@pytest.mark.full
 class TestOnS3ThroughTheMount(_InTheWorkspace):
     """In a workspace on S3: commands and files on the mount."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def sandbox(cls, any_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
-        options = s3_options(any_server, "agents", fileAccess="sandbox")
-        yield from _backend(any_server, envVars=KEYS, options=options)
+    def sandbox(cls, s3_server: LocalDaytona) -> Iterator[SandboxBackendProtocol]:
+        options = s3_options(s3_server, "agents", fileAccess="sandbox")
+        yield from _backend(s3_server, envVars=KEYS, options=options)
