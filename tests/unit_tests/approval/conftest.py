@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from langchain_daytona_ws._approval.verdict import Approval
 from langchain_daytona_ws.errors import PermissionDenied
 from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
 
-SOON_S = 10.0  # how long a test waits for what must happen at once
+SOON_S = 60.0  # how long a test waits for what must happen at once; no test waits for its end
 
 
 ALLOW = PermissionDecision.allow()
@@ -107,9 +108,15 @@ def only_command(arguments: Mapping[str, object]) -> str:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    done = threading.Event()
-    for _ in range(int(SOON_S / 0.002)):
-        if condition():
-            return
-        done.wait(0.002)
-    raise AssertionError("it did not happen")
+    until = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.002)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the other tasks run until the condition holds."""
+    end = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.002)

@@ -85,7 +85,7 @@ def test_an_async_approver_is_cancelled_at_the_time_out(check: Check) -> None:
 
     for form in (approver, hidden):
         cancelled.clear()
-        gate = ApprovalGate("ask", form, approval_timeout_s=0.05)
+        gate = ApprovalGate("ask", form, approval_timeout_s=0.3)  # long enough to begin
         assert denial(check, gate).code == "approval_timeout"
         assert cancelled.wait(SOON_S)
 

@@ -12,7 +12,7 @@ from langchain_daytona_ws._approval.gate import ApprovalGate
 from langchain_daytona_ws._approval.verdict import Approval
 from langchain_daytona_ws.errors import PermissionDenied
 from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
-from tests.unit_tests.approval.conftest import ALLOW, SOON_S, aallow, bash, wait_for
+from tests.unit_tests.approval.conftest import ALLOW, SOON_S, aallow, bash, until, wait_for
 
 
 def test_an_always_given_meanwhile_covers_who_waits() -> None:
@@ -121,7 +121,8 @@ def test_whoever_is_cancelled_leaves_the_queue(approver_form: str, blocked: thre
         tasks = []
         for number in range(4):
             tasks.append(asyncio.create_task(gate.acheck(bash(str(number)))))
-            await asyncio.sleep(0.005)
+            await until(lambda count=number + 1: len(gate._turns._queue) == count)  # type: ignore[misc]
+        await until(lambda: asked == ["0"])
         tasks[1].cancel()  # waits
         await asyncio.sleep(0)
         tasks[0].cancel()  # has the turn
@@ -135,9 +136,10 @@ def test_whoever_is_cancelled_leaves_the_queue(approver_form: str, blocked: thre
 
 def test_cancelling_an_async_approver_s_caller_cancels_the_approver() -> None:
     async def main() -> None:
-        cancelled = asyncio.Event()
+        asked, cancelled = asyncio.Event(), asyncio.Event()
 
         async def approver(_: PermissionRequest) -> PermissionDecision:
+            asked.set()
             try:
                 await asyncio.sleep(SOON_S)
             finally:
@@ -145,7 +147,7 @@ def test_cancelling_an_async_approver_s_caller_cancels_the_approver() -> None:
             return ALLOW
 
         task = asyncio.create_task(ApprovalGate("ask", approver).acheck(bash()))
-        await asyncio.sleep(0.01)
+        await asyncio.wait_for(asked.wait(), SOON_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -190,15 +192,16 @@ def test_a_coroutine_that_is_dropped_with_the_turn_gives_it_back() -> None:
 
 def test_a_sync_call_that_would_block_the_loop_it_waits_for_is_told() -> None:
     async def main() -> None:
-        answer = asyncio.Event()
+        asked, answer = asyncio.Event(), asyncio.Event()
 
         async def approver(_: PermissionRequest) -> PermissionDecision:
+            asked.set()
             await answer.wait()
             return ALLOW
 
         gate = ApprovalGate("ask", approver)
         first = asyncio.create_task(gate.acheck(bash()))
-        await asyncio.sleep(0.01)
+        await asyncio.wait_for(asked.wait(), SOON_S)
         with pytest.raises(PermissionDenied) as raised:
             gate.check(bash("second"))
         assert raised.value.code == "would_deadlock"
