@@ -43,6 +43,13 @@ class Shell(StrEnum):
     sh = "sh"
 
 
+class DaemonKind(StrEnum):
+    """The daemons that the server knows."""
+
+    measured = "0.190"
+    newer = "0.226"
+
+
 def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -62,6 +69,12 @@ def serve(
         Shell | None,
         typer.Option(help="Shell that scripts are fed to. Default: the first there is of zsh, bash and sh."),
     ] = None,
+    daemon: Annotated[
+        DaemonKind,
+        typer.Option(
+            help="Daytona's daemon to imitate: 0.190, as measured, or a newer one, as SDK 0.226 expects it."
+        ),
+    ] = DaemonKind.measured,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -86,6 +99,7 @@ def serve(
             isolation=isolation.value,
             shell=None if shell is None else shell.value,
             allow_remote=allow_remote,
+            daemon=daemon.value,
         )
     except ValueError as error:
         raise ended(str(error), code=2) from None

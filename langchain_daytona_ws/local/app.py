@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import mishaps, proxy
 from .clock import Clock
 from .control import Control
-from .errors import ApiError, DaemonError, DaemonGone
+from .errors import ApiError, DaemonGone
 from .faults import Faults, first
 from .fleet import Fleet
 from .journal import Journal
@@ -78,8 +78,6 @@ class Gate:
             return await endpoint(request)
         except ApiError as error:
             return json_reply(error.body(path, now), error.status)
-        except DaemonError as error:
-            return json_reply(error.body(request.method, path, now), error.status)
         except DaemonGone:
             return Response(status_code=502)
         except ClientDisconnect:
@@ -117,6 +115,7 @@ def build(gate: Gate, control: Control, to: Proxy) -> ASGIApp:
         gate.route(method, f"/toolbox/{{sandbox}}{path}", action, to.to(handler))
         for method, path, action, handler in _toolbox()
     ]
+    routes.append(Route("/toolbox/{sandbox}/{rest:path}", gate.guard("unknown", to.to(proxy.unknown))))
     routes += [
         gate.route(method, f"/api{path}", action, endpoint)
         for method, path, action, endpoint in _plane(control)
@@ -127,35 +126,33 @@ def build(gate: Gate, control: Control, to: Proxy) -> ASGIApp:
 
 
 def _toolbox() -> list[tuple[str, str, str, proxy.Handler]]:
-    call = proxy.call
+    call, files = proxy.call, proxy.files_call
     session = "/process/session/{session}"
     command = "/process/session/{session}/command/{command}"
     of_command = ("session=path", "command=path")
     of_permissions = ("path=query", "mode=query?", "owner=query?", "group=query?")
     return [
         ("POST", "/process/execute", "execute", proxy.execute),
-        ("GET", "/files/info", "files.info", call("info", "path=query")),
+        ("GET", "/files/info", "files.info", files("info", "path=query")),
         ("POST", "/files/bulk-upload", "upload", proxy.upload_many),
         ("POST", "/files/bulk-download", "download", proxy.download_many),
-        ("GET", "/files/download", "download", proxy.download_one),
-        ("GET", "/files", "files.list", call("list", "path=query?", "depth=query?")),
-        ("DELETE", "/files", "files.delete",
-         call("delete", "path=query", "recursive=query!", status=204)),
-        ("POST", "/files/folder", "files.folder", call("folder", "path=query", "mode=query", status=201)),
-        ("POST", "/files/move", "files.move",
-         call("move", "source=query", "destination=query")),
-        ("GET", "/files/find", "files.find", call("find", "path=query", "pattern=query")),
-        ("GET", "/files/search", "files.search", proxy.search),
-        ("POST", "/files/replace", "files.replace", call("replace", "files=body", "pattern=body", "new=body:newValue")),
-        ("POST", "/files/permissions", "files.permissions", call("permissions", *of_permissions)),
+        ("GET", "/files/download", "download", proxy.silent(proxy.download_one)),
+        ("GET", "/files", "files.list", files("list", "path=query?", "depth=query?")),
+        ("DELETE", "/files", "files.delete", files("delete", "path=query", "recursive=query!", status=204)),
+        ("POST", "/files/folder", "files.folder", files("folder", "path=query", "mode=query?", status=201)),
+        ("POST", "/files/move", "files.move", files("move", "source=query", "destination=query")),
+        ("GET", "/files/find", "files.find", files("find", "path=query", "pattern=query")),
+        ("GET", "/files/search", "files.search", proxy.silent(proxy.search)),
+        ("POST", "/files/replace", "files.replace", proxy.silent(proxy.replace)),
+        ("POST", "/files/permissions", "files.permissions", files("permissions", *of_permissions)),
         ("GET", "/process/session", "session.list", call("session.list")),
-        ("POST", "/process/session", "session.create", call("session.create", "session=body:sessionId", status=201)),
+        ("POST", "/process/session", "session.create", proxy.session_create),
         ("GET", session, "session.get", call("session.get", "session=path")),
         ("DELETE", session, "session.delete", call("session.delete", "session=path", status=204)),
         ("POST", f"{session}/exec", "session.execute", proxy.session_execute),
         ("GET", command, "session.command", call("session.command", *of_command)),
         ("GET", f"{command}/logs", "session.logs", call("session.logs", *of_command)),
-        ("POST", "/env", "env", call("env", "set=body?", "unset=body?")),
+        ("POST", "/env", "env", proxy.since_newer(proxy.update_env)),
         ("GET", "/work-dir", "info", proxy.home_dir),
         ("GET", "/user-home-dir", "info", proxy.home_dir),
         ("GET", "/version", "info", proxy.version),

@@ -32,24 +32,44 @@ class ApiError(Exception):
 
 
 class DaemonError(Exception):
-    """A refusal by the daemon inside a sandbox, answered as JSON that names it as the source."""
+    """A refusal by the daemon inside a sandbox.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    Args:
+        status: The HTTP status.
+        message: What the body says, where there is one.
+        code: The code of a newer daemon, or one that both have, where it does not follow from the status.
+        everywhere: Whether a daemon of 0.190 has this code, too.
+    """
+
+    def __init__(self, status: int, message: str, code: str = "", *, everywhere: bool = False) -> None:
         super().__init__(message)
         self.status = status
-        self.code = code
         self.message = message
+        self.code = code
+        self.everywhere = everywhere
 
-    def body(self, method: str, path: str, timestamp: str) -> dict[str, object]:
-        return {
+    def body(self, method: str, path: str, timestamp: str, *, newer: bool) -> dict[str, object]:
+        code = self.code if self.code and (newer or self.everywhere) else _CODES.get(self.status, "")
+        body = {
             "statusCode": self.status,
-            "source": "DAYTONA_DAEMON",
-            "code": self.code,
             "message": self.message,
+            "code": code,
             "timestamp": timestamp,
             "path": path,
             "method": method,
         }
+        return {**body, "source": "DAYTONA_DAEMON"} if newer else body
+
+
+_CODES = {
+    400: "BAD_REQUEST",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    408: "REQUEST_TIMEOUT",
+    409: "CONFLICT",
+    410: "GONE",
+    500: "INTERNAL_SERVER_ERROR",
+}
 
 
 class DaemonGone(Exception):

@@ -33,6 +33,8 @@ IsolationKind: TypeAlias = Literal["bubblewrap", "none"]
 START_S = 20.0
 END_S = 10.0
 DAEMON_FOLDER = "/run/daytona"
+# The original is no Python: a `pkill python` in the sandbox spares it, one of its own name ends it.
+DAEMON_NAME = "daytona"
 # Root of the sandbox may do with the sandbox's own files and processes what root expects to do, and no more:
 # no mounting, no network, no tracing. All of it counts only inside the sandbox's own user namespace.
 CAPABILITIES = (
@@ -137,6 +139,7 @@ class Bubblewrap:
         self._tar_env = _tar_env()
         self._daemon = root / "daemon"
         _install_daemon(self._daemon)
+        (self._daemon / DAEMON_NAME).symlink_to(self._python)
         self._mounts = MountTools(root, self._python, CAPABILITIES) if mounts else None
         if self._drop:
             _require_reachable(root)
@@ -161,7 +164,8 @@ class Bubblewrap:
         _require_real_targets(folder / "disk", options)
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         info_read, info_write = os.pipe()
-        daemon = [self._python, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell]
+        program = f"{DAEMON_FOLDER}/{DAEMON_NAME}"
+        daemon = [program, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell]
         argv = [
             *options,
             *(("--unshare-net",) if offline else ()),

@@ -66,7 +66,7 @@ class Link:
             except OSError as error:
                 raise DaemonGone from error
             if "code" in answer:
-                raise DaemonError(int(answer["status"]), str(answer["code"]), str(answer["message"]))
+                raise DaemonError(int(answer["status"]), str(answer["message"]), str(answer["code"]))
             yield answer, ours
 
     async def _hand_over(self, theirs: socket.socket) -> None:

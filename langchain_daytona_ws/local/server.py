@@ -24,7 +24,7 @@ from .faults import Faults
 from .fleet import Fleet
 from .isolation import Bubblewrap, IsolationKind, NoIsolation
 from .journal import Journal, Request
-from .proxy import Proxy
+from .proxy import DAEMON_KINDS, DaemonKind, Proxy
 from .record import SandboxRecord
 from .s3 import DEFAULT_REGION, LocalS3
 from .serving import Serving, bind
@@ -44,8 +44,8 @@ class LocalDaytona:
         api_key: what clients must send; a random one when None.
         isolation: "bubblewrap", or "none" to run commands on the bare machine, where a path such as /mnt/x
             is the machine's own.
-        shell: the shell that scripts are fed to, by name: zsh, bash, dash or sh. None takes the first of zsh,
-            bash, $SHELL and sh.
+        shell: the shell that scripts are fed to, by name: zsh, bash, dash or sh. None takes zsh or bash where the
+            sandbox's /etc/shells lists them, or else $SHELL or sh.
         clock: `ManualClock` for tests of auto-stop and its like; the system's time when None.
         allow_remote: see `host`.
         root: the folder for sandbox disks, created if missing; a temporary one, removed at the end, when
@@ -53,6 +53,10 @@ class LocalDaytona:
         organization_id: what sandboxes say they belong to; a random one when None.
         disk_bytes: how much fits into /tmp, and how much into /mnt, of each sandbox; both then are in memory, and
             empty after a stop. As much as on the machine's own disk when None. Not for isolation="none".
+        daemon: which of Daytona's own daemons answers in the sandboxes: "0.190", the last one that is public, as it
+            was measured; or "0.226", a newer one as the models of SDK 0.226 describe it, whose errors all have a body
+            and a `source`, whose files have a `path`, whose listings a `depth`, and that takes changes of its
+            environment.
         s3: also serve S3 and STS (see `s3`), and give the sandboxes a mount-s3. Not for isolation="none".
 
     Raises:
@@ -74,6 +78,7 @@ class LocalDaytona:
         root: str | os.PathLike[str] | None = None,
         organization_id: str | None = None,
         disk_bytes: int | None = None,
+        daemon: DaemonKind = "0.190",
         s3: bool = False,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
@@ -83,6 +88,8 @@ class LocalDaytona:
             )
         if isolation not in ("bubblewrap", "none"):
             raise ValueError(f"isolation must be 'bubblewrap' or 'none', not {isolation!r}")
+        if daemon not in DAEMON_KINDS:
+            raise ValueError(f"daemon must be {' or '.join(map(repr, DAEMON_KINDS))}, not {daemon!r}")
         if s3 and isolation == "none":
             raise ValueError(
                 "s3=True needs isolation='bubblewrap': without it mounts would be the machine's own"
@@ -99,6 +106,7 @@ class LocalDaytona:
         self._isolation_kind = isolation
         self._shell = shell
         self._disk_bytes = disk_bytes
+        self._daemon = daemon
         self._clock: Clock = clock or SystemClock()
         self._root = None if root is None else Path(root)
         self._s3 = LocalS3() if s3 else None
@@ -289,7 +297,7 @@ class LocalDaytona:
         )
         self._snapshots = Snapshots(self._clock.now())
         control = Control(fleet, self._snapshots, self._clock)
-        return app.build(gate, control, Proxy(fleet, self._clock))
+        return app.build(gate, control, Proxy(fleet, self._clock, self._daemon))
 
 
 def _is_loopback(host: str) -> bool:

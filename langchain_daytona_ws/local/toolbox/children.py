@@ -38,7 +38,7 @@ class Children:
         self._lock = threading.Lock()
 
     def spawn(
-        self, argv: list[str], *, cwd: str, env: dict[str, str], stdin: int, stdout: int, stderr: int
+        self, argv: list[str], *, cwd: str | None, env: dict[str, str], stdin: int, stdout: int, stderr: int
     ) -> Child:
         """Start `argv` in its own session. OSError as the operating system raised it."""
         # The lock makes a child known before the reaper can see it end.

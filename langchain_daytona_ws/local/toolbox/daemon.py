@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import files, wire
 from .children import Children
-from .errors import ToolboxError, from_os_error
+from .errors import ToolboxError, bad_request, reason
 from .execute import check_env, execute, find_shell
 from .sessions import Command, Sessions
 
@@ -40,14 +41,16 @@ class Daemon:
             "session.command": lambda request, _: self._command(request).describe(),
             "session.logs": lambda request, _: _decoded(self._command(request).logs()),
             "write": self._write,
-            "info": lambda request, _: files.info(self._path(request["path"])),
+            "info": lambda request, _: files.info(request["path"], request["newer"]),
             "list": self._list,
-            "folder": lambda request, _: files.folder(self._path(request["path"]), request["mode"]),
-            "delete": lambda request, _: files.delete(self._path(request["path"]), request["recursive"]),
-            "move": self._move,
-            "find": lambda request, _: files.find(self._path(request["path"]), request["pattern"]),
-            "search": lambda request, _: files.search(self._path(request["path"]), request["pattern"]),
-            "replace": self._replace,
+            "folder": lambda request, _: files.folder(request["path"], request["mode"]),
+            "delete": lambda request, _: files.delete(request["path"], request["recursive"]),
+            "move": lambda request, _: files.move(request["source"], request["destination"]),
+            "find": lambda request, _: files.find(request["path"], request["pattern"]),
+            "search": lambda request, _: files.search(request["path"], request["pattern"]),
+            "replace": lambda request, _: files.replace(
+                request["files"], request["pattern"], request["new"] or ""
+            ),
             "permissions": self._permissions,
         }
 
@@ -78,38 +81,39 @@ class Daemon:
         except ToolboxError as error:
             header = {"status": error.status, "code": error.code, "message": error.message}
         except OSError as error:
-            refusal = from_os_error(error, str(error.filename or request.get("path", "")))
+            refusal = bad_request(error, str(error.filename or request.get("path", "")))
             header = {"status": refusal.status, "code": refusal.code, "message": refusal.message}
         except (ValueError, TypeError, OverflowError) as error:
             # Values of the wrong kind: a NUL in a path, a number where a name belongs.
-            header = {"status": 400, "code": "INVALID_REQUEST", "message": str(error)}
+            header = {"status": 400, "code": "", "message": str(error)}
         except Exception as error:  # noqa: BLE001 - a bug here must not cost the sandbox its daemon
-            header = {"status": 500, "code": "INTERNAL_ERROR", "message": repr(error)}
+            header = {"status": 500, "code": "", "message": repr(error)}
         connection.sendall(wire.pack(header))
 
     def _execute(self, request: Request, connection: socket.socket) -> Any:
-        extra = request.get("env") or {}
-        check_env(extra)
-        env = {**self._env, **extra}
+        script = bytes(wire.read_rest(connection))
+        env = {**self._env, **check_env(request.get("env") or {})}
         return execute(
             self.children,
-            bytes(wire.read_rest(connection)),
-            shell=find_shell(self._shell, env),
-            cwd=self._path(request.get("cwd") or ""),
+            script,
+            shell=find_shell(self.children, self._shell, self._env),
+            cwd=request.get("cwd") or None,
             env=env,
             timeout_s=request.get("timeout_s"),
         )
 
     def _update_env(self, request: Request, _: socket.socket) -> dict[str, str]:
-        added = request["set"] or {}
-        check_env(added)
+        added = check_env(request["set"] or {})
+        for key, value in added.items():
+            if "\0" in value:
+                raise ToolboxError(400, f"invalid value of the environment variable {key}")
         self._env = {**self._env, **added}
         for key in request["unset"] or ():
             self._env.pop(key, None)
         return {}
 
     def _session_create(self, request: Request, _: socket.socket) -> None:
-        shell = find_shell(self._shell, self._env)
+        shell = find_shell(self.children, self._shell, self._env)
         self._sessions.create(request["session"], shell=shell, cwd=self.home, env=self._env)
 
     def _session_execute(self, request: Request, _: socket.socket) -> dict[str, Any]:
@@ -124,27 +128,23 @@ class Daemon:
         return self._sessions.command(request["session"], request["command"])
 
     def _list(self, request: Request, _: socket.socket) -> list[dict[str, Any]]:
-        return files.listing(self._path(request["path"] or ""), int(request["depth"] or 1))
-
-    def _move(self, request: Request, _: socket.socket) -> None:
-        files.move(self._path(request["source"]), self._path(request["destination"]))
-
-    def _replace(self, request: Request, _: socket.socket) -> list[dict[str, Any]]:
-        pattern, new = request["pattern"], request["new"]
-        if not isinstance(pattern, str) or not isinstance(new, str):
-            raise ToolboxError(400, "INVALID_REQUEST", "pattern and newValue are text")
-        return files.replace([self._path(path) for path in request["files"]], pattern, new)
+        depth = int(request["depth"] or 1) if request["newer"] else 1
+        return files.listing(request["path"] or ".", depth, request["newer"])
 
     def _permissions(self, request: Request, _: socket.socket) -> None:
-        path = self._path(request["path"])
-        files.permissions(path, request["mode"], request["owner"], request["group"])
+        files.permissions(request["path"], request["mode"], request["owner"], request["group"])
 
     def _read(self, request: Request, connection: socket.socket) -> None:
-        # A FIFO would otherwise wait for its other end, and the request with it.
-        with open(self._path(request["path"]), "rb", opener=_open_at_once) as file:
+        path = request["path"]
+        try:
+            # A FIFO would otherwise wait for its other end, and the request with it.
+            file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise _unreadable(error, path) from error
+        with file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ToolboxError(400, "INVALID_FILE_PATH", f"{request['path']}: is not a regular file")
+                raise ToolboxError(400, f"{path}: is not a regular file", "INVALID_FILE_PATH")
             os.set_blocking(file.fileno(), True)
             connection.sendall(wire.pack({"size": status.st_size}))
             while True:
@@ -153,29 +153,35 @@ class Daemon:
                     return
                 connection.sendall(chunk)
 
-    def _write(self, request: Request, connection: socket.socket) -> None:
+    def _write(self, request: Request, connection: socket.socket) -> int:
         """Write in place (truncate, not rename), as the original does: a reader can see half a file."""
-        path = self._path(request["path"])
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        path, size = request["path"], 0
+        os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
         with open(path, "wb", opener=_open_at_once) as file:
             if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-                raise ToolboxError(400, "INVALID_FILE_PATH", f"{request['path']}: is a FIFO")
+                raise ToolboxError(400, f"{path}: is a FIFO", "INVALID_FILE_PATH")
             os.set_blocking(file.fileno(), True)
             while True:
                 chunk = connection.recv(wire.CHUNK_BYTES)
                 if not chunk:
-                    return
-                file.write(chunk)
-
-    def _path(self, path: str) -> str:
-        """Resolve a relative path against the daemon's own directory."""
-        if not isinstance(path, str):
-            raise ToolboxError(400, "INVALID_REQUEST", f"a path is text, not {path!r}")
-        return os.path.normpath(os.path.join(self.home, path)) if path else self.home
+                    return size
+                size += file.write(chunk)
 
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
+def _unreadable(error: OSError, path: str) -> ToolboxError:
+    """Say why a download has no content; a file where a directory is expected is a failure of the daemon's own."""
+    message = f"{path}: {reason(error)}"
+    if error.errno == errno.ENOENT:
+        return ToolboxError(404, message, "FILE_NOT_FOUND")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return ToolboxError(403, message, "FILE_ACCESS_DENIED")
+    if error.errno in (errno.EINVAL, errno.EISDIR):
+        return ToolboxError(400, message, "INVALID_FILE_PATH")
+    return ToolboxError(500, message, "FILE_READ_FAILED")
 
 
 def _decoded(logs: dict[str, bytes]) -> dict[str, str]:

@@ -2,77 +2,139 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import select
 import shutil
+import subprocess
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from .children import Child, Children
-from .errors import ToolboxError
+from .errors import ToolboxError, reason
 
 ENV_KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 PIPE_BYTES = 65536
+# The list of shells decides, as text: the first of these that it holds anywhere.
+LISTED_SHELLS = "grep '^[^#]' /etc/shells"
+SHELLS = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash")
+# For so long an ended script's output is waited for, in those calls that have the limit.
+DRAIN_S = 30.0
+# How soon it is seen that the script has ended while its output is held open.
+LOOK_S = 0.2
+LONGEST_WAIT_S = 3600.0
 
 
-def find_shell(forced: str | None, env: Mapping[str, str]) -> str:
-    """Return the path of the shell for scripts: the forced one, or the first of zsh, bash, $SHELL and sh."""
-    path = env.get("PATH")
-    for name in [forced] if forced else ["zsh", "bash", env.get("SHELL", ""), "sh"]:
-        found = shutil.which(name, path=path) if name else None
-        if found:
-            return found
-    raise ToolboxError(500, "INTERNAL_ERROR", f"no shell found: {forced or 'zsh, bash, sh'}")
+def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -> str:
+    """Return the shell for a script: the forced one, or else what /etc/shells and $SHELL offer.
+
+    A process is started for this each time, as the original does: it is part of what an exec costs.
+    """
+    listed = _listed_shells(children, env)
+    if forced:
+        return shutil.which(forced, path=env.get("PATH")) or forced
+    found = next((shell for shell in SHELLS if shell in listed), None)
+    return found or (env.get("SHELL", "sh") if listed else "sh")
 
 
-def check_env(env: Mapping[str, Any]) -> None:
-    if not isinstance(env, Mapping):
-        raise ToolboxError(400, "INVALID_REQUEST", "environment variables are an object of strings")
-    for key, value in env.items():
-        if not ENV_KEY.fullmatch(key):
-            raise ToolboxError(
-                400,
-                "INVALID_REQUEST",
-                f"invalid environment variable key {key!r}: must match ^[A-Za-z_]\\w*$",
-            )
-        if not _is_value(value):
-            raise ToolboxError(400, "INVALID_REQUEST", f"invalid value of the environment variable {key}")
-
-
-def _is_value(value: Any) -> bool:
-    if not isinstance(value, str) or "\0" in value:
-        return False
+def _listed_shells(children: Children, env: Mapping[str, str]) -> str:
+    """Return what /etc/shells lists; nothing when there is no such file, or no program to read it."""
+    output_read, output_write = os.pipe()
     try:
-        os.fsencode(value)
-    except UnicodeEncodeError:
-        return False
-    return True
+        nothing = subprocess.DEVNULL
+        argv = ["sh", "-c", LISTED_SHELLS]
+        child = children.spawn(
+            argv, cwd=None, env=dict(env), stdin=nothing, stdout=output_write, stderr=nothing
+        )
+    except OSError:
+        os.close(output_read)
+        return ""
+    finally:
+        os.close(output_write)
+    with os.fdopen(output_read, "rb") as output:
+        listed = output.read()
+    child.ended.wait()
+    return listed.decode("utf-8", "replace") if child.exit_code == 0 else ""
+
+
+def check_env(env: Any) -> dict[str, str]:
+    """Return the variables of a request; a null value counts as an empty one."""
+    if not isinstance(env, Mapping):
+        raise ToolboxError(400, "invalid request body: environment variables are an object of strings")
+    for key, value in env.items():
+        if value is not None and not isinstance(value, str):
+            raise ToolboxError(400, f"invalid request body: the environment variable {key} is no string")
+    for key in env:
+        if not ENV_KEY.fullmatch(key):
+            raise ToolboxError(400, f"invalid environment variable key {key!r}: must match ^[A-Za-z_]\\w*$")
+    return {key: value or "" for key, value in env.items()}
+
+
+_calls = itertools.count()
 
 
 def execute(
-    children: Children, script: bytes, *, shell: str, cwd: str, env: dict[str, str], timeout_s: float | None
+    children: Children,
+    script: bytes,
+    *,
+    shell: str,
+    cwd: str | None,
+    env: dict[str, str],
+    timeout_s: float | None,
+    drains: bool | None = None,
 ) -> tuple[int, bytes]:
     """Run `script` and return its exit code and all of its output, which is held in memory whatever its size.
 
     Ends when the script has ended *and* nobody holds its output open any more. After `timeout_s` the process
-    group is killed, the output is thrown away and ToolboxError 408 raised; what called setsid lives on.
+    group is killed, and the output thrown away; what called setsid lives on, and if it holds the output, the
+    ToolboxError 408 comes only when it lets go of it.
+
+    `drains` says whether output that is held open is given up 30 seconds after the script's end. The original has
+    this limit only when its reaper is quicker than its wait, in about half of the calls; None has it in every other.
     """
+    if any("\0" in value for value in env.values()):
+        return -1, b"exec: environment variable contains NUL"
     try:
         child, script_end, output_end = _start(children, [shell], cwd, env)
     except OSError as error:
-        return -1, _go_wording(error, shell, cwd).encode("utf-8", "surrogateescape")
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        return -1, _go_wording(error, shell)
+    except ValueError:  # a NUL in the directory's name
+        return -1, f"fork/exec {shell}: invalid argument".encode()
+    limit = _TimeLimit(child, timeout_s)
+    drain_s = DRAIN_S if (next(_calls) % 2 if drains is None else drains) else None
     with script_end, output_end:
-        output = _feed_and_collect(script, script_end, output_end, deadline)
-    if output is None or not child.ended.wait(_remaining(deadline)):
-        child.kill_group()
-        raise ToolboxError(408, "PROCESS_EXECUTION_TIMEOUT", "command execution timeout")
+        output = _feed_and_collect(script, script_end, output_end, limit, drain_s)
+    while not child.ended.wait(limit.wait_s()):
+        limit.enforce()
+    if limit.is_over:
+        raise ToolboxError(408, "command execution timeout", "PROCESS_EXECUTION_TIMEOUT")
     return child.exit_code, bytes(output)
 
 
-def _start(children: Children, argv: list[str], cwd: str, env: dict[str, str]) -> tuple[Child, Any, Any]:
+class _TimeLimit:
+    """Kills the process group when its time is over. That does not end the waiting for the output."""
+
+    def __init__(self, child: Child, timeout_s: float | None) -> None:
+        self.child = child
+        self.is_over = False
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def wait_s(self) -> float:
+        if self._deadline is None or self.is_over:
+            return LONGEST_WAIT_S
+        return min(max(0.0, self._deadline - time.monotonic()), LONGEST_WAIT_S)
+
+    def enforce(self) -> None:
+        if self._deadline is not None and not self.is_over and time.monotonic() >= self._deadline:
+            self.is_over = True
+            self.child.kill_group()
+
+
+def _start(
+    children: Children, argv: list[str], cwd: str | None, env: dict[str, str]
+) -> tuple[Child, Any, Any]:
     script_read, script_write = os.pipe()
     try:
         output_read, output_write = os.pipe()
@@ -95,21 +157,19 @@ def _start(children: Children, argv: list[str], cwd: str, env: dict[str, str]) -
 
 
 def _feed_and_collect(
-    script: bytes, script_end: Any, output_end: Any, deadline: float | None
-) -> bytearray | None:
-    """Write the script and read the output until end-of-file; None when the deadline came first."""
+    script: bytes, script_end: Any, output_end: Any, limit: _TimeLimit, drain_s: float | None
+) -> bytearray:
+    """Write the script and read the output until end-of-file, or `drain_s` after the script's end."""
     os.set_blocking(script_end.fileno(), False)
     unwritten = memoryview(script)
     output = bytearray()
+    ended_at: float | None = None
     poller = select.poll()
     poller.register(output_end.fileno(), select.POLLIN)
     poller.register(script_end.fileno(), select.POLLOUT)
     while True:
-        remaining = _remaining(deadline)
-        events = poller.poll(None if remaining is None else remaining * 1000)
-        if not events:
-            return None
-        for descriptor, _ in events:
+        wait_s = limit.wait_s() if drain_s is None else min(limit.wait_s(), LOOK_S)
+        for descriptor, _ in poller.poll(wait_s * 1000):
             if descriptor == output_end.fileno():
                 chunk = os.read(descriptor, PIPE_BYTES)
                 if not chunk:
@@ -120,6 +180,11 @@ def _feed_and_collect(
             if not unwritten:
                 poller.unregister(descriptor)
                 script_end.close()
+        limit.enforce()
+        if drain_s is not None and limit.child.ended.is_set():
+            ended_at = ended_at or time.monotonic()
+            if time.monotonic() - ended_at >= drain_s:
+                return output
 
 
 def _feed(descriptor: int, unwritten: memoryview) -> memoryview:
@@ -132,13 +197,8 @@ def _feed(descriptor: int, unwritten: memoryview) -> memoryview:
         return unwritten[:0]
 
 
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def _go_wording(error: OSError, shell: str, cwd: str) -> str:
-    """Word a failed start as the original does, whose result text callers may have learnt to recognise."""
-    reason = (error.strerror or str(error)).lower()
-    if not os.path.isdir(cwd) or error.filename == cwd:
-        return f"chdir {cwd}: {reason}"
-    return f"fork/exec {shell}: {reason}"
+def _go_wording(error: OSError, shell: str) -> bytes:
+    """Word a failed start as the original does: it blames the shell, also for a directory that cannot be entered."""
+    if "/" not in shell:
+        return f'exec: "{shell}": executable file not found in $PATH'.encode()
+    return f"fork/exec {shell}: {reason(error)}".encode("utf-8", "surrogateescape")

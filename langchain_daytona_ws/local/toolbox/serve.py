@@ -10,10 +10,15 @@ import signal
 import socket
 import sys
 import threading
+import time
 from typing import NoReturn
 
+from .children import Children
 from .daemon import Daemon
 from .sessions import kill_members
+
+FINISH_S = 5.0
+REAP_EVERY_S = 0.01
 
 
 def main() -> None:
@@ -32,12 +37,14 @@ def main() -> None:
         _adopt_orphans()
     daemon = Daemon(home, shell)
     threading.stack_size(512 * 1024)
+    answering = _Answering(daemon)
 
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
-    # The handler itself does nothing; what it writes to the pipe wakes the loop, which then reaps.
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # The handler itself does nothing; what it writes to the pipe wakes the loop, which then reaps, or ends.
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
     poller = select.poll()
@@ -47,22 +54,44 @@ def main() -> None:
     while True:
         for descriptor, _ in poller.poll():
             if descriptor == wake_read:
-                os.read(wake_read, 4096)
+                signals = os.read(wake_read, 4096)
                 daemon.children.reap()
+                if signal.SIGTERM in signals or signal.SIGINT in signals:
+                    control.close()  # from now on there is no daemon: the sandbox answers 502
+                    answering.finish(daemon.children)
+                    _end()
                 continue
             try:
                 connection = _receive_connection(control)
             except EOFError:
                 _end()
             if connection is not None:
-                _answer_in_thread(daemon, connection)
+                answering.begin(connection)
 
 
-def _answer_in_thread(daemon: Daemon, connection: socket.socket) -> None:
-    try:
-        threading.Thread(target=daemon.answer, args=(connection,), daemon=True).start()
-    except RuntimeError:
-        connection.close()  # no more threads: the server is told by this, and the sandbox lives on
+class _Answering:
+    """The requests that are being answered, one thread each."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._threads: set[threading.Thread] = set()
+
+    def begin(self, connection: socket.socket) -> None:
+        self._threads = {one for one in self._threads if one.is_alive()}
+        thread = threading.Thread(target=self._daemon.answer, args=(connection,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            connection.close()  # no more threads: the server is told by this, and the sandbox lives on
+        else:
+            self._threads.add(thread)
+
+    def finish(self, children: Children) -> None:
+        """Wait for the answers that are under way, for as long as the original waits when it is told to end."""
+        deadline = time.monotonic() + FINISH_S
+        while any(one.is_alive() for one in self._threads) and time.monotonic() < deadline:
+            children.reap()
+            time.sleep(REAP_EVERY_S)
 
 
 def _end() -> NoReturn:

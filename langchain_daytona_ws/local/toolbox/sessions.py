@@ -71,7 +71,7 @@ class Session:
             try:
                 _write_all(self._stdin, script.encode("utf-8", "surrogateescape"))
             except OSError as error:
-                raise ToolboxError(410, "SESSION_ENDED", f"session {self.id} has ended") from error
+                raise ToolboxError(410, f"session {self.id} has ended", "SESSION_ENDED") from error
         return command
 
     def wait(self, command: Command) -> int:
@@ -81,7 +81,7 @@ class Session:
             if code is not None:
                 return code
             if self.deleted.wait(POLL_S):
-                raise ToolboxError(410, "SESSION_ENDED", f"session {self.id} was deleted")
+                raise ToolboxError(410, f"session {self.id} was deleted", "SESSION_ENDED")
 
     def delete(self) -> None:
         """Kill all that was started in the session, nohup or not, and forget its logs."""
@@ -103,9 +103,9 @@ class Sessions:
     def create(self, identifier: str, *, shell: str, cwd: str, env: dict[str, str]) -> Session:
         with self._lock:
             if not identifier:
-                raise ToolboxError(400, "INVALID_REQUEST", "session ID is required")
+                raise ToolboxError(400, "session ID is required")
             if identifier in self._sessions:
-                raise ToolboxError(409, "CONFLICT", "session already exists")
+                raise ToolboxError(409, "session already exists")
             stdin_read, stdin_write = os.pipe()
             try:
                 child = self._children.spawn(
@@ -128,13 +128,13 @@ class Sessions:
     def get(self, identifier: str) -> Session:
         session = self._sessions.get(identifier)
         if session is None:
-            raise ToolboxError(404, "PROCESS_NOT_FOUND", "session not found")
+            raise ToolboxError(404, "session not found", "PROCESS_NOT_FOUND")
         return session
 
     def command(self, identifier: str, command_id: str) -> Command:
         command = self.get(identifier).commands.get(command_id)
         if command is None:
-            raise ToolboxError(404, "PROCESS_NOT_FOUND", "command not found")
+            raise ToolboxError(404, "command not found", "PROCESS_NOT_FOUND")
         return command
 
     def delete(self, identifier: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 from daytona import Daytona, Sandbox
 from daytona.common.errors import (
     DaytonaBadGatewayError,
-    DaytonaProcessExecutionTimeoutError,
     DaytonaTimeoutError,
     DaytonaValidationError,
 )
@@ -61,7 +60,8 @@ def test_each_shell_is_what_it_says(connect: Callable[[LocalDaytona], Daytona]) 
 
 def test_a_missing_folder_is_a_result(sandbox: Sandbox) -> None:
     response = sandbox.process.exec("true", cwd="/no/such")
-    assert (response.exit_code, response.result) == (-1, "chdir /no/such: no such file or directory")
+    # The shell is blamed, not the directory.
+    assert (response.exit_code, response.result) == (-1, "fork/exec /usr/bin/zsh: no such file or directory")
 
 
 def test_a_relative_folder_is_below_home(sandbox: Sandbox) -> None:
@@ -84,7 +84,7 @@ def test_undecodable_bytes_become_replacement_characters(sandbox: Sandbox) -> No
 def test_a_time_out_kills_the_group_and_discards_the_output(sandbox: Sandbox) -> None:
     script = "echo lost; (sleep 300; echo never) & setsid sleep 400 >/dev/null 2>&1 </dev/null & sleep 300"
     started = time.monotonic()
-    with pytest.raises(DaytonaProcessExecutionTimeoutError) as caught:
+    with pytest.raises(DaytonaTimeoutError) as caught:
         sandbox.process.exec(script, timeout=1)
     assert caught.value.status_code == 408
     assert "lost" not in str(caught.value)
@@ -181,6 +181,22 @@ def test_calls_run_side_by_side(sandbox: Sandbox) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_signal_that_asks_it_ends_the_daemon(connect: Callable[[LocalDaytona], Daytona]) -> None:
+    with LocalDaytona() as server:
+        sandboxes = [connect(server).create() for _ in range(2)]
+        for sandbox, signal in zip(sandboxes, ("TERM", "INT"), strict=True):
+            # What is under way is answered, if it does not take too long.
+            assert sandbox.process.exec(f"kill -{signal} 1; sleep 0.3; echo done").result == "done\n"
+            for _ in range(2):
+                with pytest.raises(DaytonaBadGatewayError) as caught:
+                    sandbox.process.exec("true")
+                assert caught.value.message == "Failed to execute command: "
+            assert server.sandboxes[0].state == "started"
+        sandboxes[0].stop()
+        sandboxes[0].start()
+        assert sandboxes[0].process.exec("echo again").result == "again\n"
 
 
 def test_a_dead_daemon_is_a_bare_502(server: LocalDaytona, sandbox: Sandbox) -> None:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from daytona import FileDownloadRequest, FileUpload, Sandbox
+from daytona import Daytona, FileDownloadRequest, FileUpload, Sandbox
 from daytona.common.errors import (
     DaytonaConflictError,
     DaytonaError,
     DaytonaFileNotFoundError,
+    DaytonaNotFoundError,
     DaytonaValidationError,
 )
 
 from langchain_daytona_ws.local import LocalDaytona
+
+
+@pytest.fixture
+def newer(connect: Callable[[LocalDaytona], Daytona]) -> Iterator[Sandbox]:
+    with LocalDaytona(daemon="0.226") as server:
+        yield connect(server).create()
 
 
 def test_bytes_go_up_and_down_unchanged(sandbox: Sandbox) -> None:
@@ -83,12 +91,26 @@ def test_an_upload_onto_a_folder_is_reported(sandbox: Sandbox) -> None:
 
 
 def test_a_missing_file_has_its_own_error(sandbox: Sandbox) -> None:
-    with pytest.raises(DaytonaFileNotFoundError) as caught:
+    with pytest.raises(DaytonaNotFoundError) as caught:
         sandbox.fs.download_file("/nope")
-    assert caught.value.source == "DAYTONA_DAEMON"
+    assert (caught.value.code, caught.value.source) == ("FILE_NOT_FOUND", None)
     for call in (sandbox.fs.get_file_info, sandbox.fs.list_files, sandbox.fs.delete_file):
-        with pytest.raises(DaytonaFileNotFoundError):
+        with pytest.raises(DaytonaNotFoundError) as caught:
             call("/nope")
+        assert caught.value.code is None
+
+
+def test_a_newer_daemons_errors_are_those_of_the_sdk(newer: Sandbox) -> None:
+    calls = (newer.fs.download_file, newer.fs.get_file_info, newer.fs.list_files, newer.fs.delete_file)
+    for call in calls:
+        with pytest.raises(DaytonaFileNotFoundError) as caught:
+            call("/nope")
+        assert caught.value.source == "DAYTONA_DAEMON"
+    newer.fs.upload_file(b"", "d/e/f")
+    assert [entry.path for entry in newer.fs.list_files("d", depth=2)] == [
+        "/home/daytona/d/e",
+        "/home/daytona/d/e/f",
+    ]
 
 
 def test_info_and_listing(sandbox: Sandbox) -> None:
@@ -103,27 +125,28 @@ def test_info_and_listing(sandbox: Sandbox) -> None:
         "-rw-r--r--",
         "0644",
     )
-    assert (info.owner, info.group) == ("daytona", "daytona")
+    assert (info.owner, info.group) == ("0", "0")
     folder = sandbox.fs.get_file_info("d")
     assert (folder.is_dir, folder.mode) == (True, "drwxr-x---")
-    assert [entry.name for entry in sandbox.fs.list_files("d")] == ["dangling", "f", "sub"]
+    assert [entry.name for entry in sandbox.fs.list_files("d")] == ["f", "sub"]
     assert "d" in {entry.name for entry in sandbox.fs.list_files(".")}
 
 
 def test_delete_move_and_permissions(sandbox: Sandbox) -> None:
     sandbox.fs.upload_file(b"x", "d/f")
-    with pytest.raises(DaytonaValidationError, match="without recursive"):
+    with pytest.raises(DaytonaValidationError):
         sandbox.fs.delete_file("d")
     sandbox.fs.upload_file(b"y", "other")
     with pytest.raises(DaytonaConflictError):
         sandbox.fs.move_files("d/f", "other")
+    sandbox.fs.create_folder("new", "755")
     sandbox.fs.move_files("d/f", "new/place")
     assert sandbox.fs.download_file("new/place") == b"x"
     sandbox.fs.set_file_permissions("new/place", mode="700", owner="root")
     assert sandbox.fs.get_file_info("new/place").permissions == "0700"
     sandbox.fs.delete_file("new/place")
     sandbox.fs.delete_file("d", recursive=True)
-    with pytest.raises(DaytonaFileNotFoundError):
+    with pytest.raises(DaytonaNotFoundError):
         sandbox.fs.get_file_info("d")
 
 
@@ -138,8 +161,8 @@ def test_find_search_and_replace(sandbox: Sandbox) -> None:
     sandbox.fs.upload_file(b"needle (.*)\0binary", "s/b.bin")
     sandbox.fs.upload_file(b"nothing\n", "s/deep/c.py")
     (match,) = sandbox.fs.find_files("s", "needle (.*)")
-    assert (match.file, match.line, match.content) == ("/home/daytona/s/a.py", 2, "needle (.*) here")
-    assert sandbox.fs.search_files("s", "*.py").files == ["/home/daytona/s/a.py", "/home/daytona/s/deep/c.py"]
+    assert (match.file, match.line, match.content) == ("s/a.py", 2, "needle (.*) here")
+    assert sandbox.fs.search_files("s", "*.py").files == ["s/a.py", "s/deep/c.py"]
     done, failed = sandbox.fs.replace_in_files(["s/a.py", "s/none"], "needle (.*)", "pin")
     assert (done.success, failed.success) == (True, False)
     assert sandbox.fs.download_file("s/a.py") == b"one\npin here\n"
@@ -149,7 +172,7 @@ def test_symlinks_are_followed_within_the_sandbox_only(sandbox: Sandbox, tmp_pat
     secret = tmp_path / "secret"
     secret.write_text("of the host")
     sandbox.process.exec(f"ln -s {secret} link; ln -s /etc/passwd inner")
-    with pytest.raises(DaytonaFileNotFoundError):
+    with pytest.raises(DaytonaNotFoundError):
         sandbox.fs.download_file("link")
     assert b"daytona" in sandbox.fs.download_file("inner")
 
@@ -160,6 +183,6 @@ def test_directories_and_version(server: LocalDaytona, sandbox: Sandbox) -> None
     assert server.count("info") == 2
 
 
-def test_the_daemons_environment_can_be_changed(sandbox: Sandbox) -> None:
-    sandbox.update_env({"ADDED": "yes"}, unset=["LANG"])
-    assert sandbox.process.exec("echo $ADDED-$LANG").result == "yes-\n"
+def test_the_daemons_environment_can_be_changed(newer: Sandbox) -> None:
+    newer.update_env({"ADDED": "yes"}, unset=["LANG"])
+    assert newer.process.exec("echo $ADDED-$LANG").result == "yes-\n"
