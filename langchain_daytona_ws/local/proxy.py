@@ -220,10 +220,12 @@ def files_call(op: str, *parts: str, status: int = 200) -> Handler:
 
 async def replace(link: Link, request: Request) -> Response:
     body = await _object(request)
-    files, pattern = body.get("files") or [], _text(body, "pattern") or ""
+    files, pattern, new = body.get("files"), _text(body, "pattern"), _text(body, "newValue")
     if not isinstance(files, list) or not all(isinstance(path, str) for path in files):
         raise DaemonError(400, "invalid request body: files is no list of strings")
-    header = {"op": "replace", "files": files, "pattern": pattern, "new": _text(body, "newValue")}
+    if not pattern or new is None:
+        raise DaemonError(400, "invalid request body: pattern and newValue are required")
+    header = {"op": "replace", "files": files, "pattern": pattern, "new": new}
     reply, _ = await link.call(header)
     return json_reply(reply["value"])
 
@@ -268,6 +270,8 @@ async def upload_many(link: Link, request: Request) -> Response:
     errors: list[str] = []
     written: list[dict[str, Any]] = []
     paths: dict[str, str] = {}
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return json_reply({"errors": ["invalid multipart form"]}, 400)
     try:
         form = await request.form(max_files=10_000, max_fields=10_000)
     except (MultiPartException, ValueError):

@@ -48,9 +48,7 @@ class Daemon:
             "move": lambda request, _: files.move(request["source"], request["destination"]),
             "find": lambda request, _: files.find(request["path"], request["pattern"]),
             "search": lambda request, _: files.search(request["path"], request["pattern"]),
-            "replace": lambda request, _: files.replace(
-                request["files"], request["pattern"], request["new"] or ""
-            ),
+            "replace": lambda request, _: files.replace(request["files"], request["pattern"], request["new"]),
             "permissions": self._permissions,
         }
 

@@ -94,14 +94,12 @@ def execute(
     `drains` says whether output that is held open is given up 30 seconds after the script's end. The original has
     this limit only when its reaper is quicker than its wait, in about half of the calls; None has it in every other.
     """
-    if any("\0" in value for value in env.values()):
+    if any("\0" in value for value in (*env.values(), cwd or "")):  # which is $PWD, too
         return -1, b"exec: environment variable contains NUL"
     try:
         child, script_end, output_end = _start(children, [shell], cwd, env)
     except OSError as error:
         return -1, _go_wording(error, shell)
-    except ValueError:  # a NUL in the directory's name
-        return -1, f"fork/exec {shell}: invalid argument".encode()
     limit = _TimeLimit(child, timeout_s)
     drain_s = DRAIN_S if (next(_calls) % 2 if drains is None else drains) else None
     with script_end, output_end:
