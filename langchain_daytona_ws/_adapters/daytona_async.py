@@ -16,6 +16,7 @@ from langchain_daytona_ws._adapters.aside import TaskAside
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
+    PING_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
     TRANSFER_TIMEOUT_S,
     Account,
@@ -109,6 +110,10 @@ class AsyncDaytonaPort:
         with translated():
             await (await self._sandbox(sandbox_id)).start(timeout=timeout_s)
 
+    async def stop(self, sandbox_id: str, *, timeout_s: float) -> None:
+        with translated():
+            await (await self._sandbox(sandbox_id)).stop(timeout=timeout_s)
+
     async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
         with translated():
             await (await self._sandbox(sandbox_id)).recover(timeout=timeout_s)
@@ -135,6 +140,11 @@ class AsyncDaytonaPort:
             process = (await self._sandbox(sandbox_id)).process
             reply = await process.exec(script, env=dict(env), timeout=timeout_s)
             return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
+
+    async def ping(self, sandbox_id: str) -> None:
+        with translated():
+            fs = (await self._sandbox(sandbox_id)).fs
+            await fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
     # The SDK's time-outs of transfers are of single reads.
 

@@ -25,6 +25,7 @@ REQUEST_TIMEOUT_S = 30.0
 TRANSFER_TIMEOUT_S = 600
 # For the TCP connection, within the time-out of the request: an address that does not answer would use all of it.
 CONNECT_TIMEOUT_S = 10.0
+PING_TIMEOUT_S = 10.0
 
 _warnings_lock = threading.Lock()
 

@@ -25,6 +25,9 @@ UNREADABLE_MAX = 2
 MACHINES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
 TRANSFER_WITHIN_S = 900.0
+# For so long nothing but 502 is taken for a gateway's trouble. The control plane learns of an ended sandbox within
+# about 10 seconds; what it then still calls started has a daemon that is dead.
+DEAD_AFTER_S = 10.0
 
 _MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 _ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
@@ -32,6 +35,11 @@ _ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED
 
 class Machine(Protocol):
     """The session's sandbox, provisioned on the first use."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether its disk outlives a stop."""
+        ...
 
     async def acquire(self) -> SandboxInfo: ...
 
@@ -58,6 +66,20 @@ class _Attempts:
     machines_lost: int = 0
     maybe_ran: bool = False
     fruitless_s: float = 0.0
+    bad_gateway_since: float | None = None
+
+    def failed(self, fault: PortFault, now: float) -> None:
+        """Record a request that got no answer."""
+        self.failures += 1
+        self.maybe_ran |= fault.kind in _MAYBE_RAN
+        if fault.status != lifecycle.BAD_GATEWAY:
+            self.bad_gateway_since = None
+        elif self.bad_gateway_since is None:
+            self.bad_gateway_since = now
+
+    def found_only_a_gateway(self, now: float) -> bool:
+        """Return whether each answer has been 502 for so long that there may be no daemon behind the gateway."""
+        return self.bad_gateway_since is not None and now - self.bad_gateway_since >= DEAD_AFTER_S
 
     def goes_on_after(self, error: SandboxError) -> bool:
         """Take note of an answer that is none; return whether to send again."""
@@ -223,14 +245,14 @@ class Caller:
         self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, starts: int, *, repeatable: bool
     ) -> None:
         """Return when the call should be sent again; raise when it should not."""
-        attempts.failures += 1
-        attempts.maybe_ran |= fault.kind in _MAYBE_RAN
+        attempts.failed(fault, self._port.now())
         if not fault.passing and fault.kind not in _ASK_FIRST:
             raise refused(fault)
         if fault.kind in _ASK_FIRST or attempts.failures > 1:
             # A gateway's word about a sandbox is not trusted: the control plane knows.
-            revival = await self._beside(attempts, lifecycle.revive(self._port, info))
+            revival = await self._beside(attempts, self._revived(info, attempts))
             if revival is lifecycle.Revival.RESTARTED:
+                attempts.bad_gateway_since = None
                 self._machine.restarted(starts)
             if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
                 if fault.kind in _ASK_FIRST and attempts.failures > 3:
@@ -255,6 +277,17 @@ class Caller:
         pause_s = attempts.pause_s(fault.retry_after_s)
         attempts.fruitless_s += pause_s
         await self._port.sleep(pause_s)
+
+    async def _revived(self, info: SandboxInfo, attempts: _Attempts) -> lifecycle.Revival:
+        """Ask the control plane about the sandbox, and bring it back where it is stopped, or its daemon dead."""
+        revival = await lifecycle.revive(self._port, info)
+        if revival is not lifecycle.Revival.READY or not attempts.found_only_a_gateway(self._port.now()):
+            return revival
+        if await lifecycle.answers(self._port, info):
+            return revival
+        if self._machine.is_persistent:
+            return await lifecycle.restart(self._port, info)
+        return lifecycle.Revival.BEYOND_USE
 
     async def upload(self, path: str, data: bytes) -> None:
         """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""

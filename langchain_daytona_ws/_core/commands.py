@@ -224,6 +224,12 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         notices.append(f"timed out after {timeout_s:g} s; it was killed, {rest}{job_refusal}")
     if background and not timed_out and log_path:
         notices.append(f"a process that it started is running on; its later output goes to {log_path}")
+    ended = answer.get("ended")
+    if isinstance(ended, list) and ended:
+        notices.append(
+            f"killed, since it held the output of this call itself, which could not have been answered: "
+            f"{', '.join(map(str, ended))}; what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
+        )
     if answer.get("replayed") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")
     exit_code = _number(answer, "exit_code")

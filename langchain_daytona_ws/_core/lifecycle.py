@@ -18,9 +18,11 @@ RETRY_CREATE_S = 45.0
 # Where no request of the session has reached Daytona yet, its address is more likely wrong than Daytona down.
 FIRST_REACH_S = 5.0
 START_WITHIN_S = 120.0
+STOP_WITHIN_S = 60.0
 REVIVE_WITHIN_S = 60.0
 DELETE_WITHIN_S = 60.0
 POLL_S = 1.0
+BAD_GATEWAY = 502
 # A request that was cut off on our side may be carried out a little later.
 LINGER_S = (0.0, 0.5, 2.0, 5.0)
 FIRST_PAUSE_S = 0.5
@@ -207,6 +209,29 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
         context={"sandbox_id": info.id, "status": fault.status if fault else None},
         for_model="The machine cannot be reached now. Try again later, or tell the user.",
     ) from None
+
+
+async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
+    """Stop a sandbox that is started and does not answer, and start it again. Its disk stays as it is.
+
+    Raises:
+        SandboxUnavailable: The control plane did not say what became of it.
+    """
+    try:
+        await port.stop(info.id, timeout_s=STOP_WITHIN_S)
+    except PortFault as fault:
+        # Another session may be doing the same: the control plane knows how far that is.
+        logger.warning("stopping sandbox %s, which does not answer: %s", info.id, fault)
+    return await revive(port, info)
+
+
+async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
+    """Return False where Daytona's gateway says that it does not reach the sandbox's daemon."""
+    try:
+        await port.ping(info.id)
+    except PortFault as fault:
+        return fault.status != BAD_GATEWAY
+    return True
 
 
 async def discard(port: SandboxPort, id_or_name: str) -> None:

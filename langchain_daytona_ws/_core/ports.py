@@ -151,6 +151,8 @@ class SandboxPort(Protocol):
 
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None: ...
 
+    async def stop(self, sandbox_id: str, *, timeout_s: float) -> None: ...
+
     async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
         """Bring back one in a recoverable error."""
         ...
@@ -166,6 +168,10 @@ class SandboxPort(Protocol):
     async def execute(
         self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
     ) -> ExecReply: ...
+
+    async def ping(self, sandbox_id: str) -> None:
+        """Return when the sandbox's daemon answers a request that changes nothing."""
+        ...
 
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None: ...
 

@@ -180,6 +180,25 @@ def check_command(command: str) -> None:
         )
 
 
+_NAME = re.compile(r"[\w.+:@-]{1,15}", re.ASCII)
+_NAMES_MAX = 5
+
+
+def _ended(printed: str, nonce: str) -> list[str]:
+    """Read the names of the processes that held the call's own output and were ended for that."""
+    for line in printed.split("\n"):
+        if line.startswith(f"{nonce}+ "):
+            try:
+                names = json.loads(line[len(nonce) + 2 :])
+            except (ValueError, RecursionError):
+                return []
+            if isinstance(names, list):
+                return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][
+                    :_NAMES_MAX
+                ]
+    return []
+
+
 def read_frame(printed: str, nonce: str) -> dict[str, object]:
     """Find the one answer in what an execute request printed.
 
@@ -194,7 +213,7 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
         except (ValueError, RecursionError):  # the latter of what is nested too deeply
             answer = None
         if isinstance(answer, dict):
-            return answer
+            return {**answer, "ended": _ended(printed, nonce)} if f"\n{nonce}+ " in printed else answer
     if not lines and "python3" in printed and "not found" in printed:
         raise SandboxError(
             "The sandbox has no python3, which the workspace tools need. Use a snapshot or image with Python "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from langchain_daytona_ws._guest import place, record, turn
+from langchain_daytona_ws._guest import place, record, release, turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def run(entry: str, request: Request, nonce: str) -> None:
     frame = ("\n%s %s\n" % (nonce, answer)).encode("ascii")
     while frame:
         frame = frame[os.write(1, frame) :]
+    release.release(nonce)
     try:
         record.tidy(place.state_directory(), place.UPLOADS)
     except (OSError, place.PlaceError):

@@ -9,7 +9,7 @@ import os
 import select
 import time
 
-from langchain_daytona_ws._guest import place, processes, record, terminal
+from langchain_daytona_ws._guest import place, processes, record, release, terminal
 from langchain_daytona_ws._guest.output import Output
 
 TYPE_CHECKING = False
@@ -333,6 +333,7 @@ class Run:
         except OSError:
             child = -1  # no process to be had: the result matters more than the writer
         if child:
+            release.spared.add(child)
             os.close(self.reader)
             return
         try:

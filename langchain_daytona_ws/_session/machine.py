@@ -47,6 +47,7 @@ class Handle:
         self.starts = machine.starts
         self.restarted = machine.restarted
         self.check_open = machine.check_open
+        self.is_persistent = machine.is_persistent
 
     async def acquire(self) -> SandboxInfo:
         return await self._acquire()
@@ -73,6 +74,7 @@ class Machine:
         clock: Clock,
     ) -> None:
         self._config = config
+        self.is_persistent = config.persistent
         self._spec = spec
         self._on_lost = on_lost
         self._tell = tell

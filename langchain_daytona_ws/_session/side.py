@@ -225,6 +225,7 @@ class _Only:
         self.failed = machine.failed
         self.starts = machine.starts
         self.restarted = machine.restarted
+        self.is_persistent = machine.is_persistent
 
     async def acquire(self) -> SandboxInfo:
         found = await self._machine.acquire()

@@ -58,7 +58,7 @@ stopped                 ok               s3write,s3edit=-nobox
 deleted                 ok               edit=missing s3write,s3edit=-nobox
 in error                ok               edit=missing s3write,s3edit=-nobox
 stuck                   sandbox_unavailable  create=create_timeout claim=stuck close=not_deleted s3write,s3edit=-nobox
-daemon dead             outcome_unknown  upload=sandbox_unavailable close=ok s3write,s3edit=-nobox
+daemon dead             outcome_unknown  claim,upload,close=ok s3write,s3edit=-nobox
 credentials expired     ok               first=-later close=-owned
 STS refuses             role_denied      first=-later close=-owned
 S3 refuses              mount_denied     first=-later close=-owned claim,warm,job=result write,upload,edit=os/write_failed s3write,s3edit=s3_denied
@@ -76,10 +76,6 @@ approver hangs          approval_timeout  upload=-write close=-unasked
 BEYOND = {
     ("stuck", step)
     for step in ("create", "claim", "mount", "first", "warm", "write", "upload", "edit", "job", "close")
-}
-DEAD = {
-    ("daemon dead", step)
-    for step in ("create", "claim", "mount", "first", "warm", "write", "upload", "edit", "job")
 }
 
 
@@ -114,7 +110,7 @@ def allowed(step: str, mishap: str) -> frozenset[str]:
 
 def is_beyond(step: str, mishap: str) -> bool:
     """Tell whether the session cannot go on with its machine, though the fault's cause is over."""
-    return (mishap, step) in BEYOND | DEAD
+    return (mishap, step) in BEYOND
 
 
 def takes_time(step: str, mishap: str) -> bool:

@@ -38,6 +38,8 @@ class OneSandbox:
         role: Assume the role instead of using the keys.
     """
 
+    is_persistent = False
+
     def __init__(self, bucket: Bucket, *, role: bool = False) -> None:
         server = bucket.server
         self.port = SyncDaytonaPort(Account(api_key=server.api_key, api_url=server.api_url, target=None))

@@ -294,6 +294,8 @@ class TestTools:
 class Kept:
     """A sandbox that outlives a stop, and the jobs in it as one session after another sees them."""
 
+    is_persistent = True
+
     def __init__(self, server: LocalDaytona) -> None:
         self.server = server
         self.port = SyncDaytonaPort(Account(api_key=server.api_key, api_url=server.api_url, target=None))

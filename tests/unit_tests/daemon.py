@@ -88,6 +88,8 @@ class ShellPort:
 
 
 class OneMachine:
+    is_persistent = False
+
     async def acquire(self) -> SandboxInfo:
         return INFO
 

@@ -64,8 +64,14 @@ class ScriptedPort:
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
         self._next("start")
 
+    async def stop(self, sandbox_id: str, *, timeout_s: float) -> None:
+        self._next("stop")
+
     async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
         self._next("recover")
+
+    async def ping(self, sandbox_id: str) -> None:
+        self._next("ping")
 
     async def delete(self, id_or_name: str) -> None:
         self._next("delete")
@@ -86,7 +92,8 @@ class ScriptedPort:
 
 
 class Machines:
-    def __init__(self) -> None:
+    def __init__(self, *, is_persistent: bool = False) -> None:
+        self.is_persistent = is_persistent
         self.lost_ones: list[SandboxInfo] = []
         self.failed_ones: list[SandboxInfo] = []
         self.restarts = 0
@@ -540,3 +547,64 @@ class TestDiscard:
             drive(lifecycle.discard(port, "id"))
         assert caught.value.code == "not_deleted"
         assert port.slept_s < 120
+
+
+BAD_GATEWAY = fault(FaultKind.DROPPED, status=502)
+SILENCE = [BAD_GATEWAY] * 7  # for a little more than ten seconds
+
+
+def test_a_dead_daemons_machine_is_given_up_and_a_call_that_may_have_run_is_in_doubt() -> None:
+    port, machines = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[BAD_GATEWAY]), Machines()
+    with pytest.raises(OutcomeUnknown) as caught:
+        call(port, machines=machines)
+    assert caught.value.code == "lost_while_running"
+    assert machines.failed_ones == [INFO]
+    assert port.slept_s < 15
+    assert port.asked.count("ping") == 1
+
+
+def test_what_may_be_repeated_goes_on_in_the_next_machine() -> None:
+    port, machines = (
+        ScriptedPort(execute=[*SILENCE, {"ok": True}], get=[INFO], ping=[BAD_GATEWAY]),
+        Machines(),
+    )
+    assert call(port, key=None, machines=machines) == {"ok": True}
+    assert machines.failed_ones == [INFO]
+
+
+def test_a_persistent_machine_with_a_dead_daemon_is_restarted_and_the_call_sent_again() -> None:
+    machines = Machines(is_persistent=True)
+    states = [INFO] * 6 + [info("stopping"), info("stopped")]
+    port = ScriptedPort(
+        execute=[*SILENCE, {"ok": True}], get=states, ping=[BAD_GATEWAY], stop=[None], start=[None]
+    )
+    assert call(port, machines=machines) == {"ok": True}
+    assert [name for name in port.asked if name in ("ping", "stop", "start")] == ["ping", "stop", "start"]
+    assert (machines.restarts, machines.failed_ones) == (1, [])
+
+
+@pytest.mark.parametrize("kind", [FaultKind.BUSY, FaultKind.DROPPED, FaultKind.REFUSED])
+def test_a_restart_by_somebody_else_is_waited_for(kind: FaultKind) -> None:
+    machines = Machines(is_persistent=True)
+    states = [INFO] * 6 + [info("starting"), INFO]
+    port = ScriptedPort(execute=[*SILENCE, {"ok": True}], get=states, ping=[BAD_GATEWAY], stop=[fault(kind)])
+    assert call(port, machines=machines) == {"ok": True}
+    assert machines.restarts == 1
+
+
+@pytest.mark.parametrize("is_persistent", [True, False])
+@pytest.mark.parametrize("ping", [None, fault(FaultKind.UNAVAILABLE, status=503), fault(FaultKind.DROPPED)])
+def test_a_gateways_trouble_costs_no_machine(is_persistent: bool, ping: PortFault | None) -> None:
+    machines = Machines(is_persistent=is_persistent)
+    port = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[ping])
+    with pytest.raises(OutcomeUnknown):
+        call(port, machines=machines)
+    assert (machines.failed_ones, machines.restarts) == ([], 0)
+
+
+def test_a_gateway_that_says_other_things_is_not_taken_for_a_dead_daemon() -> None:
+    other = fault(FaultKind.DROPPED, status=504)
+    port, machines = ScriptedPort(execute=[*[BAD_GATEWAY, other] * 20, {"ok": True}], get=[INFO]), Machines()
+    with pytest.raises(OutcomeUnknown):
+        call(port, machines=machines)
+    assert machines.failed_ones == []

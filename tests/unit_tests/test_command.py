@@ -381,3 +381,45 @@ def test_any_text_does_what_it_does_in_plain_bash(bash: Workspace, text: str) ->
     racy = ("&", "|", "<(", ">(", "$$")  # what runs at once, and process ids
     if not any(sign in text for sign in racy):
         assert result.output == expected.stdout.decode("utf-8", "replace")
+
+
+class TestTheCallsOwnOutput:
+    """What holds it would keep the daemon from answering."""
+
+    def test_a_process_that_opened_it_is_ended_and_named(self, workspace: Workspace) -> None:
+        began = time.monotonic()
+        result = workspace.run("setsid sleep 120 > /proc/$PPID/fd/1 & sleep 0.3; echo done")
+        assert time.monotonic() - began < 60
+        assert result.output == "done\n"
+        assert [notice for notice in result.notices if notice.startswith("killed")] == [
+            "killed, since it held the output of this call itself, which could not have been answered: sleep; "
+            "what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
+        ]
+
+    def test_what_a_startup_file_of_the_shell_leaves_running_is_ended(self, tmp_path: Path) -> None:
+        workspace = Workspace("zsh", tmp_path)
+        (workspace.port.home / ".zshenv").write_text("setsid sleep 120 &\n")
+        began = time.monotonic()
+        for _ in range(2):
+            result = workspace.run("echo done")
+            assert (result.output, len(result.notices)) == ("done\n", 1)
+        assert time.monotonic() - began < 60
+
+    def test_what_redirects_its_output_lives_on(self, tmp_path: Path) -> None:
+        workspace = Workspace("zsh", tmp_path)
+        startup = "setsid sleep 120 >/dev/null 2>&1 </dev/null &\necho $! >> $HOME/pids\n"
+        (workspace.port.home / ".zshenv").write_text(startup)
+        try:
+            assert workspace.run("echo done").notices == ()
+        finally:
+            for pid in (workspace.port.home / "pids").read_text().split():
+                os.kill(int(pid), 9)  # which also says that it lives
+
+    def test_its_own_reader_of_a_background_process_lives_on(self, bash: Workspace) -> None:
+        result = bash.run("(sleep 0.3; echo late) & echo early")
+        assert (result.output, result.background, len(result.notices)) == ("early\n", True, 1)
+        log = bash.on_disk(result.log_path)
+        limit = time.monotonic() + 60
+        while log.read_text() != "early\nlate\n":
+            assert time.monotonic() < limit
+            time.sleep(0.02)

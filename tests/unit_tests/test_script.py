@@ -78,6 +78,26 @@ def test_a_large_request_is_spread_over_variables() -> None:
     assert all(len(value) <= script.VARIABLE_BYTES for value in call.env.values())
 
 
+ENDED = {
+    "names": ('["sleep", "a.out"]', ["sleep", "a.out"]),
+    "no names": ('["a b", "\\u001b", 1, null, "x"]', ["x"]),
+    "too many": (json.dumps([f"x{i}" for i in range(9)]), [f"x{i}" for i in range(5)]),
+    "no list": ('{"a": 1}', []),
+    "no JSON": ("[", []),
+    "too deep": ("[" * 100_000, []),
+}
+
+
+@pytest.mark.parametrize(("line", "names"), ENDED.values(), ids=ENDED)
+def test_what_was_ended_is_read_from_a_line_of_its_own(line: str, names: list[str]) -> None:
+    printed = f'\n{NONCE} {{"ok": true}}\n\n{NONCE}+ {line}\n'
+    assert script.read_frame(printed, NONCE) == {"ok": True, "ended": names}
+
+
+def test_an_answer_says_nothing_of_its_own_about_what_was_ended() -> None:
+    assert script.read_frame(f'\n{NONCE} {{"ok": true}}\n', NONCE) == {"ok": True}
+
+
 @pytest.mark.parametrize("entry", ["command", "files", "tree", "search"])
 def test_each_program_carries_all_that_it_imports(entry: str) -> None:
     order = script._load_order(entry, "boot")
