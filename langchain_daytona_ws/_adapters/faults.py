@@ -42,6 +42,8 @@ _BY_STATUS = {
     503: FaultKind.UNAVAILABLE,
     504: FaultKind.DROPPED,
 }
+# A file that cannot be opened is 500, as if the daemon itself had failed; the same request would fail again.
+_FINAL_CODES = {"FILE_READ_FAILED"}
 MESSAGE_LIMIT = 500
 
 
@@ -97,6 +99,8 @@ def _untrusted(error: Exception) -> PortFault | None:
 
 def _kind(error: DaytonaError, message: str) -> FaultKind:
     status = error.status_code
+    if error.code in _FINAL_CODES:
+        return FaultKind.REFUSED
     if status == 409:
         return FaultKind.NAME_TAKEN if "already exists" in message else FaultKind.BUSY
     if status == 400 and ("no IP address" in message or "Is the Sandbox started" in message):

@@ -49,6 +49,7 @@ KINDS = [
     (DaytonaError("bad", status_code=422), FaultKind.REFUSED),
     (DaytonaError("x", status_code=429), FaultKind.THROTTLED),
     (DaytonaError("x", status_code=500), FaultKind.DROPPED),
+    (DaytonaError("x", status_code=500, code="FILE_READ_FAILED"), FaultKind.REFUSED),
     (DaytonaError("x", status_code=502), FaultKind.DROPPED),
     (DaytonaError("x", status_code=503), FaultKind.UNAVAILABLE),
     (DaytonaError("x", status_code=504), FaultKind.DROPPED),
@@ -66,6 +67,12 @@ KINDS = [
     (ConnectionResetError("x"), FaultKind.DROPPED),
     (KeyError("id"), FaultKind.UNREADABLE),
 ]
+
+
+def test_an_answer_without_a_body_is_told_by_its_status() -> None:
+    assert caught(DaytonaError("Failed to execute command: ", status_code=502)).message == (
+        "Failed to execute command: HTTP 502 without a message"
+    )
 
 
 @pytest.mark.parametrize(("error", "kind"), KINDS)

@@ -1,0 +1,109 @@
+"""The product on daemons that fail, and on those that answer in the words of another version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core import calls
+from langchain_daytona_ws._core.claim import RESTARTED_NOTICE
+from langchain_daytona_ws._core.drive import drive as run
+from langchain_daytona_ws.errors import FileMissing, OutcomeUnknown, SandboxError
+from langchain_daytona_ws.local import Fault, LocalDaytona
+
+from .conftest import Driven, config_for
+
+END_THE_DAEMON = "kill -TERM 1; sleep 0.2; echo sent"
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a second of nothing but 502 for a dead daemon."""
+    monkeypatch.setattr(calls, "DEAD_AFTER_S", 1.0)
+
+
+def names_of(server: LocalDaytona) -> list[str]:
+    return [one.id for one in server.sandboxes]
+
+
+def test_a_persistent_sandbox_with_a_dead_daemon_is_restarted_and_the_command_runs_once(
+    server: LocalDaytona, drive: Callable[..., Driven], soon: None
+) -> None:
+    workspace = drive(server, persistent=True)
+    assert workspace.run(END_THE_DAEMON).output == "sent\n"
+    (before,) = names_of(server)
+    server.clear_requests()
+    result = workspace.run("echo ran >> runs.txt; cat runs.txt")
+    assert (result.output, result.notices) == ("ran\n", (RESTARTED_NOTICE,))
+    assert names_of(server) == [before]
+    assert (server.count("stop"), server.count("start")) == (1, 1)
+    assert workspace.run("cat runs.txt").notices == ()
+    workspace.run(END_THE_DAEMON)
+    assert "ran" in workspace.files("read", "runs.txt").body
+
+
+def test_an_ephemeral_sandbox_with_a_dead_daemon_is_replaced_and_the_command_in_doubt(
+    server: LocalDaytona, drive: Callable[..., Driven], soon: None
+) -> None:
+    workspace = drive(server)
+    assert workspace.run(END_THE_DAEMON).output == "sent\n"
+    (before,) = names_of(server)
+    with pytest.raises(OutcomeUnknown, match="The next call gets a new one") as caught:
+        workspace.run("echo ran >> runs.txt")
+    assert caught.value.code == "lost_while_running"
+    result = workspace.run("ls")
+    assert result.output == ""
+    assert "was replaced" in "".join(result.notices)
+    (after,) = names_of(server)
+    assert before != after
+    workspace.run(END_THE_DAEMON)
+    with pytest.raises(FileMissing):  # a look may be repeated: it is made in the next one
+        workspace.files("read", "runs.txt")
+
+
+def test_a_gateway_that_fails_for_commands_only_costs_no_sandbox(
+    server: LocalDaytona, drive: Callable[..., Driven], soon: None
+) -> None:
+    workspace = drive(server)
+    workspace.run("echo kept > kept.txt")
+    server.faults.add(Fault("status", action="execute", status=502, times=6))
+    assert workspace.run("cat kept.txt").output == "kept\n"
+    assert server.count("files.info") >= 1
+
+
+@pytest.fixture(params=["0.190", "0.226"])
+def of_each_kind(request: pytest.FixtureRequest) -> Iterator[LocalDaytona]:
+    with LocalDaytona(daemon=request.param) as server:
+        yield server
+
+
+def test_the_main_job_on_each_kind_of_daemon(
+    of_each_kind: LocalDaytona, drive: Callable[..., Driven]
+) -> None:
+    workspace = drive(of_each_kind, persistent=True)
+    assert workspace.run("echo out; echo err >&2; exit 3").exit_code == 3
+    assert workspace.run("sleep 60", timeout_s=1).timed_out
+    large = b"0123456789abcde\n" * (20 << 10)
+    workspace.files("write", "d/large.txt", large)
+    assert workspace.files("download", "d/large.txt") == large
+    workspace.files("edit", "d/large.txt", "0123456789abcde\n", "x\n", replace_all=True)
+    assert workspace.run("sort -u d/large.txt").output == "x\n"
+    with pytest.raises(FileMissing):
+        workspace.files("download", "none.txt")
+    assert workspace.run("setsid sleep 100 > /proc/$PPID/fd/1 & sleep 0.3; echo done").output == "done\n"
+
+
+def test_a_file_that_the_daemon_cannot_write_or_read_is_an_error_on_each_kind(
+    of_each_kind: LocalDaytona,
+) -> None:
+    with WorkspaceSession(config_for(of_each_kind), namespace="demo") as session:
+        session.run("mkdir -p /tmp/folder")
+        caller = run(session._sync.caller())
+        for path in ("/tmp/folder", "/etc/passwd/x"):
+            with pytest.raises(SandboxError, match="refused"):
+                run(caller.upload(path, b"x"))
+        for path in ("/tmp/none", "/tmp/folder", "/etc/passwd/x"):
+            with pytest.raises(SandboxError):
+                run(caller.download(path, limit_bytes=10))
