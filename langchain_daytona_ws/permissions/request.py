@@ -110,7 +110,9 @@ class PermissionRequest:
             arguments: Further arguments of the call (``timeout``, ``background`` …). Default: none.
         """
         given = {**(arguments or {}), "command": command}
-        label = "bash (in the background): " if given.get("background") else "bash: "
+        hours = given.get("hours")
+        how_long = f", for {hours:g} hours" if isinstance(hours, (int, float)) else ""
+        label = f"bash (in the background{how_long}): " if given.get("background") else "bash: "
         summary = label + legible.one_line(command, MAX_SUMMARY_CHARS - len(label))
         return cls(
             tool="bash",

@@ -18,6 +18,7 @@ from tests.hostile.liar import LyingSandbox, answer_of, examples, lies
 LIMIT_CHARS = 40_000  # the output limit of 4 KiB, a page of a file, and what is said around them
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "run": ("bash", {"command": "seq 5; exit 3"}),
+    "pipeline": ("bash", {"command": "exit 3 | cat"}),
     "long output": ("bash", {"command": "seq 9999"}),
     "background": ("bash", {"command": "sleep 60", "background": True}),
     "read": ("workspace_file", {"command": "read", "path": "a.txt"}),

@@ -127,6 +127,9 @@ def test_the_notice_counts_what_is_left_out() -> None:
 
 def test_background_is_said_first() -> None:
     assert bash("serve", background=True).summary == "bash (in the background): serve"
+    long = bash("serve", background=True, hours=8)
+    assert long.summary == "bash (in the background, for 8 hours): serve"
+    assert bash("serve", background=True, hours="\x1b").summary == "bash (in the background): serve"
 
 
 def test_a_write_shows_its_content_as_from_the_arguments() -> None:
