@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import hashlib
 import json
 import re
@@ -31,6 +32,14 @@ MOUNT_S = 45
 Source = Callable[[float], Awaitable[Credentials]]
 
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter puts them
+
+
+class Retry(enum.Enum):
+    """What has to be done before a call is sent again of which nothing ran."""
+
+    NONE = "it is answered"
+    DELIVER = "send the credentials along"
+    REFRESH = "get new credentials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +138,18 @@ class Mounting:
             credentials,
         )
 
-    def unpacked(self, sandbox_id: str, luggage: Luggage, answer: Mapping[str, object]) -> bool:
-        """Take note of an answer; return False when nothing ran for want of credentials."""
+    def unpacked(self, sandbox_id: str, luggage: Luggage, answer: Mapping[str, object]) -> Retry:
+        """Take note of an answer; return what would help where nothing ran for want of credentials."""
         if answer.get("error") == "place" and str(answer.get("code")).startswith("mount_"):
             self._delivered.pop(sandbox_id, None)
-            if answer.get("code") != "mount_credentials":
-                return True
-            if luggage.secret is not None:
-                self._forget(luggage.credentials)  # these had expired when they arrived
-            return False
+            if answer.get("code") in _OF_OLD_CREDENTIALS and luggage.secret is None:
+                return Retry.REFRESH
+            if answer.get("code") == "mount_credentials" and luggage.secret is None:
+                return Retry.DELIVER
+            # These had expired when they arrived.
+            return (
+                Retry.REFRESH if answer.get("code") in ("mount_credentials", "mount_expired") else Retry.NONE
+            )
         self._delivered[sandbox_id] = _serial(luggage.credentials)
         self.ends_at = end_of(luggage.credentials)
         self.expires_at = luggage.credentials.expires_at
@@ -148,7 +160,11 @@ class Mounting:
                     "files lay in the workspace's directory while it was not mounted: they were moved to "
                     f"{place}, on the machine's own disk"
                 )
-        return True
+        return Retry.NONE
+
+    def refresh(self, luggage: Luggage) -> None:
+        """Have the next call fetch new credentials."""
+        self._forget(luggage.credentials)
 
     def error(self, code: str, detail: str) -> SandboxError:
         """Word the refusal of a sandbox to mount. Nothing has run."""
@@ -259,6 +275,16 @@ _REFUSALS = {
         "Check the sandbox's clock and whether its disk is full, then try again.",
         _NOT_NOW,
     ),
+    "mount_expired": (
+        "S3 says that the workspace's credentials have expired, also of new ones",
+        "Check this machine's clock and the sandbox's; with keys in envVars, whether their session token has ended.",
+        "access is denied.",
+    ),
+    "mount_eio": (
+        "S3 refuses what is asked through the mount, also with new credentials",
+        "Check that the role (options.mountRoleArn) or the keys in envVars have not been revoked, then try again.",
+        "access is denied.",
+    ),
     "mount_not_a_directory": (
         "{directory} is a file in the sandbox",
         "Choose another options.workspaceRoot or options.skillsMountPath, or remove it from the image.",
@@ -301,6 +327,8 @@ _REFUSALS = {
         _NOT_NOW,
     ),
 }  # fmt: skip
+# Of credentials that were good once: they may have been revoked, or their role shortened, before their end.
+_OF_OLD_CREDENTIALS = {"mount_eio", "mount_expired", "mount_denied"}
 _OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
 _PASSING = {
     "mount_unreachable", "mount_not_ready", "mount_busy", "mount_credentials", "mount_renames_unknown",

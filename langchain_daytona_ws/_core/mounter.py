@@ -8,7 +8,7 @@ import re
 
 from langchain_daytona_ws._core.script import PACKAGE, guest_source
 
-_MODULES = ("mount_request", "mount_keys", "mounter")
+_MODULES = ("mount_request", "mount_keys", "mount_check", "mounter")
 _IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}\.\w+ import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
 _FUTURE = "from __future__ import annotations\n"
 

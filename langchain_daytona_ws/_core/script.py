@@ -33,6 +33,7 @@ _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 # Part of a request → the module that it needs beside the entry's own.
 _BESIDE = {"mount": "mount", "job": "job_run", "awake": "jobs"}
+_EARLY = "mount"
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
 _BOOT = (
@@ -42,12 +43,15 @@ _BOOT = (
     'p=u("PROGRAM");r=u("REQUEST");exec(p,{"request":r})'
 )
 _PROGRAM = """import sys
+call = eval(request)
 for name, source in {modules!r}:
     module = type(sys)(name)
     sys.modules[name] = module
     exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
     setattr(sys.modules[{package!r}], name.rpartition(".")[2], module)
-module.run(**eval(request))
+    if name == {early!r}:
+        module.begin(call["request"]["mount"])
+module.run(**call)
 """
 
 
@@ -93,9 +97,11 @@ def _variables(name: str, encoded: str) -> dict[str, str]:
 @functools.cache
 def _program(*names: str) -> str:
     modules = [(PACKAGE, "")]
-    for name in _load_order(*names, "boot"):
+    # First what examines the mounts: that goes on while the others are compiled.
+    for name in _load_order(*sorted(names, key=lambda name: name != _EARLY), "boot"):
         modules.append((f"{PACKAGE}.{name}", _bare(guest_source(name))))
-    return _encode(_PROGRAM.format(modules=modules, package=PACKAGE).encode(), level=9)
+    program = _PROGRAM.format(modules=modules, package=PACKAGE, early=f"{PACKAGE}.{_EARLY}")
+    return _encode(program.encode(), level=9)
 
 
 def _bare(source: str) -> str:

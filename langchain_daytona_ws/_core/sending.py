@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from langchain_daytona_ws._core.call_errors import place_error, unknown
-from langchain_daytona_ws._core.mount import Luggage, Mounting
+from langchain_daytona_ws._core.mount import Luggage, Mounting, Retry
 from langchain_daytona_ws._core.ports import PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.script import guest_call, read_frame
 from langchain_daytona_ws.errors import SandboxError, WorkspaceError
@@ -55,15 +55,20 @@ class Sender:
     async def send_mounted(
         self, info: SandboxInfo, entry: str, request: Answer, life_s: float, within_s: float
     ) -> Answer:
-        """Send with what keeps the workspace mounted; again where the sandbox has no credentials any more."""
+        """Send with what keeps the workspace mounted; again where the sandbox's credentials are of no use any more."""
         if self._mounting is None:
             return await self.send(info, entry, request, within_s)
+        is_refreshed = False
         for _ in range(DELIVERIES_MAX):
             luggage = await self._mounting.pack(info.id, life_s)
             mounted = {**request, "mount": luggage.request}
             answer = await self.send(info, entry, mounted, within_s, luggage)
-            if self._mounting.unpacked(info.id, luggage, answer):
+            retry = self._mounting.unpacked(info.id, luggage, answer)
+            if retry is Retry.NONE or (retry is Retry.REFRESH and is_refreshed):
                 break
+            if retry is Retry.REFRESH:
+                self._mounting.refresh(luggage)
+                is_refreshed = True
         return answer
 
     async def send(

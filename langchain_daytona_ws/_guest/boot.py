@@ -26,7 +26,8 @@ def run(entry: str, request: Request, nonce: str) -> None:
     if ctype:
         os.environ["LC_CTYPE"] = ctype
     if "job" in request:
-        answer = str(sys.modules[PACKAGE + "job_run"].apart(request, lambda: _told(entry, request)))
+        kept = sys.modules[PACKAGE + "mount"].descriptors() if "mount" in request else []
+        answer = str(sys.modules[PACKAGE + "job_run"].apart(lambda: _told(entry, request), kept))
     else:
         answer = _told(entry, request)
     frame = ("\n%s %s\n" % (nonce, answer)).encode("ascii")

@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
-SECRET_FD = 3
 END_ROOM = 1024  # bytes
 ABOUT_ROOM = 64  # bytes, for the times
 
 _left: list[Job] = []  # what this process is to supervise
 
 
-def apart(request: Request, work: Callable[[], str]) -> str:
-    """Do the work in a process that may live on, and return its answer."""
+def apart(work: Callable[[], str], kept: list[int]) -> str:
+    """Do the work in a process that may live on, and return its answer.
+
+    Args:
+        work: What to do.
+        kept: File descriptors that it needs.
+    """
     import json  # 3 ms, which a command that ends in time does without
 
     command.hide()
@@ -36,7 +40,7 @@ def apart(request: Request, work: Callable[[], str]) -> str:
     except OSError as error:
         return json.dumps({"error": "place", "code": "processes", "detail": error.strerror})
     if pid == 0:
-        _carry_out(request, work, writer)
+        _carry_out(work, writer, kept)
     os.close(writer)
     answer = b""
     # Not its end: what reads on for a process that was left running holds it too.
@@ -50,11 +54,10 @@ def apart(request: Request, work: Callable[[], str]) -> str:
     return answer.decode("ascii")[:-1]
 
 
-def _carry_out(request: Request, work: Callable[[], str], writer: int) -> NoReturn:
+def _carry_out(work: Callable[[], str], writer: int, kept: list[int]) -> NoReturn:
     try:
         os.setsid()
-        secret = [SECRET_FD] if request.get("mount", {}).get("has_secret") else []
-        _close_all_but(writer, *secret)
+        _close_all_but(writer, *kept)
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)

@@ -1,19 +1,22 @@
-"""See before each call that the workspace is mounted and alive, and have it mounted where it is not.
+"""See before each call that the workspace is mounted, alive and let in by S3; have it mounted where it is not.
 
-The look costs two system calls and a small file; what repairs it is a program of its own (``mounter``), run as root,
-which comes along as text. A call never goes on in the bare directory under a mount that is not there.
+What can be begun while the rest of the guest is still being compiled is begun then (``begin``): the examination of
+the mounts, or, where new credentials came along, the ``mounter``. That is a program of its own, run as root, which
+comes along as text. A call never goes on in the bare directory under a mount that is not there.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import time
 
+from langchain_daytona_ws._guest.mount_check import Check, device
 from langchain_daytona_ws._guest.place import PlaceError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     Request = dict[str, Any]
 
@@ -21,17 +24,46 @@ STATUS = "/var/lib/langchain-daytona-ws/%s.status"
 HELPER = "/usr/local/sbin/langchain-daytona-ws-mount"
 SECRET_FD = 3
 TRIES = 3
-LOOK_S = 3.0
+# A daemon that lives answers within milliseconds. One that does not by then is examined once more, and for longer,
+# by the mounter before it is ended.
+ALIVE_S = 1.0
+# An S3 that is slow to answer is no reason not to go on.
+ANSWER_S = 3.0
 LIMIT_S = 110.0
-_RUN = 'import sys,json;r=json.loads(sys.stdin.readline());exec(compile(r,"mounter","exec"),{"__name__":"__main__"})'
+_RUN = 'import sys;r=eval(sys.stdin.readline());exec(compile(r,"mounter","exec"),{"__name__":"__main__"})'
+
+_checks: list[Check] = []
+_mounters: list[Mounter | PlaceError] = []
+
+
+def begin(wanted: Request) -> None:
+    """Begin with what `enter` will need."""
+    try:
+        if wanted["has_secret"]:
+            _mounters.append(Mounter(wanted, _secret()))
+        else:
+            _examine(wanted)
+    except PlaceError as error:
+        _mounters.append(error)
+
+
+def descriptors() -> list[int]:
+    """List what has to stay open until `enter`."""
+    return [
+        *(one.descriptor for one in _checks),
+        *(fd for one in _mounters if isinstance(one, Mounter) for fd in one.descriptors),
+    ]
 
 
 def enter(root: str, wanted: Request) -> list[str]:
     """Change into the mounted workspace; return where files were moved to that lay underneath it."""
-    secret = _secret() if wanted["has_secret"] else None
     moved: list[str] = []
-    if secret is not None or not _is_well(wanted):
-        moved = _repair(wanted, secret)
+    for one in _mounters:
+        if isinstance(one, PlaceError):
+            raise one
+        moved += one.moved()
+    if not _mounters and not _is_well(wanted):
+        moved = _repair(wanted)
     for _ in range(TRIES):
         try:
             os.chdir(root)
@@ -39,9 +71,9 @@ def enter(root: str, wanted: Request) -> list[str]:
         except OSError:
             at = None  # it died between the look and now, or was replaced by another call
         # Where we are, not what the name says: the mount could have gone away under us.
-        if at is not None and _device(root) == at:
+        if at is not None and device(root) == at:
             return moved
-        moved += _repair(wanted, secret)
+        moved += _repair(wanted)
     raise PlaceError("mount_not_ready", "it does not stay mounted")
 
 
@@ -60,40 +92,29 @@ def _secret() -> bytes:
     return secret
 
 
-def _is_well(wanted: Request) -> bool:
-    if not _has_keys(wanted):
-        return False
-    devices = {directory: _device(directory) for directory in wanted["directories"]}
-    return None not in devices.values() and _answer(devices)
-
-
-def _answer(devices: dict[str, int | None]) -> bool:
-    """Look at the mounts in a process of its own: while a daemon hangs, only SIGKILL ends a look (FUSE).
-
-    The kernel remembers for a second what it saw, so whoever looks after this does not wait.
-    """
+def _examine(wanted: Request) -> None:
     try:
-        pid = os.fork()
+        for directory in wanted["directories"]:
+            _checks.append(Check(directory))
     except OSError as error:
         raise PlaceError("processes", error.strerror or str(error)) from None
-    if pid == 0:
-        code = 1
-        try:
-            os.closerange(0, 256)  # this process may stay behind, and must hold up nobody
-            code = 0 if all(os.stat(at).st_dev == device for at, device in devices.items()) else 1
-        finally:
-            os._exit(code)
-    until = time.monotonic() + LOOK_S
-    pause_s = 0.0002
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status == 0
-        if time.monotonic() > until:
-            os.kill(pid, 9)
+
+
+def _is_well(wanted: Request) -> bool:
+    """Tell whether all is mounted and alive.
+
+    Raises:
+        PlaceError: S3 refuses what is asked through a mount. The host has to bring other credentials.
+    """
+    try:
+        if not _has_keys(wanted) or not all(one.is_alive(ALIVE_S) for one in _checks):
             return False
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.5, 0.02)
+        if any(one.is_refused(ANSWER_S) for one in _checks):
+            raise PlaceError("mount_eio", "")
+        return True
+    finally:
+        for one in _checks:
+            one.end()
 
 
 def _has_keys(wanted: Request) -> bool:
@@ -110,62 +131,98 @@ def _has_keys(wanted: Request) -> bool:
     )
 
 
-def _device(directory: str) -> int | None:
-    """Return the device of the S3 mount at a directory, from the kernel's table: without asking the mount."""
-    above, name = os.path.split(directory)
-    path = os.path.join(os.path.realpath(above), name)
-    for char, code in (("\\", "\\134"), (" ", "\\040"), ("#", "\\043")):
-        path = path.replace(char, code)
-    found = None
-    with open("/proc/self/mountinfo", errors="surrogateescape") as table:
-        for line in table:
-            if (" " + path + " ") not in line:
-                continue
-            fields = line.split(" ")
-            if fields[4] == path:
-                is_ours = " mountpoint-s3 " in line.partition(" - ")[2]
-                major, minor = fields[2].split(":")
-                found = os.makedev(int(major), int(minor)) if is_ours else None
-    return found
-
-
-def _repair(wanted: Request, secret: bytes | None) -> list[str]:
-    import json
-
-    if secret is None and not _has_keys(wanted):
+def _repair(wanted: Request) -> list[str]:
+    if not _has_keys(wanted):
         raise PlaceError("mount_credentials", "")
-    request = json.loads(wanted["request"])
-    request["credentials"] = None if secret is None else json.loads(secret)
-    answer = _run(wanted["program"], json.dumps(request))
-    if answer.get("ok") is not True:
-        raise PlaceError("mount_" + str(answer.get("code")), str(answer.get("detail")))
-    return list(answer["moved"])
+    return Mounter(wanted, b"").moved()
 
 
-def _run(program: str, request: str) -> Request:
-    """Run the mounter as root: as this user, through its helper, or through a general sudo."""
-    import json
-    import subprocess
+class Mounter:
+    """The mounter at work as root: as this user, through its helper, or through a general sudo.
 
-    python = [os.path.realpath("/proc/self/exe"), "-I", "-S", "-c", _RUN]
-    given = json.dumps(program) + "\n" + request
-    if os.getuid() == 0:
-        command = python
-    elif os.access(HELPER, os.X_OK):
-        command, given = ["sudo", "-n", HELPER], request
-    else:
-        command = ["sudo", "-n", "--", *python]
+    Args:
+        wanted: What to mount.
+        secret: New credentials; empty for those that are there.
+    """
+
+    def __init__(self, wanted: Request, secret: bytes) -> None:
+        given = wanted["request"].encode() + b"\n" + secret
+        command: list[str] = []
+        if os.getuid() != 0 and os.access(HELPER, os.X_OK):
+            command = ["sudo", "-n", HELPER]
+        elif os.getuid() != 0:
+            command = ["sudo", "-n", "--", os.path.realpath("/proc/self/exe"), "-I", "-S", "-c", _RUN]
+            given = repr(wanted["program"]).encode() + b"\n" + given
+        self._began = time.monotonic()
+        self._is_sudo = bool(command)
+        try:
+            request, self._complaints = os.memfd_create("request"), os.memfd_create("complaints")
+            self._answer, answer = os.pipe()
+            while given:
+                given = given[os.write(request, given) :]
+            os.lseek(request, 0, 0)
+            self._pid = os.fork()
+        except OSError as error:
+            raise PlaceError("processes", error.strerror or str(error)) from None
+        if self._pid == 0:
+            _become((request, answer, self._complaints), command, wanted["program"])
+        os.close(request)
+        os.close(answer)
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [self._answer, self._complaints]
+
+    def moved(self) -> list[str]:
+        """Wait for its end; return where it moved files to.
+
+        Raises:
+            PlaceError: It could not mount.
+        """
+        import json  # it takes a while, and so does the mounter
+
+        said = b""
+        poll = select.poll()
+        poll.register(self._answer, select.POLLIN)
+        while poll.poll(max(self._began + LIMIT_S - time.monotonic(), 0.0) * 1000):
+            piece = os.read(self._answer, 65536)
+            if not piece:
+                break
+            said += piece
+        else:
+            os.kill(self._pid, 9)
+            raise PlaceError("mount_not_ready", "no end after %.0f s" % LIMIT_S)
+        try:
+            answer = json.loads(said)
+        except ValueError:
+            told = os.pread(self._complaints, 65536, 0).decode("utf-8", "replace").strip()[-400:]
+            raise PlaceError("mount_not_root" if self._is_sudo else "mount_failed", told) from None
+        finally:
+            for fd in self.descriptors:
+                os.close(fd)
+        if answer.get("ok") is not True:
+            raise PlaceError("mount_" + str(answer.get("code")), str(answer.get("detail")))
+        return list(answer["moved"])
+
+
+def _become(standard: tuple[int, int, int], command: list[str], program: str) -> NoReturn:
+    """Become the mounter, in the child after a fork.
+
+    Where no command makes it root it runs in this process, which has Python started already.
+    """
     try:
-        done = subprocess.run(
-            command, input=given.encode(), capture_output=True, timeout=LIMIT_S, check=False
-        )
+        for number, fd in enumerate([os.dup(fd) for fd in standard]):
+            os.dup2(fd, number)
+        os.closerange(3, 256)
+        if command:
+            os.execvp(command[0], command)
+        exec(compile(program, "mounter", "exec"), {"__name__": "__main__"})  # noqa: S102 - sent along by the host
+        import sys
+
+        sys.stdout.flush()
     except FileNotFoundError:
-        raise PlaceError("mount_not_root", "there is no sudo") from None
-    except subprocess.TimeoutExpired:
-        raise PlaceError("mount_not_ready", "no end after %.0f s" % LIMIT_S) from None
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        said = done.stderr.decode("utf-8", "replace").strip()[-400:]
-        raise PlaceError("mount_not_root" if command[0] == "sudo" else "mount_failed", said) from None
-    return dict(answer)
+        os.write(2, b"there is no sudo")
+    except BaseException as error:  # noqa: BLE001 - this is a forked child: nothing may leave it
+        os.write(2, repr(error).encode("utf-8", "replace"))
+    finally:
+        os._exit(0)

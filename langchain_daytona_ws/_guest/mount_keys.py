@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import time
 
 from langchain_daytona_ws._guest.mount_request import Failed, digest
@@ -82,7 +81,7 @@ class Keys:
                     if self.same and self._expires and old - 300 > time.time():
                         return False
                     raise
-                # For ones without an end mount-s3 never asks again: such a mount would keep the old ones for ever.
+                # For ones without an end mount-s3 asks again after a quarter of an hour only.
                 self.same = self.same and bool(self._expires)
                 self._serial, self._expires = serial, expires
         # mount-s3 asks for new ones five minutes before the end of those that it has.
@@ -129,11 +128,11 @@ class Keys:
 
     def _write(self, path: str, text: str, mode: int) -> None:
         """Replace a file whole: a refresh that reads half of it would lose credentials that still hold."""
-        fd, new = tempfile.mkstemp(dir=self.directory)
+        new = "%s/new-%s" % (self.directory, os.urandom(8).hex())
         try:
-            with os.fdopen(fd, "w") as file:
+            with open(new, "x", opener=for_root) as file:
                 file.write(text)
-                os.fchmod(fd, mode)
+                os.fchmod(file.fileno(), mode)
             os.rename(new, path)
         except BaseException:
             os.unlink(new)

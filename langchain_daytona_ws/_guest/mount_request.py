@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
 LIMIT_CHARS = 64 * 1024
 DETAIL = 800
 # Set when it is written into a snapshot as the helper: the only directories in which it mounts.
@@ -42,12 +42,13 @@ class Failed(Exception):
         self.detail = detail[-DETAIL:]
 
 
-def given() -> Request:
-    """Read the request from standard input."""
+def given() -> tuple[Request, object]:
+    """Read the request from standard input, and the credentials that follow it on a line of their own."""
     try:
         text = sys.stdin.read(LIMIT_CHARS + 1)
         if len(text) <= LIMIT_CHARS:
-            return _object(json.loads(text), "request")
+            request, _, brought = text.partition("\n")
+            return _object(json.loads(request), "request"), json.loads(brought) if brought.strip() else None
     except (ValueError, RecursionError):
         pass
     raise Failed("bad_request", "it is no JSON, or more than %d characters" % LIMIT_CHARS)
@@ -97,11 +98,11 @@ def _mount(given: object, *, read_only: bool) -> Request:
     return {"bucket": bucket, "prefix": prefix, "directory": directory, "read_only": read_only}
 
 
-def credentials(request: Request) -> Request | None:
+def credentials(brought: object) -> Request | None:
     """Return credentials as a ``credential_process`` has to print them."""
-    if request.get("credentials") is None:
+    if brought is None:
         return None
-    given = _object(request["credentials"], "credentials")
+    given = _object(brought, "credentials")
     told: Request = {"Version": 1}
     for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
         if name in given or name.endswith("Id") or name.startswith("Secret"):

@@ -1,9 +1,12 @@
 """Mount the workspace's prefixes with mount-s3: the one thing that is done as root. A program of its own.
 
 It is sent along as text and run by root, through sudo, or stands as a root-owned helper in the snapshot that
-``s3-snapshot`` builds; with ``mount_request`` and ``mount_keys`` written out in front, it needs nothing of the
-package. One JSON object comes on standard input, one goes to standard output. As the helper it can do nothing but
-this: mount prefixes of buckets below fixed directories.
+``s3-snapshot`` builds; with the modules that it uses written out in front, it needs nothing of the package. Standard
+input brings one JSON object, and on a line of their own credentials, if any; one object goes to standard output. As
+the helper it can do nothing but this: mount prefixes of buckets below fixed directories.
+
+Importing and compiling is what it spends most time on before mount-s3 is started, so what only a repair needs is
+imported there.
 """
 
 from __future__ import annotations
@@ -13,11 +16,10 @@ import os
 import re
 import resource
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 
+from langchain_daytona_ws._guest.mount_check import Check, written
 from langchain_daytona_ws._guest.mount_keys import HOME, Keys, for_root, make_home, take
 from langchain_daytona_ws._guest.mount_request import (
     LIMIT_CHARS,
@@ -32,14 +34,16 @@ from langchain_daytona_ws._guest.mount_request import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, NoReturn
 
     Request = dict[str, Any]
 
 SOURCE = "mountpoint-s3"  # what the kernel calls such a mount
 START_S = 40.0  # mount-s3 itself gives up after 30
 READY_S = 10.0
-PROBE_S = 10.0
+ALIVE_S = 2.0  # who calls it has waited for a second too
+ANSWER_S = 10.0
+END_S = 5.0
 LIMIT_S = 100  # less than who calls it waits for
 # Where programs are. The build has seen to it that nobody but root can change those that the helper starts.
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,7 +56,7 @@ if not WORKSPACES:
 def main() -> None:
     try:
         _shed()
-        answer = ensure(given())
+        answer = ensure(*given())
     except Failed as failed:
         answer = {"ok": False, "code": failed.code, "detail": failed.detail}
     except OSError as error:
@@ -84,19 +88,22 @@ def _overdue(number: int, frame: object) -> None:
     raise Failed("not_ready", "no end after %d s" % LIMIT_S)
 
 
-def ensure(request: Request) -> Request:
+def ensure(request: Request, brought: object) -> Request:
     """Bring about that each mount is there, is alive and has credentials that will do."""
     wanted = told(request)
     mounts = [Mount(one, wanted["region"], wanted["endpoint"]) for one in wanted["mounts"]]
-    new, expires = credentials(request), expiry(request)
+    new, expires = credentials(brought), expiry(request)
     make_home()
     with open(HOME + "/lock", "w", opener=for_root) as lock:
         take(lock.fileno())
         keys = Keys(wanted["id"], digest(wanted))
         stale = keys.replace(new, expires)
-        wanting = [
-            one for one in mounts if not (keys.same and one.is_live() and (not stale or one.answers()))
-        ]
+        wanting = mounts
+        if keys.same:
+            # mount-s3 goes on with credentials that S3 refuses until the end that they name, whatever is stored here.
+            asks_s3 = stale or new is not None
+            checks = [(one, Check(one.directory)) for one in mounts]
+            wanting = [one for one, check in checks if not _is_well(check, asks_s3)]
         moved = [place for mount in wanting for place in mount.clear()]
         # Side by side: each takes about a second.
         for mount, child in [(mount, mount.start(keys)) for mount in wanting]:
@@ -123,7 +130,7 @@ class Mount:
         with open("/proc/self/mountinfo", errors="surrogateescape") as table:
             for line in table:
                 fields = line.split(" ")
-                if fields[4] != _escaped(self.directory):
+                if fields[4] != written(self.directory):
                     continue
                 kind, source = line.partition(" - ")[2].split(" ")[:2]
                 if not kind.startswith("fuse") or source != SOURCE:
@@ -131,40 +138,38 @@ class Mount:
                 found = fields[2]
         return found
 
-    def is_live(self) -> bool:
-        """Tell whether a daemon answers for it: a dead one gives ENOTCONN (mount-s3)."""
-        device = self.device()
-        return bool(device) and _within(PROBE_S, lambda: self._is_at(device))
-
-    def _is_at(self, device: str) -> bool:
-        at = os.stat(self.directory).st_dev
-        return "%d:%d" % (os.major(at), os.minor(at)) == device
-
-    def answers(self) -> bool:
-        """Tell whether S3 answers through it: with an expired token every look fails, or hangs."""
-        return _within(PROBE_S, self._reaches_s3)
-
-    def _reaches_s3(self) -> bool:
-        try:
-            os.stat("%s/.langchain-daytona-ws-%s" % (self.directory, os.urandom(8).hex()))
-        except FileNotFoundError:
-            return True
-        except OSError:
-            # S3 may answer 403 for what is missing, where listing is allowed under a condition only.
-            with os.scandir(self.directory) as entries:
-                next(entries, None)
-        return True
-
     def clear(self) -> list[str]:
         """Take away what is mounted, and empty the directory; return where files of it were moved to."""
+        self._end_daemon()
         for _ in range(20):
             if not self.device():
                 return self._emptied()
             self._unmount()
         raise Failed("cannot_unmount", self.directory)
 
+    def _end_daemon(self) -> None:
+        """Kill the daemon: whenever it ends it unmounts what is at its path then, also a new mount (mount-s3).
+
+        Whoever waits for one that hangs is set free by that.
+        """
+        path = os.fsencode(self.directory)
+        daemons = [
+            pid
+            for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if path in _words(pid)
+            and any(word.endswith(b"mount-s3") for word in _words(pid))
+            and _serves(pid)
+        ]
+        for pid in daemons:
+            os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + END_S
+        while any(map(_serves, daemons)) and time.monotonic() < until:
+            time.sleep(0.002)
+
     def _unmount(self) -> None:
         """Detach it, also from under whoever is in it. A dead one would keep a new one from being made."""
+        import subprocess
+
         commands = (["umount", "-l"], ["fusermount3", "-u", "-z"], ["fusermount", "-u", "-z"])
         said = ""
         for command in commands:
@@ -196,6 +201,7 @@ class Mount:
         moved = []
         if names:
             import shutil
+            import tempfile
 
             place = tempfile.mkdtemp(prefix="found-under-workspace-", dir="/tmp")
             os.chmod(place, 0o755)  # noqa: S103 - as readable as the directory that they lay in
@@ -207,7 +213,8 @@ class Mount:
         os.chmod(self.directory, 0o555)  # noqa: S103
         return moved
 
-    def start(self, keys: Keys) -> subprocess.Popen[bytes]:
+    def start(self, keys: Keys) -> int:
+        """Start mount-s3; return the process that ends when it is mounted."""
         program = next((path for path in (at + "/mount-s3" for at in PLACES) if os.access(path, os.X_OK)), "")
         if not program:
             raise Failed("no_mount_s3")
@@ -215,39 +222,40 @@ class Mount:
             os.close(os.open("/dev/fuse", os.O_RDWR))
         except OSError as error:
             raise Failed("no_fuse", error.strerror or "") from None
-        with open(self._log(keys), "wb") as said:
-            return subprocess.Popen(
-                [program, *self._arguments()],
-                cwd="/",
-                env=keys.environment(SYSTEM_PATH),
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                # The end of the call that starts it must not end it.
-                start_new_session=True,
-            )
+        words, environment = [program, *self._arguments()], keys.environment(SYSTEM_PATH)
+        pid = os.fork()
+        if pid == 0:
+            _become(words, environment, self._log(keys))
+        return pid
 
-    def finish(self, child: subprocess.Popen[bytes], keys: Keys) -> None:
+    def finish(self, child: int, keys: Keys) -> None:
         """Wait until it is mounted and S3 has answered through it."""
         limit = time.monotonic() + START_S
-        # A wait of subprocess with a limit sleeps for up to 50 ms at a time.
-        while child.poll() is None and time.monotonic() < limit:
-            time.sleep(0.002)
-        if child.poll() is None:
-            os.killpg(child.pid, 9)
-        code = child.wait()
-        if code != 0:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        while not ended:
+            if time.monotonic() > limit:
+                os.killpg(child, signal.SIGKILL)
+                limit = float("inf")
+            time.sleep(0.001)
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if status != 0:
             with open(self._log(keys), errors="replace") as file:
                 said = keys.hidden(file.read(LIMIT_CHARS))
-            raise refusal(said or "it ended with %d" % code)
+            raise refusal(said or "it ended with status %d" % status)
         # It can return before the kernel's first question is answered.
         until = time.monotonic() + READY_S
-        while not self.is_live():
+        while True:
+            check = Check(self.directory)
+            try:
+                if check.is_alive(ALIVE_S):
+                    if check.reaches_s3(ANSWER_S):
+                        return
+                    raise Failed("not_ready", "the mount is there, and looking into it fails")
+            finally:
+                check.end()
             if time.monotonic() > until:
                 raise Failed("not_ready")
-            time.sleep(0.02)
-        if not self.answers():
-            raise Failed("not_ready", "the mount is there, and looking into it fails")
+            time.sleep(0.005)
 
     def _log(self, keys: Keys) -> str:
         return "%s/mount-%s.log" % (keys.directory, "skills" if self.read_only else "workspace")
@@ -269,12 +277,15 @@ class Mount:
 
 def refusal(said: str) -> Failed:
     """Tell from what mount-s3 printed why it did not mount."""
-    if "/dev/fuse" in said:
+    if "/dev/fuse" in said or "fuse: device not found" in said:
         return Failed("no_fuse", said)
+    if "Timeout after" in said:
+        # It asks again and again while S3 does not answer, and gives up after 30 seconds.
+        return Failed("unreachable", said)
     if "initial ListObjectsV2 failed" not in said:
         return Failed("refused", said)
     if "expired" in said:
-        return Failed("credentials", said)
+        return Failed("expired", said)
     if "Wrong region" in said:
         return Failed("wrong_region", said)
     if "bucket does not exist" in said or "NoSuchBucket" in said:
@@ -286,32 +297,45 @@ def refusal(said: str) -> Failed:
     return Failed("unreachable", said)
 
 
-def _within(limit_s: float, look: Callable[[], bool]) -> bool:
-    """Look at a mount in a process of its own: while its daemon does not answer, no signal ends that (FUSE)."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.closerange(0, 256)  # the lock, and the pipes to who calls: this process may stay behind
-            code = 0 if look() else 1
-        finally:
-            os._exit(code)
-    until = time.monotonic() + limit_s
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status == 0
-        if time.monotonic() > until:
-            os.kill(pid, signal.SIGKILL)
-            return False
-        time.sleep(0.002)
+def _is_well(check: Check, asks_s3: bool) -> bool:
+    """Tell whether the mount's daemon answers, and whether S3 lets it in, if that is asked for."""
+    try:
+        return check.is_alive(ALIVE_S) and not (asks_s3 and check.is_refused(ANSWER_S))
+    finally:
+        check.end()
 
 
-def _escaped(path: str) -> str:
-    """Write a path as the kernel's table of mounts does."""
-    for char, code in (("\\", "\\134"), (" ", "\\040"), ("\t", "\\011"), ("\n", "\\012"), ("#", "\\043")):
-        path = path.replace(char, code)
-    return path
+def _words(pid: int) -> list[bytes]:
+    try:
+        with open("/proc/%d/cmdline" % pid, "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def _serves(pid: int) -> bool:
+    """Tell whether a process has a FUSE device open."""
+    at = "/proc/%d/fd/" % pid
+    try:
+        return any(os.readlink(at + name) == "/dev/fuse" for name in os.listdir(at))
+    except OSError:
+        return False  # it has ended
+
+
+def _become(words: list[str], environment: dict[str, str], log: str) -> NoReturn:
+    """Become mount-s3, in the child after a fork."""
+    try:
+        os.setsid()  # the end of the call that starts it must not end it
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.closerange(3, 256)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        os.execve(words[0], words, environment)
+    finally:
+        os._exit(127)
 
 
 if __name__ == "__main__":

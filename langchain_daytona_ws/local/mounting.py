@@ -30,8 +30,10 @@ sys.path.insert(0, "{HOME}/lib")
 
 from mountpoint.__main__ import main
 
-main()
+main({{start_s}})
 """
+# How long the program waits for its mount (mount-s3).
+START_S = 30.0
 # A user namespace of the daemon's own, in which it may mount. What bubblewrap mounted belongs to the outer one
 # and is locked: it can neither be made writable nor taken away to see what is below.
 _UNSHARE = ("--user", "--map-root-user", "--mount", "--")
@@ -98,7 +100,7 @@ def _install(home: Path, python: str) -> None:
     )
     program = home / "bin" / "mount-s3"
     program.parent.mkdir()
-    program.write_text(_PROGRAM.format(python=python))
+    program.write_text(_PROGRAM.format(python=python, start_s=START_S))
     for parent, _, files in os.walk(home):
         os.chmod(parent, 0o755)  # noqa: S103 - read by the sandboxes' uids
         for name in files:

@@ -61,9 +61,11 @@ stuck                   sandbox_unavailable  create=create_timeout claim=stuck c
 daemon dead             outcome_unknown  claim,upload,close=ok s3write,s3edit=-nobox
 credentials expired     ok               first=-later close=-owned
 STS refuses             role_denied      first=-later close=-owned
-S3 refuses              mount_denied     first=-later close=-owned claim,warm,job=result write,upload,edit=os/write_failed s3write,s3edit=s3_denied
+S3 refuses              mount_denied     first=-later close=-owned s3write,s3edit=s3_denied
 store accepts renames   -asked           create,claim,mount=mount_renames_lose_files close=-owned s3write,s3edit=ok
-mount killed            ok               create,first=-before s3write,s3edit=-nobox
+credentials revoked early  ok            first=-later close=-owned
+mount daemon killed     ok               create,first=-before s3write,s3edit=-nobox
+mount daemon hung       ok               create,first=-before s3write,s3edit=-nobox
 disk full               result           create=-before mount=mount_credentials write=write_failed edit=ok upload=disk_full job=state_directory close=ok s3write,s3edit=-nobox
 host killed             died             s3write,s3edit=-steady
 host killed, done       died

@@ -90,6 +90,16 @@ def _as_it_arrives(act: Inject) -> Inject:
     return inject
 
 
+def _as_it_is_asked(act: Inject) -> Inject:
+    """Do it when the step's request arrives; where S3 is asked directly, before it is asked."""
+    arriving = _as_it_arrives(act)
+
+    def inject(cell: Cell) -> None:
+        (act if cell.kind == "direct" else arriving)(cell)
+
+    return inject
+
+
 def _stop(cell: Cell) -> None:
     cell.server.stop_sandbox(cell.sandbox().id)
 
@@ -180,6 +190,15 @@ def _kill_mount(cell: Cell) -> None:
     cell.server.run_inside(cell.sandbox().id, "pkill -9 -f mount-s[3]")
 
 
+def _hang_mount(cell: Cell) -> None:
+    cell.server.run_inside(cell.sandbox().id, "pkill -STOP -f mount-s[3]")
+
+
+def _revoked(cell: Cell) -> None:
+    """End the credentials long before the end that they name."""
+    cell.server.s3.expire_credentials()
+
+
 def _fill(cell: Cell) -> None:
     cell.server.run_inside(cell.sandbox().id, "cat /dev/zero > /tmp/full; cat /dev/zero > /mnt/full")
 
@@ -242,7 +261,9 @@ MISHAPS = {
         Mishap("STS refuses", _role_denied, kinds=_MOUNTED),
         Mishap("S3 refuses", _s3_denies, kinds=_MOUNTED),
         Mishap("store accepts renames", _accept_renames, kinds=_MOUNTED),
-        Mishap("mount killed", _as_it_arrives(_kill_mount), kinds=_MOUNTED),
+        Mishap("credentials revoked early", _as_it_is_asked(_revoked), kinds=_MOUNTED),
+        Mishap("mount daemon killed", _as_it_arrives(_kill_mount), kinds=_MOUNTED),
+        Mishap("mount daemon hung", _as_it_arrives(_hang_mount), kinds=_MOUNTED),
         Mishap("disk full", _as_it_arrives(_fill), small=True),
         Mishap("host killed", lambda cell: None, by="killed"),
         Mishap("host killed, done", lambda cell: None, by="killed", kinds=_ALL_KEPT),

@@ -18,7 +18,7 @@ from tests.faults.world import World, world
 CELLS = [
     ("create", "dropped after", True),
     ("claim", "503", False),
-    ("mount", "mount killed", True),
+    ("mount", "mount daemon killed", True),
     ("first", "deleted", False),
     ("warm", "done, then down", False),
     ("warm", "in error", True),
@@ -31,6 +31,9 @@ CELLS = [
     ("s3edit", "dropped after", False),
     ("warm", "STS refuses", True),
     ("warm", "cancelled", True),
+    ("warm", "mount daemon killed", False),
+    ("job", "mount daemon hung", True),
+    ("edit", "credentials revoked early", False),
     ("job", "approver hangs", False),
 ]
 

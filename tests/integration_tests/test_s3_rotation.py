@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from langchain_daytona_ws import CredentialsRefused
+from langchain_daytona_ws import CredentialsRefused, SandboxError
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
 from tests.integration_tests.s3 import Bucket, bucket, host_keys
@@ -75,7 +75,7 @@ def test_ends_with_a_stop_and_start_and_a_killed_daemon_in_the_middle(bucket: Bu
         if number % 2:
             bucket.server.stop_sandbox(workspace.info.id)
         else:
-            workspace.run("pkill -9 -f 'mount-s3.*workspaces'")
+            workspace.run("pkill -9 -f '[m]ount-s3.*workspaces'")
         if number == 1:  # as well after the end of the credentials as before it
             wait_until(time.time() + MOUNTABLE_S)
     assert workspace.run("cat f").output == "3\n"
@@ -88,3 +88,54 @@ def test_refused_credentials_create_nothing(bucket: Bucket, drive: Drive) -> Non
     with pytest.raises(CredentialsRefused):
         workspace.run("true")
     assert bucket.server.count("create") == 0
+
+
+@pytest.mark.usefixtures("host_keys")
+@pytest.mark.parametrize("daemon", ["lives", "is dead"])
+def test_credentials_that_are_revoked_are_replaced_by_the_call_that_meets_it(
+    bucket: Bucket, drive: Drive, daemon: str
+) -> None:
+    workspace = bucket.session(drive, role=True)
+    workspace.run("echo one > f")
+    if daemon == "is dead":
+        workspace.run("pkill -9 -f '[m]ount-s3.*workspaces'")
+    bucket.server.s3.expire_credentials()  # long before the end that they name
+    bucket.server.clear_requests()
+    result = workspace.run("cat f && echo two > g && cat g; echo ran >> /tmp/ran")
+    assert (result.output, result.exit_code) == ("one\ntwo\n", 0)
+    assert [request.action for request in bucket.server.requests] == ["execute", "execute"]
+    assert len(asked_for(bucket)) == 1
+    assert workspace.run("cat f /tmp/ran").output == "one\nran\n"
+    assert bucket.server.count("execute") == 3
+    assert bucket.get("g") == b"two\n"
+
+
+@pytest.mark.usefixtures("host_keys")
+def test_a_role_that_is_revoked_for_good_is_said_to_be(bucket: Bucket, drive: Drive) -> None:
+    workspace = bucket.session(drive, role=True)
+    workspace.run("echo one > f")
+    bucket.server.s3.deny = ("agents/",)
+    bucket.server.s3.clear_requests()
+    with pytest.raises(SandboxError) as caught:
+        workspace.run("echo ran >> /tmp/ran")
+    assert caught.value.code == "mount_denied"
+    assert "Nothing ran" in caught.value.for_model
+    assert len(asked_for(bucket)) == 1
+    bucket.server.s3.deny = ()
+    assert workspace.run("cat f; ls /tmp/ran").output.startswith("one\nls: ")
+
+
+def test_keys_without_an_end_that_are_revoked_are_said_to_be(bucket: Bucket, drive: Drive) -> None:
+    workspace = bucket.session(drive)
+    workspace.run("echo one > f")
+    bucket.server.s3.deny = ("agents/",)
+    with pytest.raises(SandboxError) as caught:
+        workspace.run("true")
+    assert caught.value.code == "mount_denied"
+    bucket.server.s3.deny = ()
+    assert workspace.run("cat f").output == "one\n"
+
+
+def asked_for(bucket: Bucket) -> list[str]:
+    """Return for which services credentials were asked, each time."""
+    return [one.service for one in bucket.server.s3.requests if one.service == "sts"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import fcntl
 import json
@@ -29,7 +30,7 @@ from langchain_daytona_ws._guest.place import PlaceError
 
 DIRECTORY = "/mnt/workspaces/demo"
 REQUEST: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "mounts": [
         {"bucket": "agents", "prefix": "sandbox/demo/", "directory": DIRECTORY, "read_only": False},
         {"bucket": "skills", "prefix": "", "directory": "/mnt/skills", "read_only": True},
@@ -37,8 +38,11 @@ REQUEST: dict[str, Any] = {
     "region": "eu-central-1",
     "endpoint": None,
     "expires_at": None,
-    "credentials": {"Version": 1, "AccessKeyId": "AKIAKEY", "SecretAccessKey": "se/cr+et="},
 }
+CREDENTIALS: dict[str, Any] = {"Version": 1, "AccessKeyId": "AKIAKEY", "SecretAccessKey": "se/cr+et="}
+
+
+FIRST = "0: initial ListObjectsV2 failed for bucket agents in region us-east-1\n1: Client error\n2: "
 
 
 def loaded(workspaces: str = "/mnt/workspaces", skills: str = "/mnt/skills") -> Any:
@@ -96,11 +100,12 @@ class TestTheProgram:
         [
             (b"", "bad_request"),
             (b"[" * 60_000, "bad_request"),
-            (b'{"version": 1}' + b" " * 70_000, "bad_request"),
-            (b'{"version": 1, "mounts": "\xff"}', "bad_request"),
+            (b'{"version": 2}' + b" " * 70_000, "bad_request"),
+            (json.dumps(REQUEST).encode() + b"\n{", "bad_request"),
+            (b'{"version": 2, "mounts": "\xff"}', "bad_request"),
             (b"[1]", "bad_request"),
             (b"{}", "helper_version"),
-            (json.dumps(changed("version", "1")).encode(), "helper_version"),
+            (json.dumps(changed("version", 1)).encode(), "helper_version"),
             (json.dumps(changed("region", "-x")).encode(), "bad_request"),
         ],
     )
@@ -171,9 +176,9 @@ class TestARequest:
                 request = json.loads(str(luggage.request["request"]))
                 told = helper.told(request)
                 assert (told["id"], helper.digest(told)) == (luggage.request["id"], luggage.request["spec"])
-                request["credentials"] = json.loads(luggage.secret or b"")
-                given = helper.credentials(request)
-                assert given == request["credentials"]
+                brought = json.loads(luggage.secret or b"")
+                given = helper.credentials(brought)
+                assert given == brought
                 kept = helper.Keys(told["id"], helper.digest(told))
                 kept.replace(given, helper.expiry(request))
                 kept.publish()
@@ -267,15 +272,15 @@ class TestARequest:
     @pytest.mark.parametrize("value", [None, 5, "", "a b", "a\nb", "é", "\ud800", "a" * 16385, ["a"], {}])
     def test_credentials_that_no_header_carries(self, helper: Any, name: str, value: object) -> None:
         with pytest.raises(helper.Failed) as refused:
-            helper.credentials(changed(f"credentials.{name}", value))
+            helper.credentials({**CREDENTIALS, name: value})
         assert (refused.value.code, refused.value.detail) == ("bad_request", name)
 
     def test_credentials_are_written_without_what_does_not_belong_to_them(self, helper: Any) -> None:
-        assert helper.credentials(changed("credentials.Extra", "x")) == REQUEST["credentials"]
-        assert helper.credentials(changed("credentials", None)) is None
+        assert helper.credentials({**CREDENTIALS, "Extra": "x"}) == CREDENTIALS
+        assert helper.credentials(None) is None
         for value in ("x", [], 5, True):
             with pytest.raises(helper.Failed):
-                helper.credentials(changed("credentials", value))
+                helper.credentials(value)
 
     def test_an_end_is_a_time(self, helper: Any) -> None:
         assert helper.expiry(changed("expires_at", 1_900_000_000.9)) == "1900000000"
@@ -376,7 +381,7 @@ class TestTheCredentials:
         again.replace(KEY, end)
         assert again.same
         again.replace(OTHER, end)
-        assert again.same is ending, "what has no end is asked for once only"
+        assert again.same is ending, "what has no end is asked for again after a quarter of an hour only"
 
     def test_are_in_nothing_that_is_reported(self, helper: Any) -> None:
         keys = self.stored(helper, "a", OTHER)
@@ -430,24 +435,101 @@ class TestTheLock:
             with pytest.raises(helper.Failed, match="busy"):
                 helper.take(lock.fileno())
 
-    def test_is_not_kept_by_a_look_that_hangs(self, helper: Any) -> None:
+    def test_is_not_kept_by_a_check_that_hangs(self, helper: Any) -> None:
         with open(helper.HOME + "/lock", "w") as lock:
             helper.take(lock.fileno())
             held, holder = os.pipe()
-            # Where the look is stuck no signal ends it: this one only keeps the test from waiting for it.
-            assert helper._within(0.2, lambda: signal.pause() is None) is False
+            # Where the check is stuck no signal ends it: this one only keeps the test from waiting for it.
+            helper._examine = lambda *_: signal.pause()
+            check = helper.Check("/")
+            assert not check.is_alive(0.2)
             os.close(holder)
             assert os.read(held, 1) == b""
             os.close(held)
             fcntl.flock(lock, fcntl.LOCK_UN)
         with open(helper.HOME + "/lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.waitpid(-1, 0)
+        check.end()
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(check.descriptor)
 
-    def test_a_look_tells_what_it_saw(self, helper: Any) -> None:
-        assert helper._within(20, lambda: True) is True
-        assert helper._within(20, lambda: False) is False
-        assert helper._within(20, lambda: bool(os.stat("/nowhere"))) is False
+
+class TestACheck:
+    @pytest.mark.parametrize(
+        ("said", "alive", "refused", "reaches"),
+        [
+            ([], False, False, False),
+            ([b"ali"], False, False, False),
+            ([b"alive"], True, False, False),
+            ([b"alive", b"+"], True, False, True),
+            ([b"al", b"ive-"], True, True, False),
+        ],
+    )
+    def test_tells_what_was_found(
+        self, helper: Any, said: list[bytes], alive: bool, refused: bool, reaches: bool
+    ) -> None:
+        def examine(_: str, write: int) -> None:
+            for piece in said:
+                os.write(write, piece)
+
+        helper._examine = examine
+        check = helper.Check("/")
+        assert (check.is_alive(20), check.is_refused(20), check.reaches_s3(20)) == (alive, refused, reaches)
+        check.end()
+
+    def test_of_one_that_fails_finds_no_mount(self, helper: Any) -> None:
+        def examine(*_: object) -> None:
+            raise OSError(107, "Transport endpoint is not connected")
+
+        helper._examine = examine
+        check = helper.Check("/")
+        assert not check.is_alive(20)
+        check.end()
+
+    def test_a_directory_that_is_no_mount_of_ours_is_not_alive(self, helper: Any) -> None:
+        for directory in ("/proc", "/tmp", "/nowhere/at/all"):
+            check = helper.Check(directory)
+            assert not check.is_alive(20)
+            check.end()
+
+    @pytest.mark.parametrize(
+        ("stat", "scandir", "reaches"),
+        [(2, 0, True), (5, 0, True), (5, 5, False), (0, 5, True)],
+        ids=["nothing of that name", "listing only", "refused", "a name that is there"],
+    )
+    def test_only_an_input_output_error_of_both_is_a_refusal(
+        self, helper: Any, monkeypatch: pytest.MonkeyPatch, stat: int, scandir: int, reaches: bool
+    ) -> None:
+        def answering(number: int) -> Any:
+            def answer(_: object) -> Any:
+                if number:
+                    raise OSError(number, os.strerror(number))
+                return contextlib.nullcontext(iter(()))
+
+            return answer
+
+        monkeypatch.setattr(os, "stat", answering(stat))
+        monkeypatch.setattr(os, "scandir", answering(scandir))
+        found = helper._reaches_s3("/mnt")
+        monkeypatch.undo()
+        assert found is reaches
+
+
+class TestARefusal:
+    @pytest.mark.parametrize(
+        ("said", "code"),
+        [
+            ("Error: Timeout after 30 seconds while waiting for mount process to be ready", "unreachable"),
+            ("fuse: device not found, try 'modprobe fuse' first", "no_fuse"),
+            (FIRST + "Wrong region (expecting eu-central-1)", "wrong_region"),
+            (FIRST + "Forbidden: The provided token has expired.", "expired"),
+            (FIRST + "Forbidden: Access Denied", "denied"),
+            (FIRST + "The bucket does not exist", "no_bucket"),
+            ("Error: something else", "refused"),
+        ],
+    )
+    def test_is_known_by_what_mount_s3_prints(self, helper: Any, said: str, code: str) -> None:
+        assert helper.refusal(said).code == code
 
 
 class TestAMount:
@@ -515,10 +597,9 @@ class TestTheWayThroughSudo:
 
     def repair(self, directory: str) -> str:
         request = changed("mounts.0.directory", directory)
-        del request["credentials"]
         wanted = {"request": json.dumps(request), "program": mounter_source()}
         with pytest.raises(PlaceError) as refused:
-            mount._repair(wanted, json.dumps(KEY).encode())
+            mount.Mounter(wanted, json.dumps(KEY).encode()).moved()
         assert "secret" not in refused.value.detail
         return refused.value.code
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,12 +18,18 @@ from typing import Any
 from . import arguments
 from .connect import Failed
 
-START_S = 30
+START_S = 30.0
+RETRY_S = 0.5
 THREADS = 16
 DEVICE = "/dev/fuse"
 
 
-def main() -> None:
+def main(start_s: float = START_S) -> None:
+    """Run mount-s3.
+
+    Args:
+        start_s: How long the parent waits for the child to have mounted.
+    """
     options = arguments.parse(sys.argv[1:])
     options.uid = os.geteuid() if options.uid is None else options.uid
     options.gid = os.getegid() if options.gid is None else options.gid
@@ -35,13 +43,13 @@ def main() -> None:
         if options.foreground:
             _serve(options, lambda: print(done, flush=True))
         else:
-            _in_background(options, done)
+            _in_background(options, done, start_s)
     except Failed as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def _in_background(options: argparse.Namespace, done: str) -> None:
+def _in_background(options: argparse.Namespace, done: str, start_s: float) -> None:
     """Fork; the parent returns once the child has mounted. The child stays in its process group, as the original."""
     read, write = os.pipe()
     child = os.fork()
@@ -54,10 +62,10 @@ def _in_background(options: argparse.Namespace, done: str) -> None:
             raise
         return
     os.close(write)
-    ready, _, _ = select.select([read], [], [], START_S)
+    ready, _, _ = select.select([read], [], [], start_s)
     if not ready:
         os.kill(child, signal.SIGTERM)
-        raise Failed(f"Timeout after {START_S} seconds while waiting for mount process to be ready")
+        raise Failed(f"Timeout after {start_s:.0f} seconds while waiting for mount process to be ready")
     if os.read(read, 1) != b"0":
         os.waitpid(child, 0)
         raise Failed("Failed to create mount process")
@@ -78,17 +86,18 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     _log(options)
     _check_mount_point(options.directory)
     # What these import takes a third of a second, which nobody should wait for to be told of a wrong option.
-    from . import connect
     from .bucket import Bucket
     from .filesystem import FileSystem, Mount
     from .tree import Tree
 
-    bucket = Bucket(connect.client(options), options.bucket, options.prefix)
+    bucket = Bucket(_client(options), options.bucket, options.prefix)
     _check_device()
     lifetime = options.metadata_ttl
     if lifetime is None and options.cache is not None:
         lifetime = 60.0
     files = FileSystem(bucket, Tree(bucket, lifetime), options, ready)
+    # Beside a libfuse of version 2, which the original's own package brings along, mfusepy takes that one.
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
     import mfusepy
 
     flags: dict[str, Any] = {"default_permissions": True, "noatime": True, "ro": options.read_only}
@@ -100,10 +109,29 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
         Mount(files, os.path.abspath(options.directory), foreground=True, fsname="mountpoint-s3", **flags)
     except RuntimeError as error:
         raise Failed("Failed to create FUSE session", f"libfuse ended with {error}") from error
+    finally:
+        _unmount(options.directory)
+
+
+def _client(options: argparse.Namespace) -> Any:
+    """Connect to S3, again and again while it cannot be reached: only the parent's time-out ends that."""
+    from . import connect
+
+    while True:
+        try:
+            return connect.client(options)
+        except connect.Unreachable:
+            time.sleep(RETRY_S)
+
+
+def _unmount(directory: str) -> None:
+    """Unmount what is mounted at the path, as the original does when it ends: also what somebody mounted since."""
+    with contextlib.suppress(OSError):
+        subprocess.run(["umount", directory], stderr=subprocess.DEVNULL, check=False)
 
 
 def _check_mount_point(directory: str) -> None:
-    if not os.path.exists(directory):  # nor does, to the original, one that answers ENOTCONN
+    if not os.path.exists(directory):
         raise Failed("Failed to create mount point", f"mount point {directory} does not exist")
     if not os.path.isdir(directory):
         raise Failed("Failed to create mount point", f"mount point {directory} is not a directory")
@@ -116,6 +144,10 @@ def _check_device() -> None:
     try:
         os.close(os.open(DEVICE, os.O_RDWR))
     except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise Failed(
+                "Failed to create FUSE session", "fuse: device not found, try 'modprobe fuse' first"
+            ) from error
         told = f"{error.strerror} (os error {error.errno})"
         raise Failed("Failed to create FUSE session", f"fuse: failed to open {DEVICE}: {told}") from error
 

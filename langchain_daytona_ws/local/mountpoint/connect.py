@@ -8,7 +8,13 @@ from typing import Any
 
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+)
 
 from . import credentials
 from .arguments import VERSION
@@ -36,8 +42,17 @@ class Failed(Exception):
         return "\n".join([text, "", "Caused by:", *lines])
 
 
+class Unreachable(Exception):
+    """S3 gave no answer."""
+
+
 def client(options: argparse.Namespace) -> Any:
-    """Return a client that has listed the prefix, in the bucket's region if none was asked for."""
+    """Return a client that has listed the prefix, in the bucket's region if none was asked for.
+
+    Raises:
+        Failed: S3 refuses.
+        Unreachable: S3 gave no answer.
+    """
     chosen = options.region or os.environ.get("AWS_REGION")
     region = chosen or "us-east-1"
     try:
@@ -46,6 +61,8 @@ def client(options: argparse.Namespace) -> Any:
         raise Failed("Failed to create S3 client", str(error)) from error
     try:
         _list(made, options)
+    except HTTPClientError as error:
+        raise Unreachable from error
     except FAILURES as error:
         actual = _other_region(error)
         if actual is None or chosen:
@@ -94,9 +111,8 @@ def _list(made: Any, options: argparse.Namespace) -> None:
 def _other_region(error: Exception) -> str | None:
     if not isinstance(error, ClientError):
         return None
-    told = error.response.get("Error", {}).get("Region")
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    found: str | None = str(told or headers.get("x-amz-bucket-region") or "") or None
+    found: str | None = headers.get("x-amz-bucket-region")
     return found if status(error) in (301, 307, 400) else None
 
 

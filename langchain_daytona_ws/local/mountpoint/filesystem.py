@@ -22,6 +22,7 @@ BLOCK_BYTES = 4096
 # Each file open for writing needs a buffer of its own. The original reckons with 512 MiB of memory at the least, and
 # may then have so many open.
 WRITERS_MAX = 47
+ATTRIBUTES_S = 200.0 * 365 * 24 * 3600
 
 
 class Options(Protocol):
@@ -56,12 +57,17 @@ class FileSystem(Operations):  # type: ignore[misc]
         self._renames: bool | None = None  # whether S3 can, by its first answer that tells
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
-        """Set up the connection. The kernel is to remember nothing: every lookup comes here."""
+        """Set up the connection: the kernel keeps attributes, and asks for every name anew.
+
+        With each lookup come new attributes, so only what is looked up by nobody stays as it was: the root, whose
+        attributes the kernel answers for ever (200 years in the original), also when the daemon is dead or hangs.
+        """
         if conn_info is not None:
             conn_info.want |= ATOMIC_O_TRUNC
         config_3.hard_remove = 1
         config_3.nullpath_ok = 1
-        config_3.entry_timeout = config_3.attr_timeout = config_3.negative_timeout = 0.0
+        config_3.entry_timeout = config_3.negative_timeout = 0.0
+        config_3.attr_timeout = ATTRIBUTES_S
         self._ready()
 
     # --- attributes ---

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote
@@ -48,12 +48,15 @@ class _Session:
 
 
 class Refused(Exception):
-    def __init__(self, status: str, code: str, message: str, more: str = "") -> None:
+    def __init__(
+        self, status: str, code: str, message: str, more: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(code)
         self.status = status
         self.code = code
         self.message = message
         self.more = more
+        self.headers = headers or {}
 
 
 class Request:
@@ -158,7 +161,11 @@ class Gate:
                 f"expecting '{region}'"
             )
             raise Refused(
-                "400 Bad Request", "AuthorizationHeaderMalformed", message, f"<Region>{region}</Region>"
+                "400 Bad Request",
+                "AuthorizationHeaderMalformed",
+                message,
+                f"<Region>{region}</Region>",
+                {"x-amz-bucket-region": region},  # by which alone mount-s3 knows it
             )
         path = f"{request.bucket}/{request.key or request.query.get('prefix', '')}"
         denied = any(path.startswith(one) for one in self._settings.deny)
@@ -285,7 +292,11 @@ def _refuse(refused: Refused, request: Request, environ: Environ, start: StartRe
         text = f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error>{number}</ErrorResponse>"
     else:
         text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}{number}</Error>'
-    headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))]
+    headers = [
+        ("Content-Type", "application/xml"),
+        ("Content-Length", str(len(text))),
+        *refused.headers.items(),
+    ]
     start(refused.status, headers)
     return [] if request.method == "HEAD" else [text.encode()]
 

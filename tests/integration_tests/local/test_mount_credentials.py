@@ -54,6 +54,24 @@ def test_a_process_is_asked_again_five_minutes_before_the_end(alone: Mounted) ->
     assert used(alone) == {new["AccessKeyId"]}
 
 
+def test_a_process_is_asked_at_every_request_until_it_names_a_later_end(alone: Mounted) -> None:
+    env = alone.hand_over(alone.assume(lifetime_s=299))
+    alone.put(f"{HOME}f", b"x")
+    noted = "#!/bin/sh\\necho >>/tmp/asked\\nexec cat $1\\n"
+    through = "sed -i 's#= cat #= /root/aws/cat #' /root/aws/config"
+    alone.ok(f"{through}; printf '{noted}' >/root/aws/cat; chmod +x /root/aws/cat")
+    alone.mount("/mnt/w", env=env)
+    asked = "wc -l </tmp/asked"
+    before = int(alone.ok(asked))
+    alone.ok("for i in 1 2 3 4 5; do cat /mnt/w/f; done")
+    assert int(alone.ok(asked)) - before >= 10
+    alone.hand_over(alone.assume(DurationSeconds=3600))
+    alone.ok(f"{through}; cat /mnt/w/f")
+    before = int(alone.ok(asked))
+    alone.ok("for i in 1 2 3 4 5; do cat /mnt/w/f; done")
+    assert int(alone.ok(asked)) == before
+
+
 def test_credentials_that_end_three_times_are_not_noticed(alone: Mounted) -> None:
     env = alone.hand_over(alone.assume(lifetime_s=60))
     alone.mount("/mnt/w", env=env)

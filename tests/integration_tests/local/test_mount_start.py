@@ -81,18 +81,52 @@ def test_the_groups_end_is_its_end_unless_it_has_a_session_of_its_own(alone: Mou
         alone.ok("umount -l /mnt/w")
 
 
-def test_a_dead_daemon_and_the_way_back(alone: Mounted) -> None:
+def test_a_dead_daemon_is_not_known_by_the_root_and_the_way_back(alone: Mounted) -> None:
     alone.put(f"{HOME}f", b"x")
     alone.mount("/mnt/w")
     alone.ok("pkill -9 mount-s3")
-    assert within(10, lambda: alone.python("print(err(os.stat, '/mnt/w'))") == "ENOTCONN")
-    assert alone.run("mountpoint -q /mnt/w")[0] != 0
+    look = (
+        "d = '/mnt/w'; print(err(os.stat, d), err(os.statvfs, d), err(os.stat, d + '/f'), err(os.listdir, d))"
+    )
+    assert within(10, lambda: alone.python(look) == "ok ENOTCONN ENOTCONN ENOTCONN")
+    assert alone.run("mountpoint -q /mnt/w && cd /mnt/w")[0] == 0
     code, output = alone.run(f"env {KEYS} {alone.mount_command('/mnt/w')}")
     assert code == 1
-    assert "mount point /mnt/w does not exist" in output
+    assert "mount point /mnt/w is already mounted" in output
     alone.ok("fusermount -u /mnt/w || umount -l /mnt/w")
     alone.mount("/mnt/w")
     assert alone.ok("cat /mnt/w/f") == "x"
+
+
+def test_a_daemon_that_hangs_is_not_known_by_the_root(alone: Mounted) -> None:
+    alone.mount("/mnt/w")
+    alone.ok("pkill -STOP mount-s3; cd /mnt/w; stat .")
+    assert alone.run("timeout 1 stat -f /mnt/w; echo $?")[1].endswith("124\n")
+    alone.ok("pkill -KILL mount-s3")
+
+
+def test_at_its_end_it_unmounts_what_is_mounted_at_its_path_then(alone: Mounted) -> None:
+    alone.mount("/mnt/w")
+    alone.ok("(cd /mnt/w; exec sleep 300) >/dev/null 2>&1 & sleep 0.2; umount -l /mnt/w; pgrep mount-s3")
+    alone.mount("/mnt/w")
+    assert alone.ok("pgrep -c mount-s3; pkill sleep; mountpoint /mnt/w").split()[0] == "2"
+    assert within(10, lambda: alone.run("mountpoint -q /mnt/w")[0] != 0)
+
+
+def test_beside_a_libfuse_of_version_2_it_uses_version_3(alone: Mounted) -> None:
+    # As where mount-s3's own package has brought it along: whoever asks the linker for "fuse" is given that one.
+    alone.ok(
+        "mkdir -p /root/lib && cat > /root/lib/sitecustomize.py <<'END'\n"
+        "import ctypes.util\n"
+        "find = ctypes.util.find_library\n"
+        "ctypes.util.find_library = lambda name: 'libfuse.so.2' if name == 'fuse' else find(name)\n"
+        "END\n"
+        "sed -e '1s/ -IS$//' -e 's#^import sys$#import sys; sys.path.insert(0, \"/root/lib\"); import sitecustomize#' "
+        "$(command -v mount-s3) > /root/mount-s3 && chmod +x /root/mount-s3"
+    )
+    command = alone.mount_command("/mnt/w").replace("mount-s3", "/root/mount-s3", 1)
+    alone.ok(f"mkdir -p /mnt/w; env {KEYS} setsid {command} && stat -f /mnt/w")
+    assert "libfuse3.so" in alone.ok("cat /proc/$(pgrep -f [m]ount-s3)/maps")
 
 
 @pytest.mark.parametrize("signal", ["TERM", "INT"])
@@ -125,6 +159,18 @@ def test_after_a_stop_the_folder_is_plain_and_empty(alone: Mounted) -> None:
     assert alone.ok("ls -A /mnt/w") == ""
     alone.mount("/mnt/w")
     assert alone.ok("ls /mnt/w") == "f\n"
+
+
+def test_an_s3_that_does_not_answer_is_asked_again_until_the_time_is_up(
+    monkeypatch: pytest.MonkeyPatch, connect: Callable[[LocalDaytona], Daytona]
+) -> None:
+    monkeypatch.setattr(mounting, "START_S", 2.0)
+    with LocalDaytona(s3=True) as server:
+        with contextlib.closing(Mounted(server, connect(server))) as made:
+            command = made.mount_command("/mnt").replace(server.s3_endpoint, "http://127.0.0.1:9")
+            code, output = made.run(f"env {KEYS} {command} 2>&1")
+    assert code == 1
+    assert output == "Error: Timeout after 2 seconds while waiting for mount process to be ready\n"
 
 
 def test_what_is_wrong_is_said(alone: Mounted) -> None:
@@ -165,7 +211,7 @@ def test_without_the_device_it_fails_as_the_original(
         with contextlib.closing(Mounted(server, connect(server))) as made:
             code, output = made.run(f"env {KEYS} {made.mount_command('/mnt')}")
     assert code == 1
-    assert "fuse: failed to open /dev/fuse: No such file or directory" in output
+    assert "fuse: device not found, try 'modprobe fuse' first" in output
 
 
 def test_without_s3_a_sandbox_has_neither_program_nor_device(connect: Connect) -> None:
