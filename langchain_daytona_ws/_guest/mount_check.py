@@ -49,10 +49,6 @@ class Check:
         """Tell whether S3 refuses what is asked through the mount; one that is slow to answer does not."""
         return self._await(len(ALIVE) + 1, limit_s) and self._said.endswith(REFUSED)
 
-    def reaches_s3(self, limit_s: float) -> bool:
-        """Tell whether S3 answers through the mount."""
-        return self._await(len(ALIVE) + 1, limit_s) and self._said.endswith(REACHES_S3)
-
     def end(self) -> None:
         """Leave it behind."""
         os.close(self.descriptor)

@@ -229,7 +229,7 @@ class Mount:
         return pid
 
     def finish(self, child: int, keys: Keys) -> None:
-        """Wait until it is mounted and S3 has answered through it."""
+        """Wait until it is mounted and its daemon answers: S3 has answered mount-s3 before."""
         limit = time.monotonic() + START_S
         ended, status = os.waitpid(child, os.WNOHANG)
         while not ended:
@@ -248,9 +248,7 @@ class Mount:
             check = Check(self.directory)
             try:
                 if check.is_alive(ALIVE_S):
-                    if check.reaches_s3(ANSWER_S):
-                        return
-                    raise Failed("not_ready", "the mount is there, and looking into it fails")
+                    return
             finally:
                 check.end()
             if time.monotonic() > until:

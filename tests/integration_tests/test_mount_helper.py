@@ -123,7 +123,8 @@ def test_what_its_caller_has_set_does_not_reach_the_mount(box: Box) -> None:
 def test_a_mount_that_is_dead_or_hangs_is_replaced_and_holds_up_nobody(box: Box, signal: str) -> None:
     assert box.ask(HOST)["ok"] is True
     # Whoever looks into a mount whose daemon hangs waits, deaf to signals; the root's own attributes are known.
-    box.place.ok(f"pkill -{signal} -f 'mount-s3 agents /mnt/workspaces'; stat /mnt/workspaces/demo")
+    look = "stat /mnt/workspaces/demo"
+    box.place.ok(f"{look}; pkill -{signal} -f 'mount-s3 agents /mnt/workspaces'; {look}")
     assert box.ask(None) == {"ok": True, "moved": []}
     assert box.place.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
     assert box.ask(None) == {"ok": True, "moved": []}
@@ -132,11 +133,12 @@ def test_a_mount_that_is_dead_or_hangs_is_replaced_and_holds_up_nobody(box: Box,
 
 def test_only_daemons_of_its_own_mounts_are_ended(box: Box) -> None:
     assert box.ask(HOST)["ok"] is True
+    own = "mount-s3 -f /dev/null /mnt/workspaces/demo"
     box.place.ok(
-        "exec -a mount-s3 sleep 300 /mnt/workspaces/demo >/dev/null 2>&1 & pkill -KILL -f 'agents /mnt/w'"
+        f"(exec -a {own.replace(' ', ' tail ', 1)}) >/dev/null 2>&1 & pkill -KILL -f 'agents /mnt/w'"
     )
     assert box.ask(None) == {"ok": True, "moved": []}
-    assert box.place.run("pgrep -fc '^sleep 300 /mnt|^mount-s3 300 /mnt'")[1] == "1\n"
+    assert box.place.run(f"pgrep -fc '^{own}'")[1] == "1\n"
 
 
 def test_a_mount_that_s3_refuses_is_made_anew_with_other_credentials_only(box: Box) -> None:

@@ -101,6 +101,7 @@ def test_credentials_that_are_revoked_are_replaced_by_the_call_that_meets_it(
         workspace.run("pkill -9 -f '[m]ount-s3.*workspaces'")
     bucket.server.s3.expire_credentials()  # long before the end that they name
     bucket.server.clear_requests()
+    bucket.server.s3.clear_requests()
     result = workspace.run("cat f && echo two > g && cat g; echo ran >> /tmp/ran")
     assert (result.output, result.exit_code) == ("one\ntwo\n", 0)
     assert [request.action for request in bucket.server.requests] == ["execute", "execute"]

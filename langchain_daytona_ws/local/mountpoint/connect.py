@@ -15,6 +15,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 
 from . import credentials
 from .arguments import VERSION
@@ -61,7 +62,7 @@ def client(options: argparse.Namespace) -> Any:
         raise Failed("Failed to create S3 client", str(error)) from error
     try:
         _list(made, options)
-    except HTTPClientError as error:
+    except (NoConnection, HTTPClientError) as error:
         raise Unreachable from error
     except FAILURES as error:
         actual = _other_region(error)

@@ -75,9 +75,12 @@ def test_it_says_what_it_mounted_and_goes_on_in_the_background(alone: Mounted) -
 def test_the_groups_end_is_its_end_unless_it_has_a_session_of_its_own(alone: Mounted) -> None:
     for setsid, survives in (("setsid ", True), ("", False)):
         command = f"env {KEYS} {setsid}{alone.mount_command('/mnt/w')}"
-        script = f"mkdir -p /mnt/w; set -m; bash -c '{command} >/dev/null; sleep 60' & sleep 3; kill -9 -$!; sleep 0.3"
+        script = (
+            f"mkdir -p /mnt/w; set -m; bash -c '{command} >/dev/null; sleep 60' & "
+            "while ! stat -f /mnt/w | grep -q fuse; do sleep 0.05; done; kill -9 -$!"
+        )
         alone.run(script)
-        assert (alone.run("stat /mnt/w/.")[0] == 0) is survives
+        assert (alone.run("stat -f /mnt/w")[0] == 0) is survives
         alone.ok("umount -l /mnt/w")
 
 
