@@ -203,7 +203,8 @@ def test_files_found_underneath_are_kept_and_told_of(bucket: Bucket, workspace: 
 
 
 def test_the_bare_directory_is_never_worked_in(bucket: Bucket, workspace: Driven) -> None:
-    workspace.run('umount -l "$PWD"; mkdir -p /mnt/other; mount -t tmpfs other "$PWD"')
+    # Dead, lest the daemon take at its end the other mount away.
+    workspace.run('pkill -9 mount-s3; umount -l "$PWD"; mount -t tmpfs other "$PWD"')
     with pytest.raises(SandboxError) as caught:
         workspace.run("touch lost")
     assert caught.value.code == "mount_foreign_mount"
@@ -287,6 +288,7 @@ def test_an_s3_that_does_not_answer_is_unreachable(drive: Drive, monkeypatch: py
         workspace = drive(server, options={**options, "s3Endpoint": endpoint}, envVars=KEYS)
         with pytest.raises(SandboxError, match=r"options\.s3Endpoint") as caught:
             workspace.run("true")
+        workspace.close()
     assert (caught.value.code, caught.value.retryable) == ("mount_unreachable", True)
 
 
