@@ -90,6 +90,7 @@ class JobLog:
         next_offset: Where to read on.
         size_bytes: Size of all that the job had printed.
         notices: What the model should know beside.
+        hint: What works instead, where it failed as commands do in an S3 workspace.
     """
 
     job: Job
@@ -98,6 +99,7 @@ class JobLog:
     next_offset: int
     size_bytes: int
     notices: tuple[str, ...] = ()
+    hint: str | None = None
 
     @property
     def text(self) -> str:
@@ -106,7 +108,8 @@ class JobLog:
         more = f"; read on with offset={self.next_offset}" if self.is_more_to_come else ""
         output = [self.output.rstrip("\n")] if self.output else []
         notices = (f"[{notice}]" for notice in self.notices)
-        return "\n".join([*notices, *output, f"[{where}{more}]", f"[{self.job.summary}]"])
+        hint = [f"[hint: {self.hint}]"] if self.hint else []
+        return "\n".join([*notices, *output, *hint, f"[{where}{more}]", f"[{self.job.summary}]"])
 
     @property
     def is_more_to_come(self) -> bool:

@@ -50,6 +50,7 @@ class JobOps:
         limit_bytes: Most bytes of a log to return at once.
         defaults: Environment variables of the commands, where nobody has set them.
         remarks: Says what the model should know of a job that was just started.
+        advise: Gives the hint for a command, what it printed and its exit code, or 0 while it runs.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class JobOps:
         limit_bytes: int,
         defaults: Mapping[str, str] | None,
         remarks: Callable[[Job], tuple[str, ...]],
+        advise: Callable[[str, str, int], str | None] = lambda command, output, exit_code: None,
     ) -> None:
         self._caller = caller
         self._watch = watch
@@ -68,6 +70,7 @@ class JobOps:
         self._limit_bytes = limit_bytes
         self._defaults = dict(defaults or {})
         self._remarks = remarks
+        self._advise = advise
 
     async def start(self, command: str, *, max_duration_s: float | None, once: str | None) -> Job:
         """Start a command as a job.
@@ -162,7 +165,8 @@ class JobOps:
                 raise CommandRefused("Give a tail or an offset, not both.", code="log_range")
         wanted = {"offset": offset, "tail_lines": tail_lines or TAIL_LINES, "limit_bytes": limit_bytes}
         answer, job = await self._one("logs", job_id, CALL_S, **wanted)
-        return _log(answer, job, limit_bytes, asked=offset)
+        log = _log(answer, job, limit_bytes, asked=offset)
+        return replace(log, hint=self._advise(job.command, log.output, job.exit_code or 0))
 
     def command_of(self, job_id: str) -> str | None:
         """Return the command of a job that this session knows to run."""

@@ -208,6 +208,7 @@ _WAITING = (
     "A file here cannot be appended to, nor read, replaced or removed while it is open for writing. "
     "Rewrite it whole (cat FILE NEW > /tmp/x; cp /tmp/x FILE), or wait until it is closed."
 )
+_RENAMED = "Files here cannot be renamed. Do it under /tmp, then cp the result here."
 _CUT_OFF = (
     "A file here that one command writes must not be opened by another: that ends the writing, and the rest is lost. "
     "Write it under /tmp, then cp it here."
@@ -223,6 +224,8 @@ WAYS: tuple[Way, ...] = (
     # Stores that resemble S3 refuse a rename in other words than S3, which mount-s3 makes this of.
     Way("mv", _r(r"^cannot move .*: input/output error"), "Files here cannot be renamed. Use: cp -r A B && rm -rf A",
          fill=_moved),
+    Way("python", _r(r"\[Errno 5\] .* -> "), _RENAMED_BY_PYTHON),
+    Way("", _r(r"\brenam.*: input/output error|^EIO: .*, rename"), _RENAMED),
     Way("", _r(r"\[Errno 5\]|: input/output error|^EIO: "),
          "S3 or the workspace's credentials failed. Try again once; if it fails again, tell the user."),
     Way("", _r(r"read-only file system|^EROFS: "),
@@ -343,8 +346,7 @@ WAYS: tuple[Way, ...] = (
     Way("shell", _r(r"^(?:cannot create )?[^:]{1,200}: cannot allocate memory"), _TOO_MANY_OPEN,
          _redirects("> >| &> <>")),
     Way("", _r(r"^cannot (?:create|open) .*: cannot allocate memory"), _TOO_MANY_OPEN),
-    Way("", _r(rf"(?:renam|mov|backup|replac).*{_ENOSYS}"), "Files here cannot be renamed. Do it under /tmp, then cp "
-         "the result here."),
+    Way("", _r(rf"(?:renam|mov|backup|replac).*{_ENOSYS}"), _RENAMED),
     Way("shell", _r(rf"^(?:cannot create )?[^:]{{1,200}}: {_EPERM}"),
          "Appending to an existing file is impossible here. Use: (cat FILE; COMMAND) > /tmp/x && cp /tmp/x FILE",
          _redirects(">> &>>")),

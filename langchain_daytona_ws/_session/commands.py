@@ -83,14 +83,8 @@ class Commands:
         elif result.background:
             remarks = side.end_of_writing()
         notices = (*self._take_notices(), *result.notices, *remarks)
-        advice = self._advice(command, result) if self._on_s3 else None
+        advice = side.advice(command, result.output, result.exit_code)
         return replace(result, notices=notices, hint=advice, sandbox_id=self._sandbox_id() or "")
-
-    def _advice(self, command: str, result: CommandResult) -> str | None:
-        # What only a workspace on S3 needs is not imported without one.
-        from langchain_daytona_ws._core.hints import hint
-
-        return hint(command, result.output, result.exit_code, root=self._root)
 
     async def warm(self, side: Side) -> None:
         """Have everything ready that a command needs."""

@@ -95,7 +95,17 @@ class Side:
             limit_bytes=config.output_limit_bytes,
             defaults=LOCAL_CACHES if s3 else None,
             remarks=lambda job: self.job_remarks(job.command, job.ends_at - job.started_at),
+            advise=self.advice,
         )
+
+    def advice(self, command: str, output: str, exit_code: int) -> str | None:
+        """Return the hint for a command that failed as commands do in an S3 workspace; None for any other."""
+        if self._s3 is None:
+            return None
+        # What only a workspace on S3 needs is not imported without one.
+        from langchain_daytona_ws._core.hints import hint
+
+        return hint(command, output, exit_code, root=self._root)
 
     def job_remarks(self, command: str, within_s: float) -> tuple[str, ...]:
         """Return what the model should know of a job that may take so long from now on."""

@@ -446,6 +446,15 @@ class TestStorage:
         assert bucket.server.count("create") == 1
         assert [path for path in bucket.paths() if path != "f.txt"] == []
 
+    def test_a_log_shows_the_hint_of_what_failed(self, bucket: Bucket, drive: Drive) -> None:
+        workspace = bucket.session(drive)
+        job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt; mv f.txt g.txt")
+        assert jobs(workspace, "wait", job.id).exit_code == 1
+        assert (
+            "[hint: Files here cannot be renamed. Use: cp -r f.txt g.txt"
+            in jobs(workspace, "logs", job.id).text
+        )
+
     def test_output_that_is_not_in_the_workspace_is_at_no_risk(self, bucket: Bucket, drive: Drive) -> None:
         workspace = bucket.session(drive)
         job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt")

@@ -206,6 +206,9 @@ NEARBY = [
     ("a file that is missing", "cat < n", "bash: line 1: n: No such file or directory\n", None),
     ("a store that refuses renames in other words", "mv a b", "mv: cannot move 'a' to 'b': Input/output error\n",
      "cp -r a b && rm -rf a"),
+    ("the same, by sed", "sed -i s/a/b/ x", "sed: cannot rename ./sedAbc123: Input/output error\n", "under /tmp"),
+    ("the same, by Python", "python3 x.py", "OSError: [Errno 5] Input/output error: 'a' -> 'b'\n", "os.replace"),
+    ("an I/O error of anything else", "cp a b", "cp: error reading 'a': Input/output error\n", "tell the user"),
 ]  # fmt: skip
 
 
