@@ -60,7 +60,7 @@ class Renames(enum.Enum):
 
     REFUSED = "it refuses, so that mount-s3 does too"
     ACCEPTED = "it answers that it was done, and writes an empty object"
-    NOT_ASKED = "it refuses anything, and will refuse the mount"
+    NOT_ASKED = "it refuses these credentials, and will refuse the mount or its renames"
     UNKNOWN = "there was no answer that tells"
 
 
@@ -88,8 +88,8 @@ def needs_probe(endpoint: str | None) -> bool:
 async def probe_renames(store: RenamePort, name: str) -> Probed:
     """Ask a store to rename an object that does not exist, to a scratch key below the workspace's prefix.
 
-    A store that refuses changes nothing, whatever it says: it does not implement the request (501), does not find the
-    object (404), or does not allow it (403).
+    A store that refuses changes nothing, whatever it says: it does not implement the request (501), or does not find
+    the object (404).
 
     Args:
         store: The bucket.
@@ -124,7 +124,8 @@ async def _deleted(store: RenamePort, key: str) -> str:
 def _judged(fault: StoreFault) -> Renames:
     if fault.code in _OF_THIS_MACHINE:
         return Renames.UNKNOWN
-    if fault.code in _MET_BY_THE_MOUNT or fault.kind is StoreFaultKind.EXPIRED:
+    # A policy may be mended while a session lasts, and the store would then accept.
+    if fault.code in _MET_BY_THE_MOUNT or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
         return Renames.NOT_ASKED
     if fault.kind is StoreFaultKind.PASSING or fault.status in _OF_A_GATEWAY:
         return Renames.UNKNOWN

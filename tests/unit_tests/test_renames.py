@@ -56,7 +56,6 @@ REFUSED = StoreFault(StoreFaultKind.PASSING, "could not connect")
         answered(501, "NotImplemented"),
         answered(400, "InvalidArgument"),
         answered(404, "NoSuchKey"),  # by a store that does rename
-        answered(403, "AccessDenied"),
         answered(405, "MethodNotAllowed"),
         answered(500, "InternalError"),
         answered(501),
@@ -88,6 +87,7 @@ def test_what_cannot_be_cleaned_up_is_named() -> None:
         answered(400, "AuthorizationHeaderMalformed"),
         answered(400, "ExpiredToken"),
         answered(403, "InvalidAccessKeyId"),
+        answered(403, "AccessDenied"),
         answered(403, "SignatureDoesNotMatch"),
     ],
     ids=lambda fault: fault.code,
@@ -144,6 +144,6 @@ def test_s3_may_lack_what_a_command_has_just_written() -> None:
     late = LateFiles(lambda: now_s[0])
     assert late.left_s() == 0.0
     late.command_ended()
-    assert late.left_s() == LATE_S
-    now_s[0] += LATE_S
+    assert late.left_s() == pytest.approx(LATE_S)
+    now_s[0] += LATE_S * 1.01
     assert late.left_s() == 0.0

@@ -101,6 +101,12 @@ def renames(probed: Probed, endpoint: str) -> Finding:
         )
     if probed.renames is Renames.REFUSED:
         return ok("s3-renames", f"the store refuses RenameObject, as mount-s3 needs ({probed.detail})")
+    if probed.renames is Renames.NOT_ASKED:
+        return warning(
+            "s3-renames",
+            f"the store refuses these credentials, and does not tell whether it loses renamed files ({probed.detail})",
+            "Allow s3:PutObject below the prefix, and try again.",
+        )
     return failed(
         "s3-renames",
         f"nobody can tell whether the store loses files that are renamed ({probed.detail}), so it is not mounted",
