@@ -6,12 +6,13 @@ WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHON WORKERS
 
-.PHONY: help demo test test-all test-wheel matrix check format dist record examples bench faults setup-demo setup-dev clean
+.PHONY: help demo test test-all test-real test-wheel matrix check format dist record examples bench faults setup-demo setup-dev clean
 
 help:
 	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes asks nothing, ARGS=--s3 works on S3)"
 	@echo "make test        the tests that a change needs, on the checkout, in minutes"
 	@echo "make test-all    all tests, on the checkout"
+	@echo "make test-real   hold the local mount-s3 and S3 to the originals (MOUNT_S3=path, S3_ENDPOINT=url)"
 	@echo "make test-wheel  all tests, on the wheel that is built from it"
 	@echo "make matrix      some tests of each kind, on the wheel, with each Python that is here, newest and lowest versions"
 	@echo "make check       ruff, mypy --strict, import-linter, and what the distributions hold"
@@ -34,6 +35,11 @@ test-all: setup-dev
 
 test-wheel: setup-dev
 	@scripts/wheel-test -n $(WORKERS) --dist worksteal $(ARGS)
+
+# S3_ENDPOINT needs S3_ACCESS_KEY and S3_SECRET_KEY in the environment; see CONTRIBUTING.
+test-real: setup-dev
+	@.venv/bin/python -m tests.real --workers $(WORKERS) $(if $(MOUNT_S3),--mount-s3 $(MOUNT_S3)) \
+		$(if $(S3_ENDPOINT),--s3-endpoint $(S3_ENDPOINT)) $(ARGS)
 
 matrix: setup-dev
 	@scripts/matrix

@@ -5,7 +5,7 @@ from .errors import IsolationUnavailable, S3Unavailable
 from .faults import Fault, FaultKind
 from .journal import Request
 from .record import SandboxRecord
-from .s3 import LocalS3, S3Request
+from .s3 import LocalS3, S3Request, S3Store
 from .s3.faults import S3Fault, S3FaultKind
 from .server import LocalDaytona
 
@@ -21,6 +21,7 @@ __all__ = [
     "S3Fault",
     "S3FaultKind",
     "S3Request",
+    "S3Store",
     "S3Unavailable",
     "SandboxRecord",
     "SystemClock",

@@ -128,7 +128,13 @@ class Bubblewrap:
     blocks_network = True
 
     def __init__(
-        self, root: Path, shell: str | None, *, mounts: bool = False, disk_bytes: int | None = None
+        self,
+        root: Path,
+        shell: str | None,
+        *,
+        mounts: bool = False,
+        mount_program: Path | None = None,
+        disk_bytes: int | None = None,
     ) -> None:
         self._root = root
         self._shell = shell or ""
@@ -140,7 +146,7 @@ class Bubblewrap:
         self._daemon = root / "daemon"
         _install_daemon(self._daemon)
         (self._daemon / DAEMON_NAME).symlink_to(self._python)
-        self._mounts = MountTools(root, self._python, CAPABILITIES) if mounts else None
+        self._mounts = MountTools(root, self._python, CAPABILITIES, mount_program) if mounts else None
         if self._drop:
             _require_reachable(root)
         self._sandboxes = root / "sandboxes"

@@ -40,15 +40,20 @@ _UNSHARE = ("--user", "--map-root-user", "--mount", "--")
 
 
 class MountTools:
-    """mount-s3 for all sandboxes of a server, installed once in its folder."""
+    """mount-s3 for all sandboxes of a server, installed once in its folder: the local one, or an original."""
 
-    def __init__(self, root: Path, python: str, capabilities: tuple[str, ...]) -> None:
+    def __init__(
+        self, root: Path, python: str, capabilities: tuple[str, ...], original: Path | None = None
+    ) -> None:
         self._home = root / "mountpoint-s3"
         self._unshare = _require("unshare")
         self._setpriv = _require("setpriv")
         kept = [name.removeprefix("CAP_").lower() for name in (*capabilities, "CAP_SYS_ADMIN")]
         self._bounds = ",".join(["-all", *(f"+{name}" for name in kept)])
-        _install(self._home, python)
+        if original is None:
+            _install(self._home, python)
+        else:
+            _install_original(self._home, original)
         self._device = _device(root / "devices")
 
     @property
@@ -106,6 +111,14 @@ def _install(home: Path, python: str) -> None:
         for name in files:
             os.chmod(os.path.join(parent, name), 0o644)
     program.chmod(0o755)
+
+
+def _install_original(home: Path, original: Path) -> None:
+    program = home / "bin" / "mount-s3"
+    program.parent.mkdir(parents=True)
+    shutil.copyfile(original, program)
+    for path in (home, program.parent, program):
+        path.chmod(0o755)
 
 
 def _copy(name: str, library: Path) -> None:

@@ -26,7 +26,7 @@ from .isolation import Bubblewrap, IsolationKind, NoIsolation
 from .journal import Journal, Request
 from .proxy import DAEMON_KINDS, DaemonKind, Proxy
 from .record import SandboxRecord
-from .s3 import DEFAULT_REGION, LocalS3
+from .s3 import DEFAULT_REGION, LocalS3, S3Store
 from .serving import Serving, bind
 from .snapshots import Snapshots
 
@@ -58,6 +58,8 @@ class LocalDaytona:
             and a `source`, whose files have a `path`, whose listings a `depth`, and that takes changes of its
             environment.
         s3: also serve S3 and STS (see `s3`), and give the sandboxes a mount-s3. Not for isolation="none".
+        mount_s3: with `s3`, path of the original mount-s3, which the sandboxes get in place of the local one.
+        s3_store: with `s3`, a store with S3 and STS that stands in for moto, such as a MinIO.
 
     Raises:
         IsolationUnavailable: from `start`, when sandboxes cannot be isolated here; it says what to do.
@@ -80,6 +82,8 @@ class LocalDaytona:
         disk_bytes: int | None = None,
         daemon: DaemonKind = "0.190",
         s3: bool = False,
+        mount_s3: str | os.PathLike[str] | None = None,
+        s3_store: S3Store | None = None,
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ValueError(
@@ -94,6 +98,10 @@ class LocalDaytona:
             raise ValueError(
                 "s3=True needs isolation='bubblewrap': without it mounts would be the machine's own"
             )
+        if not s3 and (mount_s3 is not None or s3_store is not None):
+            raise ValueError("mount_s3 and s3_store need s3=True")
+        if mount_s3 is not None and not os.access(mount_s3, os.X_OK):
+            raise ValueError(f"mount_s3: {os.fspath(mount_s3)} is not there, or no program that may be run")
         if disk_bytes is not None and isolation == "none":
             raise ValueError(
                 "disk_bytes needs isolation='bubblewrap': without it disks are the machine's own"
@@ -109,7 +117,8 @@ class LocalDaytona:
         self._daemon = daemon
         self._clock: Clock = clock or SystemClock()
         self._root = None if root is None else Path(root)
-        self._s3 = LocalS3() if s3 else None
+        self._s3 = LocalS3(store=s3_store) if s3 else None
+        self._mount_s3 = None if mount_s3 is None else Path(mount_s3)
         self._journal = Journal()
         self._running: Serving | None = None
 
@@ -286,7 +295,13 @@ class LocalDaytona:
     def _isolation(self, root: Path) -> Bubblewrap | NoIsolation:
         if self._isolation_kind == "none":
             return NoIsolation(root, self._shell)
-        return Bubblewrap(root, self._shell, mounts=self._s3 is not None, disk_bytes=self._disk_bytes)
+        return Bubblewrap(
+            root,
+            self._shell,
+            mounts=self._s3 is not None,
+            mount_program=self._mount_s3,
+            disk_bytes=self._disk_bytes,
+        )
 
     async def _copies(self) -> list[SandboxRecord]:
         return [copy.copy(record) for record in self._alive.fleet.all()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -36,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def serving(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Yield the running server and the variables that it told to export."""
+    """Yield the running server and the variables that it told to export; as CONFIG a configuration, if any."""
     server = subprocess.Popen(
         [*PROGRAM, "serve", *arguments],
         stdout=subprocess.PIPE,
@@ -53,7 +54,9 @@ def serving(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str
             assert server.poll() is None, server.communicate()[1]
             if select.select([server.stdout], [], [], 0.2)[0]:
                 said += os.read(server.stdout.fileno(), 4096).decode()
-        yield server, dict(re.findall(r"^export (\w+)=(\S+)$", said, re.MULTILINE))
+        told = dict(re.findall(r"^export (\w+)=(\S+)$", said, re.MULTILINE))
+        told.update(("CONFIG", line) for line in said.splitlines() if line.startswith("{"))
+        yield server, told
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
@@ -196,6 +199,23 @@ def test_what_it_tells_to_try_works(tmp_path: Path) -> None:
 def test_the_key_can_come_from_the_environment() -> None:
     with serving(LOCAL_DAYTONA_API_KEY="a-key-of-mine") as (_, told):
         assert told["DAYTONA_API_KEY"] == "a-key-of-mine"
+
+
+def test_with_s3_its_configuration_makes_a_workspace_there() -> None:
+    from langchain_daytona_ws import WorkspaceSession
+
+    with serving("--s3", "--shell", "bash") as (_, told):
+        config = json.loads(told["CONFIG"])
+        config["options"].update(apiUrl=told["DAYTONA_API_URL"], apiKey=told["DAYTONA_API_KEY"])
+        with WorkspaceSession(config, namespace="demo") as session:
+            session.files.write("a.txt", "one\n")
+            assert session.run("cat a.txt").output == "one\n"
+
+
+def test_an_original_mount_s3_that_is_not_there_is_one_message() -> None:
+    result = invoke("serve", "--s3", "--mount-s3", "/nowhere/mount-s3")
+    assert result.exit_code == 2
+    assert "/nowhere/mount-s3 is not there" in " ".join(result.stderr.split())
 
 
 def test_without_isolation_it_warns() -> None:

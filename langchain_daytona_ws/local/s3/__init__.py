@@ -5,15 +5,18 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import json
+import os
 import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import S3Unavailable
 from .faults import SERVICES, S3Fault
+from .forward import S3Store as S3Store
 
 HOST = "127.0.0.1"
 START_S = 30.0
@@ -39,9 +42,14 @@ class LocalS3:
 
     Requests go unchecked with any keys, except with those that its own AssumeRole gave out: these are held to
     their expiry and to the session policy that came with them. It goes by the machine's clock.
+
+    Args:
+        head_403: See the property.
+        store: Passes all requests on to this one, which takes moto's place. Its buckets outlive this server.
     """
 
-    def __init__(self, *, head_403: bool = False) -> None:
+    def __init__(self, *, head_403: bool = False, store: S3Store | None = None) -> None:
+        self._store = store
         self._initial: dict[str, Any] = {
             "head_403": head_403,
             "credential_lifetime_s": None,
@@ -58,7 +66,7 @@ class LocalS3:
 
     def start(self) -> Self:
         """Start serving. Returns at once: early requests wait in the queue until moto is loaded."""
-        for module in ("moto", "flask", "flask_cors"):
+        for module in ("moto", "flask", "flask_cors") if self._store is None else ("werkzeug",):
             if importlib.util.find_spec(module) is None:
                 raise S3Unavailable(
                     f"s3=True needs the package {module}: install the extra `local` "
@@ -72,6 +80,7 @@ class LocalS3:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
+                env={**os.environ, **(self._store.environment() if self._store else {})},
             )
         if self._settings["head_403"]:
             self._apply()
@@ -112,8 +121,12 @@ class LocalS3:
                 + region.encode()
                 + b"</LocationConstraint></CreateBucketConfiguration>"
             )
-        status, answer = self._request("PUT", f"/{name}", body)
-        if status != 200:
+        # Only a store asks for a signature; it is made anew for it.
+        scope = (
+            {"Authorization": f"Credential=owner/19700101/{region}/s3/aws4_request,"} if self._store else {}
+        )
+        status, answer = self._request("PUT", f"/{name}", body, scope)
+        if status != 200 and not (self._store and b"BucketAlreadyOwnedByYou" in answer):
             raise ValueError(f"no bucket {name!r} was made: {answer.decode(errors='replace')}")
         self._tell(bucket=name, region=region)
         return name
@@ -217,12 +230,14 @@ class LocalS3:
         _, answer = self._request("POST", self._control, json.dumps(what).encode())
         return json.loads(answer)
 
-    def _request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    def _request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
         if self._process is None:
             raise RuntimeError("this S3 is not running")
         connection = http.client.HTTPConnection(HOST, self._port, timeout=START_S)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
             return response.status, response.read()
         finally:

@@ -100,10 +100,18 @@ class Request:
 
 
 class Gate:
-    """Passes requests on to moto, except those that S3 would refuse. `control` is the path that settings go to."""
+    """Passes requests on to moto, except those that S3 would refuse.
 
-    def __init__(self, moto: Application, control: str) -> None:
+    Args:
+        moto: The application, or what passes requests on to a store in its place.
+        control: The path that settings go to.
+        holds_sessions: Whether to hold what AssumeRole gave out to its session policy, which moto does not and a store
+            does by itself.
+    """
+
+    def __init__(self, moto: Application, control: str, *, holds_sessions: bool = True) -> None:
         self._moto = moto
+        self._holds_sessions = holds_sessions
         self._control = control
         self._settings = Settings()
         self._faults = S3Faults()
@@ -247,9 +255,9 @@ class Gate:
         if found is None:
             return answer
         # moto's keys are unique only by a few letters; a key that came back would revive an expired session.
-        key = f"ASIA{secrets.token_hex(8).upper()}"
+        key = f"ASIA{secrets.token_hex(8).upper()}" if self._holds_sessions else found[1]
         with self._lock:
-            self._sessions[key] = _Session(expires_at, policy)
+            self._sessions[key] = _Session(expires_at, policy if self._holds_sessions else None)
         answer = answer.replace(found[0], f"<AccessKeyId>{key}</AccessKeyId>")
         stamp = time.strftime(STAMP, time.gmtime(expires_at))
         answer = re.sub("<Expiration>.*?</Expiration>", f"<Expiration>{stamp}</Expiration>", answer)

@@ -1,4 +1,6 @@
-"""The process that serves S3 and STS: moto behind a gate, on a socket that it was given, until its owner is gone.
+"""The process that serves S3 and STS, on a socket that it was given, until its owner is gone.
+
+It is moto behind a gate, or what passes requests on to a store in moto's place.
 
 A process of its own, since moto keeps its buckets in module-level state (two servers would share them), patches
 botocore where it is imported, and should not take turns with the server for Python's lock.
@@ -18,9 +20,9 @@ def main() -> None:
     threading.Thread(target=_end_with_owner, daemon=True).start()
     listening = socket.socket(fileno=int(sys.argv[1]))
 
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
+    from .forward import Forward, S3Store
     from .gate import Gate
 
     class Handler(WSGIRequestHandler):
@@ -34,10 +36,17 @@ def main() -> None:
             """Keep quiet."""
 
     host, port = listening.getsockname()[:2]
-    gate = Gate(DomainDispatcherApplication(create_backend_app), sys.argv[2])
+    store = S3Store.of_environment()
+    gate = Gate(Forward(store) if store else _moto(), sys.argv[2], holds_sessions=store is None)
     server = make_server(host, port, gate, threaded=True, request_handler=Handler, fd=listening.detach())
     server.daemon_threads = True  # type: ignore[attr-defined]
     server.serve_forever()
+
+
+def _moto() -> Any:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    return DomainDispatcherApplication(create_backend_app)
 
 
 def _end_with_owner() -> None:

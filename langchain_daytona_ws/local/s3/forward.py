@@ -1,0 +1,141 @@
+"""An S3-compatible store with its STS in place of moto: requests are passed on to it.
+
+Requests that are signed with keys that the store's own AssumeRole gave out are passed on as they are, so that the store
+itself checks signature, expiry and session policy. All others are signed anew with the store's keys: whoever uses the
+local S3 may sign with any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+TIMEOUT_S = 60.0
+# Of this connection only, and of the checks before it.
+_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
+_SIGNED = ("host", "x-amz-content-sha256", "x-amz-date")
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """A store that stands in for moto.
+
+    Args:
+        endpoint: Where its S3 and STS are, as a URL.
+        access_key: Keys that may do everything there, and assume roles.
+        secret_key: See `access_key`.
+    """
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"S3Store(endpoint={self.endpoint!r})"
+
+    def environment(self) -> dict[str, str]:
+        """Return what tells the serving process about it, away from the list of processes."""
+        return {
+            "LOCAL_S3_ENDPOINT": self.endpoint,
+            "LOCAL_S3_ACCESS_KEY": self.access_key,
+            "LOCAL_S3_SECRET_KEY": self.secret_key,
+        }
+
+    @classmethod
+    def of_environment(cls) -> S3Store | None:
+        """Return the store that `environment` tells of, None when there is none."""
+        found = [os.environ.get(f"LOCAL_S3_{name}", "") for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")]
+        return cls(*found) if found[0] else None
+
+
+class Forward:
+    """A WSGI application that answers what the store answers."""
+
+    def __init__(self, store: S3Store) -> None:
+        self._store = store
+        address = urlsplit(store.endpoint)
+        self._address = address.netloc
+        self._connect: Any = (
+            http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+        )
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length) if length else b""
+        headers = {
+            name[5:].lower().replace("_", "-"): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_") and name[5:].lower().replace("_", "-") not in _HOP
+        }
+        if environ.get("CONTENT_TYPE"):
+            headers["content-type"] = environ["CONTENT_TYPE"]
+        target = environ.get("REQUEST_URI") or environ["RAW_URI"]
+        if "x-amz-security-token" not in headers and "authorization" in headers:
+            headers = self._signed(environ["REQUEST_METHOD"], target, headers, body)
+        connection = self._connect(self._address, timeout=TIMEOUT_S)
+        try:
+            connection.putrequest(
+                environ["REQUEST_METHOD"], target, skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            if body or environ["REQUEST_METHOD"] in ("PUT", "POST"):
+                connection.putheader("content-length", str(len(body)))
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            content = answer.read()
+            length_said = answer.getheader("content-length") if environ["REQUEST_METHOD"] == "HEAD" else None
+            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP]
+            kept.append(("Content-Length", length_said or str(len(content))))
+            start_response(f"{answer.status} {answer.reason}", kept)
+            return [content]
+        finally:
+            connection.close()
+
+    def _signed(self, method: str, target: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
+        """Sign a request anew (AWS Signature Version 4), for the same region and service."""
+        scope = headers["authorization"].partition("Credential=")[2].partition(",")[0].split("/")
+        if len(scope) != 5:
+            return headers
+        _, _, region, service, _ = scope
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        digest = headers.get("x-amz-content-sha256") or hashlib.sha256(body).hexdigest()
+        headers = {**headers, "x-amz-date": stamp, "x-amz-content-sha256": digest}
+        # Amazon S3 wants all of its own headers signed.
+        names = sorted({*_SIGNED, *(name for name in headers if name.startswith("x-amz-"))})
+        parts = urlsplit(target)
+        query = "&".join(
+            sorted(
+                f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}"
+                for name, value in parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True)
+            )
+        )
+        request = "\n".join(
+            [
+                method,
+                quote(unquote(parts.path), safe="/-_.~"),
+                query,
+                *(f"{name}:{' '.join(headers[name].split())}" for name in names),
+                "",
+                ";".join(names),
+                digest,
+            ]
+        )
+        day = stamp[:8]
+        within = f"{day}/{region}/{service}/aws4_request"
+        hashed = hashlib.sha256(request.encode()).hexdigest()
+        key = f"AWS4{self._store.secret_key}".encode()
+        for part in (day, region, service, "aws4_request", f"AWS4-HMAC-SHA256\n{stamp}\n{within}\n{hashed}"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={self._store.access_key}/{within},SignedHeaders={';'.join(names)},"
+            f"Signature={key.hex()}"
+        )
+        return headers

@@ -1,0 +1,117 @@
+"""Run the tests of mounts, credentials, policies, hints and faults on the original programs, and print what differs.
+
+A test that fails here and passes in `make test` shows a difference between the original and the imitation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from tests.real.differences import DIFFERENCES
+from tests.real.stand_in import ACCESS_KEY, ENDPOINT, MOUNT_S3, SECRET_KEY
+
+MOUNTS = [
+    "tests/integration_tests/local/test_mount_s3.py",
+    "tests/integration_tests/local/test_mount_table.py",
+    "tests/integration_tests/local/test_mount_start.py",
+    "tests/integration_tests/local/test_mount_credentials.py",
+    "tests/integration_tests/local/test_mount_hints.py",
+    "tests/integration_tests/test_s3_mount.py",
+    "tests/integration_tests/test_s3_rotation.py",
+    "tests/integration_tests/test_mount_helper.py",
+]
+STORES = [
+    "tests/integration_tests/test_credentials.py",
+    "tests/integration_tests/test_s3_files.py",
+    "tests/integration_tests/test_s3_session.py",
+]
+FAULTS = "tests/faults/test_faults.py"
+SHOWN = 300  # characters of what was seen
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A test that the imitation passes and the original does not."""
+
+    test: str
+    seen: str
+    why: str
+
+
+class Collector:
+    """Notes what every test came to."""
+
+    def __init__(self) -> None:
+        self.failed: dict[str, str] = {}
+        self.passed = 0
+        self.skipped = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            text = crash.message if crash else report.longreprtext
+            self.failed.setdefault(report.nodeid, " ".join(text.split())[:SHOWN])
+        elif report.skipped:
+            self.skipped += 1
+        elif report.when == "call":
+            self.passed += 1
+
+
+def main() -> int:
+    """Run; return 0 where every difference is explained."""
+    parser = argparse.ArgumentParser(prog="python -m tests.real", description=__doc__)
+    parser.add_argument("--mount-s3", help="path of the original mount-s3")
+    parser.add_argument(
+        "--s3-endpoint", help="URL of a store with S3 and STS; the tests empty the buckets they make"
+    )
+    parser.add_argument("--workers", default="2", help="how many at a time, where no store is shared")
+    options, more = parser.parse_known_args()
+    if not options.mount_s3 and not options.s3_endpoint:
+        parser.error("give MOUNT_S3=path, S3_ENDPOINT=url or both")
+    os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
+    if options.mount_s3:
+        os.environ[MOUNT_S3] = os.path.abspath(options.mount_s3)
+    if options.s3_endpoint:
+        os.environ[ENDPOINT] = options.s3_endpoint
+        os.environ[ACCESS_KEY] = os.environ.get("S3_ACCESS_KEY", "")
+        os.environ[SECRET_KEY] = os.environ.get("S3_SECRET_KEY", "")
+    files = [one for one in more if not one.startswith("-")]
+    flags = [one for one in more if one.startswith("-")]
+    collector = Collector()
+    workers = ["-n", "0"] if options.s3_endpoint else ["-n", options.workers]
+    pytest.main(
+        ["-q", "--tb=no", "-p", "no:cacheprovider", *workers, *flags, *(files or [*MOUNTS, *STORES, FAULTS])],
+        plugins=[collector],
+    )
+    found = [Difference(test, seen, why_of(test)) for test, seen in sorted(collector.failed.items())]
+    sys.stdout.write(table(found) + f"\n\n{collector.passed} tests alike, {len(found)} differences, ")
+    sys.stdout.write(
+        f"{sum(not one.why for one in found)} of them unexplained, {collector.skipped} skipped\n"
+    )
+    return 1 if not collector.passed or any(not one.why for one in found) else 0
+
+
+def why_of(test: str) -> str:
+    """Return the explanation of a known difference, for the test itself or for all of its parameters."""
+    name = re.sub(r"\[.*\]$", "", test)
+    return next((why for end, why in DIFFERENCES.items() if test.endswith(end) or name.endswith(end)), "")
+
+
+def table(found: list[Difference]) -> str:
+    """Return the differences as a Markdown table."""
+    rows = ["| test | what was seen on the original | why |", "|---|---|---|"]
+    rows += [
+        f"| {one.test.rpartition('/')[2]} | {one.seen.replace('|', chr(92) + '|')} | {one.why or 'unexplained'} |"
+        for one in found
+    ]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""Where the local mount-s3, S3 and STS knowingly differ from the originals: the end of a test's id, and why.
+
+`make test-real` shows these beside what it saw, and fails for any other difference.
+"""
+
+from __future__ import annotations
+
+DIFFERENCES: dict[str, str] = {}

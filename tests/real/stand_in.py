@@ -1,0 +1,66 @@
+"""Let every server of the tests that has S3 use the original programs that the environment names.
+
+By the environment, since the tests of faults start servers in processes of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+from langchain_daytona_ws.local import LocalDaytona, LocalS3, S3Store
+
+MOUNT_S3 = "TEST_REAL_MOUNT_S3"
+ENDPOINT, ACCESS_KEY, SECRET_KEY = (
+    "TEST_REAL_S3_ENDPOINT",
+    "TEST_REAL_S3_ACCESS_KEY",
+    "TEST_REAL_S3_SECRET_KEY",
+)
+
+
+def apply() -> None:
+    """Put them in, where any is named."""
+    mount_s3, endpoint = os.environ.get(MOUNT_S3), os.environ.get(ENDPOINT)
+    settings: dict[str, Any] = {}
+    if mount_s3:
+        settings["mount_s3"] = mount_s3
+    if endpoint:
+        settings["s3_store"] = S3Store(endpoint, os.environ[ACCESS_KEY], os.environ[SECRET_KEY])
+        _empty_what_is_left()
+    if settings:
+        _set_on_servers(settings)
+
+
+def _set_on_servers(settings: dict[str, Any]) -> None:
+    original = LocalDaytona.__init__
+
+    @functools.wraps(original)
+    def init(self: LocalDaytona, **named: Any) -> None:
+        original(self, **({**settings, **named} if named.get("s3") else named))
+
+    LocalDaytona.__init__ = init  # type: ignore[method-assign]
+
+
+def _empty_what_is_left() -> None:
+    """A store outlives the servers: a bucket that a test makes may be there, with the objects of an earlier test."""
+    original = LocalS3.make_bucket
+
+    @functools.wraps(original)
+    def make_bucket(self: LocalS3, name: str, region: str = "us-east-1") -> str:
+        import boto3
+        from botocore.config import Config
+
+        made = original(self, name, region)
+        client = boto3.client(
+            "s3", endpoint_url=self.endpoint, region_name=region, config=Config(proxies={}),
+            aws_access_key_id="AKIAEMPTIES", aws_secret_access_key="any",
+        )  # fmt: skip
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for one in page.get("Contents", []):
+                client.delete_object(Bucket=name, Key=one["Key"])
+        client.close()
+        self.clear_requests()
+        return made
+
+    LocalS3.make_bucket = make_bucket  # type: ignore[method-assign]
