@@ -12,9 +12,9 @@ PARTS_MAX = 32
 SIGPIPE = 141
 """The exit code of a part that wrote on after the next one had read enough: ``yes | head -1``."""
 
-# bash tells the exit codes by an EXIT trap, which is set for it beforehand. These could see that there is one, or see
-# what was set up before the command.
-_COULD_SEE = re.compile(r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b")
+# bash tells the exit codes by an EXIT trap, which is set for it beforehand. These could see that there is one, or what
+# was done before the command, or may interrupt bash itself: with an EXIT trap it waits for the pipeline before it ends.
+_COULD_SEE = re.compile(r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID")
 
 _TOKEN = re.compile(
     r"""
