@@ -39,8 +39,8 @@ Run a bash command in the workspace directory and get its output and exit code.
 - Nothing can be typed: standard input is empty, there are no editors. Pass -y, -m.
 - Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
 - {_KILLED}
-- With background: true it returns a job id at once: for servers and long work, up to an hour, or hours. See it with
-  bash_job.
+- With background: true it returns a job id at once: for servers and long work, up to an hour, longer with hours.
+  See it with bash_job.
 - Do not cut output with head or tail: of a long one the middle is left out, and a notice names a file with all of it.
 - To read, search and change files, prefer workspace_file."""
 
