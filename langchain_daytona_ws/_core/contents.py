@@ -10,7 +10,6 @@ from typing import Any
 from langchain_daytona_ws._core.file_errors import file_error
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.files import EDIT_BYTES, INLINE_BYTES, FileOps, Guest, Upload
-from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.edit import EditError, apply_edit
 from langchain_daytona_ws.errors import FileUnsuitable, WriteConflict
 
@@ -63,7 +62,7 @@ class ContentOps(FileOps):
         Raises:
             FileError: As `read` raises; one past the end gives no lines.
         """
-        place = workspace_path(path, self._root)
+        place = await self._place(path, log=True)
         reply = await self._ask(
             "content",
             "view",
@@ -96,7 +95,7 @@ class ContentOps(FileOps):
         Raises:
             FileError: It is none, or larger; or it changed each time while it came over.
         """
-        place = workspace_path(path, self._root)
+        place = await self._place(path, log=True)
         data, sha256, reply = await self._fetched(place, max_bytes)
         self._remember(place, reply, sha256)
         return data
@@ -116,13 +115,16 @@ class ContentOps(FileOps):
         )
 
     async def replace_text(self, path: str, old: str, new: str, *, replace_all: bool) -> int:
-        """Edit as `edit` does, with strings of any size; return how many places were edited."""
+        """Edit as `edit` does, with strings of any size; return how many places were edited.
+
+        Nothing that is only alike is edited, since nothing could be said of it.
+        """
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has four bytes at most
-            return (await self.edit(path, old, new, replace_all=replace_all)).count
-        place = workspace_path(path, self._root)
+            return (await self.edit(path, old, new, replace_all=replace_all, exact=True)).count
+        place = await self._place(path)
         data, before, _ = await self._fetched(place, self._max_bytes)
         try:
-            made = apply_edit(data, old, new, replace_all, self._max_bytes)
+            made = apply_edit(data, old, new, replace_all, self._max_bytes, exact=True)
         except EditError as error:
             raise file_error(place, Reply("edit", {"error": error.code, **error.facts})) from None
         # Only over what was fetched: what another call has changed since must not be lost.
@@ -132,7 +134,7 @@ class ContentOps(FileOps):
 
     async def create(self, path: str, content: str | bytes) -> None:
         """Write a file that must not be there yet, or with other content; also one that this session has read."""
-        self._seen.pop(workspace_path(path, self._root), None)
+        self._seen.pop(await self._place(path), None)
         await self.write(path, content)
 
 

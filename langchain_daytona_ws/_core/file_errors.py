@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from langchain_daytona_ws._core.file_names import shown, spelled_out
 from langchain_daytona_ws._core.file_results import Reply
-from langchain_daytona_ws._core.render import shown
+from langchain_daytona_ws._core.render import difference
 from langchain_daytona_ws.errors import (
     EditRefused,
     FileError,
@@ -18,14 +19,23 @@ from langchain_daytona_ws.errors import (
 )
 
 
-def file_error(path: str, reply: Reply) -> WorkspaceError:
-    """Build the error for a refusal about ``path``, which is relative to the workspace."""
+def file_error(path: str, reply: Reply, near: Sequence[str] = ()) -> WorkspaceError:
+    """Build the error for a refusal about ``path``, which is relative to the workspace.
+
+    Args:
+        path: What was asked for.
+        reply: The refusal.
+        near: Of a path that is missing, existing ones that may be taken for it.
+    """
     code = reply.raw("error", 64)
     known = _REFUSALS.get(code)
     if known is None:
         return reply.garbled("error")
     kind, message = known
     text = message(reply) if callable(message) else message
+    if near:
+        others = " or ".join(spelled_out(name) for name in near[:3])
+        text = f"{{path}} does not exist. Did you mean {others}? Send it exactly as it is written here."
     # For those who have to say it in another vocabulary, see _deepagents.words.
     context = {"errno": reply.maybe("errno")} if "errno" in reply else {}
     return kind(
@@ -72,10 +82,16 @@ def _exists(reply: Reply) -> str:
 
 def _not_found(reply: Reply) -> str:
     hint, line = reply.maybe("hint"), reply.number("line")
+    differences = reply.differences("differences")
+    where = f" ({difference(differences[0])})" if differences else ""
     if hint == "line_numbers":
         why = "It starts with line numbers: leave out the number and tab that read shows before each line."
     elif hint == "whitespace":
-        why = f"It would match at line {line} but for whitespace: copy indentation and line breaks exactly."
+        why = f"It would match at line {line} but for whitespace{where}: copy indentation and line breaks exactly."
+    elif hint == "alike":
+        count = reply.number("count")
+        places = f"line {line}" if count == 1 else f"{count} or more places, first line {line}"
+        why = f"It would match at {places}, but for characters that look alike{where}. Send the file's characters."
     else:
         why = "Read the file again and copy the text exactly."
     return f"old_string was not found in {{path}}. {why}"

@@ -53,6 +53,19 @@ class FileWritten:
     size_bytes: int
     sha256: str
     replayed: bool = False  # the recorded result of the same call made earlier: nothing was done now
+    # Of the content that was replaced: "bom", a byte order mark; "crlf", line ends; "bytes", some that are not UTF-8.
+    kept: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where the text that was edited is not the one that was asked for: ``there`` stands in place of ``asked``."""
+
+    line: int
+    column: int
+    there: str
+    asked: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,9 @@ class FileEdited:
     size_bytes: int
     sha256: str
     replayed: bool = False
+    differences: tuple[Difference, ...] = ()  # the first ones, where the text was only alike
+    mixed: bool = False  # UTF-8 came into a file of another encoding
+    verbatim: bool = False  # \xNN was written as four characters into a file where bytes are shown so
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,7 @@ class FileDeleted:
 class Entry:
     """A name in a listing, or a path from the workspace root in a glob result.
 
-    Names that are not UTF-8 hold lone surrogates: show them through ``render.shown``.
+    Names that are not UTF-8 hold lone surrogates: show them through ``file_names.shown``.
     """
 
     name: str
@@ -246,7 +262,8 @@ class Reply:
             return None
         if not isinstance(value, list) or len(value) != 3:
             raise self.garbled(name)
-        kind = next((kind for kind in DOUBTS if kind == value[0]), None)
+        kinds: tuple[DoubtKind, ...] = DOUBTS
+        kind = next((kind for kind in kinds if kind == value[0]), None)
         if kind is None:
             raise self.garbled(name)
         return Doubt(kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH))
@@ -259,11 +276,27 @@ class Reply:
             raise self.garbled(where)
         return Omitted(reason, count, tuple(self._raw(path, where, MAX_PATH) for path in paths))
 
+    def styles(self, name: str) -> tuple[str, ...]:
+        """Give what is named of a file's style; nothing when there is nothing to name."""
+        found = self.names(name) if name in self else ()
+        if not set(found) <= {"bom", "crlf", "bytes"}:
+            raise self.garbled(name)
+        return found
+
+    def differences(self, name: str) -> tuple[Difference, ...]:
+        return tuple(self._difference(row, name) for row in self._list(name)) if name in self else ()
+
     def entries(self, name: str) -> tuple[Entry, ...]:
         return tuple(self._entry(row, name) for row in self._list(name))
 
     def grep_rows(self, name: str, mode: OutputMode) -> tuple[GrepRow, ...]:
         return tuple(self._grep_row(row, name, mode) for row in self._list(name))
+
+    def _difference(self, row: object, where: str) -> Difference:
+        if not isinstance(row, list) or len(row) != 4:
+            raise self.garbled(where)
+        line, column = self._number(row[0], where), self._number(row[1], where)
+        return Difference(line, column, self._raw(row[2], where, 64), self._raw(row[3], where, 64))
 
     def _entry(self, row: object, where: str) -> Entry:
         if not isinstance(row, list) or len(row) not in (4, 5) or row[1] not in KINDS:

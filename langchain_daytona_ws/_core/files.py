@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from langchain_daytona_ws._core.commands import LOG_LIMIT_BYTES
 from langchain_daytona_ws._core.file_errors import file_error
+from langchain_daytona_ws._core.file_names import shown
 from langchain_daytona_ws._core.file_results import (
     MAX_NUMBER,
     FileDeleted,
@@ -19,11 +22,18 @@ from langchain_daytona_ws._core.file_results import (
     OutputMode,
     Reply,
 )
-from langchain_daytona_ws._core.paths import workspace_path, workspace_pattern
+from langchain_daytona_ws._core.paths import (
+    candidates,
+    is_log,
+    outside,
+    with_slashes,
+    workspace_path,
+    workspace_pattern,
+)
 from langchain_daytona_ws._core.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.sources import Ids, random_id
 from langchain_daytona_ws._guest.text import PAGE_LINES
-from langchain_daytona_ws.errors import EditRefused, FileError
+from langchain_daytona_ws.errors import EditRefused, FileError, PathRefused, WorkspaceError
 
 Guest = Callable[[str, dict[str, Any]], Awaitable[Any]]
 Upload = Callable[[str, bytes], Awaitable[None]]
@@ -51,6 +61,7 @@ class FileOps:
         max_bytes: Largest file that is read or edited.
         seen: Where to remember what was read, when several share it: path → SHA-256.
         ids: Names what is uploaded.
+        points_out: Whether the refusal of a missing path names those that are like it, for one more request.
     """
 
     def __init__(
@@ -64,7 +75,9 @@ class FileOps:
         max_bytes: int = MAX_BYTES,
         seen: dict[str, str] | None = None,
         ids: Ids = random_id,
+        points_out: bool = True,
     ) -> None:
+        self._points_out = points_out
         self._guest = guest
         self._upload = upload
         self._root = root
@@ -81,7 +94,7 @@ class FileOps:
         """Read a page of numbered lines, from the 1-based line ``offset``."""
         _within("offset", offset, 1, 1 << 40)
         _within("limit", limit, 1, 1 << 40)
-        place = workspace_path(path, self._root)
+        place = await self._place(path, log=True)
         reply = await self._ask(
             "files",
             "read",
@@ -89,7 +102,7 @@ class FileOps:
             offset=offset,
             limit=limit,
             limit_bytes=self._limit_bytes,
-            max_bytes=self._max_bytes,
+            max_bytes=LOG_LIMIT_BYTES if is_log(place) else self._max_bytes,
         )
         result = FileText(
             path=place,
@@ -112,11 +125,17 @@ class FileOps:
         """Write a whole file, and the directories above it.
 
         An existing file is replaced only when it still is as this session last read or wrote it, or with
-        ``overwrite``.
+        ``overwrite``. A string replaces text with that text's byte order mark and, where it has but line feeds, CRLF
+        line ends; bytes are written as they are.
         """
-        place = workspace_path(path, self._root)
+        place = await self._place(path)
+        _check_file(path, place)
+        await self._check_backslashes(path, place)
         data = _encoded(content, "content") if isinstance(content, str) else bytes(content)
-        reply = await self._put(place, data, overwrite=overwrite, expected_sha256=self._seen.get(place))
+        as_text = isinstance(content, str)
+        reply = await self._put(
+            place, data, overwrite=overwrite, expected_sha256=self._seen.get(place), as_text=as_text
+        )
         result = FileWritten(
             path=place,
             created=reply.flag("created"),
@@ -124,15 +143,20 @@ class FileOps:
             size_bytes=reply.number("bytes"),
             sha256=reply.sha256("sha256"),
             replayed=reply.is_replayed,
+            kept=reply.styles("kept"),
+            gone=reply.styles("gone"),
         )
         self._remember(place, reply, result.sha256)
         return result
 
     async def edit(
-        self, path: str, old_string: str, new_string: str, *, replace_all: bool = False
+        self, path: str, old_string: str, new_string: str, *, replace_all: bool = False, exact: bool = False
     ) -> FileEdited:
-        """Replace ``old_string``, which must occur exactly once, or everywhere with ``replace_all``."""
-        place = workspace_path(path, self._root)
+        """Replace ``old_string``, which must occur exactly once, or everywhere with ``replace_all``.
+
+        Unless ``exact``, it may differ from the one place that is meant in characters that look alike.
+        """
+        place = await self._place(path)
         _check_edit(old_string, new_string)
         reply = await self._ask(
             "files",
@@ -142,6 +166,7 @@ class FileOps:
             new=new_string,
             replace_all=replace_all,
             max_bytes=self._max_bytes,
+            **({"exact": True} if exact else {}),
         )
         result = FileEdited(
             path=place,
@@ -151,6 +176,9 @@ class FileOps:
             size_bytes=reply.number("bytes"),
             sha256=reply.sha256("sha256"),
             replayed=reply.is_replayed,
+            differences=reply.differences("differences"),
+            mixed="mixed" in reply,
+            verbatim="verbatim" in reply,
         )
         if result.lines:  # there are none of an edit that was made long ago
             self._remember_edit(place, reply, reply.sha256("before_sha256"), result.sha256)
@@ -159,14 +187,14 @@ class FileOps:
     async def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List one directory, directories first."""
         _within("limit", limit, 1, MOST_ROWS)
-        place = workspace_path(path, self._root)
+        place = await self._place(path)
         reply = await self._ask("tree", "list", place, limit=limit, limit_bytes=self._limit_bytes)
         return Listing(place, reply.entries("entries"), reply.number("total"), reply.flag("more"))
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find files below ``path``, newest first; paths are given from the workspace root."""
         _within("limit", limit, 1, MOST_ROWS)
-        place = workspace_path(path, self._root)
+        place = await self._place(path)
         wanted, absolute = workspace_pattern(pattern, self._root)
         reply = await self._ask(
             "tree",
@@ -212,7 +240,7 @@ class FileOps:
         _within("after", after, 0, MOST_CONTEXT)
         if output_mode not in ("files_with_matches", "content", "count"):
             raise FileError("output_mode must be files_with_matches, content or count.", code="bad_argument")
-        place = workspace_path(path, self._root)
+        place = await self._place(path, log=True)
         _encoded(pattern, "pattern")
         narrowed = self._filter(glob, place) if glob else None
         try:
@@ -239,7 +267,7 @@ class FileOps:
         return GrepResult(
             pattern=pattern,
             mode=output_mode,
-            rows=rows,
+            rows=tuple(replace(row, path=place) for row in rows) if is_log(place) else rows,
             more=more,
             timed_out=reply.flag("timed_out"),
             skipped=reply.names("skipped"),
@@ -249,7 +277,7 @@ class FileOps:
 
     async def delete(self, path: str) -> FileDeleted:
         """Delete a file, a symlink itself, or an empty directory."""
-        place = workspace_path(path, self._root)
+        place = await self._place(path)
         reply = await self._ask("files", "delete", place)
         self._seen.pop(place, None)
         return FileDeleted(place, reply.raw("kind", 16), reply.is_replayed)
@@ -258,15 +286,77 @@ class FileOps:
         """Forget what was read: the sandbox is a new one."""
         self._seen.clear()
 
+    async def check(self, path: str) -> None:
+        """Refuse a path that no change could be made to.
+
+        Raises:
+            PathRefused: It is outside of the workspace, or none.
+        """
+        await self._place(path)
+
+    async def _place(self, path: str, *, log: bool = False) -> str:
+        """Return a path relative to the workspace; with ``log`` also the absolute one of a command's log."""
+        try:
+            return workspace_path(path, self._root)
+        except PathRefused as refusal:
+            if refusal.code != "path_outside":
+                raise
+            if is_log(path) and log:
+                return path
+            if is_log(path):
+                raise PathRefused(
+                    f"{path} is the log of a command: it can be read and searched only.", code="path_outside"
+                ) from None
+            found = await self._first_there(candidates(path, self._root))
+            if found is None:
+                raise
+        raise outside(path, self._root, found)
+
+    async def _check_backslashes(self, path: str, place: str) -> None:
+        """Refuse a new name with backslashes that are not quoted: they are meant as slashes."""
+        slashes = with_slashes(path, self._root)
+        if slashes is not None and await self._first_there([place]) is None:
+            raise PathRefused(
+                f"{shown(place)} does not exist, and a backslash would be a part of its name. Use {shown(slashes)}, "
+                r"with slashes; for a new name with a backslash in it, quote the path as $'a\\b'.",
+                code="path_backslash",
+                op="write",
+            )
+
+    async def _first_there(self, paths: Sequence[str]) -> str | None:
+        """Return the first path that exists; None also where nobody can tell."""
+        if not paths:
+            return None
+        try:
+            found = (await self._ask("near", "exists", ".", paths=list(paths))).names("found")
+        except WorkspaceError:  # the refusal that it is for stands without it
+            return None
+        return next((path for path in paths if path in found), None)
+
     async def _ask(self, entry: str, op: str, place: str, **arguments: Any) -> Reply:
         request = {"root": self._root, "op": op, "path": place, **arguments}
+        if is_log(place):
+            request["log"] = True
         reply = Reply(op, await self._guest(entry, request))
         if not reply.flag("ok"):
-            raise file_error(place, reply)
+            raise file_error(place, reply, await self._near(place) if _is_missing(reply) else ())
         return reply
 
-    async def _put(self, place: str, data: bytes, *, overwrite: bool, expected_sha256: str | None) -> Reply:
+    async def _near(self, place: str) -> tuple[str, ...]:
+        """Return paths that may be taken for one that is missing; none also where nobody can tell."""
+        if not self._points_out or is_log(place):
+            return ()
+        try:
+            return (await self._ask("near", "near", place)).names("found")
+        except WorkspaceError:  # the refusal that it is for stands without it
+            return ()
+
+    async def _put(
+        self, place: str, data: bytes, *, overwrite: bool, expected_sha256: str | None, as_text: bool = False
+    ) -> Reply:
         request: dict[str, Any] = {"overwrite": overwrite, "max_bytes": self._max_bytes}
+        if as_text:
+            request["as_text"] = True
         if not overwrite:
             request["expected_sha256"] = expected_sha256
         return await self._ask("files", "write", place, **request, **await self._carried(data))
@@ -281,6 +371,8 @@ class FileOps:
 
     def _remember(self, place: str, reply: Reply, sha256: str) -> None:
         """Note the content under the path asked for, and under the one that symlinks led to."""
+        if is_log(place):
+            return
         self._seen[place] = sha256
         self._seen[reply.raw("path")] = sha256
 
@@ -299,6 +391,20 @@ class FileOps:
             # A "./" in front keeps a name without a directory from matching at any depth.
             wanted = "./" + wanted.removeprefix(below)
         return "!" + wanted if negated else wanted
+
+
+def _is_missing(reply: Reply) -> bool:
+    return reply.raw("error", 64) == "missing"
+
+
+def _check_file(path: str, place: str) -> None:
+    """Refuse to write what is spelled as a directory."""
+    if path.endswith(("/", "/.")) and place != ".":
+        raise PathRefused(
+            f"{shown(path)} names a directory. Give the path of a file, such as {shown(place + '/file.txt')}.",
+            code="path_directory",
+            op="write",
+        )
 
 
 def _check_edit(old: str, new: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from langchain_daytona_ws._core.file_names import characters, shown, shown_name
 from langchain_daytona_ws._core.file_results import (
+    Difference,
     Entry,
     FileDeleted,
     FileEdited,
@@ -22,30 +24,8 @@ from langchain_daytona_ws._guest.text import visible
 # Left out so often, and meant so seldom, that saying so each time would only be noise.
 _UNMENTIONED = (".git", "__pycache__")
 _NAMED = 5  # paths that are left out, of one reason
+_STYLES = {"bom": "byte order mark", "crlf": "CRLF line endings", "bytes": "bytes that are not UTF-8"}
 _REPLAYED = "[this call was made before: this is its recorded result, and nothing was done again]"
-
-
-def shown(name: str) -> str:
-    r"""Show a name on one line: control and invisible characters as bash takes them, ``$'a\nb'``."""
-    if name.isprintable():
-        return name
-    return "$'" + "".join(_escaped(char) for char in name) + "'"
-
-
-def _escaped(char: str) -> str:
-    if char in "\\'":
-        return "\\" + char
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    special = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char)
-    if special:
-        return special
-    if code < 0x80:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def output(text: str) -> str:
@@ -69,7 +49,17 @@ def written(result: FileWritten) -> str:
     if result.unchanged:
         return _noted(result, f"{shown(result.path)} already has exactly this content.")
     verb = "Created" if result.created else "Wrote"
-    return _noted(result, f"{verb} {shown(result.path)} ({_count(result.size_bytes, 'byte')}).")
+    kept, gone = _style(result.kept), _style(result.gone)
+    notes = [
+        f"Kept its {kept}." if kept else "",
+        f"Its {gone} are gone." if gone else "",
+    ]
+    done = f"{verb} {shown(result.path)} ({_count(result.size_bytes, 'byte')})."
+    return _noted(result, " ".join([done, *(note for note in notes if note)]))
+
+
+def _style(names: Iterable[str]) -> str:
+    return " and ".join(_STYLES[name] for name in names)
 
 
 def edited(result: FileEdited) -> str:
@@ -84,7 +74,22 @@ def _edited(result: FileEdited) -> str:
     more = ", ..." if result.count > len(result.lines) else ""
     lines = "line" if len(numbers) == 1 and not more else "lines"
     done = f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}, at {lines} {where}{more}."
-    return f"{done}\n{result.snippet}" if result.snippet else done
+    return "\n".join([part for part in (done, *_edit_notes(result), result.snippet) if part])
+
+
+def _edit_notes(result: FileEdited) -> Iterable[str]:
+    if result.differences:
+        first = "; ".join(difference(one) for one in result.differences)
+        yield f"[The text there is not exactly old_string: {first}. What new_string repeats of it was kept as it was.]"
+    if result.mixed:
+        yield "[The file is not UTF-8, and what was put in is. Send bytes of its encoding as read shows them.]"
+    if result.verbatim:
+        yield r"[\xNN was put in as those characters. It means the byte where old_string has such a byte, too.]"
+
+
+def difference(one: Difference) -> str:
+    """Say where a text differs from what was asked for, and by which character."""
+    return f"line {one.line}, column {one.column} has {characters(one.there)}, old_string {characters(one.asked)}"
 
 
 def deleted(result: FileDeleted) -> str:
@@ -99,7 +104,8 @@ def _noted(result: FileWritten | FileEdited | FileDeleted, text: str) -> str:
 def listing(result: Listing) -> str:
     if not result.entries and not result.more:
         return "[The directory is empty.]"
-    lines = [_entry(entry) for entry in result.entries]
+    named = shown if result.path == "." else shown_name
+    lines = [_entry(entry, named(entry.name)) for entry in result.entries]
     if result.more:
         lines.append(
             f"[Showing {len(result.entries)} of {result.total} entries. Use glob, or list a directory in it.]"
@@ -114,7 +120,7 @@ def globbed(result: GlobResult) -> str:
         if result.hint:
             lines.append(f"[{result.hint}]")
         elif "/" not in result.pattern.strip("/"):
-            lines.append(f"[To search at any depth, use **/{shown(result.pattern)}]")
+            lines.append(f"[To search at any depth, use **/{shown_name(result.pattern)}]")
     if result.timed_out:
         lines.append("[The search took too long and was stopped. Narrow it with a path or a longer pattern.]")
     elif result.more:
@@ -154,12 +160,11 @@ def _grep_lines(result: GrepResult) -> Iterable[str]:
             before = row
 
 
-def _entry(entry: Entry) -> str:
-    name = shown(entry.name)
+def _entry(entry: Entry, name: str) -> str:
     if entry.kind == "dir":
         return name + "/"
     if entry.kind == "link":
-        return f"{name} -> {shown(entry.target) if entry.target else '(outside the workspace)'}"
+        return f"{name} -> {shown_name(entry.target) if entry.target else '(outside the workspace)'}"
     return (
         f"{name}  {_count(entry.size_bytes, 'byte')}" if entry.kind == "file" else f"{name}  (special file)"
     )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
+from langchain_daytona_ws._core.file_names import shown, shown_name
 from langchain_daytona_ws._core.file_results import Doubt
-from langchain_daytona_ws._core.render import shown
 
 _BASIC_OR = re.compile(r"(?<!\\)((?:\\\\)*)\\\|")
 _BASIC_SIGN = re.compile(r"(?<!\\)((?:\\\\)*)\\([|(){}+?])")
@@ -26,7 +26,7 @@ _ONE_LINE = (
 def glob_hint(pattern: str, doubt: Doubt | None) -> str:
     """Return what else the pattern of a glob that found nothing may mean; ``""`` when there is nothing to say."""
     if doubt is not None:
-        use = shown(doubt.pattern)
+        use = shown_name(doubt.pattern)
         return {
             "path": f"The glob is taken from the path that is searched: use {use}",
             "brackets": f"In a glob, [x] stands for one character. {shown(doubt.path)} exists: use {use}",
@@ -45,7 +45,7 @@ def grep_hint(pattern: str, glob: str | None, doubt: Doubt | None) -> str:
         return about_glob
     if _BASIC_OR.search(pattern):
         use = _BASIC_SIGN.sub(lambda found: found[1] + found[2], pattern)
-        return f"\\| stands for the character |. For one or the other, use {shown(use)}"
+        return f"\\| stands for the character |. For one or the other, use {shown_name(use)}"
     return _slashes(pattern) or (_has_newline(pattern) and _ONE_LINE)
 
 
@@ -65,7 +65,7 @@ def _slashes(pattern: str) -> str:
         return ""
     plain = quoted[1].replace("\\/", "/")
     flags = " with ignore_case=true" if "i" in quoted[2] else ""
-    return f"The slashes are searched for, too. Without them, use {shown(plain)}{flags}"
+    return f"The slashes are searched for, too. Without them, use {shown_name(plain)}{flags}"
 
 
 def _has_newline(pattern: str) -> str:

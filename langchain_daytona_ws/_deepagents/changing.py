@@ -131,17 +131,17 @@ class Changing:
 
     async def _written(self, place: Place, ops: ContentOps, content: str, name: str | None) -> None:
         if not (place.is_aside or calls.is_made_by_an_agent()):
-            await ops.create(place.name, content)
+            await ops.create(place.path, content)
             return
         try:
             with named_once(name):
-                await ops.write(place.name, content)
+                await ops.write(place.path, content)
         except WriteConflict as error:
             # Deep Agents tells the model that it need not read before. What it has read must still be so.
             if error.code != "exists_unread":
                 raise
             with _second(name):
-                await ops.write(place.name, content, overwrite=True)
+                await ops.write(place.path, content, overwrite=True)
 
     async def edit(self, path: str, old: str, new: str, replace_all: bool) -> EditResult:
         try:
@@ -156,7 +156,7 @@ class Changing:
             name = self._once("edit_file", {"old_string": old, "new_string": new}, final.model_dump())
             with named_once(name):
                 count = await ops.replace_text(
-                    place.name, final.old_string, final.new_string, replace_all=final.replace_all
+                    place.path, final.old_string, final.new_string, replace_all=final.replace_all
                 )
         except WorkspaceError as error:
             return EditResult(error=file_error(path, error))
@@ -175,7 +175,7 @@ class Changing:
             name = self._once("delete", {}, final.model_dump())
             try:
                 with named_once(name):
-                    await ops.delete(place.name)
+                    await ops.delete(place.path)
             except FileUnsuitable as error:
                 if error.code != "not_empty" or not final.recursive:
                     raise
@@ -221,7 +221,7 @@ class Changing:
                 shown = {"path": place.name, "overwrite": True, **described(data)}
                 # Bytes can't be edited in an answer.
                 allowed(await self._ask(self._request("write", shown, place), None))
-            await ops.write(place.name, data, overwrite=True)
+            await ops.write(place.path, data, overwrite=True)
         except WorkspaceError as error:
             return FileUploadResponse(path=path, error=transfer_error(error))
         return FileUploadResponse(path=path)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from langchain_daytona_ws._core.paths import workspace_path
-from langchain_daytona_ws.errors import ConfigError
+from langchain_daytona_ws.errors import ConfigError, PathRefused
 
 _ASIDE = ("large_tool_results", "conversation_history", "blobs")
 
@@ -61,6 +61,8 @@ def place_of(path: str, root: str, aside: Collection[str] = ()) -> Place:
     Raises:
         PathRefused: It is no path.
     """
+    if any("\ud800" <= char <= "\udfff" for char in path):
+        raise PathRefused("The path is not valid Unicode text.", code="path_not_unicode")
     relative = workspace_path(path if path.startswith("/") or not path else f"{root}/{path}", "/")
     full = "/" if relative == "." else f"/{relative}"
     within = full.removeprefix(f"{root}/") if full.startswith(f"{root}/") else None

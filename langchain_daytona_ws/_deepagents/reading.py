@@ -86,7 +86,7 @@ class Reading:
         try:
             place, ops = self._files.at(path)
             viewed = await ops.view(
-                place.name,
+                place.path,
                 offset=max(int(offset), 0) + 1,
                 limit=max(int(limit), 1),
                 limit_bytes=TEXT_BYTES,
@@ -110,14 +110,14 @@ class Reading:
             return FileDownloadResponse(path=path, error="invalid_path")
         try:
             place, ops = self._files.at(path)
-            return FileDownloadResponse(path=path, content=await ops.fetch(place.name))
+            return FileDownloadResponse(path=path, content=await ops.fetch(place.path))
         except WorkspaceError as error:
             return FileDownloadResponse(path=path, error=transfer_error(error))
 
     async def ls(self, path: str) -> LsResult:
         try:
             place, ops = self._files.at(path)
-            listing = await ops.list(place.name, limit=MOST_ROWS)
+            listing = await ops.list(place.path, limit=MOST_ROWS)
         except WorkspaceError as error:
             return LsResult(error=directory_error(path, error))
         if listing.more:
@@ -133,9 +133,9 @@ class Reading:
             if not pattern or ".." in pattern.split("/"):
                 raise FileError("The pattern is empty, or has '..' in it.", code="bad_glob", op="glob")
             wanted, shown = files_pattern(pattern), shows(pattern)
-            found = [await ops.glob(wanted, path=place.name, limit=MOST_ROWS)]
+            found = [await ops.glob(wanted, path=place.path, limit=MOST_ROWS)]
             if not to_agent and not wanted.endswith("/"):
-                found.append(await ops.glob(f"{wanted}/", path=place.name, limit=MOST_ROWS))
+                found.append(await ops.glob(f"{wanted}/", path=place.path, limit=MOST_ROWS))
         except GlobError as error:
             return GlobResult(error=f"Path '{path or self._files.root}': {error}")
         except WorkspaceError as error:
@@ -162,7 +162,7 @@ class Reading:
             if glob and "/" in glob:
                 glob = place.below(glob.lstrip("/"))  # from the directory searched, and from nowhere else
             found = await ops.grep(
-                literal(pattern), path=place.name, glob=glob, output_mode="content", limit=most + 1
+                literal(pattern), path=place.path, glob=glob, output_mode="content", limit=most + 1
             )
         except WorkspaceError as error:
             return GrepResult(error=directory_error(path or self._files.root, error))

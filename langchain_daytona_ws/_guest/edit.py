@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest import alike, meant, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Replacement = Callable[[int, int], bytes]
 
 SHOWN_SPOTS = 20  # line numbers named at most
+SHOWN_DIFFERENCES = 3
 MAX_SPOTS = 100_000  # places edited at once; keeps a one-letter `old` from filling the memory
 
 
@@ -26,20 +27,39 @@ class EditError(Exception):
 class Edit:
     """The edited content, and where in it the new text stands (``spots``: byte offsets from, to)."""
 
-    __slots__ = ("data", "lines", "spots")
+    __slots__ = ("data", "differences", "lines", "mixed", "spots", "verbatim")
 
     def __init__(self, data: bytes, spots: list[tuple[int, int]]) -> None:
         self.data = data
         self.spots = spots
         self.lines = _line_numbers(data, [start for start, _ in spots])
+        # How the text that was replaced differs from the one that was asked for: line, column, there, asked for.
+        self.differences: list[list[object]] = []
+        self.mixed = False  # UTF-8 came into a file of another encoding
+        self.verbatim = False  # a byte as it is shown was written as its four characters
+
+    @property
+    def remarks(self) -> dict[str, object]:
+        """What the answer says beside the usual."""
+        found = {"differences": self.differences, "mixed": self.mixed, "verbatim": self.verbatim}
+        return {name: value for name, value in found.items() if value}
 
 
-def apply_edit(data: bytes, old: str, new: str, replace_all: bool = False, max_bytes: int = 1 << 30) -> Edit:
+def apply_edit(
+    data: bytes,
+    old: str,
+    new: str,
+    replace_all: bool = False,
+    max_bytes: int = 1 << 30,
+    *,
+    exact: bool = False,
+) -> Edit:
     r"""Replace ``old`` by ``new``, leaving every other byte as it is.
 
     A line end in ``old`` matches ``\n`` and ``\r\n`` alike, and the new text takes the line ends that stand
-    at that place, so that text which was read without its ``\r`` can be edited. A result over ``max_bytes``
-    is refused.
+    at that place, so that text which was read without its ``\r`` can be edited. Bytes that are no text match as
+    they are shown, ``\xe9``. Where ``old`` is nowhere, the one place that differs from it only in characters that
+    look alike or like nothing is edited, unless ``exact``. A result over ``max_bytes`` is refused.
 
     Raises:
         EditError: ``empty``, ``identical``, ``not_found``, ``not_unique``, ``too_many`` or ``too_large``.
@@ -50,12 +70,15 @@ def apply_edit(data: bytes, old: str, new: str, replace_all: bool = False, max_b
     if old == new:
         raise EditError("identical")
     needle, insert = old.encode("utf-8"), new.encode("utf-8")
+    differences: list[list[object]] = []
     if _unix(needle) == _unix(insert):  # it is about the line ends themselves: nothing may be guessed
         spots, replacement = _find_all(data, needle), _verbatim(insert)
+    elif meant.shows_bytes(old) and _has_bytes(data):
+        spots, replacement = _as_shown(data, old, new)
     else:
         spots, replacement = _find_lines(data, _unix(needle)), _in_style(data, _unix(needle), _unix(insert))
     if not spots:
-        raise EditError("not_found", **_near_miss(data, old))
+        spots, replacement, differences = _alike(data, old, new, exact)
     if len(spots) > 1 and not replace_all:
         at = _line_numbers(data, [start for start, _ in spots[:SHOWN_SPOTS]])
         raise EditError("not_unique", count=len(spots), at=at)
@@ -64,7 +87,91 @@ def apply_edit(data: bytes, old: str, new: str, replace_all: bool = False, max_b
     size = len(data) + len(spots) * len(insert) - sum(end - start for start, end in spots)
     if size > max_bytes:
         raise EditError("too_large", bytes=size, max_bytes=max_bytes)
-    return _spliced(data, spots, replacement)
+    made = _spliced(data, spots, replacement)
+    made.differences = differences
+    if not (old + new).isascii() or meant.shows_bytes(new):
+        _remark(made, data, old, new)
+    return made
+
+
+def _has_bytes(data: bytes) -> bool:
+    """Tell whether some of this is shown as bytes."""
+    return b"\0" in data or b"\x1b" in data or not text.is_utf8(data)
+
+
+def _as_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
+    """Find a text in which bytes are written as they are shown."""
+    content, wanted = meant.text_of(data), meant.units(old)
+    return _placed(data, content, meant.find(content, wanted, False, MAX_SPOTS), wanted, new, loose=False)
+
+
+def _alike(
+    data: bytes, old: str, new: str, exact: bool
+) -> tuple[list[tuple[int, int]], Replacement, list[list[object]]]:
+    """Find the one place that looks like a text which is nowhere."""
+    content, wanted = meant.text_of(data), meant.units(old)
+    spots = meant.find(content, wanted, True, SHOWN_SPOTS) if len(old) <= meant.MAX_LOOSE_CHARS else []
+    if not spots:
+        raise EditError("not_found", **_near_miss(data, old))
+    differences = _differences(content, spots[0], wanted)
+    # What is about these characters themselves, or of nothing else, is not guessed at.
+    clear = not exact and len(spots) == 1 and any(char.isalnum() for char in old)
+    if clear and alike.plain(old) != alike.plain(new):
+        try:
+            return (*_placed(data, content, spots, wanted, new, loose=True), differences)
+        except meant.TooLongError:
+            pass
+    raise EditError(
+        "not_found", hint="alike", line=differences[0][0], count=len(spots), differences=differences
+    )
+
+
+def _placed(
+    data: bytes, content: str, found: list[meant.Spot], wanted: list[str], new: str, *, loose: bool
+) -> tuple[list[tuple[int, int]], Replacement]:
+    """Turn places in the text into places in the bytes, and tell what to put there."""
+    spots: list[tuple[int, int]] = []
+    put: dict[int, bytes] = {}
+    seen = at = 0
+    for spot in found:
+        start = at + len(meant.bytes_of(content[seen : spot.start]))
+        end = start + len(meant.bytes_of(content[spot.start : spot.end]))
+        newline = _line_end_near(data, start, end).decode("ascii")
+        put[start] = meant.bytes_of(meant.replaced(wanted, spot.pieces, new, newline, loose))
+        spots.append((start, end))
+        seen, at = spot.end, end
+    return spots, lambda start, _end: put[start]
+
+
+def _differences(content: str, spot: meant.Spot, wanted: list[str]) -> list[list[object]]:
+    """Say where a place differs from the text that was asked for: line, column, what is there, what was asked for."""
+    found: list[list[object]] = []
+    at = spot.start
+    for unit, piece in zip(wanted, spot.pieces):
+        if meant.is_changed(unit, piece) and len(found) < SHOWN_DIFFERENCES:
+            there = piece[: len(piece) - len(unit)] if piece.endswith(unit) else piece
+            asked = "" if piece.endswith(unit) else unit
+            found.append([*_position(content, at), there, asked])
+        at += len(piece)
+    return found
+
+
+def _position(content: str, at: int) -> tuple[int, int]:
+    """Give line and column, from 1, as the lines are shown."""
+    start = content.rfind("\n", 0, at) + 1
+    column = at - start + 1 - content.startswith("\ufeff", start, at)
+    return content.count("\n", 0, at) + 1, column
+
+
+def _remark(made: Edit, data: bytes, old: str, new: str) -> None:
+    """Note what came into a file that is not UTF-8."""
+    if text.is_utf8(data):
+        return
+    content = meant.text_of(data)
+    foreign = sum("\udc80" <= char <= "\udcff" for char in content)
+    native = sum(char > "\x7f" for char in content) - foreign
+    made.mixed = any(not char.isascii() and char not in old for char in new) and native < foreign
+    made.verbatim = meant.shows_bytes(new) and not meant.shows_bytes(old)
 
 
 def snippet(edit: Edit, context: int = 3, limit_bytes: int = 4096) -> str:
@@ -86,6 +193,32 @@ def snippet(edit: Edit, context: int = 3, limit_bytes: int = 4096) -> str:
             parts.append("   ...")
             break
     return "\n".join(parts)
+
+
+def style_to_keep(old: bytes, new: bytes) -> list[str]:
+    """Name what a text that replaces ``old`` should have of it and lacks: ``bom``, ``crlf`` (as line ends)."""
+    if not new or text.binary_kind(old):
+        return []
+    bom = old.startswith(text.BOM) and not new.startswith(text.BOM)
+    crlf = text.newline_style(old) == "crlf" and b"\n" in new and b"\r" not in new
+    return ["bom"] * bom + ["crlf"] * crlf
+
+
+def in_style(new: bytes, style: list[str]) -> bytes:
+    """Give content what `style_to_keep` named."""
+    if "crlf" in style:
+        new = new.replace(b"\n", b"\r\n")
+    return text.BOM + new if "bom" in style else new
+
+
+def style_gone(old: bytes, new: bytes) -> list[str]:
+    """Name what ``old`` has and ``new`` lacks, as `style_to_keep` does; ``bytes`` for those that are not UTF-8."""
+    if not new or text.binary_kind(old):
+        return []
+    bom = old.startswith(text.BOM) and not new.startswith(text.BOM)
+    crlf = b"\r\n" in old and b"\n" in new and b"\r\n" not in new
+    foreign = not text.is_utf8(old) and text.is_utf8(new)
+    return ["bom"] * bom + ["crlf"] * crlf + ["bytes"] * foreign
 
 
 def _unix(content: bytes) -> bytes:
@@ -201,15 +334,47 @@ def _near_miss(data: bytes, old: str) -> dict[str, object]:
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):
         return {"hint": "line_numbers", "line": 0}
-    needle = b"".join(old.encode("utf-8").split())
-    at = b"".join(data.split()).find(needle) if needle else -1
+    content = meant.text_of(data)
+    wanted = "".join(alike.plain(old).split())
+    at = "".join(alike.plain(content).split()).find(wanted) if wanted else -1
     if at < 0:
         return {"hint": "", "line": 0}
-    for number, line in enumerate(data.split(b"\n"), 1):
-        at -= len(b"".join(line.split()))
-        if at < 0:
-            return {"hint": "whitespace", "line": number}
+    start = 0
+    for number, line in enumerate(content.split("\n"), 1):
+        squeezed = "".join(alike.plain(line).split())
+        if at < len(squeezed):
+            difference = _first_difference(content, start, at, old)
+            return {"hint": "whitespace", "line": number, "differences": difference}
+        at -= len(squeezed)
+        start += len(line) + 1
     return {"hint": "", "line": 0}
+
+
+def _first_difference(content: str, start: int, skip: int, old: str) -> list[list[object]]:
+    """Find where a text parts from the content in which it stands but for whitespace.
+
+    Args:
+        content: All of it.
+        start: Where the line begins in which the text does.
+        skip: How many characters of that line come before it, whitespace left out.
+        old: The text.
+    """
+    begin = len(old) - len(old.lstrip())
+    at = start
+    while at < len(content) and (skip or not alike.plain(content[at]).strip()):
+        skip -= 1 if alike.plain(content[at]).strip() else 0
+        at += 1
+    ahead = 0
+    while begin + ahead < len(old) and content[at + ahead : at + ahead + 1] == old[begin + ahead]:
+        ahead += 1
+    if begin + ahead < len(old):
+        return [[*_position(content, at + ahead), content[at + ahead : at + ahead + 1], old[begin + ahead]]]
+    back = 1
+    while back <= begin and content[at - back : at - back + 1] == old[begin - back]:
+        back += 1
+    if back > begin or at < back:
+        return []
+    return [[*_position(content, at - back), content[at - back], old[begin - back]]]
 
 
 def _line_numbers(data: bytes, offsets: list[int]) -> list[int]:

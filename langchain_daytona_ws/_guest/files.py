@@ -1,8 +1,8 @@
 """Read, write, edit and delete in the sandbox; and the contract of all file operations there.
 
 Three entry modules, so that none loads what only another needs: ``files`` (read, write, edit, delete),
-``tree`` (list, glob) and ``search`` (grep); a fourth, ``content``, has a contract of its own. Each takes one
-request and gives one JSON-able answer:
+``tree`` (list, glob) and ``search`` (grep); two more, ``content`` and ``near``, have contracts of their own. Each
+takes one request and gives one JSON-able answer:
 ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Paths are relative to the root, ``"."``
 for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``).
 Names that are not UTF-8 travel as lone surrogates (``surrogateescape``), which ASCII-only JSON carries.
@@ -12,11 +12,14 @@ op      request (default)                               answer, beside ``ok: tru
 ======  ==============================================  ===================================================
 read    offset (1), limit (2000), limit_bytes (65536),  path, body, first, last, lines, cut, lossy, newline,
         max_bytes (10 MiB)                              bom, bytes, mtime_ns, sha256
-write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256
-        content_sha256; overwrite (false),
-        expected_sha256 (null), max_bytes
-edit    old, new, replace_all (false),                  path, count, at: [line], snippet, bytes, sha256,
-        expected_sha256 (null), max_bytes               before_sha256
+write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256; kept
+        content_sha256; overwrite (false),              and gone: [bom, crlf, bytes] of the text there,
+        expected_sha256 (null), max_bytes, as_text      where there is any
+        (false: keep line ends and byte order mark)
+edit    old, new, replace_all (false), exact (false),   path, count, at: [line], snippet, bytes, sha256,
+        expected_sha256 (null), max_bytes               before_sha256; differences: [[line, column, there, asked
+                                                        for]], mixed (encodings), verbatim (an escape), each where
+                                                        there is something to say
 list    limit, limit_bytes                              path, entries: [[name, kind, bytes, mtime_ns,
                                                         target]], total, more
 glob    pattern, limit, limit_bytes, timeout_s          paths: [[path, kind, bytes, mtime_ns]], total, more,
@@ -31,15 +34,17 @@ delete                                                  path, kind, bytes
 ``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``,
 with the column of the match where its line was cut. ``more``: a limit left something out. ``omitted``: ``{reason:
 [count, paths]}``, see the module ``omitted``. ``doubt``: null, or ``[kind, pattern, path]``, see the module ``doubt``.
+With ``log: true``, ``path`` is the absolute one of a command's log, for reading and searching.
 
-A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``, ``outside`` (a symlink or ``..`` leaves
-the workspace), ``loop``, ``is_directory``, ``not_a_directory``, ``not_regular`` (kind), ``binary`` (bytes,
-what), ``too_large`` (bytes, max_bytes), ``past_end`` (lines), ``exists_unread`` (bytes), ``changed``,
-``not_found`` (hint, line), ``not_unique`` (count, at), ``too_many`` (count), ``identical``, ``empty``,
-``not_empty`` (count), ``is_root``, ``bad_path``, ``bad_glob`` (text), ``bad_pattern`` (text), ``no_tool``,
-``staging`` (the upload is missing or damaged), ``busy`` (changing just now), ``write_failed`` (errno, text,
-state, bytes), ``os`` (errno, text). ``state`` after a failed write: ``unchanged`` or ``restored`` (the old
-content is there), ``absent``, ``partial`` (``bytes`` are there now), ``unknown``.
+A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``,
+``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,
+``not_regular`` (kind), ``binary`` (bytes, what), ``too_large`` (bytes, max_bytes), ``past_end`` (lines),
+``exists_unread`` (bytes), ``changed``, ``not_found`` (hint, line, and perhaps differences, count), ``not_unique``
+(count, at), ``too_many`` (count), ``identical``, ``empty``, ``not_empty`` (count), ``is_root``, ``bad_path``,
+``bad_glob`` (text), ``bad_pattern`` (text), ``no_tool``, ``staging`` (the upload is missing or damaged), ``busy``
+(changing just now), ``write_failed`` (errno, text, state, bytes), ``os`` (errno, text). ``state`` after a failed
+write: ``unchanged`` or ``restored`` (the old content is there), ``absent``, ``partial`` (``bytes`` are there now),
+``unknown``.
 """
 
 from __future__ import annotations
@@ -88,8 +93,7 @@ def write(request: Request) -> Answer:
         for wait_s in (*VANISHED_WAITS_S, None):
             try:
                 with locate(request["root"], request["path"], make_parents=True) as spot:
-                    done = _write(spot, source, request)
-                    return {**done, "path": spot.path, "bytes": source.size, "sha256": source.sha256}
+                    return {**_write(spot, source, request), "path": spot.path}
             except FileNotFoundError:
                 if wait_s is None:
                     raise
@@ -106,7 +110,12 @@ def edit(request: Request) -> Answer:
         _expect(before, request.get("expected_sha256"))
         try:
             made = edits.apply_edit(
-                _text(before), request["old"], request["new"], request.get("replace_all", False), max_bytes
+                _text(before),
+                request["old"],
+                request["new"],
+                request.get("replace_all", False),
+                max_bytes,
+                exact=request.get("exact", False),
             )
         except edits.EditError as error:
             raise RefusedError(error.code, **error.facts) from None
@@ -120,6 +129,7 @@ def edit(request: Request) -> Answer:
         "count": len(made.spots),
         "at": made.lines[: edits.SHOWN_SPOTS],
         "snippet": edits.snippet(made),
+        **made.remarks,
         "bytes": source.size,
         "sha256": source.sha256,
         "before_sha256": before.sha256,
@@ -147,7 +157,7 @@ def _write(spot: Spot, source: Source, request: Request) -> Answer:
     for _ in range(3):
         if spot.status() is None:
             if create(spot, source):
-                return {"created": True, "unchanged": False}
+                return _written(source, created=True)
             continue  # somebody else made it meanwhile
         try:
             old = _present(spot, source.size, request)
@@ -155,15 +165,33 @@ def _write(spot: Spot, source: Source, request: Request) -> Answer:
             if refusal.error == "missing":
                 continue
             raise
-        if old.sha256 == source.sha256:  # also what a request that was sent twice finds
-            return {"created": False, "unchanged": True}
+        new, notes = _styled(source, old, request)
+        if old.sha256 == new.sha256:  # also what a request that was sent twice finds
+            return _written(new, unchanged=True)
         if not overwrite:
             if expected is None:
                 raise RefusedError("exists_unread", bytes=old.size)
             _expect(old, expected)
-        replace(spot, source.chunks(), old)
-        return {"created": False, "unchanged": False}
+        replace(spot, new.chunks(), old)
+        return {**_written(new), **notes}
     raise RefusedError("busy")
+
+
+def _styled(source: Source, old: Content, request: Request) -> tuple[Source, Answer]:
+    """Return what to write over a file, and what is kept of its style or gone."""
+    if old.data is None or not request.get("as_text"):
+        return source, {}
+    data = b"".join(source.chunks())
+    kept = edits.style_to_keep(old.data, data)
+    if kept:
+        data = edits.in_style(data, kept)
+        source = Source(data, None)
+    gone = edits.style_gone(old.data, data)
+    return source, {**({"kept": kept} if kept else {}), **({"gone": gone} if gone else {})}
+
+
+def _written(source: Source, created: bool = False, unchanged: bool = False) -> Answer:
+    return {"created": created, "unchanged": unchanged, "bytes": source.size, "sha256": source.sha256}
 
 
 def _present(spot: Spot, new_size: int, request: Request) -> Content:

@@ -140,3 +140,11 @@ def _is_utf8(head: bytes) -> bool:
         # The last character may lie on the boundary.
         return len(head) == SNIFF_BYTES and error.start > SNIFF_BYTES - 4 and error.end == SNIFF_BYTES
     return True
+
+
+def is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

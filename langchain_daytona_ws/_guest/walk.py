@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 MAX_LINKS = 40  # as Linux itself
+LOG_OPS = ("read", "view", "fetch", "grep")
 MAX_STEPS = 20_000  # a chain of `..` targets may restart the walk again and again
 
 # O_PATH needs no read permission on the way; only Linux has it.
@@ -75,14 +76,15 @@ def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
     """Carry out one operation; expected failures are answers, not exceptions.
 
     With ``base``, paths are relative to that directory and not to the workspace that was entered; the directories
-    in ``made`` are made before, with sudo where it takes that.
+    in ``made`` are made before, with sudo where it takes that. With ``log``, the path is the absolute one of a
+    command's log, which can only be read.
     """
     for directory in request.get("made", ()):
         place.make_directory(directory)
     if "base" in request:
         request = {**request, "root": request["base"]}
     try:
-        return {"ok": True, **operation(request)}
+        return {"ok": True, **operation(_of_log(request) if request.get("log") else request)}
     except RefusedError as refusal:
         return {"ok": False, "error": refusal.error, **refusal.facts}
     except OSError as error:
@@ -90,6 +92,21 @@ def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
             return {"ok": False, "error": "busy"}
         name = errno.errorcode.get(error.errno or 0, "EIO")
         return {"ok": False, "error": "os", "errno": name, "text": error.strerror or ""}
+
+
+def _of_log(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the request for a log, after a look whether it is one of this library's own."""
+    directory = place.state_directory()
+    above, name = os.path.split(request["path"])
+    if above != directory or not name.endswith(".log") or request["op"] not in LOG_OPS:
+        raise RefusedError("missing")
+    try:
+        status = os.lstat(request["path"])
+    except FileNotFoundError:
+        raise RefusedError("missing") from None
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+        raise RefusedError("missing")
+    return {**request, "root": directory, "path": name}
 
 
 def locate(root: str, path: str, follow: bool = True, make_parents: bool = False) -> Spot:

@@ -48,6 +48,8 @@ class Handle:
         self.restarted = machine.restarted
         self.check_open = machine.check_open
         self.is_persistent = machine.is_persistent
+        self.is_there = machine.is_there
+        self.may_exist = machine.may_exist
 
     async def acquire(self) -> SandboxInfo:
         return await self._acquire()
@@ -95,6 +97,14 @@ class Machine:
     def info(self) -> SandboxInfo | None:
         """The sandbox, if there is one now."""
         return self._flight.value
+
+    def is_there(self) -> bool:
+        """Tell whether this session has a sandbox now."""
+        return self.info is not None
+
+    def may_exist(self) -> bool:
+        """Tell whether there can be a sandbox without making one."""
+        return self.is_there() or self._config.persistent
 
     def acquire(self) -> SandboxInfo:
         self.check_open()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_daytona_ws._core.call_errors import LOST_WHILE_RUNNING, unknown
 from langchain_daytona_ws._core.calls import Caller
@@ -87,7 +87,7 @@ class Side:
         self._objects = s3.objects if s3 else None
         self._s3 = s3
         self._ops = partial(ContentOps, staging_dir=UPLOADS, ids=ids)
-        self.files = self.contents(limit_bytes=config.output_limit_bytes)
+        self.files = self.contents(limit_bytes=config.output_limit_bytes, points_out=True)
         self.jobs = JobOps(
             self.caller,
             watch,
@@ -163,13 +163,15 @@ class Side:
         if self._s3 is not None:
             self._s3.late.command_ended()
 
-    def contents(self, *, limit_bytes: int) -> ContentOps:
+    def contents(self, *, limit_bytes: int, points_out: bool = False) -> ContentOps:
         """Give the operations on the workspace's files.
 
         Args:
             limit_bytes: Most bytes of text in a result.
+            points_out: Whether to name paths that are like a missing one.
         """
-        given = {"root": self._root, "limit_bytes": limit_bytes, "seen": self._seen}
+        given: dict[str, Any] = {"root": self._root, "limit_bytes": limit_bytes, "seen": self._seen}
+        given["points_out"] = points_out
         if self._objects is not None:
             return self._ops(self._direct, None, None, **given)
         return self._ops(self._guest, self._upload, self._download, **given)
@@ -189,10 +191,22 @@ class Side:
             making = [one for one in made if request["op"] == "write" and path.startswith(f"{one}/")]
             return await self._guest(entry, {**request, "root": self._root, "base": "/", "made": making})
 
-        return self._ops(guest, self._upload, self._download, root="/", limit_bytes=limit_bytes, seen=seen)
+        return self._ops(
+            guest,
+            self._upload,
+            self._download,
+            root="/",
+            limit_bytes=limit_bytes,
+            seen=seen,
+            points_out=False,
+        )
 
     async def _guest(self, entry: str, request: Answer) -> Answer:
-        """Carry out a file request in the sandbox."""
+        """Carry out a file request in the sandbox, which what only looks at what is there does not make."""
+        if request.get("log") and not self._machine.may_exist():
+            return {"ok": False, "error": "missing"}
+        if request["op"] == "exists" and not self._machine.is_there():
+            return {"ok": True, "found": []}
         return await (await self.caller()).call(entry, self._named(request), timeout_s=FILE_CALL_TIMEOUT_S)
 
     async def _direct(self, entry: str, request: Answer) -> Answer:
@@ -203,6 +217,8 @@ class Side:
         assert self._objects is not None  # noqa: S101 - this is its only user
         assert self._s3 is not None  # noqa: S101 - as above
         self._machine.check_open()
+        if request.get("log"):
+            return await self._guest(entry, request)
         late_s = self._s3.late.left_s()
         if late_s:
             await self._s3.sleep(late_s)

@@ -13,9 +13,9 @@ from pydantic_core import PydanticCustomError
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core import render
 from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.file_names import shown
 from langchain_daytona_ws._core.file_results import OutputMode
 from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
-from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.side import named_once
 from langchain_daytona_ws.permissions import PermissionRequest, json_text, needs_approval
@@ -144,6 +144,7 @@ class WorkspaceFileTool(WorkspaceTool):
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
+            drive(self._check(self.session.files.sync_ops, wanted))
             approval = self.session.gate.check(self._request(wanted), FileInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
@@ -153,17 +154,18 @@ class WorkspaceFileTool(WorkspaceTool):
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
         with told_to_the_model():
+            await self._check(self.session.files.async_ops, wanted)
             approval = await self.session.gate.acheck(self._request(wanted), FileInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             with named_once(self._begin(config, dict(approval.arguments))):
                 return await self._perform(self.session.files.async_ops, wanted, approval)
 
+    async def _check(self, ops: FileOps, wanted: FileInput) -> None:
+        if needs_approval("ask", self.name, wanted.command):  # what is refused anyway is not worth a question
+            await ops.check(wanted.path or "")
+
     def _request(self, wanted: FileInput) -> PermissionRequest:
-        if needs_approval("ask", self.name, wanted.command):
-            workspace_path(
-                wanted.path or "", self.session.root
-            )  # what is refused anyway is not worth a question
         arguments = wanted.model_dump(exclude_defaults=True, exclude_none=True)
         return PermissionRequest.for_file(
             wanted.command,
@@ -176,8 +178,23 @@ class WorkspaceFileTool(WorkspaceTool):
         self, ops: FileOps, wanted: FileInput, approval: Approval[FileInput]
     ) -> tuple[str, dict[str, Any]]:
         text, result = await _operation(ops, approval.validated or wanted)
+        result = _sendable(result)
         notices = [*self.session.take_notices(), *([approval.note] if approval.note else [])]
         return "\n".join([*(f"[{notice}]" for notice in notices), text]), result
+
+
+def _sendable(value: Any) -> Any:
+    """Return a result in which each name that is not UTF-8 is written as the model sees it: no JSON holds it else."""
+    if isinstance(value, dict):
+        return {name: _sendable(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_sendable(part) for part in value)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return shown(value)
+    return value
 
 
 async def _operation(ops: FileOps, wanted: FileInput) -> tuple[str, dict[str, Any]]:

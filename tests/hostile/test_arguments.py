@@ -21,6 +21,7 @@ from tests.integration_tests.conftest import config_for
 PATHS = st.sampled_from([
     "../x", "/etc/passwd", "a/../../x", "~/x", "a\0b", "\ud800", "-rf", "a\nb", "/mnt/workspaces/hostile/../other/x",
     "x" * 5000, "link/passwd", ".", "", "$(touch /tmp/x)", "*", "[", "**/" * 200 + "x", "\x1b[2J",
+    "$'\\xe9'", "$'caf\\xe9.txt'", "$'\\ud800'", "C:\\x", "file:///x", "link\\passwd", "A.TXT", "d/",
 ])  # fmt: skip
 PATTERNS = st.sampled_from(
     ["(a+)+$", "(", "[", "a{99999}", "\\", "(?P<n>x)(?P=n)", "\ud800", "a\0", "x" * 70_000]
@@ -106,7 +107,25 @@ def test_what_is_outside_of_the_workspace_stays_as_it_was(world: World) -> None:
         ):
             message = world.call("workspace_file", {**args, "path": path}, asynchronous=False)
             assert message.status == "error", (path, args)
-    # An absolute path that is not below the workspace counts from the workspace.
     args = {"command": "write", "path": "/mnt/workspaces/other/x", "content": "mine"}
-    assert world.call("workspace_file", args, asynchronous=False).status == "success"
-    assert world.session.run("cat ../other/x mnt/workspaces/other/x").output == "theirs\nmine"
+    assert world.call("workspace_file", args, asynchronous=False).status == "error"
+    assert world.session.run("cat ../other/x; ls mnt").output.startswith("theirs\nls: ")
+
+
+def test_a_name_that_is_not_utf8_is_sent_back_as_it_was_shown(world: World) -> None:
+    name = r"$'caf\xe9.txt'"
+    world.session.run(f"mkdir -p odd; cp a.txt odd/{name}")
+    asked: list[dict[str, Any]] = [
+        {"command": "list", "path": "odd"},
+        {"command": "glob", "pattern": "odd/*"},
+        {"command": "read", "path": f"odd/{name}"},
+        {"command": "grep", "pattern": "one", "path": f"odd/{name}"},
+        {"command": "edit", "path": f"odd/{name}", "old_string": "one", "new_string": "two"},
+        {"command": "write", "path": f"odd/{name}", "content": "three"},
+        {"command": "delete", "path": r"$'odd/caf\xe9.txt'"},
+    ]
+    for args in asked:
+        message = world.call("workspace_file", args, asynchronous=False)
+        assert message.status == "success", message.content
+        json.dumps(message.artifact, ensure_ascii=False).encode("utf-8")
+    assert world.session.run("ls odd").output == ""

@@ -16,6 +16,7 @@ from langchain_daytona_ws import SessionClosed, WorkspaceSession, WriteConflict
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options
+from tests.integration_tests.test_tools import read_the_log
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
@@ -40,9 +41,16 @@ def test_reading_and_editing_provisions_nothing(bucket: Bucket, drive: Drive) ->
     for number, change in enumerate(changes):
         message = workspace.call(tool, tool_call_id=f"call_{number}", **change)
         assert message.status == "success", message.content
+    log = f"/tmp/.langchain-daytona-ws-1000/{'0' * 32}.log"
+    for path in ("/repo/src/old.py", "~/x", "src\\old.py", "src/Old.py", log):
+        assert workspace.call(tool, command="read", path=path).status == "error"
     assert bucket.get("src/old.py") == b"x = 2\n"
     assert bucket.paths() == ["src/old.py"]
     assert bucket.server.requests == []
+
+
+def test_the_log_of_a_command_is_read_in_the_sandbox(bucket: Bucket, drive: Drive) -> None:
+    read_the_log(bucket.session(drive))
 
 
 def test_no_daytona_key_and_no_sdk_is_needed_for_files(bucket: Bucket) -> None:

@@ -44,6 +44,51 @@ class Asked:
         return self._answers.pop(0) if self._answers else PermissionDecision.allow()
 
 
+def read_the_log(driven: Driven) -> None:
+    """Read, search and try to change the file that the notice about a long output names."""
+    content = driven.call(driven.bash, command="seq 100000; echo the-end").content
+    assert "all of it is in /tmp/" in content
+    path = content.partition("all of it is in ")[2].partition(" ...]")[0]
+
+    def ask(**arguments: object) -> ToolMessage:
+        message: ToolMessage = driven.call(driven.file, path=path, **arguments)
+        return message
+
+    assert ask(command="read", offset=50_000, limit=1).content.startswith(
+        " 50000\t50000\n[Showing lines 50000-50000"
+    )
+    assert ask(command="grep", pattern="the-e", output_mode="content").content == f"{path}:100001:the-end"
+    for change in (
+        {"command": "write", "content": "x", "overwrite": True},
+        {"command": "edit", "old_string": "the-end", "new_string": "x"},
+        {"command": "delete"},
+    ):
+        message = ask(**change)
+        assert message.status == "error"
+        assert "can be read and searched only" in message.content
+    driven.call(driven.bash, command=f"rm {path}; ln -s /etc/passwd {path}")
+    assert "[missing]" in ask(command="read").content
+
+
+def test_the_log_of_a_command_is_read(server: LocalDaytona, drive: Make) -> None:
+    read_the_log(drive(server))
+
+
+def test_a_path_outside_is_refused_before_anybody_is_asked(server: LocalDaytona, drive: Make) -> None:
+    asked = Asked()
+    driven = drive(server, permissionMode="ask", approver=asked)
+    for path in ("/tmp/report.txt", "~/.bashrc", "C:\\x.py", "file:///x.py"):
+        message = driven.call(driven.file, command="write", path=path, content="x")
+        assert message.status == "error"
+        assert "[path_outside]" in message.content
+    assert asked.requests == []
+    assert server.requests == []
+    driven.call(driven.file, command="write", path="report.txt", content="x")
+    message = driven.call(driven.file, command="write", path="/tmp/report.txt", content="y")
+    assert "use report.txt, which exists there" in message.content
+    assert len(asked.requests) == 1
+
+
 class TestApproval:
     def test_nothing_is_provisioned_before_the_answer(self, server: LocalDaytona, drive: Make) -> None:
         seen: list[int] = []

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._core import file_errors, render
 from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.file_names import shown
 from langchain_daytona_ws._core.file_results import Entry, GrepResult, GrepRow, Reply
 from langchain_daytona_ws._core.files import INLINE_BYTES, FileOps
-from langchain_daytona_ws._guest import files, search, tree
+from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import (
     EditRefused,
     FileError,
@@ -30,7 +31,7 @@ from langchain_daytona_ws.errors import (
     WriteConflict,
 )
 
-GUESTS = {"files": files.main, "tree": tree.main, "search": search.main}
+GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "near": near.main}
 
 
 class World:
@@ -84,7 +85,7 @@ def test_the_usual_day(world: World) -> None:
         assert (await ops.write("src/a.py", "x = 1\ny = 2\n")).created
         text = await ops.read(f"{world.root}/src/a.py", offset=2)
         assert render.file_text(text) == "     2\ty = 2\n[Showing lines 2-2 of 2.]"
-        edited = await ops.edit("/src/a.py", "y = 2", "y = 3")
+        edited = await ops.edit("src/a.py", "y = 2", "y = 3")
         assert render.edited(edited).startswith("Edited src/a.py: 1 replacement, at line 2.\n     1\tx = 1\n")
         assert render.written(await ops.write("src/a.py", "z\n")) == "Wrote src/a.py (2 bytes)."
         assert (
@@ -178,6 +179,29 @@ class TestRefusals:
         ("call", "kind", "text"),
         [
             (lambda ops: ops.read("no"), FileMissing, "no does not exist. Use list or glob"),
+            (
+                lambda ops: ops.read("Text"),
+                FileMissing,
+                "Did you mean text? Send it exactly as it is written here.",
+            ),
+            (lambda ops: ops.read("D/X"), FileMissing, "Did you mean d/x?"),
+            (lambda ops: ops.read("d\\x"), FileMissing, "Did you mean d/x?"),
+            (
+                lambda ops: ops.read("/tmp/text"),
+                PathRefused,
+                "Paths are relative to it: use text, which exists",
+            ),
+            (lambda ops: ops.list("/home/me/d"), PathRefused, "use d, which exists there"),
+            (
+                lambda ops: ops.read("/tmp/no"),
+                PathRefused,
+                "use tmp/no for a file there. For files elsewhere",
+            ),
+            (lambda ops: ops.read("../a/d/x"), PathRefused, "use d/x, which exists there"),
+            (lambda ops: ops.write("~/.bashrc", "x"), PathRefused, "~/.bashrc is in a home directory"),
+            (lambda ops: ops.write("d\\new", "x"), PathRefused, "Use d/new, with slashes"),
+            (lambda ops: ops.write("new/", "x"), PathRefused, "new/ names a directory"),
+            (lambda ops: ops.write("d/.", "x"), PathRefused, "such as d/file.txt"),
             (lambda ops: ops.read("d"), FileUnsuitable, "d is a directory: use list."),
             (lambda ops: ops.read("bin"), FileUnsuitable, "a binary file (100 bytes)"),
             (lambda ops: ops.read("utf16"), FileUnsuitable, "UTF-16 text (6 bytes)"),
@@ -200,7 +224,7 @@ class TestRefusals:
             (lambda ops: ops.write("x", "\udc80"), FileError, "not valid Unicode"),
             (lambda ops: ops.write("d", "x"), FileUnsuitable, "is a directory"),
             (lambda ops: ops.delete("d"), FileUnsuitable, "d is a directory with 1 entry in it."),
-            (lambda ops: ops.delete("/"), PathRefused, "itself can't be deleted"),
+            (lambda ops: ops.delete("."), PathRefused, "itself can't be deleted"),
             (lambda ops: ops.list("text"), FileUnsuitable, "is not a directory"),
             (lambda ops: ops.list(limit=0), FileError, "limit must be"),
             (lambda ops: ops.glob("{a,b}" * 40), FileError, "more than 256 patterns"),
@@ -370,12 +394,12 @@ class TestRendering:
         ],
     )
     def test_names(self, name: str, expected: str) -> None:
-        assert render.shown(name) == expected
+        assert shown(name) == expected
 
     @settings(deadline=None)
     @given(st.text() | st.binary().map(os.fsdecode))
     def test_names_are_printable(self, name: str) -> None:
-        assert render.shown(name).isprintable()
+        assert shown(name).isprintable()
 
     def test_notes_of_a_page(self, world: World) -> None:
         (world.root / "a").write_bytes(b"caf\xe9\r\n" + b"x\n" * 3)

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._guest import files, match, search, store, tree, walk
+from langchain_daytona_ws._guest import place as guest_place
 
 ENTRIES = {"list": tree, "glob": tree, "grep": search}
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -87,6 +88,55 @@ def place(tmp_path: Path) -> Iterator[Place]:
     before = set(os.listdir("/proc/self/fd"))
     yield Place(tmp_path)
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 0, "no descriptor may leak"
+
+
+class TestLogs:
+    KEY = "0" * 32
+
+    @pytest.fixture
+    def state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(guest_place, "STATE_PARENT", str(tmp_path))
+        state = Path(guest_place.state_directory())
+        (state / f"{self.KEY}.log").write_text("one\ntwo\n")
+        (state / f"{self.KEY}.call").write_text("a record")
+        (state / "link.log").symlink_to(f"{self.KEY}.call")
+        (state / "directory.log").mkdir()
+        (state / "jobs").mkdir()
+        (state / "jobs" / "other.log").write_text("x")
+        return state
+
+    def test_are_read_and_searched(self, place: Place, state: Path) -> None:
+        log = f"{state}/{self.KEY}.log"
+        assert place.ask("read", log, log=True)["body"] == "     1\tone\n     2\ttwo"
+        assert place.ask("grep", log, log=True, pattern="tw")["rows"] == [[f"{self.KEY}.log", 2, True, "two"]]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "{key}.call",
+            "link.log",
+            "directory.log",
+            "jobs/other.log",
+            "../{key}.log",
+            "jobs/../{key}.log",
+            "no.log",
+        ],
+    )
+    def test_nothing_else_is(self, place: Place, state: Path, name: str) -> None:
+        path = f"{state}/{name.format(key=self.KEY)}"
+        for op in ("read", "grep"):
+            assert place.ask(op, path, log=True, pattern="x") == {"ok": False, "error": "missing"}
+        assert place.ask("read", f"/{self.KEY}.log", log=True)["error"] == "missing"
+
+    def test_are_not_changed(self, place: Place, state: Path) -> None:
+        path = f"{state}/{self.KEY}.log"
+        for op, arguments in (
+            ("write", {"content": b"x", "overwrite": True}),
+            ("edit", {"old": "one", "new": "1"}),
+            ("delete", {}),
+        ):
+            assert place.ask(op, path, log=True, **arguments)["error"] == "missing"
+        assert Path(path).read_text() == "one\ntwo\n"
 
 
 class TestRead:
@@ -602,9 +652,9 @@ class TestEdit:
         target = place.put("a", b"one two")
         real: Callable[..., Any] = files.edits.apply_edit
 
-        def slow(*arguments: Any) -> Any:
+        def slow(*arguments: Any, **named: Any) -> Any:
             target.write_bytes(b"one two three")
-            return real(*arguments)
+            return real(*arguments, **named)
 
         monkeypatch.setattr(files.edits, "apply_edit", slow)
         assert place.ask("edit", "a", old="one", new="1")["error"] == "changed"

@@ -9,6 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_daytona_ws._guest.alike import (
+    DASHES,
+    DOUBLE_QUOTES,
+    INVISIBLE,
+    SINGLE_QUOTES,
+    SPACES,
+    plain,
+    same_name,
+)
 from langchain_daytona_ws._guest.edit import MAX_SPOTS, EditError, apply_edit, snippet
 from langchain_daytona_ws._guest.text import FOOTER_BYTES, binary_kind, footer, newline_style, page
 
@@ -188,7 +197,7 @@ class TestEdit:
     def test_guesses_what_was_meant(self, old: str, facts: dict[str, object]) -> None:
         with pytest.raises(EditError) as caught:
             apply_edit(b"start\nif x:\n    y()\n", old, "new")
-        assert caught.value.facts == facts
+        assert {name: caught.value.facts[name] for name in facts} == facts
 
     def test_bounds_the_result(self) -> None:
         with pytest.raises(EditError) as caught:
@@ -282,3 +291,167 @@ def test_snippet_shows_the_changed_places() -> None:
     assert len(snippet(many).encode()) < 5000
     assert snippet(apply_edit(b"x", "x", "")) == ""
     assert len(snippet(apply_edit(b"x", "x", "y" * 100_000))) < 5000
+
+
+class TestBytesAsTheyAreShown:
+    LATIN = "caf\u00e9 cr\u00e8me\nth\u00e9\n".encode("latin-1")
+
+    @pytest.mark.parametrize(
+        ("data", "old", "new", "after"),
+        [
+            (LATIN, r"caf\xe9 ", r"caf\xe9s ", b"caf\xe9s cr\xe8me\nth\xe9\n"),
+            (LATIN, r"\xe9 cr\xe8me", r"\xe0 cr\xe9me", b"caf\xe0 cr\xe9me\nth\xe9\n"),
+            (LATIN, "\\xe8me\nth", "\\xe8me\n\nth", b"caf\xe9 cr\xe8me\n\nth\xe9\n"),
+            (b"caf\xe9\r\nx\r\n", "\\xe9\nx", "\\xe9\ny\nx", b"caf\xe9\r\ny\r\nx\r\n"),
+            (b"a\0b", r"a\x00b", r"a\x00c", b"a\0c"),
+            (b"\x1b[31mred", r"\x1b[31mred", r"\x1b[32mgreen", b"\x1b[32mgreen"),
+            (b"\xe2\x82 \xe2\x82\xac", r"\xe2\x82 ", "x", b"x\xe2\x82\xac"),
+            # The four characters stand there, and not the byte.
+            (rb"caf\xe9", r"f\xe9", r"f\xe8", rb"caf\xe8"),
+            (b"one " + rb"\xe9" + b" two \xe8", r"one \xe9", r"1 \xe9", b"1 " + rb"\xe9" + b" two \xe8"),
+            (
+                b"one " + rb"\xe9" + b" \xe8 x",
+                r"\xe9 \xe8 x",
+                r"\xe9 \xe8 y",
+                b"one " + rb"\xe9" + b" \xe8 y",
+            ),
+        ],
+    )
+    def test_are_taken_back(self, data: bytes, old: str, new: str, after: bytes) -> None:
+        assert apply_edit(data, old, new, exact=True).data == after
+
+    def test_shown_alike_is_not_unique(self) -> None:
+        data = b"\xe9 " + rb"\xe9"
+        with pytest.raises(EditError, match="not_unique"):
+            apply_edit(data, r"\xe9", "x")
+        assert apply_edit(data, r"\xe9", r"\xe9!", replace_all=True).data == b"\xe9! " + rb"\xe9!"
+
+    def test_a_byte_of_a_character_is_not_meant(self) -> None:
+        with pytest.raises(EditError, match="not_found"):
+            apply_edit("é ".encode() + b"\xff", r"\xc3\xa9", "x")
+
+    def test_what_mixes_encodings_is_told(self) -> None:
+        assert apply_edit(self.LATIN, "cr", "\u00fc cr").remarks == {"mixed": True}
+        assert apply_edit(self.LATIN, "cr", r"\xfc cr").remarks == {"verbatim": True}
+        assert apply_edit(self.LATIN, r"\xe9 cr", r"\xe9 \xfc cr").remarks == {}
+        assert apply_edit(self.LATIN, "cr", "Cr").remarks == {}
+        assert apply_edit("é ü ö".encode() + b"\xff", "é", "è").remarks == {}, "UTF-8 but for one byte"
+        assert apply_edit(b"plain", "plain", "pl\u00e4in").remarks == {}
+
+    @settings(deadline=None)
+    @given(st.data())
+    def test_any_shown_line_can_be_sent_back(self, data: st.DataObject) -> None:
+        lines = st.lists(
+            st.binary(max_size=12).map(lambda part: part.replace(b"\n", b"").replace(b"\r", b"")), max_size=4
+        )
+        content = b"<" + b"\n".join(data.draw(lines)) + b">"
+        shown = "\n".join(text for _, text in rows(page(content).body)) if content.count(b"\t") == 0 else None
+        if shown is None:
+            return
+        added = data.draw(st.sampled_from(["", "x", r"\xe9"]))
+        try:
+            made = apply_edit(content, shown, shown[:-1] + added + "x>")
+        except EditError as error:
+            assert error.code == "not_unique"  # noqa: PT017
+            return
+        assert made.data.startswith(content[:-1])
+        assert made.data.endswith(b"x>")
+
+
+ALIKE = [
+    ("a\u00a0b c", "a b c", "a b d", "a\u00a0b d", [1, 2, "\u00a0", " "]),
+    ("x\n9.41\u202fPM", "9.41 PM", "9.42 PM", "x\n9.42\u202fPM", [2, 5, "\u202f", " "]),
+    (
+        "say \u201chi\u201d now",
+        'say "hi" now',
+        'say "bye" now',
+        "say \u201cbye\u201d now",
+        [1, 5, "\u201c", '"'],
+    ),
+    ("it\u2019s on", "it's on", "it's off", "it\u2019s off", [1, 3, "\u2019", "'"]),
+    ("1\u20132 and", "1-2 and", "1-3 and", "1\u20133 and", [1, 2, "\u2013", "-"]),
+    ("cafe\u0301 x", "caf\u00e9 x", "caf\u00e9 y", "cafe\u0301 y", [1, 4, "e\u0301", "\u00e9"]),
+    ("caf\u00e9 x", "cafe\u0301 x", "cafe\u0301 y", "caf\u00e9 y", [1, 4, "\u00e9", "e\u0301"]),
+    (
+        "\u1112\u1161\u11ab x",
+        "\ud55c x",
+        "\ud55c y",
+        "\u1112\u1161\u11ab y",
+        [1, 1, "\u1112\u1161\u11ab", "\ud55c"],
+    ),
+    ("foo\u200bbar x", "foobar x", "foobar y", "foo\u200bbar y", [1, 4, "\u200b", ""]),
+    ("foobar x", "foo\u200bbar x", "foo\u200bbar y", "foobar y", [1, 4, "", "\u200b"]),
+    ("a\u00a0b\r\nc d\r\n", "a b\nc d", "a b\nnew\nc e", "a\u00a0b\r\nnew\r\nc e\r\n", [1, 2, "\u00a0", " "]),
+    ("\ufeffa\u00a0b", "a b", "a c", "\ufeffa\u00a0c", [1, 2, "\u00a0", " "]),
+]
+
+
+class TestWhatLooksAlike:
+    @pytest.mark.parametrize(("before", "old", "new", "after", "difference"), ALIKE)
+    def test_one_place_is_meant(
+        self, before: str, old: str, new: str, after: str, difference: list[object]
+    ) -> None:
+        made = apply_edit(before.encode(), old, new)
+        assert made.data.decode() == after
+        assert made.differences[0] == difference
+        with pytest.raises(EditError) as caught:
+            apply_edit(before.encode(), old, new, exact=True)
+        assert caught.value.code == "not_found"
+        assert caught.value.facts["hint"] == "alike"
+        assert caught.value.facts["differences"][0] == difference  # type: ignore[index]
+
+    def test_bytes_beside_it_stay(self) -> None:
+        made = apply_edit(b"caf\xe9\xc2\xa0b x", r"caf\xe9 b x", r"caf\xe9 b y")
+        assert made.data == b"caf\xe9\xc2\xa0b y"
+        assert made.differences == [[1, 5, "\u00a0", " "]]
+
+    @pytest.mark.parametrize(
+        ("data", "old", "new", "count"),
+        [
+            ("a\u00a0b a\u202fb", "a b", "x", 2),  # two places
+            ("x \u2014 y", "-", "+", 1),  # nothing but such a character
+            ("say \u201chi\u201d", 'say "hi"', "say \u201chi\u201d", 1),  # about the characters themselves
+        ],
+    )
+    def test_is_refused_where_it_is_not_clear(self, data: str, old: str, new: str, count: int) -> None:
+        for replace_all in (True, False):
+            with pytest.raises(EditError) as caught:
+                apply_edit(data.encode(), old, new, replace_all)
+            assert caught.value.code == "not_found"
+            assert caught.value.facts["count"] == count
+
+    def test_what_is_there_exactly_goes_first(self) -> None:
+        made = apply_edit("a\u00a0b a b".encode(), "a b", "x")
+        assert made.data.decode() == "a\u00a0b x"
+        assert made.differences == []
+
+    @pytest.mark.parametrize(
+        ("data", "old", "difference"),
+        [
+            ("def f():\n\treturn 1\n", "def f():\n    return 1", [2, 1, "\t", " "]),
+            ("if x:\n    a\n", "  a", None),
+            ("a  b", "a b c", None),
+            ("x = 1;y", "x = 1; y", [1, 7, "y", " "]),
+            ("    a\n", "\ta\n", [1, 4, " ", "\t"]),
+        ],
+    )
+    def test_other_whitespace_is_named(self, data: str, old: str, difference: list[object] | None) -> None:
+        try:
+            apply_edit(data.encode(), old, "new")
+        except EditError as error:
+            assert error.facts.get("differences") == (difference and [difference])  # noqa: PT017
+
+    def test_takes_no_time(self) -> None:
+        data = ("x = foo(a, b)  # \u00e9\u00a0\u200b\n" * 20_000).encode()
+        began = time.process_time()
+        for old in ("zz zz", "b" * 8_000, "a " * 4_000, "a " * 30_000, "\u200b" * 5_000 + "zz"):
+            with pytest.raises(EditError):
+                apply_edit(data, old, "y")
+        assert time.process_time() - began < 20
+
+    def test_names(self) -> None:
+        assert (
+            plain("a" + SPACES[0] + SINGLE_QUOTES[0] + DOUBLE_QUOTES[0] + DASHES[0] + INVISIBLE) == "a '\"-"
+        )
+        assert same_name("'My\\ File.TXT'") == same_name("my\u202ffile.txt")
+        assert same_name("a.py") != same_name("b.py")

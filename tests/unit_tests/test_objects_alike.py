@@ -10,19 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
+from langchain_daytona_ws._core import render
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.files import FileOps
 from langchain_daytona_ws._core.objects.guest import ObjectFiles
 from langchain_daytona_ws._core.objects.search import BeyondBounds
-from langchain_daytona_ws._guest import files, search, tree
+from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import WorkspaceError
 
 from .bucket import MemoryBucket
 
-GUESTS = {"files": files.main, "tree": tree.main, "search": search.main}
+GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "near": near.main}
 NAMES = ["a", "a.b", "a-", "b", "é", "node_modules", "A", "{x}", "a b", ".h"]
 # A few paths again and again, so that operations meet.
 PATHS = st.one_of(
@@ -42,6 +44,9 @@ TEXTS = st.sampled_from(
         "é ünï\n\n",
         "word_1 word\n" * 5,
         "x" * 3000 + "\none",
+        "\ufeffone\r\ntwo\r\n",
+        "one\r\ntwo\n",
+        "one\u00a0two \u201cword\u201d\n",
     ]
 )
 GLOBS = st.sampled_from(
@@ -84,7 +89,8 @@ WRITES = st.tuples(st.just("write"), PATHS, TEXTS, st.booleans())
 ACTIONS = st.one_of(
     WRITES,
     st.tuples(
-        st.just("edit"), PATHS, st.sampled_from(["one", "word", "two\n", "x"]), st.sampled_from(["1", "", "a\nb"]),
+        st.just("edit"), PATHS, st.sampled_from(["one", "word", "two\n", "x", "one two", '"word"', "ONE"]),
+        st.sampled_from(["1", "", "a\nb", "one 2"]),
         st.booleans(),
     ),
     st.tuples(st.just("read"), PATHS, st.integers(1, 3)),
@@ -192,3 +198,195 @@ def test_the_same_operations_have_the_same_outcomes(
             if path.is_file()
         }
         assert twins.bucket.data() == there
+
+
+NAMED: dict[str, Callable[[FileOps], Awaitable[object]]] = {
+    "a name in other case": lambda ops: ops.read("readme.MD"),
+    "a directory in other case": lambda ops: ops.read("docs/a"),
+    "a narrow space": lambda ops: ops.edit("Shot 9 PM.png", "x", "y"),
+    "another form of a letter": lambda ops: ops.read("caf\u00e9.txt"),
+    "a curly quote": lambda ops: ops.delete("it's.txt"),
+    "a shell's escapes": lambda ops: ops.grep("x", path="a\\ b.txt"),
+    "quotes": lambda ops: ops.read("'a b.txt'"),
+    "backslashes": lambda ops: ops.list("Docs\\deep"),
+    "backslashes at a new name": lambda ops: ops.write("Docs\\new", "x"),
+    "backslashes in a name that is there": lambda ops: ops.write("back\\slash", "y", overwrite=True),
+    "backslashes that are meant": lambda ops: ops.write("$'new\\\\slash'", "y"),
+    "nothing like it": lambda ops: ops.read("zzz/zzz"),
+    "several like it": lambda ops: ops.read("SAME"),
+    "a way through a file": lambda ops: ops.read("README.md/x"),
+    "the base of a search": lambda ops: ops.glob("*", path="DOCS"),
+    "outside, there without its first part": lambda ops: ops.read("/workspace/Docs/A"),
+    "outside, a directory": lambda ops: ops.glob("*", path="/work/Docs"),
+    "outside, not there": lambda ops: ops.read("/workspace/zzz"),
+    "outside, a home": lambda ops: ops.write("~/Docs/A", "x"),
+    "as it was printed": lambda ops: ops.read("$'Shot 9\\u202fPM.png'"),
+    "a directory for a file": lambda ops: ops.write("Docs/deep/", "x"),
+}
+
+
+@pytest.mark.parametrize("what", NAMED)
+def test_names_are_taken_alike(tmp_path: Path, what: str) -> None:
+    twins = Twins(tmp_path)
+    for path in (
+        *(
+            "README.md",
+            "Docs/A",
+            "Docs/deep/b",
+            "Shot 9\u202fPM.png",
+            "cafe\u0301.txt",
+            "it\u2019s.txt",
+            "a b.txt",
+        ),
+        *("back\\slash", "Same", "sAme", "samE", "saMe"),
+    ):
+        content = b"x\n"
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+        twins.bucket.put_by_others(path, content)
+    on_s3, on_disk = twins.both(NAMED[what])
+    assert on_s3 == on_disk
+    expected = EXPECTED[what]
+    shown_there = on_disk[2] if isinstance(on_disk, tuple) else on_disk
+    assert expected in str(shown_there)
+
+
+EXPECTED = {
+    "a name in other case": "Did you mean README.md?",
+    "a directory in other case": "Did you mean Docs/A?",
+    "a narrow space": "Did you mean $'Shot 9\\u202fPM.png'?",
+    "another form of a letter": "Did you mean $'cafe\\u0301.txt'?",
+    "a curly quote": "Did you mean it\u2019s.txt?",
+    "a shell's escapes": "Did you mean a b.txt?",
+    "quotes": "Did you mean a b.txt?",
+    "backslashes": "Did you mean Docs/deep?",
+    "backslashes at a new name": "Use Docs/new, with slashes",
+    "backslashes in a name that is there": "'created': False",
+    "backslashes that are meant": "'created': True",
+    "nothing like it": "zzz/zzz does not exist. Use list or glob",
+    "several like it": "Did you mean Same or sAme or saMe?",
+    "a way through a file": "is not a directory",
+    "the base of a search": "Did you mean Docs?",
+    "outside, there without its first part": "use Docs/A, which exists there",
+    "outside, a directory": "use Docs, which exists there",
+    "outside, not there": "use workspace/zzz for a file there",
+    "outside, a home": "use Docs/A, which exists there",
+    "as it was printed": "x",
+    "a directory for a file": "names a directory",
+}
+
+
+STYLES = {
+    "CRLF is kept": (b"a\r\nb\r\n", "x\ny\n", b"x\r\ny\r\n", ("crlf",), ()),
+    "a byte order mark is kept": (b"\xef\xbb\xbfa\n", "x\n", b"\xef\xbb\xbfx\n", ("bom",), ()),
+    "both are": (b"\xef\xbb\xbfa\r\n", "x\n", b"\xef\xbb\xbfx\r\n", ("bom", "crlf"), ()),
+    "those that come with it are not doubled": (
+        b"\xef\xbb\xbfa\r\n",
+        "\ufeffx\r\n",
+        b"\xef\xbb\xbfx\r\n",
+        (),
+        (),
+    ),
+    "mixed ones are gone": (b"a\r\nb\n", "x\ny\n", b"x\ny\n", (), ("crlf",)),
+    "no lines, no line ends": (b"a\r\n", "x", b"x", (), ()),
+    "an empty file has none": (b"\xef\xbb\xbfa\r\n", "", b"", (), ()),
+    "bytes are written as they are": (b"\xef\xbb\xbfa\r\n", b"x\n", b"x\n", (), ()),
+    "what is binary has no lines": (b"\0\r\n", "x\n", b"x\n", (), ()),
+    "what is not UTF-8 is gone": (b"caf\xe9\r\n", "caf\u00e9\n", b"caf\xc3\xa9\r\n", ("crlf",), ("bytes",)),
+    "LF stays": (b"a\n", "x\r\n", b"x\r\n", (), ()),
+}
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["read", "overwrite"])
+@pytest.mark.parametrize("what", STYLES)
+def test_a_write_keeps_line_ends_and_byte_order_mark(tmp_path: Path, what: str, read: bool) -> None:
+    before, content, after, kept, gone = STYLES[what]
+    twins = Twins(tmp_path)
+    (tmp_path / "a").write_bytes(before)
+    twins.bucket.put_by_others("a", before)
+    if read and b"\0" not in before:
+        twins.both(lambda ops: ops.read("a"))
+    results = twins.both(lambda ops: ops.write("a", content, overwrite=not read or b"\0" in before))
+    for result in results:
+        assert isinstance(result, dict)
+        assert (result["kept"], result["gone"], result["size_bytes"]) == (kept, gone, len(after))
+    assert results[0] == results[1]
+    assert (tmp_path / "a").read_bytes() == twins.bucket.data()["a"] == after
+    # What was written counts as read; and the same content again is no change.
+    again = twins.both(lambda ops: ops.write("a", content))
+    assert again[0] == again[1]
+    assert isinstance(again[0], dict)
+    assert again[0]["unchanged"]
+
+
+def test_a_large_upload_keeps_them_too(tmp_path: Path) -> None:
+    root, staged = tmp_path / "ws", tmp_path / "staged"
+    root.mkdir()
+
+    async def guest(entry: str, request: dict[str, Any]) -> Any:
+        return GUESTS[entry](request)
+
+    async def upload(path: str, data: bytes) -> None:
+        staged.write_bytes(data)
+        os.rename(staged, path)
+
+    ops = FileOps(guest, upload, root=str(root), staging_dir=str(tmp_path))
+    (root / "a").write_bytes(b"\xef\xbb\xbfa\r\n")
+    result = drive(ops.write("a", "x\n" * 200_000, overwrite=True))
+    assert (result.kept, result.size_bytes) == (("bom", "crlf"), 600_003)
+    assert (root / "a").read_bytes() == b"\xef\xbb\xbf" + b"x\r\n" * 200_000
+    assert sorted(os.listdir(tmp_path)) == ["ws"]
+
+
+def test_a_write_that_was_sent_before_is_answered_with_what_it_kept() -> None:
+    bucket = MemoryBucket()
+    bucket.put_by_others("a", b"\xef\xbb\xbfa\r\n")
+    request = {
+        "op": "write",
+        "path": "a",
+        "content": b"x\n",
+        "overwrite": True,
+        "as_text": True,
+        "key": "k" * 32,
+    }
+    first = drive(ObjectFiles(bucket)("files", request))
+    assert first["kept"] == ["bom", "crlf"]
+    assert drive(ObjectFiles(bucket)("files", request)) == first, (
+        "by another process, which remembers no answer"
+    )
+
+
+MEANT = {
+    "alike": ("a\u00a0b c".encode(), "a b c", "a b d", "Edited a: 1 replacement, at line 1.\n[The text there is not "
+              "exactly old_string: line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE (U+0020). "
+              "What new_string repeats of it was kept as it was.]\n"),
+    "not clear": ("a\u00a0b a\u202fb".encode(), "a b", "c", "It would match at 2 or more places, first line 1, but "
+                  "for characters that look alike (line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE"),
+    "a form": ("cafe\u0301".encode(), "\u00e9", "e", "line 1, column 4 has LATIN SMALL LETTER E (U+0065) + COMBINING "
+               "ACUTE ACCENT (U+0301), old_string LATIN SMALL LETTER E WITH ACUTE (U+00E9)."),
+    "whitespace": (b"if x:\n\ty\n", "    y", "z", "at line 2 but for whitespace (line 2, column 1 has TAB (U+0009), "
+                   "old_string SPACE (U+0020))"),
+    "bytes": (b"caf\xe9 x", r"caf\xe9", r"th\xe9", "Edited a: 1 replacement, at line 1.\n     1\tth\\xe9 x"),
+    "mixed": (b"caf\xe9 x", "x", "\u00e9", "[The file is not UTF-8, and what was put in is."),
+    "verbatim": (b"caf\xe9 x", "x", r"\xe8", r"[\xNN was put in as those characters."),
+    "invisible": ("a\u200bb c".encode(), "ab", "x", "ZERO WIDTH SPACE (U+200B), old_string nothing."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MEANT)
+def test_edits_are_meant_alike(tmp_path: Path, what: str) -> None:
+    before, old, new, text = MEANT[what]
+    twins = Twins(tmp_path)
+    (tmp_path / "a").write_bytes(before)
+    twins.bucket.put_by_others("a", before)
+
+    def said(ops: FileOps) -> str:
+        try:
+            return render.edited(drive(ops.edit("a", old, new)))
+        except WorkspaceError as error:
+            return error.for_model
+
+    assert said(twins.objects) == said(twins.disk)
+    (tmp_path / "a").write_bytes(before)
+    assert text in said(twins.disk)
+    assert twins.bucket.data()["a"] == (tmp_path / "a").read_bytes()

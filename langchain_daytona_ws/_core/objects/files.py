@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from langchain_daytona_ws._core.objects.change import Changer, Overtaken
@@ -87,7 +88,6 @@ class ObjectFile:
         key, data = key_of(request["path"]), bytes(request["content"])
         if len(data) > LARGEST_PUT_BYTES:
             raise too_large(len(data))
-        sha256 = await self._heavy(len(data), lambda: _sha256(data))
         call = _call(request)
         for _ in range(WRITE_TRIES):
             try:
@@ -96,7 +96,8 @@ class ObjectFile:
                 if request.get("overwrite", False):  # a second look would not notice what is lost
                     raise RefusedError("changed") from None
                 continue
-            return {**done, "path": key, "bytes": len(data), "sha256": sha256}
+            sha256 = await self._heavy(len(done.data), partial(_sha256, done.data))
+            return {**done.answer, "path": key, "bytes": len(done.data), "sha256": sha256}
         raise RefusedError("busy")
 
     async def edit(self, request: Request) -> Answer:
@@ -111,6 +112,12 @@ class ObjectFile:
                 longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 10), LONGEST_PAUSE_S)
                 await self._port.sleep(random.uniform(0, longest))  # noqa: S311 - so that they spread out
         raise RefusedError("changed")
+
+    async def exists(self, request: Request) -> Answer:
+        return {"found": [path for path in request["paths"] if await self._places.exists(key_of(path))]}
+
+    async def near(self, request: Request) -> Answer:
+        return {"found": await self._places.near(key_of(request["path"]))}
 
     async def delete(self, request: Request) -> Answer:
         """Delete a file, or the marker of an empty directory; a whole tree is a matter for `rm -r`."""
@@ -134,27 +141,35 @@ class ObjectFile:
 
     # --- write ---
 
-    async def _write(self, key: str, data: bytes, request: Request, call: str) -> Answer:
+    async def _write(self, key: str, data: bytes, request: Request, call: str) -> _Written:
         overwrite, expected = request.get("overwrite", False), request.get("expected_sha256")
+        max_bytes = request.get("max_bytes", MAX_BYTES)
         if not overwrite and expected is None:
             # A new file, most often: what is there is looked at only when it is in the way.
             await self._places.need_free(key)
             try:
-                return _written(await self._changer.put(key, data, None, call=call, what=CREATED))
+                return _Written(await self._changer.put(key, data, None, call=call, what=CREATED), data)
             except Overtaken:
-                return _written(await self._in_the_way(key, data, call))
-        most = len(data) if expected is None else max(len(data), request.get("max_bytes", MAX_BYTES))
+                return _Written(await self._in_the_way(key, data, call), data)
+        as_text = request.get("as_text", False)
+        most = len(data) if expected is None and not as_text else max(len(data), max_bytes)
         old = await self._places.find(key, max_bytes=most)
         if old is None:
-            return _written(await self._changer.put(key, data, None, call=call, what=CREATED))
+            return _Written(await self._changer.put(key, data, None, call=call, what=CREATED), data)
         made = mark_of(old.metadata, call)
         if made is not None:
-            return _written(made)
-        if old.data is not None and old.data == data:
-            return _written(None)
+            return _Written(made, data)
+        before, kept, gone = old.data, list[str](), list[str]()
+        if before is not None and as_text:
+            kept, gone = await self._heavy(len(before), partial(_styles, before, data))
+        data = edits.in_style(data, kept)
+        if before is not None and before == data:
+            return _Written(None, data)
         if not overwrite:
             await self._expect(key, old, expected)
-        return _written(await self._changer.put(key, data, old, call=call, what=REPLACED))
+        what = REPLACED + "".join(name[0] for name in kept)
+        mark = await self._changer.put(key, data, old, call=call, what=what)
+        return _Written(mark, data, gone, is_styled=True)
 
     async def _expect(self, key: str, old: StoredObject, expected: str | None) -> None:
         """Refuse when a file is not as it was read."""
@@ -202,6 +217,28 @@ class ObjectFile:
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
+class _Written:
+    """A write that was made.
+
+    Args:
+        mark: What this call did, perhaps when it was sent before; None when the content was there already.
+        data: The content of the request; or, ``is_styled``, as it was written.
+        gone: What of the old content's style is gone, as far as it is known.
+    """
+
+    def __init__(
+        self, mark: Mark | None, data: bytes, gone: Sequence[str] = (), *, is_styled: bool = False
+    ) -> None:
+        kept = mark.kept if mark else []
+        self.data = data if is_styled else edits.in_style(data, kept)
+        self.answer: Answer = {
+            "created": mark is not None and mark.what == CREATED,
+            "unchanged": mark is None,
+            **({"kept": kept} if kept else {}),
+            **({"gone": list(gone)} if gone else {}),
+        }
+
+
 class _Change:
     """One edit of one content, computed."""
 
@@ -222,6 +259,7 @@ class _Change:
                 request["new"],
                 request.get("replace_all", False),
                 self._max_bytes,
+                exact=request.get("exact", False),
             )
         except edits.EditError as error:
             raise RefusedError(error.code, **error.facts) from None
@@ -230,6 +268,7 @@ class _Change:
             "count": len(made.spots),
             "at": made.lines[: edits.SHOWN_SPOTS],
             "snippet": edits.snippet(made),
+            **made.remarks,
             "bytes": len(made.data),
             "sha256": _sha256(made.data),
             "before_sha256": sha256,
@@ -245,9 +284,10 @@ def _text(stored: StoredObject, max_bytes: int) -> bytes:
     return stored.data
 
 
-def _written(mark: Mark | None) -> Answer:
-    """Answer for a write; None when the content was there already."""
-    return {"created": mark is not None and mark.what == CREATED, "unchanged": mark is None}
+def _styles(old: bytes, new: bytes) -> tuple[list[str], list[str]]:
+    """Return what is kept of a file's style by the text that replaces it, and what is gone."""
+    kept = edits.style_to_keep(old, new)
+    return kept, edits.style_gone(old, edits.in_style(new, kept))
 
 
 def _call(request: Request) -> str:

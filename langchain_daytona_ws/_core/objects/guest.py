@@ -39,6 +39,8 @@ class ObjectFiles:
         self._made: Made = OrderedDict() if made is None else made
         self._reads = {
             ("files", "read"): file.read,
+            ("near", "near"): file.near,
+            ("near", "exists"): file.exists,
             ("content", "view"): file.view,
             ("content", "fetch"): file.fetch,
             ("tree", "list"): tree.list_directory,

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 NAME = "langchain-daytona-ws-calls"
 MOST = 16
 CREATED, REPLACED, EDITED = "c", "w", "e"
-_MARK = re.compile(r"([0-9a-f]{16})([cw]|e[0-9]{1,6})", re.ASCII)
+_MARK = re.compile(r"([0-9a-f]{16})(c|wb?c?|e[0-9]{1,6})", re.ASCII)
 _LONGEST = MOST * 32
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One call: the digits that its key comes down to, and what it did (``c``, ``w``, or ``e`` and a count)."""
+    """One call: the digits that its key comes down to, and what it did.
+
+    ``c`` created; ``w`` replaced, with ``b`` and ``c`` for the byte order mark and the CRLF that it kept; ``e`` edited,
+    with a count.
+    """
 
     call: str
     what: str
@@ -29,6 +33,11 @@ class Mark:
     def count(self) -> int:
         """How many replacements an edit made."""
         return int(self.what[1:] or 0)
+
+    @property
+    def kept(self) -> list[str]:
+        """What a write kept of the style of what it replaced, as `_guest.edit.style_to_keep` names it."""
+        return [name for name in ("bom", "crlf") if self.what[:1] == REPLACED and name[0] in self.what]
 
 
 def short(key: str) -> str:

@@ -6,7 +6,9 @@ below it (``a`` and ``a/b``) is a directory, as a mount shows it.
 
 from __future__ import annotations
 
-from langchain_daytona_ws._core.objects.names import LAST, ancestors, below, parent_of
+from collections.abc import Collection
+
+from langchain_daytona_ws._core.objects.names import LAST, ancestors, below, is_hidden, parent_of
 from langchain_daytona_ws._core.store import (
     KeyPage,
     ObjectInfo,
@@ -15,6 +17,8 @@ from langchain_daytona_ws._core.store import (
     StoreFault,
     StoreFaultKind,
 )
+from langchain_daytona_ws._guest.alike import same_name
+from langchain_daytona_ws._guest.near import MAX_NAMES, MAX_NEAR, spellings
 from langchain_daytona_ws._guest.walk import RefusedError
 
 
@@ -58,6 +62,39 @@ class Places:
 
     async def is_directory(self, key: str) -> bool:
         return not key or _first(await self._port.list_page(below(key), max_keys=1)) is not None
+
+    async def exists(self, key: str) -> bool:
+        """Tell whether a file or a directory is there; a hidden key is none."""
+        return await self.is_directory(key) or await self.file_at(key) is not None
+
+    async def near(self, key: str) -> list[str]:
+        """Return the keys that may be taken for one that is missing, as the guest's ``near`` finds them."""
+        found: list[str] = []
+        for meant in spellings(key):
+            above, names = [""], meant.split("/")
+            here = below(parent_of(meant))
+            if there := await self._names(here):  # most often, only the last name is wrong
+                above, names = [here], names[-1:]
+            for name in names:
+                above = [
+                    f"{prefix}{other}/"
+                    for prefix in above
+                    for other in _like(name, there if prefix == here else await self._names(prefix))
+                ][:MAX_NEAR]
+            found += [one[:-1] for one in above if one[:-1] not in (key, *found)]
+        return found[:MAX_NEAR]
+
+    async def _names(self, above: str) -> set[str]:
+        """Return the names in a directory, as far as they are looked at."""
+        there, more = set[str](), None
+        while len(there) < MAX_NAMES:
+            page = await self._port.list_page(above, delimiter=True, more=more)
+            there.update(one[len(above) : -1] for one in page.prefixes)
+            there.update(info.key[len(above) :] for info in page.objects)
+            more = page.more
+            if more is None:
+                break
+        return {name for name in there if not is_hidden(name)}
 
     async def need_directory(self, key: str) -> None:
         """Refuse all but a directory.
@@ -116,6 +153,12 @@ class Places:
                 low, nearest = middle + 1, first
         if nearest is not None and nearest.key == paths[low - 1] and not await self.is_directory(nearest.key):
             raise RefusedError("not_a_directory")
+
+
+def _like(name: str, there: Collection[str]) -> list[str]:
+    """Return a name if it is there, otherwise those that may be taken for it."""
+    same = same_name(name)
+    return [name] if name in there else sorted(other for other in there if same_name(other) == same)
 
 
 def _first(page: KeyPage) -> ObjectInfo | None:

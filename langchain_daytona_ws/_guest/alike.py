@@ -1,0 +1,42 @@
+"""Characters that look the same, or like nothing: pure functions over text, the same on host and in sandbox."""
+
+from __future__ import annotations
+
+SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+SINGLE_QUOTES = "\u2018\u2019\u201a\u201b\u2032\u02bc"
+DOUBLE_QUOTES = "\u201c\u201d\u201e\u201f\u2033"
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+INVISIBLE = (
+    "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
+
+_PLAIN = {
+    **dict.fromkeys(map(ord, SPACES), " "),
+    **dict.fromkeys(map(ord, SINGLE_QUOTES), "'"),
+    **dict.fromkeys(map(ord, DOUBLE_QUOTES), '"'),
+    **dict.fromkeys(map(ord, DASHES), "-"),
+    **dict.fromkeys(map(ord, INVISIBLE), None),
+}
+
+
+def plain(text: str) -> str:
+    """Return a text with the plainest of the characters that look alike, composed, without invisible ones."""
+    import unicodedata  # only where something was not found
+
+    return unicodedata.normalize("NFC", text.translate(_PLAIN))
+
+
+def forms(text: str) -> list[str]:
+    """Return the forms that Unicode has for the same text, itself first."""
+    import unicodedata
+
+    found = [text]
+    for form in (unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)):
+        if form not in found:
+            found.append(form)
+    return found
+
+
+def same_name(name: str) -> str:
+    """Return what names have in common that one may be taken for another: also case, quotes and shell escapes."""
+    return plain(plain(name).replace("\\", "").strip(" \"'").casefold())

@@ -1,0 +1,152 @@
+r"""Find a text that is meant but not written byte for byte: pure functions, the same on host and in sandbox.
+
+Two kinds of it: NUL, ESC and bytes that are no UTF-8, which `text.as_shown` shows as ``\xe9`` (``text_of`` makes each
+such byte one lone surrogate); and, only if wanted, characters that look like others or like nothing.
+"""
+
+from __future__ import annotations
+
+import re
+
+from langchain_daytona_ws._guest import alike
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_LOOSE_CHARS = 8_000  # of a text that is looked for by what it looks like
+MAX_COMPARED = 4_000_000  # pairs of characters
+
+_SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
+# Marks of Latin, Greek, Cyrillic and Vietnamese, of Japanese; and Korean syllables of separate letters.
+_UNIT = re.compile(
+    _SHOWN_BYTE + "|[\u1100-\u115f][\u1160-\u11a7][\u11a8-\u11ff]?|.[\u0300-\u036f\u3099\u309a]*", re.DOTALL
+)
+_CLASSES = (" " + alike.SPACES, "'" + alike.SINGLE_QUOTES, '"' + alike.DOUBLE_QUOTES, "-" + alike.DASHES)
+_INVISIBLE = "[" + alike.INVISIBLE + "]*"
+
+
+class TooLongError(Exception):
+    """Two texts are too long to be compared."""
+
+
+class Spot:
+    """Where a text is meant: offsets into `text_of` the content, and what stands there for each of its units."""
+
+    __slots__ = ("end", "pieces", "start")
+
+    def __init__(self, start: int, end: int, pieces: list[str]) -> None:
+        self.start = start
+        self.end = end
+        self.pieces = pieces
+
+
+def text_of(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shows_bytes(text: str) -> bool:
+    return re.search(_SHOWN_BYTE, text) is not None
+
+
+def _byte(unit: str) -> str:
+    """Return what is shown so: a control character, or the lone surrogate of a byte."""
+    code = int(unit[2:], 16)
+    return chr(code if code < 0x80 else 0xDC00 + code)
+
+
+def _is_shown_byte(unit: str) -> bool:
+    return len(unit) == 4 and unit[0] == "\\" and shows_bytes(unit)
+
+
+def units(text: str) -> list[str]:
+    """Cut a text into characters with their marks, and into bytes as they are shown."""
+    return _UNIT.findall(text)
+
+
+def find(content: str, wanted: list[str], loose: bool, most: int) -> list[Spot]:
+    """Find the units of a text; with ``loose`` also where they only look the same."""
+    forms = [_form(unit, loose) for unit in wanted]
+    between = _INVISIBLE if loose and any(char in content for char in alike.INVISIBLE) else ""
+    spots = []
+    for match in re.finditer(between.join(form for form in forms if form), content):
+        spots.append(Spot(match.start(), match.end(), list(_pieces(content, match.start(), forms, between))))
+        if len(spots) > most:
+            break
+    return spots
+
+
+def _form(unit: str, loose: bool) -> str:
+    """Return the expression of what stands for one unit."""
+    if _is_shown_byte(unit):
+        return "(?:%s|%s)" % (re.escape(unit), re.escape(_byte(unit)))
+    if unit == "\n":
+        return "\r?\n"
+    if not loose:
+        return re.escape(unit)
+    for same in _CLASSES:
+        if unit in same:
+            return "[" + re.escape(same) + "]"
+    if unit in alike.INVISIBLE:
+        return ""
+    if unit.isascii():
+        return re.escape(unit)
+    return "(?:" + "|".join(re.escape(form) for form in alike.forms(unit)) + ")"
+
+
+def _pieces(content: str, at: int, forms: list[str], between: str) -> Iterator[str]:
+    """Return what stands for each unit, with the invisible characters before it."""
+    for number, form in enumerate(forms):
+        match = re.compile((between if number and form else "") + form).match(content, at)
+        assert match is not None  # noqa: S101 - the whole of them was found here
+        at = match.end()
+        yield match.group()
+
+
+def is_changed(unit: str, piece: str) -> bool:
+    """Tell whether what stands for a unit differs from it, but for a line end or a byte that is shown."""
+    return unit not in (piece, "\n") and not (len(piece) == 1 and _is_shown_byte(unit))
+
+
+def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose: bool) -> str:
+    """Return the new text with what stands there kept where both texts agree.
+
+    A byte as it is shown is that byte where the old text has one, and otherwise the four characters.
+
+    Raises:
+        TooLongError: With ``loose``: what to keep cannot be found out in time.
+    """
+    came = units(new)
+    shared = min(len(wanted), len(came))
+    head = next((at for at in range(shared) if wanted[at] != came[at]), shared)
+    shared -= head
+    tail = next((at for at in range(shared) if wanted[-1 - at] != came[-1 - at]), shared)
+    old_to, new_to = len(wanted) - tail, len(came) - tail
+    if (old_to - head) * (new_to - head) > MAX_COMPARED:
+        if loose:
+            raise TooLongError
+        kept = [(head, head, 0)]
+    else:
+        import difflib
+
+        matcher = difflib.SequenceMatcher(None, wanted[head:old_to], came[head:new_to], autojunk=False)
+        kept = [(head + a, head + b, size) for a, b, size in matcher.get_matching_blocks()]
+    out, at = pieces[:head], head
+    as_bytes = any(len(piece) == 1 and _is_shown_byte(unit) for unit, piece in zip(wanted, pieces))
+    for old_at, new_at, size in [*kept, (old_to, new_to, tail)]:
+        out += [_written(unit, newline, as_bytes) for unit in came[at:new_at]]
+        out += pieces[old_at : old_at + size]
+        at = new_at + size
+    return "".join(out)
+
+
+def _written(unit: str, newline: str, as_bytes: bool) -> str:
+    if unit == "\n":
+        return newline
+    if as_bytes and _is_shown_byte(unit):
+        return _byte(unit)
+    return unit
