@@ -35,6 +35,7 @@ CELLS = [
     ("job", "mount daemon hung", True),
     ("edit", "credentials revoked early", False),
     ("job", "approver hangs", False),
+    ("mount", "store accepts renames", False),
 ]
 
 
