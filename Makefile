@@ -1,7 +1,7 @@
 # Each target sets up what it needs; see scripts/setup. ARGS is passed on: make demo ARGS=--yes
 ARGS ?=
-# Tests wait for sandboxes more than they compute: with two on two cores, these are idle for most of the time.
-WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
+# Tests wait for sandboxes more than they compute.
+WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 3)))
 # Each worker, and each process that a test starts, would compile hundreds of modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHON WORKERS

@@ -18,7 +18,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from langchain_daytona_ws.local import LocalDaytona
 
-TESTS = Path(__file__).parent
+QUICK = {Path(__file__).parent / name for name in ("unit_tests", "cassettes")}
 
 settings.register_profile("hunt", settings.get_profile("default"))
 settings.register_profile("steady", derandomize=True)
@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of each pair of sync and async tests mark one as `full`, which ``make test`` leaves out; the name chooses which.
 
     Sync and async calls run the same coroutines, so either test finds a fault in them. Where they differ in what is
-    tested, the tests are marked `sync_and_async`, and both run. Unit tests are quick, and stay.
+    tested, the tests are marked `sync_and_async`, and both run. Unit tests and
+    cassettes are quick: all of them run.
     """
     twins: dict[str, list[tuple[str, pytest.Item]]] = defaultdict(list)
     for item in items:
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if (
             callspec is None
             or item.get_closest_marker("sync_and_async")
-            or TESTS / "unit_tests" in item.path.parents
+            or QUICK.intersection(item.path.parents)
         ):
             continue
         parts = callspec.id.split("-")

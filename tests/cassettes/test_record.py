@@ -22,6 +22,7 @@ ACCOUNT = "998877665544"
 KEY = "dtn_of_an_account"
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_recording_leaves_no_difference_and_names_nobody(tmp_path: Path) -> None:
     with LocalDaytona(s3=True, api_key=KEY) as server:

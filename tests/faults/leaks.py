@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.faults.world import World
 
 # What has been given up may take a moment to be gone.
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ CELLS = [
     ("job", "mount daemon hung", True),
     ("edit", "credentials revoked early", False),
     ("job", "approver hangs", False),
-    ("mount", "store accepts renames", False),
 ]
 
 

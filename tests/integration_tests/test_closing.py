@@ -21,6 +21,8 @@ from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.hostile.liar import Eager
 from tests.integration_tests.conftest import Driven, config_for
 
+pytestmark = pytest.mark.sync_and_async
+
 
 def test_a_closed_session_refuses(workspace: Driven) -> None:
     workspace.close()
@@ -64,10 +66,13 @@ def test_no_answer_in_time_is_said(server: LocalDaytona, monkeypatch: pytest.Mon
     async def work() -> None:
         session = WorkspaceSession(config_for(server), namespace="demo")
         await session.arun("true")
-        server.faults.add(Fault(kind="latency", action="delete", delay_s=0.8, times=1))
+        goes_on = threading.Event()
+        server.faults.add(Fault(kind="act_before", action="delete", act=lambda: goes_on.wait(60), times=1))
         with pytest.raises(SandboxUnavailable, match="no answer"):
             await session.aclose()
-        await asyncio.sleep(1)
+        goes_on.set()
+        while server.open_requests:  # noqa: ASYNC110 - the server has no event to offer
+            await asyncio.sleep(0.01)
         monkeypatch.setattr(machine, "CLOSE_WAITS_S", 60)  # it makes a new client, too
         await session.aclose()
 
@@ -76,11 +81,17 @@ def test_no_answer_in_time_is_said(server: LocalDaytona, monkeypatch: pytest.Mon
 
 
 def test_closing_while_another_thread_provisions(server: LocalDaytona) -> None:
-    server.faults.add(Fault(kind="latency", action="create", delay_s=0.6, times=1))
+    came = threading.Event()
+
+    def hold() -> None:
+        came.set()
+        time.sleep(0.3)  # in which the session is closed
+
+    server.faults.add(Fault(kind="act_before", action="create", act=hold, times=1))
     session = WorkspaceSession(config_for(server), namespace="demo")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(session.run, "true")
-        time.sleep(0.2)
+        assert came.wait(60)
         session.close()
         with pytest.raises(SessionClosed):
             running.result()

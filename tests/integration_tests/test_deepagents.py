@@ -496,6 +496,7 @@ def test_hostile_names_and_bytes_come_back_as_they_went(
     assert backend.execute(f"ls -A {backend.root}").output in {"", "d\n"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("on_s3", [False, True])
 def test_tens_of_megabytes_go_both_ways(bucket: Bucket, drive: Drive, on_s3: bool) -> None:
     driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)

@@ -41,6 +41,7 @@ def test_it_repairs_a_real_package(console: Console, monkeypatch: pytest.MonkeyP
     assert "✔ pyasn1's own tests: 1261 passed after the repair, 9 of 1261 failed before it" in text
 
 
+@pytest.mark.full
 @pytest.mark.timeout(480)
 def test_it_repairs_a_real_package_on_s3(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the environment says of accounts is not meant, and is there again afterwards.

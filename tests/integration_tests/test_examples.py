@@ -42,7 +42,10 @@ def outputs(notebook: Any) -> list[Any]:
     return [(cell.id, cell.get("execution_count"), cell.get("outputs")) for cell in notebook.cells]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.full) for path in NOTEBOOKS[1:])],
+    ids=[path.stem for path in NOTEBOOKS],
+)  # fmt: skip
 def test_a_notebook_prints_what_it_is_committed_with(path: Path, temporary: Path) -> None:
     before = path.read_bytes()
     fresh = execute(path)

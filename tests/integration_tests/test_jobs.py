@@ -54,7 +54,7 @@ def job_tool(workspace: Driven) -> BashJobTool:
 
 
 def printed(workspace: Driven, job: Job, text: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while text not in jobs(workspace, "logs", job.id).output:
         assert time.monotonic() < deadline
 
@@ -135,7 +135,7 @@ class TestSession:
             session.jobs.status(first.id)
             assert [(job.id, job.exit_code) for job in ended] == [(first.id, 1)]
             results = [session.run("touch /tmp/go")]
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while len(ended) < 2:  # any call learns of it, that one too, and tells the model
                 results.append(session.run("true"))
                 assert time.monotonic() < deadline

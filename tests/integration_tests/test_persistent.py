@@ -203,6 +203,7 @@ def test_another_configuration_does_not_take_it_away(server: LocalDaytona, drive
     assert len(server.sandboxes) == 1
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600 if ROUNDS > 5 else 240)
 def test_twenty_processes_at_once_get_one_sandbox(server: LocalDaytona) -> None:
     for action in ("get", "create", "execute"):

@@ -249,6 +249,7 @@ class TestContents:
         assert (stored.data, stored.info.size_bytes) == (None, 1000)
         assert face.run(face.store().get("large", max_bytes=1000)).data == b"x" * 1000
 
+    @pytest.mark.full
     def test_many_files(self, face: Face, bucket: s3.Bucket) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: bucket.put(f"m/{n % 7}/f{n:04}", b"hit %d\n" % n), range(1010)))
@@ -455,6 +456,7 @@ GOOD = answer("200 OK", b"hello", ETag='"e"', Last_Modified=DATE)
 
 # botocore leaves the connection of an answer that it cannot parse to the garbage collector.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.sync_and_async
 class TestOddAnswers:
     """A server that is no S3, or not today."""
 

@@ -32,6 +32,7 @@ def keys_used(bucket: Bucket) -> set[str]:
     return {one.access_key for one in bucket.server.s3.requests if one.access_key.startswith("ASIA")}
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("host_keys")
 def test_three_ends_of_credentials_cost_no_command(bucket: Bucket, drive: Drive) -> None:
     bucket.server.s3.credential_lifetime_s = LIFE_S
@@ -66,6 +67,7 @@ def test_credentials_that_ended_long_ago(bucket: Bucket, drive: Drive) -> None:
     assert bucket.server.count("execute") == before + 1
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("host_keys")
 def test_ends_with_a_stop_and_start_and_a_killed_daemon_in_the_middle(bucket: Bucket) -> None:
     bucket.server.s3.credential_lifetime_s = MOUNTABLE_S

@@ -102,6 +102,7 @@ def test_files_through_the_sandbox_where_that_is_asked_for(bucket: Bucket, drive
     assert bucket.server.count("create") == 1
 
 
+@pytest.mark.full
 def test_two_sessions_lose_no_edit(bucket: Bucket) -> None:
     bucket.put("counters.txt", b"a=0\nb=0\n")
     config = config_for(bucket.server, envVars=KEYS, options=s3_options(bucket.server, bucket.name))

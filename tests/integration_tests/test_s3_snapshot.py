@@ -282,7 +282,7 @@ def test_it_ends_by_itself_when_the_build_does_not(server: LocalDaytona) -> None
     started = subprocess.Popen(
         [*PROGRAM, "s3-snapshot"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not server.count("snapshots.log"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

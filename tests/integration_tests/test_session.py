@@ -156,15 +156,24 @@ class TestCreation:
         assert server.count("create") == 1
 
     def test_a_cancelled_first_caller_hands_over(self, server: LocalDaytona) -> None:
-        server.faults.add(Fault(kind="latency", action="create", delay_s=0.5, times=1))
+        came, goes_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            came.set()
+            goes_on.wait(60)
+
+        server.faults.add(Fault(kind="act_before", action="create", act=hold, times=1))
 
         async def work() -> str:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
                 first = asyncio.create_task(session.arun("echo first"))
-                await asyncio.sleep(0.1)
+                await asyncio.to_thread(came.wait, 60)
                 second = asyncio.create_task(session.arun("echo second"))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(
+                    0.1
+                )  # to join the first; one that comes later joins what the first leaves
                 first.cancel()
+                goes_on.set()
                 with pytest.raises(asyncio.CancelledError):
                     await first
                 return (await second).output
@@ -191,6 +200,7 @@ class TestCreation:
         assert "/mnt" not in message.content
 
 
+@pytest.mark.sync_and_async
 class TestCreationFails:
     def test_a_dropped_answer_to_create_makes_no_second_sandbox(
         self, server: LocalDaytona, drive: Make
@@ -320,6 +330,7 @@ class TestLost:
             assert "machine was replaced" in workspace.run("true").text
 
 
+@pytest.mark.sync_and_async
 class TestOnceOnly:
     def test_dropped_after_execution(self, server: LocalDaytona, workspace: Driven) -> None:
         workspace.run("true")
@@ -401,13 +412,21 @@ class TestCancel:
         async def work() -> str:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
                 await session.arun("true")
-                server.faults.add(Fault(kind="latency", action="execute", delay_s=0.6, times=1))
+                came, goes_on = threading.Event(), threading.Event()
+
+                def hold() -> None:
+                    came.set()
+                    goes_on.wait(60)
+
+                server.faults.add(Fault(kind="act_before", action="execute", act=hold, times=1))
                 task = asyncio.create_task(session.arun("echo ran > ran"))
-                await asyncio.sleep(0.2)
+                await asyncio.to_thread(came.wait, 60)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                await asyncio.sleep(0.8)
+                goes_on.set()
+                while server.open_requests:  # noqa: ASYNC110 - the server has no event to offer
+                    await asyncio.sleep(0.01)
                 return (await session.arun("ls")).output
 
         assert asyncio.run(work()) == ""

@@ -274,6 +274,7 @@ def _comparable(result: CommandResult) -> CommandResult:
     )
 
 
+@pytest.mark.sync_and_async
 class TestTheCallback:
     def test_that_raises_loses_nothing_but_itself(
         self, server: LocalDaytona, workspace: Driven, caplog: pytest.LogCaptureFixture
@@ -403,6 +404,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sync_and_async
 class TestFaults:
     @pytest.mark.parametrize("name", FAULTS)
     def test_a_lost_look_is_taken_again(
@@ -516,6 +518,7 @@ def connections_to(server: LocalDaytona) -> list[Any]:
     return [one for one in found if one.raddr and one.raddr.port == port]
 
 
+@pytest.mark.sync_and_async
 class TestALookThatHangs:
     @pytest.mark.parametrize("before", [True, False], ids=["unseen", "with its answer under way"])
     def test_is_left_behind_and_nothing_is_lost_or_told_twice(

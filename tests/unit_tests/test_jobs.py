@@ -119,7 +119,7 @@ class Jobs:
         self.until(lambda: text in self.jobs.logs(job_id, tail_lines=100).output)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < deadline
             time.sleep(0.02)

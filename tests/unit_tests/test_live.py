@@ -202,7 +202,7 @@ def followed(*looks: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
 
     async def call() -> dict[str, object]:
         following.sent_to(INFO)
-        assert over.wait(30)
+        assert over.wait(90)
         return answered(output)
 
     drive(following.beside(call()))
@@ -340,7 +340,7 @@ class HangingCaller(ScriptedCaller):
 
     async def look(self, info: SandboxInfo, entry: str, request: Any, *, within_s: float) -> Any:
         self.asked.set()
-        assert self.release.wait(30)
+        assert self.release.wait(90)
         if isinstance(self._late, Exception):
             raise self._late
         return self._late
@@ -364,7 +364,7 @@ class TestALookThatHangs:
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
-            assert caller.asked.wait(30)
+            assert caller.asked.wait(90)
             if fails:
                 raise KeyboardInterrupt
             return answered(b"abc")
@@ -417,7 +417,7 @@ class TestALookThatHangs:
 
         def slow(text: str) -> None:
             began.set()
-            assert made[0]._over.wait(30)  # the call waits for this already
+            assert made[0]._over.wait(90)  # the call waits for this already
             texts.append(text)
 
         caller = ScriptedCaller((False, b"ab"))
@@ -426,7 +426,7 @@ class TestALookThatHangs:
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
-            assert began.wait(30)
+            assert began.wait(90)
             return answered(b"abc")
 
         drive(following.beside(call()))
@@ -488,7 +488,7 @@ class TestALookThatHangs:
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
-            assert caller.asked.wait(30)
+            assert caller.asked.wait(90)
             return answered(b"abc")
 
         drive(following.beside(call()))
@@ -525,7 +525,7 @@ class TestALookThatHangs:
 
                 async def call() -> dict[str, object]:
                     following.sent_to(INFO)  # noqa: B023
-                    assert enough.wait(30)  # noqa: B023
+                    assert enough.wait(90)  # noqa: B023
                     return answered(output)
 
                 drive(following.beside(call()))

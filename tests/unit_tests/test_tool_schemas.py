@@ -9,10 +9,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from langchain_anthropic import ChatAnthropic
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langchain_google_genai._function_utils import convert_to_genai_function_declarations
 
 from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
 
@@ -52,6 +50,8 @@ def test_openai(tools: list[BaseTool], strict: bool | None) -> None:
 
 
 def test_anthropic(tools: list[BaseTool]) -> None:
+    from langchain_anthropic import ChatAnthropic  # here, as each worker would load it for a second
+
     model = ChatAnthropic(model_name="claude-sonnet-4-5", api_key="none", timeout=None, stop=None)
     bound: Any = model.bind_tools(tools)
     for name, tool, told in zip(NAMES, tools, bound.kwargs["tools"], strict=True):
@@ -61,6 +61,8 @@ def test_anthropic(tools: list[BaseTool]) -> None:
 
 
 def test_gemini(tools: list[BaseTool]) -> None:
+    from langchain_google_genai._function_utils import convert_to_genai_function_declarations
+
     groups = convert_to_genai_function_declarations(tools)
     told = [one for group in groups for one in group.function_declarations or []]
     assert [one.name for one in told] == NAMES

@@ -71,7 +71,7 @@ class Mounted:
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(self.run, script)
             if meanwhile is not None:
-                assert within(10, lambda: self.run("test -e /tmp/paused")[0] == 0)
+                assert within(60, lambda: self.run("test -e /tmp/paused")[0] == 0)
                 meanwhile()
                 self.ok("rm /tmp/paused")
             return " ".join(running.result()[1].split())

@@ -94,11 +94,13 @@ def test_a_create_that_answers_creating_is_polled_for(server: LocalDaytona) -> N
 def test_a_cancelled_call_goes_on_in_the_sandbox(server: LocalDaytona) -> None:
     async def work(daytona: AsyncDaytona) -> None:
         sandbox = await daytona.create()
-        call = asyncio.ensure_future(sandbox.process.exec("sleep 0.6; echo finished > /tmp/outcome"))
-        await asyncio.sleep(0.3)
+        command = "touch /tmp/begun; until [ -e /tmp/go ]; do sleep 0.05; done; echo finished > /tmp/outcome"
+        call = asyncio.ensure_future(sandbox.process.exec(command))
+        await sandbox.process.exec("until [ -e /tmp/begun ]; do sleep 0.05; done")
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert (await sandbox.process.exec("sleep 1; cat /tmp/outcome")).result == "finished\n"
+        look = "touch /tmp/go; until [ -s /tmp/outcome ]; do sleep 0.05; done; cat /tmp/outcome"
+        assert (await sandbox.process.exec(look, timeout=60)).result == "finished\n"
 
     run(server, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -159,16 +160,18 @@ def test_nothing_is_cancelled_when_the_client_goes_away(server: LocalDaytona, sa
     connection = http.client.HTTPConnection(
         *server.api_url.removeprefix("http://").removesuffix("/api").split(":")
     )
-    body = '{"command": "sleep 0.5; echo finished > /tmp/outcome"}'
+    command = "touch /tmp/begun; until [ -e /tmp/go ]; do sleep 0.05; done; echo finished > /tmp/outcome"
+    body = json.dumps({"command": command})
     connection.request(
         "POST",
         f"/toolbox/{sandbox.id}/process/execute",
         body,
         {"Authorization": f"Bearer {server.api_key}", "Content-Type": "application/json"},
     )
-    time.sleep(0.1)
+    sandbox.process.exec("until [ -e /tmp/begun ]; do sleep 0.05; done", timeout=60)
     connection.close()
-    assert sandbox.process.exec("sleep 1; cat /tmp/outcome").result == "finished\n"
+    look = "touch /tmp/go; until [ -s /tmp/outcome ]; do sleep 0.05; done; cat /tmp/outcome"
+    assert sandbox.process.exec(look, timeout=60).result == "finished\n"
 
 
 def test_calls_run_side_by_side(sandbox: Sandbox) -> None:

@@ -160,7 +160,7 @@ def test_during_a_change_of_state_others_are_refused(
     for call in (sandbox.start, sandbox.stop, sandbox.delete):
         with pytest.raises(DaytonaConflictError, match="Sandbox state change in progress"):
             call()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while server.sandboxes[0].state == "stopping":
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -199,7 +199,7 @@ def test_conditional_writes(place: Mounted) -> None:
     place.ok("echo written by bash > /mnt/w/conditional")
     etag = place.s3.head_object(Bucket=BUCKET, Key=key)["ETag"]
     place.s3.put_object(Bucket=BUCKET, Key=key, Body=b"4", IfMatch=etag)
-    assert within(10, lambda: place.ok("cat /mnt/w/conditional") == "4")
+    assert within(60, lambda: place.ok("cat /mnt/w/conditional") == "4")
 
 
 def test_its_keys_show_nowhere_but_where_they_were_put(alone: Mounted) -> None:
