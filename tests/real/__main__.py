@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.real import ACCESS_KEY, ENDPOINT, MOUNT_S3, SECRET_KEY
 from tests.real.differences import DIFFERENCES
-from tests.real.stand_in import ACCESS_KEY, ENDPOINT, MOUNT_S3, SECRET_KEY
 
 MOUNTS = [
     "tests/integration_tests/local/test_mount_s3.py",
@@ -51,6 +51,12 @@ class Collector:
         self.failed: dict[str, str] = {}
         self.passed = 0
         self.skipped = 0
+
+    def pytest_sessionstart(self) -> None:
+        # Not before: pytest rewrites modules as they are imported. Other processes do it by `tests/__init__.py`.
+        from tests.real import stand_in
+
+        stand_in.apply()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:

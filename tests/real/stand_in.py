@@ -1,7 +1,4 @@
-"""Let every server of the tests that has S3 use the original programs that the environment names.
-
-By the environment, since the tests of faults start servers in processes of their own.
-"""
+"""Let every server of the tests that has S3 use the original programs that the environment names."""
 
 from __future__ import annotations
 
@@ -10,17 +7,12 @@ import os
 from typing import Any
 
 from langchain_daytona_ws.local import LocalDaytona, LocalS3, S3Store
-
-MOUNT_S3 = "TEST_REAL_MOUNT_S3"
-ENDPOINT, ACCESS_KEY, SECRET_KEY = (
-    "TEST_REAL_S3_ENDPOINT",
-    "TEST_REAL_S3_ACCESS_KEY",
-    "TEST_REAL_S3_SECRET_KEY",
-)
+from tests.real import ACCESS_KEY, ENDPOINT, MOUNT_S3, SECRET_KEY
 
 
+@functools.cache
 def apply() -> None:
-    """Put them in, where any is named."""
+    """Put them in, once, where any is named."""
     mount_s3, endpoint = os.environ.get(MOUNT_S3), os.environ.get(ENDPOINT)
     settings: dict[str, Any] = {}
     if mount_s3:
