@@ -11,13 +11,16 @@ from langchain_daytona_ws._core.file_errors import file_error
 from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.files import EDIT_BYTES, INLINE_BYTES, FileOps, Guest, Upload
 from langchain_daytona_ws._guest.edit import EditError, apply_edit
-from langchain_daytona_ws.errors import FileUnsuitable, WriteConflict
+from langchain_daytona_ws.errors import FileUnsuitable, SandboxError, WriteConflict
 
 Download = Callable[[str, int], Awaitable[bytes]]
 
 LARGEST_BYTES = 128 << 20  # of a file that is fetched whole
 VIEWED_BYTES = 32 << 20  # of a text file of which lines are given
 FETCH_TRIES = 3
+# So much comes in the answer itself when a download was not what the sandbox had: a download of the daemon 0.190 ends
+# where a file holds the text that separates its parts. As base64 it is below what an answer may have.
+INLINE_AGAIN_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,20 @@ class ContentOps(FileOps):
         return data
 
     async def _fetched(self, place: str, max_bytes: int) -> tuple[bytes, str, Reply]:
-        for _ in range(FETCH_TRIES):
-            reply = await self._ask("content", "fetch", place, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
+        for attempt in range(FETCH_TRIES):
+            inline_bytes = INLINE_BYTES if attempt == 0 else INLINE_AGAIN_BYTES
+            reply = await self._ask("content", "fetch", place, inline_bytes=inline_bytes, max_bytes=max_bytes)
             sha256, size = reply.sha256("sha256"), reply.number("bytes")
             if "content" in reply or self._download is None:
                 data = reply.content("content", max_bytes)
             else:
-                data = await self._download(f"{self._root.rstrip('/')}/{_sendable(reply.raw('path'))}", size)
+                at = f"{self._root.rstrip('/')}/{_sendable(reply.raw('path'))}"
+                try:
+                    data = await self._download(at, size)
+                except SandboxError as error:
+                    if attempt or error.code != "daytona_refused":
+                        raise
+                    continue  # the parts may have been garbled by what is in the file
             if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
                 return data, sha256, reply
         raise WriteConflict(

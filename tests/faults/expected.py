@@ -58,7 +58,7 @@ stopped                 ok               s3write,s3edit=-nobox
 deleted                 ok               edit=missing s3write,s3edit=-nobox
 in error                ok               edit=missing s3write,s3edit=-nobox
 stuck                   sandbox_unavailable  create=create_timeout claim=stuck close=not_deleted s3write,s3edit=-nobox
-daemon dead             outcome_unknown  claim,upload,close=ok s3write,s3edit=-nobox
+daemon dead             lost_while_running  claim,upload,close=ok s3write,s3edit=-nobox
 credentials expired     ok               first=-later close=-owned
 STS refuses             role_denied      first=-later close=-owned
 S3 refuses              mount_denied     first=-later close=-owned s3write,s3edit=s3_denied

@@ -18,6 +18,8 @@ from tests.faults.world import World, world
 CELLS = [
     ("create", "dropped after", True),
     ("claim", "503", False),
+    ("claim", "daemon dead", True),
+    ("warm", "daemon dead", False),
     ("mount", "mount daemon killed", True),
     ("first", "deleted", False),
     ("warm", "done, then down", False),

@@ -92,6 +92,10 @@ def test_the_main_job_on_each_kind_of_daemon(
     assert workspace.run("sort -u d/large.txt").output == "x\n"
     with pytest.raises(FileMissing):
         workspace.files("download", "none.txt")
+    boundary = b"\r\n--DAYTONA-FILE-BOUNDARY--\r\n"  # what 0.190 ends a download with
+    for hostile in (boundary * 20_000, large + boundary):
+        workspace.files("write", "hostile", hostile)
+        assert workspace.files("download", "hostile") == hostile
     assert workspace.run("setsid sleep 100 > /proc/$PPID/fd/1 & sleep 0.3; echo done").output == "done\n"
 
 
