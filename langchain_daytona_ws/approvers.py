@@ -155,13 +155,11 @@ class MiddlewareApprover:
 
 
 def hitl_request(request: PermissionRequest) -> dict[str, Any]:
-    """Put a request into the shape of LangChain's ``HITLRequest``."""
-    action = {
-        "name": request.tool,
-        "args": plain_arguments(request.arguments),
-        "description": _description(request),
-    }
-    review = {"action_name": request.tool, "allowed_decisions": list(_DECISIONS)}
+    """Put a request into the shape of LangChain's ``HITLRequest``, as a call of the tool that the model called."""
+    name = request.tool if request.called is None else request.called.name
+    arguments = request.arguments if request.called is None else request.called.arguments
+    action = {"name": name, "args": plain_arguments(arguments), "description": _description(request)}
+    review = {"action_name": name, "allowed_decisions": list(_DECISIONS)}
     return {"action_requests": [action], "review_configs": [review]}
 
 
@@ -201,9 +199,20 @@ def _edit(action: object, request: PermissionRequest) -> PermissionDecision:
     arguments = action.get("args") if isinstance(action, Mapping) else None
     if not isinstance(action, Mapping) or not isinstance(arguments, Mapping):
         raise _malformed("the edited action has no args")
-    if action.get("name", "") not in {None, request.tool}:
-        raise AnswerUnusable(f"an edit can't change the tool: edited_action's name must be {request.tool!r}")
+    name, called = action.get("name", ""), request.called
+    if called is not None and name == called.name:
+        return PermissionDecision.allow_edited(_kept(request, called.translated(arguments)))
+    if name not in {None, request.tool}:
+        known = repr(request.tool) if called is None else f"{called.name!r} or {request.tool!r}"
+        raise AnswerUnusable(f"an edit can't change the tool: edited_action's name must be {known}")
     return PermissionDecision.allow_edited(arguments)
+
+
+def _kept(request: PermissionRequest, edited: Mapping[str, object]) -> dict[str, object]:
+    """Add the arguments of the request that the tool which was called has no name for."""
+    called = request.called
+    shown = set() if called is None else set(called.translated(called.arguments))
+    return {**{name: value for name, value in request.arguments.items() if name not in shown}, **edited}
 
 
 def _portable(answer: object) -> object:

@@ -47,6 +47,13 @@ def _size(reply: Reply) -> str:
     return f"{reply.number('bytes'):,} bytes"
 
 
+def _missing(reply: Reply) -> str:
+    text = "{path} does not exist. Use list or glob to see what is there."
+    if "on_s3" in reply:
+        text += " A directory that was made in bash is seen here once it holds a file."
+    return text
+
+
 def _too_large(reply: Reply) -> str:
     if reply.op == "edit":
         what = f"{{path}} would be, or is, {_size(reply)}, over the limit"
@@ -171,7 +178,7 @@ def _line(text: str) -> str:
 
 
 _REFUSALS: dict[str, tuple[type[WorkspaceError], str | Callable[[Reply], str]]] = {
-    "missing": (FileMissing, "{path} does not exist. Use list or glob to see what is there."),
+    "missing": (FileMissing, _missing),
     "outside": (
         PathRefused,
         "{path} leads out of the workspace. Only files inside the workspace can be used.",

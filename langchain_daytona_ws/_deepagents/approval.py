@@ -10,10 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws.errors import WorkspaceError
-from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.permissions import CalledTool, PermissionRequest
 
 BEYOND_TOOL = "sandbox_file"
 """The tool that changes of files outside of the workspace are asked about as: in ``edit`` mode, too."""
+
+# Deep Agents' tool for each action, and its arguments beside the path.
+_OWN_NAMES = {"write": "write_file", "edit": "edit_file", "delete": "delete"}
+_OWN_ARGUMENTS = {"content", "old_string", "new_string", "replace_all"}
 
 
 class _Call(BaseModel):
@@ -78,15 +82,26 @@ def allowed(answer: Approval[Any] | Answered) -> Approval[Any]:
     return answer
 
 
+def about_command(
+    command: str, given: Mapping[str, object], *, namespace: str, tool_call_id: str | None
+) -> PermissionRequest:
+    """Ask about a command."""
+    request = PermissionRequest.for_bash(
+        command, namespace=namespace, tool_call_id=tool_call_id, arguments=given
+    )
+    return replace(request, called=CalledTool(name="execute", arguments=request.arguments))
+
+
 def about_file(
     action: str,
     arguments: Mapping[str, object],
     *,
+    path: str,
     beyond: bool,
     namespace: str,
     tool_call_id: str | None,
 ) -> PermissionRequest:
-    """Ask about a change of a file, in the workspace or anywhere else in the sandbox."""
+    """Ask about a change of a file, in the workspace or anywhere else in the sandbox; ``path`` is its absolute one."""
     given = {"command": action, **arguments}
     request = PermissionRequest.for_file(action, given, namespace=namespace, tool_call_id=tool_call_id)
     summary = request.summary
@@ -94,7 +109,12 @@ def about_file(
         summary = summary.replace(f"{action}: ", f"{action}, with all below it: ", 1)
     if beyond:
         summary = summary.replace("workspace_file", "outside the workspace,", 1)
-    return replace(request, tool=BEYOND_TOOL if beyond else request.tool, summary=summary)
+    tool = BEYOND_TOOL if beyond else request.tool
+    own = {name: value for name, value in arguments.items() if name in _OWN_ARGUMENTS}
+    called = CalledTool(
+        name=_OWN_NAMES[action], arguments={"file_path": path, **own}, names={"file_path": "path"}
+    )
+    return replace(request, tool=tool, summary=summary, called=called)
 
 
 def described(data: bytes) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from deepagents.backends.protocol import (
@@ -27,6 +28,7 @@ from langchain_daytona_ws._deepagents.approval import (
     DeleteCall,
     EditCall,
     WriteCall,
+    about_command,
     about_file,
     allowed,
     described,
@@ -95,8 +97,8 @@ class Changing:
         given: dict[str, object] = {} if timeout_s is None else {"timeout": timeout_s}
         try:
             check_command(command)  # what can't run is not worth a question
-            request = PermissionRequest.for_bash(
-                command, namespace=self._namespace, tool_call_id=calls.tool_call_id(), arguments=given
+            request = about_command(
+                command, given, namespace=self._namespace, tool_call_id=calls.tool_call_id()
             )
             approval = allowed(await self._ask(request, CommandCall.model_validate))
             final = approval.validated or CommandCall(command=command, timeout=timeout_s)
@@ -109,9 +111,10 @@ class Changing:
             exit_code = None if unknown else NOT_RUN
             return ExecuteResponse(output=said(error), exit_code=exit_code)
         notes = [*([approval.note] if approval.note else []), *result.notices]
-        output = "".join(f"[{note}]\n" for note in notes) + render.output(result.output)
-        if result.remarks:
-            output = "\n".join([output.rstrip(), *result.remarks])
+        left_out = _left_out(result)
+        output = "".join(f"[{note}]\n" for note in [*notes, *left_out]) + render.output(result.output)
+        for remark in [*(f"[{note}]" for note in left_out), *result.remarks]:
+            output = f"{output.rstrip()}\n{remark}"
         exit_code = None if result.job_id else result.exit_code
         return ExecuteResponse(output=output, exit_code=exit_code, truncated=result.truncated)
 
@@ -220,7 +223,8 @@ class Changing:
             if not place.is_aside:
                 shown = {"path": place.name, "overwrite": True, **described(data)}
                 # Bytes can't be edited in an answer.
-                allowed(await self._ask(self._request("write", shown, place), None))
+                request = replace(self._request("write", shown, place), called=None)  # no tool does this
+                allowed(await self._ask(request, None))
             await ops.write(place.path, data, overwrite=True)
         except WorkspaceError as error:
             return FileUploadResponse(path=path, error=transfer_error(error))
@@ -235,6 +239,7 @@ class Changing:
         return about_file(
             action,
             arguments,
+            path=place.path,
             beyond=place.within is None,
             namespace=self._namespace,
             tool_call_id=calls.tool_call_id(),
@@ -242,6 +247,17 @@ class Changing:
 
     def _once(self, tool: str, given: dict[str, object], done: dict[str, object]) -> str | None:
         return calls.once(tool, given, done, namespace=self._namespace, session_id=self._session_id)
+
+
+def _left_out(result: CommandResult) -> list[str]:
+    """Say at both ends where all of a very long output is: of what Deep Agents puts aside it shows only these.
+
+    And it searches what was put aside, where the middle is missing.
+    """
+    if not result.truncated:
+        return []
+    where = f": search {result.log_path} for it" if result.log_path else ""
+    return [f"The output has {result.output_bytes:,} bytes, and its middle is left out here{where}"]
 
 
 def _second(name: str | None) -> AbstractContextManager[None]:

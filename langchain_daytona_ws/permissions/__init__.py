@@ -4,6 +4,7 @@ from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.permissions.decision import AnswerUnusable, Approver, PermissionDecision, Scope
 from langchain_daytona_ws.permissions.remembered import RememberedApprovals
 from langchain_daytona_ws.permissions.request import (
+    CalledTool,
     PermissionRequest,
     frozen_arguments,
     json_text,
@@ -15,6 +16,7 @@ __all__ = [
     "ASKS",
     "AnswerUnusable",
     "Approver",
+    "CalledTool",
     "PermissionDecision",
     "PermissionMode",
     "PermissionRequest",

@@ -53,6 +53,30 @@ def json_text(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalledTool:
+    """The tool that the model called, where that is not one of this package: a Deep Agent's own.
+
+    Args:
+        name: ``"execute"``, ``"write_file"``, ``"edit_file"`` or ``"delete"``.
+        arguments: The call's arguments under the names that this tool has for them; a read-only deep copy is kept.
+        names: Its name of an argument → that of the request.
+    """
+
+    name: str
+    arguments: Mapping[str, object] = field(repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    __hash__ = None  # type: ignore[assignment]  # the arguments may hold what has no hash
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", frozen_arguments(self.arguments))
+
+    def translated(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        """Return arguments of this tool under the request's names."""
+        return {self.names.get(name, name): value for name, value in arguments.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionRequest:
     r"""What an approver is asked about. Make one with `for_bash`, `for_file` or `for_job`.
 
@@ -71,6 +95,8 @@ class PermissionRequest:
         diff_is_from_arguments: The diff shows what the call says, not what the file holds: the question comes
             before anything is provisioned. The file's real content is checked at the write.
         tool_call_id: The model's id of this call, when there is one.
+        called: The tool that the model called, where that is a Deep Agent's own. `InterruptApprover` shows the call as
+            that tool's.
     """
 
     tool: str
@@ -81,6 +107,7 @@ class PermissionRequest:
     diff: str | None = field(default=None, repr=False)
     diff_is_from_arguments: bool = False
     tool_call_id: str | None = None
+    called: CalledTool | None = None
 
     __hash__ = None  # type: ignore[assignment]  # the arguments may hold what has no hash
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -198,7 +199,7 @@ def test_a_graph_is_interrupted_and_goes_on(
     )
     agent = Agent(driven, twice, checkpointer=InMemorySaver(), run_once=run_once)
     open_ones = agent.go()["__interrupt__"]
-    assert {one.value["action_requests"][0]["name"] for one in open_ones} == {"bash"}
+    assert {one.value["action_requests"][0]["name"] for one in open_ones} == {"execute"}
     assert server.requests == []
     answers = {
         one.id: {
@@ -218,9 +219,24 @@ def test_a_graph_is_interrupted_and_goes_on(
 
 
 def _edited(action: dict[str, Any]) -> dict[str, Any]:
-    changed = {"command": "echo edited; cat other"} if action["name"] == "bash" else {"path": "other"}
+    """Edit a call as it is shown: under the name and the arguments of the tool that was called."""
+    changed = {"command": "echo edited; cat other"}
+    if action["name"] != "execute":
+        changed = {"file_path": f"{action['args']['file_path'].rpartition('/')[0]}/other"}
     args = {**action["args"], **changed}
     return {"type": "edit", "edited_action": {"name": action["name"], "args": args}}
+
+
+def _edited_as_ours(action: dict[str, Any]) -> dict[str, Any]:
+    """Edit a call under the name and the arguments that an approver of this package is given."""
+    changed: dict[str, Any] = {
+        "execute": {"command": "echo edited; cat other"},
+        "write_file": {"command": "write", "path": "other", "content": "w"},
+        "edit_file": {"command": "edit", "path": "other", "old_string": "old", "new_string": "new new"},
+        "delete": {"command": "delete", "path": "other"},
+    }[action["name"]]
+    name = "bash" if action["name"] == "execute" else "workspace_file"
+    return {"type": "edit", "edited_action": {"name": name, "args": changed}}
 
 
 DECIDED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str], str]] = {
@@ -241,6 +257,11 @@ DECIDED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str], 
     ),
     "edit": (
         _edited,
+        ["edited\nold\n", "/other", "[not_found]", "/other"],
+        "deleted:old\nedited:old",
+    ),
+    "edit under our own names": (
+        _edited_as_ours,
         ["edited\nold\n", "/other", "[not_found]", "/other"],
         "deleted:old\nedited:old",
     ),
@@ -265,12 +286,22 @@ def test_each_decision_does_what_it_says_for_each_tool(
         run_once=True,
     )
     state = agent.go()
+    asked = []
     for _ in told:
         (question,) = state["__interrupt__"]
         (action,) = question.value["action_requests"]
+        asked.append(
+            (action["name"], question.value["review_configs"][0]["action_name"], sorted(action["args"]))
+        )
         state = agent.go(Command(resume={"decisions": [decide(action)]}))
     said = [str(message.content) for message in state["messages"] if isinstance(message, ToolMessage)]
     assert len(said) == len(told)
+    assert asked == [
+        ("execute", "execute", ["command"]),
+        ("write_file", "write_file", ["content", "file_path"]),
+        ("edit_file", "edit_file", ["file_path", "new_string", "old_string"]),
+        ("delete", "delete", ["file_path"]),
+    ]
     for text, part in zip(said, told, strict=True):
         assert part in text
     assert driven.run("grep '' *").output.rstrip("\n") == left
@@ -341,6 +372,18 @@ def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, dri
     assert driven.run(f"sed -n '60000p' {aside}").output == "60000\n"
     assert bucket.paths() == []
     assert asked == ["bash: seq 1 60000"]
+
+
+def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
+    command = "seq 1 200000; echo the needle; seq 1 200000"
+    (result,) = Agent(driven, agent_call("execute", command=command)).results()
+    shown = str(result.content)
+    assert "/large_tool_results/" in shown, "Deep Agents has put it aside"
+    (log,) = set(re.findall(r"its middle is left out here: search (\S+) for it", shown))
+    assert shown.count(log) >= 2, "at the head and at the tail of what is shown"
+    found = Agent(driven, agent_call("grep", pattern="the needle", path=log)).results()[0]
+    assert log in str(found.content)
 
 
 def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, drive: Drive) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws import SandboxError, WorkspaceError
+from langchain_daytona_ws import FileMissing, SandboxError, WorkspaceError
 from langchain_daytona_ws._adapters.aws import GivenKeys
 from langchain_daytona_ws._core.commands import CommandResult
 from langchain_daytona_ws._core.store import Credentials
@@ -44,6 +44,23 @@ def test_the_first_command_creates_mounts_and_runs_in_two_requests(bucket: Bucke
     assert [request.action for request in bucket.server.requests] == ["create", "execute"]
     assert workspace.run("cat new.txt").output == "written\n"
     assert bucket.server.count("execute") == 2
+
+
+def test_a_directory_that_bash_has_made_is_seen_once_it_holds_a_file(workspace: Driven) -> None:
+    workspace.run("mkdir made")
+    for name, *given in (
+        ("list", "made"),
+        (
+            "glob",
+            "*",
+        ),
+        ("grep", "x"),
+    ):
+        named = {} if name == "list" else {"path": "made"}
+        with pytest.raises(FileMissing, match="made in bash is seen here once it holds a file"):
+            workspace.files(name, *given, **named)
+    workspace.run("echo x > made/a")
+    assert [entry.name for entry in workspace.files("list", "made").entries] == ["a"]
 
 
 def _renames_asked(bucket: Bucket) -> int:

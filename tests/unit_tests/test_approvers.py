@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, TypedDict
 
@@ -24,7 +25,7 @@ from langchain_daytona_ws import (
     WorkspaceSession,
     WorkspaceToolkit,
 )
-from langchain_daytona_ws.permissions import AnswerUnusable
+from langchain_daytona_ws.permissions import AnswerUnusable, CalledTool
 
 THREAD: Any = {"configurable": {"thread_id": "one"}}
 RUN = PermissionRequest.for_bash("make", namespace="demo", tool_call_id="call_1", arguments={"timeout": 5.0})
@@ -120,6 +121,50 @@ def test_answers_are_read(decision: dict[str, Any], expected: PermissionDecision
 )
 def test_what_is_malformed_is_unusable(answer: Any, why: str) -> None:
     assert why in decided(answer)
+
+
+CALLED = replace(
+    PermissionRequest.for_file(
+        "write",
+        {"command": "write", "path": "a.txt", "content": "x"},
+        namespace="demo",
+        tool_call_id="call_1",
+    ),
+    called=CalledTool(
+        name="write_file",
+        arguments={"file_path": "/mnt/workspaces/demo/a.txt", "content": "x"},
+        names={"file_path": "path"},
+    ),
+)
+
+
+def test_a_call_of_a_deep_agents_tool_is_shown_as_that_tools() -> None:
+    (question,) = graph_of(CALLED).invoke({}, THREAD)["__interrupt__"]
+    (action,) = question.value["action_requests"]
+    assert (action["name"], action["args"]) == (
+        "write_file",
+        {"file_path": "/mnt/workspaces/demo/a.txt", "content": "x"},
+    )
+    assert question.value["review_configs"][0]["action_name"] == "write_file"
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("write_file", {"file_path": "b.txt", "content": "y"}),
+        ("workspace_file", {"command": "write", "path": "b.txt", "content": "y"}),
+    ],
+)
+def test_an_edit_under_the_tools_own_name_is_understood(name: str, args: dict[str, Any]) -> None:
+    answer = {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
+    expected = PermissionDecision.allow_edited({"command": "write", "path": "b.txt", "content": "y"})
+    assert decided(answer, CALLED) == told(expected)
+
+
+def test_an_edit_can_not_make_another_tools_call_of_a_deep_agents() -> None:
+    edited = {"name": "execute", "args": {"command": "ls"}}
+    answer = {"decisions": [{"type": "edit", "edited_action": edited}]}
+    assert "must be 'write_file' or 'workspace_file'" in decided(answer, CALLED)
 
 
 def test_a_call_without_an_id_can_not_be_asked_about() -> None:

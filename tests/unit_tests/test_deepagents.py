@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from deepagents.backends.protocol import BackendProtocol, SandboxBackendProtocol
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
@@ -22,6 +22,7 @@ from langchain_daytona_ws._core.objects.guest import ObjectFiles
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.patterns import files_pattern, literal, shows
 from langchain_daytona_ws._deepagents.places import aside, place_of
+from langchain_daytona_ws._deepagents.reading import Files, Reading
 from langchain_daytona_ws._deepagents.words import code_of, directory_error, file_error, said
 from langchain_daytona_ws._guest import content
 from langchain_daytona_ws._guest.window import window
@@ -131,6 +132,7 @@ def test_an_artifacts_root_must_be_absolute(root: str) -> None:
         WorkspaceBackend(session, artifacts_root=root)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\n\0"), min_size=1))
 def test_a_literal_matches_itself_and_nothing_else(text: str) -> None:
     import re
@@ -257,6 +259,33 @@ def _contents(answer: dict[str, Any], downloads: list[bytes]) -> ContentOps:
         return downloads.pop(0)
 
     return ContentOps(guest, None, download, root=ROOT)
+
+
+FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
+
+
+def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
+    paths = [["a.py", "file", 1, 0]]
+    answer = {**FOUND, "paths": paths, "total": 1, "omitted": {"unreadable": [1, ["proc/1/map_files"]]}}
+    ops = _contents(answer, [])
+    found = drive(Reading(Files(ROOT, ops, ops)).glob("*.py", "/"))
+    assert found.error is None
+    assert {match["path"] for match in found.matches or ()} == {"a.py"}
+    assert (found.truncated, found.truncation_reason) == (True, "unreadable")
+
+
+def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
+    rows = [["a.py", 3, True, "needle"]]
+    ops = _contents({**FOUND, "rows": rows, "omitted": {"binary_match": [1, ["b.bin"]]}}, [])
+    found = drive(Reading(Files(ROOT, ops, ops)).grep("needle", None, None, None))
+    assert [(match["path"], match["line"]) for match in found.matches or ()] == [
+        (f"{ROOT}/a.py", 3),
+        (f"{ROOT}/b.bin", 0),
+    ]
+    assert "grep -a" in (found.matches or [])[1]["text"]
+    assert not found.truncated
+    ops = _contents({**FOUND, "rows": [], "omitted": {"unreadable": [1, ["shut"]]}}, [])
+    assert drive(Reading(Files(ROOT, ops, ops)).grep("needle", None, None, None)).truncated
 
 
 def test_a_file_that_changes_while_it_comes_over_is_asked_for_again() -> None:

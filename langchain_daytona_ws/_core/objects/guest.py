@@ -18,6 +18,7 @@ Answer = dict[str, Any]
 Made = OrderedDict[str, Answer]
 
 REMEMBERED_CALLS = 500
+_OF_DIRECTORIES = {("tree", "list"), ("tree", "glob"), ("search", "grep")}
 
 
 class ObjectFiles:
@@ -69,7 +70,9 @@ class ObjectFiles:
         try:
             answer = {"ok": True, **await operation(request)}
         except RefusedError as refusal:
-            return {"ok": False, "error": refusal.error, **refusal.facts}
+            refused = {"ok": False, "error": refusal.error, **refusal.facts}
+            # A mount keeps a directory that bash has made to itself until a file is in it.
+            return {**refused, "on_s3": True} if what in _OF_DIRECTORIES else refused
         except StoreFault as fault:
             raise store_error(fault, request["op"], self._where) from fault
         if key is not None:
