@@ -72,7 +72,7 @@ def apply_edit(
     needle, insert = old.encode("utf-8"), new.encode("utf-8")
     differences: list[list[object]] = []
     if _unix(needle) == _unix(insert):  # it is about the line ends themselves: nothing may be guessed
-        spots, replacement = _find_all(data, needle), _verbatim(insert)
+        spots, replacement, exact = _find_all(data, needle), _verbatim(insert), True
     elif meant.shows_bytes(old) and _has_bytes(data):
         spots, replacement = _as_shown(data, old, new)
     else:
@@ -111,9 +111,9 @@ def _alike(
     """Find the one place that looks like a text which is nowhere."""
     content, wanted = meant.text_of(data), meant.units(old)
     spots = meant.find(content, wanted, True, SHOWN_SPOTS) if len(old) <= meant.MAX_LOOSE_CHARS else []
-    if not spots:
+    differences = _differences(content, spots[0], wanted) if spots else []
+    if not differences:
         raise EditError("not_found", **_near_miss(data, old))
-    differences = _differences(content, spots[0], wanted)
     # What is about these characters themselves, or of nothing else, is not guessed at.
     clear = not exact and len(spots) == 1 and any(char.isalnum() for char in old)
     if clear and alike.plain(old) != alike.plain(new):

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LOOSE_CHARS = 8_000  # of a text that is looked for by what it looks like
+MAX_LOOSE_CHARS = 4_000  # of a text that is looked for by what it looks like
 MAX_COMPARED = 4_000_000  # pairs of characters
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
@@ -71,6 +71,8 @@ def units(text: str) -> list[str]:
 def find(content: str, wanted: list[str], loose: bool, most: int) -> list[Spot]:
     """Find the units of a text; with ``loose`` also where they only look the same."""
     forms = [_form(unit, loose) for unit in wanted]
+    if not any(forms):  # invisible characters alone are everywhere
+        return []
     between = _INVISIBLE if loose and any(char in content for char in alike.INVISIBLE) else ""
     spots = []
     for match in re.finditer(between.join(form for form in forms if form), content):

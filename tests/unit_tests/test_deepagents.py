@@ -24,7 +24,7 @@ from langchain_daytona_ws._deepagents.patterns import files_pattern, literal, sh
 from langchain_daytona_ws._deepagents.places import aside, place_of
 from langchain_daytona_ws._deepagents.reading import Files, Reading
 from langchain_daytona_ws._deepagents.words import code_of, directory_error, file_error, said
-from langchain_daytona_ws._guest import content
+from langchain_daytona_ws._guest import content, files
 from langchain_daytona_ws._guest.window import window
 from langchain_daytona_ws.errors import (
     ConfigError,
@@ -412,3 +412,22 @@ def test_only_the_call_itself_has_its_name() -> None:
         assert name("execute", "id") is None
         assert name("write_file", "date") is None
     assert calls.tool_call_id() is None
+
+
+@pytest.mark.parametrize(
+    "name", ["~", "~root", "C:\\x", "file:/x", "$'a\\n'", " a ", "back\\slash", "a\u202fb"]
+)
+def test_a_name_means_itself_below_the_workspace(tmp_path: Path, name: str) -> None:
+    async def guest(entry: str, request: dict[str, Any]) -> Any:
+        return {"files": files, "content": content}[entry].main(request)
+
+    ops = ContentOps(guest, None, None, root=str(tmp_path))
+    place = place_of(f"{tmp_path}/{name}", str(tmp_path))
+    drive(ops.create(place.path, "one"))
+    assert (tmp_path / name).read_text() == "one"
+    assert drive(ops.replace_text(place.path, "one", "two", replace_all=False)) == 1
+    assert drive(ops.fetch(place.path)) == b"two"
+    assert (
+        drive(ops.view(place.path, offset=1, limit=9, limit_bytes=99, binary=False, binary_bytes=9)).body
+        == "two"
+    )

@@ -420,6 +420,15 @@ class TestWhatLooksAlike:
             assert caught.value.code == "not_found"
             assert caught.value.facts["count"] == count
 
+    def test_invisible_characters_alone_are_nowhere(self) -> None:
+        with pytest.raises(EditError) as caught:
+            apply_edit(b"abc", "\u200b\u2060", "x")
+        assert caught.value.facts == {"hint": "", "line": 0}
+
+    def test_line_ends_are_not_guessed_at(self) -> None:
+        with pytest.raises(EditError, match="not_found"):
+            apply_edit("a\u00a0b\r\n".encode(), "a b\n", "a b\r\n")
+
     def test_what_is_there_exactly_goes_first(self) -> None:
         made = apply_edit("a\u00a0b a b".encode(), "a b", "x")
         assert made.data.decode() == "a\u00a0b x"
