@@ -99,6 +99,7 @@ def test_help_names_the_options() -> None:
 
 
 def test_another_host_needs_the_flag() -> None:
+    assert invoke("serve", "--daemon", "0.1").exit_code == 2
     result = invoke("serve", "--host", "0.0.0.0")
     assert result.exit_code == 2
     assert "0.0.0.0 is not a loopback address" in result.stderr
@@ -160,9 +161,10 @@ def test_importing_it_loads_neither_typer_nor_the_server() -> None:
 def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> None:
     from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig
 
-    with serving("--port", "0", "--shell", "bash") as (server, told):
+    with serving("--port", "0", "--shell", "bash", "--daemon", "0.226") as (server, told):
         client = Daytona(DaytonaConfig(api_url=told["DAYTONA_API_URL"], api_key=told["DAYTONA_API_KEY"]))
         sandbox = client.create(CreateSandboxFromSnapshotParams())
+        sandbox.update_env({"ADDED": "yes"})  # which 0.190 does not know
         answer = sandbox.process.exec("echo $((6 * 7)); (sleep 1000 &) >/dev/null 2>&1")
         assert (answer.exit_code, answer.result.strip()) == (0, "42")
         below = descendants(server.pid)
