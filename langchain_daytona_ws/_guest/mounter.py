@@ -223,6 +223,8 @@ class Mount:
         except OSError as error:
             raise Failed("no_fuse", error.strerror or "") from None
         words, environment = [program, *self._arguments()], keys.environment(SYSTEM_PATH)
+        # To wait for its end without taking from it, again and again, the time that it needs to start.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         pid = os.fork()
         if pid == 0:
             _become(words, environment, self._log(keys))
@@ -233,10 +235,10 @@ class Mount:
         limit = time.monotonic() + START_S
         ended, status = os.waitpid(child, os.WNOHANG)
         while not ended:
-            if time.monotonic() > limit:
+            left_s = limit - time.monotonic()
+            if left_s <= 0:
                 os.killpg(child, signal.SIGKILL)
-                limit = float("inf")
-            time.sleep(0.001)
+            signal.sigtimedwait([signal.SIGCHLD], left_s if left_s > 0 else END_S)
             ended, status = os.waitpid(child, os.WNOHANG)
         if status != 0:
             with open(self._log(keys), errors="replace") as file:
@@ -323,6 +325,7 @@ def _serves(pid: int) -> bool:
 def _become(words: list[str], environment: dict[str, str], log: str) -> NoReturn:
     """Become mount-s3, in the child after a fork."""
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.setsid()  # the end of the call that starts it must not end it
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -555,6 +555,34 @@ class TestAMount:
         assert [word for word in words if word in {"--uid", "1000", uid}] == options
         assert "--gid" not in words
 
+    @pytest.mark.parametrize(
+        ("script", "code", "said"),
+        [
+            (
+                "sleep 0.1; grep SigBlk /proc/self/status; echo Timeout after 30 seconds; exit 1",
+                "unreachable",
+                "0" * 16,
+            ),
+            ("exec sleep 300", "refused", "it ended with status 9"),
+        ],
+    )
+    def test_waits_for_mount_s3_within_bounds(self, helper: Any, script: str, code: str, said: str) -> None:
+        keys = helper.Keys("id", "a")
+        keys.replace(KEY, "")
+        helper.START_S = 20.0 if code == "unreachable" else 0.2
+        made = self.one(helper)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        try:
+            child = os.fork()
+            if child == 0:
+                helper._become(["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, made._log(keys))
+            with pytest.raises(helper.Failed) as failed:
+                made.finish(child, keys)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert failed.value.code == code
+        assert said in failed.value.detail
+
     def test_moves_nothing_as_the_helper(self, helper: Any, tmp_path: Path) -> None:
         place = tmp_path / "w" / "demo"
         place.mkdir(parents=True)
