@@ -30,7 +30,7 @@ LINES = st.lists(
 
 def found(pattern: str, data: bytes, *, ignore_case: bool = False) -> list[tuple[int, bytes]]:
     wanted = Expression(pattern, ignore_case=ignore_case)
-    return [(number, data[start:end]) for number, start, end in wanted.lines(data, lambda: None)]
+    return [(number, data[start:end]) for number, start, end, _ in wanted.lines(data, lambda: None)]
 
 
 def found_by_ripgrep(

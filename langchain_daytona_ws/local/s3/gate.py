@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
 
 from .faults import S3Fault, S3Faults, strike
+from .forward import GIVEN_OUT
 from .policy import Policy
 
 StartResponse: TypeAlias = Callable[..., Any]
@@ -142,6 +143,7 @@ class Gate:
         return self._answer(request, environ, start)
 
     def _answer(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        environ[GIVEN_OUT] = request.access_key in self._sessions
         try:
             if request.service == "sts":
                 return self._sts(request, environ, start)
