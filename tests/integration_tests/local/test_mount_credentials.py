@@ -109,8 +109,8 @@ def test_keys_of_the_environment_beat_the_profile_and_are_never_refreshed(alone:
     env = alone.hand_over(alone.assume())
     given = alone.assume(lifetime_s=299)
     keys = (
-        f"AWS_ACCESS_KEY_ID={given['AccessKeyId']} AWS_SECRET_ACCESS_KEY=x AWS_SESSION_TOKEN=t "
-        f"AWS_CREDENTIAL_EXPIRATION={given['Expiration']}"
+        f"AWS_ACCESS_KEY_ID={given['AccessKeyId']} AWS_SECRET_ACCESS_KEY={given['SecretAccessKey']} "
+        f"AWS_SESSION_TOKEN={given['SessionToken']} AWS_CREDENTIAL_EXPIRATION={given['Expiration']}"
     )
     alone.mount("/mnt/w", env=f"{env} {keys}")
     used(alone)
