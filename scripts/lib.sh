@@ -44,7 +44,8 @@ have_uv() {
 install() {
     local python=$1
     shift
-    if have_uv && .venv/bin/uv pip install --python "$python" "$@" >"$log" 2>&1 </dev/null; then
+    # Compiled once here, as pip does by itself: otherwise each test worker would compile it.
+    if have_uv && .venv/bin/uv pip install --compile-bytecode --python "$python" "$@" >"$log" 2>&1 </dev/null; then
         return
     fi
     say "uv could not install this; trying with pip, which takes longer ..."
