@@ -251,14 +251,14 @@ def test_the_sandbox_and_s3_refuse_alike(tmp_path: Path, path: str) -> None:
     assert here == drive(ObjectFiles(bucket)("content", request))
 
 
-def _contents(answer: dict[str, Any], downloads: list[bytes]) -> ContentOps:
+def _contents(answer: dict[str, Any], downloads: list[bytes], root: str = ROOT) -> ContentOps:
     async def guest(_entry: str, _request: dict[str, Any]) -> Any:
         return answer
 
     async def download(_path: str, _limit_bytes: int) -> bytes:
         return downloads.pop(0)
 
-    return ContentOps(guest, None, download, root=ROOT)
+    return ContentOps(guest, None, download, root=root)
 
 
 FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
@@ -267,8 +267,8 @@ FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
 def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
     paths = [["a.py", "file", 1, 0]]
     answer = {**FOUND, "paths": paths, "total": 1, "omitted": {"unreadable": [1, ["proc/1/map_files"]]}}
-    ops = _contents(answer, [])
-    found = drive(Reading(Files(ROOT, ops, ops)).glob("*.py", "/"))
+    files = Files(ROOT, _contents(answer, []), _contents(answer, [], root="/"))
+    found = drive(Reading(files).glob("*.py", "/"))
     assert found.error is None
     assert {match["path"] for match in found.matches or ()} == {"a.py"}
     assert (found.truncated, found.truncation_reason) == (True, "unreadable")
