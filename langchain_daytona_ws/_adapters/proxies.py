@@ -1,7 +1,7 @@
-"""Proxies of the process environment, for the SDK's sync client as aiohttp uses them for the async one.
+"""Make the SDK's sync client use the proxies of the environment, by the same rules as its async client.
 
-The SDK's generated sync client gives urllib3 no proxy, while its file transfers (httpx) and its async client (aiohttp)
-read HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+The SDK's async client (aiohttp) and file transfers (httpx) read HTTP_PROXY, HTTPS_PROXY and NO_PROXY; its generated
+sync client (urllib3) does not.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]", re.ASCII | re.IGNORECASE)
 
 
 def check_proxies() -> None:
-    """Refuse a proxy without a scheme: httpx takes ``host:port`` for http://, aiohttp takes ``host:`` for a scheme.
+    """Refuse a proxy without a scheme: httpx reads ``host:port`` as http://, aiohttp reads ``host:`` as a scheme.
 
     Raises:
-        ConfigError: ``code="client"``. The value is not quoted, since it may hold a password.
+        ConfigError: ``code="client"``. The message omits the value, which may hold a password.
     """
     for scheme, address in getproxies().items():
         if scheme in ("http", "https", "all") and not _ADDRESS.match(address):
@@ -38,16 +38,16 @@ def check_proxies() -> None:
 
 
 def environment_proxies() -> dict[str, str]:
-    """Return the proxies for http and https; aiohttp has no ALL_PROXY either."""
+    """Return the proxies for http and https. ALL_PROXY is ignored, as in aiohttp."""
     return {scheme: address for scheme, address in getproxies().items() if scheme in ("http", "https")}
 
 
 class ProxiedPools(urllib3.PoolManager):
-    """Connections that go through the environment's proxies where these apply.
+    """A pool manager that uses the environment's proxies, except for the hosts in NO_PROXY.
 
     Args:
-        direct: Whose settings all connections get.
-        proxies: From scheme to address.
+        direct: The pool manager whose settings all connections copy.
+        proxies: Scheme → address of its proxy.
     """
 
     def __init__(self, direct: urllib3.PoolManager, proxies: Mapping[str, str]) -> None:
@@ -82,5 +82,5 @@ def _through(address: str, settings: Mapping[str, Any]) -> urllib3.PoolManager:
 
 
 def _needs_none(host: str) -> bool:
-    """Say whether a host is reached directly: this machine itself, or what NO_PROXY names."""
+    """Return whether a host needs no proxy: it is this machine, or NO_PROXY names it."""
     return host in ("localhost", "::1") or host.startswith("127.") or bool(proxy_bypass(host))

@@ -1,6 +1,6 @@
-"""Pipelines: whether a command ends in one, and which exit codes of its parts the model should see. Pure.
+"""Detect commands that end in a pipeline, and select the exit codes of its parts that the model needs. Pure.
 
-The exit code of a pipeline is its last part's: ``pytest | tail`` ends with 0 whatever the tests did.
+A pipeline exits with the code of its last part: ``pytest | tail`` exits with 0 even if tests failed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 READ_CHARS = 64 * 1024
 PARTS_MAX = 32
 SIGPIPE = 141
-"""The exit code of a part that wrote on after the next one had read enough: ``yes | head -1``."""
+"""The exit code of a part that still wrote when the next part had stopped reading: ``yes | head -1``."""
 
-# bash tells the exit codes by an EXIT trap, which is set for it beforehand. These could see that there is one, or what
-# was done before the command, or may interrupt bash itself: with an EXIT trap it waits for the pipeline before it ends.
+# bash reports the exit codes in an EXIT trap that is set before the command. A command with one of these words could
+# observe the trap or its set-up, or interrupt bash: with an EXIT trap, bash waits for the pipeline before it exits.
 _COULD_SEE = re.compile(r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID")
 
 _TOKEN = re.compile(
@@ -41,14 +41,15 @@ _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
 _GOES_ON = frozenset({"then", "do", "else", "elif", "time", "!"})
-# After a pipeline they hide that it failed, and are no program of their own that bash could become.
+# Builtins that hide the failure of a pipeline before them (``a | b || true``). bash cannot replace itself with them, as
+# it does with a program.
 _BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
 
 
 def ends_in_pipeline(command: str) -> bool:
-    """Tell whether the last command of a script is a pipeline, at its top level.
+    """Return whether the last command of a script, at its top level, is a pipeline.
 
-    It need not be right: where it says yes, bash tells what the parts of its last pipeline were; where no, nothing.
+    A wrong answer is harmless: if True, bash reports the exit codes of the last pipeline that ran; if False, none.
     """
     if "|" not in command or len(command) > READ_CHARS or _COULD_SEE.search(command):
         return False
@@ -66,17 +67,19 @@ def ends_in_pipeline(command: str) -> bool:
 
 
 class _Reader:
-    """What has been read of a script: in which compound commands, and what of the list of commands around them."""
+    """Reads the tokens of a script; tracks open compound commands and the current list of commands."""
 
     def __init__(self) -> None:
         self._closing: list[str] = []
         self._at_start = True  # a command may begin here
-        self._is_open = True  # an operator waits for a command
+        self._is_open = True  # the list, or its last operator, still needs a command
         self._is_after_list = False  # that operator was && or ||
-        self._here: list[tuple[str, bool]] = []  # what ends the here-documents that begin with the next line
-        self._pipes = 0  # in the list of commands that is being read
+        self._here: list[
+            tuple[str, bool]
+        ] = []  # delimiter and <<- flag of here-documents that start on the next line
+        self._pipes = 0  # in the current list of commands
         self._negated = False
-        self._was_pipeline = False  # the list before it
+        self._was_pipeline = False  # whether the previous list was one
 
     @property
     def ends_in_pipeline(self) -> bool:
@@ -85,7 +88,7 @@ class _Reader:
         return self._was_pipeline if self._is_open else self._pipes > 0 and not self._negated
 
     def take(self, token: re.Match[str]) -> bool:
-        """Read a token; return False for what is not understood."""
+        """Read a token; return False if the syntax is not supported."""
         kind, text = token.lastgroup, token[0]
         delimiter = token["single"] or token["double"] or token["bare"]
         if delimiter:
@@ -148,12 +151,12 @@ class _Reader:
             return False
         self._closing.pop()
         self._word()
-        # Of a function: its body begins like a command.
+        # In ``f() { ...; }`` a command follows the parenthesis.
         self._at_start = text == ")"
         return True
 
     def after_here_documents(self, command: str, position: int) -> int:
-        """Return where the script goes on after a line break."""
+        """Return the position after the here-documents that follow a line break."""
         for delimiter, tabs in self._here:
             start = r"\t*" if tabs else ""
             end = re.compile(rf"^{start}{re.escape(delimiter)}$\n?", re.MULTILINE).search(command, position)
@@ -163,11 +166,11 @@ class _Reader:
 
 
 def parts_to_tell(value: object, exit_code: int) -> tuple[int, ...]:
-    """Return the exit codes of a pipeline's parts where ``exit_code`` does not tell all that the model should know.
+    """Return the exit codes of a pipeline's parts if ``exit_code`` hides one that the model needs; otherwise ().
 
     Args:
-        value: What the sandbox answered: bash's exit code, and those of the parts of the last pipeline that it ran.
-        exit_code: Of the command.
+        value: The sandbox's answer: bash's exit code, then the exit codes of the parts of the last pipeline that ran.
+        exit_code: The command's exit code.
     """
     if not isinstance(value, list) or not 3 <= len(value) <= PARTS_MAX + 1:
         return ()
@@ -175,7 +178,7 @@ def parts_to_tell(value: object, exit_code: int) -> tuple[int, ...]:
         return ()
     shell, *parts = value
     by_pipefail = next((code for code in reversed(parts) if code), 0)
-    # Otherwise it was not the last thing that ran: a condition, or what came before an exit.
+    # Otherwise the pipeline was not the last command: it was a condition, or an exit followed.
     if shell != exit_code or shell not in (parts[-1], by_pipefail):
         return ()
     failed = any(code not in (0, SIGPIPE) for code in parts[:-1])

@@ -1,4 +1,4 @@
-"""Whether a store that resembles S3 can be mounted: one that accepts renames which it does not make loses files."""
+"""Probe whether an S3-compatible store can be mounted: a store that accepts renames without making them loses files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
 
 SCRATCH = ".langchain-daytona-ws-rename-"
-# Before the second and the third attempt, where an answer does not tell.
+# Before the second and the third attempt, after an inconclusive answer.
 PAUSES_S = (0.5, 1.0)
 
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-# The mount will be refused for the same reason, with better words: nothing is at risk until that is mended.
+# The mount fails for the same reason, with a better message; no file is at risk until the cause is removed.
 _MET_BY_THE_MOUNT = {
     "NoSuchBucket",
     "PermanentRedirect",
@@ -22,9 +22,9 @@ _MET_BY_THE_MOUNT = {
     "IllegalLocationConstraintException",
     "SignatureDoesNotMatch",
 }
-# They refuse whoever asks from here, and perhaps not the sandbox.
+# Caused by this machine (its clock, its certificates); requests of the sandbox may succeed.
 _OF_THIS_MACHINE = {"RequestTimeTooSkewed", "RequestExpired", "Certificate"}
-# They come from something on the way as well, which knows nothing of renames.
+# Proxies and gateways also answer with these, so they say nothing about renames.
 _OF_A_GATEWAY = {407, 408, 429, 502, 503, 504}
 
 LOSES_FILES = (
@@ -44,10 +44,10 @@ UNKNOWN_REMEDY = (
 
 
 class RenamePort(Protocol):
-    """What is needed of the bucket below the workspace's prefix. All raise only StoreFault."""
+    """The bucket operations of the probe, below the workspace's prefix. All raise only StoreFault."""
 
     async def rename(self, source: str, target: str) -> None:
-        """Send the request by which mount-s3 renames an object."""
+        """Send the request that mount-s3 sends to rename an object."""
         ...
 
     async def delete(self, key: str) -> None: ...
@@ -56,21 +56,21 @@ class RenamePort(Protocol):
 
 
 class Renames(enum.Enum):
-    """What a store does with a request to rename an object that does not exist."""
+    """A store's response to a request to rename an object that does not exist."""
 
-    REFUSED = "it refuses, so that mount-s3 does too"
-    ACCEPTED = "it answers that it was done, and writes an empty object"
-    NOT_ASKED = "it refuses these credentials, and will refuse the mount or its renames"
-    UNKNOWN = "there was no answer that tells"
+    REFUSED = "the store refuses, so mount-s3 refuses too"
+    ACCEPTED = "the store reports success and writes an empty object"
+    NOT_ASKED = "the store refuses these credentials, and will refuse the mount or its renames"
+    UNKNOWN = "no conclusive answer"
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What became of a probe.
+    """The result of a probe.
 
     Attributes:
-        renames: The answer.
-        detail: What the store or the transport said; ``""`` when it accepted.
+        renames: The store's response.
+        detail: The error message of the store or the transport; ``""`` if the store accepted.
         left: The key of the empty object that could not be deleted; ``""`` for none.
     """
 
@@ -80,7 +80,7 @@ class Probed:
 
 
 def needs_probe(endpoint: str | None) -> bool:
-    """Tell whether a store has to be asked. Amazon's own answers 501, or does rename (directory buckets)."""
+    """Return whether a store must be probed. Amazon S3 answers 501, or renames correctly (directory buckets)."""
     host = "" if endpoint is None else (urlsplit(endpoint).hostname or "")
     return endpoint is not None and not host.endswith(_AMAZON)
 
@@ -88,12 +88,12 @@ def needs_probe(endpoint: str | None) -> bool:
 async def probe_renames(store: RenamePort, name: str) -> Probed:
     """Ask a store to rename an object that does not exist, to a scratch key below the workspace's prefix.
 
-    A store that refuses changes nothing, whatever it says: it does not implement the request (501), or does not find
-    the object (404).
+    Any refusal means that nothing changed: the store does not implement the request (501), or does not find the object
+    (404).
 
     Args:
         store: The bucket.
-        name: Makes the keys unique.
+        name: Suffix that makes the keys unique.
     """
     target = f"{SCRATCH}{name}"
     for pause_s in (*PAUSES_S, None):
@@ -113,7 +113,7 @@ async def probe_renames(store: RenamePort, name: str) -> Probed:
 
 
 async def _deleted(store: RenamePort, key: str) -> str:
-    """Delete the scratch object; return its key when that failed."""
+    """Delete the scratch object; return its key if the deletion failed, otherwise ``""``."""
     try:
         await store.delete(key)
     except StoreFault:
@@ -124,7 +124,7 @@ async def _deleted(store: RenamePort, key: str) -> str:
 def _judged(fault: StoreFault) -> Renames:
     if fault.code in _OF_THIS_MACHINE:
         return Renames.UNKNOWN
-    # A policy may be mended while a session lasts, and the store would then accept.
+    # NOT_ASKED, not REFUSED: a policy may change during a session, and the store would then accept renames.
     if fault.code in _MET_BY_THE_MOUNT or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
         return Renames.NOT_ASKED
     if fault.kind is StoreFaultKind.PASSING or fault.status in _OF_A_GATEWAY:

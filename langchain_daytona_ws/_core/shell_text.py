@@ -1,7 +1,7 @@
-"""Read which simple commands a shell text has: for advice, where a mistake costs little. Pure.
+"""List the simple commands of a shell script, for hints only: a mistake costs little here. Pure.
 
-Quotes, here-documents, redirections, substitutions and programs that run another program are read; nothing is
-expanded. `permissions.shell` reads less and is sure of it.
+Quotes, here-documents, redirections, substitutions and programs that run another program are parsed; nothing is
+expanded. `permissions.shell` parses less, and only what it can parse with certainty.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 CHARS = 16 * 1024
 _NESTED = 20
-_TEXTS = 4  # of bash -c in one another
+_TEXTS = 4  # levels of nested bash -c
 _JOINTS = ";&|()\n"
-# Comments, arithmetic and conditions: no commands are in them, and > is no redirection there.
+# Comments, arithmetic and conditions hold no commands, and > is not a redirection in them.
 _SKIPPED = {"#": "\n", "((": "))", "[[ ": " ]]"}
 _REDIRECT = re.compile(r"\d{0,3}(?:>>|>\||>&|<<<|<<-|<<|<&|<>|>|<)|&>>|&>")
 _PLAIN = re.compile(r"[^\s;&|()<>'\"`$\\#{}]{1,4096}|[#{}]")
@@ -22,18 +22,18 @@ _ASSIGNMENT = re.compile(r"\w{1,100}=")
 _PYTHON = re.compile(r"^python[0-9.]{1,8}$")
 _GRAMMAR = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "coproc"})
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "ash"})
-# They run the command that follows their own options; with how many words of their own beside those.
+# Programs that run the command after their own options; value: how many arguments precede that command.
 _RUNNERS = {
     "sudo": 0, "exec": 0, "env": 0, "nohup": 0, "command": 0, "setsid": 0, "nice": 0, "ionice": 0, "stdbuf": 0,
     "time": 0, "xargs": 0, "busybox": 0, "timeout": 1,
 }  # fmt: skip
-# Of their options those that take the next word.
+# Options of these programs that take the next word as their value.
 _WITH_WORD = frozenset({"-n", "-u", "-g", "-s", "-k", "-c", "-P", "-I", "-L", "-d", "-a"})
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """One redirection: ``2>>`` is written as ``>>``, whatever the descriptor."""
+    """One redirection; the operator has no descriptor: ``2>>`` becomes ``>>``."""
 
     operator: str
     target: str
@@ -44,8 +44,8 @@ class Simple:
     """One simple command.
 
     Attributes:
-        words: Its words without quotes; what a substitution or a variable stands for is left as ``$…``.
-        redirects: Where it reads from and writes to.
+        words: Its words without quotes. A substitution becomes ``$…``; a variable stays as it is written.
+        redirects: Its redirections.
         stdin: The text of its here-document.
     """
 
@@ -55,12 +55,12 @@ class Simple:
 
     @property
     def program(self) -> str:
-        """The program's name without its directory; ``""`` where only redirections and assignments are."""
+        """The program's name without its directory; ``""`` if there are only redirections and assignments."""
         return self.words[0].rpartition("/")[2] if self.words else ""
 
     @property
     def plain_program(self) -> str:
-        """The program's name without the version of Python."""
+        """The program's name; ``python3.12`` and other versions become ``python``."""
         return _PYTHON.sub("python", self.program)
 
     @property
@@ -69,11 +69,11 @@ class Simple:
 
     @property
     def verb(self) -> str:
-        """The first argument that is no option."""
+        """The first argument that is not an option."""
         return next((one for one in self.arguments if not one.startswith("-")), "")
 
     def has_flag(self, letters: str, *names: str) -> bool:
-        """Tell whether it has a short option with one of the letters, or a long one of these names."""
+        """Return whether it has a short option with one of the letters, or one of the long options."""
         for one in self.arguments:
             if one.startswith("--"):
                 if one.partition("=")[0] in names:
@@ -84,7 +84,7 @@ class Simple:
 
     @property
     def code(self) -> str:
-        """The program text that it is given: after ``-c`` or ``-e``, or as a here-document."""
+        """The program text passed to it: after ``-c`` or ``-e``, or as a here-document."""
         for option, text in zip(self.arguments, self.arguments[1:], strict=False):
             if re.fullmatch(r"-\w{0,5}[ce]", option):
                 return text
@@ -92,7 +92,7 @@ class Simple:
 
 
 def simples(command: str) -> list[Simple]:
-    """Return the simple commands of a text, in the order written, with those inside of them."""
+    """Return the simple commands of a script in their order, including nested commands."""
     return list(_all(command[:CHARS], _TEXTS))
 
 
@@ -117,7 +117,7 @@ def _of_find(command: Simple) -> Iterator[Simple]:
 
 
 def _unwrapped(command: Simple) -> Simple:
-    """Take away what stands before the program: grammar, assignments, and programs that run another."""
+    """Remove the words before the program: shell keywords, assignments, and programs that run another program."""
     words = command.words
     start = 0
     while start < len(words):
@@ -145,7 +145,7 @@ class _Reader:
         self._text = text
         self._at = 0
         self._found: list[Simple] = []
-        self._open: list[tuple[Simple, str | None, str, str]] = []  # what a substitution interrupted
+        self._open: list[tuple[Simple, str | None, str, str]] = []  # commands that a substitution interrupts
         self._command = Simple()
         self._word: str | None = None
         self._redirect = ""
@@ -192,7 +192,7 @@ class _Reader:
             self._at = plain.end() if plain else at + 1
 
     def _read_at_a_word_start(self) -> bool:
-        """Read what has a meaning only where a word begins; and redirections, which end one."""
+        """Read comments and conditions, which start only at the start of a word; and redirections, which end a word."""
         text, at = self._text, self._at
         found = _REDIRECT.match(text, at)
         if found and (self._word is None or not found[0][0].isdigit()):
@@ -203,7 +203,7 @@ class _Reader:
         if self._word is None:
             for begin, end in _SKIPPED.items():
                 if text.startswith(begin, at):
-                    self._at = self._behind(end, at) - (end == "\n")  # which ends a command too
+                    self._at = self._behind(end, at) - (end == "\n")  # the line break also ends a command
                     return True
         return False
 

@@ -1,4 +1,4 @@
-"""Characters that look the same, or like nothing: pure functions over text, the same on host and in sandbox."""
+"""Look-alike and invisible characters. Pure, the same on host and in sandbox."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PLAIN = {
 
 
 def plain(text: str) -> str:
-    """Return a text with the plainest of the characters that look alike, composed, without invisible ones."""
-    import unicodedata  # only where something was not found
+    """Return a text with ASCII in place of look-alike characters, in NFC, without invisible characters."""
+    import unicodedata  # imported late: needed only if something was not found
 
     return unicodedata.normalize("NFC", text.translate(_PLAIN))
 
 
 def forms(text: str) -> list[str]:
-    """Return the forms that Unicode has for the same text, itself first."""
+    """Return the text, and its NFC and NFD forms if they differ."""
     import unicodedata
 
     found = [text]
@@ -38,5 +38,5 @@ def forms(text: str) -> list[str]:
 
 
 def same_name(name: str) -> str:
-    """Return what names have in common that one may be taken for another: also case, quotes and shell escapes."""
+    """Return a key that is equal for similar names; it also ignores case, backslashes and surrounding quotes."""
     return plain(plain(name).replace("\\", "").strip(" \"'").casefold())

@@ -1,7 +1,7 @@
-r"""What else a glob that matches no file may have meant: pure functions, the same on host and in sandbox.
+r"""Other readings of a glob that matches no file. Pure, the same on host and in sandbox.
 
-Models write ``app/[locale]/**`` for a directory of that very name, ``*.ts,*.tsx`` for two globs, and
-``src/**/*.py`` for a search that starts in ``src``. Another reading is proposed only when it matches a file.
+Models write ``app/[locale]/**`` for a directory of that name, ``*.ts,*.tsx`` for two globs, and
+``src/**/*.py`` for a search that starts in ``src``. A reading is proposed only if it matches a file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _rewritten(pattern: str) -> Iterator[tuple[str, str]]:
     if "[" in pattern:
         yield BRACKETS, re.sub(r"(\\.)|\[", lambda found: found[1] or "\\[", pattern)
     if "," in _BRACE.sub("", pattern):
-        # Commas within braces belong to them.
+        # Commas within braces stay.
         parts = re.split(r",(?![^{}]*\})", pattern)
         yield COMMAS, "{" + ",".join(part.strip() for part in parts if part.strip()) + "}"
     if _ALTERNATIVES.search(pattern):
@@ -48,12 +48,12 @@ def _rewritten(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 class Doubts:
-    """Looks among the files that a search's glob leaves out for one that another reading would have matched.
+    """Finds, among the files that a glob does not match, one that another reading of the glob matches.
 
     Args:
         pattern: The glob.
         path: The directory searched, "" for the root.
-        compiled: Makes the filter of a pattern.
+        compiled: Returns the filter of a pattern.
     """
 
     def __init__(self, pattern: str, path: str, compiled: Callable[[str], Filter]) -> None:
@@ -62,23 +62,23 @@ class Doubts:
         for kind, reading in [] if pattern.startswith("!") else readings(pattern, path):
             try:
                 self._open.append((kind, reading, compiled(reading)))
-            except GlobError:  # as it is meant, it can't be used either
+            except GlobError:  # this reading is not a valid glob
                 continue
 
     def found(self, base: str, *, matched: bool) -> list[str] | None:
         """Return ``[kind, pattern, a path that it matches]``, or None.
 
         Args:
-            base: Put before the path.
-            matched: Whether the glob has matched files as it is. Then only brackets are in doubt, which may have
-                matched others than were meant.
+            base: Prefix of the returned path.
+            matched: Whether the glob has matched files. Then only the reading of brackets is returned, since brackets
+                may have matched other files than intended.
         """
         if self._answer is None or (matched and self._answer[0] != BRACKETS):
             return None
         return [*self._answer[:2], base + self._answer[2]]
 
     def see(self, path: str) -> None:
-        """See a file that was left out, by its path from the directory searched."""
+        """Try the readings on a file that the glob does not match; ``path`` is relative to the directory searched."""
         if self._answer is None:
             for kind, reading, glob in self._open:
                 if glob.matches(path):

@@ -1,7 +1,7 @@
-r"""Find a text that is meant but not written byte for byte: pure functions, the same on host and in sandbox.
+r"""Find the place in a file that ``old_string`` means if it is not there byte for byte. Pure, on host and in sandbox.
 
-Two kinds of it: NUL, ESC and bytes that are no UTF-8, which `text.as_shown` shows as ``\xe9`` (``text_of`` makes each
-such byte one lone surrogate); and, only if wanted, characters that look like others or like nothing.
+Two kinds of differences are accepted: NUL, ESC and bytes that are not UTF-8, which `text.as_shown` shows as ``\xe9``
+(`text_of` maps each such byte to one lone surrogate); and, with ``loose``, look-alike and invisible characters.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LOOSE_CHARS = 4_000  # of a text that is looked for by what it looks like
+MAX_LOOSE_CHARS = 4_000  # of a text that is searched with ``loose``
 MAX_COMPARED = 4_000_000  # pairs of characters
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
-# Marks of Latin, Greek, Cyrillic and Vietnamese, of Japanese; and Korean syllables of separate letters.
+# A character with combining marks (Latin, Greek, Cyrillic, Vietnamese, Japanese); or a decomposed Korean syllable.
 _UNIT = re.compile(
     _SHOWN_BYTE + "|[\u1100-\u115f][\u1160-\u11a7][\u11a8-\u11ff]?|.[\u0300-\u036f\u3099\u309a]*", re.DOTALL
 )
@@ -31,7 +31,7 @@ class TooLongError(Exception):
 
 
 class Spot:
-    """Where a text is meant: offsets into `text_of` the content, and what stands there for each of its units."""
+    """A match: offsets into `text_of` the content, and the matched characters for each unit."""
 
     __slots__ = ("end", "pieces", "start")
 
@@ -54,7 +54,7 @@ def shows_bytes(text: str) -> bool:
 
 
 def _byte(unit: str) -> str:
-    """Return what is shown so: a control character, or the lone surrogate of a byte."""
+    r"""Return the character that ``\xNN`` shows: a control character, or the lone surrogate of a byte."""
     code = int(unit[2:], 16)
     return chr(code if code < 0x80 else 0xDC00 + code)
 
@@ -64,14 +64,14 @@ def _is_shown_byte(unit: str) -> bool:
 
 
 def units(text: str) -> list[str]:
-    """Cut a text into characters with their marks, and into bytes as they are shown."""
+    r"""Split a text into units: characters with their combining marks, and shown bytes such as ``\xe9``."""
     return _UNIT.findall(text)
 
 
 def find(content: str, wanted: list[str], loose: bool, most: int) -> list[Spot]:
-    """Find the units of a text; with ``loose`` also where they only look the same."""
+    """Find the units in the content, at most ``most + 1`` times; with ``loose`` also units that only look the same."""
     forms = [_form(unit, loose) for unit in wanted]
-    if not any(forms):  # invisible characters alone are everywhere
+    if not any(forms):  # a text of invisible characters only would match everywhere
         return []
     between = _INVISIBLE if loose and any(char in content for char in alike.INVISIBLE) else ""
     spots = []
@@ -83,7 +83,7 @@ def find(content: str, wanted: list[str], loose: bool, most: int) -> list[Spot]:
 
 
 def _form(unit: str, loose: bool) -> str:
-    """Return the expression of what stands for one unit."""
+    """Return the regular expression that matches one unit."""
     if _is_shown_byte(unit):
         return "(?:%s|%s)" % (re.escape(unit), re.escape(_byte(unit)))
     if unit == "\n":
@@ -101,7 +101,7 @@ def _form(unit: str, loose: bool) -> str:
 
 
 def _pieces(content: str, at: int, forms: list[str], between: str) -> Iterator[str]:
-    """Return what stands for each unit, with the invisible characters before it."""
+    """Yield the matched characters of each unit, with the invisible characters before it."""
     for number, form in enumerate(forms):
         match = re.compile((between if number and form else "") + form).match(content, at)
         assert match is not None  # noqa: S101 - the whole of them was found here
@@ -110,17 +110,17 @@ def _pieces(content: str, at: int, forms: list[str], between: str) -> Iterator[s
 
 
 def is_changed(unit: str, piece: str) -> bool:
-    """Tell whether what stands for a unit differs from it, but for a line end or a byte that is shown."""
+    """Return whether a matched piece differs from its unit other than by a line end or a shown byte."""
     return unit not in (piece, "\n") and not (len(piece) == 1 and _is_shown_byte(unit))
 
 
 def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose: bool) -> str:
-    """Return the new text with what stands there kept where both texts agree.
+    r"""Return the new text, with the file's own characters wherever the new text repeats the old text.
 
-    A byte as it is shown is that byte where the old text has one, and otherwise the four characters.
+    ``\xNN`` in the new text becomes a byte if the old text matched such a byte, and otherwise stays four characters.
 
     Raises:
-        TooLongError: With ``loose``: what to keep cannot be found out in time.
+        TooLongError: With ``loose``: the texts are too long to be compared.
     """
     came = units(new)
     shared = min(len(wanted), len(came))

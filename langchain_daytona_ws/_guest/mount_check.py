@@ -1,8 +1,8 @@
-"""Find out how a mount is: each is examined by a process of its own, which can be left behind.
+"""Check whether a mount is alive and S3 accepts its requests, in a child process that can be abandoned.
 
-While a FUSE daemon hangs, whoever asks it anything waits, and only SIGKILL ends that. The attributes of a mount's
-root are no test: the kernel remembers them for ever (mount-s3), so that ``stat`` succeeds on a dead mount. ``statvfs``
-always asks the daemon, and the lookup of a name always asks S3.
+While a FUSE daemon hangs, every process that accesses its mount blocks until it is killed (SIGKILL). ``stat`` of the
+mount's root proves nothing: the kernel caches the root's attributes for ever (mount-s3), so ``stat`` succeeds on a dead
+mount. ``statvfs`` always reaches the daemon, and the lookup of a new name always reaches S3.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ALIVE, REACHES_S3, REFUSED = b"alive", b"+", b"-"
 
 
 class Check:
-    """The examination of one mount. It begins at once.
+    """The check of one mount. It starts at once.
 
     Args:
-        directory: Where it should be mounted.
+        directory: The mount point.
     """
 
     def __init__(self, directory: str) -> None:
@@ -33,7 +33,7 @@ class Check:
         self._pid = os.fork()
         if self._pid == 0:
             try:
-                # The lock, and the pipes to who calls: this process may stay behind, and must hold up nobody.
+                # Close the lock and the pipes to the caller: this process may outlive the call and must block nobody.
                 os.closerange(0, write)
                 os.closerange(write + 1, 256)
                 _examine(directory, write)
@@ -42,21 +42,21 @@ class Check:
         os.close(write)
 
     def is_alive(self, limit_s: float) -> bool:
-        """Tell whether the mount's daemon answers within so many seconds of the beginning."""
+        """Return whether the mount's daemon answers within ``limit_s`` seconds after the start."""
         return self._await(len(ALIVE), limit_s)
 
     def is_refused(self, limit_s: float) -> bool:
-        """Tell whether S3 refuses what is asked through the mount; one that is slow to answer does not."""
+        """Return whether S3 refuses requests through the mount; False if S3 is only slow to answer."""
         return self._await(len(ALIVE) + 1, limit_s) and self._said.endswith(REFUSED)
 
     def end(self) -> None:
-        """Leave it behind."""
+        """Kill the process, and do not wait for its end."""
         os.close(self.descriptor)
         try:
             os.kill(self._pid, 9)
             os.waitpid(self._pid, os.WNOHANG)
         except OSError:
-            pass  # its parent may be another process: jobs are started by a child of who began this
+            pass  # not our child: a job is started by a child of the process that started the check
 
     def _await(self, size: int, limit_s: float) -> bool:
         poll = select.poll()
@@ -81,9 +81,9 @@ def _examine(directory: str, write: int) -> None:
 
 
 def _reaches_s3(directory: str) -> bool:
-    """Tell whether S3 answers; every refusal of it is an input/output error here (mount-s3)."""
+    """Return whether S3 accepts requests; mount-s3 turns every refusal into EIO."""
     name = "%s/.langchain-daytona-ws-%s" % (directory, os.urandom(8).hex())
-    # S3 may answer 403 for what is missing, where listing is allowed under a condition only.
+    # If a policy allows listing only under a condition, S3 answers 403 for a missing name: try to list as well.
     return not (_is_refused(os.stat, name) and _is_refused(_first, directory))
 
 
@@ -105,7 +105,7 @@ def _is_refused(ask: Callable[[str], object], path: str) -> bool:
 
 
 def device(directory: str) -> int | None:
-    """Return the device of the S3 mount at a directory, from the kernel's table: without asking the mount."""
+    """Return the device of the S3 mount at a directory, None if there is none; reads only the kernel's mount table."""
     above, name = os.path.split(directory)
     path = written(os.path.join(os.path.realpath(above), name))
     found = None
@@ -122,7 +122,7 @@ def device(directory: str) -> int | None:
 
 
 def written(path: str) -> str:
-    """Write a path as the kernel's table of mounts does."""
+    """Escape a path as the kernel's mount table does."""
     for char, code in (("\\", "\\134"), (" ", "\\040"), ("\t", "\\011"), ("\n", "\\012"), ("#", "\\043")):
         path = path.replace(char, code)
     return path

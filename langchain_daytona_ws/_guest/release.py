@@ -1,4 +1,4 @@
-"""Let go of the call's own output. The daemon answers only when no process holds it any more (Daytona)."""
+"""Close the call's output, and kill other processes that hold it: Daytona's daemon answers only after all closed it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import time
 
 SETTLE_S = 0.05
 
-spared: set[int] = set()  # our own children that live on, and may just be redirecting themselves
+spared: set[int] = (
+    set()
+)  # our own children that outlive the call; they may not have redirected their output yet
 
 
 def release(nonce: str) -> None:
-    """Close the output, and end every other process that holds it; print the names of these behind the nonce.
+    """Close the output, kill every other process that holds it, and print their names after the nonce.
 
-    What a command starts has another output. A process holds this one because a start-up file of the shell that read
-    the script started it, or because it opened it through /proc: the answer would wait for its end.
+    Commands write to another output. A process holds this output if a start-up file of the calling shell started it, or
+    if it opened the output through /proc. The daemon would not answer before that process ends.
     """
     try:
         about = os.fstat(1)
@@ -32,14 +34,14 @@ def release(nonce: str) -> None:
     pipe = "pipe:[%d]" % about.st_ino
     first = _holders(pipe)
     if not first:
-        return  # another user's, perhaps
-    time.sleep(SETTLE_S)  # a process may be between its start and its redirection
+        return  # the holder may belong to another user
+    time.sleep(SETTLE_S)  # a process may not have redirected its output yet
     held = {pid: name for pid, name in _holders(pipe).items() if pid in first}
     if not held:
         return
     import json
 
-    # While the others hold the pipe the daemon goes on reading.
+    # The daemon reads the pipe until the last holder closes it.
     writer = os.open("/proc/self/fd/%d" % reader, os.O_WRONLY)
     os.write(writer, ("\n%s+ %s\n" % (nonce, json.dumps(sorted(set(held.values()))))).encode("ascii"))
     os.close(writer)
@@ -47,7 +49,7 @@ def release(nonce: str) -> None:
         try:
             os.kill(pid, 9)
         except OSError:
-            pass  # it has ended
+            pass  # the process has ended
 
 
 def _is_held(reader: int) -> bool:
@@ -57,7 +59,7 @@ def _is_held(reader: int) -> bool:
 
 
 def _holders(pipe: str) -> dict[int, str]:
-    """Find the processes that can write to the pipe: pid → name; none of those that this one descends from."""
+    """Return the processes that can write to the pipe, except our own and its ancestors: pid → name."""
     pid, above = os.getpid(), set(spared)
     while pid > 0 and pid not in above:
         above.add(pid)
@@ -70,7 +72,7 @@ def _holders(pipe: str) -> dict[int, str]:
 
 
 def _about(pid: int) -> tuple[str, int]:
-    """Return a process's name and parent; no name and 0 when it is none any more."""
+    """Return a process's name and parent; ``""`` and 0 if the process has ended."""
     try:
         with open("/proc/%d/stat" % pid, errors="replace") as file:
             name, _, rest = file.read().partition(" (")[2].rpartition(")")
@@ -83,10 +85,10 @@ def _writes(pid: str, pipe: str) -> bool:
     directory = "/proc/%s/fd" % pid
     try:
         for name in os.listdir(directory):
-            # The mode of the entry is that in which the file was opened.
+            # The entry's permissions are the mode in which the file was opened.
             path = "%s/%s" % (directory, name)
             if os.readlink(path) == pipe and os.lstat(path).st_mode & 0o200:
                 return True
     except OSError:
-        pass  # another user's, or it has ended
+        pass  # the process belongs to another user, or has ended
     return False

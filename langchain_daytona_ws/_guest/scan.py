@@ -1,4 +1,4 @@
-"""Walk what is below an open directory, never through a symlink; directories that cannot be read are named."""
+"""Walk the tree below an open directory without following symlinks; record the unreadable directories."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ if TYPE_CHECKING:
     S = TypeVar("S")
 
     class Visitor(Protocol[S]):
-        """Sees each entry once. ``fd`` is the open directory that ``name`` is in."""
+        """Receives each entry once. ``fd`` is the open directory that contains ``name``."""
 
         def directory(self, above: S, path: str, name: str, fd: int) -> S | None:
-            """See a directory, before what is in it; return its state, or None to leave out what is in it."""
+            """Visit a directory before its entries; return its state, or None to skip its entries."""
             ...
 
         def file(self, above: S, path: str, name: str, fd: int) -> None:
-            """See anything else: a file, a symlink, a FIFO."""
+            """Visit any other entry: a file, a symlink, a FIFO."""
             ...
 
 
 LONGEST_PATH = 4095  # bytes, PATH_MAX without its NUL
-MAX_ENTRIES = 200_000  # looked at in one call
-MAX_DEPTH = 200  # one open directory each
-# The entry went away, or something else took its place.
+MAX_ENTRIES = 200_000  # visited in one call
+MAX_DEPTH = 200  # each level keeps one directory open
+# The entry was removed or replaced.
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Scan:
-    """One walk; ``cut`` when it ended early, at a limit or because time was up (``timed_out``).
+    """One walk. ``cut``: it ended early, at a limit or at the deadline (``timed_out``).
 
     Args:
-        deadline: When to stop, on the monotonic clock.
+        deadline: End of the walk in seconds on the monotonic clock.
     """
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.cut = self.timed_out = False
-        self.left_out = False  # a path too long for any call
+        self.left_out = False  # a path longer than PATH_MAX
         self.unreadable: list[str] = []  # directories
         self._entries = 0
 
     def run(self, fd: int, prefix: str, visitor: Visitor[S], start: S) -> None:
-        """Walk below the directory ``fd``, and close it; ``prefix`` is what the paths in it begin with.
+        """Walk the tree below the directory ``fd``, and close it; each path begins with ``prefix``.
 
         Raises:
-            OSError: That directory itself cannot be read.
+            OSError: The directory ``fd`` itself cannot be read.
         """
         stack: list[tuple[int, str, S, list[tuple[str, bool]]]] = [(fd, prefix, start, [])]
         try:
@@ -88,7 +88,7 @@ class Scan:
         try:
             below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | SAFE, dir_fd=fd)
             stack.append((below, path + "/", state, names))
-            # Opening may work where reading does not: /proc/1/map_files.
+            # A directory may open and still be unreadable: /proc/1/map_files.
             names += self._names(below)
         except OSError as error:
             if error.errno not in GONE:
@@ -104,6 +104,6 @@ class Scan:
                     break
                 try:
                     names.append((entry.name, entry.is_dir(follow_symlinks=False)))
-                except OSError:  # gone meanwhile
+                except OSError:  # removed meanwhile
                     continue
         return names

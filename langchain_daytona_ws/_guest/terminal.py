@@ -1,10 +1,10 @@
-"""The environment of commands that have no terminal: an editor or a pager would wait for a key until the time-out."""
+"""Environment variables for commands without a terminal: editors and pagers would wait for a key until the time-out."""
 
 from __future__ import annotations
 
-# Variable, value, and the variables that it outranks where programs look for an editor or a pager. With GIT_EDITOR=true
-# git keeps a message that it has made (rebase --continue, merge, commit --amend) and refuses an empty one. The other
-# editors fail, so that a list or a table that nobody has edited is not taken for an edited one.
+# Name, value, and the variables that programs read only if this variable is unset. With GIT_EDITOR=true git keeps a
+# message that it has generated (rebase --continue, merge, commit --amend) and refuses an empty message. The other
+# editors fail, so that an unedited file is never taken for an edited one.
 VALUES = (
     ("TERM", "dumb", ()),
     ("PAGER", "cat", ()),
@@ -17,11 +17,11 @@ VALUES = (
 
 
 def prepare(env: dict[str, str], own: list[str]) -> None:
-    """Set the variables, also where the image has set them.
+    """Set the variables in ``env``; values of the image are replaced.
 
     Args:
-        env: Of the command.
-        own: The names that the user has set; what would outrank one of them is removed.
+        env: The command's environment.
+        own: Names that the user has set. They stay, and variables that take precedence over them are removed.
     """
     for name, value, outranked in VALUES:
         if name in own:

@@ -1,4 +1,4 @@
-"""The arguments of a tool call as models and approvers really send them, and one answer with all that is wrong."""
+"""Validate tool arguments: accept common variants sent by models and approvers, and report all problems at once."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ NAME_CHARS = 60
 UNKNOWN_SHOWN = 10
 
 Problem = tuple[str, str]
-"""An argument's name, and what is wrong with it."""
+"""An argument's name, and a description of the problem."""
 
 
 class ToolInput(BaseModel):
-    """Arguments of a tool.
+    """Base class of a tool's arguments.
 
-    ``null`` for an optional argument means its default, and so does ``""`` where that is no value of its own. An
-    argument of another tool is ignored if it is null or false, and otherwise refused with the name that is meant here.
+    For an optional argument, ``null`` means the default, and so does ``""`` unless `may_be_empty` has the argument. An
+    argument of another tool is ignored if it is null or false, and otherwise refused with the name to use in this tool.
     All problems are reported at once.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
-    """The optional arguments for which ``""`` is a value."""
+    """Optional arguments for which ``""`` is a value."""
     foreign_names: ClassVar[Mapping[str, str]] = {}
-    """Arguments of other tools, as `_plain` writes them → the name here, or why there is none."""
+    """Argument of another tool, normalised by `_plain` → its name in this tool, or why there is none."""
     always_so: ClassVar[frozenset[str]] = frozenset()
-    """Those of them that ask, with true, for what is done anyway."""
+    """Names in `foreign_names` that are ignored if true too: this tool always does what they request."""
     foreign_values: ClassVar[Mapping[str, str]] = {}
-    """What other tools call the operations of this one → the name here."""
+    """Name of an operation in another tool → its name in this tool."""
     verb: ClassVar[str] = ""
-    """The argument that names the operation, if there is one."""
+    """The argument that names the operation; ``""`` if the tool has none."""
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
-        """Return what is wrong with arguments together.
+        """Return the problems of combinations of arguments.
 
         Args:
-            values: The arguments; as they were given, if some of them are wrong by themselves.
+            values: The validated arguments; the arguments as given if one of them is invalid.
         """
         return ()
 
@@ -92,7 +92,7 @@ class ToolInput(BaseModel):
 
     @classmethod
     def _meant_by(cls, name: object) -> str:
-        """Return the name that is likely meant, or what to know in its place; "" if neither is known."""
+        """Return the likely intended argument, or a remark about this name; "" if neither is known."""
         plain = _plain(name)
         by_plain = {_plain(own): own for own in cls.model_fields}
         if plain in by_plain:
@@ -104,7 +104,7 @@ class ToolInput(BaseModel):
 
     @classmethod
     def operation(cls, values: Mapping[str, Any]) -> str:
-        """Return the name here of the operation that is asked for, as far as it is known."""
+        """Return this tool's name of the requested operation; an unknown name is returned unchanged."""
         value = values.get(cls.verb)
         return cls.foreign_values.get(_plain(value), value) if isinstance(value, str) else ""
 
@@ -115,10 +115,10 @@ class ToolInput(BaseModel):
 
     @classmethod
     def of_edit(cls, arguments: Mapping[str, object]) -> Self:
-        """Read the arguments that an approver edited.
+        """Validate the arguments that an approver edited.
 
         Raises:
-            AnswerUnusable: They are not valid; its text says why, and quotes no value.
+            AnswerUnusable: The arguments are invalid. Its text says why, and contains no argument values.
         """
         try:
             return cls.model_validate(arguments)
@@ -127,7 +127,7 @@ class ToolInput(BaseModel):
 
 
 def explain(error: ValidationError) -> str:
-    """Tell the model what was wrong with its arguments, without quoting them back."""
+    """Return the error for the model: all problems of its arguments, without the values."""
     return f"[bad_arguments] Nothing was done. {worded(error)}"[:ERROR_LIMIT]
 
 
@@ -148,7 +148,7 @@ def _unknown(remark: str) -> str:
 
 
 def _plain(name: object) -> str:
-    """Return a name as it is looked up: filePath, file-path and FILE_PATH are one."""
+    """Normalise a name for comparison: filePath, file-path and FILE_PATH become the same."""
     return re.sub(r"[^a-z0-9]", "", str(name).lower()) if isinstance(name, str) else ""
 
 
@@ -161,7 +161,7 @@ def _detail(name: str, text: str) -> InitErrorDetails:
 
 
 def names(text: str) -> dict[str, str]:
-    """Read a table: each line has other tools' names, ``->``, and what they mean here."""
+    """Parse a table: each line has names of other tools, ``->``, and this tool's name or a remark."""
     table = {}
     for line in text.strip().splitlines():
         others, _, meaning = line.partition("->")

@@ -1,6 +1,6 @@
-"""The original mount-s3, and a store such as MinIO, in place of the local ones: `make test-real`."""
+"""Run tests on the original mount-s3 and on a store such as MinIO, in place of the local ones: `make test-real`."""
 
-# Of the environment, since the tests of faults start servers in processes of their own.
+# Environment variables, because the fault tests start servers in other processes.
 MOUNT_S3 = "TEST_REAL_MOUNT_S3"
 ENDPOINT, ACCESS_KEY, SECRET_KEY = (
     "TEST_REAL_S3_ENDPOINT",

@@ -1,6 +1,6 @@
 """Run the tests of mounts, credentials, policies, hints and faults on the original programs, and print what differs.
 
-A test that fails here and passes in `make test` shows a difference between the original and the imitation.
+If a test fails here and passes in `make test`, the local program differs from the original.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ STORES = [
     "tests/integration_tests/test_s3_session.py",
 ]
 FAULTS = "tests/faults/test_faults.py"
-SHOWN = 300  # characters of what was seen
+SHOWN_CHARS = 300  # of an error message
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A test that the imitation passes and the original does not."""
+    """A test that passes on the local program and fails on the original."""
 
     test: str
     seen: str
@@ -45,7 +45,7 @@ class Difference:
 
 
 class Collector:
-    """Notes what every test came to."""
+    """Records the outcome of every test."""
 
     def __init__(self) -> None:
         self.failed: dict[str, str] = {}
@@ -53,7 +53,7 @@ class Collector:
         self.skipped = 0
 
     def pytest_sessionstart(self) -> None:
-        # Not before: pytest rewrites modules as they are imported. Other processes do it by `tests/__init__.py`.
+        # Not earlier: pytest rewrites modules at import. In other processes `tests/__init__.py` applies it.
         from tests.real import stand_in
 
         stand_in.apply()
@@ -62,7 +62,7 @@ class Collector:
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             text = crash.message if crash else report.longreprtext
-            self.failed.setdefault(report.nodeid, " ".join(text.split())[:SHOWN])
+            self.failed.setdefault(report.nodeid, " ".join(text.split())[:SHOWN_CHARS])
         elif report.skipped:
             self.skipped += 1
         elif report.when == "call":
@@ -70,13 +70,13 @@ class Collector:
 
 
 def main() -> int:
-    """Run; return 0 where every difference is explained."""
+    """Run the tests; return 0 if a test passed and every difference is explained."""
     parser = argparse.ArgumentParser(prog="python -m tests.real", description=__doc__)
     parser.add_argument("--mount-s3", help="path of the original mount-s3")
     parser.add_argument(
         "--s3-endpoint", help="URL of a store with S3 and STS; the tests empty the buckets they make"
     )
-    parser.add_argument("--workers", default="2", help="how many at a time, where no store is shared")
+    parser.add_argument("--workers", default="2", help="tests at a time; with --s3-endpoint always 1")
     options, more = parser.parse_known_args()
     if not options.mount_s3 and not options.s3_endpoint:
         parser.error("give MOUNT_S3=path, S3_ENDPOINT=url or both")

@@ -1,6 +1,6 @@
-"""Where the local mount-s3, S3 and STS knowingly differ from the originals: the end of a test's id, and why.
+"""Known differences between the local mount-s3, S3 and STS and the originals: the end of a test's id → the reason.
 
-`make test-real` shows these beside what it saw, and fails for any other difference.
+`make test-real` prints the reason in its table, and fails for any other difference.
 """
 
 from __future__ import annotations

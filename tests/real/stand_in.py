@@ -1,4 +1,4 @@
-"""Let every server of the tests that has S3 use the original programs that the environment names."""
+"""Make every test server with S3 use the original programs that the environment names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.real import ACCESS_KEY, ENDPOINT, MOUNT_S3, SECRET_KEY
 
 @functools.cache
 def apply() -> None:
-    """Put them in, once, where any is named."""
+    """Patch `LocalDaytona` and `LocalS3` once, if the environment names an original."""
     mount_s3, endpoint = os.environ.get(MOUNT_S3), os.environ.get(ENDPOINT)
     settings: dict[str, Any] = {}
     if mount_s3:
@@ -35,7 +35,7 @@ def _set_on_servers(settings: dict[str, Any]) -> None:
 
 
 def _empty_what_is_left() -> None:
-    """A store outlives the servers: a bucket that a test makes may be there, with the objects of an earlier test."""
+    """Make `make_bucket` empty the bucket: the store outlives the servers, and may hold objects of an earlier test."""
     original = LocalS3.make_bucket
 
     @functools.wraps(original)
