@@ -25,7 +25,7 @@ UNREADABLE_MAX = 2
 MACHINES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
 TRANSFER_WITHIN_S = 900.0
-# For so long nothing but 502 is taken for a gateway's trouble. The control plane learns of an ended sandbox within
+# Up to this time, 502 answers are attributed to the gateway. The control plane learns of an ended sandbox within
 # about 10 seconds; what it then still calls started has a daemon that is dead.
 DEAD_AFTER_S = 10.0
 
@@ -279,7 +279,7 @@ class Caller:
         await self._port.sleep(pause_s)
 
     async def _revived(self, info: SandboxInfo, attempts: _Attempts) -> lifecycle.Revival:
-        """Ask the control plane about the sandbox, and bring it back where it is stopped, or its daemon dead."""
+        """Read the sandbox's state from the control plane, and restart it if it is stopped or its daemon is dead."""
         revival = await lifecycle.revive(self._port, info)
         if revival is not lifecycle.Revival.READY or not attempts.found_only_a_gateway(self._port.now()):
             return revival

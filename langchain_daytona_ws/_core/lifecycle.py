@@ -226,7 +226,7 @@ async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
 
 
 async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
-    """Return False where Daytona's gateway says that it does not reach the sandbox's daemon."""
+    """Return False if Daytona's gateway reports that it cannot reach the sandbox's daemon."""
     try:
         await port.ping(info.id)
     except PortFault as fault:

@@ -35,7 +35,7 @@ _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108
 
 
 class Retry(enum.Enum):
-    """What has to be done before a call is sent again of which nothing ran."""
+    """The preparation needed before a call that did not run is sent again."""
 
     NONE = "it is answered"
     DELIVER = "send the credentials along"
@@ -101,7 +101,7 @@ class Mounting:
         self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
 
     async def prepare(self, timeout_s: float) -> None:
-        """Have credentials at hand, and a store that is safe to mount, before a sandbox is made.
+        """Get credentials and probe the store before a sandbox is created.
 
         Raises:
             CredentialsRefused: There are none to be had.
@@ -139,7 +139,7 @@ class Mounting:
         )
 
     def unpacked(self, sandbox_id: str, luggage: Luggage, answer: Mapping[str, object]) -> Retry:
-        """Take note of an answer; return what would help where nothing ran for want of credentials."""
+        """Record an answer; if nothing ran because credentials were missing or refused, return the remedy."""
         if answer.get("error") == "place" and str(answer.get("code")).startswith("mount_"):
             self._delivered.pop(sandbox_id, None)
             if answer.get("code") in _OF_OLD_CREDENTIALS and luggage.secret is None:

@@ -192,7 +192,7 @@ _NAMES_MAX = 5
 
 
 def _ended(printed: str, nonce: str) -> list[str]:
-    """Read the names of the processes that held the call's own output and were ended for that."""
+    """Return the names of the processes that were killed because they held the call's own output."""
     for line in printed.split("\n"):
         if line.startswith(f"{nonce}+ "):
             try:

@@ -221,7 +221,7 @@ class Run:
             self.output.open_log()
 
     def _watch_parts(self, env: dict[str, str]) -> None:
-        """Have bash tell with which exit codes the parts of the command's last pipeline ended."""
+        """Make bash report the exit codes of the parts of the command's last pipeline."""
         # With these, bash reads no file beforehand, or one that is not ours.
         if any(name in env for name in ("BASH_ENV", "POSIXLY_CORRECT", "SHELLOPTS")):
             return

@@ -1,4 +1,4 @@
-"""Find what exists under paths that may be meant: the same names in another spelling.
+"""Find existing paths that are similar to a missing path: the same names in another spelling.
 
 An entry module beside those of the contract in ``files``, in the same form. It is asked once something was not found.
 

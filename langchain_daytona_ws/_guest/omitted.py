@@ -1,4 +1,4 @@
-"""What a result leaves out, counted and named by reason. Pure, the same on host and in sandbox."""
+"""Count and name the files that a result leaves out, by reason. Pure, the same on host and in sandbox."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def as_shown(line: bytes, first: bool) -> tuple[str, bool]:
 
 
 def visible(text: str) -> str:
-    """Write out what a terminal obeys, and what databases and model APIs choke on (Postgres, of a NUL)."""
+    """Escape terminal control characters, and characters that databases and model APIs refuse (Postgres: NUL)."""
     return text.replace("\0", "\\x00").replace("\x1b", "\\x1b")
 
 

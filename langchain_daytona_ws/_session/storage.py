@@ -115,7 +115,7 @@ class Storage:
 
 
 class _NotRefused(Exception):
-    """The store did not refuse to rename; whoever asks next asks anew."""
+    """The store did not refuse to rename; the next caller probes it again."""
 
     def __init__(self, probed: Probed) -> None:
         super().__init__(probed.renames.value)
