@@ -101,6 +101,7 @@ def _has_bytes(data: bytes) -> bool:
 
 def _as_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
     """Find a text in which bytes are written as they are shown."""
+    old, new = _short_ends(old), _short_ends(new)
     content, wanted = meant.text_of(data), meant.units(old)
     return _placed(data, content, meant.find(content, wanted, False, MAX_SPOTS), wanted, new, loose=False)
 
@@ -109,6 +110,7 @@ def _alike(
     data: bytes, old: str, new: str, exact: bool
 ) -> tuple[list[tuple[int, int]], Replacement, list[list[object]]]:
     """Find the one place that looks like a text which is nowhere."""
+    old, new = _short_ends(old), _short_ends(new)
     content, wanted = meant.text_of(data), meant.units(old)
     spots = meant.find(content, wanted, True, SHOWN_SPOTS) if len(old) <= meant.MAX_LOOSE_CHARS else []
     differences = _differences(content, spots[0], wanted) if spots else []
@@ -223,6 +225,10 @@ def style_gone(old: bytes, new: bytes) -> list[str]:
 
 def _unix(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
+
+
+def _short_ends(content: str) -> str:
+    return content.replace("\r\n", "\n")
 
 
 def _find_all(data: bytes, needle: bytes) -> list[tuple[int, int]]:

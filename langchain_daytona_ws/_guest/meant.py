@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LOOSE_CHARS = 4_000  # of a text that is searched with ``loose``
-MAX_COMPARED = 4_000_000  # pairs of characters
+MAX_COMPARED = 4_000_000  # pairs of equal characters; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
 # A character with combining marks (Latin, Greek, Cyrillic, Vietnamese, Japanese); or a decomposed Korean syllable.
@@ -120,7 +120,7 @@ def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose
     ``\xNN`` in the new text becomes a byte if the old text matched such a byte, and otherwise stays four characters.
 
     Raises:
-        TooLongError: With ``loose``: the texts are too long to be compared.
+        TooLongError: With ``loose``: the comparison would take too long.
     """
     came = units(new)
     shared = min(len(wanted), len(came))
@@ -128,15 +128,12 @@ def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose
     shared -= head
     tail = next((at for at in range(shared) if wanted[-1 - at] != came[-1 - at]), shared)
     old_to, new_to = len(wanted) - tail, len(came) - tail
-    if (old_to - head) * (new_to - head) > MAX_COMPARED:
+    try:
+        kept = [(head + a, head + b, size) for a, b, size in _shared(wanted[head:old_to], came[head:new_to])]
+    except TooLongError:
         if loose:
-            raise TooLongError
-        kept = [(head, head, 0)]
-    else:
-        import difflib
-
-        matcher = difflib.SequenceMatcher(None, wanted[head:old_to], came[head:new_to], autojunk=False)
-        kept = [(head + a, head + b, size) for a, b, size in matcher.get_matching_blocks()]
+            raise
+        kept = []
     out, at = pieces[:head], head
     as_bytes = any(len(piece) == 1 and _is_shown_byte(unit) for unit, piece in zip(wanted, pieces))
     for old_at, new_at, size in [*kept, (old_to, new_to, tail)]:
@@ -144,6 +141,40 @@ def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose
         out += pieces[old_at : old_at + size]
         at = new_at + size
     return "".join(out)
+
+
+def _shared(wanted: list[str], came: list[str]) -> list[tuple[int, int, int]]:
+    """Return the blocks that two texts share: the start in each text, and the length.
+
+    The lengths of the texts do not bound the time: it is cubic if one character is most of a text, for example a rule
+    of dashes.
+
+    Raises:
+        TooLongError: The comparison would take more than MAX_COMPARED steps.
+    """
+    import difflib  # needed only if a text was not found byte for byte
+
+    often: dict[str, int] = {}
+    for unit in came:
+        often[unit] = often.get(unit, 0) + 1
+    pairs = [0]
+    for unit in wanted:
+        pairs.append(pairs[-1] + often.get(unit, 0))
+    left = MAX_COMPARED
+
+    class Matcher(difflib.SequenceMatcher):  # type: ignore[type-arg]  # Python 3.8 takes no [str] here
+        def find_longest_match(
+            self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
+        ) -> difflib.Match:
+            nonlocal left
+            # difflib visits, for each character of ``wanted``, every place of it in ``came``.
+            left -= pairs[len(wanted) if ahi is None else ahi] - pairs[alo]
+            if left < 0:
+                raise TooLongError
+            return super().find_longest_match(alo, ahi, blo, bhi)
+
+    blocks = Matcher(None, wanted, came, autojunk=False).get_matching_blocks()
+    return [(block.a, block.b, block.size) for block in blocks]
 
 
 def _written(unit: str, newline: str, as_bytes: bool) -> str:

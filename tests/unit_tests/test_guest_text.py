@@ -320,6 +320,28 @@ class TestBytesAsTheyAreShown:
     def test_are_taken_back(self, data: bytes, old: str, new: str, after: bytes) -> None:
         assert apply_edit(data, old, new, exact=True).data == after
 
+    @pytest.mark.parametrize(
+        ("data", "old", "new", "after"),
+        [
+            (b"caf\xe9\r\nx\r\n", r"caf\xe9", "caf\\xe9\r\ny", b"caf\xe9\r\ny\r\nx\r\n"),
+            (b"caf\xe9\nx\n", "\\xe9\r\nx", "\\xe9\r\ny", b"caf\xe9\ny\n"),
+            ("it\u2019s\r\n".encode(), "it's", "it's\r\ny", "it\u2019s\r\ny\r\n".encode()),
+            ("it\u2019s\nx\n".encode(), "it's\r\nx", "it's\r\ny", "it\u2019s\ny\n".encode()),
+        ],
+    )
+    def test_takes_the_line_ends_of_the_place(self, data: bytes, old: str, new: str, after: bytes) -> None:
+        assert apply_edit(data, old, new).data == after
+
+    def test_stays_quick_where_one_character_is_most_of_the_text(self) -> None:
+        began = time.monotonic()
+        rule = "-" * 1_990
+        with pytest.raises(EditError, match="not_found") as caught:
+            apply_edit(f"{rule}\u2019".encode(), f"{rule}'", "+" + "- " * 900 + "'")
+        assert caught.value.facts["hint"] == "alike"
+        edited = apply_edit(b"\xe9" + rule.encode(), r"\xe9" + rule, r"\xe9+" + "- " * 900 + "=")
+        assert edited.data == b"\xe9+" + b"- " * 900 + b"="
+        assert time.monotonic() - began < 60
+
     def test_shown_alike_is_not_unique(self) -> None:
         data = b"\xe9 " + rb"\xe9"
         with pytest.raises(EditError, match="not_unique"):
