@@ -222,7 +222,9 @@ class TestContents:
         ]
         ops = face.ops()
         for name in names:
-            assert face.run(ops.write(f"odd/{name}", name.encode() + b"\r\n")).created
+            # A new name with a backslash has to be quoted.
+            path = f"odd/{name}" if "\\" not in name else rf"$'odd/{name.replace(chr(92), chr(92) * 2)}'"
+            assert face.run(ops.write(path, name.encode() + b"\r\n")).created
         assert sorted(entry.name for entry in face.run(ops.list("odd")).entries) == sorted(names)
         assert sorted(e.name for e in face.run(ops.glob("odd/*")).entries) == sorted(
             f"odd/{name}" for name in names
