@@ -72,21 +72,29 @@ def worker_s3_server() -> Iterator[LocalDaytona]:
     from langchain_daytona_ws.local import LocalDaytona
 
     with LocalDaytona(s3=True) as running:
-        running.make_bucket("agents")
         yield running
+
+
+def _ready(server: LocalDaytona) -> LocalDaytona:
+    """Reset the server for a test. Restart it where an earlier test, which has failed for it, stopped or blocked it."""
+    try:
+        server.reset()
+    except (RuntimeError, TimeoutError):
+        server.stop()
+        server.start()
+    return server
 
 
 @pytest.fixture
 def server(worker_server: LocalDaytona) -> Iterator[LocalDaytona]:
     """Yield a local Daytona without sandboxes, requests or faults of other tests."""
-    worker_server.reset()
-    yield worker_server
+    yield _ready(worker_server)
     worker_server.reset()
 
 
 @pytest.fixture(scope="module")
 def s3_server(worker_s3_server: LocalDaytona) -> Iterator[LocalDaytona]:
     """Yield a local Daytona with S3 and a bucket "agents", without what other modules left, but for objects."""
-    worker_s3_server.reset()
+    _ready(worker_s3_server).make_bucket("agents")
     yield worker_s3_server
     worker_s3_server.reset()

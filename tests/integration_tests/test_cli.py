@@ -138,7 +138,7 @@ def test_a_missing_extra_is_named(module: str, extra: str, arguments: tuple[str,
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 1
     assert f"{module} is not installed" in done.stderr
@@ -152,7 +152,7 @@ def test_importing_it_loads_neither_typer_nor_the_server() -> None:
         "print([name for name in ('typer', 'rich', 'starlette', 'daytona', 'langchain_core') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=180
     )
     assert done.stdout == "[]\n"
 
@@ -170,7 +170,7 @@ def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> No
         below = descendants(server.pid)
         assert below
         server.send_signal(number)
-        _, errors = server.communicate(timeout=90)
+        _, errors = server.communicate(timeout=180)
         assert server.returncode == 0
         assert errors == "Stopped; its sandboxes are deleted.\n"
         deadline = time.monotonic() + 60
@@ -192,7 +192,7 @@ def test_what_it_tells_to_try_works(tmp_path: Path) -> None:
             text=True,
             env=variables,
             cwd=tmp_path,
-            timeout=60,
+            timeout=180,
         )
     assert done.stderr == ""
     assert done.stdout.startswith("/mnt/workspaces/try\nPython 3.")
@@ -223,6 +223,6 @@ def test_an_original_mount_s3_that_is_not_there_is_one_message() -> None:
 def test_without_isolation_it_warns() -> None:
     with serving("--isolation", "none") as (server, _):
         server.send_signal(signal.SIGINT)
-        _, errors = server.communicate(timeout=90)
+        _, errors = server.communicate(timeout=180)
     assert server.returncode == 0
     assert "NO ISOLATION" in errors

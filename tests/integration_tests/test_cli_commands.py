@@ -71,7 +71,7 @@ def test_help_loads_neither_the_sdk_nor_boto3() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.stdout.endswith("[]\n")
 

@@ -157,7 +157,7 @@ def test_a_signal_ends_the_command_and_deletes_the_sandbox(
     )
     until_executed(server)
     started.send_signal(number)
-    _, errors = started.communicate(timeout=60)
+    _, errors = started.communicate(timeout=180)
     assert started.returncode == 128 + number
     assert "Traceback" not in errors
     assert server.sandboxes == []

@@ -106,7 +106,7 @@ def test_the_interpreter_s_exit_deletes_it(server: LocalDaytona) -> None:
     """
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert (ran.stdout, ran.stderr) == ("ok\n\n", "")
     assert server.sandboxes == []
@@ -126,7 +126,7 @@ def test_so_does_that_of_an_async_program(server: LocalDaytona) -> None:
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert (ran.stdout, ran.stderr) == ("ok\n\nok\n\n", "")
@@ -151,7 +151,7 @@ def test_a_forked_child_leaves_its_parent_s_sandbox(server: LocalDaytona, leave:
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert ran.stdout == "still here\n"
@@ -170,7 +170,7 @@ def test_a_forked_child_has_connections_of_its_own(server: LocalDaytona) -> None
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=180, check=True)
 
 
 def test_only_the_session_waits_as_retry_after_asks(server: LocalDaytona, workspace: Driven) -> None:

@@ -509,4 +509,4 @@ def test_the_adapter_loads_boto3_only_when_it_asks(sts: Sts) -> None:
         "import sys, langchain_daytona_ws._session.keyring, langchain_daytona_ws._adapters.aws\n"
         "assert not {'boto3', 'botocore', 'daytona'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=180)

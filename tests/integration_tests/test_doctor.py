@@ -519,7 +519,7 @@ class TestTheSandbox:
         )
         _until(lambda: server.count("execute") == 1)
         started.send_signal(number)
-        output, errors = started.communicate(timeout=60)
+        output, errors = started.communicate(timeout=180)
         assert started.returncode == 128 + number
         assert "Traceback" not in errors
         assert output == ""

@@ -288,7 +288,7 @@ def test_it_ends_by_itself_when_the_build_does_not(server: LocalDaytona) -> None
         time.sleep(0.1)
     time.sleep(0.5)
     started.send_signal(signal.SIGINT)
-    _, errors = started.communicate(timeout=90)
+    _, errors = started.communicate(timeout=180)
     assert started.returncode == 1
     assert "interrupted. What Daytona has begun goes on there" in errors
     assert "Traceback" not in errors
@@ -332,7 +332,7 @@ def test_help_loads_no_sdk() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     for word in ("--replace", "--dry-run", "--region", FROM, NAMED):
         assert word in done.stdout

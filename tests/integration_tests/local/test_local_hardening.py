@@ -29,7 +29,7 @@ from daytona.common.errors import DaytonaError
 
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 
-from .conftest import eventually, named
+from .conftest import Connect, eventually, named
 
 
 def python(script: str) -> str:
@@ -412,9 +412,9 @@ def _arrived(server: LocalDaytona, count: int) -> bool:
     return server.count("execute") >= count
 
 
-def test_clients_that_leave_early_leave_no_traces(
-    server: LocalDaytona, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_clients_that_leave_early_leave_no_traces(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    server = LocalDaytona().start()
+    sandbox = connect(server).create()
     host, port = server.api_url.split("/")[2].rsplit(":", 1)
     head = f"Host: x\r\nAuthorization: Bearer {server.api_key}\r\nContent-Length: 1000\r\n\r\n{{"
     path = f"/toolbox/{sandbox.id}/process/execute"
