@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +31,15 @@ def watched(scene: str, config: dict[str, Any]) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
     )
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert ran.stdout == "done\n"
+
+
+def own_bucket(server: LocalDaytona) -> str:
+    """Make a bucket without files of the other scenes, which all have one namespace."""
+    return server.make_bucket(f"blocking-{secrets.token_hex(4)}")
 
 
 @pytest.mark.parametrize("scene", ["tools", "session", "approvals"])
@@ -49,11 +55,11 @@ def test_on_s3_by_its_api(s3_server: LocalDaytona, monkeypatch: pytest.MonkeyPat
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     role = {"mountRoleArn": ROLE, "stsEndpoint": s3_server.s3_endpoint}
-    watched("session", config_for(s3_server, options=s3_options(s3_server, "agents", **role)))
+    watched("session", config_for(s3_server, options=s3_options(s3_server, own_bucket(s3_server), **role)))
 
 
 def test_on_s3_through_the_mount(s3_server: LocalDaytona) -> None:
-    options = s3_options(s3_server, "agents", fileAccess="sandbox")
+    options = s3_options(s3_server, own_bucket(s3_server), fileAccess="sandbox")
     watched("session", config_for(s3_server, options=options, envVars=KEYS))
 
 
