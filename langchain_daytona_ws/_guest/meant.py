@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LOOSE_CHARS = 4_000  # of a text that is searched with ``loose``
+MAX_SKIPPING = 20_000_000  # characters of the content times units to find; takes up to a second
 MAX_COMPARED = 4_000_000  # pairs of equal characters; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
@@ -69,11 +70,20 @@ def units(text: str) -> list[str]:
 
 
 def find(content: str, wanted: list[str], loose: bool, most: int) -> list[Spot]:
-    """Find the units in the content, at most ``most + 1`` times; with ``loose`` also units that only look the same."""
+    """Find the units in the content, at most ``most + 1`` times; with ``loose`` also units that only look the same.
+
+    Invisible characters between the units are skipped if the search for that takes no longer than about a second.
+    """
     forms = [_form(unit, loose) for unit in wanted]
     if not any(forms):  # a text of invisible characters only would match everywhere
         return []
-    between = _INVISIBLE if loose and any(char in content for char in alike.INVISIBLE) else ""
+    between = ""
+    if (
+        loose
+        and len(content) * len(wanted) <= MAX_SKIPPING
+        and any(char in content for char in alike.INVISIBLE)
+    ):
+        between = _INVISIBLE
     spots = []
     for match in re.finditer(between.join(form for form in forms if form), content):
         spots.append(Spot(match.start(), match.end(), list(_pieces(content, match.start(), forms, between))))

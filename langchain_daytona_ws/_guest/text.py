@@ -53,7 +53,8 @@ def binary_kind(data: bytes) -> str:
     if head.startswith(UTF16_BOMS):
         return "UTF-16 text"
     controls = len(head) - len(head.translate(None, _CONTROLS))
-    oddities = (b"\0" in head) + (b"\0\0" in head) + (controls * 20 > len(head)) + (not _is_utf8(head))
+    has_many = controls > 1 and controls * 20 > len(head)
+    oddities = (b"\0" in head) + (b"\0\0" in head) + has_many + (not _is_utf8(head))
     return "binary" if oddities > 1 else ""
 
 

@@ -119,6 +119,7 @@ class TestPage:
         (b"\x89PNG\r\n\x1a\n\0\0\0", "binary"),
         (bytes(range(1, 256)), "binary"),
         ("text".encode("utf-16"), "UTF-16 text"),
+        (b"a\0b\n1\n", ""),
         (b"a log\n" * 20 + b"torn \0 off\n", ""),
         (b"a log\n" * 20 + b"\0\0\0\0", "binary"),
         ("é\n".encode("latin-1") * 20 + b"a \0 b" * 3, "binary"),
@@ -341,6 +342,11 @@ class TestBytesAsTheyAreShown:
         edited = apply_edit(b"\xe9" + rule.encode(), r"\xe9" + rule, r"\xe9+" + "- " * 900 + "=")
         assert edited.data == b"\xe9+" + b"- " * 900 + b"="
         assert time.monotonic() - began < 60
+
+    def test_skips_invisible_characters_only_where_that_is_quick(self) -> None:
+        with pytest.raises(EditError, match="not_found"):
+            apply_edit(("=" * 500_000 + "\u200b").encode(), "=" * 3_000 + "x", "y")
+        assert apply_edit("a\u200bb".encode(), "ab", "c").data == b"c"
 
     def test_shown_alike_is_not_unique(self) -> None:
         data = b"\xe9 " + rb"\xe9"
