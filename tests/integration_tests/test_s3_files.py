@@ -236,6 +236,7 @@ class TestContents:
             face.run(ops.delete(f"odd/{name}"))
         assert bucket.paths() == []
 
+    @pytest.mark.full
     def test_large_and_empty(self, face: Face, bucket: s3.Bucket) -> None:
         large = bytes(range(256)) * (100 << 12)
         ops = face.ops()

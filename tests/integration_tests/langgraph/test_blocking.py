@@ -42,11 +42,14 @@ def own_bucket(server: LocalDaytona) -> str:
     return server.make_bucket(f"blocking-{secrets.token_hex(4)}")
 
 
-@pytest.mark.parametrize("scene", ["tools", "session", "approvals"])
+@pytest.mark.parametrize(
+    "scene", ["session", *(pytest.param(name, marks=pytest.mark.full) for name in ("tools", "approvals"))]
+)
 def test_on_a_disk_of_its_own(server: LocalDaytona, scene: str) -> None:
     watched(scene, config_for(server))
 
 
+@pytest.mark.full
 def test_in_a_persistent_sandbox(server: LocalDaytona) -> None:
     watched("session", config_for(server, persistent=True, onCreate=["true"]))
 
@@ -58,6 +61,7 @@ def test_on_s3_by_its_api(s3_server: LocalDaytona, monkeypatch: pytest.MonkeyPat
     watched("session", config_for(s3_server, options=s3_options(s3_server, own_bucket(s3_server), **role)))
 
 
+@pytest.mark.full
 def test_on_s3_through_the_mount(s3_server: LocalDaytona) -> None:
     options = s3_options(s3_server, own_bucket(s3_server), fileAccess="sandbox")
     watched("session", config_for(s3_server, options=options, envVars=KEYS))
