@@ -321,7 +321,7 @@ def test_searches(place: Place) -> None:
     place.put("a.py", "import os\n\ndef one():\n    return 1  # TODO\n")
     place.put("a/b.py", "def two():\r\n    pass\r\n")
     place.put("c.md", "# Títle\n\nText — with TODO and def\n" + "x" * 600 + "\n")
-    place.put("bin", b"def\0")
+    place.put("bin", b"def\0\0")
     place.put("utf16", "def utf\n".encode("utf-16"))
     place.put("node_modules/x.py", "def no\n")
     note = "[Not searched unless named: node_modules]"

@@ -11,7 +11,7 @@ from daytona import AsyncDaytona, ListSandboxesQuery, SandboxState, SessionExecu
 from daytona.common.errors import (
     DaytonaConflictError,
     DaytonaNotFoundError,
-    DaytonaProcessExecutionTimeoutError,
+    DaytonaTimeoutError,
 )
 
 from langchain_daytona_ws.local import Fault, LocalDaytona
@@ -60,7 +60,7 @@ def test_commands_and_files(server: LocalDaytona) -> None:
         assert [one.name for one in await sandbox.fs.list_files("d")] == ["ä.bin"]
         await sandbox.fs.move_files("d/ä.bin", "e")
         await sandbox.fs.delete_file("e")
-        with pytest.raises(DaytonaProcessExecutionTimeoutError):
+        with pytest.raises(DaytonaTimeoutError):
             await sandbox.process.exec("sleep 60", timeout=1)
         await sandbox.process.create_session("s")
         ran = await sandbox.process.execute_session_command("s", SessionExecuteRequest(command="echo hi"))
