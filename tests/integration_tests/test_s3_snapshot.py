@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +28,13 @@ from .test_cli import PROGRAM, environment
 FROM = "DAYTONA_S3_SNAPSHOT_BASE_IMAGE"
 NAMED = "DAYTONA_S3_SNAPSHOT_NAME"
 POST = r"/snapshots$"
+
+
+@pytest.fixture
+def server() -> Iterator[LocalDaytona]:
+    """A server for each test: the client of an interrupted build polls on for a while, and would reach a shared one."""
+    with LocalDaytona() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
