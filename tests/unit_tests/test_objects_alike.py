@@ -295,7 +295,7 @@ STYLES = {
     "no lines, no line ends": (b"a\r\n", "x", b"x", (), ()),
     "an empty file has none": (b"\xef\xbb\xbfa\r\n", "", b"", (), ()),
     "bytes are written as they are": (b"\xef\xbb\xbfa\r\n", b"x\n", b"x\n", (), ()),
-    "what is binary has no lines": (b"\0\r\n", "x\n", b"x\n", (), ()),
+    "what is binary has no lines": (b"\0\0\r\n", "x\n", b"x\n", (), ()),
     "what is not UTF-8 is gone": (b"caf\xe9\r\n", "caf\u00e9\n", b"caf\xc3\xa9\r\n", ("crlf",), ("bytes",)),
     "LF stays": (b"a\n", "x\r\n", b"x\r\n", (), ()),
 }
