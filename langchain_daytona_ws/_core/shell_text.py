@@ -203,7 +203,9 @@ class _Reader:
         if self._word is None:
             for begin, end in _SKIPPED.items():
                 if text.startswith(begin, at):
-                    self._at = self._behind(end, at) - (end == "\n")  # the line break also ends a command
+                    behind = self._behind(end, at)
+                    # The line break also ends a command; the text may end without one.
+                    self._at = behind - 1 if text.endswith("\n", at, behind) else behind
                     return True
         return False
 

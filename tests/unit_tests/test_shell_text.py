@@ -40,6 +40,12 @@ def test_reads(text: str, commands: list[str], redirects: list[str]) -> None:
     assert written == redirects
 
 
+@pytest.mark.parametrize("comment", ["#", "# b", "#\n", "# b\n#"])
+@pytest.mark.timeout(60)
+def test_reads_past_a_comment_at_the_end(comment: str) -> None:
+    assert [one.words for one in simples(f"echo a {comment}")] == [["echo", "a"]]
+
+
 def test_reads_here_documents() -> None:
     first, second, last = simples("cat > f <<'A'; python3 - <<-B\none > two\nA\n\timport os\n\tB\nls > x")
     assert (first.stdin, first.redirects) == ("one > two", [Redirect(">", "f")])
