@@ -60,9 +60,13 @@ class ProxiedPools(urllib3.PoolManager):
         """Send a request, as `urllib3.PoolManager.urlopen` does."""
         parts = urlsplit(url)
         through = self._proxied.get(parts.scheme)
-        if through is None or _needs_none(parts.hostname or ""):
-            return super().urlopen(method, url, redirect=redirect, **named)
-        return through.urlopen(method, url, redirect=redirect, **named)
+        send = super().urlopen
+        if through is not None and not _needs_none(parts.hostname or ""):
+            send = through.urlopen
+        try:
+            return send(method, url, redirect=redirect, **named)
+        finally:
+            del named  # the key is in the headers, and a traceback's frames show their variables
 
     def clear(self) -> None:
         """Close all connections."""
