@@ -1,27 +1,28 @@
-# Each target sets up what it needs; see scripts/setup. ARGS is passed on: make demo ARGS=--yes
+# Each target installs its requirements; see scripts/setup. ARGS is passed to its program: make demo ARGS=--yes
 ARGS ?=
-# Tests wait for sandboxes more than they compute.
+# More workers than cores, since tests mostly wait for sandboxes.
 WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 3)))
-# Each worker, and each process that a test starts, would compile hundreds of modules anew.
+# Otherwise each worker, and each process of a test, would compile hundreds of modules again.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHON WORKERS
 
-.PHONY: help demo test test-all test-real test-wheel matrix check format dist record examples bench faults setup-demo setup-dev clean
+.PHONY: help demo test test-all test-real test-wheel matrix check words format dist record examples bench faults setup-demo setup-dev clean
 
 help:
-	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes asks nothing, ARGS=--s3 works on S3)"
-	@echo "make test        the tests that a change needs, on the checkout, in minutes"
+	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes allows everything, ARGS=--s3 works on S3)"
+	@echo "make test        the tests for a change, on the checkout (minutes)"
 	@echo "make test-all    all tests, on the checkout"
-	@echo "make test-real   hold the local mount-s3 and S3 to the originals (MOUNT_S3=path, S3_ENDPOINT=url)"
-	@echo "make test-wheel  all tests, on the wheel that is built from it"
-	@echo "make matrix      some tests of each kind, on the wheel, with each Python that is here, newest and lowest versions"
-	@echo "make check       ruff, mypy --strict, import-linter, and what the distributions hold"
-	@echo "make format      let ruff format and fix"
+	@echo "make test-real   compare the local mount-s3 and S3 with the originals (MOUNT_S3=path, S3_ENDPOINT=url)"
+	@echo "make test-wheel  all tests, on the built wheel"
+	@echo "make matrix      some tests of each kind, on the wheel, with each installed Python, newest and lowest versions"
+	@echo "make check       ruff, mypy --strict, import-linter, and the contents of the distributions"
+	@echo "make words       check docstrings, comments, names and docs for words of scripts/words.toml (ARGS=paths)"
+	@echo "make format      format and fix with ruff"
 	@echo "make dist        build the source distribution and the wheel into dist/"
-	@echo "make record      record the cassettes anew, against the local Daytona or the account of DAYTONA_API_KEY"
+	@echo "make record      record the cassettes again, on the local Daytona or the account of DAYTONA_API_KEY"
 	@echo "make examples    execute the notebooks, and write their outputs"
-	@echo "make faults      every fault at every step, as a table (ARGS=\"--step warm --fault 503\" plays some)"
-	@echo "make bench       measure beside the SDK, langchain-daytona and Deep Agents (ARGS=--quick)"
+	@echo "make faults      every fault at every step, as a table (ARGS=\"--step warm --fault 503\" runs some)"
+	@echo "make bench       compare with the SDK, langchain-daytona and Deep Agents (ARGS=--quick)"
 	@echo "make clean       remove .venv and caches"
 
 demo: setup-demo
@@ -48,9 +49,12 @@ check: setup-dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy --strict -p langchain_daytona_ws -p examples -p benchmarks
-	@.venv/bin/mypy --strict scripts/check_dist.py scripts/pip_to_uv.py
+	@.venv/bin/mypy --strict scripts/check_dist.py scripts/check_words.py scripts/pip_to_uv.py
 	@.venv/bin/lint-imports
 	@scripts/dist
+
+words: setup-dev
+	@.venv/bin/python scripts/check_words.py $(ARGS)
 
 format: setup-dev
 	@.venv/bin/ruff format .
