@@ -1,7 +1,7 @@
-"""Bound what an answer of Daytona takes of memory and time.
+"""Limit the size and the time of Daytona's responses.
 
-Most answers are made in the sandbox, whose processes the agent can replace, and the SDK reads each to its end, if it
-has one: into memory, and on the sync side however slowly it comes, since urllib3's time-outs are of single reads.
+Most responses are made in the sandbox, where the agent can replace processes. The SDK reads each response to its end
+into memory. Its sync client has no time limit for the whole response: urllib3's time-outs apply to single reads.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from langchain_daytona_ws._adapters.sdk import CONNECT_TIMEOUT_S, TRANSFER_TIMEO
 # The largest are a command's output of 1 MiB and a listing of 5,000 names, each written as JSON in JSON.
 LONGEST_ANSWER_BYTES = 32 << 20
 PIECE_BYTES = 1 << 20
-# Of a file of 128 MiB, and what is said around it.
+# A file of 128 MiB and its multipart framing.
 LONGEST_TRANSFER_BYTES = 136 << 20
 
 
 def bound_answers(api: Any) -> None:
-    """Let a sync client of the SDK read at most 32 MiB of an answer, and within the request's time-out.
+    """Limit a sync client's responses to 32 MiB and to the request's time-out.
 
     Args:
-        api: An ``ApiClient`` of the SDK's generated clients; they have no public way to the reading of answers.
+        api: An ``ApiClient`` of the SDK's generated clients, which have no public hook for reading responses.
     """
     rest = api.rest_client
     send = rest.request
@@ -57,13 +57,13 @@ def _all_of(response: urllib3.HTTPResponse, until: float | None) -> bytes:
             if until is not None and monotonic() > until:
                 raise urllib3.exceptions.ProtocolError(_TOO_LATE)
     except BaseException:
-        response.close()  # what is left of it must not be taken for the next answer
+        response.close()  # the rest must not be read as the next response
         raise
     return bytes(data)
 
 
 def abound_answers(api: Any) -> None:
-    """Do for an async client what `bound_answers` does; aiohttp itself keeps to the time-out."""
+    """Limit an async client's responses to 32 MiB; aiohttp enforces the time-out itself."""
     rest = api.rest_client
     send = rest.request
 
@@ -93,7 +93,7 @@ async def _aall_of(response: aiohttp.ClientResponse) -> bytes:
 
 
 def bound_transfers(client: httpx.Client) -> None:
-    """Let the sync client for files do so too, in the time that a transfer has: its time-outs are of single reads."""
+    """Limit the sync file client's responses to 136 MiB and 600 seconds: httpx's time-outs apply to single reads."""
 
     def bound(answer: httpx.Response) -> None:
         answer.stream = _Bounded(
@@ -104,7 +104,7 @@ def bound_transfers(client: httpx.Client) -> None:
 
 
 class _Bounded(httpx.SyncByteStream):
-    """A body that ends in time."""
+    """A response body with a size and a time limit."""
 
     def __init__(self, stream: httpx.SyncByteStream, until: float) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
-"""Credentials for one workspace: those of a role, cut down to the workspace's prefix, or those that were given.
+"""Credentials for one workspace: a role's, limited to the workspace's prefix, or the configuration's keys.
 
-Nothing secret is shown. What holds a secret stays in functions that do not raise, since a traceback may be shown with
-the variables of its frames; and an error is made anew instead of being raised from botocore's, which may quote answers.
+No secret may reach a log or a traceback. Functions that hold a secret do not raise, since a traceback may be shown with
+its frames' variables. Errors are not chained to botocore's, which may quote responses.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ ATTEMPTS = 3
 # A policy that just fits today may not fit tomorrow: AWS packs it together with the session's tags.
 PACKED_WARNING_PERCENT = 90
 LONGEST_FIELD = 16 * 1024
-# What is to last for ever ends in the year 5138: the mounter takes no later date, and Python shows none after 9999.
+# Later expiry dates are cut to the year 5138: the mounter accepts no later date, and Python formats none after 9999.
 LAST_DATE_S = 99_999_999_999.0
 
 
 class GivenKeys:
-    """The keys that the configuration brought along; both sides' implementation of CredentialsPort."""
+    """The configuration's keys: the CredentialsPort of both runtimes."""
 
     def __init__(self, keys: Credentials) -> None:
         self._keys = keys
@@ -51,13 +51,13 @@ class GivenKeys:
 
 
 class AssumedRole:
-    """A role's short-lived credentials; the sync side's implementation of CredentialsPort.
+    """A role's short-lived credentials: the CredentialsPort of the sync runtime.
 
-    The role is assumed with this machine's own credentials, wherever boto3 finds them. They go to STS and nowhere else.
+    The role is assumed with this machine's own credentials, as boto3 finds them. They are sent to STS only.
 
     Args:
-        workspace: What the credentials are for. It has a role.
-        clock: By which they must not have ended.
+        workspace: The workspace, which has a role.
+        clock: The clock that expiry dates are compared with.
     """
 
     def __init__(self, workspace: S3Workspace, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -75,7 +75,7 @@ class AssumedRole:
         """Assume the role. This blocks.
 
         Raises:
-            CredentialsRefused: With what was tried, what was answered and every remedy.
+            CredentialsRefused: The role was not assumed. The message has the request, the response and every remedy.
         """
         outcome = self._outcome()
         if isinstance(outcome, CredentialsRefused):
@@ -95,7 +95,7 @@ class AssumedRole:
             with closing(_client(session, self._role)) as sts, unlogged():
                 return self._checked(sts.assume_role(**self._request()))
         except failures as error:
-            return refused(error, self._role, said=_said(error, session, failures))
+            return refused(error, self._role, reason=_reason(error, session, failures))
 
     def _request(self) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -109,7 +109,7 @@ class AssumedRole:
         return request
 
     def _checked(self, answer: Mapping[str, Any]) -> Credentials | CredentialsRefused:
-        """Take the credentials out of an answer, which may hold anything."""
+        """Return the credentials of a response, or an error if the response is unusable."""
         given = answer.get("Credentials") or {}
         for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"):
             if not _fits_a_header(given.get(name)):
@@ -134,14 +134,14 @@ class AssumedRole:
 
 
 class AsyncAssumedRole(AssumedRole):
-    """The async side's implementation: boto3 blocks, and so does importing it."""
+    """The CredentialsPort of the async runtime: boto3 and its import block, so both run in a thread."""
 
     async def fetch(self) -> Credentials:
         return await asyncio.to_thread(self.assume)
 
 
 def _session() -> Session:
-    """Make a session of its own: boto3's default one is not safe to share between threads."""
+    """Return a new session: boto3's default session is not thread-safe."""
     import botocore.session
     from boto3.session import Session
 
@@ -154,42 +154,39 @@ def _session() -> Session:
 def _client(session: Session, role: MountRole) -> STSClient:
     from botocore.config import Config
 
-    from langchain_daytona_ws._adapters.aws_answers import bound_answers
-
     settings: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
         "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
-        # AWS_ENDPOINT_URL is for the host's own programs: it was not held to https, and may name another S3.
+        # AWS_ENDPOINT_URL is for the host's other programs: it is not checked for https, and may name another S3.
         "ignore_configured_endpoint_urls": True,
     }
     client: STSClient = session.client(
         "sts", region_name=role.region, endpoint_url=role.endpoint, config=Config(**settings)
     )
-    bound_answers(client)
     return client
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return all that boto3 lets out: its own errors, and what a malformed answer or file makes its code stumble on."""
-    # Imported here, in whichever thread may block: boto3 takes a third of a second.
+    """Return all exceptions of boto3: its own, and those that malformed responses or files cause in its code."""
+    # Imported here, in a thread that may block: importing boto3 takes a third of a second.
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    stumbles = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
-    return (BotoCoreError, ClientError, Boto3Error, ResponseParserError, *stumbles)
+    unintended = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
+    return (BotoCoreError, ClientError, Boto3Error, ResponseParserError, *unintended)
 
 
 def _host_credentials_work(session: Session) -> bool:
-    """Look for this machine's own credentials, and renew them where they are short-lived; say whether there are any."""
+    """Find this machine's own credentials, and renew short-lived ones; return whether there are any."""
     with unlogged():
         found = session.get_credentials()
         return found is not None and bool(found.get_frozen_credentials().access_key)
 
 
-def _said(error: Exception, session: Session, failures: tuple[type[Exception], ...]) -> str:
-    """Return what the service wrote, unless it quotes this machine's keys, as a refused signature may."""
+def _reason(error: Exception, session: Session, failures: tuple[type[Exception], ...]) -> str:
+    """Return the service's message, or ``""`` if it quotes this machine's keys, as a refused signature may."""
     text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
     try:
         host = session.get_credentials()

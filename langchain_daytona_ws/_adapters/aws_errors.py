@@ -1,4 +1,4 @@
-"""What to do about the ways in which a role cannot be assumed."""
+"""Errors of assuming a role, each with its remedy."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _BY_CODE = {
         "Check options.mountRoleArn (SANDBOX_MOUNT_ROLE_ARN) and options.mountRoleExternalId.",
     ),
 }  # fmt: skip
-_WORDS = {code: words for codes, words in _BY_CODE.items() for code in codes}
+_REMEDIES = {code: remedy for codes, remedy in _BY_CODE.items() for code in codes}
 _PASSING = re.compile(
     r"Throttl|TooManyRequests|RequestLimitExceeded|ServiceUnavailable|InternalFailure|SlowDown"
 )
@@ -70,10 +70,10 @@ _PACKED = re.compile(r"consumes\s+(\d{1,6})\s*%", re.ASCII)
 
 
 def host_refused(error: Exception | None) -> CredentialsRefused:
-    """Make the error of a machine whose own credentials are missing (None) or not to be had."""
+    """Return the error for host credentials that are missing (None) or cannot be read or renewed."""
     kind = type(error).__name__
     if error is None or kind in ("PartialCredentialsError", "ProfileNotFound"):
-        # These two say which variable or profile it is.
+        # The text of these two names the variable or the profile.
         which = f" ({quoted(str(error), 200)})" if error else ""
         return _error(
             f"This machine has no AWS credentials with which to assume the role{which}. Give it some, as environment "
@@ -81,7 +81,7 @@ def host_refused(error: Exception | None) -> CredentialsRefused:
             "host_credentials_missing",
         )
     if isinstance(error, RuntimeError):
-        # What botocore raises when it could renew them, and got ones that have expired.
+        # botocore raises it if the renewed credentials have expired too.
         return _error(
             f"This machine's own AWS credentials have expired. {_SIGN_IN}", "host_credentials_expired"
         )
@@ -93,20 +93,20 @@ def host_refused(error: Exception | None) -> CredentialsRefused:
     )
 
 
-def refused(error: Exception, role: MountRole, *, said: str) -> CredentialsRefused:
-    """Make the error of a role that was not given.
+def refused(error: Exception, role: MountRole, *, reason: str) -> CredentialsRefused:
+    """Return the error for a role that could not be assumed.
 
     Args:
-        error: What boto3 raised. Its text is not used: it may quote requests and answers.
-        role: Which one, and where it was asked for.
-        said: What the service wrote, without secrets.
+        error: boto3's exception. Its text is not used, since it may quote requests and responses.
+        role: The role, and the service that refused it.
+        reason: The service's message, without secrets.
     """
     service = _service_code(error)
-    tried = f"The role {role.arn} could not be assumed at {_place(role)}"
+    tried = f"The role {role.arn} could not be assumed at {_service_of(role)}"
     if _is_certificate(error):
         return _error(
             f"{tried}: its certificate was not accepted. Where a proxy or a company's own authority signs it, set "
-            "AWS_CA_BUNDLE to a PEM file that holds that authority's certificate besides the public ones (boto3 reads "
+            "AWS_CA_BUNDLE to a PEM file that holds that authority's certificate and the public ones (boto3 reads "
             "neither SSL_CERT_FILE nor REQUESTS_CA_BUNDLE). Otherwise check options.stsEndpoint and this machine's "
             "clock.",
             "sts_certificate",
@@ -124,11 +124,11 @@ def refused(error: Exception, role: MountRole, *, said: str) -> CredentialsRefus
             "options.stsRegion (SANDBOX_MOUNT_STS_REGION) and options.stsEndpoint, and the proxy if there is one.",
             "sts_unreadable",
         )
-    answer = f"{tried}: {quoted(service)[1:-1]}" + (f", {quoted(said, 400)}" if said else "")
+    answer = f"{tried}: {quoted(service)[1:-1]}" + (f", {quoted(reason, 400)}" if reason else "")
     facts: dict[str, object] = {"service_code": service[:60]}
-    if service in _WORDS:
-        code, remedy = _WORDS[service]
-        packed = _PACKED.search(said) if code == "policy_too_large" else None
+    if service in _REMEDIES:
+        code, remedy = _REMEDIES[service]
+        packed = _PACKED.search(reason) if code == "policy_too_large" else None
         if packed:
             remedy = f"PackedPolicySize is {packed[1]} % of what is allowed. {remedy}"
             facts["packed_policy_percent"] = int(packed[1])
@@ -139,9 +139,9 @@ def refused(error: Exception, role: MountRole, *, said: str) -> CredentialsRefus
 
 
 def unusable(problem: str, role: MountRole) -> CredentialsRefused:
-    """Make the error of credentials that were given and cannot be used."""
+    """Return the error for issued credentials that cannot be used."""
     return _error(
-        f"The credentials of the role {role.arn} from {_place(role)} cannot be used: {problem}. Check "
+        f"The credentials of the role {role.arn} from {_service_of(role)} cannot be used: {problem}. Check "
         "options.stsEndpoint, any proxy, and the clock.",
         "sts_unreadable",
     )
@@ -160,7 +160,7 @@ def _error(
     )
 
 
-def _place(role: MountRole) -> str:
+def _service_of(role: MountRole) -> str:
     return role.endpoint or f"STS in {role.region}"
 
 

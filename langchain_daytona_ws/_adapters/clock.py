@@ -1,4 +1,4 @@
-"""The machine's clock."""
+"""The system clock, the default of all sessions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class SystemClock:
-    """The `Clock` of sessions that are given none."""
+    """The `Clock` over `time` and `asyncio.sleep`."""
 
     def time(self) -> float:
         return time.time()

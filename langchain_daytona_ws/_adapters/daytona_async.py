@@ -1,4 +1,4 @@
-"""The sandbox port over ``AsyncDaytona``: one client for each running loop."""
+"""The async runtime's sandbox port, over ``AsyncDaytona``: one client for each event loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, cast
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
 
 from langchain_daytona_ws._adapters import loop_clients
-from langchain_daytona_ws._adapters.aside import TaskAside
+from langchain_daytona_ws._adapters.background import AsyncioTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
@@ -31,7 +31,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 @dataclass(slots=True)
 class _OnLoop:
-    """What belongs to one event loop: aiohttp's sessions cannot be used from another."""
+    """The client and sandboxes of one event loop: aiohttp's sessions cannot be used from another loop."""
 
     client: AsyncDaytona
     guard: AsyncGenerator[None]
@@ -39,7 +39,7 @@ class _OnLoop:
 
 
 class AsyncDaytonaPort:
-    """Answer on whichever loop is running."""
+    """A `SandboxPort` that can be used on several event loops."""
 
     def __init__(self, account: Account, clock: Clock = SYSTEM_CLOCK) -> None:
         self._account = account
@@ -63,9 +63,9 @@ class AsyncDaytonaPort:
         return here
 
     async def _joined_until_the_loop_ends(self) -> AsyncGenerator[None]:
-        """Leave the client when this generator is closed, which a loop does with all of them before it ends.
+        """Leave the shared client when this generator is closed: a loop closes its generators before it ends.
 
-        Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open behind it.
+        Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -75,8 +75,8 @@ class AsyncDaytonaPort:
             await loop_clients.leave(self._account)
 
     def _drop_dead_loops(self) -> None:
-        """Let go of loops that were closed without ending their generators; their sockets go with them."""
-        for loop in list(self._loops):  # at once: other threads have loops that come and go, too
+        """Forget loops that were closed without closing their generators; their sockets are closed with them."""
+        for loop in list(self._loops):  # a copy, since other threads add and remove loops
             if loop.is_closed():
                 self._loops.pop(loop, None)
 
@@ -146,7 +146,7 @@ class AsyncDaytonaPort:
             fs = (await self._sandbox(sandbox_id)).fs
             await fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
-    # The SDK's time-outs of transfers are of single reads.
+    # The SDK's transfer time-outs apply to single reads.
 
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
         with translated():
@@ -160,7 +160,7 @@ class AsyncDaytonaPort:
                 parts = await fs.download_file_stream(path, timeout=TRANSFER_TIMEOUT_S)
                 async with contextlib.aclosing(cast("AsyncGenerator[bytes]", parts)):
                     data = bytearray()
-                    async for part in parts:  # which a hostile sandbox may send without end
+                    async for part in parts:  # a hostile sandbox may send parts without end
                         data += part
                         if len(data) > limit_bytes:
                             break
@@ -170,11 +170,11 @@ class AsyncDaytonaPort:
         await self._clock.asleep(seconds)
 
     def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
-        return TaskAside(work)
+        return AsyncioTask(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)
-        # Held here since a second cancellation may end our wait, and a task that nobody holds is collected.
+        # A second cancellation may end this wait, and a task without a reference is garbage-collected.
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         try:
@@ -190,14 +190,14 @@ class AsyncDaytonaPort:
         return True
 
     async def aclose(self) -> None:
-        """Leave this loop's client, once what must be finished is; those of ended loops were left with them."""
+        """Leave this loop's client once the tasks of `finish` are done."""
         loop = asyncio.get_running_loop()
         if loop in self._leaving:
             await asyncio.shield(self._leaving[loop])
         here = self._loops.get(loop)
         if here is None:
             return
-        if self._unfinished():  # whoever waited for it was cancelled, and should not wait here either
+        if self._unfinished():  # their caller was cancelled, and must not wait here either
             self._leaving[loop] = asyncio.ensure_future(self._leave_when_finished(here))
             self._leaving[loop].add_done_callback(lambda _: self._leaving.pop(loop))
         else:
@@ -205,8 +205,8 @@ class AsyncDaytonaPort:
 
     async def _leave_when_finished(self, here: _OnLoop) -> None:
         try:
-            while under_way := self._unfinished():
-                await asyncio.wait(under_way)
+            while unfinished := self._unfinished():
+                await asyncio.wait(unfinished)
         finally:
             await here.guard.aclose()
 

@@ -1,4 +1,4 @@
-"""The sandbox port over ``Daytona``: coroutines that never suspend."""
+"""The sync runtime's sandbox port, over ``Daytona``: coroutines that never suspend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daytona import Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox
 from urllib3 import Retry
 
 from langchain_daytona_ws._adapters.answers import bound_answers, bound_transfers
-from langchain_daytona_ws._adapters.aside import ThreadAside
+from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.proxies import ProxiedPools, environment_proxies
@@ -29,17 +29,14 @@ from langchain_daytona_ws._adapters.sdk import (
 from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.sources import Clock
 
-# A request that was not answered is sent again by the core, which knows whether it may have run. Here only reads that
-# lose a stale connection are repeated. The SDK's own retries would send a POST again (its RemoteDisconnectedRetry),
-# repeat a refused certificate or port, and wait as long as Retry-After says, up to six hours (urllib3).
+# The core repeats unanswered requests, since it knows whether they may have run. Here only reads on a stale connection
+# are repeated. The SDK's own retries would repeat a POST (its RemoteDisconnectedRetry), repeat after a refused
+# certificate or port, and wait for the time of Retry-After, up to six hours (urllib3).
 _RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
 
 
 class Client(Daytona):
-    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`).
-
-    And without most of urllib3's retries; see `_RETRIES`.
-    """
+    """The SDK's client, but it ignores .env files (see `tracing_is_wanted`) and most retries (see `_RETRIES`)."""
 
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)
@@ -57,7 +54,7 @@ class Client(Daytona):
 
 
 class SyncDaytonaPort:
-    """One client for all threads; the SDK's sync client may be shared by them."""
+    """A `SandboxPort` with one client for all threads; the SDK's sync client is thread-safe."""
 
     def __init__(self, account: Account, clock: Clock = SYSTEM_CLOCK) -> None:
         self._account = account
@@ -76,7 +73,7 @@ class SyncDaytonaPort:
             return self._client
 
     def close(self) -> None:
-        """Close all connections, which the SDK keeps until it is collected. What is asked for later opens new ones."""
+        """Close all connections, which the SDK keeps until garbage collection. Later requests open new ones."""
         with self._lock:
             client, self._client = self._client, None
             self._sandboxes = {}
@@ -159,16 +156,16 @@ class SyncDaytonaPort:
         self._clock.sleep(seconds)
 
     def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
-        return ThreadAside(work)
+        return ThreadTask(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
-        # Nothing can interrupt it but a second Ctrl-C, and each request has its own time-out.
+        # Only a second Ctrl-C can interrupt it, and each request has its own time-out.
         await work
         return True
 
 
 def _gathered(parts: Iterable[bytes], limit_bytes: int) -> bytes:
-    """Join what a hostile sandbox may send without end."""
+    """Join the parts, up to the limit: a hostile sandbox may send parts without end."""
     data = bytearray()
     for part in parts:
         data += part

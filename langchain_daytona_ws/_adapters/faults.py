@@ -1,4 +1,4 @@
-"""Translate whatever the SDK raises into PortFault: a total mapping, by type and status first, text last."""
+"""Translate every exception of the SDK into PortFault: by type and status first, by text last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_SENT = (
     urllib3.exceptions.ConnectTimeoutError,
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
-    # A proxy that refuses passes nothing on.
+    # A proxy that refuses a request does not forward it.
     aiohttp.ClientHttpProxyError,
     urllib3.exceptions.ProxyError,
     httpx.ProxyError,
@@ -34,7 +34,7 @@ _BY_STATUS = {
     401: FaultKind.UNAUTHORIZED,
     403: FaultKind.FORBIDDEN,
     404: FaultKind.NOT_FOUND,
-    408: FaultKind.DROPPED,  # the daemon killed what it ran, and threw its output away
+    408: FaultKind.DROPPED,  # the daemon killed the command and discarded its output
     410: FaultKind.NOT_FOUND,
     429: FaultKind.THROTTLED,
     500: FaultKind.DROPPED,
@@ -42,7 +42,7 @@ _BY_STATUS = {
     503: FaultKind.UNAVAILABLE,
     504: FaultKind.DROPPED,
 }
-# A file that cannot be opened is 500, as if the daemon itself had failed; the same request would fail again.
+# The daemon answers 500 for a file that cannot be opened; the same request would fail again.
 _FINAL_CODES = {"FILE_READ_FAILED"}
 MESSAGE_LIMIT = 500
 
@@ -59,8 +59,8 @@ def translated() -> Iterator[None]:
     except _TRANSPORT as error:
         raise _transport_fault(error) from error
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        # An answer that the SDK's generated models do not accept (pydantic, JSON), by its type only: the
-        # text could quote the answer.
+        # The SDK's generated models rejected the response (pydantic, JSON). Only the type is reported: the
+        # text may quote the response.
         raise PortFault(
             FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})"
         ) from error
@@ -70,7 +70,9 @@ def _fault(error: DaytonaError) -> PortFault:
     if error.status_code is None and (refusal := _untrusted(error)) is not None:
         return refusal
     message = _clean(str(error))
-    if message.endswith(":") and error.status_code is not None:  # the SDK's own words: the answer had no body
+    if (
+        message.endswith(":") and error.status_code is not None
+    ):  # the SDK's own text: the response had no body
         message += f" HTTP {error.status_code} without a message"
     return PortFault(
         _kind(error, message),
@@ -87,11 +89,13 @@ def _transport_fault(error: Exception) -> PortFault:
 
 def _untrusted(error: Exception) -> PortFault | None:
     """Return the fault of a certificate that was refused, None for any other error."""
-    # aiohttp's error is one of ssl's by its base class, and has no words of its own.
+    # aiohttp's error derives from ssl's, and has no text.
     refusals = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)]
     if not refusals:
         return None
-    why = next((text for one in refusals if (text := getattr(one, "verify_message", ""))), str(refusals[0]))
+    why = next(
+        (text for refusal in refusals if (text := getattr(refusal, "verify_message", ""))), str(refusals[0])
+    )
     return PortFault(
         FaultKind.UNTRUSTED, _clean(f"the certificate of Daytona's address was not accepted ({why})")
     )
@@ -134,12 +138,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(current))
         yield current
-        reason = getattr(current, "reason", None)  # urllib3's MaxRetryError keeps it there
+        reason = getattr(current, "reason", None)  # urllib3's MaxRetryError has its cause there
         queue += [
             current.__cause__,
             current.__context__,
             reason if isinstance(reason, BaseException) else None,
-            *(one for one in current.args if isinstance(one, BaseException)),  # urllib3's SSLError
+            *(arg for arg in current.args if isinstance(arg, BaseException)),  # urllib3's SSLError
         ]
 
 
@@ -159,6 +163,6 @@ def _retry_after(error: DaytonaError) -> float | None:
 
 
 def _clean(text: str) -> str:
-    """One printable line of bounded length: what a server answers may be anything."""
+    """Return the text as one printable line of bounded length."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LIMIT]).split())
     return line if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"

@@ -1,4 +1,4 @@
-"""What an account has at Daytona: its key, its snapshots' regions, its sandboxes; over the SDK's sync client."""
+"""Read an account's API key and sandboxes, over the SDK's sync client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What the control plane says of the API key that asks."""
+    """The control plane's description of the API key in use."""
 
     name: str
     permissions: tuple[str, ...]
@@ -30,10 +30,10 @@ class KeyInfo:
 
 
 class Inventory:
-    """One account, to look at. All methods block, and raise only PortFault.
+    """Read access to one account. All methods block, and raise only PortFault.
 
     Args:
-        account: Whose.
+        account: The account.
     """
 
     def __init__(self, account: Account) -> None:
@@ -48,7 +48,7 @@ class Inventory:
                 yield _summary(sandbox)
 
     def sandbox(self, id_or_name: str) -> SandboxSummary | None:
-        """Return one sandbox, None when there is none."""
+        """Return a sandbox, None if it does not exist."""
         with translated():
             try:
                 return _summary(self._client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S))
@@ -56,7 +56,7 @@ class Inventory:
                 return None
 
     def key(self) -> KeyInfo | None:
-        """Return what the control plane says of the key, None where it has no word for that."""
+        """Return the API key's description, None if this control plane does not support the request."""
         with translated():
             try:
                 found = self._current_key()

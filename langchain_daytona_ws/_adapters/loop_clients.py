@@ -1,6 +1,6 @@
-"""One client of the SDK for all sessions of an account on one event loop.
+"""Share one SDK client among all sessions of an account on an event loop.
 
-A client reads the machine's certificates twice: 60 ms of work and 1.7 MB, which hundreds of sessions would feel.
+Each client reads the system's certificates twice: 60 ms and 1.7 MB (measured), too much for hundreds of sessions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from langchain_daytona_ws._adapters.sdk import Account, client_config, making_a_
 
 
 class Client(AsyncDaytona):
-    """The SDK's client, without what a .env file in the working directory says (see `tracing_is_wanted`)."""
+    """The SDK's client, but it ignores .env files (see `tracing_is_wanted`)."""
 
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)
@@ -33,13 +33,13 @@ class _Shared:
     users: int = 0
 
 
-# Each entry is touched on its own loop only; closed loops by anybody, since they have no other left.
+# An entry is used on its own loop only; entries of closed loops may be removed from any thread.
 _shared: dict[tuple[asyncio.AbstractEventLoop, Account], _Shared] = {}
 
 
 async def join(account: Account) -> AsyncDaytona:
-    """Return this loop's client; whoever was given it must `leave`."""
-    for key in list(_shared):  # at once: other threads have loops that come and go, too
+    """Return this loop's client; each caller must `leave`."""
+    for key in list(_shared):  # a copy, since other threads add and remove loops
         if key[0].is_closed():
             _shared.pop(key, None)
     key = (asyncio.get_running_loop(), account)
@@ -56,7 +56,7 @@ async def join(account: Account) -> AsyncDaytona:
 
 
 async def leave(account: Account) -> None:
-    """Be done with this loop's client; the last one closes its connections."""
+    """Release this loop's client; the last user closes its connections."""
     key = (asyncio.get_running_loop(), account)
     shared = _shared[key]
     shared.users -= 1

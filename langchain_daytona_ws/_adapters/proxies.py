@@ -1,4 +1,4 @@
-"""Make the SDK's sync client use the proxies of the environment, by the same rules as its async client.
+"""Apply the environment's proxies to the SDK's sync client, by the same rules as in its async client.
 
 The SDK's async client (aiohttp) and file transfers (httpx) read HTTP_PROXY, HTTPS_PROXY and NO_PROXY; its generated
 sync client (urllib3) does not.
@@ -61,7 +61,7 @@ class ProxiedPools(urllib3.PoolManager):
         parts = urlsplit(url)
         through = self._proxied.get(parts.scheme)
         send = super().urlopen
-        if through is not None and not _needs_none(parts.hostname or ""):
+        if through is not None and not _needs_no_proxy(parts.hostname or ""):
             send = through.urlopen
         try:
             return send(method, url, redirect=redirect, **named)
@@ -85,6 +85,6 @@ def _through(address: str, settings: Mapping[str, Any]) -> urllib3.PoolManager:
     return urllib3.ProxyManager(address, proxy_headers=headers, **settings)
 
 
-def _needs_none(host: str) -> bool:
+def _needs_no_proxy(host: str) -> bool:
     """Return whether a host needs no proxy: it is this machine, or NO_PROXY names it."""
     return host in ("localhost", "::1") or host.startswith("127.") or bool(proxy_bypass(host))

@@ -1,4 +1,4 @@
-"""Keep botocore's debug log quiet about our requests: it writes out their headers and bodies, tokens included."""
+"""Suppress botocore's debug log, which has headers and bodies of requests, tokens included."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def _is_loud(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Drop what botocore logs for debugging in this thread."""
-    # A logger's filter does not hold for those below it; and new ones come with each module that is imported.
+    """Suppress botocore's debug records in this thread."""
+    # A filter does not apply to child loggers, and each imported module adds loggers.
     for name in logging.root.manager.loggerDict.copy():
         if name.partition(".")[0] == "botocore":
             logger = logging.getLogger(name)

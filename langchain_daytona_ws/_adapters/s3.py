@@ -1,4 +1,4 @@
-"""The object store port over boto3: written once, and used by sync and async callers alike."""
+"""The object store port over boto3, for both runtimes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ T = TypeVar("T")
 Current = Callable[[], Awaitable[Credentials]]
 Expired = Callable[[Credentials], None]
 
-# An answer may end in the midst of its body, which boto3 does not retry.
+# A connection may close within a body; boto3 does not retry that.
 BODY_ATTEMPTS = 3
 BODY_PAUSE_S = 0.2
 AT_A_TIME = 8
 
 
 class _BodyLost(Exception):
-    """An answer ended in the midst of its body."""
+    """The connection was closed before the end of the body."""
 
     def __init__(self, fault: StoreFault) -> None:
         super().__init__(fault.message)
@@ -46,11 +46,11 @@ class _BodyLost(Exception):
 
 
 class Bucket:
-    """One workspace's part of a bucket, for all threads; every method blocks and raises only StoreFault.
+    """One workspace's prefix of a bucket, thread-safe. Every method blocks and raises only StoreFault.
 
     Args:
-        workspace: Whose. Nothing outside of its prefix is ever asked for.
-        clock: By which it waits.
+        workspace: The workspace. All requests stay below its prefix.
+        clock: The clock for pauses between attempts.
     """
 
     def __init__(self, workspace: S3Workspace, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -64,7 +64,7 @@ class Bucket:
         self._sets: ClientSets | None = None
 
     def clients(self, credentials: Credentials) -> Clients:
-        """Return clients, which takes the time to import boto3 at first."""
+        """Return clients; the first call imports boto3, which takes a third of a second."""
         from langchain_daytona_ws._adapters.s3_clients import ClientSets
         from langchain_daytona_ws._adapters.s3_faults import translated
 
@@ -119,7 +119,7 @@ class Bucket:
     def get_many(
         self, clients: Clients, keys: Sequence[str], max_bytes: int, within_s: float
     ) -> list[StoredObject | StoreFault | None]:
-        def one(key: str) -> StoredObject | StoreFault:
+        def get_or_fault(key: str) -> StoredObject | StoreFault:
             try:
                 return self.get(clients, key, max_bytes)
             except StoreFault as fault:
@@ -127,11 +127,11 @@ class Bucket:
 
         pool = ThreadPoolExecutor(min(AT_A_TIME, max(len(keys), 1)), "langchain-daytona-ws-s3")
         try:
-            futures = [pool.submit(one, key) for key in keys]
+            futures = [pool.submit(get_or_fault, key) for key in keys]
             wait(futures, timeout=within_s)
             return [future.result() if future.done() else None for future in futures]
         finally:
-            # Those on their way end by their own time-outs.
+            # Requests already sent end by their own time-outs.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def put(
@@ -170,7 +170,7 @@ class Bucket:
             body = answer["Body"]
             try:
                 if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.OK:
-                    raise ValueError("only a part of it, or something else")
+                    raise ValueError("not the whole object")
                 info = answers.described(key, answer, "ContentLength")
                 fits = info.size_bytes <= max_bytes
                 data = self._body(body, info.size_bytes) if fits else None
@@ -184,17 +184,17 @@ class Bucket:
         try:
             with unlogged(), translated():
                 data: bytes = body.read(size + 1)
-                # At its end botocore compares the checksum, if the answer has one.
+                # Reading to the end makes botocore verify the checksum, if the response has one.
                 data += body.read(1)
         except StoreFault as fault:
             raise _BodyLost(fault) from None
         if len(data) != size:
-            words = f"the answer ended after {len(data)} of {size} bytes"
-            raise _BodyLost(StoreFault(StoreFaultKind.PASSING, words))
+            message = f"the answer ended after {len(data)} of {size} bytes"
+            raise _BodyLost(StoreFault(StoreFaultKind.PASSING, message))
         return data
 
     def _full(self, key: str) -> str:
-        """Return a key with the workspace's prefix; not one that somebody on the way could take for another's."""
+        """Return a key with the workspace's prefix; refuse keys that a proxy could resolve to another prefix."""
         if not key or key.startswith("/") or {".", ".."} & set(key.split("/")):
             raise StoreFault(StoreFaultKind.REFUSED, "the key could lead out of the workspace")
         return self._prefix + key
@@ -205,8 +205,8 @@ class S3Store(ABC):
 
     Args:
         bucket: The bucket.
-        current: Gives the credentials to use now.
-        expired: Is told which credentials S3 no longer takes; then `current` is asked once more.
+        current: Returns the current credentials.
+        expired: Called with credentials that S3 refuses as expired; then `current` is called again.
     """
 
     def __init__(self, bucket: Bucket, current: Current, expired: Expired) -> None:
@@ -247,9 +247,9 @@ class S3Store(ABC):
 
         def get(clients: Clients) -> list[StoredObject | StoreFault | None]:
             got = self._bucket.get_many(clients, keys, max_bytes, max(until - self.now(), 0.0))
-            for one in got:
-                if isinstance(one, StoreFault) and one.kind is StoreFaultKind.EXPIRED:
-                    raise one
+            for item in got:
+                if isinstance(item, StoreFault) and item.kind is StoreFaultKind.EXPIRED:
+                    raise item
             return got
 
         return await self._do(get)
@@ -267,7 +267,7 @@ class S3Store(ABC):
         await self._do(lambda clients: self._bucket.rename(clients, source, target))
 
     async def _do(self, work: Callable[[Clients], T]) -> T:
-        """Do one request; once more, with fresh credentials, when S3 refuses the present ones."""
+        """Send one request; if S3 refuses the credentials as expired, send it once more with fresh ones."""
         credentials = await self._current()
         try:
             return await self.offload(lambda: work(self._bucket.clients(credentials)))
@@ -283,7 +283,7 @@ class S3Store(ABC):
 
 
 class SyncS3Store(S3Store):
-    """Coroutines that never suspend."""
+    """The object store port of the sync runtime: its coroutines never suspend."""
 
     async def offload(self, work: Callable[[], T]) -> T:
         return work()
@@ -293,7 +293,7 @@ class SyncS3Store(S3Store):
 
 
 class AsyncS3Store(S3Store):
-    """Answers on whichever loop is running; what blocks does so in its threads."""
+    """The object store port of the async runtime: blocking work runs in threads of the running loop."""
 
     async def offload(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)

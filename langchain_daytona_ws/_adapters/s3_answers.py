@@ -1,4 +1,4 @@
-"""Take what is used out of S3's answers, which may hold anything. Pure; what makes no sense is a ValueError."""
+"""Read S3's responses. Pure functions; a malformed response raises ValueError."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ _LONGEST_TOKEN = 4096
 
 
 def page(answer: Mapping[str, Any], prefix: str, workspace_prefix: str) -> KeyPage:
-    """Read a listing of keys below ``prefix``; its keys are given relative to the workspace's."""
+    """Read a listing of keys below ``prefix``; the returned keys are relative to the workspace's prefix."""
 
     def relative(key: object) -> str:
         whole = text(key)
         if not whole.startswith(prefix):
-            raise ValueError("a key that was not asked for")
+            raise ValueError("a key outside the requested prefix")
         return whole[len(workspace_prefix) :]
 
-    objects = [described(relative(one["Key"]), one, "Size") for one in answer.get("Contents", [])]
-    prefixes = [relative(one["Prefix"]) for one in answer.get("CommonPrefixes", [])]
+    objects = [described(relative(entry["Key"]), entry, "Size") for entry in answer.get("Contents", [])]
+    prefixes = [relative(entry["Prefix"]) for entry in answer.get("CommonPrefixes", [])]
     if len(objects) + len(prefixes) > LONGEST_PAGE:
         raise ValueError("too many keys")
     more = text(answer.get("NextContinuationToken")) if answer.get("IsTruncated") else None
     if more is not None and len(more) > _LONGEST_TOKEN:
-        raise ValueError("a token that is none")
+        raise ValueError("the token is too long")
     return KeyPage(tuple(objects), tuple(prefixes), more)
 
 
 def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInfo:
-    """Read what an answer says of one object."""
+    """Read one object's description."""
     size = answer[size_field]
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 62:
-        raise ValueError("a size that is none")
-    # In milliseconds, since S3 gives whole seconds and others may give more.
+        raise ValueError("the size is invalid")
+    # S3 reports whole seconds; other stores may report milliseconds.
     modified_ns = int(answer["LastModified"].timestamp() * 1000) * 1_000_000
     if abs(modified_ns) >= 1 << 62:
-        raise ValueError("a date that is none")
+        raise ValueError("the date is out of range")
     return ObjectInfo(key, size, modified_ns, text(answer["ETag"]))
 
 

@@ -1,6 +1,6 @@
-"""boto3's S3 clients for one bucket: two for each set of credentials, and nothing of this machine's own settings.
+"""boto3's S3 clients for one bucket: two for each set of credentials, without this machine's AWS settings.
 
-Imports boto3, which takes a third of a second: import this where that holds up nobody.
+Importing this module imports boto3, which takes a third of a second: import it in functions only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import botocore.session
 from boto3.session import Session
 from botocore.config import Config
 
-from langchain_daytona_ws._adapters.aws_answers import bound_answers
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import S3Workspace
 
@@ -29,17 +28,17 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
 POOL = 16
-# boto3's descriptions of S3 take long to read; all sessions share them.
+# boto3's service descriptions are slow to load; all sessions share them.
 _DESCRIPTIONS = botocore.loaders.create_loader()
-# Inside, PutObject is the request by which mount-s3 renames this key: older releases of boto3 have no operation for it.
+# While set, PutObject is sent as RenameObject with this source key, as mount-s3 does: older boto3 lacks the operation.
 rename_source: ContextVar[str | None] = ContextVar("langchain_daytona_ws_rename_source", default=None)
-# Requests may still be on their way with the credentials before the present ones.
+# Requests may still be open with the previous credentials.
 KEPT_SETS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Clients with the same credentials: one that tries again, one that sends each request once."""
+    """Two clients with the same credentials: ``reads`` retries, ``changes`` sends each request once."""
 
     reads: S3Client
     changes: S3Client
@@ -50,10 +49,10 @@ class Clients:
 
 
 class ClientSets:
-    """Makes clients when they are first needed, for all threads.
+    """Creates clients on first use; thread-safe.
 
     Args:
-        workspace: Which bucket, region and endpoint.
+        workspace: The bucket, the region and the endpoint.
     """
 
     def __init__(self, workspace: S3Workspace) -> None:
@@ -62,7 +61,7 @@ class ClientSets:
         self._sets: dict[Credentials, Clients] = {}
 
     def using(self, credentials: Credentials) -> Clients:
-        """Return the clients that use these credentials; older ones are closed."""
+        """Return the clients for these credentials; clients of older credentials are closed."""
         with self._lock:
             clients = self._sets.pop(credentials, None) or self._made(credentials)
             self._sets[credentials] = clients  # the latest is last
@@ -71,7 +70,7 @@ class ClientSets:
             return clients
 
     def close(self) -> None:
-        """Close all connections. What is asked for afterwards opens new ones."""
+        """Close all connections. Later requests open new ones."""
         with self._lock:
             while self._sets:
                 self._sets.popitem()[1].close()
@@ -96,13 +95,12 @@ class ClientSets:
         client.meta.events.register("before-call.s3", _stay_in_the_region)
         client.meta.events.register("before-call.s3.PutObject", _as_rename)
         client.meta.events.register("after-call.s3", _masking(credentials))
-        bound_answers(client)
         return client
 
 
 def _session() -> Session:
-    """Make a session that reads no profile: a broken one on this machine must not matter here."""
-    # Of each: its name in the configuration file, its environment variables, its default, its conversion.
+    """Return a session that reads no profile: a broken profile on this machine must not affect it."""
+    # Each tuple: name in the configuration file, environment variables, default, conversion.
     inner = botocore.session.Session(
         {
             "profile": (None, None, None, None),
@@ -125,11 +123,11 @@ def _settings(endpoint: str | None, attempts: int) -> dict[str, Any]:
     }
     if endpoint is not None:
         settings["s3"] = {"addressing_style": "path"}
-        # Many services that resemble S3 do not know the newer checksums.
+        # Many S3-compatible services do not support the newer checksums.
         settings["request_checksum_calculation"] = "when_required"
         settings["response_checksum_validation"] = "when_required"
         if _is_loopback(urlsplit(endpoint).hostname or ""):
-            settings["proxies"] = {}  # none could reach it
+            settings["proxies"] = {}  # a proxy cannot reach this host
     return settings
 
 
@@ -138,8 +136,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _masking(credentials: Credentials) -> Callable[..., None]:
-    """Return what takes the credentials out of an error that quotes them, as a gateway may quote a request."""
-    secrets = [one for one in (credentials.secret_access_key, credentials.session_token) if one]
+    """Return a handler that masks the credentials in errors: a gateway may quote the request."""
+    secrets = [secret for secret in (credentials.secret_access_key, credentials.session_token) if secret]
 
     def masked(value: object) -> object:
         if isinstance(value, str):
@@ -148,9 +146,9 @@ def _masking(credentials: Credentials) -> Callable[..., None]:
         return value
 
     def mask(parsed: dict[str, Any], **_: object) -> None:
-        said = parsed.get("Error")
-        if isinstance(said, dict):
-            parsed["Error"] = {name: masked(value) for name, value in said.items()}
+        error = parsed.get("Error")
+        if isinstance(error, dict):
+            parsed["Error"] = {name: masked(value) for name, value in error.items()}
 
     return mask
 
@@ -163,7 +161,7 @@ def _as_rename(params: dict[str, Any], **_: object) -> None:
 
 
 def _stay_in_the_region(context: dict[str, Any], **_: object) -> None:
-    """Keep botocore from asking again elsewhere: a mount would not, so the wrong region has to be told at once."""
+    """Disable botocore's redirect to another region: mount-s3 does not redirect, so report a wrong region."""
     redirect = context.get("s3_redirect")
     if isinstance(redirect, dict):
         redirect["redirected"] = True

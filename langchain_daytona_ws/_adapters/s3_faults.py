@@ -1,4 +1,4 @@
-"""What boto3 raises, as StoreFault: every failure has a kind, and nothing else gets out."""
+"""Translate every exception of boto3 into StoreFault, with a kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BY_CODE = {
     "RequestTimeTooSkewed": StoreFaultKind.REFUSED,
     "SignatureDoesNotMatch": StoreFaultKind.REFUSED,
     "InvalidObjectState": StoreFaultKind.REFUSED,
-    # S3 gave up waiting for the request's body, or turned it away: nothing was done.
+    # S3 stopped waiting for the request's body, or refused it: nothing was changed.
     "RequestTimeout": StoreFaultKind.PASSING,
     "SlowDown": StoreFaultKind.PASSING,
     "ServiceUnavailable": StoreFaultKind.PASSING,
@@ -52,7 +52,7 @@ def translated(*, changes: bool = False) -> Iterator[None]:
     """Raise StoreFault for every failure of boto3 inside.
 
     Args:
-        changes: Whether something may have been changed when no answer came, or none that can be read.
+        changes: Whether the request changes something: then a missing or unreadable response is UNKNOWN.
     """
     from botocore.exceptions import (
         BotoCoreError,
@@ -78,31 +78,31 @@ def translated(*, changes: bool = False) -> Iterator[None]:
     except (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError) as error:
         raise StoreFault(StoreFaultKind.PASSING, clean(str(error))) from None
     except SSLError as error:
-        # A certificate that does not fit will not fit later either; and nothing was sent.
+        # A refused certificate is refused again later; nothing was sent.
         kind = StoreFaultKind.REFUSED if "CERTIFICATE" in str(error) else lost
         raise StoreFault(kind, clean(str(error)), code="Certificate") from None
     except (HTTPClientError, HTTPError, OSError) as error:
         raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
     except (BotoCoreError, ResponseParserError) as error:
-        # Among them a checksum that does not fit, and an answer that ends too early.
+        # Includes wrong checksums and truncated responses.
         raise StoreFault(lost, f"the answer cannot be used ({type(error).__name__})") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-        # RuntimeError is botocore's for dates that are too far off, and Python's for what is nested too deeply.
-        # By its type only: the text could quote the answer.
+        # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
+        # Only the type is reported: the text may quote the response.
         raise StoreFault(garbled, f"the answer cannot be read ({type(error).__name__})") from None
 
 
 def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
-    """Translate an answer that says why not.
+    """Translate an error response.
 
     Args:
-        response: As botocore parsed it.
-        lost: The kind of an answer that does not say whether anything was done.
+        response: The response as botocore parsed it.
+        lost: The kind for a response that leaves the outcome open.
     """
-    said = response.get("Error", {})
-    about = response.get("ResponseMetadata", {})
-    code, text = _text(said, "Code"), _text(said, "Message")
-    status = about.get("HTTPStatusCode")
+    details = response.get("Error", {})
+    metadata = response.get("ResponseMetadata", {})
+    code, text = _text(details, "Code"), _text(details, "Message")
+    status = metadata.get("HTTPStatusCode")
     status = status if isinstance(status, int) else None
     kind = _BY_CODE.get(code)
     if kind is None and code.startswith("KMS."):
@@ -116,28 +116,28 @@ def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
         kind,
         clean(f"{label}: {text}" if text else label),
         code=code[:100],
-        region=_region(said, about, text),
+        region=_region(details, metadata, text),
         status=status,
     )
 
 
-def _text(said: Any, name: str) -> str:
-    """Return a field that may be missing, empty or a structure."""
-    value = said.get(name)
+def _text(details: Any, name: str) -> str:
+    """Return a text field, ``""`` if it is missing or a structure."""
+    value = details.get(name)
     return value if isinstance(value, str) else ""
 
 
-def _region(said: Any, about: Any, text: str) -> str:
-    headers = about.get("HTTPHeaders", {})
-    told = str(said.get("Region") or headers.get("x-amz-bucket-region") or "")
+def _region(details: Any, metadata: Any, text: str) -> str:
+    headers = metadata.get("HTTPHeaders", {})
+    region = str(details.get("Region") or headers.get("x-amz-bucket-region") or "")
     found = _REGION.search(text)
-    if not _REGION_NAME.fullmatch(told):
-        told = found[1] if found else ""
-    redirected = said.get("Code") in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301")
-    return told if redirected else ""
+    if not _REGION_NAME.fullmatch(region):
+        region = found[1] if found else ""
+    redirected = details.get("Code") in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301")
+    return region if redirected else ""
 
 
 def clean(text: str) -> str:
-    """One printable line of bounded length: what a server answers may be anything."""
+    """Return the text as one printable line of bounded length."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LIMIT]).split())
     return line if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"

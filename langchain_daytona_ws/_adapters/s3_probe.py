@@ -1,4 +1,4 @@
-"""What a session never asks of S3, and a diagnosis has to: outside of the prefix, unsigned, by HEAD."""
+"""S3 requests for diagnosis, which sessions never send: unsigned, by HEAD, or outside of the prefix."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from langchain_daytona_ws._core.workspace import S3Workspace
 if TYPE_CHECKING:
     from langchain_daytona_ws._adapters.s3_clients import Clients
 
-# Nothing is signed with them.
-_NOBODY = Credentials("unsigned", "unsigned")
+# Placeholders: requests with them are not signed.
+_UNSIGNED = Credentials("unsigned", "unsigned")
 
 
 class S3Probe:
-    """Looks at one workspace's S3. All methods block, and raise only StoreFault.
+    """Checks one workspace's S3. All methods block, and raise only StoreFault.
 
     Args:
-        workspace: Whose.
+        workspace: The workspace.
     """
 
     def __init__(self, workspace: S3Workspace) -> None:
@@ -34,20 +34,20 @@ class S3Probe:
         self._sets.close()
 
     def server_time(self) -> tuple[float, float, float]:
-        """Ask S3 for the time, unsigned, so that no clock can be a reason to refuse.
+        """Return S3's time, by an unsigned request: S3 cannot refuse it for this machine's clock.
 
         Returns:
-            Unix time here before, as S3 told it (whole seconds), and here after.
+            Unix times in seconds: here before the request, of S3 (whole seconds), here after the response.
 
         Raises:
-            StoreFault: There was no answer, or none with a date.
+            StoreFault: There was no response with a date.
         """
         from botocore.exceptions import ClientError
         from botocore.handlers import disable_signing
 
         from langchain_daytona_ws._adapters.s3_faults import translated
 
-        reads = self._using(_NOBODY).reads
+        reads = self._using(_UNSIGNED).reads
         reads.meta.events.register("choose-signer.s3", disable_signing)
         with translated():
             before_s = time.time()
@@ -55,35 +55,36 @@ class S3Probe:
             try:
                 answer = reads.head_bucket(Bucket=self._workspace.workspace.bucket)
             except ClientError as error:
-                answer = error.response  # whatever else it says, it has a date
+                answer = error.response  # an error response has a date too
             after_s = time.time()
             headers = answer["ResponseMetadata"]["HTTPHeaders"]
             return before_s, parsedate_to_datetime(headers["date"]).timestamp(), after_s
 
     def head(self, credentials: Credentials, key: str) -> None:
-        """Ask for an object below the prefix by HEAD, as mount-s3 does.
+        """Request an object below the prefix by HEAD, as mount-s3 does.
 
         Raises:
-            StoreFault: MISSING when S3 says that there is none; DENIED also where it does not tell whether there is.
+            StoreFault: MISSING if S3 answers that the object does not exist; DENIED if S3 refuses, which it also does
+                for a missing object without s3:ListBucket.
         """
         from langchain_daytona_ws._adapters.s3_faults import translated
 
-        where = self._workspace.workspace
+        location = self._workspace.workspace
         with translated():
-            self._using(credentials).reads.head_object(Bucket=where.bucket, Key=where.prefix + key)
+            self._using(credentials).reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
 
     def reaches(self, credentials: Credentials, prefix: str) -> str | None:
-        """Try what must be refused: to list under another prefix, and to read there.
+        """Test that S3 refuses to list and to read under another prefix.
 
         Args:
-            credentials: The workspace's own.
-            prefix: Somebody else's, or nobody's; not the workspace's.
+            credentials: The workspace's credentials.
+            prefix: A prefix outside of the workspace's.
 
         Returns:
-            What was not refused, None when all was.
+            ``"listed"`` or ``"read"`` for the first request that was allowed, None if both were refused.
 
         Raises:
-            StoreFault: S3 did neither allow nor refuse.
+            StoreFault: S3 neither allowed nor refused a request.
         """
         from langchain_daytona_ws._adapters.s3_faults import translated
 
@@ -95,21 +96,21 @@ class S3Probe:
         def reading() -> None:
             reads.get_object(Bucket=bucket, Key=f"{prefix}none")["Body"].close()
 
-        for what, attempt in (("listed", listing), ("read", reading)):
+        for action, attempt in (("listed", listing), ("read", reading)):
             try:
                 with translated():
                     attempt()
             except StoreFault as fault:
                 if fault.kind is StoreFaultKind.DENIED:
                     continue
-                # "There is no such object" is what only those are told who may read it.
+                # S3 answers "no such object" only if reading is allowed.
                 if fault.kind is not StoreFaultKind.MISSING:
                     raise
-            return what
+            return action
         return None
 
     def read_skills(self, credentials: Credentials) -> int:
-        """List the skills bucket and read the beginning of what is there; return how many keys the first page has."""
+        """List the skills bucket and read the first byte of an object; return the number of keys on the first page."""
         from langchain_daytona_ws._adapters.s3_faults import translated
 
         if self._workspace.skills is None:
@@ -117,7 +118,7 @@ class S3Probe:
         bucket, reads = self._workspace.skills.bucket, self._using(credentials).reads
         with translated():
             found = reads.list_objects_v2(Bucket=bucket, MaxKeys=1000).get("Contents", [])
-            keys = [one["Key"] for one in found if one["Size"]]
+            keys = [entry["Key"] for entry in found if entry["Size"]]
             if keys:
                 reads.get_object(Bucket=bucket, Key=keys[0], Range="bytes=0-0")["Body"].close()
             return len(found)

@@ -1,4 +1,4 @@
-"""What the sync and the async adapter share: the SDK's parameters, and its answers in our words."""
+"""Code that both Daytona adapters share: accounts, the SDK's parameters, sandbox descriptions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The SDK has no time-out of its own for control-plane requests.
 REQUEST_TIMEOUT_S = 30.0
 TRANSFER_TIMEOUT_S = 600
-# For the TCP connection, within the time-out of the request: an address that does not answer would use all of it.
+# For the TCP connection, within the request's time-out: an unreachable address would use all of that.
 CONNECT_TIMEOUT_S = 10.0
 PING_TIMEOUT_S = 10.0
 
@@ -32,7 +32,7 @@ _warnings_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where and as whom to call Daytona."""
+    """Address, region and API key of a Daytona account."""
 
     api_key: str
     api_url: str
@@ -43,7 +43,7 @@ class Account:
 
 
 def account_of(config: SandboxConfig) -> Account:
-    """Return where and as whom a configuration calls Daytona.
+    """Return a configuration's Daytona account.
 
     Raises:
         ConfigError: It has no API key.
@@ -59,17 +59,16 @@ def client_config(account: Account) -> DaytonaConfig:
         api_url=account.api_url,
         target=account.target,
         connection_pool_maxsize=None,
-        # State events would open a websocket with a thread of its own for each client, for a state that one
-        # GET tells.
+        # Polling needs one GET; state events would need a websocket and a thread for each client.
         use_deprecated_polling=True,
     )
 
 
 @contextlib.contextmanager
 def making_a_client() -> Iterator[None]:
-    """Word what keeps the SDK from making a client: nothing is sent yet, so it is this machine's own setting.
+    """Report failures of creating a client as errors of this machine's settings: nothing is sent yet.
 
-    Silences its deprecation warning for the polling that this package chooses on purpose.
+    Suppresses the SDK's deprecation warning for polling, which this package uses on purpose.
 
     Raises:
         ConfigError: ``code="client"``.
@@ -81,11 +80,11 @@ def making_a_client() -> Iterator[None]:
             yield
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - it may be of httpx, of ssl, or of a package that is missing
-        # Not what it says, which may quote a proxy's password; but a missing package has to be named.
-        said = f": {error}" if isinstance(error, ImportError) else ""
+    except Exception as error:  # noqa: BLE001 - it may be of httpx, of ssl, or of a missing package
+        # Only a missing package is named: other texts may quote a proxy's password.
+        reason = f": {error}" if isinstance(error, ImportError) else ""
         raise ConfigError(
-            f"The Daytona SDK could not set up its connections ({type(error).__name__}{said}). See whether the "
+            f"The Daytona SDK could not set up its connections ({type(error).__name__}{reason}). See whether the "
             "environment variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY hold addresses of proxies, "
             "SSL_CERT_FILE and SSL_CERT_DIR name certificates that are there, and, for a SOCKS proxy, that "
             "httpx[socks] is installed.",
@@ -96,10 +95,10 @@ def making_a_client() -> Iterator[None]:
 
 
 def tracing_is_wanted() -> bool:
-    """Say whether the process environment asks for the SDK's tracing.
+    """Return whether the process environment enables the SDK's tracing.
 
-    The SDK also reads .env files in the working directory, which may be anybody's: there they could send traces
-    somewhere, and (held by setting the client's target) choose the region.
+    The SDK also reads .env files in the working directory, which may be untrusted: they could enable tracing to another
+    address, and choose the region (prevented by setting the client's target).
     """
     return "true" in (
         os.environ.get("DAYTONA_OTEL_ENABLED"),

@@ -1,4 +1,4 @@
-"""Snapshots over the SDK's sync client: look for one, delete it for certain, build it with its log."""
+"""Find, delete and build snapshots, over the SDK's sync client."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from langchain_daytona_ws._core.ports import FaultKind, PortFault
 
 DELETE_WITHIN_S = 180.0
 POLL_S = 1.0
-# While a build is only watched, so long may the control plane be out of reach.
-SILENCE_S = 60.0
+# How long the control plane may be unreachable while a build is polled.
+UNREACHABLE_S = 60.0
 
 _READY = "active"
 _FAILED = ("error", "build_failed")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """One snapshot as the control plane describes it."""
+    """The control plane's description of a snapshot."""
 
     id: str
     name: str
@@ -49,20 +49,19 @@ class Snapshots:
     """The snapshots of one account.
 
     Args:
-        account: Whose. Its target pins what is built to that region; None builds a general snapshot.
+        account: The account. Its target is the region of built snapshots; None builds a general snapshot.
     """
 
     def __init__(self, account: Account) -> None:
         with making_a_client():
             self._client = Client(client_config(account))
-        # Not the client's own service: that one takes the region from DAYTONA_TARGET, and from .env files, when
-        # none is given.
+        # The client's own service would read a missing region from DAYTONA_TARGET and from .env files.
         self._service = SnapshotService(
             SnapshotsApi(self._client._api_client), self._client._object_storage_api, account.target
         )
 
     def find(self, name: str) -> SnapshotInfo | None:
-        """Return the snapshot of this name, None when there is none."""
+        """Return the snapshot of this name, None if it does not exist."""
 
         def get() -> SnapshotInfo | None:
             try:
@@ -71,18 +70,18 @@ class Snapshots:
                 return None
 
         found = _within(REQUEST_TIMEOUT_S, get)
-        # The control plane looks for ids too.
+        # The control plane also finds snapshots by id.
         return found if found is not None and found.name == name else None
 
     def delete(self, snapshot: SnapshotInfo) -> None:
         """Delete a snapshot and return once its name is free."""
         until = time.monotonic() + DELETE_WITHIN_S
-        asked = False
+        requested = False
         while True:
             try:
-                if not asked:
+                if not requested:
                     _within(REQUEST_TIMEOUT_S, lambda: self._service.delete(snapshot.id))
-                    asked = True
+                    requested = True
                 if self.find(snapshot.name) is None:
                     return
             except PortFault as fault:
@@ -106,11 +105,11 @@ class Snapshots:
         """Build a snapshot and return it when it is active.
 
         Args:
-            name: A name that is free.
-            dockerfile: Its Dockerfile, which copies nothing from here.
+            name: An unused name.
+            dockerfile: Its Dockerfile, which copies no local files.
             resources: CPUs, GiB of memory and GiB of disk of its sandboxes; None for Daytona's defaults.
-            on_log: Called in this thread with each piece of the log, as it comes.
-            timeout_s: Seconds to wait. The build itself goes on after them.
+            on_log: Called in this thread with each part of the build log.
+            timeout_s: Seconds to wait. The build continues after a time-out.
         """
         cpu, memory, disk = resources
         params = CreateSnapshotParams(
@@ -128,7 +127,7 @@ class Snapshots:
             with _without_traceback_of_the_log(on_log):
                 return _watched(timeout_s, create, on_log, late=late)
         except PortFault as fault:
-            # The SDK gives up at the first answer that it does not get; the build has not.
+            # The SDK stops at the first missing response; the build continues.
             if not fault.passing or time.monotonic() >= until:
                 raise
             on_log(f"{fault.message}; looking whether the build goes on")
@@ -140,7 +139,7 @@ class Snapshots:
             try:
                 found = self.find(name)
             except PortFault as again:
-                if not again.passing or time.monotonic() - seen_at > SILENCE_S:
+                if not again.passing or time.monotonic() - seen_at > UNREACHABLE_S:
                     raise
             else:
                 seen_at = time.monotonic()
@@ -165,7 +164,7 @@ def _describe(snapshot: Snapshot) -> SnapshotInfo:
 
 
 def _image(dockerfile: str) -> Image:
-    """Make an image of exactly this Dockerfile; the SDK reads one from a file only."""
+    """Return an image of this Dockerfile; the SDK reads Dockerfiles from files only."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "Dockerfile")
         path.write_text(dockerfile, encoding="utf-8")
@@ -184,10 +183,10 @@ def _watched(
     *,
     late: PortFault,
 ) -> T:
-    """Run `work` in a thread, and hand on what it logs in this one.
+    """Run `work` in a daemon thread, and pass its log lines to `on_log` in this thread.
 
-    The SDK has no time-out for these requests, and starts a thread that outlives an interrupt and would keep the
-    program from ending: threads started by a daemon thread are daemons too.
+    The SDK has no time-out for these requests. It starts a thread that would survive an interrupt and block the
+    program's exit; started from a daemon thread, it is a daemon too.
     """
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     outcome: Future[T] = Future()
@@ -196,7 +195,7 @@ def _watched(
         try:
             with translated():
                 outcome.set_result(work(lines.put))
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             outcome.set_exception(error)
         finally:
             lines.put(None)
@@ -215,16 +214,16 @@ def _watched(
 
 @contextmanager
 def _without_traceback_of_the_log(on_log: Callable[[str], None]) -> Iterator[None]:
-    """Say in one line that the SDK's log thread failed: the build is not concerned."""
+    """Report a failure of the SDK's log thread in one line: it does not affect the build."""
     before = threading.excepthook
 
-    def said(failed: threading.ExceptHookArgs) -> None:
+    def report(failed: threading.ExceptHookArgs) -> None:
         if failed.thread is None or "start_log_streaming" not in failed.thread.name:
             before(failed)
         else:
             on_log(f"(no more build log: {failed.exc_type.__name__})")
 
-    threading.excepthook = said
+    threading.excepthook = report
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Whatever a model calls the tools with, it gets a tool message, and nothing outside of the sandbox is touched."""
+"""Random arguments: every tool call returns a tool message, and changes nothing outside of the workspace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_core.tools import BaseTool
 
 from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
-from tests.hostile.liar import Eager, answer_of, examples, junk
+from tests.hostile.forged import InstantClock, answer_of, examples, junk
 from tests.integration_tests.conftest import config_for
 
 PATHS = st.sampled_from([
@@ -40,7 +40,7 @@ ACTIONS = ["read", "write", "edit", "list", "glob", "grep", "delete", "READ", ""
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    """Draw a tool call that is right in some of its arguments."""
+    """Draw a tool call with some valid arguments."""
     tool = draw(st.sampled_from(sorted(ARGUMENTS)))
     args = draw(st.dictionaries(st.sampled_from(ARGUMENTS[tool]) | st.text(max_size=3), HOSTILE, max_size=4))
     if tool == "workspace_file":
@@ -63,7 +63,7 @@ def calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 class World:
     def __init__(self, server: LocalDaytona) -> None:
-        self.session = WorkspaceSession(config_for(server), namespace="hostile", clock=Eager())
+        self.session = WorkspaceSession(config_for(server), namespace="hostile", clock=InstantClock())
         self.tools: dict[str, BaseTool] = {
             tool.name: tool for tool in WorkspaceToolkit(session=self.session).get_tools()
         }
@@ -115,7 +115,7 @@ def test_what_is_outside_of_the_workspace_stays_as_it_was(world: World) -> None:
 def test_a_name_that_is_not_utf8_is_sent_back_as_it_was_shown(world: World) -> None:
     name = r"$'caf\xe9.txt'"
     world.session.run(f"mkdir -p odd; cp a.txt odd/{name}")
-    asked: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {"command": "list", "path": "odd"},
         {"command": "glob", "pattern": "odd/*"},
         {"command": "read", "path": f"odd/{name}"},
@@ -124,7 +124,7 @@ def test_a_name_that_is_not_utf8_is_sent_back_as_it_was_shown(world: World) -> N
         {"command": "write", "path": f"odd/{name}", "content": "three"},
         {"command": "delete", "path": r"$'odd/caf\xe9.txt'"},
     ]
-    for args in asked:
+    for args in requests:
         message = world.call("workspace_file", args, asynchronous=False)
         assert message.status == "success", message.content
         json.dumps(message.artifact, ensure_ascii=False).encode("utf-8")

@@ -1,4 +1,4 @@
-"""What answers in a sandbox's place may go on for ever, or come a byte at a time: no call takes part in that."""
+"""Endless and slow answers of a forged sandbox daemon: every call ends within its limits of size and time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="f"\r\n\r\n'
 
 
 class Toolbox(ThreadingHTTPServer):
-    """An impostor of the sandbox's daemon: an agent with root may end the real one and take its place.
+    """A forged daemon: an agent with root can replace the sandbox's daemon.
 
     Attributes:
-        says: The body, piece by piece.
+        pieces: The pieces of the next body.
     """
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.says: Iterator[bytes] = iter(())
+        self.pieces: Iterator[bytes] = iter(())
         super().__init__(("127.0.0.1", 0), _Answer)
 
 
@@ -49,7 +49,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         with contextlib.suppress(OSError):
-            for piece in self.server.says:
+            for piece in self.server.pieces:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
 
@@ -57,8 +57,8 @@ class _Answer(BaseHTTPRequestHandler):
         return
 
 
-class Face:
-    """A port whose requests to a sandbox reach an impostor."""
+class Port:
+    """A sandbox port whose requests to the sandbox reach the forged daemon."""
 
     def __init__(self, server: LocalDaytona, toolbox: Toolbox, *, is_async: bool) -> None:
         account = Account(api_key=server.api_key, api_url=server.api_url, target=None)
@@ -97,20 +97,20 @@ def toolbox() -> Iterator[Toolbox]:
 
 
 @pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, toolbox: Toolbox) -> Iterator[Face]:
+def port(request: pytest.FixtureRequest, toolbox: Toolbox) -> Iterator[Port]:
     with LocalDaytona() as server:
-        made = Face(server, toolbox, is_async=request.param == "async")
+        made = Port(server, toolbox, is_async=request.param == "async")
         yield made
         made.close()
 
 
-def test_an_answer_that_ends_is_read(face: Face, toolbox: Toolbox) -> None:
-    for _ in range(2):  # the second on the connection of the first
-        toolbox.says = iter([WHOLE[:9], WHOLE[9:]])
-        assert face.execute().output == "all of it"
+def test_an_answer_that_ends_is_read(port: Port, toolbox: Toolbox) -> None:
+    for _ in range(2):  # the second request uses the same connection
+        toolbox.pieces = iter([WHOLE[:9], WHOLE[9:]])
+        assert port.execute().output == "all of it"
 
 
-def test_one_that_is_too_long_is_not_read_to_its_end(face: Face, toolbox: Toolbox) -> None:
+def test_one_that_is_too_long_is_not_read_to_its_end(port: Port, toolbox: Toolbox) -> None:
     sent = []
 
     def long() -> Iterator[bytes]:
@@ -119,34 +119,34 @@ def test_one_that_is_too_long_is_not_read_to_its_end(face: Face, toolbox: Toolbo
             yield b" " * (1 << 20)
         yield WHOLE
 
-    toolbox.says = long()
+    toolbox.pieces = long()
     with pytest.raises(PortFault, match="longer than any can be") as caught:
-        face.execute()
-    assert caught.value.kind is FaultKind.DROPPED  # it may have run
+        port.execute()
+    assert caught.value.kind is FaultKind.DROPPED  # the command may have run
     assert sum(sent) < 2 * answers.LONGEST_ANSWER_BYTES
-    toolbox.says = iter([WHOLE])
-    assert face.execute().output == "all of it"  # on another connection
+    toolbox.pieces = iter([WHOLE])
+    assert port.execute().output == "all of it"  # on a new connection
 
 
-def test_one_that_comes_a_byte_at_a_time_ends_with_the_time_out(face: Face, toolbox: Toolbox) -> None:
+def test_one_that_comes_a_byte_at_a_time_ends_with_the_time_out(port: Port, toolbox: Toolbox) -> None:
     over, sent = threading.Event(), 0
 
     def slow() -> Iterator[bytes]:
         nonlocal sent
-        while not over.wait(0.2) and sent < 150:  # half a minute, and the time-out is 1 s and the SDK's 5
+        while not over.wait(0.2) and sent < 150:  # 30 s; the time-outs are 1 s and the SDK's 5 s
             sent += 1
             yield b" "
         yield WHOLE
 
-    toolbox.says = slow()
+    toolbox.pieces = slow()
     with pytest.raises(PortFault) as caught:
-        face.execute()
+        port.execute()
     over.set()
     assert caught.value.kind is FaultKind.DROPPED
 
 
 def test_so_does_a_file_that_comes_a_byte_at_a_time(
-    face: Face, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+    port: Port, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (answers, daytona_async):
         monkeypatch.setattr(module, "TRANSFER_TIMEOUT_S", 1)
@@ -160,10 +160,10 @@ def test_so_does_a_file_that_comes_a_byte_at_a_time(
             yield b"x"
         yield b"\r\n--b--\r\n"
 
-    toolbox.says = slow()
+    toolbox.pieces = slow()
     with pytest.raises(PortFault) as caught:
-        face.download(1 << 20)
+        port.download(1 << 20)
     over.set()
     assert caught.value.kind is FaultKind.DROPPED
-    toolbox.says = iter([PART % b"file" + b"all of it\r\n--b--\r\n"])
-    assert face.download(1 << 20) == b"all of it"
+    toolbox.pieces = iter([PART % b"file" + b"all of it\r\n--b--\r\n"])
+    assert port.download(1 << 20) == b"all of it"

@@ -1,4 +1,4 @@
-"""Whatever S3 and STS answer, a call ends with a result or with one of this package's errors, and soon."""
+"""Forged answers of S3 and STS: every call still ends with a result or with an error of this package."""
 
 from __future__ import annotations
 
@@ -23,20 +23,29 @@ from langchain_daytona_ws import BashTool, FileError, WorkspaceError, WorkspaceF
 from langchain_daytona_ws._adapters import s3_clients
 from langchain_daytona_ws.local import LocalDaytona, LocalS3
 from langchain_daytona_ws.tools.base import ERROR_LIMIT
-from tests.hostile.liar import Eager, answer_of, examples
-from tests.hostile.lying_s3 import SECRET_KEY, TOKEN, Lie, LyingS3, Much, Named, Says, Twist, error_of, lies
+from tests.hostile.forged import InstantClock, answer_of, examples
+from tests.hostile.forged_s3 import (
+    SECRET_KEY,
+    TOKEN,
+    Change,
+    ElementText,
+    Forgery,
+    ForgingS3,
+    Repeated,
+    Replace,
+    error_of,
+    forgeries,
+)
 from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import ROLE, outsider, s3_options
 
 BUCKET = "bucket-of-ours"
-PREFIX = "sandbox/lies/"
+PREFIX = "sandbox/forgeries/"
 FILES = {"src/a.py": b"x = 1\n", "src/b.txt": b"y\n", "src/deep/c.py": b"z = 3\n", "empty/": b""}
 OUTPUT_LIMIT = 4096
-# An answer's body, as often as botocore tries again, and what the sockets on the way hold.
-MOST_SENT_BYTES = 24 << 20
-# A listing without an end is bounded by time, and this clock goes 0.05 s at each look.
+# A listing without an end is limited by time, and each reading of this clock adds 0.05 s.
 MOST_REQUESTS = 450
-# Nothing of these is for the model.
+# Texts that the model must not see.
 HIDDEN = [SECRET_KEY, TOKEN, "pl4nted", BUCKET, "sandbox/", "127.0.0.1", str(Path.home()), sys.prefix]
 
 CALLS: dict[str, dict[str, Any]] = {
@@ -52,15 +61,15 @@ CALLS: dict[str, dict[str, Any]] = {
 CHANGES = {"write": "PUT", "create": "PUT", "edit": "PUT", "delete": "DELETE"}
 
 pytestmark = [
-    # botocore leaves the connection of an answer that it cannot parse to the garbage collector.
+    # botocore does not close the connection of an unparsable answer; the garbage collector does.
     pytest.mark.filterwarnings(
         "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
     ),
 ]
 
 
-class Ticking(Eager):
-    """A clock on which waiting takes no time, and a look some."""
+class TickingClock(InstantClock):
+    """A clock that skips waits, and moves forward with each reading."""
 
     def monotonic(self) -> float:
         self.sleep(0.05)
@@ -68,19 +77,19 @@ class Ticking(Eager):
 
 
 class Stage:
-    """The local S3, the liar before it, and sessions that know only the liar."""
+    """The local S3, the forging proxy before it, and sessions that use the proxy."""
 
-    def __init__(self, truth: LocalS3, liar: LyingS3) -> None:
-        self.liar = liar
-        self._outside = outsider(truth.endpoint)
+    def __init__(self, s3: LocalS3, proxy: ForgingS3) -> None:
+        self.proxy = proxy
+        self._outside = outsider(s3.endpoint)
 
     def session(self) -> WorkspaceSession:
         options = {
             "apiKey": "dtn_pl4nted",
-            "apiUrl": "http://127.0.0.1:9/api",  # nobody listens there
+            "apiUrl": "http://127.0.0.1:9/api",  # a closed port
             "mountAwsS3Buckets": True,
             "workspaceBucketName": BUCKET,
-            "s3Endpoint": self.liar.endpoint,
+            "s3Endpoint": self.proxy.endpoint,
         }
         keys = {
             "AWS_ACCESS_KEY_ID": "AKIAPL4NTED",
@@ -90,10 +99,10 @@ class Stage:
         config = {
             "permissionMode": "bypass", "envVars": keys, "outputLimitBytes": OUTPUT_LIMIT, "options": options,
         }  # fmt: skip
-        return WorkspaceSession(config, namespace="lies", clock=Ticking())
+        return WorkspaceSession(config, namespace="forgeries", clock=TickingClock())
 
     def reset(self) -> None:
-        """Let the bucket hold what it held at first."""
+        """Restore the bucket's first content."""
         wanted = {PREFIX + path: data for path, data in FILES.items()}
         wanted["sandbox/theirs/x"] = b"theirs"
         held = self.held()
@@ -105,21 +114,20 @@ class Stage:
 
     def held(self) -> dict[str, bytes]:
         listed = self._outside.list_objects_v2(Bucket=BUCKET).get("Contents", [])
-        keys = [one["Key"] for one in listed]
+        keys = [entry["Key"] for entry in listed]
         return {key: self._outside.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
     def check(self) -> None:
-        """See that nothing was asked for too often, taken in too much, or looked for elsewhere."""
-        asked = self.liar.asked
-        assert len(asked) <= MOST_REQUESTS
-        for one in asked:
-            assert one.sent_bytes < MOST_SENT_BYTES
-            if one.path.strip("/") == BUCKET:
-                assert one.method == "GET"
-                assert one.query["prefix"].startswith(PREFIX)
+        """Check the number of requests, and that all were below the prefix."""
+        requests = self.proxy.requests
+        assert len(requests) <= MOST_REQUESTS
+        for request in requests:
+            if request.path.strip("/") == BUCKET:
+                assert request.method == "GET"
+                assert request.query["prefix"].startswith(PREFIX)
             else:
-                assert one.path.startswith(f"/{BUCKET}/{PREFIX}")
-                assert not {"..", "."} & set(one.path.split("/"))
+                assert request.path.startswith(f"/{BUCKET}/{PREFIX}")
+                assert not {"..", "."} & set(request.path.split("/"))
 
         assert self._outside.get_object(Bucket=BUCKET, Key="sandbox/theirs/x")["Body"].read() == b"theirs"
 
@@ -129,10 +137,10 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(s3_server: LocalDaytona) -> Iterator[Stage]:
-    truth = s3_server.s3
-    with LyingS3(truth) as liar:
-        truth.make_bucket(BUCKET)
-        with closing(Stage(truth, liar)) as made:
+    s3 = s3_server.s3
+    with ForgingS3(s3) as proxy:
+        s3.make_bucket(BUCKET)
+        with closing(Stage(s3, proxy)) as made:
             made.reset()
             yield made
     gc.collect()
@@ -140,12 +148,12 @@ def stage(s3_server: LocalDaytona) -> Iterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Botocore waits between its tries by the machine's clock."""
+    """Botocore waits between its attempts with `time.sleep`."""
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
 
 
 def check_message(message: ToolMessage, *, is_content: bool) -> None:
-    """See that a message is short, in plain characters where it is no file's content, and says nothing of the host."""
+    """Check that a message is short, printable unless it is a file's content, and does not show host data."""
     text = message.content
     assert isinstance(text, str)
     assert len(text) <= (ERROR_LIMIT if message.status == "error" else 3 * OUTPUT_LIMIT)
@@ -164,32 +172,36 @@ def check_error(error: WorkspaceError) -> None:
 
 
 def check_done(stage: Stage, name: str, *, unchanged: bool) -> None:
-    """See that what is called done is what S3 said yes to, or what is there."""
+    """Check that a successful change was accepted by S3, or is stored."""
     held, key = stage.held(), PREFIX + CALLS[name]["path"]
-    made = key not in held if name == "delete" else held.get(key) == b"x = 2\n"
-    yes = [one for one in stage.liar.asked if one.method == CHANGES[name] and one.status < 300]
-    assert made or yes or unchanged
+    is_stored = key not in held if name == "delete" else held.get(key) == b"x = 2\n"
+    accepted = [
+        request
+        for request in stage.proxy.requests
+        if request.method == CHANGES[name] and request.status < 300
+    ]
+    assert is_stored or accepted or unchanged
 
 
 @contextmanager
-def lying(stage: Stage, name: str, told: list[Lie]) -> Iterator[None]:
-    """Lie while a call is made; afterwards all is as it was."""
-    stage.liar.lie(*told)
+def forging(stage: Stage, name: str, forged: list[Forgery]) -> Iterator[None]:
+    """Forge answers during a call, and restore the bucket afterwards."""
+    stage.proxy.forge(*forged)
     try:
         yield
         stage.check()
     finally:
-        stage.liar.lie()
+        stage.proxy.forge()
         if name in CHANGES:
             stage.reset()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("name", CALLS)
-@given(told=st.lists(lies(), min_size=1, max_size=2))
+@given(forged=st.lists(forgeries(), min_size=1, max_size=2))
 @examples(2)
-def test_what_the_model_is_told(stage: Stage, name: str, asynchronous: bool, told: list[Lie]) -> None:
-    with lying(stage, name, told), stage.session() as session:
+def test_what_the_model_is_told(stage: Stage, name: str, asynchronous: bool, forged: list[Forgery]) -> None:
+    with forging(stage, name, forged), stage.session() as session:
         tool = WorkspaceFileTool(session=session)
         args = {"command": "write" if name == "create" else name, **CALLS[name]}
         if asynchronous:
@@ -203,12 +215,12 @@ def test_what_the_model_is_told(stage: Stage, name: str, asynchronous: bool, tol
 
 
 @pytest.mark.parametrize("name", ["download", *CALLS])
-@given(told=st.lists(lies(), min_size=1, max_size=2), asynchronous=st.booleans())
+@given(forged=st.lists(forgeries(), min_size=1, max_size=2), asynchronous=st.booleans())
 @examples(3)
-def test_what_the_program_gets(stage: Stage, name: str, told: list[Lie], asynchronous: bool) -> None:
+def test_what_the_program_gets(stage: Stage, name: str, forged: list[Forgery], asynchronous: bool) -> None:
     method = "write" if name == "create" else name
     given = CALLS.get(name, {"path": "src/a.py"})
-    with lying(stage, name, told), stage.session() as session:
+    with forging(stage, name, forged), stage.session() as session:
         try:
             if asynchronous:
                 result = asyncio.run(getattr(session.files, f"a{method}")(**given))
@@ -221,33 +233,15 @@ def test_what_the_program_gets(stage: Stage, name: str, told: list[Lie], asynchr
                 check_done(stage, name, unchanged=getattr(result, "unchanged", False))
 
 
-# --- what was found ---
+# --- cases found by hypothesis ---
 
 
-def always(*twists: Twist, only: str = "GET PUT DELETE", passed_on: bool = True) -> Lie:
-    return Lie(None, twists, only=only, passed_on=passed_on)
-
-
-@pytest.mark.parametrize(("name", "status"), [("read", 403), ("list", 200), ("delete", 403)])
-def test_an_answer_without_an_end_is_not_taken_in(stage: Stage, name: str, status: int) -> None:
-    """It filled the memory."""
-    method = "write" if name == "create" else name
-    lie = always(
-        Says(status=status, body=b"<a/>", endless=True), only=CHANGES.get(name, "GET"), passed_on=False
-    )
-    with lying(stage, name, [lie]), stage.session() as session, pytest.raises(WorkspaceError) as caught:
-        getattr(session.files, method)(**CALLS[name])
-    check_error(caught.value)
-
-
-def test_a_change_whose_answer_has_no_end_is_looked_for(stage: Stage) -> None:
-    with lying(stage, "create", [always(Says(endless=True), only="PUT")]), stage.session() as session:
-        assert session.files.write("new/d.py", "x = 2\n").created
-        assert stage.held()[f"{PREFIX}new/d.py"] == b"x = 2\n"
+def always(*changes: Change, only: str = "GET PUT DELETE", passed_on: bool = True) -> Forgery:
+    return Forgery(None, changes, only=only, passed_on=passed_on)
 
 
 def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Botocore compares it at the end of a content, to which nobody read."""
+    """Botocore verifies the checksum at the end of the body, which was not read."""
 
     def as_for_aws(*given: Any) -> dict[str, Any]:
         return {**settings(*given), "response_checksum_validation": "when_supported"}
@@ -256,9 +250,9 @@ def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage, monkeypatch: pyte
     monkeypatch.setattr(s3_clients, "_settings", as_for_aws)
     with stage.session() as session:
         right = base64.b64encode(zlib.crc32(FILES["src/a.py"]).to_bytes(4, "big"))
-        with lying(stage, "read", [always(Says(header=("x-amz-checksum-crc32", right)))]):
+        with forging(stage, "read", [always(Replace(header=("x-amz-checksum-crc32", right)))]):
             assert session.files.download("src/a.py") == FILES["src/a.py"]
-        with lying(stage, "read", [always(Says(header=("x-amz-checksum-crc32", b"AAAAAA==")))]):
+        with forging(stage, "read", [always(Replace(header=("x-amz-checksum-crc32", b"AAAAAA==")))]):
             with pytest.raises(FileError, match="FlexibleChecksumError"):
                 session.files.download("src/a.py")
 
@@ -267,28 +261,28 @@ def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage, monkeypatch: pyte
 @pytest.mark.parametrize("code", ["InvalidToken", "AccessDenied", "Odd", "{}"])
 def test_credentials_that_s3_quotes_are_quoted_no_further(stage: Stage, code: str, secret: str) -> None:
     body = error_of(code.format(secret).encode(), f"not {secret}!".encode())
-    with lying(stage, "read", [always(Says(status=400, body=body))]), stage.session() as session:
+    with forging(stage, "read", [always(Replace(status=400, body=body))]), stage.session() as session:
         with pytest.raises(FileError, match=r"not \*\*\*!") as caught:
             session.files.read("src/a.py")
     check_error(caught.value)
 
 
 def test_not_found_is_no_proof_of_a_deletion(stage: Stage) -> None:
-    """It may be the word of something on the way."""
-    lie = always(Says(status=404, body=b"<html>"), only="DELETE", passed_on=False)
-    with lying(stage, "delete", [lie]), stage.session() as session:
+    """A proxy may have answered."""
+    forged = always(Replace(status=404, body=b"<html>"), only="DELETE", passed_on=False)
+    with forging(stage, "delete", [forged]), stage.session() as session:
         with pytest.raises(FileError):
             session.files.delete("src/a.py")
         assert f"{PREFIX}src/a.py" in stage.held()
-    with lying(stage, "delete", [replace(lie, passed_on=True)]), stage.session() as session:
+    with forging(stage, "delete", [replace(forged, passed_on=True)]), stage.session() as session:
         assert session.files.delete("src/a.py").kind == "file"
         assert f"{PREFIX}src/a.py" not in stage.held()
 
 
 def test_a_part_is_not_taken_for_the_whole(stage: Stage) -> None:
-    """An edit would have written only that."""
-    part = [Says(status=206, body=b"x = 1"), Says(header=("content-range", b"bytes 0-4/6"))]
-    with lying(stage, "edit", [always(*part, only="GET")]), stage.session() as session:
+    """An edit would have removed the rest of the file."""
+    part = [Replace(status=206, body=b"x = 1"), Replace(header=("content-range", b"bytes 0-4/6"))]
+    with forging(stage, "edit", [always(*part, only="GET")]), stage.session() as session:
         with pytest.raises(FileError):
             session.files.edit("src/a.py", "x = 1", "x = 2")
         assert stage.held()[f"{PREFIX}src/a.py"] == FILES["src/a.py"]
@@ -296,7 +290,7 @@ def test_a_part_is_not_taken_for_the_whole(stage: Stage) -> None:
 
 def test_an_error_without_a_code_is_named_by_its_status(stage: Stage) -> None:
     with (
-        lying(stage, "read", [always(Says(status=418, body=error_of(b"", b"tea")))]),
+        forging(stage, "read", [always(Replace(status=418, body=error_of(b"", b"tea")))]),
         stage.session() as session,
     ):
         with pytest.raises(FileError, match="HTTP 418: tea"):
@@ -305,15 +299,18 @@ def test_an_error_without_a_code_is_named_by_its_status(stage: Stage) -> None:
 
 @pytest.mark.parametrize("date", [b"999999999999999", b"22222222222", b"9999-12-31T23:59:59-12:00"])
 def test_a_date_that_is_none(stage: Stage, date: bytes) -> None:
-    """Botocore raised a RuntimeError for one, and the others were taken for the sandbox's fault."""
-    with lying(stage, "read", [always(Says(header=("last-modified", date)))]), stage.session() as session:
+    """Botocore raised RuntimeError for the first date; later dates were reported as sandbox faults."""
+    with (
+        forging(stage, "read", [always(Replace(header=("last-modified", date)))]),
+        stage.session() as session,
+    ):
         with pytest.raises(FileError, match="the answer cannot be read"):
             session.files.read("src/a.py")
 
 
 def test_an_error_nested_too_deeply(stage: Stage) -> None:
-    deep = Much(((b"<Error>", 1), (b"<Message>", 50_000), (b"</Message>", 50_000), (b"</Error>", 1)))
-    with lying(stage, "read", [always(Says(status=400, body=deep))]), stage.session() as session:
+    deep = Repeated(((b"<Error>", 1), (b"<Message>", 50_000), (b"</Message>", 50_000), (b"</Error>", 1)))
+    with forging(stage, "read", [always(Replace(status=400, body=deep))]), stage.session() as session:
         with pytest.raises(FileError):
             session.files.read("src/a.py")
 
@@ -322,26 +319,26 @@ def test_an_error_nested_too_deeply(stage: Stage) -> None:
 
 
 class Mounted:
-    """A session on a mount, which gets its credentials from the liar, over one of its faces."""
+    """A session on a mount, whose STS is the forging proxy, with the sync or async runtime."""
 
-    def __init__(self, server: LocalDaytona, liar: LyingS3, runner: asyncio.Runner | None) -> None:
-        options = s3_options(server, BUCKET, mountRoleArn=ROLE, stsEndpoint=liar.endpoint)
+    def __init__(self, server: LocalDaytona, proxy: ForgingS3, runner: asyncio.Runner | None) -> None:
+        options = s3_options(server, BUCKET, mountRoleArn=ROLE, stsEndpoint=proxy.endpoint)
         settings = config_for(server, outputLimitBytes=OUTPUT_LIMIT, options=options)
-        self.session = WorkspaceSession(settings, namespace="lies", clock=Ticking())
+        self.session = WorkspaceSession(settings, namespace="forgeries", clock=TickingClock())
         self.runner = runner
         self.tools = {"bash": BashTool(session=self.session), "file": WorkspaceFileTool(session=self.session)}
         storage = self.session._storage
         assert storage is not None
-        self._keyring = storage.keyring
+        self._credentials = storage.keyring
 
     def forget(self) -> None:
-        """Let the next call need credentials that nobody has yet."""
-        self._keyring.forget(self._keyring.get(0.0))
+        """Drop the credentials, so that the next call fetches new ones."""
+        self._credentials.forget(self._credentials.get(0.0))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["sync", "async"])
-def mounted(request: pytest.FixtureRequest, s3_server: LocalDaytona) -> Iterator[tuple[Mounted, LyingS3]]:
-    with pytest.MonkeyPatch.context() as patch, LyingS3(s3_server.s3) as liar:
+def mounted(request: pytest.FixtureRequest, s3_server: LocalDaytona) -> Iterator[tuple[Mounted, ForgingS3]]:
+    with pytest.MonkeyPatch.context() as patch, ForgingS3(s3_server.s3) as proxy:
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
             patch.delenv(name, raising=False)
         patch.setenv("AWS_ACCESS_KEY_ID", "AKIAHOST")
@@ -349,10 +346,10 @@ def mounted(request: pytest.FixtureRequest, s3_server: LocalDaytona) -> Iterator
         patch.setenv("AWS_SESSION_TOKEN", TOKEN)
         s3_server.make_bucket(BUCKET)
         runner = asyncio.Runner() if request.param else None
-        made = Mounted(s3_server, liar, runner)
+        made = Mounted(s3_server, proxy, runner)
         made.session.files.write("a.py", "x = 1\n")
-        yield made, liar
-        liar.lie()
+        yield made, proxy
+        proxy.forge()
         if runner:
             runner.run(made.session.aclose())
             runner.close()
@@ -363,28 +360,27 @@ STS_CALLS = {"bash": {"command": "cat a.py"}, "file": {"command": "read", "path"
 
 
 @pytest.mark.parametrize("name", STS_CALLS)
-@given(told=st.lists(lies(only=st.just("POST"), at=st.none()), min_size=1, max_size=2))
+@given(forged=st.lists(forgeries(only=st.just("POST"), at=st.none()), min_size=1, max_size=2))
 @examples(2)
-def test_what_sts_answers(mounted: tuple[Mounted, LyingS3], name: str, told: list[Lie]) -> None:
-    workspace, liar = mounted
+def test_what_sts_answers(mounted: tuple[Mounted, ForgingS3], name: str, forged: list[Forgery]) -> None:
+    workspace, proxy = mounted
     workspace.forget()
-    liar.lie(*told)
+    proxy.forge(*forged)
     message = answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner)
-    assert 0 < len(liar.asked) <= 9
-    assert all(one.sent_bytes < MOST_SENT_BYTES for one in liar.asked)
+    assert 0 < len(proxy.requests) <= 9
     check_message(message, is_content=name == "file")
     if message.status == "success":
         assert "x = 1" in message.content
-    liar.lie()
+    proxy.forge()
     workspace.forget()
     again = answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner)
     assert "x = 1" in again.content
 
 
 @pytest.mark.parametrize("name", STS_CALLS)
-def test_credentials_that_end_after_all_dates(mounted: tuple[Mounted, LyingS3], name: str) -> None:
-    workspace, liar = mounted
+def test_credentials_that_end_after_all_dates(mounted: tuple[Mounted, ForgingS3], name: str) -> None:
+    workspace, proxy = mounted
     workspace.forget()
-    liar.lie(always(Named(b"Expiration", b"9999-12-31T23:59:59-12:00"), only="POST"))
+    proxy.forge(always(ElementText(b"Expiration", b"9999-12-31T23:59:59-12:00"), only="POST"))
     assert "x = 1" in answer_of(workspace.tools[name], STS_CALLS[name], workspace.runner).content
-    liar.lie()
+    proxy.forge()

@@ -1,4 +1,4 @@
-"""Whatever a sandbox answers, the model gets a tool message: bounded, valid text, and never an exception."""
+"""Forged answers of a sandbox: every tool call returns a tool message with valid text of limited length."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from langchain_core.messages import ToolMessage
 
 from langchain_daytona_ws import WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
-from tests.hostile.liar import LyingSandbox, answer_of, examples, lies
+from tests.hostile.forged import ForgingSandbox, answer_of, examples, forgeries
 
-LIMIT_CHARS = 40_000  # the output limit of 4 KiB, a page of a file, and what is said around them
+LIMIT_CHARS = 40_000  # the output limit of 4 KiB, a page of a file, and their headers
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "run": ("bash", {"command": "seq 5; exit 3"}),
     "pipeline": ("bash", {"command": "exit 3 | cat"}),
@@ -42,17 +42,17 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 class World:
     def __init__(self, server: LocalDaytona) -> None:
-        self.sandbox = LyingSandbox(server)
+        self.sandbox = ForgingSandbox(server)
         self.session = self.sandbox.session
         self.tools = {tool.name: tool for tool in WorkspaceToolkit(session=self.session).get_tools()}
         self.session.run(
             "printf 'one\\ntwo\\nthree\\n' > a.txt; mkdir d; echo o > d/b.txt; echo x > gone.txt"
         )
         self.job = self.session.jobs.start("echo begun; sleep 100").id
-        self.truths: dict[str, dict[str, Any]] = {}
+        self.real_answers: dict[str, dict[str, Any]] = {}
         for name in CALLS:
             self.call(name)
-            self.truths[name] = self.sandbox.truth()
+            self.real_answers[name] = self.sandbox.real_answer()
 
     def call(self, name: str) -> ToolMessage:
         tool, args = CALLS[name]
@@ -66,7 +66,7 @@ def world() -> Iterator[World]:
     with LocalDaytona() as server:
         made = World(server)
         yield made
-        made.sandbox.say(None)
+        made.sandbox.answer_with(None)
         made.session.close()
         assert server.sandboxes == []
 
@@ -85,24 +85,24 @@ def check(message: ToolMessage) -> None:
 @given(data=st.data())
 @examples(15)
 def test_a_lie_is_a_result_or_an_error_message(world: World, name: str, data: st.DataObject) -> None:
-    world.sandbox.say(data.draw(lies(world.truths[name])))
+    world.sandbox.answer_with(data.draw(forgeries(world.real_answers[name])))
     check(world.call(name))
 
 
 @pytest.mark.parametrize("name", ["run", "read", "job logs"])
-@given(told=st.binary(max_size=200) | st.binary(max_size=50).map(lambda noise: b"NONCE " + noise + b"\n"))
-@example(told=b"NONCE " + b"[" * 100_000 + b"\n")
+@given(answer=st.binary(max_size=200) | st.binary(max_size=50).map(lambda noise: b"NONCE " + noise + b"\n"))
+@example(answer=b"NONCE " + b"[" * 100_000 + b"\n")
 @examples(15)
-def test_what_is_no_answer_is_an_error_message(world: World, name: str, told: bytes) -> None:
-    world.sandbox.say(told)
+def test_what_is_no_answer_is_an_error_message(world: World, name: str, answer: bytes) -> None:
+    world.sandbox.answer_with(answer)
     message = world.call(name)
     check(message)
     assert message.status == "error"
 
 
 def test_two_answers_are_none(world: World) -> None:
-    truth = b"NONCE " + json.dumps(world.truths["run"]).encode() + b"\n"
-    world.sandbox.say(truth + truth)
+    real = b"NONCE " + json.dumps(world.real_answers["run"]).encode() + b"\n"
+    world.sandbox.answer_with(real + real)
     assert world.call("run").status == "error"
-    world.sandbox.say(truth)
+    world.sandbox.answer_with(real)
     assert world.call("run").status == "success"

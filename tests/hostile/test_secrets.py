@@ -1,4 +1,4 @@
-"""Secrets planted in the configuration are in nothing that this package logs, raises, returns or pickles."""
+"""Secrets of the configuration appear in no log record, error, result or pickle of this package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from langchain_daytona_ws import (
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws.local import LocalDaytona
 from langchain_daytona_ws.local.faults import Fault
-from tests.hostile.liar import Eager
+from tests.hostile.forged import InstantClock
 from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import ROLE, Bucket, s3_options
 
@@ -36,7 +36,7 @@ HOST_KEY = f"{PLANTED}-secret-of-the-host"
 def keys(
     schema: dict[str, Any], model: str = "SandboxConfig", above: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, ...]]:
-    """List the paths of all settings there are."""
+    """Yield the paths of all settings."""
     for key, field in schema["$defs"][model]["properties"].items():
         yield (*above, key)
         for part in (field, *field.get("anyOf", ())):
@@ -77,7 +77,7 @@ def test_what_stands_in_the_wrong_place_is_not_quoted(path: tuple[str, ...], sha
 
 
 def pickled(value: object) -> str:
-    """Pickle what can be pickled: with variables a configuration is refused, as they are secrets."""
+    """Return the pickle, or the refusal: a configuration with variables cannot be pickled, since they are secrets."""
     try:
         return repr(pickle.dumps(value))
     except ConfigError as refusal:
@@ -85,7 +85,7 @@ def pickled(value: object) -> str:
 
 
 def everything_of(error: BaseException) -> str:
-    """Write out an error with its causes, its facts and, of this package's frames, the variables."""
+    """Return an error with its causes, its attributes, and the variables of this package's frames."""
     parts = ["".join(traceback.format_exception(error)), repr(error)]
     seen: BaseException | None = error
     while seen is not None:
@@ -100,13 +100,13 @@ def everything_of(error: BaseException) -> str:
 
 
 class Planted:
-    """A session whose every secret is planted, used while something goes wrong; what it shows is collected."""
+    """A session with known secrets that is used during faults; collects everything that it shows."""
 
     def __init__(self, server: LocalDaytona, log: pytest.LogCaptureFixture, **settings: Any) -> None:
         env = {"TOKEN": VALUE, **settings.pop("envVars", {})}
         options = {"organizationId": None, **settings.pop("options", {})}
         config = config_for(server, envVars=env, persistent=True, options=options, **settings)
-        self.session = WorkspaceSession(config, namespace="planted", clock=Eager())
+        self.session = WorkspaceSession(config, namespace="planted", clock=InstantClock())
         self.secrets = [server.api_key, VALUE, SECRET_KEY, HOST_KEY]
         self.shown = [repr(self.session), repr(self.session.config), str(self.session.config)]
         self._log = log
@@ -136,7 +136,7 @@ class Planted:
         self.shown += [repr(self.session), pickled(self.session), repr(self.session.files)]
 
     def use(self, asynchronous: bool) -> None:
-        """Call every tool and the session, and look through all that it showed."""
+        """Call every tool and the session, and check that no secret was shown."""
         self._log.set_level(logging.DEBUG)
         logging.getLogger("asyncio").setLevel(logging.DEBUG)
         if asynchronous:

@@ -1,4 +1,4 @@
-"""Whatever Daytona's API answers, a call ends with a result or with one of this package's errors."""
+"""Forged answers of Daytona's API: every call ends with a result or with an error of this package."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from langchain_daytona_ws import WorkspaceError, WorkspaceSession
 from langchain_daytona_ws._adapters.faults import MESSAGE_LIMIT
 from langchain_daytona_ws.local import LocalDaytona
 from langchain_daytona_ws.local.faults import Fault
-from tests.hostile.liar import Eager, examples, junk, lies
+from tests.hostile.forged import InstantClock, examples, forgeries, junk
 from tests.integration_tests.conftest import config_for
 
-# What the API is asked for on the way to a command, and the configuration that makes it be asked.
+# Requests of a session to the API → the configuration that causes the request.
 ASKED: dict[str, dict[str, Any]] = {"create": {}, "execute": {}, "get": {"persistent": True}, "delete": {}}
 JSON = {"Content-Type": "application/json"}
 
@@ -29,12 +29,12 @@ def refusals(draw: st.DrawFn) -> Fault:
     status = draw(
         st.sampled_from([400, 401, 402, 403, 404, 405, 409, 410, 418, 422, 451, 500, 501, 505, 520])
     )
-    words = junk.map(lambda value: json.dumps({"statusCode": 400, "message": value}).encode())
+    messages = junk.map(lambda value: json.dumps({"statusCode": 400, "message": value}).encode())
     later = draw(
         st.none() | st.sampled_from(["0", "-5", "nan", "inf", "1e400", "soon", "Fri, 31 Dec 1999 23:59:59"])
     )
     headers = JSON if later is None else {**JSON, "Retry-After": later}
-    return Fault("status", status=status, body=draw(words | st.binary(max_size=80)), headers=headers)
+    return Fault("status", status=status, body=draw(messages | st.binary(max_size=80)), headers=headers)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def _nothing_is_left(server: LocalDaytona) -> Iterator[None]:
         server.destroy_sandbox(sandbox.id)
 
 
-def used(server: LocalDaytona, asynchronous: bool, namespace: str = "lies", **settings: Any) -> None:
-    """Run a command and close, which may only end well or in an error of this package."""
-    session = WorkspaceSession(config_for(server, **settings), namespace=namespace, clock=Eager())
+def used(server: LocalDaytona, asynchronous: bool, namespace: str = "forgeries", **settings: Any) -> None:
+    """Run a command and close; only errors of this package may be raised."""
+    session = WorkspaceSession(config_for(server, **settings), namespace=namespace, clock=InstantClock())
     failed: WorkspaceError | None = None
     try:
         if asynchronous:
@@ -69,7 +69,7 @@ def used(server: LocalDaytona, asynchronous: bool, namespace: str = "lies", **se
         assert server.api_key not in failed.message
         failed.for_model.encode("utf-8")
     server.faults.clear()
-    session.close()  # may be called again where it failed
+    session.close()  # may be repeated after a failure
 
 
 async def _used(session: WorkspaceSession) -> None:
@@ -90,12 +90,12 @@ def true_sandbox(server: LocalDaytona) -> dict[str, Any]:
 def test_an_answer_of_another_shape(
     server: LocalDaytona, action: str, asynchronous: bool, data: st.DataObject
 ) -> None:
-    truth = {"exitCode": 0, "result": "x"} if action == "execute" else true_sandbox(server)
-    state = truth.pop("state", None)  # one that says "creating" is rightly waited for
-    lie = data.draw(lies(truth) | junk)
-    if isinstance(lie, dict) and state is not None:
-        lie["state"] = data.draw(st.sampled_from([state, "error", "destroyed", "no state", None, 7]))
-    body = json.dumps(lie).encode()
+    real = {"exitCode": 0, "result": "x"} if action == "execute" else true_sandbox(server)
+    state = real.pop("state", None)  # a session waits while it is "creating"
+    forged = data.draw(forgeries(real) | junk)
+    if isinstance(forged, dict) and state is not None:
+        forged["state"] = data.draw(st.sampled_from([state, "error", "destroyed", "no state", None, 7]))
+    body = json.dumps(forged).encode()
     server.faults.add(Fault("status", action=action, status=200, body=body, headers=JSON))
     used(server, asynchronous, **ASKED[action])
 

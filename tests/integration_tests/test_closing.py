@@ -18,7 +18,7 @@ from langchain_daytona_ws._core import lifecycle
 from langchain_daytona_ws._session import machine
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed
 from langchain_daytona_ws.local import Fault, LocalDaytona
-from tests.hostile.liar import Eager
+from tests.hostile.forged import InstantClock
 from tests.integration_tests.conftest import Driven, config_for
 
 pytestmark = pytest.mark.sync_and_async
@@ -174,7 +174,7 @@ def test_a_forked_child_has_connections_of_its_own(server: LocalDaytona) -> None
 
 
 def test_only_the_session_waits_as_retry_after_asks(server: LocalDaytona, workspace: Driven) -> None:
-    clock = Eager()
+    clock = InstantClock()
     with_clock = Driven(WorkspaceSession(config_for(server), namespace="demo", clock=clock), workspace.runner)
     with_clock.run("true")
     busy = Fault(kind="status", status=429, action="delete", headers={"Retry-After": "30"}, times=1)
@@ -186,7 +186,7 @@ def test_only_the_session_waits_as_retry_after_asks(server: LocalDaytona, worksp
 
 
 def test_closing_ends_however_long_retry_after_is(server: LocalDaytona, workspace: Driven) -> None:
-    clock = Eager()
+    clock = InstantClock()
     with_clock = Driven(WorkspaceSession(config_for(server), namespace="demo", clock=clock), workspace.runner)
     with_clock.run("true")
     busy = Fault(kind="status", status=503, action="delete", headers={"Retry-After": "86400"}, times=None)

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from langchain_daytona_ws import CommandResult, SandboxError, WorkspaceSession
-from langchain_daytona_ws._adapters import aside
+from langchain_daytona_ws._adapters import background
 from langchain_daytona_ws._core import live, sending
 from langchain_daytona_ws._core.live import FAILURES_MAX, LIMIT_NOTE, STREAM_LIMIT_BYTES
 from langchain_daytona_ws.local import Fault, LocalDaytona
@@ -31,7 +31,7 @@ from tests.integration_tests.s3 import Bucket, bucket, host_keys
 __all__ = ["bucket", "host_keys"]  # fixtures
 
 Drive = Callable[..., Driven]
-HELPER = "langchain-daytona-ws-aside"
+HELPER = "langchain-daytona-ws-background"
 
 
 def wait_for(name: str) -> str:
@@ -506,7 +506,7 @@ class Hanging:
 def hanging(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     """No look ends by its own time-out here, which would take a few seconds on the sync side."""
     monkeypatch.setattr(live, "LOOK_MARGIN_S", 600.0)
-    monkeypatch.setattr(aside, "GRACE_S", 0.1)
+    monkeypatch.setattr(background, "GRACE_S", 0.1)
     made = Hanging(server)
     yield made
     made.let_go()

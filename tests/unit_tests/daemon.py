@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from langchain_daytona_ws._adapters.aside import ThreadAside
+from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._core.calls import Caller
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
@@ -84,7 +84,7 @@ class ShellPort:
         return True
 
     def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
-        return ThreadAside(work)
+        return ThreadTask(work)
 
 
 class OneMachine:

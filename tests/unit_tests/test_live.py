@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._adapters import aside
-from langchain_daytona_ws._adapters.aside import TaskAside, ThreadAside
+from langchain_daytona_ws._adapters import background
+from langchain_daytona_ws._adapters.background import AsyncioTask, ThreadTask
 from langchain_daytona_ws._core import live
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.live import LiveOutput
@@ -177,7 +177,7 @@ class ScriptedCaller:
         return self._now
 
     def aside(self, work: Callable[[Aside], Any]) -> Aside:
-        return ThreadAside(work)
+        return ThreadTask(work)
 
 
 def seen(ended: bool, data: bytes) -> dict[str, object]:
@@ -258,7 +258,7 @@ class TestFollowing:
         async def work() -> None:
             over = asyncio.Event()
             caller = ScriptedCaller((False, b"a"), (True, b""), done=over.set)
-            caller.aside = TaskAside  # type: ignore[method-assign,assignment]
+            caller.aside = AsyncioTask  # type: ignore[method-assign,assignment]
 
             async def hear(text: str) -> None:
                 await asyncio.sleep(0)
@@ -350,7 +350,7 @@ class TestALookThatHangs:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(live, "FIRST_LOOK_S", 0.0)
-        monkeypatch.setattr(aside, "GRACE_S", 0.0)
+        monkeypatch.setattr(background, "GRACE_S", 0.0)
 
     @pytest.mark.parametrize("late", [seen(False, b"ab"), PortFault(FaultKind.DROPPED, "timed out")])
     @pytest.mark.parametrize("fails", [False, True], ids=["command returned", "command failed"])
@@ -386,7 +386,7 @@ class TestALookThatHangs:
         async def work() -> None:
             asked, cancelled = asyncio.Event(), asyncio.Event()
             caller = ScriptedCaller()
-            caller.aside = TaskAside  # type: ignore[method-assign,assignment]
+            caller.aside = AsyncioTask  # type: ignore[method-assign,assignment]
 
             async def look(*_: Any, **__: Any) -> Any:
                 asked.set()
@@ -411,17 +411,17 @@ class TestALookThatHangs:
         assert texts == ["abc"]
 
     def test_what_is_being_handed_on_is_waited_for(self) -> None:
-        made: list[ThreadAside] = []
+        made: list[ThreadTask] = []
         texts: list[str] = []
         began = threading.Event()
 
         def slow(text: str) -> None:
             began.set()
-            assert made[0]._over.wait(90)  # the call waits for this already
+            assert made[0]._stopping.wait(90)  # the call waits for this already
             texts.append(text)
 
         caller = ScriptedCaller((False, b"ab"))
-        caller.aside = lambda work: ThreadAside(lambda own: made.append(own) or work(own))  # type: ignore
+        caller.aside = lambda work: ThreadTask(lambda own: made.append(own) or work(own))  # type: ignore
         following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
 
         async def call() -> dict[str, object]:
@@ -437,17 +437,17 @@ class TestALookThatHangs:
         texts: list[str] = []
 
         async def work() -> None:
-            made: list[TaskAside] = []
+            made: list[AsyncioTask] = []
             began = asyncio.Event()
 
             async def slow(text: str) -> None:
                 began.set()
-                await made[0]._over.wait()
+                await made[0]._stopping.wait()
                 await asyncio.sleep(0)
                 texts.append(text)
 
             caller = ScriptedCaller((False, b"ab"))
-            caller.aside = lambda work: TaskAside(lambda own: made.append(own) or work(own))  # type: ignore
+            caller.aside = lambda work: AsyncioTask(lambda own: made.append(own) or work(own))  # type: ignore
             following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
 
             async def call() -> dict[str, object]:
@@ -466,7 +466,7 @@ class TestALookThatHangs:
         texts: list[str] = []
         heard = threading.Event()
 
-        class Late(ThreadAside):
+        class Late(ThreadTask):
             may_be = False
 
             @property
@@ -538,7 +538,7 @@ class TestALookThatHangs:
 
 
 def helpers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "langchain-daytona-ws-aside"]
+    return [thread for thread in threading.enumerate() if thread.name == "langchain-daytona-ws-background"]
 
 
 def test_a_call_that_fails_ends_the_following(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Work beside the caller's, in the two ways of doing so."""
+"""Background tasks: a thread for the sync runtime, an asyncio task for the async one."""
 
 from __future__ import annotations
 
@@ -15,55 +15,56 @@ from langchain_daytona_ws._core.ports import Aside
 T = TypeVar("T")
 Work = Callable[[Aside], Coroutine[Any, Any, None]]
 
-GRACE_S = 1.0  # for a request that is abandonable, and mostly about to be answered
+GRACE_S = 1.0  # for an abandonable request, which is usually about to be answered
 
 
 class _Abandoned(BaseException):
-    """Ends the work of a thread, as a task's cancellation does."""
+    """Ends the work of an abandoned thread, as cancellation ends a task."""
 
 
-class ThreadAside:
-    """A thread that runs a coroutine which never suspends, with the variables of the caller's context.
+class ThreadTask:
+    """A thread that runs a coroutine which never suspends, in a copy of the caller's context.
 
-    No other thread can cut short a request that hangs. One that is left behind ends by its own time-out, and then its
-    thread ends without doing anything more.
+    A thread cannot be interrupted: a request that hangs is abandoned. It ends by its own time-out, and its thread then
+    ends without further work.
     """
 
     def __init__(self, work: Work) -> None:
-        self._over = threading.Event()
-        # The thread holds it, but for while it may be left behind: whoever has it decides who does the rest.
-        self._turn = threading.Lock()
+        self._stopping = threading.Event()
+        # The thread holds this lock except during an abandonable request: `end` takes it to decide whether the thread
+        # may continue after that request.
+        self._may_work = threading.Lock()
         self._may_be_abandoned = False
         self._is_abandoned = False
         context = contextvars.copy_context()
-        # A daemon: neither the end of the interpreter nor a second Ctrl-C waits for it.
+        # A daemon thread: neither the interpreter's exit nor a second Ctrl-C waits for it.
         self._thread = threading.Thread(
-            target=lambda: context.run(self._run, work), name="langchain-daytona-ws-aside", daemon=True
+            target=lambda: context.run(self._run, work), name="langchain-daytona-ws-background", daemon=True
         )
         self._thread.start()
 
     def _run(self, work: Work) -> None:
-        with self._turn, contextlib.suppress(_Abandoned):
+        with self._may_work, contextlib.suppress(_Abandoned):
             drive(work(self))
 
     async def pause(self, seconds: float) -> bool:
-        return not self._over.wait(seconds)
+        return not self._stopping.wait(seconds)
 
     async def abandonable(self, request: Awaitable[T]) -> T:
         self._may_be_abandoned = True
-        self._turn.release()
+        self._may_work.release()
         try:
             return await request
         finally:
-            self._turn.acquire()
+            self._may_work.acquire()
             self._may_be_abandoned = False
             if self._is_abandoned:
                 raise _Abandoned
 
     async def end(self) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join(GRACE_S)
-        with self._turn:
+        with self._may_work:
             self._is_abandoned = self._may_be_abandoned
         if not self._is_abandoned:
             self._thread.join()
@@ -71,19 +72,19 @@ class ThreadAside:
     cancel = end
 
 
-class TaskAside:
-    """A task on the caller's loop."""
+class AsyncioTask:
+    """An asyncio task on the caller's event loop."""
 
     def __init__(self, work: Work) -> None:
-        self._over = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._may_be_abandoned = False
-        self._task = asyncio.create_task(work(self), name="langchain-daytona-ws-aside")
+        self._task = asyncio.create_task(work(self), name="langchain-daytona-ws-background")
 
     async def pause(self, seconds: float) -> bool:
-        if self._over.is_set():  # which wait_for does not look at when there is no time to wait
+        if self._stopping.is_set():  # wait_for does not check this when the time-out is 0
             return False
         try:
-            await asyncio.wait_for(self._over.wait(), seconds)
+            await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return True
         return False
@@ -96,7 +97,7 @@ class TaskAside:
             self._may_be_abandoned = False
 
     async def end(self) -> None:
-        self._over.set()
+        self._stopping.set()
         await asyncio.wait({self._task}, timeout=GRACE_S)
         if self._may_be_abandoned:
             self._task.cancel()
