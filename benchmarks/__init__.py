@@ -1,1 +1,1 @@
-"""The benchmark: what this library costs beside its peers and the plain SDK. ``python -m benchmarks``."""
+"""The benchmark: this library compared with its peers and the plain SDK. ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""Measure all rows, or some, against the local Daytona: ``make bench``, ``python -m benchmarks --help``."""
+"""Measure all or some rows on the local Daytona: ``make bench``, ``python -m benchmarks --help``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    only: Annotated[list[str] | None, typer.Option(help="Only this row; may be given again.")] = None,
-    quick: Annotated[bool, typer.Option(help="A tenth of the work, to see that all runs.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only this row; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option(help="A tenth of the work, to check that every row runs.")] = False,
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Where to write the results; a whole run: results.json.")
+        Path | None,
+        typer.Option("--json", help="File for the results; default for a whole run: results.json."),
     ] = None,
-    readme: Annotated[bool, typer.Option(help="Only put what results.json says into the README.")] = False,
+    readme: Annotated[
+        bool, typer.Option(help="Only write the results of results.json into the README.")
+    ] = False,
 ) -> None:
-    """Measure this library beside the SDK, langchain-daytona and Deep Agents, on a local Daytona."""
+    """Compare this library with the SDK, langchain-daytona and Deep Agents, on a local Daytona."""
     if readme:
         report.renew()
         return
-    from benchmarks.rows import ROWS  # it imports all contenders
+    from benchmarks.rows import ROWS  # imports all contenders
 
     names = {row.name for row in ROWS}
     unknown = set(only or ()) - names
@@ -44,7 +47,7 @@ def main(
     load = os.getloadavg()[0]
     if load > BUSY:
         console.print(
-            f"Something else is running here (load {load:.1f}): the figures will be worth little.",
+            f"Other programs are running here (load {load:.1f}): the figures will not be reliable.",
             style="red",
         )
     began = time.monotonic()
@@ -54,7 +57,7 @@ def main(
             continue
         console.print(f"[bold]{row.name}[/bold]: {row.about}")
         at = time.monotonic()
-        results += row.run(Bench(quick, lambda what: console.print(f"  {what}", style="dim")))
+        results += row.run(Bench(quick, lambda text: console.print(f"  {text}", style="dim")))
         console.print(f"  {time.monotonic() - at:.0f} s", style="dim")
     took_s = time.monotonic() - began
     console.print(report.table(results))
@@ -67,7 +70,7 @@ def main(
 
 
 def prepare() -> None:
-    """Have room for hundreds of connections, and let nothing of the surroundings take part."""
+    """Allow hundreds of connections, and remove settings of this machine from the environment."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for name in [name for name in os.environ if name.startswith(("DAYTONA_", "AWS_"))]:

@@ -1,4 +1,4 @@
-"""One run of the benchmark: how thorough it is, and what every row may use."""
+"""Settings of one benchmark run, and the type of a row."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from benchmarks.result import Result
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How thorough a run is.
+    """Settings of a run.
 
     Args:
-        quick: A tenth of the work, to see that all runs; its figures say little.
-        tell: Is told what goes on.
+        quick: Do a tenth of the work, to check that every row runs; the figures are not reliable.
+        report: Called with lines about the progress.
     """
 
     quick: bool
-    tell: Callable[[str], object]
+    report: Callable[[str], object]
 
     def times(self, full: int, quick: int | None = None) -> int:
-        """Return how often to do something."""
+        """Return the number of repetitions: ``full``, or ``quick`` (default: a tenth) in a quick run."""
         return full if not self.quick else quick or max(2, full // 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its name on the command line, what it asks, and how it finds out."""
+    """One row: its name on the command line, its description, and its function."""
 
     name: str
     about: str

@@ -1,4 +1,4 @@
-"""The contenders' ways to the server, each with the defaults that its own users get."""
+"""Clients of all contenders, each with its default settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIABENCHMARK", "AWS_SECRET_ACCESS_KEY": "a-key-of
 
 
 def settings(server: Served, *, bucket: str | None = None, **more: Any) -> dict[str, Any]:
-    """Return a session's configuration; with a bucket, of a workspace on S3."""
+    """Return a session's configuration; with a bucket, for a workspace on S3."""
     options = {"apiKey": server.api_key, "apiUrl": server.api_url, **more.pop("options", {})}
     config = {"permissionMode": "bypass", **more, "options": options}
     if bucket is None:
@@ -32,7 +32,7 @@ def settings(server: Served, *, bucket: str | None = None, **more: Any) -> dict[
 
 
 def session(server: Served, **more: Any) -> WorkspaceSession:
-    """Return a session of a workspace of its own. Nothing is requested yet."""
+    """Return a session with its own workspace. It has sent no request yet."""
     return WorkspaceSession(settings(server, **more), namespace=f"bench-{secrets.token_hex(4)}")
 
 
@@ -42,7 +42,7 @@ def raw_config(server: Served) -> DaytonaConfig:
 
 @contextmanager
 def raw(server: Served) -> Iterator[Daytona]:
-    """Give the SDK's client."""
+    """Yield the SDK's client."""
     client = Daytona(raw_config(server))
     try:
         yield client
@@ -51,7 +51,7 @@ def raw(server: Served) -> Iterator[Daytona]:
 
 
 def close(client: Daytona) -> None:
-    """Let go of a client's connections, for which the SDK's sync client has no method."""
+    """Close a client's connections; the SDK's sync client has no method for it."""
     client._http_client.close()
     client._api_client.rest_client.pool_manager.clear()
     client._toolbox_api_client.rest_client.pool_manager.clear()
@@ -59,11 +59,11 @@ def close(client: Daytona) -> None:
 
 @asynccontextmanager
 async def araw(server: Served) -> AsyncIterator[AsyncDaytona]:
-    """Give the SDK's async client."""
+    """Yield the SDK's async client."""
     async with AsyncDaytona(raw_config(server)) as client:
         yield client
 
 
 def peer(sandbox: Sandbox) -> Any:
-    """Give langchain-daytona's backend over a sandbox, which is Deep Agents' BaseSandbox."""
+    """Return langchain-daytona's backend for a sandbox; it is a BaseSandbox of Deep Agents."""
     return DaytonaSandbox(sandbox=sandbox)

@@ -1,4 +1,4 @@
-"""Timing contenders in turns, so that what disturbs the machine disturbs all of them alike."""
+"""Time contenders alternately, so that disturbances of the machine affect all of them equally."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def interleaved(
     """Call each contender once a round and return the seconds that each call took.
 
     Args:
-        contenders: Name → what to time.
-        rounds: How many calls of each are counted.
-        warm_up: How many rounds are thrown away before.
-        tidy: Called after each call, and not timed.
+        contenders: Name → function to time.
+        rounds: Number of counted calls of each.
+        warm_up: Number of discarded rounds before them.
+        tidy: Called after each call, not timed.
     """
 
     def timed(contender: Callable[[], object]) -> Callable[[], float]:
@@ -63,9 +63,9 @@ def interleaved(
 def interleaved_values(
     contenders: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: int = 1
 ) -> Samples:
-    """Do as `interleaved` does with contenders that measure themselves, and return what they return."""
+    """Return the values of contenders that measure themselves; otherwise like `interleaved`."""
     samples: Samples = {name: [] for name in contenders}
-    for counted, name in _turns(list(contenders), rounds, warm_up):
+    for counted, name in _order(list(contenders), rounds, warm_up):
         value = contenders[name]()
         if counted:
             samples[name].append(value)
@@ -75,9 +75,9 @@ def interleaved_values(
 async def ainterleaved(
     contenders: Mapping[str, Callable[[], Awaitable[object]]], rounds: int, *, warm_up: int = WARM_UP
 ) -> Samples:
-    """Do as `interleaved` does with contenders that are awaited."""
+    """Await each contender; otherwise like `interleaved`."""
     samples: Samples = {name: [] for name in contenders}
-    for counted, name in _turns(list(contenders), rounds, warm_up):
+    for counted, name in _order(list(contenders), rounds, warm_up):
         began = time.perf_counter()
         await contenders[name]()
         took = time.perf_counter() - began
@@ -86,8 +86,8 @@ async def ainterleaved(
     return samples
 
 
-def _turns(names: list[str], rounds: int, warm_up: int) -> Iterator[tuple[bool, str]]:
-    """Have each contender begin in its turn: what one leaves behind must not always fall to the same other."""
+def _order(names: list[str], rounds: int, warm_up: int) -> Iterator[tuple[bool, str]]:
+    """Rotate the order, so that the after-effects of a contender do not always affect the same next one."""
     for number in range(-warm_up, rounds):
         first = number % len(names)
         order = names[first:] + names[:first]
@@ -96,9 +96,9 @@ def _turns(names: list[str], rounds: int, warm_up: int) -> Iterator[tuple[bool, 
 
 
 def ratio(samples: Samples, contender: str, baseline: str) -> Spread:
-    """Divide within each round, so that a slow moment of the machine cancels out."""
+    """Divide within each round, so that slow moments of the machine cancel out."""
     pairs = zip(samples[contender], samples[baseline], strict=True)
-    return Spread.of([one / other for one, other in pairs])
+    return Spread.of([time_s / baseline_s for time_s, baseline_s in pairs])
 
 
 def combined(samples: Samples, formula: Callable[..., float], *names: str) -> Spread:

@@ -1,4 +1,4 @@
-"""The results as a table for the terminal, as JSON, and as the block that the README quotes."""
+"""Write the results as a table for the terminal, as JSON, and as the README's block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = ("langchain-daytona-ws", "daytona", "langchain-daytona", "deepagents"
 
 
 def table(results: Iterable[Result]) -> Table:
-    """Draw the results for a terminal."""
+    """Return a table for the terminal."""
     drawn = Table(title="÷ is a ratio of medians' rounds; quartiles in brackets", title_justify="left")
     for name in ("row", "what", "÷", "ratio", "reach", "", "medians, note"):
         drawn.add_column(name, justify="right" if name in ("ratio", "reach") else "left", overflow="fold")
@@ -53,11 +53,11 @@ def _verdict(result: Result) -> str:
 
 
 def _missed(result: Result) -> str:
-    return f"missed by {(result.beyond or 0) * 100:.0f} %"
+    return f"missed by {(result.excess or 0) * 100:.0f} %"
 
 
 def value_of(result: Result) -> str:
-    """Word the figure with its unit."""
+    """Format the figure with its unit."""
     unit = result.unit if result.unit in ("×", "") else f" {result.unit}"
     return f"{_number(result.value.median)}{unit}"
 
@@ -71,25 +71,25 @@ def _number(value: float) -> str:
 
 
 def as_json(results: Sequence[Result], *, took_s: float, load: float) -> str:
-    """Write the results with the machine, the versions and the date that they hold for.
+    """Return JSON of the results, with the machine, the versions and the date.
 
     Args:
-        results: All of them.
-        took_s: Seconds that the run took.
-        load: The machine's load average before it: what else ran disturbs the figures.
+        results: All results.
+        took_s: The run's duration in seconds.
+        load: The load average before the run: other programs distort the figures.
     """
-    told = {
+    document = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "took_s": round(took_s),
-        "machine": {**machine(), "load_before": round(load, 2)},
+        "machine": {**hardware(), "load_before": round(load, 2)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "results": [result.as_json() for result in results],
     }
-    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def machine() -> dict[str, Any]:
-    """Describe what the figures were measured on."""
+def hardware() -> dict[str, Any]:
+    """Describe the machine that the figures were measured on."""
     with open("/proc/cpuinfo") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -101,19 +101,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def readme_block(told: dict[str, Any]) -> str:
-    """Return what the README quotes of ``results.json``, between its markers."""
-    where = f"{told['machine']['cores']} cores, Python {told['versions']['python']}, {told['date']}"
+def readme_block(document: dict[str, Any]) -> str:
+    """Return the README's block about ``results.json``, with its markers."""
+    versions = document["versions"]
+    setup = f"{document['machine']['cores']} cores, Python {versions['python']}, {document['date']}"
     rows = [
         f"| {result.row} | {result.what} | {result.baseline} | {value_of(result)} | {_reach(result)} |"
-        for result in map(read, told["results"])
+        for result in map(read, document["results"])
         if result.quoted
     ]
     return "\n".join(
         [
             BEGIN,
-            f"Medians ({where}; langchain-daytona {told['versions']['langchain-daytona']}, daytona "
-            f"{told['versions']['daytona']}):",
+            f"Medians ({setup}; langchain-daytona {versions['langchain-daytona']}, daytona {versions['daytona']}):",
             "",
             "| row | what | ÷ | result | reach |",
             "|---|---|---|---|---|",
@@ -130,15 +130,15 @@ def _reach(result: Result) -> str:
 
 
 def renew(readme: Path = README, results: Path = RESULTS) -> None:
-    """Put the block of these results into the README.
+    """Write the block of these results into the README.
 
     Raises:
-        ValueError: It has no place for them.
+        ValueError: The README has no markers.
     """
     text = readme.read_text("utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{readme} has no {BEGIN} and {END} between which the results could stand")
+        raise ValueError(f"{readme} has no {BEGIN} and {END}, the markers of the block")
     block = readme_block(json.loads(results.read_text("utf-8")))
     readme.write_text(before + block + after, "utf-8")

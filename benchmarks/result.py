@@ -1,4 +1,4 @@
-"""What a row finds: figures, each beside its baseline and its reach."""
+"""Results of a row: figures with their baseline and their limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Result:
     """One figure of one row.
 
     Args:
-        row: The row that it belongs to.
-        what: What was measured.
-        baseline: What it is divided by; empty for a figure that is none of a ratio.
+        row: The row's name.
+        what: The measured quantity.
+        baseline: The divisor's name; empty if the figure is no ratio.
         value: The ratio, or the figure itself.
         unit: ``×`` for a ratio.
-        reach: The most that `value` is meant to be; None where nothing is demanded.
-        medians: Medians behind the ratio, each with its unit in its name.
-        note: What a reader has to know to read it rightly.
-        quoted: Whether the README quotes it.
+        reach: The upper limit of `value`; None for no limit.
+        medians: The medians behind the ratio, each with its unit in its name.
+        note: An explanation that the reader needs.
+        quoted: Whether the README has it.
     """
 
     row: str
@@ -40,8 +40,8 @@ class Result:
         return None if self.reach is None else self.value.median <= self.reach
 
     @property
-    def beyond(self) -> float | None:
-        """By which part of the reach it was missed, such as 0.2 for a fifth; None where it was not."""
+    def excess(self) -> float | None:
+        """The excess of `value` over the limit, relative to it (0.2: a fifth); None within the limit."""
         if self.reach is None or self.reached:
             return None
         return self.value.median / self.reach - 1 if self.reach else self.value.median
@@ -54,14 +54,14 @@ class Result:
             "value": value,
             "medians": medians,
             "reached": self.reached,
-            "beyond": self.beyond,
+            "excess": self.excess,
         }
 
 
-def read(told: Mapping[str, Any]) -> Result:
-    """Read a result from the JSON that `Result.as_json` gives."""
-    fields = {name: value for name, value in told.items() if name not in ("reached", "beyond")}
-    return Result(**{**fields, "value": Spread(**told["value"])})
+def read(document: Mapping[str, Any]) -> Result:
+    """Return the result whose `Result.as_json` this is."""
+    values = {name: value for name, value in document.items() if name in Result.__dataclass_fields__}
+    return Result(**{**values, "value": Spread(**document["value"])})
 
 
 def compared(
@@ -75,6 +75,6 @@ def compared(
 
 
 def figure(row: str, what: str, value: float | Spread, unit: str, **more: Any) -> Result:
-    """Tell of one figure that is no ratio."""
+    """Return the result of a figure that is no ratio."""
     spread = value if isinstance(value, Spread) else Spread.of([value])
     return Result(row, what, "", spread, unit, **more)

@@ -1,4 +1,4 @@
-"""The local Daytona in a process of its own: what it does must not slow the clients that are measured."""
+"""Run the local Daytona in its own process, so that it does not slow the measured clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOP_S = 120.0
 
 
 class Served:
-    """A handle on the server, over a line of JSON each way."""
+    """Controls the server process, by lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -28,11 +28,11 @@ class Served:
         self.s3_endpoint: str = hello["s3_endpoint"]
 
     def latency(self, seconds: float) -> None:
-        """Have every request wait for so long before it is looked at; 0 ends it."""
+        """Delay every request by these seconds; 0 for no delay."""
         self._ask("latency", seconds)
 
     def requests(self) -> dict[str, int]:
-        """Return how many requests of each action have come since the last call."""
+        """Return the number of requests of each action since the last call."""
         counts: dict[str, int] = self._ask("requests")
         return counts
 
@@ -41,12 +41,12 @@ class Served:
         return made
 
     def disk_bytes(self, sandbox_id: str) -> int:
-        """Return what the files of a sandbox take on this machine's disk."""
+        """Return the disk space of a sandbox's files, in bytes."""
         size: int = self._ask("disk", sandbox_id)
         return size
 
     def _ask(self, *request: Any) -> Any:
-        assert self._process.stdin is not None  # noqa: S101 - it was made with a pipe
+        assert self._process.stdin is not None  # noqa: S101 - created with a pipe
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._read()
@@ -55,13 +55,13 @@ class Served:
         assert self._process.stdout is not None  # noqa: S101
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("the local server ended; see what it printed above")
+            raise RuntimeError("the local server ended; see its output above")
         return json.loads(line)
 
 
 @contextmanager
 def served(*, s3: bool = False, isolation: IsolationKind = "bubblewrap") -> Iterator[Served]:
-    """Start a server and stop it at the end."""
+    """Start a server, and stop it at the end."""
     argv = [sys.executable, "-m", "benchmarks.served", json.dumps({"s3": s3, "isolation": isolation})]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -75,7 +75,7 @@ def served(*, s3: bool = False, isolation: IsolationKind = "bubblewrap") -> Iter
 
 def main(settings: dict[str, Any]) -> None:
     """Serve until standard input ends."""
-    # Nothing else may get between the lines of JSON.
+    # Other output goes to standard error, so that standard output has only lines of JSON.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with LocalDaytona(**settings) as server:
@@ -105,7 +105,7 @@ def _answer(server: LocalDaytona, name: str, *arguments: Any) -> Any:
         case "bucket":
             return server.make_bucket(arguments[0])
         case "disk":
-            folder = next(one.folder for one in server.sandboxes if one.id == arguments[0])
+            folder = next(box.folder for box in server.sandboxes if box.id == arguments[0])
             return sum(
                 os.lstat(os.path.join(above, name)).st_blocks * 512
                 for above, _, names in os.walk(folder)

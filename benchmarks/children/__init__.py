@@ -1,1 +1,1 @@
-"""Programs that rows run in processes of their own, so that what they use of memory is theirs alone."""
+"""Programs that rows run in separate processes, to measure their memory alone."""

@@ -1,4 +1,4 @@
-"""Run many commands in one session, from several threads, and tell at each stop what this process holds."""
+"""Run many commands in one session, from several threads, and print this process's resources at each stop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from langchain_daytona_ws import WorkspaceSession
 
 THREADS = 8
-# Records of calls are tidied away once a minute; at a stop they are at once, to compare like with like.
+# The guest removes records of calls once a minute; at a stop they are removed immediately, for equal conditions.
 TIDY = "touch -d '2 minutes ago' /tmp/.langchain-daytona-ws-*/tidied"
 
 
 def main(stops: list[int], api_url: str, api_key: str) -> None:
-    """Stop after so many commands each time, and go on when a line comes."""
+    """Stop after each of these numbers of commands, and continue when a line arrives."""
     config = {"options": {"apiUrl": api_url, "apiKey": api_key}}
     done = 0
     with (
@@ -26,7 +26,7 @@ def main(stops: list[int], api_url: str, api_key: str) -> None:
         for stop in stops:
             for result in pool.map(session.run, ["echo hello"] * (stop - done)):
                 if result.output != "hello\n":
-                    raise RuntimeError(f"a command went wrong: {result}")
+                    raise RuntimeError(f"a command failed: {result}")
             done = stop
             session.run(TIDY)
             session.run(":")
@@ -43,4 +43,4 @@ def _resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main([int(one) for one in sys.argv[2:]], sys.argv[1], sys.stdin.readline().strip())
+    main([int(stop) for stop in sys.argv[2:]], sys.argv[1], sys.stdin.readline().strip())

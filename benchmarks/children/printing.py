@@ -1,4 +1,4 @@
-"""Run one command that prints so many bytes, and tell the peak of this process's memory in KiB."""
+"""Run one command that prints a given number of bytes, and print this process's peak memory in KiB."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ TIMEOUT_S = 300
 
 def main(contender: str, count: int, api_url: str, api_key: str) -> None:
     command = PRINTS.format(bytes=count)
-    with _ways()[contender](api_url, api_key) as run:
+    with _contenders()[contender](api_url, api_key) as run:
         run(command)
         sys.stdout.write(str(_peak_kib()))
 
 
 def _peak_kib() -> int:
-    """Read the peak of this program: that of getrusage is the parent's where that is larger (getrusage(2))."""
+    """Return this program's peak: getrusage would return the parent's if that is larger (getrusage(2))."""
     with open("/proc/self/status") as file:
-        told = dict(line.split(":", 1) for line in file)
-    return int(told["VmHWM"].split()[0])
+        fields = dict(line.split(":", 1) for line in file)
+    return int(fields["VmHWM"].split()[0])
 
 
-def _ways() -> dict[str, Any]:
+def _contenders() -> dict[str, Any]:
     return {"ours": _ours, "raw": _raw, "langchain-daytona": _peer}
 
 
-# Each imports only its own: importing the others' packages would be counted as its memory.
+# Each function imports only its own packages, since imports count as memory.
 @contextmanager
 def _ours(api_url: str, api_key: str) -> Iterator[Callable[[str], object]]:
     from langchain_daytona_ws import WorkspaceSession

@@ -1,7 +1,7 @@
-"""The rows, in the order in which they are run and shown.
+"""The rows, in their order.
 
-A new row is a module here with a `Row` named ``ROW``, and its line in `ROWS`. Its ``run`` starts the server that it
-needs, times contenders in turns (`benchmarks.measure`) and yields results (`benchmarks.result`).
+To add a row, write a module here with a `Row` named ``ROW``, and add it to `ROWS`. Its ``run`` starts a server, times
+contenders alternately (`benchmarks.measure`) and yields results (`benchmarks.result`).
 """
 
 from __future__ import annotations

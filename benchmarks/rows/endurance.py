@@ -1,4 +1,4 @@
-"""Ten thousand commands in one session."""
+"""Row: ten thousand commands in one session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.result import Result
 from benchmarks.served import Served, served
 
 NAME = "endurance"
-# The sandbox keeps the records of the last 2,000 calls: before the first stop their number grows as it should.
+# The sandbox keeps the records of the last 2,000 calls, so growth before the first stop is expected.
 STOPS = (2500, 5000, 7500, 10_000)
 REACH = 1.05
 UNITS = {
@@ -29,12 +29,12 @@ def run(bench: Bench) -> Iterator[Result]:
     with served() as server:
         held = list(_stops(server, stops))
     first, last = f"after {stops[0]:,}", f"after {stops[-1]:,}"
-    for name, what in UNITS.items():
+    for name, quantity in UNITS.items():
         before, after = held[0][name], held[-1][name]
         medians = {f"{last} commands, {name}": float(after), f"{first} commands, {name}": float(before)}
         yield Result(
-            NAME, what, f"{first} commands", Spread.of([after / before]), reach=REACH, medians=medians,
-            note=f"{last} commands from 8 threads; " + ", ".join(f"{one[name]:,}" for one in held),
+            NAME, quantity, f"{first} commands", Spread.of([after / before]), reach=REACH, medians=medians,
+            note=f"{last} commands from 8 threads; " + ", ".join(f"{values[name]:,}" for values in held),
             quoted=True,
         )  # fmt: skip
 
@@ -42,17 +42,17 @@ def run(bench: Bench) -> Iterator[Result]:
 def _stops(server: Served, stops: list[int]) -> Iterator[dict[str, Any]]:
     argv = [sys.executable, "-m", "benchmarks.children.enduring", server.api_url, *map(str, stops)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin is not None  # noqa: S101 - it was made with pipes
+        assert child.stdin is not None  # noqa: S101 - created with pipes
         assert child.stdout is not None  # noqa: S101
         child.stdin.write(server.api_key + "\n")
         child.stdin.flush()
         for line in child.stdout:
-            told = json.loads(line)
-            yield {**told["held"], "disk_bytes": server.disk_bytes(told["sandbox"])}
+            stop = json.loads(line)
+            yield {**stop["held"], "disk_bytes": server.disk_bytes(stop["sandbox"])}
             child.stdin.write("\n")
             child.stdin.flush()
     if child.returncode != 0:
-        raise RuntimeError("the commands of the endurance row failed; see what it printed above")
+        raise RuntimeError("the commands of the endurance row failed; see its output above")
 
 
 ROW = Row(NAME, "10,000 commands in one session: memory, open files, the sandbox's disk", run)

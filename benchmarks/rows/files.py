@@ -1,4 +1,4 @@
-"""Reading, writing and editing files."""
+"""Row: reading, writing and editing files."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ MARK = "state-{:012d}"
 PAGED = "a page of it, as a model reads; the SDK transfers the whole file"
 OURS, EDITED = "written.txt", "edited.txt"
 
-Ways = dict[str, Callable[[], object]]
+Operations = dict[str, Callable[[], object]]
 
 
 def run(bench: Bench) -> Iterator[Result]:
     with served() as server, clients.raw(server) as daytona, clients.session(server) as session:
         sandbox = daytona.create()
         for size, count in SIZES.items():
-            bench.tell(size)
+            bench.report(size)
             rounds = bench.times(20, 2) if count <= MIB else bench.times(5, 1)
             yield from _of_size(Contents(count), size, Contenders(session, sandbox, count), rounds)
         sandbox.delete()
@@ -44,7 +44,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 class Contents:
-    """Text of so many bytes, of which each copy begins with another mark."""
+    """Texts of a given size in bytes, each of which begins with a different mark."""
 
     def __init__(self, count: int) -> None:
         lines = (LINE.format(number) for number in range(count // len(LINE.format(0)) + 1))
@@ -52,7 +52,7 @@ class Contents:
         self._rest = "".join(lines)[len(MARK.format(0)) : count]
         self._number = itertools.count()
 
-    def another(self) -> str:
+    def new(self) -> str:
         return self.with_mark(next(self._number))
 
     def with_mark(self, number: int) -> str:
@@ -60,7 +60,7 @@ class Contents:
 
 
 class Marks:
-    """The edits of one file, each of which changes its mark to the next."""
+    """Edits of one file, each of which replaces its mark by the next."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -71,14 +71,14 @@ class Marks:
 
 
 class Contenders:
-    """The ways to a file of one size. What goes wrong raises: a quick error must not count as quick work."""
+    """Operations of all contenders on files of one size. Failures raise: a quick error must not count as fast."""
 
     def __init__(self, session: WorkspaceSession, sandbox: Sandbox, count: int) -> None:
         self.session = session
         self.backend = WorkspaceBackend(session=session)
         self.sandbox = sandbox
         self.peer = clients.peer(sandbox)
-        self.raw = f"/tmp/raw-{count}"  # noqa: S108 - in a sandbox of our own
+        self.raw = f"/tmp/raw-{count}"  # noqa: S108 - in a sandbox
         self.raw_edited = f"{self.raw}-edited"
         self.theirs = f"/tmp/peer-{count}"  # noqa: S108
 
@@ -113,7 +113,7 @@ def _of_size(contents: Contents, size: str, to: Contenders, rounds: int) -> Iter
         {
             **own,
             "fs.download_file": lambda: to.sandbox.fs.download_file(to.raw),
-            "fs.upload_file": lambda: to.sandbox.fs.upload_file(contents.another().encode(), to.raw),
+            "fs.upload_file": lambda: to.sandbox.fs.upload_file(contents.new().encode(), to.raw),
             "download, replace, upload": lambda: to.edit_by_transfer(marks),
             **_transfers(to, contents),
             **_peers(to, contents),
@@ -134,17 +134,17 @@ def _of_size(contents: Contents, size: str, to: Contenders, rounds: int) -> Iter
         yield _found(samples, f"backend.{name}_files", f"fs.{name}_file", size)
 
 
-def _tools(to: Contenders, contents: Contents) -> Ways:
+def _tools(to: Contenders, contents: Contents) -> Operations:
     files, marks = to.session.files, Marks()
     return {
         "files.read": lambda: files.read(OURS),
-        "files.write": lambda: files.write(OURS, contents.another(), overwrite=True),
+        "files.write": lambda: files.write(OURS, contents.new(), overwrite=True),
         "files.edit": lambda: files.edit(EDITED, *marks.change()),
     }
 
 
-def _through_commands(to: Contenders) -> Ways:
-    """Give what a model can do with a file that is larger than files.read, write and edit take."""
+def _through_commands(to: Contenders) -> Operations:
+    """Return a model's operations on a file that is too large for files.read, write and edit."""
     marks = Marks()
     return {
         "session.run head": lambda: to.shell(f"head -n 2000 {OURS}"),
@@ -152,26 +152,26 @@ def _through_commands(to: Contenders) -> Ways:
     }
 
 
-def _transfers(to: Contenders, contents: Contents) -> Ways:
+def _transfers(to: Contenders, contents: Contents) -> Operations:
     path = f"{to.session.root}/{OURS}"
     return {
         "backend.download_files": lambda: _succeeded(*to.backend.download_files([path])),
         "backend.upload_files": lambda: _succeeded(
-            *to.backend.upload_files([(path, contents.another().encode())])
+            *to.backend.upload_files([(path, contents.new().encode())])
         ),
     }
 
 
-def _peers(to: Contenders, contents: Contents) -> Ways:
+def _peers(to: Contenders, contents: Contents) -> Operations:
     peer, marks = to.peer, Marks()
     written, edited = f"{to.theirs}-written", to.theirs
     return {
         "BaseSandbox.read": lambda: _succeeded(peer.read(edited)),
-        "BaseSandbox.write": lambda: _succeeded(peer.write(written, contents.another())),
+        "BaseSandbox.write": lambda: _succeeded(peer.write(written, contents.new())),
         "BaseSandbox.edit": lambda: _succeeded(peer.edit(edited, *marks.change())),
         "BaseSandbox.download_files": lambda: _succeeded(*peer.download_files([edited])),
         "BaseSandbox.upload_files": lambda: _succeeded(
-            *peer.upload_files([(written, contents.another().encode())])
+            *peer.upload_files([(written, contents.new().encode())])
         ),
     }
 
@@ -182,7 +182,7 @@ def _found(samples: Samples, ours: str, baseline: str, size: str, note: str = ""
 
 
 def _on_s3(bench: Bench) -> Iterator[Result]:
-    """Read directly from S3: no sandbox is made."""
+    """Read directly from S3, without a sandbox."""
     with served(s3=True) as server, clients.session(server, bucket=BUCKET) as session:
         server.make_bucket(BUCKET)
         with closing(_s3(server)) as s3:
@@ -194,7 +194,7 @@ def _on_s3(bench: Bench) -> Iterator[Result]:
 
 def _read_on_s3(session: WorkspaceSession, s3: Any, size: str, contents: Contents, rounds: int) -> Result:
     path, key = f"{contents.count}.txt", f"sandbox/{session.namespace}/{contents.count}.txt"
-    s3.put_object(Bucket=BUCKET, Key=key, Body=contents.another().encode())
+    s3.put_object(Bucket=BUCKET, Key=key, Body=contents.new().encode())
     baseline = "boto3 get_object"
 
     def get() -> object:

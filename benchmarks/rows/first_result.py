@@ -1,4 +1,4 @@
-"""The first result from nothing: no client, no connection, no sandbox."""
+"""Row: the first result, without an existing client, connection or sandbox."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MOUNTED = f"{OURS}, S3 mounted"
 MOUNT = "mount-s3's start, by the SDK"
 BUCKET = "bench"
 
-WHOLE_NOTE = "what it takes longer is the start of the wrapper in the sandbox"
+WHOLE_NOTE = "the difference is the start of the wrapper in the sandbox"
 MOUNT_NOTE = (
-    "an exec of nothing is taken off the start; what it takes longer is the start of the mounter's program, and its "
-    "look that the mount is the right one"
+    "the time of an empty exec is subtracted; the rest is the start of the mounter's program, and its check that the "
+    "mount is the right one"
 )
 
 
@@ -52,7 +52,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 def _added_by_mount(samples: Samples) -> Result:
-    """Compare what the mount adds with what mount-s3 takes until the directory can be used."""
+    """Compare the time that the mount adds with the time that mount-s3 needs until the directory is usable."""
     added = combined(samples, lambda mounted, plain: mounted - plain, MOUNTED, OURS)
     alone = combined(samples, lambda mount, command: mount - command, MOUNT, "exec")
     return Result(
@@ -68,11 +68,11 @@ def _added_by_mount(samples: Samples) -> Result:
 
 
 class Starts:
-    """Begins anew each time; what was begun is ended by `end`, which nobody measures."""
+    """Starts contenders from nothing; `end`, which is not timed, ends them."""
 
     def __init__(self, server: Served) -> None:
         self._server = server
-        self._begun = ExitStack()
+        self._started = ExitStack()
 
     def __enter__(self) -> Starts:
         return self
@@ -81,29 +81,29 @@ class Starts:
         self.end()
 
     def end(self) -> None:
-        self._begun.close()
+        self._started.close()
 
     def ours(self) -> None:
-        self._begun.enter_context(clients.session(self._server)).run(COMMAND)
+        self._started.enter_context(clients.session(self._server)).run(COMMAND)
 
     def mounted(self) -> None:
-        self._begun.enter_context(clients.session(self._server, bucket=BUCKET)).run(COMMAND)
+        self._started.enter_context(clients.session(self._server, bucket=BUCKET)).run(COMMAND)
 
     def raw(self) -> None:
-        daytona = self._begun.enter_context(clients.raw(self._server))
+        daytona = self._started.enter_context(clients.raw(self._server))
         sandbox = daytona.create()
-        self._begun.callback(sandbox.delete)
+        self._started.callback(sandbox.delete)
         sandbox.process.exec(COMMAND)
 
     def mount_by_hand(self, sandbox: Sandbox) -> None:
-        """Mount a prefix in a raw sandbox as the documentation of mount-s3 has it."""
+        """Mount a prefix in a raw sandbox as the documentation of mount-s3 describes."""
         folder = f"/mnt/{secrets.token_hex(4)}"
         keys = " ".join(f"{name}={shlex.quote(value)}" for name, value in clients.KEYS.items())
-        where = f"--endpoint-url {self._server.s3_endpoint} --force-path-style --region us-east-1"
+        endpoint = f"--endpoint-url {self._server.s3_endpoint} --force-path-style --region us-east-1"
         flags = f"--prefix sandbox{folder}/ --allow-delete --allow-overwrite --allow-other"
-        mount = f"mkdir {folder} && env {keys} setsid mount-s3 {BUCKET} {folder} {where} {flags}"
+        mount = f"mkdir {folder} && env {keys} setsid mount-s3 {BUCKET} {folder} {endpoint} {flags}"
         _succeed(sandbox, f"{mount} && ls {folder}")
-        self._begun.callback(_succeed, sandbox, f"umount {folder}")
+        self._started.callback(_succeed, sandbox, f"umount {folder}")
 
 
 def _succeed(sandbox: Sandbox, command: str) -> None:

@@ -1,4 +1,4 @@
-"""Importing the package and building its tools, in fresh processes."""
+"""Row: importing the package and building its tools, in new processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the client holds of a command that prints much."""
+"""Row: the client's peak memory for a command with much output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.served import Served, served
 
 NAME = "memory"
 MIB = 1 << 20
-SURVIVED = 16 * MIB  # the local server takes 64 MiB of a session's log, as JSON
+SURVIVED = 16 * MIB  # the local server limits a session's log to 64 MiB of JSON
 NAMES = {
     "ours": "session.run",
     "raw": "sandbox.process.exec",
@@ -25,38 +25,38 @@ NAMES = {
 def run(bench: Bench) -> Iterator[Result]:
     much = {"ours": bench.times(1024, 128) * MIB, "raw": SURVIVED, "langchain-daytona": SURVIVED}
     with served() as server:
-        ways = {
-            f"{way} {count}": partial(_peak_mib, server, way, count)
-            for way, most in much.items()
+        contenders = {
+            f"{name} {count}": partial(_peak_mib, server, name, count)
+            for name, most in much.items()
             for count in (0, most)
         }
-        samples = interleaved_values(ways, bench.times(2, 1), warm_up=0)
-    for way, most in much.items():
-        yield _found(samples, way, most)
+        samples = interleaved_values(contenders, bench.times(2, 1), warm_up=0)
+    for name, most in much.items():
+        yield _found(samples, name, most)
 
 
-def _found(samples: Samples, way: str, most: int) -> Result:
+def _found(samples: Samples, contender: str, most: int) -> Result:
     printed = f"{most // MIB:,} MiB"
-    nothing, much = f"{way} 0", f"{way} {most}"
+    nothing, much = f"{contender} 0", f"{contender} {most}"
     return Result(
         NAME,
-        f"{NAMES[way]}, {printed} printed",
+        f"{NAMES[contender]}, {printed} printed",
         "nothing printed",
         ratio(samples, much, nothing),
-        reach=1.10 if way == "ours" else None,
+        reach=1.10 if contender == "ours" else None,
         medians={
             f"{printed}, MiB": Spread.of(samples[much]).median,
             "nothing, MiB": Spread.of(samples[nothing]).median,
         },
         note="peak of the client's process"
-        if way == "ours"
-        else "it holds all of it, so a size that it survives",
+        if contender == "ours"
+        else "it keeps the whole output in memory, so a size that it survives",
         quoted=True,
     )
 
 
-def _peak_mib(server: Served, way: str, count: int) -> float:
-    argv = [sys.executable, "-m", "benchmarks.children.printing", way, str(count), server.api_url]
+def _peak_mib(server: Served, contender: str, count: int) -> float:
+    argv = [sys.executable, "-m", "benchmarks.children.printing", contender, str(count), server.api_url]
     done = subprocess.run(argv, input=server.api_key + "\n", check=True, stdout=subprocess.PIPE, text=True)
     return int(done.stdout) / 1024
 

@@ -1,4 +1,4 @@
-"""The same with latency put into every request, as users on a real network have it."""
+"""Row: warm command and first result with a latency on each request, as on a real network."""
 
 from __future__ import annotations
 

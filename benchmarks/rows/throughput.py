@@ -1,4 +1,4 @@
-"""Many sessions at once in one process."""
+"""Row: many sessions at once in one process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = "throughput"
 SESSIONS = (1, 10, 100, 500)
 QUICK_SESSIONS = (1, 10, 40)
 THREADS = 64
-AT_ONCE = 6  # sandboxes in the making: more would only wait for each other
+AT_ONCE = 6  # sandboxes created at once: more would wait for each other
 COMMANDS = 300  # of each contender, at each number of sessions
 ROUNDS = 3
 SANDBOX_BYTES = 24 << 20
@@ -41,7 +41,7 @@ Work = Callable[[int], Awaitable[object]]
 
 @dataclass
 class Load:
-    """What one contender did with one number of sessions."""
+    """Measurements of one contender with one number of sessions."""
 
     per_second: list[float]
     cpu_s: list[float]  # of this process, a command
@@ -55,9 +55,9 @@ class Load:
 
 def run(bench: Bench) -> Iterator[Result]:
     wanted = QUICK_SESSIONS if bench.quick else SESSIONS
-    numbers = [one for one in wanted if one * SANDBOX_BYTES < _available_bytes()]
+    numbers = [number for number in wanted if number * SANDBOX_BYTES < _available_bytes()]
     for number in wanted[len(numbers) :]:
-        bench.tell(f"too little memory for {number} sandboxes: left out")
+        bench.report(f"too little memory for {number} sandboxes: left out")
     with served() as server:
         yield from asyncio.run(_growing(server, numbers, bench))
         yield from _threads(server, bench)
@@ -70,23 +70,23 @@ async def _growing(server: Served, numbers: Sequence[int], bench: Bench) -> list
         sessions: list[WorkspaceSession] = []
         sandboxes: list[AsyncSandbox] = []
         for number in numbers:
-            bench.tell(f"{number} sessions")
+            bench.report(f"{number} sessions")
             new = [clients.session(server) for _ in range(number - len(sessions))]
-            await _limited([partial(one.arun, ":") for one in new])
-            stack.push_async_callback(_limited, [one.aclose for one in new])
+            await _limited([partial(session.arun, ":") for session in new])
+            stack.push_async_callback(_limited, [session.aclose for session in new])
             sessions += new
-            sandboxes += await _limited([partial(daytona.get, one.sandbox_id or "") for one in new])
+            sandboxes += await _limited([partial(daytona.get, session.sandbox_id or "") for session in new])
             each = max(1, bench.times(COMMANDS) // number // ROUNDS)
-            loads[number] = await _in_turns(_ways(sessions, sandboxes), number, each)
+            loads[number] = await _alternately(_contenders(sessions, sandboxes), number, each)
             gc.collect()
             resident[number] = _resident_bytes()
     results = [
-        one for number in numbers for one in _found(f"{number} sessions", loads[number], "session.arun")
+        result for number in numbers for result in _found(f"{number} sessions", loads[number], "session.arun")
     ]
     return [*results, *_growth(loads, resident, numbers)]
 
 
-def _ways(sessions: Sequence[WorkspaceSession], sandboxes: Sequence[AsyncSandbox]) -> dict[str, Work]:
+def _contenders(sessions: Sequence[WorkspaceSession], sandboxes: Sequence[AsyncSandbox]) -> dict[str, Work]:
     calls = requests_of(COMMAND)
     return {
         "session.arun": lambda i: sessions[i].arun(COMMAND),
@@ -98,33 +98,33 @@ def _ways(sessions: Sequence[WorkspaceSession], sandboxes: Sequence[AsyncSandbox
 async def _limited(works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(work: Callable[[], Awaitable[T]]) -> T:
+    async def limited(work: Callable[[], Awaitable[T]]) -> T:
         async with gate:
             return await work()
 
-    return await asyncio.gather(*map(one, works))
+    return await asyncio.gather(*map(limited, works))
 
 
-async def _in_turns(contenders: dict[str, Work], number: int, each: int) -> dict[str, Load]:
+async def _alternately(contenders: dict[str, Work], number: int, each: int) -> dict[str, Load]:
     loads = {name: Load([], [], []) for name in contenders}
     for turn in range(-1, ROUNDS):
         for name, work in contenders.items():
             load = loads[name] if turn >= 0 else Load([], [], [])
             began, cpu = time.perf_counter(), time.process_time()
-            await asyncio.gather(*(_one_after_the_other(work, i, each, load) for i in range(number)))
+            await asyncio.gather(*(_sequentially(work, i, each, load) for i in range(number)))
             load.per_second.append(number * each / (time.perf_counter() - began))
             load.cpu_s.append((time.process_time() - cpu) / (number * each))
     return loads
 
 
-async def _one_after_the_other(work: Work, index: int, count: int, load: Load) -> None:
+async def _sequentially(work: Work, index: int, count: int, load: Load) -> None:
     for _ in range(count):
         began = time.perf_counter()
         await work(index)
         load.latencies_s.append(time.perf_counter() - began)
 
 
-def _found(who: str, loads: dict[str, Load], ours: str) -> Iterator[Result]:
+def _found(setup: str, loads: dict[str, Load], ours: str) -> Iterator[Result]:
     mine = loads[ours]
     for baseline, quoted in ((RAW, True), (SAME, False)):
         other = loads.get(baseline)
@@ -133,9 +133,9 @@ def _found(who: str, loads: dict[str, Load], ours: str) -> Iterator[Result]:
         pairs = zip(mine.per_second, other.per_second, strict=True)
         yield Result(
             NAME,
-            f"commands/s, {who}",
+            f"commands/s, {setup}",
             baseline,
-            Spread.of([one / base for one, base in pairs]),
+            Spread.of([rate / base for rate, base in pairs]),
             medians={
                 "commands/s": Spread.of(mine.per_second).median,
                 "p99, ms": mine.p99_s * 1000,
@@ -152,7 +152,7 @@ def _found(who: str, loads: dict[str, Load], ours: str) -> Iterator[Result]:
 def _growth(
     loads: dict[int, dict[str, Load]], resident: dict[int, int], numbers: Sequence[int]
 ) -> Iterator[Result]:
-    """Compare the most sessions with a few: linear growth is a cost of each that stays the same."""
+    """Compare the largest number of sessions with a small one: with linear growth the cost of each stays equal."""
     if len(numbers) < 3:
         return
     few, many, most = numbers[-3:]
@@ -162,7 +162,7 @@ def _growth(
         NAME,
         f"client's CPU a command, {most} sessions",
         f"{few} sessions",
-        Spread.of([one / base for one, base in pairs]),
+        Spread.of([cost / base for cost, base in pairs]),
         reach=LINEAR,
         medians={f"{number} sessions, ms": Spread.of(cpu).median * 1000 for number, cpu in costs.items()},
         note="linear growth is 1",
@@ -188,10 +188,10 @@ def _threads(server: Served, bench: Bench) -> Iterator[Result]:
     with clients.raw(server) as daytona, contextlib.ExitStack() as stack, ThreadPoolExecutor(THREADS) as pool:
         sessions = [clients.session(server) for _ in range(THREADS)]
         with ThreadPoolExecutor(AT_ONCE) as few:
-            list(few.map(lambda one: one.run(":"), sessions))
-        for one in sessions:
-            stack.callback(one.close)
-        sandboxes = [daytona.get(one.sandbox_id or "") for one in sessions]
+            list(few.map(lambda session: session.run(":"), sessions))
+        for session in sessions:
+            stack.callback(session.close)
+        sandboxes = [daytona.get(session.sandbox_id or "") for session in sessions]
         works: dict[str, Callable[[int], object]] = {
             "session.run": lambda i: sessions[i].run(COMMAND),
             RAW: lambda i: sandboxes[i].process.exec(COMMAND),
@@ -207,7 +207,7 @@ def _threads(server: Served, bench: Bench) -> Iterator[Result]:
 def _at_once(pool: ThreadPoolExecutor, work: Callable[[int], object], each: int, load: Load) -> None:
     together = threading.Barrier(THREADS)
 
-    def one(index: int) -> None:
+    def run_all(index: int) -> None:
         together.wait()
         for _ in range(each):
             began = time.perf_counter()
@@ -215,7 +215,7 @@ def _at_once(pool: ThreadPoolExecutor, work: Callable[[int], object], each: int,
             load.latencies_s.append(time.perf_counter() - began)
 
     began, cpu = time.perf_counter(), time.process_time()
-    list(pool.map(one, range(THREADS)))
+    list(pool.map(run_all, range(THREADS)))
     load.per_second.append(THREADS * each / (time.perf_counter() - began))
     load.cpu_s.append((time.process_time() - cpu) / (THREADS * each))
 
@@ -227,8 +227,8 @@ def _resident_bytes() -> int:
 
 def _available_bytes() -> int:
     with open("/proc/meminfo") as file:
-        told = dict(line.split(":") for line in file)
-    return int(told["MemAvailable"].split()[0]) * 1024
+        fields = dict(line.split(":") for line in file)
+    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 ROW = Row(NAME, "1, 10, 100 and 500 async sessions in one process, and 64 threads", run)

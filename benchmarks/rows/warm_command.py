@@ -1,4 +1,4 @@
-"""A command in a warm sandbox, and where its time goes."""
+"""Row: a command in a warm sandbox, and the parts of its time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PYTHON = "sandbox.process.exec of python3"
 TIMEOUT_S = 170
 
 CLIENT_NOTE = (
-    "(raw + ours − the same request sent by the SDK) ÷ raw: what the library adds in the client's process; what its "
-    "program does in the sandbox is in the two figures below"
+    "(raw + ours − the same request sent by the SDK) ÷ raw: the time that the library adds in the client's process; "
+    "the two figures below have the time of its program in the sandbox"
 )
 
 WHOLE_NOTE = (
@@ -67,16 +67,16 @@ def _sync(server: Served, rounds: int) -> Iterator[Result]:
         sandbox.delete()
     yield from _found(samples, "session.run", RAW)
     yield compared(NAME, samples, "session.run", PEER, reach=0.35, quoted=True)
-    for part, what in ((CARRIED, "taking the program there"), (PYTHON, "the start of Python")):
-        apart = combined(samples, lambda whole, raw: (whole - raw) * 1000, part, RAW)
-        yield figure(NAME, f"session.run, in the wrapper: {what}", apart, "ms", note=f"{part} − raw")
+    for part, label in ((CARRIED, "taking the program there"), (PYTHON, "the start of Python")):
+        added = combined(samples, lambda whole, raw: (whole - raw) * 1000, part, RAW)
+        yield figure(NAME, f"session.run, in the wrapper: {label}", added, "ms", note=f"{part} − raw")
 
 
 def _found(samples: Samples, ours: str, raw: str) -> Iterator[Result]:
     yield compared(NAME, samples, ours, raw, note=WHOLE_NOTE, quoted=True)
     added = combined(samples, lambda mine, same: mine - same, ours, SAME)
     base = Spread.of(samples[raw]).median
-    # Its differences are small beside what one start of Python in the sandbox differs from the next.
+    # Differences, since one start of Python in the sandbox varies by more than the client adds.
     client = Spread(1 + added.median / base, 1 + added.low / base, 1 + added.high / base, count=added.count)
     medians = {"added, ms": added.median * 1000, f"{raw}, ms": base * 1000}
     yield Result(
@@ -88,13 +88,13 @@ def _found(samples: Samples, ours: str, raw: str) -> Iterator[Result]:
 
 def _requests(server: Served, session: WorkspaceSession, sandbox: Sandbox, peer: Any) -> Iterator[Result]:
     commands = 5
-    for name, what, reach in (
+    for name, run_once, reach in (
         ("session.run", lambda: session.run(COMMAND), 1.0),
         (PEER, lambda: peer.execute(COMMAND), None),
     ):
         server.requests()
         for _ in range(commands):
-            what()
+            run_once()
         each = sum(server.requests().values()) / commands
         yield Result(NAME, f"requests a command, {name}", RAW, Spread.of([each]), reach=reach, quoted=True)
 
@@ -126,12 +126,12 @@ async def asend(sandbox: AsyncSandbox, call: GuestCall) -> None:
 
 
 def requests_of(command: str) -> Iterator[GuestCall]:
-    """Give the requests that sessions would send for a command, without end; each is a call of its own."""
+    """Yield the requests that sessions would send for a command, endlessly; each is a separate call."""
     while True:
         caught = _Caught()
         try:
             work = run_command(
-                caught,  # type: ignore[arg-type]  # what it is used for is all there
+                caught,  # type: ignore[arg-type]  # it has the methods used here
                 "/mnt/workspaces/bench", command, timeout_s=120, limit_bytes=65536, key=None,
             )  # fmt: skip
             drive(work)
@@ -145,7 +145,7 @@ class _Made(Exception):
 
 
 class _Caught:
-    """Takes a request where it would be sent."""
+    """Captures a request instead of sending it."""
 
     def new_key(self) -> str:
         return secrets.token_hex(16)
@@ -154,4 +154,4 @@ class _Caught:
         raise _Made(guest_call(entry, request, self.new_key()))
 
 
-ROW = Row(NAME, "a command in a sandbox that is there already", run)
+ROW = Row(NAME, "a command in an existing sandbox", run)

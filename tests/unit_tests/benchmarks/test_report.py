@@ -22,16 +22,16 @@ UNASKED = figure("other", "a figure", 12.3, "ms")
 
 
 def test_what_is_within_reach_is_reached() -> None:
-    assert (REACHED.reached, REACHED.beyond) == (True, None)
+    assert (REACHED.reached, REACHED.excess) == (True, None)
 
 
 def test_what_is_not_says_by_how_much() -> None:
     assert MISSED.reached is False
-    assert MISSED.beyond == pytest.approx(0.2)
+    assert MISSED.excess == pytest.approx(0.2)
 
 
 def test_where_nothing_is_demanded_nothing_is_reached() -> None:
-    assert (UNASKED.reached, UNASKED.beyond) == (None, None)
+    assert (UNASKED.reached, UNASKED.excess) == (None, None)
 
 
 def test_a_comparison_holds_both_medians_in_milliseconds() -> None:
@@ -54,7 +54,7 @@ def test_the_json_holds_machine_versions_and_date() -> None:
     assert told["machine"]["load_before"] == 0.3
     assert {"python", "daytona", "langchain-daytona"} <= told["versions"].keys()
     assert [one["reached"] for one in told["results"]] == [True, False]
-    assert told["results"][1]["beyond"] == pytest.approx(0.2)
+    assert told["results"][1]["excess"] == pytest.approx(0.2)
     assert told["results"][1]["note"] == "why"
 
 
