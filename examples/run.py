@@ -1,7 +1,7 @@
 """Execute the notebooks of this folder on the local server, and write their outputs: ``make examples``.
 
-``python -m examples.run 01 04`` executes those two. What is written is the same each time, so that a difference in it
-is one of the code.
+``python -m examples.run 01 04`` executes only these two. The outputs are reproducible: they differ only if the code has
+changed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ FOLDER = Path(__file__).parent
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 
 CELL_TIMEOUT_S = 120
-# For the kernel to end by itself, and with it the local server: all sandboxes are deleted first.
+# For the kernel to exit: the local server in it first deletes all sandboxes.
 END_TIMEOUT_S = 60.0
 
-# What the environment says of accounts is not meant: the notebooks' own server is.
+# Removed from the environment: the notebooks use their own server, not an account.
 _ACCOUNTS = ("DAYTONA_", "AWS_", "SANDBOX_MOUNT_", "FILESYSTEM_BUCKET_NAME", "SKILLS_BUCKET_NAME")
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -36,24 +36,24 @@ _METADATA = {
 
 
 class NotebookFailed(Exception):
-    """A cell raised, or wrote on standard error."""
+    """A cell raised, or wrote to standard error."""
 
 
 def execute(path: Path) -> Any:
-    """Return the notebook with fresh outputs, in the form in which it is committed; the file stays as it is.
+    """Return the notebook with new outputs, in its committed form; the file is not changed.
 
     Raises:
-        NotebookFailed: A cell raised, or wrote on standard error.
+        NotebookFailed: A cell raised, or wrote to standard error.
     """
     notebook = nbformat.read(path, as_version=4)
-    # A kernel writes a history, a profile and its sockets: not among the user's own. The name is short, since that of
-    # a socket may have 107 characters.
+    # The kernel writes a history, a profile and its sockets here, not into the user's folders. The name is short, since
+    # a socket's path may have at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ldw-") as folder:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(_ACCOUNTS)},
             **dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), folder),
         }
-        # Unix sockets: of free ports that are looked for and then given to the kernel, another may take one between.
+        # Unix sockets: another program could take a free port before the kernel opens it.
         manager = AsyncKernelManager(
             kernel_name="python3",
             transport="ipc",
@@ -65,7 +65,7 @@ def execute(path: Path) -> Any:
             notebook,
             km=manager,
             timeout=CELL_TIMEOUT_S,
-            coalesce_streams=True,  # else it depends on the time how many outputs they are
+            coalesce_streams=True,  # otherwise the number of outputs depends on timing
             resources={"metadata": {"path": str(path.parent)}},
         )
         try:
@@ -76,21 +76,21 @@ def execute(path: Path) -> Any:
 
 
 def _as_committed(path: Path, notebook: Any) -> Any:
-    """Leave out what differs between two runs or two machines."""
+    """Remove data that differs between runs or machines."""
     notebook.metadata = nbformat.from_dict(_METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
         for output in cell.get("outputs", ()):
             if output.get("name") == "stderr":
-                raise NotebookFailed(f"{path.name}, cell {cell.id}, wrote on standard error:\n{output.text}")
+                raise NotebookFailed(f"{path.name}, cell {cell.id}, wrote to standard error:\n{output.text}")
     nbformat.validate(notebook)
     return notebook
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Execute notebooks and return the exit code."""
+    """Execute notebooks; return the exit code."""
     parser = argparse.ArgumentParser(prog="make examples", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("number", nargs="*", help="only those that begin so, such as 01")
+    parser.add_argument("number", nargs="*", help="only notebooks whose names begin with it, such as 01")
     wanted = tuple(parser.parse_args(arguments).number)
     chosen = [path for path in NOTEBOOKS if not wanted or path.name.startswith(wanted)]
     if not chosen:

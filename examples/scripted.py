@@ -1,4 +1,4 @@
-"""A chat model whose part is written down: for agents that run without a model, the same way each time."""
+"""A chat model that follows a script: agents then run without a model, and reproducibly."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 
-# Never the same id twice: a session answers a repeated call with the recorded result.
+# Ids are unique: a session answers a call with a known id from its record.
 _numbers = itertools.count(1)
 
 
 def turn(text: str = "", /, **calls: dict[str, Any]) -> AIMessage:
-    """Write down one turn of the model: what it says, and which tools it calls with what."""
+    """Return one message of the model: its text, and tool name → arguments of its calls."""
     return AIMessage(
         content=text, tool_calls=[{"name": tool, "args": args, "id": None} for tool, args in calls.items()]
     )
 
 
 class ScriptedModel(BaseChatModel):
-    """A chat model that says the next turn of its script, whatever it is told; the last one again after the end."""
+    """A chat model that returns the next message of its script for any input, and repeats the last one."""
 
     script: Sequence[AIMessage]
 
@@ -42,10 +42,10 @@ class ScriptedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        said = sum(isinstance(message, AIMessage) for message in messages)
-        written = self.script[min(said, len(self.script) - 1)]
-        calls = [{**call, "id": f"call_{next(_numbers)}"} for call in written.tool_calls]
-        message = AIMessage(content=written.content, tool_calls=calls)
+        count = sum(isinstance(message, AIMessage) for message in messages)
+        scripted = self.script[min(count, len(self.script) - 1)]
+        calls = [{**call, "id": f"call_{next(_numbers)}"} for call in scripted.tool_calls]
+        message = AIMessage(content=scripted.content, tool_calls=calls)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(

@@ -1,1 +1,1 @@
-"""An agent repairs a real package, on a local Daytona: ``make demo``."""
+"""The demo: an agent repairs a real package on a local Daytona (``make demo``)."""

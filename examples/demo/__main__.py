@@ -1,7 +1,7 @@
-"""Start a local Daytona, put a real package with a planted bug on it, and let an agent repair it.
+"""Start a local Daytona, upload a real package with a planted bug, and run an agent that repairs it.
 
-Run it with ``make demo``; ``make demo ARGS="--yes"`` asks nothing, ``ARGS="--s3"`` puts the workspace on a local S3,
-``ARGS="--model provider:name"`` takes a real model.
+Run it with ``make demo``. ``make demo ARGS="--yes"`` allows everything, ``ARGS="--s3"`` puts the workspace on a local
+S3, ``ARGS="--model provider:name"`` uses a real model.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMESPACE = "demo"
 async def repair(
     server: LocalDaytona, package: Package, model: BaseChatModel, screen: Screen, *, s3: bool
 ) -> tuple[TestRun, TestRun]:
-    """Return the first and the last run of the package's tests; raise unless the agent repaired it."""
+    """Return the first and the last test run of the package; raise DemoFailed if it is not repaired."""
     options = {"apiKey": server.api_key, "apiUrl": server.api_url, **(options_for(server) if s3 else {})}
     config = {"permissionMode": "ask", "options": options}
     async with WorkspaceSession(config, namespace=NAMESPACE, approver=screen.approve) as session:
@@ -50,21 +50,21 @@ async def repair(
             )
 
         screen.title("2. The agent")
-        deeds = await work(model, session, screen)
+        record = await work(model, session, screen)
 
         screen.title("3. Is it repaired?")
         screen.busy("running the tests once more, apart from the agent")
         final = await run_tests(session)
-        deeds.judge(final, tests_unchanged=await fingerprint_of_tests(session) == tests)
+        record.check(final, tests_unchanged=await fingerprint_of_tests(session) == tests)
         screen.idle()
-        return deeds.test_runs[0], final
+        return record.test_runs[0], final
 
 
 def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
-    """Run the demo and return its exit code."""
+    """Run the demo; return its exit code."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--yes", action="store_true", help="allow all that the agent wants to do")
-    parser.add_argument("--s3", action="store_true", help="have the workspace on a local S3, mounted")
+    parser.add_argument("--s3", action="store_true", help="put the workspace on a local S3, mounted")
     parser.add_argument(
         "--model", metavar="PROVIDER:NAME", help="chat model; default: a script plays its part"
     )

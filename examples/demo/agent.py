@@ -1,4 +1,4 @@
-"""The agent at work, and the judgement on what it did."""
+"""Run the agent, and check its work."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MOST_STEPS = 100
 
 
 @dataclass
-class Deeds:
-    """What the agent did."""
+class WorkRecord:
+    """The agent's test runs and file changes."""
 
     test_runs: list[TestRun] = field(default_factory=list)
     changes: int = 0
     _called: dict[str, str] = field(default_factory=dict)
 
-    def note(self, message: AIMessage | ToolMessage) -> None:
+    def add(self, message: AIMessage | ToolMessage) -> None:
         if isinstance(message, AIMessage):
             for call in message.tool_calls:
                 self._called[call["id"] or ""] = f"{call['name']} {call['args'].get('command')}"
@@ -43,8 +43,8 @@ class Deeds:
         if called in {"workspace_file edit", "workspace_file write"} and message.status == "success":
             self.changes += 1
 
-    def judge(self, final: TestRun, *, tests_unchanged: bool) -> None:
-        """Raise unless the tests failed first, the source was edited, and the same tests pass now."""
+    def check(self, final: TestRun, *, tests_unchanged: bool) -> None:
+        """Raise DemoFailed unless the tests failed first, the source was edited, and the same tests pass now."""
         if not self.test_runs or not self.test_runs[0].failed:
             raise DemoFailed("the agent's first test run did not show the planted bug")
         if not self.changes:
@@ -63,16 +63,16 @@ def model_for(name: str | None) -> BaseChatModel:
         return init_chat_model(name)
     except (ImportError, ValueError) as error:
         raise DemoFailed(
-            f"the model {name} can't be had: {error}\n"
+            f"the model {name} is not available: {error}\n"
             "Name it as provider:model, install the provider's package (for example .venv/bin/python -m pip install "
             "langchain-openai), and set its API key in the environment."
         ) from error
 
 
-async def work(model: BaseChatModel, session: WorkspaceSession, screen: Screen) -> Deeds:
-    """Let the agent do its task."""
+async def work(model: BaseChatModel, session: WorkspaceSession, screen: Screen) -> WorkRecord:
+    """Run the agent on its task."""
     agent = create_agent(model, WorkspaceToolkit(session=session).get_tools())
-    deeds = Deeds()
+    record = WorkRecord()
     steps = agent.astream(
         {"messages": [HumanMessage(TASK)]}, {"recursion_limit": MOST_STEPS}, stream_mode="updates"
     )
@@ -81,6 +81,6 @@ async def work(model: BaseChatModel, session: WorkspaceSession, screen: Screen) 
             for message in (update or {}).get("messages", ()):
                 if isinstance(message, (AIMessage, ToolMessage)):
                     screen.message(message)
-                    deeds.note(message)
+                    record.add(message)
     screen.idle()
-    return deeds
+    return record

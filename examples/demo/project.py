@@ -1,4 +1,4 @@
-"""The project that the agent works on: a published package, its own tests, and a bug put into it."""
+"""The demo's project: a published package, its own tests, and a planted bug."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARCHIVE = "source.tar.gz"
 
 TESTS = "python3 -m unittest discover -q -s tests -t ."
 
-# One word less, and object identifiers are written with the parts of their long arcs in reverse order.
+# Without one word, object identifiers are encoded with the parts of their long arcs in reverse order.
 BROKEN_FILE = "pyasn1/codec/ber/encoder.py"
 PUBLISHED = """\
                 # Add packed Sub-Object ID to resulted Object ID
@@ -31,7 +31,7 @@ _ENDED = re.compile(r"^(?:OK|FAILED)(?: \((.*)\))?$", re.MULTILINE)
 
 
 class DemoFailed(Exception):
-    """The demo did not show what it is there to show; the message says what is wrong."""
+    """The demo failed; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Package:
 
     @classmethod
     def pinned(cls) -> Package:
-        """Return the package that ``requirements.txt`` names, from where ``make demo`` downloaded it."""
+        """Return the package of ``requirements.txt``, which ``make demo`` has downloaded."""
         pin = re.search(
             r"^(\S+)==(\S+) .*?sha256:([0-9a-f]{64})", (HERE / "requirements.txt").read_text(), re.M | re.S
         )
@@ -62,16 +62,16 @@ class Package:
 
 @dataclass(frozen=True)
 class TestRun:
-    """What a run of the package's tests came to."""
+    """The result of a run of the package's tests."""
 
-    __test__ = False  # not one of pytest's
+    __test__ = False  # not a test class of pytest
 
     total: int
     failed: int
 
     @classmethod
     def read(cls, output: str) -> TestRun | None:
-        """Read unittest's closing lines; None when the output is no test run."""
+        """Read unittest's summary; None if it is missing."""
         ran, ended = _RAN.search(output), _ENDED.search(output)
         if ran is None or ended is None:
             return None
@@ -86,9 +86,9 @@ class TestRun:
 
 
 async def set_up(session: WorkspaceSession, package: Package) -> None:
-    """Put the package's source into the workspace, and the bug into the source."""
+    """Write the package's source into the workspace, and plant the bug."""
     await session.files.awrite(ARCHIVE, package.archive)
-    # In a workspace on S3 tar could set no times and modes.
+    # Unpacked elsewhere: tar cannot set times and modes in a workspace on S3.
     unpacked = await session.arun(
         f'd=$(mktemp -d) && tar -xzf {ARCHIVE} -C "$d" --strip-components=1 --exclude=docs --no-same-owner && '
         f'cp -r "$d"/. . && rm -r "$d" {ARCHIVE} && python3 --version',
@@ -103,7 +103,7 @@ async def set_up(session: WorkspaceSession, package: Package) -> None:
 
 
 async def run_tests(session: WorkspaceSession) -> TestRun:
-    """Run the package's tests, apart from the agent."""
+    """Run the package's tests, independently of the agent."""
     result = await session.arun(TESTS, timeout_s=120)
     run = TestRun.read(result.output)
     if run is None:

@@ -1,4 +1,4 @@
-"""What the demo shows, and the prompt that asks before the agent acts."""
+"""The demo's terminal output, and its prompt for approvals."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LONGEST_RESULT = 12
 
 
 class Screen:
-    """Shows the agent's doings and asks the person in front of it.
+    """Shows the agent's work, and asks the user for approvals.
 
     Args:
-        console: Where to show it.
-        yes: Allow everything; what would have been asked is shown all the same.
+        console: The terminal.
+        yes: Allow everything; the requests are still shown.
     """
 
     def __init__(self, console: Console, *, yes: bool) -> None:
@@ -46,7 +46,7 @@ class Screen:
         self.console.print(Text(printable(text), style=style))
 
     def busy(self, text: str) -> None:
-        """Show that something is going on, until anything else is shown."""
+        """Show a spinner with this text until the next output."""
         self.idle()
         self._busy = self.console.status(Text(printable(text), style="dim"))
         self._busy.start()
@@ -57,7 +57,7 @@ class Screen:
             self._busy = None
 
     def message(self, message: AIMessage | ToolMessage) -> None:
-        """Show what the model said or called, or what a tool answered."""
+        """Show the model's text and calls, or a tool's result."""
         self.idle()
         if isinstance(message, ToolMessage):
             style = "red" if message.status == "error" else "dim"
@@ -66,14 +66,14 @@ class Screen:
             self.console.print()
             self.busy("thinking")
             return
-        if said := printable(str(message.text)).strip():
-            self.console.print(Text(said))
+        if text := printable(str(message.text)).strip():
+            self.console.print(Text(text))
         for call in message.tool_calls:
             self.console.print(Text("▶ ", style="bold cyan").append(printable(_brief(call)), style="cyan"))
             self.busy(call["name"])
 
     async def approve(self, request: PermissionRequest) -> PermissionDecision:
-        """Answer a tool's question: the approver of the session."""
+        """Ask the user about a request; this is the session's approver."""
         self.idle()
         self.asked += 1
         prefixes = request.suggested_prefixes
@@ -113,7 +113,7 @@ class Screen:
 
 
 async def _line() -> str:
-    """Read a line from the terminal on the running loop, so that Ctrl-C leaves no thread reading behind."""
+    """Read a line from the terminal on the running loop; a reading thread would survive Ctrl-C."""
     loop = asyncio.get_running_loop()
     got: asyncio.Future[str] = loop.create_future()
     descriptor = sys.stdin.fileno()
@@ -131,7 +131,7 @@ async def _line() -> str:
 
 
 def printable(text: str) -> str:
-    """Write out what a terminal would obey instead of show: a model's text, or a command's, may hold anything."""
+    """Escape control characters, which a model's or a command's text may have."""
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
         for char in text.expandtabs()

@@ -1,4 +1,4 @@
-"""The agent's part, written down: for a demo without a model."""
+"""The script of the demo's scripted model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workspace on S3: a bucket of the local S3, a role that reaches one prefix of it, and a look from outside."""
+"""The demo's workspace on the local S3: its bucket, its role, and a check from outside of the sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_daytona_ws.local import LocalDaytona
 BUCKET = "demo-workspaces"
 ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
 REGION = "us-east-1"
-# This process's own credentials, with which it assumes the role; the local STS takes any.
+# This process's own credentials, with which it assumes the role; the local STS accepts any.
 HOST_KEYS = {"AWS_ACCESS_KEY_ID": "AKIADEMO", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_REGION": REGION}
 
 _ACCOUNT = ("DAYTONA_",)
@@ -26,7 +26,7 @@ _STORAGE = ("AWS_", "SANDBOX_MOUNT_", "FILESYSTEM_BUCKET_NAME", "SKILLS_BUCKET_N
 
 @contextmanager
 def own_environment(*, s3: bool) -> Iterator[None]:
-    """Leave out for a while what the environment says of accounts: the demo's own server is meant."""
+    """Remove accounts' settings from the environment for a while, since the demo has its own server."""
     before = dict(os.environ)
     for name in before:
         if name.startswith((*_ACCOUNT, *_STORAGE) if s3 else _ACCOUNT):
@@ -40,7 +40,7 @@ def own_environment(*, s3: bool) -> Iterator[None]:
 
 
 def options_for(server: LocalDaytona) -> dict[str, Any]:
-    """Make a bucket on the server, and return the options of a workspace in it."""
+    """Create a bucket on the server; return the options of a workspace in it."""
     return {
         "mountAwsS3Buckets": True,
         "workspaceBucketName": server.make_bucket(BUCKET),
@@ -56,7 +56,7 @@ def prefix_of(namespace: str) -> str:
 
 
 def repaired_object(server: LocalDaytona, namespace: str) -> str:
-    """Return the address of the repaired file, read with boto3; raise unless it is the repaired one."""
+    """Read the file with boto3, and return its address; raise DemoFailed if it is not repaired."""
     key = prefix_of(namespace) + BROKEN_FILE
     client = boto3.client(
         "s3", region_name=REGION, endpoint_url=server.s3_endpoint, config=Config(proxies={})

@@ -84,7 +84,7 @@ def test_without_a_terminal_it_asks_for_yes(console: Console, monkeypatch: pytes
 
 def test_a_model_that_cannot_be_had_is_one_message(console: Console) -> None:
     assert demo.main(["--yes", "--model", "nobody:nothing"], console) == 1
-    assert "the model nobody:nothing can't be had" in shown(console)
+    assert "the model nobody:nothing is not available" in shown(console)
 
 
 def test_a_missing_download_names_the_command(
@@ -120,14 +120,14 @@ def test_what_a_test_run_came_to(output: str, run: TestRun | None) -> None:
     assert TestRun.read(output) == run
 
 
-def good_deeds() -> agent.Deeds:
-    deeds = agent.Deeds([TestRun(10, 1)])
-    deeds.changes = 1
-    return deeds
+def good_record() -> agent.WorkRecord:
+    record = agent.WorkRecord([TestRun(10, 1)])
+    record.changes = 1
+    return record
 
 
-def test_the_judgement_holds_for_good_deeds() -> None:
-    good_deeds().judge(TestRun(10, 0), tests_unchanged=True)
+def test_the_check_accepts_a_good_record() -> None:
+    good_record().check(TestRun(10, 0), tests_unchanged=True)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_the_judgement_holds_for_good_deeds() -> None:
         ([TestRun(10, 1)], 1, TestRun(9, 0), True, "not green"),
     ],
 )
-def test_the_judgement_on_other_deeds(runs, changes, final, tests_unchanged, says) -> None:
-    deeds = agent.Deeds(runs)
-    deeds.changes = changes
+def test_the_check_refuses_other_records(runs, changes, final, tests_unchanged, says) -> None:
+    record = agent.WorkRecord(runs)
+    record.changes = changes
     with pytest.raises(DemoFailed, match=says):
-        deeds.judge(final, tests_unchanged=tests_unchanged)
+        record.check(final, tests_unchanged=tests_unchanged)
 
 
 def test_the_scripted_model_follows_its_script() -> None:

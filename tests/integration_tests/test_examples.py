@@ -103,7 +103,7 @@ def test_what_is_committed(path: Path) -> None:
     assert not PRIVATE.search(str(outputs(notebook)))
     said = notebook.cells[0].source
     assert said.startswith(f"# {int(path.name[:2])}. ")
-    for part in ("**You see**", "**It takes**", "**It needs**"):
+    for part in ("**Shows:**", "**Takes**", "**Needs**"):
         assert part in said
 
 
@@ -118,7 +118,7 @@ def test_the_table_names_them_all() -> None:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("import sys\nprint('oh', file=sys.stderr)", "wrote on standard error:\noh"),
+        ("import sys\nprint('oh', file=sys.stderr)", "wrote to standard error:\noh"),
         ("1 / 0", "ZeroDivisionError"),
         ("assert input('y? ')", "StdinNotImplementedError"),
     ],
