@@ -1,4 +1,4 @@
-"""Look at what a folder's wheel and source distribution hold: ``check_dist.py FOLDER``, in the checkout."""
+"""Check the contents of a folder's wheel and source distribution: ``check_dist.py FOLDER``, in the checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = "langchain_daytona_ws"
 
 
-def sources() -> set[str]:
+def package_files() -> set[str]:
     """Return the package's files in the checkout."""
     return {
         str(path)
@@ -21,8 +21,8 @@ def sources() -> set[str]:
     }
 
 
-def complaints(folder: Path) -> list[str]:
-    """Say what is wrong with them."""
+def problems_in(folder: Path) -> list[str]:
+    """Return the distributions' problems, as messages."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     stem = f"{PACKAGE}-{project['version']}"
     found: list[str] = []
@@ -32,8 +32,8 @@ def complaints(folder: Path) -> list[str]:
         metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
         scripts = wheel.read(f"{info}/entry_points.txt").decode()
     code = {name for name in names if not name.startswith(f"{info}/")}
-    found += [f"the wheel lacks {name}" for name in sorted(sources() - code)]
-    found += [f"the wheel should not hold {name}" for name in sorted(code - sources())]
+    found += [f"the wheel lacks {name}" for name in sorted(package_files() - code)]
+    found += [f"the wheel should not hold {name}" for name in sorted(code - package_files())]
     for name in (f"{PACKAGE}/py.typed", f"{info}/licenses/LICENSE"):
         if name not in names:
             found.append(f"the wheel lacks {name}")
@@ -49,12 +49,12 @@ def complaints(folder: Path) -> list[str]:
         found.append("the description is not the README")
     with tarfile.open(next(folder.glob(f"{stem}.tar.gz"))) as archive:
         held = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    wanted = {*sources(), "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/__init__.py"}
+    wanted = {*package_files(), "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/__init__.py"}
     found += [f"the source distribution lacks {name}" for name in sorted(wanted - held)]
     stray = {name for name in held if "__pycache__" in name or name.startswith((".venv/", "build/", "dist/"))}
     found += [f"the source distribution should not hold {name}" for name in sorted(stray)]
     return found
 
 
-if problems := complaints(Path(sys.argv[1])):
+if problems := problems_in(Path(sys.argv[1])):
     sys.exit("\n".join(problems))

@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it, from the root of the checkout.
+# Functions of the other scripts, which source this file in the root of the checkout.
 # shellcheck shell=bash
 
 log=$(mktemp)
@@ -6,7 +6,7 @@ trap 'rm -f "$log"' EXIT
 
 say() { printf '%s\n' "$*" >&2; }
 
-# Run a command; what it prints is shown only when it fails.
+# Run a command; show its output only if it fails.
 quietly() {
     if ! "$@" >"$log" 2>&1 </dev/null; then
         cat "$log" >&2
@@ -15,7 +15,7 @@ quietly() {
     fi
 }
 
-# Install Debian packages, or say which are missing.
+# Install Debian packages, or print the command that does.
 need() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say "Missing on this machine. Install with: sudo apt-get install $*"
@@ -27,24 +27,24 @@ need() {
     quietly apt-get install --yes --no-install-recommends "$@"
 }
 
-# A name on the PATH proves nothing: a version manager's shim exists and fails when run.
+# Run it, since a version manager's shim may be on the PATH and fail.
 suitable() {
     "$1" -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' >/dev/null 2>&1 </dev/null
 }
 
-# Put uv into .venv, unless it cannot be had: then pip does the same, slower.
+# Install uv into .venv. If that fails, pip is used, which is slower.
 have_uv() {
     [ -x .venv/bin/uv ] || .venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet "uv>=0.6" \
         >"$log" 2>&1 </dev/null || return 1
-    # uv does not read pip's configuration: an index, certificates or a proxy that only pip knows are handed on.
+    # uv does not read pip's configuration, such as an index, certificates or a proxy.
     eval "$(.venv/bin/python scripts/pip_to_uv.py)"
 }
 
-# install PYTHON ARGUMENTS...: what `pip install` takes, into the virtual environment of that Python.
+# install PYTHON ARGUMENTS...: `pip install ARGUMENTS` into the virtual environment of that Python.
 install() {
     local python=$1
     shift
-    # Compiled once here, as pip does by itself: otherwise each test worker would compile it.
+    # Byte-compiled here, as pip does: otherwise each test worker would compile.
     if have_uv && .venv/bin/uv pip install --compile-bytecode --python "$python" "$@" >"$log" 2>&1 </dev/null; then
         return
     fi
@@ -53,7 +53,7 @@ install() {
     quietly "$python" -m pip --disable-pip-version-check --no-input install "$@"
 }
 
-# make_env PYTHON FOLDER: a virtual environment, with uv where it can be had.
+# make_env PYTHON FOLDER: create a virtual environment, with uv if available.
 make_env() {
     if have_uv; then
         quietly .venv/bin/uv venv --quiet --no-project --clear --python "$1" "$2"
@@ -62,7 +62,7 @@ make_env() {
     fi
 }
 
-# unpack SDIST FOLDER: the tests, and all that they need but the package itself: what they import must be the wheel.
+# unpack SDIST FOLDER: unpack the tests without the package, so that they import the wheel.
 unpack() {
     mkdir -p "$2"
     tar -xzf "$1" -C "$2" --strip-components=1

@@ -1,6 +1,6 @@
-"""Print pip's configuration as the environment variables of uv, for a shell to evaluate.
+"""Print pip's configuration as shell commands that set uv's environment variables.
 
-What is in the environment already stays. Options of pip that are not here have no counterpart that matters.
+Variables that are already set are not changed. Other options of pip are ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 
-# Of pip's option: the variable, and what stands between several values.
+# pip's option → uv's variable, and the separator of several values.
 VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX", " "),
     "extra-index-url": ("UV_INDEX", " "),
@@ -24,12 +24,12 @@ VARIABLES = {
     "timeout": ("UV_HTTP_TIMEOUT", " "),
     "default-timeout": ("UV_HTTP_TIMEOUT", " "),
 }
-# The later has the last word.
+# Later sections override earlier ones.
 SECTIONS = ("global", "install", ":env:")
 
 
 def configured() -> dict[str, str]:
-    """Return the variables that pip's configuration amounts to."""
+    """Return the variables for pip's configuration."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"],
         check=True,
@@ -48,7 +48,7 @@ def configured() -> dict[str, str]:
         if merged.get(option, "").strip():
             found[variable] = between.join(merged[option].split())
     if "UV_INDEX" in found:
-        # As pip does: the best version of all indexes, not of the first that knows the name.
+        # As in pip: the best version of all indexes, not of the first index that has the name.
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return found
 
