@@ -1,4 +1,4 @@
-"""A world in which a replay sees its cassette and nothing else."""
+"""Fixtures that isolate a replay from the network and from this machine's settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from langchain_daytona_ws.config import keys
 
 @pytest.fixture
 def nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, none of this machine's settings, and credentials of no use."""
-    pytest_socket.disable_socket(allow_unix_socket=True)  # an event loop wakes itself through one
+    """Block the network, remove this machine's settings, and set invalid credentials."""
+    pytest_socket.disable_socket(allow_unix_socket=True)  # event loops need socket pairs
     fields = [*keys.fields(SandboxOptions), *keys.fields(SandboxConfig)]
     settings = {variable for _, field in fields for variable in keys.variables_of(field)}
     for name in settings | {name for name in os.environ if name.startswith(("AWS_", "DAYTONA_"))}:

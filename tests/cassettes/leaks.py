@@ -1,4 +1,4 @@
-"""What looks like a secret, in whatever it is wrapped."""
+"""Find texts that look like secrets, also in encoded form."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Iterator
 from urllib.parse import unquote_plus
 
-from tests.cassettes.settled import SCRUBBED, UUID_START
+from tests.cassettes.normalised import SCRUBBED, UUID_START
 
 DEEPEST = 4
-_LOOKS = {
+_PATTERNS = {
     "an AWS access key id": re.compile(r"(?<![A-Z0-9])(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{4,}"),
     "an AWS secret key": re.compile(
         r"(?<![A-Za-z0-9/+=])(?=[^\n]{0,39}[a-z])(?=[A-Za-z0-9/+]{0,39}[0-9])(?=[A-Za-z0-9/+]{0,39}[A-Z])"
@@ -37,9 +37,14 @@ _PACKED = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 
 
 def leaks(text: str) -> list[str]:
-    """Return what kinds of secrets there seem to be in a text, decoded as often as it can be."""
+    """Return the kinds of secrets that a text seems to contain, decoded repeatedly."""
     return sorted(
-        {kind for one in _unwrapped(text, DEEPEST) for kind, look in _LOOKS.items() if look.search(one)}
+        {
+            kind
+            for decoded in _unwrapped(text, DEEPEST)
+            for kind, pattern in _PATTERNS.items()
+            if pattern.search(decoded)
+        }
     )
 
 
@@ -55,7 +60,7 @@ def _unwrapped(text: str, depth: int) -> Iterator[str]:
 
 
 def _decoded(packed: str) -> Iterator[str]:
-    """Yield the texts that a word may be in base64, of either alphabet, compressed or not."""
+    """Yield the texts that a word may encode in base64, in both alphabets, compressed or not."""
     padded = packed.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         data = binascii.a2b_base64(padded + "=" * (-len(padded) % 4))

@@ -1,10 +1,9 @@
 """Record the cassettes: ``python -m tests.cassettes.record [scenario ...]``.
 
-Against a local server, or, with ``DAYTONA_API_KEY`` and ``DAYTONA_API_URL`` set, against that Daytona. There, what is
-on S3 is recorded only where the environment names a bucket (``FILESYSTEM_BUCKET_NAME``) and a role
-(``SANDBOX_MOUNT_ROLE_ARN``); the credentials that may assume it are those that boto3 finds. ``--options`` gives what
-has no environment variable, such as the snapshot. Sandboxes and objects of the namespace ``cassette`` are deleted,
-before and after.
+It uses a local server, or the Daytona of ``DAYTONA_API_KEY`` and ``DAYTONA_API_URL`` if these are set. There, S3
+scenarios need a bucket (``FILESYSTEM_BUCKET_NAME``), a role (``SANDBOX_MOUNT_ROLE_ARN``), and credentials for boto3
+that may assume it. ``--options`` sets options without an environment variable, such as the snapshot. Sandboxes
+and objects of the namespace ``cassette`` are deleted before and after.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from langchain_daytona_ws import SandboxConfig
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._session.account import AccountSandboxes
 from langchain_daytona_ws.local import LocalDaytona
+from tests.cassettes.normalised import Normaliser
 from tests.cassettes.scenarios import ON_S3, SCENARIOS
-from tests.cassettes.settled import Settler
 from tests.cassettes.stage import NAMESPACE, Stage
 from tests.cassettes.tape import HOST, S3_HOST, Tape, save
 
 RECORDED = Path(__file__).parent / "recorded"
-FACES = {"sync": False, "async": True}
+RUNTIMES = {"sync": False, "async": True}
 LOCAL = "the local Daytona"
 BUCKET = "agents"
 ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
@@ -50,11 +49,11 @@ Plain = dict[str, Any]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is recorded.
+    """The server to record.
 
     Attributes:
         name: The server and its version.
-        options: The options to reach it, of S3 those that there are.
+        options: The options of its address, its key, and S3 if available.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Subject:
         return {"options": {name: self.options[name] for name in wanted if name in self.options}}
 
     def names(self) -> dict[str, str]:
-        """Return what the settings are called → what they are called in the cassettes."""
+        """Return names of the settings → their replacements in the cassettes."""
         named = {_origin(self.options["apiUrl"]): HOST}
         if self.has_s3:
             named[self.options["workspaceBucketName"]] = BUCKET
@@ -87,32 +86,32 @@ class Subject:
         return named
 
 
-def record(subject: Subject, name: str, face: str, folder: Path) -> None:
-    """Record one scenario, and write its cassette when it went as it should."""
+def record(subject: Subject, name: str, runtime: str, folder: Path) -> None:
+    """Record one scenario; write its cassette if it succeeded."""
     settings = subject.settings(on_s3=name in ON_S3)
-    stage = Stage(settings, SYSTEM_CLOCK, FACES[face], stop_sandbox=_stopper(settings["options"]))
+    stage = Stage(settings, SYSTEM_CLOCK, RUNTIMES[runtime], stop_sandbox=_stopper(settings["options"]))
     with _cleared(subject, on_s3=name in ON_S3), Tape.recording(subject.names()) as tape:
-        stage.play(SCENARIOS[name])
+        stage.run(SCENARIOS[name])
     cassette = {
         "recorded": {"server": subject.name, **_versions(on_s3=name in ON_S3)},
-        "settings": Settler(subject.names())(settings),
+        "settings": Normaliser(subject.names())(settings),
         "interactions": tape.interactions,
     }
     secrets = [settings["options"]["apiKey"], *_host_secrets()]
-    save(folder / f"{name}-{face}.yaml", cassette, secrets=secrets)
-    print(f"{name}-{face}: {len(tape.interactions)} interactions")
+    save(folder / f"{name}-{runtime}.yaml", cassette, secrets=secrets)
+    print(f"{name}-{runtime}: {len(tape.interactions)} interactions")
 
 
 def main() -> None:
-    """Record all scenarios, or those that are named."""
+    """Record all or the chosen scenarios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all of them")
+    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument(
         "--options", type=json.loads, default={}, help="options of the account's configuration, as JSON"
     )
-    parser.add_argument("--face", action="append", choices=FACES, help="default: both of them")
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="default: both")
     parser.add_argument("--to", type=Path, default=RECORDED, help="the folder of the cassettes")
     arguments = parser.parse_args()
     wanted = arguments.scenario or list(SCENARIOS)
@@ -122,21 +121,21 @@ def main() -> None:
             if name in ON_S3 and not subject.has_s3:
                 print(f"{name}: not recorded, since the environment names no bucket and role")
                 continue
-            for face in arguments.face or FACES:
-                record(subject, name, face, arguments.to)
+            for runtime in arguments.runtime or RUNTIMES:
+                record(subject, name, runtime, arguments.to)
 
 
 @contextlib.contextmanager
 def _subject(options: Plain) -> Iterator[Subject]:
-    """Have what is to be recorded: the account that the environment names, or a local server.
+    """Yield the server to record: the environment's account, or a local server.
 
     Args:
-        options: More options of the configuration.
+        options: Additional options of the configuration.
     """
     if os.environ.get("DAYTONA_API_KEY") and os.environ.get("DAYTONA_API_URL"):
         yield _account(options)
         return
-    # The local STS knows any keys.
+    # The local STS accepts any keys.
     keys = {"AWS_ACCESS_KEY_ID": "AKIARECORDER", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-recorder"}
     with mock.patch.dict(os.environ, keys), LocalDaytona(s3=True) as server:
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
@@ -156,25 +155,25 @@ def _subject(options: Plain) -> Iterator[Subject]:
 
 
 def _account(more: Plain) -> Subject:
-    """Return what the environment names, with the values that the configuration takes from there."""
+    """Return the environment's account, with the values that the configuration reads from there."""
     on_s3 = bool(os.environ.get("FILESYSTEM_BUCKET_NAME") and os.environ.get("SANDBOX_MOUNT_ROLE_ARN"))
     options = SandboxConfig.model_validate({"options": {"mountAwsS3Buckets": on_s3, **more}}).options
-    told = options.model_dump(mode="json", by_alias=True, exclude_none=True)
+    values = options.model_dump(mode="json", by_alias=True, exclude_none=True)
     wanted = (*_OF_DAYTONA, *(_OF_S3 if on_s3 else ()))
-    given = {name: told[name] for name in wanted if name in told}
+    chosen = {name: values[name] for name in wanted if name in values}
     assert options.api_key is not None
     key = options.api_key.get_secret_value()
-    host = urlsplit(given["apiUrl"]).hostname
-    return Subject(f"Daytona at {host}, version {_version(given['apiUrl'])}", {"apiKey": key, **given})
+    host = urlsplit(chosen["apiUrl"]).hostname
+    return Subject(f"Daytona at {host}, version {_version(chosen['apiUrl'])}", {"apiKey": key, **chosen})
 
 
 def _version(api_url: str) -> str:
-    """Ask the control plane for its version, which it tells everybody."""
+    """Return the control plane's version, which needs no key."""
     try:
         with urllib.request.urlopen(f"{api_url}/config", timeout=10) as answer:
-            return str(json.load(answer).get("version", "not told"))
+            return str(json.load(answer).get("version", "unknown"))
     except (OSError, ValueError):
-        return "not told"
+        return "unknown"
 
 
 @contextlib.contextmanager
@@ -201,12 +200,12 @@ def _clear(subject: Subject, *, on_s3: bool) -> None:
         pages = client.get_paginator("list_objects_v2").paginate(
             Bucket=options["workspaceBucketName"], Prefix=f"sandbox/{NAMESPACE}/"
         )
-        for found in [one["Key"] for page in pages for one in page.get("Contents", [])]:
-            client.delete_object(Bucket=options["workspaceBucketName"], Key=found)
+        for key in [entry["Key"] for page in pages for entry in page.get("Contents", [])]:
+            client.delete_object(Bucket=options["workspaceBucketName"], Key=key)
 
 
 def _stopper(options: Plain) -> Callable[[str], None]:
-    """Return what stops a sandbox from another process: in this one, the request would be recorded."""
+    """Return a function that stops a sandbox from another process: this process would record the request."""
     env = {**os.environ, "DAYTONA_API_KEY": options["apiKey"], "DAYTONA_API_URL": options["apiUrl"]}
 
     def stop(sandbox_id: str) -> None:
@@ -217,7 +216,7 @@ def _stopper(options: Plain) -> Callable[[str], None]:
 
 def _versions(*, on_s3: bool) -> dict[str, str]:
     packages = {"sdk": "daytona", **({"aws": "boto3"} if on_s3 else {}), "recorder": "vcrpy"}
-    return {what: f"{package} {importlib.metadata.version(package)}" for what, package in packages.items()}
+    return {part: f"{package} {importlib.metadata.version(package)}" for part, package in packages.items()}
 
 
 def _host_secrets() -> list[str]:

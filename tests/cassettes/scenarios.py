@@ -1,4 +1,4 @@
-"""The main job, in scenes; each says what must come of it, when it is recorded and when it is replayed."""
+"""The recorded scenarios, with assertions that hold for the recording and the replay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BIG = "0123456789abcde\n" * 20_000
 
 
 async def command(stage: Stage) -> None:
-    """Nothing is requested before the first command; then the sandbox is created, and deleted at the end."""
+    """The first command creates the sandbox, and closing the session deletes it."""
     session = stage.session()
     first = await stage.do(session, "run", "echo one; echo two >&2; pwd")
     assert (first.exit_code, first.output) == (0, f"one\ntwo\n{session.root}\n")
@@ -33,27 +33,27 @@ async def command(stage: Stage) -> None:
 
 
 async def files(stage: Stage) -> None:
-    """All file operations on the sandbox's own disk, large content and refusals among them."""
+    """All file operations on the sandbox's own disk, with large content and refusals."""
     session = stage.session()
-    there = session.files
-    assert (await stage.do(there, "write", "src/app.py", "import os\nprint(os.name)\n")).created
-    assert "print(os.name)" in (await stage.do(there, "read", "src/app.py")).body
-    assert (await stage.do(there, "edit", "src/app.py", "os.name", "os.sep")).count == 1
-    assert (await stage.do(there, "write", "data/big.txt", BIG)).size_bytes == len(BIG)
-    assert [one.name for one in (await stage.do(there, "glob", "**/*.py")).entries] == ["src/app.py"]
-    assert "os.sep" in str(await stage.do(there, "grep", r"os\.\w+", output_mode="content"))
-    assert "src" in str(await stage.do(there, "list", "."))
+    ops = session.files
+    assert (await stage.do(ops, "write", "src/app.py", "import os\nprint(os.name)\n")).created
+    assert "print(os.name)" in (await stage.do(ops, "read", "src/app.py")).body
+    assert (await stage.do(ops, "edit", "src/app.py", "os.name", "os.sep")).count == 1
+    assert (await stage.do(ops, "write", "data/big.txt", BIG)).size_bytes == len(BIG)
+    assert [entry.name for entry in (await stage.do(ops, "glob", "**/*.py")).entries] == ["src/app.py"]
+    assert "os.sep" in str(await stage.do(ops, "grep", r"os\.\w+", output_mode="content"))
+    assert "src" in str(await stage.do(ops, "list", "."))
     with pytest.raises(FileMissing):
-        await stage.do(there, "read", "none.txt")
+        await stage.do(ops, "read", "none.txt")
     await stage.do(session, "run", "echo changed > src/app.py")
     with pytest.raises(WriteConflict):
-        await stage.do(there, "write", "src/app.py", "mine\n")
-    await stage.do(there, "delete", "data/big.txt")
+        await stage.do(ops, "write", "src/app.py", "mine\n")
+    await stage.do(ops, "delete", "data/big.txt")
     await stage.do(session, "close")
 
 
 async def denied(stage: Stage) -> None:
-    """What was denied is not sent, and provisions nothing; what was allowed then is sent as approved."""
+    """A denied call sends nothing and creates no sandbox; an allowed call is sent as approved."""
     asked: list[PermissionRequest] = []
 
     def approver(request: PermissionRequest) -> PermissionDecision:
@@ -73,7 +73,7 @@ async def denied(stage: Stage) -> None:
 
 
 async def job(stage: Stage) -> None:
-    """Background jobs: one that ends by itself, one that is stopped."""
+    """Background jobs: a job that finishes, and a job that is stopped."""
     session = stage.session()
     jobs = session.jobs
     short = await stage.do(jobs, "start", "echo from the job; exit 4", max_duration_s=60)
@@ -83,12 +83,12 @@ async def job(stage: Stage) -> None:
     long = await stage.do(jobs, "start", "exec sleep 600", max_duration_s=900)
     assert (await stage.do(jobs, "status", long.id)).is_running
     assert (await stage.do(jobs, "stop", long.id)).state == "stopped"
-    assert {one.id for one in await stage.do(jobs, "list")} == {short.id, long.id}
+    assert {job.id for job in await stage.do(jobs, "list")} == {short.id, long.id}
     await stage.do(session, "close")
 
 
 async def reconnect(stage: Stage) -> None:
-    """A persistent sandbox outlives its session, is found again by name, started where it was stopped, and released."""
+    """A persistent sandbox outlives its session, is found by name, restarted after a stop, and released."""
     first = stage.session(persistent=True)
     await stage.do(first, "run", "echo kept > note.txt")
     sandbox_id = first.sandbox_id
@@ -119,20 +119,20 @@ async def role(stage: Stage) -> None:
 
 
 async def s3(stage: Stage) -> None:
-    """File operations straight on S3, without a sandbox; each change under its condition."""
+    """File operations on S3 without a sandbox; each change is a conditional request."""
     session = stage.session(options={"fileAccess": "s3"})
-    there = session.files
-    assert (await stage.do(there, "write", "notes/a.md", "# One\n")).created
-    assert "# One" in (await stage.do(there, "read", "notes/a.md")).body
-    assert (await stage.do(there, "edit", "notes/a.md", "One", "Two")).count == 1
-    assert (await stage.do(there, "write", "notes/a.md", "# Three\n")).created is False
-    assert "# Three" in str(await stage.do(there, "grep", "Three", path="notes/a.md", output_mode="content"))
-    assert "notes" in str(await stage.do(there, "list", "."))
+    ops = session.files
+    assert (await stage.do(ops, "write", "notes/a.md", "# One\n")).created
+    assert "# One" in (await stage.do(ops, "read", "notes/a.md")).body
+    assert (await stage.do(ops, "edit", "notes/a.md", "One", "Two")).count == 1
+    assert (await stage.do(ops, "write", "notes/a.md", "# Three\n")).created is False
+    assert "# Three" in str(await stage.do(ops, "grep", "Three", path="notes/a.md", output_mode="content"))
+    assert "notes" in str(await stage.do(ops, "list", "."))
     with pytest.raises(WriteConflict):
         await stage.do(stage.session(options={"fileAccess": "s3"}).files, "write", "notes/a.md", "blind\n")
     with pytest.raises(FileMissing):
-        await stage.do(there, "read", "none.md")
-    await stage.do(there, "delete", "notes/a.md")
+        await stage.do(ops, "read", "none.md")
+    await stage.do(ops, "delete", "notes/a.md")
     await stage.do(session, "close")
     assert session.sandbox_id is None
 
@@ -143,6 +143,6 @@ async def _called(stage: Stage, tool: Any, call_id: str, **arguments: Any) -> An
 
 
 SCENARIOS: dict[str, Scenario] = {
-    one.__name__: one for one in (command, files, denied, job, reconnect, role, s3)
+    scenario.__name__: scenario for scenario in (command, files, denied, job, reconnect, role, s3)
 }
 ON_S3 = {"role", "s3"}

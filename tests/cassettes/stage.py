@@ -1,4 +1,4 @@
-"""Where a scenario plays: the same for a recording and its replay, and for the sync and the async methods."""
+"""The environment of a scenario, for recordings and replays, sync and async."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from langchain_daytona_ws import Clock, WorkspaceSession
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._session import machine
-from tests.cassettes.sources import counted
+from tests.cassettes.fixed_ids import counted
 
 NAMESPACE = "cassette"
 _A_FORMS = {"wait": "await_"}
@@ -21,13 +21,13 @@ Scenario = Callable[["Stage"], Coroutine[Any, Any, None]]
 
 @dataclass
 class Stage:
-    """What a scenario has.
+    """Runs scenarios, and creates their sessions.
 
     Attributes:
-        settings: The configuration: of a recording the real one, of a replay that of the cassette.
-        clock: The sessions' time.
-        is_async: Whether the a-forms of all methods are used.
-        stop_sandbox: Stops the sandbox of this id from outside, as an idle one is; in a replay it does nothing.
+        settings: The configuration: the real one in a recording, the cassette's in a replay.
+        clock: The sessions' clock.
+        is_async: Whether to call the async methods.
+        stop_sandbox: Stops the sandbox of this id, as Daytona stops an idle one; does nothing in a replay.
     """
 
     settings: Plain
@@ -38,7 +38,7 @@ class Stage:
     sessions: list[WorkspaceSession] = field(default_factory=list)
 
     def session(self, **more: Any) -> WorkspaceSession:
-        """Make a session; options are laid over those of the settings."""
+        """Return a new session; the given options override those of the settings."""
         settings = copy.deepcopy(self.settings)
         named = {name: more.pop(name) for name in ("approver",) if name in more}
         options = {**settings.pop("options"), **more.pop("options", {})}
@@ -48,20 +48,20 @@ class Stage:
         )
         return self.sessions[-1]
 
-    async def do(self, thing: Any, name: str, *arguments: Any, **named: Any) -> Any:
+    async def do(self, target: Any, name: str, *arguments: Any, **named: Any) -> Any:
         """Call a method of a session, its files, its jobs or a tool."""
         if self.is_async:
-            return await getattr(thing, _A_FORMS.get(name, f"a{name}"))(*arguments, **named)
-        return getattr(thing, name)(*arguments, **named)
+            return await getattr(target, _A_FORMS.get(name, f"a{name}"))(*arguments, **named)
+        return getattr(target, name)(*arguments, **named)
 
-    def play(self, scenario: Scenario) -> None:
-        """Go through a scenario."""
+    def run(self, scenario: Scenario) -> None:
+        """Run a scenario."""
         if self.is_async:
             asyncio.run(scenario(self))
         else:
             drive(scenario(self))
 
     def forget_sandboxes(self) -> None:
-        """Keep what a replay that failed left open from being deleted at exit: there is nobody to ask."""
+        """Prevent the deletion of sandboxes at exit after a failed replay: there is no server."""
         for session in self.sessions:
             machine._open_machines.pop(session._machine, None)

@@ -1,4 +1,4 @@
-"""A cassette that people can read: vcrpy's, with requests by their meaning, played in their order and no other."""
+"""A readable cassette for vcrpy: requests are stored by their meaning, and replayed in their order only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vcr.record_mode import RecordMode
 from vcr.stubs import urllib3_stubs
 
 from tests.cassettes.leaks import leaks
-from tests.cassettes.settled import Settler
+from tests.cassettes.normalised import Normaliser
 from tests.cassettes.wire import Plain, answer_of, request_of, response_of
 
 HOST = "https://daytona.test"
@@ -22,15 +22,15 @@ S3_HOST = "https://s3.test"
 
 
 class Leaked(Exception):
-    """A recording was not written, since there is a secret in it."""
+    """A recording was not written, since it contains a secret."""
 
 
-class Departed(BaseException):
-    """A request was not the next one. No client may take it for a failed connection, and try again."""
+class UnexpectedRequest(BaseException):
+    """A request was not the next recorded one. A BaseException, so that no client handles it as a connection error."""
 
 
 class _Headers:
-    """vcrpy's connection, with headers as urllib3 has them: the SDK's models refuse another mapping."""
+    """vcrpy's connection, with headers of urllib3's type: the SDK's models refuse other mappings."""
 
     def getresponse(self, *arguments: Any, **named: Any) -> Any:
         response = super().getresponse(*arguments, **named)  # type: ignore[misc]
@@ -56,15 +56,15 @@ class Tape(Cassette):  # type: ignore[misc]
     """One recording. Use it through `recording` and `playing`.
 
     Attributes:
-        wrong: The first request that was not the next one, with what was expected; None when there was none.
+        wrong: The first unexpected request, with the expected one; None if all were as recorded.
     """
 
-    settle: Settler
+    normalise: Normaliser
     wrong: str | None = None
 
-    def __init__(self, path: Path, settle: Settler, **options: Any) -> None:
+    def __init__(self, path: Path, normalise: Normaliser, **options: Any) -> None:
         super().__init__(str(path), custom_patches=_PATCHES, **options)
-        self.settle = settle
+        self.normalise = normalise
         self.interactions: list[Plain] = []
         self.position = 0
 
@@ -73,49 +73,49 @@ class Tape(Cassette):  # type: ignore[misc]
         """Return a context that records.
 
         Args:
-            names: What the recording's own settings are called → what they are called in the cassette.
+            names: Names of the recording's settings → their replacements in the cassette.
         """
-        return cls.use(path=Path("recording"), settle=Settler(names), record_mode=RecordMode.ALL)
+        return cls.use(path=Path("recording"), normalise=Normaliser(names), record_mode=RecordMode.ALL)
 
     @classmethod
     def playing(cls, path: Path) -> Any:
-        """Return a context that plays, and sends nothing."""
-        return cls.use(path=path, settle=Settler(), record_mode=RecordMode.NONE)
+        """Return a context that replays, and sends nothing."""
+        return cls.use(path=path, normalise=Normaliser(), record_mode=RecordMode.NONE)
 
     @property
     def unplayed(self) -> list[str]:
         """The recorded requests that were not made."""
-        return [_line(one["request"]) for one in self.interactions[self.position :]]
+        return [_line(item["request"]) for item in self.interactions[self.position :]]
 
-    # --- what vcrpy asks ---
+    # --- called by vcrpy ---
 
     def append(self, request: Any, response: Any) -> None:
-        told, _ = self._told(request)
-        answer = answer_of(response, is_json="daytona.test/" in told["url"])
-        self.interactions.append({"request": told, "response": self.settle(answer)})
+        plain, _ = self._meaning(request)
+        answer = answer_of(response, is_json="daytona.test/" in plain["url"])
+        self.interactions.append({"request": plain, "response": self.normalise(answer)})
 
     def can_play_response_for(self, request: Any) -> bool:
-        told, _ = self._told(request)
-        return self.record_mode is RecordMode.NONE and told == self._next
+        plain, _ = self._meaning(request)
+        return self.record_mode is RecordMode.NONE and plain == self._next
 
     def play_response(self, request: Any) -> Any:
         answer = self.interactions[self.position]["response"]
         self.position += 1
-        return response_of(answer, self._told(request)[1])
+        return response_of(answer, self._meaning(request)[1])
 
     def find_requests_with_most_matches(self, request: Any) -> list[Any]:
-        """End the replay: vcrpy asks this, for its message, when a request cannot be played.
+        """End the replay: vcrpy calls this, for its message, if a request cannot be replayed.
 
         Raises:
-            Departed: Always. What was wrong at first is kept, since clean-up may send more.
+            UnexpectedRequest: Always, with the first unexpected request: clean-up may send more.
         """
         if self.wrong is None:
-            told = self._told(request)[0]
+            plain = self._meaning(request)[0]
             difference = difflib.unified_diff(
-                written(self._next).splitlines(), written(told).splitlines(), "recorded", "sent", lineterm=""
+                written(self._next).splitlines(), written(plain).splitlines(), "recorded", "sent", lineterm=""
             )
             self.wrong = f"request {self.position + 1} of {len(self.interactions)}:\n" + "\n".join(difference)
-        raise Departed(self.wrong)
+        raise UnexpectedRequest(self.wrong)
 
     def _load(self) -> None:
         self.rewound = True
@@ -123,7 +123,7 @@ class Tape(Cassette):  # type: ignore[misc]
             self.interactions = load(Path(self._path))["interactions"]
 
     def _save(self, force: bool = False) -> None:
-        """Nothing: what was recorded is written when it is known to be good."""
+        """Do not save: `save` writes the recording after its scenario has succeeded."""
 
     # --- inside ---
 
@@ -132,13 +132,13 @@ class Tape(Cassette):  # type: ignore[misc]
         left = self.interactions[self.position : self.position + 1]
         return left[0]["request"] if left else None
 
-    def _told(self, request: Any) -> tuple[Plain, str]:
-        """Say what a request means, as found before it was sent: a form is empty afterwards."""
-        if not hasattr(request, "told"):
-            told, nonce = request_of(request.method, request.uri, request.headers, request.body)
-            request.told = self.settle(told), nonce
-        answer: tuple[Plain, str] = request.told
-        return answer
+    def _meaning(self, request: Any) -> tuple[Plain, str]:
+        """Return a request's meaning and its nonce, as read before it is sent: a form is empty afterwards."""
+        if not hasattr(request, "meaning"):
+            plain, nonce = request_of(request.method, request.uri, request.headers, request.body)
+            request.meaning = self.normalise(plain), nonce
+        meaning: tuple[Plain, str] = request.meaning
+        return meaning
 
 
 def load(path: Path) -> Plain:
@@ -151,24 +151,24 @@ def save(path: Path, cassette: Plain, *, secrets: list[str]) -> None:
     """Write a cassette.
 
     Args:
-        path: Where.
-        cassette: As `load` returns it.
-        secrets: What must not be in it, beside what looks like a secret.
+        path: Its path.
+        cassette: The value that `load` returns.
+        secrets: Texts that it must not contain, in addition to texts that look like secrets.
 
     Raises:
-        Leaked: It holds one; nothing was written.
+        Leaked: It contains a secret; nothing was written.
     """
     text = "# Recorded with `make record`; see tests/cassettes/record.py.\n" + written(cassette)
     found = leaks(text) + [
         "one of the recorder's own secrets" for secret in secrets if secret and secret in text
     ]
     if found:
-        raise Leaked(f"{path.name} was not written; there seems to be in it: {', '.join(found)}")
+        raise Leaked(f"{path.name} was not written; it seems to contain: {', '.join(found)}")
     path.write_text(text)
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Writes texts of several lines as such."""
+    """Writes texts with several lines as blocks."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -182,7 +182,7 @@ _Dumper.add_representer(str, _string)
 
 
 def written(value: Any) -> str:
-    """Write a value as cassettes are written."""
+    """Return a value as YAML in the cassettes' format."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text
 

@@ -1,4 +1,4 @@
-"""No cassette holds a secret: what would be one is taken out, and what looks like one is found."""
+"""No cassette contains a secret: secrets are removed, and texts that look like secrets are found."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from langchain_daytona_ws._core.script import guest_call
 from tests.cassettes.leaks import leaks
+from tests.cassettes.normalised import Normaliser
 from tests.cassettes.record import RECORDED
-from tests.cassettes.settled import Settler
 from tests.cassettes.tape import Leaked, load, save
 from tests.cassettes.wire import NoText, answer_of, request_of
 
-# None of them was ever of use; the published examples of AWS among them.
+# None was ever valid; some are AWS's published examples.
 SECRETS = {
     "access key": "AKIAIOSFODNN7EXAMPLE",
     "access key of a role": "ASIAIOSFODNN7EXAMPLE",
@@ -61,7 +61,7 @@ def test_no_cassette_holds_what_looks_like_a_secret(path: Path) -> None:
 def test_a_cassette_is_text_that_can_be_read(path: Path) -> None:
     text = path.read_bytes().decode()
     assert "!!" not in text
-    # No program, and nothing else that is packed.
+    # Without programs and other packed data.
     assert max(len(word) for line in text.splitlines() for word in line.split()) < 400
 
 
@@ -92,8 +92,8 @@ def test_what_is_sent_with_credentials_is_recorded_without() -> None:
         "X-Daytona-Organization-ID": SECRETS["organization"],
     }
     assert leaks(body)
-    told, nonce = request_of("POST", "https://daytona.test/toolbox/a/process/execute", headers, body)
-    assert told == {
+    plain, nonce = request_of("POST", "https://daytona.test/toolbox/a/process/execute", headers, body)
+    assert plain == {
         "method": "POST",
         "url": "https://daytona.test/toolbox/a/process/execute",
         "body": {
@@ -132,8 +132,8 @@ def test_a_sandbox_is_recorded_without_what_tells_of_the_account() -> None:
         "buildLogsUrl": SECRETS["signed URL"],
     }
     assert leaks(json.dumps(body))
-    told = _answer(json.dumps(body).encode(), is_json=True)["body"]
-    assert told == {
+    plain = _answer(json.dumps(body).encode(), is_json=True)["body"]
+    assert plain == {
         "id": "00000000-0000-4000-8000-000000000001",
         "organizationId": "00000000-0000-4000-8000-000000000002",
         "env": {"KEY": "scrubbed"},
@@ -150,4 +150,4 @@ def test_what_is_no_text_is_not_recorded() -> None:
 def _answer(body: bytes, *, is_json: bool = False) -> dict[str, object]:
     headers = {"Date": ["today"], "x-amz-request-id": ["1"]}
     response = {"status": {"code": 200, "message": "OK"}, "headers": headers, "body": {"string": body}}
-    return Settler()(answer_of(response, is_json=is_json))
+    return Normaliser()(answer_of(response, is_json=is_json))

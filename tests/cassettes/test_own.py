@@ -1,4 +1,4 @@
-"""With ids and a clock of its own, a session can be replayed by anybody's vcrpy, without the machinery here."""
+"""Plain vcrpy can replay a session with fixed ids and a fixed clock, without this folder's helpers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vcr.request import Request
 
 from langchain_daytona_ws import BashTool, WorkspaceSession
 from langchain_daytona_ws.local import LocalDaytona
-from tests.cassettes.sources import StillClock, counted
+from tests.cassettes.fixed_ids import StillClock, counted
 
 
 def _bare(request: Request) -> Request:
@@ -25,9 +25,9 @@ async def _agent(settings: dict[str, Any], **more: Any) -> list[str]:
     session = WorkspaceSession(settings, namespace="mine", ids=counted(), **more)
     async with session:
         bash = BashTool(session=session)
-        said = [await bash.ainvoke({"command": f"echo {word}"}) for word in ("one", "two")]
+        outputs = [await bash.ainvoke({"command": f"echo {word}"}) for word in ("one", "two")]
         job = await session.jobs.astart("echo three", max_duration_s=60)
-        return [*said, (await session.jobs.await_(job.id)).state]
+        return [*outputs, (await session.jobs.await_(job.id)).state]
 
 
 @pytest.mark.usefixtures("nothing_else")
@@ -44,6 +44,6 @@ def test_a_plain_recording_is_replayed_when_the_server_is_gone(tmp_path: Path) -
     pytest_socket.disable_socket(allow_unix_socket=True)
     options["apiKey"] = "another"
     with recorder.use_cassette(path, record_mode="none") as cassette:
-        replayed = asyncio.run(_agent({"permissionMode": "bypass", "options": options}, clock=StillClock()))
-    assert replayed == recorded == ["one\n[exit code 0]", "two\n[exit code 0]", "finished"]
+        second = asyncio.run(_agent({"permissionMode": "bypass", "options": options}, clock=StillClock()))
+    assert second == recorded == ["one\n[exit code 0]", "two\n[exit code 0]", "finished"]
     assert cassette.all_played

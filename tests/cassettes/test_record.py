@@ -1,4 +1,4 @@
-"""A recording of today, of somebody's account, is what was recorded: otherwise `make record` has something to say."""
+"""A new recording equals the committed cassettes; otherwise run `make record`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cassettes.record import LOCAL, RECORDED
 from tests.cassettes.scenarios import SCENARIOS
 from tests.cassettes.tape import load, written
 
-# As long as the one in the cassettes: STS says how much room the policy takes.
+# As long as the name in the cassettes: STS reports the packed size of the policy.
 BUCKET = "xyzzyx"
 ACCOUNT = "998877665544"
 KEY = "dtn_of_an_account"
@@ -39,8 +39,8 @@ def test_a_recording_leaves_no_difference_and_names_nobody(tmp_path: Path) -> No
             "AWS_SECRET_ACCESS_KEY": "secret-of-the-account",
         }
         options = json.dumps({"s3Endpoint": server.s3_endpoint, "stsEndpoint": server.s3_endpoint})
-        # A process of its own, as `make record` has: vcrpy leaves connections to the garbage collector.
-        program = [sys.executable, "-m", "tests.cassettes.record", "--face", "sync", "--to", str(tmp_path)]
+        # In a separate process, like `make record`: vcrpy leaves connections to the garbage collector.
+        program = [sys.executable, "-m", "tests.cassettes.record", "--runtime", "sync", "--to", str(tmp_path)]
         root = Path(__file__).parents[2]
         subprocess.run([*program, "--options", options], env={**outer, **account}, check=True, cwd=root)
         assert server.sandboxes == []
@@ -49,14 +49,14 @@ def test_a_recording_leaves_no_difference_and_names_nobody(tmp_path: Path) -> No
     for path in recorded:
         text = path.read_text()
         assert [word for word in (BUCKET, ACCOUNT, "of-mine", KEY, "AKIA", "secret-of") if word in text] == []
-        assert load(path)["recorded"]["server"] == "Daytona at 127.0.0.1, version not told"
+        assert load(path)["recorded"]["server"] == "Daytona at 127.0.0.1, version unknown"
         assert _difference(RECORDED / path.name, path) == []
 
 
 def _difference(before: Path, now: Path) -> list[str]:
-    """Return what is another; but not which programs and versions it was: that says nothing of what they told."""
+    """Return the differences of settings and interactions; versions of the recording programs may differ."""
     cassettes = [load(before), load(now)]
     if not cassettes[0]["recorded"]["server"].startswith(LOCAL):
-        return []  # what this server says is not what was recorded
+        return []  # recorded on another server
     texts = [written({**cassette, "recorded": None}).splitlines() for cassette in cassettes]
     return list(difflib.unified_diff(*texts, str(before), str(now), lineterm=""))

@@ -1,4 +1,4 @@
-"""What a replay does not let pass, shown on cassettes that were changed; and what it does."""
+"""Replays of changed cassettes fail, except for changes of the guest program."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from langchain_daytona_ws._core import script
-from tests.cassettes.record import FACES, RECORDED
+from tests.cassettes.record import RECORDED, RUNTIMES
 from tests.cassettes.tape import load
-from tests.cassettes.test_replay import replayed
+from tests.cassettes.test_replay import replay
 
 pytestmark = pytest.mark.usefixtures("nothing_else")
 
@@ -22,13 +22,15 @@ Interactions = list[dict[str, Any]]
 def _execution(interactions: Interactions) -> dict[str, Any]:
     """Return the first request to a guest."""
     body: dict[str, Any] = next(
-        one["request"]["body"] for one in interactions if one["request"]["url"].endswith("/process/execute")
+        item["request"]["body"]
+        for item in interactions
+        if item["request"]["url"].endswith("/process/execute")
     )
     return body
 
 
 def _with(interactions: Interactions, header: str) -> dict[str, Any]:
-    return next(one["request"] for one in interactions if header in one["request"].get("headers", {}))
+    return next(item["request"] for item in interactions if header in item["request"].get("headers", {}))
 
 
 def _another_command(interactions: Interactions) -> None:
@@ -73,7 +75,7 @@ def _one_more(interactions: Interactions) -> None:
 
 
 def _another_upload(interactions: Interactions) -> None:
-    upload = next(one["request"] for one in interactions if one["request"]["url"].endswith("bulk-upload"))
+    upload = next(item["request"] for item in interactions if item["request"]["url"].endswith("bulk-upload"))
     upload["body"]["uploads"][0]["sha256"] = "0" * 64
 
 
@@ -91,7 +93,7 @@ def _another_mark(interactions: Interactions) -> None:
 
 
 def _another_query(interactions: Interactions) -> None:
-    listing = next(one["request"] for one in interactions if "list-type=2" in one["request"]["url"])
+    listing = next(item["request"] for item in interactions if "list-type=2" in item["request"]["url"])
     listing["url"] = listing["url"].replace("max-keys=", "max-keys=1")
 
 
@@ -118,7 +120,7 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -128,14 +130,14 @@ CHANGES = {
     ],
 )
 def test_a_replay_that_differs_fails(
-    tmp_path: Path, name: str, face: str, change: Callable[[Interactions], None]
+    tmp_path: Path, name: str, runtime: str, change: Callable[[Interactions], None]
 ) -> None:
-    cassette = load(RECORDED / f"{name}-{face}.yaml")
+    cassette = load(RECORDED / f"{name}-{runtime}.yaml")
     change(cassette["interactions"])
     changed = tmp_path / "changed.yaml"
     changed.write_text(yaml.safe_dump(cassette, sort_keys=False))
     with pytest.raises(AssertionError, match=r"request \d+ of \d+:|assert \["):
-        replayed(changed, name, is_async=FACES[face])
+        replay(changed, name, is_async=RUNTIMES[runtime])
 
 
 def test_the_first_difference_is_shown(tmp_path: Path) -> None:
@@ -146,15 +148,15 @@ def test_the_first_difference_is_shown(tmp_path: Path) -> None:
     with pytest.raises(
         AssertionError, match=r"request 2 of 6:(.|\n)*-.*command: echo something else\n.*\+.*echo one"
     ):
-        replayed(changed, "command", is_async=False)
+        replay(changed, "command", is_async=False)
 
 
-@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_another_program_that_is_asked_the_same_needs_no_new_recording(
-    monkeypatch: pytest.MonkeyPatch, face: str
+    monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
     made = script._program
     monkeypatch.setattr(
         script, "_program", lambda *names: script._encode(b"# other\n" + made(*names).encode(), level=1)
     )
-    replayed(RECORDED / f"command-{face}.yaml", "command", is_async=FACES[face])
+    replay(RECORDED / f"command-{runtime}.yaml", "command", is_async=RUNTIMES[runtime])

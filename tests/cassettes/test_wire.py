@@ -1,4 +1,4 @@
-"""What is read out of a request or an answer is what was in it."""
+"""Reading requests and answers, and writing answers, keeps their meaning."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ def test_the_chunks_that_a_checksum_follows_are_put_together() -> None:
 
 
 def test_of_the_headers_the_conditions_and_the_marks_are_kept() -> None:
-    told = request(
+    plain = request(
         b"", If_Match='"a"', X_Amz_Date="now", x_amz_meta_calls="b", Authorization="c", Range="bytes=0-1"
     )
-    assert told["headers"] == {"if-match": '"a"', "range": "bytes=0-1", "x-amz-meta-calls": "b"}
+    assert plain["headers"] == {"if-match": '"a"', "range": "bytes=0-1", "x-amz-meta-calls": "b"}
 
 
 def test_a_script_that_is_not_ours_is_told_as_it_is() -> None:
-    told, nonce = request_of("POST", EXECUTE, {}, json.dumps({"command": "ls", "envs": {"KEY": "value"}}))
-    assert told["body"] == {"command": "ls", "envs": ["KEY"]}
+    plain, nonce = request_of("POST", EXECUTE, {}, json.dumps({"command": "ls", "envs": {"KEY": "value"}}))
+    assert plain["body"] == {"command": "ls", "envs": ["KEY"]}
     assert nonce == ""
 
 
 def test_bytes_and_texts_of_a_request_to_a_guest_are_told_apart_from_their_packing() -> None:
     call = guest_call("files", {"op": "write", "content": "grüße".encode(), "odd": "\udc80"}, NONCE)
-    told, nonce = request_of("POST", EXECUTE, {}, json.dumps({"command": call.script, "envs": call.env}))
-    assert told["body"]["request"] == {"op": "write", "content": "grüße", "odd": "\udc80"}
+    plain, nonce = request_of("POST", EXECUTE, {}, json.dumps({"command": call.script, "envs": call.env}))
+    assert plain["body"]["request"] == {"op": "write", "content": "grüße", "odd": "\udc80"}
     assert nonce == NONCE
 
 
@@ -73,17 +73,17 @@ def test_an_answer_of_a_guest_is_what_it_was_to_whoever_asks() -> None:
         "rows": [["ä", None, 1.5]],
     }
     body = json.dumps({"exitCode": 0, "result": f"\n{'0' * 32} {json.dumps(answer)}\n"}).encode()
-    told = answer_of(response(body), is_json=True)
-    assert told["body"]["answer"]["head_text"] == "grüße\n"
-    assert told["body"]["answer"]["tail"] == "//4="
-    played = json.loads(response_of(told, NONCE)["body"]["string"])
+    plain = answer_of(response(body), is_json=True)
+    assert plain["body"]["answer"]["head_text"] == "grüße\n"
+    assert plain["body"]["answer"]["tail"] == "//4="
+    played = json.loads(response_of(plain, NONCE)["body"]["string"])
     assert read_frame(played["result"], NONCE) == answer
 
 
 def test_what_is_no_frame_is_played_as_it_was() -> None:
     body = {"exitCode": 127, "result": "sh: 1: python3: not found\n"}
-    told = answer_of(response(json.dumps(body).encode()), is_json=True)
-    assert json.loads(response_of(told, NONCE)["body"]["string"]) == body
+    plain = answer_of(response(json.dumps(body).encode()), is_json=True)
+    assert json.loads(response_of(plain, NONCE)["body"]["string"]) == body
 
 
 def test_json_in_a_bucket_stays_the_text_that_it_is() -> None:
@@ -93,9 +93,9 @@ def test_json_in_a_bucket_stays_the_text_that_it_is() -> None:
 
 def test_xml_is_broken_where_that_means_nothing() -> None:
     xml = b"<A><B></B><C>a &lt; b</C><D><E>1</E></D></A>"
-    told = answer_of({**response(xml), "headers": {"Content-Type": ["text/xml"]}}, is_json=False)["body"]
-    assert told.count("\n") == 6
-    assert told.replace("\n", "").encode() == xml
-    assert "<B></B>" in told
-    assert "<C>a &lt; b</C>" in told
+    plain = answer_of({**response(xml), "headers": {"Content-Type": ["text/xml"]}}, is_json=False)["body"]
+    assert plain.count("\n") == 6
+    assert plain.replace("\n", "").encode() == xml
+    assert "<B></B>" in plain
+    assert "<C>a &lt; b</C>" in plain
     assert answer_of(response(xml), is_json=False)["body"].encode() == xml, "a file is nobody's to break"

@@ -1,4 +1,4 @@
-"""Requests and answers in plain words: what they mean, without how they were packed."""
+"""Convert requests and answers to plain data: their meaning, without their encoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.script import ENV_PREFIX
 
 Plain = dict[str, Any]
 
-# Of a request, what says on which conditions it is carried out; of an answer, what the clients read.
+# Recorded headers: conditions of requests, and headers of answers that the clients read.
 REQUEST_HEADERS = re.compile(r"if-.*|range|x-amz-(meta-.*|copy-.*|server-side-.*)", re.IGNORECASE)
 ANSWER_HEADERS = re.compile(
     r"content-type|content-range|etag|last-modified|retry-after|x-amz-meta-.*", re.IGNORECASE
@@ -35,11 +35,11 @@ _CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:;[^\r]*)?\r\n")
 
 
 class NoText(Exception):
-    """An answer is no text: a cassette of it could not be read by people."""
+    """An answer is not text, so its cassette would not be readable."""
 
 
 def request_of(method: str, url: str, headers: Mapping[str, Any], body: Any) -> tuple[Plain, str]:
-    """Return what a request means, and the nonce that its answer has to begin with, if it calls a guest."""
+    """Return a request's meaning, and the nonce of a guest call (otherwise ``""``)."""
     kept = {name.lower(): _text(value) for name, value in headers.items()}
     plain: Plain = {"method": method, "url": url}
     conditions = {name: kept[name] for name in sorted(kept) if REQUEST_HEADERS.fullmatch(name)}
@@ -64,14 +64,14 @@ def request_of(method: str, url: str, headers: Mapping[str, Any], body: Any) -> 
 
 
 def answer_of(response: Mapping[str, Any], *, is_json: bool) -> Plain:
-    """Return what an answer says.
+    """Return an answer's meaning.
 
     Args:
-        response: As vcrpy has it.
-        is_json: Whether JSON is what the service speaks; what is stored in a bucket is not looked into.
+        response: vcrpy's representation.
+        is_json: Whether the service answers with JSON; objects in a bucket are not parsed.
 
     Raises:
-        NoText: Its body is none.
+        NoText: Its body is not text.
     """
     headers = {name.lower(): values for name, values in response["headers"].items()}
     kept = {name: ", ".join(headers[name]) for name in sorted(headers) if ANSWER_HEADERS.fullmatch(name)}
@@ -97,7 +97,7 @@ def answer_of(response: Mapping[str, Any], *, is_json: bool) -> Plain:
 
 
 def response_of(answer: Plain, nonce: str) -> dict[str, Any]:
-    """Return an answer as vcrpy needs it, to the request that had this nonce."""
+    """Return vcrpy's representation of an answer to a request with this nonce."""
     body = answer.get("body", "")
     if isinstance(body, dict) and "answer" in body:
         framed = f"\n{nonce} {json.dumps(_packed(body['answer']))}\n"
@@ -117,12 +117,16 @@ def _execution(sent: Plain) -> tuple[Plain, str]:
         return {**sent, "envs": sorted(env)}, ""
     call = ast.literal_eval(_variable(env, "REQUEST").decode("utf-8", "surrogatepass"))
     _variable(env, "PROGRAM")
-    told: Plain = {"guest": call["entry"], "timeout": sent.get("timeout"), "request": _plain(call["request"])}
+    plain: Plain = {
+        "guest": call["entry"],
+        "timeout": sent.get("timeout"),
+        "request": _plain(call["request"]),
+    }
     if script["secret"] is not None:
-        told["secret"] = sorted(json.loads(binascii.a2b_base64(script["secret"])))
+        plain["secret"] = sorted(json.loads(binascii.a2b_base64(script["secret"])))
     if env:
-        told["env"] = sorted(env)
-    return told, call["nonce"]
+        plain["env"] = sorted(env)
+    return plain, call["nonce"]
 
 
 def _variable(env: dict[str, str], name: str) -> bytes:
@@ -132,17 +136,17 @@ def _variable(env: dict[str, str], name: str) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        plain = {name: _plain(one) for name, one in value.items()}
+        plain = {name: _plain(item) for name, item in value.items()}
         if isinstance(value.get("mount"), dict):
             plain["mount"]["request"] = json.loads(value["mount"]["request"])
         return plain
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return _readable(value) if isinstance(value, bytes) else value
 
 
 def _uploads(body: Any, content_type: str) -> list[Plain]:
-    """Return the files of an upload; aiohttp has a form, of httpx the bytes are there."""
+    """Return the files of an upload, from aiohttp's form or httpx's bytes."""
     if hasattr(body, "_fields"):
         files = [(options["filename"], value) for options, _, value in body._fields if "filename" in options]
         return [{"path": name, **_digest(_bytes(value))} for name, value in files]
@@ -166,36 +170,36 @@ def _digest(data: bytes) -> Plain:
 
 
 def _unpacked(answer: Plain) -> Plain:
-    told: Plain = {}
+    plain: Plain = {}
     for name, value in answer.items():
         if name in PACKED and isinstance(value, str):
             try:
-                told[f"{name}_text"] = binascii.a2b_base64(value).decode()
+                plain[f"{name}_text"] = binascii.a2b_base64(value).decode()
                 continue
             except ValueError:
-                pass  # it stays as it is
-        told[name] = value
-    return told
+                pass  # not text: kept unchanged
+        plain[name] = value
+    return plain
 
 
-def _packed(told: Plain) -> Plain:
+def _packed(plain: Plain) -> Plain:
     texts = {f"{name}_text": name for name in PACKED}
     return {
         texts.get(name, name): binascii.b2a_base64(value.encode(), newline=False).decode()
         if name in texts
         else value
-        for name, value in told.items()
+        for name, value in plain.items()
     }
 
 
 def _broken_into_lines(text: str) -> str:
-    """Begin a new line where XML elements meet; their own text stays as it is."""
+    """Insert line breaks between XML elements; their text is not changed."""
     text = re.sub(r"(</[^<>]+>)(?=<)", r"\1\n", text)
     return re.sub(r"(<[^/<>][^<>]*>)(?=<[^/])", r"\1\n", text)
 
 
 def _unchunked(data: bytes) -> bytes:
-    """Take the content out of what S3's clients send with a checksum behind it."""
+    """Return the content of an aws-chunked body, which ends with a checksum."""
     whole, at = b"", 0
     while (size := _CHUNK.match(data, at)) and int(size[1], 16):
         whole += data[size.end() : size.end() + int(size[1], 16)]

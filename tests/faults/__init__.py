@@ -1,1 +1,1 @@
-"""Every fault at every step: see `expected` for what has to come of each, ``python -m tests.faults`` for a run."""
+"""The fault matrix, run by ``python -m tests.faults``: every fault at every step. `expected` has the outcomes."""

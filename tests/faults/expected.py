@@ -1,16 +1,16 @@
-"""What is right: the specification of every cell, in one table.
+"""The specification of the fault matrix: the allowed outcomes of every cell, in one table.
 
-Each line is a fault and what comes of it at any step, then the steps at which something else does. A cell ends in one
-of the outcomes that are separated by "/":
+Each line is a fault, its outcome at any step, and then the steps with another outcome. A cell must end in one of the
+outcomes that are separated by "/":
 
-- ``ok``: recovered, as if nothing had been;
-- ``result``: it was done once, and its own result tells what went wrong;
-- ``cancelled``, ``died``: as the name of the fault says;
-- the code of the error that is raised, or that the model is told;
+- ``ok``: recovered; the result is as without the fault;
+- ``result``: it took effect once, and its own result reports the failure;
+- ``cancelled``, ``died``: as in the name of the fault;
+- the code of the error that is raised, or shown to the model;
 - ``-`` and a reason: there is no such cell.
 
-Whatever the outcome: nothing is done twice, nothing that was acknowledged is missing, an error that is no
-`OutcomeUnknown` means that nothing was done, the session can be used afterwards, and nothing is left behind.
+For every outcome: nothing takes effect twice, no acknowledged change is missing, an error other than `OutcomeUnknown`
+means that nothing was changed, the session is usable afterwards, and nothing leaks.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from __future__ import annotations
 import functools
 
 REASONS = {
-    "-steady": "the local S3 is either there or not; a retry there is that of a dropped connection",
-    "-later": "same as at the step after it: until then nothing uses it",
-    "-before": "there is no mount, or no disk, before the sandbox is there",
-    "-nobox": "S3 is asked directly: no sandbox takes part",
-    "-write": "same as a small write: a model cannot tell them apart",
-    "-asked": "asked once, before the first mount; a store does not change while a session lasts",
-    "-unasked": "nobody is asked about closing",
-    "-owned": "closing asks for no storage",
-    "-gone": "nothing is there to be acted on: the sandbox is deleted by this very request",
+    "-steady": "the local S3 is reachable or not; a retry there is as after a dropped connection",
+    "-later": "same as at the next step, which is the first to use it",
+    "-before": "there is no mount or disk before the sandbox exists",
+    "-nobox": "requests go directly to S3, without a sandbox",
+    "-write": "same as a small write: a model's call is the same",
+    "-asked": "checked once, before the first mount; a store does not change during a session",
+    "-unasked": "closing needs no approval",
+    "-owned": "closing needs no storage",
+    "-gone": "the step's own request deletes the sandbox",
 }
-WORDS = {"ok": "recovered", "result": "result", "cancelled": "cancelled", "died": "died"}
+LABELS = {"ok": "recovered", "result": "result", "cancelled": "cancelled", "died": "died"}
 
 TABLE = """
 refused for 3 s         ok               s3write,s3edit=-steady
@@ -74,8 +74,8 @@ approver raises         approver_error   upload=-write close=-unasked
 approver hangs          approval_timeout  upload=-write close=-unasked
 """  # noqa: E501 - a table
 
-# After these only time, or Daytona's people, help: the sandbox stays until its time to live.
-BEYOND = {
+# After these the sandbox is unusable until its time to live ends.
+UNUSABLE = {
     ("stuck", step)
     for step in ("create", "claim", "mount", "first", "warm", "write", "upload", "edit", "job", "close")
 }
@@ -83,38 +83,33 @@ BEYOND = {
 
 @functools.cache
 def _table() -> dict[tuple[str, str], frozenset[str]]:
-    from tests.faults.mishaps import MISHAPS
+    from tests.faults.faults import FAULT_CASES
     from tests.faults.steps import STEPS
 
     table: dict[tuple[str, str], frozenset[str]] = {}
     for line in TABLE.strip().splitlines():
-        name = max((one for one in MISHAPS if line.startswith(f"{one} ")), key=len)
-        default, *others = line[len(name) :].split()
+        name = max((fault for fault in FAULT_CASES if line.startswith(f"{fault} ")), key=len)
+        default, *overrides = line[len(name) :].split()
         table |= {(name, step): frozenset(default.split("/")) for step in STEPS}
-        for other in others:
-            steps, _, outcome = other.partition("=")
+        for override in overrides:
+            steps, _, outcome = override.partition("=")
             table |= {(name, step): frozenset(outcome.split("/")) for step in steps.split(",")}
-    if set(table) != {(mishap, step) for mishap in MISHAPS for step in STEPS}:
-        raise ValueError("the table does not say of every cell what is right")
+    if set(table) != {(fault, step) for fault in FAULT_CASES for step in STEPS}:
+        raise ValueError("the table lacks a cell")
     return table
 
 
-def reason(step: str, mishap: str) -> str | None:
-    """Return why there is no such cell; None where there is one."""
-    (first, *_) = _table()[mishap, step]
+def reason(step: str, fault: str) -> str | None:
+    """Return why the cell does not exist, None if it exists."""
+    (first, *_) = _table()[fault, step]
     return first if first.startswith("-") else None
 
 
-def allowed(step: str, mishap: str) -> frozenset[str]:
-    """Return the outcomes that are right."""
-    return _table()[mishap, step]
+def allowed(step: str, fault: str) -> frozenset[str]:
+    """Return the allowed outcomes."""
+    return _table()[fault, step]
 
 
-def is_beyond(step: str, mishap: str) -> bool:
-    """Tell whether the session cannot go on with its machine, though the fault's cause is over."""
-    return (mishap, step) in BEYOND
-
-
-def takes_time(step: str, mishap: str) -> bool:
-    """Tell whether only time ends the sandbox."""
-    return (mishap, step) in BEYOND
+def stays_unusable(step: str, fault: str) -> bool:
+    """Return whether the sandbox is unusable after the fault, until its time to live ends."""
+    return (fault, step) in UNUSABLE

@@ -1,4 +1,4 @@
-"""A process that does a step and is killed in its midst."""
+"""Run a step in another process, which is killed during the step."""
 
 from __future__ import annotations
 
@@ -20,98 +20,98 @@ WITHIN_S = 60.0
 
 
 def context() -> ForkServerContext:
-    """Return what makes processes that have everything loaded."""
+    """Return a multiprocessing context whose processes have all modules loaded."""
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(PRELOADED)
     return made
 
 
 def start_server() -> None:
-    """Start what processes are forked from, and make its folder, so that no cell is taken for having left them."""
+    """Start the fork server and create its folder now, so that no cell is blamed for leaking them."""
     multiprocessing.util.get_temp_dir()
     context()
     multiprocessing.forkserver.ensure_running()
     multiprocessing.resource_tracker.ensure_running()
 
 
-def live(  # noqa: PLR0917 - they come through a pipe
+def run_step(  # noqa: PLR0917 - Process passes them by position
     config: dict[str, Any],
     namespace: str,
     step: str,
     is_async: bool,
     token: str,
     command: str,
-    told: Connection,
+    pipe: Connection,
 ) -> None:
-    """Do a step and what comes before; tell what was acknowledged, and wait before the step to be told to go on."""
+    """Prepare a step, report acknowledged changes and readiness, wait for a message, and run the step."""
     from langchain_daytona_ws import WorkspaceSession
-    from tests.faults.face import Face
+    from tests.faults.runtime import Runtime
     from tests.faults.steps import STEPS, Work
 
     session = WorkspaceSession(config, namespace=namespace)
 
-    def tells(path: str, content: bytes) -> None:
-        told.send((path, content))
+    def on_acknowledge(path: str, content: bytes) -> None:
+        pipe.send((path, content))
 
-    work = Work(session, Face(is_async), token, command, tells=tells)
+    work = Work(session, Runtime(is_async), token, command, on_acknowledge=on_acknowledge)
     STEPS[step].prepare(work)
-    told.send("ready")
-    told.recv()
+    pipe.send("ready")
+    pipe.recv()
     STEPS[step].do(work)
-    told.send("done")
-    told.recv()  # a session that was not closed has its sandbox deleted at exit: not here
+    pipe.send("done")
+    pipe.recv()  # not reached: at exit, the session would delete its sandbox
 
 
-class Victim:
-    """The process, as seen from outside."""
+class HostProcess:
+    """The parent's view of the process."""
 
     def __init__(self, *arguments: Any) -> None:
-        self._told, telling = multiprocessing.Pipe()
+        self._pipe, theirs = multiprocessing.Pipe()
         self.acknowledged: dict[str, bytes] = {}
         self.done = False
-        self._process = context().Process(target=live, args=(*arguments, telling))
+        self._process = context().Process(target=run_step, args=(*arguments, theirs))
         self._process.start()
-        telling.close()
+        theirs.close()
 
     def await_ready(self) -> None:
-        if not self._heard("ready"):
-            raise AssertionError("the process did not come to the step")
+        if not self._received("ready"):
+            raise AssertionError("the process did not reach the step")
 
     def go(self) -> None:
-        self._told.send("go")
+        self._pipe.send("go")
 
     def kill(self) -> None:
         self._process.kill()
 
-    def await_death(self) -> None:
-        """Wait until it was killed, and take note of what it had said till then."""
-        self.done = self._heard("done")
+    def await_end(self) -> None:
+        """Wait until the process is killed, and record its messages."""
+        self.done = self._received("done")
         if self.done:
             self._process.kill()
         self._process.join(WITHIN_S)
         if self._process.exitcode != -9:
             raise AssertionError(f"the process ended with {self._process.exitcode}")
-        self._told.close()
+        self._pipe.close()
         self._process.close()
 
-    def _heard(self, wanted: str) -> bool:
+    def _received(self, wanted: str) -> bool:
         until = time.monotonic() + WITHIN_S
-        while self._told.poll(max(0.0, until - time.monotonic())):
+        while self._pipe.poll(max(0.0, until - time.monotonic())):
             try:
-                said = self._told.recv()
+                message = self._pipe.recv()
             except (EOFError, ConnectionResetError):
                 return False
-            if said == wanted:
+            if message == wanted:
                 return True
-            path, content = said
+            path, content = message
             self.acknowledged[path] = content
         raise AssertionError("the process hangs")
 
 
-def watch(seen: Callable[[], bool], act: Callable[[], object]) -> None:
-    """Act as soon as something is seen."""
+def watch(condition: Callable[[], bool], act: Callable[[], object]) -> None:
+    """Call `act` as soon as the condition holds."""
     until = time.monotonic() + WITHIN_S
-    while not seen():
+    while not condition():
         if time.monotonic() > until:
             return
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What must not be left of a cell: sandboxes, processes, threads, sockets and other descriptors, files."""
+"""Find leaks of a cell: sandboxes, processes, threads, sockets and other descriptors, files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tests.faults.world import World
 
-# What has been given up may take a moment to be gone.
+# Abandoned requests and processes take a while to end.
 WITHIN_S = 30.0
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a process has, by name or kind."""
+    """A process's resources, by name or kind."""
 
     sandboxes: Counter[str]
     threads: Counter[str]
@@ -27,8 +27,8 @@ class Holdings:
     children: Counter[str]
     files: Counter[str]
 
-    def beyond(self, before: Holdings) -> list[str]:
-        """Return what is here and was not there."""
+    def added_since(self, before: Holdings) -> list[str]:
+        """Return the resources that `before` does not have."""
         return [
             f"{kind}: {name}" + (f" ×{count}" if count > 1 else "")
             for kind in ("sandboxes", "threads", "descriptors", "children", "files")
@@ -36,27 +36,29 @@ class Holdings:
         ]
 
 
-def held(world: World) -> Holdings:
+def holdings(world: World) -> Holdings:
     gc.collect()
     return Holdings(
         sandboxes=Counter(
-            f"{one.name} ({one.state})" for server in world.servers for one in server.sandboxes
+            f"{box.name} ({box.state})" for server in world.servers for box in server.sandboxes
         ),
-        # The local Daytona's own loop keeps threads for its work; that of a session is not a uvloop.
-        threads=Counter(one.name for one in threading.enumerate() if not one.name.startswith("uvloop_")),
+        # Only the local Daytona uses uvloop, whose worker threads stay.
+        threads=Counter(
+            thread.name for thread in threading.enumerate() if not thread.name.startswith("uvloop_")
+        ),
         descriptors=Counter(_descriptors()),
         children=Counter(_children()),
         files=Counter(str(path.relative_to(world.temp)) for path in _files(world)),
     )
 
 
-def left(world: World, before: Holdings) -> list[str]:
-    """Return what has been left since, once it does not get less."""
+def leaked_since(world: World, before: Holdings) -> list[str]:
+    """Return the resources added since `before`, after waiting for them to be released."""
     until = time.monotonic() + WITHIN_S
     while True:
-        beyond = held(world).beyond(before)
-        if not beyond or time.monotonic() > until:
-            return beyond
+        added = holdings(world).added_since(before)
+        if not added or time.monotonic() > until:
+            return added
         time.sleep(0.02)
 
 
@@ -66,18 +68,18 @@ def _descriptors() -> list[str]:
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
-            continue  # that of the listing itself
+            continue  # the descriptor of the listing itself
         found.append(target if target.startswith("/") else target.partition(":")[0])
     return found
 
 
 def _children() -> list[str]:
-    """List what descends from this process, by the kernel's table."""
+    """Return this process's descendants, from /proc."""
     parents: dict[int, int] = {}
     for pid in _pids():
         with contextlib.suppress(OSError):  # it has ended
             stat = Path(f"/proc/{pid}/stat").read_text()
-            parents[pid] = int(stat.rpartition(")")[2].split()[1])  # behind the name, which may hold anything
+            parents[pid] = int(stat.rpartition(")")[2].split()[1])  # after the name, which may contain spaces
     family = {os.getpid()}
     while found := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= found
@@ -85,7 +87,7 @@ def _children() -> list[str]:
 
 
 def running(word: str) -> bool:
-    """Tell whether a process has this in its command line."""
+    """Return whether a process has this in its command line."""
     for pid in _pids():
         with contextlib.suppress(OSError):
             if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -98,6 +100,6 @@ def _pids() -> list[int]:
 
 
 def _files(world: World) -> list[Path]:
-    """List temporary files, and of the servers' own folders the sandboxes' disks."""
+    """Return temporary files, and the sandboxes' disks in the servers' folders."""
     tops = list(world.temp.iterdir())
-    return [*tops, *(one for top in tops for one in (top / "sandboxes").glob("*"))]
+    return [*tops, *(disk for top in tops for disk in (top / "sandboxes").glob("*"))]

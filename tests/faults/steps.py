@@ -1,4 +1,4 @@
-"""The steps of the work: how each is done, and how often it took effect, as seen from outside."""
+"""The steps of the matrix: how each is run, and how its effects are counted from outside."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from langchain_daytona_ws import WorkspaceSession
-from tests.faults.face import Face
+from tests.faults.runtime import Runtime
 
-# On the sandbox's own disk; kept from session to session; a mount of S3; both; S3 without a sandbox.
+# The workspace: on the sandbox's own disk; in a persistent sandbox; on a mount of S3; both; on S3 without a sandbox.
 Kind: TypeAlias = Literal["disk", "kept", "s3", "kept s3", "direct"]
 
-LARGE = b"0123456789abcde\n" * (20 << 10)  # more than travels in the request itself
+LARGE = b"0123456789abcde\n" * (20 << 10)  # larger than the content that a request carries
 
 
 @dataclass
 class Work:
-    """What a step works with; nothing of it is the server's, so that a process of its own can do it too.
+    """The data of a step. It has no server objects, so a separate process can use it too.
 
     Attributes:
-        acknowledged: What the session said is written: path → content.
-        attempted: What it may have written instead, when nobody knows whether it did.
+        acknowledged: Files that the session reported as written: path → content.
+        attempted: Contents that may have been written if the outcome is unknown: path → content.
     """
 
     session: WorkspaceSession
-    face: Face
+    runtime: Runtime
     token: str
     command: str
     timeout_s: float = 60.0
-    tells: Callable[[str, bytes], object] | None = None
+    on_acknowledge: Callable[[str, bytes], object] | None = None
     acknowledged: dict[str, bytes] = field(default_factory=dict)
     attempted: dict[str, bytes] = field(default_factory=dict)
 
     def call(self, target: Any, name: str, *arguments: Any, **named: Any) -> Any:
-        return self.face.call(target, name, *arguments, **named)
+        return self.runtime.call(target, name, *arguments, **named)
 
     def acknowledge(self, path: str, content: bytes) -> None:
         self.acknowledged[path] = content
-        if self.tells is not None:
-            self.tells(path, content)
+        if self.on_acknowledge is not None:
+            self.on_acknowledge(path, content)
 
 
-Seen: TypeAlias = Callable[[str], "bytes | None"]
+ReadFile: TypeAlias = Callable[[str], "bytes | None"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Step:
     """One step.
 
     Attributes:
-        name: In the table.
-        action: Which request carries it, by the journal's name; with "direct", the method that S3 is asked by.
-        kind: The workspace that it is done in, unless the fault needs another.
-        prepare: What is done before.
+        name: Its name in the table.
+        action: The action of its request in the server's journal; for "direct", the method of its S3 request.
+        kind: Its workspace, unless the fault needs another.
+        prepare: Called before the step.
         do: The step.
-        effects: How often it took effect, given the count of commands and a look at a file; None where it has none.
-        tool: The tool and arguments of a model that does the same; None where no model can.
+        effects: Returns how often it took effect, from the count of commands and from files; None if it has no effect.
+        tool: Returns the tool and arguments of the same step by a model; None if a model cannot do it.
     """
 
     name: str
@@ -64,16 +64,16 @@ class Step:
     kind: Kind
     prepare: Callable[[Work], None]
     do: Callable[[Work], object]
-    effects: Callable[[Work, int, Seen], int] | None
+    effects: Callable[[Work, int, ReadFile], int] | None
     tool: Callable[[Work], tuple[str, dict[str, Any]]] | None = None
 
 
 def _nothing(work: Work) -> None:
-    """Nothing is done before."""
+    """Prepare nothing."""
 
 
 def _create(work: Work) -> None:
-    """Have the sandbox made, and nothing run in it."""
+    """Create the sandbox without running a command."""
     work.call(work.session._machine, "acquire")
 
 
@@ -133,20 +133,20 @@ def _close(work: Work) -> object:
     return work.call(work.session, "close")
 
 
-def _counted(work: Work, count: int, seen: Seen) -> int:
+def _counted(work: Work, count: int, stored_file: ReadFile) -> int:
     return count
 
 
-def _written(content: bytes) -> Callable[[Work, int, Seen], int]:
-    def effects(work: Work, count: int, seen: Seen) -> int:
-        return int(seen(f"d/{work.token}.txt") == (content or f"{work.token}\n".encode()))
+def _written(content: bytes) -> Callable[[Work, int, ReadFile], int]:
+    def effects(work: Work, count: int, stored_file: ReadFile) -> int:
+        return int(stored_file(f"d/{work.token}.txt") == (content or f"{work.token}\n".encode()))
 
     return effects
 
 
-def _edits(work: Work, count: int, seen: Seen) -> int:
-    """Count the x behind the bracket: an edit that is made twice leaves two."""
-    return (seen("edited.txt") or b"").count(b"x")
+def _edits(work: Work, count: int, stored_file: ReadFile) -> int:
+    """Count the x after the bracket: a repeated edit adds another one."""
+    return (stored_file("edited.txt") or b"").count(b"x")
 
 
 def _bash(work: Work) -> tuple[str, dict[str, Any]]:

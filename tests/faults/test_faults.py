@@ -1,4 +1,4 @@
-"""A cell of each mechanism; ``make faults`` plays them all."""
+"""Cells of the fault matrix, one for each mechanism; ``make faults`` runs all cells."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults import expected
-from tests.faults.cell import play
-from tests.faults.mishaps import MISHAPS
+from tests.faults.cell import run_cell
+from tests.faults.faults import FAULT_CASES
 from tests.faults.steps import STEPS
 from tests.faults.world import World, world
 
-# Between them each step and each way in which a fault comes about; those that wait for long are left to the full run.
+# All steps and all kinds of injection; cells that wait for long are left to the full run.
 CELLS = [
     ("create", "dropped after", True),
     ("claim", "503", False),
@@ -43,21 +43,21 @@ CELLS = [
 @pytest.fixture(scope="module")
 def here() -> Iterator[World]:
     with world() as made:
-        for is_async in (False, True):  # what is loaded once is not taken for left behind
-            assert play(made, "mount", "slow answer", is_async=is_async).problems == []
+        for is_async in (False, True):  # loads modules, which would count as leaks
+            assert run_cell(made, "mount", "slow answer", is_async=is_async).problems == []
         yield made
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("step", "mishap", "is_async"), CELLS)
+@pytest.mark.parametrize(("step", "fault", "is_async"), CELLS)
 def test_a_cell_is_as_it_should_be(
-    here: World, step: str, mishap: str, is_async: bool, caplog: pytest.LogCaptureFixture
+    here: World, step: str, fault: str, is_async: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # A record that is kept keeps the error in its arguments alive, and with it the connection.
+    # A captured log record would keep its error alive, and with it the connection.
     for name in ("langchain_daytona_ws", "urllib3.connectionpool"):
         caplog.set_level(logging.CRITICAL, logger=name)
-    verdict = play(here, step, mishap, is_async=is_async)
-    assert verdict.problems == [], verdict.told
+    verdict = run_cell(here, step, fault, is_async=is_async)
+    assert verdict.problems == [], verdict.message
     assert not verdict.ran_twice
     assert not verdict.lost
     assert not verdict.leaked
@@ -65,13 +65,13 @@ def test_a_cell_is_as_it_should_be(
 
 def test_of_every_cell_it_is_said_what_is_right() -> None:
     for step in STEPS:
-        for mishap in MISHAPS:
-            reason = expected.reason(step, mishap)
+        for fault in FAULT_CASES:
+            reason = expected.reason(step, fault)
             assert reason is None or reason in expected.REASONS
-            for outcome in expected.allowed(step, mishap):
+            for outcome in expected.allowed(step, fault):
                 assert reason or re.fullmatch(r"[a-z0-9_]+", outcome)
 
 
 def test_the_chosen_cells_exist_and_leave_no_step_out() -> None:
-    assert all(expected.reason(step, mishap) is None for step, mishap, _ in CELLS)
+    assert all(expected.reason(step, fault) is None for step, fault, _ in CELLS)
     assert {step for step, _, _ in CELLS} == set(STEPS)

@@ -1,4 +1,4 @@
-"""Where the cells are played: a local Daytona with S3, a clock whose waits take no time, and a count from outside."""
+"""The environment of the cells: a local Daytona with S3, a clock that skips waits, and a counter of commands."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HOST = {
     "NO_PROXY": "127.0.0.1",
 }
 DISK_BYTES = 4 << 20
-PATIENCE_S = 5.0  # of real time, in a cell, for what is under way in the servers
+PATIENCE_S = 5.0  # real time for each cell to wait for changes of state in the servers
 SETTLE_S = 40.0
 
 
-class Pace:
-    """A session's clock. What it would wait is added to the time at once, and to the local Daytona's."""
+class SkippingClock:
+    """A session's clock. A wait moves it and the local Daytona's clock forward at once."""
 
     def __init__(self, servers: ManualClock) -> None:
         self._servers = servers
@@ -55,15 +55,15 @@ class Pace:
         with self._lock:
             self._skipped_s += seconds
             self.waited.append(seconds)
-            due = [one for moment, one in self._due if moment <= self._skipped_s]
-            self._due = [(moment, one) for moment, one in self._due if moment > self._skipped_s]
-        for one in due:
-            one()
+            due = [act for moment, act in self._due if moment <= self._skipped_s]
+            self._due = [(moment, act) for moment, act in self._due if moment > self._skipped_s]
+        for act in due:
+            act()
         self._servers.advance(seconds)
-        self._let_others(time.monotonic() + min(seconds, 1.0))
+        self._wait_for_servers(time.monotonic() + min(seconds, 1.0))
 
-    def _let_others(self, until: float) -> None:
-        """Give what the wait was for, such as a sandbox that starts, some of its real time."""
+    def _wait_for_servers(self, until: float) -> None:
+        """Wait in real time for changes of state, such as a sandbox's start."""
         while True:
             time.sleep(0.02)
             self._patience_s -= 0.02
@@ -74,26 +74,26 @@ class Pace:
         await asyncio.to_thread(self.sleep, seconds)
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
-        """Call `act` when so much has been waited."""
+        """Call `act` after these seconds of waits."""
         with self._lock:
             self._due.append((self._skipped_s + seconds, act))
 
     def jump(self, seconds: float) -> None:
-        """Let Unix time, by which credentials end, be later."""
+        """Move Unix time forward, by which credentials expire."""
         self._ahead_s += seconds
 
     def renew(self) -> None:
-        """Forget what was due, and be on time again."""
+        """Drop scheduled calls, and reset the clock."""
         with self._lock:
             self._due, self._ahead_s, self.waited, self._patience_s = [], 0.0, [], PATIENCE_S
 
 
 class Tally:
-    """Counts, outside of every sandbox, how often a command has run: it says so, and goes on when it is heard."""
+    """Counts runs of commands, outside of all sandboxes: each reports itself, and continues after the reply."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.when_heard: Callable[[], object] | None = None
+        self.on_count: Callable[[], object] | None = None
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, name="tally", daemon=True)
@@ -108,9 +108,9 @@ class Tally:
                 if token == "end":
                     return
                 self.counts[token] += 1
-                connection.sendall(b"heard\n")
-                if self.when_heard is not None:
-                    self.when_heard()
+                connection.sendall(b"counted\n")
+                if self.on_count is not None:
+                    self.on_count()
 
     def close(self) -> None:
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
@@ -120,19 +120,19 @@ class Tally:
 
 
 def command(port: int, token: str, then: str = "") -> str:
-    """Return a command that is counted, then leaves a file behind."""
-    said = f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo {token} >&3 && read -r heard <&3 && exec 3>&-"
-    return f"{said} && echo {token} > {token}.txt{then}"
+    """Return a command that is counted and then writes a file."""
+    count = f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo {token} >&3 && read -r reply <&3 && exec 3>&-"
+    return f"{count} && echo {token} > {token}.txt{then}"
 
 
 class World:
-    """What all cells of one process share."""
+    """The servers, clocks and counters that all cells of a process share."""
 
     def __init__(self, servers: contextlib.ExitStack) -> None:
         self.temp = Path(tempfile.mkdtemp(prefix="faults-", dir=tempfile.gettempdir()))
-        self.temp.chmod(0o755)  # the sandboxes' users pass through it
+        self.temp.chmod(0o755)  # the sandboxes' users need access
         self.clock = ManualClock()
-        self.pace = Pace(self.clock)
+        self.session_clock = SkippingClock(self.clock)
         self._servers = servers
         self._small: LocalDaytona | None = None
         self.tally = Tally()
@@ -140,15 +140,15 @@ class World:
         self._s3: dict[str, Any] = {}
 
     def _is_changing(self) -> bool:
-        return any(one.changing for server in self.servers for one in server.sandboxes)
+        return any(box.changing for server in self.servers for box in server.sandboxes)
 
     def start(self) -> None:
-        self.pace.is_busy = self._is_changing
+        self.session_clock.is_busy = self._is_changing
         self._servers.enter_context(self.server)
         self.server.make_bucket(BUCKET)
 
     def s3(self, server: LocalDaytona) -> Any:
-        """Return a client for a server's S3, as an outsider has it."""
+        """Return an independent client for a server's S3."""
         if server.s3_endpoint not in self._s3:
             self._s3[server.s3_endpoint] = outsider(server.s3_endpoint)
         return self._s3[server.s3_endpoint]
@@ -159,7 +159,7 @@ class World:
 
     @property
     def small(self) -> LocalDaytona:
-        """A server whose sandboxes have little room on their disks."""
+        """A server whose sandboxes have small disks."""
         if self._small is None:
             self._small = self._servers.enter_context(
                 LocalDaytona(clock=self.clock, s3=True, disk_bytes=DISK_BYTES)
@@ -172,11 +172,11 @@ class World:
         return [self.server] if self._small is None else [self.server, self._small]
 
     def settle(self) -> None:
-        """Wait until the servers have done with all that was asked of them, also what nobody waits for any more."""
+        """Wait until the servers have finished all requests, also abandoned ones."""
         until = time.monotonic() + SETTLE_S
         while any(server.open_requests for server in self.servers):
             if time.monotonic() > until:
-                raise TimeoutError("requests are open still")
+                raise TimeoutError("requests are still open")
             time.sleep(0.01)
 
     def secrets(self) -> list[str]:
@@ -189,7 +189,7 @@ class World:
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """Yield a world; afterwards nothing of it is left, and the environment is as it was."""
+    """Yield a world; then remove it, and restore the environment."""
     before, tempdir = (
         {name: os.environ.get(name) for name in (*HOST, "AWS_SESSION_TOKEN", "AWS_PROFILE")},
         tempfile.tempdir,

@@ -1,4 +1,4 @@
-"""Run tests on the original mount-s3 and on a store such as MinIO, in place of the local ones: `make test-real`."""
+"""Run tests with the original mount-s3, and with a store such as MinIO instead of the local S3: `make test-real`."""
 
 # Environment variables, because the fault tests start servers in other processes.
 MOUNT_S3 = "TEST_REAL_MOUNT_S3"

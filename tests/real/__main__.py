@@ -1,4 +1,4 @@
-"""Run the tests of mounts, credentials, policies, hints and faults on the original programs, and print what differs.
+"""Run the tests of mounts, credentials, policies, hints and faults on the original programs; print the differences.
 
 If a test fails here and passes in `make test`, the local program differs from the original.
 """
@@ -53,7 +53,7 @@ class Collector:
         self.skipped = 0
 
     def pytest_sessionstart(self) -> None:
-        # Not earlier: pytest rewrites modules at import. In other processes `tests/__init__.py` applies it.
+        # Imported here, since pytest rewrites modules at import. In other processes `tests/__init__.py` applies it.
         from tests.real import stand_in
 
         stand_in.apply()
@@ -74,9 +74,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.real", description=__doc__)
     parser.add_argument("--mount-s3", help="path of the original mount-s3")
     parser.add_argument(
-        "--s3-endpoint", help="URL of a store with S3 and STS; the tests empty the buckets they make"
+        "--s3-endpoint", help="URL of a store with S3 and STS; the tests empty the buckets that they create"
     )
-    parser.add_argument("--workers", default="2", help="tests at a time; with --s3-endpoint always 1")
+    parser.add_argument(
+        "--workers", default="2", help="number of parallel tests; with --s3-endpoint always 1"
+    )
     options, more = parser.parse_known_args()
     if not options.mount_s3 and not options.s3_endpoint:
         parser.error("give MOUNT_S3=path, S3_ENDPOINT=url or both")
@@ -87,8 +89,8 @@ def main() -> int:
         os.environ[ENDPOINT] = options.s3_endpoint
         os.environ[ACCESS_KEY] = os.environ.get("S3_ACCESS_KEY", "")
         os.environ[SECRET_KEY] = os.environ.get("S3_SECRET_KEY", "")
-    files = [one for one in more if not one.startswith("-")]
-    flags = [one for one in more if one.startswith("-")]
+    files = [argument for argument in more if not argument.startswith("-")]
+    flags = [argument for argument in more if argument.startswith("-")]
     collector = Collector()
     workers = ["-n", "0"] if options.s3_endpoint else ["-n", options.workers]
     pytest.main(
@@ -96,11 +98,11 @@ def main() -> int:
         plugins=[collector],
     )
     found = [Difference(test, seen, why_of(test)) for test, seen in sorted(collector.failed.items())]
-    sys.stdout.write(table(found) + f"\n\n{collector.passed} tests alike, {len(found)} differences, ")
+    sys.stdout.write(table(found) + f"\n\n{collector.passed} tests equal, {len(found)} differences, ")
     sys.stdout.write(
-        f"{sum(not one.why for one in found)} of them unexplained, {collector.skipped} skipped\n"
+        f"{sum(not difference.why for difference in found)} of them unexplained, {collector.skipped} skipped\n"
     )
-    return 1 if not collector.passed or any(not one.why for one in found) else 0
+    return 1 if not collector.passed or any(not difference.why for difference in found) else 0
 
 
 def why_of(test: str) -> str:
@@ -111,10 +113,11 @@ def why_of(test: str) -> str:
 
 def table(found: list[Difference]) -> str:
     """Return the differences as a Markdown table."""
-    rows = ["| test | what was seen on the original | why |", "|---|---|---|"]
+    rows = ["| test | result on the original | reason |", "|---|---|---|"]
     rows += [
-        f"| {one.test.rpartition('/')[2]} | {one.seen.replace('|', chr(92) + '|')} | {one.why or 'unexplained'} |"
-        for one in found
+        f"| {difference.test.rpartition('/')[2]} | {difference.seen.replace('|', chr(92) + '|')} "
+        f"| {difference.why or 'unexplained'} |"
+        for difference in found
     ]
     return "\n".join(rows)
 

@@ -1,6 +1,6 @@
-"""Known differences between the local mount-s3, S3 and STS and the originals: the end of a test's id → the reason.
+"""Known differences of the local mount-s3, S3 and STS from the originals: the end of a test's id → the reason.
 
-`make test-real` prints the reason in its table, and fails for any other difference. Seen on mount-s3 1.24.0 and MinIO.
+`make test-real` prints the reason, and fails for any other difference. Measured on mount-s3 1.24.0 and MinIO.
 """
 
 from __future__ import annotations
@@ -9,43 +9,42 @@ _NO_BUCKET = "test_s3_mount.py::test_what_keeps_it_from_mounting_is_named_with_i
 DIFFERENCES: dict[str, str] = {
     "test_mount_credentials.py::test_sts_and_s3_by_boto3": "MinIO's STS has no GetCallerIdentity; AWS and moto do.",
     "test_mount_s3.py::test_a_closed_descriptor_of_a_reader_reads_on_until_somebody_writes": (
-        "The original goes on reading what it has fetched ahead; the imitation fetches nothing ahead, and answers "
-        "EBADF."
+        "The original continues to read prefetched data; the imitation does not prefetch, and answers EBADF."
     ),
     "test_mount_s3.py::test_a_missing_key_that_is_forbidden_cannot_be_created": (
-        "Where HEAD is answered 403, the original cannot enter a directory either (EIO): it looks for an object of "
+        "If HEAD is answered with 403, the original cannot enter a directory (EIO), since it requests an object of "
         "that name. The imitation enters it."
     ),
     "test_mount_s3.py::test_only_so_many_files_can_be_open_for_writing": (
-        "The original's limit follows from the machine's memory (with 24 GiB more than 400 files); the imitation "
-        "always has that of 512 MiB."
+        "The original's limit depends on the machine's memory (more than 400 files with 24 GiB); the imitation always "
+        "has the limit of 512 MiB."
     ),
     "test_mount_start.py::test_an_s3_that_does_not_answer_is_asked_again_until_the_time_is_up": (
-        "The test shortens the imitation's 30 seconds, which are fixed in the original. The words are the same."
+        "The test shortens the imitation's 30 seconds, which are fixed in the original. The message is the same."
     ),
     "test_mount_start.py::test_it_says_what_it_mounted_and_goes_on_in_the_background": (
-        "This build of the original warns that the machine's libfuse is older than the one it was made for."
+        "This build of the original warns that the machine's libfuse is older than its own version."
     ),
     "test_mount_table.py::test_operation[chmod, chown and utime while writing]": (
-        "The original shows the times that were set until the file's attributes expire, 0.1 s later; the imitation "
-        "never does."
+        "The original shows newly set times until the file's attributes expire, 0.1 s later; the imitation never "
+        "shows them."
     ),
     "test_mount_start.py::test_what_is_wrong_is_said": (
-        "The original asks with max-keys=0, which MinIO answers with 200 also for a bucket that is not there: it "
-        "mounts."
+        "The original lists with max-keys=0, which MinIO answers with 200 also for a missing bucket: the mount "
+        "succeeds."
     ),
     f"{_NO_BUCKET}[sync-no bucket-mount_no_bucket-FILESYSTEM_BUCKET_NAME]": (
-        "As for test_what_is_wrong_is_said: on MinIO a missing bucket is mounted, and fails at the first use."
+        "As for test_what_is_wrong_is_said: on MinIO, mounting a missing bucket succeeds, and the first use fails."
     ),
     f"{_NO_BUCKET}[async-no bucket-mount_no_bucket-FILESYSTEM_BUCKET_NAME]": (
-        "As for test_what_is_wrong_is_said: on MinIO a missing bucket is mounted, and fails at the first use."
+        "As for test_what_is_wrong_is_said: on MinIO, mounting a missing bucket succeeds, and the first use fails."
     ),
-    "test_mount_s3.py::test_keys_that_can_be_no_file_are_hidden": "MinIO takes no keys with `.` and `..` as parts.",
+    "test_mount_s3.py::test_keys_that_can_be_no_file_are_hidden": "MinIO refuses keys with `.` or `..` as a part.",
     "test_mount_hints.py::test_a_hint_that_works[tar cf a.tar d && tar rf a.tar old]": (
-        "Over MinIO, tar sometimes sees the time of a file change while it reads it, and ends before it appends."
+        "On MinIO, tar sometimes sees a file's time change while reading it, and ends before it appends."
     ),
     "test_s3_rotation.py::test_three_ends_of_credentials_cost_no_command": (
-        "The test knows the local STS's keys by their beginning, which MinIO's have not; and on the original one "
-        "write of the background loop, which no call renews the credentials for, met their end."
+        "The test recognises the local STS's keys by their prefix, which MinIO's keys lack. On the original, the "
+        "credentials of the background loop, which no call renews, expired during one write."
     ),
 }

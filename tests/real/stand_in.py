@@ -1,4 +1,4 @@
-"""Make every test server with S3 use the original programs that the environment names."""
+"""Patch test servers with S3 to use the original programs of the environment."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.real import ACCESS_KEY, ENDPOINT, MOUNT_S3, SECRET_KEY
 
 @functools.cache
 def apply() -> None:
-    """Patch `LocalDaytona` and `LocalS3` once, if the environment names an original."""
+    """Patch `LocalDaytona` and `LocalS3` once, if the environment names an original program."""
     mount_s3, endpoint = os.environ.get(MOUNT_S3), os.environ.get(ENDPOINT)
     settings: dict[str, Any] = {}
     if mount_s3:
         settings["mount_s3"] = mount_s3
     if endpoint:
         settings["s3_store"] = S3Store(endpoint, os.environ[ACCESS_KEY], os.environ[SECRET_KEY])
-        _empty_what_is_left()
+        _empty_new_buckets()
     if settings:
         _set_on_servers(settings)
 
@@ -34,8 +34,8 @@ def _set_on_servers(settings: dict[str, Any]) -> None:
     LocalDaytona.__init__ = init  # type: ignore[method-assign]
 
 
-def _empty_what_is_left() -> None:
-    """Make `make_bucket` empty the bucket: the store outlives the servers, and may hold objects of an earlier test."""
+def _empty_new_buckets() -> None:
+    """Patch `make_bucket` to empty the bucket: the store outlives the servers and may have earlier tests' objects."""
     original = LocalS3.make_bucket
 
     @functools.wraps(original)
@@ -49,8 +49,8 @@ def _empty_what_is_left() -> None:
             aws_access_key_id="AKIAEMPTIES", aws_secret_access_key="any",
         )  # fmt: skip
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for one in page.get("Contents", []):
-                client.delete_object(Bucket=name, Key=one["Key"])
+            for entry in page.get("Contents", []):
+                client.delete_object(Bucket=name, Key=entry["Key"])
         client.close()
         self.clear_requests()
         return made

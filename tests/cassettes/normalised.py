@@ -1,4 +1,4 @@
-"""What differs between two recordings of the same thing, replaced by what does not; and secrets by none."""
+"""Replace data that differs between recordings by fixed values, and remove secrets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from langchain_daytona_ws._guest.job_store import ID_CHARACTERS
-from tests.cassettes.sources import START, START_S
+from tests.cassettes.fixed_ids import START, START_S
 
 Plain = dict[str, Any]
 
@@ -26,7 +26,7 @@ _EXPIRATION = re.compile(r"<Expiration>[^<]*")
 _SIGNED = re.compile(r"(?i)\?[^\s\"'<>?]*X-Amz-Signature=[^\s\"'<>]*")
 _SECRET_NAME = re.compile(r"(?i).*(token|password|apikey|api_key|authorization|credential).*")
 
-# Field → what stands for it: what follows from the secrets, the machine or the time.
+# Field → its replacement, for values that depend on secrets, the machine or the time.
 _FIXED: dict[str, Any] = {
     "serial": "<serial>",
     "spec": "<spec>",
@@ -37,15 +37,15 @@ _FIXED: dict[str, Any] = {
     "started_ms": START_S * 1000,
     "ended_ms": START_S * 1000 + 500,
 }
-# Times of files stand in rows that have no names; nothing else is as large. From 2017 to 2065.
+# Times of files (2017 to 2065) are in rows without names; no other numbers are as large.
 _NOW_NS = range(1_500_000_000 * 10**9, 3_000_000_000 * 10**9)
 
 
-class Settler:
-    """Settles the messages of one conversation, in their order.
+class Normaliser:
+    """Normalises the messages of one recording, in their order.
 
     Args:
-        names: What the recording's own settings are called → what they are called in the cassette.
+        names: Names of the recording's settings → their replacements in the cassette.
     """
 
     def __init__(self, names: dict[str, str] | None = None) -> None:
@@ -54,14 +54,14 @@ class Settler:
 
     def __call__(self, message: Plain) -> Plain:
         self._learn(message)
-        settled: Plain = self._value("", message)
-        return settled
+        normalised: Plain = self._value("", message)
+        return normalised
 
     def _learn(self, value: Any) -> None:
-        """Note names that the other side has chosen: those of jobs, and of the host that leads to the sandboxes."""
+        """Record names that the server has chosen: ids of jobs, and the host of the toolbox proxy."""
         if isinstance(value, list):
-            for one in value:
-                self._learn(one)
+            for item in value:
+                self._learn(item)
         if not isinstance(value, dict):
             return
         if isinstance(value.get("id"), str) and "started_ms" in value and value["id"] not in self._names:
@@ -69,8 +69,8 @@ class Settler:
         if isinstance(proxy := value.get("toolboxProxyUrl"), str):
             parts = urlsplit(proxy)
             self._names.setdefault(f"{parts.scheme}://{parts.netloc}", "https://proxy.daytona.test")
-        for one in value.values():
-            self._learn(one)
+        for item in value.values():
+            self._learn(item)
 
     def _job_name(self) -> str:
         known = sum(name.startswith("task") for name in self._names.values())
@@ -80,17 +80,17 @@ class Settler:
         if isinstance(value, dict):
             if name == "env":
                 return dict.fromkeys(value, SCRUBBED)
-            settled = {self._text(key): self._value(key, one) for key, one in value.items()}
+            normalised = {self._text(key): self._value(key, item) for key, item in value.items()}
             if "ends_ms" in value:
-                settled["ends_ms"] = (
+                normalised["ends_ms"] = (
                     START_S * 1000 + round((value["ends_ms"] - value["started_ms"]) / 1000) * 1000
                 )
-            return settled
+            return normalised
         if isinstance(value, list):
-            settled_rows = [self._value(name, one) for one in value]
+            items = [self._value(name, item) for item in value]
             if name == "jobs":  # in the order of a directory
-                settled_rows.sort(key=str)
-            return settled_rows
+                items.sort(key=str)
+            return items
         if name in _FIXED and value is not None:
             return _FIXED[name]
         if isinstance(value, int) and value in _NOW_NS:

@@ -1,4 +1,4 @@
-"""A session used through one of its faces, which an outside hand can cancel."""
+"""Call a session's sync or async methods; another thread can cancel a call."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-class Face:
-    """Calls methods of a session: the sync ones, or their async pairs on an event loop that stays."""
+class Runtime:
+    """Calls the sync methods of a session, or the async ones on a permanent event loop."""
 
     def __init__(self, is_async: bool) -> None:
         self._runner = asyncio.Runner() if is_async else None
@@ -32,19 +32,19 @@ class Face:
         return await self._task
 
     def cancel(self) -> None:
-        """Cancel the call that is being made, from another thread: as a task, or with Ctrl-C."""
+        """Cancel the running call from another thread: its task, or with SIGINT."""
         if self._runner is None:
             signal.pthread_kill(self._thread, signal.SIGINT)
         elif self._task is not None:
             self._runner.get_loop().call_soon_threadsafe(self._task.cancel)
 
     def tasks(self) -> list[str]:
-        """Return the tasks that are left on the loop."""
+        """Return the unfinished tasks of the loop."""
         if self._runner is None:
             return []
 
         async def others() -> list[str]:
-            return [repr(one) for one in asyncio.all_tasks() - {asyncio.current_task()}]
+            return [repr(task) for task in asyncio.all_tasks() - {asyncio.current_task()}]
 
         return self._runner.run(others())
 

@@ -1,4 +1,4 @@
-"""The ids and the time of recorded sessions: the same in each run."""
+"""Ids and a clock for recorded sessions, the same in each run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ START = datetime.fromtimestamp(START_S, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def counted() -> Callable[[], str]:
-    """Return a source of ids that counts."""
+    """Return an id factory that counts."""
     numbers = itertools.count(1)
     return lambda: f"{next(numbers):032x}"
 
 
 class StillClock:
-    """Time that passes only by waiting, and waiting takes none."""
+    """A clock that only waits move forward, and that skips waits."""
 
     def __init__(self) -> None:
         self._now = float(START_S)
@@ -34,4 +34,4 @@ class StillClock:
 
     async def asleep(self, seconds: float) -> None:
         self._now += seconds
-        await asyncio.sleep(0)  # the others' turn
+        await asyncio.sleep(0)  # lets other tasks run

@@ -1,4 +1,4 @@
-"""What goes wrong: how each fault is brought about at a step, by the local Daytona or its S3."""
+"""The faults of the matrix, and how the local Daytona or its S3 injects each at a step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ By: TypeAlias = Literal["session", "killed", "cancelled", "tool"]
 
 LATE_S = 0.7
 SILENT_S = 7.0
-SHORT_LIFE_S = 12.0  # of credentials: long enough to mount with them
+SHORT_LIFE_S = 12.0  # of credentials: long enough to mount
 RETRY_AFTER_S = 3
 S3_KINDS: dict[FaultKind, S3FaultKind] = {
     "drop_before": "drop_before", "drop_after": "drop_after", "status": "status", "slow_body": "late",
     "latency": "late", "truncate": "truncate", "malformed": "malformed",
 }  # fmt: skip
-# The requests' own time-outs, made short enough to wait for them: module, name, seconds.
+# Shorter time-outs of requests, for faults that wait for them: module → name → seconds.
 SHORT: dict[str, dict[str, float]] = {
     "langchain_daytona_ws._core.calls": {"MARGIN_S": 1, "MOUNT_S": 1},
     "langchain_daytona_ws._core.lifecycle": {"CREATE_CALL_S": 3.0, "START_WITHIN_S": 5.0},
@@ -41,18 +41,18 @@ RARELY: dict[str, dict[str, float]] = {"langchain_daytona_ws._core.lifecycle": {
 
 
 @dataclass(frozen=True)
-class Mishap:
+class FaultCase:
     """One fault.
 
     Attributes:
-        name: In the table.
-        inject: Brings it about, after the step was prepared and before it is done.
-        kinds: For which steps it needs another workspace than theirs.
-        by: Who does the step: the session's methods, a process that is killed, a call that is cancelled, a model's
-            tool call that somebody has to approve.
-        limits: Time-outs of requests that have to be shorter.
-        small: Whether it takes a sandbox with little room on its disk.
-        early: What has to be brought about before the step is prepared.
+        name: Its name in the table.
+        inject: Injects it, between the step's preparation and the step.
+        kinds: Step → the workspace that it needs there instead of the step's own.
+        by: How the step is run: by the session's methods, in a process that is killed, by a call that is cancelled, or
+            by a model's tool call that needs an approval.
+        limits: Time-outs of requests to shorten.
+        small: Whether it needs a sandbox with a small disk.
+        early: Called before the step is prepared.
     """
 
     name: str
@@ -80,8 +80,8 @@ def _http(kind: FaultKind, *, times: int | None = 1, **more: Any) -> Inject:
     return inject
 
 
-def _as_it_arrives(act: Inject) -> Inject:
-    """Do it when the step's request arrives; when that makes the sandbox, right after it is made."""
+def _on_arrival(act: Inject) -> Inject:
+    """Inject when the step's request arrives; if that creates the sandbox, after its creation."""
 
     def inject(cell: Cell) -> None:
         kind: FaultKind = "act_after" if cell.step.name == "create" else "act_before"
@@ -90,9 +90,9 @@ def _as_it_arrives(act: Inject) -> Inject:
     return inject
 
 
-def _as_it_is_asked(act: Inject) -> Inject:
-    """Do it when the step's request arrives; where S3 is asked directly, before it is asked."""
-    arriving = _as_it_arrives(act)
+def _on_request(act: Inject) -> Inject:
+    """Inject when the step's request arrives; for direct S3 requests, before the request."""
+    arriving = _on_arrival(act)
 
     def inject(cell: Cell) -> None:
         (act if cell.kind == "direct" else arriving)(cell)
@@ -124,12 +124,12 @@ def _stuck(cell: Cell) -> None:
     if cell.step.name == "create":
         cell.server.faults.add(Fault("stuck", action="create"))
     else:
-        _as_it_arrives(_hold)(cell)
+        _on_arrival(_hold)(cell)
 
 
 def _down(cell: Cell) -> None:
     if cell.kind == "direct":
-        cell.detour("http://127.0.0.1:9")
+        cell.redirect_s3("http://127.0.0.1:9")
         return
     cell.is_down = contextlib.ExitStack()
     cell.is_down.enter_context(cell.server.unreachable())
@@ -137,19 +137,19 @@ def _down(cell: Cell) -> None:
 
 def _down_for_a_while(cell: Cell) -> None:
     _down(cell)
-    cell.world.pace.after(3.0, cell.back)
+    cell.world.session_clock.after(3.0, cell.restore)
 
 
 def _down_once_done(cell: Cell) -> None:
-    """Carry out the request, and then be down, so that neither its answer nor anything else comes through."""
+    """Run the request and then become unreachable, so that its response is lost."""
     cell.server.faults.add(Fault("act_after", action=cell.step.action, act=lambda: _down(cell)))
 
 
 def _expired(cell: Cell) -> None:
-    """Let the credentials have come to their end."""
+    """Expire the credentials."""
     cell.server.s3.expire_credentials()
     cell.server.s3.credential_lifetime_s = 2 * 3600.0
-    cell.world.pace.jump(3600.0)
+    cell.world.session_clock.jump(3600.0)
 
 
 def _credentials_end(cell: Cell) -> None:
@@ -160,7 +160,7 @@ def _credentials_end(cell: Cell) -> None:
     elif cell.kind == "direct":
         cell.server.s3.expire_credentials()
     else:
-        time.sleep(SHORT_LIFE_S)  # mount-s3 goes by the machine's clock
+        time.sleep(SHORT_LIFE_S)  # mount-s3 uses the system clock
         cell.server.s3.credential_lifetime_s = None
 
 
@@ -170,11 +170,11 @@ def _short_lived(cell: Cell) -> None:
 
 
 def _role_denied(cell: Cell) -> None:
-    """Give no credentials any more, where some are needed: at first, or since those before have ended."""
+    """Refuse credentials, and expire issued ones, so that the step needs new ones."""
     cell.server.s3.deny_role = True
     if cell.step.name not in ("create", "claim"):
         cell.server.s3.credential_lifetime_s = 2 * 3600.0
-        cell.world.pace.jump(3600.0)
+        cell.world.session_clock.jump(3600.0)
 
 
 def _s3_denies(cell: Cell) -> None:
@@ -182,7 +182,7 @@ def _s3_denies(cell: Cell) -> None:
 
 
 def _accept_renames(cell: Cell) -> None:
-    """Let the store lose what is renamed. A session that has asked it once does not ask again."""
+    """Make the store accept renames, which loses files. A session tests a store only once."""
     cell.server.s3.accept_renames = True
 
 
@@ -195,7 +195,7 @@ def _hang_mount(cell: Cell) -> None:
 
 
 def _revoked(cell: Cell) -> None:
-    """End the credentials long before the end that they name."""
+    """Revoke the credentials long before their expiry date."""
     cell.server.s3.expire_credentials()
 
 
@@ -224,51 +224,51 @@ _MOUNTED: dict[str, Kind] = dict.fromkeys(
 _MOUNTED["claim"] = "kept s3"
 _ALL_KEPT: dict[str, Kind] = {**_KEPT, "create": "kept", "mount": "kept s3"}
 _FOR_GOOD: dict[str, Any] = {"times": None}
-_LOUD: dict[str, Any] = {"headers": {"Retry-After": str(RETRY_AFTER_S)}}
+_RETRY_LATER: dict[str, Any] = {"headers": {"Retry-After": str(RETRY_AFTER_S)}}
 
-MISHAPS = {
-    mishap.name: mishap
-    for mishap in (
-        Mishap("refused for 3 s", _down_for_a_while),
-        Mishap("refused for good", _down, limits=RARELY),
-        Mishap("dropped before", _http("drop_before")),
-        Mishap("dropped before, always", _http("drop_before", **_FOR_GOOD)),
-        Mishap("dropped after", _http("drop_after")),
-        Mishap("dropped after, always", _http("drop_after", **_FOR_GOOD)),
-        Mishap("done, then down", _down_once_done, limits=RARELY),
-        Mishap("429", _http("status", status=429)),
-        Mishap("429 Retry-After", _http("status", status=429, **_LOUD)),
-        Mishap("429 always", _http("status", status=429, **_FOR_GOOD)),
-        Mishap("502 empty", _http("status", status=502)),
-        Mishap("502 always", _http("status", status=502, **_FOR_GOOD)),
-        Mishap("503", _http("status", status=503)),
-        Mishap("503 always", _http("status", status=503, **_FOR_GOOD)),
-        Mishap("504", _http("status", status=504)),
-        Mishap("504 always", _http("status", status=504, **_FOR_GOOD)),
-        Mishap("slow answer", _http("slow_body", delay_s=LATE_S)),
-        Mishap("no answer in time", _http("slow_body", delay_s=SILENT_S), limits=SHORT),
-        Mishap("late request", _http("latency", delay_s=SILENT_S), limits=SHORT),
-        Mishap("truncated", _http("truncate")),
-        Mishap("truncated always", _http("truncate", **_FOR_GOOD)),
-        Mishap("malformed", _http("malformed")),
-        Mishap("malformed always", _http("malformed", **_FOR_GOOD)),
-        Mishap("stopped", _as_it_arrives(_stop), kinds={**_KEPT, "mount": "kept s3"}),
-        Mishap("deleted", _as_it_arrives(_destroy)),
-        Mishap("in error", _as_it_arrives(_fail)),
-        Mishap("stuck", _stuck, kinds=_KEPT, limits=SHORT),
-        Mishap("daemon dead", _as_it_arrives(_crash)),
-        Mishap("credentials expired", _credentials_end, kinds=_MOUNTED, early=_short_lived),
-        Mishap("STS refuses", _role_denied, kinds=_MOUNTED),
-        Mishap("S3 refuses", _s3_denies, kinds=_MOUNTED),
-        Mishap("store accepts renames", _accept_renames, kinds=_MOUNTED),
-        Mishap("credentials revoked early", _as_it_is_asked(_revoked), kinds=_MOUNTED),
-        Mishap("mount daemon killed", _as_it_arrives(_kill_mount), kinds=_MOUNTED),
-        Mishap("mount daemon hung", _as_it_arrives(_hang_mount), kinds=_MOUNTED),
-        Mishap("disk full", _as_it_arrives(_fill), small=True),
-        Mishap("host killed", lambda cell: None, by="killed"),
-        Mishap("host killed, done", lambda cell: None, by="killed", kinds=_ALL_KEPT),
-        Mishap("cancelled", lambda cell: None, by="cancelled"),
-        Mishap("approver raises", _raising, by="tool"),
-        Mishap("approver hangs", _hanging, by="tool"),
+FAULT_CASES = {
+    fault.name: fault
+    for fault in (
+        FaultCase("refused for 3 s", _down_for_a_while),
+        FaultCase("refused for good", _down, limits=RARELY),
+        FaultCase("dropped before", _http("drop_before")),
+        FaultCase("dropped before, always", _http("drop_before", **_FOR_GOOD)),
+        FaultCase("dropped after", _http("drop_after")),
+        FaultCase("dropped after, always", _http("drop_after", **_FOR_GOOD)),
+        FaultCase("done, then down", _down_once_done, limits=RARELY),
+        FaultCase("429", _http("status", status=429)),
+        FaultCase("429 Retry-After", _http("status", status=429, **_RETRY_LATER)),
+        FaultCase("429 always", _http("status", status=429, **_FOR_GOOD)),
+        FaultCase("502 empty", _http("status", status=502)),
+        FaultCase("502 always", _http("status", status=502, **_FOR_GOOD)),
+        FaultCase("503", _http("status", status=503)),
+        FaultCase("503 always", _http("status", status=503, **_FOR_GOOD)),
+        FaultCase("504", _http("status", status=504)),
+        FaultCase("504 always", _http("status", status=504, **_FOR_GOOD)),
+        FaultCase("slow answer", _http("slow_body", delay_s=LATE_S)),
+        FaultCase("no answer in time", _http("slow_body", delay_s=SILENT_S), limits=SHORT),
+        FaultCase("late request", _http("latency", delay_s=SILENT_S), limits=SHORT),
+        FaultCase("truncated", _http("truncate")),
+        FaultCase("truncated always", _http("truncate", **_FOR_GOOD)),
+        FaultCase("malformed", _http("malformed")),
+        FaultCase("malformed always", _http("malformed", **_FOR_GOOD)),
+        FaultCase("stopped", _on_arrival(_stop), kinds={**_KEPT, "mount": "kept s3"}),
+        FaultCase("deleted", _on_arrival(_destroy)),
+        FaultCase("in error", _on_arrival(_fail)),
+        FaultCase("stuck", _stuck, kinds=_KEPT, limits=SHORT),
+        FaultCase("daemon dead", _on_arrival(_crash)),
+        FaultCase("credentials expired", _credentials_end, kinds=_MOUNTED, early=_short_lived),
+        FaultCase("STS refuses", _role_denied, kinds=_MOUNTED),
+        FaultCase("S3 refuses", _s3_denies, kinds=_MOUNTED),
+        FaultCase("store accepts renames", _accept_renames, kinds=_MOUNTED),
+        FaultCase("credentials revoked early", _on_request(_revoked), kinds=_MOUNTED),
+        FaultCase("mount daemon killed", _on_arrival(_kill_mount), kinds=_MOUNTED),
+        FaultCase("mount daemon hung", _on_arrival(_hang_mount), kinds=_MOUNTED),
+        FaultCase("disk full", _on_arrival(_fill), small=True),
+        FaultCase("host killed", lambda cell: None, by="killed"),
+        FaultCase("host killed, done", lambda cell: None, by="killed", kinds=_ALL_KEPT),
+        FaultCase("cancelled", lambda cell: None, by="cancelled"),
+        FaultCase("approver raises", _raising, by="tool"),
+        FaultCase("approver hangs", _hanging, by="tool"),
     )
 }
