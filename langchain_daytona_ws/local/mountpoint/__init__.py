@@ -1,5 +1,5 @@
-"""A stand-in for mount-s3 (Mountpoint for Amazon S3): its command line, and errno by errno what its mounts do.
+"""A local replacement for mount-s3 (Mountpoint for Amazon S3), with the same command line and error numbers.
 
-This package is copied to where sandboxes find it and is run there, by the sandbox's own Python; it imports
-nothing of the rest. What it knows of the original is from the original's documentation and source (v1.24).
+This package is copied into the sandboxes and run by their Python; it imports no other module of the project. Facts
+about the original are from its documentation and source (v1.24), and from measurements.
 """

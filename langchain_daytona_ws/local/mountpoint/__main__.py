@@ -1,4 +1,4 @@
-"""mount-s3: parse, fork, mount, say so."""
+"""The program mount-s3: parses the command line, forks, mounts, and reports success."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import arguments
-from .connect import Failed
+from .connect import MountFailed
 
 START_S = 30.0
 RETRY_S = 0.5
@@ -28,36 +28,36 @@ def main(start_s: float = START_S) -> None:
     """Run mount-s3.
 
     Args:
-        start_s: How long the parent waits for the child to have mounted.
+        start_s: How long the parent waits for the child's mount, in seconds.
     """
     options = arguments.parse(sys.argv[1:])
     options.uid = os.geteuid() if options.uid is None else options.uid
     options.gid = os.getegid() if options.gid is None else options.gid
-    what = (
+    source = (
         f"prefix {options.prefix} of bucket {options.bucket}"
         if options.prefix
         else f"bucket {options.bucket}"
     )
-    done = f"{what} is mounted at {options.directory}"
+    message = f"{source} is mounted at {options.directory}"
     try:
         if options.foreground:
-            _serve(options, lambda: print(done, flush=True))
+            _serve(options, lambda: print(message, flush=True))
         else:
-            _in_background(options, done, start_s)
-    except Failed as error:
+            _in_background(options, message, start_s)
+    except MountFailed as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def _in_background(options: argparse.Namespace, done: str, start_s: float) -> None:
-    """Fork; the parent returns once the child has mounted. The child stays in its process group, as the original."""
+def _in_background(options: argparse.Namespace, message: str, start_s: float) -> None:
+    """Fork, and return in the parent when the child has mounted. Both share a process group, as in the original."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
         try:
             _serve(options, lambda: _detach(write))
-        except Failed:
+        except MountFailed:
             os.write(write, b"1")
             raise
         return
@@ -65,27 +65,27 @@ def _in_background(options: argparse.Namespace, done: str, start_s: float) -> No
     ready, _, _ = select.select([read], [], [], start_s)
     if not ready:
         os.kill(child, signal.SIGTERM)
-        raise Failed(f"Timeout after {start_s:.0f} seconds while waiting for mount process to be ready")
+        raise MountFailed(f"Timeout after {start_s:.0f} seconds while waiting for mount process to be ready")
     if os.read(read, 1) != b"0":
         os.waitpid(child, 0)
-        raise Failed("Failed to create mount process")
-    print(done, flush=True)
+        raise MountFailed("Failed to create mount process")
+    print(message, flush=True)
 
 
 def _detach(write: int) -> None:
-    """Tell the parent, then hang up on whoever reads our output."""
+    """Report success to the parent, and close stdin, stdout and stderr."""
     os.write(write, b"0")
     os.close(write)
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    devnull = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
+        os.dup2(devnull, descriptor)
 
 
 def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
-    """Mount, call `ready` once the kernel talks to us, and serve until it is unmounted."""
+    """Mount, call `ready` when the kernel has connected, and serve until the unmount."""
     _log(options)
     _check_mount_point(options.directory)
-    # What these import takes a third of a second, which nobody should wait for to be told of a wrong option.
+    # These imports take a third of a second: option errors are reported before them.
     from .bucket import Bucket
     from .filesystem import FileSystem, Mount
     from .tree import Tree
@@ -96,48 +96,48 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     if lifetime is None and options.cache is not None:
         lifetime = 60.0
     files = FileSystem(bucket, Tree(bucket, lifetime), options, ready)
-    # Beside a libfuse of version 2, which the original's own package brings along, mfusepy takes that one.
+    # Otherwise mfusepy prefers libfuse 2, which the original's package installs.
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
     import mfusepy
 
     flags: dict[str, Any] = {"default_permissions": True, "noatime": True, "ro": options.read_only}
     flags |= {"allow_other": options.allow_other, "auto_unmount": options.auto_unmount}
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
-        # Said for both: libfuse 3.14 complains of its own default.
+        # Both are set: libfuse 3.14 warns about its own default.
         flags["max_threads"] = flags["max_idle_threads"] = options.max_threads or THREADS
     try:
         Mount(files, os.path.abspath(options.directory), foreground=True, fsname="mountpoint-s3", **flags)
     except RuntimeError as error:
-        raise Failed("Failed to create FUSE session", f"libfuse ended with {error}") from error
+        raise MountFailed("Failed to create FUSE session", f"libfuse ended with {error}") from error
     finally:
         _unmount(options.directory)
 
 
 def _client(options: argparse.Namespace) -> Any:
-    """Connect to S3, again and again while it cannot be reached: only the parent's time-out ends that."""
+    """Connect to S3, and retry while it cannot be reached, until the parent's time-out."""
     from . import connect
 
     while True:
         try:
-            return connect.client(options)
+            return connect.connect(options)
         except connect.Unreachable:
             time.sleep(RETRY_S)
 
 
 def _unmount(directory: str) -> None:
-    """Unmount what is mounted at the path, as the original does when it ends: also what somebody mounted since."""
+    """Unmount the path, as the original does at its end, even if it is another mount by then."""
     with contextlib.suppress(OSError):
         subprocess.run(["umount", directory], stderr=subprocess.DEVNULL, check=False)
 
 
 def _check_mount_point(directory: str) -> None:
     if not os.path.exists(directory):
-        raise Failed("Failed to create mount point", f"mount point {directory} does not exist")
+        raise MountFailed("Failed to create mount point", f"mount point {directory} does not exist")
     if not os.path.isdir(directory):
-        raise Failed("Failed to create mount point", f"mount point {directory} is not a directory")
+        raise MountFailed("Failed to create mount point", f"mount point {directory} is not a directory")
     mounted = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     if directory.rstrip("/").replace(" ", "\\040") in mounted:
-        raise Failed("Failed to create mount point", f"mount point {directory} is already mounted")
+        raise MountFailed("Failed to create mount point", f"mount point {directory} is already mounted")
 
 
 def _check_device() -> None:
@@ -145,15 +145,17 @@ def _check_device() -> None:
         os.close(os.open(DEVICE, os.O_RDWR))
     except OSError as error:
         if isinstance(error, FileNotFoundError):
-            raise Failed(
+            raise MountFailed(
                 "Failed to create FUSE session", "fuse: device not found, try 'modprobe fuse' first"
             ) from error
-        told = f"{error.strerror} (os error {error.errno})"
-        raise Failed("Failed to create FUSE session", f"fuse: failed to open {DEVICE}: {told}") from error
+        reason = f"{error.strerror} (os error {error.errno})"
+        raise MountFailed(
+            "Failed to create FUSE session", f"fuse: failed to open {DEVICE}: {reason}"
+        ) from error
 
 
 def _log(options: argparse.Namespace) -> None:
-    """Log to a file in the given directory. The original's other log is syslog, which sandboxes don't have."""
+    """Log to a file in `log_directory`. The original also logs to syslog, which sandboxes do not have."""
     if options.no_log or options.log_directory is None:
         logging.disable(logging.CRITICAL)
         return

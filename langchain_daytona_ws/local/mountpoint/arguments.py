@@ -1,4 +1,4 @@
-"""The command line of mount-s3, with the messages and exit codes that its parser (clap) gives."""
+"""The command line of mount-s3, with the messages and exit codes of its parser (clap)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BUCKET = re.compile(r"[a-zA-Z0-9.\-_]{3,63}\Z")
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse that words what is wrong as clap does."""
+    """An ArgumentParser with the error format of clap."""
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument [^:]+: (?=invalid value)", "", message)
@@ -20,7 +20,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the options, with `bucket` and `prefix` told apart in an S3 URI. Exits with 2 when they are wrong."""
+    """Return the options, with `bucket` and `prefix` also from an S3 URI. Exit with code 2 on errors."""
     parser = _parser()
     options, unknown = parser.parse_known_intermixed_args(argv)
     stray = next((word for word in unknown if word.startswith("-")), None)
@@ -113,8 +113,8 @@ class _Invalid(argparse.ArgumentTypeError):
     pass
 
 
-def _invalid(name: str, text: str, why: str) -> _Invalid:
-    return _Invalid(f"invalid value '{text}' for '{name} <{name[2:].upper().replace('-', '_')}>': {why}")
+def _invalid(name: str, text: str, reason: str) -> _Invalid:
+    return _Invalid(f"invalid value '{text}' for '{name} <{name[2:].upper().replace('-', '_')}>': {reason}")
 
 
 def _number(name: str, lowest: int) -> Any:

@@ -1,4 +1,4 @@
-"""Connects to S3, and makes sure at once that the prefix may be listed."""
+"""Connects to S3, and checks at once that the prefix can be listed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from botocore.exceptions import ConnectionError as NoConnection
 
 from . import credentials
 from .arguments import VERSION
-from .bucket import FAILURES, status
+from .bucket import REQUEST_ERRORS, status
 
 CONNECTIONS = 16
 
 
-class Failed(Exception):
-    """The mount cannot be made. Written as the original writes it, with what caused it below."""
+class MountFailed(Exception):
+    """The mount failed. The text has the original's format: the error, then its causes."""
 
     def __init__(self, message: str, *causes: str) -> None:
         super().__init__(message)
@@ -44,41 +44,41 @@ class Failed(Exception):
 
 
 class Unreachable(Exception):
-    """S3 gave no answer."""
+    """S3 did not answer."""
 
 
-def client(options: argparse.Namespace) -> Any:
-    """Return a client that has listed the prefix, in the bucket's region if none was asked for.
+def connect(options: argparse.Namespace) -> Any:
+    """Return a client that can list the prefix; without a region option, in the bucket's region.
 
     Raises:
-        Failed: S3 refuses.
-        Unreachable: S3 gave no answer.
+        MountFailed: S3 refused.
+        Unreachable: S3 did not answer.
     """
-    chosen = options.region or os.environ.get("AWS_REGION")
-    region = chosen or "us-east-1"
+    configured = options.region or os.environ.get("AWS_REGION")
+    region = configured or "us-east-1"
     try:
-        made = _make(options, region)
+        client = _create_client(options, region)
     except (BotoCoreError, ValueError) as error:
-        raise Failed("Failed to create S3 client", str(error)) from error
+        raise MountFailed("Failed to create S3 client", str(error)) from error
     try:
-        _list(made, options)
+        _list(client, options)
     except (NoConnection, HTTPClientError) as error:
         raise Unreachable from error
-    except FAILURES as error:
-        actual = _other_region(error)
-        if actual is None or chosen:
-            raise _refused(options.bucket, region, error) from error
+    except REQUEST_ERRORS as error:
+        required = _required_region(error)
+        if required is None or configured:
+            raise _connect_error(options.bucket, region, error) from error
     else:
-        return made
-    made = _make(options, actual)
+        return client
+    client = _create_client(options, required)
     try:
-        _list(made, options)
-    except FAILURES as error:
-        raise _refused(options.bucket, actual, error) from error
-    return made
+        _list(client, options)
+    except REQUEST_ERRORS as error:
+        raise _connect_error(options.bucket, required, error) from error
+    return client
 
 
-def _make(options: argparse.Namespace, region: str) -> Any:
+def _create_client(options: argparse.Namespace, region: str) -> Any:
     session = credentials.session(options.profile)
     config = Config(
         region_name=region,
@@ -88,38 +88,38 @@ def _make(options: argparse.Namespace, region: str) -> Any:
             "use_accelerate_endpoint": options.transfer_acceleration,
         },
         use_dualstack_endpoint=options.dual_stack or None,
-        # The original's CRC32C is not at hand in plain Python; without a checksum no store refuses an upload.
+        # The original sends CRC32C, which the standard library lacks. Stores accept uploads without a checksum.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=CONNECTIONS,
         user_agent_extra=f"mountpoint-s3/{VERSION}",
     )
-    made = session.create_client("s3", endpoint_url=options.endpoint_url, config=config)
-    # The original follows no redirect to another region, so botocore is told that it has done so already.
-    made.meta.events.register_last("before-parameter-build.s3", _follow_nothing)
-    return made
+    client = session.create_client("s3", endpoint_url=options.endpoint_url, config=config)
+    # The original follows no redirect to another region; botocore skips it if the request is already redirected.
+    client.meta.events.register_last("before-parameter-build.s3", _disable_redirects)
+    return client
 
 
-def _follow_nothing(context: dict[str, Any], **_: Any) -> None:
+def _disable_redirects(context: dict[str, Any], **_: Any) -> None:
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _list(made: Any, options: argparse.Namespace) -> None:
-    made.list_objects_v2(Bucket=options.bucket, Prefix=options.prefix, MaxKeys=0)
+def _list(client: Any, options: argparse.Namespace) -> None:
+    client.list_objects_v2(Bucket=options.bucket, Prefix=options.prefix, MaxKeys=0)
 
 
-def _other_region(error: Exception) -> str | None:
+def _required_region(error: Exception) -> str | None:
     if not isinstance(error, ClientError):
         return None
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    found: str | None = headers.get("x-amz-bucket-region")
-    return found if status(error) in (301, 307, 400) else None
+    region: str | None = headers.get("x-amz-bucket-region")
+    return region if status(error) in (301, 307, 400) else None
 
 
-def _refused(bucket: str, region: str, error: Exception) -> Failed:
+def _connect_error(bucket: str, region: str, error: Exception) -> MountFailed:
     first = f"initial ListObjectsV2 failed for bucket {bucket} in region {region}"
-    return Failed("Failed to create S3 client", first, *_reason(error))
+    return MountFailed("Failed to create S3 client", first, *_reason(error))
 
 
 def _reason(error: Exception) -> tuple[str, str]:
@@ -127,11 +127,11 @@ def _reason(error: Exception) -> tuple[str, str]:
         return "Client error", "No signing credentials available, see CRT debug logs"
     if not isinstance(error, ClientError):
         return "Client error", f"Unknown CRT error: {error}"
-    told = error.response.get("Error", {})
-    code, message = told.get("Code", ""), told.get("Message", "")
-    actual = _other_region(error)
-    if actual:
-        return "Client error", f"Wrong region (expecting {actual})"
+    fields = error.response.get("Error", {})
+    code, message = fields.get("Code", ""), fields.get("Message", "")
+    required = _required_region(error)
+    if required:
+        return "Client error", f"Wrong region (expecting {required})"
     if code == "NoSuchBucket":
         return "Service error", "The bucket does not exist"
     if status(error) == 403 or code in ("ExpiredToken", "InvalidToken", "InvalidAccessKeyId"):

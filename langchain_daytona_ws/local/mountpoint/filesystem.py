@@ -1,4 +1,4 @@
-"""The file system's operations, and which of them are refused how."""
+"""The operations of the file system, and the errors of unsupported operations."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import Any, Protocol
 
 from mfusepy import FUSE, Operations, fuse_get_context
 
-from .bucket import Bucket, Stored
-from .reading import Reading
-from .tree import Folder, Tree, refusal
-from .writing import Writing
+from .bucket import Bucket, StoredObject
+from .reading import Reader
+from .tree import Folder, Tree, os_error
+from .writing import Writer
 
 ATOMIC_O_TRUNC = 1 << 3  # the kernel opens and truncates in one request
 BLOCK_BYTES = 4096
-# Each file open for writing needs a buffer of its own. The original reckons with 512 MiB of memory at the least, and
-# may then have so many open.
-WRITERS_MAX = 47
+# Each file open for writing needs a buffer. With its minimum of 512 MiB of memory, the original allows this many.
+MAX_WRITERS = 47
 ATTRIBUTES_S = 200.0 * 365 * 24 * 3600
 
 
 class Options(Protocol):
-    """What of the command line matters here."""
+    """The command-line options that the file system uses."""
 
     allow_delete: bool
     allow_overwrite: bool
@@ -39,7 +38,7 @@ class Options(Protocol):
 class FileSystem(Operations):  # type: ignore[misc]
     """S3 keys as files, with the restrictions that mount-s3 documents.
 
-    There is no `create`: the kernel then makes and opens a file in two steps, as it does for the original.
+    It does not implement `create`: the kernel creates and opens a file in two steps, as with the original.
     """
 
     use_ns = True
@@ -51,16 +50,16 @@ class FileSystem(Operations):  # type: ignore[misc]
         self._ready = ready
         self._mounted_at = time.time()
         self._numbers = itertools.count(1)
-        self._open: dict[int, tuple[str, Reading | Writing]] = {}
-        self._listed: dict[int, str] = {}
+        self._open_files: dict[int, tuple[str, Reader | Writer]] = {}
+        self._open_folders: dict[int, str] = {}
         self._lock = threading.Lock()
-        self._renames: bool | None = None  # whether S3 can, by its first answer that tells
+        self._can_rename: bool | None = None  # None until S3 has accepted or refused a rename
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
-        """Set up the connection: the kernel keeps attributes, and asks for every name anew.
+        """Set up the connection: the kernel caches attributes, and looks up each name again.
 
-        With each lookup come new attributes, so only what is looked up by nobody stays as it was: the root, whose
-        attributes the kernel answers for ever (200 years in the original), also when the daemon is dead or hangs.
+        Each lookup returns new attributes, so only the root, which is never looked up, keeps its cached attributes.
+        The kernel returns them for 200 years, as in the original, even if the daemon is dead or hangs.
         """
         if conn_info is not None:
             conn_info.want |= ATOMIC_O_TRUNC
@@ -74,16 +73,16 @@ class FileSystem(Operations):  # type: ignore[misc]
 
     def getattr(self, path: str | None, fh: int | None = None) -> dict[str, Any]:
         entry: Any = None
-        if fh is not None and fh in self._open:
-            handle = self._open[fh][1]
-            if isinstance(handle, Reading):
+        if fh is not None and fh in self._open_files:
+            handle = self._open_files[fh][1]
+            if isinstance(handle, Reader):
                 entry = handle.stored
-            elif not handle.over:
+            elif not handle.is_finished:
                 entry = handle
         if entry is None:
-            entry = self._tree.look(self._named(path, fh))
+            entry = self._tree.lookup(self._path_of(path, fh))
         if entry is None:
-            raise refusal(errno.ENOENT)
+            raise os_error(errno.ENOENT)
         return self._attributes(entry)
 
     def chmod(self, path: str | None, mode: int) -> int:
@@ -97,33 +96,33 @@ class FileSystem(Operations):  # type: ignore[misc]
 
     def utimens(self, path: str | None, times: tuple[int, int] | None = None) -> int:
         self._set(path)
-        writing = self._tree.writing(_inner(path))
-        if writing is not None and times is not None:
-            # The kernel gives the present as a number out of range.
-            writing.accessed, writing.modified = (
-                time.time() if not 0 <= one < 2**62 else one / 1e9 for one in times
+        writer = self._tree.writer(_relative(path))
+        if writer is not None and times is not None:
+            # The kernel sends an out-of-range number for the current time.
+            writer.accessed, writer.modified = (
+                time.time() if not 0 <= nanoseconds < 2**62 else nanoseconds / 1e9 for nanoseconds in times
             )
         return 0
 
-    def _named(self, path: str | None, fh: int | None) -> str:
-        """Return the path of an operation, which libfuse leaves out when there is a handle."""
+    def _path_of(self, path: str | None, fh: int | None) -> str:
+        """Return the path of an operation; with a handle, libfuse does not send the path."""
         if path is None and fh is not None:
-            return self._open[fh][0] if fh in self._open else self._listed[fh]
-        return _inner(path)
+            return self._open_files[fh][0] if fh in self._open_files else self._open_folders[fh]
+        return _relative(path)
 
     def _set(self, path: str | None, fh: int | None = None) -> int:
-        """Accept and ignore changes while a file is being written, refuse them afterwards."""
-        inner = self._named(path, fh)
-        if self._tree.writing(inner) is not None or self._tree.is_local(inner):
+        """Ignore attribute changes while a file is being written, and refuse them afterwards."""
+        inner = self._path_of(path, fh)
+        if self._tree.writer(inner) is not None or self._tree.is_local(inner):
             return 0
-        self._tree.need(inner)
-        raise refusal(errno.EPERM)
+        self._tree.require(inner)
+        raise os_error(errno.EPERM)
 
-    def _attributes(self, entry: Folder | Writing | Stored) -> dict[str, Any]:
+    def _attributes(self, entry: Folder | Writer | StoredObject) -> dict[str, Any]:
         size, accessed, modified = 0, self._mounted_at, self._mounted_at
-        if isinstance(entry, Stored):
+        if isinstance(entry, StoredObject):
             size, accessed, modified = entry.size, entry.modified, entry.modified
-        elif isinstance(entry, Writing):
+        elif isinstance(entry, Writer):
             size, accessed, modified = entry.size, entry.accessed, entry.modified
         folder = isinstance(entry, Folder)
         mode = stat.S_IFDIR | self._options.dir_mode if folder else stat.S_IFREG | self._options.file_mode
@@ -141,10 +140,10 @@ class FileSystem(Operations):  # type: ignore[misc]
         }
 
     def statfs(self, path: str) -> dict[str, int]:
-        many = (2**64 - 1) // 1024
+        unlimited = (2**64 - 1) // 1024
         return {
-            "f_bsize": 512, "f_frsize": 512, "f_blocks": many, "f_bfree": many, "f_bavail": many,
-            "f_files": many, "f_ffree": many, "f_favail": many, "f_namemax": 255,
+            "f_bsize": 512, "f_frsize": 512, "f_blocks": unlimited, "f_bfree": unlimited, "f_bavail": unlimited,
+            "f_files": unlimited, "f_ffree": unlimited, "f_favail": unlimited, "f_namemax": 255,
         }  # fmt: skip
 
     # --- names ---
@@ -152,149 +151,152 @@ class FileSystem(Operations):  # type: ignore[misc]
     def opendir(self, path: str) -> int:
         with self._lock:
             number = next(self._numbers)
-            self._listed[number] = _inner(path)
+            self._open_folders[number] = _relative(path)
         return number
 
     def readdir(self, path: str | None, fh: int) -> Any:
-        return [".", "..", *self._tree.list(self._listed[fh])]
+        return [".", "..", *self._tree.list(self._open_folders[fh])]
 
     def releasedir(self, path: str | None, fh: int) -> int:
         with self._lock:
-            del self._listed[fh]
+            del self._open_folders[fh]
         return 0
 
     def mknod(self, path: str, mode: int, dev: int) -> int:
         if not stat.S_ISREG(mode):
-            raise refusal(errno.EINVAL)
-        self._tree.add_file(_inner(path))
+            raise os_error(errno.EINVAL)
+        self._tree.add_file(_relative(path))
         return 0
 
     def mkdir(self, path: str, mode: int) -> int:
-        self._tree.add_folder(_inner(path))
+        self._tree.add_folder(_relative(path))
         return 0
 
     def rmdir(self, path: str) -> int:
-        self._tree.remove_folder(_inner(path))
+        self._tree.remove_folder(_relative(path))
         return 0
 
     def unlink(self, path: str) -> int:
         if not self._options.allow_delete:
-            raise refusal(errno.EPERM)
-        self._tree.remove_file(_inner(path))
+            raise os_error(errno.EPERM)
+        self._tree.remove_file(_relative(path))
         return 0
 
     def rename(self, old: str, new: str) -> int:
-        """Ask S3 to, until it has said that it cannot. What it says it did is taken to be done."""
-        if self._renames is False:
-            raise refusal(errno.ENOSYS)
-        entry = self._tree.need(_inner(old))
-        if isinstance(entry, (Folder, Writing)):
-            raise refusal(errno.EPERM)
-        target = self._tree.ask(_inner(new))
+        """Rename in S3, unless S3 has refused before. A reported success is not checked."""
+        if self._can_rename is False:
+            raise os_error(errno.ENOSYS)
+        entry = self._tree.require(_relative(old))
+        if isinstance(entry, (Folder, Writer)):
+            raise os_error(errno.EPERM)
+        target = self._tree.fetch(_relative(new))
         if target is not None and not self._options.allow_overwrite:
-            raise refusal(errno.EEXIST)
-        if isinstance(target, Writing):
-            raise refusal(errno.EPERM)
+            raise os_error(errno.EEXIST)
+        if isinstance(target, Writer):
+            raise os_error(errno.EPERM)
         try:
-            self._bucket.rename(_inner(old), _inner(new), overwrite=self._options.allow_overwrite)
+            self._bucket.rename(_relative(old), _relative(new), overwrite=self._options.allow_overwrite)
         except OSError as error:
-            if error.errno == errno.ENOSYS and self._renames is None:
-                self._renames = False
+            if error.errno == errno.ENOSYS and self._can_rename is None:
+                self._can_rename = False
             raise
-        self._renames = True
+        self._can_rename = True
         return 0
 
     def symlink(self, target: str, source: str) -> int:
-        raise refusal(errno.EPERM)
+        raise os_error(errno.EPERM)
 
     def link(self, target: str, source: str) -> int:
-        raise refusal(errno.EPERM)
+        raise os_error(errno.EPERM)
 
     # --- contents ---
 
     def open(self, path: str, flags: int) -> int:
-        inner = _inner(path)
+        inner = _relative(path)
         if flags & (os.O_SYNC | os.O_DSYNC):
-            raise refusal(errno.EINVAL)
-        entry = self._tree.need(inner)
+            raise os_error(errno.EINVAL)
+        entry = self._tree.require(inner)
         if isinstance(entry, Folder):
-            raise refusal(errno.EISDIR)
+            raise os_error(errno.EISDIR)
         access = flags & os.O_ACCMODE
         overwrite = self._options.allow_overwrite and bool(flags & os.O_TRUNC)
-        is_new = isinstance(entry, Writing) and not entry.opened
-        handle: Reading | Writing
+        is_new = isinstance(entry, Writer) and not entry.was_opened
+        handle: Reader | Writer
         if access == os.O_WRONLY or (access == os.O_RDWR and (is_new or overwrite)):
-            if sum(isinstance(one, Writing) for _, one in list(self._open.values())) >= WRITERS_MAX:
-                raise refusal(errno.ENOMEM)
+            if (
+                sum(isinstance(opened, Writer) for _, opened in list(self._open_files.values()))
+                >= MAX_WRITERS
+            ):
+                raise os_error(errno.ENOMEM)
             handle = self._tree.start_writing(inner, entry, overwrite, fuse_get_context()[2])
         else:
             handle = self._tree.start_reading(inner, entry)
         with self._lock:
             number = next(self._numbers)
-            self._open[number] = (inner, handle)
+            self._open_files[number] = (inner, handle)
         return number
 
     def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
-        inner, handle = self._open[fh]
-        if not isinstance(handle, Reading):
-            raise refusal(errno.EBADF)
+        inner, handle = self._open_files[fh]
+        if not isinstance(handle, Reader):
+            raise os_error(errno.EBADF)
         self._tree.resume(inner, handle)
         return handle.read(offset, size)
 
     def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
-        inner, handle = self._open[fh]
-        if not isinstance(handle, Writing):
-            raise refusal(errno.EBADF)
+        inner, handle = self._open_files[fh]
+        if not isinstance(handle, Writer):
+            raise os_error(errno.EBADF)
         self._tree.resume(inner, handle)
         try:
             return handle.write(offset, data)
         finally:
-            self._tree.settle(inner, handle)
+            self._tree.finish_writing(inner, handle)
 
     def flush(self, path: str | None, fh: int) -> int:
-        inner, handle = self._open[fh]
-        if isinstance(handle, Reading):
+        inner, handle = self._open_files[fh]
+        if isinstance(handle, Reader):
             handle.is_idle = True
         else:
             try:
                 handle.flush(fuse_get_context()[2])
             finally:
-                self._tree.settle(inner, handle)
+                self._tree.finish_writing(inner, handle)
         return 0
 
     def fsync(self, path: str | None, datasync: int, fh: int) -> int:
-        inner, handle = self._open[fh]
-        if isinstance(handle, Writing):
+        inner, handle = self._open_files[fh]
+        if isinstance(handle, Writer):
             try:
                 handle.sync()
             finally:
-                self._tree.settle(inner, handle)
+                self._tree.finish_writing(inner, handle)
         return 0
 
     def release(self, path: str | None, fh: int) -> int:
         with self._lock:
-            inner, handle = self._open.pop(fh)
-        if isinstance(handle, Reading):
+            inner, handle = self._open_files.pop(fh)
+        if isinstance(handle, Reader):
             self._tree.finish_reading(inner, handle)
             return 0
         try:
             handle.release()
         finally:
-            self._tree.settle(inner, handle)
+            self._tree.finish_writing(inner, handle)
         return 0
 
 
 class Mount(FUSE):  # type: ignore[misc]
-    """The binding's loop, which serves until the file system is unmounted."""
+    """The main loop of the FUSE binding; it runs until the file system is unmounted."""
 
     def truncate_fuse_3(self, path: bytes | None, length: int, fip: Any) -> int:
-        """Pass on the handle too: for ftruncate there is nothing else that names the file."""
-        named = None if path is None else path.decode(self.encoding, self.errors)
-        return int(self.operations.truncate(named, length, fip.contents.fh if fip else None))
+        """Pass the handle too: in an ftruncate, only the handle identifies the file."""
+        decoded = None if path is None else path.decode(self.encoding, self.errors)
+        return int(self.operations.truncate(decoded, length, fip.contents.fh if fip else None))
 
 
-def _inner(path: str | None) -> str:
-    """Return a path below the mount point without its slash; EPERM for one that has no name any more."""
+def _relative(path: str | None) -> str:
+    """Return a path without its leading slash; EPERM for a deleted file, which has no path."""
     if path is None:
-        raise refusal(errno.EPERM)
+        raise os_error(errno.EPERM)
     return path[1:]

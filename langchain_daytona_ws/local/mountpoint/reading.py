@@ -1,36 +1,36 @@
-"""Reads of one object version: ahead of a sequential reader, in requests that grow."""
+"""Reads a version of an object; for sequential readers with read-ahead, in growing requests."""
 
 from __future__ import annotations
 
 import threading
 from typing import NamedTuple
 
-from .bucket import Bucket, Stored
+from .bucket import Bucket, StoredObject
 
-FIRST_BYTES = 1152 * 1024
-LARGEST_BYTES = 8 * 1024 * 1024
+FIRST_CHUNK_BYTES = 1152 * 1024
+MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
 
 class _Chunk(NamedTuple):
     start: int
     data: bytes
 
-    def holds(self, offset: int) -> bool:
+    def contains(self, offset: int) -> bool:
         return self.start <= offset < self.start + len(self.data)
 
 
-class Reading:
-    """An open file. All of it comes from the object that was there when it was opened, or is ESTALE."""
+class Reader:
+    """A file open for reading. If the object is replaced after the opening, reads fail with ESTALE."""
 
-    def __init__(self, bucket: Bucket, path: str, stored: Stored) -> None:
+    def __init__(self, bucket: Bucket, path: str, stored: StoredObject) -> None:
         self._bucket = bucket
         self._path = path
         self.stored = stored
-        self.is_idle = False  # closed by somebody, and not read since
+        self.is_idle = False  # True after a close, until the next read
         self._lock = threading.Lock()
-        # Two, since the kernel's read-ahead asks slightly out of order around the end of a chunk.
+        # Two, because the kernel's read-ahead is slightly out of order at the end of a chunk.
         self._chunks: list[_Chunk] = []
-        self._next_size = FIRST_BYTES
+        self._next_size = FIRST_CHUNK_BYTES
 
     def read(self, offset: int, size: int) -> bytes:
         pieces = []
@@ -44,11 +44,11 @@ class Reading:
 
     def _chunk(self, offset: int) -> _Chunk:
         for chunk in self._chunks:
-            if chunk.holds(offset):
+            if chunk.contains(offset):
                 return chunk
         last = self._chunks[-1] if self._chunks else None
         sequential = last is not None and offset == last.start + len(last.data)
-        size = min(self._next_size * 8, LARGEST_BYTES) if sequential else FIRST_BYTES
+        size = min(self._next_size * 8, MAX_CHUNK_BYTES) if sequential else FIRST_CHUNK_BYTES
         size = min(size, self.stored.size - offset)
         chunk = _Chunk(offset, self._bucket.read(self._path, self.stored.etag, offset, size))
         self._chunks = [*self._chunks[-1:], chunk]

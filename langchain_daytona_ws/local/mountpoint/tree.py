@@ -1,4 +1,4 @@
-"""What lies where: S3's word, and beside it the files being written and the folders that only exist here."""
+"""The directory tree: the objects in S3, the files being written, and the folders that exist only locally."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from .bucket import Bucket, Stored
-from .reading import Reading
-from .writing import Writing
+from .bucket import Bucket, StoredObject
+from .reading import Reader
+from .writing import Writer
 
-FOLDER_S = 1.0
-# For so long a file whose upload failed is still taken to be there; opening it shows that it is not.
-FAILED_S = 0.1
+FOLDER_CACHE_S = 1.0
+# How long stat still finds a file after its upload failed; opening it fails.
+FAILED_CACHE_S = 0.1
 
 
 class Folder:
-    """A directory. It has nothing of its own."""
+    """A directory; it has no attributes of its own."""
 
 
-Entry = Folder | Writing | Stored
+Entry = Folder | Writer | StoredObject
 T = TypeVar("T")
 
 
-def refusal(code: int) -> OSError:
+def os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
@@ -35,209 +35,219 @@ def parent_of(path: str) -> str:
 
 
 def check_name(path: str) -> None:
-    """Raise EINVAL for a name that can be no part of a key: S3's keys are UTF-8."""
+    """Raise EINVAL for a name that is not valid UTF-8, because S3's keys are UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise refusal(errno.EINVAL) from None
+        raise os_error(errno.EINVAL) from None
 
 
 class Tree:
-    """Finds entries by their path below the mount point, without a leading slash; the root is ""."""
+    """Finds entries by path below the mount point, without a leading slash; the root is "".
+
+    Args:
+        bucket: The bucket.
+        lifetime: How long metadata is cached, in seconds; None for no cache.
+    """
 
     def __init__(self, bucket: Bucket, lifetime: float | None = None) -> None:
         self._bucket = bucket
         self._lifetime = lifetime
         self._lock = threading.RLock()
-        self._writing: dict[str, Writing] = {}
-        self._local: set[str] = set()
+        self._writers: dict[str, Writer] = {}
+        self._local_folders: set[str] = set()
         self._folders_until: dict[str, float] = {}
-        self._cached: dict[str, tuple[float, Stored | None]] = {}
-        self._readers: dict[str, set[Reading]] = {}
-        self._failed: dict[str, tuple[float, Stored]] = {}
+        self._cached: dict[str, tuple[float, StoredObject | None]] = {}
+        self._readers: dict[str, set[Reader]] = {}
+        self._failed: dict[str, tuple[float, StoredObject]] = {}
 
-    # --- looking ---
+    # --- look-up ---
 
-    def look(self, path: str) -> Entry | None:
-        """Return what a stat finds. A folder that was there a second ago is taken to be there still."""
+    def lookup(self, path: str) -> Entry | None:
+        """Return the entry for a stat, possibly from the cache: folders are cached for a second."""
         check_name(path)
         now = time.monotonic()
         if not path or self._folders_until.get(path, 0.0) > now:
             return Folder()
-        until, stale = self._failed.get(path, (0.0, None))
-        if until > now and path not in self._writing:
-            return stale
-        if self._lifetime and path not in self._writing and path not in self._local:
-            until, known = self._cached.get(path, (0.0, None))
-            if until > now:
-                return known
-        return self.ask(path)
+        cached_until, failed_file = self._failed.get(path, (0.0, None))
+        if cached_until > now and path not in self._writers:
+            return failed_file
+        if self._lifetime and path not in self._writers and path not in self._local_folders:
+            cached_until, cached = self._cached.get(path, (0.0, None))
+            if cached_until > now:
+                return cached
+        return self.fetch(path)
 
-    def ask(self, path: str) -> Entry | None:
-        """Return what is there now, which S3 is asked for. Folders hide files of the same name."""
+    def fetch(self, path: str) -> Entry | None:
+        """Return the current entry, from S3. A folder hides a file of the same name."""
         check_name(path)
         if not path:
             return Folder()
         lifetime = self._lifetime or 0.0
         if self._bucket.is_folder(path):
-            self._folders_until[path] = time.monotonic() + max(FOLDER_S, lifetime)
+            self._folders_until[path] = time.monotonic() + max(FOLDER_CACHE_S, lifetime)
             with self._lock:
-                self._local.discard(path)
+                self._local_folders.discard(path)
             return Folder()
         self._folders_until.pop(path, None)
         stored = self._bucket.head(path)
         with self._lock:
-            if path in self._writing:
-                return self._writing[path]
-            if path in self._local:
+            if path in self._writers:
+                return self._writers[path]
+            if path in self._local_folders:
                 return Folder()
         if lifetime:
             self._cached[path] = (time.monotonic() + lifetime, stored)
         return stored
 
-    def need(self, path: str) -> Entry:
-        entry = self.ask(path)
+    def require(self, path: str) -> Entry:
+        """Return the current entry; ENOENT without one."""
+        entry = self.fetch(path)
         if entry is None:
-            raise refusal(errno.ENOENT)
+            raise os_error(errno.ENOENT)
         return entry
 
     def list(self, path: str) -> Iterator[str]:
-        """Yield the names in a folder, without those that can be no file's."""
+        """Yield the names in a folder, without keys that are not valid file names."""
         names = {
             name for name, _ in self._bucket.names(path) if name not in ("", ".", "..") and "\0" not in name
         }
         with self._lock:
-            inner = [one for one in (*self._writing, *self._local) if one and parent_of(one) == path]
-        names.update(one.rpartition("/")[2] for one in inner)
+            local = [
+                inner
+                for inner in (*self._writers, *self._local_folders)
+                if inner and parent_of(inner) == path
+            ]
+        names.update(inner.rpartition("/")[2] for inner in local)
         yield from sorted(names)
 
     def is_local(self, path: str) -> bool:
-        """Say whether the folder `path` exists only here."""
-        return path in self._local
+        """Return whether `path` is a folder that exists only locally."""
+        return path in self._local_folders
 
-    def writing(self, path: str) -> Writing | None:
-        return self._writing.get(path)
+    def writer(self, path: str) -> Writer | None:
+        return self._writers.get(path)
 
-    # --- changing ---
+    # --- changes ---
 
     def add_file(self, path: str) -> None:
-        self._add(path, lambda: self._writing.__setitem__(path, Writing(self._bucket, path)))
+        self._add(path, lambda: self._writers.__setitem__(path, Writer(self._bucket, path)))
 
     def add_folder(self, path: str) -> None:
-        self._add(path, lambda: self._local.add(path))
+        self._add(path, lambda: self._local_folders.add(path))
 
     def remove_folder(self, path: str) -> None:
-        """Remove a folder that exists only here and is empty. S3 has no folders that could be removed."""
-        entry = self.need(path)
+        """Remove an empty folder that exists only locally. S3 has no folders to remove."""
+        entry = self.require(path)
         if not isinstance(entry, Folder):
-            raise refusal(errno.ENOTDIR)
+            raise os_error(errno.ENOTDIR)
         with self._lock:
-            if path not in self._local:
-                raise refusal(errno.EPERM)
-            if any(one.startswith(path + "/") for one in (*self._writing, *self._local)):
-                raise refusal(errno.ENOTEMPTY)
-            self._local.discard(path)
+            if path not in self._local_folders:
+                raise os_error(errno.EPERM)
+            if any(inner.startswith(path + "/") for inner in (*self._writers, *self._local_folders)):
+                raise os_error(errno.ENOTEMPTY)
+            self._local_folders.discard(path)
 
     def remove_file(self, path: str) -> None:
-        entry = self.need(path)
+        entry = self.require(path)
         if isinstance(entry, Folder):
-            raise refusal(errno.EISDIR)
-        if isinstance(entry, Writing):
-            raise refusal(errno.EPERM)
+            raise os_error(errno.EISDIR)
+        if isinstance(entry, Writer):
+            raise os_error(errno.EPERM)
         self._bucket.delete(path)
         self._cached.pop(path, None)
 
-    def start_reading(self, path: str, entry: Stored | Writing) -> Reading:
-        """Open a file for reading. One that is being written and is idle is completed by that."""
+    def start_reading(self, path: str, entry: StoredObject | Writer) -> Reader:
+        """Open a file for reading. If it is being written and idle, this completes its upload."""
         with self._lock:
-            writing = self._take_over(path)
-            if writing is None and isinstance(entry, Writing):
-                raise refusal(errno.EPERM)
-        if writing is not None:
-            self._complete(path, writing)
-            found = self.need(path)
-            if not isinstance(found, Stored):
-                raise refusal(errno.EPERM)
-            entry = found
-        assert isinstance(entry, Stored)  # noqa: S101 - see above
-        reading = Reading(self._bucket, path, entry)
+            writer = self._remove_idle_writer(path)
+            if writer is None and isinstance(entry, Writer):
+                raise os_error(errno.EPERM)
+        if writer is not None:
+            self._complete(path, writer)
+            current = self.require(path)
+            if not isinstance(current, StoredObject):
+                raise os_error(errno.EPERM)
+            entry = current
+        assert isinstance(entry, StoredObject)  # noqa: S101 - see above
+        reader = Reader(self._bucket, path, entry)
         with self._lock:
-            self._readers.setdefault(path, set()).add(reading)
-        return reading
+            self._readers.setdefault(path, set()).add(reader)
+        return reader
 
-    def finish_reading(self, path: str, reading: Reading) -> None:
+    def finish_reading(self, path: str, reader: Reader) -> None:
         with self._lock:
             readers = self._readers.get(path, set())
-            readers.discard(reading)
+            readers.discard(reader)
             if not readers:
                 self._readers.pop(path, None)
 
-    def start_writing(self, path: str, entry: Entry, overwrite: bool, pid: int) -> Writing:
-        """Open a new file, or an existing one when it is to be overwritten: one writer, and no reader beside it."""
+    def start_writing(self, path: str, entry: Entry, overwrite: bool, pid: int) -> Writer:
+        """Open a new file, or an existing one with `overwrite`. A file has one writer, and no readers meanwhile."""
         with self._lock:
-            if any(not one.is_idle for one in self._readers.get(path, ())):
-                raise refusal(errno.EPERM)
-            current = self._writing.get(path)
-            if current is not None and not current.opened:
+            if any(not reader.is_idle for reader in self._readers.get(path, ())):
+                raise os_error(errno.EPERM)
+            current = self._writers.get(path)
+            if current is not None and not current.was_opened:
                 current.open(pid)
                 return current
-            if not overwrite and (current is not None or isinstance(entry, Stored)):
-                raise refusal(errno.EPERM)
-            before = self._take_over(path)
+            if not overwrite and (current is not None or isinstance(entry, StoredObject)):
+                raise os_error(errno.EPERM)
+            previous = self._remove_idle_writer(path)
             self._readers.pop(path, None)
-            writing = self._writing[path] = Writing(self._bucket, path)
-            writing.open(pid)
-        if before is not None:
-            self._complete(path, before)
-        return writing
+            writer = self._writers[path] = Writer(self._bucket, path)
+            writer.open(pid)
+        if previous is not None:
+            self._complete(path, previous)
+        return writer
 
-    def resume(self, path: str, handle: Reading | Writing) -> None:
-        """Go on with a handle that somebody has closed; EBADF if the file has been opened anew since."""
+    def resume(self, path: str, handle: Reader | Writer) -> None:
+        """Use a handle again after a close; EBADF if the file has been opened again since."""
         with self._lock:
             if not handle.is_idle:
                 return
-            if isinstance(handle, Writing):
-                is_current = self._writing.get(path) is handle
+            if isinstance(handle, Writer):
+                is_current = self._writers.get(path) is handle
             else:
                 is_current = handle in self._readers.get(path, ())
             if not is_current:
-                raise refusal(errno.EBADF)
+                raise os_error(errno.EBADF)
             handle.is_idle = False
 
-    def _take_over(self, path: str) -> Writing | None:
-        """Take a file from its writer, if it has one and that is idle; EPERM if it is not."""
-        writing = self._writing.get(path)
-        if writing is None:
+    def _remove_idle_writer(self, path: str) -> Writer | None:
+        """Remove and return the file's writer, if it has one; EPERM if the writer is not idle."""
+        writer = self._writers.get(path)
+        if writer is None:
             return None
-        if not writing.opened or not writing.is_idle:
-            raise refusal(errno.EPERM)
-        del self._writing[path]
-        return writing
+        if not writer.was_opened or not writer.is_idle:
+            raise os_error(errno.EPERM)
+        del self._writers[path]
+        return writer
 
-    def _complete(self, path: str, writing: Writing) -> None:
-        writing.complete()
+    def _complete(self, path: str, writer: Writer) -> None:
+        writer.complete()
         with self._lock:
-            self._settled(path)
+            self._forget_local_state(path)
 
-    def settle(self, path: str, writing: Writing) -> None:
-        """After the end of an upload: from now on S3 says what is there, and what folders lead to it."""
+    def finish_writing(self, path: str, writer: Writer) -> None:
+        """Remove a finished writer: from then on S3 defines the file and its folders."""
         with self._lock:
-            if self._writing.get(path) is writing and writing.over:
-                del self._writing[path]
-                if writing.failed:
-                    stale = Stored(writing.size, writing.modified, "")
-                    self._failed[path] = (time.monotonic() + FAILED_S, stale)
-                self._settled(path)
+            if self._writers.get(path) is writer and writer.is_finished:
+                del self._writers[path]
+                if writer.has_failed:
+                    failed_file = StoredObject(writer.size, writer.modified, "")
+                    self._failed[path] = (time.monotonic() + FAILED_CACHE_S, failed_file)
+                self._forget_local_state(path)
 
-    def _settled(self, path: str) -> None:
+    def _forget_local_state(self, path: str) -> None:
         self._cached.pop(path, None)
         while path := parent_of(path):
-            self._local.discard(path)
+            self._local_folders.discard(path)
 
     def _add(self, path: str, add: Callable[[], T]) -> None:
-        if self.ask(path) is not None:
-            raise refusal(errno.EEXIST)
+        if self.fetch(path) is not None:
+            raise os_error(errno.EEXIST)
         with self._lock:
-            if path in self._writing or path in self._local:
-                raise refusal(errno.EEXIST)
+            if path in self._writers or path in self._local_folders:
+                raise os_error(errno.EEXIST)
             add()

@@ -1,4 +1,4 @@
-"""A file being written: sequentially, into one upload that S3 readers see as a whole or not at all."""
+"""Writes a file sequentially, as one upload: in S3 the object appears when the upload is complete."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from .bucket import Bucket
 
 PART_BYTES = 8 * 1024 * 1024
-# After the close of an empty file, which returns at once, it takes the original 10 to 60 ms to write the object.
-EMPTY_S = 0.06
+# The original writes an empty object 10 to 60 ms after the close, which returns at once (measured).
+EMPTY_WRITE_S = 0.06
 
 
-def same_process(one: int, other: int) -> bool:
-    """Say whether two thread ids belong to one process."""
-    return one == other or os.path.exists(f"/proc/{one}/task/{other}")
+def same_process(first: int, second: int) -> bool:
+    """Return whether two thread ids belong to the same process."""
+    return first == second or os.path.exists(f"/proc/{first}/task/{second}")
 
 
-class Writing:
-    """A file between its creation, or its opening for overwriting, and the end of its upload."""
+class Writer:
+    """A new or overwritten file, until its upload ends."""
 
     def __init__(self, bucket: Bucket, path: str) -> None:
         self._bucket = bucket
@@ -34,21 +34,21 @@ class Writing:
         self._opener: int | None = None
         self._errno = 0
         self._completed = False
-        self.is_idle = False  # closed by somebody, and not written to since
+        self.is_idle = False  # True after a close, until the next write
         self.size = 0
         self.accessed = self.modified = time.time()
 
     @property
-    def opened(self) -> bool:
+    def was_opened(self) -> bool:
         return self._opener is not None
 
     @property
-    def over(self) -> bool:
-        """Whether the upload is complete or given up, so that the name means again what S3 says."""
+    def is_finished(self) -> bool:
+        """Whether the upload is complete or aborted; after that S3 defines the file."""
         return self._completed or self._errno != 0
 
     @property
-    def failed(self) -> bool:
+    def has_failed(self) -> bool:
         return self._errno != 0
 
     def open(self, pid: int) -> None:
@@ -58,19 +58,19 @@ class Writing:
         with self._lock:
             self._require_open()
             if offset != self.size:
-                self._give_up(errno.EINVAL)
+                self._abort(errno.EINVAL)
             self._buffer += data
             self.size += len(data)
             while len(self._buffer) >= PART_BYTES:
-                self._send(PART_BYTES)
+                self._send_part(PART_BYTES)
             return len(data)
 
     def flush(self, pid: int) -> None:
-        """Complete the upload as close() does: not when nothing was written, nor for another process than the opener.
+        """Complete the upload on close(), if data was written and `pid` belongs to the process that opened the file.
 
-        Shells and many programs duplicate a descriptor and close the first one before they write, and every
-        child closes what it inherited. From then until the next write the file is idle: whoever opens it completes
-        the upload, and what is written afterwards through the descriptors that remain is refused.
+        Shells and many programs duplicate a descriptor and close the first before they write, and each child closes
+        its inherited descriptors. From the close to the next write the file is idle: opening it completes the
+        upload, and later writes through the remaining descriptors are refused.
         """
         with self._lock:
             if self._completed:
@@ -87,18 +87,18 @@ class Writing:
                 self._complete()
 
     def release(self) -> None:
-        """Complete the upload after the last descriptor was closed. Nobody learns of errors."""
-        if not self.over and not self.size:
-            time.sleep(EMPTY_S)
+        """Complete the upload after the last descriptor is closed. Errors cannot be reported to a process."""
+        if not self.is_finished and not self.size:
+            time.sleep(EMPTY_WRITE_S)
         self.complete()
 
     def complete(self) -> None:
-        """Complete the upload, unless that was done or given up."""
+        """Complete the upload, unless it is finished."""
         with self._lock:
-            if not self.over:
+            if not self.is_finished:
                 self._complete()
 
-    # --- inside ---
+    # --- internals ---
 
     def _require_open(self) -> None:
         if self._completed:
@@ -106,35 +106,35 @@ class Writing:
         if self._errno:
             raise OSError(self._errno, "the upload was aborted already")
 
-    def _send(self, size: int) -> None:
+    def _send_part(self, size: int) -> None:
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         try:
             if self._upload is None:
-                self._upload = self._bucket.begin(self._path)
+                self._upload = self._bucket.start_upload(self._path)
             part = self._bucket.put_part(self._path, self._upload, len(self._parts) + 1, data)
         except OSError:
-            self._give_up(errno.EIO)
+            self._abort(errno.EIO)
         else:
             self._parts.append(part)
 
     def _complete(self) -> None:
-        # Always a multi-part upload, as the original's, which can't know the size beforehand.
+        # Always a multipart upload, like the original, which does not know the size in advance.
         if self._buffer:
-            self._send(len(self._buffer))
+            self._send_part(len(self._buffer))
         try:
             if self._upload is None:
                 self._bucket.put_empty(self._path)
             else:
-                self._bucket.finish(self._path, self._upload, self._parts)
+                self._bucket.complete_upload(self._path, self._upload, self._parts)
         except OSError:
-            self._give_up(errno.EIO)
+            self._abort(errno.EIO)
         self._completed = True
 
-    def _give_up(self, code: int) -> None:
+    def _abort(self, code: int) -> None:
         self._errno = code
         self._buffer.clear()
         if self._upload is not None:
             with contextlib.suppress(OSError):
-                self._bucket.abort(self._path, self._upload)
+                self._bucket.abort_upload(self._path, self._upload)
         raise OSError(code, os.strerror(code))
