@@ -1,4 +1,4 @@
-"""S3 and STS beside the local Daytona: the owner's end."""
+"""`LocalS3`: starts and controls the process that serves S3 and STS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from ..errors import S3Unavailable
@@ -26,7 +26,7 @@ DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True)
 class S3Request:
-    """A request that S3 or STS got."""
+    """A request to S3 or STS. `service` is "s3" or "sts"; `status` is None while the request is open."""
 
     method: str
     service: str
@@ -38,14 +38,14 @@ class S3Request:
 
 
 class LocalS3:
-    """An S3 and STS of moto's on a loopback port of its own, with buckets that no other server shares.
+    """S3 and STS, served by moto on a loopback port, with buckets of its own. It uses the machine's clock.
 
-    Requests go unchecked with any keys, except with those that its own AssumeRole gave out: these are held to
-    their expiry and to the session policy that came with them. It goes by the machine's clock.
+    Any keys are accepted without a check. Credentials issued by its AssumeRole are checked: their expiry and their
+    session policy apply.
 
     Args:
         head_403: See the property.
-        store: Passes all requests on to this one, which takes moto's place. Its buckets outlive this server.
+        store: A store that answers all requests instead of moto. Its buckets outlive this server.
     """
 
     def __init__(self, *, head_403: bool = False, store: S3Store | None = None) -> None:
@@ -58,36 +58,40 @@ class LocalS3:
             "accept_renames": False,
         }
         self._settings = dict(self._initial)
-        self._control = f"/_local/{secrets.token_hex(16)}"
+        self._control_path = f"/_local/{secrets.token_hex(16)}"
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
 
-    # --- life ---
+    # --- start and stop ---
 
     def start(self) -> Self:
-        """Start serving. Returns at once: early requests wait in the queue until moto is loaded."""
+        """Start the server and return at once; requests wait until moto is loaded.
+
+        Raises:
+            S3Unavailable: a dependency is not installed.
+        """
         for module in ("moto", "flask", "flask_cors") if self._store is None else ("werkzeug",):
             if importlib.util.find_spec(module) is None:
                 raise S3Unavailable(
                     f"s3=True needs the package {module}: install the extra `local` "
                     "(pip install 'langchain-daytona-ws[local]')"
                 )
-        with socket.create_server((HOST, 0), backlog=256) as listening:
-            self._port = listening.getsockname()[1]
+        with socket.create_server((HOST, 0), backlog=256) as server_socket:
+            self._port = server_socket.getsockname()[1]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"{__name__}.serve", str(listening.fileno()), self._control],
-                pass_fds=(listening.fileno(),),
+                [sys.executable, "-m", f"{__name__}.serve", str(server_socket.fileno()), self._control_path],
+                pass_fds=(server_socket.fileno(),),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, **(self._store.environment() if self._store else {})},
+                env={**os.environ, **(self._store.to_environment() if self._store else {})},
             )
         if self._settings["head_403"]:
-            self._apply()
+            self._send_settings()
         return self
 
     def stop(self) -> None:
-        """Stop serving and forget all buckets."""
+        """Stop the server; buckets in moto are deleted."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -105,15 +109,19 @@ class LocalS3:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # --- use ---
+    # --- buckets ---
 
     @property
     def endpoint(self) -> str:
-        """Where S3 and STS are, for the host and for sandboxes alike."""
+        """The URL of S3 and STS, valid on the host and in sandboxes."""
         return f"http://{HOST}:{self._port}"
 
     def make_bucket(self, name: str, region: str = DEFAULT_REGION) -> str:
-        """Make a bucket and return its name. Requests for it that are signed for another region are refused."""
+        """Create a bucket and return its name. Requests signed for another region are refused.
+
+        Raises:
+            ValueError: S3 refused to create the bucket.
+        """
         body = b""
         if region != DEFAULT_REGION:
             body = (
@@ -121,113 +129,117 @@ class LocalS3:
                 + region.encode()
                 + b"</LocationConstraint></CreateBucketConfiguration>"
             )
-        # Only a store asks for a signature; it is made anew for it.
+        # Only a store needs a signature; `Forward` replaces this one.
         scope = (
             {"Authorization": f"Credential=owner/19700101/{region}/s3/aws4_request,"} if self._store else {}
         )
         status, answer = self._request("PUT", f"/{name}", body, scope)
         if status != 200 and not (self._store and b"BucketAlreadyOwnedByYou" in answer):
-            raise ValueError(f"no bucket {name!r} was made: {answer.decode(errors='replace')}")
-        self._tell(bucket=name, region=region)
+            raise ValueError(f"the bucket {name!r} was not created: {answer.decode(errors='replace')}")
+        self._send_control(bucket=name, region=region)
         return name
 
-    # --- looking in ---
+    # --- inspection ---
 
     @property
     def requests(self) -> list[S3Request]:
-        """The requests so far, in order of arrival; of very many, the latest."""
-        return [S3Request(**one) for one in self._tell(journal=True)]
+        """The requests since the start or the last clear, in order of arrival; at most the last 20,000."""
+        return [S3Request(**fields) for fields in self._send_control(journal=True)]
 
     def clear_requests(self) -> None:
-        """Forget the requests so far."""
-        self._tell(clear=True)
+        """Delete the recorded requests."""
+        self._send_control(clear=True)
 
-    # --- interfering ---
+    # --- outside interference ---
 
     @property
     def head_403(self) -> bool:
-        """Whether HEAD and GET of a missing key are answered with 403, as to one who may list only under a condition.
+        """Whether HEAD and GET of a missing key return 403, as S3 does if the caller may list only on a condition.
 
-        The original mount-s3 makes EIO of it, so that no new file can be created on a mount.
+        The original mount-s3 turns it into EIO, and no file can be created on the mount.
         """
         return bool(self._settings["head_403"])
 
     @head_403.setter
     def head_403(self, value: bool) -> None:
         self._settings["head_403"] = value
-        self._apply()
+        self._send_settings()
 
     @property
     def credential_lifetime_s(self) -> float | None:
-        """How long credentials of AssumeRole live from now on, whatever was asked for; None: what was asked for."""
+        """The lifetime of credentials from later AssumeRole calls, in seconds; None: the requested duration."""
         lifetime: float | None = self._settings["credential_lifetime_s"]
         return lifetime
 
     @credential_lifetime_s.setter
     def credential_lifetime_s(self, value: float | None) -> None:
         self._settings["credential_lifetime_s"] = value
-        self._apply()
+        self._send_settings()
 
     @property
     def deny(self) -> tuple[str, ...]:
-        """What is answered with AccessDenied whoever asks: beginnings of `bucket/key` and of `bucket/prefix`."""
+        """Prefixes of `bucket/key` and `bucket/prefix` for which all requests get AccessDenied."""
         return tuple(self._settings["deny"])
 
     @deny.setter
     def deny(self, value: tuple[str, ...]) -> None:
         self._settings["deny"] = list(value)
-        self._apply()
+        self._send_settings()
 
     @property
     def deny_role(self) -> bool:
-        """Whether AssumeRole is answered with AccessDenied, whoever asks."""
+        """Whether all AssumeRole requests get AccessDenied."""
         return bool(self._settings["deny_role"])
 
     @deny_role.setter
     def deny_role(self, value: bool) -> None:
         self._settings["deny_role"] = value
-        self._apply()
+        self._send_settings()
 
     @property
     def accept_renames(self) -> bool:
-        """Whether RenameObject is answered as MinIO and bare moto answer it: 200, and an empty object at the new key.
+        """Whether RenameObject returns 200 and creates an empty object, as MinIO and moto do.
 
-        Amazon S3 answers 501 for all buckets except directory buckets. mount-s3 believes the 200.
+        Amazon S3 returns 501 for all buckets except directory buckets. mount-s3 accepts the 200.
         """
         return bool(self._settings["accept_renames"])
 
     @accept_renames.setter
     def accept_renames(self, value: bool) -> None:
         self._settings["accept_renames"] = value
-        self._apply()
+        self._send_settings()
 
     def add_fault(self, fault: S3Fault) -> None:
-        """Arm a fault. Of several that strike a request, that which was armed first does."""
+        """Inject a fault. If several apply to a request, the first added is used.
+
+        Raises:
+            ValueError: the service is unknown.
+        """
         if fault.service not in SERVICES:
             raise ValueError(f"service must be one of {', '.join(SERVICES)}, not {fault.service!r}")
-        self._tell(fault=fault.written())
+        self._send_control(fault=asdict(fault))
 
     def clear_faults(self) -> None:
-        """Disarm all faults."""
-        self._tell(clear_faults=True)
+        """Remove all faults."""
+        self._send_control(clear_faults=True)
 
     def expire_credentials(self) -> None:
-        """Let all credentials that AssumeRole gave out so far expire now, earlier than they say."""
-        self._tell(expire=True)
+        """Expire all credentials that AssumeRole has issued, before their stated expiry."""
+        self._send_control(expire=True)
 
     def reset(self) -> None:
-        """Restore the first settings, disarm all faults and forget the requests. Buckets and credentials stay."""
+        """Restore the initial settings, remove all faults and recorded requests. Buckets and credentials stay."""
         self._settings = dict(self._initial)
-        self._tell(settings=self._settings, clear_faults=True, clear=True)
+        self._send_control(settings=self._settings, clear_faults=True, clear=True)
 
-    # --- inside ---
+    # --- internals ---
 
-    def _apply(self) -> None:
+    def _send_settings(self) -> None:
         if self._process is not None:
-            self._tell(settings=self._settings)
+            self._send_control(settings=self._settings)
 
-    def _tell(self, **what: Any) -> Any:
-        _, answer = self._request("POST", self._control, json.dumps(what).encode())
+    def _send_control(self, **message: Any) -> Any:
+        _, answer = self._request("POST", self._control_path, json.dumps(message).encode())
         return json.loads(answer)
 
     def _request(

@@ -1,4 +1,4 @@
-"""Faults on demand of S3 and STS: what goes wrong with which requests, and how often."""
+"""Injected faults of S3 and STS: what they are, and how they change an answer."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+# The types of WSGI.
 Environ: TypeAlias = dict[str, Any]
 StartResponse: TypeAlias = Callable[..., Any]
-Answer: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+Application: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 S3FaultKind: TypeAlias = Literal[
-    "drop_before",  # take the request, do nothing, close the connection without a byte
-    "drop_after",  # do all of it, then close the connection without a byte
+    "drop_before",  # read the request, do nothing, close the connection without a byte
+    "drop_after",  # carry out the request, then close the connection without a byte
     "status",  # answer `status` with an empty body, do nothing
-    "truncate",  # do it, send half of the body, close the connection; of an empty one, half of the head
-    "malformed",  # do it, answer 200 with a body that is no XML
-    "late",  # do it, then wait `delay_s` before the answer
+    "truncate",  # carry out the request, send half of the body, or of the head if it is empty, close the connection
+    "malformed",  # carry out the request, answer 200 with a body that is not XML
+    "late",  # carry out the request, wait `delay_s`, then answer
 ]
 SERVICES = ("s3", "sts")
 
 
 @dataclass(frozen=True)
 class S3Fault:
-    """One fault, armed with `LocalS3.add_fault`.
+    """A fault to inject, added with `LocalS3.add_fault`.
 
     Args:
         kind: what happens.
         service: "s3" or "sts".
-        method: the requests it concerns, such as "PUT"; None for all.
-        times: how often it happens before it is spent; None for always.
+        method: only requests with this method, such as "PUT"; None for all.
+        times: how many requests it applies to; None for no limit.
         delay_s: for late, in seconds.
         status: for status.
-        retry_after_s: for status: what the answer asks for, if anything.
+        retry_after_s: for status: the Retry-After header, in seconds; None for no header.
     """
 
     kind: S3FaultKind
@@ -46,42 +47,43 @@ class S3Fault:
     status: int = 503
     retry_after_s: int | None = None
 
-    def written(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 class S3Faults:
-    """The armed faults; any of the server's threads may take one."""
+    """The active faults. Thread-safe."""
 
     def __init__(self) -> None:
-        self._armed: list[list[Any]] = []  # fault, times left
+        self._active: list[list[Any]] = []  # fault, remaining times
         self._lock = threading.Lock()
 
     def add(self, fault: S3Fault) -> None:
         with self._lock:
-            self._armed.append([fault, fault.times])
+            self._active.append([fault, fault.times])
 
     def clear(self) -> None:
         with self._lock:
-            self._armed = []
+            self._active = []
 
     def take(self, service: str, method: str) -> S3Fault | None:
-        """Return what strikes this request, and count it as done."""
+        """Return the fault that applies to this request, and count the request."""
         with self._lock:
-            for one in self._armed:
-                fault, left = one
-                if left == 0 or fault.service != service or fault.method not in (None, method):
+            for active in self._active:
+                fault, remaining = active
+                if remaining == 0 or fault.service != service or fault.method not in (None, method):
                     continue
-                if left is not None:
-                    one[1] = left - 1
+                if remaining is not None:
+                    active[1] = remaining - 1
                 return fault  # type: ignore[no-any-return]
         return None
 
 
-def strike(
-    fault: S3Fault, answer: Answer, environ: Environ, start: StartResponse, drain: Callable[[Environ], None]
+def answer_with_fault(
+    fault: S3Fault,
+    application: Application,
+    environ: Environ,
+    start: StartResponse,
+    drain: Callable[[Environ], None],
 ) -> Iterable[bytes]:
-    """Answer a request as the fault demands."""
+    """Answer a request with the fault applied."""
     if fault.kind == "status":
         drain(environ)
         headers = [("Content-Length", "0")]
@@ -91,25 +93,25 @@ def strike(
         return []
     if fault.kind == "drop_before":
         drain(environ)
-        return _hung_up(environ)
-    held: list[Any] = []
-    body = b"".join(answer(environ, lambda *arguments: held.extend(arguments)))
+        return _close_connection(environ)
+    head: list[Any] = []
+    body = b"".join(application(environ, lambda *arguments: head.extend(arguments)))
     if fault.kind == "drop_after":
-        return _hung_up(environ)
+        return _close_connection(environ)
     if fault.kind == "malformed":
         text = b"<Answer><Unfinish"
         start("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))])
         return [text]
     if fault.kind == "truncate":
-        head = f"HTTP/1.1 {held[0]}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in held[1])
-        whole = f"{head}\r\n".encode() + body if body else head.encode()[: len(head) // 2]
-        environ["werkzeug.socket"].sendall(whole[: len(whole) - (len(body) + 1) // 2])
-        return _hung_up(environ)
+        lines = f"HTTP/1.1 {head[0]}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in head[1])
+        content = f"{lines}\r\n".encode() + body if body else lines.encode()[: len(lines) // 2]
+        environ["werkzeug.socket"].sendall(content[: len(content) - (len(body) + 1) // 2])
+        return _close_connection(environ)
     time.sleep(fault.delay_s)
-    start(*held)
+    start(*head)
     return [body]
 
 
-def _hung_up(environ: Environ) -> Iterable[bytes]:
+def _close_connection(environ: Environ) -> Iterable[bytes]:
     environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-    raise ConnectionAbortedError  # which the server takes for a client that has gone
+    raise ConnectionAbortedError  # the server treats it as a client that closed the connection

@@ -1,8 +1,8 @@
-"""An S3-compatible store with its STS in place of moto: requests are passed on to it.
+"""Forwards requests to an S3-compatible store with STS, such as MinIO, which is used instead of moto.
 
-Requests that are signed with keys that the store's own AssumeRole gave out are passed on as they are, so that the store
-itself checks signature, expiry and session policy. All others are signed anew with the store's keys: whoever uses the
-local S3 may sign with any.
+Requests signed with credentials from the store's AssumeRole are forwarded unchanged, so that the store checks
+signature, expiry and session policy. All others are signed again with the store's keys, because clients of the local
+S3 may use any keys.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 TIMEOUT_S = 60.0
-# Of the WSGI environment: whether the request is signed with what the store's own AssumeRole gave out.
-GIVEN_OUT = "local_s3.given_out"
-# Of this connection only, and of the checks before it.
-_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
+# Key in the WSGI environment: whether the request is signed with credentials from AssumeRole.
+HAS_ISSUED_KEY = "local_s3.has_issued_key"
+# Headers that concern only the connection to the client.
+_HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
 _SIGNED = ("host", "x-amz-content-sha256", "x-amz-date")
 
 
 @dataclass(frozen=True)
 class S3Store:
-    """A store that stands in for moto.
+    """A store with S3 and STS, used instead of moto.
 
     Args:
-        endpoint: Where its S3 and STS are, as a URL.
-        access_key: Keys that may do everything there, and assume roles.
-        secret_key: See `access_key`.
+        endpoint: The URL of its S3 and STS.
+        access_key: An access key with all permissions, including sts:AssumeRole.
+        secret_key: The secret of `access_key`.
     """
 
     endpoint: str
@@ -42,8 +42,8 @@ class S3Store:
     def __repr__(self) -> str:
         return f"S3Store(endpoint={self.endpoint!r})"
 
-    def environment(self) -> dict[str, str]:
-        """Return what tells the serving process about it, away from the list of processes."""
+    def to_environment(self) -> dict[str, str]:
+        """Return environment variables for the serving process; arguments would show in the process list."""
         return {
             "LOCAL_S3_ENDPOINT": self.endpoint,
             "LOCAL_S3_ACCESS_KEY": self.access_key,
@@ -51,14 +51,14 @@ class S3Store:
         }
 
     @classmethod
-    def of_environment(cls) -> S3Store | None:
-        """Return the store that `environment` tells of, None when there is none."""
-        found = [os.environ.get(f"LOCAL_S3_{name}", "") for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")]
-        return cls(*found) if found[0] else None
+    def from_environment(cls) -> S3Store | None:
+        """Return the store from the variables of `to_environment`; None without them."""
+        values = [os.environ.get(f"LOCAL_S3_{name}", "") for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")]
+        return cls(*values) if values[0] else None
 
 
 class Forward:
-    """A WSGI application that answers what the store answers."""
+    """A WSGI application that forwards each request to the store."""
 
     def __init__(self, store: S3Store) -> None:
         self._store = store
@@ -74,14 +74,14 @@ class Forward:
         headers = {
             name[5:].lower().replace("_", "-"): value
             for name, value in environ.items()
-            if name.startswith("HTTP_") and name[5:].lower().replace("_", "-") not in _HOP
+            if name.startswith("HTTP_") and name[5:].lower().replace("_", "-") not in _HOP_HEADERS
         }
         if environ.get("CONTENT_TYPE"):
             headers["content-type"] = environ["CONTENT_TYPE"]
         target = environ.get("REQUEST_URI") or environ["RAW_URI"]
-        if "authorization" in headers and not environ.get(GIVEN_OUT):
+        if "authorization" in headers and not environ.get(HAS_ISSUED_KEY):
             headers.pop("x-amz-security-token", None)
-            headers = self._signed(environ["REQUEST_METHOD"], target, headers, body)
+            headers = self._sign(environ["REQUEST_METHOD"], target, headers, body)
         connection = self._connect(self._address, timeout=TIMEOUT_S)
         try:
             connection.putrequest(
@@ -94,16 +94,20 @@ class Forward:
             connection.endheaders(body or None)
             answer = connection.getresponse()
             content = answer.read()
-            length_said = answer.getheader("content-length") if environ["REQUEST_METHOD"] == "HEAD" else None
-            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _HOP]
-            kept.append(("Content-Length", length_said or str(len(content))))
-            start_response(f"{answer.status} {answer.reason}", kept)
+            declared_length = (
+                answer.getheader("content-length") if environ["REQUEST_METHOD"] == "HEAD" else None
+            )
+            answer_headers = [
+                (name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_HEADERS
+            ]
+            answer_headers.append(("Content-Length", declared_length or str(len(content))))
+            start_response(f"{answer.status} {answer.reason}", answer_headers)
             return [content]
         finally:
             connection.close()
 
-    def _signed(self, method: str, target: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-        """Sign a request anew (AWS Signature Version 4), for the same region and service."""
+    def _sign(self, method: str, target: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
+        """Sign a request again (AWS Signature Version 4), for the same region and service."""
         scope = headers["authorization"].partition("Credential=")[2].partition(",")[0].split("/")
         if len(scope) != 5:
             return headers
@@ -111,7 +115,7 @@ class Forward:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         digest = headers.get("x-amz-content-sha256") or hashlib.sha256(body).hexdigest()
         headers = {**headers, "x-amz-date": stamp, "x-amz-content-sha256": digest}
-        # Amazon S3 wants all of its own headers signed.
+        # Amazon S3 requires a signature of all x-amz headers.
         names = sorted({*_SIGNED, *(name for name in headers if name.startswith("x-amz-"))})
         parts = urlsplit(target)
         query = "&".join(
@@ -132,13 +136,19 @@ class Forward:
             ]
         )
         day = stamp[:8]
-        within = f"{day}/{region}/{service}/aws4_request"
+        signing_scope = f"{day}/{region}/{service}/aws4_request"
         hashed = hashlib.sha256(request.encode()).hexdigest()
         key = f"AWS4{self._store.secret_key}".encode()
-        for part in (day, region, service, "aws4_request", f"AWS4-HMAC-SHA256\n{stamp}\n{within}\n{hashed}"):
+        for part in (
+            day,
+            region,
+            service,
+            "aws4_request",
+            f"AWS4-HMAC-SHA256\n{stamp}\n{signing_scope}\n{hashed}",
+        ):
             key = hmac.digest(key, part.encode(), "sha256")
         headers["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={self._store.access_key}/{within},SignedHeaders={';'.join(names)},"
+            f"AWS4-HMAC-SHA256 Credential={self._store.access_key}/{signing_scope},SignedHeaders={';'.join(names)},"
             f"Signature={key.hex()}"
         )
         return headers

@@ -1,4 +1,4 @@
-"""What stands before moto's application: what S3 and STS do and moto does not."""
+"""The gate before moto or a store: adds behaviour of Amazon S3 and STS that they lack, faults and a journal."""
 
 from __future__ import annotations
 
@@ -9,29 +9,25 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
 
-from .faults import S3Fault, S3Faults, strike
-from .forward import GIVEN_OUT
+from .faults import Application, Environ, S3Fault, S3Faults, StartResponse, answer_with_fault
+from .forward import HAS_ISSUED_KEY
 from .policy import Policy
 
-StartResponse: TypeAlias = Callable[..., Any]
-Environ: TypeAlias = dict[str, Any]
-Application: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
-
 JOURNAL_LENGTH = 20_000
-LONGEST_POLICY = 2048
-LONGEST_KEY = 1024  # bytes
-STAMP = "%Y-%m-%dT%H:%M:%SZ"
+MAX_POLICY_LENGTH = 2048
+MAX_KEY_BYTES = 1024
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass
 class Settings:
-    """What the server's owner may change while it runs."""
+    """Settings that the owner can change at any time."""
 
     head_403: bool = False
     credential_lifetime_s: float | None = None
@@ -42,26 +38,33 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Session:
-    """What AssumeRole gave out."""
+    """Credentials that AssumeRole has issued."""
 
     expires_at: float
     policy: Policy | None
 
 
-class Refused(Exception):
+class S3Error(Exception):
+    """An error that S3 or STS returns."""
+
     def __init__(
-        self, status: str, code: str, message: str, more: str = "", headers: Mapping[str, str] | None = None
+        self,
+        status: str,
+        code: str,
+        message: str,
+        extra_xml: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(code)
         self.status = status
         self.code = code
         self.message = message
-        self.more = more
+        self.extra_xml = extra_xml
         self.headers = headers or {}
 
 
 class Request:
-    """A request in S3's terms."""
+    """The parts of a request to S3 or STS."""
 
     def __init__(self, environ: Environ) -> None:
         self.method: str = environ["REQUEST_METHOD"]
@@ -82,7 +85,7 @@ class Request:
 
     @property
     def action(self) -> str:
-        """Return the name of the permission that it takes."""
+        """The required permission, such as s3:GetObject."""
         if not self.key:
             return {"GET": "s3:ListBucket", "HEAD": "s3:ListBucket", "PUT": "s3:CreateBucket"}.get(
                 self.method, "s3:*"
@@ -101,109 +104,111 @@ class Request:
 
 
 class Gate:
-    """Passes requests on to moto, except those that S3 would refuse.
+    """Passes requests to the backend, except those that Amazon S3 would refuse.
 
     Args:
-        moto: The application, or what passes requests on to a store in its place.
-        control: The path that settings go to.
-        holds_sessions: Whether to hold what AssumeRole gave out to its session policy, which moto does not and a store
-            does by itself.
+        backend: moto's application, or `Forward` for a store.
+        control_path: The path of the owner's control requests.
+        enforces_policies: Whether to enforce session policies, as needed with moto; a store enforces them itself.
     """
 
-    def __init__(self, moto: Application, control: str, *, holds_sessions: bool = True) -> None:
-        self._moto = moto
-        self._holds_sessions = holds_sessions
-        self._control = control
+    def __init__(self, backend: Application, control_path: str, *, enforces_policies: bool = True) -> None:
+        self._backend = backend
+        self._enforces_policies = enforces_policies
+        self._control_path = control_path
         self._settings = Settings()
         self._faults = S3Faults()
         self._sessions: dict[str, _Session] = {}
         self._regions: dict[str, str] = {}
-        self._expired_before = 0.0
         self._journal: deque[dict[str, Any]] = deque(maxlen=JOURNAL_LENGTH)
         self._lock = threading.Lock()
-        self._changing = threading.Lock()
+        self._write_lock = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == self._control:
-            return self._controlled(environ, start_response)
+        if environ["PATH_INFO"] == self._control_path:
+            return self._handle_control(environ, start_response)
         request = Request(environ)
-        noted: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "method": request.method, "service": request.service, "bucket": request.bucket, "key": request.key,
             "query": request.query, "access_key": request.access_key, "status": None,
         }  # fmt: skip
-        self._journal.append(noted)
+        self._journal.append(entry)
 
-        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            noted["status"] = int(status[:3])
-            return start_response(status, headers, *more)
+        def start(status: str, headers: list[tuple[str, str]], *arguments: Any) -> Any:
+            entry["status"] = int(status[:3])
+            return start_response(status, headers, *arguments)
 
         fault = self._faults.take(request.service, request.method)
         if fault is not None:
-            return strike(fault, lambda *given: self._answer(request, *given), environ, start, _drain)
+            return answer_with_fault(
+                fault, lambda *arguments: self._answer(request, *arguments), environ, start, _drain
+            )
         return self._answer(request, environ, start)
 
     def _answer(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        environ[GIVEN_OUT] = request.access_key in self._sessions
+        environ[HAS_ISSUED_KEY] = request.access_key in self._sessions
         try:
             if request.service == "sts":
                 return self._sts(request, environ, start)
             self._check(request)
-        except Refused as refused:
-            return _refuse(refused, request, environ, start)
+        except S3Error as error:
+            return _error_response(error, request, environ, start)
         if request.method in ("PUT", "POST", "DELETE") and request.key:
-            return self._change(environ, start)
+            return self._write(environ, start)
         if request.method in ("GET", "HEAD") and request.key and self._settings.head_403:
-            return self._look(request, environ, start)
-        return self._moto(environ, start)
+            return self._hide_missing(request, environ, start)
+        return self._backend(environ, start)
 
     # --- S3 ---
 
     def _check(self, request: Request) -> None:
         session = self._sessions.get(request.access_key)
         if session is not None and session.expires_at <= time.time():
-            raise Refused("400 Bad Request", "ExpiredToken", "The provided token has expired.")
-        if len(request.key.encode(errors="replace")) > LONGEST_KEY:
-            raise Refused("400 Bad Request", "KeyTooLongError", "Your key is too long")
+            raise S3Error("400 Bad Request", "ExpiredToken", "The provided token has expired.")
+        if len(request.key.encode(errors="replace")) > MAX_KEY_BYTES:
+            raise S3Error("400 Bad Request", "KeyTooLongError", "Your key is too long")
         region = self._regions.get(request.bucket)
         if region and request.region and region != request.region:
             message = (
                 f"The authorization header is malformed; the region '{request.region}' is wrong; "
                 f"expecting '{region}'"
             )
-            raise Refused(
+            raise S3Error(
                 "400 Bad Request",
                 "AuthorizationHeaderMalformed",
                 message,
                 f"<Region>{region}</Region>",
-                {"x-amz-bucket-region": region},  # by which alone mount-s3 knows it
+                {"x-amz-bucket-region": region},  # mount-s3 reads only this header
             )
         path = f"{request.bucket}/{request.key or request.query.get('prefix', '')}"
-        denied = any(path.startswith(one) for one in self._settings.deny)
+        denied = any(path.startswith(prefix) for prefix in self._settings.deny)
         if denied or (session is not None and session.policy and not request.allowed_by(session.policy)):
-            raise Refused("403 Forbidden", "AccessDenied", "Access Denied")
-        # moto knows no renameObject: it takes the request for one that writes an empty object.
+            raise S3Error("403 Forbidden", "AccessDenied", "Access Denied")
+        # moto does not support renameObject: it treats the request as a PUT of an empty object.
         if request.is_rename and not self._settings.accept_renames:
             message = "A header you provided implies functionality that is not implemented"
-            raise Refused("501 Not Implemented", "NotImplemented", message)
+            raise S3Error("501 Not Implemented", "NotImplemented", message)
 
-    def _change(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Let one change happen at a time: between moto's look at a condition and its change lies a gap."""
+    def _write(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        """Write one object at a time, because moto's check of a condition and its write are not atomic."""
         body = b"".join(_body(environ))
         environ["wsgi.input"] = io.BytesIO(body)
-        # The body is whole now, whether it came with a length or in chunks.
+        # The body is complete now, with or without chunked encoding.
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
-        with self._changing:
-            return list(self._moto(environ, start))
+        with self._write_lock:
+            return list(self._backend(environ, start))
 
-    def _look(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Answer 403 for a missing key, as S3 does to one who may list only under a condition."""
-        held: list[Any] = []
-        answer = list(self._moto(environ, lambda *arguments: held.extend(arguments)))
-        if not held[0].startswith("404") or any(b"NoSuchBucket" in piece for piece in answer):
-            start(*held)
+    def _hide_missing(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        """Return 403 for a missing key, as S3 does if the caller may list only on a condition."""
+        head: list[Any] = []
+        answer = list(self._backend(environ, lambda *arguments: head.extend(arguments)))
+        if not head[0].startswith("404") or any(b"NoSuchBucket" in piece for piece in answer):
+            start(*head)
             return answer
-        return _refuse(Refused("403 Forbidden", "AccessDenied", "Access Denied"), request, environ, start)
+        return _error_response(
+            S3Error("403 Forbidden", "AccessDenied", "Access Denied"), request, environ, start
+        )
 
     # --- STS ---
 
@@ -213,65 +218,69 @@ class Gate:
         form = {name: values[0] for name, values in parse_qs(body.decode(), True).items()}
         session = self._sessions.get(request.access_key)
         if session is not None and session.expires_at <= time.time():
-            raise Refused(
+            raise S3Error(
                 "403 Forbidden", "ExpiredToken", "The security token included in the request is expired"
             )
         if self._settings.deny_role:
             message = "User is not authorized to perform: sts:AssumeRole"
-            raise Refused("403 Forbidden", "AccessDenied", message)
+            raise S3Error("403 Forbidden", "AccessDenied", message)
         if not form.get("Action", "").startswith("AssumeRole"):
-            return self._moto(environ, start)
-        policy, size = self._session_policy(form.get("Policy"))
-        held: list[Any] = []
-        # moto's own policy check is for a federation token; this one's answer is ours.
-        answer = b"".join(self._moto(environ, lambda *arguments: held.extend(arguments))).decode()
-        if str(held[0]).startswith("200"):
-            answer = self._give_out(answer, float(form.get("DurationSeconds", 3600)), policy, size)
-        headers = [(name, value) for name, value in held[1] if name.lower() != "content-length"]
-        start(held[0], [*headers, ("Content-Length", str(len(answer.encode())))])
+            return self._backend(environ, start)
+        policy, packed_percent = self._session_policy(form.get("Policy"))
+        head: list[Any] = []
+        # moto checks policies of federation tokens only; session policies are checked here.
+        answer = b"".join(self._backend(environ, lambda *arguments: head.extend(arguments))).decode()
+        if str(head[0]).startswith("200"):
+            answer = self._issue_credentials(
+                answer, float(form.get("DurationSeconds", 3600)), policy, packed_percent
+            )
+        headers = [(name, value) for name, value in head[1] if name.lower() != "content-length"]
+        start(head[0], [*headers, ("Content-Length", str(len(answer.encode())))])
         return [answer.encode()]
 
     def _session_policy(self, text: str | None) -> tuple[Policy | None, int]:
         if text is None:
             return None, 0
-        packed = -(-len(text) * 100 // LONGEST_POLICY)
-        if len(text) > LONGEST_POLICY:
-            raise Refused(
+        packed_percent = -(-len(text) * 100 // MAX_POLICY_LENGTH)
+        if len(text) > MAX_POLICY_LENGTH:
+            raise S3Error(
                 "400 Bad Request",
                 "PackedPolicyTooLarge",
-                f"Serialized token too large for session. Packed policy consumes {packed}% of allotted space, "
+                f"Serialized token too large for session. Packed policy consumes {packed_percent}% of allotted space, "
                 "please use smaller policy.",
             )
         try:
-            return Policy(text), packed
+            return Policy(text), packed_percent
         except (ValueError, AttributeError):
-            raise Refused(
+            raise S3Error(
                 "400 Bad Request", "MalformedPolicyDocument", "This policy contains invalid Json"
             ) from None
 
-    def _give_out(self, answer: str, lifetime: float, policy: Policy | None, size: int) -> str:
+    def _issue_credentials(
+        self, answer: str, lifetime: float, policy: Policy | None, packed_percent: int
+    ) -> str:
         if self._settings.credential_lifetime_s is not None:
             lifetime = self._settings.credential_lifetime_s
         expires_at = time.time() + lifetime
-        found = re.search("<AccessKeyId>(.*?)</AccessKeyId>", answer)
-        if found is None:
+        match = re.search("<AccessKeyId>(.*?)</AccessKeyId>", answer)
+        if match is None:
             return answer
-        # moto's keys are unique only by a few letters; a key that came back would revive an expired session.
-        key = f"ASIA{secrets.token_hex(8).upper()}" if self._holds_sessions else found[1]
+        # moto's keys differ in a few letters only: a repeated key would make an expired session valid again.
+        key = f"ASIA{secrets.token_hex(8).upper()}" if self._enforces_policies else match[1]
         with self._lock:
-            self._sessions[key] = _Session(expires_at, policy if self._holds_sessions else None)
-        answer = answer.replace(found[0], f"<AccessKeyId>{key}</AccessKeyId>")
-        stamp = time.strftime(STAMP, time.gmtime(expires_at))
+            self._sessions[key] = _Session(expires_at, policy if self._enforces_policies else None)
+        answer = answer.replace(match[0], f"<AccessKeyId>{key}</AccessKeyId>")
+        stamp = time.strftime(TIME_FORMAT, time.gmtime(expires_at))
         answer = re.sub("<Expiration>.*?</Expiration>", f"<Expiration>{stamp}</Expiration>", answer)
         return re.sub(
             r"<PackedPolicySize>\d+</PackedPolicySize>",
-            f"<PackedPolicySize>{size}</PackedPolicySize>",
+            f"<PackedPolicySize>{packed_percent}</PackedPolicySize>",
             answer,
         )
 
-    # --- the owner's word ---
+    # --- control requests ---
 
-    def _controlled(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+    def _handle_control(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         body = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) or b"{}")
         answer: Any = None
         if "settings" in body:
@@ -284,19 +293,23 @@ class Gate:
             self._regions[body["bucket"]] = body["region"]
         if body.get("expire"):
             with self._lock:
-                self._sessions = {key: _Session(0.0, one.policy) for key, one in self._sessions.items()}
+                self._sessions = {
+                    key: _Session(0.0, session.policy) for key, session in self._sessions.items()
+                }
         if body.get("journal"):
             answer = list(self._journal)
         if body.get("clear"):
             self._journal.clear()
-        written = json.dumps(answer).encode()
-        start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(written)))])
-        return [written]
+        content = json.dumps(answer).encode()
+        start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(content)))])
+        return [content]
 
 
-def _refuse(refused: Refused, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+def _error_response(
+    error: S3Error, request: Request, environ: Environ, start: StartResponse
+) -> Iterable[bytes]:
     _drain(environ)
-    inner = f"<Code>{refused.code}</Code><Message>{escape(refused.message)}</Message>{refused.more}"
+    inner = f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>{error.extra_xml}"
     number = f"<RequestId>{secrets.token_hex(8)}</RequestId>"
     if request.service == "sts":
         text = f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error>{number}</ErrorResponse>"
@@ -305,14 +318,14 @@ def _refuse(refused: Refused, request: Request, environ: Environ, start: StartRe
     headers = [
         ("Content-Type", "application/xml"),
         ("Content-Length", str(len(text))),
-        *refused.headers.items(),
+        *error.headers.items(),
     ]
-    start(refused.status, headers)
+    start(error.status, headers)
     return [] if request.method == "HEAD" else [text.encode()]
 
 
 def _drain(environ: Environ) -> None:
-    """Read the body, which would otherwise be taken for the connection's next request."""
+    """Read the body: unread bytes would be parsed as the connection's next request."""
     for _ in _body(environ):
         pass
 
@@ -323,7 +336,7 @@ def _body(environ: Environ) -> Iterator[bytes]:
         while piece := stream.read(1 << 20):
             yield piece
         return
-    left = int(environ.get("CONTENT_LENGTH") or 0)
-    while left > 0 and (piece := stream.read(min(left, 1 << 20))):
-        left -= len(piece)
+    remaining = int(environ.get("CONTENT_LENGTH") or 0)
+    while remaining > 0 and (piece := stream.read(min(remaining, 1 << 20))):
+        remaining -= len(piece)
         yield piece

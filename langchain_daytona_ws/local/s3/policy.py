@@ -1,4 +1,4 @@
-"""Session policies: whether the one that came with AssumeRole allows a request."""
+"""Checks whether the session policy of AssumeRole allows a request."""
 
 from __future__ import annotations
 
@@ -10,49 +10,61 @@ from typing import Any
 
 
 class Policy:
-    """A session policy. What it does not allow is denied, and so is what it denies.
+    """A session policy. A request is allowed if a statement allows it and no statement denies it.
 
-    Read are Effect, Action, Resource, and in Condition the operators StringLike and StringEquals (also negated)
-    for the key s3:prefix. A condition that is none of these is not met.
+    Supports Effect, Action, Resource, and Condition with the operators StringLike, StringEquals, StringNotLike and
+    StringNotEquals for the key s3:prefix. Other conditions are never met.
+
+    Args:
+        text: The policy, as JSON.
+
+    Raises:
+        ValueError: the text is not JSON.
     """
 
     def __init__(self, text: str) -> None:
         statements = json.loads(text).get("Statement", [])
-        self._statements: list[dict[str, Any]] = _listed(statements)
+        self._statements: list[dict[str, Any]] = _as_list(statements)
 
     def allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
-        matching = {one["Effect"] for one in self._statements if _applies(one, action, resource, context)}
-        return matching == {"Allow"}
+        effects = {
+            statement["Effect"]
+            for statement in self._statements
+            if _applies(statement, action, resource, context)
+        }
+        return effects == {"Allow"}
 
 
 def _applies(statement: dict[str, Any], action: str, resource: str, context: Mapping[str, str]) -> bool:
-    if not any(_like(one.lower(), action.lower()) for one in _listed(statement.get("Action", []))):
+    if not any(
+        _matches(pattern.lower(), action.lower()) for pattern in _as_list(statement.get("Action", []))
+    ):
         return False
-    if not any(_like(one, resource) for one in _listed(statement.get("Resource", []))):
+    if not any(_matches(pattern, resource) for pattern in _as_list(statement.get("Resource", []))):
         return False
-    for operator, wanted in statement.get("Condition", {}).items():
-        for key, patterns in wanted.items():
-            if not _met(operator, _listed(patterns), context.get(key.lower())):
+    for operator, conditions in statement.get("Condition", {}).items():
+        for key, patterns in conditions.items():
+            if not _is_met(operator, _as_list(patterns), context.get(key.lower())):
                 return False
     return True
 
 
-def _met(operator: str, patterns: Iterable[str], value: str | None) -> bool:
+def _is_met(operator: str, patterns: Iterable[str], value: str | None) -> bool:
     negated = operator.startswith("StringNot")
     if value is None:
         return negated
     if operator in ("StringLike", "StringNotLike"):
-        return any(_like(pattern, value) for pattern in patterns) != negated
+        return any(_matches(pattern, value) for pattern in patterns) != negated
     if operator in ("StringEquals", "StringNotEquals"):
         return (value in patterns) != negated
     return False
 
 
-def _like(pattern: str, value: str) -> bool:
-    # fnmatch also reads brackets, which policies take as they stand.
+def _matches(pattern: str, value: str) -> bool:
+    # fnmatch interprets brackets; in policies they are literal.
     escaped = pattern.replace("[", "[[]")
     return re.match(fnmatch.translate(escaped), value) is not None
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

@@ -1,9 +1,7 @@
-"""The process that serves S3 and STS, on a socket that it was given, until its owner is gone.
+"""The program that serves S3 and STS on an inherited socket until its owner ends: the gate before moto or a store.
 
-It is moto behind a gate, or what passes requests on to a store in moto's place.
-
-A process of its own, since moto keeps its buckets in module-level state (two servers would share them), patches
-botocore where it is imported, and should not take turns with the server for Python's lock.
+A separate process, because moto keeps its buckets in module-level state (two servers would share them), patches
+botocore on import, and would compete with the server for Python's global lock.
 """
 
 from __future__ import annotations
@@ -16,9 +14,9 @@ from typing import Any
 
 
 def main() -> None:
-    """Serve. Arguments: the listening socket's descriptor and the path of the owner's control requests."""
-    threading.Thread(target=_end_with_owner, daemon=True).start()
-    listening = socket.socket(fileno=int(sys.argv[1]))
+    """Serve. Arguments: the descriptor of the listening socket, and the path of the owner's control requests."""
+    threading.Thread(target=_exit_with_owner, daemon=True).start()
+    server_socket = socket.socket(fileno=int(sys.argv[1]))
 
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -27,18 +25,18 @@ def main() -> None:
 
     class Handler(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"  # keeps connections
-        disable_nagle_algorithm = True  # an answer's head and body are two writes
+        disable_nagle_algorithm = True  # the head and body of an answer are two writes
 
         def handle_expect_100(self) -> bool:
-            return True  # werkzeug says it too, and once is enough
+            return True  # werkzeug already sends `100 Continue`
 
         def log(self, type: str, message: str, *args: Any) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
-    host, port = listening.getsockname()[:2]
-    store = S3Store.of_environment()
-    gate = Gate(Forward(store) if store else _moto(), sys.argv[2], holds_sessions=store is None)
-    server = make_server(host, port, gate, threaded=True, request_handler=Handler, fd=listening.detach())
+    host, port = server_socket.getsockname()[:2]
+    store = S3Store.from_environment()
+    gate = Gate(Forward(store) if store else _moto(), sys.argv[2], enforces_policies=store is None)
+    server = make_server(host, port, gate, threaded=True, request_handler=Handler, fd=server_socket.detach())
     server.daemon_threads = True  # type: ignore[attr-defined]
     server.serve_forever()
 
@@ -49,8 +47,8 @@ def _moto() -> Any:
     return DomainDispatcherApplication(create_backend_app)
 
 
-def _end_with_owner() -> None:
-    """End when the owner closes the pipe, or dies."""
+def _exit_with_owner() -> None:
+    """Exit when the owner closes the pipe or ends."""
     while os.read(0, 1):
         pass
     os._exit(0)

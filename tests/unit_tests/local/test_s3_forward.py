@@ -44,7 +44,7 @@ def test_as_botocore_does(
         "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
         **headers,
     }
-    signed = Forward(STORE)._signed(method, target, given, b"")
+    signed = Forward(STORE)._sign(method, target, given, b"")
     request: Any = AWSRequest(method, f"http://127.0.0.1:5{target}")
     for name, value in signed.items():
         if name.startswith("x-amz-"):
