@@ -1,4 +1,4 @@
-"""The ASGI application: which request goes where, and what every one of them passes on the way."""
+"""The ASGI application: its routes, and the middleware for journal, faults, authentication and errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import mishaps, proxy
+from . import proxy
 from .clock import Clock
 from .control import Control
 from .errors import ApiError, DaemonGone
-from .faults import Faults, first
+from .faults import Faults, apply_before, first, replacement, send_answer
 from .fleet import Fleet
 from .journal import Journal
 from .proxy import Proxy
@@ -29,8 +29,8 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 logger = logging.getLogger(__name__)
 
 
-class Gate:
-    """What every request passes: it is noted, faults strike, its key is checked, errors become answers."""
+class Middleware:
+    """Applied to every request: records it, injects faults, checks its key, and turns errors into answers."""
 
     def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:
         self._authorization = f"Bearer {api_key}".encode()
@@ -40,10 +40,10 @@ class Gate:
         self._clock = clock
 
     def route(self, method: str, path: str, action: str, endpoint: Endpoint) -> Route:
-        return Route(path, self.guard(action, endpoint), methods=[method])
+        return Route(path, self.wrap(action, endpoint), methods=[method])
 
-    def guard(self, action: str, endpoint: Endpoint) -> ASGIApp:
-        return _Guarded(self, action, endpoint)
+    def wrap(self, action: str, endpoint: Endpoint) -> ASGIApp:
+        return _WrappedEndpoint(self, action, endpoint)
 
     async def serve(
         self, action: str, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send
@@ -53,21 +53,21 @@ class Gate:
         faults = self._faults.take(action, path)
         scope["faults"] = faults
         scope["sandbox_id"] = scope.get("path_params", {}).get("sandbox")
-        number = self._journal.arrived(request.method, path, action, scope["sandbox_id"])
+        number = self._journal.add(request.method, path, action, scope["sandbox_id"])
         status: int | None = None
         try:
-            if not await mishaps.before(faults, request):
+            if not await apply_before(faults, request):
                 return
             if first(faults, "lost") is not None and scope["sandbox_id"]:
-                await self._lose(scope["sandbox_id"])
+                await self._destroy(scope["sandbox_id"])
             async with contextlib.AsyncExitStack() as scope["cleanup"]:
-                response = mishaps.instead(faults) or await self._answer(endpoint, request)
-                if await mishaps.after(faults, response, scope, receive, send):
+                response = replacement(faults) or await self._answer(endpoint, request)
+                if await send_answer(faults, response, scope, receive, send):
                     status = response.status_code
         except ClientDisconnect:
-            return  # there is nobody to answer
+            return  # the client does not wait for an answer
         finally:
-            self._journal.finished(number, status, scope["sandbox_id"])
+            self._journal.finish(number, status, scope["sandbox_id"])
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
         now = timestamp(self._clock.now())
@@ -81,51 +81,52 @@ class Gate:
         except DaemonGone:
             return Response(status_code=502)
         except ClientDisconnect:
-            return Response(status_code=400)  # for the journal: there is nobody to read it
+            return Response(status_code=400)  # for the journal only: the client does not read it
         except Exception:
             logger.exception("%s %s failed", request.method, path)
             return json_reply(ApiError(500, "Internal server error").body(path, now), 500)
 
     def _authorized(self, request: Request) -> bool:
-        given = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
-        return hmac.compare_digest(given, self._authorization)
+        header = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(header, self._authorization)
 
-    async def _lose(self, id_or_name: str) -> None:
+    async def _destroy(self, id_or_name: str) -> None:
         try:
             await self._fleet.destroy(self._fleet.get(id_or_name), force=True)
         except ApiError:
-            return  # there is none to lose
+            return  # it does not exist
 
 
-class _Guarded:
-    """One endpoint behind the gate. A class, because Starlette wraps plain functions once more."""
+class _WrappedEndpoint:
+    """An endpoint with the middleware. A class, because Starlette would wrap a function again."""
 
-    def __init__(self, gate: Gate, action: str, endpoint: Endpoint) -> None:
-        self._gate = gate
+    def __init__(self, middleware: Middleware, action: str, endpoint: Endpoint) -> None:
+        self._middleware = middleware
         self._action = action
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._gate.serve(self._action, self._endpoint, scope, receive, send)
+        await self._middleware.serve(self._action, self._endpoint, scope, receive, send)
 
 
-def build(gate: Gate, control: Control, to: Proxy) -> ASGIApp:
-    """Return the application. Its routes are matched in order, so those called most stand first."""
+def build(middleware: Middleware, control: Control, toolbox: Proxy) -> ASGIApp:
+    """Return the application. Routes are matched in order, so frequent ones come first."""
     routes = [
-        gate.route(method, f"/toolbox/{{sandbox}}{path}", action, to.to(handler))
-        for method, path, action, handler in _toolbox()
+        middleware.route(method, f"/toolbox/{{sandbox}}{path}", action, toolbox.endpoint(handler))
+        for method, path, action, handler in _toolbox_routes()
     ]
-    routes.append(Route("/toolbox/{sandbox}/{rest:path}", gate.guard("unknown", to.to(proxy.unknown))))
+    unknown = middleware.wrap("unknown", toolbox.endpoint(proxy.unknown))
+    routes.append(Route("/toolbox/{sandbox}/{rest:path}", unknown))
     routes += [
-        gate.route(method, f"/api{path}", action, endpoint)
-        for method, path, action, endpoint in _plane(control)
+        middleware.route(method, f"/api{path}", action, endpoint)
+        for method, path, action, endpoint in _control_routes(control)
     ]
-    # State events go over socket.io, which there is none of here: clients told so at once poll instead.
-    routes.append(Route("/api/socket.io/", gate.guard("socket.io", _unknown)))
-    return Router(routes, redirect_slashes=False, default=gate.guard("unknown", _unknown))
+    # socket.io (state events) is not implemented: clients that get a 404 poll instead.
+    routes.append(Route("/api/socket.io/", middleware.wrap("socket.io", _unknown)))
+    return Router(routes, redirect_slashes=False, default=middleware.wrap("unknown", _unknown))
 
 
-def _toolbox() -> list[tuple[str, str, str, proxy.Handler]]:
+def _toolbox_routes() -> list[tuple[str, str, str, proxy.Handler]]:
     call, files = proxy.call, proxy.files_call
     session = "/process/session/{session}"
     command = "/process/session/{session}/command/{command}"
@@ -136,14 +137,14 @@ def _toolbox() -> list[tuple[str, str, str, proxy.Handler]]:
         ("GET", "/files/info", "files.info", files("info", "path=query")),
         ("POST", "/files/bulk-upload", "upload", proxy.upload_many),
         ("POST", "/files/bulk-download", "download", proxy.download_many),
-        ("GET", "/files/download", "download", proxy.silent(proxy.download_one)),
+        ("GET", "/files/download", "download", proxy.without_body(proxy.download_one)),
         ("GET", "/files", "files.list", files("list", "path=query?", "depth=query?")),
         ("DELETE", "/files", "files.delete", files("delete", "path=query", "recursive=query!", status=204)),
         ("POST", "/files/folder", "files.folder", files("folder", "path=query", "mode=query?", status=201)),
         ("POST", "/files/move", "files.move", files("move", "source=query", "destination=query")),
         ("GET", "/files/find", "files.find", files("find", "path=query", "pattern=query")),
-        ("GET", "/files/search", "files.search", proxy.silent(proxy.search)),
-        ("POST", "/files/replace", "files.replace", proxy.silent(proxy.replace)),
+        ("GET", "/files/search", "files.search", proxy.without_body(proxy.search)),
+        ("POST", "/files/replace", "files.replace", proxy.without_body(proxy.replace)),
         ("POST", "/files/permissions", "files.permissions", files("permissions", *of_permissions)),
         ("GET", "/process/session", "session.list", call("session.list")),
         ("POST", "/process/session", "session.create", proxy.session_create),
@@ -152,14 +153,14 @@ def _toolbox() -> list[tuple[str, str, str, proxy.Handler]]:
         ("POST", f"{session}/exec", "session.execute", proxy.session_execute),
         ("GET", command, "session.command", call("session.command", *of_command)),
         ("GET", f"{command}/logs", "session.logs", call("session.logs", *of_command)),
-        ("POST", "/env", "env", proxy.since_newer(proxy.update_env)),
+        ("POST", "/env", "env", proxy.newer_only(proxy.update_env)),
         ("GET", "/work-dir", "info", proxy.home_dir),
         ("GET", "/user-home-dir", "info", proxy.home_dir),
         ("GET", "/version", "info", proxy.version),
     ]  # fmt: skip
 
 
-def _plane(control: Control) -> list[tuple[str, str, str, Endpoint]]:
+def _control_routes(control: Control) -> list[tuple[str, str, str, Endpoint]]:
     return [
         ("POST", "/sandbox", "create", control.create),
         ("GET", "/sandbox", "list", control.list),

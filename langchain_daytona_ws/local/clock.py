@@ -1,4 +1,4 @@
-"""Where the server's time comes from: the system, or a test's hand."""
+"""Clocks of the server: the system's time, or a time that tests advance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still until `advance`. It may be shared by several servers."""
+    """A clock that moves only with `advance`. Several servers may share it.
+
+    Args:
+        start: the first time, in seconds since the epoch.
+    """
 
     def __init__(self, start: float = 1_750_000_000.0) -> None:
         self._now = start
@@ -32,12 +36,15 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move the time on and return when every server on this clock has stopped and destroyed what is due.
+        """Advance the time; return when all servers with this clock have carried out the due changes.
 
         Call it from outside the server's own thread.
+
+        Raises:
+            ValueError: `seconds` is negative.
         """
         if seconds < 0:
-            raise ValueError("time does not run backwards")
+            raise ValueError("a clock cannot run backwards: seconds must be 0 or more")
         with self._lock:
             self._now += seconds
             listeners = list(self._listeners)

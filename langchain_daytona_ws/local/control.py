@@ -1,4 +1,4 @@
-"""The control plane's endpoints: sandboxes and snapshots."""
+"""The endpoints of the control plane: sandboxes and snapshots."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .record import SandboxRecord, timestamp
 from .replies import json_reply, read_object
 from .snapshots import Snapshots, require_dockerfile
 
-DEFAULT_PAGE = 100
-LONGEST_PAGE = 200
-FOLLOW_S = 0.1
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 200
+LOG_POLL_S = 0.1
 
-# Field of the create request → field of the record and the check for it.
+# Field of the create request → field of the record and its type.
 _CREATE_FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "name": ("name", str),
     "user": ("user", str),
@@ -49,14 +49,14 @@ _INTERVALS = {
     "autodelete": ("auto_delete_interval", -1),
     "ttl": ("ttl_minutes", 0),
 }
-_LOWEST = dict(_INTERVALS.values())
-# More than anybody means, and little enough to calculate with.
-_HIGHEST = 2**31
+_MINIMUM = dict(_INTERVALS.values())
+# Higher than any useful value, and low enough for date arithmetic.
+_MAXIMUM = 2**31
 _UNENFORCED = ("networkAllowList", "domainAllowList")
 
 
 class Control:
-    """Answers control-plane requests over a fleet."""
+    """Answers control-plane requests, from the sandboxes of a fleet and the snapshots."""
 
     def __init__(self, fleet: Fleet, snapshots: Snapshots, clock: Clock) -> None:
         self._fleet = fleet
@@ -72,8 +72,8 @@ class Control:
         if build_info is not None:
             require_dockerfile(build_info)
             now = timestamp(self._clock.now())
-            built = {**build_info, "createdAt": now, "updatedAt": now, "snapshotRef": f"local/{uuid.uuid4()}"}
-            fields |= {"build_info": built, "snapshot": None}
+            build = {**build_info, "createdAt": now, "updatedAt": now, "snapshotRef": f"local/{uuid.uuid4()}"}
+            fields |= {"build_info": build, "snapshot": None}
         else:
             if snapshot is not None and not isinstance(snapshot, str):
                 raise ApiError(400, "snapshot must be a str")
@@ -81,32 +81,32 @@ class Control:
             self._snapshots.require(fields["snapshot"], self._clock.now())
         record = await self._fleet.create(fields, request.scope["faults"])
         request.scope["sandbox_id"] = record.id
-        return self._written(request, record)
+        return self._reply(request, record)
 
     async def get(self, request: Request) -> Response:
-        return self._written(request, self._record(request))
+        return self._reply(request, self._record(request))
 
     async def list(self, request: Request) -> Response:
-        """List oldest first; the cursor names the last one seen, so pages stay right as sandboxes go."""
+        """List oldest first. The cursor holds the last sandbox of a page, so deletions do not shift later pages."""
         query = request.query_params
-        limit = _whole(query.get("limit"), DEFAULT_PAGE, 1, LONGEST_PAGE, "limit")
-        wanted = [record for record in self._fleet.all() if _matches(record, request)]
+        limit = _parse_int(query.get("limit"), DEFAULT_PAGE_SIZE, 1, MAX_PAGE_SIZE, "limit")
+        matching = [record for record in self._fleet.all() if _matches(record, request)]
         after = _read_cursor(query.get("cursor"))
-        wanted = [record for record in wanted if after is None or (record.created_at, record.id) > after]
-        wanted.sort(key=lambda record: (record.created_at, record.id))
-        page = wanted[:limit]
+        matching = [record for record in matching if after is None or (record.created_at, record.id) > after]
+        matching.sort(key=lambda record: (record.created_at, record.id))
+        page = matching[:limit]
         url = _toolbox_url(request)
-        cursor = _write_cursor(page[-1]) if len(wanted) > limit else None
+        cursor = _write_cursor(page[-1]) if len(matching) > limit else None
         return json_reply({"items": [record.list_item(url) for record in page], "nextCursor": cursor})
 
     async def start(self, request: Request) -> Response:
-        return await self._changed(request, self._fleet.start)
+        return await self._change_state(request, self._fleet.start)
 
     async def stop(self, request: Request) -> Response:
-        return await self._changed(request, self._fleet.stop)
+        return await self._change_state(request, self._fleet.stop)
 
     async def delete(self, request: Request) -> Response:
-        return await self._changed(request, self._fleet.destroy)
+        return await self._change_state(request, self._fleet.destroy)
 
     async def labels(self, request: Request) -> Response:
         record = self._record(request)
@@ -115,14 +115,16 @@ class Control:
         return json_reply({"labels": record.labels})
 
     def interval(self, kind: str) -> Callable[[Request], Awaitable[Response]]:
-        """Return the endpoint that sets the interval `kind`, such as autostop, to a number of minutes."""
+        """Return the endpoint that sets the interval `kind`, such as autostop, in minutes."""
         attribute, lowest = _INTERVALS[kind]
 
         async def set_interval(request: Request) -> Response:
             record = self._record(request)
-            setattr(record, attribute, _whole(request.path_params["minutes"], 0, lowest, _HIGHEST, attribute))
+            setattr(
+                record, attribute, _parse_int(request.path_params["minutes"], 0, lowest, _MAXIMUM, attribute)
+            )
             record.updated_at = self._clock.now()
-            return self._written(request, record)
+            return self._reply(request, record)
 
         return set_interval
 
@@ -138,8 +140,8 @@ class Control:
 
     async def snapshot_list(self, request: Request) -> Response:
         query = request.query_params
-        page = _whole(query.get("page"), 1, 1, 2**31, "page")
-        limit = _whole(query.get("limit"), 100, 1, LONGEST_PAGE, "limit")
+        page = _parse_int(query.get("page"), 1, 1, 2**31, "page")
+        limit = _parse_int(query.get("limit"), 100, 1, MAX_PAGE_SIZE, "limit")
         return json_reply(self._snapshots.page(page, limit, self._clock.now()))
 
     async def snapshot_get(self, request: Request) -> Response:
@@ -162,7 +164,7 @@ class Control:
         return json_reply({"url": f"{_base_url(request)}{path}"})
 
     async def snapshot_log(self, request: Request) -> Response:
-        """Send the build's log line by line; with ?follow=true until the build ends."""
+        """Send the build's log line by line; with ?follow=true, until the build ends."""
         identifier = request.path_params["snapshot"]
         self._snapshots.get(identifier, self._clock.now())
         follow = request.query_params.get("follow") == "true"
@@ -178,28 +180,28 @@ class Control:
                 building = self._snapshots.get(identifier, now)["state"] == "building"
                 lines = self._snapshots.log(identifier, now)
             except ApiError:
-                return  # deleted meanwhile
+                return  # deleted in the meantime
             for line in lines[sent:]:
                 yield f"{line}\n"
             sent = len(lines)
             if not follow or not building or closing.is_set():
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(closing.wait(), FOLLOW_S)
+                await asyncio.wait_for(closing.wait(), LOG_POLL_S)
 
-    # --- inside ---
+    # --- internals ---
 
     def _record(self, request: Request) -> SandboxRecord:
         record = self._fleet.get(request.path_params["sandbox"])
         request.scope["sandbox_id"] = record.id
         return record
 
-    async def _changed(self, request: Request, change: Callable[..., Any]) -> Response:
+    async def _change_state(self, request: Request, change: Callable[..., Any]) -> Response:
         record = self._record(request)
         await change(record, request.scope["faults"])
-        return self._written(request, record)
+        return self._reply(request, record)
 
-    def _written(self, request: Request, record: SandboxRecord) -> Response:
+    def _reply(self, request: Request, record: SandboxRecord) -> Response:
         return json_reply(record.dto(_toolbox_url(request)))
 
 
@@ -215,18 +217,18 @@ def _create_fields(body: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ApiError(400, f"{key} must be a {getattr(kind, '__name__', kind)}")
         if isinstance(value, int) and kind is int:
-            _require_within(value, _LOWEST.get(attribute, 0), _HIGHEST, key)
+            _require_within(value, _MINIMUM.get(attribute, 0), _MAXIMUM, key)
         fields[attribute] = _strings(value, key) if kind is dict else value
     return fields
 
 
 def _strings(value: Any, name: str) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ApiError(400, f"{name} must be an object of strings")
     return dict(value)
 
 
-def _whole(text: str | None, default: int, lowest: int, highest: int, name: str) -> int:
+def _parse_int(text: str | None, default: int, lowest: int, highest: int, name: str) -> int:
     if text is None:
         return default
     try:
@@ -245,7 +247,7 @@ def _require_within(number: int, lowest: int, highest: int, name: str) -> None:
 def _matches(record: SandboxRecord, request: Request) -> bool:
     query = request.query_params
     states = query.getlist("states")
-    if states and record.state not in {one for text in states for one in text.split(",")}:
+    if states and record.state not in {state for text in states for state in text.split(",")}:
         return False
     if not record.id.startswith(query.get("id", "")) or not record.name.startswith(query.get("name", "")):
         return False
@@ -261,9 +263,9 @@ def _toolbox_url(request: Request) -> str:
 
 
 def _base_url(request: Request) -> str:
-    # Not from request.url, which fails over what some clients write there.
+    # Not request.url: it raises for some values of the Host header.
     host = request.headers.get("host")
-    if host is None:  # as HTTP/1.0 allows
+    if host is None:  # HTTP/1.0 allows this
         address, port = request.scope["server"]
         host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return f"{request.scope['scheme']}://{host}"

@@ -1,4 +1,4 @@
-"""What the server refuses, and in which words: the texts are those that callers learnt from the original."""
+"""Errors of the local server, and the bodies in which it reports them; the texts are those of the original."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class IsolationUnavailable(RuntimeError):
 
 
 class S3Unavailable(RuntimeError):
-    """S3 cannot be offered beside Daytona; the message says what to install."""
+    """S3 cannot be served on this machine; the message says what to install."""
 
 
 class ApiError(Exception):
-    """A refusal by the control plane, answered as JSON."""
+    """An error of the control plane, answered as JSON."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -32,24 +32,25 @@ class ApiError(Exception):
 
 
 class DaemonError(Exception):
-    """A refusal by the daemon inside a sandbox.
+    """An error that the daemon inside a sandbox reports.
 
     Args:
         status: The HTTP status.
-        message: What the body says, where there is one.
-        code: The code of a newer daemon, or one that both have, where it does not follow from the status.
-        everywhere: Whether a daemon of 0.190 has this code, too.
+        message: The message in the body, if there is a body.
+        code: The error code, if it does not follow from the status.
+        in_every_version: Whether daemon 0.190 sends `code` too; without it only a newer daemon does.
     """
 
-    def __init__(self, status: int, message: str, code: str = "", *, everywhere: bool = False) -> None:
+    def __init__(self, status: int, message: str, code: str = "", *, in_every_version: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
-        self.everywhere = everywhere
+        self.in_every_version = in_every_version
 
     def body(self, method: str, path: str, timestamp: str, *, newer: bool) -> dict[str, object]:
-        code = self.code if self.code and (newer or self.everywhere) else _CODES.get(self.status, "")
+        sends_code = self.code and (newer or self.in_every_version)
+        code = self.code if sends_code else _CODES.get(self.status, "")
         body = {
             "statusCode": self.status,
             "message": self.message,
@@ -73,4 +74,4 @@ _CODES = {
 
 
 class DaemonGone(Exception):
-    """The sandbox counts as started, but nothing answers in it: a bare 502."""
+    """The sandbox is in the state `started`, but its daemon does not answer: a 502 without a body."""

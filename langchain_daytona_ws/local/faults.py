@@ -1,7 +1,9 @@
-"""Faults on demand: what goes wrong with which requests, how often, reproducibly."""
+"""Injected faults: what they are, which requests they apply to, and how they change a request or its answer."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import re
 import threading
@@ -9,40 +11,48 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from .errors import ApiError
+from .replies import json_reply
+
 FaultKind: TypeAlias = Literal[
-    "latency",  # wait `delay_s`, then go on as usual
-    "drop_before",  # take the request, do nothing, close the connection without a byte
-    "drop_after",  # do all of it, then close the connection without a byte
+    "latency",  # wait `delay_s`, then continue as usual
+    "drop_before",  # read the request, do nothing, close the connection without a byte
+    "drop_after",  # carry out the request, then close the connection without a byte
     "status",  # answer `status` with `headers`, do nothing
-    "slow_body",  # do it, send the headers, wait `delay_s`, then send the body
-    "truncate",  # do it, send half of the body, close the connection
-    "malformed",  # do it, answer 200 with a body that is not JSON
-    "pending",  # the state change takes `delay_s` of the server's clock after the answer
+    "slow_body",  # carry out the request, send the headers, wait `delay_s`, then send the body
+    "truncate",  # carry out the request, send half of the body, close the connection
+    "malformed",  # carry out the request, answer 200 with a body that is not JSON
+    "pending",  # the state change ends `delay_s` after the answer, by the server's clock
     "stuck",  # the state change never ends: a create stays "creating", a stop "stopping"
     "fail",  # the state change ends in the state "error"
-    "lost",  # the sandbox is destroyed before the request is looked at
-    "act_before",  # call `act`, in a thread, before the request is looked at
-    "act_after",  # do all of it, call `act` in a thread, then go on as usual
+    "lost",  # destroy the sandbox, then process the request
+    "act_before",  # call `act` in a thread, then process the request
+    "act_after",  # carry out the request, call `act` in a thread, then answer
 ]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, armed with `LocalDaytona.faults.add`.
+    """A fault to inject, added with `LocalDaytona.faults.add`.
 
     Args:
         kind: what happens.
-        action: the requests it concerns by their name in the journal, such as "execute"; None for all.
-        path: a regular expression searched in the request's path; None for all.
-        times: how often it happens before it is spent; None for always.
+        action: only requests with this action in the journal, such as "execute"; None for all.
+        path: only requests whose path contains a match of this regular expression; None for all.
+        times: how many requests it applies to; None for no limit.
         skip: how many matching requests pass before the first.
-        probability: the chance for each matching request after those, drawn from a generator seeded with
+        probability: the chance for each later matching request, from 0 to 1, drawn from a generator seeded with
             `seed`.
+        seed: see `probability`; the same seed affects the same requests.
         delay_s: for latency, slow_body and pending, in seconds.
         status: for status. 502 has an empty body, as from a proxy.
         headers: for status, for example {"Retry-After": "1"}.
-        body: for status, instead of the usual one.
-        act: for act_before and act_after. It may do anything, to this server or to the client.
+        body: for status, instead of the usual error body.
+        act: for act_before and act_after. It may change this server or the client.
     """
 
     kind: FaultKind
@@ -59,20 +69,23 @@ class Fault:
     act: Callable[[], object] | None = None
 
 
-class _Armed:
+class _ActiveFault:
+    """A fault with its counters."""
+
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
-        self._left = fault.times
+        self._remaining = fault.times
         self._skip = fault.skip
         self._random = random.Random(fault.seed)  # noqa: S311 - reproducible, not secret
         self._path = None if fault.path is None else re.compile(fault.path)
 
     @property
-    def spent(self) -> bool:
-        return self._left == 0
+    def is_used_up(self) -> bool:
+        return self._remaining == 0
 
-    def strikes(self, action: str, path: str) -> bool:
-        if self.spent or self.fault.action not in (None, action):
+    def take(self, action: str, path: str) -> bool:
+        """Return whether the fault applies to this request, and count the request."""
+        if self.is_used_up or self.fault.action not in (None, action):
             return False
         if self._path is not None and self._path.search(path) is None:
             return False
@@ -81,36 +94,135 @@ class _Armed:
             return False
         if self._random.random() >= self.fault.probability:
             return False
-        if self._left is not None:
-            self._left -= 1
+        if self._remaining is not None:
+            self._remaining -= 1
         return True
 
 
 class Faults:
-    """The armed faults of one server. Any thread may add and clear."""
+    """The active faults of one server. All methods are thread-safe."""
 
     def __init__(self) -> None:
-        self._armed: list[_Armed] = []
+        self._active: list[_ActiveFault] = []
         self._lock = threading.Lock()
 
     def add(self, *faults: Fault) -> None:
+        """Inject these faults from now on."""
         with self._lock:
-            self._armed += [_Armed(fault) for fault in faults]
+            self._active += [_ActiveFault(fault) for fault in faults]
 
     def clear(self) -> None:
-        """Disarm all. What is stuck already stays stuck."""
+        """Remove all faults. A sandbox that is already stuck stays stuck."""
         with self._lock:
-            self._armed = []
+            self._active = []
 
     def take(self, action: str, path: str) -> tuple[Fault, ...]:
-        """Return what strikes this request, and count it as done."""
-        if not self._armed:
+        """Return the faults that apply to this request, and count the request."""
+        if not self._active:
             return ()
         with self._lock:
-            struck = tuple(armed.fault for armed in self._armed if armed.strikes(action, path))
-            self._armed = [armed for armed in self._armed if not armed.spent]
-        return struck
+            applied = tuple(active.fault for active in self._active if active.take(action, path))
+            self._active = [active for active in self._active if not active.is_used_up]
+        return applied
 
 
 def first(faults: Iterable[Fault], *kinds: FaultKind) -> Fault | None:
+    """Return the first fault of one of these kinds."""
     return next((fault for fault in faults if fault.kind in kinds), None)
+
+
+async def apply_before(faults: Iterable[Fault], request: Request) -> bool:
+    """Apply the faults that come before the request is processed; False if its connection was closed."""
+    latency = first(faults, "latency")
+    if latency:
+        await _sleep(request.scope, latency.delay_s)
+    await _act(faults, "act_before")
+    if not first(faults, "drop_before"):
+        return True
+    # Closing with unread bytes would send a reset, which clients report differently from a normal close.
+    await request.body()
+    await _close_connection(request.scope, request.receive)
+    return False
+
+
+def replacement(faults: Iterable[Fault]) -> Response | None:
+    """Return the answer that a fault sends instead of the real one; None without such a fault."""
+    fault = first(faults, "status")
+    if fault is None:
+        return None
+    headers = dict(fault.headers)
+    if fault.body is not None:
+        return Response(fault.body, fault.status, headers)
+    if fault.status == 502:
+        return Response(status_code=502, headers=headers)
+    response = json_reply(ApiError(fault.status, "fault injected").body("", ""), fault.status)
+    response.headers.update(headers)
+    return response
+
+
+async def send_answer(
+    faults: Iterable[Fault], response: Response, scope: Scope, receive: Receive, send: Send
+) -> bool:
+    """Send the answer with the faults applied; False if nothing was sent."""
+    if first(faults, "act_after"):
+        start, body = await _record(response, scope, receive)
+        response = Response(body, response.status_code)
+        response.raw_headers = start["headers"]
+        await _act(faults, "act_after")
+    if first(faults, "drop_after"):
+        await _record(response, scope, receive)
+        await _close_connection(scope, receive)
+        return False
+    if first(faults, "malformed"):
+        await _record(response, scope, receive)
+        await Response(b'{"exitCode": 0, "resu', media_type="application/json")(scope, receive, send)
+    elif first(faults, "truncate"):
+        start, body = await _record(response, scope, receive)
+        await send(start)
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        await _close_connection(scope, receive)
+    else:
+        slow = first(faults, "slow_body")
+        await response(scope, receive, send if slow is None else _delayed(scope, send, slow.delay_s))
+    return True
+
+
+async def _act(faults: Iterable[Fault], kind: FaultKind) -> None:
+    fault = first(faults, kind)
+    if fault is not None and fault.act is not None:
+        await asyncio.to_thread(fault.act)
+
+
+async def _record(response: Response, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    """Run the response without sending it, and return its start message and its body."""
+    messages: list[Message] = []
+
+    async def append(message: Message) -> None:
+        messages.append(message)
+
+    await response(scope, receive, append)
+    return messages[0], b"".join(message.get("body", b"") for message in messages[1:])
+
+
+def _delayed(scope: Scope, send: Send, delay_s: float) -> Send:
+    async def send_late(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await _sleep(scope, delay_s)
+        await send(message)
+
+    return send_late
+
+
+async def _sleep(scope: Scope, seconds: float) -> None:
+    """Sleep, at most until the server stops."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(scope["state"]["closing"].wait(), seconds)
+
+
+async def _close_connection(scope: Scope, receive: Receive) -> None:
+    """Close the connection and wait until the HTTP server has noticed; it then expects no answer and logs nothing."""
+    transport = scope["state"]["transports"].get(scope["client"])
+    if transport is not None:  # None if the client has closed the connection already
+        transport.close()
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,4 +1,4 @@
-"""The sandboxes and their changes of state. All of it runs on the server's event loop."""
+"""All sandboxes of the server and their state changes. Everything runs on the server's event loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import scratch
 from .clock import Clock
 from .errors import ApiError
 from .faults import Fault, first
-from .isolation import Bubblewrap, NoIsolation, Running
+from .isolation import Bubblewrap, NoIsolation, ProcessTree
 from .record import SandboxRecord
 
 CHANGE_IN_PROGRESS = "Sandbox state change in progress"
@@ -25,12 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Deferred:
+    """The end of a state change that a fault delays."""
+
     due: float
     finish: Callable[[], Awaitable[None]]
 
 
 class Fleet:
-    """Creates, starts, stops and destroys sandboxes, on request and as time passes."""
+    """Creates, starts, stops and destroys sandboxes, on request and when their intervals are over."""
 
     def __init__(
         self, isolation: Bubblewrap | NoIsolation, root: Path, clock: Clock, organization_id: str
@@ -44,12 +46,12 @@ class Fleet:
         self._sweeping = asyncio.Lock()
         self._closed = False
 
-    # --- looking ---
+    # --- look-up ---
 
     def get(self, id_or_name: str) -> SandboxRecord:
         record = self._records.get(id_or_name)
         if record is None:
-            record = next((one for one in self._records.values() if one.name == id_or_name), None)
+            record = next((other for other in self._records.values() if other.name == id_or_name), None)
         if record is None:
             raise ApiError(404, f"Sandbox with ID or name {id_or_name} not found")
         return record
@@ -58,7 +60,7 @@ class Fleet:
         """Return every sandbox that is not destroyed, oldest first."""
         return list(self._records.values())
 
-    # --- changes of state ---
+    # --- state changes ---
 
     async def create(self, fields: dict[str, Any], faults: Iterable[Fault]) -> SandboxRecord:
         if self._closed:
@@ -67,7 +69,7 @@ class Fleet:
         name = fields.pop("name", None) or identifier
         if fields.get("network_block_all") and not self._isolation.blocks_network:
             raise ApiError(400, "networkBlockAll is not enforced by the local server without isolation")
-        if any(one.name == name for one in self._records.values()):
+        if any(other.name == name for other in self._records.values()):
             raise ApiError(409, f"Sandbox with name {name} already exists")
         now = self._clock.now()
         record = SandboxRecord(
@@ -82,11 +84,11 @@ class Fleet:
         )
         self._records[identifier] = record
 
-        def work() -> Running:
+        def action() -> ProcessTree:
             self._isolation.prepare(record.folder, _hostname(identifier))
             return self._start(record)
 
-        await self._change(record, "creating", "started", work, faults)
+        await self._change(record, "creating", "started", action, faults)
         return record
 
     async def start(self, record: SandboxRecord, faults: Iterable[Fault] = ()) -> None:
@@ -113,80 +115,80 @@ class Fleet:
         if record.auto_delete_interval == 0:
             await self.destroy(record, faults)
             return
-        await self._change(record, "stopping", "stopped", _ending(record), faults)
+        await self._change(record, "stopping", "stopped", _end_processes(record), faults)
 
     async def destroy(
         self, record: SandboxRecord, faults: Iterable[Fault] = (), *, force: bool = False
     ) -> None:
-        """Destroy the sandbox with its disk; `force` does so in the midst of another change of state."""
+        """Destroy the sandbox and its disk; with `force` also during another state change."""
         if not force:
             self._require_settled(record)
-        # The name is free from now on, however long the rest takes, and changes once if that has to be repeated.
+        # Frees the name at once. A repeated destroy does not change it again.
         if record.desired_state != "destroyed":
             record.name = f"DESTROYED_{record.name}_{secrets.token_hex(4)}"
-        end = _ending(record)
+        end_processes = _end_processes(record)
 
-        def work() -> None:
-            end()
+        def action() -> None:
+            end_processes()
             scratch.remove(record.folder)
 
-        await self._change(record, "destroying", "destroyed", work, faults)
+        await self._change(record, "destroying", "destroyed", action, faults)
 
     async def crash(self, record: SandboxRecord) -> None:
-        """Kill everything in the sandbox while its record goes on saying `started`."""
-        if record.running is not None:
-            await asyncio.to_thread(record.running.crash)
+        """Kill all processes in the sandbox, and leave its state at `started`."""
+        if record.processes is not None:
+            await asyncio.to_thread(record.processes.crash)
 
     async def fail(self, record: SandboxRecord) -> None:
-        """End everything in the sandbox and leave it in the state `error`, its disk as it is."""
-        await asyncio.to_thread(_ending(record))
+        """Stop all processes in the sandbox and set the state `error`; its disk stays."""
+        await asyncio.to_thread(_end_processes(record))
         record.state, record.error_reason, record.changing = "error", "failed on demand", False
         record.updated_at = self._clock.now()
 
-    async def hold(self, record: SandboxRecord, during: str) -> None:
-        """End everything in the sandbox and leave it in the midst of a change of state that never ends."""
-        await asyncio.to_thread(_ending(record))
-        record.state, record.changing = during, True
+    async def hold(self, record: SandboxRecord, state: str) -> None:
+        """Stop all processes in the sandbox and set a transitional state that does not end by itself."""
+        await asyncio.to_thread(_end_processes(record))
+        record.state, record.changing = state, True
         record.updated_at = self._clock.now()
 
     async def execute(self, record: SandboxRecord, script: str) -> tuple[int, bytes]:
-        """Run a script in the sandbox: a request that nobody sees, and no fault strikes."""
-        if record.running is None:
+        """Run a script in the sandbox, without a journal entry or faults."""
+        if record.processes is None:
             raise ApiError(400, "Sandbox is not started")
         header = {"op": "execute", "cwd": None, "env": None, "timeout_s": None}
-        answer, output = await record.running.link.call(header, script.encode())
+        answer, output = await record.processes.link.call(header, script.encode())
         return int(answer["exitCode"]), output
 
     async def close(self) -> None:
-        """Destroy everything, and create nothing more."""
+        """Destroy all sandboxes, and refuse to create others."""
         self._closed = True
         await self.clear()
 
     async def clear(self) -> None:
-        """Destroy everything."""
+        """Destroy all sandboxes."""
         self._deferred.clear()
         for record in self.all():
             await self.destroy(record, force=True)
 
-    # --- time ---
+    # --- intervals ---
 
     async def sweep(self) -> None:
-        """Do what is due: pending changes, time-to-live, auto-stop, auto-delete, auto-archive."""
+        """Carry out all due changes: delayed state changes, time-to-live, auto-stop, auto-delete, auto-archive."""
         async with self._sweeping:
             now = self._clock.now()
-            due = [one for one in self._deferred if one.due <= now]
-            self._deferred = [one for one in self._deferred if one.due > now]
+            due = [deferred for deferred in self._deferred if deferred.due <= now]
+            self._deferred = [deferred for deferred in self._deferred if deferred.due > now]
             for deferred in due:
                 await deferred.finish()
             for record in self.all():
                 try:
-                    if not record.changing or _past(record.destroy_at, now):
-                        await self._sweep_one(record, now)
-                except Exception:  # one sandbox's trouble must not keep the others from their due
+                    if not record.changing or _is_due(record.destroy_at, now):
+                        await self._sweep_record(record, now)
+                except Exception:  # an error in one sandbox must not affect the others
                     logger.exception("sweeping sandbox %s failed", record.id)
 
-    async def _sweep_one(self, record: SandboxRecord, now: float) -> None:
-        if _past(record.destroy_at, now):
+    async def _sweep_record(self, record: SandboxRecord, now: float) -> None:
+        if _is_due(record.destroy_at, now):
             await self.destroy(record, force=True)
         elif record.state == "started" and record.auto_stop_interval > 0 and record.open_requests == 0:
             if now >= record.last_activity_at + record.auto_stop_interval * 60:
@@ -204,25 +206,25 @@ class Fleet:
                 record.state = record.desired_state = "archived"
                 record.updated_at = now
 
-    # --- inside ---
+    # --- internals ---
 
     async def _change(
         self,
         record: SandboxRecord,
-        during: str,
-        after: str,
-        work: Callable[[], Running | None],
+        interim: str,
+        final: str,
+        action: Callable[[], ProcessTree | None],
         faults: Iterable[Fault],
     ) -> None:
-        """Take the record from `during` to `after` by `work`, which blocks and so runs in a thread."""
+        """Set the state `interim`, run `action` in a thread, then set the state `final`."""
         record.changing = True
-        record.state = during
-        record.desired_state = after
+        record.state = interim
+        record.desired_state = final
         record.updated_at = self._clock.now()
 
         async def finish() -> None:
-            if record.state == during:  # and not destroyed meanwhile
-                await self._finish(record, after, work, failing=first(faults, "fail") is not None)
+            if record.state == interim:  # not destroyed in the meantime
+                await self._finish(record, final, action, failing=first(faults, "fail") is not None)
 
         if first(faults, "stuck"):
             return
@@ -233,28 +235,28 @@ class Fleet:
         await finish()
 
     async def _finish(
-        self, record: SandboxRecord, after: str, work: Callable[[], Running | None], *, failing: bool
+        self, record: SandboxRecord, final: str, action: Callable[[], ProcessTree | None], *, failing: bool
     ) -> None:
-        during = record.state
+        interim = record.state
         try:
             if failing:
                 raise RuntimeError("failed on demand")
-            running = await asyncio.to_thread(work)
+            processes = await asyncio.to_thread(action)
         except Exception as error:
-            logger.debug("sandbox %s did not become %s", record.id, after, exc_info=True)
+            logger.debug("sandbox %s did not become %s", record.id, final, exc_info=True)
             record.state, record.error_reason = "error", str(error)
         else:
-            if record.state != during:
-                # Destroyed while this was under way: what has just started must not stay.
-                await asyncio.to_thread(_discard, record, running)
+            if record.state != interim:
+                # Destroyed during this change: end the processes that have just started.
+                await asyncio.to_thread(_discard, record, processes)
                 return
-            record.running = running
-            record.state, record.error_reason = after, None
+            record.processes = processes
+            record.state, record.error_reason = final, None
         now = self._clock.now()
         record.changing = False
         record.updated_at = now
-        record.last_activity_at = now if after == "started" else record.last_activity_at
-        record.stopped_at = now if after == "stopped" else None
+        record.last_activity_at = now if final == "started" else record.last_activity_at
+        record.stopped_at = now if final == "stopped" else None
         if record.state == "destroyed":
             self._records.pop(record.id, None)
 
@@ -262,7 +264,7 @@ class Fleet:
         if record.changing:
             raise ApiError(409, CHANGE_IN_PROGRESS)
 
-    def _start(self, record: SandboxRecord) -> Running:
+    def _start(self, record: SandboxRecord) -> ProcessTree:
         return self._isolation.start(
             record.folder, _hostname(record.id), self._env(record), offline=record.network_block_all
         )
@@ -271,19 +273,19 @@ class Fleet:
         return {**record.env, "DAYTONA_SANDBOX_ID": record.id, "DAYTONA_SANDBOX_USER": record.user}
 
 
-def _ending(record: SandboxRecord) -> Callable[[], None]:
-    """Return what ends the processes that run now."""
+def _end_processes(record: SandboxRecord) -> Callable[[], None]:
+    """Return a function that ends the sandbox's processes."""
 
     def end() -> None:
-        if record.running is not None:
-            record.running.end()
+        if record.processes is not None:
+            record.processes.end()
 
     return end
 
 
-def _discard(record: SandboxRecord, running: Running | None) -> None:
-    if running is not None:
-        running.end()
+def _discard(record: SandboxRecord, processes: ProcessTree | None) -> None:
+    if processes is not None:
+        processes.end()
     scratch.remove(record.folder)
 
 
@@ -291,5 +293,5 @@ def _hostname(identifier: str) -> str:
     return identifier[:12]
 
 
-def _past(moment: float | None, now: float) -> bool:
-    return moment is not None and now >= moment
+def _is_due(due: float | None, now: float) -> bool:
+    return due is not None and now >= due

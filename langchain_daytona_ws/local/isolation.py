@@ -1,4 +1,4 @@
-"""Starts and ends the process tree of a sandbox, inside bubblewrap or, where told so, on the bare host."""
+"""Starts and ends the processes of a sandbox, in bubblewrap or without isolation."""
 
 from __future__ import annotations
 
@@ -33,52 +33,58 @@ IsolationKind: TypeAlias = Literal["bubblewrap", "none"]
 START_S = 20.0
 END_S = 10.0
 DAEMON_FOLDER = "/run/daytona"
-# The original is no Python: a `pkill python` in the sandbox spares it, one of its own name ends it.
+# The process name of the original: `pkill python` in the sandbox must not kill the daemon.
 DAEMON_NAME = "daytona"
-# Root of the sandbox may do with the sandbox's own files and processes what root expects to do, and no more:
-# no mounting, no network, no tracing. All of it counts only inside the sandbox's own user namespace.
+# Root in the sandbox has the usual rights over the sandbox's files and processes: no mounting, network
+# configuration or tracing. They apply only in the sandbox's user namespace.
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
     "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
 )  # fmt: skip
 
-# The system call keyctl, which the C library has no function for.
+# The number of the system call keyctl, for which the C library has no function.
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
 
 logger = logging.getLogger(__name__)
 
 
-class Running:
-    """The living process tree of a sandbox."""
+class ProcessTree:
+    """The running processes of a sandbox.
+
+    Args:
+        process: The started process: bubblewrap, or the daemon.
+        control: The control socket of the daemon.
+        init_pid: The host's pid of process 1 in the sandbox; None without isolation.
+    """
 
     def __init__(
         self, process: subprocess.Popen[bytes], control: socket.socket, init_pid: int | None
     ) -> None:
-        # A sandbox that does not take what is handed to it must not hold up the server, which serves others.
+        # A sandbox that does not read must not block the server's event loop.
         control.setblocking(False)
         self.link = Link(control)
         self._control = control
         self._process = process
         self._isolated = init_pid is not None
-        # Not the number: once the process is gone the system may give that to somebody else's.
+        # Not the pid: after the process's end, another process may get it.
         self._init = None if init_pid is None else _pidfd(init_pid)
         self._init_lock = threading.Lock()
 
     def set_env(self, env: Mapping[str, str]) -> None:
-        """Give the daemon the variables that it gives to commands; ends it and raises when it refuses them.
+        """Send the environment of commands to the daemon; if that fails, end the sandbox and raise.
 
-        Not on a command line, which every user of the host could read.
+        Not on a command line, which every user of the host can read.
         """
-        ours, theirs = socket.socketpair()
+        connection, daemon_end = socket.socketpair()
         try:
-            with ours:
-                with theirs:
-                    socket.send_fds(self._control, [b"c"], [theirs.fileno()])
-                ours.settimeout(START_S)
-                ours.sendall(wire.pack({"op": "env", "set": dict(env), "unset": []}))
-                ours.shutdown(socket.SHUT_WR)
-                answer = wire.read_header(ours)
+            with connection:
+                with daemon_end:
+                    socket.send_fds(self._control, [b"c"], [daemon_end.fileno()])
+                connection.settimeout(START_S)
+                connection.sendall(wire.pack({"op": "env", "set": dict(env), "unset": []}))
+                connection.shutdown(socket.SHUT_WR)
+                answer = wire.read_header(connection)
         except (OSError, EOFError, ValueError):
             self.end()
             raise
@@ -87,13 +93,13 @@ class Running:
             raise ValueError(str(answer["message"]))
 
     def crash(self) -> None:
-        """Kill the daemon, and with it everything else, without anybody being told."""
+        """Kill the daemon, and with it all other processes; the record does not change."""
         self._kill()
         self._process.wait(END_S)
 
     def end(self) -> None:
-        """End every process; returns when the last one is gone. Blocks."""
-        self.link.close()  # upon this the daemon ends, and the kernel kills the rest of its pid namespace
+        """End all processes, and return when the last has ended. Blocks."""
+        self.link.close()  # ends the daemon; the kernel then kills the rest of its pid namespace
         if self._isolated:
             self._kill()
         try:
@@ -116,12 +122,21 @@ class Running:
 
 
 class Bubblewrap:
-    """Sandboxes with their own root view, processes, hostname and users.
+    """Sandboxes with their own root folder, processes, hostname and users.
 
-    A sandbox is started by an unprivileged uid of the host, which is root (uid 0) inside. When the server
-    itself is root it gives every sandbox such a uid of its own; real root inside a sandbox could write to
-    /proc/sys. The network is the host's, unless a sandbox is started without. With
-    `mounts` they have mount-s3 and may mount.
+    A sandbox runs as an unprivileged uid of the host, which is root (uid 0) in the sandbox. If the server runs as
+    root, each sandbox gets its own such uid: real root could write to /proc/sys. The network is the host's, unless
+    a sandbox is started `offline`.
+
+    Args:
+        root: The server's folder.
+        shell: The shell that runs scripts, by name; None for the sandbox's choice.
+        mounts: Install mount-s3 in the sandboxes, and let them mount.
+        mount_program: The path of an original mount-s3; None for the local program.
+        disk_bytes: The size of /tmp, and of /mnt, in bytes; None for no limit.
+
+    Raises:
+        IsolationUnavailable: sandboxes cannot be isolated on this machine.
     """
 
     home = rootfs.HOME
@@ -140,23 +155,23 @@ class Bubblewrap:
         self._shell = shell or ""
         self._disk_bytes = disk_bytes
         self._bwrap = _find_bwrap()
-        self._drop = os.geteuid() == 0
+        self._is_root = os.geteuid() == 0
         self._python, self._python_binds = _find_python()
         self._tar_env = _tar_env()
         self._daemon = root / "daemon"
         _install_daemon(self._daemon)
         (self._daemon / DAEMON_NAME).symlink_to(self._python)
         self._mounts = MountTools(root, self._python, CAPABILITIES, mount_program) if mounts else None
-        if self._drop:
+        if self._is_root:
             _require_reachable(root)
         self._sandboxes = root / "sandboxes"
         self._sandboxes.mkdir()
-        self._sandboxes.chmod(0o711)  # whatever the umask: sandboxes pass through it to their own folder
+        self._sandboxes.chmod(0o711)  # independent of the umask: sandboxes must enter their own folder
         self._probe()
 
     def prepare(self, folder: Path, hostname: str) -> None:
-        """Lay out the disk of a new sandbox in `folder`."""
-        owner = _unprivileged_uid() if self._drop else None
+        """Create the disk of a new sandbox in `folder`."""
+        owner = _unprivileged_uid() if self._is_root else None
         disk = folder / "disk"
         disk.mkdir(parents=True)
         folder.chmod(0o700)
@@ -164,14 +179,16 @@ class Bubblewrap:
         if owner is not None:
             os.chown(folder, owner, owner)
 
-    def start(self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False) -> Running:
-        """Start the daemon in the sandbox, `offline` without any network, and return when it answers. Blocks."""
+    def start(
+        self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False
+    ) -> ProcessTree:
+        """Start the daemon in the sandbox and return when it is ready. With `offline`, without network. Blocks."""
         options = self._argv(folder / "disk", hostname)
         _require_real_targets(folder / "disk", options)
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control, daemon_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         info_read, info_write = os.pipe()
         program = f"{DAEMON_FOLDER}/{DAEMON_NAME}"
-        daemon = [program, "-I", "-S", DAEMON_FOLDER, str(theirs.fileno()), self.home, self._shell]
+        daemon = [program, "-I", "-S", DAEMON_FOLDER, str(daemon_end.fileno()), self.home, self._shell]
         argv = [
             *options,
             *(("--unshare-net",) if offline else ()),
@@ -179,9 +196,9 @@ class Bubblewrap:
             *("--", *(daemon if self._mounts is None else self._mounts.wrap(daemon))),
         ]
         try:
-            with theirs, open(folder / "daemon.log", "wb") as log:
+            with daemon_end, open(folder / "daemon.log", "wb") as log:
                 process = self._popen(
-                    argv, (folder / "disk").stat().st_uid, (theirs.fileno(), info_write), log.fileno()
+                    argv, (folder / "disk").stat().st_uid, (daemon_end.fileno(), info_write), log.fileno()
                 )
         except BaseException:
             control.close()
@@ -191,9 +208,9 @@ class Bubblewrap:
             os.close(info_write)
         with open(info_read, "rb") as info:
             _await_ready(process, control, folder / "daemon.log")
-            running = Running(process, control, int(json.load(info)["child-pid"]))
-        running.set_env(env)
-        return running
+            processes = ProcessTree(process, control, int(json.load(info)["child-pid"]))
+        processes.set_env(env)
+        return processes
 
     def _argv(self, disk: Path, hostname: str) -> list[str]:
         argv = [self._bwrap, "--bind", str(disk), "/"]
@@ -218,12 +235,12 @@ class Bubblewrap:
         env = _base_env(self.home) | self._tar_env
         if self._mounts is not None and self._mounts.path_folder is not None:
             env["PATH"] += f":{self._mounts.path_folder}"
-        # Never the sandbox's own variables: an LD_PRELOAD among them would run outside of it.
+        # Without the sandbox's own variables: an LD_PRELOAD would take effect outside of the sandbox.
         return _popen_without_keys(
             argv,
-            user=uid if self._drop else None,
-            group=uid if self._drop else None,
-            extra_groups=[] if self._drop else None,
+            user=uid if self._is_root else None,
+            group=uid if self._is_root else None,
+            extra_groups=[] if self._is_root else None,
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -234,7 +251,7 @@ class Bubblewrap:
         )
 
     def _probe(self) -> None:
-        """Start one sandbox, so that what this machine lacks is said at once and not at the first create."""
+        """Start a sandbox, to report missing requirements at the start of the server."""
         folder = self._sandboxes / "probe"
         try:
             self.prepare(folder, "probe")
@@ -244,10 +261,10 @@ class Bubblewrap:
 
 
 class NoIsolation:
-    """Sandboxes that are plain processes of the host, told apart only by HOME and TMPDIR.
+    """Sandboxes that are ordinary processes of the host, with their own HOME and TMPDIR.
 
-    What runs in them can do all that the server's user can do, and an absolute path such as /mnt/workspaces
-    is the host's. For trusted code only.
+    Their commands have all rights of the server's user, and an absolute path such as /mnt/workspaces is a path
+    on the host. For trusted code only.
     """
 
     blocks_network = False
@@ -257,8 +274,8 @@ class NoIsolation:
         self._daemon = root / "daemon"
         _install_daemon(self._daemon)
         logger.warning(
-            "NO ISOLATION: commands in these sandboxes run on this machine as its user %d, with all that "
-            "this user can read and write. Use it for trusted code only.",
+            "NO ISOLATION: commands in these sandboxes run on this machine as user %d, and can read and write "
+            "all that this user can. Use it for trusted code only.",
             os.geteuid(),
         )
 
@@ -266,15 +283,17 @@ class NoIsolation:
         for name in ("home", "tmp"):
             (folder / name).mkdir(parents=True)
 
-    def start(self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False) -> Running:
+    def start(
+        self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False
+    ) -> ProcessTree:
         if offline:
-            raise IsolationUnavailable("without isolation a sandbox has the machine's network")
-        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            raise IsolationUnavailable("without isolation, sandboxes use the machine's network")
+        control, daemon_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         home = str(folder / "home")
-        with theirs, open(folder / "daemon.log", "wb") as log:
+        with daemon_end, open(folder / "daemon.log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(self._daemon), str(theirs.fileno()), home, self._shell],
-                pass_fds=(theirs.fileno(),),
+                [sys.executable, "-I", "-S", str(self._daemon), str(daemon_end.fileno()), home, self._shell],
+                pass_fds=(daemon_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -283,9 +302,9 @@ class NoIsolation:
                 start_new_session=True,
             )
         _await_ready(process, control, folder / "daemon.log")
-        running = Running(process, control, None)
-        running.set_env(env)
-        return running
+        processes = ProcessTree(process, control, None)
+        processes.set_env(env)
+        return processes
 
 
 def _base_env(home: str) -> dict[str, str]:
@@ -300,15 +319,15 @@ def _base_env(home: str) -> dict[str, str]:
 
 
 def _tar_env() -> dict[str, str]:
-    """Return what makes GNU tar work as it does for most users.
+    """Return the environment variables that make GNU tar ignore file owners, as it does for most users.
 
-    Run by root it gives files the owners that the archive names, of which a sandbox has but one.
+    Run by root, tar sets the owners from the archive, which do not exist in a sandbox.
     """
     tar = shutil.which("tar", path=rootfs.SYSTEM_PATH)
     if tar is None:
         return {}
-    said = subprocess.run([tar, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return {"TAR_OPTIONS": "--no-same-owner"} if b"GNU tar" in said.stdout else {}
+    version = subprocess.run([tar, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return {"TAR_OPTIONS": "--no-same-owner"} if b"GNU tar" in version.stdout else {}
 
 
 def _pidfd(pid: int) -> int | None:
@@ -319,24 +338,24 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _popen_without_keys(argv: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process with a session keyring of its own, as ours may hold keys that are nobody else's business.
+    """Start a process with a new session keyring: the server's keyring may hold keys that sandboxes must not read.
 
-    A keyring is a thread's, and children have that of the thread that started them: so a thread that does
-    nothing else joins a new one, and all the rest of this process keeps what it has.
+    Keyrings belong to threads, and a child inherits the keyring of the thread that starts it. A separate thread
+    joins the new keyring, so that the rest of this process keeps its own.
     """
-    outcome: list[subprocess.Popen[bytes] | BaseException] = []
+    results: list[subprocess.Popen[bytes] | BaseException] = []
 
-    def work() -> None:
+    def start() -> None:
         try:
             _join_new_keyring()
-            outcome.append(subprocess.Popen(argv, **options))
+            results.append(subprocess.Popen(argv, **options))
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            outcome.append(error)
+            results.append(error)
 
-    thread = threading.Thread(target=work, name="local-daytona-start", daemon=True)
+    thread = threading.Thread(target=start, name="local-daytona-start", daemon=True)
     thread.start()
     thread.join()
-    (result,) = outcome
+    (result,) = results
     if isinstance(result, BaseException):
         raise result
     return result
@@ -351,15 +370,15 @@ def _join_new_keyring() -> None:
     if library.syscall(ctypes.c_long(number), ctypes.c_long(_JOIN_SESSION_KEYRING), None) >= 0:
         return
     code = ctypes.get_errno()
-    # A kernel without keyrings, and containers that forbid them, forbid them to the sandbox as well.
+    # If the kernel has no keyrings, or the container forbids them, the sandbox cannot use them either.
     if code not in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
-        raise IsolationUnavailable(f"a sandbox got no keyring of its own: {os.strerror(code)}")
+        raise IsolationUnavailable(f"cannot create a keyring for a sandbox: {os.strerror(code)}")
 
 
 def _require_real_targets(disk: Path, argv: list[str]) -> None:
-    """Refuse to start when the sandbox put a symlink where something will be bound.
+    """Raise IsolationUnavailable if the sandbox has replaced a bind target, for example by a symlink.
 
-    bubblewrap makes missing targets before it enters the new root, following links: out of the disk.
+    bubblewrap creates missing targets before it enters the new root, and would follow the link out of the disk.
     """
     for target in _targets(argv):
         path = disk
@@ -376,24 +395,24 @@ def _require_real_targets(disk: Path, argv: list[str]) -> None:
 
 
 def _targets(argv: list[str]) -> list[str]:
-    """Return the paths in the sandbox at which these arguments of bubblewrap mount something."""
-    places = {"--bind": 2, "--ro-bind": 2, "--dev-bind": 2, "--proc": 1, "--dev": 1, "--tmpfs": 1}
-    return [argv[at + places[one]] for at, one in enumerate(argv) if one in places]
+    """Return the mount targets, as paths in the sandbox, in these arguments of bubblewrap."""
+    offsets = {"--bind": 2, "--ro-bind": 2, "--dev-bind": 2, "--proc": 1, "--dev": 1, "--tmpfs": 1}
+    return [argv[index + offsets[word]] for index, word in enumerate(argv) if word in offsets]
 
 
 def _find_bwrap() -> str:
-    found = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{rootfs.SYSTEM_PATH}")
-    if found is None:
+    path = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{rootfs.SYSTEM_PATH}")
+    if path is None:
         raise IsolationUnavailable(
-            "bubblewrap is not installed, and sandboxes are isolated with it: install the Debian package "
+            "bubblewrap, which isolates the sandboxes, is not installed: install the Debian package "
             "`bubblewrap` (apt-get install bubblewrap), or choose isolation='none' (--isolation none) to run "
-            "commands unisolated on this machine"
+            "commands on this machine without isolation"
         )
-    return found
+    return path
 
 
 def _find_python() -> tuple[str, list[tuple[str, str]]]:
-    """Return a Python that exists in the sandbox, and what must be bound for it: the system's, or our own."""
+    """Return the path of a Python in the sandbox and the binds that it needs: the system's, else the server's."""
     for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
         if os.path.exists(path):
             return path, []
@@ -403,7 +422,7 @@ def _find_python() -> tuple[str, list[tuple[str, str]]]:
 
 
 def _install_daemon(folder: Path) -> None:
-    """Copy the daemon to where an unprivileged user can read it, which our own installation may not be."""
+    """Copy the daemon into a folder that unprivileged users can read; this package's may be private."""
     shutil.copytree(
         Path(__file__).parent / "toolbox", folder / "toolbox", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -419,16 +438,16 @@ def _require_reachable(root: Path) -> None:
         if not folder.stat().st_mode & 0o001:
             raise IsolationUnavailable(
                 f"the unprivileged users that sandboxes run as cannot enter {folder}: pass a `root` (or set "
-                f"TMPDIR) below folders that everybody may enter, or `chmod o+x {folder}`"
+                f"TMPDIR) below folders that all users can enter, or run `chmod o+x {folder}`"
             )
 
 
 def _unprivileged_uid() -> int:
-    """Choose a host uid that no account has: from the upper quarter of what this machine may use."""
+    """Choose a host uid without an account, from the upper quarter of the available uids."""
     with open("/proc/self/uid_map") as file:
         first, _, count = (int(field) for field in file.readline().split())
     highest = min(first + count, 2**31) - 1
-    return random.randint(max(highest - count // 4, 1), highest - 1000)  # noqa: S311 - spread, not secret
+    return random.randint(max(highest - count // 4, 1), highest - 1000)  # noqa: S311 - not secret
 
 
 def _await_ready(process: subprocess.Popen[bytes], control: socket.socket, log: Path) -> None:

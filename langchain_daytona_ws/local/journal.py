@@ -1,4 +1,4 @@
-"""The requests that the server got, in the order in which they arrived."""
+"""The journal: a record of all requests, in order of arrival."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `status` is None while it is open, and for good when its connection was dropped."""
+    """A recorded request. `status` is None while the request is open, and if its connection was closed unanswered."""
 
     method: str
     path: str
@@ -17,12 +17,12 @@ class Request:
     action: str
 
 
-# A server that runs for weeks must not remember every request.
-LONGEST = 100_000
+# Limits the memory of a server that runs for weeks.
+MAX_ENTRIES = 100_000
 
 
 class Journal:
-    """Written by the server's thread, read by any. Holds the last 100,000 requests."""
+    """Holds the last 100,000 requests. Thread-safe."""
 
     def __init__(self) -> None:
         self._entries: dict[int, Request] = {}
@@ -30,26 +30,26 @@ class Journal:
         self._open = 0
         self._lock = threading.Lock()
 
-    def arrived(self, method: str, path: str, action: str, sandbox_id: str | None) -> int:
-        """Note a request and return the number under which it is finished."""
+    def add(self, method: str, path: str, action: str, sandbox_id: str | None) -> int:
+        """Record a request and return its number, for `finish`."""
         with self._lock:
             number = self._next
             self._next += 1
             self._open += 1
             self._entries[number] = Request(method, path, None, sandbox_id, action)
-            if len(self._entries) > LONGEST:
+            if len(self._entries) > MAX_ENTRIES:
                 del self._entries[next(iter(self._entries))]
         return number
 
-    def finished(self, number: int, status: int | None, sandbox_id: str | None) -> None:
+    def finish(self, number: int, status: int | None, sandbox_id: str | None) -> None:
         with self._lock:
             self._open -= 1
-            if number in self._entries:  # it may have been cleared meanwhile
+            if number in self._entries:  # not if the journal was cleared in the meantime
                 self._entries[number] = replace(self._entries[number], status=status, sandbox_id=sandbox_id)
 
     @property
-    def open(self) -> int:
-        """How many requests have arrived and are not done with, one way or another."""
+    def open_count(self) -> int:
+        """The number of requests that are not finished."""
         with self._lock:
             return self._open
 

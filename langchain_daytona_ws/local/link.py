@@ -1,4 +1,4 @@
-"""The server's end of a sandbox's daemon: a connection a request, handed over the control socket."""
+"""The client of a sandbox's daemon: one connection per request, passed over the control socket."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from typing import Any
 from .errors import DaemonError, DaemonGone
 from .toolbox.wire import CHUNK_BYTES, HEADER_LENGTH, MAX_HEADER_BYTES, pack
 
-# How long a daemon may take to make room for another connection, and how often that is tried.
-HAND_OVER_S = 5.0
-AGAIN_S = 0.02
+# How long to wait for a daemon whose socket buffer is full, and how often to try again.
+PASS_TIMEOUT_S = 5.0
+RETRY_S = 0.02
 
 
 class Link:
-    """Calls the daemon of one sandbox. What comes back is a stranger's word, checked before it is used."""
+    """Calls the daemon of one sandbox. Its answers are untrusted, and checked before use."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
 
     def close(self) -> None:
-        """Hang up, upon which the daemon ends."""
+        """Close the control socket, which ends the daemon."""
         self._control.close()
 
     async def call(self, header: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
         """Send one request and return the answer's header and body.
 
-        Raises DaemonError when the daemon refuses, DaemonGone when there is none.
+        Raises:
+            DaemonError: the daemon answered with an error.
+            DaemonGone: the daemon did not answer, or its answer is malformed.
         """
         async with self._exchange(header, body) as (answer, connection):
-            rest = bytearray()
+            content = bytearray()
             async for chunk in _chunks(connection):
-                rest += chunk
-            return answer, bytes(rest)
+                content += chunk
+            return answer, bytes(content)
 
     async def send(self, header: dict[str, Any], body: AsyncIterable[bytes]) -> dict[str, Any]:
-        """Send a request whose body comes in chunks, and return the answer's header."""
+        """Send a request with a body in chunks, and return the answer's header."""
         async with self._exchange(header, body) as (answer, _):
             return answer
 
@@ -55,31 +57,31 @@ class Link:
     async def _exchange(
         self, header: dict[str, Any], body: bytes | AsyncIterable[bytes]
     ) -> AsyncIterator[tuple[dict[str, Any], socket.socket]]:
-        ours, theirs = socket.socketpair()
-        with ours:
-            ours.setblocking(False)
+        connection, daemon_end = socket.socketpair()
+        with connection:
+            connection.setblocking(False)
             try:
-                with theirs:
-                    await self._hand_over(theirs)
-                await _send(ours, header, body)
-                answer = await _answer(ours)
+                with daemon_end:
+                    await self._pass_to_daemon(daemon_end)
+                await _send(connection, header, body)
+                answer = await _receive_header(connection)
             except OSError as error:
                 raise DaemonGone from error
             if "code" in answer:
                 raise DaemonError(int(answer["status"]), str(answer["message"]), str(answer["code"]))
-            yield answer, ours
+            yield answer, connection
 
-    async def _hand_over(self, theirs: socket.socket) -> None:
-        """Hand `theirs` to the daemon; BlockingIOError when it takes none, as when it has been stopped."""
+    async def _pass_to_daemon(self, daemon_end: socket.socket) -> None:
+        """Send the socket to the daemon; BlockingIOError if the daemon does not read, as after SIGSTOP."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + HAND_OVER_S
+        deadline = loop.time() + PASS_TIMEOUT_S
         while True:
             try:
-                socket.send_fds(self._control, [b"c"], [theirs.fileno()])
+                socket.send_fds(self._control, [b"c"], [daemon_end.fileno()])
             except BlockingIOError:
                 if loop.time() >= deadline:
                     raise
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_S)
             else:
                 return
 
@@ -97,12 +99,12 @@ async def _send(
     connection.shutdown(socket.SHUT_WR)
 
 
-async def _answer(connection: socket.socket) -> dict[str, Any]:
-    (length,) = HEADER_LENGTH.unpack(await _exactly(connection, HEADER_LENGTH.size))
+async def _receive_header(connection: socket.socket) -> dict[str, Any]:
+    (length,) = HEADER_LENGTH.unpack(await _receive_exactly(connection, HEADER_LENGTH.size))
     if length > MAX_HEADER_BYTES:
         raise DaemonGone
     try:
-        answer = json.loads(await _exactly(connection, length))
+        answer = json.loads(await _receive_exactly(connection, length))
     except ValueError as error:
         raise DaemonGone from error
     if not isinstance(answer, dict):
@@ -110,7 +112,7 @@ async def _answer(connection: socket.socket) -> dict[str, Any]:
     return answer
 
 
-async def _exactly(connection: socket.socket, size: int) -> bytes:
+async def _receive_exactly(connection: socket.socket, size: int) -> bytes:
     loop = asyncio.get_running_loop()
     received = bytearray()
     while len(received) < size:

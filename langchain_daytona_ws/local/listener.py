@@ -1,4 +1,4 @@
-"""uvicorn, set up for this server: quiet, in step with its owner, and able to hang up on a client."""
+"""The HTTP server: uvicorn without logs, controlled by its owner, and able to close a client's connection."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-# Longer than clients keep a connection idle: a request that meets a closing connection would be sent twice.
+# Longer than clients keep idle connections: a request on a closing connection would be sent twice.
 KEEP_ALIVE_S = 600
 
-# Only what is broken here is worth a line; "Unsupported upgrade request" is how socket.io clients always
-# begin.
+# Errors only: socket.io clients always cause the warning "Unsupported upgrade request".
 _logger = logging.getLogger(__name__)
 _logger.setLevel(logging.ERROR)
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Keeps the transports of open connections where a request can find its own."""
+    """Registers the transport of each open connection, so that a request can close its own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,7 +38,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 class Listener(uvicorn.Server):
-    """Serves an application on bound sockets. `accepting` is set once connections are answered."""
+    """Serves an application on bound sockets. `accepting` is set when connections are accepted."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
@@ -61,25 +60,25 @@ class Listener(uvicorn.Server):
         self._closing = asyncio.Event()
 
     def end_delays(self) -> None:
-        """Answer the requests at once that a fault delays. Call it on the server's loop."""
+        """Answer delayed requests at once. Call it on the server's loop."""
         self._closing.set()
         self._closing = asyncio.Event()
         self.lifespan.state["closing"] = self._closing
 
-    def end(self) -> None:
-        """Stop serving as soon as the open requests are answered. Call it on the server's loop."""
+    def request_exit(self) -> None:
+        """Stop serving when the open requests are answered. Call it on the server's loop."""
         self._closing.set()
         self.should_exit = True
 
-    async def leave(self) -> None:
-        """Close the listening sockets and all connections, whatever is on them; `startup` comes back."""
+    async def close_connections(self) -> None:
+        """Close the listening sockets and all connections at once; `startup` opens the sockets again."""
         servers, self.servers = self.servers, []
         for server in servers:
             server.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         for server in servers:
-            await server.wait_closed()  # which, of late, waits for the connections too
+            await server.wait_closed()  # newer Pythons wait for the connections too
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state["transports"] = {}

@@ -1,4 +1,4 @@
-"""What a sandbox needs to mount S3: the mount-s3 program with its libraries, /dev/fuse, and the right to mount."""
+"""Equips sandboxes to mount S3: installs mount-s3 with its libraries, and grants /dev/fuse and the right to mount."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from pathlib import Path
 
 from .errors import S3Unavailable
 
-# Where the original's packages install it.
+# The install folder of the original's packages.
 HOME = "/opt/aws/mountpoint-s3"
 DEVICE = "/dev/fuse"
-_FUSE_NUMBER = os.makedev(10, 229)
-# Folders of the usual PATH into which the program is put, if the host has nothing there: /usr itself is bound
-# read-only as a whole.
+_FUSE_DEVICE_NUMBER = os.makedev(10, 229)
+# Folders on the usual PATH. /usr is bound read-only, so the program goes into the first that is empty on the host.
 _PATH_FOLDERS = ("/usr/local/sbin", "/usr/local/games")
-# All of them plain Python, so that any interpreter of the sandbox can use them.
+# All pure Python, so that any interpreter in the sandbox can import them.
 _LIBRARIES = ("botocore", "dateutil", "jmespath", "mfusepy", "six", "urllib3")
-# Of botocore's descriptions of services, which are by far its largest part, those that are needed.
+# The needed service descriptions of botocore; all of them would be by far its largest part.
 _SERVICES = ("s3", "sso", "sso-oidc", "sts")
 _PROGRAM = f"""\
 #!{{python}} -IS
@@ -34,13 +33,23 @@ main({{start_s}})
 """
 # How long the program waits for its mount (mount-s3).
 START_S = 30.0
-# A user namespace of the daemon's own, in which it may mount. What bubblewrap mounted belongs to the outer one
-# and is locked: it can neither be made writable nor taken away to see what is below.
-_UNSHARE = ("--user", "--map-root-user", "--mount", "--")
+# A separate user namespace for the daemon, in which it may mount. The mounts of bubblewrap belong to the outer
+# namespace and are locked: the sandbox can neither make them writable nor unmount them.
+_UNSHARE_OPTIONS = ("--user", "--map-root-user", "--mount", "--")
 
 
 class MountTools:
-    """mount-s3 for all sandboxes of a server, installed once in its folder: the local one, or an original."""
+    """Installs mount-s3 once for all sandboxes of a server: the local program, or an original.
+
+    Args:
+        root: The server's folder.
+        python: The Python that runs the local program in sandboxes.
+        capabilities: The capabilities of the sandboxes, such as CAP_CHOWN.
+        original: The path of an original mount-s3; None for the local program.
+
+    Raises:
+        S3Unavailable: a dependency is not installed.
+    """
 
     def __init__(
         self, root: Path, python: str, capabilities: tuple[str, ...], original: Path | None = None
@@ -48,8 +57,8 @@ class MountTools:
         self._home = root / "mountpoint-s3"
         self._unshare = _require("unshare")
         self._setpriv = _require("setpriv")
-        kept = [name.removeprefix("CAP_").lower() for name in (*capabilities, "CAP_SYS_ADMIN")]
-        self._bounds = ",".join(["-all", *(f"+{name}" for name in kept)])
+        allowed = [name.removeprefix("CAP_").lower() for name in (*capabilities, "CAP_SYS_ADMIN")]
+        self._bounding_set = ",".join(["-all", *(f"+{name}" for name in allowed)])
         if original is None:
             _install(self._home, python)
         else:
@@ -58,12 +67,12 @@ class MountTools:
 
     @property
     def path_folder(self) -> str | None:
-        """What to add to the PATH; None when the program is in a folder that is on it anyway."""
+        """The folder to add to PATH; None if the program is in a folder on the usual PATH."""
         return None if self._path_folder() else f"{HOME}/bin"
 
     def binds(self) -> list[str]:
         """Return the arguments for bubblewrap."""
-        # CAP_SETFCAP is what a namespace needs to have its root mapped into another; it ends there.
+        # Mapping root of the inner namespace needs CAP_SETFCAP; the bounding set then drops it.
         arguments = ["--cap-add", "CAP_SETFCAP", "--ro-bind", str(self._home), HOME]
         folder = self._path_folder()
         if folder is not None:
@@ -73,9 +82,9 @@ class MountTools:
         return arguments
 
     def wrap(self, command: list[str]) -> list[str]:
-        """Return the command that runs `command`, as the same process, where it may mount."""
-        bounded = [self._setpriv, "--bounding-set", self._bounds, "--", *command]
-        return [self._unshare, *_UNSHARE, *bounded]
+        """Return the command that runs `command`, as the same process, with the right to mount."""
+        bounded = [self._setpriv, "--bounding-set", self._bounding_set, "--", *command]
+        return [self._unshare, *_UNSHARE_OPTIONS, *bounded]
 
     def _path_folder(self) -> str | None:
         for name in _PATH_FOLDERS:
@@ -86,14 +95,14 @@ class MountTools:
 
 
 def _require(program: str) -> str:
-    found = shutil.which(program, path="/usr/bin:/bin")
-    if found is None:
+    path = shutil.which(program, path="/usr/bin:/bin")
+    if path is None:
         raise S3Unavailable(f"s3=True needs {program}: install the package `util-linux`")
-    return found
+    return path
 
 
 def _install(home: Path, python: str) -> None:
-    """Copy the program and its libraries to where unprivileged users can read them."""
+    """Copy the program and its libraries into a folder that unprivileged users can read."""
     library = home / "lib"
     library.mkdir(parents=True)
     for name in _LIBRARIES:
@@ -122,12 +131,12 @@ def _install_original(home: Path, original: Path) -> None:
 
 
 def _copy(name: str, library: Path) -> None:
-    found = importlib.util.find_spec(name)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
         raise S3Unavailable(
             f"s3=True needs the package {name}: install the extra `local` (pip install 'langchain-daytona-ws[local]')"
         )
-    origin = Path(found.origin)
+    origin = Path(spec.origin)
     if origin.name != "__init__.py":
         shutil.copy2(origin, library)
         return
@@ -135,16 +144,16 @@ def _copy(name: str, library: Path) -> None:
     def skip(folder: str, names: list[str]) -> set[str]:
         if Path(folder) != origin.parent / "data":
             return set()
-        return {one for one in names if (Path(folder) / one).is_dir() and one not in _SERVICES}
+        return {name for name in names if (Path(folder) / name).is_dir() and name not in _SERVICES}
 
-    # With what Python has compiled, which is good for the sandbox's too if it is of the same version.
+    # Including the compiled files, which a sandbox's Python of the same version can use.
     shutil.copytree(origin.parent, library / name, ignore=skip)
 
 
 def _device(folder: Path) -> Path | None:
-    """Return a /dev/fuse that the sandboxes' users may open; None when there is none for them.
+    """Return a /dev/fuse that the sandboxes' users can open; None if there is none.
 
-    The machine's own may be for root only, and is left as it is.
+    If only root can open the machine's device, another one is created, and the machine's is not changed.
     """
     with contextlib.suppress(OSError):
         if stat.S_IMODE(os.stat(DEVICE).st_mode) & 0o006 == 0o006:
@@ -156,10 +165,10 @@ def _device(folder: Path) -> Path | None:
     node = folder / "fuse"
     try:
         folder.mkdir()
-        folder.chmod(0o711)  # whatever the umask: the sandboxes' users pass through it
-        os.mknod(node, stat.S_IFCHR | 0o600, _FUSE_NUMBER)
+        folder.chmod(0o711)  # independent of the umask: the sandboxes' users must enter it
+        os.mknod(node, stat.S_IFCHR | 0o600, _FUSE_DEVICE_NUMBER)
         node.chmod(0o666)
-        os.close(os.open(node, os.O_RDWR))  # refused where the disk is mounted without devices
+        os.close(os.open(node, os.O_RDWR))  # fails on a disk mounted with `nodev`
     except OSError:
         return None
     return node

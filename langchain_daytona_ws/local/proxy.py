@@ -1,4 +1,4 @@
-"""The toolbox's endpoints: each is handed to the daemon inside the sandbox."""
+"""The endpoints of the toolbox: each passes its request to the daemon inside the sandbox."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ DaemonKind: TypeAlias = Literal["0.190", "0.226"]
 DAEMON_KINDS: tuple[DaemonKind, ...] = ("0.190", "0.226")
 
 NOT_RUNNING = "bad request: failed to get runner info: no IP address found. Is the Sandbox started?"
-# An unsigned number of 32 bits.
-LONGEST_TIMEOUT_S = 2**32 - 1
-# Converting so much takes the time of many requests.
-MUCH_OUTPUT_BYTES = 256 * 1024
+# The timeout is an unsigned 32-bit number.
+MAX_TIMEOUT_S = 2**32 - 1
+# Larger output is converted in a thread: it would delay other requests.
+LARGE_OUTPUT_BYTES = 256 * 1024
 BYTEWISE = "langchain_daytona_ws.bytewise"
-# What ends the parts of a download, the same each time: a file that holds this text breaks them.
-OLD_BOUNDARY = "DAYTONA-FILE-BOUNDARY"
+# The fixed boundary of downloads in 0.190: a file that contains this text breaks the download.
+FIXED_BOUNDARY = "DAYTONA-FILE-BOUNDARY"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# What counts as blank: the White_Space property of Unicode. Python's own strip takes four more.
+# Blank characters by Unicode's White_Space property; Python's str.strip removes four more.
 _BLANK = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
 _BLANK += "\u2028\u2029\u202f\u205f\u3000"
 # The characters that need no escape in a header's extended value (RFC 5987).
-_PLAIN_IN_HEADERS = "!#$&+-.^_`|~"
+_UNESCAPED = "!#$&+-.^_`|~"
 
 
 def _replace_bytewise(error: UnicodeError) -> tuple[str, int]:
-    """Write one U+FFFD for every undecodable byte, as Go does; Python's "replace" writes one for several."""
+    """Return one U+FFFD for each undecodable byte, as Go does; Python's "replace" returns one for several bytes."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "\ufffd" * (error.end - error.start), error.end
@@ -57,13 +57,12 @@ codecs.register_error(BYTEWISE, _replace_bytewise)
 
 
 class Proxy:
-    """Finds the sandbox of a toolbox request and keeps it awake while the request is open.
+    """Finds the sandbox of a toolbox request, and prevents its auto-stop while the request is open.
 
     Args:
         fleet: The sandboxes.
-        clock: The server's time.
-        kind: The daemon that answers: as it was measured in version 0.190, or as the models of SDK 0.226 describe a
-            newer one.
+        clock: The server's clock.
+        kind: The version of the daemon to imitate: 0.190 as measured, or 0.226 as the models of SDK 0.226 describe it.
     """
 
     def __init__(self, fleet: Fleet, clock: Clock, kind: DaemonKind) -> None:
@@ -71,8 +70,8 @@ class Proxy:
         self._clock = clock
         self._kind = kind
 
-    def to(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """Return the endpoint that hands requests to `handler` with a link to their sandbox."""
+    def endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint that calls `handler` with the link to the request's sandbox."""
 
         async def answer(request: Request) -> Response:
             try:
@@ -82,19 +81,19 @@ class Proxy:
             request.scope["sandbox_id"] = record.id
             request.scope["is_newer"] = self._kind != "0.190"
             request.scope["now"] = timestamp(self._clock.now())
-            if record.state != "started" or record.running is None:
+            if record.state != "started" or record.processes is None:
                 raise ApiError(400, NOT_RUNNING)
-            # Awake until the last byte of the answer is out.
-            request.scope["cleanup"].enter_context(self._awake(record))
+            # Until the last byte of the answer is sent.
+            request.scope["cleanup"].enter_context(self._keep_alive(record))
             try:
-                return await handler(record.running.link, request)
+                return await handler(record.processes.link, request)
             except DaemonError as error:
                 return json_reply(_body(error, request, request.scope["path"]), error.status)
 
         return answer
 
     @contextlib.contextmanager
-    def _awake(self, record: SandboxRecord) -> Iterator[None]:
+    def _keep_alive(self, record: SandboxRecord) -> Iterator[None]:
         record.open_requests += 1
         record.last_activity_at = self._clock.now()
         try:
@@ -104,8 +103,8 @@ class Proxy:
             record.last_activity_at = self._clock.now()
 
 
-def silent(handler: Handler) -> Handler:
-    """Return the handler whose refusals, in 0.190, are a status and nothing more."""
+def without_body(handler: Handler) -> Handler:
+    """Return the handler with error answers that have no body in 0.190."""
 
     async def answer(link: Link, request: Request) -> Response:
         try:
@@ -118,8 +117,8 @@ def silent(handler: Handler) -> Handler:
     return answer
 
 
-def since_newer(handler: Handler) -> Handler:
-    """Return the handler of what 0.190 does not know."""
+def newer_only(handler: Handler) -> Handler:
+    """Return the handler of an endpoint that 0.190 does not have."""
 
     async def answer(link: Link, request: Request) -> Response:
         return await (handler if request.scope["is_newer"] else unknown)(link, request)
@@ -136,48 +135,46 @@ def _body(error: DaemonError, request: Request, path: str) -> dict[str, object]:
 
 
 async def execute(link: Link, request: Request) -> Response:
-    body = await _object(request)
-    command = _text(body, "command") or ""
-    cwd, timeout = _text(body, "cwd"), body.get("timeout")
+    body = await _json_object(request)
+    command = _string(body, "command") or ""
+    cwd, timeout = _string(body, "cwd"), body.get("timeout")
     is_number = isinstance(timeout, int) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and 0 <= timeout <= LONGEST_TIMEOUT_S):
-        raise DaemonError(
-            400, f"invalid request body: timeout is a whole number from 0 to {LONGEST_TIMEOUT_S}"
-        )
+    if timeout is not None and not (is_number and 0 <= timeout <= MAX_TIMEOUT_S):
+        raise DaemonError(400, f"invalid request body: timeout is a whole number from 0 to {MAX_TIMEOUT_S}")
     if not command.strip(_BLANK):
         raise DaemonError(400, "command cannot be empty or blank")
-    # No limit unless one is asked for.
+    # A timeout of 0 means no limit.
     header = {"op": "execute", "cwd": cwd, "env": body.get("envs"), "timeout_s": timeout or None}
     answer, output = await link.call(header, command.encode())
-    if len(output) < MUCH_OUTPUT_BYTES:
+    if len(output) < LARGE_OUTPUT_BYTES:
         return _executed(answer, output)
     return await asyncio.to_thread(_executed, answer, output)
 
 
-async def _object(request: Request, code: str = "") -> dict[str, Any]:
-    """Return the JSON object in the body; what is no Unicode in it becomes U+FFFD."""
+async def _json_object(request: Request, code: str = "") -> dict[str, Any]:
+    """Return the JSON object in the body; invalid Unicode becomes U+FFFD."""
     try:
-        value = _washed(json.loads((await request.body()).decode("utf-8", BYTEWISE)))
-    except (ValueError, RecursionError):  # the latter for a hundred thousand brackets
+        value = _replace_surrogates(json.loads((await request.body()).decode("utf-8", BYTEWISE)))
+    except (ValueError, RecursionError):  # RecursionError: a hundred thousand brackets
         value = None
     if not isinstance(value, dict):
-        raise DaemonError(400, "invalid request body: it is no JSON object", code, everywhere=bool(code))
+        raise DaemonError(400, "invalid request body: not a JSON object", code, in_every_version=bool(code))
     return value
 
 
-def _washed(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which JSON can hold and no text can."""
+def _replace_surrogates(value: Any) -> Any:
+    """Replace lone surrogates, which JSON allows and UTF-8 does not."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_washed(key): _washed(one) for key, one in value.items()}
-    return [_washed(one) for one in value] if isinstance(value, list) else value
+        return {_replace_surrogates(key): _replace_surrogates(inner) for key, inner in value.items()}
+    return [_replace_surrogates(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _text(body: dict[str, Any], key: str) -> str | None:
+def _string(body: dict[str, Any], key: str) -> str | None:
     value = body.get(key)
     if value is not None and not isinstance(value, str):
-        raise DaemonError(400, f"invalid request body: {key} is no string")
+        raise DaemonError(400, f"invalid request body: {key} is not a string")
     return value
 
 
@@ -186,9 +183,13 @@ def _executed(answer: dict[str, Any], output: bytes) -> Response:
 
 
 def call(op: str, *parts: str, status: int = 200) -> Handler:
-    """Return a handler that passes on parts of the request, written as in "path=query" or "session=path".
+    """Return a handler that passes parts of the request to the daemon's operation `op`.
 
-    A `?` at the end makes a part optional, a `!` makes it true or false. An empty one counts as missing.
+    Args:
+        op: The operation.
+        parts: Names with their location in the request, such as "path=query" or "session=path". A final `?` makes a
+            part optional, a final `!` makes it a boolean. An empty value counts as missing.
+        status: The HTTP status of the answer.
     """
 
     async def answer(link: Link, request: Request) -> Response:
@@ -204,8 +205,8 @@ def call(op: str, *parts: str, status: int = 200) -> Handler:
 
 
 def _part(request: Request, part: str) -> tuple[str, Any]:
-    name, _, place = part.rstrip("?!").partition("=")
-    value = {"query": request.query_params, "path": request.path_params}[place].get(name)
+    name, _, location = part.rstrip("?!").partition("=")
+    value = {"query": request.query_params, "path": request.path_params}[location].get(name)
     if part.endswith("!"):
         return name, value == "true"
     if not value and not part.endswith("?"):
@@ -214,15 +215,15 @@ def _part(request: Request, part: str) -> tuple[str, Any]:
 
 
 def files_call(op: str, *parts: str, status: int = 200) -> Handler:
-    """Return the handler of a file operation: `call`, whose refusals have no body in 0.190."""
-    return silent(call(op, *parts, status=status))
+    """Return the handler of a file operation: like `call`, with errors that have no body in 0.190."""
+    return without_body(call(op, *parts, status=status))
 
 
 async def replace(link: Link, request: Request) -> Response:
-    body = await _object(request)
-    files, pattern, new = body.get("files"), _text(body, "pattern"), _text(body, "newValue")
+    body = await _json_object(request)
+    files, pattern, new = body.get("files"), _string(body, "pattern"), _string(body, "newValue")
     if not isinstance(files, list) or not all(isinstance(path, str) for path in files):
-        raise DaemonError(400, "invalid request body: files is no list of strings")
+        raise DaemonError(400, "invalid request body: files is not a list of strings")
     if not pattern or new is None:
         raise DaemonError(400, "invalid request body: pattern and newValue are required")
     header = {"op": "replace", "files": files, "pattern": pattern, "new": new}
@@ -231,23 +232,25 @@ async def replace(link: Link, request: Request) -> Response:
 
 
 async def update_env(link: Link, request: Request) -> Response:
-    body = await _object(request)
+    body = await _json_object(request)
     reply, _ = await link.call({"op": "env", "set": body.get("set"), "unset": body.get("unset")})
     return json_reply(reply["value"])
 
 
 async def session_create(link: Link, request: Request) -> Response:
     invalid = "INVALID_REQUEST_BODY"
-    session = (await _object(request, invalid)).get("sessionId")
+    session = (await _json_object(request, invalid)).get("sessionId")
     if not isinstance(session, str):
-        raise DaemonError(400, "invalid request body: sessionId is no string", invalid, everywhere=True)
+        raise DaemonError(
+            400, "invalid request body: sessionId is not a string", invalid, in_every_version=True
+        )
     await link.call({"op": "session.create", "session": session})
     return Response(status_code=201)
 
 
 async def session_execute(link: Link, request: Request) -> Response:
-    body = await _object(request)
-    command = _text(body, "command") or ""
+    body = await _json_object(request)
+    command = _string(body, "command") or ""
     if not command.strip(_BLANK):
         raise DaemonError(400, "command cannot be empty or blank")
     run_async = body.get("runAsync") is True or body.get("async") is True
@@ -263,9 +266,9 @@ async def search(link: Link, request: Request) -> Response:
 
 
 async def upload_many(link: Link, request: Request) -> Response:
-    """Write `files[0].file` to `files[0].path` and so on; what fails is reported, the others are written.
+    """Write `files[0].file` to `files[0].path` and so on. Errors are reported; the other files are written.
 
-    The parts are taken in their order: a file whose path comes after it has none.
+    Parts are processed in order: a path after its file is not used.
     """
     errors: list[str] = []
     written: list[dict[str, Any]] = []
@@ -310,19 +313,19 @@ async def download_one(link: Link, request: Request) -> Response:
     except DaemonError as error:
         if error.status < 500:
             raise
-        raise DaemonError(400, error.message, error.code) from error  # here no failure of the daemon's own
+        raise DaemonError(400, error.message, error.code) from error  # the daemon reports 400 here
     return StreamingResponse(chunks, media_type="application/octet-stream")
 
 
 async def download_many(link: Link, request: Request) -> Response:
-    """Answer with one part a file; a file that cannot be read gets an `error` part in its place."""
+    """Answer with one part per file; an unreadable file has an `error` part instead."""
     try:
-        paths = (await _object(request)).get("paths")
+        paths = (await _json_object(request)).get("paths")
     except DaemonError:
         paths = None
     if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
         return json_reply({"error": "request body must be {paths: [ ... ]} and non-empty"}, 400)
-    boundary = secrets.token_hex(16) if request.scope["is_newer"] else OLD_BOUNDARY
+    boundary = secrets.token_hex(16) if request.scope["is_newer"] else FIXED_BOUNDARY
     return StreamingResponse(
         _download_parts(link, request, paths, boundary),
         media_type=f"multipart/form-data; boundary={boundary}",
@@ -335,7 +338,7 @@ async def _download_parts(
     for path in paths:
         try:
             if not path:
-                raise DaemonError(400, "the path is empty", "INVALID_FILE_PATH", everywhere=True)
+                raise DaemonError(400, "the path is empty", "INVALID_FILE_PATH", in_every_version=True)
             async with link.receive({"op": "read", "path": path}) as (header, chunks):
                 kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
                 headers = f"Content-Type: {kind}\r\nContent-Length: {int(header['size'])}\r\n"
@@ -343,7 +346,7 @@ async def _download_parts(
                 async for chunk in chunks:
                     yield chunk
         except DaemonError as error:
-            error.everywhere = True  # the codes of files are those that 0.190 has, too, here
+            error.in_every_version = True  # 0.190 sends the codes of files here
             yield _part_head(boundary, "error", path, b"Content-Type: application/json; charset=utf-8\r\n")
             yield json.dumps(_body(error, request, path)).encode()
         yield b"\r\n"
@@ -351,11 +354,11 @@ async def _download_parts(
 
 
 def _part_head(boundary: str, name: str, path: str, headers: bytes) -> bytes:
-    """Write a part's head. It names the file twice: as Latin-1, with a _ for what that has not, and escaped."""
+    """Return a part's head, with the file name twice: in Latin-1, with _ for other characters, and escaped."""
     plain = path.replace("\\", "\\\\").replace('"', '\\"')
     plain = re.sub(r"[\r\n\0]", "", plain)
     plain = re.sub(r"[\x01-\x1f\x7f]|[^\0-\xff]", "_", plain)
-    escaped = urllib.parse.quote(path, safe=_PLAIN_IN_HEADERS)
+    escaped = urllib.parse.quote(path, safe=_UNESCAPED)
     filename = f"filename=\"{plain}\"; filename*=utf-8''{escaped}"
     disposition = f'Content-Disposition: form-data; name="{name}"; {filename}\r\n'
     return f"--{boundary}\r\n".encode() + disposition.encode("latin-1") + headers + b"\r\n"

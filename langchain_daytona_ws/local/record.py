@@ -1,4 +1,4 @@
-"""What the server knows about one sandbox, and how it is written on the wire."""
+"""The record of a sandbox, and its form in the API."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .isolation import Running
+from .isolation import ProcessTree
 
 UNLISTED_FIELDS = ("env", "volumes", "buildInfo")
 
 
 def timestamp(seconds: float) -> str:
-    """Write seconds since the epoch as the API does."""
+    """Return seconds since the epoch in the format of the API."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass
 class SandboxRecord:
-    """A sandbox. Intervals are in minutes, times in seconds since the epoch.
+    """The record of a sandbox. Intervals are in minutes, times in seconds since the epoch.
 
-    auto_stop_interval 0 is off; auto_delete_interval -1 is off and 0 destroys instead of stopping;
-    ttl_minutes 0 is off.
+    An auto_stop_interval of 0 disables auto-stop, ttl_minutes of 0 disables the time-to-live. An
+    auto_delete_interval of -1 disables auto-delete; with 0 a stop destroys the sandbox.
     """
 
     id: str
@@ -34,7 +34,7 @@ class SandboxRecord:
     updated_at: float
     state: str = "creating"
     desired_state: str = "started"
-    # While a change of state is under way, others are refused.
+    # During a state change, other changes are refused.
     changing: bool = False
     error_reason: str | None = None
     snapshot: str | None = "default"
@@ -55,15 +55,15 @@ class SandboxRecord:
     ttl_minutes: int = 0
     stopped_at: float | None = None
     open_requests: int = 0
-    running: Running | None = None
+    processes: ProcessTree | None = None
 
     @property
     def destroy_at(self) -> float | None:
         return self.created_at + self.ttl_minutes * 60 if self.ttl_minutes > 0 else None
 
     def dto(self, toolbox_url: str) -> dict[str, Any]:
-        """Return the sandbox as the API writes it."""
-        written = {
+        """Return the sandbox in the format of the API."""
+        fields = {
             "id": self.id,
             "organizationId": self.organization_id,
             "name": self.name,
@@ -94,8 +94,8 @@ class SandboxRecord:
             "lastActivityAt": timestamp(self.last_activity_at),
             "toolboxProxyUrl": toolbox_url,
         }
-        return {key: value for key, value in written.items() if value is not None}
+        return {key: value for key, value in fields.items() if value is not None}
 
     def list_item(self, toolbox_url: str) -> dict[str, Any]:
-        """Return the shorter form that listings hold."""
+        """Return the shorter form for listings."""
         return {key: value for key, value in self.dto(toolbox_url).items() if key not in UNLISTED_FIELDS}

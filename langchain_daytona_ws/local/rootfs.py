@@ -1,4 +1,4 @@
-"""The disk of a sandbox: a root folder of its own, into which the host's programs are bound read-only."""
+"""The disk of a sandbox: its root folder, and the host's programs that are bound into it read-only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USER = "daytona"
 HOME = "/home/daytona"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Programs live below /usr; on merged systems the others are symlinks into it.
+# Program folders outside of /usr; on merged systems they are symlinks into /usr.
 PROGRAM_FOLDERS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 WRITABLE_FOLDERS = (
     "home/daytona",
@@ -26,8 +26,7 @@ WRITABLE_FOLDERS = (
     "var/log",
 )
 MOUNT_POINTS = ("usr", "proc", "dev", "run", "etc/ssl", "etc/alternatives")
-# What programs need to find their libraries, names, certificates and defaults; nothing that says who the host
-# is.
+# Files that programs need for libraries, names, certificates and defaults. No file that identifies the host.
 COPIED_ETC = (
     "bash.bashrc", "debian_version", "inputrc", "ld.so.cache", "ld.so.conf", "localtime", "magic",
     "mime.types", "nsswitch.conf", "os-release", "profile", "protocols", "resolv.conf", "services",
@@ -48,7 +47,7 @@ BOUND_ETC = ("/etc/ssl", "/etc/alternatives")
 
 
 def build(root: Path, hostname: str, owner: int | None) -> None:
-    """Fill the empty folder `root`; all of it will be owned by the host uid and gid `owner` (None: us)."""
+    """Fill the empty folder `root`, owned by the host uid and gid `owner` (None: the server's user)."""
     for folder in WRITABLE_FOLDERS + MOUNT_POINTS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("tmp", "var/tmp"):
@@ -61,11 +60,11 @@ def build(root: Path, hostname: str, owner: int | None) -> None:
             (root / name[1:]).mkdir()
     _fill_etc(root / "etc", hostname)
     if owner is not None:
-        _give(root, owner)
+        _chown_tree(root, owner)
 
 
 def program_binds() -> list[tuple[str, str]]:
-    """Return (host path, path in the sandbox) of what is bound read-only."""
+    """Return the read-only binds, as pairs of a path on the host and a path in the sandbox."""
     folders = [
         "/usr",
         *(name for name in PROGRAM_FOLDERS if os.path.isdir(name) and not os.path.islink(name)),
@@ -74,8 +73,7 @@ def program_binds() -> list[tuple[str, str]]:
 
 
 def _fill_etc(etc: Path, hostname: str) -> None:
-    # The sandbox's only uid is 0, so the user that people expect shares it with root; the first entry names
-    # it.
+    # The sandbox's only uid is 0: the user `daytona` shares it with root. Programs show the first entry's name.
     (etc / "passwd").write_text(
         f"{USER}:x:0:0:{USER}:{HOME}:/bin/bash\n"
         "root:x:0:0:root:/root:/bin/bash\n"
@@ -97,7 +95,7 @@ def _fill_etc(etc: Path, hostname: str) -> None:
             )
 
 
-def _give(root: Path, owner: int) -> None:
+def _chown_tree(root: Path, owner: int) -> None:
     os.chown(root, owner, owner)
     for parent, folders, files in os.walk(root):
         for name in folders + files:

@@ -1,4 +1,4 @@
-"""The server's folder for sandbox disks: its own while it runs, and gone afterwards, even when it was killed."""
+"""The temporary folder for sandbox disks. The next server removes the folders of servers that were killed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ LOCK = "lock"
 def folder(parent: Path | None) -> Iterator[Path]:
     """Yield a new folder in `parent` (created if missing; None for the system's), removed at the end.
 
-    Also removes what servers left there that were killed before they could: folders whose lock nobody holds.
+    Also removes the folders of killed servers: folders in `parent` whose lock is free.
     """
-    chosen = Path(tempfile.gettempdir()) if parent is None else parent
-    chosen.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(chosen)
-    # Locked before it gets the name by which others look for abandoned ones.
-    unnamed = Path(tempfile.mkdtemp(prefix=f"starting-{PREFIX}", dir=chosen))
+    folder_parent = Path(tempfile.gettempdir()) if parent is None else parent
+    folder_parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder_parent)
+    # Locked before it gets the name under which other servers search for abandoned folders.
+    unnamed = Path(tempfile.mkdtemp(prefix=f"starting-{PREFIX}", dir=folder_parent))
     root = unnamed.with_name(unnamed.name.removeprefix("starting-"))
     try:
         with open(unnamed / LOCK, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            unnamed.chmod(0o711)  # sandboxes pass through it to their own folder, and can list nothing
+            unnamed.chmod(0o711)  # sandboxes can enter their own folder, and list nothing
             unnamed.rename(root)
             yield root
     finally:
@@ -39,19 +39,19 @@ def folder(parent: Path | None) -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, also where its permissions forbid that to their owner.
+    """Remove a folder and its contents, including folders whose permissions forbid it to their owner.
 
-    By programs, since shutil gives up on a tree deeper than Python recurses and on paths longer than Linux takes.
+    Uses `rm`, because shutil fails on trees deeper than Python's recursion limit and on paths longer than PATH_MAX.
     """
     _remove_once(folder)
     if os.geteuid() == 0 or not os.path.lexists(folder):
         return
-    _run("chmod", "-R", "u+rwX", "--", folder)  # which follows no symlink that it meets below
+    _run("chmod", "-R", "u+rwX", "--", folder)  # does not follow symlinks in the folder
     _remove_once(folder)
 
 
 def _remove_once(folder: Path) -> None:
-    # The lock last: a folder without it would be taken for no server's if this is killed on the way.
+    # The lock last: if this is killed, a later server finds and removes the rest.
     with contextlib.suppress(OSError):
         inner = [folder / name for name in os.listdir(folder) if name != LOCK]
         if inner:
@@ -60,22 +60,21 @@ def _remove_once(folder: Path) -> None:
 
 
 def _run(*argv: str | Path) -> None:
-    nothing = subprocess.DEVNULL
-    subprocess.run(argv, stdin=nothing, stdout=nothing, stderr=nothing, check=False)
+    devnull = subprocess.DEVNULL
+    subprocess.run(argv, stdin=devnull, stdout=devnull, stderr=devnull, check=False)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    for left in parent.glob(f"{PREFIX}*"):
-        # Another user's folder may be a trap, and its lock too; one in use cannot be locked, one just removed is
-        # not there.
+    for found in parent.glob(f"{PREFIX}*"):
+        # Other users' folders are not trusted. OSError: the folder is in use, or has just been removed.
         with contextlib.suppress(OSError):
-            status = left.lstat()
+            status = found.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            with open(left / LOCK, "r+", opener=_open_no_link) as lock:
+            with open(found / LOCK, "r+", opener=_open_nofollow) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove(left)
+                remove(found)
 
 
-def _open_no_link(path: str, flags: int) -> int:
+def _open_nofollow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW)

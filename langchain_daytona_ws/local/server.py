@@ -1,4 +1,4 @@
-"""The local Daytona: a server in a thread of this process, and the handles to look into it and disturb it."""
+"""`LocalDaytona`: runs the local server in a thread, and lets tests inspect and disturb it."""
 
 from __future__ import annotations
 
@@ -27,44 +27,43 @@ from .journal import Journal, Request
 from .proxy import DAEMON_KINDS, DaemonKind, Proxy
 from .record import SandboxRecord
 from .s3 import DEFAULT_REGION, LocalS3, S3Store
-from .serving import Serving, bind
+from .serving import ServerThread, bind
 from .snapshots import Snapshots
 
 
 class LocalDaytona:
     """A Daytona-compatible server on loopback, for tests, demos and work without an account.
 
-    Use it as a context manager, or call `start` and `stop`. What a command prints is held in memory as a
-    whole, as the original does; bound it in the command.
+    Use it as a context manager, or call `start` and `stop`. The whole output of a command is held in memory,
+    as in the original; limit large output in the command.
 
     Args:
-        host: the address to listen on. Anything but loopback needs `allow_remote`, since whoever holds the
-            key runs commands on this machine.
-        port: 0 takes a free one.
-        api_key: what clients must send; a random one when None.
-        isolation: "bubblewrap", or "none" to run commands on the bare machine, where a path such as /mnt/x
+        host: the address to listen on. An address that is not loopback needs `allow_remote`, because anyone with
+            the key can run commands on this machine.
+        port: the port; 0 chooses a free port.
+        api_key: the key that clients must send; None generates a random key.
+        isolation: "bubblewrap", or "none" to run commands directly on this machine, where a path such as /mnt/x
             is the machine's own.
-        shell: the shell that scripts are fed to, by name: zsh, bash, dash or sh. None takes zsh or bash where the
-            sandbox's /etc/shells lists them, or else $SHELL or sh.
-        clock: `ManualClock` for tests of auto-stop and its like; the system's time when None.
+        shell: the shell that runs scripts, by name: zsh, bash, dash or sh. None uses zsh or bash if the sandbox's
+            /etc/shells lists them, else $SHELL or sh.
+        clock: a `ManualClock` for tests of auto-stop and other intervals; None uses the system's time.
         allow_remote: see `host`.
-        root: the folder for sandbox disks, created if missing; a temporary one, removed at the end, when
-            None. It must be one that the unprivileged users of the sandboxes can enter.
-        organization_id: what sandboxes say they belong to; a random one when None.
-        disk_bytes: how much fits into /tmp, and how much into /mnt, of each sandbox; both then are in memory, and
-            empty after a stop. As much as on the machine's own disk when None. Not for isolation="none".
-        daemon: which of Daytona's own daemons answers in the sandboxes: "0.190", the last one that is public, as it
-            was measured; or "0.226", a newer one as the models of SDK 0.226 describe it, whose errors all have a body
-            and a `source`, whose files have a `path`, whose listings a `depth`, and that takes changes of its
-            environment.
-        s3: also serve S3 and STS (see `s3`), and give the sandboxes a mount-s3. Not for isolation="none".
-        mount_s3: with `s3`, path of the original mount-s3, which the sandboxes get in place of the local one.
-        s3_store: with `s3`, a store with S3 and STS that stands in for moto, such as a MinIO.
+        root: the folder for sandbox disks, created if missing; None uses a temporary folder, removed at the end.
+            The unprivileged users of the sandboxes must be able to enter it.
+        organization_id: the organization of all sandboxes; None generates a random id.
+        disk_bytes: the size of /tmp, and of /mnt, in each sandbox, in bytes; both are then in memory, and empty
+            after a stop. None sets no limit. Not for isolation="none".
+        daemon: the version of Daytona's daemon to imitate in the sandboxes. "0.190" is the last public version, as
+            measured. "0.226" is a newer version, as the models of SDK 0.226 describe it: all errors have a body and
+            a `source`, files have a `path`, listings accept a `depth`, and the environment can be changed.
+        s3: also serve S3 and STS (see `s3`), and install mount-s3 in the sandboxes. Not for isolation="none".
+        mount_s3: with `s3`, the path of an original mount-s3 to install instead of the local one.
+        s3_store: with `s3`, a store with S3 and STS to use instead of moto, such as MinIO.
 
     Raises:
-        IsolationUnavailable: from `start`, when sandboxes cannot be isolated here; it says what to do.
-        S3Unavailable: from `start`, when `s3` is set and something for it is not installed.
-        ValueError: when `host` is not loopback and `allow_remote` is not set.
+        IsolationUnavailable: from `start`, if sandboxes cannot be isolated here; the message says what to do.
+        S3Unavailable: from `start`, if `s3` is set and a dependency is not installed.
+        ValueError: if arguments are invalid, or `host` is not loopback and `allow_remote` is not set.
     """
 
     def __init__(
@@ -87,8 +86,8 @@ class LocalDaytona:
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             raise ValueError(
-                f"{host} is not a loopback address: whoever reaches this server and holds its key runs "
-                "commands on this machine. Pass allow_remote=True (--allow-remote) if that is what you want."
+                f"{host} is not a loopback address: anyone who reaches this server and has its key can run "
+                "commands on this machine. To allow that, pass allow_remote=True (--allow-remote)."
             )
         if isolation not in ("bubblewrap", "none"):
             raise ValueError(f"isolation must be 'bubblewrap' or 'none', not {isolation!r}")
@@ -96,15 +95,15 @@ class LocalDaytona:
             raise ValueError(f"daemon must be {' or '.join(map(repr, DAEMON_KINDS))}, not {daemon!r}")
         if s3 and isolation == "none":
             raise ValueError(
-                "s3=True needs isolation='bubblewrap': without it mounts would be the machine's own"
+                "s3=True needs isolation='bubblewrap': without isolation, mounts would be on the machine itself"
             )
         if not s3 and (mount_s3 is not None or s3_store is not None):
             raise ValueError("mount_s3 and s3_store need s3=True")
         if mount_s3 is not None and not os.access(mount_s3, os.X_OK):
-            raise ValueError(f"mount_s3: {os.fspath(mount_s3)} is not there, or no program that may be run")
+            raise ValueError(f"mount_s3: {os.fspath(mount_s3)} does not exist or is not executable")
         if disk_bytes is not None and isolation == "none":
             raise ValueError(
-                "disk_bytes needs isolation='bubblewrap': without it disks are the machine's own"
+                "disk_bytes needs isolation='bubblewrap': without isolation, sandboxes use the machine's disk"
             )
         self.api_key = api_key or f"dtn_local_{secrets.token_hex(24)}"
         self.organization_id = organization_id or str(uuid.uuid4())
@@ -120,34 +119,34 @@ class LocalDaytona:
         self._s3 = LocalS3(store=s3_store) if s3 else None
         self._mount_s3 = None if mount_s3 is None else Path(mount_s3)
         self._journal = Journal()
-        self._running: Serving | None = None
+        self._running: ServerThread | None = None
 
-    # --- life ---
+    # --- start and stop ---
 
     def start(self) -> Self:
-        """Start serving; returns once connections are answered."""
+        """Start the server, and return when it accepts connections."""
         if self._running is not None:
-            raise RuntimeError("this server is running already")
-        with contextlib.ExitStack() as undo:
-            listening = undo.enter_context(bind(self._host, self._port))
-            root = undo.enter_context(scratch.folder(self._root))
+            raise RuntimeError("this server is already running")
+        with contextlib.ExitStack() as cleanup:
+            server_socket = cleanup.enter_context(bind(self._host, self._port))
+            root = cleanup.enter_context(scratch.folder(self._root))
             if self._s3 is not None:
-                undo.enter_context(self._s3)
+                cleanup.enter_context(self._s3)
             isolation = self._isolation(root)
             fleet = Fleet(isolation, root / "sandboxes", self._clock, self.organization_id)
-            self._running = Serving(listening, fleet, self._application(fleet), self._clock)
+            self._running = ServerThread(server_socket, fleet, self._application(fleet), self._clock)
             self._running.start()
-            self._running.undo = undo.pop_all()
+            self._running.cleanup = cleanup.pop_all()
         atexit.register(self.stop)
         return self
 
     def stop(self) -> None:
-        """Destroy all sandboxes and stop serving; returns when no process or file of theirs is left."""
+        """Destroy all sandboxes and stop the server; returns when all their processes and files are gone."""
         running, self._running = self._running, None
         if running is None:
             return
         atexit.unregister(self.stop)
-        with running.undo:
+        with running.cleanup:
             running.stop()
 
     def __enter__(self) -> Self:
@@ -161,114 +160,122 @@ class LocalDaytona:
     def serve_forever(self, on_ready: Callable[[LocalDaytona], None] | None = None) -> None:
         """Serve until SIGINT or SIGTERM, then clean up and return. Call it on the main thread.
 
-        `on_ready` is called once connections are answered, for example to print `api_url`.
+        Args:
+            on_ready: called when the server accepts connections, for example to print `api_url`.
         """
-        ended = threading.Event()
+        stop_requested = threading.Event()
 
-        def end(signum: int, frame: FrameType | None) -> None:
-            ended.set()
+        def request_stop(signum: int, frame: FrameType | None) -> None:
+            stop_requested.set()
 
-        before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self:
                 if on_ready is not None:
                     on_ready(self)
-                ended.wait()
+                stop_requested.wait()
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    # --- looking in ---
+    # --- inspection ---
 
     @property
     def api_url(self) -> str:
-        """Where clients find this server."""
+        """The URL of the API, for clients."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._alive.port}/api"
+        return f"http://{host}:{self._active.port}/api"
 
     @property
     def clock(self) -> Any:
-        """The clock that this server goes by; a ManualClock has `advance(seconds)`."""
+        """The clock of this server; a ManualClock has `advance(seconds)`."""
         return self._clock
 
     @property
     def requests(self) -> list[Request]:
-        """All requests so far, in order of arrival."""
+        """The requests since the start or the last clear, in order of arrival; at most the last 100,000."""
         if self._running is not None:
-            # An answer may be read before the server has noted that it was sent: let it finish its step.
+            # The client may have the answer before the server has recorded it: let the server's step finish.
             self._running.run(asyncio.sleep(0))
         return self._journal.requests()
 
     def clear_requests(self) -> None:
-        """Forget the requests so far."""
+        """Delete the recorded requests."""
         self._journal.clear()
 
     def count(self, action: str) -> int:
-        """Return how many requests of this action arrived, answered or not."""
+        """Return the number of requests with this action, answered or not."""
         return sum(request.action == action for request in self.requests)
 
     @property
     def sandboxes(self) -> list[SandboxRecord]:
-        """The sandboxes that are not destroyed, as they are now: copies, oldest first."""
-        return self._alive.run(self._copies())
+        """Copies of the records of all sandboxes that are not destroyed, oldest first."""
+        return self._active.run(self._copy_records())
 
     @property
     def s3(self) -> LocalS3:
-        """The S3 and STS beside this server, when it was made with s3=True."""
+        """The S3 and STS of a server created with s3=True.
+
+        Raises:
+            RuntimeError: the server was created without S3.
+        """
         if self._s3 is None:
-            raise RuntimeError("this server has no S3: make it with LocalDaytona(s3=True)")
+            raise RuntimeError("this server has no S3: create it with LocalDaytona(s3=True)")
         return self._s3
 
     @property
     def s3_endpoint(self) -> str:
-        """Where S3 and STS are, for the host and for sandboxes alike."""
+        """The URL of S3 and STS, valid on the host and in sandboxes."""
         return self.s3.endpoint
 
     def make_bucket(self, name: str, region: str = DEFAULT_REGION) -> str:
-        """Make a bucket and return its name."""
+        """Create a bucket and return its name."""
         return self.s3.make_bucket(name, region)
 
     @property
     def open_requests(self) -> int:
-        """How many requests have arrived and are not done with; what a client gave up may still be carried out."""
-        return self._journal.open
+        """The number of requests still being processed, including requests that the client has given up."""
+        return self._journal.open_count
 
     def run_inside(self, sandbox_id: str, script: str) -> tuple[int, bytes]:
-        """Run a script in a sandbox that is started, past all faults and the journal: its exit code and output."""
-        return self._alive.run(self._alive.fleet.execute(self._alive.fleet.get(sandbox_id), script))
+        """Run a script in a started sandbox, without faults or a journal entry; return its exit code and output."""
+        return self._active.run(self._active.fleet.execute(self._active.fleet.get(sandbox_id), script))
 
-    # --- interfering, as an outside party would ---
+    # --- outside interference ---
 
     def stop_sandbox(self, sandbox_id: str) -> None:
         """Stop a sandbox (by id or name)."""
-        self._alive.run(self._alive.fleet.stop(self._alive.fleet.get(sandbox_id)))
+        self._active.run(self._active.fleet.stop(self._active.fleet.get(sandbox_id)))
 
     def destroy_sandbox(self, sandbox_id: str) -> None:
         """Destroy a sandbox (by id or name), whatever its state."""
-        self._alive.run(self._alive.fleet.destroy(self._alive.fleet.get(sandbox_id), force=True))
+        self._active.run(self._active.fleet.destroy(self._active.fleet.get(sandbox_id), force=True))
 
     def crash_sandbox(self, sandbox_id: str) -> None:
-        """Kill everything in a sandbox, its daemon included, while it goes on counting as started."""
-        self._alive.run(self._alive.fleet.crash(self._alive.fleet.get(sandbox_id)))
+        """Kill all processes in a sandbox, including its daemon, and leave it in the state `started`."""
+        self._active.run(self._active.fleet.crash(self._active.fleet.get(sandbox_id)))
 
     def fail_sandbox(self, sandbox_id: str) -> None:
-        """Leave a sandbox in the state `error`, with nothing running in it."""
-        self._alive.run(self._alive.fleet.fail(self._alive.fleet.get(sandbox_id)))
+        """Stop all processes in a sandbox and put it in the state `error`."""
+        self._active.run(self._active.fleet.fail(self._active.fleet.get(sandbox_id)))
 
     def hold_sandbox(self, sandbox_id: str, state: str) -> None:
-        """Leave a sandbox in the midst of a change, such as `stopping`; only its time-to-live or we end that."""
-        self._alive.run(self._alive.fleet.hold(self._alive.fleet.get(sandbox_id), state))
+        """Stop all processes in a sandbox and hold it in a transitional state, such as `stopping`.
+
+        The state ends only by the sandbox's time-to-live, `destroy_sandbox`, `fail_sandbox`, `reset` or `stop`.
+        """
+        self._active.run(self._active.fleet.hold(self._active.fleet.get(sandbox_id), state))
 
     def reset(self) -> None:
-        """Make the server as it was after `start`, for tests that share it. Buckets of `s3` and their objects stay.
+        """Restore the state after `start`, for tests that share a server. Buckets of `s3` and their objects stay.
 
-        Sandboxes are destroyed, snapshots removed, faults disarmed, open requests ended and all requests forgotten.
+        Destroys sandboxes, deletes snapshots and faults, ends open requests, and clears the recorded requests.
 
         Raises:
-            TimeoutError: when a client goes on sending requests.
+            TimeoutError: a client keeps sending requests.
         """
         self.faults.clear()
-        self._alive.run(self._alive.reset(self._journal))
+        self._active.run(self._active.reset(self._journal))
         self._snapshots.clear(self._clock.now())
         self._journal.clear()
         if self._s3 is not None:
@@ -276,18 +283,18 @@ class LocalDaytona:
 
     @contextlib.contextmanager
     def unreachable(self) -> Iterator[None]:
-        """Refuse connections, and break those that there are, until the block is left."""
-        serving = self._alive
-        serving.leave()
+        """Close all connections, and refuse new ones until the block ends."""
+        running = self._active
+        running.close_connections()
         try:
             yield
         finally:
-            serving.come_back()
+            running.accept_connections()
 
-    # --- inside ---
+    # --- internals ---
 
     @property
-    def _alive(self) -> Serving:
+    def _active(self) -> ServerThread:
         if self._running is None:
             raise RuntimeError("this server is not running: use it as a context manager, or call start()")
         return self._running
@@ -303,16 +310,16 @@ class LocalDaytona:
             disk_bytes=self._disk_bytes,
         )
 
-    async def _copies(self) -> list[SandboxRecord]:
-        return [copy.copy(record) for record in self._alive.fleet.all()]
+    async def _copy_records(self) -> list[SandboxRecord]:
+        return [copy.copy(record) for record in self._active.fleet.all()]
 
     def _application(self, fleet: Fleet) -> Any:
-        gate = app.Gate(
+        middleware = app.Middleware(
             api_key=self.api_key, journal=self._journal, faults=self.faults, fleet=fleet, clock=self._clock
         )
         self._snapshots = Snapshots(self._clock.now())
         control = Control(fleet, self._snapshots, self._clock)
-        return app.build(gate, control, Proxy(fleet, self._clock, self._daemon))
+        return app.build(middleware, control, Proxy(fleet, self._clock, self._daemon))
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The thread that serves: its event loop, its listening socket, and the coming and going of both."""
+"""The server's thread: runs the event loop, opens and closes the listening socket."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class Serving:
-    """The server's thread, with its event loop."""
+class ServerThread:
+    """Runs the server in a thread with its own event loop. Call its methods from other threads."""
 
-    def __init__(self, listening: socket.socket, fleet: Fleet, application: Any, clock: Clock) -> None:
+    def __init__(self, server_socket: socket.socket, fleet: Fleet, application: Any, clock: Clock) -> None:
         self.fleet = fleet
-        self.port: int = listening.getsockname()[1]
-        self.undo = contextlib.ExitStack()
-        self._listening = listening
-        self._host: str = listening.getsockname()[0]
+        self.port: int = server_socket.getsockname()[1]
+        self.cleanup = contextlib.ExitStack()
+        self._server_socket = server_socket
+        self._host: str = server_socket.getsockname()[0]
         self._clock = clock
         self._listener = Listener(application)
         self._loop = _new_loop()
@@ -48,35 +48,35 @@ class Serving:
     def stop(self) -> None:
         if isinstance(self._clock, ManualClock):
             self._clock.unsubscribe(self._sweep_now)
-        # First the sandboxes: requests that wait for their commands end with them.
+        # Sandboxes first: this ends the requests that wait for their commands.
         self.run(self.fleet.close())
-        self._loop.call_soon_threadsafe(self._listener.end)
+        self._loop.call_soon_threadsafe(self._listener.request_exit)
         self._thread.join(STOP_S)
-        self._listening.close()
+        self._server_socket.close()
 
-    def leave(self) -> None:
-        """Refuse connections from now on, and break those that there are. Blocks."""
-        self.run(self._listener.leave())
-        self._listening.close()
+    def close_connections(self) -> None:
+        """Close all connections, and refuse new ones. Blocks."""
+        self.run(self._listener.close_connections())
+        self._server_socket.close()
 
-    def come_back(self) -> None:
-        """Take connections again, at the same address. Blocks."""
-        self._listening = bind(self._host, self.port)
-        self.run(self._listener.startup([self._listening]))
+    def accept_connections(self) -> None:
+        """Accept connections again, at the same address. Blocks."""
+        self._server_socket = bind(self._host, self.port)
+        self.run(self._listener.startup([self._server_socket]))
 
     async def reset(self, journal: Journal) -> None:
-        """Destroy all sandboxes and end all open requests, also those that arrive meanwhile."""
-        until = self._loop.time() + RESET_S
-        while self.fleet.all() or journal.open:
-            if self._loop.time() > until:
-                raise TimeoutError(f"{journal.open} requests are open still")
+        """Destroy all sandboxes and end all open requests, including those that arrive in the meantime."""
+        deadline = self._loop.time() + RESET_S
+        while self.fleet.all() or journal.open_count:
+            if self._loop.time() > deadline:
+                raise TimeoutError(f"{journal.open_count} requests are still open")
             self._listener.end_delays()
             await self.fleet.clear()
             await asyncio.sleep(0.002)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the server's loop from another thread and return what it returns."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_S)
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the server's loop from another thread and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(STOP_S)
 
     def _main(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -85,12 +85,12 @@ class Serving:
     async def _serve(self) -> None:
         sweeping = None
         if not isinstance(self._clock, ManualClock):
-            sweeping = asyncio.create_task(self._sweep_on())
-        await self._listener.serve(sockets=[self._listening])
+            sweeping = asyncio.create_task(self._sweep_periodically())
+        await self._listener.serve(sockets=[self._server_socket])
         if sweeping is not None:
             sweeping.cancel()
 
-    async def _sweep_on(self) -> None:
+    async def _sweep_periodically(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             try:
@@ -103,7 +103,7 @@ class Serving:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop where that is installed: it is a little leaner."""
+    """Return a uvloop event loop if uvloop is installed: it uses less CPU."""
     try:
         import uvloop
     except ImportError:
@@ -113,14 +113,14 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    server_socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # Inherited by connections. Without it an answer written in two pieces waits 40 ms for an acknowledgement.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(1024)
+        # Connections inherit it. Without it, an answer sent in two writes waits 40 ms for an acknowledgement.
+        server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server_socket.bind((host, port))
+        server_socket.listen(1024)
     except OSError:
-        listening.close()
+        server_socket.close()
         raise
-    return listening
+    return server_socket

@@ -1,4 +1,4 @@
-"""The snapshots on offer. Whatever their name, a sandbox made from one sees the host's own programs."""
+"""Snapshots. A sandbox from any snapshot sees the host's programs: no image is built or used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FROM_LINE = re.compile(r"^\s*FROM\s+\S+", re.IGNORECASE | re.MULTILINE)
 
 @dataclass(frozen=True)
 class _Change:
-    """What becomes of a snapshot, and when by the server's clock: its next state, or None when it goes."""
+    """A snapshot's next state, or None for its deletion, and the time of the change by the server's clock."""
 
     due: float
     state: str | None
@@ -29,36 +29,36 @@ class _Change:
 
 
 class Snapshots:
-    """Snapshots by name and id. What is due happens when the next request looks."""
+    """Snapshots by name and id. Due changes are applied at the next request."""
 
     def __init__(self, now: float) -> None:
-        self._made: dict[str, dict[str, Any]] = {}
+        self._by_name: dict[str, dict[str, Any]] = {}
         self._changes: dict[str, _Change] = {}
         self.clear(now)
 
     def clear(self, now: float) -> None:
-        """Leave none but the general ones."""
-        self._made.clear()
+        """Delete all snapshots except the general ones."""
+        self._by_name.clear()
         self._changes.clear()
         for name in GENERAL:
             self._add(name, None, general=True, now=now)
 
     def require(self, name: str, now: float) -> None:
-        """Raise the API's 400 unless a snapshot is called `name` and ready."""
-        found = self._find(name, now)
-        if found is None:
+        """Raise the API's 400 unless an active snapshot has this name."""
+        snapshot = self._find(name, now)
+        if snapshot is None:
             raise ApiError(400, f"Snapshot {name} not found. Did you add it through the Daytona Dashboard?")
-        if found["state"] != "active":
-            raise ApiError(400, f"Snapshot {name} is {found['state']}")
+        if snapshot["state"] != "active":
+            raise ApiError(400, f"Snapshot {name} is {snapshot['state']}")
 
     def get(self, id_or_name: str, now: float) -> dict[str, Any]:
-        found = self._find(id_or_name, now)
-        if found is None:
+        snapshot = self._find(id_or_name, now)
+        if snapshot is None:
             raise ApiError(404, f"Snapshot with ID or name {id_or_name} not found")
-        return found
+        return snapshot
 
     def create(self, body: dict[str, Any], now: float, faults: Iterable[Fault] = ()) -> dict[str, Any]:
-        """Add a snapshot; one with a Dockerfile is `building` in the answer, and then ends as `faults` say."""
+        """Add a snapshot. With a Dockerfile its state is `building`; `faults` decide how and when that ends."""
         name = body.get("name")
         if not isinstance(name, str) or not name:
             raise ApiError(400, "name should not be empty")
@@ -67,22 +67,22 @@ class Snapshots:
         build_info = body.get("buildInfo")
         if build_info is not None:
             require_dockerfile(build_info)
-        made = self._add(name, body.get("imageName"), general=False, now=now)
-        made |= {key: body[asked] for key, asked in _SIZES.items() if body.get(asked) is not None}
+        snapshot = self._add(name, body.get("imageName"), general=False, now=now)
+        snapshot |= {key: body[field] for key, field in _SIZES.items() if body.get(field) is not None}
         if body.get("regionId") is not None:
-            made["regionIds"] = [body["regionId"]]
+            snapshot["regionIds"] = [body["regionId"]]
         if build_info is not None:
-            made["state"] = "building"
-            made["buildInfo"] = {
+            snapshot["state"] = "building"
+            snapshot["buildInfo"] = {
                 **build_info,
-                "createdAt": made["createdAt"],
-                "updatedAt": made["updatedAt"],
+                "createdAt": snapshot["createdAt"],
+                "updatedAt": snapshot["updatedAt"],
                 "snapshotRef": f"local/{name}",
             }
             failing = first(faults, "fail") is not None
             end = ("build_failed", "failed on demand") if failing else ("active", None)
-            self._changes[made["id"]] = _Change(_due(now, faults), *end)
-        return dict(made)
+            self._changes[snapshot["id"]] = _Change(_due(now, faults), *end)
+        return dict(snapshot)
 
     def delete(self, identifier: str, now: float, faults: Iterable[Fault] = ()) -> None:
         snapshot = self.get(identifier, now)
@@ -92,7 +92,7 @@ class Snapshots:
         self._changes[snapshot["id"]] = _Change(_due(now, faults), None)
 
     def log(self, identifier: str, now: float) -> list[str]:
-        """Return the lines of the build's log so far."""
+        """Return the current lines of the build's log."""
         snapshot = self.get(identifier, now)
         if "buildInfo" not in snapshot:
             return []
@@ -103,24 +103,24 @@ class Snapshots:
 
     def page(self, page: int, limit: int, now: float) -> dict[str, Any]:
         """Return the `page`th group (from 1) of `limit` snapshots."""
-        self._settle(now)
-        every = list(self._made.values())
-        pages = max(1, -(-len(every) // limit))
+        self._apply_due(now)
+        snapshots = list(self._by_name.values())
+        pages = max(1, -(-len(snapshots) // limit))
         return {
-            "items": every[(page - 1) * limit : page * limit],
-            "total": len(every),
+            "items": snapshots[(page - 1) * limit : page * limit],
+            "total": len(snapshots),
             "page": page,
             "totalPages": pages,
         }
 
-    def _settle(self, now: float) -> None:
-        for snapshot in list(self._made.values()):
+    def _apply_due(self, now: float) -> None:
+        for snapshot in list(self._by_name.values()):
             change = self._changes.get(snapshot["id"])
             if change is None or change.due > now:
                 continue
             del self._changes[snapshot["id"]]
             if change.state is None:
-                del self._made[snapshot["name"]]
+                del self._by_name[snapshot["name"]]
             else:
                 snapshot |= {
                     "state": change.state,
@@ -129,12 +129,12 @@ class Snapshots:
                 }
 
     def _find(self, id_or_name: str, now: float) -> dict[str, Any] | None:
-        self._settle(now)
-        by_id = next((one for one in self._made.values() if one["id"] == id_or_name), None)
-        return self._made.get(id_or_name, by_id)
+        self._apply_due(now)
+        by_id = next((other for other in self._by_name.values() if other["id"] == id_or_name), None)
+        return self._by_name.get(id_or_name, by_id)
 
     def _add(self, name: str, image: str | None, *, general: bool, now: float) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        snapshot: dict[str, Any] = {
             "id": str(uuid.uuid4()),
             "general": general,
             "name": name,
@@ -152,8 +152,8 @@ class Snapshots:
             "lastUsedAt": None,
             "sourceSandboxId": None,
         }
-        self._made[name] = made
-        return made
+        self._by_name[name] = snapshot
+        return snapshot
 
 
 def _due(now: float, faults: Iterable[Fault]) -> float:
@@ -164,7 +164,7 @@ def _due(now: float, faults: Iterable[Fault]) -> float:
 
 
 def require_dockerfile(build_info: Any) -> None:
-    """Raise the API's 400 unless `build_info` has a Dockerfile with a FROM line. Nothing is built from it."""
+    """Raise the API's 400 unless `build_info` has a Dockerfile with a FROM line. It is not built."""
     content = build_info.get("dockerfileContent") if isinstance(build_info, dict) else None
     if not isinstance(content, str) or FROM_LINE.search(content) is None:
         raise ApiError(400, "Invalid Dockerfile: a FROM instruction is required")

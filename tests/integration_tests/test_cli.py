@@ -217,7 +217,7 @@ def test_with_s3_its_configuration_makes_a_workspace_there() -> None:
 def test_an_original_mount_s3_that_is_not_there_is_one_message() -> None:
     result = invoke("serve", "--s3", "--mount-s3", "/nowhere/mount-s3")
     assert result.exit_code == 2
-    assert "/nowhere/mount-s3 is not there" in " ".join(result.stderr.split())
+    assert "/nowhere/mount-s3 does not exist" in " ".join(result.stderr.split())
 
 
 def test_without_isolation_it_warns() -> None:

@@ -1,6 +1,6 @@
-"""What runs as process 1 of every sandbox: the counterpart of Daytona's in-sandbox daemon.
+"""The daemon that runs as process 1 of every sandbox, like Daytona's own daemon.
 
-Standard library only and relative imports only: the folder is copied into the sandbox and run there by
-whatever Python 3.8+ the sandbox has, where the rest of this package does not exist. The server talks to it
-over a socket pair (`wire`), one connection a request, one thread a connection.
+It imports only the standard library and itself: the folder is copied into the sandbox and run by the sandbox's
+Python (3.8 or later), without the rest of this package. The server calls it over socket pairs (`wire`): one
+connection per request, one thread per connection.
 """

@@ -1,4 +1,4 @@
-"""Starts processes and reaps them, its own and the orphans that a process 1 inherits."""
+"""Starts processes, and reaps them and the orphans that process 1 inherits."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import threading
 
 
 class Child:
-    """A started process. `exit_code` is -1 when a signal ended it, as in the daemon this stands in for."""
+    """A started process. `exit_code` is -1 until it ends, and if a signal ended it, as in Daytona's daemon."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.pid = process.pid
-        self.exit_code = -1  # until it has ended
+        self.exit_code = -1
         self.ended = threading.Event()
         self._process = process
 
     def finish(self, wait_status: int) -> None:
         self.exit_code = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else -1
-        # Tells subprocess that there is nothing left to wait for, or it would warn and wait for a stranger.
+        # Otherwise subprocess would warn, and wait for the pid, which may belong to another process by then.
         self._process.returncode = self.exit_code
         self.ended.set()
 
     def kill_group(self) -> None:
-        """Kill the process and every descendant that did not leave its process group."""
+        """Kill the process group: the process and its descendants, except those that left the group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
 
 class Children:
-    """All processes started here. One reaper waits for every pid: single waits would miss orphans."""
+    """The processes that the daemon started. One reaper waits for all pids, to collect orphans too."""
 
     def __init__(self) -> None:
         self._started: dict[int, Child] = {}
@@ -40,8 +40,12 @@ class Children:
     def spawn(
         self, argv: list[str], *, cwd: str | None, env: dict[str, str], stdin: int, stdout: int, stderr: int
     ) -> Child:
-        """Start `argv` in its own session. OSError as the operating system raised it."""
-        # The lock makes a child known before the reaper can see it end.
+        """Start `argv` in a new session.
+
+        Raises:
+            OSError: the operating system cannot start it.
+        """
+        # The lock registers the child before the reaper can collect it.
         with self._lock:
             process = subprocess.Popen(
                 argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
@@ -51,7 +55,7 @@ class Children:
         return child
 
     def reap(self) -> None:
-        """Collect every process that has ended by now."""
+        """Collect all processes that have ended."""
         while True:
             try:
                 pid, wait_status = os.waitpid(-1, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""Answers the server's requests inside the sandbox."""
+"""Answers the server's requests in the sandbox."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from .execute import check_env, execute, find_shell
 from .sessions import Command, Sessions
 
 if TYPE_CHECKING:
-    # For readers and checkers only: older Pythons cannot evaluate them.
+    # For type checkers only: older Pythons cannot evaluate these types.
     from collections.abc import Callable
 
     Request = dict[str, Any]
 
 
 class Daemon:
-    """Answers requests. `shell` forces the shell that runs scripts, by name or path."""
+    """Answers requests.
+
+    Args:
+        home: The home directory.
+        shell: The shell that runs scripts, by name or path; None for the sandbox's choice.
+    """
 
     def __init__(self, home: str, shell: str | None) -> None:
         self.children = Children()
@@ -53,16 +58,16 @@ class Daemon:
         }
 
     def answer(self, connection: socket.socket) -> None:
-        """Serve one connection from its header to its end."""
+        """Read the request from the connection, and answer it."""
         with connection:
             try:
                 request = wire.read_header(connection)
                 self._answer(request, connection)
-                # Closing over unread bytes would reset the connection and could lose the answer just sent.
+                # Closing with unread bytes would reset the connection, and the answer could be lost.
                 while connection.recv(wire.CHUNK_BYTES):
                     pass
             except (OSError, EOFError, ValueError, RecursionError):
-                return  # the server is gone or speaks nonsense: there is nobody to tell
+                return  # the server has ended, or its request is malformed
 
     def _answer(self, request: Request, connection: socket.socket) -> None:
         try:
@@ -79,12 +84,12 @@ class Daemon:
         except ToolboxError as error:
             header = {"status": error.status, "code": error.code, "message": error.message}
         except OSError as error:
-            refusal = bad_request(error, str(error.filename or request.get("path", "")))
-            header = {"status": refusal.status, "code": refusal.code, "message": refusal.message}
+            failed = bad_request(error, str(error.filename or request.get("path", "")))
+            header = {"status": failed.status, "code": failed.code, "message": failed.message}
         except (ValueError, TypeError, OverflowError) as error:
-            # Values of the wrong kind: a NUL in a path, a number where a name belongs.
+            # Invalid values: a NUL in a path, a number instead of a name.
             header = {"status": 400, "code": "", "message": str(error)}
-        except Exception as error:  # noqa: BLE001 - a bug here must not cost the sandbox its daemon
+        except Exception as error:  # noqa: BLE001 - a bug must not end the daemon
             header = {"status": 500, "code": "", "message": repr(error)}
         connection.sendall(wire.pack(header))
 
@@ -135,10 +140,10 @@ class Daemon:
     def _read(self, request: Request, connection: socket.socket) -> None:
         path = request["path"]
         try:
-            # A FIFO would otherwise wait for its other end, and the request with it.
-            file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - closed below
+            # Opening a FIFO would otherwise block until it has a writer.
+            file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - closed below
         except OSError as error:
-            raise _unreadable(error, path) from error
+            raise _read_error(error, path) from error
         with file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -152,10 +157,10 @@ class Daemon:
                 connection.sendall(chunk)
 
     def _write(self, request: Request, connection: socket.socket) -> int:
-        """Write in place (truncate, not rename), as the original does: a reader can see half a file."""
+        """Write in place (truncate, not rename), as the original does; readers may see a partial file."""
         path, size = request["path"], 0
         os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
-        with open(path, "wb", opener=_open_at_once) as file:
+        with open(path, "wb", opener=_open_nonblocking) as file:
             if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
                 raise ToolboxError(400, f"{path}: is a FIFO", "INVALID_FILE_PATH")
             os.set_blocking(file.fileno(), True)
@@ -166,12 +171,12 @@ class Daemon:
                 size += file.write(chunk)
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def _open_nonblocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
-def _unreadable(error: OSError, path: str) -> ToolboxError:
-    """Say why a download has no content; a file where a directory is expected is a failure of the daemon's own."""
+def _read_error(error: OSError, path: str) -> ToolboxError:
+    """Return the error of a download; other errors, such as ENOTDIR, are reported as 500, as in the original."""
     message = f"{path}: {reason(error)}"
     if error.errno == errno.ENOENT:
         return ToolboxError(404, message, "FILE_NOT_FOUND")

@@ -1,4 +1,4 @@
-"""A refusal with the HTTP status that the caller will see."""
+"""Errors that the daemon reports, with their HTTP status."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import errno
 
 
 class ToolboxError(Exception):
-    """A refused request.
+    """An error that the daemon reports.
 
     Args:
         status: The HTTP status.
-        message: What the body says, where there is one.
-        code: The code of a newer daemon, where it has one of its own; otherwise the code follows from the status.
+        message: The message in the body, if there is a body.
+        code: The error code of a newer daemon, if it does not follow from the status.
     """
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
@@ -21,18 +21,18 @@ class ToolboxError(Exception):
         self.code = code
 
 
-_OF_FILES = {404: "FILE_NOT_FOUND", 403: "FILE_ACCESS_DENIED", 400: "INVALID_FILE_PATH"}
+_FILE_CODES = {404: "FILE_NOT_FOUND", 403: "FILE_ACCESS_DENIED", 400: "INVALID_FILE_PATH"}
 
 
 def missing_or_denied(error: OSError, path: str) -> ToolboxError:
-    """Refuse a path that cannot be looked at: 404, 403, and 400 for anything else, a file in the way included."""
+    """Return the error for a path that cannot be read: 404, 403, or 400 for other causes, such as ENOTDIR."""
     status = {errno.ENOENT: 404, errno.EACCES: 403, errno.EPERM: 403}.get(error.errno or 0, 400)
-    return ToolboxError(status, f"{path}: {reason(error)}", _OF_FILES[status])
+    return ToolboxError(status, f"{path}: {reason(error)}", _FILE_CODES[status])
 
 
 def bad_request(error: OSError, path: str) -> ToolboxError:
-    """Refuse with 400, whatever the operating system said."""
-    return ToolboxError(400, f"{path}: {reason(error)}", _OF_FILES[400])
+    """Return a 400 for any error of the operating system."""
+    return ToolboxError(400, f"{path}: {reason(error)}", _FILE_CODES[400])
 
 
 def reason(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Runs one script to its end: the shell reads it on stdin, its output and errors share one buffer."""
+"""Runs a script to its end. The shell reads it from stdin; stdout and stderr share one buffer."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .errors import ToolboxError, reason
 
 ENV_KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 PIPE_BYTES = 65536
-# The list of shells decides, as text: the first of these that it holds anywhere.
+# The first of SHELLS that occurs anywhere in the text of /etc/shells is used.
 LISTED_SHELLS = "grep '^[^#]' /etc/shells"
 SHELLS = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash")
-# For so long an ended script's output is waited for, in those calls that have the limit.
+# How long to wait for more output after the script's end, in calls with this limit.
 DRAIN_S = 30.0
-# How soon it is seen that the script has ended while its output is held open.
-LOOK_S = 0.2
-LONGEST_WAIT_S = 3600.0
+# How often to check whether the script has ended while its output is open.
+POLL_S = 0.2
+MAX_WAIT_S = 3600.0
 
 
 def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -> str:
-    """Return the shell for a script: the forced one, or else what /etc/shells and $SHELL offer.
+    """Return the shell for a script: `forced`, else the choice by /etc/shells and $SHELL.
 
-    A process is started for this each time, as the original does: it is part of what an exec costs.
+    This starts a process in each call, as the original does, so that a call costs as much.
     """
     listed = _listed_shells(children, env)
     if forced:
@@ -40,13 +40,13 @@ def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -
 
 
 def _listed_shells(children: Children, env: Mapping[str, str]) -> str:
-    """Return what /etc/shells lists; nothing when there is no such file, or no program to read it."""
+    """Return the lines of /etc/shells; an empty text without the file or `grep`."""
     output_read, output_write = os.pipe()
     try:
-        nothing = subprocess.DEVNULL
+        devnull = subprocess.DEVNULL
         argv = ["sh", "-c", LISTED_SHELLS]
         child = children.spawn(
-            argv, cwd=None, env=dict(env), stdin=nothing, stdout=output_write, stderr=nothing
+            argv, cwd=None, env=dict(env), stdin=devnull, stdout=output_write, stderr=devnull
         )
     except OSError:
         os.close(output_read)
@@ -60,12 +60,12 @@ def _listed_shells(children: Children, env: Mapping[str, str]) -> str:
 
 
 def check_env(env: Any) -> dict[str, str]:
-    """Return the variables of a request; a null value counts as an empty one."""
+    """Return the environment variables of a request; null becomes an empty value."""
     if not isinstance(env, Mapping):
-        raise ToolboxError(400, "invalid request body: environment variables are an object of strings")
+        raise ToolboxError(400, "invalid request body: environment variables must be an object of strings")
     for key, value in env.items():
         if value is not None and not isinstance(value, str):
-            raise ToolboxError(400, f"invalid request body: the environment variable {key} is no string")
+            raise ToolboxError(400, f"invalid request body: the environment variable {key} is not a string")
     for key in env:
         if not ENV_KEY.fullmatch(key):
             raise ToolboxError(400, f"invalid environment variable key {key!r}: must match ^[A-Za-z_]\\w*$")
@@ -85,48 +85,58 @@ def execute(
     timeout_s: float | None,
     drains: bool | None = None,
 ) -> tuple[int, bytes]:
-    """Run `script` and return its exit code and all of its output, which is held in memory whatever its size.
+    """Run `script`, and return its exit code and its whole output, which is held in memory.
 
-    Ends when the script has ended *and* nobody holds its output open any more. After `timeout_s` the process
-    group is killed, and the output thrown away; what called setsid lives on, and if it holds the output, the
-    ToolboxError 408 comes only when it lets go of it.
+    Returns when the script has ended *and* all processes have closed its output. After `timeout_s` the process
+    group is killed and the output discarded. Processes that called setsid survive; the error is raised only when
+    they have closed the output.
 
-    `drains` says whether output that is held open is given up 30 seconds after the script's end. The original has
-    this limit only when its reaper is quicker than its wait, in about half of the calls; None has it in every other.
+    Args:
+        children: Starts the shell.
+        script: The script.
+        shell: The path of the shell.
+        cwd: The working directory; None for the daemon's.
+        env: The environment.
+        timeout_s: The time-out in seconds; None for no limit.
+        drains: Whether to stop reading 30 seconds after the script's end. None: in every second call. The original
+            does so only if its reaper is quicker than its wait, in about half of the calls (measured).
+
+    Raises:
+        ToolboxError: status 408, the command ran into its time-out.
     """
-    if any("\0" in value for value in (*env.values(), cwd or "")):  # which is $PWD, too
+    if any("\0" in value for value in (*env.values(), cwd or "")):  # cwd becomes $PWD
         return -1, b"exec: environment variable contains NUL"
     try:
-        child, script_end, output_end = _start(children, [shell], cwd, env)
+        child, script_pipe, output_pipe = _start(children, [shell], cwd, env)
     except OSError as error:
-        return -1, _go_wording(error, shell)
+        return -1, _go_message(error, shell)
     limit = _TimeLimit(child, timeout_s)
     drain_s = DRAIN_S if (next(_calls) % 2 if drains is None else drains) else None
-    with script_end, output_end:
-        output = _feed_and_collect(script, script_end, output_end, limit, drain_s)
+    with script_pipe, output_pipe:
+        output = _feed_and_collect(script, script_pipe, output_pipe, limit, drain_s)
     while not child.ended.wait(limit.wait_s()):
         limit.enforce()
-    if limit.is_over:
+    if limit.is_exceeded:
         raise ToolboxError(408, "command execution timeout", "PROCESS_EXECUTION_TIMEOUT")
     return child.exit_code, bytes(output)
 
 
 class _TimeLimit:
-    """Kills the process group when its time is over. That does not end the waiting for the output."""
+    """Kills the process group after the time-out. `execute` then still waits for the output's end."""
 
     def __init__(self, child: Child, timeout_s: float | None) -> None:
         self.child = child
-        self.is_over = False
+        self.is_exceeded = False
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     def wait_s(self) -> float:
-        if self._deadline is None or self.is_over:
-            return LONGEST_WAIT_S
-        return min(max(0.0, self._deadline - time.monotonic()), LONGEST_WAIT_S)
+        if self._deadline is None or self.is_exceeded:
+            return MAX_WAIT_S
+        return min(max(0.0, self._deadline - time.monotonic()), MAX_WAIT_S)
 
     def enforce(self) -> None:
-        if self._deadline is not None and not self.is_over and time.monotonic() >= self._deadline:
-            self.is_over = True
+        if self._deadline is not None and not self.is_exceeded and time.monotonic() >= self._deadline:
+            self.is_exceeded = True
             self.child.kill_group()
 
 
@@ -155,20 +165,20 @@ def _start(
 
 
 def _feed_and_collect(
-    script: bytes, script_end: Any, output_end: Any, limit: _TimeLimit, drain_s: float | None
+    script: bytes, script_pipe: Any, output_pipe: Any, limit: _TimeLimit, drain_s: float | None
 ) -> bytearray:
-    """Write the script and read the output until end-of-file, or `drain_s` after the script's end."""
-    os.set_blocking(script_end.fileno(), False)
+    """Write the script, and read the output until its end, or until `drain_s` after the script's end."""
+    os.set_blocking(script_pipe.fileno(), False)
     unwritten = memoryview(script)
     output = bytearray()
     ended_at: float | None = None
     poller = select.poll()
-    poller.register(output_end.fileno(), select.POLLIN)
-    poller.register(script_end.fileno(), select.POLLOUT)
+    poller.register(output_pipe.fileno(), select.POLLIN)
+    poller.register(script_pipe.fileno(), select.POLLOUT)
     while True:
-        wait_s = limit.wait_s() if drain_s is None else min(limit.wait_s(), LOOK_S)
+        wait_s = limit.wait_s() if drain_s is None else min(limit.wait_s(), POLL_S)
         for descriptor, _ in poller.poll(wait_s * 1000):
-            if descriptor == output_end.fileno():
+            if descriptor == output_pipe.fileno():
                 chunk = os.read(descriptor, PIPE_BYTES)
                 if not chunk:
                     return output
@@ -177,7 +187,7 @@ def _feed_and_collect(
             unwritten = _feed(descriptor, unwritten)
             if not unwritten:
                 poller.unregister(descriptor)
-                script_end.close()
+                script_pipe.close()
         limit.enforce()
         if drain_s is not None and limit.child.ended.is_set():
             ended_at = ended_at or time.monotonic()
@@ -186,7 +196,7 @@ def _feed_and_collect(
 
 
 def _feed(descriptor: int, unwritten: memoryview) -> memoryview:
-    """Write what the pipe takes; a shell that closed its stdin needs no more."""
+    """Write as much as the pipe accepts, and return the rest; an empty rest if the shell has closed its stdin."""
     try:
         return unwritten[os.write(descriptor, unwritten[:PIPE_BYTES]) :]
     except BlockingIOError:
@@ -195,8 +205,8 @@ def _feed(descriptor: int, unwritten: memoryview) -> memoryview:
         return unwritten[:0]
 
 
-def _go_wording(error: OSError, shell: str) -> bytes:
-    """Word a failed start as the original does: it blames the shell, also for a directory that cannot be entered."""
+def _go_message(error: OSError, shell: str) -> bytes:
+    """Return the original's message for a failed start: it names the shell, even if `cwd` is the cause."""
     if "/" not in shell:
         return f'exec: "{shell}": executable file not found in $PATH'.encode()
     return f"fork/exec {shell}: {reason(error)}".encode("utf-8", "surrogateescape")

@@ -1,6 +1,6 @@
-"""File operations, in the sandbox's own view: symlinks are followed there, and lead nowhere else.
+"""File operations in the sandbox: symlinks are followed in the sandbox's file system.
 
-Relative paths are relative to the daemon's own directory, and come back in results as they were given.
+Relative paths are relative to the daemon's working directory, and results contain them unchanged.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 from .errors import ToolboxError, bad_request, missing_or_denied, reason
 
 BINARY_PROBE_BYTES = 512
-LONGEST_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 _OCTAL = re.compile(r"[0-7]{1,11}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
 def info(path: str, newer: bool) -> dict[str, Any]:
-    return _describe(path, _looked_at(path), newer)
+    return _describe(path, _stat(path), newer)
 
 
 def listing(path: str, depth: int, newer: bool) -> list[dict[str, Any]]:
-    """Return what is in `path`, but for what cannot be looked at; a newer daemon goes down to `depth` levels."""
+    """Return the readable entries of `path`; a newer daemon lists `depth` levels."""
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
@@ -39,32 +39,32 @@ def listing(path: str, depth: int, newer: bool) -> list[dict[str, Any]]:
         try:
             entries.append(_describe(full, os.stat(full), newer))
         except OSError:
-            continue  # a dangling symlink, for one
+            continue  # for example a dangling symlink
         if newer and depth > 1 and os.path.isdir(full) and not os.path.islink(full):
             entries += listing(full, depth - 1, newer)
     return entries
 
 
 def folder(path: str, mode: str | None) -> None:
-    """Make a folder and those above it, with the same mode, which obeys the umask; one that is there stays as it is."""
+    """Create a folder and its missing parents with this mode and the umask; existing folders stay unchanged."""
     bits = _octal(mode) if mode else 0o755
     missing = []
     while path and not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path.rstrip("/"))
-    for one in reversed(missing):
+    for parent in reversed(missing):
         try:
-            os.mkdir(one, bits)
+            os.mkdir(parent, bits)
         except OSError as error:
-            raise bad_request(error, one) from error
+            raise bad_request(error, parent) from error
 
 
 def delete(path: str, recursive: bool) -> None:
-    """Delete a file, or a folder when `recursive`. A symlink is deleted itself, not what it points to.
+    """Delete a file, or with `recursive` a folder. Of a symlink, the link itself is deleted.
 
-    But it is looked at through the link: one to a folder needs `recursive`, and one that dangles is not found.
+    Checks use the link's target: a link to a folder needs `recursive`, and a dangling link is not found.
     """
-    if stat.S_ISDIR(_looked_at(path).st_mode) and not recursive:
+    if stat.S_ISDIR(_stat(path).st_mode) and not recursive:
         raise ToolboxError(400, "cannot delete directory without recursive flag", "INVALID_FILE_PATH")
     try:
         if recursive and os.path.isdir(path) and not os.path.islink(path):
@@ -76,10 +76,10 @@ def delete(path: str, recursive: bool) -> None:
 
 
 def move(source: str, destination: str) -> None:
-    """Rename, or copy and delete; a folder that is moved into itself is gone afterwards."""
+    """Rename, or copy and delete. Moving a folder into itself deletes it, as in the original."""
     source, destination = os.path.abspath(source), os.path.abspath(destination)
-    _looked_at(source)
-    _looked_at(os.path.dirname(destination))
+    _stat(source)
+    _stat(os.path.dirname(destination))
     if os.path.exists(destination):
         raise ToolboxError(409, f"destination already exists: {destination}")
     try:
@@ -95,7 +95,7 @@ def move(source: str, destination: str) -> None:
 
 
 def find(path: str, pattern: str) -> list[dict[str, Any]]:
-    """Return each line below `path` that holds the literal text `pattern`; binary files are passed over."""
+    """Return all lines below `path` that contain the text `pattern`; binary files are skipped."""
     needle = pattern.encode("utf-8", "surrogateescape")
     matches: list[dict[str, Any]] = []
     for entry, mode in _walk(path):
@@ -112,13 +112,13 @@ def find(path: str, pattern: str) -> list[dict[str, Any]]:
 
 
 def search(path: str, pattern: str) -> list[str]:
-    """Return `path` and all below it whose base name matches the glob `pattern`."""
+    """Return the paths whose base name matches the glob `pattern`: `path` and all paths below it."""
     matches = _glob(pattern)
     return [entry for entry, _ in _walk(path) if matches(os.path.basename(entry.rstrip("/")) or "/")]
 
 
 def replace(paths: Sequence[str], pattern: str, new_value: str) -> list[dict[str, Any]]:
-    """Replace literal text in each file, in place; each file reports for itself."""
+    """Replace text in each file, in place; return one result per file."""
     results: list[dict[str, Any]] = []
     for path in paths:
         try:
@@ -134,7 +134,7 @@ def replace(paths: Sequence[str], pattern: str, new_value: str) -> list[dict[str
 
 
 def permissions(path: str, mode: str | None, owner: str | None, group: str | None) -> None:
-    _looked_at(path)
+    _stat(path)
     try:
         if mode:
             os.chmod(path, _octal(mode))
@@ -146,7 +146,7 @@ def permissions(path: str, mode: str | None, owner: str | None, group: str | Non
         raise bad_request(error, path) from error
 
 
-def _looked_at(path: str) -> os.stat_result:
+def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:
@@ -182,7 +182,7 @@ def _describe(path: str, status: os.stat_result, newer: bool) -> dict[str, Any]:
 
 
 def mode_text(mode: int) -> str:
-    """Write a mode as Go does: letters for what it is, or a dash, then nine for the permissions."""
+    """Return a mode in Go's format: letters for the type or a dash, then nine letters for the permissions."""
     letters = ""
     if stat.S_ISDIR(mode):
         letters += "d"
@@ -204,58 +204,58 @@ def mode_text(mode: int) -> str:
 def _octal(mode: str) -> int:
     if not _OCTAL.fullmatch(mode) or int(mode, 8) >= 1 << 32:
         raise ToolboxError(400, f"invalid mode: {mode!r}")
-    return int(mode, 8) & 0o777  # set-user-id and its like are no part of it
+    return int(mode, 8) & 0o777  # set-user-id, set-group-id and sticky bits are ignored
 
 
 def _walk(path: str) -> Iterator[tuple[str, int]]:
-    """Yield `path` and all below it with their modes, links as themselves, by name; nothing where it is missing."""
-    waiting = [path]  # not recursion: a tree may be deeper than Python's stack
-    while waiting:
-        entry = waiting.pop()
+    """Yield `path` and all paths below it, sorted, with their modes (of links, not targets); skip unreadable paths."""
+    pending = [path]  # no recursion: a tree may be deeper than Python's stack
+    while pending:
+        entry = pending.pop()
         try:
             mode = os.lstat(entry).st_mode
             names = sorted(os.listdir(entry), reverse=True) if stat.S_ISDIR(mode) else []
         except OSError:
             continue
         yield entry, mode
-        waiting += [os.path.normpath(os.path.join(entry, name)) for name in names]
+        pending += [os.path.normpath(os.path.join(entry, name)) for name in names]
 
 
 def _lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a text file up to the first that is too long; of a binary file none."""
+    """Yield the lines of a text file before the first over 64 KiB; nothing for a binary file."""
     with open(path, "rb") as file:
         if b"\0" in file.read(BINARY_PROBE_BYTES):
             return
         file.seek(0)
         while True:
-            line = file.readline(LONGEST_LINE_BYTES + 1)
-            if not line or len(line) > LONGEST_LINE_BYTES:
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line or len(line) > MAX_LINE_BYTES:
                 return
             line = line[:-1] if line.endswith(b"\n") else line
             yield line[:-1] if line.endswith(b"\r") else line
 
 
 def _glob(pattern: str) -> Callable[[str], bool]:
-    """Return what tells whether a name matches; nothing matches a pattern that is none."""
-    expression, at = "", 0
-    while at < len(pattern):
-        letter = pattern[at]
-        at += 1
+    """Return a function that checks a name against the glob; an invalid glob matches no name."""
+    expression, index = "", 0
+    while index < len(pattern):
+        letter = pattern[index]
+        index += 1
         if letter == "*":
             expression += ".*"
         elif letter == "?":
             expression += "."
-        elif letter == "\\" and at < len(pattern):
-            expression += re.escape(pattern[at])
-            at += 1
+        elif letter == "\\" and index < len(pattern):
+            expression += re.escape(pattern[index])
+            index += 1
         elif letter == "[":
-            end = pattern.find("]", at + 1 + pattern.startswith("^", at))
+            end = pattern.find("]", index + 1 + pattern.startswith("^", index))
             if end < 0:
                 return lambda _: False
-            negated = pattern.startswith("^", at)
-            members = re.sub(r"([\[&~|])", r"\\\1", pattern[at + negated : end])
+            negated = pattern.startswith("^", index)
+            members = re.sub(r"([\[&~|])", r"\\\1", pattern[index + negated : end])
             expression += f"[{'^' if negated else ''}{members}]"
-            at = end + 1
+            index = end + 1
         else:
             expression += re.escape(letter)
     try:

@@ -1,4 +1,4 @@
-"""The daemon's loop: takes connections handed in by the server, answers each in a thread, reaps what ends."""
+"""The daemon's main loop: receives connections from the server, answers each in a thread, and reaps processes."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from .children import Children
 from .daemon import Daemon
 from .sessions import kill_members
 
-FINISH_S = 5.0
+JOIN_S = 5.0
 REAP_EVERY_S = 0.01
 
 
 def main() -> None:
-    """Serve until the control socket (its descriptor is the first argument) closes; then end the sandbox.
+    """Serve until the control socket closes, then end the sandbox.
 
-    Nothing else needs to be told that the server died: the kernel closes the socket, and with process 1 gone
-    it kills every other process of the sandbox.
+    Arguments: the descriptor of the control socket, the home directory, the shell. If the server is killed, the
+    kernel closes the socket; when process 1 ends, the kernel kills all other processes of the sandbox.
     """
     control = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(control.fileno(), False)
     home, shell = sys.argv[2], sys.argv[3] or None
     os.chdir(home)
-    os.umask(0o022)  # not whatever the server was started with
-    _keep_others_out()
+    os.umask(0o022)  # independent of the server's
+    _forbid_tracing()
     if os.getpid() != 1:
         _adopt_orphans()
     daemon = Daemon(home, shell)
     threading.stack_size(512 * 1024)
-    answering = _Answering(daemon)
+    requests = _RequestThreads(daemon)
 
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
-    # The handler itself does nothing; what it writes to the pipe wakes the loop, which then reaps, or ends.
+    # The handlers do nothing: Python writes the signal number to the pipe, and the loop reaps or exits.
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -57,66 +57,66 @@ def main() -> None:
                 signals = os.read(wake_read, 4096)
                 daemon.children.reap()
                 if signal.SIGTERM in signals or signal.SIGINT in signals:
-                    control.close()  # from now on there is no daemon: the sandbox answers 502
-                    answering.finish(daemon.children)
-                    _end()
+                    control.close()  # from now on the sandbox answers 502
+                    requests.join(daemon.children)
+                    _exit()
                 continue
             try:
                 connection = _receive_connection(control)
             except EOFError:
-                _end()
+                _exit()
             if connection is not None:
-                answering.begin(connection)
+                requests.start(connection)
 
 
-class _Answering:
-    """The requests that are being answered, one thread each."""
+class _RequestThreads:
+    """The threads that answer requests, one per request."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._threads: set[threading.Thread] = set()
 
-    def begin(self, connection: socket.socket) -> None:
-        self._threads = {one for one in self._threads if one.is_alive()}
+    def start(self, connection: socket.socket) -> None:
+        self._threads = {running for running in self._threads if running.is_alive()}
         thread = threading.Thread(target=self._daemon.answer, args=(connection,), daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            connection.close()  # no more threads: the server is told by this, and the sandbox lives on
+            connection.close()  # no more threads: the server gets an error, and the sandbox keeps running
         else:
             self._threads.add(thread)
 
-    def finish(self, children: Children) -> None:
-        """Wait for the answers that are under way, for as long as the original waits when it is told to end."""
-        deadline = time.monotonic() + FINISH_S
-        while any(one.is_alive() for one in self._threads) and time.monotonic() < deadline:
+    def join(self, children: Children) -> None:
+        """Wait for the open requests, at most as long as the original does after SIGTERM."""
+        deadline = time.monotonic() + JOIN_S
+        while any(running.is_alive() for running in self._threads) and time.monotonic() < deadline:
             children.reap()
             time.sleep(REAP_EVERY_S)
 
 
-def _end() -> NoReturn:
-    """End, taking everything along: for process 1 the kernel does it, else the descendants are hunted."""
+def _exit() -> NoReturn:
+    """Exit and end all processes: after process 1 the kernel kills them, otherwise kill the descendants."""
     if os.getpid() != 1:
-        kill_members(os.getpid(), spare=os.getpid())
+        kill_members(os.getpid(), exclude=os.getpid())
     os._exit(0)
 
 
 def _adopt_orphans() -> None:
-    """Make orphans below this process its children, as process 1 has them anyway."""
+    """Make orphaned descendants children of this process, as they are of process 1."""
     set_child_subreaper = 36
     ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
-def _keep_others_out() -> None:
-    """Forbid the sandbox's other processes to trace or stop this one, which the server waits for."""
+def _forbid_tracing() -> None:
+    """Prevent other processes in the sandbox from tracing this process."""
     set_dumpable = 4
     ctypes.CDLL(None).prctl(set_dumpable, 0, 0, 0, 0)
 
 
 def _receive_connection(control: socket.socket) -> socket.socket | None:
-    """Take the next connection off the control socket; EOFError when the server has closed it.
+    """Return the next connection from the control socket; EOFError if the server has closed it.
 
-    None when this process has no descriptor left for it: then it is closed already.
+    None if this process is out of descriptors; the connection is then closed.
     """
     descriptors = array.array("i")
     data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_LEN(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)

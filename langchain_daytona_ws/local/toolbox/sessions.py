@@ -1,4 +1,4 @@
-"""Sessions: a shell that stays, fed one command after the other, each with its own log files."""
+"""Sessions: a persistent shell that runs one command after another, each with its own log files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ KILL_S = 5
 
 
 class Command:
+    """A command of a session, with its log folder."""
+
     def __init__(self, text: str, folder: str) -> None:
         self.id = str(uuid.uuid4())
         self.text = text
@@ -27,7 +29,7 @@ class Command:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs, and for ever when the command took the session's shell down (`exit 3`)."""
+        """The exit code; None while the command runs, and always if it ended the session's shell (`exit 3`)."""
         content = _read(os.path.join(self.folder, "exit_code")).strip()
         return int(content) if content else None
 
@@ -41,7 +43,7 @@ class Command:
 
 
 class Session:
-    """One shell reading commands from a pipe that is held open."""
+    """A shell that reads commands from a pipe."""
 
     def __init__(self, identifier: str, shell: Child, stdin: int, folder: str) -> None:
         self.id = identifier
@@ -53,16 +55,19 @@ class Session:
         self._write_lock = threading.Lock()
 
     def describe(self) -> dict[str, Any]:
-        return {"sessionId": self.id, "commands": [one.describe() for one in list(self.commands.values())]}
+        return {
+            "sessionId": self.id,
+            "commands": [command.describe() for command in list(self.commands.values())],
+        }
 
     def submit(self, text: str) -> Command:
-        """Hand `text` to the shell and return at once."""
+        """Write the command to the shell, and return without waiting for it."""
         command = Command(text, self.folder)
         os.makedirs(command.folder)
         self.commands[command.id] = command
         folder = command.folder
-        # Braces, not parentheses: `cd` and variables must stay with the session. The log folder's name holds
-        # no character that a shell would expand. A script that `exit`s never reaches the last line.
+        # Braces, not parentheses: `cd` and variables must persist in the session. The log folder's name needs no
+        # quoting. A script that calls `exit` does not reach the last line.
         script = (
             f"{{\n{text}\n}} </dev/null >{folder}/stdout 2>{folder}/stderr\n"
             f"echo $? >{folder}/.exit_code && mv {folder}/.exit_code {folder}/exit_code\n"
@@ -75,7 +80,7 @@ class Session:
         return command
 
     def wait(self, command: Command) -> int:
-        """Wait for the command's exit code, without end if its shell is gone, as the original does."""
+        """Wait for the exit code; if the shell has ended, until the session is deleted, as the original does."""
         while True:
             code = command.exit_code
             if code is not None:
@@ -84,7 +89,7 @@ class Session:
                 raise ToolboxError(410, f"session {self.id} was deleted", "SESSION_ENDED")
 
     def delete(self) -> None:
-        """Kill all that was started in the session, nohup or not, and forget its logs."""
+        """Kill all processes of the session, including those started with nohup, and delete its logs."""
         self.deleted.set()
         kill_members(self.shell.pid)
         os.close(self._stdin)
@@ -92,7 +97,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of this sandbox, by the identifier that the caller chose."""
+    """The sessions of this sandbox, by the client's identifiers."""
 
     def __init__(self, children: Children, folder: str) -> None:
         self._children = children
@@ -147,11 +152,11 @@ class Sessions:
         return [session.describe() for session in list(self._sessions.values())]
 
 
-def kill_members(leader: int, *, spare: int | None = None) -> None:
-    """Kill what `leader` leads until nothing of it lives, for a fork may be quicker; tries for 5 seconds."""
+def kill_members(leader: int, *, exclude: int | None = None) -> None:
+    """Kill the session of `leader` and its descendants, again while forks create new ones, for at most 5 seconds."""
     deadline = time.monotonic() + KILL_S
     while time.monotonic() < deadline:
-        alive = _members(leader) - {spare}
+        alive = _members(leader) - {exclude}
         if not alive:
             return
         for pid in alive:
@@ -161,13 +166,13 @@ def kill_members(leader: int, *, spare: int | None = None) -> None:
 
 
 def _members(leader: int) -> set[int]:
-    """Return the living processes of the session that `leader` leads, and all their descendants."""
+    """Return the pids of the live processes in the session of `leader`, and of all their descendants."""
     parents: dict[int, int] = {}
     members: set[int] = set()
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
-        # "pid (name) state ppid pgrp session …"; the name may hold spaces and brackets.
+        # "pid (name) state ppid pgrp session …"; the name may contain spaces and brackets.
         fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
         if len(fields) < 4 or fields[0] == b"Z":
             continue

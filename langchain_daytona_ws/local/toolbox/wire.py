@@ -1,4 +1,4 @@
-"""One request a connection: a length-prefixed JSON header, then raw bytes to the end, both ways."""
+"""The protocol of server and daemon: per connection one request and one answer, each a JSON header and raw bytes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ def pack(header: dict[str, Any]) -> bytes:
 
 
 def read_header(connection: socket.socket) -> dict[str, Any]:
-    """Return the header at the front of `connection`; EOFError when the peer left before."""
+    """Read the header.
+
+    Raises:
+        EOFError: the connection ended before the header did.
+        ValueError: the header is malformed or too long.
+    """
     (length,) = HEADER_LENGTH.unpack(read_exactly(connection, HEADER_LENGTH.size))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes is over the limit")
     header = json.loads(read_exactly(connection, length))
     if not isinstance(header, dict):
-        raise ValueError("a header is a JSON object")  # noqa: TRY004 - malformed, like the others
+        raise ValueError("the header is not a JSON object")  # noqa: TRY004 - a malformed header
     return header
 
 

@@ -215,7 +215,7 @@ def test_a_daemon_that_takes_nothing_holds_up_nobody_else(server: LocalDaytona, 
     other = daytona.create()
     running = server._running
     assert running is not None
-    control = running.fleet.get(sandbox.id).running._control
+    control = running.fleet.get(sandbox.id).processes._control
     (pid,) = {  # of the daemon: what it is on the host
         int(entry.name)
         for entry in Path("/proc").iterdir()

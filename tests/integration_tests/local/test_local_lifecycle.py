@@ -149,7 +149,7 @@ def test_a_slow_change_of_state_goes_by_the_clock(
 def test_the_system_clock_sweeps_by_itself(connect: Callable[[LocalDaytona], Daytona]) -> None:
     with LocalDaytona() as server:
         sandbox = connect(server).create(params(auto_stop_interval=0))
-        record = server._alive.fleet.get(sandbox.id)
+        record = server._active.fleet.get(sandbox.id)
         record.ttl_minutes = 1
         record.created_at -= 61
         deadline = time.monotonic() + 60

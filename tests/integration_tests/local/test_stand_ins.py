@@ -71,5 +71,5 @@ def test_sandboxes_get_the_program_that_is_named(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="need s3=True"):
         LocalDaytona(mount_s3="/bin/true")
-    with pytest.raises(ValueError, match=r"mount_s3: .*not there"):
+    with pytest.raises(ValueError, match=r"mount_s3: .*does not exist"):
         LocalDaytona(s3=True, mount_s3=tmp_path / "missing")

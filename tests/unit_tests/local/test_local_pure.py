@@ -25,7 +25,7 @@ from langchain_daytona_ws import local
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, proxy, rootfs, scratch
 from langchain_daytona_ws.local.faults import Faults
 from langchain_daytona_ws.local.isolation import _unprivileged_uid
-from langchain_daytona_ws.local.journal import LONGEST, Journal
+from langchain_daytona_ws.local.journal import MAX_ENTRIES, Journal
 from langchain_daytona_ws.local.link import Link
 from langchain_daytona_ws.local.proxy import BYTEWISE, _part_head
 from langchain_daytona_ws.local.record import timestamp
@@ -81,19 +81,19 @@ def test_a_manual_clock_tells_its_listeners_and_never_runs_back() -> None:
 
 def test_the_journal_keeps_order_and_is_bounded() -> None:
     journal = Journal()
-    first = journal.arrived("GET", "/a", "get", None)
-    journal.arrived("GET", "/b", "get", None)
-    journal.finished(first, 200, "id")
+    first = journal.add("GET", "/a", "get", None)
+    journal.add("GET", "/b", "get", None)
+    journal.finish(first, 200, "id")
     assert [(one.path, one.status, one.sandbox_id) for one in journal.requests()] == [
         ("/a", 200, "id"),
         ("/b", None, None),
     ]
     journal.clear()
-    journal.finished(first, 200, None)
+    journal.finish(first, 200, None)
     assert journal.requests() == []
-    for _ in range(LONGEST + 5):
-        journal.arrived("GET", "/", "get", None)
-    assert len(journal.requests()) == LONGEST
+    for _ in range(MAX_ENTRIES + 5):
+        journal.add("GET", "/", "get", None)
+    assert len(journal.requests()) == MAX_ENTRIES
 
 
 def test_every_undecodable_byte_gives_one_replacement() -> None:
@@ -256,7 +256,7 @@ def test_much_output_is_converted_beside_the_event_loop(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("value", [1, False, ["a"]])
 def test_a_variables_value_is_text(value: object) -> None:
-    with pytest.raises(ToolboxError, match="variable A is no string"):
+    with pytest.raises(ToolboxError, match="variable A is not a string"):
         check_env({"A": value})
     assert check_env({"A": None, "B": "b"}) == {"A": "", "B": "b"}
 
