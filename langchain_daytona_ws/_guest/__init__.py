@@ -1,6 +1,10 @@
-"""What runs inside the sandbox: stdlib only, Python 3.8 and later.
+"""The guest: code that runs inside the sandbox. Standard library only, Python 3.8 and later.
 
-The host sends these modules as source with each request (see ``_core/script.py``), so nothing is installed
-in the sandbox and no two versions can meet there. They start under ``python3 -I -S`` on the way to every
-command, so each import costs the user time: prefer ``os`` and the built-in C modules.
+"Guest" as in virtual machines: the host is the process that uses this package, the guest runs in the sandbox. Nothing
+is installed there. With each request ``_core/script.py`` sends the source of the modules that the request needs;
+``python3 -I -S`` executes them, and ``boot.run`` calls ``main(request)`` of the requested module and prints one framed
+JSON answer. ``mounter`` and ``guard`` are separate programs, which root executes.
+
+Each call pays for its imports: prefer ``os`` and the built-in C modules. Modules marked "Pure; used by host and guest"
+also run on the host.
 """

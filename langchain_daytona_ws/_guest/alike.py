@@ -1,4 +1,4 @@
-"""Look-alike and invisible characters. Pure, the same on host and in sandbox."""
+"""Look-alike and invisible characters. Pure; used by host and guest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run one command under supervision: once only, time-limited, its output bounded, its tree killable."""
+"""Run one command: at most once, with a time limit, bounded output and a process tree that can be killed."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 TERM_GRACE_S = 1.0
 KILL_WITHIN_S = 5.0
-# The most that a pipe can hold for an ordinary user: what a command that has ended left in it is below this.
+# The largest pipe of an unprivileged user: an ended command left at most this much unread output.
 PIPE_MAX_BYTES = 1024 * 1024
 # execve refuses a single argument of 128 KiB; longer commands go through a file descriptor.
 ARGUMENT_MAX_BYTES = 100 * 1024
 CANCEL = signal.SIGUSR2
-# bash reads this before the command, and at its end overwrites it with its exit code and those of the parts of its last
-# pipeline. The command's own options must not make it fail, print or be printed: set -e, -u, -x, -C, IFS.
-AT_END = (
+# bash sources this file before the command, and on exit overwrites it with its exit code and those of its last
+# pipeline. Options of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or print.
+EXIT_TRAP = (
     'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
 )
-PARTS_MAX = 32  # of a pipeline
+PARTS_MAX = 32  # commands in a pipeline
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main(request: Request, enter: Callable[[], None], job_run: Any = None) -> str:
-    """Run, or with ``"mode": "kill"`` cancel, the call ``request["key"]``; return one JSON object as text.
+    """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return one JSON object as text.
 
     Args:
-        request: What to run; with a ``job`` it may become one.
+        request: The command and its options; with ``job`` the command can become a background job.
         enter: Changes into the workspace.
-        job_run: The module that makes jobs, which comes along with a ``job``.
+        job_run: The module ``job_run``, sent only with ``job``.
     """
     call = record.Record(place.state_directory(), request["key"], request.get("keep", False))
     if request["mode"] == "kill":
@@ -51,33 +51,33 @@ def main(request: Request, enter: Callable[[], None], job_run: Any = None) -> st
         return _supervise(call, request, _find("bash"), job_run)
 
     def clear() -> None:
-        processes.exterminate(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
+        processes.kill_tree(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
 
-    return record.once(call, request["timeout_s"] + TERM_GRACE_S + KILL_WITHIN_S + 5, work, clear)
+    return record.run_once(call, request["timeout_s"] + TERM_GRACE_S + KILL_WITHIN_S + 5, work, clear)
 
 
 def _cancel(call: record.Record, key: str) -> str:
-    patience = time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
+    until = time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
     if not call.lock(0):
         try:
             os.kill(int(call.read()[1]), CANCEL)
         except (OSError, ValueError):
-            pass  # not started yet, or ending now: the lock below tells
-        if not call.lock(patience):
-            processes.exterminate(-1, key, time.monotonic() + KILL_WITHIN_S)
+            pass  # not started yet, or ending: the lock below decides
+        if not call.lock(until):
+            processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
             return '{"outcome": "killed"}'
     state = call.read()[0]
     if state == record.NEW:
-        # The request to run it may still be on its way: it must find this and not start.
+        # The request that starts the command may still arrive: this record stops it.
         call.write(record.CANCELLED)
     elif state == record.STARTED:
-        processes.exterminate(-1, key, time.monotonic() + KILL_WITHIN_S)
+        processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
     return '{"outcome": "%s"}' % ("finished" if state == record.DONE else "cancelled")
 
 
 def _supervise(call: record.Record, request: Request, bash: str, job_run: Any) -> str:
     command = request["command"].encode()
-    hide()
+    protect()
     problem = _syntax_error(bash, command)
     run = Run(call, request)
     if problem is not None:
@@ -96,11 +96,11 @@ def _find(program: str) -> str:
         path = os.path.join(directory, program)
         if os.access(path, os.X_OK):
             return path
-    raise place.PlaceError("bash", "no bash in PATH")
+    raise place.SetupError("bash", "no bash in PATH")
 
 
-def hide() -> None:
-    """Survive the agent's own ``pkill python3``: it is a reasonable thing to type, and not meant for us."""
+def protect() -> None:
+    """Protect this process from ``pkill python3``, which the agent may run to kill its own programs."""
     try:
         with open("/proc/self/comm", "w") as file:
             file.write("workspace-call")
@@ -111,10 +111,10 @@ def hide() -> None:
 
 
 def _syntax_error(bash: str, command: bytes) -> bytes | None:
-    """Return bash's complaint about a command that would run only in part, or None.
+    """Return bash's syntax error for a command of several lines, or None.
 
-    bash parses line by line: without this the lines above a syntax error would have run. One line is
-    parsed whole before any of it runs. extglob is on since the command may turn it on for itself.
+    bash parses and runs line by line: the lines before a syntax error would run. A single line is parsed whole before
+    it runs. extglob is on because the command may enable it itself.
     """
     if b"\n" not in command.strip(b"\n"):
         return None
@@ -122,22 +122,22 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
     try:
         pid = os.fork()
     except OSError as error:
-        raise place.PlaceError("processes", error.strerror or str(error)) from None
+        raise place.SetupError("processes", error.strerror or str(error)) from None
     if pid == 0:
         _exec(bash, command, writer, dict(os.environ), [b"-O", b"extglob", b"-n"])
     os.close(writer)
-    said = b""
+    message = b""
     while True:
         chunk = os.read(reader, 65536)
         if not chunk:
             break
-        said = (said + chunk)[:65536]
+        message = (message + chunk)[:65536]
     os.close(reader)
-    return said if os.waitpid(pid, 0)[1] else None
+    return message if os.waitpid(pid, 0)[1] else None
 
 
 def _exec(bash: str, command: bytes, writer: int, env: dict[str, str], options: list[bytes]) -> None:
-    """Become bash, in the child after a fork; never return."""
+    """Replace the forked child with bash; never return."""
     try:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, CANCEL):
             signal.signal(number, signal.SIG_DFL)
@@ -155,7 +155,7 @@ def _exec(bash: str, command: bytes, writer: int, env: dict[str, str], options: 
             os.lseek(script, 0, 0)
             tail = [b"/dev/fd/%d" % script]
         os.execve(bash, [b"bash", *options, *tail], env)
-    except BaseException as error:  # noqa: BLE001 - this is a forked child: nothing may leave it
+    except BaseException as error:  # noqa: BLE001 - no exception may leave a forked child
         os.write(2, b"bash could not be started: %s\n" % str(error).encode("utf-8", "replace"))
     finally:
         os._exit(126)
@@ -167,16 +167,16 @@ class Run:
     def __init__(self, call: record.Record, request: Request) -> None:
         self.key = request["key"]
         self.timeout_s = request["timeout_s"]
-        self.defaults = request["defaults"]  # variables, where nobody has set them
-        self.own = request.get("own", [])  # variables of the user
+        self.defaults = request["defaults"]  # variables to set if they are unset
+        self.user_vars = request.get("own", [])  # names of variables that the user has set
         self.output = Output(request["limit_bytes"], call.log_path, request["log_limit_bytes"])
-        self.is_live = "live" in request  # somebody reads the log while it grows
+        self.is_live = "live" in request  # the host polls the log while it grows
         self.exit_code: int | None = None
         self.timed_out = False
         self.cancelled = False
         self.background = False
         self.survivors = False
-        self.job = "null"  # what became of letting it go on as a job
+        self.job = "null"  # JSON: the job, or why the command could not become a job
         self._wants_parts = "pipeline" in request
         self._parts = -1
         self.reader = -1
@@ -188,25 +188,25 @@ class Run:
         try:
             self._start(bash, command)
         except OSError as error:
-            raise place.PlaceError("processes", error.strerror or str(error)) from None
+            raise place.SetupError("processes", error.strerror or str(error)) from None
 
     def _start(self, bash: str, command: bytes) -> None:
-        self._wake, bell = os.pipe()
-        os.set_blocking(bell, False)
+        self._wake, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
         os.set_blocking(self._wake, False)
-        signal.set_wakeup_fd(bell)
+        signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(CANCEL, self._on_cancel)
         self.reader, writer = os.pipe()
         try:
-            fcntl.fcntl(writer, 1031, PIPE_MAX_BYTES)  # F_SETPIPE_SZ: fewer switches on much output
+            fcntl.fcntl(writer, 1031, PIPE_MAX_BYTES)  # F_SETPIPE_SZ: fewer context switches on large output
         except OSError:
             pass
         env = dict(os.environ)
         env[processes.MARKER] = self.key
-        # There is no terminal to answer on: a prompt would only wait for the time-out.
+        # There is no terminal: a prompt would wait until the time-out.
         env.setdefault("GIT_TERMINAL_PROMPT", "0")
-        terminal.prepare(env, self.own)
+        terminal.prepare(env, self.user_vars)
         for name, value in self.defaults.items():
             env.setdefault(name, value)
         if self._wants_parts:
@@ -221,33 +221,33 @@ class Run:
             self.output.open_log()
 
     def _watch_parts(self, env: dict[str, str]) -> None:
-        """Make bash report the exit codes of the parts of the command's last pipeline."""
-        # With these, bash reads no file beforehand, or one that is not ours.
+        """Make bash report the exit codes of the command's last pipeline."""
+        # With these variables bash sources another file, or none.
         if any(name in env for name in ("BASH_ENV", "POSIXLY_CORRECT", "SHELLOPTS")):
             return
         try:
             self._parts = os.memfd_create("pipeline")
-            # By its path: a descriptor would be inherited by all that the command starts.
+            # Pass a path: processes that the command starts would inherit a descriptor.
             path = "/proc/%d/fd/%d" % (os.getpid(), self._parts)
-            os.write(self._parts, (AT_END % path).encode("ascii"))
+            os.write(self._parts, (EXIT_TRAP % path).encode("ascii"))
         except OSError:
             return
         env["BASH_ENV"] = path
 
     def parts(self) -> list[int]:
-        """Return the exit code of bash and those of the parts of its last pipeline, as far as it told them."""
+        """Return the exit codes of bash and of its last pipeline; empty if bash did not report them."""
         if self._parts < 0 or self.timed_out or self.cancelled:
             return []
-        told = os.pread(self._parts, 1024, 0).split()
-        if len(told) > PARTS_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in told):
-            return []  # it did not come to its end, or a command wrote there
-        return [int(code) for code in told]
+        codes = os.pread(self._parts, 1024, 0).split()
+        if len(codes) > PARTS_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in codes):
+            return []  # bash was killed, or the command wrote to the file
+        return [int(code) for code in codes]
 
     def _on_cancel(self, *_: object) -> None:
         self.cancelled = True
 
     def watch(self, promote: Callable[[], bool] | None) -> None:
-        """Follow the command to its end, or bring the end about, or let it go on when its time is up."""
+        """Wait for the command's end; at the time-out turn the command into a job with ``promote``, or kill it."""
         deadline = self.began + self.timeout_s
         while not self.ended():
             if self.cancelled or time.monotonic() >= deadline:
@@ -255,13 +255,13 @@ class Run:
                 if self.timed_out and promote is not None and promote():
                     self.exit_code = 124
                     return
-                self.end_it()
+                self.kill()
                 break
             self.collect(deadline)
-        self.collect_rest()
+        self.drain()
         if self.reader >= 0:
             self.background = True
-            self._leave_reader()
+            self._fork_reader()
 
     def ended(self) -> bool:
         if self.exit_code is None:
@@ -271,7 +271,7 @@ class Run:
         return self.exit_code is not None
 
     def collect(self, until: float) -> None:
-        """Wait for output, the command's end or the time given, and take what output there is."""
+        """Wait until ``until`` (monotonic clock) for output or the command's end, and read the output."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         if self.reader >= 0:
@@ -281,10 +281,10 @@ class Run:
             if fd == self._wake:
                 os.read(self._wake, 4096)
             else:
-                self._take(65536)
+                self._read(65536)
 
-    def _take(self, size: int) -> int:
-        """Read once; return how much came, 0 for nothing now, -1 when every writer is gone."""
+    def _read(self, size: int) -> int:
+        """Read once; return the number of bytes, 0 if there are none yet, -1 if all writers have closed the pipe."""
         try:
             chunk = os.read(self.reader, size)
         except BlockingIOError:
@@ -296,48 +296,48 @@ class Run:
         self.output.feed(chunk)
         return len(chunk)
 
-    def end_it(self) -> None:
-        """TERM, a moment to tidy up, then KILL until nothing of the tree is left."""
+    def kill(self) -> None:
+        """Send SIGTERM, wait TERM_GRACE_S, then send SIGKILL until no process of the tree is left."""
         processes.send(processes.tree(self.pid, self.key), signal.SIGTERM)
         grace = time.monotonic() + TERM_GRACE_S
         while time.monotonic() < grace and not (self.ended() and not processes.tree(self.pid, self.key)):
             self.collect(min(grace, time.monotonic() + 0.05))
         limit = time.monotonic() + KILL_WITHIN_S
-        self.survivors = not processes.exterminate(self.pid, self.key, limit)
+        self.survivors = not processes.kill_tree(self.pid, self.key, limit)
         while not self.ended() and time.monotonic() < limit:
             self.collect(min(limit, time.monotonic() + 0.02))
         self.exit_code = 124 if self.timed_out else 130
 
-    def collect_rest(self) -> None:
-        """Take what the command had written when it ended."""
-        taken = 0
-        # One read more than a full pipe needs, to see the end behind it.
-        while self.reader >= 0 and taken <= PIPE_MAX_BYTES:
-            got = self._take(65536)
-            if got == 0:
+    def drain(self) -> None:
+        """Read the output that the ended command left in the pipe."""
+        total = 0
+        # Read once more than a full pipe needs, to reach the end of file.
+        while self.reader >= 0 and total <= PIPE_MAX_BYTES:
+            count = self._read(65536)
+            if count == 0:
                 break
-            taken += got
+            total += count
 
-    def leave_call(self, log: Any) -> None:
-        """Go on for a job and its log; the call has had its answer."""
+    def detach(self, log: Any) -> None:
+        """Continue as a job with its own log, after the call was answered."""
         self._call.close()
         self.output.close()
         self.output, self.exit_code, self.timed_out = log, None, False
 
-    def _leave_reader(self) -> None:
-        """Fork a process that keeps the pipe open and empty, so that nobody is killed by writing to it."""
+    def _fork_reader(self) -> None:
+        """Fork a process that reads the pipe, so that writing to it kills no background process."""
         if not self.output.has_log:
             self.output.open_log()
         try:
             child = os.fork()
         except OSError:
-            child = -1  # no process to be had: the result matters more than the writer
+            child = -1  # no process available: the result matters more than the writers
         if child:
-            release.spared.add(child)
+            release.own_children.add(child)
             os.close(self.reader)
             return
         try:
-            self._call.close()  # the lock goes on in a forked descriptor
+            self._call.close()  # the forked descriptor would keep the lock
             os.setsid()
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):

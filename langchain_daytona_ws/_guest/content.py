@@ -1,13 +1,13 @@
-"""Read files as they are, for programs: lines without numbers, and whole contents.
+"""Read files for programs: lines without numbers, or whole contents.
 
-An entry module beside those of the contract in ``files``, in the same form:
+An entry module; the form of requests and answers is documented in ``files``:
 
 ======  ==============================================  ===================================================
-op      request (default)                               answer, beside ``ok: true``
+op      request (default)                               answer, in addition to ``ok: true``
 ======  ==============================================  ===================================================
-view    offset, limit, limit_bytes, binary (take it     path, bytes, sha256, and of text: body, first, last,
-        for binary whatever it holds), binary_bytes     lines, cut, more; of what is binary: content
-        (largest binary), max_bytes                     (base64)
+view    offset, limit, limit_bytes, binary (true: treat path, bytes, sha256; of text: body, first, last,
+        the file as binary), binary_bytes (largest      lines, cut, more; of a binary file: content (base64)
+        binary file), max_bytes
 fetch   inline_bytes, max_bytes                         path, bytes, sha256; content (base64) up to
                                                         ``inline_bytes``, otherwise null
 ======  ==============================================  ===================================================
@@ -19,7 +19,7 @@ import binascii
 
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.store import Content, load
-from langchain_daytona_ws._guest.walk import RefusedError, Spot, answer, locate, need_file
+from langchain_daytona_ws._guest.walk import RefusedError, Location, answer, locate, need_file
 from langchain_daytona_ws._guest.window import Window, window
 
 TYPE_CHECKING = False
@@ -35,23 +35,23 @@ def main(request: Request) -> Answer:
 
 
 def view(request: Request) -> Answer:
-    with locate(request["root"], request["path"]) as spot:
-        most = request["binary_bytes"] if request["binary"] else request["max_bytes"]
-        content = _loaded(spot, most, most)
-        path = spot.path
+    with locate(request["root"], request["path"]) as location:
+        largest = request["binary_bytes"] if request["binary"] else request["max_bytes"]
+        content = _loaded(location, largest, largest)
+        path = location.path
     return {**viewed(content.data or b"", request), "path": path, **_facts(content)}
 
 
 def fetch(request: Request) -> Answer:
-    with locate(request["root"], request["path"]) as spot:
-        content = _loaded(spot, request["inline_bytes"], request["max_bytes"])
-        path = spot.path
+    with locate(request["root"], request["path"]) as location:
+        content = _loaded(location, request["inline_bytes"], request["max_bytes"])
+        path = location.path
     inline = None if content.data is None else base64(content.data)
     return {"content": inline, "path": path, **_facts(content)}
 
 
 def viewed(data: bytes, request: Request) -> Answer:
-    """Give the lines asked for, or all of what is not text."""
+    """Return the requested lines of a text file, or the whole content of a binary file."""
     if request["binary"] or text.binary_kind(data):
         if len(data) > request["binary_bytes"]:
             raise RefusedError("too_large", bytes=len(data), max_bytes=request["binary_bytes"])
@@ -64,11 +64,11 @@ def base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-def _loaded(spot: Spot, kept_bytes: int, max_bytes: int) -> Content:
-    """Load a file after a look at its size; its bytes only when they are at most ``kept_bytes``."""
-    size = need_file(spot.status()).st_size
+def _loaded(location: Location, kept_bytes: int, max_bytes: int) -> Content:
+    """Check a file's size, then load it; its bytes only if they are at most ``kept_bytes``."""
+    size = need_file(location.status()).st_size
     if size <= max_bytes:
-        content = load(spot, kept_bytes)
+        content = load(location, kept_bytes)
         if content.size <= max_bytes:
             return content
         size = content.size

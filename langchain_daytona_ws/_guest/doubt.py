@@ -1,4 +1,4 @@
-r"""Other readings of a glob that matches no file. Pure, the same on host and in sandbox.
+"""Alternative interpretations of a glob that matches no file. Pure; used by host and guest.
 
 Models write ``app/[locale]/**`` for a directory of that name, ``*.ts,*.tsx`` for two globs, and
 ``src/**/*.py`` for a search that starts in ``src``. A reading is proposed only if it matches a file.
@@ -48,7 +48,7 @@ def _rewritten(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 class Doubts:
-    """Finds, among the files that a glob does not match, one that another reading of the glob matches.
+    """Finds a file that the glob does not match, but another reading of the glob does.
 
     Args:
         pattern: The glob.
@@ -70,8 +70,8 @@ class Doubts:
 
         Args:
             base: Prefix of the returned path.
-            matched: Whether the glob has matched files. Then only the reading of brackets is returned, since brackets
-                may have matched other files than intended.
+            matched: Whether the glob has matched files. Then only a reading of brackets is returned: brackets may have
+                matched other files than intended.
         """
         if self._answer is None or (matched and self._answer[0] != BRACKETS):
             return None

@@ -1,4 +1,4 @@
-"""Byte-exact edits that know line ends: pure functions over bytes, the same on host and in sandbox."""
+"""Byte-exact edits that preserve line ends. Pure; used by host and guest."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
     Replacement = Callable[[int, int], bytes]
 
-SHOWN_SPOTS = 20  # line numbers named at most
+SHOWN_SPOTS = 20  # line numbers in an answer
 SHOWN_DIFFERENCES = 3
-MAX_SPOTS = 100_000  # places edited at once; keeps a one-letter `old` from filling the memory
+MAX_SPOTS = 100_000  # replacements in one edit; bounds the memory for a one-letter ``old``
 
 
 class EditError(Exception):
-    """An edit that can't be made: ``code`` and the facts to explain it with."""
+    """The edit is impossible: ``code``, and ``facts`` for the message."""
 
     def __init__(self, code: str, **facts: object) -> None:
         super().__init__(code)
@@ -25,22 +25,22 @@ class EditError(Exception):
 
 
 class Edit:
-    """The edited content, and where in it the new text stands (``spots``: byte offsets from, to)."""
+    """The edited content, and the byte ranges of the new text in it (``spots``: start, end)."""
 
     __slots__ = ("data", "differences", "lines", "mixed", "spots", "verbatim")
 
-    def __init__(self, data: bytes, spots: list[tuple[int, int]]) -> None:
+    def __init__(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
         self.data = data
-        self.spots = spots
-        self.lines = _line_numbers(data, [start for start, _ in spots])
-        # How the text that was replaced differs from the one that was asked for: line, column, there, asked for.
+        self.spots = ranges
+        self.lines = _line_numbers(data, [start for start, _ in ranges])
+        # Where the replaced text differs from ``old``: line, column, text in the file, text in ``old``.
         self.differences: list[list[object]] = []
-        self.mixed = False  # UTF-8 came into a file of another encoding
-        self.verbatim = False  # a byte as it is shown was written as its four characters
+        self.mixed = False  # UTF-8 was written into a file of another encoding
+        self.verbatim = False  # the escape of a byte was written as four characters
 
     @property
     def remarks(self) -> dict[str, object]:
-        """What the answer says beside the usual."""
+        """Further fields of the answer, as far as they are set."""
         found = {"differences": self.differences, "mixed": self.mixed, "verbatim": self.verbatim}
         return {name: value for name, value in found.items() if value}
 
@@ -54,16 +54,16 @@ def apply_edit(
     *,
     exact: bool = False,
 ) -> Edit:
-    r"""Replace ``old`` by ``new``, leaving every other byte as it is.
+    r"""Replace ``old`` by ``new``, and keep every other byte.
 
-    A line end in ``old`` matches ``\n`` and ``\r\n`` alike, and the new text takes the line ends that stand
-    at that place, so that text which was read without its ``\r`` can be edited. Bytes that are no text match as
-    they are shown, ``\xe9``. Where ``old`` is nowhere, the one place that differs from it only in characters that
-    look alike or like nothing is edited, unless ``exact``. A result over ``max_bytes`` is refused.
+    A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text, so text
+    that was read without ``\r`` can be edited. Bytes that are not text match their shown form, ``\xe9``. If ``old``
+    does not occur, the only text that differs from it just in look-alike or invisible characters is edited, unless
+    ``exact``.
 
     Raises:
-        EditError: ``empty``, ``identical``, ``not_found``, ``not_unique``, ``too_many`` or ``too_large``.
-
+        EditError: ``empty``, ``identical``, ``not_found``, ``not_unique``, ``too_many`` or ``too_large`` (the result
+            would exceed ``max_bytes``).
     """
     if not old:
         raise EditError("empty")
@@ -71,113 +71,113 @@ def apply_edit(
         raise EditError("identical")
     needle, insert = old.encode("utf-8"), new.encode("utf-8")
     differences: list[list[object]] = []
-    if _unix(needle) == _unix(insert):  # it is about the line ends themselves: nothing may be guessed
-        spots, replacement, exact = _find_all(data, needle), _verbatim(insert), True
+    if _unix(needle) == _unix(insert):  # only line ends change: match them exactly
+        ranges, replacement, exact = _find_all(data, needle), _verbatim(insert), True
     elif meant.shows_bytes(old) and _has_bytes(data):
-        spots, replacement = _as_shown(data, old, new)
+        ranges, replacement = _find_shown(data, old, new)
     else:
-        spots, replacement = _find_lines(data, _unix(needle)), _in_style(data, _unix(needle), _unix(insert))
-    if not spots:
-        spots, replacement, differences = _alike(data, old, new, exact)
-    if len(spots) > 1 and not replace_all:
-        at = _line_numbers(data, [start for start, _ in spots[:SHOWN_SPOTS]])
-        raise EditError("not_unique", count=len(spots), at=at)
-    if len(spots) > MAX_SPOTS:
+        ranges, replacement = _find_lines(data, _unix(needle)), _in_style(data, _unix(needle), _unix(insert))
+    if not ranges:
+        ranges, replacement, differences = _find_similar(data, old, new, exact)
+    if len(ranges) > 1 and not replace_all:
+        at = _line_numbers(data, [start for start, _ in ranges[:SHOWN_SPOTS]])
+        raise EditError("not_unique", count=len(ranges), at=at)
+    if len(ranges) > MAX_SPOTS:
         raise EditError("too_many", count=MAX_SPOTS)
-    size = len(data) + len(spots) * len(insert) - sum(end - start for start, end in spots)
+    size = len(data) + len(ranges) * len(insert) - sum(end - start for start, end in ranges)
     if size > max_bytes:
         raise EditError("too_large", bytes=size, max_bytes=max_bytes)
-    made = _spliced(data, spots, replacement)
-    made.differences = differences
+    result = _splice(data, ranges, replacement)
+    result.differences = differences
     if not (old + new).isascii() or meant.shows_bytes(new):
-        _remark(made, data, old, new)
-    return made
+        _set_remarks(result, data, old, new)
+    return result
 
 
 def _has_bytes(data: bytes) -> bool:
-    """Tell whether some of this is shown as bytes."""
+    """Return whether some bytes are shown as escapes."""
     return b"\0" in data or b"\x1b" in data or not text.is_utf8(data)
 
 
-def _as_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
-    """Find a text in which bytes are written as they are shown."""
+def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
+    """Find text in which bytes are written as escapes."""
     old, new = _short_ends(old), _short_ends(new)
     content, wanted = meant.text_of(data), meant.units(old)
-    return _placed(data, content, meant.find(content, wanted, False, MAX_SPOTS), wanted, new, loose=False)
+    return _ranges(data, content, meant.find(content, wanted, False, MAX_SPOTS), wanted, new, loose=False)
 
 
-def _alike(
+def _find_similar(
     data: bytes, old: str, new: str, exact: bool
 ) -> tuple[list[tuple[int, int]], Replacement, list[list[object]]]:
-    """Find the one place that looks like a text which is nowhere."""
+    """Find the only text that looks like ``old``, which does not occur exactly."""
     old, new = _short_ends(old), _short_ends(new)
     content, wanted = meant.text_of(data), meant.units(old)
-    spots = meant.find(content, wanted, True, SHOWN_SPOTS) if len(old) <= meant.MAX_LOOSE_CHARS else []
-    differences = _differences(content, spots[0], wanted) if spots else []
+    matches = meant.find(content, wanted, True, SHOWN_SPOTS) if len(old) <= meant.MAX_LOOSE_CHARS else []
+    differences = _differences(content, matches[0], wanted) if matches else []
     if not differences:
         raise EditError("not_found", **_near_miss(data, old))
-    # What is about these characters themselves, or of nothing else, is not guessed at.
-    clear = not exact and len(spots) == 1 and any(char.isalnum() for char in old)
+    # Do not guess if only such characters change, or if ``old`` has no letter or digit.
+    clear = not exact and len(matches) == 1 and any(char.isalnum() for char in old)
     if clear and alike.plain(old) != alike.plain(new):
         try:
-            return (*_placed(data, content, spots, wanted, new, loose=True), differences)
+            return (*_ranges(data, content, matches, wanted, new, loose=True), differences)
         except meant.TooLongError:
             pass
     raise EditError(
-        "not_found", hint="alike", line=differences[0][0], count=len(spots), differences=differences
+        "not_found", hint="alike", line=differences[0][0], count=len(matches), differences=differences
     )
 
 
-def _placed(
-    data: bytes, content: str, found: list[meant.Spot], wanted: list[str], new: str, *, loose: bool
+def _ranges(
+    data: bytes, content: str, found: list[meant.Match], wanted: list[str], new: str, *, loose: bool
 ) -> tuple[list[tuple[int, int]], Replacement]:
-    """Turn places in the text into places in the bytes, and tell what to put there."""
-    spots: list[tuple[int, int]] = []
-    put: dict[int, bytes] = {}
+    """Convert matches in the text to byte ranges, and return the replacement of each."""
+    ranges: list[tuple[int, int]] = []
+    new_text: dict[int, bytes] = {}
     seen = at = 0
-    for spot in found:
-        start = at + len(meant.bytes_of(content[seen : spot.start]))
-        end = start + len(meant.bytes_of(content[spot.start : spot.end]))
+    for match in found:
+        start = at + len(meant.bytes_of(content[seen : match.start]))
+        end = start + len(meant.bytes_of(content[match.start : match.end]))
         newline = _line_end_near(data, start, end).decode("ascii")
-        put[start] = meant.bytes_of(meant.replaced(wanted, spot.pieces, new, newline, loose))
-        spots.append((start, end))
-        seen, at = spot.end, end
-    return spots, lambda start, _end: put[start]
+        new_text[start] = meant.bytes_of(meant.replaced(wanted, match.pieces, new, newline, loose))
+        ranges.append((start, end))
+        seen, at = match.end, end
+    return ranges, lambda start, _end: new_text[start]
 
 
-def _differences(content: str, spot: meant.Spot, wanted: list[str]) -> list[list[object]]:
-    """Say where a place differs from the text that was asked for: line, column, what is there, what was asked for."""
+def _differences(content: str, match: meant.Match, wanted: list[str]) -> list[list[object]]:
+    """Return where a match differs from ``old``: line, column, text in the file, text in ``old``."""
     found: list[list[object]] = []
-    at = spot.start
-    for unit, piece in zip(wanted, spot.pieces):
+    at = match.start
+    for unit, piece in zip(wanted, match.pieces):
         if meant.is_changed(unit, piece) and len(found) < SHOWN_DIFFERENCES:
-            there = piece[: len(piece) - len(unit)] if piece.endswith(unit) else piece
-            asked = "" if piece.endswith(unit) else unit
-            found.append([*_position(content, at), there, asked])
+            actual = piece[: len(piece) - len(unit)] if piece.endswith(unit) else piece
+            expected = "" if piece.endswith(unit) else unit
+            found.append([*_position(content, at), actual, expected])
         at += len(piece)
     return found
 
 
 def _position(content: str, at: int) -> tuple[int, int]:
-    """Give line and column, from 1, as the lines are shown."""
+    """Return line and column, 1-based, as they are shown."""
     start = content.rfind("\n", 0, at) + 1
     column = at - start + 1 - content.startswith("\ufeff", start, at)
     return content.count("\n", 0, at) + 1, column
 
 
-def _remark(made: Edit, data: bytes, old: str, new: str) -> None:
-    """Note what came into a file that is not UTF-8."""
+def _set_remarks(result: Edit, data: bytes, old: str, new: str) -> None:
+    """Record text that was written into a file that is not UTF-8."""
     if text.is_utf8(data):
         return
     content = meant.text_of(data)
     foreign = sum("\udc80" <= char <= "\udcff" for char in content)
     native = sum(char > "\x7f" for char in content) - foreign
-    made.mixed = any(not char.isascii() and char not in old for char in new) and native < foreign
-    made.verbatim = meant.shows_bytes(new) and not meant.shows_bytes(old)
+    result.mixed = any(not char.isascii() and char not in old for char in new) and native < foreign
+    result.verbatim = meant.shows_bytes(new) and not meant.shows_bytes(old)
 
 
 def snippet(edit: Edit, context: int = 3, limit_bytes: int = 4096) -> str:
-    """Show the first places of an edit as numbered lines, ``context`` lines around each."""
+    """Return the first changed texts as numbered lines, with ``context`` lines around each."""
     parts: list[str] = []
     shown_to = 0
     for number, (start, end) in list(zip(edit.lines, edit.spots))[:3]:
@@ -198,7 +198,7 @@ def snippet(edit: Edit, context: int = 3, limit_bytes: int = 4096) -> str:
 
 
 def style_to_keep(old: bytes, new: bytes) -> list[str]:
-    """Name what a text that replaces ``old`` should have of it and lacks: ``bom``, ``crlf`` (as line ends)."""
+    """Return the style of ``old`` that ``new`` lacks and should get: ``bom`` (byte order mark), ``crlf``."""
     if not new or text.binary_kind(old):
         return []
     bom = old.startswith(text.BOM) and not new.startswith(text.BOM)
@@ -207,14 +207,14 @@ def style_to_keep(old: bytes, new: bytes) -> list[str]:
 
 
 def in_style(new: bytes, style: list[str]) -> bytes:
-    """Give content what `style_to_keep` named."""
+    """Apply the style that `style_to_keep` returned."""
     if "crlf" in style:
         new = new.replace(b"\n", b"\r\n")
     return text.BOM + new if "bom" in style else new
 
 
 def style_gone(old: bytes, new: bytes) -> list[str]:
-    """Name what ``old`` has and ``new`` lacks, as `style_to_keep` does; ``bytes`` for those that are not UTF-8."""
+    """Return the style of ``old`` that ``new`` lacks: ``bom``, ``crlf``; ``bytes`` if only ``old`` is not UTF-8."""
     if not new or text.binary_kind(old):
         return []
     bom = old.startswith(text.BOM) and not new.startswith(text.BOM)
@@ -232,35 +232,35 @@ def _short_ends(content: str) -> str:
 
 
 def _find_all(data: bytes, needle: bytes) -> list[tuple[int, int]]:
-    spots: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     at = data.find(needle)
-    while at >= 0 and len(spots) <= MAX_SPOTS:
-        spots.append((at, at + len(needle)))
+    while at >= 0 and len(ranges) <= MAX_SPOTS:
+        ranges.append((at, at + len(needle)))
         at = data.find(needle, at + len(needle))
-    return spots
+    return ranges
 
 
 def _find_lines(data: bytes, needle: bytes) -> list[tuple[int, int]]:
-    r"""Find ``needle``, where each ``\n`` of it stands for any line end, as offsets into ``data``."""
+    r"""Return the offsets of ``needle`` in ``data``; ``\n`` in it matches any line end."""
     if b"\r\n" not in data:
         return _find_all(data, needle)
-    # Search with all line ends shortened, then add the carriage returns left out up to each offset.
-    spots: list[tuple[int, int]] = []
+    # Search with ``\n`` line ends, then add the removed carriage returns to each offset.
+    ranges: list[tuple[int, int]] = []
     seen = seen_unix = 0
     for start, end in _find_all(_unix(data), needle):
         begin = _advance(data, seen, start - seen_unix)
         seen, seen_unix = _advance(data, begin, end - start), end
-        spots.append((begin, seen))
-    return spots
+        ranges.append((begin, seen))
+    return ranges
 
 
 def _advance(data: bytes, start: int, steps: int) -> int:
-    r"""Go ``steps`` bytes on from ``start``, where a ``\r\n`` is one step."""
+    r"""Return the offset ``steps`` bytes after ``start``; ``\r\n`` counts as one."""
     at = start
     while steps:
         piece = data[at : at + steps]
         pairs = piece.count(b"\r\n")
-        # A pair that the end of the piece splits: step over both halves.
+        # The piece ends within a pair: skip the whole pair.
         if piece.endswith(b"\r") and data[at + len(piece) : at + len(piece) + 1] == b"\n":
             at, steps = at + len(piece) + 1, pairs
         else:
@@ -273,15 +273,15 @@ def _verbatim(insert: bytes) -> Replacement:
 
 
 def _in_style(data: bytes, old: bytes, new: bytes) -> Replacement:
-    r"""Give the new text with the line ends of the place where it goes.
+    """Return the replacement with the line ends of the replaced text.
 
-    Lines that old and new text share at their beginning and end keep their own line end, so that a file of
-    mixed line ends changes only where the text does.
+    Lines that both texts share at their start and end keep their line ends, so a file with mixed line ends changes only
+    where the text changes.
     """
     old_lines, new_lines = old.split(b"\n"), new.split(b"\n")
-    most = min(len(old_lines), len(new_lines)) - 1
-    head = _shared(old_lines, new_lines, most)
-    tail = _shared(old_lines[::-1], new_lines[::-1], most - head)
+    limit = min(len(old_lines), len(new_lines)) - 1
+    head = _shared(old_lines, new_lines, limit)
+    tail = _shared(old_lines[::-1], new_lines[::-1], limit - head)
 
     def styled(start: int, end: int) -> bytes:
         if len(new_lines) == 1:
@@ -301,11 +301,11 @@ def _in_style(data: bytes, old: bytes, new: bytes) -> Replacement:
     return styled
 
 
-def _shared(one: list[bytes], other: list[bytes], most: int) -> int:
-    for index in range(most):
-        if one[index] != other[index]:
+def _shared(a: list[bytes], b: list[bytes], limit: int) -> int:
+    for index in range(limit):
+        if a[index] != b[index]:
             return index
-    return most
+    return limit
 
 
 def _line_ends(region: bytes) -> list[bytes]:
@@ -313,30 +313,30 @@ def _line_ends(region: bytes) -> list[bytes]:
 
 
 def _line_end_near(data: bytes, start: int, end: int) -> bytes:
-    """Give the line end of this line, else of the one before it."""
+    """Return the line end of this line, or else of the previous line."""
     at = data.find(b"\n", end)
     if at < 0:
         at = data.rfind(b"\n", 0, start)
     return b"\r\n" if at > 0 and data[at - 1 : at] == b"\r" else b"\n"
 
 
-def _spliced(data: bytes, spots: list[tuple[int, int]], replacement: Replacement) -> Edit:
+def _splice(data: bytes, ranges: list[tuple[int, int]], replacement: Replacement) -> Edit:
     parts: list[bytes] = []
-    placed: list[tuple[int, int]] = []
+    new_ranges: list[tuple[int, int]] = []
     seen = size = 0
-    for start, end in spots:
-        put = replacement(start, end)
+    for start, end in ranges:
+        new_text = replacement(start, end)
         size += start - seen
-        placed.append((size, size + len(put)))
-        size += len(put)
-        parts += (data[seen:start], put)
+        new_ranges.append((size, size + len(new_text)))
+        size += len(new_text)
+        parts += (data[seen:start], new_text)
         seen = end
     parts.append(data[seen:])
-    return Edit(b"".join(parts), placed)
+    return Edit(b"".join(parts), new_ranges)
 
 
 def _near_miss(data: bytes, old: str) -> dict[str, object]:
-    """Guess why ``old`` was not found: a hint (``line_numbers``, ``whitespace``, ``""``), the line meant."""
+    """Return why ``old`` was probably not found: a hint (``line_numbers``, ``whitespace``, ``""``) and the line."""
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):
         return {"hint": "line_numbers", "line": 0}
@@ -357,13 +357,13 @@ def _near_miss(data: bytes, old: str) -> dict[str, object]:
 
 
 def _first_difference(content: str, start: int, skip: int, old: str) -> list[list[object]]:
-    """Find where a text parts from the content in which it stands but for whitespace.
+    """Return the first difference between ``old`` and the text that equals it except for whitespace.
 
     Args:
-        content: All of it.
-        start: Where the line begins in which the text does.
-        skip: How many characters of that line come before it, whitespace left out.
-        old: The text.
+        content: The whole file.
+        start: Offset of the line in which that text begins.
+        skip: Number of non-whitespace characters before it in that line.
+        old: The text to find.
     """
     begin = len(old) - len(old.lstrip())
     at = start
@@ -384,7 +384,7 @@ def _first_difference(content: str, start: int, skip: int, old: str) -> list[lis
 
 
 def _line_numbers(data: bytes, offsets: list[int]) -> list[int]:
-    """Give the 1-based line of each of the ascending offsets."""
+    """Return the 1-based line of each offset; offsets are in ascending order."""
     numbers: list[int] = []
     line, seen = 1, 0
     for offset in offsets:

@@ -1,25 +1,25 @@
-"""Read, write, edit and delete in the sandbox; and the contract of all file operations there.
+"""Read, write, edit and delete files in the sandbox. This docstring is the contract of all file operations.
 
-Three entry modules, so that none loads what only another needs: ``files`` (read, write, edit, delete),
-``tree`` (list, glob) and ``search`` (grep); two more, ``content`` and ``near``, have contracts of their own. Each
-takes one request and gives one JSON-able answer:
+Entry modules, so that each call loads only what it needs: ``files`` (read, write, edit, delete), ``tree`` (list, glob)
+and ``search`` (grep); ``content`` and ``near`` document their own operations. Each maps one request to one answer that
+JSON can hold:
 ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Paths are relative to the root, ``"."``
 for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``).
-Names that are not UTF-8 travel as lone surrogates (``surrogateescape``), which ASCII-only JSON carries.
+Names that are not UTF-8 are sent as lone surrogates (``surrogateescape``) in ASCII-only JSON.
 
 ======  ==============================================  ===================================================
-op      request (default)                               answer, beside ``ok: true``
+op      request (default)                               answer, in addition to ``ok: true``
 ======  ==============================================  ===================================================
 read    offset (1), limit (2000), limit_bytes (65536),  path, body, first, last, lines, cut, lossy, newline,
         max_bytes (10 MiB)                              bom, bytes, mtime_ns, sha256
-write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256; kept
-        content_sha256; overwrite (false),              and gone: [bom, crlf, bytes] of the text there,
-        expected_sha256 (null), max_bytes, as_text      where there is any
+write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256; kept and
+        content_sha256; overwrite (false),              gone: [bom, crlf, bytes] of the old text, if any
+        expected_sha256 (null), max_bytes, as_text
         (false: keep line ends and byte order mark)
 edit    old, new, replace_all (false), exact (false),   path, count, at: [line], snippet, bytes, sha256,
-        expected_sha256 (null), max_bytes               before_sha256; differences: [[line, column, there, asked
-                                                        for]], mixed (encodings), verbatim (an escape), each where
-                                                        there is something to say
+        expected_sha256 (null), max_bytes               before_sha256; if set: differences: [[line, column,
+                                                        text in the file, text in old]], mixed (encodings),
+                                                        verbatim (an escape)
 list    limit, limit_bytes                              path, entries: [[name, kind, bytes, mtime_ns,
                                                         target]], total, more
 glob    pattern, limit, limit_bytes, timeout_s          paths: [[path, kind, bytes, mtime_ns]], total, more,
@@ -32,9 +32,9 @@ delete                                                  path, kind, bytes
 
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
 ``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``,
-with the column of the match where its line was cut. ``more``: a limit left something out. ``omitted``: ``{reason:
+and the column of the match if the line was cut. ``more``: a limit was reached. ``omitted``: ``{reason:
 [count, paths]}``, see the module ``omitted``. ``doubt``: null, or ``[kind, pattern, path]``, see the module ``doubt``.
-With ``log: true``, ``path`` is the absolute one of a command's log, for reading and searching.
+With ``log: true``, ``path`` is the absolute path of a command's log, which can be read and searched.
 
 A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``,
 ``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,
@@ -42,9 +42,9 @@ A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``,
 ``exists_unread`` (bytes), ``changed``, ``not_found`` (hint, line, and perhaps differences, count), ``not_unique``
 (count, at), ``too_many`` (count), ``identical``, ``empty``, ``not_empty`` (count), ``is_root``, ``bad_path``,
 ``bad_glob`` (text), ``bad_pattern`` (text), ``no_tool``, ``staging`` (the upload is missing or damaged), ``busy``
-(changing just now), ``write_failed`` (errno, text, state, bytes), ``os`` (errno, text). ``state`` after a failed
-write: ``unchanged`` or ``restored`` (the old content is there), ``absent``, ``partial`` (``bytes`` are there now),
-``unknown``.
+(being changed), ``write_failed`` (errno, text, state, bytes), ``os`` (errno, text). ``state`` after a failed
+write: ``unchanged`` or ``restored`` (the file has the old content), ``absent``, ``partial`` (the file has ``bytes``
+bytes), ``unknown``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ import time
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.store import MAX_BYTES, Content, Source, create, load, replace
-from langchain_daytona_ws._guest.walk import RefusedError, Spot, answer, kind_of, locate, need_file
+from langchain_daytona_ws._guest.walk import RefusedError, Location, answer, kind_of, locate, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
     Answer = dict[str, Any]
 
-COUNTED_ENTRIES = 1000  # of a directory that can't be deleted
-# On an S3 mount a directory vanishes with its last file, and is still seen for a second: it is made again then.
+COUNTED_ENTRIES = 1000  # most entries that are counted in a directory
+# On an S3 mount a directory disappears with its last file, and is visible for another second: then create it again.
 VANISHED_WAITS_S = (0.05, 1.2)
 
 
@@ -75,9 +75,9 @@ def main(request: Request) -> Answer:
 
 def read(request: Request) -> Answer:
     max_bytes = request.get("max_bytes", MAX_BYTES)
-    with locate(request["root"], request["path"]) as spot:
-        content = _small(spot, max_bytes)
-        path = spot.path
+    with locate(request["root"], request["path"]) as location:
+        content = _small(location, max_bytes)
+        path = location.path
     data = _text(content)
     offset = request.get("offset", 1)
     page = text.page(data, offset, request.get("limit", text.PAGE_LINES), request.get("limit_bytes", 65536))
@@ -92,8 +92,8 @@ def write(request: Request) -> Answer:
     try:
         for wait_s in (*VANISHED_WAITS_S, None):
             try:
-                with locate(request["root"], request["path"], make_parents=True) as spot:
-                    return {**_write(spot, source, request), "path": spot.path}
+                with locate(request["root"], request["path"], make_parents=True) as location:
+                    return {**_write(location, source, request), "path": location.path}
             except FileNotFoundError:
                 if wait_s is None:
                     raise
@@ -105,11 +105,11 @@ def write(request: Request) -> Answer:
 
 def edit(request: Request) -> Answer:
     max_bytes = request.get("max_bytes", MAX_BYTES)
-    with locate(request["root"], request["path"]) as spot:
-        before = _small(spot, max_bytes)
+    with locate(request["root"], request["path"]) as location:
+        before = _small(location, max_bytes)
         _expect(before, request.get("expected_sha256"))
         try:
-            made = edits.apply_edit(
+            edited = edits.apply_edit(
                 _text(before),
                 request["old"],
                 request["new"],
@@ -119,17 +119,17 @@ def edit(request: Request) -> Answer:
             )
         except edits.EditError as error:
             raise RefusedError(error.code, **error.facts) from None
-        source = Source(made.data, None)
-        if load(spot, 0).sha256 != before.sha256:
+        source = Source(edited.data, None)
+        if load(location, 0).sha256 != before.sha256:
             raise RefusedError("changed")
-        replace(spot, source.chunks(), before)
-        path = spot.path
+        replace(location, source.chunks(), before)
+        path = location.path
     return {
         "path": path,
-        "count": len(made.spots),
-        "at": made.lines[: edits.SHOWN_SPOTS],
-        "snippet": edits.snippet(made),
-        **made.remarks,
+        "count": len(edited.spots),
+        "at": edited.lines[: edits.SHOWN_SPOTS],
+        "snippet": edits.snippet(edited),
+        **edited.remarks,
         "bytes": source.size,
         "sha256": source.sha256,
         "before_sha256": before.sha256,
@@ -137,48 +137,48 @@ def edit(request: Request) -> Answer:
 
 
 def delete(request: Request) -> Answer:
-    """Delete a file, a symlink itself, or an empty directory; a whole tree is a matter for `rm -r`."""
-    with locate(request["root"], request["path"], follow=False) as spot:
-        if spot.name == ".":
+    """Delete a file, a symlink (not its target) or an empty directory."""
+    with locate(request["root"], request["path"], follow=False) as location:
+        if location.name == ".":
             raise RefusedError("is_root")
-        status = spot.status()
+        status = location.status()
         if status is None:
             raise RefusedError("missing")
         kind = kind_of(status)
         if kind == "dir":
-            _remove_directory(spot)
+            _remove_directory(location)
         else:
-            os.unlink(spot.name, dir_fd=spot.parent)
-        return {"path": spot.path, "kind": kind, "bytes": status.st_size if kind == "file" else 0}
+            os.unlink(location.name, dir_fd=location.parent)
+        return {"path": location.path, "kind": kind, "bytes": status.st_size if kind == "file" else 0}
 
 
-def _write(spot: Spot, source: Source, request: Request) -> Answer:
+def _write(location: Location, source: Source, request: Request) -> Answer:
     overwrite, expected = request.get("overwrite", False), request.get("expected_sha256")
     for _ in range(3):
-        if spot.status() is None:
-            if create(spot, source):
+        if location.status() is None:
+            if create(location, source):
                 return _written(source, created=True)
-            continue  # somebody else made it meanwhile
+            continue  # another process created it
         try:
-            old = _present(spot, source.size, request)
+            old = _present(location, source.size, request)
         except RefusedError as refusal:
             if refusal.error == "missing":
                 continue
             raise
         new, notes = _styled(source, old, request)
-        if old.sha256 == new.sha256:  # also what a request that was sent twice finds
+        if old.sha256 == new.sha256:  # also if the request was sent twice
             return _written(new, unchanged=True)
         if not overwrite:
             if expected is None:
                 raise RefusedError("exists_unread", bytes=old.size)
             _expect(old, expected)
-        replace(spot, new.chunks(), old)
+        replace(location, new.chunks(), old)
         return {**_written(new), **notes}
     raise RefusedError("busy")
 
 
 def _styled(source: Source, old: Content, request: Request) -> tuple[Source, Answer]:
-    """Return what to write over a file, and what is kept of its style or gone."""
+    """Return the content to write, and which style of the old text it keeps or loses."""
     if old.data is None or not request.get("as_text"):
         return source, {}
     data = b"".join(source.chunks())
@@ -194,23 +194,23 @@ def _written(source: Source, created: bool = False, unchanged: bool = False) -> 
     return {"created": created, "unchanged": unchanged, "bytes": source.size, "sha256": source.sha256}
 
 
-def _present(spot: Spot, new_size: int, request: Request) -> Content:
-    """Load what is to be replaced, unless its size already decides: it may be very large."""
-    status = need_file(spot.status())
+def _present(location: Location, new_size: int, request: Request) -> Content:
+    """Load the file to replace, unless its size is enough to decide; the file may be very large."""
+    status = need_file(location.status())
     max_bytes = request.get("max_bytes", MAX_BYTES)
     if status.st_size != new_size and request.get("expected_sha256") is None:
         if not request.get("overwrite", False):
             raise RefusedError("exists_unread", bytes=status.st_size)
         if status.st_size > max_bytes:
             return Content("", status.st_size, status.st_mtime_ns, None)
-    return load(spot, max_bytes)
+    return load(location, max_bytes)
 
 
-def _small(spot: Spot, max_bytes: int) -> Content:
-    """Load a file after a look at its size, so that a large one costs nothing."""
-    size = need_file(spot.status()).st_size
+def _small(location: Location, max_bytes: int) -> Content:
+    """Check a file's size, then load it."""
+    size = need_file(location.status()).st_size
     if size <= max_bytes:
-        content = load(spot, max_bytes)
+        content = load(location, max_bytes)
         if content.data is not None:
             return content
         size = content.size
@@ -234,12 +234,12 @@ def _facts(content: Content) -> Answer:
     return {"bytes": content.size, "mtime_ns": content.mtime_ns, "sha256": content.sha256}
 
 
-def _remove_directory(spot: Spot) -> None:
+def _remove_directory(location: Location) -> None:
     try:
-        os.rmdir(spot.name, dir_fd=spot.parent)
+        os.rmdir(location.name, dir_fd=location.parent)
     except OSError:
-        # An S3 mount answers EPERM for a directory that holds something.
-        fd = spot.open_dir()
+        # An S3 mount answers EPERM if the directory is not empty.
+        fd = location.open_dir()
         try:
             with os.scandir(fd) as entries:
                 count = 0

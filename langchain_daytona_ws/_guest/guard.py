@@ -1,7 +1,7 @@
-"""Refuse to go on where somebody else than root could change what root will run. For the build of a snapshot.
+"""Refuse to build a snapshot in which users other than root could change what root executes.
 
-A program of its own: its arguments are files and directories. Of each, of all above it, of what a link leads to and
-of what the interpreter may import, nothing may be writable by others.
+A separate program; its arguments are files and directories. It checks them, their parents, the targets of their links
+and all that the interpreter may import.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 
-# root and staff, whose /usr/local is in some of Debian's images; the snapshot's account is in neither.
+# root, and staff, which owns /usr/local in some Debian images; the snapshot's account is in neither.
 GROUPS = (0, 50)
 
 
@@ -20,32 +20,32 @@ def main() -> None:
         if os.path.lexists(path):
             check(path, seen)
     check(os.path.realpath(sys.executable), seen)
-    for place in filter(os.path.exists, sys.path):
-        check(os.path.realpath(place), seen)
-        for above, folders, files in os.walk(os.path.realpath(place)):
-            # Not of those that the helper's interpreter looks into: -S.
+    for path_entry in filter(os.path.exists, sys.path):
+        check(os.path.realpath(path_entry), seen)
+        for parent, folders, files in os.walk(os.path.realpath(path_entry)):
+            # The helper's interpreter runs with -S, which ignores these.
             folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages")]
             for name in (*folders, *files):
-                check(os.path.join(above, name), seen)
+                check(os.path.join(parent, name), seen)
 
 
 def check(path: str, seen: set[str]) -> None:
     if path in seen:
         return
     seen.add(path)
-    above = os.path.dirname(path)
+    parent = os.path.dirname(path)
     if path != "/":
-        check(above, seen)
+        check(parent, seen)
     found = os.lstat(path)
     is_link = stat.S_ISLNK(found.st_mode)
     if is_link:
-        target = os.path.normpath(os.path.join(above, os.readlink(path)))
+        target = os.path.normpath(os.path.join(parent, os.readlink(path)))
         if os.path.lexists(target):
             check(target, seen)
     others = stat.S_IWOTH if found.st_gid in GROUPS else stat.S_IWOTH | stat.S_IWGRP
     if found.st_uid != 0 or (not is_link and found.st_mode & others):
         sys.exit(
-            "ERROR: s3-snapshot: not only root may change %s, which root will use; mend the base image" % path
+            "ERROR: s3-snapshot: users other than root can change %s, which root uses; fix the base image" % path
         )
 
 

@@ -1,7 +1,6 @@
-"""A job's log: all that it printed while that is short, and then its beginning and its end.
+"""A job's log: all output up to 16 MiB, then its beginning and its end.
 
-The log is cut into files that are named by the offset at which they begin, so that what is left out in the middle
-changes no offset of the rest.
+The log is a series of files named by their start offset, so offsets stay valid when files in the middle are removed.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable
 
-    Found = tuple[int, bytes, int]
+    Extract = tuple[int, bytes, int]
 
 SEGMENT_BYTES = 4 * 1024 * 1024
-# The first, and the latest three: at most 16 MiB of a job's output are on the disk.
+# The first and the latest three: at most 16 MiB of a job's output.
 SEGMENTS_MAX = 4
 TRIES = 20
 
@@ -38,7 +37,7 @@ class JobLog:
         self._room = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Append; what the disk does not take is left out, and offsets go on as if it had been written."""
+        """Append; bytes that cannot be written (full disk) are dropped, and offsets still count them."""
         view = memoryview(chunk)
         try:
             while view:
@@ -53,7 +52,7 @@ class JobLog:
             self.skip_to(self.size_bytes + len(view))
 
     def skip_to(self, offset: int) -> None:
-        """Leave out what comes before the offset."""
+        """Continue at the offset; the bytes before it are left out."""
         self._close()
         self.size_bytes = offset
 
@@ -77,7 +76,7 @@ class JobLog:
             self._file = -1
 
     def save(self) -> None:
-        """Have the latest part on the disk before the end of the job is recorded there."""
+        """Flush the latest file to disk, before the job's end is recorded."""
         try:
             if self._file >= 0:
                 os.fsync(self._file)
@@ -86,25 +85,25 @@ class JobLog:
 
 
 def read(directory: int, offset: int, limit_bytes: int) -> tuple[int, bytes, int]:
-    """Return where the first kept byte at or after the offset is, what follows without a gap, and the log's size."""
-    return _steadily(lambda: _read(directory, offset, limit_bytes))
+    """Return the offset of the first kept byte from ``offset`` on, the bytes up to the next gap, and the log's size."""
+    return _retry(lambda: _read(directory, offset, limit_bytes))
 
 
 def tail(directory: int, lines: int, limit_bytes: int) -> tuple[int, bytes, int]:
-    """Return the last lines as `read` does, at most the limit of bytes of them."""
-    return _steadily(lambda: _tail(directory, lines, limit_bytes))
+    """Return the last ``lines`` lines like `read`, at most ``limit_bytes`` bytes."""
+    return _retry(lambda: _tail(directory, lines, limit_bytes))
 
 
 def size(directory: int) -> int:
-    """Return how much was printed, as far as the log tells."""
+    """Return the number of bytes printed, as far as the log shows it."""
     return max([start + length for start, length in _segments(directory)], default=0)
 
 
-def _steadily(look: Callable[[], Found]) -> Found:
-    """Look again when the supervisor removed a file that was about to be read."""
+def _retry(attempt: Callable[[], Extract]) -> Extract:
+    """Retry if the supervisor removes a file during the read."""
     for _ in range(TRIES):
         try:
-            return look()
+            return attempt()
         except FileNotFoundError:
             time.sleep(0.001)
     raise OSError("the log changes faster than it can be read")
@@ -122,9 +121,9 @@ def _read(directory: int, offset: int, limit_bytes: int) -> tuple[int, bytes, in
         at_here = max(at, start)
         if not data:
             offset = at_here
-        # No more of it than there was: the rest has come since the size was looked at.
+        # Read only up to the listed size: the file may have grown since.
         room = min(limit_bytes - len(data), start + length - at_here)
-        data += _part(directory, start, at_here - start, room)
+        data += _read_segment(directory, start, at_here - start, room)
         at = offset + len(data)
     return (offset if data else at), data, end
 
@@ -153,16 +152,16 @@ def _segments(directory: int) -> list[tuple[int, int]]:
         head, _, start = name.partition(".")
         if head == "log" and start.isascii() and start.isdigit() and len(start) <= 15:
             try:
-                about = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if stat.S_ISREG(about.st_mode):
-                found.append((int(start), min(about.st_size, SEGMENT_BYTES)))
+            if stat.S_ISREG(status.st_mode):
+                found.append((int(start), min(status.st_size, SEGMENT_BYTES)))
     return sorted(found)
 
 
-def _part(directory: int, start: int, skip: int, limit_bytes: int) -> bytes:
-    # Not blocking: in this place there may be a pipe by now.
+def _read_segment(directory: int, start: int, skip: int, limit_bytes: int) -> bytes:
+    # Non-blocking: a pipe may have replaced the file.
     file = os.open("log.%d" % start, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):

@@ -1,7 +1,7 @@
-"""Start a command as a job, or let one that runs go on as a job, and supervise it to its end.
+"""Start a command as a background job, or turn a running command into a job, and supervise it until it ends.
 
-A call with a job in it is carried out by a forked process, in a session of its own, whose answer the first process
-prints. Only a parent learns an exit code, so whoever is to supervise the command must have started it.
+A call that may create a job runs in a forked process with its own session; the first process prints its answer. Only
+a parent can read an exit code, so the process that starts the command must also supervise it.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
-END_ROOM = 1024  # bytes
-ABOUT_ROOM = 64  # bytes, for the times
+END_ROOM = 1024  # bytes reserved for the end
+ABOUT_ROOM = 64  # bytes reserved for the times
 
-_left: list[Job] = []  # what this process is to supervise
+_supervised: list[Job] = []  # jobs that this process supervises
 
 
-def apart(work: Callable[[], str], kept: list[int]) -> str:
-    """Do the work in a process that may live on, and return its answer.
+def fork(work: Callable[[], str], fds: list[int]) -> str:
+    """Run ``work`` in a forked process that may outlive the call, and return its answer.
 
     Args:
-        work: What to do.
-        kept: File descriptors that it needs.
+        work: Returns the answer, in ASCII.
+        fds: File descriptors that stay open in the forked process.
     """
-    import json  # 3 ms, which a command that ends in time does without
+    import json  # takes 3 ms; a command that ends in time does not need it
 
-    command.hide()
+    command.protect()
     reader, writer = os.pipe()
     try:
         pid = os.fork()
     except OSError as error:
         return json.dumps({"error": "place", "code": "processes", "detail": error.strerror})
     if pid == 0:
-        _carry_out(work, writer, kept)
+        _work(work, writer, fds)
     os.close(writer)
     answer = b""
-    # Not its end: what reads on for a process that was left running holds it too.
+    # Do not wait for end of file: a process that reads background output holds the pipe too.
     while not answer.endswith(b"\n"):
         chunk = os.read(reader, 65536)
         if not chunk:
-            # It was killed. Nothing printed is what the host knows as that, and asks about.
+            # The process was killed. Without an answer the host asks for the call's outcome.
             os._exit(1)
         answer += chunk
     os.close(reader)
     return answer.decode("ascii")[:-1]
 
 
-def _carry_out(work: Callable[[], str], writer: int, kept: list[int]) -> NoReturn:
+def _work(work: Callable[[], str], writer: int, fds: list[int]) -> NoReturn:
     try:
         os.setsid()
-        _close_all_but(writer, *kept)
+        _close_all_but(writer, *fds)
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
@@ -67,55 +67,55 @@ def _carry_out(work: Callable[[], str], writer: int, kept: list[int]) -> NoRetur
             while answer:
                 answer = answer[os.write(writer, answer) :]
         except OSError:
-            pass  # whoever asked is gone; the record has the answer
+            pass  # the first process has ended; the record has the answer
         os.close(writer)
-        for job in _left:
+        for job in _supervised:
             job.supervise()
     finally:
         os._exit(0)
 
 
-def _close_all_but(*kept: int) -> None:
+def _close_all_but(*fds: int) -> None:
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in kept:
+        if int(name) > 2 and int(name) not in fds:
             try:
                 os.close(int(name))
             except OSError:
                 pass  # the descriptor of this listing itself
 
 
-class Full(Exception):
-    """As many jobs are running as may; the message names them."""
+class JobLimit(Exception):
+    """The limit of running jobs is reached; the message lists their ids."""
 
 
 class Job:
-    """A job that this process supervises, from its making to its end.
+    """A job that this process creates and supervises.
 
-    From its making until it is published, no other call counts, makes or tidies jobs.
+    Until it is published, no other call counts, creates or removes jobs.
 
     Raises:
-        Full: There is no room for another one.
-        OSError: It cannot be recorded.
+        JobLimit: The limit of running jobs is reached.
+        OSError: The record cannot be written.
     """
 
     def __init__(self, run: command.Run, request: Request) -> None:
         self._run = run
-        self._about = request["job"]
+        self._spec = request["job"]
         self._key = request["key"]
         self._jobs = job_store.directory()
-        self._turn = job_store.guard(self._jobs)
+        self._list_lock = job_store.lock_list(self._jobs)
         self._name = ""
         try:
             self._make()
         except BaseException:
-            self.drop()
+            self.discard()
             raise
 
     def _make(self) -> None:
-        job_store.tidy(self._jobs)
-        held = job_store.running(self._jobs)
-        if len(held) >= job_store.RUNNING_MAX:
-            raise Full(" ".join(sorted(held)))
+        job_store.prune(self._jobs)
+        running = job_store.running(self._jobs)
+        if len(running) >= job_store.RUNNING_MAX:
+            raise JobLimit(" ".join(sorted(running)))
         name = job_store.new_id()
         while name in job_store.names(self._jobs):
             name = job_store.new_id()
@@ -125,62 +125,62 @@ class Job:
         self._lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.log = job_log.JobLog(self._directory)
-        # The room for all that is to be recorded later: a full disk has to be found out before the command runs, and
-        # must not keep its end from being recorded.
+        # Reserve the space of later records: a full disk is detected before the command runs, and cannot prevent the
+        # record of its end.
         job_store.save(self._directory, "about", {**self._record(0, 0), "room": "." * ABOUT_ROOM})
         job_store.save(self._directory, "ending", {"room": "." * END_ROOM})
-        self._minutes = job_store.keep_awake(self._jobs, self._about["awake_minutes"])
+        self._minutes = job_store.keep_alive(self._jobs, self._spec["awake_minutes"])
 
     def _record(self, started_ms: int, ends_ms: int) -> Request:
         return {
             "key": self._key,
-            "command": self._about["command"],
+            "command": self._spec["command"],
             "started_ms": started_ms,
             "ends_ms": ends_ms,
             "boot": job_store.boot(),
             "pid": os.getpid(),
-            "birth": processes.birth_of(os.getpid()),
+            "birth": processes.start_time(os.getpid()),
         }
 
     def publish(self) -> None:
-        """Let it be seen, with all that is to be known of it, once its command runs."""
-        import json  # 3 ms, which a command that ends in time does without
+        """Make the job visible to other calls; its command is running."""
+        import json  # takes 3 ms; a command that ends in time does not need it
 
-        about = self._about
-        self._deadline = time.monotonic() + about["max_duration_s"]
+        spec = self._spec
+        self._deadline = time.monotonic() + spec["max_duration_s"]
         now_ms = job_store.now_ms()
         started_ms = now_ms - int((time.monotonic() - self._run.began) * 1000)
-        ends_ms = now_ms + int(about["max_duration_s"] * 1000)
+        ends_ms = now_ms + int(spec["max_duration_s"] * 1000)
         job_store.save(self._directory, "about", self._record(started_ms, ends_ms))
         os.rename("new-" + self._name, self._name, src_dir_fd=self._jobs, dst_dir_fd=self._jobs)
-        self._let_go()
-        shown = {
+        self._release()
+        answer = {
             "id": self._name,
             "started_ms": started_ms,
             "ends_ms": ends_ms,
             "awake_minutes": self._minutes,
         }
-        self._run.job = json.dumps(shown)
-        _left.append(self)
+        self._run.job = json.dumps(answer)
+        _supervised.append(self)
 
-    def drop(self) -> None:
-        """Undo its making: its command did not start, or was ended."""
+    def discard(self) -> None:
+        """Remove the job: its command did not start, or was killed."""
         if self._name:
             job_store.remove(self._jobs, "new-" + self._name)
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
-        os.close(self._turn)
+    def _release(self) -> None:
+        os.close(self._list_lock)
         os.close(self._jobs)
 
     def supervise(self) -> None:
-        """Follow the job to its end, or bring the end about; record it."""
+        """Wait for the job's end, kill it at its deadline or on request, and record the end."""
         run = self._run
-        run.leave_call(self.log)
-        # Not in the workspace, whose mount this would hold.
+        run.detach(self.log)
+        # Leave the workspace: a process in it keeps its mount busy.
         os.chdir("/")
         state = self._follow()
-        run.collect_rest()
+        run.drain()
         self.log.save()
         job_store.save_end(self._directory, state, run.exit_code, pipeline=run.parts())
 
@@ -189,15 +189,15 @@ class Job:
         while not run.ended() or run.reader >= 0:
             if run.cancelled or time.monotonic() >= self._deadline:
                 run.timed_out = not run.cancelled
-                run.end_it()
+                run.kill()
                 return "timed_out" if run.timed_out else "stopped"
             if run.exit_code is not None and not shell_ended:
                 shell_ended = True
-                run.pid = -1  # its number may be given to somebody else
+                run.pid = -1  # the pid may be reused
                 try:
                     job_store.save(self._directory, "shell", {"exit_code": run.exit_code})
                 except OSError:
-                    pass  # only for show: the end has a place of its own
+                    pass  # informational; the end has its own record
             run.collect(self._deadline)
         return "finished"
 
@@ -206,49 +206,49 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> str:
     """Start the command as a job and return the answer.
 
     Raises:
-        PlaceError: ``jobs_full``, with the names of those that run; ``state``; or there is no process to be had.
+        SetupError: ``jobs_full`` with the ids of the running jobs, ``state`` or ``processes``.
     """
     try:
         job = Job(run, request)
-    except Full as error:
-        raise place.PlaceError("jobs_full", str(error)) from None
+    except JobLimit as error:
+        raise place.SetupError("jobs_full", str(error)) from None
     except OSError as error:
-        raise place.PlaceError("state", error.strerror or str(error)) from None
+        raise place.SetupError("state", error.strerror or str(error)) from None
     try:
         start()
     except BaseException:
-        job.drop()
+        job.discard()
         raise
     try:
         job.publish()
     except BaseException:
-        # It must not go on with nobody to end it. What it has done is not known: this is no PlaceError.
-        run.end_it()
-        job.drop()
+        # Kill it: nothing would supervise it. Its effects are unknown, so this is not a SetupError.
+        run.kill()
+        job.discard()
         raise
     return '{"outcome": "job", "job": %s}' % run.job
 
 
 def promote(run: command.Run, request: Request) -> bool:
-    """Let a running command go on as a job; return False, and say why, when that cannot be."""
-    import json  # 3 ms, which a command that ends in time does without
+    """Turn a running command into a job; on failure return False and set ``run.job`` to the reason."""
+    import json  # takes 3 ms; a command that ends in time does not need it
 
     job = None
     try:
         job = Job(run, request)
         _copy(run, job.log)
         job.publish()
-    except Full as error:
+    except JobLimit as error:
         run.job = json.dumps({"error": "jobs_full", "detail": str(error)})
-    except (OSError, place.PlaceError) as error:
+    except (OSError, place.SetupError) as error:
         run.job = json.dumps({"error": "state", "detail": str(error)})
         if job is not None:
-            job.drop()
-    return bool(_left)
+            job.discard()
+    return bool(_supervised)
 
 
 def _copy(run: command.Run, log: job_log.JobLog) -> None:
-    """Begin the log with what was printed so far, as far as it was kept."""
+    """Start the log with the output that was kept so far."""
     output = run.output
     head, tail = output.head_and_tail()
     if output.log_bytes > len(head):

@@ -1,7 +1,7 @@
-"""Where the records of background jobs are kept: a directory for each, on the machine's own disk.
+"""Records of background jobs: one directory per job, on the sandbox's own disk.
 
-A job's supervisor holds a lock in the job's directory for as long as it lives, and records the end there before it
-lets go: so a job that is neither locked nor ended was lost, to a kill or to a stop of the machine.
+A supervisor locks its job's directory as long as it lives, and records the end before it releases the lock. A job that
+is neither locked nor ended is lost: its supervisor was killed, or the sandbox was stopped.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ KEEP_JOBS = 50
 KEEP_S = 7 * 24 * 3600
 KEEP_BYTES = 256 * 1024 * 1024
 RECORD_MAX_BYTES = 64 * 1024
-GUARD_WAIT_S = 20.0
+LOCK_WAIT_S = 20.0
 ID_CHARACTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 ENDED = ("finished", "stopped", "timed_out", "lost")
 
 
 def directory() -> int:
-    """Open the directory of all jobs, on the machine's own disk."""
+    """Open the directory of all jobs, on the sandbox's own disk."""
     path = place.state_directory() + "/jobs"
     try:
         os.mkdir(path, 0o700)
@@ -39,24 +39,24 @@ def directory() -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise place.PlaceError("state", "%s: %s" % (path, error.strerror)) from None
+        raise place.SetupError("state", "%s: %s" % (path, error.strerror)) from None
 
 
 def open_job(jobs: int, name: str) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=jobs)
 
 
-def guard(jobs: int) -> int:
-    """Wait for the turn to count and make jobs; it ends when the descriptor is closed."""
+def lock_list(jobs: int) -> int:
+    """Lock the list of jobs; closing the returned descriptor releases the lock."""
     fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=jobs)
-    until = time.monotonic() + GUARD_WAIT_S
+    until = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
                 os.close(fd)
-                raise place.PlaceError("state", "the list of jobs is held by another call") from None
+                raise place.SetupError("state", "the list of jobs is locked by another call") from None
             time.sleep(0.005)
         else:
             return fd
@@ -67,7 +67,7 @@ def names(jobs: int) -> list[str]:
 
 
 def running(jobs: int) -> list[str]:
-    """Name the jobs that have a supervisor."""
+    """Return the ids of the jobs that have a supervisor."""
     return [name for name in names(jobs) if is_held(jobs, name)]
 
 
@@ -76,7 +76,7 @@ def new_id() -> str:
 
 
 def is_id(name: object) -> bool:
-    return isinstance(name, str) and len(name) == 8 and all(sign in ID_CHARACTERS for sign in name)
+    return isinstance(name, str) and len(name) == 8 and all(char in ID_CHARACTERS for char in name)
 
 
 def exists(jobs: int, name: str) -> bool:
@@ -87,7 +87,7 @@ def exists(jobs: int, name: str) -> bool:
 
 
 def is_held(jobs: int, name: str) -> bool:
-    """Tell whether a supervisor lives, by its lock; other lookers do not count."""
+    """Return whether the supervisor is alive, by its exclusive lock; shared locks of other calls do not count."""
     try:
         fd = os.open("%s/lock" % name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=jobs)
     except OSError:
@@ -102,16 +102,16 @@ def is_held(jobs: int, name: str) -> bool:
 
 
 def load(job: int, name: str) -> Row:
-    """Read a record of a job; what is damaged reads as empty."""
-    import json  # 3 ms, which a command that ends in time does without
+    """Read a record of a job; a missing or damaged record reads as empty."""
+    import json  # takes 3 ms; a command that ends in time does not need it
 
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=job)
     except OSError:
         return {}
     try:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or about.st_size > RECORD_MAX_BYTES:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_MAX_BYTES:
             return {}
         found = json.loads(os.pread(fd, RECORD_MAX_BYTES, 0))
     except (OSError, ValueError):
@@ -122,8 +122,8 @@ def load(job: int, name: str) -> Row:
 
 
 def save(job: int, name: str, record: Row) -> None:
-    """Write a record durably into a file that is there already, or a new one."""
-    import json  # 3 ms, which a command that ends in time does without
+    """Write a record to disk, into the existing file or a new file."""
+    import json  # takes 3 ms; a command that ends in time does not need it
 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=job)
     try:
@@ -138,10 +138,9 @@ def save(job: int, name: str, record: Row) -> None:
 def save_end(
     job: int, state: str, exit_code: int | None, reason: str = "", pipeline: Sequence[int] = ()
 ) -> None:
-    """Record the end of a job, wholly or not at all.
+    """Record the end of a job atomically.
 
-    The file has been there since the job began, with room in it, so that a full disk does not keep an end from being
-    recorded.
+    The file was created with reserved space when the job began, so a full disk cannot prevent the record.
     """
     end = {
         "state": state,
@@ -160,18 +159,18 @@ def now_ms() -> int:
 
 
 def boot() -> str:
-    """Name the run of this machine: processes of another run are gone, whatever carries their number now."""
+    """Identify the sandbox's current boot: processes of an earlier boot are gone, even if their pids are in use."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             kernel = file.read().strip()
     except OSError:
         kernel = ""
-    return "%s %s" % (kernel, processes.birth_of(1))
+    return "%s %s" % (kernel, processes.start_time(1))
 
 
-def text_of(record: Row, name: str, most: int) -> str:
+def text_of(record: Row, name: str, limit: int) -> str:
     value = record.get(name)
-    return value[:most] if isinstance(value, str) else ""
+    return value[:limit] if isinstance(value, str) else ""
 
 
 def number_of(record: Row, name: str) -> int:
@@ -179,8 +178,8 @@ def number_of(record: Row, name: str) -> int:
     return value if type(value) is int and 0 <= value < 1 << 53 else 0
 
 
-def tidy(jobs: int) -> None:
-    """Remove ended jobs by age, number and size; never one that is running. For who has the turn."""
+def prune(jobs: int) -> None:
+    """Remove ended jobs by age, number and size, never a running job. The caller holds the lock of the list."""
     ended = []
     for name in os.listdir(jobs):
         is_half_made = name.startswith("new-") and is_id(name[4:])
@@ -198,7 +197,7 @@ def tidy(jobs: int) -> None:
 
 
 def remove(jobs: int, name: str) -> None:
-    """Remove a job's directory; what somebody else has put there stays."""
+    """Remove a job's directory; whatever cannot be removed stays."""
     try:
         job = open_job(jobs, name)
         try:
@@ -211,8 +210,8 @@ def remove(jobs: int, name: str) -> None:
         pass
 
 
-def keep_awake(jobs: int, minutes: int) -> int:
-    """Note that the machine is to stay awake so long without a request; return what holds for all jobs."""
+def keep_alive(jobs: int, minutes: int) -> int:
+    """Record that a job needs an auto-stop interval of ``minutes``; return the longest interval of all jobs."""
     minutes = max(minutes, number_of(load(jobs, "awake"), "minutes"))
     save(jobs, "awake", {"minutes": minutes})
     return minutes

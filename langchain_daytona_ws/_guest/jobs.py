@@ -1,4 +1,4 @@
-"""Background jobs looked at, stopped and listed; and whether the machine still has to stay awake for them."""
+"""Query, list and stop background jobs; report whether the sandbox must be kept alive for them."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-COMMAND_MAX = 2000  # characters of it that are kept to be shown
-STOP_WAIT_S = 10.0  # longer than a supervisor takes to end its tree
+COMMAND_MAX = 2000  # shown characters of a command
+STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes
 CANCEL = signal.SIGUSR2
 
 
 def main(request: Row) -> Row:
-    """Carry out one operation on jobs and return its answer."""
+    """Run one operation on jobs and return its answer."""
     jobs = job_store.directory()
     try:
-        return _list(jobs) if request["op"] == "list" else _one(jobs, request)
+        return _list(jobs) if request["op"] == "list" else _job(jobs, request)
     except FileNotFoundError:
-        return {"error": "no_job"}  # another call has tidied it away
+        return {"error": "no_job"}  # another call has removed it
     finally:
         os.close(jobs)
 
 
 def _list(jobs: int) -> Row:
-    turn = job_store.guard(jobs)
-    job_store.tidy(jobs)
-    os.close(turn)
+    lock = job_store.lock_list(jobs)
+    job_store.prune(jobs)
+    os.close(lock)
     rows = []
     for name in job_store.names(jobs):
         try:
             rows.append(_row(jobs, name))
         except FileNotFoundError:
-            continue  # another call has tidied it away
+            continue  # another call has removed it
     return {"jobs": rows}
 
 
-def _one(jobs: int, request: Row) -> Row:
+def _job(jobs: int, request: Row) -> Row:
     op, name = request["op"], request["id"]
     if not job_store.is_id(name) or not job_store.exists(jobs, name):
         return {"error": "no_job"}
@@ -53,7 +53,7 @@ def _one(jobs: int, request: Row) -> Row:
         answer["was_running"] = _stop(jobs, name)
     elif op == "status":
         _wait_for_end(jobs, name, request["wait_s"])
-    # Before the log: what a job that has ended has printed is then all there.
+    # Before the log: if the job has ended, its log is complete.
     answer["job"] = _row(jobs, name)
     if op == "logs":
         answer.update(_logs(jobs, request))
@@ -61,16 +61,16 @@ def _one(jobs: int, request: Row) -> Row:
 
 
 def _row(jobs: int, name: str) -> Row:
-    """Describe a job; one that is lost is recorded as such first."""
-    # Before the end is read, which is recorded before the lock is let go.
+    """Return a job's state; a lost job is first recorded as lost."""
+    # Before the end is read: it is recorded before the lock is released.
     is_held = job_store.is_held(jobs, name)
     job = job_store.open_job(jobs, name)
     try:
         about, end = job_store.load(job, "about"), job_store.load(job, "end")
         if end.get("state") not in job_store.ENDED:
-            end = {"state": "running"} if is_held else _lose(jobs, job, name, about)
-        told = job_store.load(job, "shell") if end["state"] == "running" else end
-        exit_code = told.get("exit_code")
+            end = {"state": "running"} if is_held else _mark_lost(jobs, job, name, about)
+        latest = job_store.load(job, "shell") if end["state"] == "running" else end
+        exit_code = latest.get("exit_code")
         row = {
             "id": name,
             "state": end["state"],
@@ -94,16 +94,16 @@ def _row(jobs: int, name: str) -> Row:
         os.close(job)
 
 
-def _lose(jobs: int, job: int, name: str, about: Row) -> Row:
-    """Record that a job's supervisor is gone, and end what it has left behind."""
-    turn = job_store.guard(jobs)
+def _mark_lost(jobs: int, job: int, name: str, about: Row) -> Row:
+    """Record that a job's supervisor is gone, and kill its remaining processes."""
+    lock = job_store.lock_list(jobs)
     try:
         end = job_store.load(job, "end")
         if end.get("state") in job_store.ENDED:
             return end
         if about.get("boot") == job_store.boot():
             reason = "its supervisor was killed"
-            processes.exterminate(
+            processes.kill_tree(
                 -1, job_store.text_of(about, "key", 64) or name, time.monotonic() + STOP_WAIT_S
             )
         elif about:
@@ -113,10 +113,10 @@ def _lose(jobs: int, job: int, name: str, about: Row) -> Row:
         try:
             job_store.save_end(job, "lost", None, reason)
         except OSError:
-            pass  # a full disk: the next look says the same again
+            pass  # a full disk: the next call tries again
         return {"state": "lost", "reason": reason}
     finally:
-        os.close(turn)
+        os.close(lock)
 
 
 def _wait_for_end(jobs: int, name: str, wait_s: float) -> None:
@@ -140,7 +140,7 @@ def _logs(jobs: int, request: Row) -> Row:
 
 
 def _stop(jobs: int, name: str) -> bool:
-    """Have the supervisor end its tree, or do so in its place; return whether it was running."""
+    """Signal the supervisor to kill its processes, or kill them here; return whether the job was running."""
     if not job_store.is_held(jobs, name):
         return False
     job = job_store.open_job(jobs, name)
@@ -148,12 +148,12 @@ def _stop(jobs: int, name: str) -> bool:
         about = job_store.load(job, "about")
         supervisor = {job_store.number_of(about, "pid"): job_store.text_of(about, "birth", 40)}
         if min(supervisor) <= 1:
-            raise place.PlaceError("job_damaged", name)
+            raise place.SetupError("job_damaged", name)
         processes.send(supervisor, CANCEL)
         _wait_for_end(jobs, name, STOP_WAIT_S)
         if job_store.is_held(jobs, name):
             processes.send(supervisor, signal.SIGKILL)
-            processes.exterminate(
+            processes.kill_tree(
                 -1, job_store.text_of(about, "key", 64) or name, time.monotonic() + STOP_WAIT_S
             )
             _wait_for_end(jobs, name, 1)
@@ -166,34 +166,34 @@ def _stop(jobs: int, name: str) -> bool:
     return True
 
 
-def awake(request: Row) -> Row:
-    """Tell whether the machine is still kept awake for jobs, and whether it need not be any more.
+def keep_alive(request: Row) -> Row:
+    """Return whether the sandbox's auto-stop interval is still raised for jobs, and whether it can be restored.
 
     Args:
-        request: ``restored``: the interval has been put back since; then the note of it goes. ``watched``: jobs
-            that were running when the session last heard of them; those that have ended are in the answer.
+        request: ``restored``: the host has restored the interval; its record is removed. ``watched``: jobs that the
+            session last knew as running; the answer has those that have ended.
     """
     try:
         jobs = job_store.directory()
-    except place.PlaceError:
-        return {}  # the call itself has been carried out
+    except place.SetupError:
+        return {}  # the call itself has succeeded
     try:
-        told = _awake(jobs, request["restored"])
+        state = _keep_alive(jobs, request["restored"])
         ended = [
             name
             for name in request["watched"]
             if job_store.exists(jobs, name) and not job_store.is_held(jobs, name)
         ]
-        told["ended"] = [_row(jobs, name) for name in ended]
-        return told  # noqa: TRY300 - the directory is closed last
-    except (OSError, place.PlaceError):
+        state["ended"] = [_row(jobs, name) for name in ended]
+        return state  # noqa: TRY300 - the directory is closed last
+    except (OSError, place.SetupError):
         return {}
     finally:
         os.close(jobs)
 
 
-def _awake(jobs: int, restored: bool) -> Row:
-    turn = job_store.guard(jobs)
+def _keep_alive(jobs: int, restored: bool) -> Row:
+    lock = job_store.lock_list(jobs)
     try:
         minutes = job_store.number_of(job_store.load(jobs, "awake"), "minutes")
         if not minutes or job_store.running(jobs):
@@ -203,4 +203,4 @@ def _awake(jobs: int, restored: bool) -> Row:
             return {"minutes": 0, "over": False}
         return {"minutes": minutes, "over": True}
     finally:
-        os.close(turn)
+        os.close(lock)

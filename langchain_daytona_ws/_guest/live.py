@@ -1,4 +1,4 @@
-"""What a running command has printed since it was last looked at."""
+"""Read a running command's new output."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# A request that is not carried out leaves no record: nothing tells how long to wait for it.
+# A request that does not arrive leaves no record: stop waiting for it after this time.
 UNRECORDED_WAIT_S = 1.0
-GLANCE_S = 0.02
+POLL_S = 0.02
 
 
 def main(request: dict[str, Any]) -> str:
-    """Wait until there is output after an offset, or the command has ended; return what there is as a JSON object.
+    """Wait for output after an offset or for the command's end; return the output as a JSON object.
 
     Args:
-        request: ``key`` of the call; ``offset`` and ``limit_bytes`` of its output; ``wait_s``, for how long to wait,
-            0 to take what the log of an ended command has; ``linger_s``, for how long to wait for more, once there
-            is some.
+        request: ``key`` of the call; ``offset`` and ``limit_bytes`` of its output; ``wait_s``, the longest wait in
+            seconds, 0 to read the log of an ended command; ``linger_s``, the wait for more after the first output.
     """
     base = "%s/%s" % (place.state_directory(), request["key"])
     offset, limit, wait_s = request["offset"], request["limit_bytes"], request["wait_s"]
-    log, began, fresh_at = -1, time.monotonic(), 0.0
+    log, began, output_at = -1, time.monotonic(), 0.0
     while True:
         if log < 0:
             log = _open(base + ".log")
         size = os.fstat(log).st_size if log >= 0 else 0
-        # After the size: what was there while it ran is of the command, and not of what it left running.
+        # After the size: output before the end belongs to the command, later output to its background processes.
         state = _state(base + ".call")
         now = time.monotonic()
-        if size > offset and not fresh_at:
-            fresh_at = now
+        if size > offset and not output_at:
+            output_at = now
         waited_s = now - began
         if (
             state == "ended"
             or waited_s >= wait_s
             or size - offset >= limit
-            or (fresh_at and now - fresh_at >= request["linger_s"])
+            or (output_at and now - output_at >= request["linger_s"])
             or (not state and waited_s >= UNRECORDED_WAIT_S)
         ):
             break
-        time.sleep(GLANCE_S)
+        time.sleep(POLL_S)
     ended = state == "ended"
     data = (
         os.pread(log, max(0, min(limit, size - offset)), offset)
@@ -62,7 +61,7 @@ def main(request: dict[str, Any]) -> str:
 
 
 def _open(path: str) -> int:
-    """Return a descriptor of a plain file, -1 when there is none: the agent's commands may write here too."""
+    """Open a regular file; return -1 if there is none. The agent's commands can write to this directory too."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -74,13 +73,13 @@ def _open(path: str) -> int:
 
 
 def _state(path: str) -> str:
-    """Return "running", "ended", or "" for a call that was not begun."""
+    """Return "running", "ended", or "" for a call that has not begun."""
     try:
         record = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
     try:
-        # Shared: two who look must not take each other for the one who runs it.
+        # Shared: two polls must not mistake each other for the running command.
         fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return "running"

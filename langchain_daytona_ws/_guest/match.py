@@ -1,20 +1,20 @@
-r"""Glob patterns, matched segment by segment, without regular expressions: pure functions.
+"""Match glob patterns segment by segment, without regular expressions. Pure; used by host and guest.
 
-``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash before what stands for itself, and ``**`` as a
+``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash before a literal character, and ``**`` as a
 whole segment for any number of directories. Hidden names match like others. Hostile patterns stay cheap:
-a segment is matched with one point of return, braces are expanded up to a limit.
+a segment is matched with one backtracking point, and braces are expanded up to a limit.
 """
 
 from __future__ import annotations
 
 MAX_ALTERNATIVES = 256
 DEEP = "**"
-# Rarely meant and often huge: searched only when the path or the pattern spells them out.
+# Rarely wanted and often huge: searched only if the path or the pattern contains the name.
 SKIPPED = (".git", "node_modules", "__pycache__", ".venv")
 
 
 class GlobError(ValueError):
-    """The pattern can't be used; the text says why."""
+    """The pattern is invalid; the message is the reason."""
 
 
 class Segment:
@@ -32,25 +32,25 @@ class Segment:
         if self.literal is not None:
             return name == self.literal
         tokens = self.tokens
-        at = here = 0
+        at = char = 0
         star, resume = -1, 0
-        while here < len(name):
+        while char < len(name):
             if at < len(tokens) and tokens[at][0] == "*":
-                star, resume = at, here
+                star, resume = at, char
                 at += 1
-            elif at < len(tokens) and _takes(tokens[at], name[here]):
+            elif at < len(tokens) and _accepts(tokens[at], name[char]):
                 at += 1
-                here += 1
-            elif star >= 0:  # let the last star take one more character
+                char += 1
+            elif star >= 0:  # extend the last star by one character
                 resume += 1
-                at, here = star + 1, resume
+                at, char = star + 1, resume
             else:
                 return False
         return all(kind == "*" for kind, _ in tokens[at:])
 
 
 class Glob:
-    """A compiled pattern, run over a tree as a set of positions; ``None`` stands for ``**``."""
+    """A compiled pattern, applied to a tree as a set of positions; ``None`` is ``**``."""
 
     def __init__(self, pattern: str) -> None:
         self.only_dirs = pattern.endswith("/")
@@ -74,7 +74,7 @@ class Glob:
         return self._closed({(index, 0) for index in range(len(self.alternatives))})
 
     def step(self, states: frozenset[tuple[int, int]], name: str) -> frozenset[tuple[int, int]]:
-        """Go down to ``name``; an empty set means that nothing below can match."""
+        """Return the positions after ``name``; an empty set means that nothing below can match."""
         after = set()
         for index, at in states:
             segments = self.alternatives[index]
@@ -91,11 +91,11 @@ class Glob:
         return any(at == len(self.alternatives[index]) for index, at in states)
 
     def goes_on(self, states: frozenset[tuple[int, int]]) -> bool:
-        """Tell whether something below could still match."""
+        """Return whether something below could still match."""
         return any(at < len(self.alternatives[index]) for index, at in states)
 
     def names(self, name: str, states: frozenset[tuple[int, int]] | None = None) -> bool:
-        """Tell whether the pattern spells out ``name`` (at the given positions), so that it is meant."""
+        """Return whether the pattern contains ``name`` literally, at the given positions if any."""
         return any(
             segment is not None and segment.literal == name
             for index, segments in enumerate(self.alternatives)
@@ -110,7 +110,7 @@ class Glob:
         return self.accepts(states)
 
     def _closed(self, states: set[tuple[int, int]]) -> frozenset[tuple[int, int]]:
-        """Add the positions after each ``**``, which may stand for no directory at all."""
+        """Add the positions after each ``**``, which may match no directory."""
         more = {
             (index, at + 1)
             for index, at in states
@@ -120,7 +120,7 @@ class Glob:
 
 
 def split_literal(pattern: str) -> tuple[str, str]:
-    """Split a pattern into its leading literal directories and the rest, which holds at least one segment."""
+    """Split a pattern into its leading literal directories and the rest, which has at least one segment."""
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     count = 0
     while count < len(parts) - 1 and not set(parts[count]) & set("*?[]{}\\") and parts[count] != "..":
@@ -129,7 +129,7 @@ def split_literal(pattern: str) -> tuple[str, str]:
     return "/".join(parts[:count]) or ".", "/".join(parts[count:]) + tail
 
 
-def _takes(token: tuple[str, object], char: str) -> bool:
+def _accepts(token: tuple[str, object], char: str) -> bool:
     kind, value = token
     if kind == "?":
         return True
@@ -164,7 +164,7 @@ def _tokens(text: str) -> list[tuple[str, object]]:
 
 
 def _class(text: str, at: int) -> tuple[tuple[bool, list[tuple[str, str]]] | None, int]:
-    """Parse what follows ``[``; an unclosed one is the character itself."""
+    """Parse a class after ``[``; without a closing bracket ``[`` is literal."""
     start = at
     negated = text[at : at + 1] in ("!", "^")
     at += negated
@@ -189,7 +189,7 @@ def _class_char(text: str, at: int) -> tuple[str, int]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """Expand braces, innermost last; braces without a comma or without their end stand for themselves."""
+    """Expand braces, innermost last; braces without a comma or a closing brace are literal."""
     done: list[str] = []
     todo = [(pattern, 0)]
     while todo:
@@ -206,7 +206,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _brace(text: str, start: int) -> tuple[int, int, list[str]] | None:
-    """Find the first complete brace group at or after ``start``: its ends and its choices."""
+    """Return start, end and choices of the first complete brace group at or after ``start``."""
     opening = start
     while True:
         opening = _next_brace(text, opening)

@@ -1,4 +1,4 @@
-r"""Find the place in a file that ``old_string`` means if it is not there byte for byte. Pure, on host and in sandbox.
+r"""Find the text that ``old_string`` refers to if it does not occur byte for byte. Pure; used by host and guest.
 
 Two kinds of differences are accepted: NUL, ESC and bytes that are not UTF-8, which `text.as_shown` shows as ``\xe9``
 (`text_of` maps each such byte to one lone surrogate); and, with ``loose``, look-alike and invisible characters.
@@ -31,7 +31,7 @@ class TooLongError(Exception):
     """Two texts are too long to be compared."""
 
 
-class Spot:
+class Match:
     """A match: offsets into `text_of` the content, and the matched characters for each unit."""
 
     __slots__ = ("end", "pieces", "start")
@@ -69,8 +69,8 @@ def units(text: str) -> list[str]:
     return _UNIT.findall(text)
 
 
-def find(content: str, wanted: list[str], loose: bool, most: int) -> list[Spot]:
-    """Find the units in the content, at most ``most + 1`` times; with ``loose`` also units that only look the same.
+def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match]:
+    """Find the units in the content, at most ``limit + 1`` times; with ``loose`` also units that only look the same.
 
     Invisible characters between the units are skipped if the search for that takes no longer than about a second.
     """
@@ -84,12 +84,12 @@ def find(content: str, wanted: list[str], loose: bool, most: int) -> list[Spot]:
         and any(char in content for char in alike.INVISIBLE)
     ):
         between = _INVISIBLE
-    spots = []
+    matches = []
     for match in re.finditer(between.join(form for form in forms if form), content):
-        spots.append(Spot(match.start(), match.end(), list(_pieces(content, match.start(), forms, between))))
-        if len(spots) > most:
+        matches.append(Match(match.start(), match.end(), list(_pieces(content, match.start(), forms, between))))
+        if len(matches) > limit:
             break
-    return spots
+    return matches
 
 
 def _form(unit: str, loose: bool) -> str:
@@ -114,7 +114,7 @@ def _pieces(content: str, at: int, forms: list[str], between: str) -> Iterator[s
     """Yield the matched characters of each unit, with the invisible characters before it."""
     for number, form in enumerate(forms):
         match = re.compile((between if number and form else "") + form).match(content, at)
-        assert match is not None  # noqa: S101 - the whole of them was found here
+        assert match is not None  # noqa: S101 - the whole pattern matched here
         at = match.end()
         yield match.group()
 
@@ -127,19 +127,19 @@ def is_changed(unit: str, piece: str) -> bool:
 def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose: bool) -> str:
     r"""Return the new text, with the file's own characters wherever the new text repeats the old text.
 
-    ``\xNN`` in the new text becomes a byte if the old text matched such a byte, and otherwise stays four characters.
+    ``\xNN`` in the new text becomes a byte if the old text matched such a byte; otherwise it stays four characters.
 
     Raises:
         TooLongError: With ``loose``: the comparison would take too long.
     """
-    came = units(new)
-    shared = min(len(wanted), len(came))
-    head = next((at for at in range(shared) if wanted[at] != came[at]), shared)
+    new_units = units(new)
+    shared = min(len(wanted), len(new_units))
+    head = next((at for at in range(shared) if wanted[at] != new_units[at]), shared)
     shared -= head
-    tail = next((at for at in range(shared) if wanted[-1 - at] != came[-1 - at]), shared)
-    old_to, new_to = len(wanted) - tail, len(came) - tail
+    tail = next((at for at in range(shared) if wanted[-1 - at] != new_units[-1 - at]), shared)
+    old_to, new_to = len(wanted) - tail, len(new_units) - tail
     try:
-        kept = [(head + a, head + b, size) for a, b, size in _shared(wanted[head:old_to], came[head:new_to])]
+        kept = [(head + a, head + b, size) for a, b, size in _shared(wanted[head:old_to], new_units[head:new_to])]
     except TooLongError:
         if loose:
             raise
@@ -147,13 +147,13 @@ def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose
     out, at = pieces[:head], head
     as_bytes = any(len(piece) == 1 and _is_shown_byte(unit) for unit, piece in zip(wanted, pieces))
     for old_at, new_at, size in [*kept, (old_to, new_to, tail)]:
-        out += [_written(unit, newline, as_bytes) for unit in came[at:new_at]]
+        out += [_written(unit, newline, as_bytes) for unit in new_units[at:new_at]]
         out += pieces[old_at : old_at + size]
         at = new_at + size
     return "".join(out)
 
 
-def _shared(wanted: list[str], came: list[str]) -> list[tuple[int, int, int]]:
+def _shared(wanted: list[str], new: list[str]) -> list[tuple[int, int, int]]:
     """Return the blocks that two texts share: the start in each text, and the length.
 
     The lengths of the texts do not bound the time: it is cubic if one character is most of a text, for example a rule
@@ -164,26 +164,26 @@ def _shared(wanted: list[str], came: list[str]) -> list[tuple[int, int, int]]:
     """
     import difflib  # needed only if a text was not found byte for byte
 
-    often: dict[str, int] = {}
-    for unit in came:
-        often[unit] = often.get(unit, 0) + 1
+    counts: dict[str, int] = {}
+    for unit in new:
+        counts[unit] = counts.get(unit, 0) + 1
     pairs = [0]
     for unit in wanted:
-        pairs.append(pairs[-1] + often.get(unit, 0))
-    left = MAX_COMPARED
+        pairs.append(pairs[-1] + counts.get(unit, 0))
+    steps_left = MAX_COMPARED
 
-    class Matcher(difflib.SequenceMatcher):  # type: ignore[type-arg]  # Python 3.8 takes no [str] here
+    class Matcher(difflib.SequenceMatcher):  # type: ignore[type-arg]  # Python 3.8 does not accept [str] here
         def find_longest_match(
             self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None
         ) -> difflib.Match:
-            nonlocal left
-            # difflib visits, for each character of ``wanted``, every place of it in ``came``.
-            left -= pairs[len(wanted) if ahi is None else ahi] - pairs[alo]
-            if left < 0:
+            nonlocal steps_left
+            # difflib visits, for each unit of ``wanted``, every occurrence of it in ``new``.
+            steps_left -= pairs[len(wanted) if ahi is None else ahi] - pairs[alo]
+            if steps_left < 0:
                 raise TooLongError
             return super().find_longest_match(alo, ahi, blo, bhi)
 
-    blocks = Matcher(None, wanted, came, autojunk=False).get_matching_blocks()
+    blocks = Matcher(None, wanted, new, autojunk=False).get_matching_blocks()
     return [(block.a, block.b, block.size) for block in blocks]
 
 

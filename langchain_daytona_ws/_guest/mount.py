@@ -1,8 +1,8 @@
-"""See before each call that the workspace is mounted, alive and let in by S3; have it mounted where it is not.
+"""Check before each call that the workspace is mounted, alive and accepted by S3; otherwise have it mounted.
 
-What can be begun while the rest of the guest is still being compiled is begun then (``begin``): the examination of
-the mounts, or, where new credentials came along, the ``mounter``. That is a program of its own, run as root, which
-comes along as text. A call never goes on in the bare directory under a mount that is not there.
+``begin`` starts early, while the other modules are compiled: it checks the mounts or, if the request has new
+credentials, starts the ``mounter``, a separate program that is sent as text and runs as root. A call never runs in the
+bare directory below a missing mount.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import select
 import time
 
 from langchain_daytona_ws._guest.mount_check import Check, device
-from langchain_daytona_ws._guest.place import PlaceError
+from langchain_daytona_ws._guest.place import SetupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,57 +24,57 @@ STATUS = "/var/lib/langchain-daytona-ws/%s.status"
 HELPER = "/usr/local/sbin/langchain-daytona-ws-mount"
 SECRET_FD = 3
 TRIES = 3
-# A daemon that lives answers within milliseconds. One that does not by then is examined once more, and for longer,
-# by the mounter before it is ended.
+# A live daemon answers within milliseconds. If it does not, the mounter checks it again, for longer, before it kills
+# the daemon.
 ALIVE_S = 1.0
-# An S3 that is slow to answer is no reason not to go on.
+# If S3 only answers slowly, the call continues.
 ANSWER_S = 3.0
 LIMIT_S = 110.0
 _RUN = 'import sys;r=eval(sys.stdin.readline());exec(compile(r,"mounter","exec"),{"__name__":"__main__"})'
 
 _checks: list[Check] = []
-_mounters: list[Mounter | PlaceError] = []
+_mounters: list[Mounter | SetupError] = []
 
 
 def begin(wanted: Request) -> None:
-    """Begin with what `enter` will need."""
+    """Start the checks or the mounter whose results `enter` needs."""
     try:
         if wanted["has_secret"]:
             _mounters.append(Mounter(wanted, _secret()))
         else:
             _examine(wanted)
-    except PlaceError as error:
+    except SetupError as error:
         _mounters.append(error)
 
 
 def descriptors() -> list[int]:
-    """List what has to stay open until `enter`."""
+    """Return the file descriptors that must stay open until `enter`."""
     return [
-        *(one.descriptor for one in _checks),
-        *(fd for one in _mounters if isinstance(one, Mounter) for fd in one.descriptors),
+        *(check.descriptor for check in _checks),
+        *(fd for mounter in _mounters if isinstance(mounter, Mounter) for fd in mounter.descriptors),
     ]
 
 
 def enter(root: str, wanted: Request) -> list[str]:
-    """Change into the mounted workspace; return where files were moved to that lay underneath it."""
+    """Change into the mounted workspace; return the directories to which files below the mount were moved."""
     moved: list[str] = []
-    for one in _mounters:
-        if isinstance(one, PlaceError):
-            raise one
-        moved += one.moved()
-    if not _mounters and not _is_well(wanted):
+    for mounter in _mounters:
+        if isinstance(mounter, SetupError):
+            raise mounter
+        moved += mounter.moved()
+    if not _mounters and not _is_healthy(wanted):
         moved = _repair(wanted)
     for _ in range(TRIES):
         try:
             os.chdir(root)
-            at = os.stat(".").st_dev
+            current = os.stat(".").st_dev
         except OSError:
-            at = None  # it died between the look and now, or was replaced by another call
-        # Where we are, not what the name says: the mount could have gone away under us.
-        if at is not None and device(root) == at:
+            current = None  # it died after the check, or another call replaced it
+        # Compare the current directory, not the path: the mount may be gone meanwhile.
+        if current is not None and device(root) == current:
             return moved
         moved += _repair(wanted)
-    raise PlaceError("mount_not_ready", "it does not stay mounted")
+    raise SetupError("mount_not_ready", "it does not stay mounted")
 
 
 def _secret() -> bytes:
@@ -87,8 +87,8 @@ def _secret() -> bytes:
     except ValueError:
         secret = b""
     if not secret:
-        # The shell keeps it in /tmp on its way to us, where there may be no room for it.
-        raise PlaceError("mount_credentials", "they did not arrive")
+        # The shell stores it in /tmp first, which may be full.
+        raise SetupError("mount_credentials", "the credentials did not arrive")
     return secret
 
 
@@ -97,28 +97,28 @@ def _examine(wanted: Request) -> None:
         for directory in wanted["directories"]:
             _checks.append(Check(directory))
     except OSError as error:
-        raise PlaceError("processes", error.strerror or str(error)) from None
+        raise SetupError("processes", error.strerror or str(error)) from None
 
 
-def _is_well(wanted: Request) -> bool:
-    """Tell whether all is mounted and alive.
+def _is_healthy(wanted: Request) -> bool:
+    """Return whether all mounts exist and are alive.
 
     Raises:
-        PlaceError: S3 refuses what is asked through a mount. The host has to bring other credentials.
+        SetupError: S3 refuses requests through a mount. The host must send other credentials.
     """
     try:
-        if not _has_keys(wanted) or not all(one.is_alive(ALIVE_S) for one in _checks):
+        if not _has_credentials(wanted) or not all(check.is_alive(ALIVE_S) for check in _checks):
             return False
-        if any(one.is_refused(ANSWER_S) for one in _checks):
-            raise PlaceError("mount_eio", "")
+        if any(check.is_refused(ANSWER_S) for check in _checks):
+            raise SetupError("mount_eio", "")
         return True
     finally:
-        for one in _checks:
-            one.end()
+        for check in _checks:
+            check.end()
 
 
-def _has_keys(wanted: Request) -> bool:
-    """Tell whether credentials are in place that this call can live on, whoever brought them."""
+def _has_credentials(wanted: Request) -> bool:
+    """Return whether stored credentials fit the specification and last long enough for this call."""
     try:
         with open(STATUS % wanted["id"]) as file:
             spec, serial, expires = file.read().split()
@@ -132,97 +132,97 @@ def _has_keys(wanted: Request) -> bool:
 
 
 def _repair(wanted: Request) -> list[str]:
-    if not _has_keys(wanted):
-        raise PlaceError("mount_credentials", "")
+    if not _has_credentials(wanted):
+        raise SetupError("mount_credentials", "")
     return Mounter(wanted, b"").moved()
 
 
 class Mounter:
-    """The mounter at work as root: as this user, through its helper, or through a general sudo.
+    """A running mounter, as root: directly, through the snapshot's helper, or through a general sudo.
 
     Args:
-        wanted: What to mount.
-        secret: New credentials; empty for those that are there.
+        wanted: The mounts.
+        secret: New credentials; empty to use the stored credentials.
     """
 
     def __init__(self, wanted: Request, secret: bytes) -> None:
-        given = wanted["request"].encode() + b"\n" + secret
+        stdin = wanted["request"].encode() + b"\n" + secret
         command: list[str] = []
         if os.getuid() != 0 and os.access(HELPER, os.X_OK):
             command = ["sudo", "-n", HELPER]
         elif os.getuid() != 0:
             command = ["sudo", "-n", "--", os.path.realpath("/proc/self/exe"), "-I", "-S", "-c", _RUN]
-            given = repr(wanted["program"]).encode() + b"\n" + given
+            stdin = repr(wanted["program"]).encode() + b"\n" + stdin
         self._began = time.monotonic()
         self._is_sudo = bool(command)
         try:
-            request, self._complaints = os.memfd_create("request"), os.memfd_create("complaints")
+            request, self._errors = os.memfd_create("request"), os.memfd_create("errors")
             self._answer, answer = os.pipe()
-            while given:
-                given = given[os.write(request, given) :]
+            while stdin:
+                stdin = stdin[os.write(request, stdin) :]
             os.lseek(request, 0, 0)
             self._pid = os.fork()
         except OSError as error:
-            raise PlaceError("processes", error.strerror or str(error)) from None
+            raise SetupError("processes", error.strerror or str(error)) from None
         if self._pid == 0:
-            _become((request, answer, self._complaints), command, wanted["program"])
+            _run_mounter((request, answer, self._errors), command, wanted["program"])
         os.close(request)
         os.close(answer)
 
     @property
     def descriptors(self) -> list[int]:
-        return [self._answer, self._complaints]
+        return [self._answer, self._errors]
 
     def moved(self) -> list[str]:
-        """Wait for its end; return where it moved files to.
+        """Wait for its end; return the directories to which it moved files.
 
         Raises:
-            PlaceError: It could not mount.
+            SetupError: Mounting failed.
         """
-        import json  # it takes a while, and so does the mounter
+        import json  # imported late: the mounter is running meanwhile
 
-        said = b""
+        output = b""
         poll = select.poll()
         poll.register(self._answer, select.POLLIN)
         while poll.poll(max(self._began + LIMIT_S - time.monotonic(), 0.0) * 1000):
             piece = os.read(self._answer, 65536)
             if not piece:
                 break
-            said += piece
+            output += piece
         else:
             os.kill(self._pid, 9)
-            raise PlaceError("mount_not_ready", "no end after %.0f s" % LIMIT_S)
+            raise SetupError("mount_not_ready", "no end within %.0f s" % LIMIT_S)
         try:
-            answer = json.loads(said)
+            answer = json.loads(output)
         except ValueError:
-            told = os.pread(self._complaints, 65536, 0).decode("utf-8", "replace").strip()[-400:]
-            raise PlaceError("mount_not_root" if self._is_sudo else "mount_failed", told) from None
+            message = os.pread(self._errors, 65536, 0).decode("utf-8", "replace").strip()[-400:]
+            raise SetupError("mount_not_root" if self._is_sudo else "mount_failed", message) from None
         finally:
             for fd in self.descriptors:
                 os.close(fd)
         if answer.get("ok") is not True:
-            raise PlaceError("mount_" + str(answer.get("code")), str(answer.get("detail")))
+            raise SetupError("mount_" + str(answer.get("code")), str(answer.get("detail")))
         return list(answer["moved"])
 
 
-def _become(standard: tuple[int, int, int], command: list[str], program: str) -> NoReturn:
-    """Become the mounter, in the child after a fork.
+def _run_mounter(streams: tuple[int, int, int], command: list[str], program: str) -> NoReturn:
+    """Run the mounter in the forked child.
 
-    Where no command makes it root it runs in this process, which has Python started already.
+    Without a command (the user is root) it runs in this process, which has Python started already.
     """
     try:
-        for number, fd in enumerate([os.dup(fd) for fd in standard]):
+        for number, fd in enumerate([os.dup(fd) for fd in streams]):
             os.dup2(fd, number)
         os.closerange(3, 256)
         if command:
             os.execvp(command[0], command)
-        exec(compile(program, "mounter", "exec"), {"__name__": "__main__"})  # noqa: S102 - sent along by the host
+        exec(compile(program, "mounter", "exec"), {"__name__": "__main__"})  # noqa: S102 - sent by the host
         import sys
 
         sys.stdout.flush()
     except FileNotFoundError:
-        os.write(2, b"there is no sudo")
-    except BaseException as error:  # noqa: BLE001 - this is a forked child: nothing may leave it
+        os.write(2, b"sudo is not installed")
+    except BaseException as error:  # noqa: BLE001 - no exception may leave a forked child
         os.write(2, repr(error).encode("utf-8", "replace"))
     finally:
         os._exit(0)

@@ -28,12 +28,12 @@ class Check:
 
     def __init__(self, directory: str) -> None:
         self._began = time.monotonic()
-        self._said = b""
+        self._output = b""
         self.descriptor, write = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             try:
-                # Close the lock and the pipes to the caller: this process may outlive the call and must block nobody.
+                # Close the lock and the pipes to the caller: this process may outlive the call and must block no other.
                 os.closerange(0, write)
                 os.closerange(write + 1, 256)
                 _examine(directory, write)
@@ -47,7 +47,7 @@ class Check:
 
     def is_refused(self, limit_s: float) -> bool:
         """Return whether S3 refuses requests through the mount; False if S3 is only slow to answer."""
-        return self._await(len(ALIVE) + 1, limit_s) and self._said.endswith(REFUSED)
+        return self._await(len(ALIVE) + 1, limit_s) and self._output.endswith(REFUSED)
 
     def end(self) -> None:
         """Kill the process, and do not wait for its end."""
@@ -61,14 +61,14 @@ class Check:
     def _await(self, size: int, limit_s: float) -> bool:
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
-        while len(self._said) < size:
+        while len(self._output) < size:
             left_s = self._began + limit_s - time.monotonic()
             if not poll.poll(max(left_s, 0.0) * 1000):
                 return False
             piece = os.read(self.descriptor, 64)
             if not piece:
                 return False
-            self._said += piece
+            self._output += piece
         return True
 
 
@@ -84,17 +84,17 @@ def _reaches_s3(directory: str) -> bool:
     """Return whether S3 accepts requests; mount-s3 turns every refusal into EIO."""
     name = "%s/.langchain-daytona-ws-%s" % (directory, os.urandom(8).hex())
     # If a policy allows listing only under a condition, S3 answers 403 for a missing name: try to list as well.
-    return not (_is_refused(os.stat, name) and _is_refused(_first, directory))
+    return not (_is_refused(os.stat, name) and _is_refused(_list, directory))
 
 
-def _first(directory: str) -> None:
+def _list(directory: str) -> None:
     with os.scandir(directory) as entries:
         next(entries, None)
 
 
-def _is_refused(ask: Callable[[str], object], path: str) -> bool:
+def _is_refused(access: Callable[[str], object], path: str) -> bool:
     try:
-        ask(path)
+        access(path)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -107,7 +107,7 @@ def _is_refused(ask: Callable[[str], object], path: str) -> bool:
 def device(directory: str) -> int | None:
     """Return the device of the S3 mount at a directory, None if there is none; reads only the kernel's mount table."""
     above, name = os.path.split(directory)
-    path = written(os.path.join(os.path.realpath(above), name))
+    path = escaped(os.path.join(os.path.realpath(above), name))
     found = None
     with open("/proc/self/mountinfo", errors="surrogateescape") as table:
         for line in table:
@@ -121,7 +121,7 @@ def device(directory: str) -> int | None:
     return found
 
 
-def written(path: str) -> str:
+def escaped(path: str) -> str:
     """Escape a path as the kernel's mount table does."""
     for char, code in (("\\", "\\134"), (" ", "\\040"), ("\t", "\\011"), ("\n", "\\012"), ("#", "\\043")):
         path = path.replace(char, code)

@@ -1,8 +1,8 @@
 """The credentials of the mounts, in a directory that only root may enter.
 
-mount-s3 finds them through ``credential_process``, which it runs again before they expire, so that a new file is all
-that a rotation takes (mount-s3 CONFIGURATION). Those that were given for one specification lie in a file of its own:
-no other mount gets them, nor one that was detached and that somebody still has open.
+mount-s3 reads them through ``credential_process``, which it runs again before they expire, so a rotation only replaces
+a file (mount-s3 CONFIGURATION). Each specification of mounts has its own file: no other mount can read it, not even a
+detached mount that is still open.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def make_home() -> None:
     if os.geteuid() != 0:
         raise Failed("not_root")
     os.makedirs(HOME, exist_ok=True)
-    os.chmod(HOME, 0o755)  # noqa: S103 - all may look at what is published there
+    os.chmod(HOME, 0o755)  # noqa: S103 - the status in it is public
 
 
-def take(fd: int) -> None:
+def acquire(fd: int) -> None:
     until = time.monotonic() + LOCK_S
     while True:
         try:
@@ -42,33 +42,33 @@ def take(fd: int) -> None:
             time.sleep(0.05)
 
 
-def for_root(path: str, flags: int) -> int:
-    """Open a file that only root may even read: whoever can may lock it, and keep the lock."""
+def open_for_root(path: str, flags: int) -> int:
+    """Open a file that only root can read: a user who can read a file can also lock it."""
     return os.open(path, flags, 0o600)
 
 
-class Keys:
-    """The credentials of one specification of mounts; and what anybody may know of them."""
+class CredentialStore:
+    """The stored credentials of one specification of mounts, and their public status."""
 
     def __init__(self, name: str, spec: str) -> None:
         self.directory = "%s/%s" % (HOME, name)
-        self.status = self.directory + ".status"  # "spec serial expiry", for all to read
+        self.status = self.directory + ".status"  # "spec serial expiry", readable by all
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         os.chmod(self.directory, 0o700)
         self._spec = spec
         self._file = "%s/%s.json" % (self.directory, spec)
         self._serial = self._expires = ""
         published, serial, expires = self._read()
-        # Whether the mounts that are there may stay: they are what is wanted, and get what is stored here.
-        self.same = published == spec and os.path.exists(self._file)
-        if self.same:
+        # Whether existing mounts can stay: they fit the specification, and read this file.
+        self.is_current = published == spec and os.path.exists(self._file)
+        if self.is_current:
             self._serial, self._expires = serial, expires
 
     def replace(self, credentials: Request | None, expires: str) -> bool:
-        """Store new credentials; return whether those that a mount may still use have, or nearly have, expired."""
+        """Store new credentials; return whether those that a mount may still use expire within five minutes."""
         old = float(self._expires or "inf")
         if credentials is None:
-            if not self.same or old <= time.time():
+            if not self.is_current or old <= time.time():
                 raise Failed("credentials")
         else:
             names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
@@ -77,36 +77,36 @@ class Keys:
                 try:
                     self._write(self._file, json.dumps(credentials), 0o600)
                 except OSError:
-                    # A full disk must not stop the command that would free it, while the old ones hold.
-                    if self.same and self._expires and old - 300 > time.time():
+                    # A full disk must not stop the command that would free space while the old ones are valid.
+                    if self.is_current and self._expires and old - 300 > time.time():
                         return False
                     raise
-                # For ones without an end mount-s3 asks again after a quarter of an hour only.
-                self.same = self.same and bool(self._expires)
+                # mount-s3 reads credentials without an expiry again only after 15 minutes.
+                self.is_current = self.is_current and bool(self._expires)
                 self._serial, self._expires = serial, expires
-        # mount-s3 asks for new ones five minutes before the end of those that it has.
+        # mount-s3 reads new credentials five minutes before its own expire.
         return old - 300 <= time.time()
 
     def publish(self) -> None:
-        """Tell everybody what is mounted, and take away what was stored for other mounts."""
-        known = (self._spec, self._serial, self._expires)
-        if self._read() != known:
+        """Write the public status, and delete the credentials of other specifications."""
+        current = (self._spec, self._serial, self._expires)
+        if self._read() != current:
             line = "%s %s %s\n" % (self._spec, self._serial, self._expires or "never")
             self._write(self.status, line, 0o644)
         for name in os.listdir(self.directory):
             if name.endswith(".json") and name != self._spec + ".json":
                 os.unlink("%s/%s" % (self.directory, name))
 
-    def hidden(self, said: str) -> str:
-        """Take the credentials out of what a program printed."""
+    def redacted(self, output: str) -> str:
+        """Replace the credentials in a program's output."""
         with open(self._file) as file:
             for name, value in json.load(file).items():
                 if name not in ("Version", "Expiration"):
-                    said = said.replace(value, "***")
-        return said
+                    output = output.replace(value, "***")
+        return output
 
     def environment(self, path: str) -> dict[str, str]:
-        """Give mount-s3 no way to credentials but this one."""
+        """Return mount-s3's environment, in which this file is the only source of credentials."""
         cat = next((at for at in ("/bin/cat", "/usr/bin/cat") if os.path.exists(at)), "cat")
         text = "[default]\ncredential_process = %s %s\n" % (cat, self._file)
         self._write(self.directory + "/config", text, 0o600)
@@ -127,10 +127,10 @@ class Keys:
             return "", "", ""
 
     def _write(self, path: str, text: str, mode: int) -> None:
-        """Replace a file whole: a refresh that reads half of it would lose credentials that still hold."""
+        """Replace a file atomically: a refresh that reads half a file would lose valid credentials."""
         new = "%s/new-%s" % (self.directory, os.urandom(8).hex())
         try:
-            with open(new, "x", opener=for_root) as file:
+            with open(new, "x", opener=open_for_root) as file:
                 file.write(text)
                 os.fchmod(file.fileno(), mode)
             os.rename(new, path)

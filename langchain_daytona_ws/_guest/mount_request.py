@@ -1,7 +1,7 @@
-"""The request to the mounter: read, and believed in nothing.
+"""Read and check the request to the mounter, without trusting it.
 
-As the helper of a snapshot the mounter is called by whom it does not trust: the agent can send a request of its own
-making. What is mounted where is checked here, and named by what it is rather than by what the request says.
+In a snapshot, where the mounter is an installed helper, the agent can send requests of its own. The mounts are checked
+here, and their ids are computed from their content instead of being read from the request.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 VERSION = 2
 LIMIT_CHARS = 64 * 1024
-DETAIL = 800
-# Set when it is written into a snapshot as the helper: the only directories in which it mounts.
+DETAIL_CHARS = 800
+# Set in the helper of a snapshot: the only directories in which it mounts.
 WORKSPACES = ""
 SKILLS = ""
 
-# None of them may be taken for an option or reach into another place.
+# No value may be parsed as an option, or contain a path to another directory.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _REGION = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
@@ -34,43 +34,43 @@ _KEY = r"[!-~]{1,16384}"
 
 
 class Failed(Exception):
-    """It cannot be mounted; the code and detail go back to the host."""
+    """Mounting is impossible; the code and detail are returned to the host."""
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(code)
         self.code = code
-        self.detail = detail[-DETAIL:]
+        self.detail = detail[-DETAIL_CHARS:]
 
 
-def given() -> tuple[Request, object]:
-    """Read the request from standard input, and the credentials that follow it on a line of their own."""
+def read_request() -> tuple[Request, object]:
+    """Read from standard input the request and, on the next line, the credentials, if any."""
     try:
         text = sys.stdin.read(LIMIT_CHARS + 1)
         if len(text) <= LIMIT_CHARS:
-            request, _, brought = text.partition("\n")
-            return _object(json.loads(request), "request"), json.loads(brought) if brought.strip() else None
+            request, _, secret = text.partition("\n")
+            return _object(json.loads(request), "request"), json.loads(secret) if secret.strip() else None
     except (ValueError, RecursionError):
         pass
-    raise Failed("bad_request", "it is no JSON, or more than %d characters" % LIMIT_CHARS)
+    raise Failed("bad_request", "not JSON, or more than %d characters" % LIMIT_CHARS)
 
 
-def digest(told: object) -> str:
-    """Name a value by what it is: the specification of mounts, or credentials. The host does the same."""
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+def digest(value: object) -> str:
+    """Return a short hash of a specification of mounts or of credentials; the host computes the same."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
-def told(request: Request) -> Request:
-    """Return what is to be mounted where, in the order in which the host digests it."""
+def checked(request: Request) -> Request:
+    """Return the checked specification of mounts, with its keys in the order that the host hashes."""
     if request.get("version") != VERSION:
         raise Failed("helper_version")
     listed = request.get("mounts")
     if not isinstance(listed, list) or not 1 <= len(listed) <= 2:
         raise Failed("bad_request", "mounts")
-    mounts = [_mount(one, read_only=at == 1) for at, one in enumerate(listed)]
+    mounts = [_mount(mount, read_only=index == 1) for index, mount in enumerate(listed)]
     endpoint = request.get("endpoint")
     return {
         "version": VERSION,
-        # A directory is one mount, whatever is mounted there.
+        # The directory alone identifies the mounts.
         "id": hashlib.sha256(mounts[0]["directory"].encode()).hexdigest()[:16],
         "mounts": mounts,
         "region": _text(request, "region", _REGION),
@@ -78,9 +78,9 @@ def told(request: Request) -> Request:
     }
 
 
-def _mount(given: object, *, read_only: bool) -> Request:
-    """Check one mount: first the workspace, which is a prefix of its own name, then perhaps the skills."""
-    mount = _object(given, "mount")
+def _mount(value: object, *, read_only: bool) -> Request:
+    """Check one mount: the workspace, whose prefix ends with its name, or the read-only skills."""
+    mount = _object(value, "mount")
     directory = _text(mount, "directory", r"/.{1,2000}")
     name = os.path.basename(directory)
     if not directory.isprintable() or os.path.normpath(directory) != directory or directory.startswith("//"):
@@ -93,25 +93,25 @@ def _mount(given: object, *, read_only: bool) -> Request:
     if mount.get("prefix") != prefix:
         raise Failed("bad_request", "prefix")
     if WORKSPACES and directory != (SKILLS if read_only else "%s/%s" % (WORKSPACES, name)):
-        raise Failed("other_place", "%s; the snapshot's are %s/* and %s" % (directory, WORKSPACES, SKILLS))
+        raise Failed("other_place", "%s; the snapshot allows %s/* and %s" % (directory, WORKSPACES, SKILLS))
     bucket = _text(mount, "bucket", _BUCKET)
     return {"bucket": bucket, "prefix": prefix, "directory": directory, "read_only": read_only}
 
 
-def credentials(brought: object) -> Request | None:
-    """Return credentials as a ``credential_process`` has to print them."""
-    if brought is None:
+def credentials(value: object) -> Request | None:
+    """Return credentials in the format that a ``credential_process`` prints."""
+    if value is None:
         return None
-    given = _object(brought, "credentials")
-    told: Request = {"Version": 1}
+    fields = _object(value, "credentials")
+    result: Request = {"Version": 1}
     for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"):
-        if name in given or name.endswith("Id") or name.startswith("Secret"):
-            told[name] = _text(given, name, _KEY)
-    return told
+        if name in fields or name.endswith("Id") or name.startswith("Secret"):
+            result[name] = _text(fields, name, _KEY)
+    return result
 
 
 def expiry(request: Request) -> str:
-    """Return when they expire, in whole seconds since 1970; ``""`` when they do not, or nobody knows."""
+    """Return when the credentials expire, in whole Unix seconds; ``""`` if never, or unknown."""
     at = request.get("expires_at")
     if at is None:
         return ""
@@ -120,15 +120,15 @@ def expiry(request: Request) -> str:
     return "%d" % at
 
 
-def _object(given: object, name: str) -> Request:
-    if not isinstance(given, dict):
+def _object(value: object, name: str) -> Request:
+    if not isinstance(value, dict):
         raise Failed("bad_request", name)
-    return given
+    return value
 
 
-def _text(given: Request, name: str, form: str) -> str:
-    value = given.get(name)
-    # What it is instead is not told: it may be a secret.
+def _text(fields: Request, name: str, form: str) -> str:
+    value = fields.get(name)
+    # Without the value: it may be a secret.
     if not isinstance(value, str) or not re.fullmatch(form, value):
         raise Failed("bad_request", name)
     return value

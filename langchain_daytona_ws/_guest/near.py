@@ -1,12 +1,12 @@
 """Find existing paths that are similar to a missing path: the same names in another spelling.
 
-An entry module beside those of the contract in ``files``, in the same form. It is asked once something was not found.
+An entry module, called after a path was not found; the form of requests and answers is documented in ``files``:
 
 ======  ==============================================  ===================================================
-op      request                                         answer, beside ``ok: true``
+op      request                                         answer, in addition to ``ok: true``
 ======  ==============================================  ===================================================
-near    path                                            found: [path], up to 3 that may be taken for it
-exists  paths: [path]                                   found: [path], those of them that exist
+near    path                                            found: [path], up to 3 similar paths
+exists  paths: [path]                                   found: [path], the paths that exist
 ======  ==============================================  ===================================================
 """
 
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_NAMES = 5000  # looked at in one directory
+MAX_NAMES = 5000  # checked in one directory
 MAX_NEAR = 3
 
 
@@ -38,48 +38,48 @@ def found(request: dict[str, Any]) -> dict[str, Any]:
 
 def exists(root: str, path: str) -> bool:
     try:
-        with locate(root, path) as spot:
-            return spot.status() is not None
+        with locate(root, path) as location:
+            return location.status() is not None
     except (RefusedError, OSError):
         return False
 
 
 def near(root: str, path: str) -> list[str]:
-    """Return paths that exist and may be taken for ``path``, in which a backslash may stand for a slash."""
-    others: list[str] = []
-    for meant in spellings(path):
-        above = [""]
-        for name in meant.split("/"):
-            above = [prefix + other for prefix in above for other in _names_like(root, prefix, name)]
-            above = [prefix + "/" for prefix in above[:MAX_NEAR]]
-        others += [one[:-1] for one in above if one[:-1] not in (path, *others)]
-    return others[:MAX_NEAR]
+    """Return existing paths that are similar to ``path``; a backslash in it may stand for a slash."""
+    paths: list[str] = []
+    for spelling in spellings(path):
+        prefixes = [""]
+        for name in spelling.split("/"):
+            prefixes = [prefix + similar for prefix in prefixes for similar in _names_like(root, prefix, name)]
+            prefixes = [prefix + "/" for prefix in prefixes[:MAX_NEAR]]
+        paths += [similar[:-1] for similar in prefixes if similar[:-1] not in (path, *paths)]
+    return paths[:MAX_NEAR]
 
 
 def spellings(path: str) -> list[str]:
-    """Return a path, and what it means where it is written with backslashes."""
+    """Return a path and, if it has backslashes, the same path with slashes."""
     slashes = "/".join(part for part in path.split("\\") if part not in ("", "."))
     return [path, slashes] if "\\" in path and ".." not in slashes.split("/") else [path]
 
 
-def _names_like(root: str, above: str, name: str) -> list[str]:
-    """Return a name if it is there, otherwise those that may be taken for it."""
-    if exists(root, above + name):
+def _names_like(root: str, prefix: str, name: str) -> list[str]:
+    """Return the name if it exists, otherwise the similar names."""
+    if exists(root, prefix + name):
         return [name]
-    same, looked_at, alike = same_name(name), 0, []
+    key, checked, similar_names = same_name(name), 0, []
     try:
-        with locate(root, above or ".") as spot:
-            fd = spot.open_dir()
+        with locate(root, prefix or ".") as location:
+            fd = location.open_dir()
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    looked_at += 1
-                    if looked_at > MAX_NAMES:
+                    checked += 1
+                    if checked > MAX_NAMES:
                         break
-                    if same_name(entry.name) == same:
-                        alike.append(entry.name)
+                    if same_name(entry.name) == key:
+                        similar_names.append(entry.name)
         finally:
             os.close(fd)
-    except (RefusedError, OSError):  # no directory to look into: nothing is like it
+    except (RefusedError, OSError):  # not a readable directory
         return []
-    return sorted(alike)
+    return sorted(similar_names)

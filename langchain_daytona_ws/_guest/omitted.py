@@ -1,4 +1,4 @@
-"""Count and name the files that a result leaves out, by reason. Pure, the same on host and in sandbox."""
+"""Count and name the files that a result leaves out, by reason. Pure; used by host and guest."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ UNREADABLE: Final = "unreadable"  # not searched: no permission, or a failing di
 REASONS: Final = (BINARY_MATCH, BINARY, UTF16, UNREADABLE)
 
 NAMED = 20  # paths of each reason
-# A larger binary file is not searched: a directory of images would take longer than a search may.
+# A larger binary file is not searched: a directory of images would exceed the time of a search.
 SEARCHED_BINARY_BYTES = 64 << 10
 
 
 def is_too_binary(kind: str, size_bytes: int) -> bool:
-    """Say whether a file of this kind (see `text.binary_kind`) is not even searched."""
+    """Return whether a file of this kind (see `text.binary_kind`) is not searched because of its size."""
     return kind == "binary" and size_bytes > SEARCHED_BINARY_BYTES
 
 
 def omitted(paths: Mapping[str, Iterable[str]]) -> dict[str, list[object]]:
-    """Return ``{reason: [count, the first paths]}`` as answers hold it, without reasons that nothing has."""
+    """Return ``{reason: [count, the first paths]}`` in the form of answers, without empty reasons."""
     found = {reason: sorted(paths.get(reason, ())) for reason in REASONS}
     return {reason: [len(names), names[:NAMED]] for reason, names in found.items() if names}

@@ -6,7 +6,7 @@ import os
 
 
 class Output:
-    """Keep the first and last half of ``limit_bytes``; spill everything to a log once that is exceeded."""
+    """Keep the first and last half of ``limit_bytes``; write all output to a log once the limit is exceeded."""
 
     def __init__(self, limit_bytes: int, log_path: str, log_limit_bytes: int) -> None:
         self.size_bytes = 0
@@ -16,7 +16,7 @@ class Output:
         self._log_limit = log_limit_bytes
         self._half = limit_bytes // 2
         self._limit = limit_bytes
-        self._held = bytearray()  # all of it while it fits, afterwards the head
+        self._head = bytearray()  # the whole output while it fits, then its head
         self._tail = bytearray()
         self._log = -1
 
@@ -25,9 +25,9 @@ class Output:
         if self._log >= 0 or self.log_error:
             self._write_log(chunk)
         if self.size_bytes <= self._limit:
-            self._held += chunk
+            self._head += chunk
             return
-        if len(self._held) > self._half or not self._tail:
+        if len(self._head) > self._half or not self._tail:
             self._overflow(chunk)
         else:
             self._tail += chunk
@@ -35,23 +35,23 @@ class Output:
             del self._tail[: -self._half]
 
     def _overflow(self, chunk: bytes) -> None:
-        """Cross the limit: what was held becomes head, tail and the start of the log."""
+        """Exceed the limit: the output so far becomes head, tail and the start of the log."""
         if self._log < 0:
-            self.log_bytes, self.log_error = 0, ""  # of one that was there to be read while it grew
+            self.log_bytes, self.log_error = 0, ""  # of the log of a live command
             self.open_log()
             self._write_log(chunk)
-        whole = self._held + chunk
-        self._held = whole[: self._half]
+        whole = self._head + chunk
+        self._head = whole[: self._half]
         self._tail = whole[self._half :]
 
     def open_log(self) -> None:
-        """Start the log with all that was fed so far; a full disk is reported, never raised."""
+        """Start the log with the output so far; a full disk is recorded in ``log_error``."""
         try:
             self._log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             self.log_error = error.strerror or "cannot be written"
             return
-        self._write_log(bytes(self._held))
+        self._write_log(bytes(self._head))
 
     def _write_log(self, chunk: bytes) -> None:
         room = self._log_limit - self.log_bytes
@@ -69,13 +69,13 @@ class Output:
             self._log = -1
 
     def close(self) -> None:
-        """Write no more."""
+        """Stop writing the log."""
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
 
     def drop_log(self) -> None:
-        """Remove the log of an output that fits into the answer: it was there to be read while it grew."""
+        """Remove the log of a live command if its output fits into the answer."""
         if self.size_bytes > self._limit:
             return
         self.close()
@@ -90,13 +90,13 @@ class Output:
         return self.log_bytes > 0 or self._log >= 0
 
     def head_and_tail(self) -> tuple[bytes, bytes]:
-        """Return the ends to show; the tail is empty when the head is everything."""
+        """Return head and tail of the output; the tail is empty if the head is the whole output."""
         if self.size_bytes <= self._limit:
-            return bytes(self._held), b""
-        return bytes(self._held), bytes(self._tail[-self._half :])
+            return bytes(self._head), b""
+        return bytes(self._head), bytes(self._tail[-self._half :])
 
     def drain(self, reader: int) -> None:
-        """Read on until every writer is gone, into the log up to its cap and then into nothing."""
+        """Read until all writers close the pipe: into the log up to its limit, then discard."""
         while True:
             chunk = os.read(reader, 65536)
             if not chunk:

@@ -1,17 +1,17 @@
-"""The two places that the library uses in a sandbox: the workspace, and its own state on the local disk."""
+"""The directories that the package uses in a sandbox: the workspace, and its own state on the local disk."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-# Off the workspace, which may be a bucket: call records and full logs belong to this machine.
+# Outside of the workspace, which may be a bucket: call records and full logs belong to this sandbox.
 STATE_PARENT = "/tmp"  # noqa: S108 - one fixed, checked, user-owned directory below it
 UPLOADS = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - each file in it is checked by its hash
 
 
-class PlaceError(Exception):
-    """A place cannot be used; ``code`` and ``detail`` go back to the host."""
+class SetupError(Exception):
+    """The call could not start, and nothing ran; ``code`` and ``detail`` are returned to the host."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -20,45 +20,45 @@ class PlaceError(Exception):
 
 
 def enter(root: str) -> None:
-    """Make the workspace directory if it is not there, and change into it."""
+    """Create the workspace directory if it is missing, and change into it."""
     try:
         os.chdir(root)
     except FileNotFoundError:
         _make(root)
     except OSError as error:
-        raise PlaceError("workspace", error.strerror or str(error)) from None
+        raise SetupError("workspace", error.strerror or str(error)) from None
     else:
         return
     try:
         os.chdir(root)
     except OSError as error:
-        raise PlaceError("workspace", error.strerror or str(error)) from None
+        raise SetupError("workspace", error.strerror or str(error)) from None
 
 
 def make_directory(path: str) -> None:
-    """Make a directory outside of the workspace, for this user."""
+    """Create a directory outside of the workspace, for this user."""
     if os.path.isdir(path):
         return
     try:
         _make(path)
-    except PlaceError as error:
-        raise PlaceError("directory", "%s: %s" % (path, error.detail)) from None
+    except SetupError as error:
+        raise SetupError("directory", "%s: %s" % (path, error.detail)) from None
 
 
 def _make(root: str) -> None:
     try:
         os.makedirs(root, exist_ok=True)
     except PermissionError:
-        # The default snapshots run as a user who may not write to /mnt but may sudo.
+        # The default snapshots run as a user who cannot write to /mnt but can use sudo.
         script = 'mkdir -p -- "$1" && chown "$2" -- "$1"'
         if run_quietly(["sudo", "-n", "sh", "-c", script, "sh", root, str(os.getuid())]) != 0:
-            raise PlaceError("workspace", "Permission denied") from None
+            raise SetupError("workspace", "Permission denied") from None
     except OSError as error:
-        raise PlaceError("workspace", error.strerror or str(error)) from None
+        raise SetupError("workspace", error.strerror or str(error)) from None
 
 
 def run_quietly(argv: list[str]) -> int:
-    """Run a program without input or output; return its exit code, 127 when it cannot be started."""
+    """Run a program without input or output; return its exit code, 127 if it cannot be started."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -73,17 +73,17 @@ def run_quietly(argv: list[str]) -> int:
 
 
 def state_directory() -> str:
-    """Return the library's own directory on the sandbox's disk, private to this user."""
+    """Return the package's own directory on the sandbox's disk, private to this user."""
     path = "%s/.langchain-daytona-ws-%d" % (STATE_PARENT, os.getuid())
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         found = os.lstat(path)
-        # Anybody may create names in /tmp: a link or another user's directory would be written through.
+        # Any user can create names in /tmp: do not write through a link or into another user's directory.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise PlaceError("state", path + " is not this user's own directory") from None
+            raise SetupError("state", path + " is not this user's own directory") from None
         if found.st_mode & 0o077:
             os.chmod(path, 0o700)
     except OSError as error:
-        raise PlaceError("state", "%s: %s" % (path, error.strerror)) from None
+        raise SetupError("state", "%s: %s" % (path, error.strerror)) from None
     return path

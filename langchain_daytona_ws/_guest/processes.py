@@ -1,4 +1,4 @@
-"""Process trees: find everything that a command started, and end it."""
+"""Find all processes that a command started, and kill them."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ MARKER = "LANGCHAIN_DAYTONA_WS_CALL"
 
 
 def tree(leader: int, key: str) -> dict[int, str]:
-    """Find the processes descending from ``leader`` or carrying this call's marker in their environment.
+    """Return the descendants of ``leader`` and the processes with this call's marker in their environment.
 
-    Returns pid → start time in clock ticks: a pid alone may have been given to somebody else meanwhile.
-    A process that both left its parent (so that init adopted it) and cleared its environment is not found.
+    Returns pid → start time in clock ticks, since a pid may be reused. A process that was adopted by init and has
+    cleared its environment is not found.
     """
     marker = ("\0%s=%s\0" % (MARKER, key)).encode()
-    parents, births = _table()
+    parents, starts = _table()
     found = {}
-    for pid, birth in births.items():
-        if _descends(pid, leader, parents) or _carries(pid, marker):
-            found[pid] = birth
+    for pid, start in starts.items():
+        if _descends(pid, leader, parents) or _has_marker(pid, marker):
+            found[pid] = start
     found.pop(os.getpid(), None)
     return found
 
 
 def _table() -> tuple[dict[int, int], dict[int, str]]:
     parents: dict[int, int] = {}
-    births: dict[int, str] = {}
+    starts: dict[int, str] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
             with open("/proc/%s/stat" % name, "rb") as file:
-                # The name in parentheses may itself hold blanks and parentheses.
+                # The name in parentheses may contain spaces and parentheses.
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
         if fields[0] in (b"Z", b"X"):
             continue
         parents[int(name)] = int(fields[1])
-        births[int(name)] = fields[19].decode()
-    return parents, births
+        starts[int(name)] = fields[19].decode()
+    return parents, starts
 
 
 def _descends(pid: int, leader: int, parents: dict[int, int]) -> bool:
-    seen = 0
-    while pid and seen < 4096:
+    steps = 0
+    while pid and steps < 4096:
         if pid == leader:
             return True
         pid = parents.get(pid, 0)
-        seen += 1
+        steps += 1
     return False
 
 
-def _carries(pid: int, marker: bytes) -> bool:
+def _has_marker(pid: int, marker: bytes) -> bool:
     try:
         with open("/proc/%d/environ" % pid, "rb") as file:
             return marker in b"\0" + file.read() + b"\0"
@@ -65,23 +65,23 @@ def _carries(pid: int, marker: bytes) -> bool:
 
 
 def send(processes: dict[int, str], number: int) -> None:
-    """Signal each process that is still the one that was found."""
-    others = []
-    for pid, birth in processes.items():
-        if birth_of(pid) == birth:
+    """Send a signal to each process whose start time has not changed."""
+    denied = []
+    for pid, start in processes.items():
+        if start_time(pid) == start:
             try:
                 os.kill(pid, number)
             except PermissionError:
-                others.append(str(pid))
+                denied.append(str(pid))
             except OSError:
                 continue
-    if others:
-        # What runs under sudo is root's: a stuck "sudo apt-get install" would keep its locks for ever.
-        run_quietly(["sudo", "-n", "kill", "-%d" % number, *others])
+    if denied:
+        # Processes under sudo are root's: a stuck "sudo apt-get install" would keep its locks for ever.
+        run_quietly(["sudo", "-n", "kill", "-%d" % number, *denied])
 
 
-def birth_of(pid: int) -> str:
-    """Return the start time of a process in clock ticks, "" when it is none any more."""
+def start_time(pid: int) -> str:
+    """Return the start time of a process in clock ticks, "" if it has ended."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -90,15 +90,15 @@ def birth_of(pid: int) -> str:
     return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
-def exterminate(leader: int, key: str, deadline: float) -> bool:
-    """Kill the tree until nothing of it is found; return whether that was reached before the deadline."""
+def kill_tree(leader: int, key: str, deadline: float) -> bool:
+    """Kill the tree until no process of it is found; return whether this succeeded before the deadline."""
     while True:
-        left = tree(leader, key)
-        if not left:
+        found = tree(leader, key)
+        if not found:
             return True
-        # Stopped first, so that what is not killed yet cannot fork its way out between two scans.
-        send(left, signal.SIGSTOP)
-        send(left, signal.SIGKILL)
+        # Stop all first, so that no process can fork between two scans.
+        send(found, signal.SIGSTOP)
+        send(found, signal.SIGKILL)
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)

@@ -9,7 +9,7 @@ import time
 
 SETTLE_S = 0.05
 
-spared: set[int] = (
+own_children: set[int] = (
     set()
 )  # our own children that outlive the call; they may not have redirected their output yet
 
@@ -21,8 +21,8 @@ def release(nonce: str) -> None:
     if it opened the output through /proc. The daemon would not answer before that process ends.
     """
     try:
-        about = os.fstat(1)
-        if not stat.S_ISFIFO(about.st_mode):
+        status = os.fstat(1)
+        if not stat.S_ISFIFO(status.st_mode):
             return
         reader = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -31,21 +31,21 @@ def release(nonce: str) -> None:
     os.close(2)
     if not _is_held(reader):
         return
-    pipe = "pipe:[%d]" % about.st_ino
-    first = _holders(pipe)
-    if not first:
+    pipe = "pipe:[%d]" % status.st_ino
+    holders = _holders(pipe)
+    if not holders:
         return  # the holder may belong to another user
     time.sleep(SETTLE_S)  # a process may not have redirected its output yet
-    held = {pid: name for pid, name in _holders(pipe).items() if pid in first}
-    if not held:
+    killed = {pid: name for pid, name in _holders(pipe).items() if pid in holders}
+    if not killed:
         return
     import json
 
     # The daemon reads the pipe until the last holder closes it.
     writer = os.open("/proc/self/fd/%d" % reader, os.O_WRONLY)
-    os.write(writer, ("\n%s+ %s\n" % (nonce, json.dumps(sorted(set(held.values()))))).encode("ascii"))
+    os.write(writer, ("\n%s+ %s\n" % (nonce, json.dumps(sorted(set(killed.values()))))).encode("ascii"))
     os.close(writer)
-    for pid in held:
+    for pid in killed:
         try:
             os.kill(pid, 9)
         except OSError:
@@ -60,18 +60,18 @@ def _is_held(reader: int) -> bool:
 
 def _holders(pipe: str) -> dict[int, str]:
     """Return the processes that can write to the pipe, except our own and its ancestors: pid → name."""
-    pid, above = os.getpid(), set(spared)
-    while pid > 0 and pid not in above:
-        above.add(pid)
-        pid = _about(pid)[1]
+    pid, excluded = os.getpid(), set(own_children)
+    while pid > 0 and pid not in excluded:
+        excluded.add(pid)
+        pid = _name_and_parent(pid)[1]
     found = {}
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) not in above and _writes(entry, pipe):
-            found[int(entry)] = _about(int(entry))[0]
+        if entry.isdigit() and int(entry) not in excluded and _can_write(entry, pipe):
+            found[int(entry)] = _name_and_parent(int(entry))[0]
     return found
 
 
-def _about(pid: int) -> tuple[str, int]:
+def _name_and_parent(pid: int) -> tuple[str, int]:
     """Return a process's name and parent; ``""`` and 0 if the process has ended."""
     try:
         with open("/proc/%d/stat" % pid, errors="replace") as file:
@@ -81,7 +81,7 @@ def _about(pid: int) -> tuple[str, int]:
         return "", 0
 
 
-def _writes(pid: str, pipe: str) -> bool:
+def _can_write(pid: str, pipe: str) -> bool:
     directory = "/proc/%s/fd" % pid
     try:
         for name in os.listdir(directory):

@@ -1,4 +1,4 @@
-"""Read what ripgrep and grep print, piece by piece, into bounded rows."""
+"""Parse the output of ripgrep and grep incrementally into bounded rows."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-LINE_CHARS = 500  # of a matching line are shown
-LINE_BYTES = 4 * LINE_CHARS  # so many they have at most
-BEFORE_CHARS = 150  # of them before the match, where the line is cut on both sides
-MATCH_CHARS = 150  # of them at least from the match on
+LINE_CHARS = 500  # shown of a matching line
+LINE_BYTES = 4 * LINE_CHARS  # their largest size in UTF-8
+BEFORE_CHARS = 150  # of these before the match, if the line is cut at both ends
+MATCH_CHARS = 150  # of these at least from the match on
 CUT = "... [line cut]"
-RECORD_BYTES = 1 << 20  # a longer one (one long line) is not read as a whole
+RECORD_BYTES = 1 << 20  # a longer record (one long line) is not read completely
 
 
 class Filter:
-    """The glob that narrows a search: without ``/`` for names at any depth, turned round by ``!``."""
+    """The glob that limits a search: without ``/`` it matches names at any depth, and ``!`` negates it."""
 
     def __init__(self, pattern: str) -> None:
         self.negated = pattern.startswith("!")
@@ -29,7 +29,7 @@ class Filter:
         elif "/" not in pattern:
             pattern = "**/" + pattern
         if pattern.endswith("/**"):
-            pattern += "/*"  # what is in a directory, and not a file of its name: as ripgrep reads it
+            pattern += "/*"  # the entries of a directory, not a file of its name (as in ripgrep)
         self._pattern = pattern
         self._glob = Glob(pattern)
 
@@ -41,13 +41,13 @@ class Filter:
 
 
 class Rows:
-    """The rows found so far; ``full`` once a limit has left something out.
+    """The rows found so far; ``full`` once a limit is exceeded.
 
     Args:
-        base: Put before each path.
-        limit: Most rows.
-        limit_bytes: Most bytes of them.
-        is_shown: Asked once for each file that matches, by its path as given to `add`: False leaves out its rows.
+        base: Prefix of each path.
+        limit: Largest number of rows.
+        limit_bytes: Largest size of all rows in bytes.
+        is_shown: Called once for each file that matches, with its path as given to `add`; False leaves out its rows.
     """
 
     def __init__(
@@ -56,35 +56,35 @@ class Rows:
         self.items: list[list[object]] = []
         self.full = False
         self.lost = False  # a match on a line too long to be read
-        self.cut: dict[bytes, None] = {}  # files with a match whose place in a long line is not known
+        self.cut: dict[bytes, None] = {}  # files with a match whose position in a long line is unknown
         self._base = base
         self._limit = limit
-        self._left = limit_bytes
+        self._bytes_left = limit_bytes
         self._is_shown = is_shown
         self._latest: tuple[bytes, bool] = (b"", True)
 
     def add(self, path: bytes, *rest: object) -> None:
-        """Add a row: what stands after its path."""
+        """Add a row: a path and the values after it."""
         if self._is_shown is not None:
             if path != self._latest[0]:
                 self._latest = path, self._is_shown(path)
             if not self._latest[1]:
                 return
-        self._left -= len(path) + sum(
+        self._bytes_left -= len(path) + sum(
             len(part.encode("utf-8")) if isinstance(part, str) else 8 for part in rest
         )
-        if len(self.items) >= self._limit or (self._left < 0 and self.items):
+        if len(self.items) >= self._limit or (self._bytes_left < 0 and self.items):
             self.full = True
             return
         self.items.append([self.named(path), *rest])
 
     def add_line(self, path: bytes, number: int, line: bytes, match: int | None) -> None:
-        """Add a line in mode ``content``: ``match`` is where in it the match begins, None for a line of context."""
+        """Add a line in mode ``content``; ``match`` is the offset of the match in it, None for a context line."""
         text, column = excerpt(line, match or 0)
         self.add(path, number, match is not None, text, *([column] if column and match is not None else []))
 
     def named(self, path: bytes) -> str:
-        """Return a path as results have it."""
+        """Return a path as it is in results."""
         return self._base + os.fsdecode(path[2:] if path.startswith(b"./") else path)
 
     def sorted(self) -> list[list[object]]:
@@ -92,7 +92,7 @@ class Rows:
 
 
 def excerpt(line: bytes, match: int) -> tuple[str, int]:
-    """Return a line as it is shown, and the column (in bytes, from 1) of the match where it was cut, otherwise 0."""
+    """Return a line as it is shown and, if it was cut, the column of the match (in bytes, 1-based), otherwise 0."""
     line = line.rstrip(b"\r\n")
     head = line[:LINE_BYTES]
     text = _shown(head)
@@ -115,10 +115,10 @@ def _shown(line: bytes) -> str:
 
 
 class _Records:
-    """Cut a stream into records; one over the limit is passed over, and only its head is given to ``long``."""
+    """Split a stream into records; a record over the limit is skipped, and ``long`` is called instead."""
 
-    def __init__(self, take: Callable[[bytes], None], long: Callable[[], None], end: bytes) -> None:
-        self._take = take
+    def __init__(self, handle: Callable[[bytes], None], long: Callable[[], None], end: bytes) -> None:
+        self._handle = handle
         self._long = long
         self._end = end
         self._rest = b""
@@ -131,7 +131,7 @@ class _Records:
             if self._skipping:
                 self._skipping = False
             else:
-                self._take(piece)
+                self._handle(piece)
         if len(self._rest) > RECORD_BYTES:
             self._rest = b""
             if not self._skipping:
@@ -144,7 +144,7 @@ def _ripgrep_content(rows: Rows) -> _Records:
 
     path = b""
 
-    def take(record: bytes) -> None:
+    def handle(record: bytes) -> None:
         nonlocal path
         event = json.loads(record)
         data: dict[str, Any] = event["data"]
@@ -159,7 +159,7 @@ def _ripgrep_content(rows: Rows) -> _Records:
         rows.lost = True
         rows.cut[path] = None
 
-    return _Records(take, long, b"\n")
+    return _Records(handle, long, b"\n")
 
 
 def _bytes(field: dict[str, str]) -> bytes:
@@ -174,11 +174,11 @@ def _names(rows: Rows) -> _Records:
     return _Records(rows.add, lambda: None, b"\0")
 
 
-class _Named:
-    """Read ``path NUL rest NEWLINE`` records, where the path itself may hold newlines."""
+class _PathRecords:
+    """Parse ``path NUL rest NEWLINE`` records, whose path may contain newlines."""
 
-    def __init__(self, take: Callable[[bytes, bytes], None]) -> None:
-        self._take = take
+    def __init__(self, handle: Callable[[bytes, bytes], None]) -> None:
+        self._handle = handle
         self._rest = b""
 
     def feed(self, chunk: bytes) -> None:
@@ -191,41 +191,41 @@ class _Named:
             end = data.find(b"\n", middle) if middle >= 0 else -1
             if end < 0:
                 break
-            self._take(data[at:middle], data[middle + 1 : end])
+            self._handle(data[at:middle], data[middle + 1 : end])
             at = end + 1
-        # The head of an overlong line is all that will be shown of it.
+        # Only the head of an overlong line is shown.
         self._rest = data[at : at + RECORD_BYTES]
 
 
-def _grep_content(rows: Rows) -> _Named:
-    def take(path: bytes, rest: bytes) -> None:
+def _grep_content(rows: Rows) -> _PathRecords:
+    def handle(path: bytes, rest: bytes) -> None:
         digits = len(rest) - len(rest.lstrip(b"0123456789"))
         is_match, line = rest[digits : digits + 1] == b":", rest[digits + 1 :]
         rows.add_line(path, int(rest[:digits] or 0), line, 0 if is_match else None)
-        if is_match and len(line) > LINE_CHARS:  # grep does not say where in it
+        if is_match and len(line) > LINE_CHARS:  # grep does not print the position
             rows.cut[path] = None
 
-    return _Named(take)
+    return _PathRecords(handle)
 
 
-def _counts(rows: Rows) -> _Named:
-    def take(path: bytes, rest: bytes) -> None:
+def _counts(rows: Rows) -> _PathRecords:
+    def handle(path: bytes, rest: bytes) -> None:
         count = int(rest) if rest.isdigit() else 0
         if count:
             rows.add(path, count)
 
-    return _Named(take)
+    return _PathRecords(handle)
 
 
-def offsets(take: Callable[[int, int], Any]) -> _Named:
-    """Read what ``-o -b -n`` prints, in both programs: give the line, and where in the file the match begins."""
+def offsets(handle: Callable[[int, int], Any]) -> _PathRecords:
+    """Parse the output of ``-o -b -n`` of both programs: call ``take`` with line and file offset of each match."""
 
-    def taken(_path: bytes, rest: bytes) -> None:
+    def parse(_path: bytes, rest: bytes) -> None:
         line, offset = rest.split(b":", 2)[:2]
         if line.isdigit() and offset.isdigit():
-            take(int(line), int(offset))
+            handle(int(line), int(offset))
 
-    return _Named(taken)
+    return _PathRecords(parse)
 
 
 READERS: dict[tuple[str, str], Callable[[Rows], Any]] = {

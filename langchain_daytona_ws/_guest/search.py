@@ -1,9 +1,9 @@
-"""Search file contents with ripgrep, or with GNU grep where that is missing; the same answer from both.
+"""Search file contents with ripgrep, or with GNU grep if ripgrep is missing; both give the same answer.
 
-What is searched is found here, so that both programs, and the search on S3, agree about it. Symlinks, FIFOs and
-devices are left out; ignore files play no part, for a file that the model has just written must be found. The
-programs take everything for text; which of the files that match are text is decided as for `read`. The program starts
-in the directory to be searched, gets no shell, and is killed at the limit of rows, bytes or seconds.
+This module selects the files, so that both programs, and the search on S3, search the same files. Symlinks, FIFOs and
+devices are left out. Ignore files have no effect: a file that the model has just written must be found. The programs
+treat all files as text; whether a matching file is text is decided as for `read`. The program runs in the directory to
+search, without a shell, and is killed at the limit of rows, bytes or seconds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 STDERR_BYTES = 4096
-ARGUMENT_BYTES = 100_000  # of paths given to one program
+ARGUMENT_BYTES = 100_000  # of paths on one command line
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -53,27 +53,27 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
     except GlobError as error:
         raise RefusedError("bad_glob", text=str(error)) from None
     engine = _Engine.find(request.get("tool_path") or os.environ.get("PATH") or STANDARD_PATH)
-    base, name, fd = _place(request["root"], request["path"])
+    base, name, fd = _open_base(request["root"], request["path"])
     try:
         doubts = Doubts(request.get("glob") or "", base.rstrip("/"), Filter)
-        files = _Files(fd, glob, doubts, sees_utf16=engine.name == "ripgrep")
+        files = _Files(fd, glob, doubts, searches_utf16=engine.name == "ripgrep")
         scan = Scan(time.monotonic() + request["timeout_s"])
         if name:
             files.only(name)
         else:
             scan.run(os.dup(fd), "", files, True)
         rows = Rows(base, request["limit"], request["limit_bytes"], files.is_shown)
-        hunt = _Hunt(request, engine, rows, fd, scan.deadline)
-        hunt.run(files.in_order())
-        if hunt.failed_to_read:
+        search = _Search(request, engine, rows, fd, scan.deadline)
+        search.run(files.in_order())
+        if search.failed_to_read:
             files.find_unreadable()
-        files.left[UNREADABLE].update(scan.unreadable)
-        left_out = {reason: [base + path for path in paths] for reason, paths in files.left.items()}
+        files.omitted[UNREADABLE].update(scan.unreadable)
+        left_out = {reason: [base + path for path in paths] for reason, paths in files.omitted.items()}
     finally:
         os.close(fd)
-    timed_out = scan.timed_out or hunt.timed_out
+    timed_out = scan.timed_out or search.timed_out
     return {
-        "engine": hunt.engine,
+        "engine": search.engine,
         "rows": rows.sorted(),
         "more": rows.full or rows.lost or scan.cut or scan.left_out or timed_out,
         "timed_out": timed_out,
@@ -83,32 +83,32 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _place(root: str, path: str) -> tuple[str, str, int]:
-    """Return the prefix of the results, the name of the one file to search or "", and the open directory."""
-    with locate(root, path) as spot:
-        status = spot.status()
+def _open_base(root: str, path: str) -> tuple[str, str, int]:
+    """Return the prefix of the results, the name of the file to search ("" for a directory), and the open directory."""
+    with locate(root, path) as location:
+        status = location.status()
         try:
-            fd = spot.open_dir()
+            fd = location.open_dir()
         except RefusedError as refusal:
             if refusal.error != "not_a_directory":
                 raise
             need_file(status)
-            # The parent was opened by name only: to start a program in it, it is opened once more.
-            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=spot.parent)
-            return spot.path[: len(spot.path) - len(spot.name)], spot.name, fd
-        return ("" if spot.path == "." else spot.path + "/"), "", fd
+            # The parent was opened with O_PATH; to start a program in it, open it again.
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=location.parent)
+            return location.path[: len(location.path) - len(location.name)], location.name, fd
+        return ("" if location.path == "." else location.path + "/"), "", fd
 
 
 class _Files:
-    """The files to search below a directory, and what is left out of the result."""
+    """The files to search below a directory, and the files that the result leaves out."""
 
-    def __init__(self, fd: int, glob: Filter | None, doubts: Doubts, *, sees_utf16: bool) -> None:
-        self.left: dict[str, set[str]] = {reason: set() for reason in REASONS}
-        self.skipped: list[str] = []  # of those directly in the base
+    def __init__(self, fd: int, glob: Filter | None, doubts: Doubts, *, searches_utf16: bool) -> None:
+        self.omitted: dict[str, set[str]] = {reason: set() for reason in REASONS}
+        self.skipped: list[str] = []  # skipped directories directly in the base
         self._fd = fd
         self._glob = glob
         self._doubts = doubts
-        self._sees_utf16 = sees_utf16
+        self._searches_utf16 = searches_utf16
         self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
         self._found: list[str] = []
 
@@ -126,19 +126,19 @@ class _Files:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):
                 return
-            judged = is_too_binary("binary", status.st_size) or not self._sees_utf16
-            kind = self._kind(name, fd) if judged else ""
+            is_sniffed = is_too_binary("binary", status.st_size) or not self._searches_utf16
+            kind = self._kind(name, fd) if is_sniffed else ""
         except OSError as error:
             if error.errno not in GONE:
-                self.left[UNREADABLE].add(path)
+                self.omitted[UNREADABLE].add(path)
             return
-        self._take(path, kind, status.st_size)
+        self._select(path, kind, status.st_size)
 
     def only(self, name: str) -> None:
-        """Search this one file, however large."""
+        """Select this file, whatever its size."""
         if not self._is_wanted(name):
             return
-        self._take(name, "" if self._sees_utf16 else self._kind(name, self._fd), 0)
+        self._select(name, "" if self._searches_utf16 else self._kind(name, self._fd), 0)
 
     def _is_wanted(self, path: str) -> bool:
         if self._glob is None or self._glob.matches(path):
@@ -147,14 +147,14 @@ class _Files:
         return False
 
     def doubt(self, base: str) -> list[str] | None:
-        """Return what else the glob may have meant."""
-        return self._doubts.found(base, matched=bool(self._found) or any(self.left.values()))
+        """Return an alternative interpretation of the glob; see `Doubts.found`."""
+        return self._doubts.found(base, matched=bool(self._found) or any(self.omitted.values()))
 
-    def _take(self, path: str, kind: str, size: int) -> None:
-        if kind == "UTF-16 text" and not self._sees_utf16:
-            self.left[UTF16].add(path)
+    def _select(self, path: str, kind: str, size: int) -> None:
+        if kind == "UTF-16 text" and not self._searches_utf16:
+            self.omitted[UTF16].add(path)
         elif is_too_binary(kind, size):
-            self.left[BINARY].add(path)
+            self.omitted[BINARY].add(path)
         else:
             self._found.append(path)
 
@@ -163,24 +163,24 @@ class _Files:
         return sorted(self._found, key=lambda path: os.fsencode(path).split(b"/"))
 
     def is_shown(self, path: bytes) -> bool:
-        """Say whether the lines of a file that matches are shown; otherwise note it."""
+        """Return whether the lines of a matching file are shown; record it if they are not."""
         name = os.fsdecode(path[2:])
         try:
             is_binary = self._kind(name, self._fd) == "binary"
-        except OSError:  # gone since it was searched
+        except OSError:  # removed after the search
             return True
         if is_binary:
-            self.left[BINARY_MATCH].add(name)
+            self.omitted[BINARY_MATCH].add(name)
         return not is_binary
 
     def find_unreadable(self) -> None:
-        """Note the files that cannot be opened."""
+        """Record the files that cannot be opened."""
         for path in self._found:
             try:
                 os.close(os.open(path, os.O_RDONLY | SAFE, dir_fd=self._fd))
             except OSError as error:
                 if error.errno not in GONE:
-                    self.left[UNREADABLE].add(path)
+                    self.omitted[UNREADABLE].add(path)
 
     def _kind(self, path: str, fd: int) -> str:
         opened = os.open(path, os.O_RDONLY | SAFE, dir_fd=fd)
@@ -191,7 +191,7 @@ class _Files:
 
 
 class _Engine:
-    """The program that searches, and its options."""
+    """The search program and its options."""
 
     def __init__(self, name: str, program: str) -> None:
         self.name = name
@@ -234,8 +234,8 @@ class _Engine:
         return [self.program, *options, "-e", pattern, "--"]
 
 
-class _Hunt:
-    """One search: the programs that it takes, and what they print."""
+class _Search:
+    """One search: runs the program and collects its rows."""
 
     def __init__(
         self, request: dict[str, Any], engine: _Engine, rows: Rows, fd: int, deadline: float
@@ -252,10 +252,10 @@ class _Hunt:
         self._stderr = b""
 
     def run(self, files: list[str]) -> None:
-        """Search files, given in order.
+        """Search files in the given order.
 
         Raises:
-            RefusedError: ``bad_pattern``, or ``no_tool`` where the program lacks an option.
+            RefusedError: ``bad_pattern``, or ``no_tool`` if the program lacks an option.
         """
         for batch in _batches(
             files or [os.devnull]
@@ -277,24 +277,24 @@ class _Hunt:
             raise RefusedError("no_tool")
         text = self._stderr.decode("utf-8", "replace").strip()
         if text:
-            # Behind an empty line ripgrep recommends options that nobody here can give it.
+            # After an empty line ripgrep recommends options, which cannot be set here.
             raise RefusedError("bad_pattern", text=text.partition("\n\n")[0][:1000])
-        self.failed_to_read = True  # which both programs are told not to mention
+        self.failed_to_read = True  # the options suppress messages about unreadable files
 
     def _options(self, *, offsets_only: bool = False) -> list[str]:
         return self._engine.options(self.request, posix=self._posix, offsets_only=offsets_only)
 
     def _spawn(self, options: list[str], files: list[bytes], reader: Any = None) -> int:
-        """Run the program, feed what it prints to the rows, and kill it when they are full or time is up."""
+        """Run the program, feed its output to the rows, and kill it if they are full or the time is up."""
         if reader is None:
             tool = "rg" if self.engine == "ripgrep" else "grep"
             reader = READERS[(tool, self.request["mode"])](self.rows)
         self._stderr = b""
-        # In the C locale GNU grep takes each byte of an old encoding for a character.
+        # In the C locale GNU grep treats each byte of an old encoding as a character.
         locale = "C" if self.request["pattern"].isascii() else "C.UTF-8"
         child = subprocess.Popen(
-            [*(os.fsencode(word) for word in options), *files],
-            cwd=f"/proc/self/fd/{self._fd}",  # in the child: the directory opened above, wherever it is now
+            [*(os.fsencode(argument) for argument in options), *files],
+            cwd=f"/proc/self/fd/{self._fd}",  # in the child: the directory opened above, even if it was moved
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -333,22 +333,22 @@ class _Hunt:
         return code
 
     def _find_in_long_lines(self) -> None:
-        """Show the surroundings of matches whose place in a long line was not printed."""
+        """Add excerpts of the matches whose position in a long line was not printed."""
         self.rows.lost = False
         for path in self.rows.cut:
             with open(path, "rb", buffering=0, opener=self._open) as file:
                 head = file.read(len(BOM))
-                if head.startswith(UTF16_BOMS):  # the offsets are of its UTF-8 form
+                if head.startswith(UTF16_BOMS):  # ripgrep's offsets are those of the UTF-8 text
                     self.rows.lost = True
                     continue
-                found: dict[int, int] = {}  # line → where in the file its first match begins
+                found: dict[int, int] = {}  # line → offset of its first match in the file
                 options = self._options(offsets_only=True)
                 self._spawn(options, [path], offsets(found.setdefault))
-                self.rows.lost = self.rows.lost or not found  # matches of no length are not printed
-                known = {row[1]: row for row in self.rows.items if row[0] == self.rows.named(path)}
-                ahead = len(BOM) if head == BOM and self.engine == "ripgrep" else 0
+                self.rows.lost = self.rows.lost or not found  # empty matches are not printed
+                rows_by_line = {row[1]: row for row in self.rows.items if row[0] == self.rows.named(path)}
+                bom_bytes = len(BOM) if head == BOM and self.engine == "ripgrep" else 0
                 for line, at in found.items():
-                    self._show(file.fileno(), path, line, at + ahead, known.get(line))
+                    self._show(file.fileno(), path, line, at + bom_bytes, rows_by_line.get(line))
 
     def _open(self, path: str | bytes, _flags: int) -> int:
         return os.open(path, os.O_RDONLY | SAFE, dir_fd=self._fd)
@@ -356,19 +356,19 @@ class _Hunt:
     def _show(self, fd: int, path: bytes, line: int, at: int, row: list[object] | None) -> None:
         if row is not None and (len(row) == 4 or self.engine == "ripgrep"):
             return
-        begin = _line_begin(fd, at)
-        start = begin if at - begin <= LINE_BYTES else at - LINE_BYTES
+        line_start = _line_begin(fd, at)
+        start = line_start if at - line_start <= LINE_BYTES else at - LINE_BYTES
         piece = os.pread(fd, at - start + LINE_BYTES + 1, start)
         end = piece.find(b"\n", at - start)
         text = excerpt(piece if end < 0 else piece[:end], at - start)[0]
         if row is None:
-            self.rows.add(path, line, True, text, at - begin + 1)
+            self.rows.add(path, line, True, text, at - line_start + 1)
         else:
-            row[3:] = [text, at - begin + 1]
+            row[3:] = [text, at - line_start + 1]
 
 
 def _line_begin(fd: int, at: int) -> int:
-    """Return where the line begins that the byte ``at`` of a file is in."""
+    """Return the offset of the line that contains the byte ``at`` of a file."""
     while at > 0:
         start = max(at - (1 << 16), 0)
         newline = os.pread(fd, at - start, start).rfind(b"\n")
@@ -382,17 +382,17 @@ def _batches(files: list[str]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     size = 0
     for path in files:
-        word = os.fsencode(path if path.startswith("/") else "./" + path)
-        if batch and size + len(word) > ARGUMENT_BYTES:
+        argument = os.fsencode(path if path.startswith("/") else "./" + path)
+        if batch and size + len(argument) > ARGUMENT_BYTES:
             yield batch
             batch, size = [], 0
-        batch.append(word)
-        size += len(word) + 9  # its end, and a pointer to it
+        batch.append(argument)
+        size += len(argument) + 9  # its NUL and its pointer
     yield batch
 
 
 def _program(name: str, path: str) -> str:
-    """Find a program on PATH; relative entries would let the workspace supply it."""
+    """Find a program on PATH; skip relative entries, through which the workspace could supply it."""
     for directory in path.split(":"):
         candidate = directory + "/" + name
         if directory.startswith("/") and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
@@ -406,7 +406,7 @@ def _no_perl(stderr: bytes) -> bool:
 
 
 def _posix(pattern: str) -> str:
-    r"""Write ``\d`` and ``\D``, which grep -E lacks, as classes."""
+    r"""Replace ``\d`` and ``\D``, which grep -E lacks, by classes."""
     out = []
     at = 0
     in_class = False

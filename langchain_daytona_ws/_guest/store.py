@@ -1,7 +1,7 @@
 """Read and replace whole files in place, by plain open, truncate, write and close.
 
-No rename, append or chmod: the workspace may be an S3 mount, which has none of them. So a failed write can
-lose the old content; it is kept in memory and put back, and the answer says what is there now.
+No rename, append or chmod: the workspace may be an S3 mount, which supports none of them. A failed write can therefore
+lose the old content: it is kept in memory and restored, and the answer reports what the file contains now.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from langchain_daytona_ws._guest.walk import SAFE, RefusedError, Spot, need_file
+from langchain_daytona_ws._guest.walk import SAFE, RefusedError, Location, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _BUSY_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class Content:
-    """What a file holds: its hash always, its bytes (``data``) unless there are more than ``max_bytes``."""
+    """The content of a file: always its hash, and its bytes (``data``) only up to ``max_bytes``."""
 
     __slots__ = ("data", "mtime_ns", "sha256", "size")
 
@@ -34,7 +34,7 @@ class Content:
 
 
 class Source:
-    """The bytes to write: from the request, or an upload on the sandbox's own disk that is then removed."""
+    """The bytes to write: from the request, or from an upload on the sandbox's own disk, which is then removed."""
 
     def __init__(self, data: bytes | None, path: str | None, sha256: str | None = None) -> None:
         self.path = path
@@ -64,7 +64,7 @@ class Source:
         self._fd = -1
         try:
             os.unlink(str(self.path))
-        except OSError:  # it lies in a directory that is tidied by age
+        except OSError:  # its directory is pruned by age
             return
 
     def _open_upload(self) -> int:
@@ -89,70 +89,70 @@ class Source:
         return digest.hexdigest()
 
 
-def load(spot: Spot, max_bytes: int) -> Content:
+def load(location: Location, max_bytes: int) -> Content:
     """Read a regular file; above ``max_bytes`` it is only hashed."""
     import hashlib
 
     for wait_s in (*_BUSY_WAITS_S, None):
-        need_file(spot.status())  # before opening: opening a device can already do something
+        need_file(location.status())  # before opening: opening a device can have effects
         try:
-            fd = spot.open(os.O_RDONLY)
+            fd = location.open(os.O_RDONLY)
         except OSError as error:
-            _rest(error, wait_s)
+            _wait_or_raise(error, wait_s)
             continue
         try:
             status = need_file(os.fstat(fd))
             digest = hashlib.sha256()
-            kept: list[bytes] | None = []
+            chunks: list[bytes] | None = []
             size = 0
             for chunk in _chunks(fd):
                 digest.update(chunk)
                 size += len(chunk)
                 if size > max_bytes:
-                    kept = None
-                if kept is not None:
-                    kept.append(chunk)
+                    chunks = None
+                if chunks is not None:
+                    chunks.append(chunk)
         except OSError as error:
-            _rest(error, wait_s)
+            _wait_or_raise(error, wait_s)
             continue
         finally:
             os.close(fd)
-        data = None if kept is None else b"".join(kept)
+        data = None if chunks is None else b"".join(chunks)
         return Content(digest.hexdigest(), size, status.st_mtime_ns, data)
     raise RefusedError("busy")
 
 
-def create(spot: Spot, source: Source) -> bool:
-    """Write a new file; false when somebody else made one first."""
+def create(location: Location, source: Source) -> bool:
+    """Write a new file; return False if another process created it first."""
     try:
-        fd = spot.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        fd = location.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     except FileExistsError:
         return False
     error = _fill(fd, source.chunks())
     if error is None:
         return True
-    _unlink(spot)  # a half file would look like a whole one
-    raise _failure(error, spot, None)
+    _unlink(location)  # a partial file would look complete
+    raise _failure(error, location, None)
 
 
-def replace(spot: Spot, chunks: Iterable[bytes], old: Content) -> None:
-    """Write over a regular file in place; on failure put the old content back as far as it can be."""
-    error = _overwrite(spot, chunks)
+def replace(location: Location, chunks: Iterable[bytes], old: Content) -> None:
+    """Overwrite a regular file in place; on failure restore the old content if possible."""
+    error = _overwrite(location, chunks)
     if error is None:
         return
-    if old.data is not None and _state(spot, old)[0] != "unchanged" and _overwrite(spot, [old.data]) is None:
-        raise _failure(error, spot, old, restored=True)
-    raise _failure(error, spot, old)
+    if old.data is not None and _state(location, old)[0] != "unchanged" and _overwrite(location, [old.data]) is None:
+        raise _failure(error, location, old, restored=True)
+    raise _failure(error, location, old)
 
 
-def _overwrite(spot: Spot, chunks: Iterable[bytes]) -> OSError | None:
+def _overwrite(location: Location, chunks: Iterable[bytes]) -> OSError | None:
     for wait_s in (*_BUSY_WAITS_S, None):
-        need_file(spot.status())
+        need_file(location.status())
         try:
-            fd = spot.open(os.O_WRONLY | os.O_TRUNC)
+            fd = location.open(os.O_WRONLY | os.O_TRUNC)
             break
         except OSError as error:
-            # On an S3 mount a file just read refuses a writer until the kernel has released the reader.
+            # An S3 mount refuses to write a file just read until the kernel has released the reader.
             if error.errno != errno.EPERM or wait_s is None:
                 return error
             time.sleep(wait_s)
@@ -160,8 +160,8 @@ def _overwrite(spot: Spot, chunks: Iterable[bytes]) -> OSError | None:
 
 
 def _fill(fd: int, chunks: Iterable[bytes]) -> OSError | None:
-    """Write everything and close: an S3 mount uploads, and so fails, only then."""
-    problem: OSError | None = None
+    """Write all chunks and close; an S3 mount uploads, and can fail, only on close."""
+    failure: OSError | None = None
     try:
         need_file(os.fstat(fd))
         for chunk in chunks:
@@ -169,27 +169,27 @@ def _fill(fd: int, chunks: Iterable[bytes]) -> OSError | None:
             while view:
                 view = view[os.write(fd, view) :]
     except OSError as error:
-        problem = error
+        failure = error
     finally:
         try:
             os.close(fd)
         except OSError as error:
-            problem = problem or error
-    return problem
+            failure = failure or error
+    return failure
 
 
-def _failure(error: OSError, spot: Spot, old: Content | None, restored: bool = False) -> RefusedError:
-    state, size = _state(spot, old)
+def _failure(error: OSError, location: Location, old: Content | None, restored: bool = False) -> RefusedError:
+    state, size = _state(location, old)
     if restored and state == "unchanged":
         state = "restored"
     name = errno.errorcode.get(error.errno or 0, "EIO")
     return RefusedError("write_failed", errno=name, text=error.strerror or "", state=state, bytes=size)
 
 
-def _state(spot: Spot, old: Content | None) -> tuple[str, int]:
-    """Say what is there after a failed write, by reading it."""
+def _state(location: Location, old: Content | None) -> tuple[str, int]:
+    """Read the file after a failed write; return its state and size in bytes."""
     try:
-        now = load(spot, 0)
+        now = load(location, 0)
     except RefusedError as refusal:
         return ("absent" if refusal.error == "missing" else "unknown"), 0
     except OSError:
@@ -197,10 +197,10 @@ def _state(spot: Spot, old: Content | None) -> tuple[str, int]:
     return ("unchanged" if old is not None and now.sha256 == old.sha256 else "partial"), now.size
 
 
-def _unlink(spot: Spot) -> None:
+def _unlink(location: Location) -> None:
     try:
-        os.unlink(spot.name, dir_fd=spot.parent)
-    except OSError:  # what is left is looked at and reported
+        os.unlink(location.name, dir_fd=location.parent)
+    except OSError:  # the caller reports what is left
         return
 
 
@@ -212,9 +212,9 @@ def _chunks(fd: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _rest(error: OSError, wait_s: float | None) -> None:
-    """Wait before another try when the error means "changing just now" (seen on S3 mounts); else raise it."""
-    if error.errno == errno.ELOOP:  # a symlink took the file's place after it was looked at
+def _wait_or_raise(error: OSError, wait_s: float | None) -> None:
+    """Wait before a retry if the error means "being changed" (measured on S3 mounts); otherwise raise it."""
+    if error.errno == errno.ELOOP:  # a symlink replaced the file after the check
         raise RefusedError("busy") from None
     if error.errno not in (errno.ESTALE, errno.EPERM) or wait_s is None:
         raise error

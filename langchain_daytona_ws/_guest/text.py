@@ -1,13 +1,13 @@
-"""Pages of numbered lines: pure functions over bytes, the same on host and in sandbox.
+"""Pages of numbered lines. Pure; used by host and guest.
 
 Lines end at a line feed only, as `grep -n` and `sed` count them.
 """
 
 from __future__ import annotations
 
-LINE_CHARS = 2000  # of one line are shown
+LINE_CHARS = 2000  # shown of one line
 PAGE_LINES = 2000
-FOOTER_BYTES = 256  # kept free of a page's byte limit for its footer
+FOOTER_BYTES = 256  # reserved for the footer in a page's byte limit
 SNIFF_BYTES = 8192
 
 BOM = b"\xef\xbb\xbf"
@@ -16,7 +16,7 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
 
 
 class Page:
-    """Some numbered lines of a file, and where they stand in it."""
+    """Numbered lines of a file, and their position in it."""
 
     __slots__ = ("body", "bom", "cut", "first", "last", "lines", "lossy", "newline")
 
@@ -25,7 +25,7 @@ class Page:
         self.first = self.last = 0  # 1-based, inclusive; 0 when nothing is shown
         self.lines = count_lines(data)
         self.cut = 0  # lines shown in part
-        self.lossy = False  # some bytes shown are not text, and stand there as \xNN
+        self.lossy = False  # some bytes are not text, and are shown as \xNN
         self.newline = newline_style(data)
         self.bom = data.startswith(BOM)
 
@@ -35,7 +35,7 @@ def count_lines(data: bytes) -> int:
 
 
 def newline_style(data: bytes) -> str:
-    """Name the line endings: ``lf`` (also for none), ``crlf`` or ``mixed``."""
+    """Return the line endings: ``lf`` (also if there are none), ``crlf`` or ``mixed``."""
     crlf = data.count(b"\r\n")
     if not crlf:
         return "lf"
@@ -43,11 +43,11 @@ def newline_style(data: bytes) -> str:
 
 
 def binary_kind(data: bytes) -> str:
-    """Return which kind of binary content this is, or ``""`` for text: for read, edit and grep alike.
+    """Return the kind of binary content, or ``""`` for text; read, edit and grep decide in the same way.
 
-    Only the first ``SNIFF_BYTES`` decide, so that a file can be judged without reading all of it. Text may have one
-    oddity: a NUL here and there (a log after a crash), control characters, or bytes of an old encoding. Two make it
-    binary, and so do two NULs in a row.
+    Only the first ``SNIFF_BYTES`` are checked, so a file need not be read completely. Text may have one oddity: single
+    NULs (a log after a crash), control characters, or bytes of an old encoding. Two oddities, or two NULs in a row,
+    make it binary.
     """
     head = data[:SNIFF_BYTES]
     if head.startswith(UTF16_BOMS):
@@ -61,7 +61,7 @@ def binary_kind(data: bytes) -> str:
 def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int = 65536) -> Page:
     """Number up to ``limit`` lines from the 1-based line ``offset``, in at most ``limit_bytes`` bytes.
 
-    At least one line is shown, cut down if it must be. ``offset`` past the end gives a page without lines.
+    At least one line is shown, cut if necessary. If ``offset`` is past the end, the page has no lines.
     """
     result = Page(data)
     budget = max(limit_bytes - FOOTER_BYTES, 64)
@@ -88,7 +88,7 @@ def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int
 
 
 def footer(first: int, last: int, lines: int) -> str:
-    """Tell which lines a page shows and how to go on; ``""`` when it shows them all."""
+    """Return a line that names the lines shown and the next offset; ``""`` if all lines are shown."""
     if last < lines:
         return f"[Showing lines {first}-{last} of {lines}. Use offset={last + 1} to continue.]"
     return f"[Showing lines {first}-{last} of {lines}.]" if first > 1 else ""
@@ -105,7 +105,7 @@ def start_of_line(data: bytes, number: int) -> int:
 
 
 def as_shown(line: bytes, first: bool) -> tuple[str, bool]:
-    """Decode one line for display: without its carriage return, a byte order mark, or NULs."""
+    """Decode one line for display, without carriage return and byte order mark; return whether bytes were escaped."""
     if first and line.startswith(BOM):
         line = line[len(BOM) :]
     if line.endswith(b"\r"):
@@ -124,7 +124,7 @@ def visible(text: str) -> str:
 
 
 def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:
-    """Put the number before a line, cut to LINE_CHARS characters, and to ``budget`` bytes if one is given."""
+    """Return a numbered line, cut to LINE_CHARS characters and, if given, to ``budget`` bytes; and 1 if it was cut."""
     length = len(text)
     shown = text[:LINE_CHARS]
     if budget is not None and len(shown.encode("utf-8")) > budget - 64:
@@ -138,7 +138,7 @@ def _is_utf8(head: bytes) -> bool:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # The last character may lie on the boundary.
+        # The boundary may be within the last character.
         return len(head) == SNIFF_BYTES and error.start > SNIFF_BYTES - 4 and error.end == SNIFF_BYTES
     return True
 

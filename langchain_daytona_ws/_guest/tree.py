@@ -1,4 +1,4 @@
-"""List one directory, and find names below one with a glob pattern."""
+"""List a directory, and find names below a directory with a glob pattern."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_directory(request: dict[str, Any]) -> dict[str, Any]:
-    """List directories first, then the rest, each by name; hidden names included."""
+    """List subdirectories first, then the other entries, each by name, including hidden names."""
     root = request["root"]
-    with locate(root, request["path"]) as spot:
-        path, fd = spot.path, spot.open_dir()
+    with locate(root, request["path"]) as location:
+        path, fd = location.path, location.open_dir()
     try:
         found: list[tuple[bool, str]] = []
         with os.scandir(fd) as entries:
@@ -33,14 +33,14 @@ def list_directory(request: dict[str, Any]) -> dict[str, Any]:
                 if len(found) > MAX_ENTRIES:
                     break
         total = len(found)
-        rows, left = [], request["limit_bytes"]
+        rows, budget = [], request["limit_bytes"]
         for _, name in sorted(found)[: request["limit"]]:
             row = _described(fd, root, name)
             if row is None:
                 total -= 1
                 continue
-            left -= len(os.fsencode(name)) + 40
-            if left < 0:
+            budget -= len(os.fsencode(name)) + 40
+            if budget < 0:
                 break
             rows.append(row)
     finally:
@@ -53,13 +53,13 @@ def _described(fd: int, root: str, name: str) -> list[object] | None:
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         kind = kind_of(status)
         target = _target(root, os.readlink(name, dir_fd=fd)) if kind == "link" else None
-    except OSError:  # gone meanwhile, or changed under way
+    except OSError:  # removed or changed meanwhile
         return None
     return [name, kind, status.st_size if kind == "file" else 0, status.st_mtime_ns, target]
 
 
 def _target(root: str, target: str) -> str:
-    """Give a symlink's target, an absolute one from the workspace root, or ``""`` when it is outside."""
+    """Return a symlink's target, an absolute target relative to the workspace root, or ``""`` if it is outside."""
     if not target.startswith("/"):
         return target
     parts = inside(root, target)
@@ -74,11 +74,11 @@ def glob(request: dict[str, Any]) -> dict[str, Any]:
     for kind, pattern in [] if result["total"] or result["more"] else readings(request["pattern"], path):
         timeout_s = request["timeout_s"] - (time.monotonic() - began)
         try:
-            other = _matches({**request, "pattern": pattern, "limit": 1, "timeout_s": timeout_s})
-        except RefusedError:  # as it is meant, it can't be used either
+            reading = _matches({**request, "pattern": pattern, "limit": 1, "timeout_s": timeout_s})
+        except RefusedError:  # this interpretation is not valid either
             continue
-        if other["paths"]:
-            return {**result, "doubt": [kind, pattern, other["paths"][0][0]]}
+        if reading["paths"]:
+            return {**result, "doubt": [kind, pattern, reading["paths"][0][0]]}
     return {**result, "doubt": None}
 
 
@@ -91,26 +91,26 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
     if ".." in literal.split("/"):
         raise RefusedError("bad_glob", text="a pattern can't contain '..'")
     try:
-        spot = locate(request["root"], request["path"] + "/" + literal)
-        with spot:
-            base, fd = spot.path, spot.open_dir()
+        location = locate(request["root"], request["path"] + "/" + literal)
+        with location:
+            base, fd = location.path, location.open_dir()
     except RefusedError as refusal:
         if literal == "." or refusal.error not in ("missing", "not_a_directory"):
             raise
         with locate(
             request["root"], request["path"]
-        ) as spot:  # the base must exist, the pattern's part need not
-            os.close(spot.open_dir())
+        ) as location:  # the base must exist; the pattern's directories may be missing
+            os.close(location.open_dir())
         return {"paths": [], "total": 0, "more": False, "timed_out": False, "skipped": [], "omitted": {}}
     search = _Search(pattern)
     scan = Scan(time.monotonic() + request["timeout_s"])
     scan.run(fd, "" if base == "." else base + "/", search, pattern.start())
     found = sorted(search.found)
     rows: list[list[object]] = []
-    left = request["limit_bytes"]
+    budget = request["limit_bytes"]
     for age, path, kind, size in found[: request["limit"]]:
-        left -= len(os.fsencode(path)) + 40
-        if left < 0:
+        budget -= len(os.fsencode(path)) + 40
+        if budget < 0:
             break
         rows.append([path, kind, size, -age])
     return {
@@ -124,7 +124,7 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Search:
-    """Collects what a pattern matches. A directory's state is how far the pattern got there."""
+    """Collects the matches of a pattern. A directory's state is the set of pattern positions reached in it."""
 
     def __init__(self, pattern: Glob) -> None:
         self.found: list[tuple[int, str, str, int]] = []  # negative mtime in ns, path, kind, bytes
@@ -151,7 +151,7 @@ class _Search:
     def _add(self, path: str, name: str, fd: int) -> None:
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except OSError:  # gone meanwhile
+        except OSError:  # removed meanwhile
             return
         kind = kind_of(status)
         if kind != "other":

@@ -1,7 +1,7 @@
-"""One change of files at a time, and no read or download in the midst of one.
+"""A lock that serialises changes of files, and separates them from reads and downloads.
 
-A change truncates the file and writes it anew, since the workspace may be a bucket, where nothing can be renamed.
-Without turns, two edits at once would see each other's half-written file. Commands take no turns.
+A change truncates and rewrites the file, since the workspace may be a bucket, which has no rename. Without the lock,
+two concurrent edits would read each other's half-written file. Commands do not take the lock.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import time
 CHANGES = ("write", "edit", "delete")
 
 
-def take(state_dir: str, op: str, wait_s: float) -> bool:
-    """Wait for the turn, which ends with this process; return whether it came in time."""
+def acquire(state_dir: str, op: str, wait_s: float) -> bool:
+    """Acquire the lock, which is held until this process ends; return False after ``wait_s`` seconds."""
     fd = os.open(state_dir + "/files.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     kind = fcntl.LOCK_EX if op in CHANGES else fcntl.LOCK_SH
     until = time.monotonic() + wait_s

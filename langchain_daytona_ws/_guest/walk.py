@@ -1,8 +1,7 @@
-"""Reach files below a root and nothing else, whatever the paths and symlinks say, also while they change.
+"""Open files below a root and never outside of it, whatever paths and symlinks contain, even if they change meanwhile.
 
-Each step opens one name relative to the directory before it and never follows a symlink by itself; a symlink
-is read and its target walked in the same way, as long as it stays inside. So there is no moment between a
-check and a use in which a swapped symlink could lead out.
+Each step opens one name relative to the previous directory and never follows a symlink; a symlink's target is read and
+walked in the same way, if it stays inside. A symlink that is swapped between check and use cannot lead outside.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Callable
 
-MAX_LINKS = 40  # as Linux itself
+MAX_LINKS = 40  # as in Linux
 LOG_OPS = ("read", "view", "fetch", "grep")
-MAX_STEPS = 20_000  # a chain of `..` targets may restart the walk again and again
+MAX_STEPS = 20_000  # a chain of `..` targets may restart the walk repeatedly
 
-# O_PATH needs no read permission on the way; only Linux has it.
+# O_PATH needs no read permission; only Linux has it.
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
-# O_NONBLOCK: a FIFO that took the place of a file must not hang the call.
+# O_NONBLOCK: a FIFO that replaced a file must not block the call.
 SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RefusedError(Exception):
-    """An expected refusal: its code and facts, as in the contract in ``files``."""
+    """An expected failure: its code and facts, as documented in ``files``."""
 
     def __init__(self, error: str, **facts: object) -> None:
         super().__init__(error)
@@ -37,15 +36,15 @@ class RefusedError(Exception):
         self.facts = facts
 
 
-class Spot:
-    """A place in the workspace: an open parent directory and a name in it, ``"."`` for the root itself."""
+class Location:
+    """A location in the workspace: an open parent directory and a name in it, ``"."`` for the root itself."""
 
-    def __init__(self, parent: int, name: str, above: list[str]) -> None:
+    def __init__(self, parent: int, name: str, parents: list[str]) -> None:
         self.parent = parent
         self.name = name
-        self.path = "/".join([*above, name]) if name != "." else "."
+        self.path = "/".join([*parents, name]) if name != "." else "."
 
-    def __enter__(self) -> Spot:
+    def __enter__(self) -> Location:
         return self
 
     def __exit__(
@@ -54,7 +53,7 @@ class Spot:
         os.close(self.parent)
 
     def status(self) -> os.stat_result | None:
-        """Give the status of what stands here, a symlink itself included; None when there is nothing."""
+        """Return the status of the entry, of a symlink itself; None if it does not exist."""
         try:
             return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -73,32 +72,32 @@ class Spot:
 
 
 def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one operation; expected failures are answers, not exceptions.
+    """Run one operation; expected failures are answers, not exceptions.
 
-    With ``base``, paths are relative to that directory and not to the workspace that was entered; the directories
-    in ``made`` are made before, with sudo where it takes that. With ``log``, the path is the absolute one of a
-    command's log, which can only be read.
+    With ``base``, paths are relative to that directory instead of the workspace. The directories in ``made`` are
+    created first, with sudo if necessary. With ``log``, the path is the absolute path of a command's log, which is
+    read-only.
     """
     for directory in request.get("made", ()):
         place.make_directory(directory)
     if "base" in request:
         request = {**request, "root": request["base"]}
     try:
-        return {"ok": True, **operation(_of_log(request) if request.get("log") else request)}
+        return {"ok": True, **operation(_log_request(request) if request.get("log") else request)}
     except RefusedError as refusal:
         return {"ok": False, "error": refusal.error, **refusal.facts}
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a symlink took the place of what was looked at a moment ago
+        if error.errno == errno.ELOOP:  # a symlink replaced the entry after the check
             return {"ok": False, "error": "busy"}
         name = errno.errorcode.get(error.errno or 0, "EIO")
         return {"ok": False, "error": "os", "errno": name, "text": error.strerror or ""}
 
 
-def _of_log(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the request for a log, after a look whether it is one of this library's own."""
+def _log_request(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the request for a log, after checking that the log belongs to this package."""
     directory = place.state_directory()
-    above, name = os.path.split(request["path"])
-    if above != directory or not name.endswith(".log") or request["op"] not in LOG_OPS:
+    parents, name = os.path.split(request["path"])
+    if parents != directory or not name.endswith(".log") or request["op"] not in LOG_OPS:
         raise RefusedError("missing")
     try:
         status = os.lstat(request["path"])
@@ -109,17 +108,17 @@ def _of_log(request: dict[str, Any]) -> dict[str, Any]:
     return {**request, "root": directory, "path": name}
 
 
-def locate(root: str, path: str, follow: bool = True, make_parents: bool = False) -> Spot:
+def locate(root: str, path: str, follow: bool = True, make_parents: bool = False) -> Location:
     """Walk to ``path`` below ``root``.
 
-    A symlink in last place is followed unless ``follow`` is false; what it names, or ``path`` itself, need
-    not exist. Missing directories on the way are made with ``make_parents``.
+    A symlink in last position is followed if ``follow`` is true; its target, or ``path`` itself, need not exist. With
+    ``make_parents``, missing parent directories are created.
     """
     walk = _Walk(root, make_parents)
     try:
         return walk.to(_parts(path), follow)
     except BaseException:
-        os.close(walk.here)
+        os.close(walk.fd)
         raise
 
 
@@ -147,7 +146,7 @@ def special_kind(status: os.stat_result) -> str:
 
 
 def need_file(status: os.stat_result | None) -> os.stat_result:
-    """Refuse all but a regular file."""
+    """Return the status of a regular file; refuse everything else."""
     if status is None:
         raise RefusedError("missing")
     if stat.S_ISDIR(status.st_mode):
@@ -158,17 +157,17 @@ def need_file(status: os.stat_result | None) -> os.stat_result:
 
 
 def inside(root: str, target: str) -> list[str] | None:
-    """Give the parts below ``root`` of an absolute symlink target, or None when it names another place."""
+    """Return the parts of an absolute symlink target below ``root``, or None if it is outside."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     for base in (root, os.path.realpath(root)):
-        above = [part for part in base.split("/") if part not in ("", ".")]
-        if parts[: len(above)] == above:
-            return parts[len(above) :]
+        parents = [part for part in base.split("/") if part not in ("", ".")]
+        if parts[: len(parents)] == parents:
+            return parts[len(parents) :]
     return None
 
 
 def _parts(path: str) -> list[str]:
-    """Check a requested path again: the host has normalised it, but here is where it counts."""
+    """Check and split a requested path, whatever the host has checked before."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or "\0" in path:
         raise RefusedError("bad_path")
@@ -182,43 +181,43 @@ class _Walk:
         self.root = root
         self.make = make
         self.steps = self.links = 0
-        self.above: list[str] = []
-        self.here = self._open_root()
+        self.parents: list[str] = []
+        self.fd = self._open_root()
 
-    def to(self, parts: list[str], follow: bool) -> Spot:
-        todo = parts[::-1]
-        while todo:
+    def to(self, parts: list[str], follow: bool) -> Location:
+        pending = parts[::-1]
+        while pending:
             self.steps += 1
             if self.steps > MAX_STEPS:
                 raise RefusedError("loop")
-            name = todo.pop()
+            name = pending.pop()
             if name == "..":
-                if not self.above:
+                if not self.parents:
                     raise RefusedError("outside")
-                # Not by opening "..": the directory could have been moved out meanwhile.
-                todo += self.above[-2::-1]
+                # Do not open "..": the directory could have been moved outside.
+                pending += self.parents[-2::-1]
                 self._restart()
                 continue
-            last = not todo
+            last = not pending
             target = self._link(name) if follow or not last else None
             if target is not None:
-                todo += self._turn(target)[::-1]
+                pending += self._resolve(target)[::-1]
             elif last:
-                return Spot(self.here, name, self.above)
+                return Location(self.fd, name, self.parents)
             else:
                 self._enter(name)
         # The path, or a symlink's target, is the root or a directory already entered.
-        if not self.above:
-            return Spot(self.here, ".", [])
-        name = self.above[-1]
-        above = self.above[:-1]
+        if not self.parents:
+            return Location(self.fd, ".", [])
+        name = self.parents[-1]
+        parents = self.parents[:-1]
         self._restart()
-        for part in above:
+        for part in parents:
             self._enter(part)
-        return Spot(self.here, name, above)
+        return Location(self.fd, name, parents)
 
-    def _turn(self, target: str) -> list[str]:
-        """Give the parts that a symlink's target adds, back at the root when it is absolute."""
+    def _resolve(self, target: str) -> list[str]:
+        """Return the parts of a symlink's target; go back to the root if it is absolute."""
         self.links += 1
         if self.links > MAX_LINKS:
             raise RefusedError("loop")
@@ -232,35 +231,35 @@ class _Walk:
 
     def _link(self, name: str) -> str | None:
         try:
-            return os.readlink(name, dir_fd=self.here)
+            return os.readlink(name, dir_fd=self.fd)
         except OSError:
-            return None  # no symlink, or nothing there: opening it tells
+            return None  # not a symlink, or missing: opening it decides
 
     def _enter(self, name: str) -> None:
         try:
-            below = os.open(name, _STEP, dir_fd=self.here)
+            below = os.open(name, _STEP, dir_fd=self.fd)
         except FileNotFoundError:
             if not self.make:
                 raise RefusedError("missing") from None
             self._make(name)
-            below = os.open(name, _STEP, dir_fd=self.here)
+            below = os.open(name, _STEP, dir_fd=self.fd)
         except NotADirectoryError:
             raise RefusedError("not_a_directory") from None
-        os.close(self.here)
-        self.here = below
-        self.above = [*self.above, name]
+        os.close(self.fd)
+        self.fd = below
+        self.parents = [*self.parents, name]
 
     def _make(self, name: str) -> None:
         try:
-            os.mkdir(name, dir_fd=self.here)
-        except FileExistsError:  # somebody was faster, which is as good (contextlib would cost start-up time)
+            os.mkdir(name, dir_fd=self.fd)
+        except FileExistsError:  # another process created it (contextlib would cost start-up time)
             return
 
     def _restart(self) -> None:
         top = self._open_root()
-        os.close(self.here)
-        self.here = top
-        self.above = []
+        os.close(self.fd)
+        self.fd = top
+        self.parents = []
 
     def _open_root(self) -> int:
         return os.open(self.root, os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY))

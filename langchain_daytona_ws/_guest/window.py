@@ -1,4 +1,4 @@
-"""Lines of a file without numbers, for those who number them themselves: pure functions over bytes."""
+"""Lines of a file without line numbers. Pure; used by host and guest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from langchain_daytona_ws._guest import text
 
 
 class Window:
-    r"""Some lines as text: without carriage returns and a byte order mark; what is no text stands there as ``\xNN``."""
+    r"""Lines as text, without carriage returns and byte order mark; bytes that are not text are shown as ``\xNN``."""
 
     __slots__ = ("body", "cut", "first", "last", "lines", "more")
 
@@ -14,14 +14,14 @@ class Window:
         self.body = ""
         self.first = self.last = 0  # 1-based, inclusive; 0 when nothing is shown
         self.lines = lines
-        self.cut = False  # the one line shown is too long to be shown whole
-        self.more = False  # there was no room for all lines asked for
+        self.cut = False  # the only line shown was cut
+        self.more = False  # not all requested lines fit
 
 
 def window(data: bytes, offset: int, limit: int, limit_bytes: int) -> Window:
-    """Give up to ``limit`` lines from the 1-based line ``offset``, in at most ``limit_bytes`` bytes of text.
+    """Return up to ``limit`` lines from the 1-based line ``offset``, in at most ``limit_bytes`` bytes of text.
 
-    At least one line is shown, cut down if it must be. ``offset`` past the end gives none.
+    At least one line is shown, cut if necessary. If ``offset`` is past the end, there are no lines.
     """
     result = Window(text.count_lines(data))
     start = text.start_of_line(data, offset)
@@ -29,7 +29,7 @@ def window(data: bytes, offset: int, limit: int, limit_bytes: int) -> Window:
     while start < len(data) and len(rows) < limit:
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
-        # What follows has no room, even if a byte order mark makes some: and a character cut here is not shown.
+        # Bytes beyond this do not fit, even after a byte order mark is removed; a character cut here is not shown.
         piece = data[start : min(end, start + limit_bytes + 8)]
         row = text.as_shown(piece, first=offset + len(rows) == 1)[0]
         size = len(row.encode("utf-8")) + (1 if rows else 0)

@@ -443,7 +443,7 @@ class TestWrite:
     def test_a_racing_creator_is_not_clobbered(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         real = store.create
 
-        def late(spot: walk.Spot, source: store.Source) -> bool:
+        def late(spot: walk.Location, source: store.Source) -> bool:
             place.put("a", b"theirs")
             return real(spot, source)
 
@@ -457,7 +457,7 @@ class TestWrite:
         real = store.create
         vanishings = [1]
 
-        def create(spot: walk.Spot, source: store.Source) -> bool:
+        def create(spot: walk.Location, source: store.Source) -> bool:
             if vanishings:
                 vanishings.pop()
                 (place.root / "d").rmdir()
@@ -548,10 +548,10 @@ class TestFailedWrites:
     def test_a_failed_close_is_reported(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         """An S3 mount uploads at close, and keeps the old object when that fails."""
         target = place.put("a", b"old")
-        real_open, real_close = walk.Spot.open, os.close
+        real_open, real_close = walk.Location.open, os.close
         writers: set[int] = set()
 
-        def opened(spot: walk.Spot, flags: int) -> int:
+        def opened(spot: walk.Location, flags: int) -> int:
             fd = real_open(spot, flags & ~os.O_TRUNC)
             if flags & os.O_WRONLY:
                 writers.add(fd)
@@ -564,7 +564,7 @@ class TestFailedWrites:
                 target.write_bytes(b"old")
                 raise OSError(errno.EIO, "Input/output error")
 
-        monkeypatch.setattr(walk.Spot, "open", opened)
+        monkeypatch.setattr(walk.Location, "open", opened)
         monkeypatch.setattr(store.os, "close", close)
         answer = place.ask("edit", "a", old="old", new="new")
         assert (answer["error"], answer["errno"], answer["state"]) == ("write_failed", "EIO", "unchanged")
@@ -573,15 +573,15 @@ class TestFailedWrites:
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place.put("a", b"old")
-        real = walk.Spot.open
+        real = walk.Location.open
         refusals = [errno.EPERM, errno.EPERM]
 
-        def opened(spot: walk.Spot, flags: int) -> int:
+        def opened(spot: walk.Location, flags: int) -> int:
             if flags & os.O_WRONLY and refusals:
                 raise OSError(refusals.pop(), "Operation not permitted")
             return real(spot, flags)
 
-        monkeypatch.setattr(walk.Spot, "open", opened)
+        monkeypatch.setattr(walk.Location, "open", opened)
         assert place.ask("edit", "a", old="old", new="new")["ok"]
         assert not refusals
 

@@ -26,7 +26,7 @@ from langchain_daytona_ws._core.mounter import mounter_source
 from langchain_daytona_ws._core.store import Credentials
 from langchain_daytona_ws._core.workspace import Mount, S3Workspace
 from langchain_daytona_ws._guest import mount
-from langchain_daytona_ws._guest.place import PlaceError
+from langchain_daytona_ws._guest.place import SetupError
 
 DIRECTORY = "/mnt/workspaces/demo"
 REQUEST: dict[str, Any] = {
@@ -92,8 +92,8 @@ class TestTheProgram:
     def test_is_bound_to_the_directories_of_its_snapshot(self) -> None:
         bound = loaded("/srv/w", "/srv/s")
         assert (bound.WORKSPACES, bound.SKILLS) == ("/srv/w", "/srv/s")
-        assert not {place for place in bound.PLACES if place.startswith("/usr/local")}
-        assert (loaded("", "").WORKSPACES, "/usr/local/bin" in loaded("", "").PLACES) == ("", True)
+        assert not {place for place in bound.PROGRAM_PATHS if place.startswith("/usr/local")}
+        assert (loaded("", "").WORKSPACES, "/usr/local/bin" in loaded("", "").PROGRAM_PATHS) == ("", True)
 
     @pytest.mark.parametrize(
         ("given", "code"),
@@ -118,7 +118,7 @@ class TestTheProgram:
     def test_takes_over_nothing_that_would_stop_it_half_way(self) -> None:
         look = (
             "import json, os, resource, signal, sys\n"
-            "_shed()\n"
+            "_reset_inherited()\n"
             "said = [os.getcwd(), os.umask(0), os.getsid(0) == os.getpid(),"
             " resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_CPU),"
             " signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL,"
@@ -174,12 +174,12 @@ class TestARequest:
                     Mounting(workspace, give, lambda _: None, delivered={}, tell=print).pack("box", 60.0)
                 )
                 request = json.loads(str(luggage.request["request"]))
-                told = helper.told(request)
+                told = helper.checked(request)
                 assert (told["id"], helper.digest(told)) == (luggage.request["id"], luggage.request["spec"])
                 brought = json.loads(luggage.secret or b"")
                 given = helper.credentials(brought)
                 assert given == brought
-                kept = helper.Keys(told["id"], helper.digest(told))
+                kept = helper.CredentialStore(told["id"], helper.digest(told))
                 kept.replace(given, helper.expiry(request))
                 kept.publish()
                 assert mount_sees(helper, told["id"])[:2] == [
@@ -227,7 +227,7 @@ class TestARequest:
     )  # fmt: skip
     def test_that_could_pass_for_something_else_is_refused(self, helper: Any, at: str, value: object) -> None:
         with pytest.raises(helper.Failed) as refused:
-            helper.told(changed(at, value))
+            helper.checked(changed(at, value))
         assert refused.value.code == "bad_request"
         assert refused.value.detail in {
             "mounts",
@@ -245,7 +245,7 @@ class TestARequest:
         request = changed("mounts.0.directory", f"/mnt/workspaces/{name}")
         request["mounts"][0]["prefix"] = f"sandbox/{name}/"
         with pytest.raises(helper.Failed) as refused:
-            helper.told(request)
+            helper.checked(request)
         assert refused.value.code == "bad_request"
 
     @pytest.mark.parametrize(
@@ -263,10 +263,10 @@ class TestARequest:
     def test_the_helper_mounts_nowhere_else(self, helper: Any, at: int, directory: str) -> None:
         request = changed(f"mounts.{at}.directory", directory)
         with pytest.raises(helper.Failed) as refused:
-            helper.told(request)
+            helper.checked(request)
         assert refused.value.code == "other_place"
         # Where it is sent along, the host says where.
-        assert loaded("", "").told(request)["mounts"][at]["directory"] == directory
+        assert loaded("", "").checked(request)["mounts"][at]["directory"] == directory
 
     @pytest.mark.parametrize("name", ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"])
     @pytest.mark.parametrize("value", [None, 5, "", "a b", "a\nb", "é", "\ud800", "a" * 16385, ["a"], {}])
@@ -300,7 +300,7 @@ OTHER = {"Version": 1, "AccessKeyId": "AKIAOTHER", "SecretAccessKey": "other", "
 
 class TestTheCredentials:
     def stored(self, helper: Any, spec: str, keys: dict[str, Any], expires: str = "") -> Any:
-        made = helper.Keys("id", spec)
+        made = helper.CredentialStore("id", spec)
         made.replace(keys, expires)
         made.publish()
         return made
@@ -329,47 +329,47 @@ class TestTheCredentials:
 
     def test_are_used_again_for_the_same_mounts(self, helper: Any) -> None:
         self.stored(helper, "a", KEY)
-        again = helper.Keys("id", "a")
-        assert again.same
+        again = helper.CredentialStore("id", "a")
+        assert again.is_current
         assert again.replace(None, "") is False
 
     def test_are_used_for_no_other_mounts(self, helper: Any) -> None:
         self.stored(helper, "a", KEY)
-        other = helper.Keys("id", "b")
-        assert not other.same
+        other = helper.CredentialStore("id", "b")
+        assert not other.is_current
         with pytest.raises(helper.Failed, match="credentials"):
             other.replace(None, "")
 
     def test_of_other_mounts_never_lie_where_those_of_these_did(self, helper: Any) -> None:
         # A mount that was detached while somebody was in it lives on, and reads its file again.
         own = Path(self.stored(helper, "a", KEY).directory, "a.json")
-        helper.Keys("id", "b").replace(OTHER, "")
+        helper.CredentialStore("id", "b").replace(OTHER, "")
         assert json.loads(own.read_text()) == KEY
         self.stored(helper, "b", OTHER)
         assert not own.exists()
 
     def test_of_mounts_that_were_never_made_are_not_used(self, helper: Any) -> None:
         self.stored(helper, "a", KEY)
-        helper.Keys("id", "b").replace(OTHER, "")  # and then it failed
+        helper.CredentialStore("id", "b").replace(OTHER, "")  # and then it failed
         with pytest.raises(helper.Failed, match="credentials"):
-            helper.Keys("id", "b").replace(None, "")
+            helper.CredentialStore("id", "b").replace(None, "")
 
     @pytest.mark.parametrize("text", ["", "a", "a b c d", "a b tomorrow", "a b nan", "\udcff b never"])
     def test_of_a_garbled_status_are_asked_for_again(self, helper: Any, text: str) -> None:
         self.stored(helper, "a", KEY)
         Path(helper.HOME, "id.status").write_text(text, errors="surrogateescape")
         with pytest.raises(helper.Failed, match="credentials"):
-            helper.Keys("id", "a").replace(None, "")
+            helper.CredentialStore("id", "a").replace(None, "")
 
     def test_that_have_ended_are_asked_for_again(self, helper: Any) -> None:
         self.stored(helper, "a", KEY, str(int(time.time()) - 1))
         with pytest.raises(helper.Failed, match="credentials"):
-            helper.Keys("id", "a").replace(None, "")
+            helper.CredentialStore("id", "a").replace(None, "")
 
     def test_that_nearly_ended_make_the_mount_looked_at(self, helper: Any) -> None:
         for left_s, stale in ((200, True), (400, False)):
             self.stored(helper, f"a{left_s}", KEY, str(int(time.time()) + left_s))
-            assert helper.Keys("id", f"a{left_s}").replace(OTHER, "") is stale
+            assert helper.CredentialStore("id", f"a{left_s}").replace(OTHER, "") is stale
 
     @pytest.mark.parametrize("ending", [False, True])
     def test_that_take_the_place_of_others_reach_a_mount_that_asks_for_them(
@@ -377,15 +377,15 @@ class TestTheCredentials:
     ) -> None:
         end = str(int(time.time()) + 3600) if ending else ""
         self.stored(helper, "a", KEY, end)
-        again = helper.Keys("id", "a")
+        again = helper.CredentialStore("id", "a")
         again.replace(KEY, end)
-        assert again.same
+        assert again.is_current
         again.replace(OTHER, end)
-        assert again.same is ending, "what has no end is asked for again after a quarter of an hour only"
+        assert again.is_current is ending, "credentials without an expiry are read again only after 15 minutes"
 
     def test_are_in_nothing_that_is_reported(self, helper: Any) -> None:
         keys = self.stored(helper, "a", OTHER)
-        assert keys.hidden("no AKIAOTHER: other, token; 1") == "no ***: ***, ***; 1"
+        assert keys.redacted("no AKIAOTHER: other, token; 1") == "no ***: ***, ***; 1"
 
     def test_a_failed_write_leaves_the_old_ones(self, helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         directory = Path(self.stored(helper, "a", KEY).directory)
@@ -395,7 +395,7 @@ class TestTheCredentials:
 
         monkeypatch.setattr(os, "fchmod", full)
         with pytest.raises(OSError, match="No space left"):
-            helper.Keys("id", "a").replace(OTHER, "")
+            helper.CredentialStore("id", "a").replace(OTHER, "")
         assert [path.name for path in directory.iterdir()] == ["a.json"]
         assert json.loads((directory / "a.json").read_text()) == KEY
 
@@ -411,10 +411,10 @@ class TestTheCredentials:
             before = Path(helper.HOME, "id.status").read_text()
             with monkeypatch.context() as patch:
                 patch.setattr(os, "fchmod", full)
-                keys = helper.Keys("id", f"a{left_s}")
+                keys = helper.CredentialStore("id", f"a{left_s}")
                 if enough:
                     assert keys.replace(OTHER, "9999999999") is False
-                    assert keys.same
+                    assert keys.is_current
                     keys.publish()
                 else:
                     with pytest.raises(OSError, match="No space left"):
@@ -425,19 +425,19 @@ class TestTheCredentials:
 
 class TestTheLock:
     def test_cannot_be_taken_by_who_is_not_root(self, helper: Any) -> None:
-        with open(helper.HOME + "/lock", "w", opener=helper.for_root) as lock:
+        with open(helper.HOME + "/lock", "w", opener=helper.open_for_root) as lock:
             assert stat.S_IMODE(os.fstat(lock.fileno()).st_mode) == 0o600
 
     def test_is_waited_for_within_bounds(self, helper: Any) -> None:
         helper.LOCK_S = 0.1
         with open(helper.HOME + "/lock", "w") as lock, open(helper.HOME + "/lock", "w") as other:
-            helper.take(other.fileno())
+            helper.acquire(other.fileno())
             with pytest.raises(helper.Failed, match="busy"):
-                helper.take(lock.fileno())
+                helper.acquire(lock.fileno())
 
     def test_is_not_kept_by_a_check_that_hangs(self, helper: Any) -> None:
         with open(helper.HOME + "/lock", "w") as lock:
-            helper.take(lock.fileno())
+            helper.acquire(lock.fileno())
             held, holder = os.pipe()
             # Where the check is stuck no signal ends it: this one only keeps the test from waiting for it.
             helper._examine = lambda *_: signal.pause()
@@ -527,7 +527,7 @@ class TestARefusal:
         ],
     )
     def test_is_known_by_what_mount_s3_prints(self, helper: Any, said: str, code: str) -> None:
-        assert helper.refusal(said).code == code
+        assert helper.failure_of(said).code == code
 
 
 class TestAMount:
@@ -563,11 +563,11 @@ class TestAMount:
                 "unreachable",
                 "0" * 16,
             ),
-            ("exec sleep 300", "refused", "it ended with status 9"),
+            ("exec sleep 300", "refused", "mount-s3 ended with status 9"),
         ],
     )
     def test_waits_for_mount_s3_within_bounds(self, helper: Any, script: str, code: str, said: str) -> None:
-        keys = helper.Keys("id", "a")
+        keys = helper.CredentialStore("id", "a")
         keys.replace(KEY, "")
         helper.START_S = 20.0 if code == "unreachable" else 0.2
         made = self.one(helper)
@@ -575,7 +575,7 @@ class TestAMount:
         try:
             child = os.fork()
             if child == 0:
-                helper._become(["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, made._log(keys))
+                helper._exec(["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, made._log(keys))
             with pytest.raises(helper.Failed) as failed:
                 made.finish(child, keys)
         finally:
@@ -624,7 +624,7 @@ class TestTheWayThroughSudo:
     def repair(self, directory: str) -> str:
         request = changed("mounts.0.directory", directory)
         wanted = {"request": json.dumps(request), "program": mounter_source()}
-        with pytest.raises(PlaceError) as refused:
+        with pytest.raises(SetupError) as refused:
             mount.Mounter(wanted, json.dumps(KEY).encode()).moved()
         assert "secret" not in refused.value.detail
         return refused.value.code

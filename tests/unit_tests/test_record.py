@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._guest import record
 from langchain_daytona_ws._guest.output import Output
-from langchain_daytona_ws._guest.place import PlaceError
-from langchain_daytona_ws._guest.record import Record, once
+from langchain_daytona_ws._guest.place import SetupError
+from langchain_daytona_ws._guest.record import Record, run_once
 
 
 def nothing() -> None:
@@ -37,15 +37,15 @@ class TestOnce:
             return json.dumps({"n": len(done)})
 
         first = call()
-        assert once(first, 0, work, nothing) == '{"n": 1}'
+        assert run_once(first, 0, work, nothing) == '{"n": 1}'
         first.close()
-        assert json.loads(once(call(), 0, work, nothing)) == {"n": 1, "replayed": True}
+        assert json.loads(run_once(call(), 0, work, nothing)) == {"n": 1, "replayed": True}
         assert done == [1]
 
     def test_a_running_one_is_waited_for_and_then_given_up(self, call: Callable[[], Record]) -> None:
         holder = call()
         assert holder.lock(0)
-        assert once(call(), 0.05, lambda: "{}", nothing) == '{"outcome": "running"}'
+        assert run_once(call(), 0.05, lambda: "{}", nothing) == '{"outcome": "running"}'
 
     def test_one_that_died_is_unknown_and_cleared(self, call: Callable[[], Record]) -> None:
         dead = call()
@@ -53,7 +53,7 @@ class TestOnce:
         dead.write(record.STARTED, b"1")
         dead.close()
         cleared: list[int] = []
-        assert once(call(), 0, lambda: "{}", lambda: cleared.append(1)) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, lambda: "{}", lambda: cleared.append(1)) == '{"outcome": "unknown"}'
         assert cleared == [1]
 
     def test_a_cancelled_one_does_not_start(self, call: Callable[[], Record]) -> None:
@@ -61,17 +61,17 @@ class TestOnce:
         cancelled.lock(0)
         cancelled.write(record.CANCELLED)
         cancelled.close()
-        assert once(call(), 0, lambda: "{}", nothing) == '{"outcome": "cancelled"}'
+        assert run_once(call(), 0, lambda: "{}", nothing) == '{"outcome": "cancelled"}'
 
     def test_what_did_nothing_may_be_sent_again(self, call: Callable[[], Record]) -> None:
         def refuse() -> str:
-            raise PlaceError("workspace", "no")
+            raise SetupError("workspace", "no")
 
         first = call()
-        with pytest.raises(PlaceError):
-            once(first, 0, refuse, nothing)
+        with pytest.raises(SetupError):
+            run_once(first, 0, refuse, nothing)
         first.close()
-        assert once(call(), 0, lambda: '{"ok": true}', nothing) == '{"ok": true}'
+        assert run_once(call(), 0, lambda: '{"ok": true}', nothing) == '{"ok": true}'
 
     def test_a_failure_half_way_is_never_repeated(self, call: Callable[[], Record]) -> None:
         def fail() -> str:
@@ -79,9 +79,9 @@ class TestOnce:
 
         first = call()
         with pytest.raises(ValueError):  # noqa: PT011
-            once(first, 0, fail, nothing)
+            run_once(first, 0, fail, nothing)
         first.close()
-        assert once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
 
     def test_half_a_record_is_never_taken_for_a_whole_one(
         self, call: Callable[[], Record], monkeypatch: pytest.MonkeyPatch
@@ -94,7 +94,7 @@ class TestOnce:
         first.write(record.DONE, b'{"n": 1}')
         first.close()
         monkeypatch.undo()
-        assert once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
 
     def test_a_full_disk_does_not_stop_the_command(
         self, call: Callable[[], Record], monkeypatch: pytest.MonkeyPatch
@@ -104,9 +104,9 @@ class TestOnce:
 
         monkeypatch.setattr(record.os, "pwrite", full)
         first = call()
-        assert once(first, 0, lambda: '{"ok": 1}', nothing) == '{"ok": 1}'
+        assert run_once(first, 0, lambda: '{"ok": 1}', nothing) == '{"ok": 1}'
         first.close()
-        assert once(call(), 0, lambda: '{"ok": 2}', nothing) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, lambda: '{"ok": 2}', nothing) == '{"outcome": "unknown"}'
 
     def test_many_at_once_do_it_once(self, tmp_path: Path) -> None:
         done: list[int] = []
@@ -117,7 +117,7 @@ class TestOnce:
             return "{}"
 
         threads = [
-            threading.Thread(target=lambda: once(Record(str(tmp_path), "k"), 5, work, nothing))
+            threading.Thread(target=lambda: run_once(Record(str(tmp_path), "k"), 5, work, nothing))
             for _ in range(8)
         ]
         for thread in threads:
@@ -132,7 +132,7 @@ class TestOnce:
         (tmp_path / "victim").write_text("precious")
         (tmp_path / "key.call").symlink_to(tmp_path / "victim")
         with pytest.raises(OSError, match="symbolic"):
-            once(call(), 0, lambda: "{}", nothing)
+            run_once(call(), 0, lambda: "{}", nothing)
         assert (tmp_path / "victim").read_text() == "precious"
 
 
@@ -144,7 +144,7 @@ class TestTidy:
         return tmp_path / "state"
 
     def tidy(self, state: Path) -> set[str]:
-        record.tidy(str(state), str(state.parent / "uploads"))
+        record.prune(str(state), str(state.parent / "uploads"))
         return {path.name for path in state.parent.rglob("*") if path.is_file()} - {"tidied"}
 
     def test_by_age(self, state: Path) -> None:

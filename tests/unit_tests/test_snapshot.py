@@ -582,7 +582,7 @@ class TestTheGuard:
     def test_refuses_what_others_may_write_and_what_lies_below(self, owned: Path, mode: int) -> None:
         (owned / "a" / "b").mkdir(parents=True)
         (owned / "a").chmod(mode)
-        with pytest.raises(SystemExit, match=f"not only root may change {owned}/a,"):
+        with pytest.raises(SystemExit, match=f"users other than root can change {owned}/a,"):
             guard.check(str(owned / "a" / "b"), set())
 
     @pytest.mark.parametrize("group", guard.GROUPS)
@@ -613,7 +613,7 @@ class TestTheGuard:
         lstat = os.lstat
         others = os.stat_result((*lstat("/usr")[:4], 1000, *lstat("/usr")[5:]))
         monkeypatch.setattr(guard.os, "lstat", lambda path: others if path == "/usr" else lstat(path))
-        with pytest.raises(SystemExit, match="not only root may change /usr,"):
+        with pytest.raises(SystemExit, match="users other than root can change /usr,"):
             guard.check("/usr/bin", set())
 
     def test_as_a_program_looks_at_the_library_too(self, tmp_path: Path) -> None:
@@ -624,7 +624,7 @@ class TestTheGuard:
             check=False, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 1
-        assert done.stderr.startswith("ERROR: s3-snapshot: not only root may change /")
+        assert done.stderr.startswith("ERROR: s3-snapshot: users other than root can change /")
 
 
 def fault(kind: FaultKind, message: str, **more: int) -> PortFault:

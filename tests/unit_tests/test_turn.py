@@ -23,7 +23,7 @@ WRITE: dict[str, Any] = {"op": "write", "content": b"new", "overwrite": True}
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(place, "STATE_PARENT", str(tmp_path))
-    monkeypatch.setattr(boot, "TURN_WAIT_S", 0)
+    monkeypatch.setattr(boot, "LOCK_WAIT_S", 0)
     monkeypatch.setattr(boot, "FILE_WAIT_S", 0)
     yield place.state_directory()
     # A guest's turn ends with its process; here it has to be ended.
@@ -39,7 +39,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
     module: Any = content if request["op"] in ("view", "fetch") else files
     entry = module.__name__.rpartition(".")[2]
-    answer = boot._carried_out(module, entry, {"root": str(root), "path": "f", **request}, lambda: None)
+    answer = boot._execute(module, entry, {"root": str(root), "path": "f", **request}, lambda: None)
     return dict(json.loads(answer))
 
 
@@ -48,12 +48,12 @@ def test_nothing_looks_into_the_midst_of_a_change(
     tmp_path: Path, state: str, request_: dict[str, Any]
 ) -> None:
     (tmp_path / "f").write_text("half of i")
-    assert turn.take(state, "write", 0)
+    assert turn.acquire(state, "write", 0)
     assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH], ids=lambda request: request["op"])
 def test_those_who_only_look_do_so_together(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("all of it")
-    assert turn.take(state, "read", 0)
+    assert turn.acquire(state, "read", 0)
     assert carried_out(tmp_path, request_)["ok"] is True
