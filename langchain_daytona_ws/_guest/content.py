@@ -19,7 +19,7 @@ import binascii
 
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.store import Content, load
-from langchain_daytona_ws._guest.walk import RefusedError, Location, answer, locate, need_file
+from langchain_daytona_ws._guest.walk import Location, RefusedError, answer, locate, need_file
 from langchain_daytona_ws._guest.window import Window, window
 
 TYPE_CHECKING = False

@@ -55,7 +55,7 @@ import time
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.store import MAX_BYTES, Content, Source, create, load, replace
-from langchain_daytona_ws._guest.walk import RefusedError, Location, answer, kind_of, locate, need_file
+from langchain_daytona_ws._guest.walk import Location, RefusedError, answer, kind_of, locate, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

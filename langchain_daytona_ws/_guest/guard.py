@@ -45,7 +45,8 @@ def check(path: str, seen: set[str]) -> None:
     others = stat.S_IWOTH if found.st_gid in GROUPS else stat.S_IWOTH | stat.S_IWGRP
     if found.st_uid != 0 or (not is_link and found.st_mode & others):
         sys.exit(
-            "ERROR: s3-snapshot: users other than root can change %s, which root uses; fix the base image" % path
+            "ERROR: s3-snapshot: users other than root can change %s, which root uses; fix the base image"
+            % path
         )
 
 

@@ -86,7 +86,9 @@ def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match
         between = _INVISIBLE
     matches = []
     for match in re.finditer(between.join(form for form in forms if form), content):
-        matches.append(Match(match.start(), match.end(), list(_pieces(content, match.start(), forms, between))))
+        matches.append(
+            Match(match.start(), match.end(), list(_pieces(content, match.start(), forms, between)))
+        )
         if len(matches) > limit:
             break
     return matches
@@ -139,7 +141,9 @@ def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose
     tail = next((at for at in range(shared) if wanted[-1 - at] != new_units[-1 - at]), shared)
     old_to, new_to = len(wanted) - tail, len(new_units) - tail
     try:
-        kept = [(head + a, head + b, size) for a, b, size in _shared(wanted[head:old_to], new_units[head:new_to])]
+        kept = [
+            (head + a, head + b, size) for a, b, size in _shared(wanted[head:old_to], new_units[head:new_to])
+        ]
     except TooLongError:
         if loose:
             raise

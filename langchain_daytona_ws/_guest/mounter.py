@@ -20,7 +20,7 @@ import sys
 import time
 
 from langchain_daytona_ws._guest.mount_check import Check, escaped
-from langchain_daytona_ws._guest.mount_keys import HOME, CredentialStore, open_for_root, make_home, acquire
+from langchain_daytona_ws._guest.mount_keys import HOME, CredentialStore, acquire, make_home, open_for_root
 from langchain_daytona_ws._guest.mount_request import (
     LIMIT_CHARS,
     WORKSPACES,
@@ -215,7 +215,9 @@ class Mount:
 
     def start(self, store: CredentialStore) -> int:
         """Start mount-s3; return the pid of a process that ends when the mount is ready."""
-        program = next((path for path in (at + "/mount-s3" for at in PROGRAM_PATHS) if os.access(path, os.X_OK)), "")
+        program = next(
+            (path for path in (at + "/mount-s3" for at in PROGRAM_PATHS) if os.access(path, os.X_OK)), ""
+        )
         if not program:
             raise Failed("no_mount_s3")
         try:

@@ -50,7 +50,9 @@ def near(root: str, path: str) -> list[str]:
     for spelling in spellings(path):
         prefixes = [""]
         for name in spelling.split("/"):
-            prefixes = [prefix + similar for prefix in prefixes for similar in _names_like(root, prefix, name)]
+            prefixes = [
+                prefix + similar for prefix in prefixes for similar in _names_like(root, prefix, name)
+            ]
             prefixes = [prefix + "/" for prefix in prefixes[:MAX_NEAR]]
         paths += [similar[:-1] for similar in prefixes if similar[:-1] not in (path, *paths)]
     return paths[:MAX_NEAR]

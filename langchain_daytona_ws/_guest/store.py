@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from langchain_daytona_ws._guest.walk import SAFE, RefusedError, Location, need_file
+from langchain_daytona_ws._guest.walk import SAFE, Location, RefusedError, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +140,11 @@ def replace(location: Location, chunks: Iterable[bytes], old: Content) -> None:
     error = _overwrite(location, chunks)
     if error is None:
         return
-    if old.data is not None and _state(location, old)[0] != "unchanged" and _overwrite(location, [old.data]) is None:
+    if (
+        old.data is not None
+        and _state(location, old)[0] != "unchanged"
+        and _overwrite(location, [old.data]) is None
+    ):
         raise _failure(error, location, old, restored=True)
     raise _failure(error, location, old)
 

@@ -381,7 +381,9 @@ class TestTheCredentials:
         again.replace(KEY, end)
         assert again.is_current
         again.replace(OTHER, end)
-        assert again.is_current is ending, "credentials without an expiry are read again only after 15 minutes"
+        assert again.is_current is ending, (
+            "credentials without an expiry are read again only after 15 minutes"
+        )
 
     def test_are_in_nothing_that_is_reported(self, helper: Any) -> None:
         keys = self.stored(helper, "a", OTHER)
