@@ -590,13 +590,13 @@ class TestAMount:
         place.mkdir(parents=True)
         (place / "planted").symlink_to("/etc/shadow")
         with pytest.raises(helper.Failed, match="not_empty"):
-            self.one(helper, str(place))._emptied()
+            self.one(helper, str(place))._make_empty()
         assert [path.name for path in place.iterdir()] == ["planted"]
 
     def test_under_a_file_is_refused(self, helper: Any, tmp_path: Path) -> None:
         (tmp_path / "demo").touch()
         with pytest.raises(helper.Failed, match="not_a_directory"):
-            self.one(helper, str(tmp_path / "demo"))._emptied()
+            self.one(helper, str(tmp_path / "demo"))._make_empty()
 
     def test_sees_no_mount_where_there_is_none_and_refuses_another(self, helper: Any) -> None:
         assert self.one(helper).device() == ""
