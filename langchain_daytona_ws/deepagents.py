@@ -1,11 +1,11 @@
-"""The workspace as a backend of Deep Agents. Needs the extra ``deepagents``."""
+"""`WorkspaceBackend`: the workspace as a backend of Deep Agents. Needs the extra ``deepagents``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# First: it says what to install where Deep Agents is missing.
+# Imported first: if Deep Agents is not installed, its error names the extra to install.
 import langchain_daytona_ws._deepagents  # noqa: F401  # isort: skip
 
 from deepagents.backends.protocol import (
@@ -26,210 +26,221 @@ from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands import CommandResult, run_command
 from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._deepagents.calls import RunOnce
-from langchain_daytona_ws._deepagents.changing import Changing
-from langchain_daytona_ws._deepagents.places import aside
-from langchain_daytona_ws._deepagents.reading import Files, Reading
+from langchain_daytona_ws._deepagents.changing import Writer
+from langchain_daytona_ws._deepagents.places import artifact_directories
+from langchain_daytona_ws._deepagents.reading import Files, Reader
 from langchain_daytona_ws._session.side import Side
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import WorkspaceSession
 
 OUTPUT_BYTES = 1 << 20
-"""Of a command's output, in bytes: Deep Agents itself puts aside what is too long for the model."""
+"""Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
 
 RESULT_BYTES = 1 << 20
-SAID_BYTES = 16 << 10  # of what deletes a tree, where it fails
+ERROR_BYTES = 16 << 10  # output of a failed deletion
 
 _Validate = Callable[[Mapping[str, object]], Any]
 
 
 class WorkspaceBackend(SandboxBackendProtocol):
-    """Give a Deep Agent the workspace of a `WorkspaceSession`: its files, its commands, its permissions.
+    """A Deep Agents backend over the files, commands and permissions of a `WorkspaceSession`.
 
-    ``create_deep_agent(backend=WorkspaceBackend(session))``. Nothing is provisioned until it is needed. Closing is the
-    session's; several agents may share one.
+    ``create_deep_agent(backend=WorkspaceBackend(session))``. Several agents may share a session. Nothing is provisioned
+    until it is needed. Close the session after use; the backend itself needs no closing.
 
-    Paths are real absolute paths of the sandbox; relative ones are taken from the workspace directory, ``root``. Tell
-    the model so, with ``guidance()`` in its system prompt. Files of the workspace go the way of ``session.files``, so
-    those on S3 need no sandbox, and a change of somebody else's is not lost. All others are on the sandbox's own disk:
-    there Deep Agents keeps what it puts aside, in ``/large_tool_results``, ``/conversation_history`` and ``/blobs``,
-    which are made when first needed, with sudo if that takes it.
+    Paths are absolute paths of the sandbox; a relative path starts at the workspace directory, ``root``. Add
+    ``guidance()`` to the system prompt, which explains this to the model. Files in the workspace use ``session.files``:
+    files on S3 need no sandbox, and no change of another writer is lost. All other files are on the sandbox's own disk.
+    Deep Agents stores long results there, in ``/large_tool_results``, ``/conversation_history`` and ``/blobs``; these
+    directories are created when first needed, with sudo if necessary.
 
-    Before a command, a write, an edit, a deletion or an upload the session's approver is asked, as by the tools;
-    nobody is asked for what Deep Agents puts aside. Changes outside of the workspace are asked about as the tool
-    ``sandbox_file``, also in mode ``edit``. What was denied or failed is a result for the model; a graph's interrupt
-    and cancellation pass through.
+    The session's approver is asked before a command, write, edit, deletion or upload, as by the tools. Files that Deep
+    Agents stores itself need no approval. A request to change a file outside of the workspace has the tool name
+    ``sandbox_file`` and needs approval in mode ``edit`` too. Denials and failures are returned as results for the
+    model; a graph's interrupts and cancellation are raised.
 
-    Called by an agent's tools, it does as Deep Agents describes them to the model: ``write`` replaces a file, unless it
-    has changed since this session read it, and ``glob`` gives absolute paths of files. Called by your program, outside
-    of any graph, it does as LangChain's standard tests for sandboxes want it: ``write`` replaces nothing, and ``glob``
-    gives files and directories, by their paths from the directory searched.
+    In a graph, the methods behave as Deep Agents describes them to the model: ``write`` replaces a file, unless it has
+    changed since this session read it, and ``glob`` returns absolute paths of files. Outside of a graph, they behave as
+    LangChain's standard tests for sandboxes require: ``write`` replaces no file, and ``glob`` returns files and
+    directories, relative to the searched directory.
 
-    Deep Agents does not tell a backend the id of the model's call. Where a graph may run a tool again because its
-    process died, give the agent ``middleware=[backend.run_once]``, too: then nothing runs twice, and an approver gets
-    the model's id. Without it, an approver gets the id of LangGraph's task.
+    Deep Agents does not pass a backend the id of the model's call, so an approver gets the id of LangGraph's task. Add
+    ``middleware=[backend.run_once]`` to the agent to pass the model's id. If a graph then repeats a tool call after a
+    crash of its process, the call does not run twice.
 
     Args:
-        session: Whose workspace.
-        artifacts_root: Where Deep Agents puts things aside, if that was changed with `CompositeBackend`: the same as is
-            given to that.
+        session: The session of the workspace.
+        artifacts_root: Directory in which Deep Agents stores long results. Pass the same value as to
+            `CompositeBackend`. Default: ``"/"``.
 
     Raises:
-        ConfigError: ``artifacts_root`` is no absolute path.
+        ConfigError: ``artifacts_root`` is not an absolute path.
     """
 
     def __init__(self, session: WorkspaceSession, *, artifacts_root: str = "/") -> None:
-        self._aside = aside(artifacts_root)
+        self._artifacts = artifact_directories(artifacts_root)
         self.session = session
         self.root = session.root
         self.run_once = RunOnce()
-        gate, beyond = session.gate, dict[str, str]()
+        gate = session.gate
+        outside_hashes: dict[str, str] = {}  # of files outside the workspace that this backend has read
 
         async def ask(request: PermissionRequest, validate: _Validate | None) -> Approval[Any] | Answered:
             return gate.check(request, validate)
 
-        self._reading, self._changing = self._face(session._sync, ask, beyond)
-        self._areading, self._achanging = self._face(session._async, gate.acheck, beyond)
+        self._reader, self._writer = self._operations(session._sync, ask, outside_hashes)
+        self._areader, self._awriter = self._operations(session._async, gate.acheck, outside_hashes)
 
-    def _face(self, side: Side, ask: Any, beyond: dict[str, str]) -> tuple[Reading, Changing]:
+    def _operations(self, side: Side, ask: Any, outside_hashes: dict[str, str]) -> tuple[Reader, Writer]:
         session = self.session
         files = Files(
             session.root,
             side.contents(limit_bytes=RESULT_BYTES),
-            side.contents_beyond(limit_bytes=RESULT_BYTES, seen=beyond, made=self._aside),
-            aside=self._aside,
+            side.contents_beyond(limit_bytes=RESULT_BYTES, seen=outside_hashes, made=self._artifacts),
+            artifacts=self._artifacts,
         )
 
-        async def run(command: str, *, timeout_s: float | None, once: str | None) -> CommandResult:
-            return await session._commands.run(side, command, timeout_s, once, None, limit_bytes=OUTPUT_BYTES)
-
-        async def tidy(command: str, *, once: str | None) -> CommandResult:
-            caller, timeout_s = await side.caller(), session.config.timeout_s
-            return await run_command(
-                caller, self.root, command, timeout_s=timeout_s, limit_bytes=SAID_BYTES, key=once
+        async def run(
+            command: str, *, timeout_s: float | None, idempotency_key: str | None
+        ) -> CommandResult:
+            return await session._commands.run(
+                side, command, timeout_s, idempotency_key, None, limit_bytes=OUTPUT_BYTES
             )
 
-        names = {"namespace": session.namespace, "session_id": session.id}
-        return Reading(files), Changing(files, run, tidy, ask, **names)
+        async def run_internal(command: str, *, idempotency_key: str | None) -> CommandResult:
+            caller, timeout_s = await side.caller(), session.config.timeout_s
+            return await run_command(
+                caller,
+                self.root,
+                command,
+                timeout_s=timeout_s,
+                limit_bytes=ERROR_BYTES,
+                key=idempotency_key,
+            )
+
+        ids = {"namespace": session.namespace, "session_id": session.id}
+        return Reader(files), Writer(files, run, run_internal, ask, **ids)
 
     @property
     def id(self) -> str:
-        """Id of the session; that of its sandbox, once there is one, is ``session.sandbox_id``."""
+        """Id of the session. The id of the sandbox, once created, is ``session.sandbox_id``."""
         return self.session.id
 
     def guidance(self) -> str:
-        """Return what a Deep Agent's system prompt should say of this workspace."""
+        """Return a text about this workspace for the system prompt of a Deep Agent."""
         return self.session._guidance(deep_agent_in=self.root)
 
     def execute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a bash command in the workspace directory.
 
         Args:
-            command: Given to bash as it is.
-            timeout: Seconds until it is killed, at most 600, which is also what 0 means. Default: the
-                configuration's ``timeout``.
+            command: Passed to bash unchanged.
+            timeout: Seconds after which the command is killed, at most 600; 0 means 600. Default: the configuration's
+                ``timeout``.
 
         Returns:
-            Its output, up to 1 MiB, and exit code: 126 when it was not run, None when nobody knows.
+            The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it is unknown.
         """
-        return drive(self._changing.execute(command, timeout))
+        return drive(self._writer.execute(command, timeout))
 
     async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
-        """Run a command as `execute` does. Cancelling this call kills it."""
-        return await self._achanging.execute(command, timeout)
+        """Run a command as `execute` does. Cancelling this call kills the command."""
+        return await self._awriter.execute(command, timeout)
 
     def ls(self, path: str) -> LsResult:
-        """List a directory of at most 5000 entries, with their absolute paths."""
-        return drive(self._reading.ls(path))
+        """List a directory with absolute paths; a directory of more than 5000 entries is an error."""
+        return drive(self._reader.ls(path))
 
     async def als(self, path: str) -> LsResult:
         """List as `ls` does."""
-        return await self._areading.ls(path)
+        return await self._areader.ls(path)
 
     def read(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
-        """Read lines of a text file of at most 32 MiB, or a binary file of at most 500 KiB as base64.
+        """Read lines of a text file of at most 32 MiB, or a whole binary file of at most 500 KiB as base64.
 
         Args:
             file_path: The file.
-            offset: The first line, from 0.
-            limit: How many lines; fewer when they have over 500 KiB.
+            offset: Number of lines to skip. Default: 0.
+            limit: Maximum number of lines; fewer are returned if they exceed 500 KiB. Default: 2000.
         """
-        return drive(self._reading.read(file_path, offset, limit))
+        return drive(self._reader.read(file_path, offset, limit))
 
     async def aread(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
         """Read as `read` does."""
-        return await self._areading.read(file_path, offset, limit)
+        return await self._areader.read(file_path, offset, limit)
 
     def write(self, file_path: str, content: str) -> WriteResult:
-        """Write a whole file, and the directories above it; whether it may exist, see the class."""
-        return drive(self._changing.write(file_path, content))
+        """Write a whole file and create its parent directories. The class describes when a file is replaced."""
+        return drive(self._writer.write(file_path, content))
 
     async def awrite(self, file_path: str, content: str) -> WriteResult:
         """Write as `write` does."""
-        return await self._achanging.write(file_path, content)
+        return await self._awriter.write(file_path, content)
 
     def edit(self, file_path: str, old_string: str, new_string: str, replace_all: bool = False) -> EditResult:
-        """Replace a string that occurs once, or everywhere with ``replace_all``, in the file's own line ends."""
-        return drive(self._changing.edit(file_path, old_string, new_string, replace_all))
+        """Replace a string that occurs once, or all occurrences with ``replace_all``; the file's line ends are kept."""
+        return drive(self._writer.edit(file_path, old_string, new_string, replace_all))
 
     async def aedit(
         self, file_path: str, old_string: str, new_string: str, replace_all: bool = False
     ) -> EditResult:
         """Edit as `edit` does."""
-        return await self._achanging.edit(file_path, old_string, new_string, replace_all)
+        return await self._awriter.edit(file_path, old_string, new_string, replace_all)
 
     def delete(self, file_path: str) -> DeleteResult:
-        """Delete a file, a symbolic link itself, or a directory with all that is in it."""
-        return drive(self._changing.delete(file_path))
+        """Delete a file, a symbolic link (not its target), or a directory with its contents."""
+        return drive(self._writer.delete(file_path))
 
     async def adelete(self, file_path: str) -> DeleteResult:
         """Delete as `delete` does."""
-        return await self._achanging.delete(file_path)
+        return await self._awriter.delete(file_path)
 
     def grep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
     ) -> GrepResult:
-        """Search for a literal text; ``.git``, ``node_modules`` and the like only where they are named.
+        """Search for a literal text. ``.git``, ``node_modules`` and similar directories are searched only if named.
 
         Args:
             pattern: The text, in one line.
             path: File or directory to search. Default: the workspace.
-            glob: Only these files: without ``/`` by their names, otherwise from the directory searched.
-            max_count: Most matches, of 4999 at most. Of a long line 500 characters are given.
+            glob: Search only matching files; a glob without ``/`` matches names, others match paths relative to the
+                searched directory. Default: all files.
+            max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters.
         """
-        return drive(self._reading.grep(pattern, path, glob, max_count))
+        return drive(self._reader.grep(pattern, path, glob, max_count))
 
     async def agrep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
     ) -> GrepResult:
         """Search as `grep` does."""
-        return await self._areading.grep(pattern, path, glob, max_count)
+        return await self._areader.grep(pattern, path, glob, max_count)
 
     def glob(self, pattern: str, path: str | None = None) -> GlobResult:
-        """Find files by name, newest first; the form of their paths, see the class.
+        """Find files by name, newest first. The class describes the format of the paths.
 
         Args:
-            pattern: Without ``/`` it matches names at any depth, otherwise paths from the directory searched. Hidden
-                names must be spelled out.
+            pattern: A glob; without ``/`` it matches names at any depth, else paths relative to the searched directory.
+                Hidden names need an explicit dot.
             path: Directory to search. Default: the workspace.
         """
-        return drive(self._reading.glob(pattern, path))
+        return drive(self._reader.glob(pattern, path))
 
     async def aglob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find as `glob` does."""
-        return await self._areading.glob(pattern, path)
+        return await self._areader.glob(pattern, path)
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
-        """Write files, replacing what is there; each by itself."""
-        return drive(self._changing.upload(files))
+        """Write files and replace existing ones; each file has its own result."""
+        return drive(self._writer.upload(files))
 
     async def aupload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files as `upload_files` does."""
-        return await self._achanging.upload(files)
+        return await self._awriter.upload(files)
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
-        """Get whole files of at most 128 MiB; each by itself."""
-        return drive(self._reading.download(paths))
+        """Read whole files of at most 128 MiB; each file has its own result."""
+        return drive(self._reader.download(paths))
 
     async def adownload_files(self, paths: list[str]) -> list[FileDownloadResponse]:
-        """Get files as `download_files` does."""
-        return await self._areading.download(paths)
+        """Read files as `download_files` does."""
+        return await self._areader.download(paths)

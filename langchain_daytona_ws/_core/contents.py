@@ -158,7 +158,7 @@ def _sendable(path: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         raise FileUnsuitable(
-            "A link leads to a name that is not UTF-8. Give the file another name, with mv in bash.",
+            "A link leads to a name that is not UTF-8. Rename the file with mv.",
             code="name_not_text",
             op="fetch",
         ) from None

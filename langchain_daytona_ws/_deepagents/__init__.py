@@ -1,4 +1,4 @@
-"""The parts of `WorkspaceBackend`. Needs the extra ``deepagents``."""
+"""Implementation of `WorkspaceBackend`. Needs the extra ``deepagents``."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""What an approver is asked before the backend changes something, and what may come back edited."""
+"""Permission requests of the backend, and the validation of edited calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import CalledTool, PermissionRequest
 
-BEYOND_TOOL = "sandbox_file"
-"""The tool that changes of files outside of the workspace are asked about as: in ``edit`` mode, too."""
+OUTSIDE_TOOL = "sandbox_file"
+"""Tool name in requests to change files outside of the workspace, which need approval in mode ``edit`` too."""
 
-# Deep Agents' tool for each action, and its arguments beside the path.
-_OWN_NAMES = {"write": "write_file", "edit": "edit_file", "delete": "delete"}
-_OWN_ARGUMENTS = {"content", "old_string", "new_string", "replace_all"}
+# Deep Agents' tool for each action, and the tools' arguments except the path.
+_TOOL_NAMES = {"write": "write_file", "edit": "edit_file", "delete": "delete"}
+_TOOL_ARGUMENTS = {"content", "old_string", "new_string", "replace_all"}
 
 
 class _Call(BaseModel):
@@ -25,14 +25,14 @@ class _Call(BaseModel):
 
 
 class CommandCall(_Call):
-    """A command as it may come back from an approver; the time-out in seconds."""
+    """Arguments of a command, validated after an edit by the approver; the time-out is in seconds."""
 
     command: str
     timeout: float | None = None
 
 
 class WriteCall(_Call):
-    """A write as it may come back."""
+    """Arguments of a write, validated after an edit."""
 
     command: str
     path: str
@@ -40,7 +40,7 @@ class WriteCall(_Call):
 
 
 class EditCall(_Call):
-    """An edit as it may come back."""
+    """Arguments of an edit, validated after an edit by the approver."""
 
     command: str
     path: str
@@ -50,7 +50,7 @@ class EditCall(_Call):
 
 
 class DeleteCall(_Call):
-    """A deletion as it may come back."""
+    """Arguments of a deletion, validated after an edit."""
 
     command: str
     path: str
@@ -58,7 +58,7 @@ class DeleteCall(_Call):
 
 
 class Ask(Protocol):
-    """Ask the session's gate: blocking, or on a loop."""
+    """Call the session's approval gate, sync or async."""
 
     def __call__(
         self, request: PermissionRequest, validate: Callable[[Mapping[str, object]], Any] | None
@@ -66,60 +66,70 @@ class Ask(Protocol):
 
 
 class AnsweredInstead(WorkspaceError):
-    """Somebody answered in place of the tool: the model gets their words, and nothing was done."""
+    """The approver answered in place of the tool: nothing was done, and the model gets the answer."""
 
     default_code = "answered"
 
 
-def allowed(answer: Approval[Any] | Answered) -> Approval[Any]:
-    """Return an approval.
+def require_approval(answer: Approval[Any] | Answered) -> Approval[Any]:
+    """Return the approval.
 
     Raises:
-        AnsweredInstead: It is none.
+        AnsweredInstead: The approver answered in place of the tool.
     """
     if isinstance(answer, Answered):
         raise AnsweredInstead(answer.text)
     return answer
 
 
-def about_command(
-    command: str, given: Mapping[str, object], *, namespace: str, tool_call_id: str | None
+def command_request(
+    command: str, arguments: Mapping[str, object], *, namespace: str, tool_call_id: str | None
 ) -> PermissionRequest:
-    """Ask about a command."""
+    """Build the request to run a command."""
     request = PermissionRequest.for_bash(
-        command, namespace=namespace, tool_call_id=tool_call_id, arguments=given
+        command, namespace=namespace, tool_call_id=tool_call_id, arguments=arguments
     )
     return replace(request, called=CalledTool(name="execute", arguments=request.arguments))
 
 
-def about_file(
+def file_request(
     action: str,
     arguments: Mapping[str, object],
     *,
     path: str,
-    beyond: bool,
+    is_outside: bool,
     namespace: str,
     tool_call_id: str | None,
 ) -> PermissionRequest:
-    """Ask about a change of a file, in the workspace or anywhere else in the sandbox; ``path`` is its absolute one."""
-    given = {"command": action, **arguments}
-    request = PermissionRequest.for_file(action, given, namespace=namespace, tool_call_id=tool_call_id)
-    summary = request.summary
-    if arguments.get("recursive"):
-        summary = summary.replace(f"{action}: ", f"{action}, with all below it: ", 1)
-    if beyond:
-        summary = summary.replace("workspace_file", "outside the workspace,", 1)
-    tool = BEYOND_TOOL if beyond else request.tool
-    own = {name: value for name, value in arguments.items() if name in _OWN_ARGUMENTS}
-    called = CalledTool(
-        name=_OWN_NAMES[action], arguments={"file_path": path, **own}, names={"file_path": "path"}
+    """Build the request to change a file.
+
+    Args:
+        action: ``"write"``, ``"edit"`` or ``"delete"``.
+        arguments: Arguments of the operation; ``recursive`` is shown in the summary.
+        path: The absolute path.
+        is_outside: Whether the path is outside the workspace.
+        namespace: Name of the workspace.
+        tool_call_id: The model's id of the call.
+    """
+    scope = "outside the workspace," if is_outside else "workspace_file"
+    below = ", with all below it" if arguments.get("recursive") else ""
+    request = PermissionRequest.for_file(
+        action,
+        {"command": action, **arguments},
+        namespace=namespace,
+        tool_call_id=tool_call_id,
+        label=f"{scope} {action}{below}",
     )
-    return replace(request, tool=tool, summary=summary, called=called)
+    shown = {name: value for name, value in arguments.items() if name in _TOOL_ARGUMENTS}
+    called = CalledTool(
+        name=_TOOL_NAMES[action], arguments={"file_path": path, **shown}, names={"file_path": "path"}
+    )
+    return replace(request, tool=OUTSIDE_TOOL if is_outside else request.tool, called=called)
 
 
-def described(data: bytes) -> dict[str, object]:
-    """Give what an approver is shown of uploaded bytes."""
+def upload_arguments(data: bytes) -> dict[str, object]:
+    """Return the arguments that show uploaded bytes to an approver: the text, or the size of binary data."""
     try:
         return {"content": data.decode()}
     except UnicodeDecodeError:
-        return {"content": f"<{len(data):,} bytes, which are no text>", "size_bytes": len(data)}
+        return {"content": f"<{len(data):,} bytes of binary data>", "size_bytes": len(data)}

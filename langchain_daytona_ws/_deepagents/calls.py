@@ -1,4 +1,4 @@
-"""What is known of the call that the backend is carrying out: who makes it, and under which id."""
+"""The tool call that the backend runs: its id, and an idempotency key for it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ _tool_call: ContextVar[ToolCall | None] = ContextVar("langchain_daytona_ws_agent
 
 
 class RunOnce(AgentMiddleware[Any, Any, Any]):
-    """Let a `WorkspaceBackend` know which tool call it is carrying out.
+    """Middleware that passes the id of the running tool call to a `WorkspaceBackend`.
 
-    Deep Agents does not tell a backend the id of the model's call. With this among the agent's middleware, an
-    approver gets it, and a call that a graph makes again, because its process died in the midst of it, finds what
-    was recorded and runs nothing again.
+    Deep Agents does not pass a backend the id of the model's call. With this middleware the approver gets the id, and a
+    call that a graph repeats after a crash of its process returns the recorded result instead of running again.
     """
 
     def wrap_tool_call(
@@ -31,8 +30,8 @@ class RunOnce(AgentMiddleware[Any, Any, Any]):
         request: ToolCallRequest,
         handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]],
     ) -> ToolMessage | Command[Any]:
-        """Note the call while the tool runs."""
-        with _noted(request.tool_call):
+        """Store the call in a context variable while the tool runs."""
+        with _current_call(request.tool_call):
             return handler(request)
 
     async def awrap_tool_call(
@@ -40,13 +39,13 @@ class RunOnce(AgentMiddleware[Any, Any, Any]):
         request: ToolCallRequest,
         handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]],
     ) -> ToolMessage | Command[Any]:
-        """Note the call as `wrap_tool_call` does."""
-        with _noted(request.tool_call):
+        """Store the call as `wrap_tool_call` does."""
+        with _current_call(request.tool_call):
             return await handler(request)
 
 
 @contextmanager
-def _noted(call: ToolCall) -> Iterator[None]:
+def _current_call(call: ToolCall) -> Iterator[None]:
     token = _tool_call.set(call)
     try:
         yield
@@ -54,8 +53,8 @@ def _noted(call: ToolCall) -> Iterator[None]:
         _tool_call.reset(token)
 
 
-def is_made_by_an_agent() -> bool:
-    """Say whether a graph is running around this call."""
+def is_in_graph() -> bool:
+    """Return whether this call runs in a LangGraph graph."""
     try:
         get_config()
     except RuntimeError:
@@ -64,9 +63,9 @@ def is_made_by_an_agent() -> bool:
 
 
 def tool_call_id() -> str | None:
-    """Return the model's id of the call where `RunOnce` tells it, or else that of LangGraph's task.
+    """Return the model's id of the call if `RunOnce` is used, else the id of LangGraph's task; None outside a graph.
 
-    Deep Agents runs each tool call as a task of its own, and one that runs again has its id again.
+    Deep Agents runs each tool call as a separate task, whose id stays the same if it runs again.
     """
     call = _tool_call.get()
     if call is not None:
@@ -74,29 +73,34 @@ def tool_call_id() -> str | None:
     return str(_config().get("configurable", {}).get("checkpoint_ns") or "") or None
 
 
-def once(
-    tool: str, given: Mapping[str, object], done: Mapping[str, object], *, namespace: str, session_id: str
+def idempotency_key(
+    tool: str,
+    requested: Mapping[str, object],
+    operation: Mapping[str, object],
+    *,
+    namespace: str,
+    session_id: str,
 ) -> str | None:
-    """Name what is about to be done after the model's own id, so that it is done once.
+    """Return a key from the model's id of the call, so that the operation runs at most once.
 
-    Only what that call itself asks for has its name: a tool of another's making, or Deep Agents putting a long result
-    aside, may well do the same thing twice.
+    None for operations that the model's call did not request: another tool, or Deep Agents storing a long result, may
+    repeat an operation on purpose.
 
     Args:
-        tool: The name of Deep Agents' tool that does this.
-        given: Arguments that the call must have, as the backend got them.
-        done: What is done.
-        namespace: The workspace's.
-        session_id: Where ids are unique, if the graph has no thread.
+        tool: Name of Deep Agents' tool for the operation.
+        requested: Arguments that the call must have, as passed to the backend.
+        operation: The operation to run.
+        namespace: Name of the workspace.
+        session_id: Scope of the ids, if the graph has no thread.
     """
     call = _tool_call.get()
     if call is None or not call["id"] or call["name"] != tool:
         return None
-    if any(call["args"].get(name) != value for name, value in given.items()):
+    if any(call["args"].get(name) != value for name, value in requested.items()):
         return None
-    arguments = {"tool": tool, **done}
+    arguments = {"tool": tool, **operation}
     return call_key(_config(), call["id"], arguments, namespace=namespace, session_id=session_id)
 
 
 def _config() -> Mapping[str, Any]:
-    return get_config() if is_made_by_an_agent() else {}
+    return get_config() if is_in_graph() else {}

@@ -1,10 +1,9 @@
-"""What the backend changes: commands and files. The session's approver is asked before."""
+"""The backend's commands and file changes; each asks the session's approver first."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Awaitable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -28,14 +27,14 @@ from langchain_daytona_ws._deepagents.approval import (
     DeleteCall,
     EditCall,
     WriteCall,
-    about_command,
-    about_file,
-    allowed,
-    described,
+    command_request,
+    file_request,
+    require_approval,
+    upload_arguments,
 )
-from langchain_daytona_ws._deepagents.places import Place
+from langchain_daytona_ws._deepagents.places import FileLocation
 from langchain_daytona_ws._deepagents.reading import Files
-from langchain_daytona_ws._deepagents.words import file_error, said, transfer_error
+from langchain_daytona_ws._deepagents.words import error_text, file_error, transfer_error
 from langchain_daytona_ws._session.commands import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws._session.side import named_once
 from langchain_daytona_ws.errors import (
@@ -51,215 +50,245 @@ from langchain_daytona_ws.permissions import PermissionRequest
 T = TypeVar("T", WriteCall, EditCall, DeleteCall)
 
 NOT_RUN = 126
-"""Exit code of a command that was not run, as shells have it."""
+"""Exit code of a command that did not run (POSIX shells: command not executable)."""
+
+# Only the sandbox can resolve symbolic links, so it compares inodes: "$target" with the working directory and each
+# of its parents.
+_REMOVE_TREE = """\
+directory=$(pwd -P)
+while ! [ "$target" -ef "$directory/" ]; do
+    if [ -z "$directory" ]; then
+        exec rm -rf -- "$target"
+    fi
+    directory=${directory%/*}
+done
+echo "it is the workspace directory or one of its parents"
+exit 1
+"""
+
+
+def remove_tree_command(path: str) -> str:
+    """Return a shell command that deletes a directory tree, but never its working directory or a parent of it.
+
+    Args:
+        path: Absolute path of the directory.
+    """
+    return f"target={shlex.quote(path)}\n{_REMOVE_TREE}"
 
 
 class Run(Protocol):
     """Run a command in the session."""
 
     def __call__(
-        self, command: str, *, timeout_s: float | None, once: str | None
+        self, command: str, *, timeout_s: float | None, idempotency_key: str | None
     ) -> Awaitable[CommandResult]: ...
 
 
-class Tidy(Protocol):
-    """Run a command that is this package's own, and killed when its time is up.
+class RunInternal(Protocol):
+    """Run a command of this package, killed at its time-out; it leaves the session's notices for the next result."""
 
-    What the next result should tell the model is left to that.
-    """
-
-    def __call__(self, command: str, *, once: str | None) -> Awaitable[CommandResult]: ...
+    def __call__(self, command: str, *, idempotency_key: str | None) -> Awaitable[CommandResult]: ...
 
 
-class Changing:
+class Writer:
     """Execute, write, edit, delete and upload, as coroutines.
 
     Args:
-        files: Of one face.
+        files: File operations of the sync or async runtime.
         run: Runs a command.
-        tidy: Runs what deletes a tree.
-        ask: Asks before.
-        namespace: The workspace's.
-        session_id: Where the ids of calls are unique, if the graph has no thread.
+        run_internal: Runs the command that deletes a tree.
+        ask: Asks for approval.
+        namespace: Name of the workspace.
+        session_id: Scope of the call ids, if the graph has no thread.
     """
 
     def __init__(
-        self, files: Files, run: Run, tidy: Tidy, ask: Ask, *, namespace: str, session_id: str
+        self,
+        files: Files,
+        run: Run,
+        run_internal: RunInternal,
+        ask: Ask,
+        *,
+        namespace: str,
+        session_id: str,
     ) -> None:
         self._files = files
         self._run = run
-        self._tidy = tidy
+        self._run_internal = run_internal
         self._ask = ask
         self._namespace = namespace
         self._session_id = session_id
 
     async def execute(self, command: str, timeout_s: float | None) -> ExecuteResponse:
-        given: dict[str, object] = {} if timeout_s is None else {"timeout": timeout_s}
+        arguments: dict[str, object] = {} if timeout_s is None else {"timeout": timeout_s}
         try:
-            check_command(command)  # what can't run is not worth a question
-            request = about_command(
-                command, given, namespace=self._namespace, tool_call_id=calls.tool_call_id()
+            check_command(command)  # before the question: an invalid command can't run anyway
+            request = command_request(
+                command, arguments, namespace=self._namespace, tool_call_id=calls.tool_call_id()
             )
-            approval = allowed(await self._ask(request, CommandCall.model_validate))
+            approval = require_approval(await self._ask(request, CommandCall.model_validate))
             final = approval.validated or CommandCall(command=command, timeout=timeout_s)
-            # Deep Agents has 0 for "no limit".
+            # In Deep Agents 0 means "no limit".
             limit_s = COMMAND_TIMEOUT_MAX_S if final.timeout == 0 else final.timeout
-            once = self._once("execute", {"command": command}, final.model_dump())
-            result = await self._run(final.command, timeout_s=limit_s, once=once)
+            key = self._key("execute", {"command": command}, final.model_dump())
+            result = await self._run(final.command, timeout_s=limit_s, idempotency_key=key)
         except WorkspaceError as error:
             unknown = isinstance(error, (OutcomeUnknown, AnsweredInstead))
             exit_code = None if unknown else NOT_RUN
-            return ExecuteResponse(output=said(error), exit_code=exit_code)
+            return ExecuteResponse(output=error_text(error), exit_code=exit_code)
         notes = [*([approval.note] if approval.note else []), *result.notices]
-        left_out = _left_out(result)
-        output = "".join(f"[{note}]\n" for note in [*notes, *left_out]) + render.output(result.output)
-        for remark in [*(f"[{note}]" for note in left_out), *result.remarks]:
+        omission = _omission_notes(result)
+        output = "".join(f"[{note}]\n" for note in [*notes, *omission]) + render.output(result.output)
+        for remark in [*(f"[{note}]" for note in omission), *result.remarks]:
             output = f"{output.rstrip()}\n{remark}"
         exit_code = None if result.job_id else result.exit_code
         return ExecuteResponse(output=output, exit_code=exit_code, truncated=result.truncated)
 
     async def write(self, path: str, content: str) -> WriteResult:
         try:
-            place, ops = self._files.at(path)
-            final = WriteCall(command="write", path=place.name, content=content)
-            if not place.is_aside:
-                shown = {"path": place.name, "content": content}
-                final = await self._approved("write", shown, place, final)
-                place, ops = self._files.at(final.path)
-            name = self._once("write_file", {"content": content}, final.model_dump())
-            await self._written(place, ops, final.content, name)
+            location, ops = self._files.at(path)
+            final = WriteCall(command="write", path=location.name, content=content)
+            if not location.is_artifact:
+                arguments = {"path": location.name, "content": content}
+                final = await self._approved("write", arguments, location, final)
+                location, ops = self._files.at(final.path)
+            key = self._key("write_file", {"content": content}, final.model_dump())
+            await self._write(location, ops, final.content, key)
         except WorkspaceError as error:
             return WriteResult(error=file_error(path, error))
-        return WriteResult(path=place.path)
+        return WriteResult(path=location.path)
 
-    async def _written(self, place: Place, ops: ContentOps, content: str, name: str | None) -> None:
-        if not (place.is_aside or calls.is_made_by_an_agent()):
-            await ops.create(place.path, content)
+    async def _write(self, location: FileLocation, ops: ContentOps, content: str, key: str | None) -> None:
+        if not (location.is_artifact or calls.is_in_graph()):
+            await ops.create(location.path, content)
             return
         try:
-            with named_once(name):
-                await ops.write(place.path, content)
+            with named_once(key):
+                await ops.write(location.path, content)
         except WriteConflict as error:
-            # Deep Agents tells the model that it need not read before. What it has read must still be so.
+            # Deep Agents lets the model write without reading. A file that changed since it was read stays a conflict.
             if error.code != "exists_unread":
                 raise
-            with _second(name):
-                await ops.write(place.path, content, overwrite=True)
+            with named_once(_subkey(key, "o")):
+                await ops.write(location.path, content, overwrite=True)
 
     async def edit(self, path: str, old: str, new: str, replace_all: bool) -> EditResult:
         try:
-            place, ops = self._files.at(path)
-            arguments: dict[str, Any] = {"path": place.name, "old_string": old, "new_string": new}
+            location, ops = self._files.at(path)
+            arguments: dict[str, Any] = {"path": location.name, "old_string": old, "new_string": new}
             if replace_all:
                 arguments["replace_all"] = True
             final = EditCall(command="edit", **arguments)
-            if not place.is_aside:
-                final = await self._approved("edit", arguments, place, final)
-                place, ops = self._files.at(final.path)
-            name = self._once("edit_file", {"old_string": old, "new_string": new}, final.model_dump())
-            with named_once(name):
+            if not location.is_artifact:
+                final = await self._approved("edit", arguments, location, final)
+                location, ops = self._files.at(final.path)
+            key = self._key("edit_file", {"old_string": old, "new_string": new}, final.model_dump())
+            with named_once(key):
                 count = await ops.replace_text(
-                    place.path, final.old_string, final.new_string, replace_all=final.replace_all
+                    location.path, final.old_string, final.new_string, replace_all=final.replace_all
                 )
         except WorkspaceError as error:
             return EditResult(error=file_error(path, error))
-        return EditResult(path=place.path, occurrences=count)
+        return EditResult(path=location.path, occurrences=count)
 
     async def delete(self, path: str) -> DeleteResult:
         try:
-            place, ops = self._files.at(path)
-            self._check_deletable(place)
-            arguments: dict[str, Any] = {"path": place.name, "recursive": True}
+            location, ops = self._files.at(path)
+            self._check_deletable(location)
+            arguments: dict[str, Any] = {"path": location.name, "recursive": True}
             final = await self._approved(
-                "delete", arguments, place, DeleteCall(command="delete", **arguments)
+                "delete", arguments, location, DeleteCall(command="delete", **arguments)
             )
-            place, ops = self._files.at(final.path)
-            self._check_deletable(place)
-            name = self._once("delete", {}, final.model_dump())
+            location, ops = self._files.at(final.path)
+            self._check_deletable(location)
+            key = self._key("delete", {}, final.model_dump())
             try:
-                with named_once(name):
-                    await ops.delete(place.path)
+                with named_once(key):
+                    await ops.delete(location.path)
             except FileUnsuitable as error:
                 if error.code != "not_empty" or not final.recursive:
                     raise
-                await self._remove_tree(place, name)
+                await self._remove_tree(location, key)
         except WorkspaceError as error:
             return DeleteResult(error=file_error(path, error))
-        return DeleteResult(path=place.path)
+        return DeleteResult(path=location.path)
 
-    def _check_deletable(self, place: Place) -> None:
-        if place.path == "/" or f"{self._files.root}/".startswith(f"{place.path}/"):
+    def _check_deletable(self, location: FileLocation) -> None:
+        if location.path == "/" or f"{self._files.root}/".startswith(f"{location.path}/"):
             raise PathRefused(
-                "The workspace directory itself can't be deleted, nor what it is in.",
+                "The workspace directory and its parents can't be deleted.",
                 code="is_root",
                 op="delete",
             )
 
-    async def _remove_tree(self, place: Place, name: str | None) -> None:
-        # From the workspace directory: a mount that is gone fails the command, and is not taken for an empty tree.
-        target = shlex.quote(place.path)
-        # Where links lead is known there only.
-        command = (
-            f'at=$(pwd -P); while ! [ {target} -ef "$at/" ]; do [ "$at" ] || exec rm -rf -- {target}; at=${{at%/*}}; '
-            "done; echo it is the workspace itself, or what that is in; exit 1"
-        )
-        result = await self._tidy(command, once=f"{name}r" if name else None)
+    async def _remove_tree(self, location: FileLocation, key: str | None) -> None:
+        # Runs in the workspace directory: if a mount is lost, the command fails instead of finding an empty tree.
+        command = remove_tree_command(location.path)
+        result = await self._run_internal(command, idempotency_key=_subkey(key, "r"))
         if result.exit_code != 0:
-            why = "its time was up." if result.timed_out else result.output.strip()[:1000]
+            reason = "it timed out." if result.timed_out else result.output.strip()[:1000]
             raise FileError(
-                f"The deletion failed in the midst of it: {why}",
+                f"The deletion failed, and may have deleted a part: {reason}",
                 code="delete_failed",
                 op="delete",
+                context={"exit_code": result.exit_code, "timed_out": result.timed_out},
             )
 
     async def upload(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
-        return [await self._uploaded(path, data) for path, data in files]
+        return [await self._upload(path, data) for path, data in files]
 
-    async def _uploaded(self, path: str, data: bytes) -> FileUploadResponse:
+    async def _upload(self, path: str, data: bytes) -> FileUploadResponse:
         if not path.startswith("/"):
             return FileUploadResponse(path=path, error="invalid_path")
         try:
-            place, ops = self._files.at(path)
-            if not place.is_aside:
-                shown = {"path": place.name, "overwrite": True, **described(data)}
-                # Bytes can't be edited in an answer.
-                request = replace(self._request("write", shown, place), called=None)  # no tool does this
-                allowed(await self._ask(request, None))
-            await ops.write(place.path, data, overwrite=True)
+            location, ops = self._files.at(path)
+            if not location.is_artifact:
+                arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
+                # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.
+                request = replace(self._request("write", arguments, location), called=None)
+                require_approval(await self._ask(request, None))
+            await ops.write(location.path, data, overwrite=True)
         except WorkspaceError as error:
             return FileUploadResponse(path=path, error=transfer_error(error))
         return FileUploadResponse(path=path)
 
-    async def _approved(self, action: str, shown: dict[str, Any], place: Place, call: T) -> T:
-        answer = await self._ask(self._request(action, shown, place), type(call).model_validate)
-        validated: T | None = allowed(answer).validated
+    async def _approved(
+        self, action: str, arguments: dict[str, Any], location: FileLocation, call: T
+    ) -> T:
+        answer = await self._ask(self._request(action, arguments, location), type(call).model_validate)
+        validated: T | None = require_approval(answer).validated
         return call if validated is None else validated
 
-    def _request(self, action: str, arguments: dict[str, Any], place: Place) -> PermissionRequest:
-        return about_file(
+    def _request(
+        self, action: str, arguments: dict[str, Any], location: FileLocation
+    ) -> PermissionRequest:
+        return file_request(
             action,
             arguments,
-            path=place.path,
-            beyond=place.within is None,
+            path=location.path,
+            is_outside=location.is_outside,
             namespace=self._namespace,
             tool_call_id=calls.tool_call_id(),
         )
 
-    def _once(self, tool: str, given: dict[str, object], done: dict[str, object]) -> str | None:
-        return calls.once(tool, given, done, namespace=self._namespace, session_id=self._session_id)
+    def _key(self, tool: str, requested: dict[str, object], operation: dict[str, object]) -> str | None:
+        return calls.idempotency_key(
+            tool, requested, operation, namespace=self._namespace, session_id=self._session_id
+        )
 
 
-def _left_out(result: CommandResult) -> list[str]:
-    """Say at both ends where all of a very long output is: of what Deep Agents puts aside it shows only these.
+def _omission_notes(result: CommandResult) -> list[str]:
+    """Return a note on omitted output, for the start and the end of the result.
 
-    And it searches what was put aside, where the middle is missing.
+    Deep Agents stores a long result in a file, shows its start and end only, and searches the file, which does not
+    contain the omitted middle.
     """
     if not result.truncated:
         return []
-    where = f": search {result.log_path} for it" if result.log_path else ""
-    return [f"The output has {result.output_bytes:,} bytes, and its middle is left out here{where}"]
+    hint = f": search {result.log_path} for it" if result.log_path else ""
+    return [f"The output has {result.output_bytes:,} bytes, and its middle is left out here{hint}"]
 
 
-def _second(name: str | None) -> AbstractContextManager[None]:
-    """Name the second change that one call takes."""
-    return named_once(f"{name}o" if name else None)
+def _subkey(key: str | None, suffix: str) -> str | None:
+    """Return the idempotency key of the second operation of a call."""
+    return f"{key}{suffix}" if key else None

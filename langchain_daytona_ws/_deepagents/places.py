@@ -1,4 +1,4 @@
-"""Where a path of Deep Agents is: in the workspace, in what the agent puts aside, or anywhere else. Pure."""
+"""Classify a path: in the workspace, in the artifact directories of Deep Agents, or elsewhere in the sandbox. Pure."""
 
 from __future__ import annotations
 
@@ -8,63 +8,68 @@ from dataclasses import dataclass
 from langchain_daytona_ws._core.paths import workspace_path
 from langchain_daytona_ws.errors import ConfigError, PathRefused
 
-_ASIDE = ("large_tool_results", "conversation_history", "blobs")
+_ARTIFACTS = ("large_tool_results", "conversation_history", "blobs")
 
 
-def aside(artifacts_root: str) -> tuple[str, ...]:
-    """Return the directories where Deep Agents itself puts what is too long for the model.
+def artifact_directories(artifacts_root: str) -> tuple[str, ...]:
+    """Return the directories in which Deep Agents stores texts that are too long for the model.
 
     Raises:
-        ConfigError: The root is no absolute path.
+        ConfigError: ``artifacts_root`` is not an absolute path.
     """
     if not artifacts_root.startswith("/") or ".." in artifacts_root.split("/"):
         raise ConfigError(
             f"artifacts_root must be an absolute path without '..', such as '/tmp/agent', not {artifacts_root!r}",
             code="artifacts_root",
         )
-    return tuple(f"{artifacts_root.rstrip('/')}/{name}" for name in _ASIDE)
+    return tuple(f"{artifacts_root.rstrip('/')}/{name}" for name in _ARTIFACTS)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FileLocation:
     """A file or directory of the sandbox.
 
     Args:
-        path: Its absolute path.
-        within: The same from the workspace directory, ``"."`` for that itself; None when it is outside.
-        is_aside: Whether Deep Agents keeps there what it puts aside.
+        path: The absolute path.
+        relative: The path relative to the workspace directory, which itself is ``"."``; None outside the workspace.
+        is_artifact: Whether the path is in an artifact directory of Deep Agents.
     """
 
     path: str
-    within: str | None
-    is_aside: bool = False
+    relative: str | None
+    is_artifact: bool = False
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the path is outside the workspace."""
+        return self.relative is None
 
     @property
     def name(self) -> str:
-        """The path as the file operations take it."""
-        return self.path if self.within is None else self.within
+        """The path for the file operations: relative in the workspace, else absolute."""
+        return self.path if self.relative is None else self.relative
 
-    def below(self, name: str) -> str:
+    def child(self, name: str) -> str:
         """Return the absolute path of a name in this directory."""
-        # What is not UTF-8 can neither be sent to a model nor asked for.
+        # A name that is not UTF-8 can't be sent to a model, and the model can't request it.
         return f"{self.path.rstrip('/')}/{name}".encode("utf-8", "replace").decode()
 
 
-def place_of(path: str, root: str, aside: Collection[str] = ()) -> Place:
-    """Return where a path is; a relative one is taken from the workspace directory ``root``.
+def locate(path: str, root: str, artifacts: Collection[str] = ()) -> FileLocation:
+    """Return the location of a path.
 
     Args:
-        path: As Deep Agents has it.
+        path: An absolute path, or a path relative to the workspace directory.
         root: The workspace directory.
-        aside: The directories where Deep Agents puts something aside.
+        artifacts: The artifact directories of Deep Agents.
 
     Raises:
-        PathRefused: It is no path.
+        PathRefused: The path is not valid.
     """
     if any("\ud800" <= char <= "\udfff" for char in path):
         raise PathRefused("The path is not valid Unicode text.", code="path_not_unicode")
-    relative = workspace_path(path if path.startswith("/") or not path else f"{root}/{path}", "/")
-    full = "/" if relative == "." else f"/{relative}"
-    within = full.removeprefix(f"{root}/") if full.startswith(f"{root}/") else None
-    is_aside = any(full.startswith(f"{directory}/") for directory in aside)
-    return Place(full, "." if full == root else within, is_aside)
+    from_top = workspace_path(path if path.startswith("/") or not path else f"{root}/{path}", "/")
+    full = "/" if from_top == "." else f"/{from_top}"
+    below_root = full.removeprefix(f"{root}/") if full.startswith(f"{root}/") else None
+    is_artifact = any(full.startswith(f"{directory}/") for directory in artifacts)
+    return FileLocation(full, "." if full == root else below_root, is_artifact)

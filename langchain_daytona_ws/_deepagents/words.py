@@ -1,40 +1,42 @@
-"""Say what went wrong in Deep Agents' own vocabulary. Pure."""
+"""Render errors in the format of Deep Agents, with the names of its tools. Pure."""
 
 from __future__ import annotations
 
+from langchain_daytona_ws._core.file_errors import file_message
 from langchain_daytona_ws.errors import FileMissing, PathRefused, PermissionDenied, WorkspaceError
 
 ERROR_LIMIT = 4000
 
-_REFUSED_BY_THE_SYSTEM = {"EACCES", "EPERM", "EROFS"}
-_NO_PATH = {"ENAMETOOLONG", "ENOTDIR", "ELOOP", "EINVAL"}
+_SHELL_TOOL = "execute"
+_PERMISSION_ERRNOS = {"EACCES", "EPERM", "EROFS"}
+_PATH_ERRNOS = {"ENAMETOOLONG", "ENOTDIR", "ELOOP", "EINVAL"}
 
 
 def code_of(error: WorkspaceError) -> str | None:
-    """Return the `FileOperationError` literal for an error; None when there is none for it."""
+    """Return Deep Agents' `FileOperationError` literal for an error; None if none fits."""
     if isinstance(error, FileMissing):
         return "file_not_found"
     errno = str(error.context.get("errno", ""))
-    if isinstance(error, PermissionDenied) or error.code == "answered" or errno in _REFUSED_BY_THE_SYSTEM:
+    if isinstance(error, PermissionDenied) or error.code == "answered" or errno in _PERMISSION_ERRNOS:
         return "permission_denied"
     if error.code == "is_directory":
         return "is_directory"
-    if isinstance(error, PathRefused) or error.code == "not_a_directory" or errno in _NO_PATH:
+    if isinstance(error, PathRefused) or error.code == "not_a_directory" or errno in _PATH_ERRNOS:
         return "invalid_path"
     return None
 
 
-def said(error: WorkspaceError) -> str:
-    """Return an error for the model, which knows Deep Agents' tools and not this package's."""
+def error_text(error: WorkspaceError) -> str:
+    """Return the code and message of an error for the model; a message that names a tool names Deep Agents' tool."""
     if error.code == "answered":
         return error.message
-    text = error.for_model.replace("with bash", "with execute").replace("in bash", "in execute")
-    return f"[{error.code}] {text}"[:ERROR_LIMIT]
+    message = file_message(error, shell=_SHELL_TOOL) or error.for_model
+    return f"[{error.code}] {message}"[:ERROR_LIMIT]
 
 
 def transfer_error(error: WorkspaceError) -> str:
     """Return the error of an upload or download."""
-    return code_of(error) or said(error)
+    return code_of(error) or error_text(error)
 
 
 def file_error(path: str, error: WorkspaceError) -> str:
@@ -46,18 +48,19 @@ def file_error(path: str, error: WorkspaceError) -> str:
     if error.code == "exists_unread":
         return f"Error: File '{path}' already exists. Change it with edit_file, or delete it first"
     if error.code == "not_unique":
-        return f"Error: old_string occurs multiple times in '{path}'. Make it longer, or set replace_all. {said(error)}"
+        remedy = "Make it longer, or set replace_all."
+        return f"Error: old_string occurs multiple times in '{path}'. {remedy} {error_text(error)}"
     if "errno" in error.context and code_of(error) == "permission_denied":
-        return f"Error: Permission denied for '{path}'. {said(error)}"
-    return said(error) if error.code == "answered" else f"Error: '{path}': {said(error)}"
+        return f"Error: Permission denied for '{path}'. {error_text(error)}"
+    return error_text(error) if error.code == "answered" else f"Error: '{path}': {error_text(error)}"
 
 
 def directory_error(path: str, error: WorkspaceError) -> str:
-    """Return the error of a listing or a search; Deep Agents looks for these codes in it."""
+    """Return the error of a listing or a search; Deep Agents searches it for these codes."""
     if isinstance(error, FileMissing):
         return f"Path '{path}': path_not_found"
     if error.code == "not_a_directory":
         return f"Path '{path}': not_a_directory"
     if "errno" in error.context and code_of(error) == "permission_denied":
         return f"Path '{path}': permission_denied"
-    return f"Path '{path}': {said(error)}"
+    return f"Path '{path}': {error_text(error)}"

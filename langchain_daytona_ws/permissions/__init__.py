@@ -1,4 +1,4 @@
-"""What needs asking, what the approver is shown, what it may answer, and what is remembered of that."""
+"""Permissions: which actions need approval, the request, the approver's answer, and remembered approvals."""
 
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.permissions.decision import AnswerUnusable, Approver, PermissionDecision, Scope

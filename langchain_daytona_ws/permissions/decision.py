@@ -1,4 +1,4 @@
-"""What an approver may answer."""
+"""The answer of an approver, and the approver's protocol."""
 
 from __future__ import annotations
 
@@ -14,22 +14,34 @@ Kind = Literal["allow", "deny", "allow_edited", "allow_always", "respond"]
 
 
 class AnswerUnusable(Exception):
-    """An approver has no answer that it could give; raised by it, it denies, and its text is for the engineer.
+    """Raise this in a custom approver that can't answer: the call is denied, and the text is logged for the engineer.
 
-    Of any other exception only the type is told, since its text may quote a secret.
+    The model gets a general text. For any other exception only the type is logged, because its text may quote a
+    secret.
+
+    Example:
+        ``raise AnswerUnusable("the approval service returned an unknown user")``
     """
 
 
 @dataclass(frozen=True, slots=True)
 class PermissionDecision:
-    """An approver's answer. Make one with `allow`, `deny`, `allow_edited`, `allow_always` or `respond`.
+    """An approver's answer. Create it with `allow`, `deny`, `allow_edited`, `allow_always` or `respond`.
 
-    Nothing else is an answer: True, None or a string deny, because a truthy object that somebody returned by
-    accident must not run a command.
+    Any other return value (True, None, a string) denies the call, so that a truthy value returned by accident can't run
+    a command.
+
+    Args:
+        kind: ``"allow"``, ``"deny"``, ``"allow_edited"``, ``"allow_always"`` or ``"respond"``.
+        reason: Why the call is denied.
+        arguments: The edited arguments; a read-only deep copy is stored.
+        scope: See `allow_always`.
+        prefix: See `allow_always`.
+        message: The answer in place of the tool.
 
     Raises:
-        ValueError: For parts that contradict each other; raised within the approver, it denies.
-        TypeError: For a reason or a message that is not a string; likewise.
+        ValueError: The fields contradict each other. If it is raised in the approver, the call is denied.
+        TypeError: The reason or the message is not a string. If it is raised in the approver, the call is denied.
     """
 
     kind: Kind
@@ -47,16 +59,16 @@ class PermissionDecision:
         if not isinstance(self.reason, str):
             raise TypeError("the reason must be a string")
         if (self.kind == "allow_edited") != isinstance(self.arguments, Mapping):
-            raise ValueError("allow_edited, and nothing else, takes a mapping of the edited arguments")
+            raise ValueError("arguments (a mapping) belong to allow_edited, and only to it")
         if (self.kind == "allow_always") != (self.scope in {"command", "prefix", "tool"}):
-            raise ValueError('allow_always, and nothing else, takes a scope: "command", "prefix" or "tool"')
+            raise ValueError('a scope ("command", "prefix" or "tool") belongs to allow_always, and only to it')
         if self.message is not None and not isinstance(self.message, str):
             raise TypeError("the message must be a string")
         if (self.kind == "respond") != (self.message is not None):
-            raise ValueError("respond, and nothing else, takes a message")
+            raise ValueError("a message belongs to respond, and only to it")
         if self.prefix is not None:
             if self.scope != "prefix":
-                raise ValueError('a prefix goes with the scope "prefix"')
+                raise ValueError('a prefix needs the scope "prefix"')
             if not isinstance(self.prefix, str) or prefixes.prefix_words(self.prefix) is None:
                 raise ValueError(
                     "a prefix must be the first words of one literal command, such as 'git status': "
@@ -67,55 +79,64 @@ class PermissionDecision:
 
     @classmethod
     def allow(cls) -> PermissionDecision:
-        """Let this call run, once."""
+        """Allow this call once."""
         return cls("allow")
 
     @classmethod
     def deny(cls, reason: str = "") -> PermissionDecision:
-        """Refuse the call; the reason is passed to the model, escaped and cut at 500 characters."""
+        """Deny the call.
+
+        Args:
+            reason: Text for the model and the engineer, shown escaped and cut at 500 characters.
+        """
         return cls("deny", reason=reason)
 
     @classmethod
     def allow_edited(cls, arguments: Mapping[str, object]) -> PermissionDecision:
-        """Let the call run with these arguments instead (all of them, not only the changed ones).
+        """Allow the call with edited arguments.
 
-        They are validated like the model's own; invalid ones deny. The model is told what really ran. The
-        tool, and the file tool's ``command``, can't be changed.
+        The arguments are validated like the model's; invalid ones deny the call. The model receives a note with the
+        changes. The tool, and the ``command`` of the file tool, can't be changed.
+
+        Args:
+            arguments: All arguments of the call, also the unchanged ones.
         """
         return cls("allow_edited", arguments=arguments)
 
     @classmethod
     def allow_always(cls, scope: Scope, prefix: str | None = None) -> PermissionDecision:
-        """Let the call run and, for this session, what is like it without asking.
+        """Allow the call, and allow similar calls in this session without asking.
 
         Args:
-            scope: ``"command"``: this exact command (of the file tool: exactly this call). ``"prefix"``:
-                commands of which every segment begins with the words of a remembered prefix, and goes on
-                without words known to make it run something else (``make test --eval=…``); for bash only.
-                ``"tool"``: all that this tool does.
-            prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``;
-                when there is none, the call runs once and nothing is remembered.
+            scope: ``"command"``: this exact command (for the file tool: this exact call). ``"prefix"``, for bash
+                only: commands in which every segment starts with a remembered prefix and has no further words known
+                to run another program (``make test --eval=…``). ``"tool"``: every call of this tool.
+            prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``; if there
+                are none, the call is allowed once.
 
         Raises:
-            ValueError: For another scope, or a prefix that is not the beginning of one literal command.
+            ValueError: The scope is unknown, or the prefix is not the beginning of one literal command.
         """
         return cls("allow_always", scope=scope, prefix=prefix)
 
     @classmethod
     def respond(cls, message: str) -> PermissionDecision:
-        """Answer in place of the tool: nothing runs, and the model gets the message as the tool's result, as it is.
+        """Answer in place of the tool: nothing runs.
+
+        Args:
+            message: The tool's result for the model, passed on unchanged.
 
         Raises:
-            TypeError: For a message that is not a string.
+            TypeError: The message is not a string.
         """
         return cls("respond", message=message)
 
 
 class Approver(Protocol):
-    """A callable that answers a `PermissionRequest`, sync or async.
+    """A sync or async callable that answers a `PermissionRequest`.
 
-    What it raises denies, except what steers the program: KeyboardInterrupt, cancellation, a LangGraph
-    interrupt.
+    An exception in the approver denies the call; raise `AnswerUnusable` to log a reason. Control flow is raised again:
+    KeyboardInterrupt, SystemExit, cancellation, and LangGraph's interrupts.
     """
 
     def __call__(

@@ -1,6 +1,6 @@
-"""What is known of well-known programs: which run anything, and by which words the others can be made to.
+"""Tables of known programs: those that run other programs, and the arguments that make others do so.
 
-Tables, and so never complete: a program that is not in them is taken by its name. See `prefixes.diverted`.
+The tables are incomplete: an unknown program is treated by its name alone. See `prefixes.diverted`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 def _phrases(text: str) -> frozenset[Words]:
-    """Read ``docker|podman run|exec`` lines: each first part with each second (and third) one."""
+    """Expand lines such as ``docker|podman run|exec`` to all combinations of their parts."""
     found: set[Words] = set()
     for line in text.strip().splitlines():
         phrases: list[Words] = [()]
@@ -25,8 +25,8 @@ def _phrases(text: str) -> frozenset[Words]:
     return frozenset(found)
 
 
-# Programs for which a first-word prefix would mean "anything": they run what their arguments, their input or
-# their own commands say, or change what the words after them mean.
+# A prefix of one of these programs would allow anything: they run commands from their arguments, input or files, or
+# change the meaning of the words that follow.
 RUNS_ANYTHING = _names("""
     . alias bind builtin command coproc declare enable eval exec export hash let mapfile read readarray readonly
     set shopt source time trap typeset unset
@@ -50,7 +50,7 @@ RUNS_ANYTHING = _names("""
     ansible-playbook
 """)
 
-# "docker run": so does the verb of a program that has harmless ones too.
+# Subcommands that run anything, of programs that also have harmless subcommands, such as "docker run".
 VERBS_RUN_ANYTHING = _phrases("""
     docker|podman|nerdctl run|exec|create|container|plugin|buildx|context
     docker|podman|nerdctl compose run|exec
@@ -87,13 +87,13 @@ VERBS_RUN_ANYTHING = _phrases("""
     php artisan tinker
 """)
 
-# Their first word is the program: the script's name belongs to the prefix.
+# Interpreters: the name of the script belongs to the prefix.
 INTERPRETERS = _names("""
     Rscript bun dart deno elixir groovy guile java julia kotlin lua luajit node nodejs perl php pypy python racket
     ruby scala swift ts-node tsx
 """)
 
-# Programs of many verbs: how many words say what is about to be done.
+# Programs with subcommands: the number of words that identify the action.
 TWO_WORDS = _names("""
     apt apt-get brew bundle cargo composer conda coverage dnf docker docker-compose dotnet gem git gmake go gradle
     gradlew hatch helm hg just kubectl make mamba micromamba mix mvn mvnw nerdctl nox npm nx oc pdm pip pipx
@@ -110,23 +110,23 @@ THREE_WORDS_AFTER = _phrases("""
     coverage run
 """)
 
-# A verb or a script's name that they don't know is a program to them: "yarn node", "pnpm run bash".
+# They run an unknown subcommand or script name as a program: "yarn node", "pnpm run bash".
 RUN_PROGRAMS = _names("bun pnpm yarn")
 PROGRAMS = RUNS_ANYTHING | INTERPRETERS
 
-# What follows these is a command of its own, to be judged by itself.
+# The words after these are a separate command, which is examined separately.
 RUNNERS = _phrases("""
     uv run
     poetry run
     bundle exec
     python|pypy -m
 """)
-# Of these the word after the name is a target or a file, and an option before it nothing special.
+# In these programs the second word is a target or a file; an option before it is harmless.
 _NO_VERBS = _names("gmake gradle gradlew just make mvn mvnw nox rake task tox")
 WITH_VERBS = (TWO_WORDS | THREE_WORDS) - _NO_VERBS
 HARMLESS_FIRST = _names("--help --version -h -V -v")
 
-# Recipes put these words into a shell's command line.
+# Recipes insert such words into a shell command line.
 _SHELL_TEXT = "*[][;&|$`<>(){}'\"\\]*"
 _PIP = """
     -i -f -e -r -c -C -t --index-url --extra-index-url --index --default-index --find-links --trusted-host
@@ -136,8 +136,8 @@ _PIP = """
 """
 _FROM_ELSEWHERE = "*:* /* [!@]*/* .* @*/*/* *.tgz *.tar*"
 
-# The words by which a known tool runs something else than its verb says: another file, another program, code in
-# the word itself, or packages from elsewhere. `prefixes` says how they are written.
+# Words that make a known tool run something other than its subcommand: another file, another program, code in the
+# word itself, or packages from another source. `prefixes._matches` defines the notation.
 DIVERTING: Mapping[Words, str] = {
     ("make",): f"-f -C -I -E --file --makefile --directory --eval --include-dir = {_SHELL_TEXT}",
     ("just",): "-f -d -c -g --justfile --working-directory --command --shell --shell-arg --set --dotenv-path "
@@ -150,7 +150,7 @@ DIVERTING: Mapping[Words, str] = {
     ("mvn",): "-f -s -gs -D* -l -t --file --settings --global-settings --toolchains --define *:*",
     ("gradle",): "-I -b -c -p -g -D* -P* --init-script --build-file --settings-file --project-dir "
     "--gradle-user-home --include-build --project-prop --system-prop",
-    # git takes any clear beginning of a long option.
+    # git accepts any unambiguous abbreviation of a long option.
     ("git",): "--exec --exec-path --git-dir --work-tree --config-env --upload-pack --receive-pack --extcmd "
     "--open-files-in-pager --output --template --sendmail-cmd --server-option",
     ("git", "grep"): "-O",
@@ -167,7 +167,7 @@ DIVERTING: Mapping[Words, str] = {
     ("git", "difftool"): "-x -t --tool",
     ("hg",): "--config --cwd -R --repository --ssh --remotecmd --tool",
     ("svn",): "--config-option --config-dir --diff-cmd --diff3-cmd --editor-cmd svn+*",
-    # It takes long options only whole; --cov must not be taken for --cov-config.
+    # pytest accepts no abbreviations; --cov must not match --cov-config.
     (
         "pytest",
     ): "-p -c -o -rootdir -config-file -confcutdir -override-ini -pdbcls -tx -pyargs -cov-config -rsyncdir "

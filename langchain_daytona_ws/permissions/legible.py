@@ -1,12 +1,12 @@
-"""Show a person text that may be hostile: on one line or as a diff, bounded, with nothing invisible."""
+"""Display hostile text safely: on one line or as a diff, with a size limit and without invisible characters."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
 
-# Printable by their category, and yet drawn as nothing: fillers, joiners and variation selectors.
-_DRAWN_AS_NOTHING = frozenset(
+# Printable by their Unicode category, but invisible: fillers, joiners and variation selectors.
+_INVISIBLE = frozenset(
     chr(code)
     for codes in (
         (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
@@ -21,19 +21,19 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 MAX_DIFF_LINES = 200
 MAX_DIFF_LINE_CHARS = 300
-# Above this, finding the smallest difference costs more than it tells.
+# Above this number of lines, computing a minimal diff is too slow.
 _MAX_LINES_COMPARED = 1000
 _FROM_ARGUMENTS = "(from the call's arguments, not the file)"
 
 
-# What may stand in a path that is shown without quotes: nothing that a summary or a diff puts after a path.
+# Characters of a path that is displayed without quotes. Summaries and diffs put other characters after a path.
 _BARE = frozenset("_-./+=@%")
 
 
 def _shown(character: str, *, escaped: str) -> str:
     if character in escaped:
         return f"\\{character}"
-    if character.isprintable() and character not in _DRAWN_AS_NOTHING:
+    if character.isprintable() and character not in _INVISIBLE:
         return character
     code = ord(character)
     if character in _SHORT:
@@ -47,23 +47,23 @@ def one_line(text: str, limit: int, *, double_backslash: bool = True) -> str:
     r"""Return ``text`` as one line in which every control, bidi and zero-width character is visible.
 
     Args:
-        text: Anything; lone surrogates included.
-        limit: Longest result in characters, 60 or more. Of a longer text both ends are kept, with a
-            notice of what is left out between them: either end may hold what matters.
-        double_backslash: Write ``\`` as ``\\``, so that the text can't hold what looks like an escape.
+        text: Any text, lone surrogates included.
+        limit: Maximum length of the result in characters, 60 or more. A longer text keeps both ends, because either
+            may matter, with the number of omitted characters between them.
+        double_backslash: Write ``\`` as ``\\``, so that the text can't imitate an escape.
     """
     return _one_line(text, limit, escaped="\\" if double_backslash else "")
 
 
 def name(path: str, limit: int) -> str:
-    r"""Return a path for the middle of a line, where it can't be taken for the words around it.
+    r"""Return a path for display within a line, quoted if it could be confused with the text around it.
 
-    A plain one comes as it is; one with a blank, a bracket, a comma, a quote … in double quotes, with
-    ``\"`` for each of its own, so that ``a (3 lines)`` does not look like ``a`` and its size.
+    A plain path is returned unchanged. A path with a space, bracket, comma, quote … is put in double quotes, and its
+    own quotes become ``\"``: ``a (3 lines)`` can't look like the path ``a`` and its size.
 
     Args:
-        path: Anything.
-        limit: Longest result in characters, 62 or more; see `one_line`.
+        path: Any text.
+        limit: Maximum length of the result in characters, 62 or more; see `one_line`.
     """
     if path and len(path) <= limit and all(c in _BARE or (c.isascii() and c.isalnum()) for c in path):
         return path
@@ -78,11 +78,11 @@ def _one_line(text: str, limit: int, *, escaped: str) -> str:
     room = max(limit - 50, 2)
     head, head_count = _take(text, room * 2 // 3, escaped=escaped)
     tail, tail_count = _take(reversed(text), room - room * 2 // 3, escaped=escaped)
-    # A dense text may have its ends met before the budget is used up: never show a character twice.
+    # Head and tail may overlap if most characters need no escape: show no character twice.
     tail_count = min(tail_count, len(text) - head_count)
-    left_out = len(text) - head_count - tail_count
+    omitted = len(text) - head_count - tail_count
     end = "".join(reversed(tail[:tail_count]))
-    return f"{''.join(head)} [… {left_out:,} characters left out …] {end}"
+    return f"{''.join(head)} [… {omitted:,} characters left out …] {end}"
 
 
 def _take(characters: Iterable[str], room: int, *, escaped: str) -> tuple[list[str], int]:
@@ -97,7 +97,7 @@ def _take(characters: Iterable[str], room: int, *, escaped: str) -> tuple[list[s
 
 
 def write_diff(path: str, content: str) -> str:
-    """Return the unified diff of writing ``content``: all additions, since the old content is not known."""
+    """Return a unified diff that adds all of ``content``; the old content is not known."""
     lines = content.split("\n")
     ends_with_newline = lines[-1] == ""
     if ends_with_newline:
@@ -109,13 +109,13 @@ def write_diff(path: str, content: str) -> str:
 
 
 def edit_diff(path: str, old: str, new: str, *, every: bool) -> str:
-    """Return the unified diff of ``old`` → ``new``; its line numbers count within the two strings.
+    """Return the unified diff from ``old`` to ``new``; line numbers are relative to the two strings.
 
     Args:
-        path: The file to be edited.
-        old: Text to be replaced.
-        new: Text to put in its place.
-        every: Whether each occurrence is replaced, which the header then says.
+        path: The file to edit.
+        old: The text to replace.
+        new: The replacement.
+        every: Whether all occurrences are replaced; the header then mentions it.
     """
     before, after = old.split("\n"), new.split("\n")
     if max(len(before), len(after)) <= _MAX_LINES_COMPARED:
@@ -133,16 +133,15 @@ def _diff(old_header: str, new_header: str, body: Sequence[str]) -> str:
 
 
 def safe_diff(diff: str) -> str:
-    """Return a diff that was made elsewhere with the same protection; one made here comes back unchanged."""
+    """Return a diff from another source, escaped and bounded; a diff from this module is returned unchanged."""
     return "\n".join(_bounded(diff.split("\n"), MAX_DIFF_LINES + 3))
 
 
 def _bounded(lines: Sequence[str], most: int) -> Sequence[str]:
     if len(lines) > most:
         head, tail = most * 2 // 3, most // 3
-        # Starts with "[": no line of a diff does, so that the content can't forge it.
+        # No line of a diff starts with "[", so the content can't imitate this notice.
         notice = f"[… {len(lines) - head - tail:,} lines of the diff left out …]"
         lines = [*lines[:head], notice, *lines[-tail:]]
-    # A terminal escape in a file is as dangerous to the prompt as one in a command. Backslashes stay single:
-    # code is full of them.
+    # Terminal escapes in a file are as dangerous as in a command. Backslashes stay single: they are common in code.
     return [one_line(line, MAX_DIFF_LINE_CHARS, double_backslash=False) for line in lines]

@@ -1,4 +1,4 @@
-"""A prefix of a command: which one to offer for "always", and what a remembered one covers."""
+"""Command prefixes: suggest a prefix for ``allow_always``, and decide whether a remembered prefix covers a command."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from fnmatch import fnmatchcase
 from langchain_daytona_ws.permissions import known_tools
 from langchain_daytona_ws.permissions.shell import Words, simple_commands
 
-# More commands in one another are nobody's command.
-_MOST_RUNNERS = 3
-# A command may be a megabyte long, and looking through its words must not hold up an event loop.
-_MOST_WORDS = 2000
-# As Debian names the builds of one program: vim.tiny, nc.openbsd.
+# A deeper nesting of commands is not plausible.
+_MAX_RUNNERS = 3
+# A command may be a megabyte long, and a scan of all its words would block the event loop.
+_MAX_WORDS = 2000
+# Debian's names for builds of one program: vim.tiny, nc.openbsd.
 _BUILD = re.compile(r"\.(?:athena|basic|gtk3?|nox|openbsd|tiny|traditional)$")
-# Of python3.11, node20, clang-15, and python3.13t: Python without its lock.
+# Version suffixes: python3.11, node20, clang-15, python3.13t (free-threaded Python).
 _VERSION = re.compile(r"(?<=[A-Za-z+])[-.]?[0-9][0-9.]*(?:td?|d|m|-dbg)?$")
-_MOST_CHARS = 100
+_MAX_NAME_CHARS = 100
 
 
 def prefix_words(prefix: str) -> Words | None:
-    """Return the words of a command prefix, or None when it is not exactly one literal simple command."""
+    """Return the words of a command prefix; None if it is not exactly one literal simple command."""
     segments = simple_commands(prefix)
     return segments[0] if segments is not None and len(segments) == 1 else None
 
 
 def starts_with(words: Words, prefix: Words) -> bool:
-    """Say whether ``words`` begins with the whole words of ``prefix`` (``git status`` is no ``git stat``)."""
+    """Return whether ``words`` starts with all words of ``prefix``; ``git stat`` is not a prefix of ``git status``."""
     return bool(prefix) and words[: len(prefix)] == prefix
 
 
 def covers(prefix: Words, words: Words) -> bool:
-    """Say whether a remembered prefix lets a simple command run without asking.
+    """Return whether a remembered prefix allows a simple command.
 
-    It begins with the prefix, and nothing after that is known to make its tool run something else
-    (``make test --eval=…`` under ``make test``): see `diverted` for what is not known.
+    The command must start with the prefix, and no further word may be known to make the tool run something else
+    (``make test --eval=…`` is not covered by ``make test``). `diverted` describes the limits of this check.
     """
     return starts_with(words, prefix) and not diverted(words, len(prefix))
 
 
 def suggested_prefixes(command: str) -> tuple[str, ...]:
-    """Return one prefix per simple command of ``command``, which together would cover it.
+    """Return one prefix for each simple command in ``command``; together they cover it.
 
     Returns:
-        Distinct prefixes in the order written; empty when a segment is not a literal simple command, or is
-        one for which a prefix would allow anything at all (``sudo``, ``npx``, ``docker run``, ``git -c …``).
+        Distinct prefixes in written order. Empty if a segment is not a literal simple command, or if its prefix would
+        allow anything (``sudo``, ``npx``, ``docker run``, ``git -c …``).
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():
@@ -54,56 +54,55 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
         if prefix is None:
             return ()
         found[shlex.join(prefix)] = None
-    # A suggestion is worth showing only if it would be accepted back as it stands.
+    # Suggest only prefixes that `prefix_words` accepts.
     return tuple(found) if all(prefix_words(prefix) for prefix in found) else ()
 
 
 def suggested_prefix(command: str) -> str | None:
-    """Return the prefix to offer for a command of one simple command; None when there is none to offer."""
+    """Return the suggested prefix of a command that is one simple command; None if there is none."""
     prefixes = suggested_prefixes(command)
     return prefixes[0] if len(prefixes) == 1 else None
 
 
 def _suggested(words: Words) -> Words | None:
-    """Return the prefix to offer for a simple command; None where every one would mean too much."""
+    """Return the suggested prefix of a simple command; None if every prefix would allow too much."""
     levels = _levels(words)
     if levels is None:
         return None
     start = levels[-1]
     inner = _inner_prefix(words[start:])
-    # Not even within the prefix: "cargo +nightly", "make CC=x".
+    # The prefix itself must not divert either: "cargo +nightly", "make CC=x".
     if inner is None or diverted(words, 0):
         return None
     return words[:start] + inner
 
 
 def diverted(words: Words, after: int) -> bool:
-    """Say whether a word beyond the first ``after`` makes a known tool run something else.
+    """Return whether a word after the first ``after`` words makes a known tool run something else.
 
-    Words within the remembered prefix are what the user agreed to, and are not looked at. This is a table, which
-    errs on the side of asking: it takes any word for an option, wherever it stands, and any beginning of
-    a long option for the whole. It does not know every tool, nor every option of those that it knows; and it
-    does not judge what a tool does by design: the code in the files that it is there to run (a Makefile,
-    tests, a package's scripts), its own settings files, the arguments of a script, or writing over files.
+    The words of the remembered prefix are approved and not checked. The check uses tables and prefers to ask: it treats
+    any word as an option at any position, and any abbreviation as the full long option. The tables do not contain every
+    tool or every option. The check ignores what a tool does by design: it runs code from files (a Makefile, tests, a
+    package's scripts), reads its settings files, passes arguments to a script, and overwrites files.
 
     Args:
         words: A simple command.
-        after: How many of its words the remembered prefix has.
+        after: Number of words in the remembered prefix.
     """
     levels = _levels(words)
     if levels is None:
         return True
-    # "uv run pytest -p x": what stands before pytest is uv's, and the rest pytest's.
+    # "uv run pytest -p x": the words before pytest belong to uv, the rest to pytest.
     for start, end in zip(levels, [*levels[1:], len(words)], strict=True):
         tool = _tool(words[start : start + 3])
         later = words[max(after, start + 1) : end]
-        # An option in the verb's place may mean anything, and hides the verb.
+        # An option in place of the subcommand may mean anything, and hides the subcommand.
         if tool[0] in known_tools.WITH_VERBS and after <= start + 1 and _is_option(later[:1]):
             return True
         patterns = [pattern for size in (1, 2) for pattern in _patterns(tool[:size])]
-        if patterns and len(later) > _MOST_WORDS:
+        if patterns and len(later) > _MAX_WORDS:
             return True
-        if any(_is(word, pattern) for word in later for pattern in patterns):
+        if any(_matches(word, pattern) for word in later for pattern in patterns):
             return True
     return False
 
@@ -113,15 +112,15 @@ def _is_option(first: Words) -> bool:
 
 
 def _patterns(tool: Words) -> Sequence[str]:
-    same = (known_tools.SAME.get(tool[0], tool[0]), *tool[1:])
-    return known_tools.DIVERTING.get(same, "").split()
+    canonical = (known_tools.SAME.get(tool[0], tool[0]), *tool[1:])
+    return known_tools.DIVERTING.get(canonical, "").split()
 
 
-def _is(word: str, pattern: str) -> bool:
-    """Say whether a word is what a pattern of `known_tools.DIVERTING` means.
+def _matches(word: str, pattern: str) -> bool:
+    """Return whether a word matches a pattern of `known_tools.DIVERTING`.
 
-    ``--file``: that option, shortened or with a value. ``-f``: the letter in any group of short options.
-    ``-exec``: with one dash or two, with or without a value. ``=``: an assignment. Others: as in `fnmatch`.
+    ``--file``: this option, abbreviated or with a value. ``-f``: the letter in any group of short options. ``-exec``:
+    with one or two dashes, with or without a value. ``=``: an assignment. Other patterns: as in `fnmatch`.
     """
     if "*" in pattern or "[" in pattern:
         return fnmatchcase(word, pattern)
@@ -138,22 +137,22 @@ def _is(word: str, pattern: str) -> bool:
 
 
 def _levels(words: Words) -> list[int] | None:
-    """Return where each command in the command begins (``uv run`` → its own); None for too many."""
+    """Return the index at which each nested command starts (``uv run …`` has one); None if there are too many."""
     levels = [0]
     while _tool(words[levels[-1] : levels[-1] + 2]) in known_tools.RUNNERS:
         start = levels[-1] + 2
         if start >= len(words) or words[start].startswith("-"):
             break
-        if len(levels) > _MOST_RUNNERS:
+        if len(levels) > _MAX_RUNNERS:
             return None
         levels.append(start)
     return levels
 
 
 def _tool(words: Words) -> Words:
-    """Return the words with the program's plain name: of a path its last part, of ``pip3.11`` ``pip``."""
+    """Return the words with the plain name of the program: without directory and version (``pip3.11`` → ``pip``)."""
     name = words[0].rsplit("/", 1)[-1]
-    if len(name) <= _MOST_CHARS:
+    if len(name) <= _MAX_NAME_CHARS:
         name = _BUILD.sub("", name)
         name = name if name in known_tools.KNOWN else _VERSION.sub("", name)
     return (name, *words[1:])
@@ -162,7 +161,7 @@ def _tool(words: Words) -> Words:
 def _inner_prefix(words: Words) -> Words | None:
     tool = _tool(words[:3])
     name = tool[0]
-    # The dynamic loader runs the program that it is given.
+    # The dynamic loader runs the program in its arguments.
     if name in known_tools.RUNS_ANYTHING or name.startswith(("ld-linux", "ld-musl", "ld.so")):
         return None
     if (
@@ -176,14 +175,14 @@ def _inner_prefix(words: Words) -> Words | None:
     ):
         return None
     if tool[:2] in known_tools.THREE_WORDS_AFTER or name in known_tools.THREE_WORDS:
-        return _whole(words, 3)
+        return _first_words(words, 3)
     if name in known_tools.INTERPRETERS:
-        # "python /dev/stdin" would be any program, too.
-        return None if words[1:2] and words[1].startswith(("/dev/", "/proc/")) else _whole(words, 2)
-    return _whole(words, 2) if name in known_tools.TWO_WORDS else words[:1]
+        # "python /dev/stdin" could run any program.
+        return None if words[1:2] and words[1].startswith(("/dev/", "/proc/")) else _first_words(words, 2)
+    return _first_words(words, 2) if name in known_tools.TWO_WORDS else words[:1]
 
 
-def _whole(words: Words, size: int) -> Words | None:
-    """Return the first words; None if some are missing or an option stands for a verb (``git -C x``)."""
+def _first_words(words: Words, size: int) -> Words | None:
+    """Return the first ``size`` words; None if there are fewer, or an option replaces the subcommand (``git -C x``)."""
     prefix = words[:size]
     return None if len(prefix) < size or any(word.startswith("-") for word in prefix[1:]) else prefix

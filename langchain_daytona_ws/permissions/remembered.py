@@ -1,4 +1,4 @@
-"""What was allowed for the rest of the session."""
+"""Approvals that are remembered for the rest of the session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langchain_daytona_ws.permissions.request import PermissionRequest
 
 
 class RememberedApprovals:
-    """What an approver allowed for the rest of the session: in memory, safe to use from several threads."""
+    """Approvals for the rest of the session, in memory; safe for use by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class RememberedApprovals:
         self._calls: dict[bytes, str] = {}
 
     def remember(self, request: PermissionRequest, scope: Scope, prefix: str | None = None) -> bool:
-        """Cover ``request`` and what is like it from now on.
+        """Remember the approval of ``request`` and of similar calls.
 
         Args:
             request: The call that was allowed.
@@ -31,10 +31,10 @@ class RememberedApprovals:
             prefix: See `PermissionDecision.allow_always`.
 
         Returns:
-            False when there is no prefix to remember for this command.
+            False if the command has no prefix to remember; else True.
 
         Raises:
-            ValueError: For the scope ``"prefix"`` with another tool than bash, or an unusable prefix.
+            ValueError: The scope is ``"prefix"`` and the tool is not bash, or the prefix is unusable.
         """
         prefixes: Sequence[str] = ()
         if scope == "prefix":
@@ -58,10 +58,10 @@ class RememberedApprovals:
         return True
 
     def covers(self, request: PermissionRequest) -> bool:
-        """Say whether ``request`` was allowed before: its tool, its exact call, or each segment's prefix.
+        """Return whether the tool, the exact call, or the prefix of each segment is remembered.
 
-        A prefix does not cover a command whose further words make a well-known tool run something else
-        (``make test -f …`` under ``make test``). `prefixes.diverted` says what that can't know.
+        A prefix does not cover a command whose further words make a known tool run something else (``make test -f …``
+        is not covered by ``make test``). `prefixes.diverted` describes the limits of this check.
         """
         with self._lock:
             if request.tool in self._tools:
@@ -78,7 +78,7 @@ class RememberedApprovals:
         )
 
     def rules(self) -> tuple[str, ...]:
-        """Return one line per rule, to show to the user."""
+        """Return one line per rule, for display to the user."""
         with self._lock:
             return (
                 *(f"all of {tool}" for tool in sorted(self._tools)),
@@ -87,7 +87,7 @@ class RememberedApprovals:
             )
 
     def clear(self) -> None:
-        """Forget everything: the next call asks again."""
+        """Remove all approvals."""
         with self._lock:
             self._tools.clear()
             self._prefixes.clear()
@@ -95,8 +95,8 @@ class RememberedApprovals:
 
 
 def _fingerprint(request: PermissionRequest) -> bytes:
-    # A hash, because a command may be a megabyte long. Of bash only the command counts: a new description or
-    # time-out is the same command.
+    # A hash, because a command may be a megabyte long. For bash only the command matters, so that another description
+    # or time-out does not ask again.
     call: object = request.command if request.command is not None else _canonical(request.arguments)
     text = repr((request.tool, request.action, call))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""What an approver is shown: one call of the model, safe to print."""
+"""The request that an approver gets: one tool call of the model, with a summary that is safe to print."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _frozen(value: object) -> object:
 
 
 def frozen_arguments(arguments: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a deep read-only copy: mappings stay mappings, lists become tuples."""
+    """Return a deep read-only copy: mappings become read-only, lists become tuples."""
     return cast("Mapping[str, object]", _frozen(arguments))
 
 
 def plain_arguments(arguments: Mapping[str, object]) -> dict[str, object]:
-    """Return a deep copy of plain dicts and lists, as JSON and pydantic want them."""
+    """Return a deep copy with plain dicts and lists, for JSON and pydantic."""
     return cast("dict[str, object]", _plain(arguments))
 
 
@@ -41,62 +41,63 @@ def _plain(value: object) -> object:
 
 
 def json_text(value: object) -> str:
-    """Return the text of a JSON file: what is written where a call gives an object in place of text.
+    """Return a value as an indented JSON text; used if a call has an object where a text is expected.
 
     Raises:
-        ValueError: It holds what JSON has no word for, or is nested too deeply.
+        ValueError: The value can't be written as JSON, or is nested too deeply.
     """
     try:
         return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, RecursionError) as error:
-        raise ValueError("it can not be written as JSON") from error
+        raise ValueError("it can't be written as JSON") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalledTool:
-    """The tool that the model called, where that is not one of this package: a Deep Agent's own.
+    """The tool that the model called, if it is a tool of Deep Agents.
 
     Args:
         name: ``"execute"``, ``"write_file"``, ``"edit_file"`` or ``"delete"``.
-        arguments: The call's arguments under the names that this tool has for them; a read-only deep copy is kept.
-        names: Its name of an argument → that of the request.
+        arguments: The call's arguments under this tool's names; a read-only deep copy is stored.
+        names: Maps this tool's argument names to the request's; other names are equal.
     """
 
     name: str
     arguments: Mapping[str, object] = field(repr=False)
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    __hash__ = None  # type: ignore[assignment]  # the arguments may hold what has no hash
+    __hash__ = None  # type: ignore[assignment]  # arguments may be unhashable
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", frozen_arguments(self.arguments))
 
     def translated(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Return arguments of this tool under the request's names."""
+        """Return this tool's arguments under the request's names."""
         return {self.names.get(name, name): value for name, value in arguments.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionRequest:
-    r"""What an approver is asked about. Make one with `for_bash`, `for_file` or `for_job`.
+    r"""A tool call that needs approval. Create it with `for_bash`, `for_file` or `for_job`.
 
-    ``summary`` and ``diff`` are safe to print: control characters, terminal escapes, bidi and zero-width
-    characters are written out (``\x1b``, ``\u202e``), so that a call can't forge the prompt. ``arguments`` is
-    the call as the model made it, unaltered: escape it before printing it. A path that is not plain stands in
-    quotes, so that it can't hold a note of its own making (``"a (3 lines)"``).
+    ``summary`` and ``diff`` are safe to print: control characters, terminal escapes, bidi and zero-width characters are
+    escaped (``\x1b``, ``\u202e``), so that a call can't imitate the prompt. ``arguments`` are the model's, unchanged:
+    escape them before printing. A path with unusual characters is quoted, so that it can't imitate the text around it
+    (``"a (3 lines)"``).
 
     Args:
-        tool: ``"bash"``, ``"workspace_file"`` or ``"bash_job"``.
-        action: ``"run"``, ``"write"``, ``"edit"``, ``"delete"``, ``"stop"``.
-        arguments: The tool call's arguments; a read-only deep copy is kept.
-        summary: One line of at most 400 characters; of a longer call the head and the tail.
-        namespace: The workspace it would happen in.
-        diff: Unified diff of a write or an edit, of bounded size, with a notice of what is left out.
-        diff_is_from_arguments: The diff shows what the call says, not what the file holds: the question comes
-            before anything is provisioned. The file's real content is checked at the write.
-        tool_call_id: The model's id of this call, when there is one.
-        called: The tool that the model called, where that is a Deep Agent's own. `InterruptApprover` shows the call as
-            that tool's.
+        tool: ``"bash"``, ``"workspace_file"``, ``"bash_job"``, or ``"sandbox_file"`` (Deep Agents: a file outside of
+            the workspace).
+        action: ``"run"``, ``"write"``, ``"edit"``, ``"delete"`` or ``"stop"``.
+        arguments: The arguments of the tool call; a read-only deep copy is stored.
+        summary: One line of at most 400 characters; a longer call is shown with its head and tail.
+        namespace: Name of the workspace.
+        diff: Unified diff of a write or an edit, of at most 200 lines; it contains a notice if lines are omitted.
+        diff_is_from_arguments: The diff is built from the arguments instead of the file, because the request is made
+            before anything is provisioned. The write itself checks the content of the file.
+        tool_call_id: The model's id of the call, if there is one.
+        called: The tool that the model called, if it is a tool of Deep Agents. `InterruptApprover` shows the call under
+            this tool's name.
     """
 
     tool: str
@@ -109,11 +110,11 @@ class PermissionRequest:
     tool_call_id: str | None = None
     called: CalledTool | None = None
 
-    __hash__ = None  # type: ignore[assignment]  # the arguments may hold what has no hash
+    __hash__ = None  # type: ignore[assignment]  # arguments may be unhashable
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", frozen_arguments(self.arguments))
-        # Text from elsewhere gets the same protection; what is made here passes through unchanged.
+        # Escape and bound a caller's text too; texts of the factories are unchanged by this.
         safe = legible.one_line(self.summary, MAX_SUMMARY_CHARS, double_backslash=False)
         object.__setattr__(self, "summary", safe)
         if self.diff is not None:
@@ -128,23 +129,23 @@ class PermissionRequest:
         tool_call_id: str | None = None,
         arguments: Mapping[str, object] | None = None,
     ) -> PermissionRequest:
-        """Ask about running a command.
+        """Build the request to run a command.
 
         Args:
-            command: The command as it will be given to bash.
-            namespace: The workspace it would run in.
-            tool_call_id: The model's id of this call.
+            command: The command, as passed to bash.
+            namespace: Name of the workspace.
+            tool_call_id: The model's id of the call. Default: none.
             arguments: Further arguments of the call (``timeout``, ``background`` …). Default: none.
         """
-        given = {**(arguments or {}), "command": command}
-        hours = given.get("hours")
-        how_long = f", for {hours:g} hours" if isinstance(hours, (int, float)) else ""
-        label = f"bash (in the background{how_long}): " if given.get("background") else "bash: "
+        call = {**(arguments or {}), "command": command}
+        hours = call.get("hours")
+        duration = f", for {hours:g} hours" if isinstance(hours, (int, float)) else ""
+        label = f"bash (in the background{duration}): " if call.get("background") else "bash: "
         summary = label + legible.one_line(command, MAX_SUMMARY_CHARS - len(label))
         return cls(
             tool="bash",
             action="run",
-            arguments=given,
+            arguments=call,
             summary=summary,
             namespace=namespace,
             tool_call_id=tool_call_id,
@@ -159,38 +160,39 @@ class PermissionRequest:
         namespace: str,
         tool_call_id: str | None = None,
         diff: str | None = None,
+        label: str | None = None,
     ) -> PermissionRequest:
-        """Ask about a file operation.
+        """Build the request for a file operation.
 
         Args:
-            action: ``"write"``, ``"edit"`` or ``"delete"`` (others are asked about in the same way).
+            action: ``"write"``, ``"edit"``, ``"delete"``, or any other.
             arguments: The call's ``path``, ``content``, ``old_string``, ``new_string``, ``replace_all``,
-                ``overwrite``; also any other.
-            namespace: The workspace it would happen in.
-            tool_call_id: The model's id of this call.
-            diff: A diff against the real file, when the caller has one. Default: one made from the arguments,
-                and labelled so.
+                ``overwrite``, or any other.
+            namespace: Name of the workspace.
+            tool_call_id: The model's id of the call. Default: none.
+            diff: A diff against the real file. Default: a diff built from the arguments, and labelled so.
+            label: The first words of the summary. Default: ``"workspace_file"`` and the action.
         """
         path, content, old, new = (
             _text(arguments.get(name)) for name in ("path", "content", "old_string", "new_string")
         )
         every = bool(arguments.get("replace_all"))
         from_arguments = None
-        about = ""
+        size = ""
         if action == "write":
-            over = ", overwrites" if arguments.get("overwrite") else ""
-            about = f" ({len(content):,} characters, {_line_count(content)}{over})"
+            overwrites = ", overwrites" if arguments.get("overwrite") else ""
+            size = f" ({len(content):,} characters, {_line_count(content)}{overwrites})"
             from_arguments = legible.write_diff(path, content) if diff is None else None
         elif action == "edit":
             times = ", every occurrence" if every else ""
-            about = f" ({_line_count(old)} → {_line_count(new)}{times})"
+            size = f" ({_line_count(old)} → {_line_count(new)}{times})"
             from_arguments = legible.edit_diff(path, old, new, every=every) if diff is None else None
-        label = f"workspace_file {legible.one_line(action, 60)}: "
+        label = f"{label or f'workspace_file {legible.one_line(action, 60)}'}: "
         return cls(
             tool="workspace_file",
             action=action,
             arguments=arguments,
-            summary=label + legible.name(path, MAX_SUMMARY_CHARS - len(label) - len(about)) + about,
+            summary=label + legible.name(path, MAX_SUMMARY_CHARS - len(label) - len(size)) + size,
             namespace=namespace,
             diff=diff if from_arguments is None else from_arguments,
             diff_is_from_arguments=from_arguments is not None,
@@ -207,24 +209,24 @@ class PermissionRequest:
         namespace: str,
         tool_call_id: str | None = None,
     ) -> PermissionRequest:
-        """Ask about a background job.
+        """Build the request for an action on a background job.
 
         Args:
-            action: ``"stop"`` (others are asked about in the same way).
-            arguments: The call's ``job_id``; also any other.
-            command: What the job runs, where that is known.
-            namespace: The workspace that it runs in.
-            tool_call_id: The model's id of this call.
+            action: ``"stop"``, or any other.
+            arguments: The call's ``job_id``, and any other.
+            command: The job's command, if known. Default: none.
+            namespace: Name of the workspace.
+            tool_call_id: The model's id of the call. Default: none.
         """
         label = f"bash_job {legible.one_line(action, 60)}: "
-        about = legible.name(str(arguments.get("job_id", "")), 60)
+        job = legible.name(str(arguments.get("job_id", "")), 60)
         if command is not None:
-            about += f", {legible.one_line(command, MAX_SUMMARY_CHARS - len(label) - len(about) - 2)}"
+            job += f", {legible.one_line(command, MAX_SUMMARY_CHARS - len(label) - len(job) - 2)}"
         return cls(
             tool="bash_job",
             action=action,
             arguments={**arguments, "action": action},
-            summary=label + about,
+            summary=label + job,
             namespace=namespace,
             tool_call_id=tool_call_id,
         )
@@ -237,11 +239,11 @@ class PermissionRequest:
 
     @property
     def suggested_prefixes(self) -> tuple[str, ...]:
-        """The prefixes that ``allow_always("prefix")`` would remember; empty when there are none to offer."""
+        """The prefixes that ``allow_always("prefix")`` would remember; empty if there are none."""
         return () if self.command is None else prefixes.suggested_prefixes(self.command)
 
     def to_dict(self) -> dict[str, object]:
-        """Return everything as plain dicts, lists and strings: for JSON, or an interrupt's payload."""
+        """Return all fields but ``called`` as plain dicts, lists and strings, for JSON or an interrupt's value."""
         return {
             "tool": self.tool,
             "action": self.action,
@@ -255,7 +257,7 @@ class PermissionRequest:
 
 
 def _text(value: object) -> str:
-    """Return an argument, of a call that nobody may have checked yet, as the text that it stands for."""
+    """Return an argument as text; it may have any type, because the call may not be validated yet."""
     if isinstance(value, (Mapping, list, tuple)):
         try:
             return json_text(value)

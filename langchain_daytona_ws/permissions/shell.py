@@ -1,7 +1,7 @@
-"""Decide whether a command is nothing but literal simple commands, and which words they are.
+"""Split a command into literal simple commands, so that a remembered prefix never covers more than its words.
 
-This is no shell parser. It knows the small part of bash in which what you read is what runs, and
-answers "not sure" (None) to all the rest, so that a remembered prefix never covers more than its words.
+This is not a shell parser. It supports the small part of bash in which the written words are the words that run, and
+returns None ("unsure") for all other commands.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 
 Words = tuple[str, ...]
 
-# One alternative per kind of token. What none of them matches (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, any
-# other control character, and every non-ASCII character outside quotes) makes the whole command "not sure".
-# Line breaks and tabs in quotes are left out too: a reader takes them for what they are outside of quotes.
+# One alternative for each kind of token. Any other character (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, other control
+# characters, non-ASCII characters outside quotes) makes the whole command "unsure". Line breaks and tabs in quotes do
+# so too: a reader can confuse them with unquoted ones.
 _TOKEN = re.compile(
     r"""
       (?P<plain>[A-Za-z0-9_\-./,:=@%+]+)
@@ -32,12 +32,12 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Words that bash reads as grammar where a command starts. Refused even when quoted: no program is named so.
+# Reserved words at the start of a command. Refused even in quotes: no program has such a name.
 _RESERVED = _names("""
     if then elif else fi for in until while do done case esac coproc select function time { } ! [[ ]]
 """)
 
-# Builtins that evaluate some arguments a second time: printf -v 'a[$(rm x)]' runs rm out of a literal word.
+# Builtins that evaluate some arguments again: printf -v 'a[$(rm x)]' runs rm from a literal word.
 _EVALUATES_AGAIN = _names("""
     [ bind builtin command compgen complete compopt declare enable eval exec export getopts hash let local
     mapfile printf read readarray readonly set shift test trap typeset ulimit unset wait
@@ -45,23 +45,23 @@ _EVALUATES_AGAIN = _names("""
 
 
 def simple_commands(command: str) -> tuple[Words, ...] | None:
-    """Return the argv of each simple command in ``command``, in the order written.
+    """Return the argv of each simple command in ``command``, in written order.
 
-    They may be joined by ``;``, ``&&``, ``||``, ``|`` or a line break, and hold plain words, quotes and
-    backslashes without any expansion.
+    The commands may be joined by ``;``, ``&&``, ``||``, ``|`` or a line break, and contain plain words, quotes and
+    backslashes without expansion.
 
     Args:
-        command: What would be given to bash, non-interactive.
+        command: A command for non-interactive bash.
 
     Returns:
-        One tuple of words per simple command; None for anything else, a syntax error included.
+        One tuple of words for each simple command; None for any other command, also one with a syntax error.
     """
-    if not _legible(command):
+    if not _is_readable(command):
         return None
     segments: list[Words] = []
     words: list[str] = []
     word: str | None = None  # None between words; "" is a word (two quotes)
-    unfinished = False  # after && || | a command has to follow
+    unfinished = False  # a command must follow && || |
     position = 0
     while position < len(command):
         token = _TOKEN.match(command, position)
@@ -96,12 +96,12 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
     return tuple(segments) or None
 
 
-def _legible(command: str) -> bool:
-    # str.isprintable is False for NUL, CR, escapes, bidi and zero-width controls, lone surrogates and every
-    # blank but the ASCII space: what a reader cannot see, or a locale may take for a separator.
+def _is_readable(command: str) -> bool:
+    # str.isprintable is False for NUL, CR, escapes, bidi and zero-width controls, lone surrogates and every space
+    # but the ASCII space: a reader can't see these, or a locale may treat them as separators.
     if not command.replace("\n", "").replace("\t", "").isprintable():
         return False
-    # In some multi-byte locales the last byte of a character swallows a backslash that follows it.
+    # In some multi-byte locales a backslash is parsed as part of the preceding non-ASCII character.
     return command.isascii() or "\\" not in command
 
 
@@ -109,7 +109,7 @@ def _runs_only_its_words(words: list[str]) -> bool:
     if not words or not words[0]:
         return False
     name = words[0]
-    # "=" would be an assignment, and bash takes a first word "%…" for a job to continue.
+    # "=" makes an assignment; a first word "%…" continues a job.
     if name in _RESERVED or "=" in name or name.startswith("%"):
         return False
     return name not in _EVALUATES_AGAIN or not any("$" in word or "`" in word for word in words)

@@ -1,4 +1,4 @@
-"""Which actions ask in which mode."""
+"""The table of actions that need approval in each permission mode."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ASKS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
         ("bash_job", "stop"): _RUNS_COMMANDS,
     }
 )
-"""(tool, action) → the modes in which it asks."""
+"""(tool, action) → the modes in which the action needs approval."""
 
 
 def needs_approval(mode: PermissionMode, tool: str, action: str) -> bool:
-    """Say whether an action has to be approved first.
+    """Return whether an action needs approval.
 
     Args:
-        mode: ``"ask"``, ``"edit"`` or ``"bypass"``, which never asks. Any other value acts like ``"ask"``.
-        tool: The tool's name, such as ``"bash"``.
-        action: What it would do: ``"run"``, ``"write"`` … One that is not in the table asks.
+        mode: ``"ask"``, ``"edit"`` or ``"bypass"`` (nothing needs approval). Any other value acts like ``"ask"``.
+        tool: Name of the tool, such as ``"bash"``.
+        action: ``"run"``, ``"write"`` … An unknown action needs approval.
     """
     if mode == "bypass":
         return False

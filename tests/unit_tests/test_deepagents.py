@@ -15,15 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
-from langchain_daytona_ws._core.contents import FETCH_TRIES, ContentOps
+from langchain_daytona_ws._core.contents import FETCH_TRIES, VIEWED_BYTES, ContentOps
 from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.file_errors import file_error as refused_file
+from langchain_daytona_ws._core.file_results import Reply
 from langchain_daytona_ws._core.files import EDIT_BYTES
 from langchain_daytona_ws._core.objects.guest import ObjectFiles
 from langchain_daytona_ws._deepagents import calls
-from langchain_daytona_ws._deepagents.patterns import files_pattern, literal, shows
-from langchain_daytona_ws._deepagents.places import aside, place_of
-from langchain_daytona_ws._deepagents.reading import Files, Reading
-from langchain_daytona_ws._deepagents.words import code_of, directory_error, file_error, said
+from langchain_daytona_ws._deepagents.approval import file_request
+from langchain_daytona_ws._deepagents.changing import remove_tree_command
+from langchain_daytona_ws._deepagents.patterns import file_glob, hidden_name_filter, literal_regex
+from langchain_daytona_ws._deepagents.places import artifact_directories, locate
+from langchain_daytona_ws._deepagents.reading import BINARY_BYTES, Files, Reader
+from langchain_daytona_ws._deepagents.words import code_of, directory_error, error_text, file_error
 from langchain_daytona_ws._guest import content, files
 from langchain_daytona_ws._guest.window import window
 from langchain_daytona_ws.errors import (
@@ -83,7 +87,7 @@ def test_making_one_provisions_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "full", "within"),
+    ("path", "full", "relative"),
     [
         (ROOT, ROOT, "."),
         (f"{ROOT}/", ROOT, "."),
@@ -99,19 +103,20 @@ def test_making_one_provisions_nothing() -> None:
         ("~/x", f"{ROOT}/~/x", "~/x"),
     ],
 )
-def test_places(path: str, full: str, within: str | None) -> None:
-    place = place_of(path, ROOT)
-    assert (place.path, place.within) == (full, within)
+def test_locations(path: str, full: str, relative: str | None) -> None:
+    location = locate(path, ROOT)
+    assert (location.path, location.relative) == (full, relative)
+    assert location.is_outside is (relative is None)
 
 
 @pytest.mark.parametrize("path", ["", "/../x", "/a\0b", "\ud800", "/" + "x" * 300])
 def test_what_is_no_path_is_refused(path: str) -> None:
     with pytest.raises(PathRefused):
-        place_of(path, ROOT)
+        locate(path, ROOT)
 
 
 @pytest.mark.parametrize(
-    ("path", "is_aside"),
+    ("path", "is_artifact"),
     [
         ("/large_tool_results/x", True),
         ("/blobs/a/b", True),
@@ -121,9 +126,10 @@ def test_what_is_no_path_is_refused(path: str) -> None:
         (f"{ROOT}/large_tool_results/x", False),
     ],
 )
-def test_only_what_deep_agents_puts_aside_is_not_asked_about(path: str, is_aside: bool) -> None:
-    assert place_of(path, ROOT, aside("/")).is_aside is is_aside
-    assert place_of(f"/tmp/agent{path}", ROOT, aside("/tmp/agent/")).is_aside is is_aside
+def test_only_files_in_artifact_directories_are_artifacts(path: str, is_artifact: bool) -> None:
+    assert locate(path, ROOT, artifact_directories("/")).is_artifact is is_artifact
+    directories = artifact_directories("/tmp/agent/")
+    assert locate(f"/tmp/agent{path}", ROOT, directories).is_artifact is is_artifact
 
 
 @pytest.mark.parametrize("root", ["", "tmp", "/tmp/../etc"])
@@ -140,9 +146,9 @@ def test_a_literal_matches_itself_and_nothing_else(text: str) -> None:
     import re2
 
     for engine in (re, re2):
-        assert engine.search(literal(text), f"before {text} after")
-        assert engine.fullmatch(literal(text), text)
-        assert not engine.fullmatch(literal(text), text + "x")
+        assert engine.search(literal_regex(text), f"before {text} after")
+        assert engine.fullmatch(literal_regex(text), text)
+        assert not engine.fullmatch(literal_regex(text), text + "x")
 
 
 @pytest.mark.parametrize(
@@ -161,13 +167,13 @@ def test_a_literal_matches_itself_and_nothing_else(text: str) -> None:
     ],
 )
 def test_hidden_names_must_be_spelled_out(pattern: str, path: str, is_shown: bool) -> None:
-    assert shows(pattern)(path) is is_shown
+    assert hidden_name_filter(pattern)(path) is is_shown
 
 
 def test_a_pattern_without_a_slash_is_for_any_depth() -> None:
-    assert files_pattern("*.py") == "**/*.py"
-    assert files_pattern("src/*.py") == "src/*.py"
-    assert files_pattern("/*.py") == "*.py"
+    assert file_glob("*.py") == "**/*.py"
+    assert file_glob("src/*.py") == "src/*.py"
+    assert file_glob("/*.py") == "*.py"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +274,7 @@ def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
     paths = [["a.py", "file", 1, 0]]
     answer = {**FOUND, "paths": paths, "total": 1, "omitted": {"unreadable": [1, ["proc/1/map_files"]]}}
     files = Files(ROOT, _contents(answer, []), _contents(answer, [], root="/"))
-    found = drive(Reading(files).glob("*.py", "/"))
+    found = drive(Reader(files).glob("*.py", "/"))
     assert found.error is None
     assert {match["path"] for match in found.matches or ()} == {"a.py"}
     assert (found.truncated, found.truncation_reason) == (True, "unreadable")
@@ -277,7 +283,7 @@ def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
 def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     rows = [["a.py", 3, True, "needle"]]
     ops = _contents({**FOUND, "rows": rows, "omitted": {"binary_match": [1, ["b.bin"]]}}, [])
-    found = drive(Reading(Files(ROOT, ops, ops)).grep("needle", None, None, None))
+    found = drive(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None))
     assert [(match["path"], match["line"]) for match in found.matches or ()] == [
         (f"{ROOT}/a.py", 3),
         (f"{ROOT}/b.bin", 0),
@@ -285,7 +291,7 @@ def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     assert "grep -a" in (found.matches or [])[1]["text"]
     assert not found.truncated
     ops = _contents({**FOUND, "rows": [], "omitted": {"unreadable": [1, ["shut"]]}}, [])
-    assert drive(Reading(Files(ROOT, ops, ops)).grep("needle", None, None, None)).truncated
+    assert drive(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None)).truncated
 
 
 def test_a_file_that_changes_while_it_comes_over_is_asked_for_again() -> None:
@@ -383,23 +389,146 @@ def test_errors_for_the_model_name_its_own_tools_and_not_the_host() -> None:
         "/host/secret", code="too_large", for_model="Use grep, or bash with head. Or in bash."
     )
     assert "secret" not in file_error("/x", error) + directory_error("/x", error)
-    assert "in execute" in said(error)
+    assert "secret" not in error_text(error)
     assert directory_error("/x", FileUnsuitable("f", code="not_a_directory")) == "Path '/x': not_a_directory"
     assert directory_error("/x", FileMissing("f")) == "Path '/x': path_not_found"
-    assert len(said(FileError("x" * 10_000))) == 4000
+    assert len(error_text(FileError("x" * 10_000))) == 4000
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "text"),
+    [
+        ("too_large", {"bytes": 2000, "max_bytes": 1000}, "Use grep, or {shell} with head, tail or sed"),
+        ("binary", {"bytes": 7}, "Look at it with {shell}, such as `file` or `xxd`"),
+        ("binary", {"bytes": 7, "what": "UTF-16 text"}, "with iconv in {shell}"),
+        ("not_empty", {"count": 3}, "use `rm -r` in {shell}"),
+        ("missing", {"on_s3": True}, "made in {shell}"),
+        ("no_tool", {}, "Install one (`ripgrep`) with {shell}"),
+        ("os", {"errno": "EACCES", "text": "with bash in bash"}, "ls -l in {shell}"),
+    ],
+)
+def test_a_refusal_names_the_shell_tool_of_the_models_toolset(
+    code: str, facts: dict[str, Any], text: str
+) -> None:
+    error = refused_file("a {shell}", Reply("read", {"error": code, **facts}))
+    assert text.format(shell="bash") in error.message
+    shown = error_text(error)
+    assert text.format(shell="execute") in shown
+    assert shown.startswith(f"[{code}] ")
+    assert shown.replace("execute", "bash") == f"[{code}] {error.message}"
+    assert error.context["path"] == "a {shell}"
+    assert error.context.items() >= facts.items()
+
+
+def test_a_text_of_the_sandbox_is_not_changed() -> None:
+    answer = {"error": "os", "errno": "EIO", "text": "found {path} with bash"}
+    error = refused_file("f", Reply("read", answer))
+    assert "found {path} with bash" in error.message
+    assert "found {path} with bash" in error_text(error)
+
+
+@pytest.mark.parametrize(("limit", "is_preview"), [(BINARY_BYTES, True), (VIEWED_BYTES, False)])
+def test_the_limit_of_a_preview_is_read_from_the_facts(limit: int, is_preview: bool) -> None:
+    ops = _contents({"ok": False, "error": "too_large", "bytes": limit + 1, "max_bytes": limit}, [])
+    found = drive(Reader(Files(ROOT, ops, ops)).read("a.png", 0, 10))
+    assert ("exceeds maximum preview size of 512000 bytes" in str(found.error)) is is_preview
+    assert ("too_large" in str(found.error)) is not is_preview
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "is_outside", "summary"),
+    [
+        ("delete", {"recursive": True}, False, "workspace_file delete, with all below it: a"),
+        ("delete", {"recursive": True}, True, "outside the workspace, delete, with all below it: a"),
+        ("write", {"content": "x"}, True, "outside the workspace, write: a (1 characters, 1 line)"),
+        ("write", {"content": "x"}, False, "workspace_file write: a (1 characters, 1 line)"),
+    ],
+)
+def test_a_request_says_where_and_how_much_is_changed(
+    action: str, arguments: dict[str, Any], is_outside: bool, summary: str
+) -> None:
+    request = file_request(
+        action,
+        {"path": "a", **arguments},
+        path="/a",
+        is_outside=is_outside,
+        namespace="demo",
+        tool_call_id=None,
+    )
+    assert request.summary == summary
+    assert request.tool == ("sandbox_file" if is_outside else "workspace_file")
+
+
+class TestRemoveTree:
+    """The command that deletes a directory tree, and refuses the workspace and its parents."""
+
+    @pytest.fixture
+    def workspace(self, tmp_path: Path) -> Path:
+        workspace = tmp_path / "mnt" / "demo"
+        (workspace / "src").mkdir(parents=True)
+        (workspace / "src" / "a.py").write_text("x")
+        return workspace
+
+    def _delete(self, workspace: Path, path: object) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-c", remove_tree_command(str(path))]
+        return subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False)
+
+    @pytest.mark.parametrize("name", ["src", "a b", "it's", "$(touch x)", "new\nline", "-rf", "*"])
+    def test_a_directory_is_deleted(self, workspace: Path, name: str) -> None:
+        (workspace / name / "deep" / "er").mkdir(parents=True)
+        assert self._delete(workspace, workspace / name).returncode == 0
+        assert not (workspace / name).exists()
+        assert {path.name for path in workspace.iterdir()} == {"src"} - {name}
+
+    def test_a_directory_outside_is_deleted(self, workspace: Path, tmp_path: Path) -> None:
+        (tmp_path / "other" / "deep").mkdir(parents=True)
+        assert self._delete(workspace, tmp_path / "other").returncode == 0
+        assert not (tmp_path / "other").exists()
+
+    def test_a_missing_directory_is_no_error(self, workspace: Path) -> None:
+        assert self._delete(workspace, workspace / "none").returncode == 0
+
+    @pytest.mark.parametrize("path", ["mnt/demo", "mnt/demo/", "mnt", ".", "mnt/demo/src/.."])
+    def test_the_workspace_and_its_parents_are_kept(
+        self, workspace: Path, tmp_path: Path, path: str
+    ) -> None:
+        done = self._delete(workspace, f"{tmp_path}/{path}")
+        assert (done.returncode, done.stdout) == (
+            1,
+            "it is the workspace directory or one of its parents\n",
+        )
+        assert (workspace / "src" / "a.py").exists()
+
+    @pytest.mark.parametrize("target", ["mnt/demo", "mnt", "/"])
+    def test_a_link_to_the_workspace_or_a_parent_is_kept(
+        self, workspace: Path, tmp_path: Path, target: str
+    ) -> None:
+        link = workspace / "link"
+        link.symlink_to(tmp_path / target)
+        assert self._delete(workspace, link).returncode == 1
+        assert link.is_symlink()
+        assert (workspace / "src" / "a.py").exists()
+
+    def test_a_workspace_reached_through_a_link_is_kept(self, workspace: Path, tmp_path: Path) -> None:
+        (tmp_path / "alias").symlink_to(workspace)
+        assert self._delete(tmp_path / "alias", workspace).returncode == 1
+        assert (workspace / "src" / "a.py").exists()
+
+    def test_a_directory_that_cannot_be_deleted_is_an_error(self, workspace: Path) -> None:
+        assert self._delete(workspace, "/proc/self/task").returncode != 0
 
 
 def test_only_the_call_itself_has_its_name() -> None:
     call: Any = {"name": "execute", "args": {"command": "date"}, "id": "call_1"}
 
     def name(tool: str, command: str, done: str = "date", namespace: str = "demo") -> str | None:
-        return calls.once(
+        return calls.idempotency_key(
             tool, {"command": command}, {"command": done}, namespace=namespace, session_id="session"
         )
 
     assert name("execute", "date") is None
     assert calls.tool_call_id() is None
-    with calls._noted(call):
+    with calls._current_call(call):
         assert calls.tool_call_id() == "call_1"
         assert name("execute", "date") == name("execute", "date")
         assert name("execute", "date") is not None
@@ -422,12 +551,12 @@ def test_a_name_means_itself_below_the_workspace(tmp_path: Path, name: str) -> N
         return {"files": files, "content": content}[entry].main(request)
 
     ops = ContentOps(guest, None, None, root=str(tmp_path))
-    place = place_of(f"{tmp_path}/{name}", str(tmp_path))
-    drive(ops.create(place.path, "one"))
+    location = locate(f"{tmp_path}/{name}", str(tmp_path))
+    drive(ops.create(location.path, "one"))
     assert (tmp_path / name).read_text() == "one"
-    assert drive(ops.replace_text(place.path, "one", "two", replace_all=False)) == 1
-    assert drive(ops.fetch(place.path)) == b"two"
+    assert drive(ops.replace_text(location.path, "one", "two", replace_all=False)) == 1
+    assert drive(ops.fetch(location.path)) == b"two"
     assert (
-        drive(ops.view(place.path, offset=1, limit=9, limit_bytes=99, binary=False, binary_bytes=9)).body
+        drive(ops.view(location.path, offset=1, limit=9, limit_bytes=99, binary=False, binary_bytes=9)).body
         == "two"
     )
