@@ -1,4 +1,4 @@
-"""Approvers that ask through LangGraph: by an interrupt of their own, or by LangChain's middleware."""
+"""Approvers that ask through LangGraph: by an interrupt, or through LangChain's middleware."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from langchain_daytona_ws.permissions import (
     plain_arguments,
 )
 
-ANSWERED_MAX = 10_000
+APPROVED_MAX = 10_000
 
 _DECISIONS = ("approve", "edit", "reject", "respond")
-_SHAPE = (
+_ANSWER_FORMAT = (
     'an answer to an interrupt is {"decisions": [{"type": "approve"}]}, with one decision: "approve", "reject" (may '
     'have a "message"), "respond" (has a "message"), or "edit" (has "edited_action": {"name": …, "args": {…}})'
 )
 
 
 class InterruptApprover:
-    """Ask by interrupting the LangGraph graph that the tool runs in.
+    """Ask for approval by interrupting the LangGraph graph that runs the tool.
 
-    The interrupt's value has the shape of LangChain's ``HITLRequest``, with one action; its description is the
-    request's summary and diff. Resume with a ``HITLResponse`` of one decision,
-    ``Command(resume={"decisions": [{"type": "approve"}]})``, or ``Command(resume={interrupt.id: …})`` where several are
-    open. A `PermissionDecision` will do too, but for an edit, which LangGraph can't save. Anything else denies, and a
-    warning in the log says why.
+    The interrupt's value is a LangChain ``HITLRequest`` with one action; its description is the request's summary and
+    diff. Resume with a ``HITLResponse`` of one decision, ``Command(resume={"decisions": [{"type": "approve"}]})``. If
+    several interrupts are open, use ``Command(resume={interrupt.id: …})``. A `PermissionDecision` is accepted too,
+    except ``allow_edited``, which LangGraph can't save. Any other answer denies the call, and a warning in the log
+    gives the reason.
 
-    The graph needs a checkpointer. A node that is resumed runs again from its start: calls that are done return what
-    was recorded, and run nothing. An answer counts only for the call that it was asked about, in whichever order
-    parallel calls come. ``allow_always`` is not taken: what it allows could then run in place of what was denied or
-    edited before, when the node runs again.
+    The graph needs a checkpointer. A resumed node runs again from its start: finished calls return their recorded
+    results and run nothing. Each answer applies only to the call that was asked about, whatever the order of parallel
+    calls. ``allow_always`` is refused: when the node runs again, it could allow a call that was denied or edited
+    before.
     """
 
     def __call__(self, request: PermissionRequest, /) -> PermissionDecision:
@@ -49,13 +49,13 @@ class InterruptApprover:
 
         Raises:
             GraphInterrupt: There is no answer yet.
-            AnswerUnusable: The answer is malformed, or there can be none here.
+            AnswerUnusable: The answer is malformed, or the graph cannot be interrupted here.
         """
-        return _decision(answer_to(request, lambda: hitl_request(request), _portable), request)
+        return _decision(answer_to(request, lambda: hitl_request(request), _serializable), request)
 
 
-class _Asked(NamedTuple):
-    """A call of the model that a human was asked about."""
+class _ReviewedCall(NamedTuple):
+    """A tool call of the model that a human was asked about."""
 
     thread: str
     namespace: str
@@ -65,30 +65,30 @@ class _Asked(NamedTuple):
 
 
 class MiddlewareApprover:
-    """Let LangChain's ``HumanInTheLoopMiddleware`` ask: allow what it has asked about, and nothing else.
+    """Allow the calls that LangChain's ``HumanInTheLoopMiddleware`` has asked a human about; deny all others.
 
-    `WorkspaceSession.interrupt_on` of a session with this approver gives the mapping for the middleware, or for
-    ``create_deep_agent``; the middleware asks before the tools run, and what the human refused or edited never comes
-    here as it was. An answer counts for the very call in the model's very message, until a tool message answers that:
-    not for a later call that looks the same, whatever its id. A call that no such middleware has put to a human in this
-    process is denied: also after a crash between the answer and the call.
+    Pass `WorkspaceSession.interrupt_on` of a session with this approver to the middleware, or to
+    ``create_deep_agent``. The middleware asks before the tools run and removes or edits the calls that the human
+    refused or edited. An approval applies to one call in one message of the model, until a tool message answers the
+    call; a later identical call needs its own approval, even with the same id. A call is denied if no middleware in
+    this process has asked about it, for example after a crash between the answer and the call.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # What a human has answered → the step that it ran in, once it has.
-        self._answered: OrderedDict[_Asked | None, str | None] = OrderedDict()
+        # Reviewed call → the graph step in which it ran; None until it runs.
+        self._approved: OrderedDict[_ReviewedCall | None, str | None] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[MiddlewareApprover], tuple[()]]:
-        """Pickle it without what was shown: where it is unpickled, nothing was."""
+        """Pickle the approver without its approvals: they are valid in this process only."""
         return MiddlewareApprover, ()
 
     def interrupt_on(self, mode: PermissionMode, namespace: str) -> dict[str, Any]:
-        """Return what the middleware must ask about for a permission mode.
+        """Return the ``interrupt_on`` mapping of the middleware for a permission mode.
 
         Args:
-            mode: ``"ask"``, ``"edit"`` or ``"bypass"``, for which it is empty.
-            namespace: The workspace, for the descriptions.
+            mode: ``"ask"``, ``"edit"`` or ``"bypass"``; the mapping for ``"bypass"`` is empty.
+            namespace: Name of the workspace, for the descriptions.
         """
 
         def when(request: Any) -> bool:
@@ -96,66 +96,73 @@ class MiddlewareApprover:
             return needs_approval(mode, call["name"], _action(call["name"], call["args"]))
 
         def description(call: Mapping[str, Any], state: object, runtime: object) -> str:
-            about = _request(call, namespace)
-            self._note(about)
-            return _description(about)
+            request = _request(call, namespace)
+            self._record(request)
+            return _description(request)
 
-        asked = [tool for tool, action in ASKS if needs_approval(mode, tool, action)]
+        tools = [tool for tool, action in ASKS if needs_approval(mode, tool, action)]
         return {
             tool: {"allowed_decisions": list(_DECISIONS), "description": description, "when": when}
-            for tool in dict.fromkeys(asked)
+            for tool in dict.fromkeys(tools)
         }
 
     def __call__(self, request: PermissionRequest, /) -> PermissionDecision:
-        """Allow what a human has answered through the middleware, and did not refuse.
+        """Allow a call that a human has approved through the middleware.
 
         Raises:
-            AnswerUnusable: There is no answer, or it was to another call, or in another step of the graph.
+            AnswerUnusable: There is no approval, or it belongs to another call or another step of the graph.
         """
         settings = _settings()
-        call, step = _asked(request, settings), str(settings.get("checkpoint_ns") or "")
+        call, step = _reviewed_call(request, settings), str(settings.get("checkpoint_ns") or "")
         with self._lock:
-            # A node that runs again is the same step; what ran in another one was not approved twice.
-            if call in self._answered and self._answered[call] in {None, step}:
-                self._answered[call] = step
+            # A node that runs again has the same step. An approval is valid for one step only.
+            if call in self._approved and self._approved[call] in {None, step}:
+                self._approved[call] = step
                 return PermissionDecision.allow()
-            edited = self._before_edit(call)
-        if edited is not None:
+            original = self._tool_before_edit(call)
+        if original is not None:
             raise AnswerUnusable(
-                f"the middleware asked about a call of {edited}, and an edit made it a call of {request.tool}, which "
-                "is not what was shown: an edit may change the arguments only; reject the call instead, and say why"
+                f"the middleware asked about a call of {original}, and an edit changed it to a call of {request.tool}, "
+                "which the human was not asked about: an edit may change the arguments only; to use another tool, "
+                "reject the call with a reason"
             )
         raise AnswerUnusable(
             "no HumanInTheLoopMiddleware has asked about this call in this process: give the agent "
             "HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on()), or the session another approver"
         )
 
-    def _before_edit(self, call: _Asked | None) -> str | None:
-        """Return the tool that a call was of when the middleware asked about it, if that was another one."""
+    def _tool_before_edit(self, call: _ReviewedCall | None) -> str | None:
+        """Return the tool that the middleware asked about, if an edit changed the tool; else None."""
         if call is None:
             return None
-        # Before langchain 1.4 the message itself was changed by an edit.
-        asked = (
-            one.tool for one in self._answered if one is not None and one._replace(tool=call.tool) == call
+        # Before langchain 1.4 an edit changed the message itself.
+        reviewed = (
+            known.tool
+            for known in self._approved
+            if known is not None and known._replace(tool=call.tool) == call
         )
-        tool = conversation.tool_of(conversation.around(_settings()), call.call) or call.tool
-        tool = next(asked, tool) if tool == call.tool else tool
+        tool = conversation.tool_of(conversation.messages_of(_settings()), call.call) or call.tool
+        tool = next(reviewed, tool) if tool == call.tool else tool
         return None if tool == call.tool else legible.name(tool, 62)
 
-    def _note(self, request: PermissionRequest) -> None:
-        """Note what the middleware is about to ask: when the graph goes on, it asks again, and there is an answer."""
+    def _record(self, request: PermissionRequest) -> None:
+        """Record a call that the middleware asks about.
+
+        The middleware builds the description before the interrupt, and again when the graph resumes. Only then is
+        there an answer.
+        """
         settings = _settings()
-        call = _asked(request, settings)
+        call = _reviewed_call(request, settings)
         with self._lock:
-            self._answered.pop(call, None)
+            self._approved.pop(call, None)
             if call is not None and may_have_answer(settings):
-                self._answered[call] = None
-            while len(self._answered) > ANSWERED_MAX:
-                self._answered.popitem(last=False)
+                self._approved[call] = None
+            while len(self._approved) > APPROVED_MAX:
+                self._approved.popitem(last=False)
 
 
 def hitl_request(request: PermissionRequest) -> dict[str, Any]:
-    """Put a request into the shape of LangChain's ``HITLRequest``, as a call of the tool that the model called."""
+    """Return a request as a LangChain ``HITLRequest``, under the name of the tool that the model called."""
     name = request.tool if request.called is None else request.called.name
     arguments = request.arguments if request.called is None else request.called.arguments
     action = {"name": name, "args": plain_arguments(arguments), "description": _description(request)}
@@ -187,11 +194,11 @@ def _decision(answer: object, request: PermissionRequest) -> PermissionDecision:
             return _edit(decision.get("edited_action"), request)
         case "allow_always":
             raise AnswerUnusable(
-                "allow_always can't be answered to an interrupt: when the node runs again, it would allow what was "
-                "denied or edited before; approve the call, or use a callback as approver"
+                "an interrupt can't be answered with allow_always: when the node runs again, it would allow calls that "
+                "were denied or edited before; approve the call, or use a callback as approver"
             )
     raise _malformed(
-        f"got {_kind(decision)}" if kind is None else "the decision is another, or lacks its message"
+        f"got {_kind(decision)}" if kind is None else "the decision has an unknown type, or its message is missing"
     )
 
 
@@ -201,22 +208,23 @@ def _edit(action: object, request: PermissionRequest) -> PermissionDecision:
         raise _malformed("the edited action has no args")
     name, called = action.get("name", ""), request.called
     if called is not None and name == called.name:
-        return PermissionDecision.allow_edited(_kept(request, called.translated(arguments)))
+        edited = {**_hidden_arguments(request), **called.translated(arguments)}
+        return PermissionDecision.allow_edited(edited)
     if name not in {None, request.tool}:
         known = repr(request.tool) if called is None else f"{called.name!r} or {request.tool!r}"
         raise AnswerUnusable(f"an edit can't change the tool: edited_action's name must be {known}")
     return PermissionDecision.allow_edited(arguments)
 
 
-def _kept(request: PermissionRequest, edited: Mapping[str, object]) -> dict[str, object]:
-    """Add the arguments of the request that the tool which was called has no name for."""
+def _hidden_arguments(request: PermissionRequest) -> dict[str, object]:
+    """Return the arguments of the request that the called tool does not have."""
     called = request.called
     shown = set() if called is None else set(called.translated(called.arguments))
-    return {**{name: value for name, value in request.arguments.items() if name not in shown}, **edited}
+    return {name: value for name, value in request.arguments.items() if name not in shown}
 
 
-def _portable(answer: object) -> object:
-    """Write a `PermissionDecision` as a checkpoint can hold it."""
+def _serializable(answer: object) -> object:
+    """Convert a `PermissionDecision` to plain data that a checkpoint can hold."""
     if not isinstance(answer, PermissionDecision):
         return answer
     decision: dict[str, object]
@@ -228,7 +236,7 @@ def _portable(answer: object) -> object:
         case "respond":
             decision = {"type": "respond", "message": answer.message}
         case "allow_edited":
-            # An edit through this class is of the same tool: it names none.
+            # `PermissionDecision.allow_edited` can't change the tool, and has no name for it.
             edited = plain_arguments(answer.arguments or {})
             decision = {"type": "edit", "edited_action": {"name": None, "args": edited}}
         case "allow_always":
@@ -236,8 +244,8 @@ def _portable(answer: object) -> object:
     return {"decisions": [decision]}
 
 
-def _malformed(found: str) -> AnswerUnusable:
-    return AnswerUnusable(f"{_SHAPE}; {found}")
+def _malformed(problem: str) -> AnswerUnusable:
+    return AnswerUnusable(f"{_ANSWER_FORMAT}; {problem}")
 
 
 def _kind(value: object) -> str:
@@ -254,13 +262,13 @@ def _settings() -> Mapping[str, Any]:
     return ensure_config().get("configurable", {})
 
 
-def _asked(request: PermissionRequest, settings: Mapping[str, Any]) -> _Asked | None:
-    """Name a call that stands in a message and has no result yet; None for any other."""
+def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _ReviewedCall | None:
+    """Return the identity of a call that has no result yet; None if the conversation has no such call."""
     call_id = str(request.tool_call_id or "")
-    message = conversation.open_message(conversation.around(settings), call_id)
+    message = conversation.open_message(conversation.messages_of(settings), call_id)
     if not message:
         return None
-    return _Asked(str(settings.get("thread_id") or ""), request.namespace, request.tool, message, call_id)
+    return _ReviewedCall(str(settings.get("thread_id") or ""), request.namespace, request.tool, message, call_id)
 
 
 def _action(tool: str, arguments: Mapping[str, Any]) -> str:
@@ -268,11 +276,11 @@ def _action(tool: str, arguments: Mapping[str, Any]) -> str:
 
 
 def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:
-    """Describe a call whose arguments nobody has checked yet."""
-    tool, given = str(call["name"]), dict(call["args"])
-    about: dict[str, Any] = {"namespace": namespace, "tool_call_id": call.get("id")}
+    """Build the request of a call whose arguments are not validated yet."""
+    tool, arguments = str(call["name"]), dict(call["args"])
+    origin: dict[str, Any] = {"namespace": namespace, "tool_call_id": call.get("id")}
     if tool == "bash":
-        return PermissionRequest.for_bash(str(given.get("command", "")), arguments=given, **about)
+        return PermissionRequest.for_bash(str(arguments.get("command", "")), arguments=arguments, **origin)
     if tool == "bash_job":
-        return PermissionRequest.for_job(_action(tool, given), given, **about)
-    return PermissionRequest.for_file(_action(tool, given), given, **about)
+        return PermissionRequest.for_job(_action(tool, arguments), arguments, **origin)
+    return PermissionRequest.for_file(_action(tool, arguments), arguments, **origin)

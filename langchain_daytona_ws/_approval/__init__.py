@@ -1,1 +1,1 @@
-"""Asking: whose turn it is, how the approver is called, and what its answer means."""
+"""Approval of tool calls: queue the question, call the approver, and apply its answer."""

@@ -1,4 +1,4 @@
-"""Call an approver, sync or async, from sync or async code, with a time-out and without blocking a loop."""
+"""Call a sync or async approver from sync or async code, with a time-out, without blocking an event loop."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Protocol
 
 from langchain_daytona_ws.permissions import Approver, PermissionRequest
 
-# How long an approver that is cancelled at its time-out may take to clear its prompt away.
+# Time for an approver that was cancelled at its time-out to close its prompt.
 _CLEAN_UP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call of the approver ended.
+    """Result of a call of the approver.
 
-    An exception is kept as a value: futures give some a meaning of their own (StopIteration, CancelledError).
+    An exception is stored as a value, because futures treat some exceptions specially (StopIteration, CancelledError).
     """
 
     value: object = None
@@ -32,13 +32,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One call of an approver that is to be made.
+    """A call of an approver that is to be made.
 
     Args:
-        approver: Who is asked.
-        request: About what.
-        context: Context variables that the approver sees: a copy of the caller's (an interrupt needs them).
-        timeout_s: Seconds for the answer, from the moment the approver is called; None for ever.
+        approver: The approver.
+        request: The request to approve.
+        context: Context variables for the approver: a copy of the caller's, which an interrupt needs.
+        timeout_s: Seconds until the answer must arrive, from the call of the approver; None for no limit.
     """
 
     approver: Approver
@@ -48,17 +48,17 @@ class Question:
 
     @property
     def is_async(self) -> bool:
-        """Whether the approver is known, without calling it, to give a coroutine."""
-        call = type(self.approver).__call__
-        return inspect.iscoroutinefunction(self.approver) or inspect.iscoroutinefunction(call)
+        """Whether the approver is a coroutine function, found without calling it."""
+        method = type(self.approver).__call__
+        return inspect.iscoroutinefunction(self.approver) or inspect.iscoroutinefunction(method)
 
-    def put(self) -> object:
-        """Call the approver in this thread; an async one gives an awaitable."""
+    def call(self) -> object:
+        """Call the approver in this thread; an async approver returns an awaitable."""
         return self.context.run(self.approver, self.request)
 
 
-class Side(Protocol):
-    """What the gate needs from the world that it is called in."""
+class ApprovalRuntime(Protocol):
+    """Wait for a turn and call the approver, from sync or from async code."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None: ...
@@ -69,8 +69,8 @@ class Side(Protocol):
 class _Worker:
     """A daemon thread that calls an approver.
 
-    A thread, so that a time-out is kept and a loop is not blocked; a daemon, and none of the default
-    executor's, so that a prompt nobody answers holds up neither the interpreter's exit nor `asyncio.run`.
+    With a thread, the time-out works and the event loop is not blocked. It is a daemon thread outside the default
+    executor, so that an unanswered prompt delays neither the interpreter's exit nor the end of `asyncio.run`.
     """
 
     def __init__(self, question: Question, *, finish_awaitables: bool) -> None:
@@ -79,34 +79,34 @@ class _Worker:
         self._question = question
         self._finish_awaitables = finish_awaitables
         self._lock = threading.Lock()
-        self._stop: Callable[[], object] | None = None
+        self._cancel: Callable[[], object] | None = None
         self._abandoned = False
 
     def start(self, awaitable: Awaitable[object] | None = None) -> None:
-        """Call the approver, or only await what it gave already."""
-        work = threading.Thread(target=self._work, args=(awaitable,), name="approver", daemon=True)
+        """Start the thread: call the approver, or await the awaitable that it has already returned."""
+        thread = threading.Thread(target=self._work, args=(awaitable,), name="approver", daemon=True)
         try:
-            work.start()
-        except RuntimeError as error:  # no threads left, or the interpreter is going down
+            thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter exits
             self.outcome.set_result(Outcome(error=error))
 
     def abandon(self) -> None:
-        """Cancel an async approver; a sync one goes on for nothing, and its answer is not looked at."""
+        """Cancel an async approver. A sync approver keeps running, and its answer is ignored."""
         with self._lock:
             self._abandoned = True
-            stop = self._stop
-        if stop is not None:
-            with suppress(RuntimeError):  # its loop is closed: it has just ended
-                stop()
+            cancel = self._cancel
+        if cancel is not None:
+            with suppress(RuntimeError):  # the loop is closed: the approver has just ended
+                cancel()
 
     def _work(self, awaitable: Awaitable[object] | None) -> None:
         try:
-            value = self._question.put() if awaitable is None else awaitable
+            value = self._question.call() if awaitable is None else awaitable
             if self._finish_awaitables and inspect.isawaitable(value):
                 with asyncio.Runner() as runner:
                     value = runner.run(self._finish(value), context=self._question.context)
             outcome = Outcome(value)
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which judges it
+        except BaseException as error:  # noqa: BLE001 - passed to the caller's thread, where the gate handles it
             outcome = Outcome(error=error)
         self.outcome.set_result(outcome)
 
@@ -114,30 +114,30 @@ class _Worker:
         task = asyncio.ensure_future(value)
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._stop = lambda: loop.call_soon_threadsafe(task.cancel)
+            self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             if self._abandoned:
                 task.cancel()
         return await task
 
 
-class Blocking:
-    """The sync side: every await is done when it returns."""
+class BlockingRuntime:
+    """The sync `ApprovalRuntime`: its coroutines block and never suspend."""
 
     loop = None
 
     async def wait(self, granted: Future[None], timeout_s: float | None) -> bool:
         with suppress(TimeoutError):
             granted.result(_bounded(timeout_s))
-        return granted.done()  # it may have come at the last moment
+        return granted.done()  # the turn may come between the time-out and this check
 
     async def ask(self, question: Question) -> Outcome:
         worker = _Worker(question, finish_awaitables=True)
         awaitable: Awaitable[object] | None = None
         if question.timeout_s is None and not question.is_async:
-            # Nothing to watch over: call it here, as prompts that belong to a thread need it (pdb, GUIs).
+            # Without a time-out, call it in this thread: some prompts need the calling thread (pdb, GUIs).
             try:
-                value = question.put()
-            except BaseException as error:  # noqa: BLE001 - the gate judges it
+                value = question.call()
+            except BaseException as error:  # noqa: BLE001 - the gate handles it
                 return Outcome(error=error)
             if not inspect.isawaitable(value):
                 return Outcome(value)
@@ -148,7 +148,7 @@ class Blocking:
         except TimeoutError:
             worker.abandon()
             with suppress(TimeoutError):
-                # Its late answer counts for nothing.
+                # A late answer is ignored.
                 worker.outcome.result(_CLEAN_UP_S if question.is_async else 0)
             return Outcome(timed_out=True)
         except BaseException:  # Ctrl-C in the waiting thread
@@ -156,8 +156,8 @@ class Blocking:
             raise
 
 
-class OnLoop:
-    """The async side: nothing blocks the running loop."""
+class AsyncioRuntime:
+    """The async `ApprovalRuntime`: never blocks the running event loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -167,7 +167,7 @@ class OnLoop:
         try:
             await asyncio.wait({wrapped}, timeout=timeout_s)
         finally:
-            # One that is given up must not report to a loop that may be closed by then.
+            # If the wait was cancelled, a later result must not call a loop that may be closed by then.
             wrapped.cancel()
         return granted.done()
 
@@ -175,8 +175,8 @@ class OnLoop:
         deadline = None if question.timeout_s is None else self.loop.time() + question.timeout_s
         if question.is_async:
             try:
-                value = question.put()
-            except BaseException as error:  # noqa: BLE001 - the gate judges it
+                value = question.call()
+            except BaseException as error:  # noqa: BLE001 - the gate handles it
                 return Outcome(error=error)
         else:
             worker = _Worker(question, finish_awaitables=False)
@@ -188,7 +188,7 @@ class OnLoop:
                     return Outcome(timed_out=True)
                 outcome = wrapped.result()
             finally:
-                # Of one that is given up, the loop may be closed when it ends: it must not report there.
+                # After a time-out or cancellation, the worker must not call a loop that may be closed when it ends.
                 wrapped.cancel()
             value = outcome.value
             if outcome.error is not None:
@@ -199,8 +199,8 @@ class OnLoop:
         _unfinished.add(task)
         task.add_done_callback(_unfinished.discard)
         try:
-            left = None if deadline is None else max(deadline - self.loop.time(), 0)
-            await asyncio.wait({task}, timeout=left)
+            remaining_s = None if deadline is None else max(deadline - self.loop.time(), 0)
+            await asyncio.wait({task}, timeout=remaining_s)
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task}, timeout=_CLEAN_UP_S)
@@ -213,7 +213,8 @@ class OnLoop:
             return Outcome(error=error)
 
 
-# The loop keeps only weak references to tasks: one that does not heed its cancellation would vanish half-way.
+# An event loop holds only weak references to its tasks, so a task that ignores its cancellation could be
+# garbage-collected.
 _unfinished: set[asyncio.Task[Outcome]] = set()
 
 
@@ -221,8 +222,8 @@ async def _awaited(value: Awaitable[object]) -> Outcome:
     try:
         return Outcome(await value)
     except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-        raise  # asyncio has its own way with these
-    except BaseException as error:  # noqa: BLE001 - the gate judges it
+        raise  # asyncio handles these itself
+    except BaseException as error:  # noqa: BLE001 - the gate handles it
         return Outcome(error=error)
 
 

@@ -1,16 +1,16 @@
-"""The conversation of the agent around a tool call: which of its messages made the call, and is it still open."""
+"""Find a tool call in the messages of the running LangGraph graph, and whether it has a result."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# LangGraph's name, the same from 1.0 on: it has no public one for what a task may read of its graph's state.
+# LangGraph's private name, unchanged since 1.0; there is no public API to read the graph's state from a task.
 _READ = "__pregel_read"
 
 
-def around(settings: Mapping[str, Any]) -> Sequence[object]:
-    """Return the messages of the graph that a task runs in; none where there are none.
+def messages_of(settings: Mapping[str, Any]) -> Sequence[object]:
+    """Return the messages in the state of the running graph; empty outside a graph.
 
     Args:
         settings: The ``configurable`` of the task's config.
@@ -24,11 +24,11 @@ def around(settings: Mapping[str, Any]) -> Sequence[object]:
 
 
 def open_message(messages: Sequence[object], tool_call_id: str) -> str | None:
-    """Return the id of the model's message that a call stands in; None once it is answered, or if there is none.
+    """Return the id of the model's message that contains a call; None if no message does, or the call has a result.
 
-    A server may give the calls of each turn the same ids; no two messages of a conversation have the same, as LangGraph
-    puts the second in the place of the first. What a human refuses, or answers in place of the tool, LangChain's
-    middleware answers with a tool message.
+    Message ids identify a call because a model server may use the same call ids in each turn. Message ids are unique in
+    a conversation: LangGraph replaces a message by a later one with the same id. If a human rejects a call or responds
+    to it, LangChain's middleware adds a tool message, so the call has a result.
     """
     from langchain_core.messages import AIMessage, ToolMessage
 
@@ -41,7 +41,7 @@ def open_message(messages: Sequence[object], tool_call_id: str) -> str | None:
 
 
 def tool_of(messages: Sequence[object], tool_call_id: str) -> str | None:
-    """Return the name of the tool that the model called, in the last message with that call."""
+    """Return the name of the called tool, from the last message that contains the call; None if there is none."""
     from langchain_core.messages import AIMessage
 
     for message in reversed(messages):

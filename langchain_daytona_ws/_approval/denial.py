@@ -1,4 +1,4 @@
-"""A denial: what the engineer and the model are told of it."""
+"""Raise `PermissionDenied`, with one text for the engineer and one for the model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def deny(
 
     Args:
         request: The call.
-        code: Of the error.
-        message: Why, and what helps: for the engineer.
-        for_model: What happened, for the model; that it should not try again is added.
-        cause: What went wrong, if something did.
+        code: Code of the error.
+        message: Reason and remedies, for the engineer.
+        for_model: Reason, for the model; "do not retry" is added.
+        cause: The exception that caused the denial, if any.
 
     Raises:
         PermissionDenied: Always.
@@ -55,6 +55,6 @@ def deny_malformed(
     *,
     cause: BaseException | None = None,
 ) -> NoReturn:
-    """Deny a call whose answer can't be used, as `deny` does, and log why: the model is not told."""
+    """Log why the approver's answer can't be used, and deny the call; the model does not get the reason."""
     _log.warning("%s: denied", message)
     deny(request, "malformed_answer", message, for_model, cause=cause)

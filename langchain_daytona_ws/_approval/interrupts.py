@@ -1,9 +1,9 @@
-"""Questions put to a human through LangGraph, and answers that count for the very call that was asked about.
+"""Ask a human through a LangGraph interrupt, and match each answer to its tool call.
 
-LangGraph's own ``interrupt()`` gives the n-th call of a task the n-th answer. Tool calls of one node run side by side
-in one task and come in any order, so an answer for one could be given to another. Here each question has an id made of
-the call, each answer is kept with that id, and an answer without an id (``Command(resume=value)``) counts only for the
-one question that the thread's checkpoint says is open.
+LangGraph's ``interrupt()`` returns the n-th answer to the n-th call in a task. The tool calls of one node run
+concurrently in one task, in any order, so one call could receive the answer to another. This module derives an
+interrupt id from each call and stores each answer with its id. An answer without an id (``Command(resume=value)``)
+applies only if the checkpoint has exactly one open interrupt.
 """
 
 from __future__ import annotations
@@ -23,78 +23,80 @@ from langchain_daytona_ws.permissions import (
     plain_arguments,
 )
 
-# LangGraph's names, the same from 1.0 on: it has no public ones for what a task may know of its answers.
-_PAD, _SEND, _BY_ID = "__pregel_scratchpad", "__pregel_send", "__pregel_resume_map"
+# LangGraph's private names, unchanged since 1.0; there is no public API to read a task's answers.
+_SCRATCHPAD, _SEND, _BY_ID = "__pregel_scratchpad", "__pregel_send", "__pregel_resume_map"
 _SAVER, _DURABILITY = "__pregel_checkpointer", "__pregel_durability"
 _RESUME, _INTERRUPT = "__resume__", "__interrupt__"
-_ABOUT_TASKS = {_RESUME, _INTERRUPT, "__error__", "__error_source_node__"}
+_TASK_CHANNELS = {_RESUME, _INTERRUPT, "__error__", "__error_source_node__"}
 _NO_TASK = "00000000-0000-0000-0000-000000000000"
 
-_OURS = "langchain_daytona_ws"
-_SAVED_WITHIN_S = 5.0
-_PAUSE_S = 0.01
+_ID_KEY = "langchain_daytona_ws"
+_SAVE_TIMEOUT_S = 5.0
+_POLL_INTERVAL_S = 0.01
 
-_BY_ID_INSTEAD = "answer by the interrupt's id instead: Command(resume={interrupt.id: answer})"
+_ANSWER_BY_ID = "answer by the interrupt's id instead: Command(resume={interrupt.id: answer})"
 
-# By thread: those of one thread must see each other's answers, and others need not wait.
+# One lock per LangGraph thread, by hash: calls of one thread share answers, other threads run in parallel.
 _locks = tuple(threading.Lock() for _ in range(64))
-_taken_back: deque[tuple[str, object]] = deque(maxlen=256)
+_discarded: deque[tuple[str, object]] = deque(maxlen=256)
 
 
 def answer_to(
-    request: PermissionRequest, payload: Callable[[], dict[str, Any]], portable: Callable[[object], object]
+    request: PermissionRequest, payload: Callable[[], dict[str, Any]], serializable: Callable[[object], object]
 ) -> object:
-    """Return the answer that was given for this call, or interrupt the graph with the question.
+    """Return the answer to this call, or interrupt the graph.
 
     Args:
         request: The call.
-        payload: Makes the question.
-        portable: Makes of an answer what a checkpoint can hold.
+        payload: Returns the value of the interrupt.
+        serializable: Converts an answer to plain data that a checkpoint can hold.
 
     Raises:
         GraphInterrupt: There is no answer yet.
-        AnswerUnusable: There can be none here, or it can't be told whose it is.
+        AnswerUnusable: The graph can't be interrupted here, or the answer can't be matched to a call.
     """
     task = _Task.current()
     if request.tool_call_id is None:
         raise AnswerUnusable(
-            "InterruptApprover was asked about a call without an id, whose answer could not be told from others: "
-            "invoke the tool with the model's whole tool call, and not with its arguments only"
+            "InterruptApprover was asked about a call without an id, so an answer could not be matched to it: "
+            "invoke the tool with the model's whole tool call instead of the arguments only"
         )
-    own = task.id_of(request)
+    interrupt_id = task.id_of(request)
     with _locks[hash(task.thread) % len(_locks)]:
-        answers = task.answers(portable)
-        if own in answers:
-            task.count()
-            return answers[own]
-        task.take_back_plain_answer()
+        answers = task.answers(serializable)
+        if interrupt_id in answers:
+            task.advance()
+            return answers[interrupt_id]
+        task.discard_plain_answer()
     from langgraph.errors import GraphInterrupt
     from langgraph.types import Interrupt
 
-    raise GraphInterrupt((Interrupt(value=payload(), id=own),))
+    raise GraphInterrupt((Interrupt(value=payload(), id=interrupt_id),))
 
 
 def may_have_answer(settings: Mapping[str, Any]) -> bool:
-    """Say whether the task may have been given an answer to what it asks by ``interrupt()``; else it has none.
+    """Return whether the graph was resumed with an answer that may be for this task.
 
     Args:
         settings: The ``configurable`` of the task's config.
     """
-    pad = settings.get(_PAD)
-    return pad is not None and (bool(pad.resume) or pad.get_null_resume(False) is not None)
+    scratchpad = settings.get(_SCRATCHPAD)
+    return scratchpad is not None and (
+        bool(scratchpad.resume) or scratchpad.get_null_resume(False) is not None
+    )
 
 
 class _Task:
-    """The LangGraph task that this runs in, and what it knows of answers."""
+    """The running LangGraph task and the answers that it has received."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.thread = str(settings["thread_id"])
         self._saver = settings[_SAVER]
         self._step = str(settings["checkpoint_ns"])
-        self._pad = settings[_PAD]
+        self._scratchpad = settings[_SCRATCHPAD]
         self._send = settings[_SEND]
         self._by_id: Mapping[str, object] = settings.get(_BY_ID) or {}
-        self._saves_late = settings.get(_DURABILITY) == "exit"
+        self._saves_at_exit = settings.get(_DURABILITY) == "exit"
         checkpoints: Mapping[str, str] = settings["checkpoint_map"]
         root = min(checkpoints, key=len)
         self._checkpoint = checkpoints[root]
@@ -105,7 +107,7 @@ class _Task:
                 "checkpoint_id": self._checkpoint,
             }
         }
-        self._mark = _digest([self.thread, self._step])[:8]
+        self._id_prefix = _digest([self.thread, self._step])[:8]
 
     @classmethod
     def current(cls) -> _Task:
@@ -117,114 +119,116 @@ class _Task:
             raise AnswerUnusable("InterruptApprover needs langgraph: pip install langgraph") from None
         except RuntimeError:
             settings = {}
-        if _PAD not in settings:
+        if _SCRATCHPAD not in settings:
             raise AnswerUnusable(
-                "InterruptApprover was asked outside of a LangGraph graph, where nobody can answer: use the tools in a "
-                "graph, or give the session a callback as its approver"
+                "InterruptApprover was asked outside of a LangGraph graph and can't interrupt it: use the tools in "
+                "a graph, or give the session a callback as its approver"
             )
         if not settings.get(_SAVER) or not settings.get("thread_id"):
             raise AnswerUnusable(
-                "InterruptApprover needs a graph with a checkpointer, and a thread_id in its config, for the graph to "
-                "go on after the answer"
+                "InterruptApprover needs a graph with a checkpointer and a thread_id in its config, so that the graph "
+                "can be resumed with the answer"
             )
         try:
             return cls(settings)
         except (KeyError, TypeError, ValueError) as error:
             raise AnswerUnusable(
-                "InterruptApprover does not know this version of langgraph; use HumanInTheLoopMiddleware with "
-                "session.interrupt_on(), or another version"
+                "InterruptApprover does not support this version of langgraph; install another version, or use "
+                "HumanInTheLoopMiddleware with session.interrupt_on()"
             ) from error
 
     def id_of(self, request: PermissionRequest) -> str:
-        """Name the question: the same when the task runs again, another one for another call, step or thread."""
+        """Return the interrupt id: stable when the task runs again, different for each call, step and thread."""
         call = [request.tool_call_id, request.namespace, request.tool, request.action]
-        return self._mark + _digest([self.thread, self._step, *call, plain_arguments(request.arguments)])[:24]
+        return self._id_prefix + _digest([self.thread, self._step, *call, plain_arguments(request.arguments)])[:24]
 
-    def answers(self, portable: Callable[[object], object]) -> dict[str, object]:
-        """Return all answers that this task has, by the question's id, and have them kept.
+    def answers(self, serializable: Callable[[object], object]) -> dict[str, object]:
+        """Store and return all answers of this task, by interrupt id.
 
-        Whichever of its calls comes first takes them all: the task may end before the others come.
+        The first call stores the answers of all calls, because the task may end before the other calls run.
         """
-        kept: list[Any] = self._pad.resume
-        known = {
-            entry[_OURS]: entry["answer"] for entry in kept if isinstance(entry, dict) and _OURS in entry
+        stored: list[Any] = self._scratchpad.resume
+        answers = {
+            entry[_ID_KEY]: entry["answer"]
+            for entry in stored
+            if isinstance(entry, dict) and _ID_KEY in entry
         }
-        new = {key: value for key, value in self._by_id.items() if self._is_mine(key) and key not in known}
-        plain = None if self._by_id else self._pad.get_null_resume(False)
-        if plain is not None and (asked := self._open_question()) is not None and asked not in known:
-            if self._saves_late:
+        new = {key: value for key, value in self._by_id.items() if self._is_own(key) and key not in answers}
+        plain = None if self._by_id else self._scratchpad.get_null_resume(False)
+        if plain is not None and (open_id := self._only_open_id()) is not None and open_id not in answers:
+            if self._saves_at_exit:
                 raise AnswerUnusable(
-                    f'with durability="exit" an answer without an id could be taken twice; {_BY_ID_INSTEAD}'
+                    f'with durability="exit" an answer without an id could be used twice; {_ANSWER_BY_ID}'
                 )
-            plain = self._pad.get_null_resume(True)
-            new |= {} if plain is None else {asked: plain}
+            plain = self._scratchpad.get_null_resume(True)
+            new |= {} if plain is None else {open_id: plain}
         for key, value in new.items():
-            known[key] = portable(value)
-            kept.append({_OURS: key, "answer": known[key]})
-        if known:
-            self._send([(_RESUME, list(kept))])
-        return known
+            answers[key] = serializable(value)
+            stored.append({_ID_KEY: key, "answer": answers[key]})
+        if answers:
+            self._send([(_RESUME, list(stored))])
+        return answers
 
-    def count(self) -> None:
-        """Count an answer as ``interrupt()`` does: one called after this in the same task looks for the next."""
-        self._pad.interrupt_counter()
+    def advance(self) -> None:
+        """Count one used answer, so that a later ``interrupt()`` in this task reads the next answer."""
+        self._scratchpad.interrupt_counter()
 
-    def _is_mine(self, key: object) -> bool:
-        return isinstance(key, str) and len(key) == 32 and key.startswith(self._mark)
+    def _is_own(self, key: object) -> bool:
+        return isinstance(key, str) and len(key) == 32 and key.startswith(self._id_prefix)
 
-    def _open_question(self) -> str | None:
-        """Return the question of this task that an answer without an id is for, if it is for one of them."""
-        writes = self._saved()
-        finished = {task for task, channel, _ in writes if channel not in _ABOUT_TASKS}
-        asked = {
-            question.id
+    def _only_open_id(self) -> str | None:
+        """Return the id of the only open interrupt of the graph, if it belongs to this task; else None."""
+        writes = self._pending_writes()
+        finished = {task for task, channel, _ in writes if channel not in _TASK_CHANNELS}
+        open_ids = {
+            interrupt.id
             for task, channel, value in writes
             if channel == _INTERRUPT and task not in finished
-            for question in value
+            for interrupt in value
         }
-        only = asked.pop() if len(asked) == 1 else None
-        return only if self._is_mine(only) else None
+        only = open_ids.pop() if len(open_ids) == 1 else None
+        return only if self._is_own(only) else None
 
-    def take_back_plain_answer(self) -> None:
-        """See to it that the answer that this run was given is not read again as one to the question now asked.
+    def discard_plain_answer(self) -> None:
+        """Remove the answer without an id from the checkpoint, so that it can't answer the next interrupt.
 
-        LangGraph leaves ``Command(resume=value)`` in the checkpoint; ``invoke(None)`` would find it there.
+        LangGraph leaves ``Command(resume=value)`` in the checkpoint, where ``invoke(None)`` would find it.
         """
-        plain = self._pad.get_null_resume(False)
-        if plain is None or self._saves_late:
+        plain = self._scratchpad.get_null_resume(False)
+        if plain is None or self._saves_at_exit:
             return
-        if any(step == self._checkpoint and answer is plain for step, answer in _taken_back):
+        if any(step == self._checkpoint and answer is plain for step, answer in _discarded):
             return
-        until = time.monotonic() + _SAVED_WITHIN_S
+        deadline = time.monotonic() + _SAVE_TIMEOUT_S
         while not self._is_saved(plain):  # LangGraph saves it in the background
-            if time.monotonic() > until:
-                raise AnswerUnusable(
-                    f"the answer that this run was given is not in the checkpoint; {_BY_ID_INSTEAD}"
-                )
-            time.sleep(_PAUSE_S)
+            if time.monotonic() > deadline:
+                raise AnswerUnusable(f"the answer of this run is not in the checkpoint; {_ANSWER_BY_ID}")
+            time.sleep(_POLL_INTERVAL_S)
         try:
             self._saver.put_writes(self._root, [(_RESUME, None)], _NO_TASK)
         except Exception as error:
-            raise _unreadable(self._saver) from error
-        _taken_back.append((self._checkpoint, plain))
+            raise _checkpoint_failed(self._saver) from error
+        _discarded.append((self._checkpoint, plain))
 
     def _is_saved(self, plain: object) -> bool:
-        saved = [value for task, channel, value in self._saved() if (task, channel) == (_NO_TASK, _RESUME)]
-        if isinstance(plain, PermissionDecision):  # which a checkpoint may give back as something else
+        saved = [
+            value for task, channel, value in self._pending_writes() if (task, channel) == (_NO_TASK, _RESUME)
+        ]
+        if isinstance(plain, PermissionDecision):  # a checkpoint may return it as another type
             return any(value is not None for value in saved)
         return plain in saved
 
-    def _saved(self) -> list[tuple[str, str, Any]]:
+    def _pending_writes(self) -> list[tuple[str, str, Any]]:
         try:
-            found = self._saver.get_tuple(self._root)
+            checkpoint = self._saver.get_tuple(self._root)
         except Exception as error:
-            raise _unreadable(self._saver) from error
-        return list(found.pending_writes or ()) if found else []
+            raise _checkpoint_failed(self._saver) from error
+        return list(checkpoint.pending_writes or ()) if checkpoint else []
 
 
-def _unreadable(saver: object) -> AnswerUnusable:
+def _checkpoint_failed(saver: object) -> AnswerUnusable:
     kind = type(saver).__qualname__
-    return AnswerUnusable(f"the checkpoint could not be read or written through {kind}; {_BY_ID_INSTEAD}")
+    return AnswerUnusable(f"the checkpoint could not be read or written through {kind}; {_ANSWER_BY_ID}")
 
 
 def _digest(parts: list[object]) -> str:

@@ -1,36 +1,36 @@
-"""Control flow among exceptions: what steers the program must go on, whoever raised it."""
+"""Distinguish control flow (Ctrl-C, cancellation, graph interrupts) from failures: it must always be raised again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 
-def what_steers(error: BaseException) -> BaseException | None:
-    """Return the control flow in an exception, to be let through; None when it is merely a failure.
+def control_flow_in(error: BaseException) -> BaseException | None:
+    """Return the control-flow exception to raise; None if the exception is a failure.
 
-    Of a group, such as an `asyncio.TaskGroup` in the approver makes, it is the first such exception within,
-    at any depth, and one that ends the program before any other: LangGraph and Python know their own
-    exceptions, and not a group of them.
+    An exception group, for example from an `asyncio.TaskGroup` in the approver, is searched at any depth, because
+    LangGraph and Python do not recognise their exceptions inside a group. KeyboardInterrupt and SystemExit come first,
+    then the first other control-flow exception.
     """
-    steering = [leaf for leaf in _leaves(error) if steers_the_program(leaf)]
-    ends = (leaf for leaf in steering if isinstance(leaf, (KeyboardInterrupt, SystemExit)))
-    return next(ends, steering[0] if steering else None)
+    found = [leaf for leaf in _leaves(error) if steers_the_program(leaf)]
+    exits = (leaf for leaf in found if isinstance(leaf, (KeyboardInterrupt, SystemExit)))
+    return next(exits, found[0] if found else None)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    waiting = [error]  # no recursion: groups may be nested deeper than Python's stack
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, BaseExceptionGroup):
-            waiting.extend(reversed(one.exceptions))
+    pending = [error]  # no recursion: groups may be nested deeper than Python's stack
+    while pending:
+        current = pending.pop()
+        if isinstance(current, BaseExceptionGroup):
+            pending.extend(reversed(current.exceptions))
         else:
-            yield one
+            yield current
 
 
 def steers_the_program(error: BaseException) -> bool:
-    """Say whether an exception, not a group, is control flow.
+    """Return whether an exception, not a group, is control flow.
 
-    Known by name, so that LangGraph need not be installed: its interrupts are ordinary exceptions by type.
+    LangGraph's interrupts are subclasses of Exception, recognised by class name because LangGraph is optional.
     """
     return not isinstance(error, Exception) or any(
         kind.__name__ == "GraphBubbleUp" and kind.__module__.partition(".")[0] == "langgraph"

@@ -1,4 +1,4 @@
-"""One at a time, first come first served, for callers on any thread and any event loop."""
+"""A first-in, first-out queue for callers on any thread and any event loop; its head has the turn."""
 
 from __future__ import annotations
 
@@ -9,52 +9,51 @@ from concurrent.futures import Future
 
 
 class WouldDeadlock(Exception):
-    """The caller would block the event loop that the turn before it needs in order to end."""
+    """The caller would block the event loop on which an earlier ticket has to finish."""
 
 
 class Ticket:
-    """A place in the queue.
+    """An entry in the queue.
 
     Args:
-        loop: The event loop on which the holder will go on; None for one that blocks its thread.
+        loop: The event loop on which the holder continues; None if the holder blocks its thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
         self.granted: Future[None] = Future()
-        # A future that runs can't be cancelled, which a waiter's cancelled wrapper would do to it otherwise.
+        # A running future can't be cancelled; a waiter whose wrapper is cancelled would cancel a pending one.
         self.granted.set_running_or_notify_cancel()
 
 
 class Turns:
     """A queue whose head has the turn.
 
-    Threads and event loops can both wait on a ``concurrent.futures.Future``. Whoever gives up, holder or
-    waiter, leaves in the same way.
+    Threads and event loops can both wait for a ``concurrent.futures.Future``. The holder and a waiter that gives up
+    both call `leave`.
     """
 
     def __init__(self) -> None:
-        # Held for a few instructions. Reentrant, because a coroutine that the garbage collector closes leaves
-        # the queue from wherever this thread happens to be.
+        # Held for a few instructions. Reentrant: the garbage collector may close a waiting coroutine, which then
+        # calls `leave`, while this thread holds the lock.
         self._lock = threading.RLock()
         self._queue: deque[Ticket] = deque()
 
     def join(self, ticket: Ticket) -> None:
-        """Queue up; ``ticket.granted`` is done when the turn has come.
+        """Add a ticket; ``ticket.granted`` is done when its turn comes.
 
         Raises:
-            WouldDeadlock: The ticket is for blocking the thread of an event loop on which somebody before it
-                has to go on first.
+            WouldDeadlock: The holder would block the thread of an event loop on which an earlier ticket has to finish.
         """
         blocked = _running_loop() if ticket.loop is None else None
         with self._lock:
-            if blocked is not None and any(other.loop is blocked for other in self._queue):
+            if blocked is not None and any(earlier.loop is blocked for earlier in self._queue):
                 raise WouldDeadlock
             self._queue.append(ticket)
             self._grant()
 
     def leave(self, ticket: Ticket) -> None:
-        """Give up the turn, or the wait for it. Does nothing for a ticket that never joined."""
+        """Remove a ticket and grant the next turn. A ticket that is not in the queue is ignored."""
         with self._lock:
             if ticket in self._queue:
                 self._queue.remove(ticket)

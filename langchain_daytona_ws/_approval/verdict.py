@@ -1,4 +1,4 @@
-"""What becomes of a call that was asked about: what may run, what was answered in its place, or a denial."""
+"""Apply the approver's answer to a call: allow, edit, respond or deny."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from langchain_daytona_ws._approval.asking import Outcome
 from langchain_daytona_ws._approval.denial import deny, deny_malformed
-from langchain_daytona_ws._approval.steering import what_steers
+from langchain_daytona_ws._approval.steering import control_flow_in
 from langchain_daytona_ws.permissions import (
     AnswerUnusable,
     PermissionDecision,
@@ -29,13 +29,13 @@ _log = logging.getLogger("langchain_daytona_ws")
 
 @dataclass(frozen=True, slots=True)
 class Approval(Generic[T]):
-    """What may run now.
+    """An approved call.
 
     Args:
-        arguments: The arguments to run with, read-only: the request's, or those that the approver edited.
-        edited: Whether the approver changed them; then ``validated`` and ``note`` are set.
-        validated: What the caller's ``validate`` made of the edited arguments.
-        note: For the model: what was changed, and so what really ran.
+        arguments: The arguments to run with, read-only: the request's, or the edited ones.
+        edited: Whether the approver edited the arguments; then ``validated`` and ``note`` are set.
+        validated: The edited arguments, converted by the caller's ``validate``.
+        note: Text for the model that lists the changed arguments.
     """
 
     arguments: Mapping[str, object]
@@ -46,7 +46,7 @@ class Approval(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What somebody answered in place of the tool: nothing may run.
+    """The approver's answer in place of the tool: nothing may run.
 
     Args:
         text: The answer, for the model.
@@ -60,7 +60,7 @@ class Answered:
         return self.text, {"response": self.text}
 
 
-def judged(
+def apply_outcome(
     request: PermissionRequest,
     outcome: Outcome,
     validate: Callable[[Mapping[str, object]], T] | None,
@@ -68,19 +68,19 @@ def judged(
     remembered: RememberedApprovals,
     timeout_s: float | None,
 ) -> Approval[T] | Answered:
-    """Return what may run, or what was answered in its place.
+    """Return the approved call, or the answer in place of the tool.
 
     Args:
-        request: What was asked about.
-        outcome: How the call of the approver ended.
-        validate: Makes the tool's arguments of those that the approver edited, or raises (of an `AnswerUnusable` the
-            text is logged); None to deny an edit.
-        remembered: Is given what is always allowed from now on.
-        timeout_s: Seconds that there were for the answer; None for ever.
+        request: The request that the approver was asked about.
+        outcome: Result of the call of the approver.
+        validate: Converts edited arguments to the tool's arguments, or raises. The text of an `AnswerUnusable` is
+            logged, of other errors the type. None: an edit denies the call.
+        remembered: Stores ``allow_always`` answers.
+        timeout_s: Time limit of the answer in seconds, for the message; None for no limit.
 
     Raises:
-        PermissionDenied: There is no answer, it can't be used, or it is no.
-        BaseException: What steers the program, of what the approver or ``validate`` raised.
+        PermissionDenied: The approver denied the call, gave no answer, or gave an unusable answer.
+        BaseException: Control flow that the approver or ``validate`` raised.
     """
     if outcome.timed_out:
         deny(
@@ -90,13 +90,13 @@ def judged(
             "Nobody answered the request for approval in time, so it was not done.",
         )
     if outcome.error is not None:
-        steering = what_steers(outcome.error)
-        if steering is not None:
-            raise steering
+        control_flow = control_flow_in(outcome.error)
+        if control_flow is not None:
+            raise control_flow
         if isinstance(outcome.error, AnswerUnusable):
             deny_malformed(request, str(outcome.error), cause=outcome.error)
         kind = type(outcome.error).__qualname__
-        # Not its text: what goes wrong while talking to a chat service may quote a token.
+        # The text of the error is left out: an error of a chat service may quote a token.
         _log.warning("the approver raised %s%s: denied", kind, _where(outcome.error))
         deny(
             request,
@@ -112,8 +112,13 @@ def judged(
         )
     if decision.kind == "deny":
         reason = legible.one_line(decision.reason.strip(), MAX_REASON_CHARS, double_backslash=False)
-        because = f' The reason given: "{reason}".' if reason else ""
-        deny(request, "denied", f"denied by the approver.{because}", f"The user denied this.{because}")
+        quoted_reason = f' The reason given: "{reason}".' if reason else ""
+        deny(
+            request,
+            "denied",
+            f"denied by the approver.{quoted_reason}",
+            f"The user denied this.{quoted_reason}",
+        )
     if decision.message is not None:
         return Answered(decision.message)
     if decision.kind == "allow_always":
@@ -129,7 +134,7 @@ def _remember(
     assert decision.scope is not None  # noqa: S101 - held by PermissionDecision
     try:
         if not remembered.remember(request, decision.scope, decision.prefix):
-            _log.warning("no prefix to remember for this command: allowed once")
+            _log.warning("this command has no prefix to remember: allowed once")
     except ValueError as error:
         deny_malformed(request, str(error))
 
@@ -139,48 +144,50 @@ def _edited(
     arguments: Mapping[str, object],
     validate: Callable[[Mapping[str, object]], T] | None,
 ) -> Approval[T]:
-    given = request.arguments
-    # A null is no argument: a form may send one for each field that nobody has filled in.
+    original = request.arguments
+    # Null means "not given": a form may send null for each empty field.
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    if arguments == given:
-        return Approval(given)
-    about_edit = "The user changed this call in a way that is not valid, so nothing was done."
+    if arguments == original:
+        return Approval(original)
+    for_model = "The user changed this call in a way that is not valid, so nothing was done."
     if validate is None:
         deny_malformed(
-            request, "this call can't be edited: there is nothing to validate the edit with", about_edit
+            request, "this call can't be edited: its edited arguments could not be validated", for_model
         )
     if request.tool == "workspace_file" and arguments.get("command", request.action) != request.action:
-        deny_malformed(request, "an edit can't make another operation of it: deny instead", about_edit)
+        deny_malformed(request, "an edit can't change the operation: deny the call instead", for_model)
     try:
         validated = validate(plain_arguments(arguments))
-    except Exception as error:  # noqa: BLE001 - what steers goes on, and the rest denies
-        steering = what_steers(error)
-        if steering is not None:
-            raise steering from steering.__cause__
-        # Of another error not its text, which may quote a secret.
+    except Exception as error:  # noqa: BLE001 - control flow is raised, any other error denies
+        control_flow = control_flow_in(error)
+        if control_flow is not None:
+            raise control_flow from control_flow.__cause__
+        # The text of another error may quote a secret.
         reason = str(error) if isinstance(error, AnswerUnusable) else type(error).__qualname__
-        deny_malformed(request, f"the edited arguments are not valid: {reason}", about_edit, cause=error)
-    return Approval(arguments, edited=True, validated=validated, note=_changes(given, arguments))
+        deny_malformed(request, f"the edited arguments are not valid: {reason}", for_model, cause=error)
+    return Approval(arguments, edited=True, validated=validated, note=_changes(original, arguments))
 
 
 def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
-    said = [
+    changes = [
         f"{legible.one_line(str(key), 100)} = {_value(after[key])}"
         for key in after
         if key not in before or before[key] != after[key]
     ]
-    said += [f"{legible.one_line(str(key), 100)} left out" for key in before if key not in after]
-    return f"The user changed this call before allowing it. What ran had: {'; '.join(said)}."
+    changes += [f"{legible.one_line(str(key), 100)} left out" for key in before if key not in after]
+    return f"The user changed this call before allowing it. What ran had: {'; '.join(changes)}."
 
 
 def _value(value: object) -> str:
-    plain = plain_arguments({"value": value})["value"]
-    text = json.dumps(plain, ensure_ascii=False, default=repr)
+    plain_value = plain_arguments({"value": value})["value"]
+    text = json.dumps(plain_value, ensure_ascii=False, default=repr)
     return legible.one_line(text, MAX_CHANGE_CHARS, double_backslash=False)
 
 
 def _where(error: BaseException) -> str:
-    step = error.__traceback__
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    return "" if step is None else f" at {step.tb_frame.f_code.co_filename}:{step.tb_lineno}"
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    if innermost is None:
+        return ""
+    return f" at {innermost.tb_frame.f_code.co_filename}:{innermost.tb_lineno}"

@@ -103,8 +103,8 @@ def test_answers_are_read(decision: dict[str, Any], expected: PermissionDecision
         ({"decisions": []}, "got 0 decisions"),
         ({"decisions": [{"type": "approve"}] * 2}, "got 2 decisions"),
         ({"decisions": ["approve"]}, "got type str"),
-        ({"decisions": [{"type": "ignore"}]}, "the decision is another"),
-        ({"decisions": [{"type": "respond"}]}, "lacks its message"),
+        ({"decisions": [{"type": "ignore"}]}, "the decision has an unknown type"),
+        ({"decisions": [{"type": "respond"}]}, "its message is missing"),
         ({"decisions": [{"type": "reject", "message": 5}]}, "the message is of type int"),
         ({"decisions": [{"type": "edit"}]}, "has no args"),
         ({"decisions": [{"type": "edit", "edited_action": {"name": "bash"}}]}, "has no args"),
@@ -116,7 +116,7 @@ def test_answers_are_read(decision: dict[str, Any], expected: PermissionDecision
             {"decisions": [{"type": "edit", "edited_action": {"args": {"command": "ls"}}}]},
             "can't change the tool",
         ),
-        ({"decisions": [{"type": "allow_always"}]}, "allow_always can't be answered"),
+        ({"decisions": [{"type": "allow_always"}]}, "can't be answered with allow_always"),
     ],
 )
 def test_what_is_malformed_is_unusable(answer: Any, why: str) -> None:
@@ -414,7 +414,7 @@ def test_a_callback_may_answer_in_place_of_any_tool(tool: str, args: dict[str, A
     ],
 )
 def test_a_response_is_a_message_and_nothing_else(parts: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"respond|nothing else|kind must be"):
+    with pytest.raises(ValueError, match=r"respond|only to it|kind must be"):
         PermissionDecision(**parts)
     with pytest.raises(TypeError):
         PermissionDecision.respond(5)  # type: ignore[arg-type]

@@ -175,7 +175,7 @@ def test_an_edit_that_makes_another_tool_s_call_is_named_as_one(
     edit = {"type": "edit", "edited_action": {"name": "workspace_file", "args": args}}
     (message,) = results(quick.do(agent, Command(resume=said(edit)))).values()
     assert message.status == "error"
-    assert "asked about a call of bash, and an edit made it a call of workspace_file" in caplog.text
+    assert "asked about a call of bash, and an edit changed it to a call of workspace_file" in caplog.text
     assert quick.server.requests == []
 
 
