@@ -1,7 +1,7 @@
-"""The configuration: frozen pydantic models of the JSON, read once, refused with every remedy.
+"""The configuration: frozen pydantic models of the JSON document.
 
-``SandboxConfig.model_validate(json_dict)`` takes the ``{"name", "config"}`` envelope or the inner object,
-in camelCase or snake_case. Everything wrong with it comes out as one `ConfigError`.
+``SandboxConfig.model_validate(json_dict)`` accepts the ``{"name", "config"}`` envelope or the inner object, with keys
+in camelCase or snake_case. It reports all problems in one `ConfigError`.
 """
 
 from langchain_daytona_ws.config.models import (

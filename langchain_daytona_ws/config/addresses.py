@@ -1,4 +1,4 @@
-"""Addresses: URLs, IP ranges and domains, and the remedy for each that is not acceptable."""
+"""Validate URLs, IP ranges and domains; each error names a remedy."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _DOMAIN = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
 
 
 def url(value: str, *, sends: str | None, example: str) -> str:
-    """Accept an http(s) URL without credentials, query and fragment; drop a final slash.
+    """Accept an http(s) URL without credentials, query and fragment; remove a final slash.
 
     Args:
-        value: The URL. It is never quoted in a refusal, since it may carry a password.
-        sends: What everyone on the way could read over plain http, which is then for loopback addresses only;
-            None when plain http may go anywhere.
-        example: A good one, for the refusal.
+        value: The URL. An error never quotes it, because it may contain a password.
+        sends: The secret that requests to this URL contain; plain http is then accepted for loopback addresses only.
+            None: plain http is accepted for every host.
+        example: A valid URL, for the error message.
     """
-    # urlsplit would silently drop some of these, and read others as HTTP clients do not.
+    # urlsplit silently removes some of these characters, and parses others differently from HTTP clients.
     if not value.isascii() or not value.isprintable() or " " in value or "\\" in value:
-        raise refusal(f"has a character in it that no URL has; give one such as {example}")
+        raise refusal(f"contains a character that is invalid in a URL; example: {example}")
     try:
         parts = urlsplit(value)
-        host, port_is_good = parts.hostname, parts.port != 0
+        host, port_is_valid = parts.hostname, parts.port != 0
     except ValueError:
-        host, port_is_good = None, False
-    if not host or not port_is_good:
-        raise refusal(f"is no URL with a host (and a valid port, if any); give one such as {example}")
+        host, port_is_valid = None, False
+    if not host or not port_is_valid:
+        raise refusal(f"is not a URL with a host (and a valid port, if any); example: {example}")
     if parts.scheme not in ("http", "https"):
-        raise refusal(f"must start with https://; give one such as {example}")
+        raise refusal(f"must start with https://; example: {example}")
     if "@" in parts.netloc:
-        raise refusal(f"must hold no user name and no password; give one such as {example}")
+        raise refusal(f"must not contain a user name or password; example: {example}")
     if "?" in value or "#" in value:
-        raise refusal(f"must have no query and no fragment; give one such as {example}")
+        raise refusal(f"must not contain a query or fragment; example: {example}")
     if parts.scheme == "http" and sends is not None and not _is_loopback(host):
         raise refusal(
-            f"is plain http to another machine, which would send {sends} readable to everyone on the way; "
-            "use https:// (plain http is for localhost, 127.0.0.0/8 and [::1])"
+            f"is plain http to another host, so {sends} would be sent unencrypted; "
+            "use https:// (plain http is accepted for localhost, 127.0.0.0/8 and [::1])"
         )
     return value.rstrip("/")
 
@@ -60,16 +60,16 @@ def _is_loopback(host: str) -> bool:
 
 
 def cidr(value: str) -> str:
-    """Accept an IPv4 range (Daytona's documentation: the allow list holds IPv4 ranges); normalise it."""
+    """Accept an IPv4 range and normalise it (Daytona documentation: the allow list contains IPv4 ranges)."""
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
         network = None
     if network is None or "%" in value:
-        raise refusal("is no CIDR range; give one such as 203.0.113.0/24")
+        raise refusal("is not a CIDR range; example: 203.0.113.0/24")
     if network.version == 6:
         raise refusal(
-            "is IPv6, and Daytona's allow list holds IPv4 only; give a range such as 203.0.113.0/24"
+            "is IPv6, and Daytona's allow list accepts IPv4 only; example: 203.0.113.0/24"
         )
     try:
         ipaddress.ip_network(value)
@@ -79,12 +79,12 @@ def cidr(value: str) -> str:
 
 
 def domain(value: str) -> str:
-    """Accept a host name, or ``*.`` and one; lower it."""
+    """Accept a host name, also with the prefix ``*.``; convert it to lower case."""
     name = value.lower()
     if not _DOMAIN.fullmatch(name) or len(name) > 253:
         raise refusal(
-            'is no domain; give a name such as "pypi.org" or "*.example.com", '
-            "without scheme, port and path, and non-ASCII names as punycode"
+            'is not a domain; use a name such as "pypi.org" or "*.example.com", '
+            "without scheme, port and path; write non-ASCII names in punycode"
         )
     return name
 
@@ -99,7 +99,7 @@ StsUrl = Annotated[
 LOOPBACK_OR_HTTPS = (
     r"^([Hh][Tt][Tt][Pp][Ss]://|[Hh][Tt][Tt][Pp]://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\.|\[))"
 )
-"""For the reader of the schema only, as all patterns: the checks above word the refusals."""
+"""Pattern for the JSON Schema only; the functions above validate the values and produce the errors."""
 
 Cidr = Annotated[str, AfterValidator(cidr)]
 Domain = Annotated[str, AfterValidator(domain)]

@@ -1,4 +1,4 @@
-"""The base of all configuration models: what they accept, and the one error that they raise."""
+"""The base class of the configuration models: normalise the keys, validate, and report all problems in one error."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from langchain_daytona_ws.config.problems import (
 T = TypeVar("T")
 
 
-class _Tidy(dict[str, Any]):
-    """An object whose keys have been looked at: camelCase, known, with the environment's values filled in."""
+class _NormalizedObject(dict[str, Any]):
+    """An object with known camelCase keys only, and with values from environment variables filled in."""
 
 
 class ConfigModel(BaseModel):
-    """A frozen object of known keys, each in camelCase or snake_case, that refuses everything at once.
+    """A frozen model that accepts its known keys in camelCase or snake_case, and reports all problems in one error.
 
     Raises:
-        ConfigError: From ``Model(...)``, ``Model.model_validate`` and ``Model.model_validate_json``. Inside
-            somebody else's pydantic model the same texts come as pydantic's own error, without the input.
+        ConfigError: From ``Model(...)``, ``Model.model_validate`` and ``Model.model_validate_json``. As a field of
+            another pydantic model, it raises pydantic's own error with the same texts, without the input.
     """
 
     model_config = ConfigDict(
@@ -44,66 +44,74 @@ class ConfigModel(BaseModel):
         field_title_generator=lambda name, _: name.removesuffix("_s").replace("_", " "),
     )
 
-    _beside: ClassVar[frozenset[str]] = frozenset()
-    """Keys that stand beside the object when it comes in an envelope."""
+    _envelope_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of this model that an envelope has at its top level."""
 
     def __init__(self, **data: Any) -> None:
         __tracebackhide__ = True
         _or_config_error(type(self), lambda: super(ConfigModel, self).__init__(**data))
 
-    # Says that this __init__ adds nothing to pydantic's, as RootModel's does: otherwise a nested object would
-    # be built by calling it, and would raise an error of its own instead of adding to the list.
+    # Marks this __init__ as equivalent to pydantic's, as RootModel does. Otherwise pydantic would call it for nested
+    # objects, which would raise their own errors instead of adding to the list.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def model_validate(cls, obj: Any, **kwargs: Any) -> Self:
-        """Validate a dictionary, or pass an instance through.
+        """Validate a dictionary, or return an instance unchanged.
+
+        Args:
+            obj: The dictionary or instance.
+            kwargs: Options of pydantic's ``model_validate``.
 
         Raises:
-            ConfigError: With every problem of the document.
+            ConfigError: Lists all problems of the document.
         """
         __tracebackhide__ = True
         return _or_config_error(cls, lambda: super(ConfigModel, cls).model_validate(obj, **kwargs))
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **kwargs: Any) -> Self:
-        """Validate a JSON document; a key that stands twice in one object is refused too.
+        """Validate a JSON document; a repeated key in an object is an error.
+
+        Args:
+            json_data: The document.
+            kwargs: Options of pydantic's ``model_validate``.
 
         Raises:
-            ConfigError: With every problem of the document, or the place where it stops being JSON.
+            ConfigError: Lists all problems of the document, or the position of the JSON syntax error.
         """
         __tracebackhide__ = True
         return cls.model_validate(_parsed(cls.__name__, json_data), **kwargs)
 
     @classmethod
     def _unwrap(cls, data: Mapping[Any, Any]) -> tuple[Any, Location, list[Problem]]:
-        """Take the object out of its envelope; return it, where it stands, and what is wrong around it."""
+        """Return the object inside the envelope, its location, and the problems of the envelope."""
         return data, (), []
 
     @classmethod
     def _conflicts(cls, given: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """Yield (key, problem) for what does not go together; the values have not been validated yet."""
+        """Yield (key, problem) for each conflict between keys; the values are not validated yet."""
         return ()
 
     @model_validator(mode="wrap")
     @classmethod
     def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Tidy the keys of the whole document, validate the values, and report both together."""
-        if isinstance(data, _Tidy | cls):
+        """Normalise the keys of the whole document, validate the values, and report both kinds of problems together."""
+        if isinstance(data, _NormalizedObject | cls):
             return handler(data)
         outer: Location = ()
         problems: list[Problem] = []
         if isinstance(data, Mapping):
             data, outer, problems = cls._unwrap(data)
         document = _Document(cls, outer)
-        tidied = document.tidied(cls, data, outer)
+        normalized = document.normalized(cls, data, outer)
         problems += document.problems
         instance: Self | None = None
         try:
-            instance = handler(tidied)
+            instance = handler(normalized)
         except ValidationError as error:
-            problems += [document.placed(problem) for problem in problems_of(error)]
-        # Raised out here: an exception that was raised in the handler would keep the input in its context.
+            problems += [document.located(problem) for problem in problems_of(error)]
+        # Raised outside the `except` block: otherwise its __context__ would hold the input.
         if problems or instance is None:
             raise validation_error(cls.__name__, problems)
         return instance
@@ -123,13 +131,13 @@ def _parsed(title: str, text: str | bytes | bytearray) -> object:
     try:
         return json.loads(text, object_pairs_hook=keys.JsonObject, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        # Not the error itself: it carries the whole document, secrets and all.
-        found = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        # The error itself is dropped: it contains the whole document with its secrets.
+        problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError as error:
-        found = f"is not JSON: byte {error.start} is not UTF-8"
+        problem = f"is not JSON: byte {error.start} is not UTF-8"
     except (ValueError, RecursionError, TypeError) as error:
-        found = f"is not JSON that can be read ({type(error).__name__})"
-    raise config_error(title, [Problem((), found)])
+        problem = f"is not readable JSON ({type(error).__name__})"
+    raise config_error(title, [Problem((), problem)])
 
 
 def _no_constant(name: str) -> object:
@@ -137,11 +145,11 @@ def _no_constant(name: str) -> object:
 
 
 class _Document:
-    """One walk over a document, before its values are validated.
+    """Normalise a document before its values are validated, and collect its problems.
 
     Args:
         root: The model of the whole document.
-        outer: Where that model's own object starts in it.
+        outer: Location of the model's object in the document (``("config",)`` in an envelope).
     """
 
     def __init__(self, root: type[ConfigModel], outer: Location) -> None:
@@ -150,63 +158,69 @@ class _Document:
         self.problems: list[Problem] = []
         self._remedies: dict[Location, str] = {}
 
-    def tidied(self, model: type[BaseModel], data: Any, at: Location) -> Any:
-        """Bring the keys into one spelling and fill in the environment's values, all the way down."""
+    def normalized(self, model: type[BaseModel], data: Any, at: Location) -> Any:
+        """Return the object with camelCase keys and values from the environment, recursively."""
         if not isinstance(data, Mapping):
             return data
-        tidy = self._known(model, data, at)
+        result = self._with_known_keys(model, data, at)
         for key, field in keys.fields(model):
-            # Where null is a value at all it says "not given".
-            if key in tidy and tidy[key] is None and field.default is None:
-                del tidy[key]
-            self._fill(tidy, key, field, (*at, key))
+            # For an optional key, null means "not given".
+            if key in result and result[key] is None and field.default is None:
+                del result[key]
+            self._fill_from_environment(result, key, field, (*at, key))
             inner = keys.nested(field)
-            if inner and (key in tidy or field.default_factory):
-                tidy[key] = self.tidied(inner, tidy.get(key, {}), (*at, key))
-            elif key in tidy:
-                self._note_repeated(tidy[key], (*at, key))
+            if inner and (key in result or field.default_factory):
+                result[key] = self.normalized(inner, result.get(key, {}), (*at, key))
+            elif key in result:
+                self._report_repeated_keys(result[key], (*at, key))
         if issubclass(model, ConfigModel):
-            self.problems += [Problem((*at, key), text) for key, text in model._conflicts(tidy)]
-        return tidy
+            self.problems += [Problem((*at, key), text) for key, text in model._conflicts(result)]
+        return result
 
-    def placed(self, problem: Problem) -> Problem:
-        """Say where in the document pydantic's finding stands, and add the remedy that it can't know."""
-        beside = problem.at[:1] and problem.at[0] in self.root._beside
-        at = problem.at if beside else (*self.outer, *problem.at)
+    def located(self, problem: Problem) -> Problem:
+        """Return a problem of pydantic with its location in the whole document and a remedy for environment values."""
+        is_in_envelope = problem.at[:1] and problem.at[0] in self.root._envelope_keys
+        at = problem.at if is_in_envelope else (*self.outer, *problem.at)
         return Problem(at, problem.text + self._remedies.get(at, ""))
 
-    def _known(self, model: type[BaseModel], data: Mapping[Any, Any], at: Location) -> _Tidy:
+    def _with_known_keys(
+        self, model: type[BaseModel], data: Mapping[Any, Any], at: Location
+    ) -> _NormalizedObject:
         known = keys.spellings(model)
-        tidy = _Tidy()
-        written: dict[str, str] = {}
-        self._note_repeated(data, at)
+        result = _NormalizedObject()
+        spellings: dict[str, str] = {}
+        self._report_repeated_keys(data, at)
         for key, value in data.items():
             name = known.get(key) if isinstance(key, str) else None
             if name is None:
-                place = (*at, str(key))
-                self.problems.append(Problem(place, keys.unknown(self.root, self.outer, place)))
-            elif name in written:
-                self.problems.append(Problem((*at, name), keys.twice(written[name], key)))
+                location = (*at, str(key))
+                self.problems.append(
+                    Problem(location, keys.unknown_key_text(self.root, self.outer, location))
+                )
+            elif name in spellings:
+                self.problems.append(Problem((*at, name), keys.repeated_key_text(spellings[name], key)))
             else:
-                written[name] = key
-                tidy[name] = value
-        return tidy
+                spellings[name] = key
+                result[name] = value
+        return result
 
-    def _note_repeated(self, data: object, at: Location) -> None:
+    def _report_repeated_keys(self, data: object, at: Location) -> None:
         if isinstance(data, keys.JsonObject):
-            self.problems += [Problem((*at, key), keys.twice(key, key)) for key in data.repeated]
+            self.problems += [Problem((*at, key), keys.repeated_key_text(key, key)) for key in data.repeated]
 
-    def _fill(self, tidy: _Tidy, key: str, field: FieldInfo, at: Location) -> None:
+    def _fill_from_environment(
+        self, result: _NormalizedObject, key: str, field: FieldInfo, at: Location
+    ) -> None:
         variables = keys.variables_of(field)
         if not variables:
             return
-        found = None if key in tidy else keys.from_environment(field)
+        found = None if key in result else keys.from_environment(field)
         if found is None:
             self._remedies[at] = (
                 f"; or leave it out and set the environment variable {' or '.join(variables)}"
             )
         else:
-            variable, tidy[key] = found
+            variable, result[key] = found
             self._remedies[at] = (
                 f"; it comes from the environment variable {variable}: "
                 f"correct or unset that, or set {path_of(at)}"

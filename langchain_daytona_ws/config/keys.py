@@ -1,4 +1,4 @@
-"""Keys: their two spellings, the nearest known one, and the environment variable behind some."""
+"""Configuration keys: their spellings, suggestions for unknown keys, and their environment variables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pydantic.fields import FieldInfo
 from langchain_daytona_ws.config.problems import Location, path_of, quoted
 
 ENV = "x-env"
-"""The JSON Schema keyword (and the field's metadata) that names a setting's environment variable, or several."""
+"""JSON Schema keyword, also in the field's metadata, for a setting's environment variable or variables."""
 
 
 class JsonObject(dict[str, object]):
-    """A parsed JSON object that remembers the keys that stood in it more than once."""
+    """A parsed JSON object; ``repeated`` lists the keys that it contained more than once."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         super().__init__(pairs)
@@ -28,7 +28,7 @@ class JsonObject(dict[str, object]):
 
 @cache
 def spellings(model: type[BaseModel]) -> dict[str, str]:
-    """Map every accepted spelling of a key to the camelCase one."""
+    """Map every accepted spelling of a key to its camelCase spelling."""
     known = {}
     for name, field in model.model_fields.items():
         alias = field.alias or name
@@ -43,7 +43,7 @@ def fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def nested(field: FieldInfo) -> type[BaseModel] | None:
-    """Return the model of a field that holds an object of known keys."""
+    """Return the model of a field that contains another model; None for other fields."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -51,7 +51,7 @@ def nested(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def variables_of(field: FieldInfo) -> tuple[str, ...]:
-    """Return the environment variables that stand in for a missing value, the first of them first."""
+    """Return the environment variables that replace a missing value, in order of precedence."""
     extra = field.json_schema_extra
     named = extra.get(ENV) if isinstance(extra, dict) else None
     if isinstance(named, str):
@@ -60,7 +60,7 @@ def variables_of(field: FieldInfo) -> tuple[str, ...]:
 
 
 def from_environment(field: FieldInfo) -> tuple[str, str] | None:
-    """Read the field's environment variables now, an empty one counts as unset; return (variable, value)."""
+    """Return (variable, value) of the field's first non-empty environment variable; None if there is none."""
     for variable in variables_of(field):
         value = os.environ.get(variable)
         if value:
@@ -68,30 +68,30 @@ def from_environment(field: FieldInfo) -> tuple[str, str] | None:
     return None
 
 
-def unknown(root: type[BaseModel], outer: Location, at: Location) -> str:
-    """Word an unknown key: the nearest known one, else the list of those that would be known there.
+def unknown_key_text(root: type[BaseModel], outer: Location, at: Location) -> str:
+    """Return the problem text for an unknown key: the most similar known key, else the known keys of the object.
 
     Args:
         root: The model of the whole document.
-        outer: Where that model's own object starts in the document (``("config",)`` in an envelope).
-        at: The unknown key.
+        outer: Location of the model's object in the document (``("config",)`` in an envelope).
+        at: Location of the unknown key.
     """
-    near = _nearest(root, at[len(outer) :])
-    if near:
-        return f"unknown key; did you mean {path_of((*outer, *near))}?"
-    siblings = [path[-1] for path in _paths(root) if path[:-1] == at[len(outer) : -1]]
-    return f"unknown key; the known ones here are {', '.join(siblings)}"
+    similar = _most_similar(root, at[len(outer) :])
+    if similar:
+        return f"unknown key; did you mean {path_of((*outer, *similar))}?"
+    known = [path[-1] for path in _paths(root) if path[:-1] == at[len(outer) : -1]]
+    return f"unknown key; known keys here: {', '.join(known)}"
 
 
-def _nearest(root: type[BaseModel], at: Location) -> tuple[str, ...] | None:
+def _most_similar(root: type[BaseModel], at: Location) -> tuple[str, ...] | None:
     wanted = _folded(str(at[-1]))
     paths = _paths(root)
-    # The right word in the wrong object comes before a similar word in the right one.
+    # An equal key in another object is a better match than a similar key in this object.
     for path in paths:
         if _folded(path[-1]) == wanted:
             return path
-    here = [path for path in paths if path[:-1] == at[:-1]]
-    for candidates in (here, paths):
+    same_object = [path for path in paths if path[:-1] == at[:-1]]
+    for candidates in (same_object, paths):
         by_word = {_folded(path[-1]): path for path in reversed(candidates)}
         close = difflib.get_close_matches(wanted, by_word, n=1, cutoff=0.7)
         if close:
@@ -114,8 +114,8 @@ def _folded(key: str) -> str:
     return key.replace("_", "").replace("-", "").lower()
 
 
-def twice(one: str, other: str) -> str:
-    """Word a key that is given under both of its spellings, or two times under one."""
-    if one == other:
-        return "is given more than once; keep one"
-    return f"is given twice, as {quoted(one)} and as {quoted(other)}; keep one"
+def repeated_key_text(first: str, second: str) -> str:
+    """Return the problem text for a key that occurs twice, in one spelling or in two."""
+    if first == second:
+        return "occurs more than once; keep one occurrence"
+    return f"occurs twice, as {quoted(first)} and as {quoted(second)}; keep one occurrence"

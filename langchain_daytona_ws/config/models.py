@@ -1,4 +1,4 @@
-"""The models: one class an object of the JSON. Defaults, units and ranges stand in them and nowhere else."""
+"""The configuration models, one class for each JSON object; the only place for defaults, units and ranges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAY = 24 * 60 * 60
 
 
 class NetworkConfig(ConfigModel):
-    """Which hosts the sandbox may reach. Leave the whole object out for the organization's default."""
+    """Hosts that the sandbox may reach. Leave out the whole object for the organization's setting."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -41,7 +41,7 @@ class NetworkConfig(ConfigModel):
     )
 
     mode: NetworkMode = Field(
-        description="`allow-all`, `deny-all`, or `restricted` to what `allowCidrs` names.",
+        description="`allow-all`, `deny-all`, or `restricted` to `allowCidrs` and enforced `allowDomains`.",
     )
     allow_cidrs: tuple[Cidr, ...] = Field(
         default=(),
@@ -56,8 +56,8 @@ class NetworkConfig(ConfigModel):
     def _conflicts(cls, given: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         lists = [key for key in ("allowCidrs", "allowDomains") if given.get(key)]
         if given.get("mode") == "restricted" and not lists:
-            # An empty allow list must never be sent: the API may read it as "no restriction".
-            yield "mode", '"restricted" needs allowCidrs or allowDomains; give one, or use "deny-all"'
+            # Never send an empty allow list: the API may treat it as "no restriction".
+            yield "mode", '"restricted" needs allowCidrs or allowDomains; add one of them, or use "deny-all"'
         if given.get("mode") in ("allow-all", "deny-all"):
             for key in lists:
                 yield key, 'is for the mode "restricted" only; leave it out or change network.mode'
@@ -78,31 +78,30 @@ class LifecycleConfig(ConfigModel):
 
 def _only_daytona(value: object) -> object:
     if value != "daytona":
-        raise refusal('is not supported; the one provider of this package is "daytona"')
+        raise refusal('is not supported; the only provider of this package is "daytona"')
     return value
 
 
 class SandboxConfig(ConfigModel):
-    """What a `WorkspaceSession` is to work with, read from JSON, keyword arguments or the environment.
+    """The configuration of a `WorkspaceSession`, from JSON, keyword arguments or the environment.
 
-    Takes the ``{"name", "config"}`` envelope or the inner object, keys in camelCase or snake_case, and null
-    for an optional setting that is not given. For what is not given, the environment variables that the schema
-    names (``x-env``) are read, once, at validation; an empty one counts as unset.
+    Accepts the ``{"name", "config"}`` envelope or the inner object, with keys in camelCase or snake_case; null means
+    "not given" for an optional setting. Settings that are not given are read from environment variables (``x-env`` in
+    the schema) once, at validation; an empty variable counts as unset.
 
-    A pickle holds no secret: the API key is left out, and taken from ``DAYTONA_API_KEY`` where it is
-    unpickled; a configuration with envVars refuses to be pickled, since without them the sandbox would not
-    be the same.
+    A pickle contains no secret. It omits the API key, which is read from ``DAYTONA_API_KEY`` at unpickling. A
+    configuration with envVars can't be pickled, because the sandbox would be different without them.
 
     Raises:
-        ConfigError: With every problem: its JSON path, what is wrong, the remedies; never a secret's value.
+        ConfigError: Lists each problem with its JSON path and remedies, never with a secret's value.
     """
 
-    # The docstring above is for the Python reader; this is for the reader of the schema.
+    # Description for the JSON Schema; the docstring above is for Python.
     model_config = ConfigDict(
         json_schema_extra={"description": "The settings of a workspace and its sandbox."}
     )
 
-    _beside: ClassVar[frozenset[str]] = frozenset({"name"})
+    _envelope_keys: ClassVar[frozenset[str]] = frozenset({"name"})
 
     name: Line | None = Field(default=None, description="Name of this configuration, for people.")
     provider: Annotated[Literal["daytona"], BeforeValidator(_only_daytona)] = Field(
@@ -112,7 +111,7 @@ class SandboxConfig(ConfigModel):
     permission_mode: PermissionMode = Field(
         default="ask",
         description=(
-            "What needs approval: `ask` = commands, writes, edits and deletes; "
+            "Actions that need approval: `ask` = commands, writes, edits and deletes; "
             "`edit` = commands; `bypass` = nothing."
         ),
     )
@@ -134,8 +133,8 @@ class SandboxConfig(ConfigModel):
     on_timeout: OnTimeout = Field(
         default="kill",
         description=(
-            "What becomes of a command whose time is up: `kill`, or `background` = it goes on as a background job, for "
-            "an hour at most."
+            "Action at a command's time-out: `kill`, or `background` = continue it as a background job for at most an "
+            "hour."
         ),
     )
     output_limit_bytes: Annotated[int, Whole(1024, 262_144, "bytes")] = Field(
@@ -144,11 +143,11 @@ class SandboxConfig(ConfigModel):
     )
     network: NetworkConfig | None = Field(
         default=None,
-        description="Which hosts the sandbox may reach. Left out: the organization's default.",
+        description="Hosts that the sandbox may reach. Default: the organization's setting.",
     )
     persistent: Flag = Field(
         default=False,
-        description="Keep one sandbox per workspace and find it again, instead of one per session.",
+        description="Use one sandbox per workspace for all sessions, instead of one per session.",
     )
     lifecycle: LifecycleConfig | None = Field(
         default=None,
@@ -156,24 +155,23 @@ class SandboxConfig(ConfigModel):
     )
     on_create: values.Commands | None = Field(
         default=None,
-        description="Shell command, or list of them, to run once in a new sandbox.",
+        description="Shell command, or list of commands, to run once in a new sandbox.",
     )
     on_resume: values.Commands | None = Field(
         default=None,
-        description="Shell command, or list of them, to run whenever a sandbox is taken into use.",
+        description="Shell command, or list of commands, to run when a session starts to use a sandbox.",
     )
     options: SandboxOptions = Field(
         default_factory=SandboxOptions,
-        description="Daytona and S3: account, where the sandbox comes from, where the workspace is mounted.",
+        description="Daytona and S3 settings: account, source of the sandbox, mount directories.",
     )
 
     @classmethod
     def from_env(cls) -> Self:
-        """Build a configuration of the defaults and the environment variables.
+        """Return a configuration with the defaults and the values of environment variables.
 
         Raises:
-            ConfigError: When a variable's value is not acceptable. A missing API key is
-                no error here, see `require_api_key`.
+            ConfigError: The value of a variable is invalid. A missing API key is an error of `require_api_key` only.
         """
         return cls.model_validate({})
 
@@ -181,7 +179,7 @@ class SandboxConfig(ConfigModel):
         """Return the Daytona API key.
 
         Raises:
-            ConfigError: When there is none, with both remedies.
+            ConfigError: There is no API key.
         """
         if self.options.api_key is not None:
             return self.options.api_key
@@ -195,16 +193,19 @@ class SandboxConfig(ConfigModel):
         )
 
     def plain_env_vars(self) -> dict[str, str]:
-        """Return envVars in the clear, for the request that sends them and nothing else."""
+        """Return envVars with their secret values; use them only in the request that sends them."""
         return {name: value.get_secret_value() for name, value in self.env_vars.items()}
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the JSON Schema of the document: the inner object, or the envelope around it.
 
-        Takes pydantic's own arguments. The inner object's schema, with every setting's description, default
-        and range, is ``["$defs"]["SandboxConfig"]``; ``x-env`` names the environment variable of a setting
-        that has one.
+        ``["$defs"]["SandboxConfig"]`` is the schema of the inner object, with the description, default and range of
+        each setting; ``x-env`` names the environment variable of a setting.
+
+        Args:
+            args: Positional arguments of pydantic's ``model_json_schema``.
+            kwargs: Keyword arguments of pydantic's ``model_json_schema``.
         """
         inner = super().model_json_schema(*args, **kwargs)
         template = args[1] if len(args) > 1 else kwargs.get("ref_template", DEFAULT_REF_TEMPLATE)
@@ -220,25 +221,28 @@ class SandboxConfig(ConfigModel):
         if "config" not in data:
             return data, (), []
         problems = [
-            Problem((str(key),), _beside_config(cls, key)) for key in data if key not in ("name", "config")
+            Problem((str(key),), _envelope_key_text(cls, key)) for key in data if key not in ("name", "config")
         ]
-        problems += [Problem((key,), keys.twice(key, key)) for key in getattr(data, "repeated", ())]
+        problems += [Problem((key,), keys.repeated_key_text(key, key)) for key in getattr(data, "repeated", ())]
         inner = data["config"]
         if "name" not in data or not isinstance(inner, Mapping):
             return inner, ("config",), problems
         if "name" in inner:
             problems.append(
-                Problem(("config", "name"), "the name stands beside config already; leave this one out")
+                Problem(("config", "name"), "the envelope already has a name; leave this one out")
             )
-        problems += [Problem(("config", key), keys.twice(key, key)) for key in getattr(inner, "repeated", ())]
+        problems += [
+            Problem(("config", key), keys.repeated_key_text(key, key))
+            for key in getattr(inner, "repeated", ())
+        ]
         return {**inner, "name": data["name"]}, ("config",), problems
 
     def __getstate__(self) -> dict[Any, Any]:
         """Refuse to pickle envVars; `SandboxOptions` leaves out the API key."""
         if self.env_vars:
             raise ConfigError(
-                "envVars: a configuration with envVars is not pickled, since a pickle must hold no secret; "
-                "validate the configuration anew in the other process",
+                "envVars: a configuration with envVars can't be pickled, because a pickle must contain no secret; "
+                "validate the configuration again in the other process",
                 code="not_picklable",
                 op="pickle",
                 context={"paths": ["envVars"]},
@@ -247,8 +251,8 @@ class SandboxConfig(ConfigModel):
         return super().__getstate__()
 
 
-def _beside_config(model: type[SandboxConfig], key: object) -> str:
+def _envelope_key_text(model: type[SandboxConfig], key: object) -> str:
     inside = keys.spellings(model).get(str(key))
     if inside:
-        return f"stands beside config; did you mean config.{inside}?"
-    return 'unknown key; an envelope has two, "name" and "config"'
+        return f"belongs inside config; did you mean config.{inside}?"
+    return 'unknown key; the keys of an envelope are "name" and "config"'

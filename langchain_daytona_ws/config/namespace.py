@@ -1,4 +1,4 @@
-"""The namespace: the one directory, and later the one S3 prefix, that a session works in."""
+"""Validate the namespace: the name of a workspace's directory and S3 prefix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
 def validate_namespace(value: str) -> str:
-    """Return the namespace unchanged, or refuse it.
+    """Return a valid namespace unchanged.
 
-    A namespace is one path segment: 1 to 128 of ``A-Z a-z 0-9 . _ -``, not starting with ``.`` or ``-``.
+    Args:
+        value: One path segment: 1 to 128 of ``A-Z a-z 0-9 . _ -``, not starting with ``.`` or ``-``.
 
     Raises:
-        ConfigError: With the reason, for every other value, whatever its type.
+        ConfigError: The value is invalid, or is not a string.
     """
-    # fullmatch, since "$" also matches before a final newline.
+    # fullmatch: "$" also matches before a final newline.
     if isinstance(value, str) and _SEGMENT.fullmatch(value):
         return value
     raise ConfigError(
@@ -37,11 +38,11 @@ def _problem(value: object) -> str:
         return "must not be empty"
     if "/" in value:
         return (
-            f'{quoted(value)} contains "/", which is refused because credentials that are scoped to a parent '
-            "prefix would also open the workspaces of all its children"
+            f'{quoted(value)} contains "/", which is refused because credentials for a parent prefix would also allow '
+            "access to the workspaces below it"
         )
     if value[0] in ".-":
         return f'{quoted(value)} starts with "{value[0]}"'
     if len(value) > 128:
         return f"is {len(value)} characters long"
-    return f"{quoted(value)} has a character that is not allowed"
+    return f"{quoted(value)} contains a character that is not allowed"

@@ -1,4 +1,4 @@
-"""The options: account, where the sandbox comes from, where the workspace is mounted."""
+"""The model of ``options``: Daytona and S3 settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from langchain_daytona_ws.config.values import (
 
 
 class SandboxOptions(ConfigModel):
-    """Daytona and S3: account, where the sandbox comes from, where the workspace is mounted."""
+    """Daytona and S3 settings: account, source of the sandbox, mount directories."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -46,8 +46,8 @@ class SandboxOptions(ConfigModel):
     organization_id: Line | None = Field(
         default=None,
         description=(
-            "Daytona organization. An API key belongs to one already; "
-            "a created sandbox that belongs to another is an error."
+            "Daytona organization. An API key belongs to one organization; "
+            "a sandbox created in another one is an error."
         ),
         json_schema_extra={keys.ENV: "DAYTONA_ORGANIZATION_ID"},
     )
@@ -119,21 +119,21 @@ class SandboxOptions(ConfigModel):
     file_access: Literal["s3", "sandbox"] = Field(
         default="s3",
         description=(
-            "How `workspace_file` reaches an S3 workspace: `s3` = directly, without a sandbox, and no change of "
-            "another agent is overwritten unseen; `sandbox` = through the mount, without that guarantee."
+            "How `workspace_file` accesses an S3 workspace: `s3` = directly, without a sandbox, and without "
+            "overwriting unread changes of other agents; `sandbox` = through the mount, without that guarantee."
         ),
     )
     mount_role_arn: RoleArn | None = Field(
         default=None,
         description=(
-            "IAM role whose credentials, cut down to this workspace's prefix, are used for S3. "
-            "Left out: the AWS keys in `envVars`."
+            "IAM role for S3; its credentials are restricted to the prefix of the workspace. "
+            "Default: the AWS keys in `envVars`."
         ),
         json_schema_extra={keys.ENV: "SANDBOX_MOUNT_ROLE_ARN"},
     )
     mount_role_external_id: ExternalId | None = Field(
         default=None,
-        description="External id that the role's trust policy asks for.",
+        description="External id that the role's trust policy requires.",
         json_schema_extra={keys.ENV: "SANDBOX_MOUNT_ROLE_EXTERNAL_ID"},
     )
     sts_region: Region | None = Field(
@@ -150,11 +150,11 @@ class SandboxOptions(ConfigModel):
     )
     enforce_domain_allow_list: Flag = Field(
         default=False,
-        description="Let Daytona enforce `network.allowDomains` (at most 10). Otherwise they are ignored.",
+        description="Enforce `network.allowDomains` (at most 10) in Daytona. By default they are ignored.",
     )
     kms_key_arn: KmsKeyArn | None = Field(
         default=None,
-        description="KMS key of a workspace bucket encrypted with SSE-KMS, to be allowed in the credentials.",
+        description="KMS key of a workspace bucket encrypted with SSE-KMS; the credentials allow its use.",
     )
 
     @classmethod
@@ -162,31 +162,31 @@ class SandboxOptions(ConfigModel):
         if given.get("snapshot") is not None and given.get("image") is not None:
             yield (
                 "image",
-                "can't be given together with snapshot: a sandbox is made from one of them; leave one out",
+                "can't be combined with snapshot: a sandbox is created from one of them; leave the other out",
             )
-        # A bucket that the environment names for other programs is no reason to refuse a workspace without S3.
+        # Check only if S3 is used: the environment may name a skills bucket for other programs.
         mounted = given.get("mountAwsS3Buckets") is True and given.get("skillsBucketName") is not None
-        usual = cls.model_fields["skills_mount_path"].default
-        skills = given.get("skillsMountPath", usual)
-        if mounted or skills != usual:
+        default = cls.model_fields["skills_mount_path"].default
+        skills = given.get("skillsMountPath", default)
+        if mounted or skills != default:
             workspaces = given.get("workspaceRoot", cls.model_fields["workspace_root"].default)
             if isinstance(workspaces, str) and isinstance(skills, str) and _overlap(workspaces, skills):
                 yield (
                     "skillsMountPath",
-                    "and workspaceRoot overlap; give two directories of which neither lies in the other",
+                    "and workspaceRoot overlap; use two directories, neither below the other",
                 )
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Leave the API key out of a pickle."""
+        """Omit the API key from a pickle."""
         state = super().__getstate__()
         return {**state, "__dict__": {**state["__dict__"], "api_key": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Take the API key from ``DAYTONA_API_KEY`` of the process that unpickles."""
-        super().__setstate__({**state, "__dict__": {**state["__dict__"], "api_key": _key_of_this_process()}})
+        """Read the API key from ``DAYTONA_API_KEY`` of this process."""
+        super().__setstate__({**state, "__dict__": {**state["__dict__"], "api_key": _key_from_environment()}})
 
 
-def _key_of_this_process() -> SecretStr | None:
+def _key_from_environment() -> SecretStr | None:
     found = keys.from_environment(SandboxOptions.model_fields["api_key"])
     if found is None:
         return None
@@ -195,10 +195,10 @@ def _key_of_this_process() -> SecretStr | None:
         return TypeAdapter(ApiKey).validate_python(key)
     except ValidationError as error:
         text = problems_of(error)[0].text
-    text += f"; it comes from the environment variable {variable}: correct that"
+    text += f"; it comes from the environment variable {variable}: correct its value"
     raise config_error(SandboxOptions.__name__, [Problem(("apiKey",), text)])
 
 
-def _overlap(one: str, other: str) -> bool:
-    shorter, longer = sorted((f"{posixpath.normpath(path)}/" for path in (one, other)), key=len)
+def _overlap(first: str, second: str) -> bool:
+    shorter, longer = sorted((f"{posixpath.normpath(path)}/" for path in (first, second)), key=len)
     return longer.startswith(shorter)

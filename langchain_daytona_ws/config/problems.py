@@ -1,6 +1,6 @@
-"""Problems: what is wrong with a document, where, and how to put it right; never with a secret's value.
+"""Problems of a document: location, text and remedy, never with a secret's value.
 
-Pydantic's own messages are not passed on: they speak of types, and its errors keep the rejected input.
+Pydantic's messages are replaced: they describe Python types, and its errors contain the rejected input.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Location = tuple[str | int, ...]
 
 FOR_MODEL = "The workspace is not configured correctly. Only the person who runs this agent can correct that."
 
-_WORDING = {
+_TEXTS = {
     "missing": "is required; add it",
     "string_type": "must be a string; write it in quotes",
     "string_unicode": "is not valid Unicode text; remove the broken characters",
     "bool_type": "must be true or false, written without quotes",
-    "dict_type": "must be an object, from names to values",
+    "dict_type": "must be an object with names as keys",
     "model_type": "must be an object of settings",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
@@ -33,7 +33,7 @@ _WORDING = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where it stands in the user's document, and a text that ends with a remedy."""
+    """One problem: its location in the user's document, and a text that ends with a remedy."""
 
     at: Location
     text: str
@@ -44,7 +44,7 @@ class Problem:
 
 
 def path_of(at: Location) -> str:
-    """Write a location as a JSON path, such as ``config.network.allowCidrs[0]``."""
+    """Return a location as a JSON path, such as ``config.network.allowCidrs[0]``."""
     path = ""
     for step in at:
         if isinstance(step, int):
@@ -55,31 +55,31 @@ def path_of(at: Location) -> str:
 
 
 def _key(key: str) -> str:
-    # A whole assignment given as the name of a variable would show its value.
+    # If a key is a whole assignment by mistake ("NAME=value"), hide the value.
     name, assigned, _ = key.partition("=")
     shown = quoted(name)[1:-1]
     return f"{shown}=…" if assigned else shown
 
 
 def quoted(text: str, limit: int = 60) -> str:
-    """Quote a value that is no secret for a message: on one line, printable, at most ``limit`` characters."""
+    """Quote a value for a message, on one line, printable, at most ``limit`` characters; not for secrets."""
     shown = text if len(text) <= limit else text[:limit] + "…"
     return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
 
 
 def refusal(text: str) -> PydanticCustomError:
-    """Make the error that a value's validator raises; the text is kept as it is."""
+    """Return the error for a value's validator to raise; the text is used unchanged."""
     return PydanticCustomError("config", "{text}", {"text": text})
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
-    """Word pydantic's findings anew, without the rejected inputs."""
+    """Return the problems of a pydantic error, with texts of this package and without the rejected inputs."""
     details = error.errors(include_url=False)
-    return [Problem(_place(detail["loc"]), _text(detail)) for detail in details]
+    return [Problem(_location(detail["loc"]), _text(detail)) for detail in details]
 
 
-def _place(location: Location) -> Location:
-    # Pydantic marks the problem of a mapping's key by a last step of its own.
+def _location(location: Location) -> Location:
+    # Pydantic appends "[key]" to the location if the key of a mapping is invalid.
     return location[:-1] if location[-1:] == ("[key]",) else location
 
 
@@ -88,14 +88,14 @@ def _text(detail: ErrorDetails) -> str:
     if kind == "config":
         return detail["msg"]
     if kind == "literal_error":
-        # What stands there is not quoted: it may be a secret in the wrong place.
+        # The value is not quoted: it may be a secret in the wrong place.
         return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}"
-    # An unforeseen kind is named and nothing more: its message might quote the value.
-    return _WORDING.get(kind, f"is not acceptable ({kind})")
+    # For an unknown kind only its name is shown: the message may quote the value.
+    return _TEXTS.get(kind, f"is not acceptable ({kind})")
 
 
 def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError:
-    """Make a pydantic error that holds the problems and none of the input."""
+    """Return a pydantic error that contains the problems, without the input."""
     lines: list[InitErrorDetails] = [
         {"type": refusal(problem.text), "loc": problem.at, "input": None} for problem in problems
     ]
@@ -103,7 +103,7 @@ def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError
 
 
 def config_error(title: str, problems: Sequence[Problem]) -> ConfigError:
-    """Make the one error that lists every problem."""
+    """Return one error that lists all problems."""
     lines = [f"{problem.path or 'the document'}: {problem.text}" for problem in problems]
     if len(lines) == 1:
         message = f"{title}: {lines[0]}"

@@ -1,4 +1,4 @@
-"""The published JSON Schema: the envelope or the inner object, in camelCase."""
+"""The published JSON Schema: the envelope or the inner object, with camelCase keys."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def with_envelope(inner: dict[str, Any], *, ref_template: str) -> dict[str, Any]:
-    """Make a schema of the inner object one of a document: that object, or ``{"name", "config"}`` around it.
+    """Return the schema of a document: the inner object, or the envelope ``{"name", "config"}`` around it.
 
-    The inner object is found under ``$defs`` by its own title.
+    ``$defs`` contains the schema of the inner object under its title.
+
+    Args:
+        inner: Schema of the inner object; its ``$defs`` are moved to the result.
+        ref_template: Format of the references, with ``{model}`` for the title.
     """
     definitions = inner.pop("$defs", {})
     title = inner["title"]

@@ -1,6 +1,6 @@
-"""Values: what one string, number or list must look like, and the remedy when it does not.
+"""Validate strings, numbers and lists; each error names a remedy.
 
-Every check returns the value to keep. No refusal quotes a value that may be a secret.
+Each function returns the value to store. No error quotes a value that may be a secret.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from langchain_daytona_ws.config.problems import refusal
 
-MASK = str(SecretStr("x"))  # how pydantic writes every secret
+MASK = str(SecretStr("x"))  # pydantic's text for every secret
 RESERVED_PREFIX = "LANGCHAIN_DAYTONA_WS_"
-MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: one "NAME=value" of an execve, less its NUL byte
+MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: limit of one "NAME=value" in execve, without its NUL byte
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -40,55 +40,61 @@ _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
 
 
 class ImageDefinition(Protocol):
-    """What this package needs of a ``daytona.Image``; that class itself is never imported here."""
+    """The part of ``daytona.Image`` that this package uses; ``daytona`` is not imported here."""
 
     def dockerfile(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Annotation of a whole number within bounds, both included."""
+    """Annotation of a whole number from ``low`` to ``high``, both included.
+
+    Args:
+        low: The smallest value.
+        high: The largest value.
+        unit: Unit of the number, for the error message.
+    """
 
     low: int
     high: int
     unit: str
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # The bounds stand here for the JSON Schema; the check before them words the refusal.
+        # These bounds are for the JSON Schema; `_check` runs first and produces the error.
         bounded = core_schema.int_schema(ge=self.low, le=self.high)
         return core_schema.no_info_before_validator_function(self._check, bounded)
 
     def _check(self, value: object) -> int:
-        wanted = f"must be a whole number of {self.unit} from {self.low} to {self.high}"
+        rule = f"must be a whole number of {self.unit} from {self.low} to {self.high}"
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
-            raise refusal(f"{wanted}, written without quotes")
+            raise refusal(f"{rule}, written without quotes")
         if not self.low <= value <= self.high:
-            # Python refuses to print integers of thousands of digits.
-            raise refusal(f"{wanted}; it is {value if abs(value) < 10**15 else 'far outside'}")
+            # Python can't print integers of thousands of digits.
+            raise refusal(f"{rule}; it is {value if abs(value) < 10**15 else 'far outside'}")
         return int(value)
 
 
 def one_line(value: str) -> str:
-    """Accept a non-empty line of printable text without white space around it."""
+    """Accept a non-empty line of printable text without leading or trailing white space."""
     if not value:
         raise refusal("must not be empty; leave it out instead")
     if value != value.strip() or not value.isprintable():
         raise refusal(
-            "has white space around it or a control character in it (often a final newline); remove that"
+            "starts or ends with white space, or contains a control character (often a final newline); remove it"
         )
     return value
 
 
 def api_key(value: SecretStr) -> SecretStr:
-    """Accept what can be sent in an HTTP header; a masked key from a dump is refused."""
+    """Accept a key that can be sent in an HTTP header; refuse a masked key from a dump."""
     key = value.get_secret_value()
     if not key:
         raise refusal("must not be empty; leave it out instead")
     if key == MASK:
-        raise refusal("is the mask that stands for a secret in dumps, not a key; give the key itself")
+        raise refusal("is the mask of a secret in a dump; use the key itself")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise refusal(
-            "has white space, a control or a non-ASCII character in it (often a final newline); remove that"
+            "contains white space, a control character or a non-ASCII character (often a final newline); remove it"
         )
     return value
 
@@ -97,7 +103,7 @@ def variable_name(value: str) -> str:
     """Accept the name of an environment variable."""
     if not _VARIABLE.fullmatch(value):
         raise refusal(
-            "is no name for an environment variable; use letters, digits and _, not starting with a digit"
+            "is not a valid name of an environment variable; use letters, digits and _, not starting with a digit"
         )
     if value.startswith(RESERVED_PREFIX):
         raise refusal(f"starts with {RESERVED_PREFIX}, which is reserved for this package; use another name")
@@ -105,22 +111,22 @@ def variable_name(value: str) -> str:
 
 
 def variable_value(value: SecretStr) -> SecretStr:
-    """Accept what a process environment can hold."""
+    """Accept a value that is valid in a process environment."""
     text = value.get_secret_value()
-    if "\0" in text or _is_broken(text):
-        raise refusal("contains a NUL byte or is not valid Unicode, which no variable can hold; remove that")
+    if "\0" in text or _has_lone_surrogate(text):
+        raise refusal("contains a NUL byte or is not valid Unicode, and can't be in an environment; correct it")
     if text == MASK:
-        raise refusal("is the mask that stands for a secret in dumps, not a value; give the value itself")
+        raise refusal("is the mask of a secret in a dump; use the value itself")
     return value
 
 
-def _is_broken(text: str) -> bool:
-    # Half a surrogate pair: Python and JSON let it pass, UTF-8 has no form for it.
+def _has_lone_surrogate(text: str) -> bool:
+    # Lone surrogates: valid in Python and JSON, not encodable in UTF-8.
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def variables(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    """Refuse a variable that is too long for Linux to start a program with."""
+    """Refuse a variable that is longer than Linux accepts in execve."""
     for name, secret in value.items():
         if len(name) + 1 + len(secret.get_secret_value().encode()) > MAX_VARIABLE_BYTES:
             raise refusal(
@@ -132,19 +138,19 @@ def variables(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
 def directory(value: str) -> str:
     """Accept an absolute POSIX directory that is not the root, and normalise it."""
     if not value.isprintable():
-        raise refusal("has a control character in it; give a path such as /mnt/workspaces")
+        raise refusal("contains a control character; use a path such as /mnt/workspaces")
     if not value.startswith("/"):
         raise refusal('must be an absolute path, starting with "/", such as /mnt/workspaces')
     if ".." in value.split("/"):
-        raise refusal('must not contain ".."; give the path that you mean, such as /mnt/workspaces')
+        raise refusal('must not contain ".."; use the resulting path, such as /mnt/workspaces')
     if len(value.encode()) > 1024:
-        raise refusal("is longer than 1,024 bytes; give a shorter path such as /mnt/workspaces")
+        raise refusal("is longer than 1,024 bytes; use a shorter path such as /mnt/workspaces")
     path = "/" + posixpath.normpath(value).lstrip("/")
     if path == "/":
-        raise refusal('must not be "/" itself; give a directory below it, such as /mnt/workspaces')
+        raise refusal('must not be "/"; use a directory below it, such as /mnt/workspaces')
     if path.split("/")[1] in ("proc", "sys", "dev"):
         raise refusal(
-            "is below /proc, /sys or /dev, which hold no files; give a path such as /mnt/workspaces"
+            "is below /proc, /sys or /dev, which can't store files; use a path such as /mnt/workspaces"
         )
     return path
 
@@ -153,7 +159,7 @@ def bucket(value: str) -> str:
     """Accept the name of an S3 bucket (Amazon S3's naming rules)."""
     if not _BUCKET.fullmatch(value) or ".." in value:
         raise refusal(
-            "is no bucket name; give the name only (no s3://, ARN or path): 3 to 63 of a-z, 0-9, '.' and '-'"
+            "is not a bucket name; use the name only (without s3://, ARN or path): 3 to 63 of a-z, 0-9, '.' and '-'"
         )
     return value
 
@@ -161,7 +167,7 @@ def bucket(value: str) -> str:
 def region(value: str) -> str:
     """Accept the name of a region."""
     if not _REGION.fullmatch(value):
-        raise refusal("is no region; give one such as eu-central-1")
+        raise refusal("is not a region; example: eu-central-1")
     return value
 
 
@@ -169,16 +175,16 @@ def role_arn(value: str) -> str:
     """Accept the ARN of an IAM role."""
     if not _ROLE_ARN.fullmatch(value):
         raise refusal(
-            "is no ARN of an IAM role; give one such as arn:aws:iam::123456789012:role/sandbox-s3mount"
+            "is not the ARN of an IAM role; example: arn:aws:iam::123456789012:role/sandbox-s3mount"
         )
     return value
 
 
 def kms_key_arn(value: str) -> str:
-    """Accept the ARN of a KMS key; an alias cannot stand in a policy."""
+    """Accept the ARN of a KMS key; a policy can't contain an alias."""
     if not _KMS_KEY_ARN.fullmatch(value):
         raise refusal(
-            "is no ARN of a KMS key (an alias will not do); give one such as "
+            "is not the ARN of a KMS key (an alias is not accepted); example: "
             "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
         )
     return value
@@ -187,27 +193,27 @@ def kms_key_arn(value: str) -> str:
 def external_id(value: str) -> str:
     """Accept an external id (STS API: 2 to 1,224 of these characters)."""
     if not _EXTERNAL_ID.fullmatch(value):
-        raise refusal("is no external id; it has 2 to 1,224 letters, digits and _+=,.@:/-")
+        raise refusal("is not an external id; use 2 to 1,224 letters, digits and _+=,.@:/-")
     return value
 
 
 def commands(value: object) -> object:
-    """Make one command a list of one, and refuse blank ones."""
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, list | tuple) or not all(isinstance(command, str) for command in given):
+    """Accept a command or a list of commands, none of them blank; return a tuple."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(command, str) for command in items):
         raise refusal("must be a shell command or a list of them")
-    if not given or not all(command.strip() for command in given):
-        raise refusal("has no command, or a blank one; leave it out instead")
-    if any("\0" in command or _is_broken(command) for command in given):
-        raise refusal("contains a NUL byte or is not valid Unicode; remove that")
-    return tuple(given)
+    if not items or not all(command.strip() for command in items):
+        raise refusal("contains no command, or a blank command; leave it out instead")
+    if any("\0" in command or _has_lone_surrogate(command) for command in items):
+        raise refusal("contains a NUL byte or is not valid Unicode; correct it")
+    return tuple(items)
 
 
 def image(value: object) -> object:
-    """Accept the name of an image, or in Python a ``daytona.Image``."""
+    """Accept the name of an image, or (in Python) a ``daytona.Image``."""
     if isinstance(value, str):
         return one_line(value)
-    # Who holds a daytona.Image has imported daytona; who does not should not pay for it.
+    # Do not import daytona: a caller with a daytona.Image has already imported it.
     daytona = sys.modules.get("daytona")
     if daytona is not None and isinstance(value, daytona.Image):
         return value
@@ -217,14 +223,14 @@ def image(value: object) -> object:
 def _image_out(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
-    # Pydantic would write {}: all that a daytona.Image holds is private to it.
+    # Pydantic would return {}: a daytona.Image has private attributes only.
     raise ValueError(
-        "options.image is a daytona.Image, which can't be dumped; name a published image instead"
+        "options.image is a daytona.Image, which can't be dumped; use the name of a published image instead"
     )
 
 
 def _pattern(expression: re.Pattern[str]) -> FieldInfo:
-    # For the reader of the schema only: the check itself words the refusal.
+    # For the JSON Schema only; the validator produces the error.
     return Field(json_schema_extra={"pattern": f"^{expression.pattern}$"})  # type: ignore[no-any-return]
 
 

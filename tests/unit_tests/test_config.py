@@ -298,7 +298,7 @@ def test_the_region_comes_from_the_first_of_two_variables_that_is_set(
 def test_a_bad_one_of_two_variables_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu central")
     assert str(refused({})) == (
-        "SandboxConfig: options.awsRegion: is no region; give one such as eu-central-1; it comes from the "
+        "SandboxConfig: options.awsRegion: is not a region; example: eu-central-1; it comes from the "
         "environment variable AWS_DEFAULT_REGION: correct or unset that, or set options.awsRegion"
     )
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
@@ -340,11 +340,11 @@ def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAYTONA_API_URL", f"http://user:{SECRET}@daytona.example.com")
     monkeypatch.setenv("DAYTONA_API_KEY", f"{SECRET}\n")
     message = str(refused({"config": {}}))
-    assert "config.options.apiUrl: must hold no user name and no password" in message
+    assert "config.options.apiUrl: must not contain a user name or password" in message
     assert (
         "environment variable DAYTONA_API_URL: correct or unset that, or set config.options.apiUrl" in message
     )
-    assert "config.options.apiKey: has white space" in message
+    assert "config.options.apiKey: contains white space" in message
     assert "environment variable DAYTONA_API_KEY: correct or unset that" in message
 
 
@@ -373,7 +373,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"snapshot": "x"}, "snapshot", "did you mean options.snapshot?"),
     ({"options": {"permissionMode": "ask"}}, "options.permissionMode", "did you mean permissionMode?"),
     ({"PermissionMode": "ask"}, "PermissionMode", "did you mean permissionMode?"),
-    ({"env": {}}, "env", "the known ones here are name, provider, permissionMode, envVars"),
+    ({"env": {}}, "env", "known keys here: name, provider, permissionMode, envVars"),
     ({"time_out": 5}, "time_out", "did you mean timeout?"),
     (
         {"persistent": True, "lifecycle": {"idleTimeout": 5}},
@@ -385,12 +385,12 @@ REFUSALS: list[tuple[Any, str, str]] = [
         "network.allowCIDR",
         "did you mean network.allowCidrs?",
     ),
-    ({3: 4}, "3", "the known ones here are"),
+    ({3: 4}, "3", "known keys here:"),
     ({"x\ny" * 40: 1}, "x\\ny", "unknown key"),
-    ({"timeout": 5, "timeout_s": 5}, "timeout", 'given twice, as "timeout" and as "timeout_s"; keep one'),
+    ({"timeout": 5, "timeout_s": 5}, "timeout", 'occurs twice, as "timeout" and as "timeout_s"; keep one'),
     ({"options": {"apiKey": SECRET, "api_key": SECRET}}, "options.apiKey", "keep one"),
     ({"name": "x", "timeout": 5, "config": {}}, "timeout", "did you mean config.timeout?"),
-    ({"description": "x", "config": {}}, "description", 'an envelope has two, "name" and "config"'),
+    ({"description": "x", "config": {}}, "description", 'the keys of an envelope are "name" and "config"'),
     ({"name": "x", "config": {"name": "y"}}, "config.name", "leave this one out"),
     # shapes
     (None, "the document", "must be an object"),
@@ -404,14 +404,14 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"options": {"mountAwsS3Buckets": 1}}, "options.mountAwsS3Buckets", "must be true or false"),
     ({"network": {"mode": "restricted", "allowCidrs": "10.0.0.0/8"}}, "network.allowCidrs", "must be a list"),
     ({"options": {"snapshot": 5}}, "options.snapshot", "must be a string"),
-    ({"options": {"snapshot": "\ud800"}}, "options.snapshot", "a control character in it"),
+    ({"options": {"snapshot": "\ud800"}}, "options.snapshot", "contains a control character"),
     # provider and modes
     (
         {"provider": "lambda"},
         "provider",
-        'the one provider of this package is "daytona"',
+        'the only provider of this package is "daytona"',
     ),
-    ({"provider": None}, "provider", 'the one provider of this package is "daytona"'),
+    ({"provider": None}, "provider", 'the only provider of this package is "daytona"'),
     ({"permissionMode": "Ask"}, "permissionMode", 'must be "ask", "edit" or "bypass"'),
     ({"permissionMode": None}, "permissionMode", 'must be "ask", "edit" or "bypass"'),
     ({"onTimeout": "job"}, "onTimeout", 'must be "kill" or "background"'),
@@ -442,7 +442,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"envVars": {"PORT": 8080}}, "envVars.PORT", "must be a string; write it in quotes"),
     ({"envVars": {"T": f"{SECRET}\0"}}, "envVars.T", "NUL byte or is not valid Unicode"),
     ({"envVars": {"T": f"{SECRET}\ud800"}}, "envVars.T", "is not valid Unicode"),
-    ({"envVars": {"T": "**********"}}, "envVars.T", "is the mask that stands for a secret"),
+    ({"envVars": {"T": "**********"}}, "envVars.T", "is the mask of a secret"),
     ({"envVars": {"T": SECRET + "x" * 131_072}}, "envVars", "write it to a file instead"),
     ({"envVars": {"A B": SECRET}}, "envVars.A B", "use letters, digits and _"),
     ({"envVars": {"1A": SECRET}}, "envVars.1A", "not starting with a digit"),
@@ -471,10 +471,10 @@ REFUSALS: list[tuple[Any, str, str]] = [
         )
         for bad, remedy in [
             ("10.0.0.1/8", 'did you mean "10.0.0.0/8"?'),
-            ("10.0.0.0/33", "give one such as 203.0.113.0/24"),
-            ("example.com", "give one such as 203.0.113.0/24"),
-            ("10.0.0.0/8\n", "give one such as"),
-            ("", "give one such as"),
+            ("10.0.0.0/33", "example: 203.0.113.0/24"),
+            ("example.com", "example: 203.0.113.0/24"),
+            ("10.0.0.0/8\n", "example: "),
+            ("", "example: "),
             ("2001:db8::/32", "holds IPv4 only"),
             (7, "must be a string"),
         ]
@@ -483,7 +483,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
         (
             {"network": {"mode": "restricted", "allowDomains": [bad]}},
             "network.allowDomains[0]",
-            "give a name such as",
+            "use a name such as",
         )
         for bad in (
             "https://pypi.org",
@@ -502,7 +502,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"onCreate": ""}, "onCreate", "leave it out"),
     ({"onCreate": []}, "onCreate", "leave it out"),
     ({"onResume": ["a", " "]}, "onResume", "leave it out"),
-    ({"onResume": ["a\0"]}, "onResume", "NUL byte or is not valid Unicode; remove that"),
+    ({"onResume": ["a\0"]}, "onResume", "NUL byte or is not valid Unicode; correct it"),
     ({"onResume": {"a": 1}}, "onResume", "must be a shell command or a list of them"),
     # options
     ({"options": {"apiKey": ""}}, "options.apiKey", "set the environment variable DAYTONA_API_KEY"),
@@ -510,11 +510,11 @@ REFUSALS: list[tuple[Any, str, str]] = [
     (
         {"options": {"apiKey": f"{SECRET}\n"}},
         "options.apiKey",
-        "remove that; or leave it out and set the environment",
+        "remove it; or leave it out and set the environment",
     ),
-    ({"options": {"apiKey": f"{SECRET} x"}}, "options.apiKey", "has white space"),
+    ({"options": {"apiKey": f"{SECRET} x"}}, "options.apiKey", "contains white space"),
     ({"options": {"apiKey": f"{SECRET}é"}}, "options.apiKey", "non-ASCII"),
-    ({"options": {"apiKey": "**********"}}, "options.apiKey", "give the key itself"),
+    ({"options": {"apiKey": "**********"}}, "options.apiKey", "use the key itself"),
     (
         {"options": {"organizationId": " o"}},
         "options.organizationId",
@@ -530,28 +530,28 @@ REFUSALS: list[tuple[Any, str, str]] = [
         for bad, problem in [
             ("http://app.daytona.io/api", "use https://"),
             ("http://10.0.0.1/", "use https://"),
-            ("http://127.0.0.1.evil.com", "plain http is for localhost, 127.0.0.0/8 and [::1]"),
+            ("http://127.0.0.1.evil.com", "plain http is accepted for localhost, 127.0.0.0/8 and [::1]"),
             ("http://localhost.evil.com", "use https://"),
             ("http://[::2]/", "use https://"),
             ("http://[::ffff:127.0.0.1]/", "use https://"),
             ("http://127.1/", "use https://"),
             ("ftp://app.daytona.io", "must start with https://"),
-            ("file:///etc/passwd", "is no URL with a host"),
+            ("file:///etc/passwd", "is not a URL with a host"),
             ("app.daytona.io/api", "such as https://app.daytona.io/api"),
             (f"user:{SECRET}@app.daytona.io", "such as https://app.daytona.io/api"),
             (f"https://user:{SECRET}@app.daytona.io", "no user name and no password"),
             (f"http://{SECRET}@localhost", "no user name and no password"),
             (f"https://user:{SECRET}@app.daytona.io:x", "a valid port"),
-            (f"https://user:{SECRET}@[::1", "is no URL with a host"),
-            (f"https://user:{SECRET}\u2100@daytona.io", "a character in it that no URL has"),
+            (f"https://user:{SECRET}@[::1", "is not a URL with a host"),
+            (f"https://user:{SECRET}\u2100@daytona.io", "a character that is invalid in a URL"),
             ("https://app.daytona.io:99999/api", "a valid port"),
             ("https://app.daytona.io:0/api", "a valid port"),
             ("https://app.daytona.io/api?x=1", "no query and no fragment"),
             ("https://app.daytona.io/api#x", "no query and no fragment"),
-            ("https://app.daytona.io/\napi", "a character in it that no URL has"),
-            ("https://good\\@evil/", "a character in it that no URL has"),
-            ("https:///api", "is no URL with a host"),
-            ("", "is no URL with a host"),
+            ("https://app.daytona.io/\napi", "a character that is invalid in a URL"),
+            ("https://good\\@evil/", "a character that is invalid in a URL"),
+            ("https:///api", "is not a URL with a host"),
+            ("", "is not a URL with a host"),
             (None, "must be a string"),
         ]
     ),
@@ -584,29 +584,29 @@ REFUSALS: list[tuple[Any, str, str]] = [
     (
         {"options": {"skillsMountPath": "/mnt/workspaces/s"}},
         "options.skillsMountPath",
-        "neither lies in the other",
+        "neither below the other",
     ),
     (
         {"options": {"skillsMountPath": "/mnt//workspaces/"}},
         "options.skillsMountPath",
-        "neither lies in the other",
+        "neither below the other",
     ),
     *(
         (
             {"options": {"workspaceRoot": root, "skillsBucketName": "abc", "mountAwsS3Buckets": True}},
             "options.skillsMountPath",
-            "neither lies in the other",
+            "neither below the other",
         )
         for root in ("/mnt", "/mnt/skills", "/mnt/skills/x")
     ),
     *(
         ({"options": {"stsEndpoint": bad}}, "options.stsEndpoint", words)
         for bad, words in [
-            ("http://sts.example.com", "would send the workspace's S3 keys readable to everyone on the way"),
+            ("http://sts.example.com", "so the workspace's S3 keys would be sent unencrypted"),
             ("http://10.0.0.1:9000", "use https://"),
             (f"https://k:{SECRET}@sts.example.com", "no user name and no password"),
             ("sts.example.com", "such as https://sts.example.com"),
-            ("", "is no URL with a host"),
+            ("", "is not a URL with a host"),
         ]
     ),
     *(
@@ -634,7 +634,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ),
     ({"options": {"stsRegion": "eu central"}}, "options.stsRegion", "such as eu-central-1"),
     *(
-        ({"options": {"kmsKeyArn": bad}}, "options.kmsKeyArn", "an alias will not do")
+        ({"options": {"kmsKeyArn": bad}}, "options.kmsKeyArn", "an alias is not accepted")
         for bad in (
             "1234abcd",
             "arn:aws:kms:eu-central-1:123456789012:alias/x",
@@ -646,7 +646,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"options": {"fileAccess": "S3"}}, "options.fileAccess", 'must be "s3" or "sandbox"'),
     ({"options": {"fileAccess": None}}, "options.fileAccess", 'must be "s3" or "sandbox"'),
     *(
-        ({"options": {key: bad}}, f"options.{key}", "give the name only")
+        ({"options": {key: bad}}, f"options.{key}", "use the name only")
         for key in ("workspaceBucketName", "skillsBucketName")
         for bad in ("", "ab", "s3://bucket", "Bucket", "a..b", "-ab", "a/b", "abc\n", "x" * 64)
     ),
@@ -735,14 +735,14 @@ def test_the_parts_name_paths_from_themselves() -> None:
         (f'{{"apiKey": "{SECRET}'.encode(), "is not JSON: Unterminated string"),
         (f'{{"apiKey": "{SECRET}'.encode() + b'\xff"}', "is not JSON: byte 26 is not UTF-8"),
         ("", "is not JSON: Expecting value"),
-        ('{"timeout": NaN}', "is not JSON that can be read"),
-        ("[" * 100_000, "is not JSON that can be read"),
-        ('{"timeout": 5, "timeout": 6}', "timeout: is given more than once; keep one"),
-        ('{"config": {"timeout": 5, "timeout": 6}}', "config.timeout: is given more than once"),
-        ('{"name": "x", "config": {"timeout": 5, "timeout": 6}}', "config.timeout: is given more than once"),
-        ('{"name": "x", "name": "y", "config": {}}', "name: is given more than once"),
-        ('{"options": {"target": "a", "target": "a"}}', "options.target: is given more than once"),
-        ('{"envVars": {"A": "a", "A": "b"}}', "envVars.A: is given more than once"),
+        ('{"timeout": NaN}', "is not readable JSON"),
+        ("[" * 100_000, "is not readable JSON"),
+        ('{"timeout": 5, "timeout": 6}', "timeout: occurs more than once; keep one"),
+        ('{"config": {"timeout": 5, "timeout": 6}}', "config.timeout: occurs more than once"),
+        ('{"name": "x", "config": {"timeout": 5, "timeout": 6}}', "config.timeout: occurs more than once"),
+        ('{"name": "x", "name": "y", "config": {}}', "name: occurs more than once"),
+        ('{"options": {"target": "a", "target": "a"}}', "options.target: occurs more than once"),
+        ('{"envVars": {"A": "a", "A": "b"}}', "envVars.A: occurs more than once"),
     ],
 )
 def test_json_that_is_refused(text: str | bytes, words: str) -> None:
@@ -874,14 +874,14 @@ def test_a_pickle_holds_no_key_and_takes_that_of_its_new_home(monkeypatch: pytes
     monkeypatch.setenv("DAYTONA_API_KEY", SECRET)
     assert pickle.loads(pickled) == config
     monkeypatch.setenv("DAYTONA_API_KEY", f"{SECRET}\n")
-    with pytest.raises(ConfigError, match=r"apiKey: has white space.* DAYTONA_API_KEY: correct") as caught:
+    with pytest.raises(ConfigError, match=r"apiKey: contains white space.* DAYTONA_API_KEY: correct") as caught:
         pickle.loads(pickled)
     assert SECRET not in everything_shown(caught.value)
 
 
 def test_a_configuration_with_variables_is_not_pickled_but_copied() -> None:
     config = SandboxConfig.model_validate(WITH_SECRETS)
-    with pytest.raises(ConfigError, match=r"^envVars: .* validate the configuration anew") as caught:
+    with pytest.raises(ConfigError, match=r"^envVars: .* validate the configuration again") as caught:
         pickle.dumps(config)
     assert SECRET not in everything_shown(caught.value)
     assert copy.deepcopy(config) == copy.copy(config) == config
