@@ -6,7 +6,7 @@ from langchain_daytona_ws.cli.extras import require_extra
 
 
 def main() -> None:
-    """Run the command line; typer and rich are loaded here and not by the import."""
+    """Run the command line; load typer and rich only now."""
     with require_extra("cli", "typer", "rich"):
         from langchain_daytona_ws.cli.app import app
     app()

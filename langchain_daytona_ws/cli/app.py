@@ -1,4 +1,4 @@
-"""The application: its commands and the options before them."""
+"""The typer application with its commands and global options."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from langchain_daytona_ws.cli.serve import serve
 app = typer.Typer(
     name="langchain-daytona-ws",
     no_args_is_help=True,
-    # A traceback must not show local variables: keys are among them.
+    # A traceback must not show local variables, because they may hold keys.
     pretty_exceptions_show_locals=False,
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"langchain-daytona-ws {version_of('langchain-daytona-ws')}")
         raise typer.Exit
 
@@ -38,7 +38,7 @@ def options(
 
 
 app.command()(doctor)
-# What follows the command's first word is the command's.
+# Options after the first word of the command belong to the command.
 app.command(context_settings={"allow_interspersed_args": False})(run)
 app.add_typer(jobs)
 app.add_typer(sandboxes)

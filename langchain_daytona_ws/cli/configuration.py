@@ -1,4 +1,4 @@
-"""The configuration that a command works with: a file, standard input, or the environment alone."""
+"""The options that select a configuration, and reading it from a file, standard input or the environment."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="JSON of the configuration, - for standard input. Default: the environment variables alone.",
+        help="JSON file of the configuration, - for standard input. Default: environment variables only.",
     ),
 ]
 NamespaceOption = Annotated[str, typer.Option("--namespace", help="Name of the workspace.")]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else there.")
+    bool, typer.Option("--json", help="Print only one JSON document on standard output.")
 ]
 
 
@@ -31,10 +31,10 @@ def read_configuration(source: str | None) -> SandboxConfig:
     """Read the configuration.
 
     Args:
-        source: Name of a JSON file, ``-`` for standard input, None for the environment variables alone.
+        source: Name of a JSON file, ``-`` for standard input, None for environment variables only.
 
     Raises:
-        ConfigError: It cannot be read, or is wrong; with every problem.
+        ConfigError: The configuration can't be read, or has problems; all problems are listed.
     """
     if source is None:
         return SandboxConfig.from_env()
@@ -42,7 +42,7 @@ def read_configuration(source: str | None) -> SandboxConfig:
         text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"--config: {source} cannot be read: {error.strerror or type(error).__name__}. Name a JSON file, or - for "
+            f"--config: {source} cannot be read: {error.strerror or type(error).__name__}. Use a JSON file, or - for "
             "standard input.",
             code="config_unreadable",
             op="validate",

@@ -1,4 +1,4 @@
-"""``doctor``: whether a configuration works, from the API key to a file written in a sandbox."""
+"""``doctor``: check a configuration, from the API key to a file written in a sandbox."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def doctor(
     config: ConfigOption = None,
     namespace: NamespaceOption = NAMESPACE,
     no_sandbox: Annotated[
-        bool, typer.Option("--no-sandbox", help="Create no sandbox, and check only what can be without one.")
+        bool, typer.Option("--no-sandbox", help="Create no sandbox; skip the checks that need a sandbox.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a configuration: account, snapshot, S3 and its credentials, a sandbox and what is in it.
+    """Check a configuration: account, snapshot, S3 and its credentials, and the programs in a sandbox.
 
-    Creates a sandbox and writes a few small objects below the workspace's prefix, and deletes them all again. Exits
-    with 0 when nothing failed, 1 when something did, 2 when the configuration is wrong.
+    Creates a sandbox and writes a few small objects below the workspace's prefix, then deletes all of them. Exit code:
+    0 if all checks pass, 1 if a check fails, 2 if the configuration is wrong.
     """
     with cleaning_up():
-        findings = list(_shown(_findings(config, namespace, with_sandbox=not no_sandbox)))
+        findings = list(_with_progress(_findings(config, namespace, with_sandbox=not no_sandbox)))
     if as_json:
         print_json(
             {
                 "ok": not any_failed(findings),
                 "namespace": namespace,
-                "checks": [{**asdict(one), "status": one.status.value} for one in findings],
+                "checks": [{**asdict(finding), "status": finding.status.value} for finding in findings],
             }
         )
     else:
-        print_table(("check", "", "found"), (_row(one) for one in findings))
+        print_table(("check", "", "found"), (_row(finding) for finding in findings))
     if any_failed(findings):
-        wrong = any_failed(one for one in findings if one.check == CONFIGURATION)
-        raise typer.Exit(WRONG_CALL if wrong else FAILED)
+        config_failed = any_failed(finding for finding in findings if finding.check == CONFIGURATION)
+        raise typer.Exit(WRONG_CALL if config_failed else FAILED)
 
 
 def _findings(source: str | None, namespace: str, *, with_sandbox: bool) -> Iterator[Finding]:
-    # Here, for the SDK takes a second to import, which `--help` need not pay.
+    # Imported here to keep `--help` fast: the SDK takes a second to import.
     from langchain_daytona_ws._session.diagnosis.report import diagnose, not_looked_at
 
     try:
@@ -80,8 +80,8 @@ def _open_session(config: SandboxConfig, namespace: str) -> WorkspaceSession:
     return WorkspaceSession(config, namespace=namespace)
 
 
-def _shown(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Say on a terminal what was found last, since some checks take their time."""
+def _with_progress(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Print each finished check on a terminal, because some checks are slow."""
     console = Console(stderr=True)
     with console.status("checking") if console.is_terminal else console:
         for finding in findings:
@@ -91,7 +91,7 @@ def _shown(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def _row(finding: Finding) -> tuple[str, Text, Text]:
-    said = Text(printable(finding.found))
+    details = Text(printable(finding.found))
     if finding.remedy:
-        said.append(f"\n{printable(finding.remedy)}", style="dim")
-    return finding.check, Text(finding.status.value, style=_STYLES[finding.status]), said
+        details.append(f"\n{printable(finding.remedy)}", style="dim")
+    return finding.check, Text(finding.status.value, style=_STYLES[finding.status]), details

@@ -1,4 +1,4 @@
-"""How a command ends when it cannot do what was asked: one clear message and an exit code, no traceback."""
+"""End a command with an error message and an exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rich.text import Text
 
 FAILED = 1
 WRONG_CALL = 2
-# Of `run` and `jobs wait`, beside the exit codes of commands; 124 and 125 as env and timeout use them (GNU coreutils).
+# Exit codes of `run` and `jobs wait`, in addition to those of commands; 124 and 125 as in GNU env and timeout.
 OUTCOME_UNKNOWN = 123
 TIMED_OUT = 124
 NOT_RUN = LOST = 125
 
 
 def ended(message: str, *, code: int = FAILED) -> typer.Exit:
-    """Print the message on standard error; raise what this returns.
+    """Print an error on standard error; return the exception for the caller to raise.
 
     Args:
-        message: What happened, and every remedy.
-        code: 1 for a failure, 2 for a wrong call.
+        message: The failure and every remedy.
+        code: Exit code: 1 for a failure, 2 for a wrong call.
     """
     Console(stderr=True, soft_wrap=True).print(
         Text("Error: ", style="bold red").append(message, style="default")
@@ -34,22 +34,22 @@ def ended(message: str, *, code: int = FAILED) -> typer.Exit:
 
 @contextmanager
 def cleaning_up() -> Iterator[None]:
-    """Let SIGTERM, and a terminal that is closed, unwind the program as Ctrl-C does, so that sandboxes are deleted.
+    """On SIGTERM or SIGHUP, unwind the program as Ctrl-C does, so that sandboxes are deleted.
 
-    Once: another one while that is under way is ignored.
+    A second signal during the clean-up is ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup
+    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup
 
     def end(number: int, frame: FrameType | None) -> None:
-        for one in heeded:
-            signal.signal(one, signal.SIG_IGN)
+        for other in handled:
+            signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    for number in heeded:
+    for number in handled:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number in heeded:
+        for number in handled:
             signal.signal(number, before[number])

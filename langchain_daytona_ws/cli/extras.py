@@ -1,4 +1,4 @@
-"""What is not installed, said as what to install."""
+"""Turn the import error of an optional dependency into a message that names the extra to install."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def require_extra(extra: str, *modules: str) -> Iterator[None]:
-    """End the program with a message that names the extra when one of its modules can't be imported.
+    """End the program with a message that names the extra if one of its modules is not installed.
 
     Args:
         extra: Name of the extra.
-        modules: Top-level modules that it brings. Any other missing module is a fault, and raised.
+        modules: Top-level modules that the extra installs. The error of any other missing module is raised.
     """
     try:
         yield

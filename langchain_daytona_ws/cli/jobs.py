@@ -1,4 +1,4 @@
-"""``jobs``: the background jobs of a persistent workspace."""
+"""``jobs``: start, watch and stop background jobs of a persistent workspace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("job", "state", "exit code", "started", "for", "output", "command")
 FOLLOW_S = 10.0
-COMMAND_SHOWN = 60
+COMMAND_CHARS = 60
 
 jobs = typer.Typer(
     name="jobs",
@@ -39,31 +39,31 @@ jobs = typer.Typer(
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 
 
-# What follows the command's first word is the command's.
+# Options after the first word of the command belong to the command.
 @jobs.command(context_settings={"allow_interspersed_args": False})
 def start(
     command: Annotated[
         list[str],
         typer.Argument(
-            help="Behind `--`: one argument is given to bash as it is; several are one command's words."
+            help="After `--`: one argument is passed to bash unchanged; several are the words of one command."
         ),
     ],
     *,
     config: ConfigOption = None,
     namespace: NamespaceOption = NAMESPACE,
     max_duration: Annotated[
-        int | None, typer.Option(min=1, max=86_400, help="Seconds until it is stopped. Default: 3600.")
+        int | None, typer.Option(min=1, max=86_400, help="Seconds after which the job is stopped. Default: 3600.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a command as a background job, creating the workspace's sandbox if there is none, and print its id."""
+    """Start a command as a background job and print its id; create the sandbox if the workspace has none."""
     with _session(config, namespace, creates=True) as session:
         text = command[0] if len(command) == 1 else shlex.join(command)
         job = session.jobs.start(text, max_duration_s=max_duration)
     if as_json:
-        print_json(_told(job))
+        print_json(asdict(job))
     else:
-        _remark(job)
+        _print_notices(job)
         typer.echo(job.id)
 
 
@@ -71,15 +71,15 @@ def start(
 def list_jobs(
     *, config: ConfigOption = None, namespace: NamespaceOption = NAMESPACE, as_json: JsonOption = False
 ) -> None:
-    """List the jobs that are known, those that started last first."""
+    """List the jobs, newest first."""
     with _session(config, namespace) as session:
         found = session.jobs.list()
     if as_json:
-        print_json({"jobs": [_told(job) for job in found]})
+        print_json({"jobs": [asdict(job) for job in found]})
     elif found:
         print_table(COLUMNS, (_row(job) for job in found))
     else:
-        typer.echo("There are none.")
+        typer.echo("There are no jobs.")
 
 
 @jobs.command()
@@ -90,7 +90,7 @@ def status(
     namespace: NamespaceOption = NAMESPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a job is doing."""
+    """Show the state of a job."""
     with _session(config, namespace) as session:
         found = session.jobs.status(job)
     _show(found, as_json=as_json)
@@ -104,7 +104,7 @@ def stop(
     namespace: NamespaceOption = NAMESPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop a job with all that it started: TERM, then KILL."""
+    """Stop all processes of a job: TERM, then KILL."""
     with _session(config, namespace) as session:
         found = session.jobs.stop(job)
     _show(found, as_json=as_json)
@@ -117,11 +117,11 @@ def wait(
     config: ConfigOption = None,
     namespace: NamespaceOption = NAMESPACE,
     timeout: Annotated[
-        int | None, typer.Option(min=1, help="Seconds to wait. Default: until it ends.")
+        int | None, typer.Option(min=1, help="Seconds to wait. Default: until the job ends.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wait until a job has ended, and exit with its exit code: 124 if it still runs, 125 if it was lost."""
+    """Wait until a job ends, and exit with its exit code: 124 if it still runs, 125 if it was lost."""
     with _session(config, namespace) as session:
         found = session.jobs.wait(job, timeout_s=timeout)
     _show(found, as_json=as_json)
@@ -135,27 +135,27 @@ def logs(
     *,
     config: ConfigOption = None,
     namespace: NamespaceOption = NAMESPACE,
-    tail: Annotated[int | None, typer.Option(min=1, max=10_000, help="The last lines. Default: 100.")] = None,
-    offset: Annotated[int | None, typer.Option(min=0, help="What follows this byte.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
+    tail: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of last lines. Default: 100.")] = None,
+    offset: Annotated[int | None, typer.Option(min=0, help="Print the output after this byte.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Continue until the job ends.")] = False,
 ) -> None:
-    """Print what a job has printed, unaltered; where it lies is said on standard error."""
+    """Print the output of a job unchanged; print the offset and the job's state on standard error."""
     if tail is not None and offset is not None:
-        raise ended("give --tail or --offset, not both", code=WRONG_CALL)
+        raise ended("use --tail or --offset, not both", code=WRONG_CALL)
     with _session(config, namespace) as session:
-        piece = session.jobs.logs(job, tail_lines=tail, offset=offset)
-        _print(piece)
-        while follow and piece.is_more_to_come:
-            if piece.next_offset >= piece.size_bytes:
+        log = session.jobs.logs(job, tail_lines=tail, offset=offset)
+        _print(log)
+        while follow and log.is_more_to_come:
+            if log.next_offset >= log.size_bytes:
                 session.jobs.wait(job, timeout_s=FOLLOW_S)
-            piece = session.jobs.logs(job, offset=piece.next_offset)
-            _print(piece)
-    typer.echo(f"[read on with --offset {piece.next_offset}] [{printable(piece.job.summary)}]", err=True)
+            log = session.jobs.logs(job, offset=log.next_offset)
+            _print(log)
+    typer.echo(f"[read on with --offset {log.next_offset}] [{printable(log.job.summary)}]", err=True)
 
 
 @contextmanager
 def _session(source: str | None, namespace: str, *, creates: bool = False) -> Iterator[WorkspaceSession]:
-    """Open the session of a persistent workspace. Where it has no sandbox, none is made to say so."""
+    """Open the session of a persistent workspace; fail if it has no sandbox, unless ``creates``."""
     from langchain_daytona_ws._session.account import AccountSandboxes, persistent_spec
     from langchain_daytona_ws.session import WorkspaceSession
 
@@ -163,13 +163,13 @@ def _session(source: str | None, namespace: str, *, creates: bool = False) -> It
         config = read_configuration(source)
         if not config.persistent:
             raise ended(
-                "jobs need a configuration (--config) with persistent: true; those of an ephemeral sandbox end with "
-                "the session that started them",
+                "jobs need a configuration (--config) with persistent: true; jobs of an ephemeral sandbox end with "
+                "their session",
                 code=WRONG_CALL,
             )
         name = persistent_spec(config, namespace).name
         if not creates and AccountSandboxes(config).find(name) is None:
-            raise ended(f"the workspace {namespace} has no sandbox now, and so no jobs")
+            raise ended(f"the workspace {namespace} has no sandbox now, and therefore no jobs")
         with cleaning_up(), WorkspaceSession(config, namespace=namespace) as session:
             yield session
     except (ConfigError, CommandRefused) as error:
@@ -180,24 +180,19 @@ def _session(source: str | None, namespace: str, *, creates: bool = False) -> It
 
 def _show(job: Job, *, as_json: bool) -> None:
     if as_json:
-        print_json(_told(job))
+        print_json(asdict(job))
     else:
         typer.echo(printable(job.text))
 
 
-def _remark(job: Job) -> None:
-    for notice in job.notices:
+def _print(log: JobLog) -> None:
+    typer.echo(log.output.encode(), nl=False)
+    _print_notices(log)
+
+
+def _print_notices(result: Job | JobLog) -> None:
+    for notice in result.notices:
         typer.echo(f"[{printable(notice)}]", err=True)
-
-
-def _print(piece: JobLog) -> None:
-    typer.echo(piece.output.encode(), nl=False)
-    for notice in piece.notices:
-        typer.echo(f"[{printable(notice)}]", err=True)
-
-
-def _told(job: Job) -> dict[str, Any]:
-    return asdict(job)
 
 
 def _row(job: Job) -> tuple[str, ...]:
@@ -210,5 +205,5 @@ def _row(job: Job) -> tuple[str, ...]:
         f"{started:%Y-%m-%d %H:%M} UTC",
         f"{job.duration_s:.0f} s",
         f"{job.log_bytes:,} bytes",
-        command if len(command) <= COMMAND_SHOWN else command[:COMMAND_SHOWN] + "…",
+        command if len(command) <= COMMAND_CHARS else command[:COMMAND_CHARS] + "…",
     )

@@ -1,4 +1,4 @@
-"""Output for people and for programs. What comes from elsewhere cannot steer the terminal."""
+"""Print JSON and tables; text from the sandbox can't control the terminal."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-# Where nobody says how wide it is, as in a pipe: lines that are not broken can be searched.
+# Width of tables in a pipe without COLUMNS: wide, because unbroken lines can be searched.
 WIDTH = 200
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document, of ASCII only."""
+    """Print one JSON document in ASCII."""
     typer.echo(json.dumps(document, indent=2))
 
 
 def printable(text: str) -> str:
-    """Return text without what a terminal would obey; lines are kept."""
+    """Return text without terminal control characters; line breaks are kept."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table whose cells are taken as they are, without markup."""
+    """Print a table; cells are plain text, without rich markup."""
     first, *others = columns
     table = Table(Column(first, no_wrap=True), *others, show_edge=False, pad_edge=False)
     for row in rows:

@@ -1,4 +1,4 @@
-"""``s3-snapshot``: build the Daytona snapshot that can mount S3."""
+"""``s3-snapshot``: build a Daytona snapshot with mount-s3."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BASE_IMAGE = "DAYTONA_S3_SNAPSHOT_BASE_IMAGE"
 NAME = "DAYTONA_S3_SNAPSHOT_NAME"
 
-# Colours and cursor movements of the build's programs, titles for the terminal: none of it is for this one.
+# Terminal escapes in the build's output: colours, cursor movements, window titles.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _SDK_STATE = re.compile(r"SnapshotState\.([A-Z_]+)")
 
@@ -42,7 +42,7 @@ def s3_snapshot(
         typer.Option(
             envvar=BASE_IMAGE,
             show_envvar=True,
-            help="Image to build from: Debian or Ubuntu with bash, Node and Python 3.8 or newer.",
+            help="Base image: Debian or Ubuntu with bash, Node and Python 3.8 or newer.",
         ),
     ] = None,
     name: Annotated[
@@ -60,45 +60,45 @@ def s3_snapshot(
     user: Annotated[
         str,
         typer.Option(
-            help="Account that commands run as; made if the base image has none of this name. It may run the mount "
-            "helper as root, and nothing else. `root`: no helper; the agent can read the S3 credentials, and hiding "
-            "them prevents accidents only."
+            help="Account that runs commands; created if the base image does not have it. It may run only the mount "
+            "helper as root. `root`: no helper; the agent can read the S3 credentials, and hiding them prevents "
+            "accidents only."
         ),
     ] = USER,
     workspace_root: Annotated[
-        str, typer.Option(help="Where the helper mounts workspaces: options.workspaceRoot of the sessions.")
+        str, typer.Option(help="Directory for workspaces: options.workspaceRoot of the sessions.")
     ] = WORKSPACE_ROOT,
     skills_mount_path: Annotated[
-        str, typer.Option(help="Where the helper mounts skills: options.skillsMountPath of the sessions.")
+        str, typer.Option(help="Directory for skills: options.skillsMountPath of the sessions.")
     ] = SKILLS_MOUNT_PATH,
-    cpu: Annotated[int | None, typer.Option(min=1, help="CPUs of its sandboxes.")] = None,
-    memory: Annotated[int | None, typer.Option(min=1, help="GiB of memory of its sandboxes.")] = None,
-    disk: Annotated[int | None, typer.Option(min=1, help="GiB of disk of its sandboxes.")] = None,
+    cpu: Annotated[int | None, typer.Option(min=1, help="CPUs of each sandbox.")] = None,
+    memory: Annotated[int | None, typer.Option(min=1, help="GiB of memory of each sandbox.")] = None,
+    disk: Annotated[int | None, typer.Option(min=1, help="GiB of disk of each sandbox.")] = None,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for the build.")] = 3600,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Delete an existing snapshot of this name first, then build.")
+        bool, typer.Option("--replace", help="Delete an existing snapshot of this name before the build.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the Dockerfile and send nothing.")
+        bool, typer.Option("--dry-run", help="Print the Dockerfile; send nothing.")
     ] = False,
 ) -> None:
-    """Build the Daytona snapshot with mount-s3, for workspaces on S3.
+    """Build a Daytona snapshot with mount-s3, for workspaces on S3.
 
-    The account is the one of DAYTONA_API_KEY and DAYTONA_API_URL. With --replace the old snapshot is gone before
-    the new one is known to build: build under a new name first where that matters.
+    Uses the account of DAYTONA_API_KEY and DAYTONA_API_URL. --replace deletes the old snapshot before the build, also
+    if the build fails; to keep the old one until the build succeeds, use a new name.
     """
     try:
-        base_image = _given(base_image, "base image", "--base-image", BASE_IMAGE)
+        base_image = _required(base_image, "base image", "--base-image", BASE_IMAGE)
         recipe = Recipe(base_image, mount_s3_version, user, workspace_root, skills_mount_path)
         if dry_run:
             typer.echo(recipe.dockerfile(), nl=False)
             return
-        name = checked_name(_given(name, "snapshot name", "--name", NAME))
+        name = checked_name(_required(name, "snapshot name", "--name", NAME))
         snapshots = _snapshots(region)
     except ConfigError as error:
         raise ended(error.message, code=2) from None
     try:
-        _make_room(snapshots, name, replace=replace)
+        _remove_existing(snapshots, name, replace=replace)
         _build(snapshots, name, recipe, (cpu, memory, disk), timeout)
     except PortFault as fault:
         raise ended(build_error(fault, name).message) from None
@@ -106,18 +106,18 @@ def s3_snapshot(
         raise ended(error.message) from None
     except KeyboardInterrupt:
         raise ended(
-            f"interrupted. What Daytona has begun goes on there: delete the snapshot {name} in its dashboard, or "
-            "run this again with --replace"
+            f"interrupted. The build continues at Daytona: delete the snapshot {name} in its dashboard, or run this "
+            "again with --replace"
         ) from None
     where = "general" if region is None else f"pinned to {region}"
     typer.echo(f'Snapshot {name} is active ({where}). Use it with {{"options": {{"snapshot": "{name}"}}}}.')
 
 
-def _given(value: str | None, what: str, flag: str, variable: str) -> str:
+def _required(value: str | None, label: str, flag: str, variable: str) -> str:
     if value:
         return value
     raise ConfigError(
-        f"no {what}: pass {flag}, or set the environment variable {variable}",
+        f"no {label}: pass {flag}, or set the environment variable {variable}",
         code="snapshot_setting",
         op="snapshot",
     )
@@ -126,21 +126,21 @@ def _given(value: str | None, what: str, flag: str, variable: str) -> str:
 def _snapshots(region: str | None) -> Snapshots:
     config = SandboxConfig.from_env()
     key = config.require_api_key().get_secret_value()
-    # Here, for the SDK takes a second to import, which `--help` need not pay.
+    # Imported here to keep `--help` fast: the SDK takes a second to import.
     from langchain_daytona_ws._adapters.sdk import Account
     from langchain_daytona_ws._adapters.snapshots import Snapshots
 
     return Snapshots(Account(api_key=key, api_url=config.options.api_url, target=region))
 
 
-def _make_room(snapshots: Snapshots, name: str, *, replace: bool) -> None:
+def _remove_existing(snapshots: Snapshots, name: str, *, replace: bool) -> None:
     existing = snapshots.find(name)
     if existing is None:
         return
     if not replace:
         raise ProvisionError(
             f"The snapshot {name} exists already: {_described(existing)}. Nothing was built. Pass --replace to "
-            "delete it and build it anew, or another --name.",
+            "delete it and build it again, or another --name.",
             code="name_taken",
             op="snapshot",
         )
@@ -173,7 +173,7 @@ def _build(
 
 
 def _clean(text: str) -> str:
-    """Return printable lines: what a build prints may be anything, a terminal's commands too."""
+    """Return printable lines without terminal escapes."""
     plain = _ESCAPES.sub("", _SDK_STATE.sub(lambda state: state[1].lower(), text))
     lines = (line.rstrip() for line in plain.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
     return "\n".join("".join(c for c in line if c.isprintable() or c == "\t") for line in lines)

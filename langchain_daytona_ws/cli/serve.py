@@ -1,4 +1,4 @@
-"""``serve``: the local Daytona, until Ctrl-C."""
+"""``serve``: run the local Daytona server until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from langchain_daytona_ws.cli.extras import require_extra
 if TYPE_CHECKING:
     from langchain_daytona_ws.local import LocalDaytona
 
-_TRY_ME = """\
+_EXAMPLE = """\
 python -c 'from langchain_daytona_ws import WorkspaceSession
 with WorkspaceSession({}, namespace="try") as session:
     print(session.run("pwd; python3 --version").text)'"""
 
 _BUCKET = "agents"
 _REMEDIES = {
-    errno.EADDRINUSE: "another program listens there; choose another --port, or 0 for a free one",
-    errno.EADDRNOTAVAIL: "this machine has no such address; leave out --host for 127.0.0.1",
-    errno.EACCES: "ports below 1024 need root; choose a higher --port, or 0 for a free one",
+    errno.EADDRINUSE: "another program uses this port; choose another --port, or 0 for a free port",
+    errno.EADDRNOTAVAIL: "this machine does not have this address; leave out --host for 127.0.0.1",
+    errno.EACCES: "ports below 1024 need root; choose a higher --port, or 0 for a free port",
 }
 
 
 class Isolation(StrEnum):
-    """How sandboxes are kept apart from the machine."""
+    """How sandboxes are isolated from this machine."""
 
     bubblewrap = "bubblewrap"
     none = "none"
 
 
 class Shell(StrEnum):
-    """The shells that the server knows."""
+    """The shells that the server supports."""
 
     zsh = "zsh"
     bash = "bash"
@@ -47,7 +47,7 @@ class Shell(StrEnum):
 
 
 class DaemonKind(StrEnum):
-    """The daemons that the server knows."""
+    """The versions of Daytona's daemon that the server imitates."""
 
     measured = "0.190"
     newer = "0.226"
@@ -56,26 +56,26 @@ class DaemonKind(StrEnum):
 def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free port.")] = 0,
     isolation: Annotated[
         Isolation,
-        typer.Option(help="`none` runs commands on the bare machine, as its user: for trusted code only."),
+        typer.Option(help="`none` runs commands without isolation, as the current user: for trusted code only."),
     ] = Isolation.bubblewrap,
     allow_remote: Annotated[
         bool,
         typer.Option(
             "--allow-remote",
-            help="Allow a --host that is not loopback. Whoever reaches it and holds the key runs commands here.",
+            help="Allow a --host that is not loopback. Anyone who can reach it and has the key can run commands here.",
         ),
     ] = False,
     shell: Annotated[
         Shell | None,
-        typer.Option(help="Shell that scripts are fed to. Default: the first there is of zsh, bash and sh."),
+        typer.Option(help="Shell that runs scripts. Default: the first installed one of zsh, bash and sh."),
     ] = None,
     daemon: Annotated[
         DaemonKind,
         typer.Option(
-            help="Daytona's daemon to imitate: 0.190, as measured, or a newer one, as SDK 0.226 expects it."
+            help="Version of Daytona's daemon: 0.190, as measured, or 0.226, as the SDK 0.226 expects it."
         ),
     ] = DaemonKind.measured,
     api_key: Annotated[
@@ -83,39 +83,39 @@ def serve(
         typer.Option(
             envvar="LOCAL_DAYTONA_API_KEY",
             show_envvar=True,
-            help="Key that clients must send. Default: a new random one. An argument shows in the process list.",
+            help="Key that clients must send. Default: a new random key. Arguments are visible in the process list.",
         ),
     ] = None,
     s3: Annotated[
-        bool, typer.Option("--s3", help="Serve S3 and STS too, and let sandboxes mount them. Linux only.")
+        bool, typer.Option("--s3", help="Serve S3 and STS too; sandboxes can mount buckets. Linux only.")
     ] = False,
     mount_s3: Annotated[
         Path | None,
         typer.Option(
-            help="With --s3: an original mount-s3 to put into the sandboxes, in place of the local one."
+            help="With --s3: path of the original mount-s3, used in the sandboxes instead of the local imitation."
         ),
     ] = None,
     s3_endpoint: Annotated[
         str | None,
         typer.Option(
-            help="With --s3: a store with S3 and STS, such as a MinIO, in place of the built-in one."
+            help="With --s3: URL of a store with S3 and STS, such as MinIO, instead of the built-in store."
         ),
     ] = None,
     s3_access_key: Annotated[
-        str, typer.Option(envvar="S3_ACCESS_KEY", show_envvar=True, help="Key of the store at --s3-endpoint.")
+        str, typer.Option(envvar="S3_ACCESS_KEY", show_envvar=True, help="Access key of the store at --s3-endpoint.")
     ] = "",
     s3_secret_key: Annotated[
         str,
         typer.Option(
             envvar="S3_SECRET_KEY",
             show_envvar=True,
-            help="Secret of the store at --s3-endpoint. An argument shows in the process list.",
+            help="Secret key of the store at --s3-endpoint. Arguments are visible in the process list.",
         ),
     ] = "",
 ) -> None:
-    """Serve a local Daytona that the Daytona SDK works against, without an account.
+    """Serve a local imitation of Daytona for the Daytona SDK, without an account.
 
-    Sandboxes are isolated with bubblewrap; they see this machine's programs and network. Ctrl-C deletes them.
+    Sandboxes are isolated with bubblewrap; they can use this machine's programs and network. Ctrl-C deletes them.
     """
     with require_extra("local", "starlette", "uvicorn", "python_multipart", "multipart", "anyio"):
         from langchain_daytona_ws.local import IsolationUnavailable, LocalDaytona, S3Store, S3Unavailable
@@ -148,12 +148,12 @@ def serve(
 
 
 def _announce(server: LocalDaytona) -> None:
-    # Without rich: it would wrap lines that are there to be copied.
+    # Without rich, which would wrap the lines to copy.
     typer.echo(
-        f"A local Daytona is serving. In another terminal:\n\n"
+        f"The local Daytona is running. In another terminal:\n\n"
         f"export DAYTONA_API_URL={shlex.quote(server.api_url)}\n"
         f"export DAYTONA_API_KEY={shlex.quote(server.api_key)}\n\n"
-        f"and, to try it:\n\n{_TRY_ME}\n\n"
+        f"To try it:\n\n{_EXAMPLE}\n\n"
         "Ctrl-C stops it."
     )
 
@@ -165,7 +165,7 @@ def _announce_with_s3(server: LocalDaytona) -> None:
     )
     keys = json.dumps({"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"})
     typer.echo(
-        f"S3 and STS are at {server.s3_endpoint} and take any keys. A workspace on S3 has this configuration:\n\n"
+        f"S3 and STS are at {server.s3_endpoint} and accept any keys. Configuration of a workspace on S3:\n\n"
         f'{{"options": {options}, "envVars": {keys}}}\n'
     )
     _announce(server)

@@ -180,10 +180,10 @@ def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> No
 
 
 def test_what_it_tells_to_try_works(tmp_path: Path) -> None:
-    from langchain_daytona_ws.cli.serve import _TRY_ME
+    from langchain_daytona_ws.cli.serve import _EXAMPLE
 
     with LocalDaytona() as server:
-        command = _TRY_ME.replace("python -c", f"{sys.executable} -c", 1)
+        command = _EXAMPLE.replace("python -c", f"{sys.executable} -c", 1)
         variables = environment(DAYTONA_API_URL=server.api_url, DAYTONA_API_KEY=server.api_key)
         done = subprocess.run(
             ["bash", "-c", command],

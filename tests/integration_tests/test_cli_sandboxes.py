@@ -73,7 +73,7 @@ def foreign(server: LocalDaytona) -> str:
 
 class TestList:
     def test_none(self, server: LocalDaytona) -> None:
-        assert invoke(server, "list").stdout == "There are none.\n"
+        assert invoke(server, "list").stdout == "There are no sandboxes.\n"
         assert told(server, "list") == {"sandboxes": []}
 
     def test_ours_of_all_namespaces_or_one(self, server: LocalDaytona) -> None:

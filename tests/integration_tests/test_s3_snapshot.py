@@ -298,7 +298,7 @@ def test_it_ends_by_itself_when_the_build_does_not(server: LocalDaytona) -> None
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=180)
     assert started.returncode == 1
-    assert "interrupted. What Daytona has begun goes on there" in errors
+    assert "interrupted. The build continues at Daytona" in errors
     assert "Traceback" not in errors
 
 
