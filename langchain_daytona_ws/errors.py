@@ -1,23 +1,23 @@
-"""Every error this package raises.
+"""The errors that this package raises, as one tree.
 
 WorkspaceError
 ├── ConfigError              the configuration or a namespace is wrong (also a ValueError)
-├── PermissionDenied         the approver, or the lack of one, said no
+├── PermissionDenied         the approver denied the call, or there is no approver
 ├── SessionClosed            the session was closed or released
-├── HookFailed               a command of onCreate or onResume failed; the agent's command was not run
-├── ProvisionError           no sandbox could be had
-├── CredentialsRefused       no credentials for the workspace's S3 prefix could be had
-├── SandboxError             the sandbox was there, and then did not answer as it should
-│   ├── SandboxUnavailable   not reachable now; nothing ran
-│   └── OutcomeUnknown       the call was sent, and nobody can tell whether it took effect
-├── JobError                 a background job that is not there, or that there is no room for
-├── CommandRefused           a command that is not sent (empty, too large, a NUL byte)
-└── FileError                a file operation that was refused or failed; nothing was changed
-    ├── PathRefused          leaves the workspace, or is no path
-    ├── FileMissing
-    ├── FileUnsuitable       binary, too large, a directory, not a regular file
-    ├── EditRefused          old_string not found, not unique, identical, empty
-    └── WriteConflict        exists and was not read, or changed since it was read
+├── HookFailed               a command of onCreate or onResume failed; the agent's command did not run
+├── ProvisionError           no sandbox could be created or started
+├── CredentialsRefused       no credentials for the workspace's S3 prefix could be obtained
+├── SandboxError             the sandbox failed, or returned an invalid answer
+│   ├── SandboxUnavailable   the sandbox or the API is not reachable now; nothing ran
+│   └── OutcomeUnknown       the call was sent, and it is unknown whether it took effect
+├── JobError                 the background job does not exist, or too many jobs run
+├── CommandRefused           the command is empty, too large, or contains a NUL byte; it was not sent
+└── FileError                a file operation was refused or failed; nothing was changed
+    ├── PathRefused          the path leaves the workspace, or is not a valid path
+    ├── FileMissing          the file or directory does not exist
+    ├── FileUnsuitable       binary, too large, a directory, or not a regular file
+    ├── EditRefused          old_string was not found, not unique, identical or empty
+    └── WriteConflict        the file exists and was not read, or changed since it was read
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from typing import ClassVar
 
 
 class WorkspaceError(Exception):
-    """Base of every error of this package.
+    """Base class of the errors of this package.
 
     Args:
-        message: For the engineer: what was tried, what happened, every remedy. Holds no secret.
-        code: Stable identifier of this cause, such as ``"snapshot_not_found"``.
-        op: What was being done: ``"create"``, ``"execute"``, ``"read"`` …
-        context: Facts for a log line (ids, sizes, status codes). Holds no secret.
-        retryable: Whether the same call may succeed later, unchanged.
-        for_model: Short text for the language model. Defaults to the message; give one wherever the
-            message says something about the host, the account or the workspace root.
+        message: Text for the engineer: the operation, the failure and every remedy. Contains no secret.
+        code: Stable identifier of the cause, such as ``"snapshot_not_found"``. Default: the class's ``default_code``.
+        op: The operation: ``"create"``, ``"execute"``, ``"read"`` …
+        context: Facts as data: ids, sizes, limits, status codes. Contains no secret.
+        retryable: Whether the same call, unchanged, may succeed later.
+        for_model: Short text for the language model. Default: the message. Required if the message mentions the host,
+            the account or the workspace root.
     """
 
     default_code: ClassVar[str] = "workspace_error"
@@ -74,43 +74,43 @@ def _rebuild(kind: type[WorkspaceError], state: dict[str, object]) -> WorkspaceE
 
 
 class ConfigError(WorkspaceError, ValueError):
-    """The configuration or a namespace is wrong; the message names the JSON path and every remedy."""
+    """The configuration or a namespace is wrong. The message names the JSON path and every remedy."""
 
     default_code = "config"
 
 
 class PermissionDenied(WorkspaceError):
-    """The approver denied the action, or there was nobody to ask."""
+    """The approver denied the call, or there is no approver."""
 
     default_code = "permission_denied"
 
 
 class SessionClosed(WorkspaceError):
-    """The session was closed; make a new one."""
+    """The session was closed or released; create a new one."""
 
     default_code = "session_closed"
 
 
 class HookFailed(WorkspaceError):
-    """A command of onCreate or onResume failed; the agent's command was not run."""
+    """A command of onCreate or onResume failed; the agent's command did not run."""
 
     default_code = "hook_failed"
 
 
 class ProvisionError(WorkspaceError):
-    """No sandbox could be had."""
+    """No sandbox could be created or started."""
 
     default_code = "provision"
 
 
 class CredentialsRefused(WorkspaceError):
-    """No credentials for the workspace's S3 prefix could be had."""
+    """No credentials for the workspace's S3 prefix could be obtained."""
 
     default_code = "credentials"
 
 
 class SandboxError(WorkspaceError):
-    """The sandbox was there, and then did not answer as it should."""
+    """The sandbox failed, or returned an invalid answer."""
 
     default_code = "sandbox"
 
@@ -122,19 +122,19 @@ class SandboxUnavailable(SandboxError):
 
 
 class OutcomeUnknown(SandboxError):
-    """The call was sent, the connection was lost, and nobody can tell whether it took effect."""
+    """The call was sent, the connection was lost, and it is unknown whether the call took effect."""
 
     default_code = "outcome_unknown"
 
 
 class JobError(WorkspaceError):
-    """There is no such background job, or no room for another one."""
+    """The background job does not exist, or too many jobs run."""
 
     default_code = "job"
 
 
 class CommandRefused(WorkspaceError, ValueError):
-    """A command that is never sent: empty, too large, or with a NUL byte in it."""
+    """The command is empty, too large, or contains a NUL byte; it was not sent."""
 
     default_code = "command_refused"
 
@@ -146,19 +146,19 @@ class FileError(WorkspaceError):
 
 
 class PathRefused(FileError, ValueError):
-    """The path leaves the workspace, or is no usable path."""
+    """The path leaves the workspace, or is not a valid path."""
 
     default_code = "path_refused"
 
 
 class FileMissing(FileError):
-    """There is no such file or directory."""
+    """The file or directory does not exist."""
 
     default_code = "file_missing"
 
 
 class FileUnsuitable(FileError):
-    """Binary, too large, a directory where a file is needed, or not a regular file."""
+    """The file is binary, too large, a directory, or not a regular file."""
 
     default_code = "file_unsuitable"
 
@@ -170,6 +170,6 @@ class EditRefused(FileError, ValueError):
 
 
 class WriteConflict(FileError):
-    """The file exists and was not read by this session, or changed since it was read."""
+    """The file exists and this session has not read it, or it changed since this session read it."""
 
     default_code = "write_conflict"
