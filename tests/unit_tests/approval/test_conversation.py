@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
-from langchain_daytona_ws._approval.conversation import around, open_message
+from langchain_daytona_ws._approval.conversation import messages_of, open_message
 
 
 def calling(message_id: str | None, *call_ids: str | None) -> AIMessage:
@@ -45,10 +45,10 @@ def test_a_call_stands_in_the_last_message_that_makes_it_unless_it_is_answered(
 
 @pytest.mark.parametrize("messages", [None, "text", {"a": 1}, 5])
 def test_a_graph_whose_messages_are_no_list_has_none(messages: Any) -> None:
-    assert around({"__pregel_read": lambda name: messages}) == ()
+    assert messages_of({"__pregel_read": lambda name: messages}) == ()
 
 
 def test_the_messages_of_the_graph_are_read() -> None:
     state = {"messages": [calling("m1", "c1")]}
-    assert around({"__pregel_read": state.__getitem__}) == state["messages"]
-    assert around({"__pregel_read": {}.__getitem__}) == around({"__pregel_read": None}) == around({}) == ()
+    assert messages_of({"__pregel_read": state.__getitem__}) == state["messages"]
+    assert messages_of({"__pregel_read": {}.__getitem__}) == messages_of({"__pregel_read": None}) == messages_of({}) == ()
