@@ -198,7 +198,9 @@ def _decision(answer: object, request: PermissionRequest) -> PermissionDecision:
                 "were denied or edited before; approve the call, or use a callback as approver"
             )
     raise _malformed(
-        f"got {_kind(decision)}" if kind is None else "the decision has an unknown type, or its message is missing"
+        f"got {_kind(decision)}"
+        if kind is None
+        else "the decision has an unknown type, or its message is missing"
     )
 
 
@@ -268,7 +270,9 @@ def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _
     message = conversation.open_message(conversation.messages_of(settings), call_id)
     if not message:
         return None
-    return _ReviewedCall(str(settings.get("thread_id") or ""), request.namespace, request.tool, message, call_id)
+    return _ReviewedCall(
+        str(settings.get("thread_id") or ""), request.namespace, request.tool, message, call_id
+    )
 
 
 def _action(tool: str, arguments: Mapping[str, Any]) -> str:

@@ -100,9 +100,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             artifacts=self._artifacts,
         )
 
-        async def run(
-            command: str, *, timeout_s: float | None, idempotency_key: str | None
-        ) -> CommandResult:
+        async def run(command: str, *, timeout_s: float | None, idempotency_key: str | None) -> CommandResult:
             return await session._commands.run(
                 side, command, timeout_s, idempotency_key, None, limit_bytes=OUTPUT_BYTES
             )

@@ -183,9 +183,7 @@ class ApprovalGate:
     def _is_allowed(self, request: PermissionRequest) -> bool:
         return not needs_approval(self.mode, request.tool, request.action) or self.remembered.covers(request)
 
-    async def _ask(
-        self, runtime: ApprovalRuntime, approver: Approver, request: PermissionRequest
-    ) -> Outcome:
+    async def _ask(self, runtime: ApprovalRuntime, approver: Approver, request: PermissionRequest) -> Outcome:
         running = _RunningApprover(self)
         context = copy_context()
         context.run(_RUNNING.set, (*_RUNNING.get(), running))

@@ -42,7 +42,9 @@ _discarded: deque[tuple[str, object]] = deque(maxlen=256)
 
 
 def answer_to(
-    request: PermissionRequest, payload: Callable[[], dict[str, Any]], serializable: Callable[[object], object]
+    request: PermissionRequest,
+    payload: Callable[[], dict[str, Any]],
+    serializable: Callable[[object], object],
 ) -> object:
     """Return the answer to this call, or interrupt the graph.
 
@@ -140,7 +142,10 @@ class _Task:
     def id_of(self, request: PermissionRequest) -> str:
         """Return the interrupt id: stable when the task runs again, different for each call, step and thread."""
         call = [request.tool_call_id, request.namespace, request.tool, request.action]
-        return self._id_prefix + _digest([self.thread, self._step, *call, plain_arguments(request.arguments)])[:24]
+        return (
+            self._id_prefix
+            + _digest([self.thread, self._step, *call, plain_arguments(request.arguments)])[:24]
+        )
 
     def answers(self, serializable: Callable[[object], object]) -> dict[str, object]:
         """Store and return all answers of this task, by interrupt id.

@@ -20,7 +20,6 @@ from langchain_daytona_ws.errors import (
     WriteConflict,
 )
 
-
 Facts = Mapping[str, Any]
 
 _OWN_SHELL = "bash"
@@ -248,17 +247,13 @@ _REFUSALS: dict[str, _Refusal] = {
     "bad_path": _Refusal(PathRefused, "{path} is not a path in the workspace."),
     "is_root": _Refusal(PathRefused, "The workspace directory itself can't be deleted."),
     "is_directory": _Refusal(FileUnsuitable, "{path} is a directory: use list."),
-    "not_a_directory": _Refusal(
-        FileUnsuitable, "{path}, or something on the way to it, is not a directory."
-    ),
+    "not_a_directory": _Refusal(FileUnsuitable, "{path}, or something on the way to it, is not a directory."),
     "not_regular": _Refusal(FileUnsuitable, _not_regular, ("kind",)),
     "binary": _Refusal(FileUnsuitable, _binary, ("bytes", "what")),
     "too_large": _Refusal(FileUnsuitable, _too_large, ("bytes", "max_bytes")),
     "past_end": _Refusal(FileError, _past_end, ("lines",)),
     "exists_unread": _Refusal(WriteConflict, _exists, ("bytes",)),
-    "changed": _Refusal(
-        WriteConflict, "{path} has changed since this session read it. Read it again first."
-    ),
+    "changed": _Refusal(WriteConflict, "{path} has changed since this session read it. Read it again first."),
     "busy": _Refusal(WriteConflict, "{path} is being changed by something else just now. Try again."),
     "not_found": _Refusal(EditRefused, _not_found, ("hint", "line", "count", "differences")),
     "not_unique": _Refusal(EditRefused, _not_unique, ("count", "at")),

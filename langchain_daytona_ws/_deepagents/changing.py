@@ -252,16 +252,12 @@ class Writer:
             return FileUploadResponse(path=path, error=transfer_error(error))
         return FileUploadResponse(path=path)
 
-    async def _approved(
-        self, action: str, arguments: dict[str, Any], location: FileLocation, call: T
-    ) -> T:
+    async def _approved(self, action: str, arguments: dict[str, Any], location: FileLocation, call: T) -> T:
         answer = await self._ask(self._request(action, arguments, location), type(call).model_validate)
         validated: T | None = require_approval(answer).validated
         return call if validated is None else validated
 
-    def _request(
-        self, action: str, arguments: dict[str, Any], location: FileLocation
-    ) -> PermissionRequest:
+    def _request(self, action: str, arguments: dict[str, Any], location: FileLocation) -> PermissionRequest:
         return file_request(
             action,
             arguments,

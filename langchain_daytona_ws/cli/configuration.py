@@ -22,9 +22,7 @@ ConfigOption = Annotated[
     ),
 ]
 NamespaceOption = Annotated[str, typer.Option("--namespace", help="Name of the workspace.")]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print only one JSON document on standard output.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON document on standard output.")]
 
 
 def read_configuration(source: str | None) -> SandboxConfig:

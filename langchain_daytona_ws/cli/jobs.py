@@ -52,7 +52,8 @@ def start(
     config: ConfigOption = None,
     namespace: NamespaceOption = NAMESPACE,
     max_duration: Annotated[
-        int | None, typer.Option(min=1, max=86_400, help="Seconds after which the job is stopped. Default: 3600.")
+        int | None,
+        typer.Option(min=1, max=86_400, help="Seconds after which the job is stopped. Default: 3600."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,7 +136,9 @@ def logs(
     *,
     config: ConfigOption = None,
     namespace: NamespaceOption = NAMESPACE,
-    tail: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of last lines. Default: 100.")] = None,
+    tail: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Number of last lines. Default: 100.")
+    ] = None,
     offset: Annotated[int | None, typer.Option(min=0, help="Print the output after this byte.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the job ends.")] = False,
 ) -> None:

@@ -34,7 +34,9 @@ def run(
     timeout: Annotated[
         int | None,
         typer.Option(
-            min=1, max=600, help="Seconds after which the command is killed. Default: the configuration's timeout."
+            min=1,
+            max=600,
+            help="Seconds after which the command is killed. Default: the configuration's timeout.",
         ),
     ] = None,
 ) -> None:
@@ -45,7 +47,9 @@ def run(
     sandbox is deleted afterwards, unless the configuration has persistent: true.
     """
     with cleaning_up():
-        code = _run_command(command[0] if len(command) == 1 else shlex.join(command), config, namespace, timeout)
+        code = _run_command(
+            command[0] if len(command) == 1 else shlex.join(command), config, namespace, timeout
+        )
     raise typer.Exit(code)
 
 

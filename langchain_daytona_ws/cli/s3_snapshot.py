@@ -78,9 +78,7 @@ def s3_snapshot(
     replace: Annotated[
         bool, typer.Option("--replace", help="Delete an existing snapshot of this name before the build.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the Dockerfile; send nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Dockerfile; send nothing.")] = False,
 ) -> None:
     """Build a Daytona snapshot with mount-s3, for workspaces on S3.
 

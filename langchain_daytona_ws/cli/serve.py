@@ -59,7 +59,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free port.")] = 0,
     isolation: Annotated[
         Isolation,
-        typer.Option(help="`none` runs commands without isolation, as the current user: for trusted code only."),
+        typer.Option(
+            help="`none` runs commands without isolation, as the current user: for trusted code only."
+        ),
     ] = Isolation.bubblewrap,
     allow_remote: Annotated[
         bool,
@@ -102,7 +104,10 @@ def serve(
         ),
     ] = None,
     s3_access_key: Annotated[
-        str, typer.Option(envvar="S3_ACCESS_KEY", show_envvar=True, help="Access key of the store at --s3-endpoint.")
+        str,
+        typer.Option(
+            envvar="S3_ACCESS_KEY", show_envvar=True, help="Access key of the store at --s3-endpoint."
+        ),
     ] = "",
     s3_secret_key: Annotated[
         str,

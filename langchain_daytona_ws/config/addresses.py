@@ -68,9 +68,7 @@ def cidr(value: str) -> str:
     if network is None or "%" in value:
         raise refusal("is not a CIDR range; example: 203.0.113.0/24")
     if network.version == 6:
-        raise refusal(
-            "is IPv6, and Daytona's allow list accepts IPv4 only; example: 203.0.113.0/24"
-        )
+        raise refusal("is IPv6, and Daytona's allow list accepts IPv4 only; example: 203.0.113.0/24")
     try:
         ipaddress.ip_network(value)
     except ValueError:

@@ -221,9 +221,13 @@ class SandboxConfig(ConfigModel):
         if "config" not in data:
             return data, (), []
         problems = [
-            Problem((str(key),), _envelope_key_text(cls, key)) for key in data if key not in ("name", "config")
+            Problem((str(key),), _envelope_key_text(cls, key))
+            for key in data
+            if key not in ("name", "config")
         ]
-        problems += [Problem((key,), keys.repeated_key_text(key, key)) for key in getattr(data, "repeated", ())]
+        problems += [
+            Problem((key,), keys.repeated_key_text(key, key)) for key in getattr(data, "repeated", ())
+        ]
         inner = data["config"]
         if "name" not in data or not isinstance(inner, Mapping):
             return inner, ("config",), problems

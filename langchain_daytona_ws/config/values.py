@@ -114,7 +114,9 @@ def variable_value(value: SecretStr) -> SecretStr:
     """Accept a value that is valid in a process environment."""
     text = value.get_secret_value()
     if "\0" in text or _has_lone_surrogate(text):
-        raise refusal("contains a NUL byte or is not valid Unicode, and can't be in an environment; correct it")
+        raise refusal(
+            "contains a NUL byte or is not valid Unicode, and can't be in an environment; correct it"
+        )
     if text == MASK:
         raise refusal("is the mask of a secret in a dump; use the value itself")
     return value

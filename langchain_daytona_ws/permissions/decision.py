@@ -61,7 +61,9 @@ class PermissionDecision:
         if (self.kind == "allow_edited") != isinstance(self.arguments, Mapping):
             raise ValueError("arguments (a mapping) belong to allow_edited, and only to it")
         if (self.kind == "allow_always") != (self.scope in {"command", "prefix", "tool"}):
-            raise ValueError('a scope ("command", "prefix" or "tool") belongs to allow_always, and only to it')
+            raise ValueError(
+                'a scope ("command", "prefix" or "tool") belongs to allow_always, and only to it'
+            )
         if self.message is not None and not isinstance(self.message, str):
             raise TypeError("the message must be a string")
         if (self.kind == "respond") != (self.message is not None):

@@ -874,7 +874,9 @@ def test_a_pickle_holds_no_key_and_takes_that_of_its_new_home(monkeypatch: pytes
     monkeypatch.setenv("DAYTONA_API_KEY", SECRET)
     assert pickle.loads(pickled) == config
     monkeypatch.setenv("DAYTONA_API_KEY", f"{SECRET}\n")
-    with pytest.raises(ConfigError, match=r"apiKey: contains white space.* DAYTONA_API_KEY: correct") as caught:
+    with pytest.raises(
+        ConfigError, match=r"apiKey: contains white space.* DAYTONA_API_KEY: correct"
+    ) as caught:
         pickle.loads(pickled)
     assert SECRET not in everything_shown(caught.value)
 

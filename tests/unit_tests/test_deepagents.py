@@ -489,9 +489,7 @@ class TestRemoveTree:
         assert self._delete(workspace, workspace / "none").returncode == 0
 
     @pytest.mark.parametrize("path", ["mnt/demo", "mnt/demo/", "mnt", ".", "mnt/demo/src/.."])
-    def test_the_workspace_and_its_parents_are_kept(
-        self, workspace: Path, tmp_path: Path, path: str
-    ) -> None:
+    def test_the_workspace_and_its_parents_are_kept(self, workspace: Path, tmp_path: Path, path: str) -> None:
         done = self._delete(workspace, f"{tmp_path}/{path}")
         assert (done.returncode, done.stdout) == (
             1,

@@ -51,4 +51,9 @@ def test_a_graph_whose_messages_are_no_list_has_none(messages: Any) -> None:
 def test_the_messages_of_the_graph_are_read() -> None:
     state = {"messages": [calling("m1", "c1")]}
     assert messages_of({"__pregel_read": state.__getitem__}) == state["messages"]
-    assert messages_of({"__pregel_read": {}.__getitem__}) == messages_of({"__pregel_read": None}) == messages_of({}) == ()
+    assert (
+        messages_of({"__pregel_read": {}.__getitem__})
+        == messages_of({"__pregel_read": None})
+        == messages_of({})
+        == ()
+    )
