@@ -475,7 +475,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
             ("example.com", "example: 203.0.113.0/24"),
             ("10.0.0.0/8\n", "example: "),
             ("", "example: "),
-            ("2001:db8::/32", "holds IPv4 only"),
+            ("2001:db8::/32", "accepts IPv4 only"),
             (7, "must be a string"),
         ]
     ),
@@ -522,7 +522,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ),
     ({"options": {"target": "eu\n"}}, "options.target", "environment variable DAYTONA_TARGET"),
     ({"options": {"target": ""}}, "options.target", "environment variable DAYTONA_TARGET"),
-    ({"options": {"snapshot": "a", "image": "b"}}, "options.image", "together with snapshot"),
+    ({"options": {"snapshot": "a", "image": "b"}}, "options.image", "combined with snapshot"),
     ({"options": {"image": 5}}, "options.image", 'such as "python:3.12-slim", or in Python a daytona.Image'),
     ({"options": {"image": ""}}, "options.image", "leave it out"),
     *(
@@ -537,17 +537,17 @@ REFUSALS: list[tuple[Any, str, str]] = [
             ("http://127.1/", "use https://"),
             ("ftp://app.daytona.io", "must start with https://"),
             ("file:///etc/passwd", "is not a URL with a host"),
-            ("app.daytona.io/api", "such as https://app.daytona.io/api"),
-            (f"user:{SECRET}@app.daytona.io", "such as https://app.daytona.io/api"),
-            (f"https://user:{SECRET}@app.daytona.io", "no user name and no password"),
-            (f"http://{SECRET}@localhost", "no user name and no password"),
+            ("app.daytona.io/api", "example: https://app.daytona.io/api"),
+            (f"user:{SECRET}@app.daytona.io", "example: https://app.daytona.io/api"),
+            (f"https://user:{SECRET}@app.daytona.io", "not contain a user name or password"),
+            (f"http://{SECRET}@localhost", "not contain a user name or password"),
             (f"https://user:{SECRET}@app.daytona.io:x", "a valid port"),
             (f"https://user:{SECRET}@[::1", "is not a URL with a host"),
             (f"https://user:{SECRET}\u2100@daytona.io", "a character that is invalid in a URL"),
             ("https://app.daytona.io:99999/api", "a valid port"),
             ("https://app.daytona.io:0/api", "a valid port"),
-            ("https://app.daytona.io/api?x=1", "no query and no fragment"),
-            ("https://app.daytona.io/api#x", "no query and no fragment"),
+            ("https://app.daytona.io/api?x=1", "not contain a query or fragment"),
+            ("https://app.daytona.io/api#x", "not contain a query or fragment"),
             ("https://app.daytona.io/\napi", "a character that is invalid in a URL"),
             ("https://good\\@evil/", "a character that is invalid in a URL"),
             ("https:///api", "is not a URL with a host"),
@@ -556,7 +556,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
         ]
     ),
     *(
-        ({"options": {"s3Endpoint": bad}}, "options.s3Endpoint", "such as https://s3.example.com")
+        ({"options": {"s3Endpoint": bad}}, "options.s3Endpoint", "example: https://s3.example.com")
         for bad in (f"https://k:{SECRET}@s3.example.com", "s3://bucket", "minio:9000", "https://h/?x", "")
     ),
     *(
@@ -604,8 +604,8 @@ REFUSALS: list[tuple[Any, str, str]] = [
         for bad, words in [
             ("http://sts.example.com", "so the workspace's S3 keys would be sent unencrypted"),
             ("http://10.0.0.1:9000", "use https://"),
-            (f"https://k:{SECRET}@sts.example.com", "no user name and no password"),
-            ("sts.example.com", "such as https://sts.example.com"),
+            (f"https://k:{SECRET}@sts.example.com", "not contain a user name or password"),
+            ("sts.example.com", "example: https://sts.example.com"),
             ("", "is not a URL with a host"),
         ]
     ),
@@ -613,7 +613,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
         (
             {"options": {"mountRoleArn": bad}},
             "options.mountRoleArn",
-            "such as arn:aws:iam::123456789012:role/",
+            "example: arn:aws:iam::123456789012:role/",
         )
         for bad in (
             "sandbox-s3mount",
@@ -629,10 +629,10 @@ REFUSALS: list[tuple[Any, str, str]] = [
         "environment variable SANDBOX_MOUNT_ROLE_ARN",
     ),
     *(
-        ({"options": {"mountRoleExternalId": bad}}, "options.mountRoleExternalId", "has 2 to 1,224 letters")
+        ({"options": {"mountRoleExternalId": bad}}, "options.mountRoleExternalId", "use 2 to 1,224 letters")
         for bad in ("x", "a b", "x" * 1225, "ab\n")
     ),
-    ({"options": {"stsRegion": "eu central"}}, "options.stsRegion", "such as eu-central-1"),
+    ({"options": {"stsRegion": "eu central"}}, "options.stsRegion", "example: eu-central-1"),
     *(
         ({"options": {"kmsKeyArn": bad}}, "options.kmsKeyArn", "an alias is not accepted")
         for bad in (
@@ -651,7 +651,7 @@ REFUSALS: list[tuple[Any, str, str]] = [
         for bad in ("", "ab", "s3://bucket", "Bucket", "a..b", "-ab", "a/b", "abc\n", "x" * 64)
     ),
     *(
-        ({"options": {"awsRegion": bad}}, "options.awsRegion", "such as eu-central-1")
+        ({"options": {"awsRegion": bad}}, "options.awsRegion", "example: eu-central-1")
         for bad in ("", "a b", "x\n")
     ),
 ]
@@ -816,7 +816,9 @@ def test_a_daytona_image_is_taken_in_python() -> None:
     assert config.options.image is image
     assert pickle.loads(pickle.dumps(config)).options.image.dockerfile() == image.dockerfile()
     for dump in (config.model_dump, config.model_dump_json):
-        with pytest.raises(PydanticSerializationError, match="can't be dumped; name a published image"):
+        with pytest.raises(
+            PydanticSerializationError, match="can't be dumped; use the name of a published image"
+        ):
             dump()
     assert SandboxConfig(options={"image": "python:3.12-slim"}).options.image == "python:3.12-slim"  # type: ignore[arg-type]
 
@@ -910,8 +912,8 @@ def test_namespaces_that_are_taken(namespace: str) -> None:
     ("namespace", "words"),
     [
         ("", "must not be empty"),
-        ("a/b", "credentials that are scoped to a parent prefix"),
-        ("/", "credentials that are scoped to a parent prefix"),
+        ("a/b", "credentials for a parent prefix"),
+        ("/", "credentials for a parent prefix"),
         (".", 'starts with "."'),
         ("..", 'starts with "."'),
         (".git", 'starts with "."'),
