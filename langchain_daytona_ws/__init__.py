@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.commands import CommandResult as CommandResult
-    from langchain_daytona_ws._core.job_results import Job as Job
-    from langchain_daytona_ws._core.job_results import JobLog as JobLog
-    from langchain_daytona_ws._core.sources import Clock as Clock
+    from langchain_daytona_ws._core.commands.run import CommandResult as CommandResult
+    from langchain_daytona_ws._core.id_factory import Clock as Clock
+    from langchain_daytona_ws._core.jobs.models import Job as Job
+    from langchain_daytona_ws._core.jobs.models import JobLog as JobLog
     from langchain_daytona_ws.approvers import InterruptApprover as InterruptApprover
     from langchain_daytona_ws.approvers import MiddlewareApprover as MiddlewareApprover
     from langchain_daytona_ws.config import LifecycleConfig as LifecycleConfig
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.tools.toolkit import WorkspaceToolkit as WorkspaceToolkit
 
 _HOMES = {
-    "_core.commands": ("CommandResult",),
-    "_core.job_results": ("Job", "JobLog"),
-    "_core.sources": ("Clock",),
+    "_core.commands.run": ("CommandResult",),
+    "_core.jobs.models": ("Job", "JobLog"),
+    "_core.id_factory": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "deepagents": ("WorkspaceBackend",),

@@ -23,13 +23,13 @@ from deepagents.backends.protocol import (
 )
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
-from langchain_daytona_ws._core.commands import CommandResult, run_command
-from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.commands.run import CommandResult
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._deepagents.calls import RunOnce
 from langchain_daytona_ws._deepagents.changing import Writer
 from langchain_daytona_ws._deepagents.places import artifact_directories
 from langchain_daytona_ws._deepagents.reading import Files, Reader
-from langchain_daytona_ws._session.side import Side
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import WorkspaceSession
 
@@ -91,29 +91,27 @@ class WorkspaceBackend(SandboxBackendProtocol):
         self._reader, self._writer = self._operations(session._sync, ask, outside_hashes)
         self._areader, self._awriter = self._operations(session._async, gate.acheck, outside_hashes)
 
-    def _operations(self, side: Side, ask: Any, outside_hashes: dict[str, str]) -> tuple[Reader, Writer]:
+    def _operations(
+        self, runtime: SyncRuntime | AsyncRuntime, ask: Any, outside_hashes: dict[str, str]
+    ) -> tuple[Reader, Writer]:
         session = self.session
         files = Files(
             session.root,
-            side.contents(limit_bytes=RESULT_BYTES),
-            side.contents_beyond(limit_bytes=RESULT_BYTES, seen=outside_hashes, made=self._artifacts),
+            runtime.file_operations(limit_bytes=RESULT_BYTES),
+            runtime.file_operations_outside(
+                limit_bytes=RESULT_BYTES, read_hashes=outside_hashes, made=self._artifacts
+            ),
             artifacts=self._artifacts,
         )
 
         async def run(command: str, *, timeout_s: float | None, idempotency_key: str | None) -> CommandResult:
-            return await session._commands.run(
-                side, command, timeout_s, idempotency_key, None, limit_bytes=OUTPUT_BYTES
+            return await runtime.run(
+                command, timeout_s=timeout_s, idempotency_key=idempotency_key, limit_bytes=OUTPUT_BYTES
             )
 
         async def run_internal(command: str, *, idempotency_key: str | None) -> CommandResult:
-            caller, timeout_s = await side.caller(), session.config.timeout_s
-            return await run_command(
-                caller,
-                self.root,
-                command,
-                timeout_s=timeout_s,
-                limit_bytes=ERROR_BYTES,
-                key=idempotency_key,
+            return await runtime.run_quietly(
+                command, idempotency_key=idempotency_key, limit_bytes=ERROR_BYTES
             )
 
         ids = {"namespace": session.namespace, "session_id": session.id}
@@ -139,7 +137,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Returns:
             The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it is unknown.
         """
-        return drive(self._writer.execute(command, timeout))
+        return run_sync(self._writer.execute(command, timeout))
 
     async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a command as `execute` does. Cancelling this call kills the command."""
@@ -147,7 +145,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     def ls(self, path: str) -> LsResult:
         """List a directory with absolute paths; a directory of more than 5000 entries is an error."""
-        return drive(self._reader.ls(path))
+        return run_sync(self._reader.ls(path))
 
     async def als(self, path: str) -> LsResult:
         """List as `ls` does."""
@@ -161,7 +159,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             offset: Number of lines to skip. Default: 0.
             limit: Maximum number of lines; fewer are returned if they exceed 500 KiB. Default: 2000.
         """
-        return drive(self._reader.read(file_path, offset, limit))
+        return run_sync(self._reader.read(file_path, offset, limit))
 
     async def aread(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
         """Read as `read` does."""
@@ -169,7 +167,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     def write(self, file_path: str, content: str) -> WriteResult:
         """Write a whole file and create its parent directories. The class describes when a file is replaced."""
-        return drive(self._writer.write(file_path, content))
+        return run_sync(self._writer.write(file_path, content))
 
     async def awrite(self, file_path: str, content: str) -> WriteResult:
         """Write as `write` does."""
@@ -177,7 +175,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     def edit(self, file_path: str, old_string: str, new_string: str, replace_all: bool = False) -> EditResult:
         """Replace a string that occurs once, or all occurrences with ``replace_all``; the file's line ends are kept."""
-        return drive(self._writer.edit(file_path, old_string, new_string, replace_all))
+        return run_sync(self._writer.edit(file_path, old_string, new_string, replace_all))
 
     async def aedit(
         self, file_path: str, old_string: str, new_string: str, replace_all: bool = False
@@ -187,7 +185,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     def delete(self, file_path: str) -> DeleteResult:
         """Delete a file, a symbolic link (not its target), or a directory with its contents."""
-        return drive(self._writer.delete(file_path))
+        return run_sync(self._writer.delete(file_path))
 
     async def adelete(self, file_path: str) -> DeleteResult:
         """Delete as `delete` does."""
@@ -205,7 +203,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 searched directory. Default: all files.
             max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters.
         """
-        return drive(self._reader.grep(pattern, path, glob, max_count))
+        return run_sync(self._reader.grep(pattern, path, glob, max_count))
 
     async def agrep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
@@ -221,7 +219,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 Hidden names need an explicit dot.
             path: Directory to search. Default: the workspace.
         """
-        return drive(self._reader.glob(pattern, path))
+        return run_sync(self._reader.glob(pattern, path))
 
     async def aglob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find as `glob` does."""
@@ -229,7 +227,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files and replace existing ones; each file has its own result."""
-        return drive(self._writer.upload(files))
+        return run_sync(self._writer.upload(files))
 
     async def aupload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files as `upload_files` does."""
@@ -237,7 +235,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read whole files of at most 128 MiB; each file has its own result."""
-        return drive(self._reader.download(paths))
+        return run_sync(self._reader.download(paths))
 
     async def adownload_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read files as `download_files` does."""

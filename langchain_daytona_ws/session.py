@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
-from langchain_daytona_ws._core.commands import CommandResult
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.guidance import LOCAL_CACHES, guidance
-from langchain_daytona_ws._core.hooks import Hooks
-from langchain_daytona_ws._core.job_results import Job
-from langchain_daytona_ws._core.job_watch import JobWatch
-from langchain_daytona_ws._core.live import OnOutput, called_plainly
-from langchain_daytona_ws._core.network import caution_of, warn_of_network
+from langchain_daytona_ws._core.commands.run import CommandResult
+from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
+from langchain_daytona_ws._core.hints.guidance import guidance
+from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
+from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
+from langchain_daytona_ws._core.jobs.models import Job
 from langchain_daytona_ws._core.ports import SandboxSpec
-from langchain_daytona_ws._core.reservation import specification
-from langchain_daytona_ws._core.sources import Clock, Ids, first_of, random_id
-from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
-from langchain_daytona_ws._session.commands import Commands
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.workspace import S3Workspace, s3_workspace
+from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
+from langchain_daytona_ws._core.sandbox.reservation import specification
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
-from langchain_daytona_ws._session.machine import Machine
-from langchain_daytona_ws._session.side import Side
+from langchain_daytona_ws._session.runtime import AsyncRuntime, Notices, SessionState, SyncRuntime
+from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws.approvers import MiddlewareApprover
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
@@ -97,41 +93,31 @@ class WorkspaceSession:
         self.id = first_of(ids)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
         self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
-        self._notices: deque[str] = deque()
-        self._seen: dict[str, str] = {}
+        notices = self._notices = Notices()
         workspace = s3_workspace(self.config, self.namespace)
         warn_of_network(self.config, workspace)
-        self._storage = self._open_storage(workspace)
+        storage = self._open_storage(workspace)
 
         def spec() -> SandboxSpec:
             return specification(self.config, self.namespace, workspace, unique=ids()[-12:])
 
-        first = spec()  # what is wrong with it is told here, and not at the first command
+        first = spec()  # an invalid specification is an error here, and not at the first command
         self._on_job_done = on_job_done
-        self._watch = JobWatch(
-            first.auto_stop_minutes or 0, first.ttl_minutes, self._on_job_end, self._notices.append
+        self._state = SessionState(
+            config=self.config,
+            root=self.root,
+            ids=ids,
+            clock=clock,
+            sandboxes=SandboxManager(
+                self.config, spec, on_lost=self._on_lost, add_notice=notices.add, clock=clock
+            ),
+            storage=storage,
+            tracker=JobTracker(
+                first.auto_stop_minutes or 0, first.ttl_minutes, self._on_job_end, notices.add
+            ),
+            notices=notices,
         )
-        self._machine = Machine(
-            self.config, spec, on_lost=self._on_lost, tell=self._notices.append, clock=clock
-        )
-        here, there = (None, None)
-        if self._storage is not None:
-            here, there = self._storage.sync_access, self._storage.async_access
-        machine, settings = self._machine, self.config
-        caches = LOCAL_CACHES if self.is_on_s3 else {}
-        hooks = Hooks(self.root, settings.on_create or (), settings.on_resume or (), caches)
-        kept: dict[str, Any] = {"root": self.root, "seen": self._seen, "hooks": hooks, "watch": self._watch}
-        kept.update(ids=ids, clock=clock)
-        self._sync = Side(machine.ports.here, machine.sync_handle, settings, s3=here, **kept)
-        self._async = Side(machine.ports.on_loop, machine.async_handle, settings, s3=there, **kept)
-        self._commands = Commands(
-            settings,
-            self.root,
-            self._watch,
-            on_s3=self.is_on_s3,
-            take_notices=self.take_notices,
-            sandbox_id=lambda: self.sandbox_id,
-        )
+        self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
         self.jobs = WorkspaceJobs(self._sync.jobs, self._async.jobs)
 
@@ -146,14 +132,14 @@ class WorkspaceSession:
         return Storage(
             workspace,
             direct=direct,
-            tell=self._notices.append,
+            add_notice=self._notices.add,
             caution=caution,
             clock=self._clock,
             ids=self._ids,
         )
 
     def __repr__(self) -> str:
-        info = self._machine.info
+        info = self._state.sandboxes.info
         return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={info.id if info else None!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -190,7 +176,7 @@ class WorkspaceSession:
     @property
     def is_on_s3(self) -> bool:
         """Whether the workspace is a mount of S3, and not on the sandbox's own disk."""
-        return self._storage is not None
+        return self._state.storage is not None
 
     def guidance(self) -> str:
         """Return what an agent's system prompt should say of this workspace: a short list."""
@@ -232,7 +218,7 @@ class WorkspaceSession:
     @property
     def sandbox_id(self) -> str | None:
         """Id of the sandbox, or None while there is none."""
-        info = self._machine.info
+        info = self._state.sandboxes.info
         return info.id if info else None
 
     def run(
@@ -240,7 +226,7 @@ class WorkspaceSession:
         command: str,
         *,
         timeout_s: float | None = None,
-        once: str | None = None,
+        idempotency_key: str | None = None,
         on_output: OnOutput | None = None,
     ) -> CommandResult:
         """Run a bash command in the workspace directory.
@@ -249,8 +235,8 @@ class WorkspaceSession:
             command: Given to bash exactly as it is; standard input is empty.
             timeout_s: Seconds until it is killed with all that it started, or goes on as a background job where
                 ``onTimeout`` says so; above 0 and at most 600. Default: the configuration's ``timeout``.
-            once: Name of this call, up to 64 letters and digits: called again under this name, it returns the
-                recorded result and runs nothing, for a day.
+            idempotency_key: Name of this call, up to 64 letters and digits. Called again with the same key, it returns
+                the recorded result and runs nothing, for a day.
             on_output: Called with pieces of the output while it comes, in a thread of its own, and with the rest at the
                 end, in yours; a recorded result comes as a whole. Together they are the output, its first 1,048,576
                 bytes and a note where it is longer. Never called twice at once, nor after this has returned, which
@@ -266,21 +252,25 @@ class WorkspaceSession:
             SessionClosed: The session was closed.
         """
         on_output = None if on_output is None else called_plainly(on_output)
-        return drive(self._commands.run(self._sync, command, timeout_s, once, on_output))
+        return run_sync(
+            self._sync.run(command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output)
+        )
 
     async def arun(
         self,
         command: str,
         *,
         timeout_s: float | None = None,
-        once: str | None = None,
+        idempotency_key: str | None = None,
         on_output: OnOutput | None = None,
     ) -> CommandResult:
         """Run a bash command as `run` does. Cancelling this call kills the command.
 
         ``on_output`` is called on this loop; it may be a coroutine function, and is awaited then.
         """
-        return await self._commands.run(self._async, command, timeout_s, once, on_output)
+        return await self._async.run(
+            command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output
+        )
 
     def prewarm(self) -> None:
         """Begin to provision now, in a thread, and return at once: the first command then finds the sandbox warm.
@@ -291,26 +281,18 @@ class WorkspaceSession:
         Raises:
             SessionClosed: The session was closed.
         """
-        self._machine.check_open()
+        self._state.sandboxes.check_open()
         threading.Thread(target=self._warm, name="langchain-daytona-ws-prewarm").start()
 
     def _warm(self) -> None:
         try:
-            drive(self._commands.warm(self._sync))
+            run_sync(self._sync.warm_up())
         except WorkspaceError as error:
             logger.warning("prewarming: %s", error.message)
 
-    def take_notices(self) -> tuple[str, ...]:
-        """Return what the next result should tell the model about the machine, once."""
-        taken = []
-        with suppress(IndexError):  # another thread may take the last one
-            while True:
-                taken.append(self._notices.popleft())
-        return tuple(taken)
-
     def _on_job_end(self, job: Job, about_jobs: bool) -> None:
         if not about_jobs:
-            self._notices.append(f"{job.summary}; see its output with bash_job")
+            self._notices.add(f"{job.summary}; see its output with bash_job")
         if self._on_job_done is None:
             return
         try:
@@ -320,12 +302,12 @@ class WorkspaceSession:
             logger.exception("on_job_done failed for job %s", job.id)
 
     def _on_lost(self) -> None:
-        if self._storage is not None:
-            self._notices.append(LOST_NOTICE_S3)
+        if self._state.storage is not None:
+            self._notices.add(LOST_NOTICE_S3)
             return
-        self._notices.append(LOST_NOTICE)
+        self._notices.add(LOST_NOTICE)
         # What was read before is not what is there now.
-        self._seen.clear()
+        self._state.read_hashes.clear()
 
     def close(self) -> None:
         """End the session. An ephemeral sandbox is deleted; a persistent one stays, for whoever comes next.
@@ -333,12 +315,12 @@ class WorkspaceSession:
         Raises:
             SandboxUnavailable: It could not be deleted; its auto-stop and its TTL will do it.
         """
-        self._machine.close()
+        self._state.sandboxes.close()
         self._close_storage()
 
     async def aclose(self) -> None:
         """End the session as `close` does, and close this loop's connections."""
-        await self._machine.aclose()
+        await self._state.sandboxes.aclose()
         self._close_storage()
 
     def release(self) -> None:
@@ -350,17 +332,17 @@ class WorkspaceSession:
             ProvisionError: There is a sandbox of this name that is not this library's.
             SandboxUnavailable: It could not be deleted.
         """
-        self._machine.release()
+        self._state.sandboxes.release()
         self._close_storage()
 
     async def arelease(self) -> None:
         """Delete the workspace's sandbox as `release` does, and close this loop's connections."""
-        await self._machine.arelease()
+        await self._state.sandboxes.arelease()
         self._close_storage()
 
     def _close_storage(self) -> None:
-        if self._storage is not None:
-            self._storage.close()
+        if self._state.storage is not None:
+            self._state.storage.close()
 
     def __enter__(self) -> Self:
         return self

@@ -17,7 +17,7 @@ from benchmarks.measure import Samples, interleaved
 from benchmarks.result import Result, compared, figure
 from benchmarks.served import Served, served
 from langchain_daytona_ws import WorkspaceSession
-from langchain_daytona_ws._core.files import MAX_BYTES
+from langchain_daytona_ws._core.files.operations import MAX_BYTES
 from langchain_daytona_ws.deepagents import WorkspaceBackend
 
 NAME = "files"

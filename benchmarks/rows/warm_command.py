@@ -15,9 +15,9 @@ from benchmarks.measure import Samples, Spread, ainterleaved, combined, interlea
 from benchmarks.result import Result, compared, figure
 from benchmarks.served import Served, served
 from langchain_daytona_ws import WorkspaceSession
-from langchain_daytona_ws._core.commands import run_command
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.script import GuestCall, guest_call
+from langchain_daytona_ws._core.commands.run import run_command
+from langchain_daytona_ws._core.guest_rpc.payload import GuestCall, guest_call
+from langchain_daytona_ws._core.run_sync import run_sync
 
 NAME = "warm command"
 COMMAND = "echo hello"
@@ -134,7 +134,7 @@ def requests_of(command: str) -> Iterator[GuestCall]:
                 caught,  # type: ignore[arg-type]  # it has the methods used here
                 "/mnt/workspaces/bench", command, timeout_s=120, limit_bytes=65536, key=None,
             )  # fmt: skip
-            drive(work)
+            run_sync(work)
         except _Made as made:
             yield made.call
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from langchain_daytona_ws._core.workspace import MountRole
+from langchain_daytona_ws._core.s3.workspace import MountRole
 from langchain_daytona_ws.config.problems import quoted
 from langchain_daytona_ws.errors import CredentialsRefused
 

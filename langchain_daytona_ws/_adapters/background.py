@@ -9,11 +9,11 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.ports import Aside
+from langchain_daytona_ws._core.ports import BackgroundTask
+from langchain_daytona_ws._core.run_sync import run_sync
 
 T = TypeVar("T")
-Work = Callable[[Aside], Coroutine[Any, Any, None]]
+Work = Callable[[BackgroundTask], Coroutine[Any, Any, None]]
 
 GRACE_S = 1.0  # for an abandonable request, which is usually about to be answered
 
@@ -45,7 +45,7 @@ class ThreadTask:
 
     def _run(self, work: Work) -> None:
         with self._may_work, contextlib.suppress(_Abandoned):
-            drive(work(self))
+            run_sync(work(self))
 
     async def pause(self, seconds: float) -> bool:
         return not self._stopping.wait(seconds)

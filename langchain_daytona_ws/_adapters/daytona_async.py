@@ -23,8 +23,8 @@ from langchain_daytona_ws._adapters.sdk import (
     create_params,
     describe,
 )
-from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
-from langchain_daytona_ws._core.sources import Clock
+from langchain_daytona_ws._core.id_factory import Clock
+from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -169,7 +169,7 @@ class AsyncDaytonaPort:
     async def sleep(self, seconds: float) -> None:
         await self._clock.asleep(seconds)
 
-    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+    def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         return AsyncioTask(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:

@@ -26,8 +26,8 @@ from langchain_daytona_ws._adapters.sdk import (
     making_a_client,
     tracing_is_wanted,
 )
-from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
-from langchain_daytona_ws._core.sources import Clock
+from langchain_daytona_ws._core.id_factory import Clock
+from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
 
 # The core repeats unanswered requests, since it knows whether they may have run. Here only reads on a stale connection
 # are repeated. The SDK's own retries would repeat a POST (its RemoteDisconnectedRetry), repeat after a refused
@@ -155,7 +155,7 @@ class SyncDaytonaPort:
     async def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
 
-    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+    def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         return ThreadTask(work)
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:

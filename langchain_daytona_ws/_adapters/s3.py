@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.quiet import unlogged
-from langchain_daytona_ws._core.sources import Clock
-from langchain_daytona_ws._core.store import (
+from langchain_daytona_ws._core.id_factory import Clock
+from langchain_daytona_ws._core.s3.store import (
     Credentials,
     KeyPage,
     ObjectInfo,
@@ -22,7 +22,7 @@ from langchain_daytona_ws._core.store import (
     StoreFault,
     StoreFaultKind,
 )
-from langchain_daytona_ws._core.workspace import S3Workspace
+from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._adapters.s3_clients import Clients, ClientSets
@@ -263,7 +263,7 @@ class S3Store(ABC):
         await self._do(lambda clients: self._bucket.delete(clients, key))
 
     async def rename(self, source: str, target: str) -> None:
-        """Send the request by which mount-s3 renames an object; see `_core.renames`."""
+        """Send the request by which mount-s3 renames an object; see `_core.mount.rename_probe`."""
         await self._do(lambda clients: self._bucket.rename(clients, source, target))
 
     async def _do(self, work: Callable[[Clients], T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_daytona_ws._core.store import KeyPage, ObjectInfo
+from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo
 
 LONGEST_PAGE = 1000
 _LONGEST_TOKEN = 4096

@@ -18,8 +18,8 @@ import botocore.session
 from boto3.session import Session
 from botocore.config import Config
 
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._core.workspace import S3Workspace
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 
 MESSAGE_LIMIT = 500
 

@@ -6,8 +6,8 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from langchain_daytona_ws._core.store import Credentials, StoreFault, StoreFaultKind
-from langchain_daytona_ws._core.workspace import S3Workspace
+from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._adapters.s3_clients import Clients

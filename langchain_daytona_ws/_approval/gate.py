@@ -17,7 +17,7 @@ from langchain_daytona_ws._approval.asking import (
 from langchain_daytona_ws._approval.denial import deny
 from langchain_daytona_ws._approval.turns import Ticket, Turns, WouldDeadlock
 from langchain_daytona_ws._approval.verdict import Answered, Approval, apply_outcome
-from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.errors import ConfigError
 from langchain_daytona_ws.permissions import (
@@ -112,7 +112,7 @@ class ApprovalGate:
                 ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
                 ``would_deadlock``.
         """
-        return drive(self._check(request, validate, BlockingRuntime))
+        return run_sync(self._check(request, validate, BlockingRuntime))
 
     async def acheck(
         self, request: PermissionRequest, validate: Callable[[Mapping[str, object]], T] | None = None

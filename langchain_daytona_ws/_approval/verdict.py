@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from langchain_daytona_ws._approval.asking import Outcome
+from langchain_daytona_ws._approval.control_flow import control_flow_in
 from langchain_daytona_ws._approval.denial import deny, deny_malformed
-from langchain_daytona_ws._approval.steering import control_flow_in
 from langchain_daytona_ws.permissions import (
     AnswerUnusable,
     PermissionDecision,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from langchain_daytona_ws._core.file_names import looks_foreign, shown, unquoted
+from langchain_daytona_ws._core.files.names import looks_foreign, shown, unquoted
 from langchain_daytona_ws._guest.place import STATE_PARENT
 from langchain_daytona_ws.errors import PathRefused
 
@@ -153,7 +153,12 @@ def _foreign_parts(path: str, root: str) -> list[str]:
         path = path.replace("\\", "/").partition(":")[2] or path.replace("\\", "/")
     elif kind == "home":
         path = path.partition("/")[2]
-    parts = [part for part in _split(path) if part != ".."]
+    parts = list[str]()
+    for part in _split(path):
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
     above = _split(root)
     return parts[len(above) :] if above and parts[: len(above)] == above else parts
 

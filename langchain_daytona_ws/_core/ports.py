@@ -117,7 +117,7 @@ _PASSING = {
 }
 
 
-class Aside(Protocol):
+class BackgroundTask(Protocol):
     """Work that goes on beside its starter's: in a thread of its own on the sync side, in a task on the async one.
 
     The work calls `pause` and `abandonable`; its starter `end` or `cancel`, after which the work does nothing more.
@@ -189,6 +189,6 @@ class SandboxPort(Protocol):
         """Run clean-up to its end although the caller is being cancelled; False when it took too long."""
         ...
 
-    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+    def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         """Begin work that goes on beside the caller's. It must not raise."""
         ...

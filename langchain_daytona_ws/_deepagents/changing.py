@@ -15,10 +15,9 @@ from deepagents.backends.protocol import (
     WriteResult,
 )
 
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.commands import CommandResult
-from langchain_daytona_ws._core.contents import ContentOps
-from langchain_daytona_ws._core.script import check_command
+from langchain_daytona_ws._core.commands.run import CommandResult, check_command
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.contents import ContentOps
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import (
     AnsweredInstead,
@@ -35,8 +34,7 @@ from langchain_daytona_ws._deepagents.approval import (
 from langchain_daytona_ws._deepagents.places import FileLocation
 from langchain_daytona_ws._deepagents.reading import Files
 from langchain_daytona_ws._deepagents.words import error_text, file_error, transfer_error
-from langchain_daytona_ws._session.commands import COMMAND_TIMEOUT_MAX_S
-from langchain_daytona_ws._session.side import named_once
+from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S, idempotency_key_for_changes
 from langchain_daytona_ws.errors import (
     FileError,
     FileUnsuitable,
@@ -163,13 +161,13 @@ class Writer:
             await ops.create(location.path, content)
             return
         try:
-            with named_once(key):
+            with idempotency_key_for_changes(key):
                 await ops.write(location.path, content)
         except WriteConflict as error:
             # Deep Agents lets the model write without reading. A file that changed since it was read stays a conflict.
             if error.code != "exists_unread":
                 raise
-            with named_once(_subkey(key, "o")):
+            with idempotency_key_for_changes(_subkey(key, "o")):
                 await ops.write(location.path, content, overwrite=True)
 
     async def edit(self, path: str, old: str, new: str, replace_all: bool) -> EditResult:
@@ -183,7 +181,7 @@ class Writer:
                 final = await self._approved("edit", arguments, location, final)
                 location, ops = self._files.at(final.path)
             key = self._key("edit_file", {"old_string": old, "new_string": new}, final.model_dump())
-            with named_once(key):
+            with idempotency_key_for_changes(key):
                 count = await ops.replace_text(
                     location.path, final.old_string, final.new_string, replace_all=final.replace_all
                 )
@@ -203,7 +201,7 @@ class Writer:
             self._check_deletable(location)
             key = self._key("delete", {}, final.model_dump())
             try:
-                with named_once(key):
+                with idempotency_key_for_changes(key):
                     await ops.delete(location.path)
             except FileUnsuitable as error:
                 if error.code != "not_empty" or not final.recursive:

@@ -20,9 +20,9 @@ from deepagents.backends.protocol import (
     ReadResult,
 )
 
-from langchain_daytona_ws._core.contents import ContentOps, Viewed
-from langchain_daytona_ws._core.file_results import Entry
-from langchain_daytona_ws._core.files import MOST_ROWS
+from langchain_daytona_ws._core.files.contents import ContentOps, Viewed
+from langchain_daytona_ws._core.files.models import Entry
+from langchain_daytona_ws._core.files.operations import MOST_ROWS
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.patterns import file_glob, hidden_name_filter, literal_regex
 from langchain_daytona_ws._deepagents.places import FileLocation, locate

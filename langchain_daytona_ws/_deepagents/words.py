@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._core.file_errors import file_message
+from langchain_daytona_ws._core.files.errors import file_message
 from langchain_daytona_ws.errors import FileMissing, PathRefused, PermissionDenied, WorkspaceError
 
 ERROR_LIMIT = 4000

@@ -34,13 +34,14 @@ PARTS_MAX = 32  # commands in a pipeline
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: Request, enter: Callable[[], None], job_run: Any = None) -> str:
+def main(request: Request, enter: Callable[[], None], job_run: Any = None, mount: Any = None) -> str:
     """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return one JSON object as text.
 
     Args:
         request: The command and its options; with ``job`` the command can become a background job.
         enter: Changes into the workspace.
         job_run: The module ``job_run``, sent only with ``job``.
+        mount: The module ``mount``, sent only with ``mount``.
     """
     call = record.Record(place.state_directory(), request["key"], request.get("keep", False))
     if request["mode"] == "kill":
@@ -48,7 +49,7 @@ def main(request: Request, enter: Callable[[], None], job_run: Any = None) -> st
 
     def work() -> str:
         enter()
-        return _supervise(call, request, _find("bash"), job_run)
+        return _supervise(call, request, _find("bash"), job_run, mount)
 
     def clear() -> None:
         processes.kill_tree(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
@@ -75,7 +76,7 @@ def _cancel(call: record.Record, key: str) -> str:
     return '{"outcome": "%s"}' % ("finished" if state == record.DONE else "cancelled")
 
 
-def _supervise(call: record.Record, request: Request, bash: str, job_run: Any) -> str:
+def _supervise(call: record.Record, request: Request, bash: str, job_run: Any, mount: Any) -> str:
     command = request["command"].encode()
     protect()
     problem = _syntax_error(bash, command)
@@ -88,6 +89,8 @@ def _supervise(call: record.Record, request: Request, bash: str, job_run: Any) -
     else:
         run.start(bash, command)
         run.watch(None if job_run is None else lambda: job_run.promote(run, request))
+        # The command may have waited for a file of the workspace.
+        run.silent = run.timed_out and mount is not None and not mount.answers(request["mount"])
     return run.result()
 
 
@@ -176,6 +179,7 @@ class Run:
         self.cancelled = False
         self.background = False
         self.survivors = False
+        self.silent = False  # the workspace's storage, at the time-out
         self.job = "null"  # JSON: the job, or why the command could not become a job
         self._wants_parts = "pipeline" in request
         self._parts = -1
@@ -357,7 +361,7 @@ class Run:
         return (
             '{"outcome": "finished", "exit_code": %d, "timed_out": %s, "background": %s, "survivors": %s, '
             '"duration_s": %.4f, "size_bytes": %d, "head": "%s", "tail": "%s", "log_path": "%s", '
-            '"log_bytes": %d, "log_failed": %s, "job": %s%s}'
+            '"log_bytes": %d, "log_failed": %s, "job": %s%s%s}'
         ) % (
             126 if self.exit_code is None else self.exit_code,
             _json(self.timed_out),
@@ -372,6 +376,7 @@ class Run:
             _json(bool(self.output.log_error)),
             self.job,
             ', "pipeline": %s' % parts if parts else "",
+            ', "silent": true' if self.silent else "",
         )
 
 

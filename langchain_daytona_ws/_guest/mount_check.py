@@ -49,6 +49,10 @@ class Check:
         """Return whether S3 refuses requests through the mount; False if S3 is only slow to answer."""
         return self._await(len(ALIVE) + 1, limit_s) and self._output.endswith(REFUSED)
 
+    def answers(self, limit_s: float) -> bool:
+        """Return whether the daemon and S3 answer, even with a refusal."""
+        return self._await(len(ALIVE) + 1, limit_s)
+
     def end(self) -> None:
         """Kill the process, and do not wait for its end."""
         os.close(self.descriptor)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.inventory import Inventory
 from langchain_daytona_ws._adapters.sdk import account_of
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.housekeeping import SandboxSummary, ours, remove
 from langchain_daytona_ws._core.ports import PortFault, SandboxSpec
-from langchain_daytona_ws._core.remedies import remedy_for
-from langchain_daytona_ws._core.reservation import specification
-from langchain_daytona_ws._core.workspace import s3_workspace
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.workspace import s3_workspace
+from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, ours, remove
+from langchain_daytona_ws._core.sandbox.remedies import remedy_for
+from langchain_daytona_ws._core.sandbox.reservation import specification
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import SandboxError
 
@@ -69,7 +69,7 @@ class AccountSandboxes:
         Raises:
             SandboxUnavailable: It could not be deleted, or is still there a minute later.
         """
-        drive(remove(self._port, sandbox.id))
+        run_sync(remove(self._port, sandbox.id))
 
 
 def _error(tried: str, fault: PortFault) -> SandboxError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._core.contents import ContentOps
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.file_results import (
+from langchain_daytona_ws._core.files.contents import ContentOps
+from langchain_daytona_ws._core.files.models import (
     FileDeleted,
     FileEdited,
     FileText,
@@ -14,7 +13,8 @@ from langchain_daytona_ws._core.file_results import (
     Listing,
     OutputMode,
 )
-from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
+from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
 
 
@@ -38,7 +38,7 @@ class WorkspaceFiles:
             offset: The first line, from 1.
             limit: How many lines; fewer when they would exceed the configuration's ``outputLimitBytes``.
         """
-        return drive(self.sync_ops.read(path, offset=offset, limit=limit))
+        return run_sync(self.sync_ops.read(path, offset=offset, limit=limit))
 
     async def aread(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read as `read` does."""
@@ -57,7 +57,7 @@ class WorkspaceFiles:
             FileUnsuitable: It is a directory, or larger.
             WriteConflict: It changed each time while it came over.
         """
-        return drive(self.sync_ops.fetch(path))
+        return run_sync(self.sync_ops.fetch(path))
 
     async def adownload(self, path: str) -> bytes:
         """Get a file as `download` does."""
@@ -71,7 +71,7 @@ class WorkspaceFiles:
             content: All of it.
             overwrite: Replace an existing file although this session has not read it as it is now.
         """
-        return drive(self.sync_ops.write(path, content, overwrite=overwrite))
+        return run_sync(self.sync_ops.write(path, content, overwrite=overwrite))
 
     async def awrite(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write as `write` does."""
@@ -86,7 +86,7 @@ class WorkspaceFiles:
             new_string: What to put there.
             replace_all: Replace every occurrence instead.
         """
-        return drive(self.sync_ops.edit(path, old_string, new_string, replace_all=replace_all))
+        return run_sync(self.sync_ops.edit(path, old_string, new_string, replace_all=replace_all))
 
     async def aedit(
         self, path: str, old_string: str, new_string: str, *, replace_all: bool = False
@@ -101,7 +101,7 @@ class WorkspaceFiles:
             path: The directory.
             limit: Most entries to return.
         """
-        return drive(self.sync_ops.list(path, limit=limit))
+        return run_sync(self.sync_ops.list(path, limit=limit))
 
     async def alist(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List as `list` does."""
@@ -115,7 +115,7 @@ class WorkspaceFiles:
             path: Directory to look below.
             limit: Most paths to return.
         """
-        return drive(self.sync_ops.glob(pattern, path=path, limit=limit))
+        return run_sync(self.sync_ops.glob(pattern, path=path, limit=limit))
 
     async def aglob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find as `glob` does."""
@@ -149,7 +149,7 @@ class WorkspaceFiles:
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
         )  # fmt: skip
-        return drive(work)
+        return run_sync(work)
 
     async def agrep(
         self,
@@ -175,7 +175,7 @@ class WorkspaceFiles:
         Args:
             path: What to delete.
         """
-        return drive(self.sync_ops.delete(path))
+        return run_sync(self.sync_ops.delete(path))
 
     async def adelete(self, path: str) -> FileDeleted:
         """Delete as `delete` does."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.job_results import Job, JobLog
-from langchain_daytona_ws._core.jobs import JobOps
+from langchain_daytona_ws._core.jobs.models import Job, JobLog
+from langchain_daytona_ws._core.jobs.operations import JobOps
+from langchain_daytona_ws._core.run_sync import run_sync
 
 
 class WorkspaceJobs:
@@ -31,30 +31,36 @@ class WorkspaceJobs:
         """Return the command of a job that this session knows to run; asks nobody."""
         return self.sync_ops.command_of(job_id)
 
-    def start(self, command: str, *, max_duration_s: float | None = None, once: str | None = None) -> Job:
+    def start(
+        self, command: str, *, max_duration_s: float | None = None, idempotency_key: str | None = None
+    ) -> Job:
         """Start a bash command in the workspace directory and return at once.
 
         Args:
             command: Given to bash exactly as it is; standard input is empty.
             max_duration_s: Seconds until it is stopped with all that it started, above 0 and at most 86,400. Default:
                 an hour.
-            once: Name of this call, as in `WorkspaceSession.run`: called again, it returns the same job.
+            idempotency_key: As in `WorkspaceSession.run`: called again with the same key, it returns the same job.
 
         Raises:
             CommandRefused: As `WorkspaceSession.run` does; also for what bash cannot parse. Nothing ran.
             JobError: 10 jobs are running already; nothing ran.
         """
-        return drive(self.sync_ops.start(command, max_duration_s=max_duration_s, once=once))
+        return run_sync(
+            self.sync_ops.start(command, max_duration_s=max_duration_s, idempotency_key=idempotency_key)
+        )
 
     async def astart(
-        self, command: str, *, max_duration_s: float | None = None, once: str | None = None
+        self, command: str, *, max_duration_s: float | None = None, idempotency_key: str | None = None
     ) -> Job:
         """Start as `start` does. Cancelled before its answer, it may have started a job or not: see `alist`."""
-        return await self.async_ops.start(command, max_duration_s=max_duration_s, once=once)
+        return await self.async_ops.start(
+            command, max_duration_s=max_duration_s, idempotency_key=idempotency_key
+        )
 
     def status(self, job_id: str) -> Job:
         """Tell what a job is doing."""
-        return drive(self.sync_ops.status(job_id))
+        return run_sync(self.sync_ops.status(job_id))
 
     async def astatus(self, job_id: str) -> Job:
         """Tell as `status` does."""
@@ -76,7 +82,7 @@ class WorkspaceJobs:
             offset: From which byte of the whole output on; ``next_offset`` of the answer is where to go on.
             limit_bytes: Most bytes to return. Default and most: the configuration's ``outputLimitBytes``.
         """
-        return drive(
+        return run_sync(
             self.sync_ops.logs(job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes)
         )
 
@@ -95,7 +101,7 @@ class WorkspaceJobs:
 
     def stop(self, job_id: str) -> Job:
         """Stop a job with all that it started: TERM, a second to tidy up, KILL. One that has ended stays as it is."""
-        return drive(self.sync_ops.stop(job_id))[0]
+        return run_sync(self.sync_ops.stop(job_id))[0]
 
     async def astop(self, job_id: str) -> Job:
         """Stop as `stop` does."""
@@ -103,13 +109,13 @@ class WorkspaceJobs:
 
     def list(self) -> tuple[Job, ...]:
         """Return the jobs that are known, those that started last first."""
-        return drive(self.sync_ops.list())
+        return run_sync(self.sync_ops.list())
 
     async def alist(self) -> tuple[Job, ...]:
         """Return as `list` does."""
         return await self.async_ops.list()
 
-    def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+    def join(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """Wait until a job has ended, and return it; after ``timeout_s``, as it is then.
 
         A request waits 20 seconds in the sandbox and learns of the end at once; so there is no interval to choose.
@@ -118,8 +124,8 @@ class WorkspaceJobs:
             job_id: The job.
             timeout_s: Most seconds to wait. Default: until it has ended, which it does after its ``max_duration_s``.
         """
-        return drive(self.sync_ops.wait(job_id, timeout_s=timeout_s))
+        return run_sync(self.sync_ops.join(job_id, timeout_s=timeout_s))
 
-    async def await_(self, job_id: str, *, timeout_s: float | None = None) -> Job:
-        """Wait as `wait` does, without holding up the event loop."""
-        return await self.async_ops.wait(job_id, timeout_s=timeout_s)
+    async def ajoin(self, job_id: str, *, timeout_s: float | None = None) -> Job:
+        """Wait as `join` does, without holding up the event loop."""
+        return await self.async_ops.join(job_id, timeout_s=timeout_s)

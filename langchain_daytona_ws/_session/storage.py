@@ -1,4 +1,4 @@
-"""A session's S3 workspace: who gives credentials for it, its files, and what its sandboxes have of it."""
+"""A session's S3 workspace: its credentials, its files, and its mount."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from functools import partial
 
 from langchain_daytona_ws._adapters.aws import AssumedRole, AsyncAssumedRole, GivenKeys
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, SyncS3Store
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.mount import Mounting, Source
-from langchain_daytona_ws._core.objects.guest import Made, ObjectFiles
-from langchain_daytona_ws._core.renames import Probed, RenamePort, Renames, needs_probe, probe_renames
-from langchain_daytona_ws._core.sources import Clock, Ids
-from langchain_daytona_ws._core.store import Credentials, CredentialsPort, ObjectStorePort
-from langchain_daytona_ws._core.workspace import S3Workspace
-from langchain_daytona_ws._session.keyring import Keyring
-from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock
-from langchain_daytona_ws.errors import SandboxError
+from langchain_daytona_ws._core.id_factory import Clock, Ids
+from langchain_daytona_ws._core.mount.manager import MountManager
+from langchain_daytona_ws._core.mount.rename_probe import (
+    Probed,
+    RenamePort,
+    Renames,
+    needs_probe,
+    probe_renames,
+)
+from langchain_daytona_ws._core.s3.backend import Made, S3Backend
+from langchain_daytona_ws._core.s3.store import CredentialsPort
+from langchain_daytona_ws._core.s3.workspace import S3Workspace
+from langchain_daytona_ws._session.credential_cache import CredentialCache
+from langchain_daytona_ws._session.single_flight import Once, SingleFlight, once_blocking, once_on_loop
 
-# A file operation takes seconds.
+# How long a file operation may take; most take milliseconds.
 FILE_LIFE_S = 120.0
 
-Probe = Callable[[], Awaitable[Probed]]
-
-
-# An empty file is in S3 up to 60 ms after its close, which does not wait for it (mount-s3 1.24).
+# An empty file reaches S3 up to 60 ms after its close, which does not wait for it (mount-s3 1.24, measured).
 LATE_S = 0.1
 
 
 class LateFiles:
-    """Whether S3 may lack what a command has just written, for both faces.
+    """Knows for how long S3 may lack files that the latest command has written, for both runtimes.
 
     Args:
-        now: Seconds on a clock that only goes forward.
+        now: Returns seconds on a monotonic clock.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -45,30 +46,30 @@ class LateFiles:
         self._complete_at = self._now() + LATE_S
 
     def left_s(self) -> float:
-        """Return for how long S3 may still lack something."""
+        """Return for how many seconds S3 may still lack files."""
         return max(self._complete_at - self._now(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """How one face reaches the workspace: the mount that its calls need, and its files without a sandbox."""
+class S3Access:
+    """One runtime's access to the workspace: the mount that its calls need, and its files without a sandbox."""
 
-    mounting: Mounting
-    objects: ObjectFiles | None
+    mount: MountManager
+    objects: S3Backend | None
     late: LateFiles
     sleep: Callable[[float], Awaitable[None]]
 
 
 class Storage:
-    """What both faces of a session share about its S3 workspace.
+    """The S3 workspace of a session, for both runtimes.
 
     Args:
-        workspace: Where it is.
+        workspace: The buckets, prefixes and directories.
         direct: Whether file operations go straight to S3.
-        tell: Is told what the model should know.
-        caution: What the configuration says that may keep a sandbox from S3.
+        add_notice: Adds a notice to the next result.
+        caution: A setting that may keep a sandbox from S3, as a sentence.
         clock: The session's time.
-        ids: Names what is written to try a store.
+        ids: Makes the names of scratch keys.
     """
 
     def __init__(
@@ -76,38 +77,35 @@ class Storage:
         workspace: S3Workspace,
         *,
         direct: bool,
-        tell: Callable[[str], None],
+        add_notice: Callable[[str], None],
         caution: str,
         clock: Clock,
         ids: Ids,
     ) -> None:
-        self.keyring = Keyring(*_ports(workspace, clock), now=clock.time)
+        self.credentials = CredentialCache(now=clock.time)
         self._bucket = Bucket(workspace, clock)
-        get, aget, forget = self.keyring.get_here, self.keyring.aget, self.keyring.forget
-        delivered: dict[str, str] = {}
+        self._renames = RenameProbe(ids) if needs_probe(workspace.endpoint) else None
+        late, made, delivered = LateFiles(clock.monotonic), Made(), dict[str, str]()
+        where = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
+        fetch, afetch = _ports(workspace, clock)
 
-        async def current() -> Credentials:
-            return await get(FILE_LIFE_S)
-
-        async def acurrent() -> Credentials:
-            return await aget(FILE_LIFE_S)
-
-        late = LateFiles(clock.monotonic)
-        made, where = Made(), f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
-
-        here = SyncS3Store(self._bucket, current, forget)
-        there = AsyncS3Store(self._bucket, acurrent, forget)
-        trial = StoreTrial(ids) if needs_probe(workspace.endpoint) else None
-
-        def access(source: Source, port: ObjectStorePort, probe: Probe | None) -> Access:
-            mounting = Mounting(
-                workspace, source, forget, delivered=delivered, tell=tell, caution=caution, probe=probe
+        def access(once: Once, port: CredentialsPort, store_of: type[SyncS3Store | AsyncS3Store]) -> S3Access:
+            get = partial(self.credentials.get, once, port)
+            store = store_of(self._bucket, partial(get, FILE_LIFE_S), self.credentials.forget)
+            mount = MountManager(
+                workspace,
+                get,
+                self.credentials.forget,
+                delivered=delivered,
+                add_notice=add_notice,
+                caution=caution,
+                probe=None if self._renames is None else partial(self._renames.get, once, store),
             )
-            objects = ObjectFiles(port, where=where, made=made) if direct else None
-            return Access(mounting, objects, late, port.sleep)
+            objects = S3Backend(store, where=where, made=made) if direct else None
+            return S3Access(mount, objects, late, store.sleep)
 
-        self.sync_access = access(get, here, None if trial is None else partial(trial.get_here, here))
-        self.async_access = access(aget, there, None if trial is None else partial(trial.aget, there))
+        self.sync_access = access(once_blocking, fetch, SyncS3Store)
+        self.async_access = access(once_on_loop, afetch, AsyncS3Store)
 
     def close(self) -> None:
         """Close the connections to S3."""
@@ -122,41 +120,25 @@ class _NotRefused(Exception):
         self.probed = probed
 
 
-class StoreTrial:
-    """Try once for all threads and loops whether a store refuses renames, and remember that it does.
+class RenameProbe:
+    """Probe once, for all threads and loops, whether a store refuses renames; remember only that it does.
 
     Args:
-        ids: Names the scratch keys.
+        ids: Makes the names of scratch keys.
     """
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
-        self._flight: SingleFlight[Probed] = SingleFlight()
+        self._flight: SingleFlight[Probed] = SingleFlight("probing the S3 store", "mount")
 
-    async def get_here(self, store: RenamePort) -> Probed:
-        """Return what became of it, for the coroutines of the sync side; never suspends."""
+    async def get(self, once: Once, store: RenamePort) -> Probed:
+        """Return the result of the probe."""
         try:
-            return self._flight.get(lambda: drive(self._tried(store)))
-        except _NotRefused as answer:
-            return answer.probed
-        except WouldDeadlock:
-            raise SandboxError(
-                "A sync call from the thread of an event loop that is just trying the S3 store would block both for "
-                "ever. Use the a-form of this method, or call it from another thread.",
-                code="would_deadlock",
-                op="mount",
-                retryable=True,
-                for_model="The workspace is being prepared. Nothing ran. Try again.",
-            ) from None
-
-    async def aget(self, store: RenamePort) -> Probed:
-        """Do as `get_here` does, without holding up the event loop."""
-        try:
-            return await self._flight.aget(lambda: self._tried(store))
+            return await once(self._flight, lambda: self._probe(store))
         except _NotRefused as answer:
             return answer.probed
 
-    async def _tried(self, store: RenamePort) -> Probed:
+    async def _probe(self, store: RenamePort) -> Probed:
         probed = await probe_renames(store, self._ids()[-12:])
         if probed.renames is not Renames.REFUSED:
             raise _NotRefused(probed)

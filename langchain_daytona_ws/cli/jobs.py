@@ -23,7 +23,7 @@ from langchain_daytona_ws.cli.output import print_json, print_table, printable
 from langchain_daytona_ws.errors import CommandRefused, ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.job_results import Job, JobLog
+    from langchain_daytona_ws._core.jobs.models import Job, JobLog
     from langchain_daytona_ws.session import WorkspaceSession
 
 COLUMNS = ("job", "state", "exit code", "started", "for", "output", "command")
@@ -124,7 +124,7 @@ def wait(
 ) -> None:
     """Wait until a job ends, and exit with its exit code: 124 if it still runs, 125 if it was lost."""
     with _session(config, namespace) as session:
-        found = session.jobs.wait(job, timeout_s=timeout)
+        found = session.jobs.join(job, timeout_s=timeout)
     _show(found, as_json=as_json)
     code = TIMED_OUT if found.is_running else LOST if found.exit_code is None else found.exit_code
     raise typer.Exit(code)
@@ -150,7 +150,7 @@ def logs(
         _print(log)
         while follow and log.is_more_to_come:
             if log.next_offset >= log.size_bytes:
-                session.jobs.wait(job, timeout_s=FOLLOW_S)
+                session.jobs.join(job, timeout_s=FOLLOW_S)
             log = session.jobs.logs(job, offset=log.next_offset)
             _print(log)
     typer.echo(f"[read on with --offset {log.next_offset}] [{printable(log.job.summary)}]", err=True)

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws._core.snapshot import (
+from langchain_daytona_ws._core.mount.snapshot import (
     MOUNT_S3_VERSION,
     SKILLS_MOUNT_PATH,
     USER,
@@ -20,6 +19,7 @@ from langchain_daytona_ws._core.snapshot import (
     build_error,
     checked_name,
 )
+from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws.cli.exits import ended
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError, ProvisionError

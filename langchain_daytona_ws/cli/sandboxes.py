@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_daytona_ws._core.housekeeping import age_s, prunable
+from langchain_daytona_ws._core.sandbox.prune import age_s, prunable
 from langchain_daytona_ws.cli.configuration import ConfigOption, JsonOption, read_configuration
 from langchain_daytona_ws.cli.exits import WRONG_CALL, ended
 from langchain_daytona_ws.cli.output import print_json, print_table
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.housekeeping import SandboxSummary
+    from langchain_daytona_ws._core.sandbox.prune import SandboxSummary
     from langchain_daytona_ws._session.account import AccountSandboxes
 
 COLUMNS = ("name", "namespace", "state", "lifetime", "age", "last used", "auto-stop", "auto-delete")

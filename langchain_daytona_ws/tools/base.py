@@ -11,12 +11,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field
 
-from langchain_daytona_ws._approval.steering import steers_the_program
-from langchain_daytona_ws._core.commands import call_key
+from langchain_daytona_ws._approval.control_flow import is_control_flow
+from langchain_daytona_ws._core.commands.run import call_key
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, explain
-from langchain_daytona_ws.tools.siblings import Sibling, begin_current
+from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall, begin_current
 
 # Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
@@ -43,12 +43,12 @@ class WorkspaceTool(BaseTool):
 
     async def arun(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.arun`."""
-        sibling = Sibling(kwargs.get("config"))
+        sibling = ConcurrentCall(kwargs.get("config"))
         try:
             with _remembered(tool_call_id):
                 return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
         except Exception as error:
-            if steers_the_program(error):
+            if is_control_flow(error):
                 await sibling.others()
             raise
         finally:
@@ -78,7 +78,7 @@ def _remembered(tool_call_id: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def told_to_the_model() -> Iterator[None]:
+def as_tool_message() -> Iterator[None]:
     """Turn this package's errors into tool messages; the error itself is the cause, for whoever traces."""
     try:
         yield

@@ -10,18 +10,17 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.commands import CommandResult
-from langchain_daytona_ws._core.guidance import S3_BASH_LINES
-from langchain_daytona_ws._core.job_results import Job
-from langchain_daytona_ws._core.job_watch import JOB_MAX_S
-from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S
-from langchain_daytona_ws._core.live import OnOutput
-from langchain_daytona_ws._core.script import check_command
-from langchain_daytona_ws._session.commands import COMMAND_TIMEOUT_MAX_S
+from langchain_daytona_ws._core.commands.run import CommandResult, check_command
+from langchain_daytona_ws._core.commands.streaming import OnOutput
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
+from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S
+from langchain_daytona_ws._core.jobs.models import Job
+from langchain_daytona_ws._core.jobs.operations import JOB_DEFAULT_S
+from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
-from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
+from langchain_daytona_ws.tools.base import WorkspaceTool, as_tool_message, current_tool_call_id
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
 from langchain_daytona_ws.tools.tracing import RunManager, facts_of_command, facts_of_job, traced
 
@@ -147,18 +146,18 @@ class BashTool(WorkspaceTool):
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **given: Any
     ) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
-        with told_to_the_model(), traced(run_manager) as trace:
+        with as_tool_message(), traced(run_manager) as trace:
             approval = self.session.gate.check(self._request(wanted), BashInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             call = _Call(wanted, approval)
             once = self._begin(config, call.identity)
             if call.background:
-                job = self.session.jobs.start(call.command, max_duration_s=call.timeout, once=once)
+                job = self.session.jobs.start(call.command, max_duration_s=call.timeout, idempotency_key=once)
                 trace(facts_of_job(job))
-                return call.answer_of_job(job, self.session.take_notices())
+                return call.answer_of_job(job, self.session._state.notices.drain())
             result = self.session.run(
-                call.command, timeout_s=call.timeout, once=once, on_output=self._asked_for()
+                call.command, timeout_s=call.timeout, idempotency_key=once, on_output=self._asked_for()
             )
             trace(facts_of_command(result))
             return call.answer(result)
@@ -167,18 +166,20 @@ class BashTool(WorkspaceTool):
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **given: Any
     ) -> tuple[str, dict[str, Any]]:
         wanted = BashInput.model_validate(given)
-        with told_to_the_model(), traced(run_manager) as trace:
+        with as_tool_message(), traced(run_manager) as trace:
             approval = await self.session.gate.acheck(self._request(wanted), BashInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             call = _Call(wanted, approval)
             once = self._begin(config, call.identity)
             if call.background:
-                job = await self.session.jobs.astart(call.command, max_duration_s=call.timeout, once=once)
+                job = await self.session.jobs.astart(
+                    call.command, max_duration_s=call.timeout, idempotency_key=once
+                )
                 trace(facts_of_job(job))
-                return call.answer_of_job(job, self.session.take_notices())
+                return call.answer_of_job(job, self.session._state.notices.drain())
             result = await self.session.arun(
-                call.command, timeout_s=call.timeout, once=once, on_output=self._asked_for()
+                call.command, timeout_s=call.timeout, idempotency_key=once, on_output=self._asked_for()
             )
             trace(facts_of_command(result))
             return call.answer(result)

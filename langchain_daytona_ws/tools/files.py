@@ -11,16 +11,16 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.file_names import shown
-from langchain_daytona_ws._core.file_results import OutputMode
-from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.models import OutputMode
+from langchain_daytona_ws._core.files.names import shown
+from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
-from langchain_daytona_ws._session.side import named_once
+from langchain_daytona_ws._session.runtime import idempotency_key_for_changes
 from langchain_daytona_ws.permissions import PermissionRequest, json_text, needs_approval
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
-from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
+from langchain_daytona_ws.tools.base import WorkspaceTool, as_tool_message, current_tool_call_id
 
 DESCRIPTION = """\
 Work with the files of the workspace. Paths are relative to it.
@@ -143,22 +143,22 @@ class WorkspaceFileTool(WorkspaceTool):
 
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
-        with told_to_the_model():
-            drive(self._check(self.session.files.sync_ops, wanted))
+        with as_tool_message():
+            run_sync(self._check(self.session.files.sync_ops, wanted))
             approval = self.session.gate.check(self._request(wanted), FileInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
-            with named_once(self._begin(config, dict(approval.arguments))):
-                return drive(self._perform(self.session.files.sync_ops, wanted, approval))
+            with idempotency_key_for_changes(self._begin(config, dict(approval.arguments))):
+                return run_sync(self._perform(self.session.files.sync_ops, wanted, approval))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = FileInput.model_validate(given)
-        with told_to_the_model():
+        with as_tool_message():
             await self._check(self.session.files.async_ops, wanted)
             approval = await self.session.gate.acheck(self._request(wanted), FileInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
-            with named_once(self._begin(config, dict(approval.arguments))):
+            with idempotency_key_for_changes(self._begin(config, dict(approval.arguments))):
                 return await self._perform(self.session.files.async_ops, wanted, approval)
 
     async def _check(self, ops: FileOps, wanted: FileInput) -> None:
@@ -179,7 +179,7 @@ class WorkspaceFileTool(WorkspaceTool):
     ) -> tuple[str, dict[str, Any]]:
         text, result = await _operation(ops, approval.validated or wanted)
         result = _sendable(result)
-        notices = [*self.session.take_notices(), *([approval.note] if approval.note else [])]
+        notices = [*self.session._state.notices.drain(), *([approval.note] if approval.note else [])]
         return "\n".join([*(f"[{notice}]" for notice in notices), text]), result
 
 

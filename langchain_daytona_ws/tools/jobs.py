@@ -10,12 +10,12 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.jobs.operations import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
-from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id, told_to_the_model
+from langchain_daytona_ws.tools.base import WorkspaceTool, as_tool_message, current_tool_call_id
 
 DESCRIPTION = """\
 See and stop background jobs, which bash starts with background: true.
@@ -55,8 +55,9 @@ class JobInput(ToolInput):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
-        if cls.operation(values) != "list" and values.get("job_id") is None:
-            yield "job_id", "only list does without it"
+        action = cls.operation(values)
+        if action not in ("", "list") and values.get("job_id") is None:
+            yield "job_id", f"{action} needs it"
         if values.get("tail") is not None and values.get("offset") is not None:
             yield "tail", "give tail or offset, not both"
 
@@ -76,16 +77,16 @@ class BashJobTool(WorkspaceTool):
 
     def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = JobInput.model_validate(given)
-        with told_to_the_model():
+        with as_tool_message():
             approval = self.session.gate.check(self._request(wanted), JobInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             once = self._begin(config, dict(approval.arguments))
-            return drive(self._perform(self.session.jobs.sync_ops, wanted, approval, once))
+            return run_sync(self._perform(self.session.jobs.sync_ops, wanted, approval, once))
 
     async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
         wanted = JobInput.model_validate(given)
-        with told_to_the_model():
+        with as_tool_message():
             approval = await self.session.gate.acheck(self._request(wanted), JobInput.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
@@ -107,7 +108,7 @@ class BashJobTool(WorkspaceTool):
         self, ops: JobOps, wanted: JobInput, approval: Approval[JobInput], once: str | None
     ) -> tuple[str, dict[str, Any]]:
         text, result = await _operation(ops, approval.validated or wanted, once)
-        notices = [*self.session.take_notices(), *([approval.note] if approval.note else [])]
+        notices = [*self.session._state.notices.drain(), *([approval.note] if approval.note else [])]
         return "\n".join([*(f"[{notice}]" for notice in notices), text]), result
 
 
@@ -122,7 +123,7 @@ async def _operation(ops: JobOps, wanted: JobInput, once: str | None) -> tuple[s
             log = replace(log, output=render.output(log.output))
             return log.text, asdict(log)
         case "stop":
-            job, was_running = await ops.stop(job_id, once=once)
+            job, was_running = await ops.stop(job_id, idempotency_key=once)
             return (job.text if was_running else f"[it had ended before]\n{job.text}"), asdict(job)
         case "list":
             jobs = await ops.list()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from langchain_daytona_ws._core.live import OnOutput
+from langchain_daytona_ws._core.commands.streaming import OnOutput
 
 OnChunk: TypeAlias = Callable[[dict[str, Any]], object]
 

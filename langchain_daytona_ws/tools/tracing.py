@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 
-from langchain_daytona_ws._core.commands import CommandResult
-from langchain_daytona_ws._core.job_results import Job
+from langchain_daytona_ws._core.commands.run import CommandResult
+from langchain_daytona_ws._core.jobs.models import Job
 from langchain_daytona_ws.errors import WorkspaceError
 
 RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolRun

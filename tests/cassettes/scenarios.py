@@ -26,8 +26,8 @@ async def command(stage: Stage) -> None:
     assert (first.exit_code, first.output) == (0, f"one\ntwo\n{session.root}\n")
     failed = await stage.do(session, "run", "echo 'grüße' | tee note.txt; exit 3", timeout_s=20)
     assert (failed.exit_code, failed.output) == (3, "grüße\n")
-    again = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", once="callone")
-    same = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", once="callone")
+    again = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", idempotency_key="callone")
+    same = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", idempotency_key="callone")
     assert (again.output, again.replayed, same.output, same.replayed) == ("1\n", False, "1\n", True)
     await stage.do(session, "close")
 
@@ -77,7 +77,7 @@ async def job(stage: Stage) -> None:
     session = stage.session()
     jobs = session.jobs
     short = await stage.do(jobs, "start", "echo from the job; exit 4", max_duration_s=60)
-    ended = await stage.do(jobs, "wait", short.id)
+    ended = await stage.do(jobs, "join", short.id)
     assert (ended.state, ended.exit_code) == ("finished", 4)
     assert (await stage.do(jobs, "logs", short.id)).output == "from the job\n"
     long = await stage.do(jobs, "start", "exec sleep 600", max_duration_s=900)

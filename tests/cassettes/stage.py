@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_daytona_ws import Clock, WorkspaceSession
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._session import machine
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._session import sandbox_manager as machine
 from tests.cassettes.fixed_ids import counted
 
 NAMESPACE = "cassette"
-_A_FORMS = {"wait": "await_"}
 Plain = dict[str, Any]
 Scenario = Callable[["Stage"], Coroutine[Any, Any, None]]
 
@@ -51,7 +50,7 @@ class Stage:
     async def do(self, target: Any, name: str, *arguments: Any, **named: Any) -> Any:
         """Call a method of a session, its files, its jobs or a tool."""
         if self.is_async:
-            return await getattr(target, _A_FORMS.get(name, f"a{name}"))(*arguments, **named)
+            return await getattr(target, f"a{name}")(*arguments, **named)
         return getattr(target, name)(*arguments, **named)
 
     def run(self, scenario: Scenario) -> None:
@@ -59,9 +58,9 @@ class Stage:
         if self.is_async:
             asyncio.run(scenario(self))
         else:
-            drive(scenario(self))
+            run_sync(scenario(self))
 
     def forget_sandboxes(self) -> None:
         """Prevent the deletion of sandboxes at exit after a failed replay: there is no server."""
         for session in self.sessions:
-            machine._open_machines.pop(session._machine, None)
+            machine._open_machines.pop(session._state.sandboxes, None)

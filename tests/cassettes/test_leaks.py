@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from langchain_daytona_ws._core.script import guest_call
+from langchain_daytona_ws._core.guest_rpc.payload import guest_call
 from tests.cassettes.leaks import leaks
 from tests.cassettes.normalised import Normaliser
 from tests.cassettes.record import RECORDED

@@ -27,7 +27,7 @@ async def _agent(settings: dict[str, Any], **more: Any) -> list[str]:
         bash = BashTool(session=session)
         outputs = [await bash.ainvoke({"command": f"echo {word}"}) for word in ("one", "two")]
         job = await session.jobs.astart("echo three", max_duration_s=60)
-        return [*outputs, (await session.jobs.await_(job.id)).state]
+        return [*outputs, (await session.jobs.ajoin(job.id)).state]
 
 
 @pytest.mark.usefixtures("nothing_else")

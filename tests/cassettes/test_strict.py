@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from langchain_daytona_ws._core import script
+from langchain_daytona_ws._core.guest_rpc import payload as script
 from tests.cassettes.record import RECORDED, RUNTIMES
 from tests.cassettes.tape import load
 from tests.cassettes.test_replay import replay

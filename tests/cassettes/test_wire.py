@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.script import guest_call, read_frame
+from langchain_daytona_ws._core.answer import read_frame
+from langchain_daytona_ws._core.guest_rpc.payload import guest_call
 from tests.cassettes.wire import answer_of, request_of, response_of
 
 EXECUTE = "https://daytona.test/toolbox/a/process/execute"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from langchain_daytona_ws._core.script import ENV_PREFIX
+from langchain_daytona_ws._core.guest_rpc.payload import ENV_PREFIX
 
 Plain = dict[str, Any]
 

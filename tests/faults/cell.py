@@ -181,7 +181,7 @@ class Cell:
 
         self.is_s3_redirected = True
         self._patches.enter_context(mock.patch.object(s3_clients.ClientSets, "_made", redirected))
-        self.work.session._storage._bucket.close()  # type: ignore[union-attr]
+        self.work.session._state.storage._bucket.close()  # type: ignore[union-attr]
 
     def end_fault(self) -> None:
         """End the fault."""
@@ -191,7 +191,7 @@ class Cell:
         if self.is_s3_redirected:
             self.is_s3_redirected = False
             self._patches.close()
-            self.work.session._storage._bucket.close()  # type: ignore[union-attr]
+            self.work.session._state.storage._bucket.close()  # type: ignore[union-attr]
         self.server.faults.clear()
         if self.fault.small:
             for sandbox in self.sandboxes():

@@ -27,17 +27,17 @@ S3_KINDS: dict[FaultKind, S3FaultKind] = {
 }  # fmt: skip
 # Shorter time-outs of requests, for faults that wait for them: module → name → seconds.
 SHORT: dict[str, dict[str, float]] = {
-    "langchain_daytona_ws._core.calls": {"MARGIN_S": 1, "MOUNT_S": 1},
-    "langchain_daytona_ws._core.lifecycle": {"CREATE_CALL_S": 3.0, "START_WITHIN_S": 5.0},
-    "langchain_daytona_ws._core.jobs": {"CALL_S": 3.0},
-    "langchain_daytona_ws._session.side": {"FILE_CALL_TIMEOUT_S": 3.0},
+    "langchain_daytona_ws._core.guest_rpc.client": {"MARGIN_S": 1, "MOUNT_S": 1},
+    "langchain_daytona_ws._core.sandbox.lifecycle": {"CREATE_CALL_S": 3.0, "START_WITHIN_S": 5.0},
+    "langchain_daytona_ws._core.jobs.operations": {"CALL_S": 3.0},
+    "langchain_daytona_ws._session.runtime": {"FILE_CALL_TIMEOUT_S": 3.0},
     "langchain_daytona_ws._adapters.daytona_sync": {"REQUEST_TIMEOUT_S": 3.0, "TRANSFER_TIMEOUT_S": 3},
     "langchain_daytona_ws._adapters.daytona_async": {"REQUEST_TIMEOUT_S": 3.0, "TRANSFER_TIMEOUT_S": 3},
     "langchain_daytona_ws._adapters.s3_clients": {"READ_TIMEOUT_S": 3},
 }
 
 # The SDK's async client takes a second of real time for each refused connection.
-RARELY: dict[str, dict[str, float]] = {"langchain_daytona_ws._core.lifecycle": {"POLL_S": 10.0}}
+RARELY: dict[str, dict[str, float]] = {"langchain_daytona_ws._core.sandbox.lifecycle": {"POLL_S": 10.0}}
 
 
 @dataclass(frozen=True)

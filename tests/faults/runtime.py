@@ -8,6 +8,9 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
+from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core.run_sync import run_sync
+
 
 class Runtime:
     """Calls the sync methods of a session, or the async ones on a permanent event loop."""
@@ -24,8 +27,14 @@ class Runtime:
     def call(self, target: Any, name: str, *arguments: Any, **named: Any) -> Any:
         if self._runner is None:
             return getattr(target, name)(*arguments, **named)
-        pair = {"wait": "await_"}.get(name, f"a{name}")
-        return self._runner.run(self._watched(getattr(target, pair)(*arguments, **named)))
+        return self._runner.run(self._watched(getattr(target, f"a{name}")(*arguments, **named)))
+
+    def acquire(self, session: WorkspaceSession) -> None:
+        """Have the sandbox made, and nothing run in it."""
+        if self._runner is None:
+            run_sync(session._sync.acquire())
+        else:
+            self._runner.run(self._watched(session._async.acquire()))
 
     async def _watched(self, work: Coroutine[Any, Any, Any]) -> Any:
         self._task = asyncio.ensure_future(work)

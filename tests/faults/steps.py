@@ -73,8 +73,8 @@ def _nothing(work: Work) -> None:
 
 
 def _create(work: Work) -> None:
-    """Create the sandbox without running a command."""
-    work.call(work.session._machine, "acquire")
+    """Have the sandbox made, and nothing run in it."""
+    work.face.acquire(work.session)
 
 
 def _warm(work: Work) -> None:
@@ -123,7 +123,7 @@ def _edit(work: Work) -> object:
 
 def _job(work: Work) -> object:
     job = work.call(work.session.jobs, "start", work.command, max_duration_s=60)
-    ended = work.call(work.session.jobs, "wait", job.id, timeout_s=60)
+    ended = work.call(work.session.jobs, "join", job.id, timeout_s=60)
     if ended.exit_code == 0:
         work.acknowledge(f"{work.token}.txt", f"{work.token}\n".encode())
     return ended

@@ -15,8 +15,8 @@ from langchain_daytona_ws._adapters import answers, daytona_async
 from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
-from langchain_daytona_ws._core.drive import drive
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.local import LocalDaytona
 
 WHOLE = b'{"exitCode": 0, "result": "all of it"}'
@@ -69,7 +69,7 @@ class Port:
         sandbox._toolbox_api._toolbox_base_url = f"http://127.0.0.1:{toolbox.server_port}"
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self._runner.run(work) if self._runner else drive(work)
+        return self._runner.run(work) if self._runner else run_sync(work)
 
     def execute(self) -> Any:
         return self.run(self.port.execute(self.info.id, "true", env={}, timeout_s=1))

@@ -327,13 +327,15 @@ class Mounted:
         self.session = WorkspaceSession(settings, namespace="forgeries", clock=TickingClock())
         self.runner = runner
         self.tools = {"bash": BashTool(session=self.session), "file": WorkspaceFileTool(session=self.session)}
-        storage = self.session._storage
+        storage = self.session._state.storage
         assert storage is not None
-        self._credentials = storage.keyring
+        self._cache = storage.credentials
 
     def forget(self) -> None:
-        """Drop the credentials, so that the next call fetches new ones."""
-        self._credentials.forget(self._credentials.get(0.0))
+        """Let the next call need credentials that nobody has yet."""
+        held = self._cache._flight.value
+        if held is not None:
+            self._cache.forget(held.credentials)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["sync", "async"])

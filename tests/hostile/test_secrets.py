@@ -18,7 +18,7 @@ from langchain_daytona_ws import (
     WorkspaceSession,
     WorkspaceToolkit,
 )
-from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.local import LocalDaytona
 from langchain_daytona_ws.local.faults import Fault
 from tests.hostile.forged import InstantClock
@@ -142,7 +142,7 @@ class Planted:
         if asynchronous:
             asyncio.run(self._use(asynchronous))
         else:
-            drive(self._use(asynchronous))
+            run_sync(self._use(asynchronous))
         self.shown += [self._log.text, *(repr(record.args) for record in self._log.records)]
         everything = "\n".join(self.shown)
         assert len(everything) > 2000

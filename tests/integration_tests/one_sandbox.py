@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import partial
 
 from langchain_daytona_ws._adapters.aws import AssumedRole, GivenKeys
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
-from langchain_daytona_ws._core.calls import Caller
-from langchain_daytona_ws._core.commands import CommandResult, run_command
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.mount import Luggage, Mounting
+from langchain_daytona_ws._core.commands.run import CommandResult, run_command
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.mount.manager import MountManager, MountPayload
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._core.workspace import Mount, MountRole, S3Workspace
-from langchain_daytona_ws._session.keyring import Keyring
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import Mount, MountRole, S3Workspace
+from langchain_daytona_ws._session.credential_cache import CredentialCache
+from langchain_daytona_ws._session.single_flight import once_blocking
 from tests.integration_tests.s3 import KEYS, ROLE, Bucket
 
 
-class _Counted(Mounting):
+class _Counted(MountManager):
     """Counts how often the credentials travelled."""
 
     secrets = 0
 
-    async def pack(self, sandbox_id: str, timeout_s: float) -> Luggage:
-        luggage = await super().pack(sandbox_id, timeout_s)
-        self.secrets += luggage.secret is not None
-        return luggage
+    async def attach(self, request: GuestRequest) -> MountPayload:
+        payload = await super().attach(request)
+        self.secrets += payload.secret is not None
+        return payload
 
 
 class OneSandbox:
@@ -43,7 +46,7 @@ class OneSandbox:
     def __init__(self, bucket: Bucket, *, role: bool = False) -> None:
         server = bucket.server
         self.port = SyncDaytonaPort(Account(api_key=server.api_key, api_url=server.api_url, target=None))
-        self.info: SandboxInfo = drive(self.port.create(SandboxSpec(name=bucket.namespace), timeout_s=60))
+        self.info: SandboxInfo = run_sync(self.port.create(SandboxSpec(name=bucket.namespace), timeout_s=60))
         self.root = f"/mnt/workspaces/{bucket.namespace}"
         keys = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
         workspace = S3Workspace(
@@ -59,9 +62,10 @@ class OneSandbox:
         if role:
             by_role = MountRole(ROLE, None, "us-east-1", server.s3_endpoint)
             source = AssumedRole(dataclasses.replace(workspace, keys=None, role=by_role))
-        ring = Keyring(source, source)
-        self.mounting = _Counted(workspace, ring.get_here, ring.forget, delivered={}, tell=lambda _: None)
-        self.caller = Caller(self.port, self, dict, lambda: os.urandom(16).hex(), self.mounting)
+        cache = CredentialCache()
+        get = partial(cache.get, once_blocking, source)
+        self.mount = _Counted(workspace, get, cache.forget, delivered={}, add_notice=lambda _: None)
+        self.client = GuestClient(self.port, self, dict, lambda: os.urandom(16).hex(), [self.mount])
 
     async def acquire(self) -> SandboxInfo:
         return self.info
@@ -78,9 +82,9 @@ class OneSandbox:
     failed = lost
 
     def run(self, command: str) -> CommandResult:
-        return drive(
-            run_command(self.caller, self.root, command, timeout_s=30, limit_bytes=262_144, key=None)
+        return run_sync(
+            run_command(self.client, self.root, command, timeout_s=30, limit_bytes=262_144, key=None)
         )
 
     def close(self) -> None:
-        drive(self.port.delete(self.info.id))
+        run_sync(self.port.delete(self.info.id))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._adapters import inventory
-from langchain_daytona_ws._core import housekeeping
+from langchain_daytona_ws._core.sandbox import prune as housekeeping
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import config_for

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from langchain_daytona_ws import WorkspaceSession
-from langchain_daytona_ws._core import lifecycle
-from langchain_daytona_ws._session import machine
+from langchain_daytona_ws._core.sandbox import lifecycle
+from langchain_daytona_ws._session import sandbox_manager as machine
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.hostile.forged import InstantClock
@@ -218,8 +218,8 @@ def test_a_cancelled_close_goes_on_deleting(
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         assert rest
         await asyncio.wait(rest)
-        assert session._machine.ports._async is not None
-        assert session._machine.ports._async._loops == {}
+        assert session._state.sandboxes.clients._async is not None
+        assert session._state.sandboxes.clients._async._loops == {}
         assert (session.sandbox_id is None) is not is_refused
         if is_refused:
             await session.aclose()
@@ -247,7 +247,7 @@ def test_it_can_be_tried_again_while_that_goes_on(server: LocalDaytona, persiste
         await end()
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
         assert server.sandboxes == []
-        assert session._machine.ports._async is not None
-        assert session._machine.ports._async._loops == {}
+        assert session._state.sandboxes.clients._async is not None
+        assert session._state.sandboxes.clients._async._loops == {}
 
     asyncio.run(work())

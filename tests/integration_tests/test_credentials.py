@@ -25,10 +25,11 @@ from botocore.exceptions import ClientError
 from langchain_daytona_ws import CredentialsRefused
 from langchain_daytona_ws._adapters import aws
 from langchain_daytona_ws._adapters.aws import AssumedRole, AsyncAssumedRole, GivenKeys
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._core.workspace import Mount, MountRole, S3Workspace
-from langchain_daytona_ws._session.keyring import Keyring
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import Mount, MountRole, S3Workspace
+from langchain_daytona_ws._session.credential_cache import CredentialCache
+from langchain_daytona_ws._session.single_flight import once_blocking, once_on_loop
 from langchain_daytona_ws.local import LocalDaytona
 
 ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
@@ -73,7 +74,7 @@ def fetch(request: pytest.FixtureRequest) -> Fetch:
 
     def by(workspace: S3Workspace) -> Credentials:
         if request.param == "sync":
-            return drive(AssumedRole(workspace).fetch())
+            return run_sync(AssumedRole(workspace).fetch())
         return asyncio.run(AsyncAssumedRole(workspace).fetch())
 
     return by
@@ -186,7 +187,7 @@ def test_two_sessions_do_not_share_credentials(server: LocalDaytona, fetch: Fetc
 
 def test_given_keys_are_given(fetch: Fetch) -> None:
     keys = Credentials("AKIAGIVEN", "secret")
-    assert drive(GivenKeys(keys).fetch()) is keys
+    assert run_sync(GivenKeys(keys).fetch()) is keys
     assert asyncio.run(GivenKeys(keys).fetch()) is keys
     with pytest.raises(ValueError, match="no role"):
         fetch(workspace(None, role=None, keys=keys))
@@ -194,19 +195,19 @@ def test_given_keys_are_given(fetch: Fetch) -> None:
 
 def test_a_keyring_replaces_them_before_they_end_and_when_s3_calls_them_expired(server: LocalDaytona) -> None:
     made = workspace(server.s3_endpoint)
-    keyring = Keyring(AssumedRole(made), AsyncAssumedRole(made))
+    port, async_port, cache = AssumedRole(made), AsyncAssumedRole(made), CredentialCache()
     try:
         server.s3.credential_lifetime_s = 60
-        short = keyring.get(1200)
-        assert asyncio.run(keyring.aget(1200)) == short
-        later = Keyring(AssumedRole(made), AsyncAssumedRole(made), now=lambda: time.time() - 3600)
-        old = later.get(600)
+        short = run_sync(cache.get(once_blocking, port, 1200))
+        assert asyncio.run(cache.get(once_on_loop, async_port, 1200)) == short
+        later = CredentialCache(now=lambda: time.time() - 3600)
+        old = run_sync(later.get(once_blocking, port, 600))
         server.s3.credential_lifetime_s = None
         server.s3.expire_credentials()
         with s3(server, old) as client, pytest.raises(ClientError, match="ExpiredToken"):
             client.list_objects_v2(Bucket="agents", Prefix="sandbox/demo/")
         later.forget(old)
-        new = asyncio.run(later.aget(600))
+        new = asyncio.run(later.get(once_on_loop, async_port, 600))
         assert new != old
         with s3(server, new) as client:
             client.list_objects_v2(Bucket="agents", Prefix="sandbox/demo/")
@@ -506,7 +507,7 @@ def test_without_an_endpoint_the_regions_own_sts_is_asked(monkeypatch: pytest.Mo
 
 def test_the_adapter_loads_boto3_only_when_it_asks(sts: Sts) -> None:
     program = (
-        "import sys, langchain_daytona_ws._session.keyring, langchain_daytona_ws._adapters.aws\n"
+        "import sys, langchain_daytona_ws._session.credential_cache, langchain_daytona_ws._adapters.aws\n"
         "assert not {'boto3', 'botocore', 'daytona'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=180)

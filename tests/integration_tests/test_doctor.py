@@ -23,7 +23,8 @@ from botocore.config import Config
 from typer.testing import CliRunner
 
 from langchain_daytona_ws import WorkspaceSession
-from langchain_daytona_ws._session.diagnosis import account, machine, storage
+from langchain_daytona_ws._session.diagnosis import account, storage
+from langchain_daytona_ws._session.diagnosis import sandbox as machine
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from langchain_daytona_ws.local.s3 import LocalS3

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws import WorkspaceSession
-from langchain_daytona_ws._core import render
+from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws.errors import FileMissing, FileUnsuitable, PathRefused, WorkspaceError
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests import s3

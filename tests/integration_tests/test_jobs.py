@@ -24,11 +24,11 @@ from langchain_daytona_ws import (
 )
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
-from langchain_daytona_ws._core.calls import Caller
-from langchain_daytona_ws._core.drive import drive as driven
-from langchain_daytona_ws._core.job_watch import JobWatch
-from langchain_daytona_ws._core.jobs import JobOps
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
+from langchain_daytona_ws._core.jobs.operations import JobOps
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.run_sync import run_sync as driven
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import Bucket, bucket, host_keys
@@ -45,8 +45,7 @@ def jobs(workspace: Driven, name: str, *arguments: Any, **named: Any) -> Any:
     """Call ``session.jobs`` through the face that the test is over."""
     if workspace.runner is None:
         return getattr(workspace.session.jobs, name)(*arguments, **named)
-    name = "await_" if name == "wait" else f"a{name}"
-    return workspace.runner.run(getattr(workspace.session.jobs, name)(*arguments, **named))
+    return workspace.runner.run(getattr(workspace.session.jobs, f"a{name}")(*arguments, **named))
 
 
 def job_tool(workspace: Driven) -> BashJobTool:
@@ -72,9 +71,9 @@ class TestSession:
         assert job.notices == ("it ends with this session",)
         printed(workspace, job, "begun")
         assert jobs(workspace, "status", job.id).is_running
-        assert jobs(workspace, "wait", job.id, timeout_s=0.2).is_running
+        assert jobs(workspace, "join", job.id, timeout_s=0.2).is_running
         workspace.run("touch /tmp/go")
-        ended = jobs(workspace, "wait", job.id)
+        ended = jobs(workspace, "join", job.id)
         assert (ended.state, ended.exit_code) == ("finished", 3)
         assert jobs(workspace, "logs", job.id, offset=6).output == "done\n"
         assert [one.id for one in jobs(workspace, "list")] == [job.id]
@@ -131,7 +130,7 @@ class TestSession:
         settings = config_for(server)
         with WorkspaceSession(settings, namespace="demo", on_job_done=ended.append) as session:
             first, second = session.jobs.start("exit 1"), session.jobs.start(f"{GO}; exit 2")
-            session.jobs.wait(first.id)
+            session.jobs.join(first.id)
             session.jobs.status(first.id)
             assert [(job.id, job.exit_code) for job in ended] == [(first.id, 1)]
             results = [session.run("touch /tmp/go")]
@@ -153,7 +152,7 @@ class TestSession:
 
         with WorkspaceSession(config_for(server), namespace="demo", on_job_done=fail) as session:
             job = session.jobs.start("true")
-            assert session.jobs.wait(job.id).state == "finished"
+            assert session.jobs.join(job.id).state == "finished"
         assert "on_job_done failed" in caplog.text
 
     def test_refusals_create_nothing(self, server: LocalDaytona, workspace: Driven) -> None:
@@ -178,7 +177,7 @@ class TestTools:
         assert "ends with this session" in message.content
         tool = job_tool(workspace)
         workspace.run("touch /tmp/go")
-        jobs(workspace, "wait", job_id)
+        jobs(workspace, "join", job_id)
         status = workspace.call(tool, action="status", job_id=job_id)
         assert f"job {job_id} finished" in status.content
         assert "exit code 4" in status.content
@@ -194,7 +193,7 @@ class TestTools:
 
     def test_the_parts_of_its_pipeline_are_told(self, workspace: Driven) -> None:
         message = workspace.call(workspace.bash, command="echo a; exit 3 | tail -1", background=True)
-        job = jobs(workspace, "wait", message.artifact["id"])
+        job = jobs(workspace, "join", message.artifact["id"])
         assert (job.exit_code, job.pipeline) == (0, (3, 0))
         assert ", exit code 0 (in the pipeline: 3, 0)" in job.text
 
@@ -279,7 +278,7 @@ class TestTools:
         assert "early" in message.content
         assert "ends with this session" in message.content
         assert workspace.call(workspace.bash, command="touch /tmp/go").status == "success"
-        assert jobs(workspace, "wait", job_id).exit_code == 0
+        assert jobs(workspace, "join", job_id).exit_code == 0
         assert jobs(workspace, "logs", job_id, offset=0).output == "early\nlate\n"
         assert intervals(server) == [75, 15]
 
@@ -316,17 +315,17 @@ class Kept:
         return None
 
     def session(self) -> JobOps:
-        watch = JobWatch(15, None, lambda *_: None, lambda _: None)
+        watch = JobTracker(15, None, lambda *_: None, lambda _: None)
 
-        async def caller() -> Caller:
-            return Caller(self.port, self, dict, lambda: f"{time.monotonic_ns():032x}", watch=watch)
+        async def caller() -> GuestClient:
+            return GuestClient(self.port, self, dict, lambda: f"{time.monotonic_ns():032x}", [watch])
 
         return JobOps(
             caller, watch, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()
         )
 
     def start(self, command: str) -> Job:
-        return driven(self.session().start(command, max_duration_s=None, once=None))
+        return driven(self.session().start(command, max_duration_s=None, idempotency_key=None))
 
 
 @pytest.fixture
@@ -370,7 +369,7 @@ class TestMachine:
         second = drive(server, persistent=True)
         assert jobs(second, "status", job.id).is_running
         second.run("touch /tmp/go")
-        assert jobs(second, "wait", job.id).exit_code == 8
+        assert jobs(second, "join", job.id).exit_code == 8
         assert server.count("create") == 1
         second.run("true")
         assert intervals(server)[-1] == intervals(server)[0] - 60
@@ -385,9 +384,9 @@ class TestMachine:
             pickled = pickle.dumps(session)
         monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
         with pickle.loads(pickled) as again:
-            assert again.jobs.wait(job.id).exit_code == 9
+            assert again.jobs.join(job.id).exit_code == 9
             _ended.clear()
-            again.jobs.wait(again.jobs.start("exit 8").id)
+            again.jobs.join(again.jobs.start("exit 8").id)
             assert [job.exit_code for job in _ended] == [8]
             again.release()
 
@@ -438,7 +437,7 @@ class TestStorage:
     def test_a_job_works_on_the_mount(self, bucket: Bucket, drive: Drive) -> None:
         workspace = bucket.session(drive)
         job = jobs(workspace, "start", "echo from the job > f.txt")
-        assert jobs(workspace, "wait", job.id).exit_code == 0
+        assert jobs(workspace, "join", job.id).exit_code == 0
         assert bucket.get("f.txt") == b"from the job\n"
         assert job.notices[0] == "it ends with this session"  # the keys in envVars do not end
         assert job.notices[1].startswith("its output goes to f.txt: if anything opens that file before")
@@ -449,7 +448,7 @@ class TestStorage:
     def test_a_log_shows_the_hint_of_what_failed(self, bucket: Bucket, drive: Drive) -> None:
         workspace = bucket.session(drive)
         job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt; mv f.txt g.txt")
-        assert jobs(workspace, "wait", job.id).exit_code == 1
+        assert jobs(workspace, "join", job.id).exit_code == 1
         assert (
             "[hint: Files here cannot be renamed. Use: cp -r f.txt g.txt"
             in jobs(workspace, "logs", job.id).text
@@ -459,7 +458,7 @@ class TestStorage:
         workspace = bucket.session(drive)
         job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt")
         assert job.notices == ("it ends with this session",)
-        jobs(workspace, "wait", job.id)
+        jobs(workspace, "join", job.id)
 
     @pytest.mark.full
     @pytest.mark.usefixtures("host_keys")
@@ -475,7 +474,7 @@ class TestStorage:
         assert "what it writes to the workspace begins to fail at" in job.text
         deadline = time.monotonic() + 240
         while job.is_running:
-            job = jobs(workspace, "wait", job.id, timeout_s=0.5)
+            job = jobs(workspace, "join", job.id, timeout_s=0.5)
             assert time.monotonic() < deadline
         assert (job.state, job.exit_code) == ("finished", 0)
         assert bucket.get("f.txt") == b"50\n"

@@ -101,14 +101,14 @@ async def test_a_sync_call_on_the_loop_that_runs_the_hooks_is_refused(server: Lo
 
 def test_a_repeated_call_that_began_a_job_keeps_nobody_awake(server: LocalDaytona, drive: Drive) -> None:
     session = drive(server, persistent=True).session
-    job = session.jobs.start("true", once="name")
-    session.jobs.wait(job.id)
+    job = session.jobs.start("true", idempotency_key="name")
+    session.jobs.join(job.id)
     for _ in range(2):
         session.run("true")
     assert server.sandboxes[0].auto_stop_interval == 15
     again = drive(server, persistent=True).session
     for one in (session, again):
-        assert one.jobs.start("true", once="name").id == job.id
+        assert one.jobs.start("true", idempotency_key="name").id == job.id
         one.run("true")
         assert server.sandboxes[0].auto_stop_interval == 15
 

@@ -27,10 +27,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-class Caller(GenericFakeChatModel):
+class GuestClient(GenericFakeChatModel):
     """Calls the tool that the README's agents need, by the name that it has for them, and answers."""
 
-    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Caller:
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> GuestClient:
         names = [tool.name for tool in tools]
         assert "execute" in names or names == ["bash", "workspace_file", "bash_job"]
         self._call["name"] = "execute" if "execute" in names else "bash"
@@ -39,12 +39,12 @@ class Caller(GenericFakeChatModel):
     _call: ToolCall = PrivateAttr()
 
 
-def caller() -> Caller:
+def caller() -> GuestClient:
     call = ToolCall(name="bash", args={"command": "python3 --version"}, id="call-1")
     answers: Iterator[AIMessage] = cycle(
         [AIMessage("", tool_calls=[call]), AIMessage("The one that python3 is.")]
     )
-    made = Caller(messages=answers)
+    made = GuestClient(messages=answers)
     made._call = call
     return made
 

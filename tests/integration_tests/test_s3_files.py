@@ -19,14 +19,14 @@ import pytest
 from botocore.config import Config
 
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, S3Store, SyncS3Store
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.objects.guest import ObjectFiles
-from langchain_daytona_ws._core.objects.search import BeyondBounds
-from langchain_daytona_ws._core.policy import session_policy
-from langchain_daytona_ws._core.store import Credentials, StoreFault, StoreFaultKind
-from langchain_daytona_ws._core.workspace import Mount, S3Workspace
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.backend import S3Backend
+from langchain_daytona_ws._core.s3.policy import session_policy
+from langchain_daytona_ws._core.s3.search import BeyondBounds
+from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws.errors import (
     FileError,
     FileMissing,
@@ -83,7 +83,7 @@ class Face:
         self._buckets: list[Bucket] = []
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work) if self._runner else drive(work)
+        return self._runner.run(work) if self._runner else run_sync(work)
 
     def store(self, keys: Keys | None = None, **more: Any) -> S3Store:
         keys = keys or Keys()
@@ -91,7 +91,7 @@ class Face:
         return self.kind(self._buckets[-1], keys.current, keys.expired)
 
     def ops(self, store: S3Store | None = None) -> FileOps:
-        return FileOps(ObjectFiles(store or self.store(), where="s3://agents"), None, root="/mnt/ns")
+        return FileOps(S3Backend(store or self.store(), where="s3://agents"), None, root="/mnt/ns")
 
     def refusal(self, kind: type[WorkspaceError], work: Coroutine[Any, Any, object]) -> WorkspaceError:
         with pytest.raises(kind) as caught:
@@ -267,8 +267,8 @@ class TestContents:
     def test_marks_outlive_the_process(self, face: Face, bucket: s3.Bucket) -> None:
         bucket.put("a", b"x\n")
         request = {"op": "edit", "path": "a", "old": "x", "new": "x x", "key": "call1"}
-        assert face.run(ObjectFiles(face.store())("files", request))["at"] == [1]
-        assert face.run(ObjectFiles(face.store())("files", request))["at"] == []
+        assert face.run(S3Backend(face.store())("files", request))["at"] == [1]
+        assert face.run(S3Backend(face.store())("files", request))["at"] == []
         assert bucket.get("a") == b"x x\n"
 
 

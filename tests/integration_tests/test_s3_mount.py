@@ -10,15 +10,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from langchain_daytona_ws import FileMissing, SandboxError, WorkspaceError
 from langchain_daytona_ws._adapters.aws import GivenKeys
-from langchain_daytona_ws._core.commands import CommandResult
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._session.keyring import Keyring
+from langchain_daytona_ws._core.commands.run import CommandResult
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._session.credential_cache import CredentialCache
+from langchain_daytona_ws._session.single_flight import once_blocking
 from langchain_daytona_ws.local import Fault, LocalDaytona, mounting
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
@@ -182,6 +184,16 @@ def test_a_daemon_that_is_dead_or_hangs_is_replaced_by_the_call_that_meets_it(
     assert (count(workspace, "workspaces"), count(workspace, "skills")) == ("1\n", "1\n")
 
 
+def test_a_time_out_names_a_storage_that_does_not_answer(workspace: Driven) -> None:
+    workspace.run("cat known.txt")
+    hung = workspace.run("pkill -STOP -f '[m]ount-s3.*workspaces'; cat ./*", timeout_s=1)
+    assert hung.timed_out
+    assert any("storage did not answer" in notice for notice in hung.notices)
+    slow = workspace.run("cat known.txt; sleep 60", timeout_s=1)
+    assert slow.output == "known"
+    assert not any("storage" in notice for notice in slow.notices)
+
+
 def test_an_old_daemon_that_ends_late_takes_no_new_mount_away(bucket: Bucket, workspace: Driven) -> None:
     # A process that stays in the old mount keeps its daemon from ending when it is detached.
     workspace.run("(exec 9<known.txt; cd ..; sleep 300) >/dev/null 2>&1 & sleep 300 >/dev/null 2>&1 &")
@@ -200,8 +212,8 @@ def test_keys_that_were_replaced_are_used_by_the_mount_that_is_there(bucket: Buc
         box.run("cat known.txt")
         # As from another session with other keys, which knows nothing of what the sandbox has.
         given = GivenKeys(Credentials("AKIALATER", "another-secret"))
-        box.mounting._credentials = Keyring(given, given).get_here
-        box.mounting._delivered.clear()
+        box.mount._credentials = partial(CredentialCache().get, once_blocking, given)
+        box.mount._delivered.clear()
         bucket.server.s3.clear_requests()
         assert box.run("cat known.txt").output == "known"
         assert {one.access_key for one in bucket.server.s3.requests if one.service == "s3"} == {"AKIALATER"}
@@ -343,7 +355,7 @@ def test_the_keys_are_in_no_traceback_with_its_variables(bucket: Bucket, workspa
         workspace.run("true")
     bucket.server.faults.clear()
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-    assert "luggage = " in shown, "of the frames in question"
+    assert "payload = " in shown, "of the frames in question"
     encoded = re.findall("[A-Za-z0-9+/]{40,}", shown)
     decoded = b" ".join(binascii.a2b_base64(one[: len(one) // 4 * 4]) for one in encoded)
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in shown

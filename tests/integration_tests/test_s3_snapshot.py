@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._adapters import snapshots as adapter
-from langchain_daytona_ws._core.snapshot import MOUNT_S3_VERSION, Recipe
+from langchain_daytona_ws._core.mount.snapshot import MOUNT_S3_VERSION, Recipe
 from langchain_daytona_ws.cli import s3_snapshot as command
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from langchain_daytona_ws import BashTool, SandboxConfig, WorkspaceSession
-from langchain_daytona_ws._core import lifecycle
+from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws.errors import (
     CommandRefused,
     ConfigError,
@@ -442,7 +442,7 @@ def test_a_hostile_env_file_steers_nothing(
     driven = drive(server)
     driven.run("true")
     assert server.sandboxes[0].target != "evil"
-    ports = (driven.session._machine.ports._sync, driven.session._machine.ports._async)
+    ports = (driven.session._state.sandboxes.clients._sync, driven.session._state.sandboxes.clients._async)
     clients = [ports[0]._client] if ports[0] else [one.client for one in ports[1]._loops.values()]  # type: ignore[union-attr]
     assert [client._tracer_provider for client in clients] == [None]
 
@@ -451,8 +451,8 @@ def test_loops_come_and_go(server: LocalDaytona) -> None:
     with WorkspaceSession(config_for(server), namespace="demo") as session:
         for i in range(4):
             assert asyncio.run(session.arun(f"echo {i}")).output == f"{i}\n"
-        assert session._machine.ports._async is not None
-        assert session._machine.ports._async._loops == {}
+        assert session._state.sandboxes.clients._async is not None
+        assert session._state.sandboxes.clients._async._loops == {}
 
 
 def test_many_threads_share_the_notice_and_all_results_arrive(server: LocalDaytona) -> None:

@@ -22,8 +22,9 @@ import pytest
 
 from langchain_daytona_ws import CommandResult, SandboxError, WorkspaceSession
 from langchain_daytona_ws._adapters import background
-from langchain_daytona_ws._core import live, sending
-from langchain_daytona_ws._core.live import FAILURES_MAX, LIMIT_NOTE, STREAM_LIMIT_BYTES
+from langchain_daytona_ws._core.commands import streaming as live
+from langchain_daytona_ws._core.commands.streaming import FAILURES_MAX, LIMIT_NOTE, STREAM_LIMIT_BYTES
+from langchain_daytona_ws._core.guest_rpc import client as guest_client
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import Bucket, bucket, host_keys
@@ -60,7 +61,7 @@ def until_asked(server: LocalDaytona, times: int) -> None:
         time.sleep(0.01)
 
 
-class Heard:
+class CapturedWarnings:
     """What came, and what was done about it: the command goes on when a text has been heard."""
 
     def __init__(self, server: LocalDaytona, **answers: str) -> None:
@@ -87,7 +88,7 @@ def logs_left(server: LocalDaytona) -> bytes:
 
 class TestWhileItRuns:
     def test_it_comes_before_the_command_has_ended(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = Heard(server, one="go1", two="go2")
+        heard = CapturedWarnings(server, one="go1", two="go2")
         result = workspace.run(
             f"echo one; {wait_for('go1')}; echo two >&2; {wait_for('go2')}; printf three",
             timeout_s=60,
@@ -99,7 +100,7 @@ class TestWhileItRuns:
         assert logs_left(server) == b""
 
     def test_half_a_character_waits_for_its_rest(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = Heard(server, a="go1")
+        heard = CapturedWarnings(server, a="go1")
         result = workspace.run(
             f"printf 'a\\305'; {wait_for('go1')}; printf '\\274b\\303'", timeout_s=60, on_output=heard
         )
@@ -110,7 +111,7 @@ class TestWhileItRuns:
         self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(live, "WAIT_S", 0.1)
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
 
         def release() -> None:
             until_asked(server, 6)
@@ -126,7 +127,7 @@ class TestWhileItRuns:
 
     @pytest.mark.usefixtures("host_keys")
     def test_it_comes_from_a_workspace_on_s3(self, bucket: Bucket, drive: Drive) -> None:
-        heard = Heard(bucket.server, one="go1")
+        heard = CapturedWarnings(bucket.server, one="go1")
         driven = bucket.session(drive, role=True)
         result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
         assert heard.all == result.output == "one\ntwo\n"
@@ -135,7 +136,7 @@ class TestWhileItRuns:
     def test_two_commands_at_once_each_have_their_own(self, server: LocalDaytona) -> None:
         with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(2) as pool:
             session.run("true")
-            left, right = Heard(server, left="left"), Heard(server, right="right")
+            left, right = CapturedWarnings(server, left="left"), CapturedWarnings(server, right="right")
             runs = [
                 pool.submit(session.run, f"echo left; {wait_for('right')}", timeout_s=60, on_output=left),
                 pool.submit(session.run, f"echo right; {wait_for('left')}", timeout_s=60, on_output=right),
@@ -144,7 +145,7 @@ class TestWhileItRuns:
         assert (left.all, right.all) == ("left\n", "right\n")
 
     def test_two_tasks_at_once_each_have_their_own(self, server: LocalDaytona) -> None:
-        left, right = Heard(server, left="left"), Heard(server, right="right")
+        left, right = CapturedWarnings(server, left="left"), CapturedWarnings(server, right="right")
 
         async def work() -> None:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
@@ -193,7 +194,7 @@ SAME = {
 class TestTheResult:
     @pytest.mark.parametrize("name", SAME)
     def test_is_what_it_would_be_without(self, server: LocalDaytona, workspace: Driven, name: str) -> None:
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         plain = workspace.run(SAME[name])
         streamed = workspace.run(SAME[name], on_output=heard)
         assert _comparable(streamed) == _comparable(plain)
@@ -201,7 +202,7 @@ class TestTheResult:
             assert heard.all == streamed.output
 
     def test_what_the_answer_leaves_out_is_streamed(self, server: LocalDaytona, workspace: Driven) -> None:
-        text, binary = Heard(server), Heard(server)
+        text, binary = CapturedWarnings(server), CapturedWarnings(server)
         result = workspace.run("seq 1 100000", on_output=text)
         assert result.truncated
         assert text.all == "".join(f"{number}\n" for number in range(1, 100_001))
@@ -210,19 +211,19 @@ class TestTheResult:
         assert binary.all == data.decode("utf-8", "replace")
 
     def test_of_fifty_mebibytes_one_is_streamed(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         result = workspace.run("head -c 52428800 /dev/zero | tr '\\0' x", on_output=heard)
         assert result.output_bytes == 50 * 1024 * 1024
         assert heard.all == "x" * STREAM_LIMIT_BYTES + LIMIT_NOTE
         assert logs_left(server).count(b".log") == 1  # which is the result's
 
     def test_exactly_the_bound_needs_no_note(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         workspace.run(f"head -c {STREAM_LIMIT_BYTES} /dev/zero | tr '\\0' x", on_output=heard)
         assert heard.all == "x" * STREAM_LIMIT_BYTES
 
     def test_of_a_command_whose_time_is_up(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         result = workspace.run("echo one; sleep 300", timeout_s=1, on_output=heard)
         assert (result.timed_out, result.exit_code, result.output) == (True, 124, "one\n")
         assert heard.all == "one\n"
@@ -230,22 +231,22 @@ class TestTheResult:
 
     def test_of_one_that_goes_on_as_a_job(self, server: LocalDaytona, drive: Drive) -> None:
         driven = drive(server, onTimeout="background")
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=1, on_output=heard)
         assert result.job_id is not None
         assert heard.all == result.output == "one\n"
         touch(server, "go1")
         # The plain face will do: the job is the sandbox's.
-        assert driven.session.jobs.wait(result.job_id, timeout_s=60).exit_code == 0
+        assert driven.session.jobs.join(result.job_id, timeout_s=60).exit_code == 0
         assert driven.session.jobs.logs(result.job_id).output == "one\ntwo\n"
         assert heard.all == "one\n"
         assert logs_left(server) == b""
 
     def test_that_was_recorded_comes_as_a_whole(self, server: LocalDaytona, workspace: Driven) -> None:
-        first, again = Heard(server), Heard(server)
-        workspace.run("echo $RANDOM; echo two", once="call1", on_output=first)
+        first, again = CapturedWarnings(server), CapturedWarnings(server)
+        workspace.run("echo $RANDOM; echo two", idempotency_key="call1", on_output=first)
         server.clear_requests()
-        result = workspace.run("echo $RANDOM; echo two", once="call1", on_output=again)
+        result = workspace.run("echo $RANDOM; echo two", idempotency_key="call1", on_output=again)
         assert result.replayed
         assert first.all == again.all == result.output
 
@@ -255,7 +256,7 @@ class TestTheResult:
         monkeypatch.setattr(live, "FIRST_LOOK_S", 60.0)
         workspace.run("true")
         server.clear_requests()
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         workspace.run("echo one", on_output=heard)
         assert heard.texts == ["one\n"]
         assert [request.action for request in server.requests] == ["execute"]
@@ -413,7 +414,7 @@ class TestFaults:
         monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
         workspace.run("true")
         server.faults.add(Fault(action="execute", skip=1, times=3, **FAULTS[name]))
-        heard = Heard(server, one="go1")
+        heard = CapturedWarnings(server, one="go1")
         result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
         assert heard.all == result.output == "one\ntwo\n"
 
@@ -429,7 +430,7 @@ class TestFaults:
             until_asked(server, 1 + FAILURES_MAX)
             touch(server, "go1")
 
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(release)
             result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
@@ -446,7 +447,7 @@ class TestFaults:
         monkeypatch.setattr(live, "FIRST_LOOK_S", 60.0)
         workspace.run("true")
         server.faults.add(Fault(kind="status", action="execute", skip=1, times=None, status=503))
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         result = workspace.run("seq 1 100000", on_output=heard)
         server.faults.clear()
         assert result.truncated
@@ -459,7 +460,7 @@ class TestFaults:
     ) -> None:
         workspace.run("true")
         server.faults.add(Fault(kind="drop_after", action="execute", times=1))
-        heard = Heard(server, one="go1")
+        heard = CapturedWarnings(server, one="go1")
         result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
         assert heard.all == result.output == "one\ntwo\n"
 
@@ -469,7 +470,7 @@ class TestFaults:
         workspace.run("true")
         (sandbox,) = server.sandboxes
         server.run_inside(sandbox.id, "rmdir /mnt/workspaces/demo && touch /mnt/workspaces/demo")
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         with pytest.raises(SandboxError):
             workspace.run("echo one", on_output=heard)
         assert heard.texts == []
@@ -526,7 +527,7 @@ class TestALookThatHangs:
     ) -> None:
         workspace.run("true")
         hanging.hold(lambda: touch(server, "go1"), before=before)
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
         assert hanging.is_held
         assert result.output == "one\ntwo\n"
@@ -542,7 +543,7 @@ class TestALookThatHangs:
     ) -> None:
         workspace.run("true")
         hanging.hold(lambda: touch(server, "go1"))
-        heard = Heard(server)
+        heard = CapturedWarnings(server)
         result = workspace.run(f"echo 0; {wait_for('go1')}; seq 1 100000", timeout_s=60, on_output=heard)
         assert hanging.is_held
         assert result.truncated
@@ -553,8 +554,8 @@ class TestALookThatHangs:
     ) -> None:
         workspace.run("true")
         hanging.hold(lambda: touch(server, "go1"))
-        workspace.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=Heard(server))
-        heard = Heard(server, one="go2")
+        workspace.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=CapturedWarnings(server))
+        heard = CapturedWarnings(server, one="go2")
         workspace.run(f"echo one; {wait_for('go2')}; echo two", timeout_s=60, on_output=heard)
         assert hanging.is_held
         assert heard.all == "one\ntwo\n"
@@ -564,7 +565,7 @@ class TestALookThatHangs:
     ) -> None:
         workspace.run("true")
         hanging.hold(lambda: touch(server, "go1"))
-        workspace.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=Heard(server))
+        workspace.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=CapturedWarnings(server))
         assert connections_to(server)
         workspace.close()
         hanging.let_go()
@@ -575,11 +576,11 @@ class TestALookThatHangs:
     ) -> None:
         monkeypatch.setattr(live, "LOOK_MARGIN_S", 0.0)
         monkeypatch.setattr(live, "WAIT_S", 0.0)
-        monkeypatch.setattr(sending, "SHORTEST_REQUEST_S", 1)
+        monkeypatch.setattr(guest_client, "SHORTEST_REQUEST_S", 1)
         with WorkspaceSession(config_for(server), namespace="demo") as session:
             session.run("true")
             hanging.hold(lambda: touch(server, "go1"))
-            session.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=Heard(server))
+            session.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=CapturedWarnings(server))
             (thread,) = helpers()
             thread.join(60)
             assert not thread.is_alive()
@@ -641,7 +642,7 @@ class TestALookThatHangs:
 PROGRAM = f"""
 import json, sys, threading
 from langchain_daytona_ws import WorkspaceSession
-from langchain_daytona_ws._core import live
+from langchain_daytona_ws._core.commands import streaming as live
 
 live.LOOK_MARGIN_S = 600.0
 with WorkspaceSession(json.load(sys.stdin), namespace="demo") as session:

@@ -21,7 +21,7 @@ import trustme
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
-from langchain_daytona_ws._core.lifecycle import FIRST_REACH_S
+from langchain_daytona_ws._core.sandbox.lifecycle import FIRST_REACH_S
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.local import LocalDaytona
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from langchain_daytona_ws._core.store import KeyPage, ObjectInfo, StoredObject, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo, StoredObject, StoreFault, StoreFaultKind
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from langchain_daytona_ws._adapters.background import ThreadTask
-from langchain_daytona_ws._core.calls import Caller
-from langchain_daytona_ws._core.commands import CommandResult, run_command
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.ports import Aside, ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.commands.run import CommandResult, run_command
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.run_sync import run_sync
 
 # As a sandbox has it: a version manager's shim in the host's PATH would cost 80 ms a call.
 SANDBOX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -83,7 +83,7 @@ class ShellPort:
         await work
         return True
 
-    def aside(self, work: Callable[[Aside], Coroutine[Any, Any, None]]) -> Aside:
+    def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         return ThreadTask(work)
 
 
@@ -111,7 +111,7 @@ class Workspace:
     def __init__(self, shell: str, directory: Path) -> None:
         self.root = directory / "workspaces" / "ns"
         self.port = ShellPort(shell, directory)
-        self.caller = Caller(self.port, OneMachine(), dict, lambda: secrets.token_hex(16))
+        self.caller = GuestClient(self.port, OneMachine(), dict, lambda: secrets.token_hex(16))
 
     def on_disk(self, path: str | None) -> Path:
         """Where a file that the sandbox calls by this path in /tmp is on the host."""
@@ -128,4 +128,4 @@ class Workspace:
         **more: Any,
     ) -> CommandResult:
         limits = {"timeout_s": timeout_s, "limit_bytes": limit_bytes}
-        return drive(run_command(self.caller, str(self.root), command, **limits, key=key, **more))
+        return run_sync(run_command(self.caller, str(self.root), command, **limits, key=key, **more))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.commands import call_key, step_of
+from langchain_daytona_ws._core.commands.run import call_key, step_of
 
 
 def config(

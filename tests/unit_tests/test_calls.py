@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core import lifecycle
-from langchain_daytona_ws._core.calls import MARGIN_S, RETRY_WITHIN_S, Caller
-from langchain_daytona_ws._core.drive import drive
+from langchain_daytona_ws._core.guest_rpc.client import MARGIN_S, RETRY_WITHIN_S, GuestClient
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws.errors import (
     HookFailed,
     OutcomeUnknown,
@@ -116,9 +116,9 @@ class Machines:
 
 
 def call(port: ScriptedPort, *, key: str | None = "k", machines: Machines | None = None) -> dict[str, object]:
-    caller = Caller(port, machines or Machines(), dict, lambda: NONCE)
+    caller = GuestClient(port, machines or Machines(), dict, lambda: NONCE)
     request: dict[str, object] = {"op": "x"} if key is None else {"op": "x", "key": key}
-    return drive(caller.call("command", request, timeout_s=10, killable=key is not None))
+    return run_sync(caller.call("command", request, timeout_s=10, killable=key is not None))
 
 
 def fault(kind: FaultKind, **facts: Any) -> PortFault:
@@ -160,11 +160,11 @@ class Timed(ScriptedPort):
 def test_what_setting_up_takes_is_not_taken_off_the_calls_own_time() -> None:
     port = Timed(execute=[{"ok": True}])
 
-    async def set_up(_: SandboxInfo) -> None:
+    async def set_up() -> None:
         await port.sleep(600)
 
-    caller = Caller(port, Machines(), dict, lambda: NONCE, set_up=set_up)
-    drive(caller.call("command", {"key": "k"}, timeout_s=10))
+    caller = GuestClient(port, Machines(), dict, lambda: NONCE, set_up=set_up)
+    run_sync(caller.call("command", {"key": "k"}, timeout_s=10))
     assert port.within_s == [10 + MARGIN_S]
 
 
@@ -172,24 +172,24 @@ def test_nothing_is_said_of_not_running_when_the_machine_cannot_be_set_up_again(
     port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
     done: list[None] = []
 
-    async def set_up(_: SandboxInfo) -> None:
+    async def set_up() -> None:
         if done:
             raise HookFailed("onResume", for_model="Nothing ran.")
         done.append(None)
 
-    caller = Caller(port, Machines(), dict, lambda: NONCE, set_up=set_up)
+    caller = GuestClient(port, Machines(), dict, lambda: NONCE, set_up=set_up)
     with pytest.raises(OutcomeUnknown):
-        drive(caller.call("command", {"key": "k"}, timeout_s=10))
+        run_sync(caller.call("command", {"key": "k"}, timeout_s=10))
     done.clear()
     with pytest.raises(HookFailed):
-        drive(caller.call("files", {"op": "read"}, timeout_s=10))
+        run_sync(caller.call("files", {"op": "read"}, timeout_s=10))
 
 
 @pytest.mark.parametrize("said", [info("stopping"), fault(FaultKind.UNAVAILABLE)], ids=["stuck", "no answer"])
 def test_a_machine_that_is_no_help_is_given_up_in_time(said: Any) -> None:
     port = ScriptedPort(get=[said])
     with pytest.raises(SandboxUnavailable, match="control plane"):
-        drive(lifecycle.revive(port, INFO))
+        run_sync(lifecycle.revive(port, INFO))
     assert port.slept_s == lifecycle.REVIVE_WITHIN_S
 
 
@@ -197,7 +197,7 @@ def test_a_start_of_another_session_is_a_restart_too() -> None:
     port = ScriptedPort(
         get=[info("stopped"), info("starting"), info("started")], start=[fault(FaultKind.BUSY)]
     )
-    assert drive(lifecycle.revive(port, INFO)) is lifecycle.Revival.RESTARTED
+    assert run_sync(lifecycle.revive(port, INFO)) is lifecycle.Revival.RESTARTED
 
 
 def test_retry_after_is_obeyed_within_reason() -> None:
@@ -387,9 +387,9 @@ def test_a_sandbox_that_has_gone_silent_does_not_hold_the_call_for_long(timeout_
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Silent(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
-    caller = Caller(port, Machines(), dict, lambda: NONCE)
+    caller = GuestClient(port, Machines(), dict, lambda: NONCE)
     with pytest.raises(OutcomeUnknown):
-        drive(caller.call("command", {"key": "k"}, timeout_s=timeout_s))
+        run_sync(caller.call("command", {"key": "k"}, timeout_s=timeout_s))
     assert port.slept_s <= timeout_s + 100
 
 
@@ -402,28 +402,30 @@ def test_a_proxy_that_drops_long_requests_is_outlasted() -> None:
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Proxy(execute=[*[fault(FaultKind.DROPPED)] * 8, {"ok": True}], get=[info("started")])
-    caller = Caller(port, Machines(), dict, lambda: NONCE)
-    assert drive(caller.call("command", {"key": "k"}, timeout_s=600)) == {"ok": True}
+    caller = GuestClient(port, Machines(), dict, lambda: NONCE)
+    assert run_sync(caller.call("command", {"key": "k"}, timeout_s=600)) == {"ok": True}
 
 
 class TestProvision:
     SPEC = SandboxSpec(name="mine")
 
     def provision(self, port: ScriptedPort, organization_id: str | None = None) -> SandboxInfo:
-        return drive(lifecycle.provision(port, self.SPEC, organization_id=organization_id))
+        return run_sync(lifecycle.provision(port, self.SPEC, organization_id=organization_id))
 
     @pytest.mark.parametrize("reached_before", [True, False])
     def test_no_connection_is_an_error_soon_where_there_never_was_one(self, reached_before: bool) -> None:
         port = ScriptedPort(create=[fault(FaultKind.NOT_SENT)], get=[None])
         with pytest.raises(ProvisionError) as caught:
-            drive(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=reached_before))
+            run_sync(
+                lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=reached_before)
+            )
         assert caught.value.code == "unreachable"
         assert (port.slept_s <= lifecycle.FIRST_REACH_S) is not reached_before
 
     def test_a_port_that_refuses_after_an_answer_is_waited_out(self) -> None:
         port = ScriptedPort(create=[fault(FaultKind.UNAVAILABLE), fault(FaultKind.NOT_SENT)], get=[None])
         with pytest.raises(ProvisionError):
-            drive(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=False))
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=False))
         assert port.slept_s > lifecycle.FIRST_REACH_S
 
     def test_a_certificate_that_is_refused_is_not_tried_again(self) -> None:
@@ -481,7 +483,7 @@ class TestProvision:
     ) -> None:
         port, named = ScriptedPort(create=[KeyboardInterrupt()], get=get, delete=delete), list[str]()
         with pytest.raises(KeyboardInterrupt):
-            drive(lifecycle.provision(port, self.SPEC, organization_id=None, left=named.append))
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, left=named.append))
         assert named == left
 
     def test_a_create_whose_answer_was_lost_is_found_by_name(self) -> None:
@@ -538,13 +540,13 @@ class TestProvision:
 class TestDiscard:
     def test_a_state_change_is_waited_out(self) -> None:
         port = ScriptedPort(delete=[fault(FaultKind.BUSY), fault(FaultKind.BUSY), None])
-        drive(lifecycle.discard(port, "id"))
+        run_sync(lifecycle.discard(port, "id"))
         assert port.asked == ["delete"] * 3
 
     def test_but_not_for_ever(self) -> None:
         port = ScriptedPort(delete=[fault(FaultKind.BUSY)])
         with pytest.raises(SandboxUnavailable) as caught:
-            drive(lifecycle.discard(port, "id"))
+            run_sync(lifecycle.discard(port, "id"))
         assert caught.value.code == "not_deleted"
         assert port.slept_s < 120
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.characters import Chunks, whole_end, whole_start
+from langchain_daytona_ws._core.commands.characters import Chunks, whole_end, whole_start
 
 PIECES = st.lists(st.binary(max_size=9) | st.text(max_size=5).map(str.encode), max_size=12)
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import SandboxConfig
-from langchain_daytona_ws._core.claim import CLAIM_WITHIN_S, Claim, claim, find
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.network import network_rules
 from langchain_daytona_ws._core.ports import FaultKind, NetworkRules, PortFault, SandboxInfo
-from langchain_daytona_ws._core.reservation import config_hash, sandbox_name, specification
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.sandbox.get_or_create import CLAIM_WITHIN_S, Claim, claim, find
+from langchain_daytona_ws._core.sandbox.network import network_rules
+from langchain_daytona_ws._core.sandbox.reservation import config_hash, sandbox_name, specification
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 from tests.unit_tests.test_calls import ScriptedPort
 
@@ -29,7 +29,7 @@ def found(state: str, id: str = "one", **facts: Any) -> SandboxInfo:
 
 def claimed(**answers: list[Any]) -> tuple[Claim, ScriptedPort]:
     port = ScriptedPort(**answers)
-    return drive(claim(port, SPEC)), port
+    return run_sync(claim(port, SPEC)), port
 
 
 def refused(**answers: list[Any]) -> ProvisionError:
@@ -119,7 +119,7 @@ def test_a_recovery_that_is_refused_ends_in_a_replacement() -> None:
 def test_a_new_one_that_fails_is_deleted_and_not_made_for_ever() -> None:
     port = ScriptedPort(get=[None, found("build_failed")], create=[found("build_failed")], delete=[None])
     with pytest.raises(ProvisionError) as caught:
-        drive(claim(port, SPEC))
+        run_sync(claim(port, SPEC))
     assert caught.value.code == "create_failed"
     assert port.asked == ["get", "create", "get", "delete"]
 
@@ -128,11 +128,11 @@ def test_what_a_refused_create_left_is_deleted() -> None:
     failed = PortFault(FaultKind.REFUSED, "entered error state")
     port = ScriptedPort(get=[None, found("error")], create=[failed], delete=[None])
     with pytest.raises(ProvisionError):
-        drive(claim(port, SPEC))
+        run_sync(claim(port, SPEC))
     assert port.asked == ["get", "create", "get", "delete"]
     port = ScriptedPort(get=[None, found("error", labels={})], create=[failed])
     with pytest.raises(ProvisionError):
-        drive(claim(port, SPEC))
+        run_sync(claim(port, SPEC))
     assert "delete" not in port.asked
 
 
@@ -152,7 +152,7 @@ TAKEN = PortFault(FaultKind.NAME_TAKEN, "Sandbox with name x already exists")
 def test_what_changes_nothing_is_given_up_in_time(answers: dict[str, list[Any]]) -> None:
     port = ScriptedPort(**answers)
     with pytest.raises(ProvisionError) as caught:
-        drive(claim(port, SPEC))
+        run_sync(claim(port, SPEC))
     assert caught.value.retryable or caught.value.code == "create_refused"
     assert CLAIM_WITHIN_S - 10 < port.slept_s <= CLAIM_WITHIN_S
 
@@ -162,7 +162,7 @@ def test_a_start_beyond_the_quota_is_not_waited_for() -> None:
         get=[found("stopped")], start=[PortFault(FaultKind.REFUSED, "Total CPU limit exceeded", status=400)]
     )
     with pytest.raises(ProvisionError) as caught:
-        drive(claim(port, SPEC))
+        run_sync(claim(port, SPEC))
     assert (caught.value.code, port.slept_s) == ("quota", 0.0)
 
 
@@ -180,7 +180,7 @@ def test_somebody_elses_is_not_touched(labels: dict[str, str]) -> None:
     error = refused(get=[found("stopped", labels=labels)])
     assert error.code == "name_taken"
     with pytest.raises(ProvisionError, match="not its labels"):
-        drive(find(ScriptedPort(get=[found("started", labels=labels)]), SPEC))
+        run_sync(find(ScriptedPort(get=[found("started", labels=labels)]), SPEC))
 
 
 def test_one_of_another_configuration_is_reported_and_kept() -> None:
@@ -188,7 +188,7 @@ def test_one_of_another_configuration_is_reported_and_kept() -> None:
     error = refused(get=[found("started", labels=other)])
     assert error.code == "config_changed"
     assert "release" in error.message
-    assert drive(find(ScriptedPort(get=[found("started", labels=other)]), SPEC)) is not None
+    assert run_sync(find(ScriptedPort(get=[found("started", labels=other)]), SPEC)) is not None
 
 
 def test_a_refusal_is_the_error_of_its_cause() -> None:

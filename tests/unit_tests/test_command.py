@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core import script
+from langchain_daytona_ws._core.guest_rpc import payload as script
 from langchain_daytona_ws._guest import processes
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError
 from tests.unit_tests.daemon import Workspace

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
-from langchain_daytona_ws._core.contents import FETCH_TRIES, VIEWED_BYTES, ContentOps
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.file_errors import file_error as refused_file
-from langchain_daytona_ws._core.file_results import Reply
-from langchain_daytona_ws._core.files import EDIT_BYTES
-from langchain_daytona_ws._core.objects.guest import ObjectFiles
+from langchain_daytona_ws._core.files.contents import FETCH_TRIES, VIEWED_BYTES, ContentOps
+from langchain_daytona_ws._core.files.errors import file_error as refused_file
+from langchain_daytona_ws._core.files.models import Reply
+from langchain_daytona_ws._core.files.operations import EDIT_BYTES
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.backend import S3Backend
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import file_request
 from langchain_daytona_ws._deepagents.changing import remove_tree_command
@@ -235,7 +235,7 @@ def test_the_sandbox_and_s3_read_alike(tmp_path: Path, op: str, data: bytes, bin
     bucket.put_by_others("f", data)
     more: dict[str, Any] = {**VIEW, "binary": binary} if op == "view" else FETCH
     here = content.main({"root": str(tmp_path), "op": op, "path": "f", **more})
-    there = drive(ObjectFiles(bucket)("content", {"op": op, "path": "f", **more}))
+    there = run_sync(S3Backend(bucket)("content", {"op": op, "path": "f", **more}))
     if op == "fetch" and here["ok"]:
         assert there.pop("content") == data
         inline = here.pop("content")
@@ -254,7 +254,7 @@ def test_the_sandbox_and_s3_refuse_alike(tmp_path: Path, path: str) -> None:
     request = {"op": "fetch", "path": path, **FETCH}
     here = content.main({"root": str(tmp_path), **request})
     assert here["ok"] is False
-    assert here == drive(ObjectFiles(bucket)("content", request))
+    assert here == run_sync(S3Backend(bucket)("content", request))
 
 
 def _contents(answer: dict[str, Any], downloads: list[bytes], root: str = ROOT) -> ContentOps:
@@ -274,7 +274,7 @@ def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
     paths = [["a.py", "file", 1, 0]]
     answer = {**FOUND, "paths": paths, "total": 1, "omitted": {"unreadable": [1, ["proc/1/map_files"]]}}
     files = Files(ROOT, _contents(answer, []), _contents(answer, [], root="/"))
-    found = drive(Reader(files).glob("*.py", "/"))
+    found = run_sync(Reader(files).glob("*.py", "/"))
     assert found.error is None
     assert {match["path"] for match in found.matches or ()} == {"a.py"}
     assert (found.truncated, found.truncation_reason) == (True, "unreadable")
@@ -283,7 +283,7 @@ def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
 def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     rows = [["a.py", 3, True, "needle"]]
     ops = _contents({**FOUND, "rows": rows, "omitted": {"binary_match": [1, ["b.bin"]]}}, [])
-    found = drive(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None))
+    found = run_sync(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None))
     assert [(match["path"], match["line"]) for match in found.matches or ()] == [
         (f"{ROOT}/a.py", 3),
         (f"{ROOT}/b.bin", 0),
@@ -291,16 +291,16 @@ def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     assert "grep -a" in (found.matches or [])[1]["text"]
     assert not found.truncated
     ops = _contents({**FOUND, "rows": [], "omitted": {"unreadable": [1, ["shut"]]}}, [])
-    assert drive(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None)).truncated
+    assert run_sync(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None)).truncated
 
 
 def test_a_file_that_changes_while_it_comes_over_is_asked_for_again() -> None:
     data = b"the right one"
     answer = {"ok": True, "path": "f", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     downloads = [b"another one..", b"too long for it", data]
-    assert drive(_contents(answer, downloads).fetch("f")) == data
+    assert run_sync(_contents(answer, downloads).fetch("f")) == data
     with pytest.raises(WriteConflict):
-        drive(_contents(answer, [b"never"] * FETCH_TRIES).fetch("f"))
+        run_sync(_contents(answer, [b"never"] * FETCH_TRIES).fetch("f"))
 
 
 RIGHT: dict[str, Any] = {"ok": True, "path": "f", "bytes": 1, "sha256": "0" * 64, "content": "eA=="}
@@ -326,7 +326,7 @@ LINES = {"content": None, "body": "x", "first": 1, "last": 1, "lines": 1, "cut":
 def test_a_forged_view_is_refused(forged: dict[str, Any]) -> None:
     view = _contents({**RIGHT, **forged}, []).view
     with pytest.raises(SandboxError):
-        drive(view("f", offset=1, limit=1, limit_bytes=100, binary=False, binary_bytes=200))
+        run_sync(view("f", offset=1, limit=1, limit_bytes=100, binary=False, binary_bytes=200))
 
 
 @pytest.mark.parametrize(
@@ -334,12 +334,12 @@ def test_a_forged_view_is_refused(forged: dict[str, Any]) -> None:
 )
 def test_a_forged_fetch_is_refused(forged: dict[str, Any]) -> None:
     with pytest.raises(SandboxError):
-        drive(_contents({**RIGHT, **forged}, []).fetch("f", max_bytes=200))
+        run_sync(_contents({**RIGHT, **forged}, []).fetch("f", max_bytes=200))
 
 
 def test_a_fetch_whose_content_is_not_what_it_says_is_refused() -> None:
     with pytest.raises(WriteConflict):
-        drive(_contents(RIGHT, []).fetch("f", max_bytes=200))
+        run_sync(_contents(RIGHT, []).fetch("f", max_bytes=200))
 
 
 LONG = "x" * EDIT_BYTES
@@ -361,7 +361,7 @@ def test_a_large_edit_that_cannot_be_made_says_what_a_small_one_would(old: str, 
     sha256 = hashlib.sha256(data).hexdigest()
     answer = {**RIGHT, "bytes": len(data), "sha256": sha256, "content": base64.b64encode(data).decode()}
     with pytest.raises(FileError, match=words) as caught:
-        drive(_contents(answer, []).replace_text("f", old, new, replace_all=False))
+        run_sync(_contents(answer, []).replace_text("f", old, new, replace_all=False))
     assert caught.value.op == "edit"
 
 
@@ -430,7 +430,7 @@ def test_a_text_of_the_sandbox_is_not_changed() -> None:
 @pytest.mark.parametrize(("limit", "is_preview"), [(BINARY_BYTES, True), (VIEWED_BYTES, False)])
 def test_the_limit_of_a_preview_is_read_from_the_facts(limit: int, is_preview: bool) -> None:
     ops = _contents({"ok": False, "error": "too_large", "bytes": limit + 1, "max_bytes": limit}, [])
-    found = drive(Reader(Files(ROOT, ops, ops)).read("a.png", 0, 10))
+    found = run_sync(Reader(Files(ROOT, ops, ops)).read("a.png", 0, 10))
     assert ("exceeds maximum preview size of 512000 bytes" in str(found.error)) is is_preview
     assert ("too_large" in str(found.error)) is not is_preview
 
@@ -550,11 +550,13 @@ def test_a_name_means_itself_below_the_workspace(tmp_path: Path, name: str) -> N
 
     ops = ContentOps(guest, None, None, root=str(tmp_path))
     location = locate(f"{tmp_path}/{name}", str(tmp_path))
-    drive(ops.create(location.path, "one"))
+    run_sync(ops.create(location.path, "one"))
     assert (tmp_path / name).read_text() == "one"
-    assert drive(ops.replace_text(location.path, "one", "two", replace_all=False)) == 1
-    assert drive(ops.fetch(location.path)) == b"two"
+    assert run_sync(ops.replace_text(location.path, "one", "two", replace_all=False)) == 1
+    assert run_sync(ops.fetch(location.path)) == b"two"
     assert (
-        drive(ops.view(location.path, offset=1, limit=9, limit_bytes=99, binary=False, binary_bytes=9)).body
+        run_sync(
+            ops.view(location.path, offset=1, limit=9, limit_bytes=99, binary=False, binary_bytes=9)
+        ).body
         == "two"
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._adapters.faults import MESSAGE_LIMIT, translated
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
-from langchain_daytona_ws._core.remedies import remedy_for
+from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 
 
 def caught(error: BaseException) -> PortFault:

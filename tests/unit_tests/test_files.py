@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core import file_errors, render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.file_names import shown
-from langchain_daytona_ws._core.file_results import Entry, GrepResult, GrepRow, Reply
-from langchain_daytona_ws._core.files import INLINE_BYTES, FileOps
+from langchain_daytona_ws._core.files import errors as file_errors
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.models import Entry, GrepResult, GrepRow, Reply
+from langchain_daytona_ws._core.files.names import shown
+from langchain_daytona_ws._core.files.operations import INLINE_BYTES, FileOps
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import (
     EditRefused,
@@ -105,7 +106,7 @@ def test_the_usual_day(world: World) -> None:
 
 
 def test_runs_without_an_event_loop(world: World) -> None:
-    assert drive(world.ops.write("a", "x")).created
+    assert run_sync(world.ops.write("a", "x")).created
 
 
 class TestKnowing:

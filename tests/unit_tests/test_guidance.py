@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_daytona_ws._core.guidance import LOCAL_CACHES, S3_BASH_LINES, guidance
+from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, S3_BASH_LINES, guidance
 
 
 def test_the_lines_for_the_tool_are_few_and_look_like_its_others() -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.complaints import complaints
-from langchain_daytona_ws._core.hints import HINT_CHARS, hint, written_here
-from langchain_daytona_ws._core.ways import WAYS
+from langchain_daytona_ws._core.hints.error_lines import complaints
+from langchain_daytona_ws._core.hints.hint import HINT_CHARS, hint, written_here
+from langchain_daytona_ws._core.hints.rules import WAYS
 
 TRACE = "Traceback (most recent call last):\n"
 COPY = TRACE + '  File "/usr/lib/python3.11/shutil.py", line 437, in copy2\n    copystat(src, dst)\n'

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.housekeeping import SandboxSummary, age_s, ours, prunable, remove
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, age_s, ours, prunable, remove
 from langchain_daytona_ws.errors import SandboxUnavailable
 
 NOW = 1_000_000.0
@@ -97,7 +97,7 @@ DROPPED = PortFault(FaultKind.DROPPED, "gone away")
 )
 def test_it_is_gone_when_the_control_plane_says_so(answers: tuple[str | PortFault | None, ...]) -> None:
     port = Answers(*answers)
-    drive(remove(port, "id"))  # type: ignore[arg-type]
+    run_sync(remove(port, "id"))  # type: ignore[arg-type]
     assert port.deleted == ["id"]
 
 
@@ -111,4 +111,4 @@ def test_it_is_gone_when_the_control_plane_says_so(answers: tuple[str | PortFaul
 )
 def test_it_is_not_said_to_be_gone_otherwise(answer: str | PortFault, words: str) -> None:
     with pytest.raises(SandboxUnavailable, match=words):
-        drive(remove(Answers(answer), "id"))  # type: ignore[arg-type]
+        run_sync(remove(Answers(answer), "id"))  # type: ignore[arg-type]

@@ -20,16 +20,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core import script
-from langchain_daytona_ws._core.calls import Caller
-from langchain_daytona_ws._core.commands import CommandResult, run_command
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.job_results import Job, JobLog, read_job
-from langchain_daytona_ws._core.job_watch import JobWatch
-from langchain_daytona_ws._core.jobs import JobOps, job_request
+from langchain_daytona_ws._core.commands.run import CommandResult, run_command
+from langchain_daytona_ws._core.guest_rpc import payload as script
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.guest_rpc.payload import guest_source
+from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
+from langchain_daytona_ws._core.jobs.models import Job, JobLog, read_job
+from langchain_daytona_ws._core.jobs.operations import JobOps, job_request
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault
-from langchain_daytona_ws._core.script import guest_source
-from langchain_daytona_ws._core.sending import Sender
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import job_log
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws.errors import CommandRefused, JobError, OutcomeUnknown, SandboxError
@@ -75,12 +75,12 @@ class Jobs:
         self.jobs = WorkspaceJobs(self.ops, self.ops)
         self.state = self.port.tmp / f".langchain-daytona-ws-{os.getuid()}" / "jobs"
 
-    def session(self) -> tuple[JobWatch, Caller, JobOps]:
+    def session(self) -> tuple[JobTracker, GuestClient, JobOps]:
         """Return what a session of its own has."""
-        watch = JobWatch(15, 24 * 60, lambda job, _: self.ended.append(job), self.told.append)
+        watch = JobTracker(15, 24 * 60, lambda job, _: self.ended.append(job), self.told.append)
         caller = self.new_caller(watch)
 
-        async def current() -> Caller:
+        async def current() -> GuestClient:
             return self.new_caller(watch)
 
         ops = JobOps(
@@ -88,8 +88,8 @@ class Jobs:
         )
         return watch, caller, ops
 
-    def new_caller(self, watch: JobWatch) -> Caller:
-        return Caller(self.port, OneMachine(), dict, lambda: secrets.token_hex(16), watch=watch)
+    def new_caller(self, watch: JobTracker) -> GuestClient:
+        return GuestClient(self.port, OneMachine(), dict, lambda: secrets.token_hex(16), [watch])
 
     def start(self, command: str, **settings: Any) -> Job:
         return self.jobs.start(command, **settings)
@@ -97,7 +97,7 @@ class Jobs:
     def run(self, command: str, *, timeout_s: float = 20, limit_bytes: int = 65_536) -> CommandResult:
         """Run a command that goes on as a job when its time is up."""
         goes_on = job_request(command, 600, self.watch, at_once=False)
-        return drive(
+        return run_sync(
             run_command(
                 self.caller, str(self.root), command, timeout_s=timeout_s, limit_bytes=limit_bytes, key=None,
                 job=goes_on,
@@ -167,7 +167,7 @@ class TestStart:
         assert anywhere.jobs.status(job.id).state == "running"
         anywhere.printed(job.id, "begun")
         (anywhere.root / "go").touch()
-        ended = anywhere.jobs.wait(job.id)
+        ended = anywhere.jobs.join(job.id)
         assert (ended.state, ended.exit_code, ended.log_bytes) == ("finished", 3, len("begun\ndone\n"))
         assert ended.ended_at is not None
         assert ended.ended_at >= ended.started_at
@@ -178,7 +178,7 @@ class TestStart:
         job = bash.start(
             'pwd; cat; echo $?; echo "$GIT_TERMINAL_PROMPT"; env | grep -c ^LANGCHAIN; ulimit -c'
         )
-        bash.jobs.wait(job.id)
+        bash.jobs.join(job.id)
         assert bash.log(job.id).splitlines()[:4] == [str(bash.root), "0", "0", "1"]
 
     def test_it_holds_nothing_of_the_call(self, bash: Jobs) -> None:
@@ -214,13 +214,15 @@ class TestStart:
         with pytest.raises(CommandRefused):
             bash.start(command)
         with pytest.raises(CommandRefused):
-            bash.start("true", once="../x")
+            bash.start("true", idempotency_key="../x")
         assert bash.port.scripts == []
 
     def test_the_same_call_starts_one(self, bash: Jobs) -> None:
         made: list[Job] = []
         threads = [
-            threading.Thread(target=lambda: made.append(bash.start("echo x >> log; sleep 600", once="a1")))
+            threading.Thread(
+                target=lambda: made.append(bash.start("echo x >> log; sleep 600", idempotency_key="a1"))
+            )
             for _ in range(3)
         ]
         for thread in threads:
@@ -231,7 +233,7 @@ class TestStart:
         assert sorted(len(job.notices) for job in made) == [0, 1, 1]
         assert len(bash.jobs.list()) == 1
         bash.jobs.stop(made[0].id)
-        again = bash.start("echo x >> log; sleep 600", once="a1")
+        again = bash.start("echo x >> log; sleep 600", idempotency_key="a1")
         assert (again.id, again.state) == (made[0].id, "stopped")
         assert (bash.root / "log").read_text() == "x\n"
 
@@ -247,7 +249,7 @@ class TestStart:
 
     def test_its_time_is_up(self, bash: Jobs) -> None:
         job = bash.start("trap '' TERM; setsid sleep 600 & echo a; sleep 600; sleep 600", max_duration_s=0.5)
-        ended = bash.jobs.wait(job.id)
+        ended = bash.jobs.join(job.id)
         assert (ended.state, ended.exit_code) == ("timed_out", 124)
         assert bash.alive() == []
 
@@ -255,7 +257,7 @@ class TestStart:
         job = bash.start(
             "kill -TERM $PPID; kill -HUP $PPID; pkill -TERM -P $PPID python3; echo alive; exit 4"
         )
-        assert bash.jobs.wait(job.id).exit_code == 4
+        assert bash.jobs.join(job.id).exit_code == 4
         assert bash.log(job.id) == "alive\n"
 
 
@@ -285,8 +287,8 @@ class TestStop:
 
     def test_one_that_has_ended_stays_as_it_is(self, bash: Jobs) -> None:
         job = bash.start("exit 5")
-        bash.jobs.wait(job.id)
-        ended, was_running = drive(bash.ops.stop(job.id))
+        bash.jobs.join(job.id)
+        ended, was_running = run_sync(bash.ops.stop(job.id))
         assert (ended.state, ended.exit_code, was_running) == ("finished", 5, False)
 
     def test_a_supervisor_that_does_not_answer_is_killed(self, bash: Jobs) -> None:
@@ -332,11 +334,11 @@ class TestTen:
     def test_a_refused_call_may_be_made_again(self, bash: Jobs) -> None:
         jobs = [bash.start(LONG) for _ in range(10)]
         with pytest.raises(JobError):
-            bash.start("echo now", once="b1")
+            bash.start("echo now", idempotency_key="b1")
         bash.jobs.stop(jobs[3].id)
-        again = bash.start("echo now", once="b1")
+        again = bash.start("echo now", idempotency_key="b1")
         assert again.notices == ()
-        bash.jobs.wait(again.id)
+        bash.jobs.join(again.id)
         assert bash.log(again.id) == "now\n"
 
 
@@ -369,11 +371,11 @@ class TestLost:
             "    try:\n        job.publish()", "    os.kill(os.getpid(), 9)\n    try:\n        pass"
         )
         with _replaced("job_run", broken), pytest.raises(OutcomeUnknown):
-            bash.start(f"echo x >> log; {LONG}", once="c1")
+            bash.start(f"echo x >> log; {LONG}", idempotency_key="c1")
         assert bash.alive() == []
         assert bash.jobs.list() == ()
         with pytest.raises(OutcomeUnknown):
-            bash.start(f"echo x >> log; {LONG}", once="c1")
+            bash.start(f"echo x >> log; {LONG}", idempotency_key="c1")
 
 
 class TestFullDisk:
@@ -384,10 +386,10 @@ class TestFullDisk:
         assert begins in source
         with _replaced("job_store", source.replace(begins, f"    {self.FULL}{begins}")):
             with pytest.raises(SandboxError, match="No space left") as caught:
-                bash.start(f"echo x >> log; {LONG}", once="c1")
+                bash.start(f"echo x >> log; {LONG}", idempotency_key="c1")
         assert caught.value.code == "state_directory"
         assert bash.jobs.list() == ()
-        assert bash.start("echo x >> log", once="c1").is_running  # nothing had run, so this is its first time
+        assert bash.start("echo x >> log", idempotency_key="c1").is_running  # nothing had run
         bash.until(lambda: bash.run("cat log").output == "x\n")
 
     def test_what_cannot_be_recorded_does_not_run_on(self, bash: Jobs) -> None:
@@ -398,11 +400,11 @@ class TestFullDisk:
         assert begins in source
         with _replaced("job_run", source.replace(begins, f"        {self.FULL}{begins}")):
             with pytest.raises(SandboxError):
-                bash.start(f"echo x >> log; {LONG}", once="c1")
+                bash.start(f"echo x >> log; {LONG}", idempotency_key="c1")
         assert bash.alive() == []
         assert bash.jobs.list() == ()
         with pytest.raises(OutcomeUnknown):
-            bash.start(f"echo x >> log; {LONG}", once="c1")
+            bash.start(f"echo x >> log; {LONG}", idempotency_key="c1")
 
 
 @contextlib.contextmanager
@@ -418,7 +420,7 @@ def _replaced(name: str, source: str) -> Iterator[None]:
 class TestLog:
     def test_a_huge_output_is_bounded_and_its_offsets_are_true(self, bash: Jobs) -> None:
         job = bash.start("seq -f %015.0f 0 2999999")  # lines of 16 bytes: 48 MB
-        ended = bash.jobs.wait(job.id)
+        ended = bash.jobs.join(job.id)
         assert ended.log_bytes == 48_000_000
         on_disk = sum(file.stat().st_size for file in (bash.state / job.id).iterdir())
         assert on_disk < 16 * 1024 * 1024 + 65_536
@@ -460,7 +462,7 @@ class TestLog:
         raw = b"a\0b\x1b[31mred\xff\xfe" + forged.encode() + "\nżółć 🐍\u2028".encode() + bytes(range(256))
         (bash.root / "raw").write_bytes(raw)
         job = bash.start("cat raw; tr '\\0' '\\n' < /proc/$PPID/environ | head -c 100; exit 6")
-        assert bash.jobs.wait(job.id).exit_code == 6
+        assert bash.jobs.join(job.id).exit_code == 6
         assert bash.log(job.id).startswith(raw.decode("utf-8", "replace"))
 
     def test_characters_are_not_cut(self, bash: Jobs) -> None:
@@ -468,7 +470,7 @@ class TestLog:
         text = "aż🐍\u0800" * 100
         (bash.root / "text").write_text(text)
         job = bash.start("cat text")
-        bash.jobs.wait(job.id)
+        bash.jobs.join(job.id)
         read, offset = "", 0
         while offset < len(text.encode()):
             piece = bash.jobs.logs(job.id, offset=offset, limit_bytes=64)
@@ -482,7 +484,7 @@ class TestLog:
         first = bash.jobs.logs(job.id, offset=0)
         assert (first.output, first.next_offset, first.is_more_to_come) == ("a", 1, True)
         (bash.root / "go").touch()
-        bash.jobs.wait(job.id)
+        bash.jobs.join(job.id)
         assert bash.jobs.logs(job.id, offset=1).output == "ób\ufffd"
 
     def test_what_is_asked_wrongly_is_refused_before_any_request(self, bash: Jobs) -> None:
@@ -502,7 +504,7 @@ class TestLog:
             "abcd2345\n",
             "abcd234\0",
         ):
-            for ask in (bash.jobs.status, bash.jobs.logs, bash.jobs.stop, bash.jobs.wait):
+            for ask in (bash.jobs.status, bash.jobs.logs, bash.jobs.stop, bash.jobs.join):
                 with pytest.raises(JobError):
                     ask(wrong_id)
         assert bash.port.scripts == []
@@ -521,7 +523,7 @@ class TestGoesOn:
         assert result.text.endswith(f"[still running as job {result.job_id}]")
         assert anywhere.jobs.status(result.job_id).is_running
         (anywhere.root / "go").touch()
-        ended = anywhere.jobs.wait(result.job_id)
+        ended = anywhere.jobs.join(result.job_id)
         assert (ended.state, ended.exit_code) == ("finished", 3)
         assert anywhere.log(result.job_id) == "early\nlate\n"
 
@@ -596,7 +598,7 @@ class TestHostileDisk:
     @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
     def test_odd_files(self, bash: Jobs, name: str, kind: str) -> None:
         job = bash.start("echo x")
-        bash.jobs.wait(job.id)
+        bash.jobs.join(job.id)
         file = bash.state / job.id / name
         file.unlink(missing_ok=True)
         if kind == "pipe":
@@ -623,7 +625,7 @@ class TestHostileDisk:
     def test_ended_ones_are_tidied_and_running_ones_are_not(self, bash: Jobs) -> None:
         kept = bash.start(LONG)
         old = bash.start("true")
-        bash.jobs.wait(old.id)
+        bash.jobs.join(old.id)
         for directory in (kept.id, old.id):
             os.utime(bash.state / directory, (1, 1))
         names = [f"aaaaaa{a}{b}" for a in "abcdefgh" for b in "abcdefgh"]
@@ -706,7 +708,7 @@ class TestAwake:
         bash.run("true")
         assert bash.port.autostop == [75, 15]
         assert not (bash.state / "awake").exists()
-        assert bash.watch.pack("sb") == {}
+        assert run_sync(bash.watch.attach(GuestRequest(bash.port, "sb", "command", {}, 1.0))).fields == {}
 
     def test_the_longest_job_counts(self, bash: Jobs) -> None:
         bash.start(LONG, max_duration_s=7200)
@@ -726,7 +728,7 @@ class TestAwake:
 
     def test_another_session_puts_it_back(self, bash: Jobs) -> None:
         job = bash.start("true")
-        bash.jobs.sync_ops._watch = JobWatch(15, None, lambda *_: None, bash.told.append)
+        bash.jobs.sync_ops._watch = JobTracker(15, None, lambda *_: None, bash.told.append)
         bash.until(
             lambda: not (bash.state / job.id / "about").exists() or "end" in os.listdir(bash.state / job.id)
         )
@@ -735,18 +737,18 @@ class TestAwake:
         bash.until(lambda: bash.run("true").exit_code == 0 and bash.port.autostop == [75, 15])
 
     def test_the_same_end_is_told_once_though_the_start_is_repeated(self, bash: Jobs) -> None:
-        job = bash.start("true", once="d1")
-        bash.jobs.wait(job.id)
-        assert bash.start("true", once="d1").state == "finished"
+        job = bash.start("true", idempotency_key="d1")
+        bash.jobs.join(job.id)
+        assert bash.start("true", idempotency_key="d1").state == "finished"
         bash.run("true")
         assert [ended.id for ended in bash.ended] == [job.id]
 
     def test_a_job_begun_after_it_was_put_back_raises_it_again(self, bash: Jobs) -> None:
         first = bash.start("true")
-        bash.jobs.wait(first.id)
+        bash.jobs.join(first.id)
         assert bash.port.autostop == [75, 15]
         _, _, other = bash.session()
-        drive(other.start(LONG, max_duration_s=600, once=None))
+        run_sync(other.start(LONG, max_duration_s=600, idempotency_key=None))
         bash.port.autostop.append(15)  # as if this session's request had come last
         bash.run("true")
         assert bash.port.autostop[-1] == 75
@@ -769,7 +771,7 @@ class TestAwake:
 
     def test_a_machine_that_is_gone_has_lost_its_jobs(self, bash: Jobs) -> None:
         job = bash.start(LONG)
-        bash.watch.pack("another")
+        run_sync(bash.watch.attach(GuestRequest(bash.port, "another", "command", {}, 1.0)))
         assert [(ended.id, ended.state) for ended in bash.ended] == [(job.id, "lost")]
 
 
@@ -838,10 +840,10 @@ class TestForgedAnswers:
 
 
 def _answers(monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]) -> None:
-    async def send(*_: object) -> dict[str, object]:
+    async def send(*_: object, **__: object) -> dict[str, object]:
         return answer
 
-    monkeypatch.setattr(Sender, "send", send)
+    monkeypatch.setattr(GuestClient, "_send", send)
 
 
 def test_what_asks() -> None:

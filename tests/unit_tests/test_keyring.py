@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._session.keyring import Keyring
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._session.credential_cache import CredentialCache
+from langchain_daytona_ws._session.single_flight import WouldDeadlock, once_blocking, once_on_loop
 from langchain_daytona_ws.errors import CredentialsRefused
 
 SECRET = "s3cr3t/t0p+key"
@@ -53,19 +55,33 @@ def office(clock: Clock) -> Office:
     return Office(clock)
 
 
+class Cache(CredentialCache):
+    """A cache and the ports of the two runtimes."""
+
+    def __init__(self, port: Office, async_port: Office, *, now: Callable[[], float]) -> None:
+        super().__init__(now=now)
+        self.port, self.async_port = port, async_port
+
+    def get_blocking(self, min_life_s: float) -> Credentials:
+        return run_sync(self.get(once_blocking, self.port, min_life_s))
+
+    async def get_on_loop(self, min_life_s: float) -> Credentials:
+        return await self.get(once_on_loop, self.async_port, min_life_s)
+
+
 @pytest.fixture
-def keyring(office: Office, clock: Clock) -> Keyring:
-    return Keyring(office, office, now=clock)
+def cache(office: Office, clock: Clock) -> Cache:
+    return Cache(office, office, now=clock)
 
 
-@pytest.fixture(params=["get", "get_here", "aget"])
-def get(request: pytest.FixtureRequest, keyring: Keyring) -> Callable[[float], str]:
-    """Get credentials by each of the ways; return their access key id."""
+@pytest.fixture(params=["sync", "async"])
+def get(request: pytest.FixtureRequest, cache: Cache) -> Callable[[float], str]:
+    """Get credentials by one of the runtimes; return their access key id."""
 
     def by(min_life_s: float) -> str:
-        if request.param == "get":
-            return keyring.get(min_life_s).access_key_id
-        return asyncio.run(getattr(keyring, request.param)(min_life_s)).access_key_id
+        if request.param == "sync":
+            return cache.get_blocking(min_life_s).access_key_id
+        return asyncio.run(cache.get_on_loop(min_life_s)).access_key_id
 
     return by
 
@@ -102,20 +118,20 @@ def test_ones_without_an_end_are_kept(get: Callable[[float], str], office: Offic
     assert get(1200) == "AKIA1"
 
 
-def test_both_faces_share_them(keyring: Keyring, office: Office) -> None:
-    assert keyring.get(600) is asyncio.run(keyring.aget(600)) is keyring.get(600)
+def test_both_faces_share_them(cache: Cache, office: Office) -> None:
+    assert cache.get_blocking(600) is asyncio.run(cache.get_on_loop(600)) is cache.get_blocking(600)
     assert office.asked == 1
 
 
-def test_only_the_refused_ones_are_forgotten(get: Callable[[float], str], keyring: Keyring) -> None:
-    keyring.forget(Credentials("AKIA0", SECRET))
+def test_only_the_refused_ones_are_forgotten(get: Callable[[float], str], cache: Cache) -> None:
+    cache.forget(Credentials("AKIA0", SECRET))
     assert get(600) == "AKIA1"
-    first = keyring.get(600)
-    keyring.forget(Credentials("AKIA0", SECRET))
+    first = cache.get_blocking(600)
+    cache.forget(Credentials("AKIA0", SECRET))
     assert get(600) == "AKIA1"
-    keyring.forget(first)
+    cache.forget(first)
     assert get(600) == "AKIA2"
-    keyring.forget(first)
+    cache.forget(first)
     assert get(600) == "AKIA2"
 
 
@@ -145,11 +161,9 @@ def test_what_cannot_be_renewed_is_used_while_it_lives_and_that_is_logged(
     assert get(720) == f"AKIA{office.asked}"
 
 
-def test_what_s3_refused_is_no_substitute(
-    get: Callable[[float], str], keyring: Keyring, office: Office
-) -> None:
+def test_what_s3_refused_is_no_substitute(get: Callable[[float], str], cache: Cache, office: Office) -> None:
     get(600)
-    keyring.forget(keyring.get(600))
+    cache.forget(cache.get_blocking(600))
     office.refuses = True
     with pytest.raises(CredentialsRefused):
         get(600)
@@ -188,10 +202,12 @@ def test_threads_and_loops_fetch_once_together(clock: Clock) -> None:
     office = Gated(clock)
     aside = GatedAside(clock)
     aside.gate = office.gate
-    keyring = Keyring(office, aside, now=clock)
+    cache = Cache(office, aside, now=clock)
     with ThreadPoolExecutor(8) as pool:
         running = [
-            pool.submit(keyring.get, 600) if i % 2 else pool.submit(lambda: asyncio.run(keyring.aget(600)))
+            pool.submit(cache.get_blocking, 600)
+            if i % 2
+            else pool.submit(lambda: asyncio.run(cache.get_on_loop(600)))
             for i in range(8)
         ]
         office.gate.set()
@@ -201,13 +217,13 @@ def test_threads_and_loops_fetch_once_together(clock: Clock) -> None:
 
 def test_a_blocking_call_on_the_loop_that_fetches_is_refused_instead_of_hanging(clock: Clock) -> None:
     aside = GatedAside(clock)
-    keyring = Keyring(Office(clock), aside, now=clock)
+    cache = Cache(Office(clock), aside, now=clock)
 
     async def work() -> str:
-        fetching = asyncio.create_task(keyring.aget(600))
+        fetching = asyncio.create_task(cache.get_on_loop(600))
         await asyncio.to_thread(aside.entered.wait)
-        with pytest.raises(CredentialsRefused) as caught:
-            keyring.get(600)
+        with pytest.raises(WouldDeadlock) as caught:
+            cache.get_blocking(600)
         assert caught.value.code == "would_deadlock"
         assert caught.value.retryable
         aside.gate.set()

@@ -17,10 +17,10 @@ import pytest
 
 from langchain_daytona_ws._adapters import background
 from langchain_daytona_ws._adapters.background import AsyncioTask, ThreadTask
-from langchain_daytona_ws._core import live
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.live import LiveOutput
-from langchain_daytona_ws._core.ports import Aside, FaultKind, PortFault, SandboxInfo
+from langchain_daytona_ws._core.commands import streaming as live
+from langchain_daytona_ws._core.commands.streaming import LiveOutput
+from langchain_daytona_ws._core.ports import BackgroundTask, FaultKind, PortFault, SandboxInfo
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import live as guest
 from langchain_daytona_ws._guest.output import Output
 from langchain_daytona_ws.errors import SandboxError
@@ -159,7 +159,7 @@ class ScriptedCaller:
         self._now = 0.0
         self.offsets: list[Any] = []
 
-    async def look(self, info: SandboxInfo, entry: str, request: Any, *, within_s: float) -> Any:
+    async def poll(self, info: SandboxInfo, entry: str, request: Any, *, within_s: float) -> Any:
         self.offsets.append(request["offset"])
         self._now += self._takes_s
         answer = self._answers.pop(0)
@@ -176,7 +176,7 @@ class ScriptedCaller:
     def now(self) -> float:
         return self._now
 
-    def aside(self, work: Callable[[Aside], Any]) -> Aside:
+    def background(self, work: Callable[[BackgroundTask], Any]) -> BackgroundTask:
         return ThreadTask(work)
 
 
@@ -205,14 +205,14 @@ def followed(*looks: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
         assert over.wait(90)
         return answered(output)
 
-    drive(following.beside(call()))
+    run_sync(following.beside(call()))
     return texts, caller
 
 
 class TestFollowing:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("FIRST_LOOK_S", "FIRST_PAUSE_S", "SILENT_PAUSE_S"):
+        for name in ("FIRST_POLL_S", "FIRST_PAUSE_S", "SILENT_PAUSE_S"):
             monkeypatch.setattr(live, name, 0.0)
 
     def test_each_look_goes_on_where_the_last_one_ended(self) -> None:
@@ -227,7 +227,7 @@ class TestFollowing:
         assert caller.offsets == [0, 2, 2, 3]
 
     def test_more_than_was_asked_for_is_not_believed(self) -> None:
-        forged = (False, b"x" * (live.LOOK_LIMIT_BYTES + 1))
+        forged = (False, b"x" * (live.POLL_LIMIT_BYTES + 1))
         texts, _ = followed(forged, (True, b""), output=b"abc")
         assert texts == ["abc"]
 
@@ -236,11 +236,11 @@ class TestFollowing:
         assert texts == ["abcdef"]
 
     def test_without_a_thread_all_comes_at_the_end(self, caplog: pytest.LogCaptureFixture) -> None:
-        def refused(work: Callable[[Aside], Any]) -> Aside:
+        def refused(work: Callable[[BackgroundTask], Any]) -> BackgroundTask:
             raise RuntimeError("can't start new thread")
 
         caller = ScriptedCaller()
-        caller.aside = refused  # type: ignore[method-assign]
+        caller.background = refused  # type: ignore[method-assign]
         texts: list[str] = []
         following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
 
@@ -248,7 +248,7 @@ class TestFollowing:
             following.sent_to(INFO)
             return answered(b"ab")
 
-        drive(following.beside(call()))
+        run_sync(following.beside(call()))
         assert texts == ["ab"]
         assert "can't start new thread" in caplog.text
 
@@ -258,7 +258,7 @@ class TestFollowing:
         async def work() -> None:
             over = asyncio.Event()
             caller = ScriptedCaller((False, b"a"), (True, b""), done=over.set)
-            caller.aside = AsyncioTask  # type: ignore[method-assign,assignment]
+            caller.background = AsyncioTask  # type: ignore[method-assign,assignment]
 
             async def hear(text: str) -> None:
                 await asyncio.sleep(0)
@@ -283,7 +283,7 @@ class TestTheRest:
 
     @pytest.fixture(autouse=True)
     def _not_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(live, "FIRST_LOOK_S", 600.0)
+        monkeypatch.setattr(live, "FIRST_POLL_S", 600.0)
 
     def rest(self, answer: dict[str, object], *looks: Any, takes_s: float = 0.0) -> tuple[str, list[int]]:
         caller = ScriptedCaller(*looks, takes_s=takes_s)
@@ -294,7 +294,7 @@ class TestTheRest:
             following.sent_to(INFO)
             return answer
 
-        drive(following.beside(call()))
+        run_sync(following.beside(call()))
         return "".join(texts), caller.offsets
 
     def test_comes_from_the_log_but_for_what_the_answer_has(self) -> None:
@@ -338,7 +338,7 @@ class HangingCaller(ScriptedCaller):
         self.asked = threading.Event()
         self.release = threading.Event()
 
-    async def look(self, info: SandboxInfo, entry: str, request: Any, *, within_s: float) -> Any:
+    async def poll(self, info: SandboxInfo, entry: str, request: Any, *, within_s: float) -> Any:
         self.asked.set()
         assert self.release.wait(90)
         if isinstance(self._late, Exception):
@@ -349,7 +349,7 @@ class HangingCaller(ScriptedCaller):
 class TestALookThatHangs:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(live, "FIRST_LOOK_S", 0.0)
+        monkeypatch.setattr(live, "FIRST_POLL_S", 0.0)
         monkeypatch.setattr(background, "GRACE_S", 0.0)
 
     @pytest.mark.parametrize("late", [seen(False, b"ab"), PortFault(FaultKind.DROPPED, "timed out")])
@@ -370,7 +370,7 @@ class TestALookThatHangs:
             return answered(b"abc")
 
         with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
-            drive(following.beside(call()))
+            run_sync(following.beside(call()))
         assert texts == expected
         (thread,) = helpers()
         assert thread.daemon  # which the end of the interpreter does not wait for
@@ -386,16 +386,16 @@ class TestALookThatHangs:
         async def work() -> None:
             asked, cancelled = asyncio.Event(), asyncio.Event()
             caller = ScriptedCaller()
-            caller.aside = AsyncioTask  # type: ignore[method-assign,assignment]
+            caller.background = AsyncioTask  # type: ignore[method-assign,assignment]
 
-            async def look(*_: Any, **__: Any) -> Any:
+            async def poll(*_: Any, **__: Any) -> Any:
                 asked.set()
                 try:
                     await asyncio.Event().wait()
                 finally:
                     cancelled.set()
 
-            caller.look = look  # type: ignore[method-assign]
+            caller.poll = poll  # type: ignore[method-assign]
             following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
 
             async def call() -> dict[str, object]:
@@ -421,7 +421,7 @@ class TestALookThatHangs:
             texts.append(text)
 
         caller = ScriptedCaller((False, b"ab"))
-        caller.aside = lambda work: ThreadTask(lambda own: made.append(own) or work(own))  # type: ignore
+        caller.background = lambda work: ThreadTask(lambda own: made.append(own) or work(own))  # type: ignore
         following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
 
         async def call() -> dict[str, object]:
@@ -429,7 +429,7 @@ class TestALookThatHangs:
             assert began.wait(90)
             return answered(b"abc")
 
-        drive(following.beside(call()))
+        run_sync(following.beside(call()))
         assert texts == ["ab", "c"]
         assert not helpers()
 
@@ -447,7 +447,7 @@ class TestALookThatHangs:
                 texts.append(text)
 
             caller = ScriptedCaller((False, b"ab"))
-            caller.aside = lambda work: AsyncioTask(lambda own: made.append(own) or work(own))  # type: ignore
+            caller.background = lambda work: AsyncioTask(lambda own: made.append(own) or work(own))  # type: ignore
             following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
 
             async def call() -> dict[str, object]:
@@ -483,7 +483,7 @@ class TestALookThatHangs:
             texts.append(text)
             heard.set()
 
-        caller.aside = Late  # type: ignore[method-assign,assignment]
+        caller.background = Late  # type: ignore[method-assign,assignment]
         following = LiveOutput(caller, "k", hear)  # type: ignore[arg-type]
 
         async def call() -> dict[str, object]:
@@ -491,7 +491,7 @@ class TestALookThatHangs:
             assert caller.asked.wait(90)
             return answered(b"abc")
 
-        drive(following.beside(call()))
+        run_sync(following.beside(call()))
         for thread in helpers():
             thread.join(30)
         assert texts == ["abc"]
@@ -507,11 +507,11 @@ class TestALookThatHangs:
             for round_ in range(200):
                 caller = ScriptedCaller()
 
-                async def look(*given: Any, within_s: float) -> Any:
+                async def poll(*given: Any, within_s: float) -> Any:
                     at = given[2]["offset"]
                     return seen(False, output[at : at + 1])
 
-                caller.look = look  # type: ignore[method-assign]
+                caller.poll = poll  # type: ignore[method-assign]
                 texts: list[str] = []
                 enough = threading.Event()
                 is_over = False
@@ -528,7 +528,7 @@ class TestALookThatHangs:
                     assert enough.wait(90)  # noqa: B023
                     return answered(output)
 
-                drive(following.beside(call()))
+                run_sync(following.beside(call()))
                 is_over = True
                 for thread in helpers():
                     thread.join(30)

@@ -20,11 +20,12 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.mount import Mounting
-from langchain_daytona_ws._core.mounter import mounter_source
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._core.workspace import Mount, S3Workspace
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
+from langchain_daytona_ws._core.mount.manager import MountManager
+from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws._guest import mount
 from langchain_daytona_ws._guest.place import SetupError
 
@@ -170,21 +171,24 @@ class TestARequest:
                 async def give(min_life_s: float, keys: Credentials = keys) -> Credentials:
                     return keys
 
-                luggage = drive(
-                    Mounting(workspace, give, lambda _: None, delivered={}, tell=print).pack("box", 60.0)
+                payload = run_sync(
+                    MountManager(workspace, give, lambda _: None, delivered={}, add_notice=print).attach(
+                        GuestRequest(None, "box", "command", {}, 60.0)
+                    )
                 )
-                request = json.loads(str(luggage.request["request"]))
+                mounts = payload.fields["mount"]
+                request = json.loads(str(mounts["request"]))
                 told = helper.checked(request)
-                assert (told["id"], helper.digest(told)) == (luggage.request["id"], luggage.request["spec"])
-                brought = json.loads(luggage.secret or b"")
+                assert (told["id"], helper.digest(told)) == (mounts["id"], mounts["spec"])
+                brought = json.loads(payload.secret or b"")
                 given = helper.credentials(brought)
                 assert given == brought
                 kept = helper.CredentialStore(told["id"], helper.digest(told))
                 kept.replace(given, helper.expiry(request))
                 kept.publish()
                 assert mount_sees(helper, told["id"])[:2] == [
-                    luggage.request["spec"],
-                    luggage.request["serial"],
+                    mounts["spec"],
+                    mounts["serial"],
                 ]
 
     @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.objects import guest, marks
-from langchain_daytona_ws._core.objects.errors import LARGEST_PUT_BYTES, store_error
-from langchain_daytona_ws._core.objects.files import ObjectFile
-from langchain_daytona_ws._core.objects.guest import Made, ObjectFiles
-from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3 import backend as guest
+from langchain_daytona_ws._core.s3 import idempotency as marks
+from langchain_daytona_ws._core.s3.backend import Made, S3Backend
+from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error
+from langchain_daytona_ws._core.s3.files import ObjectFile
+from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import (
     EditRefused,
     FileError,
@@ -42,7 +43,7 @@ LOST = ("lost", UNKNOWN)
 
 def session(bucket: MemoryBucket, made: Made | None = None, key: str | None = None) -> FileOps:
     """Make a session; with a key, each of its changes is sent under it."""
-    files = ObjectFiles(bucket, where="s3://tenants/sandbox/demo/", made=made)
+    files = S3Backend(bucket, where="s3://tenants/sandbox/demo/", made=made)
 
     async def named(entry: str, request: dict[str, Any]) -> Any:
         return await files(entry, request if key is None else {**request, "key": key})
@@ -55,7 +56,7 @@ def refusal(kind: type[WorkspaceError], call: Awaitable[object]) -> WorkspaceErr
         await call
 
     with pytest.raises(kind) as caught:
-        drive(run())
+        run_sync(run())
     assert type(caught.value) is kind
     assert "tenants" not in caught.value.for_model
     return caught.value
@@ -79,7 +80,7 @@ class TestRequests:
             await call
 
         bucket.requests.clear()
-        drive(run())
+        run_sync(run())
         return [operation for operation, _ in bucket.requests]
 
     def test_a_read_is_one(self, bucket: MemoryBucket, ops: FileOps) -> None:
@@ -92,7 +93,7 @@ class TestRequests:
 
     def test_a_write_over_what_was_read_is_two(self, bucket: MemoryBucket, ops: FileOps) -> None:
         bucket.put_by_others("a", "one")
-        drive(ops.read("a"))
+        run_sync(ops.read("a"))
         assert self.taken(bucket, ops.write("a", "three")) == ["get", "put"]
 
     @pytest.mark.parametrize("path", ["src/b", "b"])
@@ -115,6 +116,13 @@ class TestRequests:
         assert self.taken(bucket, ops.write("big", b"x" * (1 << 20))) == ["list", "put"]
 
 
+def test_a_key_that_the_store_cannot_hold_is_refused_and_not_busy(bucket: MemoryBucket, ops: FileOps) -> None:
+    missing = StoreFault(StoreFaultKind.MISSING, "HTTP 404", status=404)
+    bucket.script["put"] = [missing] * 2
+    assert refusal(FileError, ops.write("a\nb", "x")).code == "s3_refused"
+    assert bucket.asked("put") == [("put", "a\nb")]
+
+
 @pytest.mark.parametrize("forbidding", [False, True])
 class TestPlaces:
     def test_a_missing_key_is_missing_whatever_get_answers(
@@ -134,32 +142,32 @@ class TestPlaces:
         refusal(FileMissing, ops.grep("x", path="a"))
         assert refusal(FileUnsuitable, ops.read("a.txt/b")).code == "not_a_directory"
         assert refusal(FileUnsuitable, ops.read("dir")).code == "is_directory"
-        assert drive(ops.write("a", "x", overwrite=True)).created
+        assert run_sync(ops.write("a", "x", overwrite=True)).created
 
     def test_a_key_beside_keys_below_it_is_a_directory(self, bucket: MemoryBucket, forbidding: bool) -> None:
         bucket.forbidding = forbidding
         for key in ("d", "d.b", "d-", "d/x", "é", "é/x"):
             bucket.put_by_others(key)
         ops = session(bucket)
-        assert render.listing(drive(ops.list())).split("\n") == ["d/", "é/", "d-  1 byte", "d.b  1 byte"]
-        assert sorted(e.name for e in drive(ops.glob("*")).entries) == ["d-", "d.b"]
-        assert [e.name for e in drive(ops.glob("*/")).entries] == ["d", "é"]
-        assert [row.path for row in drive(ops.grep("x")).rows] == ["d-", "d.b", "d/x", "é/x"]
+        assert render.listing(run_sync(ops.list())).split("\n") == ["d/", "é/", "d-  1 byte", "d.b  1 byte"]
+        assert sorted(e.name for e in run_sync(ops.glob("*")).entries) == ["d-", "d.b"]
+        assert [e.name for e in run_sync(ops.glob("*/")).entries] == ["d", "é"]
+        assert [row.path for row in run_sync(ops.grep("x")).rows] == ["d-", "d.b", "d/x", "é/x"]
         assert refusal(FileUnsuitable, ops.write("d", "new")).code == "is_directory"
         assert refusal(FileUnsuitable, ops.delete("d")).code == "not_empty"
-        assert drive(ops.write("d/y", "new")).created
+        assert run_sync(ops.write("d/y", "new")).created
 
     def test_hidden_keys_are_not_shown(self, bucket: MemoryBucket, forbidding: bool) -> None:
         bucket.forbidding = forbidding
         for key in ("a//b", "a/../c", "a/./d", "e\0f", "g" * 256, "h/", "/i", "j/" + "k" * 256, "a/ok"):
             bucket.put_by_others(key)
         ops = session(bucket)
-        assert render.listing(drive(ops.list())).split("\n") == ["a/", "h/", "j/"]
-        assert render.listing(drive(ops.list("a"))) == "ok  1 byte"
-        assert render.listing(drive(ops.list("h"))) == "[The directory is empty.]"
-        assert [e.name for e in drive(ops.glob("**")).entries] == ["a/ok"]
-        assert sorted(e.name for e in drive(ops.glob("**/")).entries) == ["a", "h", "j"]
-        assert [row.path for row in drive(ops.grep("x")).rows] == ["a/ok"]
+        assert render.listing(run_sync(ops.list())).split("\n") == ["a/", "h/", "j/"]
+        assert render.listing(run_sync(ops.list("a"))) == "ok  1 byte"
+        assert render.listing(run_sync(ops.list("h"))) == "[The directory is empty.]"
+        assert [e.name for e in run_sync(ops.glob("**")).entries] == ["a/ok"]
+        assert sorted(e.name for e in run_sync(ops.glob("**/")).entries) == ["a", "h", "j"]
+        assert [row.path for row in run_sync(ops.grep("x")).rows] == ["a/ok"]
 
     def test_what_is_listed_and_denied(self, bucket: MemoryBucket, forbidding: bool) -> None:
         bucket.forbidding = forbidding
@@ -172,7 +180,7 @@ class TestPlaces:
         bucket.put_by_others("d/", b"")
         ops = session(bucket)
         assert refusal(FileUnsuitable, ops.write("d", "x")).code == "is_directory"
-        assert render.deleted(drive(ops.delete("d"))) == "Deleted the empty directory d."
+        assert render.deleted(run_sync(ops.delete("d"))) == "Deleted the empty directory d."
         assert bucket.objects == {}
 
 
@@ -192,7 +200,7 @@ class TestOthers:
     def test_an_edit_is_made_in_what_is_there_now(self, bucket: MemoryBucket, ops: FileOps) -> None:
         bucket.put_by_others("a", "one two")
         self.meanwhile(bucket, "a", "one 2", "one 3")
-        assert drive(ops.edit("a", "one", "1")).count == 1
+        assert run_sync(ops.edit("a", "one", "1")).count == 1
         assert bucket.data()["a"] == b"1 3"
 
     def test_an_edit_that_is_no_longer_possible(self, bucket: MemoryBucket, ops: FileOps) -> None:
@@ -216,7 +224,7 @@ class TestOthers:
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_a_write_over_what_changed(self, bucket: MemoryBucket, ops: FileOps, overwrite: bool) -> None:
         bucket.put_by_others("a", "one")
-        drive(ops.read("a"))
+        run_sync(ops.read("a"))
         self.meanwhile(bucket, "a", "theirs")
         assert refusal(WriteConflict, ops.write("a", "mine", overwrite=overwrite)).code == "changed"
         assert bucket.data()["a"] == b"theirs"
@@ -225,29 +233,29 @@ class TestOthers:
         self.meanwhile(bucket, "a", "theirs", "mine")
         assert refusal(WriteConflict, ops.write("a", "mine")).code == "exists_unread"
         bucket.objects.clear()
-        assert drive(ops.write("a", "mine")).unchanged
+        assert run_sync(ops.write("a", "mine")).unchanged
 
     def test_a_file_that_comes_and_goes(self, bucket: MemoryBucket, ops: FileOps) -> None:
         bucket.script["put"] = [CONFLICT]
-        assert drive(ops.write("a", "mine")).created
+        assert run_sync(ops.write("a", "mine")).created
         bucket.script["put"] = [CONFLICT]
-        assert not drive(ops.write("a", "mine, later")).created
+        assert not run_sync(ops.write("a", "mine, later")).created
         bucket.script["put"] = [CONFLICT] * 3
         error = refusal(WriteConflict, ops.write("b", "mine"))
         assert (error.code, error.retryable) == ("busy", True)
 
     def test_a_large_file_is_known_again(self, bucket: MemoryBucket, ops: FileOps) -> None:
         large = b"x" * (11 << 20)
-        assert drive(ops.write("a", large)).created
-        assert not drive(ops.write("a", "small")).unchanged
-        drive(ops.write("a", large))
+        assert run_sync(ops.write("a", large)).created
+        assert not run_sync(ops.write("a", "small")).unchanged
+        run_sync(ops.write("a", large))
         bucket.put_by_others("a", large + b"!")
         assert refusal(WriteConflict, ops.write("a", "small")).code == "changed"
 
     def test_what_is_too_large_is_not_sent(
         self, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("langchain_daytona_ws._core.objects.files.LARGEST_PUT_BYTES", 10)
+        monkeypatch.setattr("langchain_daytona_ws._core.s3.files.LARGEST_PUT_BYTES", 10)
         error = refusal(FileError, session(bucket).write("a", "x" * 11))
         assert (error.code, bucket.requests) == ("too_large", [])
         assert LARGEST_PUT_BYTES == 5_000_000_000
@@ -259,15 +267,15 @@ class TestLostAnswers:
     )
     def test_a_change_is_made_once(self, bucket: MemoryBucket, ops: FileOps, faults: list[object]) -> None:
         bucket.script["put"] = list(faults)
-        assert drive(ops.write("new", "one")).created
+        assert run_sync(ops.write("new", "one")).created
         bucket.script["put"] = list(faults)
-        result = drive(ops.edit("new", "one", "one one"))
+        result = run_sync(ops.edit("new", "one", "one one"))
         assert (result.count, result.lines) == (1, (1,))
         bucket.script["put"] = list(faults)
-        assert not drive(ops.write("new", "two", overwrite=True)).created
+        assert not run_sync(ops.write("new", "two", overwrite=True)).created
         assert bucket.data() == {"new": b"two"}
         bucket.script["delete"] = list(faults)
-        drive(ops.delete("new"))
+        run_sync(ops.delete("new"))
         assert bucket.data() == {}
         assert not any(bucket.script.values())
 
@@ -277,17 +285,20 @@ class TestLostAnswers:
         other = session(bucket)
 
         def edit_by_another() -> None:
-            drive(other.edit("a", "two", "2"))
+            run_sync(other.edit("a", "two", "2"))
 
         bucket.script = {"put": [LOST], "get": [None, edit_by_another]}
-        assert drive(session(bucket).edit("a", "one", "one one")).count == 1
+        assert run_sync(session(bucket).edit("a", "one", "one one")).count == 1
         assert bucket.data()["a"] == b"one one 2"
 
     def test_not_made_and_another_of_ours_came_first(self, bucket: MemoryBucket) -> None:
         other = session(bucket)
-        drive(other.write("a", "one two"))
-        bucket.script = {"put": [UNKNOWN], "get": [None, lambda: drive(other.edit("a", "two", "2")) and None]}
-        assert drive(session(bucket).edit("a", "one", "one one")).count == 1
+        run_sync(other.write("a", "one two"))
+        bucket.script = {
+            "put": [UNKNOWN],
+            "get": [None, lambda: run_sync(other.edit("a", "two", "2")) and None],
+        }
+        assert run_sync(session(bucket).edit("a", "one", "one one")).count == 1
         assert bucket.data()["a"] == b"one one 2"
 
     @pytest.mark.parametrize("event", [UNKNOWN, LOST])
@@ -315,7 +326,7 @@ class TestLostAnswers:
         bucket = MemoryBucket()
         bucket.put_by_others("a", "A\n")
         if ours_before:
-            drive(session(bucket).edit("a", "A", "A."))
+            run_sync(session(bucket).edit("a", "A", "A."))
         other = session(bucket)
 
         def event(name: str) -> object:
@@ -329,12 +340,12 @@ class TestLostAnswers:
                     bucket.put_by_others("a", data + "b")
                 else:
                     with contextlib.suppress(FileError, OutcomeUnknown):
-                        drive(other.edit("a", "\n", "o\n"))
+                        run_sync(other.edit("a", "\n", "o\n"))
 
         bucket.script = {"put": [event(name) for name in puts], "get": [event(name) for name in gets]}
         times = {0, 1}
         try:
-            drive(session(bucket).edit("a", "A", "AA"))
+            run_sync(session(bucket).edit("a", "A", "AA"))
             times = {1}
         except FileError:
             times = {0}
@@ -365,7 +376,7 @@ class TestLostAnswers:
     def test_it_is_looked_for_until_it_can_be_seen(self, bucket: MemoryBucket, ops: FileOps) -> None:
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [LOST], "get": [None, PASSING, PASSING, None]}
-        assert drive(ops.edit("a", "one", "one one")).count == 1
+        assert run_sync(ops.edit("a", "one", "one one")).count == 1
         assert bucket.data() == {"a": b"one one"}
 
 
@@ -378,48 +389,48 @@ class TestAgain:
     def test_in_the_same_process_the_answer_is_the_same_and_says_so(self, bucket: MemoryBucket) -> None:
         made: Made = Made()
         one, again = session(bucket, made, "call1"), session(bucket, made, "call1")
-        first: Any = drive(one.write("a", "x\n"))
-        written = drive(again.write("a", "x\n"))
+        first: Any = run_sync(one.write("a", "x\n"))
+        written = run_sync(again.write("a", "x\n"))
         assert (first.replayed, written) == (False, replace(first, replayed=True))
         assert render.written(written).splitlines() == [AGAIN, "Created a (2 bytes)."]
         one, again = session(bucket, made, "call2"), session(bucket, made, "call2")
-        first = drive(one.edit("a", "x", "x x"))
-        edited = drive(again.edit("a", "x", "x x"))
+        first = run_sync(one.edit("a", "x", "x x"))
+        edited = run_sync(again.edit("a", "x", "x x"))
         assert (first.replayed, edited) == (False, replace(first, replayed=True))
         assert render.edited(edited) == f"{AGAIN}\n{render.edited(first)}"
         assert bucket.data() == {"a": b"x x\n"}
         one, again = session(bucket, made, "call3"), session(bucket, made, "call3")
-        first = drive(one.delete("a"))
-        deleted = drive(again.delete("a"))
+        first = run_sync(one.delete("a"))
+        deleted = run_sync(again.delete("a"))
         assert (first.replayed, deleted) == (False, replace(first, replayed=True))
         assert render.deleted(deleted).splitlines() == [AGAIN, "Deleted a."]
 
     def test_in_another_process_the_object_tells(self, bucket: MemoryBucket) -> None:
-        drive(session(bucket, key="call1").write("a", "x y\n"))
-        drive(session(bucket, key="call2").edit("a", "x", "x x"))
-        assert drive(session(bucket, key="call1").write("a", "x y\n")).created
-        again = drive(session(bucket, key="call2").edit("a", "x", "x x"))
+        run_sync(session(bucket, key="call1").write("a", "x y\n"))
+        run_sync(session(bucket, key="call2").edit("a", "x", "x x"))
+        assert run_sync(session(bucket, key="call1").write("a", "x y\n")).created
+        again = run_sync(session(bucket, key="call2").edit("a", "x", "x x"))
         assert (again.count, again.lines, again.snippet) == (1, (), "")
         assert render.edited(again) == "Edited a: 1 replacement."
-        drive(session(bucket, key="call3").write("a", "z", overwrite=True))
-        written = drive(session(bucket, key="call3").write("a", "z", overwrite=True))
+        run_sync(session(bucket, key="call3").write("a", "z", overwrite=True))
+        written = run_sync(session(bucket, key="call3").write("a", "z", overwrite=True))
         assert (written.created, written.unchanged) == (False, False)
         assert bucket.data() == {"a": b"z"}
 
     def test_an_edit_made_long_ago_is_no_reading(self, bucket: MemoryBucket) -> None:
         bucket.put_by_others("a", "x")
-        drive(session(bucket, key="call1").edit("a", "x", "x x"))
+        run_sync(session(bucket, key="call1").edit("a", "x", "x x"))
         seen: dict[str, str] = {}
         ops = FileOps(session(bucket, key="call1")._guest, None, root="/mnt/demo", seen=seen)
-        drive(ops.edit("a", "x", "x x"))
+        run_sync(ops.edit("a", "x", "x x"))
         assert seen == {}
-        ops = FileOps(ObjectFiles(bucket), None, root="/mnt/demo", seen=seen)
+        ops = FileOps(S3Backend(bucket), None, root="/mnt/demo", seen=seen)
         assert refusal(WriteConflict, ops.write("a", "all mine")).code == "exists_unread"
 
     def test_the_latest_calls_are_known(self, bucket: MemoryBucket) -> None:
         bucket.put_by_others("a", "0")
         for n in range(20):
-            drive(session(bucket, key=f"call{n}").edit("a", str(n), str(n + 1)))
+            run_sync(session(bucket, key=f"call{n}").edit("a", str(n), str(n + 1)))
         kept = bucket.objects["a"].metadata
         assert marks.mark_of(kept, marks.short("call4")) is not None
         assert marks.mark_of(kept, marks.short("call3")) is None
@@ -428,7 +439,7 @@ class TestAgain:
     def test_only_so_many_answers_are_remembered(self, bucket: MemoryBucket) -> None:
         made: Made = Made()
         for n in range(guest.REMEMBERED_CALLS + 5):
-            drive(session(bucket, made, f"call{n}").write("a", str(n), overwrite=True))
+            run_sync(session(bucket, made, f"call{n}").write("a", str(n), overwrite=True))
         assert len(made) == guest.REMEMBERED_CALLS
         assert "call4" not in made
 
@@ -436,7 +447,7 @@ class TestAgain:
         made: Made = Made()
         refusal(FileMissing, session(bucket, made, "call1").edit("a", "x", "y"))
         bucket.put_by_others("a", "x")
-        assert drive(session(bucket, made, "call1").edit("a", "x", "y")).count == 1
+        assert run_sync(session(bucket, made, "call1").edit("a", "x", "y")).count == 1
 
 
 class TestMarks:
@@ -452,7 +463,7 @@ class TestMarks:
     def test_forged_marks_do_no_harm(self, bucket: MemoryBucket) -> None:
         forged = {marks.NAME: "not a mark," + "f" * 16 + "e99999999,," + "1" * 16 + "e7"}
         bucket.objects["a"] = Kept(b"one", forged, 0)
-        assert drive(session(bucket).edit("a", "one", "1")).count == 1
+        assert run_sync(session(bucket).edit("a", "one", "1")).count == 1
         assert bucket.objects["a"].metadata[marks.NAME].endswith("," + "1" * 16 + "e7")
 
 
@@ -462,17 +473,17 @@ class TestTree:
         for n in range(20):
             bucket.put_by_others(f"d{n:02}/x")
             bucket.put_by_others(f"f{n:02}")
-        listing = drive(ops.list())
+        listing = run_sync(ops.list())
         assert (listing.total, listing.more) == (40, False)
         assert [entry.name for entry in listing.entries][18:22] == ["d18", "d19", "f00", "f01"]
-        shown = drive(ops.list(limit=5))
+        shown = run_sync(ops.list(limit=5))
         assert (len(shown.entries), shown.total, shown.more) == (5, 40, True)
-        assert drive(ops.glob("**", limit=100)).total == 40
+        assert run_sync(ops.glob("**", limit=100)).total == 40
 
     def test_newest_first(self, bucket: MemoryBucket, ops: FileOps) -> None:
         for name in "bca":
             bucket.put_by_others(name)
-        assert [entry.name for entry in drive(ops.glob("*")).entries] == ["a", "c", "b"]
+        assert [entry.name for entry in run_sync(ops.glob("*")).entries] == ["a", "c", "b"]
 
     def test_what_nobody_wants_to_see_is_jumped_over(self, bucket: MemoryBucket, ops: FileOps) -> None:
         bucket.page = 10
@@ -482,13 +493,13 @@ class TestTree:
         bucket.put_by_others("node_modules/~~~~/x.py")
         bucket.put_by_others("node_modules0")
         bucket.put_by_others("z.py")
-        found = drive(ops.glob("**/x.py"))
+        found = run_sync(ops.glob("**/x.py"))
         assert (found.entries, found.skipped) == ((), ("node_modules",))
         bucket.requests.clear()
-        assert [entry.name for entry in drive(ops.glob("*.py")).entries] == ["z.py"]
+        assert [entry.name for entry in run_sync(ops.glob("*.py")).entries] == ["z.py"]
         assert len(bucket.requests) <= 5
         bucket.requests.clear()
-        assert [entry.name for entry in drive(ops.glob("node_m*")).entries] == ["node_modules0"]
+        assert [entry.name for entry in run_sync(ops.glob("node_m*")).entries] == ["node_modules0"]
         assert bucket.requests[0] == ("list", "node_m")
 
     def test_it_ends(self, bucket: MemoryBucket, ops: FileOps) -> None:
@@ -500,9 +511,9 @@ class TestTree:
             bucket.clock_s += 5
 
         bucket.script["list"] = [slow] * 100
-        found = drive(ops.glob("*"))
+        found = run_sync(ops.glob("*"))
         assert (found.timed_out, found.more, 0 < found.total < 10) == (True, True, True)
-        listing = drive(ops.list())
+        listing = run_sync(ops.list())
         assert (listing.more, 0 < listing.total < 10) == (True, True)
 
 
@@ -526,7 +537,7 @@ def test_no_fault_gets_out(bucket: MemoryBucket, kind: StoreFaultKind, operation
             bucket.put_by_others("a", "one")
             bucket.script = {operation: [None] * before + [StoreFault(kind, "s3://tenants says no")] * 1000}
             with contextlib.suppress(FileError, OutcomeUnknown):
-                drive(as_coroutine(call(session(bucket))))
+                run_sync(as_coroutine(call(session(bucket))))
             assert len(bucket.objects) <= 2
 
 
@@ -583,12 +594,12 @@ class TestErrors:
 
 
 def test_an_edited_file_that_outgrew_the_limit(bucket: MemoryBucket) -> None:
-    drive(session(bucket, key="call1").write("a", "x"))
+    run_sync(session(bucket, key="call1").write("a", "x"))
     call = {"op": "edit", "path": "a", "old": "x", "new": "y", "key": "call2"}
-    assert drive(ObjectFiles(bucket)("files", call))["count"] == 1
+    assert run_sync(S3Backend(bucket)("files", call))["count"] == 1
     grown = bucket.objects["a"]
     bucket.objects["a"] = Kept(b"y" * 100, grown.metadata, 0)
-    assert drive(ObjectFiles(bucket)("files", {**call, "max_bytes": 10}))["error"] == "changed"
+    assert run_sync(S3Backend(bucket)("files", {**call, "max_bytes": 10}))["error"] == "changed"
 
 
 def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -603,6 +614,6 @@ def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.Monke
     file = ObjectFile(bucket)
     for size, most in ((10, 0), (2 << 20, 1)):
         bucket.put_by_others("a", b"x\n" * (size // 2))
-        answer = drive(file.read({"path": "a"}))
+        answer = run_sync(file.read({"path": "a"}))
         assert answer["sha256"] == hashlib.sha256(bucket.data()["a"]).hexdigest()
         assert len(offloaded) == most

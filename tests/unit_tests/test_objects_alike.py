@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.objects.guest import ObjectFiles
-from langchain_daytona_ws._core.objects.search import BeyondBounds
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.backend import S3Backend
+from langchain_daytona_ws._core.s3.search import BeyondBounds
 from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import WorkspaceError
 
@@ -112,7 +112,7 @@ class Twins:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.bucket = MemoryBucket(page=3)
-        self.objects = FileOps(ObjectFiles(self.bucket), None, root="/mnt/demo")
+        self.objects = FileOps(S3Backend(self.bucket), None, root="/mnt/demo")
         self.disk = FileOps(self._guest, None, root=str(root))
 
     async def _guest(self, entry: str, request: dict[str, Any]) -> Any:
@@ -139,7 +139,7 @@ def outcome(call: Callable[[FileOps], Awaitable[object]], ops: FileOps) -> objec
         return await call(ops)
 
     try:
-        result: dict[str, Any] = asdict(drive(run()))  # type: ignore[call-overload]
+        result: dict[str, Any] = asdict(run_sync(run()))  # type: ignore[call-overload]
     except WorkspaceError as error:
         # Only on S3 a directory that was made in bash may not be seen yet.
         said = error.message.replace(
@@ -336,7 +336,7 @@ def test_a_large_upload_keeps_them_too(tmp_path: Path) -> None:
 
     ops = FileOps(guest, upload, root=str(root), staging_dir=str(tmp_path))
     (root / "a").write_bytes(b"\xef\xbb\xbfa\r\n")
-    result = drive(ops.write("a", "x\n" * 200_000, overwrite=True))
+    result = run_sync(ops.write("a", "x\n" * 200_000, overwrite=True))
     assert (result.kept, result.size_bytes) == (("bom", "crlf"), 600_003)
     assert (root / "a").read_bytes() == b"\xef\xbb\xbf" + b"x\r\n" * 200_000
     assert sorted(os.listdir(tmp_path)) == ["ws"]
@@ -353,9 +353,9 @@ def test_a_write_that_was_sent_before_is_answered_with_what_it_kept() -> None:
         "as_text": True,
         "key": "k" * 32,
     }
-    first = drive(ObjectFiles(bucket)("files", request))
+    first = run_sync(S3Backend(bucket)("files", request))
     assert first["kept"] == ["bom", "crlf"]
-    assert drive(ObjectFiles(bucket)("files", request)) == first, (
+    assert run_sync(S3Backend(bucket)("files", request)) == first, (
         "by another process, which remembers no answer"
     )
 
@@ -386,7 +386,7 @@ def test_edits_are_meant_alike(tmp_path: Path, what: str) -> None:
 
     def said(ops: FileOps) -> str:
         try:
-            return render.edited(drive(ops.edit("a", old, new)))
+            return render.edited(run_sync(ops.edit("a", old, new)))
         except WorkspaceError as error:
             return error.for_model
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.objects import expression
-from langchain_daytona_ws._core.objects.expression import Expression, NeedsRipgrepError
+from langchain_daytona_ws._core.s3 import expression
+from langchain_daytona_ws._core.s3.expression import Expression, NeedsRipgrepError
 
 PIECES = st.sampled_from(
     ["a", "b", "B", "é", "1", "_", " ", ".", "-", r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", r"\b", r"\B", "^", "$",

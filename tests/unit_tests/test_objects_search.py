@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.file_results import GrepResult
-from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.objects import search
-from langchain_daytona_ws._core.objects.guest import ObjectFiles
-from langchain_daytona_ws._core.objects.search import BeyondBounds
-from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.models import GrepResult
+from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3 import search
+from langchain_daytona_ws._core.s3.backend import S3Backend
+from langchain_daytona_ws._core.s3.search import BeyondBounds
+from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import FileError
 
 from .bucket import MemoryBucket
@@ -34,7 +34,7 @@ def bucket() -> MemoryBucket:
 
 
 def grep(bucket: MemoryBucket, pattern: str, **options: Any) -> GrepResult:
-    return drive(FileOps(ObjectFiles(bucket), None, root="/mnt/demo").grep(pattern, **options))
+    return run_sync(FileOps(S3Backend(bucket), None, root="/mnt/demo").grep(pattern, **options))
 
 
 def beyond(call: Awaitable[object]) -> str:
@@ -42,7 +42,7 @@ def beyond(call: Awaitable[object]) -> str:
         await call
 
     with pytest.raises(BeyondBounds) as caught:
-        drive(run())
+        run_sync(run())
     return str(caught.value)
 
 
@@ -112,7 +112,7 @@ def test_nothing_to_search(bucket: MemoryBucket) -> None:
 
 class TestBeyondBounds:
     def ops(self, bucket: MemoryBucket) -> FileOps:
-        return FileOps(ObjectFiles(bucket), None, root="/mnt/demo")
+        return FileOps(S3Backend(bucket), None, root="/mnt/demo")
 
     def test_too_many(self, bucket: MemoryBucket) -> None:
         for n in range(search.MAX_FILES + 1):
@@ -167,5 +167,5 @@ def test_without_the_extra_literal_patterns_need_no_sandbox(
     monkeypatch.setitem(sys.modules, "re2", None)
     assert [row.path for row in grep(bucket, "import one").rows] == ["a/x.py"]
     assert [row.path for row in grep(bucket, "IMPORT", ignore_case=True).rows] == ["a/x.py"]
-    files = FileOps(ObjectFiles(bucket), None, root="/mnt/demo")
+    files = FileOps(S3Backend(bucket), None, root="/mnt/demo")
     assert beyond(files.grep("^import")) == "the expression needs ripgrep"

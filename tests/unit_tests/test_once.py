@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._session.once import SingleFlight, WouldDeadlock
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._session.single_flight import SingleFlight, WouldDeadlock
 
 
 def test_threads_share_one_making() -> None:
@@ -168,14 +168,14 @@ class TestDrive:
         async def work() -> int:
             return 3
 
-        assert drive(work()) == 3
+        assert run_sync(work()) == 3
 
     def test_raises_what_it_raises(self) -> None:
         async def work() -> int:
             raise KeyError("x")
 
         with pytest.raises(KeyError):
-            drive(work())
+            run_sync(work())
 
     def test_one_that_suspends_is_closed_and_reported(self) -> None:
         closed = []
@@ -187,5 +187,5 @@ class TestDrive:
                 closed.append(True)
 
         with pytest.raises(RuntimeError, match="a-form"):
-            drive(work())
+            run_sync(work())
         assert closed == [True]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.file_names import shown, spelled_out
+from langchain_daytona_ws._core.files.names import shown, spelled_out
 from langchain_daytona_ws._core.paths import (
     candidates,
     is_log,
@@ -179,6 +179,7 @@ def test_says_what_to_use(path: str, text: str) -> None:
 def test_what_a_path_outside_may_mean() -> None:
     assert candidates("/workspace/src/a.py", ROOT) == ("workspace/src/a.py", "src/a.py", "a.py")
     assert candidates("../src/a.py", ROOT) == ("src/a.py", "a.py")
+    assert candidates("/tmp/../var/x", ROOT) == ("var/x", "x")
     assert candidates("/", ROOT) == ()
     assert len(candidates("/x" * 2000, ROOT)) == 8
     refusal = outside("/workspace/src/a.py", ROOT, "src/a.py")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core import commands
-from langchain_daytona_ws._core.pipelines import ends_in_pipeline, parts_to_tell
+from langchain_daytona_ws._core.commands import run as commands
+from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, parts_to_tell
 from tests.unit_tests.daemon import Workspace
 
 IN_ONE = [

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.policy import SESSION_NAME_LENGTH, session_name, session_policy
-from langchain_daytona_ws._core.workspace import Mount, MountRole, S3Workspace
+from langchain_daytona_ws._core.s3.policy import SESSION_NAME_LENGTH, session_name, session_policy
+from langchain_daytona_ws._core.s3.workspace import Mount, MountRole, S3Workspace
 from tests.policy_evaluator import ACCOUNT, Evaluator, Request
 
 KEY = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"

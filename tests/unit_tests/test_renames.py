@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 
 from langchain_daytona_ws._adapters.s3_faults import client_fault
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.renames import PAUSES_S, SCRATCH, Renames, needs_probe, probe_renames
-from langchain_daytona_ws._core.store import StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.mount.rename_probe import (
+    PAUSES_S,
+    SCRATCH,
+    Renames,
+    needs_probe,
+    probe_renames,
+)
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws._session.storage import LATE_S, LateFiles
 
 KEY = f"{SCRATCH}n"
@@ -64,19 +70,19 @@ REFUSED = StoreFault(StoreFaultKind.PASSING, "could not connect")
 )
 def test_a_store_that_refuses_is_asked_once_and_keeps_nothing(fault: StoreFault) -> None:
     store = Store(fault)
-    assert drive(probe_renames(store, "n")).renames is Renames.REFUSED
+    assert run_sync(probe_renames(store, "n")).renames is Renames.REFUSED
     assert store.asked == [(f"{KEY}-source", KEY)]
 
 
 def test_a_store_that_accepts_is_found_out_and_cleaned_up() -> None:
     store = Store(None)
-    probed = drive(probe_renames(store, "n"))
+    probed = run_sync(probe_renames(store, "n"))
     assert (probed.renames, probed.left, store.objects) == (Renames.ACCEPTED, "", set())
 
 
 def test_what_cannot_be_cleaned_up_is_named() -> None:
-    assert drive(probe_renames(Store(None, deletes=False), "n")).left == KEY
-    assert drive(probe_renames(Store(DROPPED, deletes=False), "n")).left == KEY
+    assert run_sync(probe_renames(Store(None, deletes=False), "n")).left == KEY
+    assert run_sync(probe_renames(Store(DROPPED, deletes=False), "n")).left == KEY
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,7 @@ def test_what_cannot_be_cleaned_up_is_named() -> None:
     ids=lambda fault: fault.code,
 )
 def test_what_the_mount_meets_as_well_is_left_to_it(fault: StoreFault) -> None:
-    assert drive(probe_renames(Store(fault), "n")).renames is Renames.NOT_ASKED
+    assert run_sync(probe_renames(Store(fault), "n")).renames is Renames.NOT_ASKED
 
 
 @pytest.mark.parametrize(
@@ -112,14 +118,16 @@ def test_what_the_mount_meets_as_well_is_left_to_it(fault: StoreFault) -> None:
 )
 def test_without_an_answer_that_tells_nothing_is_concluded(fault: StoreFault) -> None:
     store = Store(fault)
-    assert drive(probe_renames(store, "n")).renames is Renames.UNKNOWN
+    assert run_sync(probe_renames(store, "n")).renames is Renames.UNKNOWN
     assert store.sleeps == list(PAUSES_S)
     assert not store.objects
 
 
 def test_an_answer_that_was_lost_is_asked_for_again() -> None:
-    assert drive(probe_renames(Store(DROPPED, None), "n")).renames is Renames.ACCEPTED
-    assert drive(probe_renames(Store(REFUSED, answered(503), answered(501)), "n")).renames is Renames.REFUSED
+    assert run_sync(probe_renames(Store(DROPPED, None), "n")).renames is Renames.ACCEPTED
+    assert (
+        run_sync(probe_renames(Store(REFUSED, answered(503), answered(501)), "n")).renames is Renames.REFUSED
+    )
 
 
 @pytest.mark.parametrize(

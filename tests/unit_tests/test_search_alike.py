@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core import render
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.file_results import GrepResult, Omitted
-from langchain_daytona_ws._core.files import FileOps
-from langchain_daytona_ws._core.objects.guest import ObjectFiles
+from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.models import GrepResult, Omitted
+from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.backend import S3Backend
 from langchain_daytona_ws._guest import files, search, tree
 from langchain_daytona_ws.errors import FileError, FileUnsuitable
 
@@ -38,7 +38,7 @@ class Place:
         self.bucket = MemoryBucket()
         (at / "bin").mkdir()
         if kind == "s3":
-            self.ops = FileOps(ObjectFiles(self.bucket), None, root="/mnt/demo")
+            self.ops = FileOps(S3Backend(self.bucket), None, root="/mnt/demo")
         else:
             found = shutil.which(kind)
             assert found, "ripgrep and grep are needed by these tests"
@@ -58,7 +58,7 @@ class Place:
             path.write_bytes(data)
 
     def grep(self, pattern: str, **options: Any) -> GrepResult:
-        return drive(self.ops.grep(pattern, **options))
+        return run_sync(self.ops.grep(pattern, **options))
 
     def text(self, pattern: str, **options: Any) -> list[str]:
         return render.grepped(self.grep(pattern, **options)).split("\n")
@@ -85,8 +85,8 @@ def test_a_text_with_a_nul_is_text_for_all(place: Place, before: int) -> None:
         assert place.text("cut", path=path, output_mode="content") == [
             f"logs/app.log:{line - 1}:cut \\x00 off"
         ]
-    assert drive(place.ops.read("logs/app.log", offset=line)).body.endswith("\tneedle here")
-    assert drive(place.ops.edit("logs/app.log", "needle here", "found")).lines == (line,)
+    assert run_sync(place.ops.read("logs/app.log", offset=line)).body.endswith("\tneedle here")
+    assert run_sync(place.ops.edit("logs/app.log", "needle here", "found")).lines == (line,)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -102,7 +102,7 @@ def test_a_binary_file_that_matches_is_named(place: Place, mode: str, path: str)
         "[1 binary file matches, its lines are not shown: data/small.bin. Use grep -a in bash.]",
     ]
     with pytest.raises(FileUnsuitable, match="binary"):
-        drive(place.ops.read("data/small.bin"))
+        run_sync(place.ops.read("data/small.bin"))
 
 
 def test_large_binary_files_are_not_searched_unless_named(place: Place) -> None:
@@ -216,7 +216,7 @@ def test_a_glob_that_matches_nothing_is_doubted_where_there_is_a_reason(
 ) -> None:
     # A glob of grep's without a slash is for names at any depth.
     pattern = glob if "/" in glob else f"**/{glob}" if "," not in glob else glob.replace("*.", "**/*.")
-    found = drive(site.ops.glob(pattern, path=path))
+    found = run_sync(site.ops.glob(pattern, path=path))
     searched = site.grep("needle", glob=glob, path=path)
     if glob != "!(a|b)":  # in grep it is a negation
         assert (found.entries, searched.rows) == ((), ())
@@ -235,8 +235,8 @@ def test_a_glob_that_matches_nothing_is_doubted_where_there_is_a_reason(
 
 def test_what_a_hint_says_works(site: Place) -> None:
     for pattern, path in (("app/[locale]/**", "."), ("app/x/**", "app"), ("app/**/[[...slug]]/*", ".")):
-        found = drive(site.ops.glob(pattern, path=path))
-        again = drive(site.ops.glob(found.hint.rpartition("use ")[2], path=path))
+        found = run_sync(site.ops.glob(pattern, path=path))
+        again = run_sync(site.ops.glob(found.hint.rpartition("use ")[2], path=path))
         assert len(again.entries) == 1
         assert again.hint == ""
 

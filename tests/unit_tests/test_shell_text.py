@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.shell_text import Redirect, simples
+from langchain_daytona_ws._core.hints.shell_text import Redirect, simples
 
 READ = [
     ("mv a b && cat x >> log", ["mv a b", "cat x"], [">> log"]),

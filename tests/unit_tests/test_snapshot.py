@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from langchain_daytona_ws._core.mounter import mounter_source
-from langchain_daytona_ws._core.ports import FaultKind, PortFault
-from langchain_daytona_ws._core.snapshot import (
+from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.mount.snapshot import (
     MOUNT_S3_VERSION,
     RELEASE_KEYS,
     Recipe,
     build_error,
     checked_name,
 )
-from langchain_daytona_ws._core.snapshot_helper import SUDOERS
+from langchain_daytona_ws._core.mount.snapshot_helper import SUDOERS
+from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws._guest import guard
 from langchain_daytona_ws._guest.mount import HELPER
 from langchain_daytona_ws._guest.mount_keys import HOME

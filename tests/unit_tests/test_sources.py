@@ -17,8 +17,8 @@ from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, SyncS3Store
 from langchain_daytona_ws._adapters.sdk import Account
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.workspace import S3Workspace, s3_workspace
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import CredentialsRefused
 
@@ -73,7 +73,7 @@ def test_random_ids_are_of_the_form_that_is_asked_of_others_and_differ_at_their_
 def test_a_session_names_itself_and_its_sandbox_by_the_ids_that_it_is_given() -> None:
     session = WorkspaceSession({}, namespace="demo", ids=one_id)
     assert session.id == one_id()
-    assert session._machine._spec().name == "ldw-demo-000000000001"
+    assert session._state.sandboxes._spec().name == "ldw-demo-000000000001"
 
 
 @pytest.mark.parametrize("wrong", ["1", "0" * 31, "0" * 33, "A" * 32, "0" * 31 + "\n", 1])
@@ -83,7 +83,7 @@ def test_what_is_no_id_is_refused(wrong: Any) -> None:
 
 
 def test_both_ports_go_and_wait_by_the_clock() -> None:
-    for make, run in ((SyncDaytonaPort, drive), (AsyncDaytonaPort, asyncio.run)):
+    for make, run in ((SyncDaytonaPort, run_sync), (AsyncDaytonaPort, asyncio.run)):
         clock = Clock()
         port: Any = make(ACCOUNT, clock)
         run(port.sleep(2.5))
@@ -91,7 +91,7 @@ def test_both_ports_go_and_wait_by_the_clock() -> None:
         assert port.now() == clock.now
 
 
-@pytest.mark.parametrize(("store", "run"), [(SyncS3Store, drive), (AsyncS3Store, asyncio.run)])
+@pytest.mark.parametrize(("store", "run"), [(SyncS3Store, run_sync), (AsyncS3Store, asyncio.run)])
 def test_both_stores_go_and_wait_by_the_clock(store: Callable[..., Any], run: Callable[..., Any]) -> None:
     clock = Clock()
     made = store(Bucket(on_s3(), clock), nothing, lambda _: None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_daytona_ws._core.calls import Caller
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._guest import terminal
 from tests.unit_tests.daemon import OneMachine, Workspace
 
@@ -109,6 +109,6 @@ def test_what_the_user_has_set_wins(
 ) -> None:
     workspace = Workspace("bash", tmp_path)
     workspace.port.extra_env = image
-    workspace.caller = Caller(workspace.port, OneMachine(), lambda: own, lambda: secrets.token_hex(16))
+    workspace.caller = GuestClient(workspace.port, OneMachine(), lambda: own, lambda: secrets.token_hex(16))
     told = dict(line.split("=", 1) for line in workspace.run(SHOW).output.splitlines())
     assert told == {**ALL, **different}

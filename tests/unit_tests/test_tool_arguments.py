@@ -64,7 +64,8 @@ class TestLeftOut:
         assert refusal(FileInput, command="write", path="", content=None) == (
             "path: write needs it; content: write needs it"
         )
-        assert refusal(JobInput, action="stop", job_id="") == "job_id: only list does without it"
+        assert refusal(JobInput, action="stop", job_id="") == "job_id: stop needs it"
+        assert "job_id" not in refusal(JobInput, command="list").partition("; arguments:")[0]
         assert "command: " in refusal(BashInput, command=None)
 
     @pytest.mark.parametrize("nothing", [None, False])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.store import Credentials
-from langchain_daytona_ws._core.workspace import Mount, MountRole, S3Workspace, s3_workspace
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import Mount, MountRole, S3Workspace, s3_workspace
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws._core.remedies import remedy_for
+from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 from langchain_daytona_ws.errors import WorkspaceError
 
 # Shorter values stand in any text by chance.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from langchain_daytona_ws._core.doctor.finding import Finding, failed, ok, warning
-from langchain_daytona_ws._core.renames import (
+from langchain_daytona_ws._core.mount.rename_probe import (
     LOSES_FILES,
     LOSES_FILES_REMEDY,
     UNKNOWN_REMEDY,

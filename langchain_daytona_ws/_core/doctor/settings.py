@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from langchain_daytona_ws._core.doctor.finding import Finding, ok, refused
-from langchain_daytona_ws._core.workspace import s3_workspace
+from langchain_daytona_ws._core.s3.workspace import s3_workspace
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError
 

@@ -10,7 +10,6 @@ from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.inventory import Inventory, KeyInfo
 from langchain_daytona_ws._adapters.sdk import account_of
 from langchain_daytona_ws._adapters.snapshots import Snapshots
-from langchain_daytona_ws._core.claim import check_ours
 from langchain_daytona_ws._core.doctor.finding import (
     Finding,
     Status,
@@ -21,9 +20,10 @@ from langchain_daytona_ws._core.doctor.finding import (
     skipped,
     warning,
 )
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.housekeeping import ours
 from langchain_daytona_ws._core.ports import PortFault
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.sandbox.get_or_create import check_ours
+from langchain_daytona_ws._core.sandbox.prune import ours
 from langchain_daytona_ws._session.account import persistent_spec
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ProvisionError
@@ -131,7 +131,7 @@ def _persistent(config: SandboxConfig, namespace: str, port: SyncDaytonaPort) ->
         return skipped("the configuration is not persistent", "persistent")[0]
     spec = persistent_spec(config, namespace)
     try:
-        found = drive(port.get(spec.name))
+        found = run_sync(port.get(spec.name))
     except PortFault as fault:
         return faulty("persistent", f"Daytona did not say whether there is a sandbox {spec.name}", fault)
     if found is None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from langchain_daytona_ws._core.doctor.finding import Finding, any_failed, refused, skipped, warning
 from langchain_daytona_ws._core.doctor.settings import CONFIGURATION, judge_settings
-from langchain_daytona_ws._core.workspace import s3_workspace
-from langchain_daytona_ws._session.diagnosis import account, machine, storage
-from langchain_daytona_ws._session.diagnosis.heard import heard
+from langchain_daytona_ws._core.s3.workspace import s3_workspace
+from langchain_daytona_ws._session.diagnosis import account, storage
+from langchain_daytona_ws._session.diagnosis import sandbox as machine
+from langchain_daytona_ws._session.diagnosis.captured_warnings import heard
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError
 

@@ -13,13 +13,13 @@ from langchain_daytona_ws._adapters.s3_probe import S3Probe
 from langchain_daytona_ws._core.doctor import s3 as words
 from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
 from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, ok, refused, skipped, warning
-from langchain_daytona_ws._core.drive import drive
-from langchain_daytona_ws._core.objects.errors import store_error
-from langchain_daytona_ws._core.policy import session_policy
-from langchain_daytona_ws._core.renames import Renames, needs_probe, probe_renames
-from langchain_daytona_ws._core.store import Credentials, StoreFault, StoreFaultKind
-from langchain_daytona_ws._core.workspace import S3Workspace
-from langchain_daytona_ws._session.diagnosis.heard import heard
+from langchain_daytona_ws._core.mount.rename_probe import Renames, needs_probe, probe_renames
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.errors import store_error
+from langchain_daytona_ws._core.s3.policy import session_policy
+from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.s3.workspace import S3Workspace
+from langchain_daytona_ws._session.diagnosis.captured_warnings import heard
 from langchain_daytona_ws.errors import CredentialsRefused
 
 CHECKS = (
@@ -78,12 +78,12 @@ class StorageDiagnosis:
 
     def read(self, key: str) -> bytes | None:
         """Read a small object below the prefix."""
-        return drive(self._store.get(key, max_bytes=1024)).data
+        return run_sync(self._store.get(key, max_bytes=1024)).data
 
     def remove(self, key: str) -> Finding | None:
         """Delete an object below the prefix; return a finding when that failed."""
         try:
-            drive(self._store.delete(key))
+            run_sync(self._store.delete(key))
         except StoreFault as fault:
             if self._is_gone(key):
                 return None
@@ -97,7 +97,7 @@ class StorageDiagnosis:
 
     def _is_gone(self, key: str) -> bool:
         try:
-            return not drive(self._store.list_page(key, max_keys=1)).objects
+            return not run_sync(self._store.list_page(key, max_keys=1)).objects
         except StoreFault:
             return False  # nobody can tell
 
@@ -134,7 +134,7 @@ class StorageDiagnosis:
 
     def _list(self) -> Finding:
         try:
-            page = drive(self._store.list_page("", max_keys=1))
+            page = run_sync(self._store.list_page("", max_keys=1))
         except StoreFault as fault:
             return self._refused("s3-list", fault)
         what = "it has files" if page.objects or page.more else "it is empty"
@@ -155,12 +155,12 @@ class StorageDiagnosis:
     def _written(self, key: str) -> Finding:
         """Write, read and overwrite an object, and see that conditions are kept."""
         first, second = secrets.token_bytes(16), secrets.token_bytes(16)
-        made = drive(self._store.put(key, first, if_match=None, metadata={}))
+        made = run_sync(self._store.put(key, first, if_match=None, metadata={}))
         if self.read(key) != first:
             return words.not_what_was_written()
         if not self._is_refused(key, second, None):
             return words.condition_ignored("If-None-Match")
-        drive(self._store.put(key, second, if_match=made.etag, metadata={}))
+        run_sync(self._store.put(key, second, if_match=made.etag, metadata={}))
         if not self._is_refused(key, first, made.etag):
             return words.condition_ignored("If-Match")
         if self.read(key) != second:
@@ -169,7 +169,7 @@ class StorageDiagnosis:
 
     def _is_refused(self, key: str, data: bytes, if_match: str | None) -> bool:
         try:
-            drive(self._store.put(key, data, if_match=if_match, metadata={}))
+            run_sync(self._store.put(key, data, if_match=if_match, metadata={}))
         except StoreFault as fault:
             if fault.kind is StoreFaultKind.CHANGED:
                 return True
@@ -179,7 +179,7 @@ class StorageDiagnosis:
     def _new_file(self) -> Finding:
         key = PROBE + secrets.token_hex(6)
         try:
-            drive(self._headed(key))
+            run_sync(self._headed(key))
         except StoreFault as fault:
             if fault.kind is StoreFaultKind.MISSING:
                 return ok(
@@ -195,13 +195,13 @@ class StorageDiagnosis:
         endpoint = self._workspace.endpoint
         if not needs_probe(endpoint):
             return ok("s3-renames", "Amazon S3 is used, which loses no file that is renamed")
-        probed = drive(probe_renames(self._store, secrets.token_hex(6)))
+        probed = run_sync(probe_renames(self._store, secrets.token_hex(6)))
         self._is_unsafe = probed.renames is Renames.ACCEPTED
         return words.renames(probed, endpoint or "")
 
     def _is_listed(self, key: str) -> bool:
         try:
-            drive(self._store.list_page(key, max_keys=1))
+            run_sync(self._store.list_page(key, max_keys=1))
         except StoreFault:
             return False
         return True

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_daytona_ws._core.guidance import LOCAL_CACHES
-from langchain_daytona_ws._core.hints import hint
+from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES
+from langchain_daytona_ws._core.hints.hint import hint
 
 from .mounted import HOME, Mounted
 

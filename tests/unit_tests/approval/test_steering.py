@@ -12,8 +12,8 @@ from langgraph.errors import GraphInterrupt
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
+from langchain_daytona_ws._approval.control_flow import is_control_flow
 from langchain_daytona_ws._approval.gate import ApprovalGate
-from langchain_daytona_ws._approval.steering import steers_the_program
 from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
 from tests.unit_tests.approval.conftest import (
     SOON_S,
@@ -103,11 +103,11 @@ def test_a_group_of_failures_denies(check: Check) -> None:
 
 
 def test_control_flow_is_known_without_importing_langgraph() -> None:
-    assert steers_the_program(GraphInterrupt(()))
-    assert steers_the_program(asyncio.CancelledError())
-    assert not steers_the_program(ValueError())
+    assert is_control_flow(GraphInterrupt(()))
+    assert is_control_flow(asyncio.CancelledError())
+    assert not is_control_flow(ValueError())
     impostor = type("GraphBubbleUp", (Exception,), {"__module__": "langgraph_tools"})
-    assert not steers_the_program(impostor())
+    assert not is_control_flow(impostor())
 
 
 class State(TypedDict):

@@ -1,0 +1,141 @@
+"""onCreate and onResume: what is run in a sandbox before the agent's first command.
+
+That a command of onCreate was done is kept in the sandbox, in the same record that keeps any call from being made
+twice, and never in the bucket: there a new machine would look as if it were set up already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from langchain_daytona_ws._core.commands.run import CommandResult, run_command
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
+from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, WorkspaceError
+
+HOOK_TIMEOUT_S = 600.0
+SHOWN_BYTES = 16 * 1024
+# Of one command in one sandbox: attempts that failed, and such as were cancelled or had the sandbox stop under them.
+ATTEMPTS_MAX = 1000
+HALF_DONE_MAX = 25
+
+
+class Hooks:
+    """Run the hooks of a workspace.
+
+    Args:
+        root: The workspace directory, where they start.
+        on_create: Commands for a new sandbox, each done once in it, whoever comes first.
+        on_resume: Commands for each time that a session takes the sandbox into use, and after each restart.
+        defaults: Environment variables, where nobody has set them.
+    """
+
+    def __init__(
+        self, root: str, on_create: Sequence[str], on_resume: Sequence[str], defaults: Mapping[str, str]
+    ) -> None:
+        self._root = root
+        self._on_create = on_create
+        self._on_resume = on_resume
+        self._defaults = defaults
+
+    def __bool__(self) -> bool:
+        return bool(self._on_create or self._on_resume)
+
+    async def run(self, caller: GuestClient, sandbox_id: str) -> None:
+        """Run what has to be run now.
+
+        Args:
+            caller: The way to this sandbox and no other.
+            sandbox_id: Names the machine for which onCreate is done.
+
+        Raises:
+            HookFailed: A command ended with another exit code than 0, or not in time, or nobody knows how. The next
+                call tries again, from that command on.
+            OutcomeUnknown: The sandbox is gone, ``code="lost_while_running"``.
+        """
+        try:
+            await self._run_all(caller, sandbox_id)
+        except OutcomeUnknown as error:
+            if error.code == LOST_WHILE_RUNNING:
+                raise
+            # What is unknown is the hook's: the agent's command was not sent.
+            raise _unknown(error) from error
+
+    async def _run_all(self, caller: GuestClient, sandbox_id: str) -> None:
+        for number, command in enumerate(self._on_create):
+            await self._once(caller, sandbox_id, number, command)
+        for command in self._on_resume:
+            result = await self._run(caller, command, None)
+            if result.exit_code != 0:
+                raise _failed("onResume", command, result)
+
+    async def _once(self, caller: GuestClient, sandbox_id: str, number: int, command: str) -> None:
+        half_done = 0
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                result = await self._run(caller, command, _key(sandbox_id, number, attempt))
+            except WorkspaceError as error:
+                if error.code not in ("runner_died", "cancelled"):
+                    raise
+                half_done += 1
+                if half_done == HALF_DONE_MAX:
+                    break  # a command that ends its own machine would start it for ever
+                continue
+            if result.exit_code == 0:
+                return
+            if not result.replayed:
+                raise _failed("onCreate", command, result)
+        raise HookFailed(
+            f"A command of onCreate has failed {ATTEMPTS_MAX} times in sandbox {sandbox_id}, or was interrupted "
+            f"{HALF_DONE_MAX} times; the agent's command was not run. Correct it, and release the sandbox.\n"
+            f"$ {command}",
+            code="on_create_failed",
+            op="onCreate",
+            for_model=_FOR_MODEL,
+        )
+
+    async def _run(self, caller: GuestClient, command: str, key: str | None) -> CommandResult:
+        return await run_command(
+            caller,
+            self._root,
+            command,
+            timeout_s=HOOK_TIMEOUT_S,
+            limit_bytes=SHOWN_BYTES,
+            key=key,
+            keep=key is not None,
+            defaults=self._defaults,
+        )
+
+
+_FOR_MODEL = "The workspace's machine could not be set up. Nothing ran. Tell the user."
+
+
+def _key(sandbox_id: str, number: int, attempt: int) -> str:
+    told = json.dumps(["onCreate", sandbox_id, number, attempt])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _unknown(error: OutcomeUnknown) -> HookFailed:
+    return HookFailed(
+        "It is not known how a command of onCreate or onResume ended; the agent's command was not run. Try again. "
+        f"{error.message}",
+        code="hook_unknown",
+        op="execute",
+        retryable=True,
+        for_model="The workspace's machine could not be set up. Nothing ran. Try again later, or tell the user.",
+    )
+
+
+def _failed(hook: str, command: str, result: CommandResult) -> HookFailed:
+    how = f"timed out after {HOOK_TIMEOUT_S:g} s" if result.timed_out else f"ended with {result.exit_code}"
+    return HookFailed(
+        f"A command of {hook} {how}; the agent's command was not run. Correct it, or the snapshot that it works on.\n"
+        f"$ {command}\n{result.output}",
+        code="on_create_failed" if hook == "onCreate" else "on_resume_failed",
+        op=hook,
+        retryable=True,
+        context={"exit_code": result.exit_code, "timed_out": result.timed_out},
+        for_model=_FOR_MODEL,
+    )

@@ -1,0 +1,208 @@
+"""A command's output while it runs: looked at in the sandbox, handed on in whole characters, up to a bound."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
+
+from langchain_daytona_ws._core.answer import Answer, decode_base64
+from langchain_daytona_ws._core.commands.characters import Chunks, whole_start
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.ports import BackgroundTask, PortFault, SandboxInfo
+from langchain_daytona_ws.errors import SandboxError, WorkspaceError
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+OnOutput = Callable[[str], object]
+
+STREAM_LIMIT_BYTES = 1024 * 1024
+# What ends sooner is handed on with its end, and costs no request.
+FIRST_POLL_S = 0.3
+WAIT_S = 5.0
+# For how long more is waited for, once there is something: little at first, more in a long output.
+LINGER_S = 0.25
+LINGER_MORE_S = 0.05
+LINGER_MAX_S = 1.0
+POLL_LIMIT_BYTES = 512 * 1024
+POLL_MARGIN_S = 5.0
+FAILURES_MAX = 5
+LOG_WITHIN_S = 5.0  # after the command's end, for what only its log has
+FIRST_PAUSE_S = 0.3
+LONGEST_PAUSE_S = 5.0
+SILENT_PAUSE_S = 0.1  # the waiting is done in the sandbox, unless it is hostile
+
+LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are streamed]\n"
+LOST_NOTE = "\n[a part of the output could not be streamed]\n"
+
+
+def called_plainly(on_output: OnOutput) -> OnOutput:
+    """Wrap a callback for the sync side, where nobody can await what it returns."""
+    if iscoroutinefunction(on_output):
+        raise TypeError(
+            "on_output is a coroutine function, which only arun can await; give run a plain function"
+        )
+
+    def emit(text: str) -> None:
+        returned = on_output(text)
+        if isawaitable(returned):
+            if iscoroutine(returned):
+                returned.close()
+            raise TypeError("on_output returned an awaitable, which only arun can await")
+
+    return emit
+
+
+class LiveOutput:
+    """The output of one call, handed on while the call goes on.
+
+    What goes wrong with the looking does not touch the command: it is tried again a few times, and the rest comes with
+    the command's end, which leaves a look that hangs behind.
+
+    Args:
+        caller: The way to the sandbox.
+        key: Name of the call.
+        on_output: Is given the texts in their order, one at a time; its awaitable is awaited. What it raises is
+            logged, and it is called no more.
+    """
+
+    def __init__(self, client: GuestClient, key: str, on_output: OnOutput) -> None:
+        self._client = client
+        self._key = key
+        self._on_output = on_output
+        self._chunks = Chunks(STREAM_LIMIT_BYTES)
+        self._task: BackgroundTask | None = None
+        self._info: SandboxInfo | None = None
+        self._polls = 0
+        self._closed = False
+
+    def sent_to(self, info: SandboxInfo) -> None:
+        """Begin to look, now that the call is being sent."""
+        self._info = info
+        if self._task is not None:
+            return
+        try:
+            self._task = self._client.background(self._follow)
+        except RuntimeError as error:  # no thread is to be had
+            logger.warning("the output of a command comes with its end only: %s", error)
+
+    async def beside(self, call: Awaitable[Answer]) -> Answer:
+        """Await the call; when this returns, everything was handed on, and nothing more will be."""
+        try:
+            answer = await call
+            if self._task is not None:
+                await self._task.end()
+            await self._emit_rest(answer)
+        except BaseException as error:
+            self._closed = True
+            # A coroutine that is being thrown away cannot wait.
+            if self._task is not None and not isinstance(error, GeneratorExit):
+                await self._task.cancel()
+            raise
+        return answer
+
+    async def _follow(self, task: BackgroundTask) -> None:
+        """Hand on what comes, until the command has ended, there is enough, or nothing is to be learnt."""
+        pause_s, failures = FIRST_POLL_S, 0
+        while not self._done and await task.pause(pause_s):
+            try:
+                ended, data = await task.abandonable(self._poll(WAIT_S))
+            except (PortFault, WorkspaceError) as error:
+                failures += 1
+                if failures == FAILURES_MAX:
+                    logger.info("the output of a command is not followed any more, its end is: %s", error)
+                    return
+                pause_s = _pause_s(failures, error)
+                continue
+            pause_s, failures = (0.0 if data else SILENT_PAUSE_S), 0
+            await self._take(data)
+            if ended:
+                return
+
+    async def _poll(self, wait_s: float) -> tuple[bool, bytes]:
+        assert self._info is not None  # noqa: S101 - it was sent there
+        limit = min(POLL_LIMIT_BYTES, self._chunks.room_bytes)
+        linger_s = min(LINGER_S + LINGER_MORE_S * self._polls, LINGER_MAX_S)
+        self._polls += 1
+        asked: Answer = {
+            "key": self._key,
+            "offset": self._chunks.size_bytes,
+            "limit_bytes": limit,
+            "wait_s": wait_s,
+            "linger_s": linger_s,
+        }
+        answer = await self._client.poll(self._info, "live", asked, within_s=wait_s + POLL_MARGIN_S)
+        data = decode_base64(answer.get("data"))
+        if len(data) > limit:
+            raise SandboxError(
+                "The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute"
+            )
+        return answer.get("ended") is True, data
+
+    async def _emit_rest(self, answer: Answer) -> None:
+        """Hand on the rest of a command that has ended: what its answer holds, and what is between from its log."""
+        if "head" not in answer:
+            return  # it was cancelled
+        head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
+        size = answer.get("size_bytes")
+        tail_at = max(len(head), (size if isinstance(size, int) else 0) - len(tail))
+        await self._take(head[self._chunks.size_bytes :])
+        if await self._emit_log(tail_at):
+            await self._take(tail[self._chunks.size_bytes - tail_at :])
+        else:
+            await self._emit(self._chunks.end() + LOST_NOTE)
+            await self._take(whole_start(tail))
+        await self._emit(self._chunks.end())
+
+    async def _emit_log(self, end: int) -> bool:
+        """Hand on what comes before an offset; return whether it was to be had."""
+        while not self._done and self._chunks.size_bytes < end:
+            missing = end - self._chunks.size_bytes
+            data = await self._logged()
+            await self._take(data[:missing])  # what it left running prints on
+            if len(data) < min(missing, POLL_LIMIT_BYTES):
+                return self._done
+        return True
+
+    async def _logged(self) -> bytes:
+        """Look into the log of a command that has ended; return nothing when that fails for too long."""
+        until, failures = self._client.now() + LOG_WITHIN_S, 0
+        while True:
+            try:
+                _, data = await self._poll(0.0)
+            except (PortFault, WorkspaceError) as error:
+                failures += 1
+                pause_s = _pause_s(failures, error)
+                if failures == FAILURES_MAX or self._client.now() + pause_s > until:
+                    return b""
+                await self._client.sleep(pause_s)
+            else:
+                return data
+
+    @property
+    def _done(self) -> bool:
+        return self._closed or self._chunks.is_full
+
+    async def _take(self, data: bytes) -> None:
+        if not data or self._done:
+            return
+        await self._emit(self._chunks.feed(data))
+        if self._chunks.is_full:
+            await self._emit(LIMIT_NOTE)
+
+    async def _emit(self, text: str) -> None:
+        if not text or self._closed:
+            return
+        try:
+            returned = self._on_output(text)
+            if isawaitable(returned):
+                await returned
+        except Exception:
+            # The command's result matters more than the showing of it.
+            self._closed = True
+            logger.exception("on_output failed; it is not called again for this command")
+
+
+def _pause_s(failures: int, error: Exception) -> float:
+    asked = error.retry_after_s if isinstance(error, PortFault) else None
+    return min(max(FIRST_PAUSE_S * 2.0 ** (failures - 1), asked or 0.0), LONGEST_PAUSE_S)

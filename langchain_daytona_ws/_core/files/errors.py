@@ -1,0 +1,276 @@
+"""Build the error for a refused file operation: its facts as data, and a message with the next step. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_daytona_ws._core.files.models import Reply
+from langchain_daytona_ws._core.files.names import shown, spelled_out
+from langchain_daytona_ws._core.files.rendering import difference
+from langchain_daytona_ws.errors import (
+    EditRefused,
+    FileError,
+    FileMissing,
+    FileUnsuitable,
+    PathRefused,
+    SandboxError,
+    WorkspaceError,
+    WriteConflict,
+)
+
+Facts = Mapping[str, Any]
+
+_OWN_SHELL = "bash"
+
+
+def file_error(path: str, reply: Reply, near: Sequence[str] = ()) -> WorkspaceError:
+    """Build the error for a refusal about ``path``.
+
+    Its ``context`` contains ``path`` as displayed and the facts of the refusal: ``bytes``, ``max_bytes``, ``errno`` …
+    The facts are checked, because the sandbox may be hostile.
+
+    Args:
+        path: The path in the request, relative to the workspace.
+        reply: The refusal.
+        near: Existing paths that are similar to a missing path.
+    """
+    code = reply.raw("error", 64)
+    refusal = _REFUSALS.get(code)
+    if refusal is None:
+        return reply.garbled("error")
+    context: dict[str, Any] = {"path": shown(path)}
+    if near:
+        context["similar"] = tuple(spelled_out(name) for name in near[:3])
+    context |= {name: _FACTS[name](reply, name) for name in ("errno", *refusal.facts) if name in reply}
+    try:
+        text = refusal.text({**context, "op": reply.op, "shell": _OWN_SHELL})
+    except KeyError as missing:
+        return reply.garbled(str(missing.args[0]))
+    return refusal.kind(text, code=code, op=reply.op, context=context, retryable=code == "busy")
+
+
+def file_message(error: WorkspaceError, *, shell: str) -> str | None:
+    """Return the message of an error from `file_error`, for a model whose shell tool has another name.
+
+    Args:
+        error: Any error of this package.
+        shell: Name of the tool that runs shell commands, such as ``"execute"``.
+
+    Returns:
+        None if the error is not from `file_error`: its context has no ``path``.
+    """
+    refusal = _REFUSALS.get(error.code)
+    if refusal is None or "path" not in error.context:
+        return None
+    return refusal.text({**error.context, "op": error.op, "shell": shell})
+
+
+def _size(facts: Facts) -> str:
+    return f"{facts['bytes']:,} bytes"
+
+
+def _missing(facts: Facts) -> str:
+    if similar := facts.get("similar"):
+        return (
+            f"{facts['path']} does not exist. Did you mean {' or '.join(similar)}? "
+            "Send it exactly as it is written here."
+        )
+    text = f"{facts['path']} does not exist. Use list or glob to see what is there."
+    if "on_s3" in facts:
+        text += f" A directory that was made in {facts['shell']} is seen here once it holds a file."
+    return text
+
+
+def _too_large(facts: Facts) -> str:
+    verb = "would be, or is," if facts["op"] == "edit" else "has"
+    return (
+        f"{facts['path']} {verb} {_size(facts)}, over the limit of {facts['max_bytes']:,}. "
+        f"Use grep, or {facts['shell']} with head, tail or sed, to work on a part of it."
+    )
+
+
+def _binary(facts: Facts) -> str:
+    path, shell = facts["path"], facts["shell"]
+    if facts.get("what") == "UTF-16 text":
+        return f"{path} is UTF-16 text ({_size(facts)}). Convert it first, with iconv in {shell}."
+    return f"{path} is a binary file ({_size(facts)}). Look at it with {shell}, such as `file` or `xxd`."
+
+
+def _not_regular(facts: Facts) -> str:
+    return f"{facts['path']} is {facts.get('kind') or 'special'}, not a regular file."
+
+
+def _past_end(facts: Facts) -> str:
+    return f"{facts['path']} has only {facts['lines']:,} lines. Use a smaller offset."
+
+
+def _exists(facts: Facts) -> str:
+    return (
+        f"{facts['path']} exists already ({_size(facts)}) and was not read in this session. Read it first, "
+        "or pass overwrite=true to replace it."
+    )
+
+
+def _not_found(facts: Facts) -> str:
+    hint, line = facts.get("hint"), facts["line"]
+    differences = facts.get("differences")
+    where = f" ({difference(differences[0])})" if differences else ""
+    if hint == "line_numbers":
+        why = "It starts with line numbers: leave out the number and tab that read shows before each line."
+    elif hint == "whitespace":
+        why = f"It would match at line {line} but for whitespace{where}: copy indentation and line breaks exactly."
+    elif hint == "alike":
+        count = facts["count"]
+        locations = f"line {line}" if count == 1 else f"{count} or more places, first line {line}"
+        why = f"It would match at {locations}, but for characters that look alike{where}. Send the file's characters."
+    else:
+        why = "Read the file again and copy the text exactly."
+    return f"old_string was not found in {facts['path']}. {why}"
+
+
+def _not_unique(facts: Facts) -> str:
+    path, count, at = facts["path"], facts["count"], facts["at"]
+    numbers = list(dict.fromkeys(at))
+    if len(numbers) == 1:
+        some = "" if count == len(at) else f"the first {len(at)} of them "
+        return (
+            f"old_string occurs {count} times in {path}, {some}in line {numbers[0]}. Add the text before or after it "
+            "in that line to make it unique, or pass replace_all=true."
+        )
+    lines = ", ".join(str(line) for line in numbers) + (", ..." if count > len(at) else "")
+    return (
+        f"old_string occurs {count} times in {path}, at lines {lines}. Add surrounding lines to make it "
+        "unique, or pass replace_all=true."
+    )
+
+
+def _too_many(facts: Facts) -> str:
+    return f"old_string occurs more than {facts['count']:,} times in {facts['path']}. Use a longer one."
+
+
+def _not_empty(facts: Facts) -> str:
+    count = facts["count"]
+    entries = "1 entry" if count == 1 else f"{count} or more entries" if count >= 1000 else f"{count} entries"
+    path, shell = facts["path"], facts["shell"]
+    return f"{path} is a directory with {entries} in it. To delete all of it, use `rm -r` in {shell}."
+
+
+def _bad_glob(facts: Facts) -> str:
+    return f"The glob pattern can't be used: {facts.get('text', '')}."
+
+
+def _bad_pattern(facts: Facts) -> str:
+    return f"The regular expression can't be used: {_line(facts.get('text', ''))}"
+
+
+def _write_failed(facts: Facts) -> str:
+    content = {
+        "unchanged": "The old content is still there.",
+        "restored": "The old content was put back.",
+        "absent": "No file is there now.",
+        "partial": f"Only a part was written: {_size(facts)} are there now. Write it again.",
+    }.get(facts["state"], "What is there now is not known: read it before you go on.")
+    return f"{facts['path']} could not be written: {_reason(facts)}. {content}{_remedy(facts)}"
+
+
+def _os(facts: Facts) -> str:
+    return f"{facts['op']} {facts['path']} failed: {_reason(facts)}.{_remedy(facts)}"
+
+
+_REMEDIES = {
+    "ENOSPC": " Delete what is not needed: df and du in {shell} show where the space went.",
+    "EDQUOT": " Delete what is not needed: du in {shell} shows where the space went.",
+    "EIO": " The disk or the storage does not answer as it should: try again, or tell the user.",
+    "ENOTCONN": " The workspace's storage went away: try again, or tell the user.",
+    "EACCES": " Its permissions forbid it: look at them with ls -l in {shell}, or use another path.",
+    "EPERM": " Its permissions forbid it: look at them with ls -l in {shell}, or use another path.",
+    "EROFS": " Use a path that may be written to.",
+}
+
+
+def _remedy(facts: Facts) -> str:
+    return _REMEDIES.get(facts.get("errno", ""), "").format_map(facts)
+
+
+def _reason(facts: Facts) -> str:
+    return _line(facts.get("text", "")) or facts.get("errno") or "unknown reason"
+
+
+def _line(text: str) -> str:
+    """Limit a text from the sandbox to printable characters and 1,000 of them."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)[:1000]
+
+
+_FACTS: Mapping[str, Callable[[Reply, str], object]] = {
+    **dict.fromkeys(("bytes", "max_bytes", "lines", "line", "count"), Reply.number),
+    **dict.fromkeys(("what", "kind", "hint", "text", "errno"), Reply.maybe),
+    "at": Reply.numbers,
+    "differences": Reply.differences,
+    "state": lambda reply, name: reply.raw(name, 32),
+    "on_s3": lambda _reply, _name: True,
+}
+"""Each fact of a refusal, and how it is checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A reason to refuse a file operation.
+
+    Args:
+        kind: Class of the error.
+        message: Template with the facts as fields, or a function of the facts.
+        facts: Names of the facts in the reply; without a required fact, the reply is garbled.
+    """
+
+    kind: type[WorkspaceError]
+    message: str | Callable[[Facts], str]
+    facts: tuple[str, ...] = ()
+
+    def text(self, facts: Facts) -> str:
+        """Return the message.
+
+        Raises:
+            KeyError: A required fact is missing.
+        """
+        return self.message.format_map(facts) if isinstance(self.message, str) else self.message(facts)
+
+
+_REFUSALS: dict[str, _Refusal] = {
+    "missing": _Refusal(FileMissing, _missing, ("on_s3",)),
+    "outside": _Refusal(
+        PathRefused,
+        "{path} leads out of the workspace. Only files inside the workspace can be used.",
+    ),
+    "loop": _Refusal(PathRefused, "{path} leads through too many symlinks."),
+    "bad_path": _Refusal(PathRefused, "{path} is not a path in the workspace."),
+    "is_root": _Refusal(PathRefused, "The workspace directory itself can't be deleted."),
+    "is_directory": _Refusal(FileUnsuitable, "{path} is a directory: use list."),
+    "not_a_directory": _Refusal(FileUnsuitable, "{path}, or something on the way to it, is not a directory."),
+    "not_regular": _Refusal(FileUnsuitable, _not_regular, ("kind",)),
+    "binary": _Refusal(FileUnsuitable, _binary, ("bytes", "what")),
+    "too_large": _Refusal(FileUnsuitable, _too_large, ("bytes", "max_bytes")),
+    "past_end": _Refusal(FileError, _past_end, ("lines",)),
+    "exists_unread": _Refusal(WriteConflict, _exists, ("bytes",)),
+    "changed": _Refusal(WriteConflict, "{path} has changed since this session read it. Read it again first."),
+    "busy": _Refusal(WriteConflict, "{path} is being changed by something else just now. Try again."),
+    "not_found": _Refusal(EditRefused, _not_found, ("hint", "line", "count", "differences")),
+    "not_unique": _Refusal(EditRefused, _not_unique, ("count", "at")),
+    "too_many": _Refusal(EditRefused, _too_many, ("count",)),
+    "identical": _Refusal(EditRefused, "old_string and new_string are identical: nothing to change."),
+    "empty": _Refusal(EditRefused, "old_string is empty. To write a whole file, use write."),
+    "not_empty": _Refusal(FileUnsuitable, _not_empty, ("count",)),
+    "bad_glob": _Refusal(FileError, _bad_glob, ("text",)),
+    "bad_pattern": _Refusal(FileError, _bad_pattern, ("text",)),
+    "no_tool": _Refusal(
+        FileError,
+        "Searching needs ripgrep or GNU grep in the sandbox. Install one (`ripgrep`) with {shell}.",
+    ),
+    "staging": _Refusal(
+        SandboxError,
+        "The content did not arrive whole in the sandbox; nothing was written. Try again.",
+    ),
+    "write_failed": _Refusal(FileError, _write_failed, ("state", "bytes", "text")),
+    "os": _Refusal(FileError, _os, ("text",)),
+}

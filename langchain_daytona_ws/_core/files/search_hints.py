@@ -1,0 +1,73 @@
+r"""One line for the model where a search found nothing and may have meant something else. Pure.
+
+Each has a reason in what was asked: a search that just found nothing gets none.
+"""
+
+from __future__ import annotations
+
+import re
+
+from langchain_daytona_ws._core.files.models import Doubt
+from langchain_daytona_ws._core.files.names import shown, shown_name
+
+_BASIC_OR = re.compile(r"(?<!\\)((?:\\\\)*)\\\|")
+_BASIC_SIGN = re.compile(r"(?<!\\)((?:\\\\)*)\\([|(){}+?])")
+_IN_SLASHES = re.compile(r"/((?:[^/\\]|\\.)+)/([dgimsuvy]*)")
+_NEWLINE = re.compile(r"(?<!\\)(?:\\\\)*\\n")
+_SET = re.compile(r"\[(?:\\.|[^\]\\])*\]")
+_LOOK_AROUND = re.compile(r"\(\?<?[=!]")
+_BACKREFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\\[1-9]")
+
+_ONE_LINE = (
+    "A match lies within one line: search for a part of it, and use context to see the lines around it"
+)
+
+
+def glob_hint(pattern: str, doubt: Doubt | None) -> str:
+    """Return what else the pattern of a glob that found nothing may mean; ``""`` when there is nothing to say."""
+    if doubt is not None:
+        use = shown_name(doubt.pattern)
+        return {
+            "path": f"The glob is taken from the path that is searched: use {use}",
+            "brackets": f"In a glob, [x] stands for one character. {shown(doubt.path)} exists: use {use}",
+            "commas": f"In a glob, commas separate patterns only within braces: use {use}",
+            "alternatives": f"@(a|b) is not a glob here: use {use}",
+        }[doubt.kind]
+    if "!(" in pattern:
+        return "!(...) is not a glob here. In grep, a glob that begins with ! leaves files out: !*.min.js"
+    return ""
+
+
+def grep_hint(pattern: str, glob: str | None, doubt: Doubt | None) -> str:
+    """Return what else a grep that found nothing may mean; ``""`` when there is nothing to say."""
+    about_glob = glob_hint(glob, doubt) if glob else ""
+    if about_glob:
+        return about_glob
+    if _BASIC_OR.search(pattern):
+        use = _BASIC_SIGN.sub(lambda found: found[1] + found[2], pattern)
+        return f"\\| stands for the character |. For one or the other, use {shown_name(use)}"
+    return _slashes(pattern) or (_has_newline(pattern) and _ONE_LINE)
+
+
+def unsupported(pattern: str) -> str:
+    """Return what to do about a regular expression that was refused, if it has what is not supported."""
+    if _LOOK_AROUND.search(pattern) or _BACKREFERENCE.search(pattern):
+        return " Look-around and backreferences are not supported. Write it without, or use grep -P in bash."
+    if _has_newline(pattern):
+        return f" {_ONE_LINE}."
+    slashes = _slashes(pattern)
+    return slashes and f" {slashes}."
+
+
+def _slashes(pattern: str) -> str:
+    quoted = _IN_SLASHES.fullmatch(pattern)
+    if quoted is None:
+        return ""
+    plain = quoted[1].replace("\\/", "/")
+    flags = " with ignore_case=true" if "i" in quoted[2] else ""
+    return f"The slashes are searched for, too. Without them, use {shown_name(plain)}{flags}"
+
+
+def _has_newline(pattern: str) -> str:
+    found = _NEWLINE.search(_SET.sub("", pattern))
+    return found[0] if found else ""

@@ -1,0 +1,1 @@
+"""Calls to the guest, the program that runs inside the sandbox."""

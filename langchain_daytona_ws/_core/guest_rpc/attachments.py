@@ -1,0 +1,76 @@
+"""Attachments of guest calls: what a workspace adds to each request, and what it learns from each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from langchain_daytona_ws._core.ports import SandboxPort
+from langchain_daytona_ws.errors import WorkspaceError
+
+
+@dataclass(slots=True)
+class GuestRequest:
+    """A request to the guest, which may be sent several times, as its attachments see it.
+
+    Args:
+        port: The Daytona API.
+        sandbox_id: The sandbox that the request is sent to.
+        entry: The guest module.
+        fields: The request without the fields of attachments.
+        life_s: For how many seconds what the request starts will use the workspace.
+        is_refreshed: Whether new credentials were fetched for this request.
+    """
+
+    port: SandboxPort
+    sandbox_id: str
+    entry: str
+    fields: Mapping[str, object] = field(repr=False)
+    life_s: float
+    is_refreshed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What one attachment adds to one request.
+
+    Args:
+        fields: Fields of the request.
+        secret: Bytes that are sent beside the request, where no other process can read them; None for none.
+    """
+
+    fields: Mapping[str, object]
+    secret: bytes | None = field(default=None, repr=False)
+
+
+P = TypeVar("P", bound=Payload)
+
+
+class Attachment(Protocol[P]):
+    """A part of each request to the guest, such as the specification of the workspace's mounts."""
+
+    @property
+    def margin_s(self) -> float:
+        """Seconds that the attachment may take in the sandbox, beyond the time of the request itself."""
+        ...
+
+    async def prepare(self, life_s: float) -> None:
+        """Get what requests need, before a sandbox is created.
+
+        Raises:
+            WorkspaceError: No request can succeed.
+        """
+        ...
+
+    async def attach(self, request: GuestRequest) -> P:
+        """Return what to add to the request that is sent now."""
+        ...
+
+    async def on_answer(self, request: GuestRequest, payload: P, answer: Mapping[str, object]) -> bool:
+        """Record an answer; return whether the request did not run and is to be sent again."""
+        ...
+
+    def error(self, code: str, detail: str) -> WorkspaceError | None:
+        """Return the error for a failed set-up that the guest reported; None if another part of the guest failed."""
+        ...

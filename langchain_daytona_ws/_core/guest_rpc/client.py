@@ -1,0 +1,438 @@
+"""Calls to the guest: each is sent until it is answered, and carried out at most once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from langchain_daytona_ws._core.answer import Answer, read_frame
+from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, Payload
+from langchain_daytona_ws._core.guest_rpc.errors import (
+    LOST_WHILE_RUNNING,
+    refused,
+    setup_error,
+    unknown,
+    unreachable,
+)
+from langchain_daytona_ws._core.guest_rpc.payload import guest_call
+from langchain_daytona_ws._core.ports import BackgroundTask, FaultKind, PortFault, SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sandbox import lifecycle
+from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+T = TypeVar("T")
+
+RETRY_WITHIN_S = 45.0
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+# The guest's own limits end a call long before this margin: it only bounds the wait for a sandbox that has gone silent.
+MARGIN_S = 25
+UNREADABLE_MAX = 2
+SANDBOXES_LOST_MAX = 2
+LONG_REQUEST_S = 10.0
+TRANSFER_WITHIN_S = 900.0
+KILL_CALL_S = 20
+SENDS_MAX = 3  # of one attempt: without credentials, with credentials, with new credentials
+SHORTEST_REQUEST_S = 5
+DETAIL_CHARS = 1000
+# Up to this time, 502 answers are attributed to the gateway. The control plane learns of an ended sandbox within
+# about 10 seconds; what it then still calls started has a daemon that is dead.
+DEAD_AFTER_S = 10.0
+
+_MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
+_ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
+
+
+class SandboxSource(Protocol):
+    """The session's sandbox, provisioned on the first use."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the sandbox's disk outlives a stop."""
+        ...
+
+    async def acquire(self) -> SandboxInfo:
+        """Return the sandbox, creating or starting it if necessary."""
+        ...
+
+    def lost(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is gone."""
+
+    def failed(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is unusable, though it still exists."""
+
+    def starts(self) -> int:
+        """Return the number of known starts, to be passed to `restarted` later."""
+
+    def restarted(self, since: int) -> None:
+        """Record a restart, unless it was recorded since ``starts`` returned ``since``."""
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """The attempts of one call so far. Times in seconds, on the port's clock."""
+
+    until: float
+    failures: int = 0
+    unreadable: int = 0
+    sandboxes_lost: int = 0
+    maybe_ran: bool = False
+    fruitless_s: float = 0.0
+    bad_gateway_since: float | None = None
+
+    def failed(self, fault: PortFault, now: float) -> None:
+        """Record a request that got no answer."""
+        self.failures += 1
+        self.maybe_ran |= fault.kind in _MAYBE_RAN
+        if fault.status != lifecycle.BAD_GATEWAY:
+            self.bad_gateway_since = None
+        elif self.bad_gateway_since is None:
+            self.bad_gateway_since = now
+
+    def found_only_a_gateway(self, now: float) -> bool:
+        """Return whether each answer has been 502 for so long that there may be no daemon behind the gateway."""
+        return self.bad_gateway_since is not None and now - self.bad_gateway_since >= DEAD_AFTER_S
+
+    def may_go_on_after(self, error: SandboxError) -> bool:
+        """Record an unreadable answer; return whether to send again."""
+        if not error.retryable:  # there is nothing that could have run it
+            return False
+        self.unreadable += 1
+        self.maybe_ran = True
+        return self.unreadable <= UNREADABLE_MAX
+
+    def pause_s(self, requested_s: float | None) -> float:
+        backoff = min(FIRST_PAUSE_S * 2.0 ** (self.failures - 1), LONGEST_PAUSE_S)
+        return min(max(backoff, requested_s or 0.0), RETRY_WITHIN_S)
+
+
+class _Variables(dict[str, str]):
+    """The environment of a request, which holds envVars: a traceback may be shown with its variables."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} variables>"
+
+
+class GuestClient:
+    """Send requests to guest programs.
+
+    Args:
+        port: The Daytona API.
+        sandboxes: The session's sandbox.
+        env: Returns the variables of a request. Called for each request, so that a sandbox that is found again gets
+            today's variables.
+        new_key: Makes the random names of calls and answers.
+        attachments: What every request carries.
+        set_up: Runs the hooks that have not run yet, before a request is sent.
+        only_sandbox_id: The only sandbox to send to; "" for whichever the session has.
+    """
+
+    def __init__(
+        self,
+        port: SandboxPort,
+        sandboxes: SandboxSource,
+        env: Callable[[], Mapping[str, str]],
+        new_key: Callable[[], str],
+        attachments: Sequence[Attachment[Any]] = (),
+        *,
+        set_up: Callable[[], Awaitable[None]] | None = None,
+        only_sandbox_id: str = "",
+    ) -> None:
+        self._port = port
+        self._sandboxes = sandboxes
+        self._attachments = attachments
+        self._set_up = set_up
+        self._only_sandbox_id = only_sandbox_id
+        self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
+        self.variables = env
+        self.new_key = new_key
+        self.sandbox_id = ""  # that answered last
+        self.now = port.now
+        self.sleep = port.sleep
+
+    async def call(
+        self,
+        entry: str,
+        request: Answer,
+        *,
+        timeout_s: float,
+        life_s: float | None = None,
+        killable: bool = False,
+        on_send: Callable[[SandboxInfo], None] | None = None,
+    ) -> Answer:
+        """Send a request until it is answered.
+
+        Args:
+            entry: The guest module.
+            request: With a ``key`` it is carried out at most once; without one it must be repeatable.
+            timeout_s: Longest time that the guest itself may take.
+            life_s: For how many seconds what the request starts will use the workspace. Default: ``timeout_s``.
+            killable: Whether to end the command in the sandbox when this call is cancelled.
+            on_send: Called with the sandbox, each time before the request is sent.
+
+        Raises:
+            OutcomeUnknown: The request may or may not have been carried out.
+            SandboxUnavailable: The sandbox could not be reached; nothing ran.
+            SandboxError: The sandbox refused the request, or its answer was unreadable.
+            ProvisionError: There was no sandbox, and none could be created.
+            CredentialsRefused: There were no credentials for the S3 workspace; nothing was created.
+        """
+        life_s = timeout_s if life_s is None else life_s
+        for attachment in self._attachments:
+            await attachment.prepare(life_s)
+        info = await self._acquire()
+        attempts = _Attempts(until=self._port.now() + timeout_s + self._margin_s + RETRY_WITHIN_S)
+        try:
+            answer: Answer | None = None
+            while answer is None:
+                info, answer = await self._try(
+                    info, entry, request, attempts, timeout_s=timeout_s, life_s=life_s, on_send=on_send
+                )
+        except GeneratorExit:
+            raise
+        except WorkspaceError as error:
+            if attempts.maybe_ran and "key" in request:
+                _raise_if_in_doubt(error)
+            raise
+        except BaseException:
+            if killable:
+                await self._port.finish(self._kill(info, request), within_s=KILL_CALL_S)
+            raise
+        if answer.get("outcome") == "running":
+            # Another sender of this call is still waiting for it, beyond its own limit.
+            raise unknown("It was still running when its time was up.", code="still_running")
+        self.sandbox_id = info.id
+        return self._checked(answer)
+
+    async def poll(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
+        """Send a request that only reads, once, without attachments.
+
+        Raises:
+            PortFault, SandboxError: The request got no answer.
+        """
+        return self._checked(await self._send(info, entry, request, within_s, secret=None))
+
+    def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
+        """Start work that runs while a call is waited for."""
+        return self._port.background(work)
+
+    async def upload(self, path: str, data: bytes) -> None:
+        """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""
+        await self._transfer(lambda sandbox_id: self._port.upload(sandbox_id, path, data))
+
+    async def download(self, path: str, *, limit_bytes: int) -> bytes:
+        """Get a file from the sandbox, or its beginning, one byte or more over the limit."""
+        return await self._transfer(
+            lambda sandbox_id: self._port.download(sandbox_id, path, limit_bytes=limit_bytes)
+        )
+
+    async def _acquire(self) -> SandboxInfo:
+        info = await self._sandboxes.acquire()
+        if self._only_sandbox_id not in ("", info.id):
+            raise unknown("The machine that it was for is gone.", code=LOST_WHILE_RUNNING)
+        return info
+
+    # --- one attempt ---
+
+    async def _try(
+        self,
+        info: SandboxInfo,
+        entry: str,
+        request: Answer,
+        attempts: _Attempts,
+        *,
+        timeout_s: float,
+        life_s: float,
+        on_send: Callable[[SandboxInfo], object] | None,
+    ) -> tuple[SandboxInfo, Answer | None]:
+        """Send once; return the answer, or None and the sandbox to send to next."""
+        if self._set_up is not None:
+            await self._uncharged(attempts, self._run_set_up(self._set_up, request, attempts))
+        began, starts = self._port.now(), self._sandboxes.starts()
+        if on_send is not None:
+            on_send(info)
+        try:
+            within_s = min(timeout_s + self._margin_s, attempts.until - began)
+            return info, await self._send_attached(info, entry, request, life_s, within_s)
+        except PortFault as fault:
+            lasted_s = self._port.now() - began
+            # A request that was open for long is one that a proxy gave up while the command ran on.
+            attempts.fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
+            await self._after_fault(fault, info, attempts, starts, repeatable="key" not in request)
+            return await self._uncharged(attempts, self._acquire()), None
+        except SandboxError as error:
+            if not attempts.may_go_on_after(error):
+                raise
+            return info, None
+
+    async def _uncharged(self, attempts: _Attempts, work: Awaitable[T]) -> T:
+        """Run set-up work without charging it to the call's deadline."""
+        began = self._port.now()
+        done = await work
+        attempts.until += self._port.now() - began
+        return done
+
+    async def _run_set_up(
+        self, set_up: Callable[[], Awaitable[None]], request: Answer, attempts: _Attempts
+    ) -> None:
+        try:
+            await set_up()
+        except HookFailed as error:
+            if attempts.maybe_ran and "key" in request:
+                # The error says "was not run", which holds only for a call that was never sent.
+                raise unknown("Then the machine could not be set up again.") from error
+            raise
+
+    async def _send_attached(
+        self, info: SandboxInfo, entry: str, request: Answer, life_s: float, within_s: float
+    ) -> Answer:
+        """Send with all attachments; again if an attachment's data had to be sent or renewed first."""
+        sent = GuestRequest(self._port, info.id, entry, request, life_s)
+        answer: Answer = {}
+        for _ in range(SENDS_MAX):
+            payloads: list[Payload] = [await attachment.attach(sent) for attachment in self._attachments]
+            fields = {name: value for payload in payloads for name, value in payload.fields.items()}
+            secret = next((payload.secret for payload in payloads if payload.secret is not None), None)
+            answer = await self._send(info, entry, {**request, **fields}, within_s, secret=secret)
+            resends = [
+                await attachment.on_answer(sent, payload, answer)
+                for attachment, payload in zip(self._attachments, payloads, strict=True)
+            ]
+            if not any(resends):
+                break
+        return answer
+
+    async def _send(
+        self, info: SandboxInfo, entry: str, request: Answer, within_s: float, *, secret: bytes | None
+    ) -> Answer:
+        """Send a request and return its answer unchecked.
+
+        Raises:
+            PortFault, SandboxError: There was no answer, or it was unreadable.
+        """
+        call = guest_call(entry, request, self.new_key(), secret=secret)
+        try:
+            reply = await self._port.execute(
+                info.id,
+                call.script,
+                env=_Variables({**self.variables(), **call.env}),
+                timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
+            )
+        except PortFault as fault:
+            if secret is None:
+                raise
+            # The frames that the fault came through hold the secret, and a traceback may be shown with their variables.
+            fault.__cause__ = fault.__context__ = None
+            raise fault.with_traceback(None) from None
+        return read_frame(reply.output, call.nonce)
+
+    async def _kill(self, info: SandboxInfo, request: Answer) -> None:
+        """End a cancelled call, or keep it from starting if it has not arrived yet."""
+        try:
+            await self._send(
+                info,
+                "command",
+                {"mode": "kill", "key": request["key"], "keep": request.get("keep", False)},
+                KILL_CALL_S,
+                secret=None,
+            )
+        except (PortFault, WorkspaceError) as error:
+            logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
+
+    # --- answers and faults ---
+
+    def _checked(self, answer: Answer) -> Answer:
+        """Return an answer that reports no failure.
+
+        Raises:
+            WorkspaceError: The answer reports a failure.
+        """
+        if answer.get("outcome") == "unknown":
+            raise unknown("The process that ran it died without reporting.", code="runner_died")
+        error = answer.get("error")
+        if error == "place":
+            raise self._setup_error(str(answer.get("code")), str(answer.get("detail"))[:DETAIL_CHARS])
+        if error == "guest":
+            raise SandboxError(
+                f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}. See whether its "
+                "disk is full or its user's limits are reached; otherwise use a new sandbox.",
+                code="guest_failed",
+                op="execute",
+                context={"detail": answer.get("detail")},
+                for_model="The machine failed to carry this out. It may have taken effect in part: check.",
+            )
+        return answer
+
+    def _setup_error(self, code: str, detail: str) -> WorkspaceError:
+        for attachment in self._attachments:
+            error = attachment.error(code, detail)
+            if error is not None:
+                return error
+        return setup_error(code, detail)
+
+    async def _after_fault(
+        self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, starts: int, *, repeatable: bool
+    ) -> None:
+        """Return when the call should be sent again; raise when it should not."""
+        attempts.failed(fault, self._port.now())
+        if not fault.passing and fault.kind not in _ASK_FIRST:
+            raise refused(fault)
+        if fault.kind in _ASK_FIRST or attempts.failures > 1:
+            # A gateway's word about a sandbox is not trusted: the control plane knows.
+            revival = await self._uncharged(attempts, self._revived(info, attempts))
+            if revival is lifecycle.Revival.RESTARTED:
+                attempts.bad_gateway_since = None
+                self._sandboxes.restarted(starts)
+            if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
+                if fault.kind in _ASK_FIRST and attempts.failures > 3:
+                    raise refused(fault)
+            else:
+                record = self._sandboxes.lost if revival is lifecycle.Revival.GONE else self._sandboxes.failed
+                record(info)
+                if attempts.maybe_ran and not repeatable:
+                    raise unknown(
+                        "The machine that it was sent to is gone. The next call gets a new one.",
+                        code=LOST_WHILE_RUNNING,
+                    )
+                attempts.sandboxes_lost += 1
+                if attempts.sandboxes_lost > SANDBOXES_LOST_MAX:
+                    # Sandboxes that vanish as soon as they are made: no call is worth making them for ever.
+                    raise unreachable(fault, info, attempts.failures)
+                return
+        if attempts.fruitless_s >= RETRY_WITHIN_S or self._port.now() >= attempts.until:
+            if attempts.maybe_ran and not repeatable:
+                raise unknown(f"The connection failed {attempts.failures} times.", detail=f"{fault.message}.")
+            raise unreachable(fault, info, attempts.failures)
+        pause_s = attempts.pause_s(fault.retry_after_s)
+        attempts.fruitless_s += pause_s
+        await self._port.sleep(pause_s)
+
+    async def _revived(self, info: SandboxInfo, attempts: _Attempts) -> lifecycle.Revival:
+        """Read the sandbox's state from the control plane, and restart it if it is stopped or its daemon is dead."""
+        revival = await lifecycle.revive(self._port, info)
+        if revival is not lifecycle.Revival.READY or not attempts.found_only_a_gateway(self._port.now()):
+            return revival
+        if await lifecycle.answers(self._port, info):
+            return revival
+        if self._sandboxes.is_persistent:
+            return await lifecycle.restart(self._port, info)
+        return lifecycle.Revival.BEYOND_USE
+
+    async def _transfer(self, transfer: Callable[[str], Awaitable[T]]) -> T:
+        attempts = _Attempts(until=self._port.now() + TRANSFER_WITHIN_S)
+        while True:
+            info, starts = await self._acquire(), self._sandboxes.starts()
+            try:
+                return await transfer(info.id)
+            except PortFault as fault:
+                await self._after_fault(fault, info, attempts, starts, repeatable=True)
+
+
+def _raise_if_in_doubt(error: WorkspaceError) -> None:
+    """An earlier attempt may have run: raise OutcomeUnknown in place of an error that says that nothing ran."""
+    if not isinstance(error, OutcomeUnknown) and error.code != "unreadable_answer":
+        raise unknown("Then the machine could not be reached again.", detail=error.message) from error

@@ -1,0 +1,121 @@
+"""Errors of calls to the guest: refused, unreachable, or of unknown outcome."""
+
+from __future__ import annotations
+
+from langchain_daytona_ws._core.jobs.models import damaged_job, too_many_jobs
+from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
+from langchain_daytona_ws._core.sandbox.remedies import CERTIFICATE_REMEDY
+from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
+
+
+def setup_error(code: str, detail: str) -> WorkspaceError:
+    if code == "jobs_full":
+        return too_many_jobs(detail)
+    if code == "job_damaged":
+        return damaged_job(detail)
+    if code == "bash":
+        return SandboxError(
+            "The sandbox has no bash. Use a snapshot or image with bash, Python 3.8+ and Node.",
+            code="no_bash",
+            op="execute",
+            for_model="This machine cannot run commands: bash is missing. Tell the user.",
+        )
+    if code == "processes":
+        return SandboxError(
+            f"The sandbox cannot start another process: {detail}. Use a larger one, or let the agent end some.",
+            code="no_processes",
+            op="execute",
+            retryable=True,
+            for_model=f"The machine cannot start another process: {detail}. Nothing ran. End what is not needed.",
+        )
+    if code == "workspace":
+        return SandboxError(
+            f"The workspace directory could not be made or entered in the sandbox: {detail}. The sandbox's user "
+            "needs write access to options.workspaceRoot, or sudo without a password; or set "
+            "options.workspaceRoot to a directory that the user owns.",
+            code="workspace_directory",
+            op="execute",
+            for_model=f"The workspace cannot be entered: {detail}. Nothing ran. Tell the user.",
+        )
+    if code == "directory":
+        return SandboxError(
+            f"A directory could not be made in the sandbox: {detail}. Its user needs sudo without a password for that; "
+            "or keep what an agent puts aside elsewhere, with CompositeBackend(artifacts_root=...).",
+            code="directory",
+            op="execute",
+            for_model=f"The directory cannot be made: {detail}. Nothing was done.",
+        )
+    return SandboxError(
+        f"The library's own directory on the sandbox's disk cannot be used: {detail}. Make room there, or use a new "
+        "sandbox.",
+        code="state_directory",
+        op="execute",
+        for_model="The machine's local disk cannot be used. Nothing ran. If it is full (df -h /tmp), delete what is "
+        "not needed; otherwise tell the user.",
+    )
+
+
+LOST_WHILE_RUNNING = "lost_while_running"
+
+
+def unknown(what: str, code: str | None = None, *, detail: str = "") -> OutcomeUnknown:
+    """Return the error of a call that may have been carried out.
+
+    Args:
+        what: The event that made the outcome unknown, for the engineer and the model.
+        code: The code of the cause, if it has its own.
+        detail: The failure that kept the outcome from being determined, for the engineer.
+    """
+    return OutcomeUnknown(
+        f"The call was sent and its outcome is unknown. {what} {detail + ' ' if detail else ''}It was not sent again "
+        "where that could have run it twice. Look at what it was to change before you do it again; check the network "
+        "and Daytona's status if this goes on.",
+        code=code,
+        op="execute",
+        for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {what} Look at the "
+        "state of things before you decide whether to do it again.",
+    )
+
+
+def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnavailable:
+    return SandboxUnavailable(
+        f"The sandbox {info.id} could not be reached: {fault.message}. Tried {tried} times; "
+        "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
+        op="execute",
+        retryable=True,
+        context={"sandbox_id": info.id, "status": fault.status},
+        for_model="The machine cannot be reached now. Nothing ran. Try again later, or tell the user.",
+    )
+
+
+def untrusted(fault: PortFault) -> SandboxUnavailable:
+    """Make the error of a sandbox behind a certificate that this machine does not accept."""
+    return SandboxUnavailable(
+        f"Daytona could not be reached: {fault.message}. {CERTIFICATE_REMEDY}",
+        code="certificate",
+        op="execute",
+        for_model="The machine cannot be reached: this computer's network is set up wrongly. Nothing ran. Tell the "
+        "user.",
+    )
+
+
+def refused(fault: PortFault) -> SandboxError:
+    if fault.kind is FaultKind.UNTRUSTED:
+        return untrusted(fault)
+    if "no space left on device" in fault.message.lower():
+        return SandboxError(
+            f"The sandbox's disk is full: {fault.message}. Delete files there, or use a snapshot or image whose "
+            "sandboxes have a larger disk.",
+            code="disk_full",
+            op="execute",
+            context={"status": fault.status},
+            for_model="The machine's disk is full. Nothing was done. Delete what is not needed, then try again.",
+        )
+    return SandboxError(
+        f"Daytona refused the request: {fault.message}. See the message for what it objected to; check the API key's "
+        "permissions and that options.apiUrl is Daytona's.",
+        code=f"daytona_{fault.kind.name.lower()}",
+        op="execute",
+        context={"status": fault.status},
+        for_model="The machine refused the request. Nothing ran. Tell the user.",
+    )

@@ -1,0 +1,169 @@
+"""Keep the sandbox running for its background jobs, and report the jobs that have ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload
+from langchain_daytona_ws._core.jobs.models import Job, read_job, read_started
+from langchain_daytona_ws._core.ports import PortFault, SandboxPort
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+JOB_MAX_S = 24 * 3600.0
+WATCHED_MAX = 20
+TRIES = 4
+FIRST_PAUSE_S = 0.3
+
+
+class JobTracker:
+    """The attachment that raises the sandbox's auto-stop interval while jobs run.
+
+    A sandbox without requests stops after its auto-stop interval, even if commands run in it (Daytona API). The start
+    of a job raises the interval. The guest records that on the sandbox's disk, so that any session restores the
+    interval with its next call after the last job has ended.
+
+    Args:
+        idle_minutes: The interval without jobs.
+        most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
+        on_end: Called once for each job that has ended, with whether the call that found it was about jobs.
+        add_notice: Adds a notice to the next result.
+    """
+
+    margin_s = 0.0
+
+    def __init__(
+        self,
+        idle_minutes: int,
+        most_minutes: int | None,
+        on_end: Callable[[Job, bool], None],
+        add_notice: Callable[[str], None],
+    ) -> None:
+        self._idle_minutes = idle_minutes
+        self._most_minutes = most_minutes
+        self._on_end = on_end
+        self._add_notice = add_notice
+        self._running: dict[str, dict[str, Job]] = {}  # by sandbox and id
+        self._raised: dict[str, int] = {}  # sandbox → minutes, 0 when another session raised it
+        self._restored: set[str] = set()  # sandboxes whose disk still says otherwise
+        # Raised upon a recorded answer: its job may have ended long ago, and the note on the disk be gone.
+        self._doubted: set[str] = set()
+        self._raises = 0
+        self._ended: set[str] = set()
+
+    def minutes_for(self, duration_s: float) -> int:
+        """Return the interval that covers a job and the usual idle time after it."""
+        minutes = math.ceil(duration_s / 60) + self._idle_minutes
+        return (
+            minutes
+            if self._most_minutes is None
+            else max(self._idle_minutes, min(minutes, self._most_minutes))
+        )
+
+    async def prepare(self, life_s: float) -> None:
+        """Nothing is needed before a sandbox exists."""
+
+    async def attach(self, request: GuestRequest) -> Payload:
+        """Return the jobs to report on, if jobs run or ran in this sandbox."""
+        sandbox_id = request.sandbox_id
+        for gone in [known for known in list(self._running) if known != sandbox_id]:
+            for job in list(self._running.pop(gone, {}).values()):
+                # The notice about the lost sandbox tells the model.
+                self._on_end(replace(job, state="lost", reason="the machine is gone"), True)
+        if sandbox_id not in self._raised and not self._running.get(sandbox_id):
+            return Payload({})
+        watched = list(self._running.get(sandbox_id, ()))[:WATCHED_MAX]
+        return Payload({"awake": {"restored": sandbox_id in self._restored, "watched": watched}})
+
+    def error(self, code: str, detail: str) -> None:
+        """No set-up failure is this attachment's."""
+
+    def record(self, job: Job, *, about_jobs: bool = True) -> None:
+        """Record the present state of a job."""
+        if job.id in self._ended:
+            return  # reported already: a repeated call got its first answer again
+        if job.is_running:
+            self._running.setdefault(job.sandbox_id, {})[job.id] = job
+        elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
+            self._ended.add(job.id)
+            self._on_end(job, about_jobs)
+
+    def command_of(self, job_id: str) -> str | None:
+        """Return the command of a running job; None if the session knows no such job."""
+        return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
+
+    async def on_answer(self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]) -> bool:
+        """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
+        port, sandbox_id = request.port, request.sandbox_id
+        begun, awake, job = answer.get("job"), answer.get("awake"), request.fields.get("job")
+        minutes = _minutes(begun, "awake_minutes")
+        if isinstance(job, dict) and minutes:
+            self.record(read_started(begun, str(job["command"]), sandbox_id))
+            self._raised[sandbox_id] = minutes
+            if answer.get("replayed") is True:
+                self._doubted.add(sandbox_id)
+            await self._raise(port, sandbox_id, minutes)
+        elif isinstance(awake, dict):
+            await self._follow_awake(port, sandbox_id, awake)
+            ended = awake.get("ended")
+            for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
+                self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")
+        return False
+
+    async def _follow_awake(self, port: SandboxPort, sandbox_id: str, awake: Mapping[str, object]) -> None:
+        minutes = _minutes(awake, "minutes")
+        if "over" not in awake:
+            self._raised.setdefault(sandbox_id, 0)  # the next call asks more closely
+        elif awake["over"] is True or (not minutes and sandbox_id in self._doubted):
+            seen = self._raises
+            if await self._set(port, sandbox_id, self._idle_minutes):
+                self._restored.add(sandbox_id)
+                self._doubted.discard(sandbox_id)
+            if self._raises != seen and self._raised.get(sandbox_id):
+                # A job was begun in the meantime, and its interval may have been set before this one.
+                await self._raise(port, sandbox_id, self._raised[sandbox_id])
+        elif not minutes:
+            self._raised.pop(sandbox_id, None)
+            self._restored.discard(sandbox_id)
+        elif sandbox_id in self._restored:
+            # Another session began a job after this one had put the interval back.
+            await self._raise(port, sandbox_id, minutes)
+
+    async def _raise(self, port: SandboxPort, sandbox_id: str, minutes: int) -> None:
+        self._raises += 1
+        self._restored.discard(sandbox_id)
+        if not await self._set(port, sandbox_id, self._bounded(minutes)):
+            self._add_notice(
+                f"the machine could not be told to stay awake: it may be stopped {self._idle_minutes} minutes after "
+                "the last call, and its jobs with it"
+            )
+
+    def _bounded(self, minutes: int) -> int:
+        """Limit the interval that a sandbox asks for to that of the longest job."""
+        return min(minutes, self.minutes_for(JOB_MAX_S))
+
+    async def _set(self, port: SandboxPort, sandbox_id: str, minutes: int) -> bool:
+        pause_s, last = FIRST_PAUSE_S, None
+        for _ in range(TRIES):
+            try:
+                await port.set_autostop(sandbox_id, minutes)
+            except PortFault as fault:
+                last = fault
+                if not fault.passing:
+                    break
+                await port.sleep(max(pause_s, min(fault.retry_after_s or 0.0, 5.0)))
+                pause_s *= 2
+            else:
+                return True
+        logger.warning(
+            "could not set the auto-stop interval of sandbox %s to %d min: %s", sandbox_id, minutes, last
+        )
+        return False
+
+
+def _minutes(record: object, name: str) -> int:
+    value = record.get(name) if isinstance(record, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31 else 0

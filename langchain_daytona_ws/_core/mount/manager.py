@@ -1,0 +1,336 @@
+"""Mount specification and credentials sent with each request, and the errors that mounting can return."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload
+from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.mount.rename_probe import (
+    LOSES_FILES,
+    LOSES_FILES_REMEDY,
+    UNKNOWN_REMEDY,
+    Probed,
+    Renames,
+)
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import S3Workspace
+from langchain_daytona_ws._guest.mount_request import VERSION
+from langchain_daytona_ws.errors import SandboxError
+
+# Beyond a command's time-out, what its credentials must still live for when it starts: what it leaves running
+# writes on, and mount-s3 asks for new ones five minutes before their end.
+SPARE_LIFE_S = 600.0
+# Starting mount-s3 takes about a second; it gives up after 30 (mount-s3).
+MOUNT_S = 45
+
+Source = Callable[[float], Awaitable[Credentials]]
+
+_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter puts them
+
+
+@dataclass(frozen=True, slots=True)
+class MountPayload(Payload):
+    """The mount specification of one request, and the credentials that it names."""
+
+    credentials: Credentials = field(kw_only=True, repr=False)
+
+
+class MountManager:
+    """The attachment that keeps an S3 workspace mounted in the sandbox.
+
+    Args:
+        workspace: Which prefixes are mounted at which directories.
+        credentials: Returns credentials that live for at least so many seconds.
+        forget: Drops credentials that S3 has refused.
+        delivered: Sandbox id → serial of the credentials in it; shared by the sync and the async runtime.
+        add_notice: Adds a notice to the next result.
+        caution: A setting that may keep the sandbox from S3, as a sentence; ``""`` for none.
+        probe: Asks the store whether it refuses renames; None for a store that is known to refuse them.
+    """
+
+    margin_s = float(MOUNT_S)
+
+    def __init__(
+        self,
+        workspace: S3Workspace,
+        credentials: Source,
+        forget: Callable[[Credentials], None],
+        *,
+        delivered: dict[str, str],
+        add_notice: Callable[[str], None],
+        caution: str = "",
+        probe: Callable[[], Awaitable[Probed]] | None = None,
+    ) -> None:
+        self._workspace = workspace
+        self._credentials = credentials
+        self._forget = forget
+        self._delivered = delivered
+        self._add_notice = add_notice
+        self._caution = caution
+        self._probe = probe
+        self.ends_at: str | None = None  # what the sandbox was last known to have
+        self.expires_at: float | None = None  # the same in Unix seconds
+        directory = workspace.workspace.directory
+        # A directory is one mount, whatever is mounted there; the specification says what that should be.
+        self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
+        self._directories = [mount.directory for mount in workspace.mounts]
+        self._fixed: dict[str, object] = {
+            "version": VERSION,
+            "id": self._id,
+            "mounts": [
+                {"bucket": one.bucket, "prefix": one.prefix, "directory": one.directory, "read_only": one.read_only}
+                for one in workspace.mounts
+            ],
+            "region": workspace.region,
+            "endpoint": workspace.endpoint,
+        }  # fmt: skip
+        self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
+
+    async def prepare(self, timeout_s: float) -> None:
+        """Get credentials and probe the store before a sandbox is created.
+
+        Raises:
+            CredentialsRefused: There are none to be had.
+            SandboxError: The store accepts renames that it does not make, or does not say.
+        """
+        await self._credentials(timeout_s + SPARE_LIFE_S)
+        if self._probe is None:
+            return
+        probed = await self._probe()
+        code = _UNSAFE.get(probed.renames)
+        if code is not None:
+            left = f"the empty object {probed.left} was left below the prefix" if probed.left else ""
+            raise self.refusal(code, ". ".join(one for one in (probed.detail, left) if one))
+
+    async def attach(self, request: GuestRequest) -> MountPayload:
+        """Return the mount specification, with the credentials themselves only if the sandbox lacks them."""
+        min_life_s = request.life_s + SPARE_LIFE_S
+        credentials = await self._credentials(min_life_s)
+        serial = _serial(credentials)
+        is_known = self._delivered.get(request.sandbox_id) == serial
+        mounts = {**self._fixed, "spec": self._spec, "serial": serial, "expires_at": credentials.expires_at}
+        mount = {
+            "id": self._id,
+            "spec": self._spec,
+            "serial": serial,
+            "min_life_s": min_life_s,
+            "directories": self._directories,
+            "has_secret": not is_known,
+            "request": json.dumps(mounts),
+            "program": mounter_source(),
+        }
+        secret = None if is_known else _as_process_prints_them(credentials)
+        return MountPayload({"mount": mount}, secret, credentials=credentials)
+
+    async def on_answer(
+        self, request: GuestRequest, payload: MountPayload, answer: Mapping[str, object]
+    ) -> bool:
+        """Record an answer; return whether nothing ran since the credentials were missing or refused."""
+        if answer.get("error") == "place" and str(answer.get("code")).startswith("mount_"):
+            self._delivered.pop(request.sandbox_id, None)
+            return self._can_deliver(str(answer.get("code")), request, payload)
+        self._delivered[request.sandbox_id] = _serial(payload.credentials)
+        self.ends_at = end_of(payload.credentials)
+        self.expires_at = payload.credentials.expires_at
+        moved = answer.get("moved")
+        for directory in moved if isinstance(moved, list) else ():
+            if isinstance(directory, str) and _FOUND.fullmatch(directory):
+                self._add_notice(
+                    "files lay in the workspace's directory while it was not mounted: they were moved to "
+                    f"{directory}, on the machine's own disk"
+                )
+        return False
+
+    def _can_deliver(self, code: str, request: GuestRequest, payload: MountPayload) -> bool:
+        """Return whether other credentials may help, which the next request then carries."""
+        was_sent = payload.secret is not None
+        if code == "mount_credentials" and not was_sent:
+            return True
+        # Old credentials may have been revoked; new ones may have expired on their way.
+        is_old = (
+            code in _OF_OLD_CREDENTIALS if not was_sent else code in ("mount_credentials", "mount_expired")
+        )
+        if not is_old or request.is_refreshed:
+            return False
+        self._forget(payload.credentials)
+        request.is_refreshed = True
+        return True
+
+    def error(self, code: str, detail: str) -> SandboxError | None:
+        """Return the error for a failed mount; nothing has run."""
+        return self.refusal(code, detail) if code.startswith("mount_") else None
+
+    def refusal(self, code: str, detail: str) -> SandboxError:
+        """Return the error for a failed mount, or for one that must not be tried."""
+        problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
+        where = self._workspace.workspace
+        names = {
+            "bucket": where.bucket, "prefix": where.prefix, "region": self._workspace.region,
+            "directory": where.directory, "endpoint": self._workspace.endpoint,
+        }  # fmt: skip
+        said = f" ({' '.join(detail.split())})" if detail else ""
+        likely = f" Likely cause: {self._caution}" if self._caution and code in _OF_THE_NETWORK else ""
+        return SandboxError(
+            f"The S3 workspace could not be mounted: {problem.format(**names)}{said}.{likely} {remedy.format(**names)}",
+            code=code,
+            op="mount",
+            retryable=code in _PASSING,
+            context={"bucket": where.bucket, "prefix": where.prefix, "region": self._workspace.region},
+            for_model=f"The workspace's files cannot be reached: {for_model} Nothing ran. Tell the user.",
+        )
+
+
+def end_of(credentials: Credentials) -> str | None:
+    """Return when credentials end, for a message; None if that is unknown."""
+    if credentials.expires_at is None:
+        return None
+    return datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC).strftime("%H:%M UTC")
+
+
+def _serial(credentials: Credentials) -> str:
+    """Return a name for credentials that does not reveal them."""
+    told = [credentials.access_key_id, credentials.secret_access_key, credentials.session_token]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _as_process_prints_them(credentials: Credentials) -> bytes:
+    """Write credentials as a ``credential_process`` has to (AWS SDKs and Tools Reference Guide)."""
+    told: dict[str, object] = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key,
+    }
+    if credentials.session_token is not None:
+        told["SessionToken"] = credentials.session_token
+    if credentials.expires_at is not None:
+        end = datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC)
+        told["Expiration"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return json.dumps(told).encode()
+
+
+_SET_UP = "it is set up wrongly."
+_NOT_NOW = "its storage does not answer."
+_OTHER = ("mount-s3 failed", "See the message, and the sandbox's snapshot.", _NOT_NOW)
+_REFUSALS = {
+    "mount_no_mount_s3": (
+        "the sandbox has no mount-s3",
+        "Build a snapshot that has it with `langchain-daytona-ws s3-snapshot`, and name it in options.snapshot.",
+        "this machine cannot mount them.",
+    ),
+    "mount_no_fuse": (
+        "the sandbox has no usable /dev/fuse",
+        "Use a Daytona target whose sandboxes have FUSE, and a snapshot built with `langchain-daytona-ws "
+        "s3-snapshot`; a self-hosted runner must start containers with the device.",
+        "this machine cannot mount them.",
+    ),
+    "mount_not_root": (
+        "the sandbox's user is not root, has no sudo without a password and no mount helper",
+        "Use a snapshot built with `langchain-daytona-ws s3-snapshot`, which has the helper, or one whose user is "
+        "root.",
+        "this machine cannot mount them.",
+    ),
+    "mount_helper_version": (
+        "the mount helper in the snapshot is of another version of this package",
+        "Build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
+        _SET_UP,
+    ),
+    "mount_other_place": (
+        "the mount helper in the snapshot mounts elsewhere",
+        "Give options.workspaceRoot and options.skillsMountPath the values that the snapshot was built with, or "
+        "build it anew.",
+        _SET_UP,
+    ),
+    "mount_denied": (
+        "S3 denied access to s3://{bucket}/{prefix}",
+        "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
+        "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny "
+        "it. With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
+        "access is denied.",
+    ),
+    "mount_wrong_region": (
+        "a bucket is not in {region}",
+        "Set options.awsRegion (or AWS_REGION) to the region that the message names; the skills bucket must be in the "
+        "same one.",
+        _SET_UP,
+    ),
+    "mount_no_bucket": (
+        "there is no such bucket",
+        "Check options.workspaceBucketName (or FILESYSTEM_BUCKET_NAME, here {bucket}) and "
+        "options.skillsBucketName (or SKILLS_BUCKET_NAME).",
+        _SET_UP,
+    ),
+    "mount_unreachable": (
+        "S3 cannot be reached from the sandbox",
+        "Check options.s3Endpoint and options.awsRegion, and that the sandbox's network lets it reach S3.",
+        _NOT_NOW,
+    ),
+    "mount_credentials": (
+        "the sandbox did not keep its credentials",
+        "Check the sandbox's clock and whether its disk is full, then try again.",
+        _NOT_NOW,
+    ),
+    "mount_expired": (
+        "S3 says that the workspace's credentials have expired, also of new ones",
+        "Check this machine's clock and the sandbox's; with keys in envVars, whether their session token has ended.",
+        "access is denied.",
+    ),
+    "mount_eio": (
+        "S3 refuses what is asked through the mount, also with new credentials",
+        "Check that the role (options.mountRoleArn) or the keys in envVars have not been revoked, then try again.",
+        "access is denied.",
+    ),
+    "mount_not_a_directory": (
+        "{directory} is a file in the sandbox",
+        "Choose another options.workspaceRoot or options.skillsMountPath, or remove it from the image.",
+        _SET_UP,
+    ),
+    "mount_not_empty": (
+        "there are files in {directory} of the sandbox, which the mount would hide",
+        "Move them elsewhere, or choose another options.workspaceRoot or options.skillsMountPath.",
+        _SET_UP,
+    ),
+    "mount_cannot_unmount": (
+        "a dead mount at {directory} could not be taken away",
+        "Use a new sandbox: close or release the session.",
+        _NOT_NOW,
+    ),
+    "mount_bad_request": (
+        "the mount helper in the snapshot refuses one of the settings",
+        "See which, and correct it; or build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
+        _SET_UP,
+    ),
+    "mount_foreign_mount": (
+        "something else is mounted at the workspace's directory",
+        "Choose another options.workspaceRoot or options.skillsMountPath, or take that mount out of the sandbox.",
+        _SET_UP,
+    ),
+    "mount_renames_lose_files": (
+        LOSES_FILES,
+        LOSES_FILES_REMEDY,
+        "renamed files would lose their content, so no command can run.",
+    ),
+    "mount_renames_unknown": (
+        "the store at {endpoint} was asked from this machine whether it refuses RenameObject, since one that accepts "
+        "it loses the content of renamed files, and gave no answer that tells",
+        UNKNOWN_REMEDY,
+        _NOT_NOW,
+    ),
+    "mount_not_ready": (
+        "mount-s3 started, and does not answer",
+        "Try again; then look at the S3 service's status and the sandbox's network.",
+        _NOT_NOW,
+    ),
+}  # fmt: skip
+# Of credentials that were good once: they may have been revoked, or their role shortened, before their end.
+_OF_OLD_CREDENTIALS = {"mount_eio", "mount_expired", "mount_denied"}
+_OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
+_PASSING = {
+    "mount_unreachable", "mount_not_ready", "mount_busy", "mount_credentials", "mount_renames_unknown",
+}  # fmt: skip
+_UNSAFE = {Renames.ACCEPTED: "mount_renames_lose_files", Renames.UNKNOWN: "mount_renames_unknown"}

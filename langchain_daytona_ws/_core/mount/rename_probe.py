@@ -1,0 +1,132 @@
+"""Probe whether an S3-compatible store can be mounted: a store that accepts renames without making them loses files."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
+
+SCRATCH = ".langchain-daytona-ws-rename-"
+# Before the second and the third attempt, after an inconclusive answer.
+PAUSES_S = (0.5, 1.0)
+
+_AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+# The mount fails for the same reason, with a better message; no file is at risk until the cause is removed.
+_MET_BY_THE_MOUNT = {
+    "NoSuchBucket",
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "SignatureDoesNotMatch",
+}
+# Caused by this machine (its clock, its certificates); requests of the sandbox may succeed.
+_OF_THIS_MACHINE = {"RequestTimeTooSkewed", "RequestExpired", "Certificate"}
+# Proxies and gateways also answer with these, so they say nothing about renames.
+_OF_A_GATEWAY = {407, 408, 429, 502, 503, 504}
+
+LOSES_FILES = (
+    "the store at {endpoint} answers 200 to RenameObject and writes an empty object, and mount-s3 believes it: mv, sed "
+    "-i, os.replace and git init would leave empty files and exit with 0"
+)
+LOSES_FILES_REMEDY = (
+    "Use a store that refuses the request (Amazon S3 answers 501), or let a proxy in front of this one answer 501 to "
+    "every PUT that has renameObject in its query, and set options.s3Endpoint to the proxy; or turn "
+    "options.mountAwsS3Buckets off. With options.fileAccess s3, the default, session.files and workspace_file go on "
+    "without a mount."
+)
+UNKNOWN_REMEDY = (
+    "Check that this machine reaches options.s3Endpoint (its network, DNS, any proxy, the certificate, its clock), and "
+    "try again."
+)
+
+
+class RenamePort(Protocol):
+    """The bucket operations of the probe, below the workspace's prefix. All raise only StoreFault."""
+
+    async def rename(self, source: str, target: str) -> None:
+        """Send the request that mount-s3 sends to rename an object."""
+        ...
+
+    async def delete(self, key: str) -> None: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Renames(enum.Enum):
+    """A store's response to a request to rename an object that does not exist."""
+
+    REFUSED = "the store refuses, so mount-s3 refuses too"
+    ACCEPTED = "the store reports success and writes an empty object"
+    NOT_ASKED = "the store refuses these credentials, and will refuse the mount or its renames"
+    UNKNOWN = "no conclusive answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The result of a probe.
+
+    Attributes:
+        renames: The store's response.
+        detail: The error message of the store or the transport; ``""`` if the store accepted.
+        left: The key of the empty object that could not be deleted; ``""`` for none.
+    """
+
+    renames: Renames
+    detail: str = ""
+    left: str = ""
+
+
+def needs_probe(endpoint: str | None) -> bool:
+    """Return whether a store must be probed. Amazon S3 answers 501, or renames correctly (directory buckets)."""
+    host = "" if endpoint is None else (urlsplit(endpoint).hostname or "")
+    return endpoint is not None and not host.endswith(_AMAZON)
+
+
+async def probe_renames(store: RenamePort, name: str) -> Probed:
+    """Ask a store to rename an object that does not exist, to a scratch key below the workspace's prefix.
+
+    Any refusal means that nothing changed: the store does not implement the request (501), or does not find the object
+    (404).
+
+    Args:
+        store: The bucket.
+        name: Suffix that makes the keys unique.
+    """
+    target = f"{SCRATCH}{name}"
+    for pause_s in (*PAUSES_S, None):
+        try:
+            await store.rename(f"{target}-source", target)
+        except StoreFault as fault:
+            probed = Probed(_judged(fault), fault.message)
+            maybe_written = fault.kind is StoreFaultKind.UNKNOWN
+        else:
+            probed, maybe_written = Probed(Renames.ACCEPTED), True
+        if probed.renames is not Renames.UNKNOWN or pause_s is None:
+            break
+        await store.sleep(pause_s)
+    if probed.renames in (Renames.ACCEPTED, Renames.UNKNOWN) and maybe_written:
+        return replace(probed, left=await _deleted(store, target))
+    return probed
+
+
+async def _deleted(store: RenamePort, key: str) -> str:
+    """Delete the scratch object; return its key if the deletion failed, otherwise ``""``."""
+    try:
+        await store.delete(key)
+    except StoreFault:
+        return key
+    return ""
+
+
+def _judged(fault: StoreFault) -> Renames:
+    if fault.code in _OF_THIS_MACHINE:
+        return Renames.UNKNOWN
+    # NOT_ASKED, not REFUSED: a policy may change during a session, and the store would then accept renames.
+    if fault.code in _MET_BY_THE_MOUNT or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
+        return Renames.NOT_ASKED
+    if fault.kind is StoreFaultKind.PASSING or fault.status in _OF_A_GATEWAY:
+        return Renames.UNKNOWN
+    return Renames.REFUSED if fault.status is not None and fault.status >= 400 else Renames.UNKNOWN

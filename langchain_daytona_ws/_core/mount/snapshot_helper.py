@@ -1,0 +1,132 @@
+"""The part of the snapshot's Dockerfile that lets an unprivileged account mount, and do nothing else as root."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+
+from langchain_daytona_ws._core.guest_rpc.payload import guest_source
+from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._guest.mount import HELPER
+from langchain_daytona_ws._guest.mount_keys import HOME
+
+SUDOERS = "/etc/sudoers.d/langchain-daytona-ws"
+
+
+def account(user: str) -> str:
+    """Write the RUN that makes the account, or takes from it what the base image lets it do as root."""
+    return _ACCOUNT.replace("@user@", user)
+
+
+def helper(user: str, workspaces: str, skills: str) -> str:
+    """Write the RUNs that install the mount helper and let the account run it, and it alone.
+
+    The program stands in them line by line, so that who reads the Dockerfile can read it, and its checksum behind it.
+
+    Args:
+        user: The account.
+        workspaces: The directory below which the helper mounts workspaces.
+        skills: The directory at which it mounts skills.
+    """
+    steps = _HELPER
+    for name, text in (
+        ("mounter", _written(mounter_source(workspaces, skills))),
+        ("guard", _written(guest_source("guard"))),
+        ("rule", _RULE),
+        ("user", user),
+        ("workspaces", workspaces),
+        ("skills", skills),
+        ("helper", HELPER),
+        ("home", HOME),
+        ("sudoers", SUDOERS),
+    ):
+        steps = steps.replace(f"@{name}@", text)
+    return steps
+
+
+def _written(program: str) -> str:
+    """Write the shell commands that write a program to "$file", and make sure of it."""
+    lines = "".join(f"        {shlex.quote(line)} \\\n" for line in program.splitlines())
+    checksum = hashlib.sha256(program.encode()).hexdigest()
+    return (
+        f"printf '%s\\n' \\\n{lines}        >\"$file\"; \\\n"
+        f'    [ "$(sha256sum <"$file")" = "{checksum}  -" ] || fail "the builder has altered the program"'
+    )
+
+
+_ACCOUNT = r"""
+# The account that commands run as. It must get no other way to be root than the helper's: not through the groups that
+# sudo, su and the machine's devices trust, and not through su with a password of the base image.
+RUN set -eu; \
+    fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
+    id -u @user@ >/dev/null 2>&1 || useradd --create-home --shell /bin/bash @user@; \
+    for group in root sudo wheel admin adm disk docker kmem lxd shadow staff; do \
+        case " $(id -Gn @user@) " in *" $group "*) gpasswd --delete @user@ "$group" || true ;; esac; \
+        case " $(id -Gn @user@) " in \
+            *" $group "*) fail "the account @user@ stays in the group $group; choose another --user" ;; \
+        esac; \
+    done; \
+    [ "$(id -u @user@)" != 0 ] || fail "the account @user@ is root by another name; choose another --user"; \
+    passwd --lock root
+""".strip()
+
+_RULE = '(root) NOPASSWD: @helper@ ""'
+
+_HELPER = r"""
+# The mount helper: takes its request on standard input, and no arguments.
+RUN set -eu; \
+    fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
+    python=; \
+    for one in /usr/bin/python3 "$(command -v python3)"; do \
+        if [ -z "$python" ] && "$one" -IS -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then \
+            python="$("$one" -IS -c 'import os, sys; print(os.path.realpath(sys.executable))')"; \
+        fi; \
+    done; \
+    file="$(mktemp)"; \
+    @mounter@; \
+    echo "#!$python -IS" >@helper@; \
+    cat "$file" >>@helper@; \
+    chmod 0755 @helper@; \
+    echo '{}' >"$file"; \
+    @helper@ <"$file" >"$file.said"; \
+    grep -q '"code": "helper_version"' "$file.said" || fail "the mount helper does not run"; \
+    rm "$file" "$file.said"
+
+# What the account may do as root, which is to be this and nothing else; credentials are not to be logged.
+RUN set -eux; \
+    fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
+    printf '%s\n' \
+        'Defaults!@helper@ env_reset, !env_keep, !env_check, !setenv, secure_path="/usr/sbin:/usr/bin:/sbin:/bin"' \
+        'Defaults!@helper@ !requiretty, !log_input, !log_output' \
+        '@user@ ALL=@rule@' \
+        >@sudoers@; \
+    chmod 0440 @sudoers@; \
+    visudo -cf @sudoers@; \
+    rights="$(LC_ALL=C sudo -n -l -U @user@)"; \
+    rights="${rights##*may run the following commands on }"; \
+    [ "${rights#*:}" = "$(printf '\n    %s' '@rule@')" ] \
+        || fail "the base image lets @user@ do more with sudo, or nothing: $rights; change its sudoers, or --user"
+
+# Where the helper mounts, and that nobody else can change what it runs.
+RUN set -eu; \
+    fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
+    for directory in @workspaces@ @skills@ @home@; do \
+        mkdir -p "$directory"; \
+        [ "$(realpath "$directory")" = "$directory" ] \
+            || fail "there is a link in $directory in the base image; choose another"; \
+        [ -z "$(ls -A "$directory")" ] || fail "there are files in $directory in the base image; choose another"; \
+        chown root:root "$directory"; \
+        chmod 0755 "$directory"; \
+    done; \
+    file="$(mktemp)"; \
+    @guard@; \
+    read -r python <@helper@; \
+    python="${python#??}"; \
+    "${python% *}" -IS "$file" @helper@ @sudoers@ /etc/sudoers @workspaces@ @skills@ @home@ \
+        /sbin /bin /usr/sbin /usr/bin /usr/bin/mount-s3 /opt/aws/mountpoint-s3/bin/mount-s3 \
+        /bin/sh /bin/cat /bin/umount /bin/fusermount /bin/fusermount3 /etc/passwd /etc/shadow /etc/group \
+        /lib /lib64 /usr/lib /etc/ld.so.cache /etc/ld.so.preload /etc/pam.d/sudo; \
+    rm "$file"
+
+USER @user@
+""".strip()

@@ -1,0 +1,24 @@
+"""Run a coroutine that never suspends: the synchronous side of everything written once."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run to the end a coroutine whose awaits all complete at once, as those over the sync ports do.
+
+    Raises:
+        RuntimeError: The coroutine suspended: an async port was given to a sync call. Nothing is left running.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise RuntimeError(
+        "a synchronous call awaited something that is not ready; use the a-form of this method"
+    )

@@ -1,0 +1,294 @@
+"""Search contents as the guest's ``search`` does, within bounds; its contract is in ``_guest.files``.
+
+What is beyond them is for ripgrep in the sandbox: many or large files, an expression that only ripgrep can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from langchain_daytona_ws._core.s3.expression import Expression, NeedsRipgrepError
+from langchain_daytona_ws._core.s3.lookup import Lookup
+from langchain_daytona_ws._core.s3.names import below, key_of, parent_of
+from langchain_daytona_ws._core.s3.store import (
+    ObjectInfo,
+    ObjectStorePort,
+    StoredObject,
+    StoreFault,
+    StoreFaultKind,
+)
+from langchain_daytona_ws._core.s3.walk import Walk
+from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest.doubt import Doubts
+from langchain_daytona_ws._guest.match import SKIPPED, GlobError
+from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, is_too_binary, omitted
+from langchain_daytona_ws._guest.rows import Filter, Rows
+from langchain_daytona_ws._guest.walk import RefusedError
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+MAX_FILES = 500
+MAX_TOTAL_BYTES = 32 << 20
+BATCH_FILES = 64
+BATCH_BYTES = 8 << 20
+
+
+class BeyondBounds(Exception):
+    """A search that is left to the sandbox; the text says why."""
+
+
+class ObjectSearch:
+    """Search below one directory, or in one file.
+
+    Args:
+        port: The bucket.
+    """
+
+    def __init__(self, port: ObjectStorePort) -> None:
+        self._port = port
+        self._places = Lookup(port)
+
+    async def grep(self, request: Request) -> Answer:
+        """Search.
+
+        Raises:
+            RefusedError: As in the guest's contract.
+            BeyondBounds: The sandbox is to be asked.
+            StoreFault: S3 failed.
+        """
+        pattern = request["pattern"]
+        if not pattern or "\n" in pattern or "\0" in pattern:
+            raise RefusedError("bad_pattern", text="the pattern must be one line, and not empty")
+        try:
+            glob = Filter(request["glob"]) if request.get("glob") else None
+        except GlobError as error:
+            raise RefusedError("bad_glob", text=str(error)) from None
+        deadline = self._port.now() + request["timeout_s"]
+        key = key_of(request["path"])
+        doubts = Doubts(request.get("glob") or "", key, Filter)
+        found = _Candidates(below(key), glob, doubts)
+        walk = Walk(self._port, below(key), found, deadline)
+        await walk.run(True)
+        if walk.cut:
+            raise BeyondBounds("the directory has too many names in it")
+        files, base, skipped = found.in_order(), below(key), found.skipped
+        alone = bool(key) and not walk.keys
+        if alone:
+            files, base = [await self._file(key)], below(parent_of(key))
+            doubts = Doubts(request.get("glob") or "", parent_of(key), Filter)
+            found = _Candidates(base, glob, doubts)
+            files = [info for info in files if found.is_wanted(info.key)]
+        expression = _expression(pattern, request)  # last: what is refused needs none
+        rows = Rows(base, request["limit"], request["limit_bytes"])
+        hunt = _Hunt(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
+        await self._through(files, hunt, deadline)
+        return {
+            "engine": "re2",
+            "rows": rows.sorted(),
+            "more": rows.full,
+            "timed_out": False,
+            "skipped": [base + name for name in SKIPPED if name in skipped],
+            "omitted": omitted(hunt.omitted),
+            "doubt": doubts.found(base, matched=bool(files)),
+        }
+
+    async def _file(self, key: str) -> ObjectInfo:
+        """Return the one file to search."""
+        info = await self._places.file_at(key)
+        if info is None:
+            raise await self._places.nothing(key)
+        if info.size_bytes > MAX_TOTAL_BYTES:
+            raise BeyondBounds("the file is too large")
+        return info
+
+    async def _through(self, files: Sequence[ObjectInfo], hunt: _Hunt, deadline: float) -> None:
+        for batch in _batches(files):
+            if hunt.rows.full:
+                return
+            largest = max(info.size_bytes for info in batch)
+            got = await self._port.get_many(
+                [info.key for info in batch], max_bytes=largest, within_s=max(deadline - self._port.now(), 0)
+            )
+            contents = [content for content in map(_content, got) if content is not None]
+            await self._port.offload(partial(hunt.search, contents))
+
+
+class _Candidates:
+    """Collects the files to be searched, within the bounds."""
+
+    def __init__(self, base: str, glob: Filter | None, doubts: Doubts) -> None:
+        self.skipped: list[str] = []  # of those directly in the base
+        self._base = base
+        self._glob = glob
+        self._doubts = doubts
+        self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
+        self._found: dict[str, ObjectInfo] = {}
+        self._bytes = 0
+
+    def directory(self, _above: bool, path: str, name: str) -> bool | None:
+        hidden = self._found.pop(path, None)
+        self._bytes -= hidden.size_bytes if hidden else 0
+        if name not in self._skipping:
+            return True
+        if path == self._base + name:
+            self.skipped.append(name)
+        return None
+
+    def file(self, _above: bool, path: str, _name: str, info: ObjectInfo) -> None:
+        if not self.is_wanted(path):
+            return
+        self._found[path] = info
+        self._bytes += info.size_bytes
+        if len(self._found) > MAX_FILES or self._bytes > MAX_TOTAL_BYTES:
+            raise BeyondBounds("there is too much to search")
+
+    def is_wanted(self, path: str) -> bool:
+        name = path[len(self._base) :]
+        if self._glob is None or self._glob.matches(name):
+            return True
+        self._doubts.see(name)
+        return False
+
+    def in_order(self) -> list[ObjectInfo]:
+        """Return them in the order in which ripgrep goes through directories."""
+        return sorted(self._found.values(), key=lambda info: info.key.encode().split(b"/"))
+
+
+class _Hunt:
+    """Searches contents for one request; used away from the loop, a batch at a time."""
+
+    def __init__(
+        self,
+        expression: Expression,
+        rows: Rows,
+        request: Request,
+        port: ObjectStorePort,
+        deadline: float,
+        *,
+        skip: int,
+        alone: bool,
+    ) -> None:
+        self.rows = rows
+        self.omitted: dict[str, list[str]] = {BINARY: [], BINARY_MATCH: []}
+        self._expression = expression
+        self._mode = request["mode"]
+        self._before, self._after = request.get("before", 0), request.get("after", 0)
+        self._now = port.now
+        self._deadline = deadline
+        self._skip = skip  # so much of each key is the base
+        self._alone = alone
+
+    def search(self, contents: Sequence[StoredObject]) -> None:
+        try:
+            for stored in contents:
+                self._check()
+                if self.rows.full:
+                    return
+                self._one("./" + stored.info.key[self._skip :], stored.data or b"")
+        except NeedsRipgrepError:
+            raise BeyondBounds("the expression needs ripgrep") from None
+
+    def _one(self, path: str, data: bytes) -> None:
+        name, kind = path.encode(), text.binary_kind(data)
+        if is_too_binary(kind, len(data)) and not self._alone:
+            self.omitted[BINARY].append(self.rows.named(name))
+            return
+        content = _as_utf8(data)
+        lines = self._expression.lines(content, self._check)
+        if kind == "binary":
+            try:
+                reason = BINARY_MATCH if next(lines, None) is not None else None
+            except NeedsRipgrepError:  # what ripgrep would find out is not worth a sandbox
+                reason = BINARY
+            if reason is not None:
+                self.omitted[reason].append(self.rows.named(name))
+        elif self._mode == "files_with_matches":
+            if next(lines, None) is not None:
+                self.rows.add(name)
+        elif self._mode == "count":
+            count = sum(1 for _ in lines)
+            if count:
+                self.rows.add(name, count)
+        else:
+            for number, line, match in _with_context(content, lines, self._before, self._after):
+                self.rows.add_line(name, number, line, match)
+                if self.rows.full:
+                    return
+
+    def _check(self) -> None:
+        if self._now() > self._deadline:
+            raise BeyondBounds("the search takes too long")
+
+
+def _with_context(
+    data: bytes, lines: Iterator[tuple[int, int, int, int]], before: int, after: int
+) -> Iterator[tuple[int, bytes, int | None]]:
+    """Yield (number, line, where in it the match begins) of matching lines and those around them, in order.
+
+    The last is None for a line that does not match.
+    """
+    shown, behind = 0, 0  # the number of the last line shown, and the offset behind it
+    left = 0  # lines still to be shown after a match
+    for number, start, end, match in lines:
+        while left and shown + 1 < number:
+            line_end = data.find(b"\n", behind)
+            yield shown + 1, data[behind:line_end], None
+            shown, behind, left = shown + 1, line_end + 1, left - 1
+        first, first_number = start, number
+        while first_number > max(number - before, shown + 1):
+            first = data.rfind(b"\n", 0, first - 1) + 1
+            first_number -= 1
+        while first_number < number:
+            line_end = data.find(b"\n", first)
+            yield first_number, data[first:line_end], None
+            first, first_number = line_end + 1, first_number + 1
+        yield number, data[start:end], match - start
+        shown, behind, left = number, end + 1, after
+    while left and behind < len(data):
+        line_end = data.find(b"\n", behind)
+        line_end = len(data) if line_end < 0 else line_end
+        yield shown + 1, data[behind:line_end], None
+        shown, behind, left = shown + 1, line_end + 1, left - 1
+
+
+def _as_utf8(data: bytes) -> bytes:
+    """Bring a content into UTF-8 as ripgrep does, which goes by the byte order mark alone."""
+    if data.startswith(text.UTF16_BOMS):
+        return data.decode("utf-16", "replace").encode()
+    return data.removeprefix(text.BOM)
+
+
+def _expression(pattern: str, request: Request) -> Expression:
+    try:
+        return Expression(pattern, ignore_case=request.get("ignore_case", False))
+    except NeedsRipgrepError:
+        raise BeyondBounds("the expression needs ripgrep") from None
+
+
+def _batches(files: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
+    batch: list[ObjectInfo] = []
+    size = 0
+    for info in files:
+        if batch and (len(batch) >= BATCH_FILES or size + info.size_bytes > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(info)
+        size += info.size_bytes
+    if batch:
+        yield batch
+
+
+def _content(got: StoredObject | StoreFault | None) -> StoredObject | None:
+    """Return a file's content; None for one that is gone meanwhile."""
+    if got is None:
+        raise BeyondBounds("the search takes too long")
+    if isinstance(got, StoreFault):
+        if got.kind is StoreFaultKind.MISSING:
+            return None
+        raise got
+    if got.data is None:
+        raise BeyondBounds("a file has grown")
+    return got

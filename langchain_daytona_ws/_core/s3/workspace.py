@@ -1,0 +1,154 @@
+"""Where the workspace's files live in S3, settled from the configuration; and who may reach them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws.config import SandboxConfig, validate_namespace
+from langchain_daytona_ws.config.problems import FOR_MODEL
+from langchain_daytona_ws.errors import ConfigError
+
+# What S3-compatible services call the region that they do not have.
+ENDPOINT_REGION = "us-east-1"
+
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One prefix of a bucket, and the directory of the sandbox where it is mounted."""
+
+    bucket: str
+    prefix: str  # "" for the whole bucket, otherwise it ends with "/"
+    directory: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MountRole:
+    """The role whose short-lived credentials reach nothing but this workspace (and read the skills)."""
+
+    arn: str
+    external_id: str | None
+    region: str  # of STS
+    endpoint: str | None  # of STS; None for AWS
+
+
+@dataclass(frozen=True, slots=True)
+class S3Workspace:
+    """A workspace that is a prefix of a bucket. Exactly one of ``role`` and ``keys`` is there."""
+
+    region: str
+    endpoint: str | None
+    workspace: Mount
+    skills: Mount | None
+    kms_key_arn: str | None
+    role: MountRole | None
+    keys: Credentials | None = field(repr=False)
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        return (self.workspace,) if self.skills is None else (self.workspace, self.skills)
+
+
+def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
+    """Settle the S3 workspace that a configuration asks for; None when it asks for none.
+
+    Raises:
+        ConfigError: There is no bucket, no region or nobody to give credentials, the skills are in the bucket of
+            the workspaces, or the namespace is none; with every remedy.
+    """
+    options = config.options
+    if not options.mount_aws_s3_buckets:
+        return None
+    if options.workspace_bucket_name is None:
+        raise _refusal(
+            "options.workspaceBucketName",
+            "options.mountAwsS3Buckets needs a bucket; set options.workspaceBucketName, or the environment "
+            "variable FILESYSTEM_BUCKET_NAME before the configuration is read",
+            "bucket_missing",
+        )
+    region = options.aws_region or (ENDPOINT_REGION if options.s3_endpoint else None)
+    if region is None:
+        raise _refusal(
+            "options.awsRegion",
+            "options.mountAwsS3Buckets needs the bucket's region; set options.awsRegion, or the environment "
+            "variable AWS_REGION or AWS_DEFAULT_REGION before the configuration is read",
+            "region_missing",
+        )
+    skills = options.skills_bucket_name
+    if skills == options.workspace_bucket_name:
+        # The whole bucket is mounted as skills: every workspace would read all the others.
+        raise _refusal(
+            "options.skillsBucketName",
+            "is the bucket of the workspaces too, and so every workspace could read all others; keep the skills in a "
+            "bucket of their own, or leave them out (unset SKILLS_BUCKET_NAME, if it comes from there)",
+            "skills_bucket",
+        )
+    # The prefix is what separates the tenants, so it is not left to the caller.
+    namespace = validate_namespace(namespace)
+    role = options.mount_role_arn
+    return S3Workspace(
+        region=region,
+        endpoint=options.s3_endpoint,
+        workspace=Mount(
+            options.workspace_bucket_name,
+            f"sandbox/{namespace}/",
+            f"{options.workspace_root}/{namespace}",
+        ),
+        skills=None if skills is None else Mount(skills, "", options.skills_mount_path, read_only=True),
+        kms_key_arn=options.kms_key_arn,
+        role=None
+        if role is None
+        else MountRole(
+            role, options.mount_role_external_id, options.sts_region or region, options.sts_endpoint
+        ),
+        keys=None if role is not None else _required_keys(config),
+    )
+
+
+def _required_keys(config: SandboxConfig) -> Credentials:
+    malformed = _malformed_key(config)
+    if malformed is not None:
+        raise _refusal(
+            f"envVars.{malformed}",
+            "has white space, a control or a non-ASCII character in it (often a final newline); remove that",
+            "credentials_malformed",
+        )
+    keys = _given_keys(config)
+    if keys is None:
+        raise _refusal(
+            "options.mountRoleArn",
+            "options.mountAwsS3Buckets needs credentials for the bucket; set options.mountRoleArn (or the environment "
+            "variable SANDBOX_MOUNT_ROLE_ARN) to a role that may be assumed with this machine's own credentials, or "
+            "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they have one) in envVars, "
+            "which every command in the sandbox can read. This machine's own credentials are never sent there",
+            "credentials_missing",
+        )
+    return keys
+
+
+# Secrets stay in functions that do not raise: a traceback may be shown with the variables of its frames.
+
+
+def _given_keys(config: SandboxConfig) -> Credentials | None:
+    given = config.plain_env_vars()
+    key, secret, token = (given.get(name, "") for name in _KEYS)
+    return Credentials(key, secret, token or None) if key and secret else None
+
+
+def _malformed_key(config: SandboxConfig) -> str | None:
+    """Name the first of the keys that no HTTP header could carry."""
+    given = config.plain_env_vars()
+    for name in _KEYS:
+        value = given.get(name, "")
+        if not value.isascii() or not value.isprintable() or " " in value:
+            return name
+    return None
+
+
+def _refusal(path: str, problem: str, code: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: {problem}.", code=code, op="validate", context={"paths": [path]}, for_model=FOR_MODEL
+    )

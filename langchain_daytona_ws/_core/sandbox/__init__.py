@@ -1,0 +1,1 @@
+"""Create, find, start and delete sandboxes."""

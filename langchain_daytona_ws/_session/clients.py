@@ -1,0 +1,80 @@
+"""The clients of Daytona's API, sync and async. Importing the SDK takes a second: each is made when first used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from langchain_daytona_ws._core.guest_rpc.payload import load_guest
+from langchain_daytona_ws._core.id_factory import Clock
+from langchain_daytona_ws.config import SandboxConfig
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
+    from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+    from langchain_daytona_ws._adapters.sdk import Account
+
+
+class DaytonaClients:
+    """The sync and the async client of one Daytona account, each made when first used.
+
+    Args:
+        config: Where and as whom to call.
+        clock: The session's time.
+    """
+
+    def __init__(self, config: SandboxConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sync: SyncDaytonaPort | None = None
+        self._sync_made_in = 0  # process
+        self._async: AsyncDaytonaPort | None = None
+
+    def sync(self) -> SyncDaytonaPort:
+        """Return the sync port of this process."""
+        from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+
+        with self._lock:
+            if self._sync is None or self._sync_made_in != os.getpid():
+                # After a fork, parent and child must not read each other's answers from one connection.
+                self._sync, self._sync_made_in = SyncDaytonaPort(self._account(), self._clock), os.getpid()
+            return self._sync
+
+    async def here(self) -> SyncDaytonaPort:
+        """Return the sync port to coroutines that do not suspend."""
+        return self.sync()
+
+    async def on_loop(self) -> AsyncDaytonaPort:
+        """Return the async port, for every loop."""
+        if self._async is None:
+            # A second of importing would hold up everything else on the loop, and so would reading files.
+            await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")
+            await asyncio.to_thread(load_guest)
+        from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
+
+        with self._lock:
+            if self._async is None:
+                self._async = AsyncDaytonaPort(self._account(), self._clock)
+            return self._async
+
+    def _account(self) -> Account:
+        from langchain_daytona_ws._adapters.sdk import account_of
+
+        return account_of(self._config)
+
+    def close(self) -> None:
+        """Close the sync port's connections, unless they are those of the process that this one was forked from."""
+        with self._lock:
+            port, made_in = self._sync, self._sync_made_in
+        if port is not None and made_in == os.getpid():
+            port.close()
+
+    async def aclose(self) -> None:
+        """Do as `close` does, and close this loop's connections."""
+        self.close()
+        if self._async is not None:
+            await self._async.aclose()

@@ -1,0 +1,151 @@
+"""A sandbox, made as a session makes it and deleted at the end whatever happens."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.sdk import account_of
+from langchain_daytona_ws._core.commands.run import CommandResult
+from langchain_daytona_ws._core.doctor import sandbox as facts
+from langchain_daytona_ws._core.doctor.finding import Finding, failed, faulty, ok, refused, skipped
+from langchain_daytona_ws._core.ports import PortFault
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.store import StoreFault
+from langchain_daytona_ws._session.diagnosis.captured_warnings import heard
+from langchain_daytona_ws._session.diagnosis.storage import PROBE, StorageDiagnosis
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
+
+CHECKS = ("sandbox", "workspace", *facts.CHECKS)
+FACTS_S = 30
+COMMAND_S = 60.0
+
+
+class Session(Protocol):
+    """What is needed of a `WorkspaceSession`."""
+
+    @property
+    def sandbox_id(self) -> str | None: ...
+
+    def run(self, command: str, *, timeout_s: float | None = None) -> CommandResult: ...
+
+    def close(self) -> None: ...
+
+
+OpenSession = Callable[[SandboxConfig, str], Session]
+
+
+def ephemeral(config: SandboxConfig) -> SandboxConfig:
+    """Return the configuration of a sandbox that nobody else uses, and that runs none of the user's hooks."""
+    changes = {"persistent": False, "lifecycle": None, "on_create": None, "on_resume": None}
+    return config.model_copy(update=changes)
+
+
+def without_s3(config: SandboxConfig) -> SandboxConfig:
+    """Return the configuration of a sandbox that mounts nothing."""
+    options = config.options.model_copy(update={"mount_aws_s3_buckets": False})
+    return config.model_copy(update={"options": options})
+
+
+def sandbox_findings(
+    config: SandboxConfig, namespace: str, open_session: OpenSession, storage: StorageDiagnosis | None
+) -> Iterator[Finding]:
+    """Create a sandbox, look at it, and delete it.
+
+    Args:
+        config: Of the session to look at.
+        namespace: Its workspace.
+        open_session: Makes the session.
+        storage: The S3 workspace, if it is on S3. Where it cannot be mounted, the sandbox is made without the mount.
+    """
+    why_not = "" if storage is None else storage.why_not_mounted
+    config = ephemeral(config if storage is not None and not why_not else without_s3(config))
+    with heard():  # and told of the configuration already
+        session = open_session(config, namespace)
+    try:
+        findings = _seen(session, config, storage, why_not)
+    finally:
+        left = _closed(session)
+    yield from findings
+    if left is not None:
+        yield left
+
+
+def _closed(session: Session) -> Finding | None:
+    try:
+        session.close()
+    except WorkspaceError as error:
+        return refused("cleanup", error)
+    return None
+
+
+def _seen(
+    session: Session, config: SandboxConfig, storage: StorageDiagnosis | None, why_not: str
+) -> list[Finding]:
+    began = time.monotonic()
+    workspace = _workspace(session, None if why_not else storage)
+    took_s = time.monotonic() - began
+    identifier = session.sandbox_id
+    if identifier is None:
+        refusal = Finding("sandbox", workspace[0].status, workspace[0].found, code=workspace[0].code)
+        return [refusal, *skipped("there is no sandbox", *CHECKS[1:])]
+    if why_not:
+        workspace = skipped(why_not, "workspace")
+    found = [ok("sandbox", f"{identifier} was created, and answered after {took_s:.1f} s"), *workspace]
+    nonce = f"facts{secrets.token_hex(8)}"
+    port = SyncDaytonaPort(account_of(config))
+    before_s = time.time()
+    try:
+        reply = run_sync(port.execute(identifier, facts.facts_script(nonce), env={}, timeout_s=FACTS_S))
+    except PortFault as fault:
+        return [*found, faulty("bash", "the sandbox could not be asked what it has", fault)]
+    told = facts.read_facts(reply.output, nonce)
+    after_s = time.time()
+    return [*found, *facts.judge_sandbox(told, on_s3=storage is not None, before_s=before_s, after_s=after_s)]
+
+
+def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Finding]:
+    """Write a file by a command of the session; on S3, read it from there."""
+    name, text = PROBE + secrets.token_hex(6), secrets.token_hex(8)
+    ran = True
+    try:
+        try:
+            result = session.run(f"printf %s {text} > {name} && cat {name}", timeout_s=COMMAND_S)
+            seen = _judged(result, text, None if storage is None else lambda: storage.read(name))
+        except WorkspaceError as error:
+            ran = isinstance(error, OutcomeUnknown)
+            seen = refused("workspace", error)
+        except StoreFault as fault:
+            seen = failed(
+                "workspace",
+                f"a file that a command wrote was not found in S3: {fault.message}",
+                "See the S3 checks above.",
+                "not_in_s3",
+            )
+    finally:
+        left = storage.remove(name) if storage is not None and ran else None
+    return [seen] if left is None else [seen, left]
+
+
+def _judged(result: CommandResult, text: str, in_s3: Callable[[], bytes | None] | None) -> Finding:
+    if result.exit_code != 0 or result.output != text:
+        return failed(
+            "workspace",
+            f"a command could not write a file: exit code {result.exit_code}, {' '.join(result.output.split())[:200]}",
+            "On S3, see s3-new-file and s3-write above; otherwise see that the sandbox's user may write there.",
+            "not_writable",
+        )
+    if in_s3 is None:
+        return ok("workspace", "a command wrote and read a file")
+    if in_s3() != text.encode():
+        return failed(
+            "workspace",
+            "what a command wrote is not what S3 has",
+            "Something on the way changes or caches objects: check options.s3Endpoint.",
+            "inconsistent",
+        )
+    return ok("workspace", "mounted; a file that a command wrote was read from S3")

@@ -1,0 +1,386 @@
+"""The sync and the async runtime of a session: both run the same coroutines over their own Daytona client."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from langchain_daytona_ws._core.answer import Answer
+from langchain_daytona_ws._core.commands.hooks import Hooks
+from langchain_daytona_ws._core.commands.run import CommandResult, run_command
+from langchain_daytona_ws._core.commands.streaming import OnOutput
+from langchain_daytona_ws._core.files.contents import ContentOps
+from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
+from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES
+from langchain_daytona_ws._core.id_factory import Clock, Ids
+from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
+from langchain_daytona_ws._core.jobs.operations import (
+    JOB_DEFAULT_S,
+    JobOps,
+    check_idempotency_key,
+    job_request,
+)
+from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
+from langchain_daytona_ws._guest.place import UPLOADS
+from langchain_daytona_ws._session.sandbox_manager import SandboxManager
+from langchain_daytona_ws._session.single_flight import Once, once_blocking, once_on_loop
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.mount.manager import MountManager
+    from langchain_daytona_ws._session.storage import S3Access, Storage
+
+COMMAND_TIMEOUT_MAX_S = 600
+PREWARM_TIMEOUT_S = 30.0
+FILE_CALL_TIMEOUT_S = 30.0
+SHOWN_NAME_CHARS = 100
+_CHANGES = {"write", "edit", "delete"}
+
+_idempotency_key: ContextVar[str | None] = ContextVar("langchain_daytona_ws_idempotency_key", default=None)
+
+
+@contextmanager
+def idempotency_key_for_changes(key: str | None) -> Iterator[None]:
+    """Give the one change of a file inside an idempotency key: sent again, it is not made again."""
+    token = _idempotency_key.set(key)
+    try:
+        yield
+    finally:
+        _idempotency_key.reset(token)
+
+
+class Notices:
+    """Facts about the sandbox that the next result tells the model, each once."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[str] = deque()
+        self.add = self._waiting.append
+
+    def drain(self) -> tuple[str, ...]:
+        """Return the waiting notices and forget them."""
+        drained = []
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                drained.append(self._waiting.popleft())
+        return tuple(drained)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """What both runtimes of a session share.
+
+    Args:
+        config: The session's configuration; envVars are read with each call.
+        root: The workspace directory.
+        ids: Makes the names of calls and uploads.
+        clock: The session's time.
+        sandboxes: The session's sandbox.
+        storage: The S3 workspace; None for a workspace on the sandbox's own disk.
+        tracker: The jobs that this session knows.
+        notices: Facts for the next result.
+        read_hashes: Path → SHA-256 of the content that this session last read or wrote there.
+    """
+
+    config: SandboxConfig
+    root: str
+    ids: Ids
+    clock: Clock
+    sandboxes: SandboxManager
+    storage: Storage | None
+    tracker: JobTracker
+    notices: Notices = field(default_factory=Notices)
+    read_hashes: dict[str, str] = field(default_factory=dict)
+
+
+class _Runtime:
+    """Commands, jobs and file operations of a session over one Daytona client.
+
+    Args:
+        state: What the runtimes of the session share.
+        once: How this runtime waits for a value that another caller makes.
+        port: Returns the Daytona API. Importing the SDK takes a second, so it is called only when a sandbox is needed.
+        s3: The S3 workspace; None for a workspace on the sandbox's own disk.
+    """
+
+    def __init__(
+        self,
+        state: SessionState,
+        once: Once,
+        port: Callable[[], Awaitable[SandboxPort]],
+        s3: S3Access | None,
+    ) -> None:
+        self._state = state
+        self._once = once
+        self._port = port
+        self._s3 = s3
+        config, sandboxes = state.config, state.sandboxes
+        self._defaults = LOCAL_CACHES if s3 else {}
+        self._hooks = Hooks(state.root, config.on_create or (), config.on_resume or (), self._defaults)
+        self.is_persistent = config.persistent
+        self.lost, self.failed = sandboxes.lost, sandboxes.failed
+        self.starts, self.restarted = sandboxes.starts, sandboxes.restarted
+        self.files = self.file_operations(limit_bytes=config.output_limit_bytes, points_out=True)
+        self.jobs = JobOps(
+            self.client,
+            state.tracker,
+            root=state.root,
+            limit_bytes=config.output_limit_bytes,
+            defaults=self._defaults,
+            remarks=lambda job: self._job_remarks(job.command, job.ends_at - job.started_at),
+            advise=self._hint,
+        )
+
+    # --- the sandbox ---
+
+    async def acquire(self) -> SandboxInfo:
+        """Return the session's sandbox, creating or starting it if necessary."""
+        return await self._state.sandboxes.acquire(self._once, await self._port())
+
+    async def client(self) -> GuestClient:
+        """Return a client for the sandbox's guest programs. Nothing is provisioned yet."""
+        set_up = self._set_up if self._hooks else None
+        attachments: list[Attachment[Any]] = [*self._mounts(), self._state.tracker]
+        return GuestClient(await self._port(), self, self._env, self._state.ids, attachments, set_up=set_up)
+
+    def _mounts(self) -> list[MountManager]:
+        return [self._s3.mount] if self._s3 else []
+
+    def _env(self) -> dict[str, str]:
+        return self._state.config.plain_env_vars()
+
+    async def _set_up(self) -> None:
+        await self._state.sandboxes.set_up(self._once, self._run_hooks)
+
+    async def _run_hooks(self) -> None:
+        info = await self.acquire()
+        client = GuestClient(
+            await self._port(), self, self._env, self._state.ids, self._mounts(), only_sandbox_id=info.id
+        )
+        try:
+            await self._hooks.run(client, info.id)
+        except OutcomeUnknown as error:
+            if error.code != LOST_WHILE_RUNNING or (await self.acquire()).id == info.id:
+                raise
+            # The half-done hooks are gone with the sandbox; the new one starts from the first hook.
+
+    # --- commands ---
+
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout_s: float | None,
+        idempotency_key: str | None,
+        on_output: OnOutput | None = None,
+        limit_bytes: int | None = None,
+    ) -> CommandResult:
+        """Run a command, and add the session's notices and hint to its result."""
+        state, config = self._state, self._state.config
+        timeout_s = config.timeout_s if timeout_s is None else timeout_s
+        if not 0 < timeout_s <= COMMAND_TIMEOUT_MAX_S:
+            raise CommandRefused(
+                f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.",
+                code="timeout_range",
+            )
+        check_idempotency_key(idempotency_key)
+        becomes_job = config.on_timeout == "background"
+        result = await run_command(
+            await self.client(),
+            state.root,
+            command,
+            timeout_s=timeout_s,
+            limit_bytes=limit_bytes or config.output_limit_bytes,
+            key=idempotency_key,
+            defaults=self._defaults,
+            job=job_request(command, JOB_DEFAULT_S, state.tracker, at_once=False) if becomes_job else None,
+            on_output=on_output,
+        )
+        if self._s3 is not None:
+            self._s3.late.command_ended()
+        remarks: tuple[str, ...] = ()
+        if result.job_id:
+            remarks = self._job_remarks(command, JOB_DEFAULT_S)
+        elif result.background:
+            remarks = self._end_of_writing()
+        info = state.sandboxes.info
+        return replace(
+            result,
+            notices=(*state.notices.drain(), *result.notices, *remarks),
+            hint=self._hint(command, result.output, result.exit_code),
+            sandbox_id=info.id if info else "",
+        )
+
+    async def run_quietly(
+        self, command: str, *, idempotency_key: str | None, limit_bytes: int
+    ) -> CommandResult:
+        """Run a command of this package's own: without notices, hints or the workspace's variables."""
+        return await run_command(
+            await self.client(),
+            self._state.root,
+            command,
+            timeout_s=self._state.config.timeout_s,
+            limit_bytes=limit_bytes,
+            key=idempotency_key,
+        )
+
+    async def warm_up(self) -> None:
+        """Provision and set up everything that a command needs."""
+        client = await self.client()
+        await run_command(
+            client, self._state.root, ":", timeout_s=PREWARM_TIMEOUT_S, limit_bytes=1024, key=None
+        )
+
+    def _hint(self, command: str, output: str, exit_code: int) -> str | None:
+        """Return the hint for a failure that is typical of an S3 workspace; None for any other."""
+        if self._s3 is None:
+            return None
+        # Sessions without S3 do not import the hints.
+        from langchain_daytona_ws._core.hints.hint import hint
+
+        return hint(command, output, exit_code, root=self._state.root)
+
+    def _job_remarks(self, command: str, within_s: float) -> tuple[str, ...]:
+        """Return what the model should know about a job that may take ``within_s`` seconds from now."""
+        lifetime = () if self._state.config.persistent else ("it ends with this session",)
+        return (*lifetime, *self._output_at_risk(command), *self._end_of_writing(within_s))
+
+    def _output_at_risk(self, command: str) -> tuple[str, ...]:
+        """Warn of output that goes to a file of an S3 mount: opening the file while it is written cuts it off."""
+        if self._s3 is None:
+            return ()
+        from langchain_daytona_ws._core.hints.hint import written_here
+
+        name = written_here(command, self._state.root)
+        if name is None:
+            return ()
+        shown = name if name.isprintable() and len(name) <= SHOWN_NAME_CHARS else "a file of the workspace"
+        return (
+            f"its output goes to {shown}: if anything opens that file before the job has closed it, the rest is lost. "
+            "Leave the output to the job's log, or write it under /tmp and cp it at the end",
+        )
+
+    def _end_of_writing(self, within_s: float = math.inf) -> tuple[str, ...]:
+        """Return when writes to S3 begin to fail, if within ``within_s`` seconds: only calls renew credentials."""
+        mount, until = self._s3.mount if self._s3 else None, self._state.clock.time() + within_s
+        if mount is None or mount.expires_at is None or mount.expires_at >= until:
+            return ()
+        return (
+            f"what it writes to the workspace begins to fail at {mount.ends_at}, unless another call comes before",
+        )
+
+    # --- files ---
+
+    def file_operations(self, *, limit_bytes: int, points_out: bool = False) -> ContentOps:
+        """Return the operations on the workspace's files.
+
+        Args:
+            limit_bytes: Most bytes of text in a result.
+            points_out: Whether to name paths that are similar to a missing one.
+        """
+        is_direct = self._s3 is not None and self._s3.objects is not None
+        return ContentOps(
+            self._on_s3 if is_direct else self._in_sandbox,
+            None if is_direct else self._upload,
+            None if is_direct else self._download,
+            root=self._state.root,
+            staging_dir=UPLOADS,
+            limit_bytes=limit_bytes,
+            seen=self._state.read_hashes,
+            ids=self._state.ids,
+            points_out=points_out,
+        )
+
+    def file_operations_outside(
+        self, *, limit_bytes: int, read_hashes: dict[str, str], made: Collection[str]
+    ) -> ContentOps:
+        """Return the operations on all of the sandbox's files, by their absolute paths.
+
+        Args:
+            limit_bytes: Most bytes of text in a result.
+            read_hashes: Path → SHA-256 of what was read there.
+            made: Directories that are created, with sudo if necessary, before something is written there.
+        """
+
+        async def guest(entry: str, request: Answer) -> Answer:
+            # Like every call, this one enters the workspace, so that a mount on the way to the path is there.
+            path = f"/{request['path']}"
+            making = [one for one in made if request["op"] == "write" and path.startswith(f"{one}/")]
+            fields = {"root": self._state.root, "base": "/", "made": making}
+            return await self._in_sandbox(entry, {**request, **fields})
+
+        return ContentOps(
+            guest,
+            self._upload,
+            self._download,
+            root="/",
+            staging_dir=UPLOADS,
+            limit_bytes=limit_bytes,
+            seen=read_hashes,
+            ids=self._state.ids,
+            points_out=False,
+        )
+
+    async def _in_sandbox(self, entry: str, request: Answer) -> Answer:
+        """Send a file request to the guest. Requests that only check what exists create no sandbox."""
+        sandboxes = self._state.sandboxes
+        if request.get("log") and not sandboxes.may_exist():
+            return {"ok": False, "error": "missing"}
+        if request["op"] == "exists" and sandboxes.info is None:
+            return {"ok": True, "found": []}
+        client = await self.client()
+        return await client.call(entry, self._with_key(request), timeout_s=FILE_CALL_TIMEOUT_S)
+
+    async def _on_s3(self, entry: str, request: Answer) -> Answer:
+        """Carry out a file request on S3; send searches that need the sandbox's tools to the guest."""
+        # A session without S3 does not import it.
+        from langchain_daytona_ws._core.s3.search import BeyondBounds
+
+        assert self._s3 is not None  # noqa: S101 - this method is used only with S3
+        assert self._s3.objects is not None  # noqa: S101 - and with direct access
+        self._state.sandboxes.check_open()
+        if request.get("log"):
+            return await self._in_sandbox(entry, request)
+        late_s = self._s3.late.left_s()
+        if late_s:
+            await self._s3.sleep(late_s)
+        request = self._with_key(request)
+        try:
+            return await self._s3.objects(entry, request)
+        except BeyondBounds:
+            return await self._in_sandbox(entry, request)
+
+    def _with_key(self, request: Answer) -> Answer:
+        # Reads may be sent again; a change must not be made twice.
+        if request["op"] not in _CHANGES or "key" in request:
+            return request
+        return {**request, "key": _idempotency_key.get() or self._state.ids()}
+
+    async def _upload(self, path: str, data: bytes) -> None:
+        await (await self.client()).upload(path, data)
+
+    async def _download(self, path: str, limit_bytes: int) -> bytes:
+        return await (await self.client()).download(path, limit_bytes=limit_bytes)
+
+
+class SyncRuntime(_Runtime):
+    """The runtime of sync methods: its coroutines never suspend, and `run_sync` runs them."""
+
+    def __init__(self, state: SessionState) -> None:
+        s3 = state.storage.sync_access if state.storage else None
+        super().__init__(state, once_blocking, state.sandboxes.clients.here, s3)
+
+
+class AsyncRuntime(_Runtime):
+    """The runtime of async methods, for every event loop."""
+
+    def __init__(self, state: SessionState) -> None:
+        s3 = state.storage.async_access if state.storage else None
+        super().__init__(state, once_on_loop, state.sandboxes.clients.on_loop, s3)
