@@ -19,7 +19,7 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.exits import FAILED, WRONG_CALL, cleaning_up
+from langchain_daytona_ws.cli.exits import FAILED, USAGE_ERROR, cleaning_up
 from langchain_daytona_ws.cli.output import print_json, print_table, printable
 from langchain_daytona_ws.errors import ConfigError
 
@@ -58,7 +58,7 @@ def doctor(
         print_table(("check", "", "found"), (_row(finding) for finding in findings))
     if any_failed(findings):
         config_failed = any_failed(finding for finding in findings if finding.check == CONFIGURATION)
-        raise typer.Exit(WRONG_CALL if config_failed else FAILED)
+        raise typer.Exit(USAGE_ERROR if config_failed else FAILED)
 
 
 def _findings(source: str | None, namespace: str, *, with_sandbox: bool) -> Iterator[Finding]:

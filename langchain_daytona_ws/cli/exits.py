@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 FAILED = 1
-WRONG_CALL = 2
+USAGE_ERROR = 2
 # Exit codes of `run` and `jobs wait`, in addition to those of commands; 124 and 125 as in GNU env and timeout.
 OUTCOME_UNKNOWN = 123
 TIMED_OUT = 124
 NOT_RUN = LOST = 125
 
 
-def ended(message: str, *, code: int = FAILED) -> typer.Exit:
+def error_exit(message: str, *, code: int = FAILED) -> typer.Exit:
     """Print an error on standard error; return the exception for the caller to raise.
 
     Args:

@@ -18,7 +18,7 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.exits import FAILED, LOST, TIMED_OUT, WRONG_CALL, cleaning_up, ended
+from langchain_daytona_ws.cli.exits import FAILED, LOST, TIMED_OUT, USAGE_ERROR, cleaning_up, error_exit
 from langchain_daytona_ws.cli.output import print_json, print_table, printable
 from langchain_daytona_ws.errors import CommandRefused, ConfigError, WorkspaceError
 
@@ -144,7 +144,7 @@ def logs(
 ) -> None:
     """Print the output of a job unchanged; print the offset and the job's state on standard error."""
     if tail is not None and offset is not None:
-        raise ended("use --tail or --offset, not both", code=WRONG_CALL)
+        raise error_exit("use --tail or --offset, not both", code=USAGE_ERROR)
     with _session(config, namespace) as session:
         log = session.jobs.logs(job, tail_lines=tail, offset=offset)
         _print(log)
@@ -165,20 +165,20 @@ def _session(source: str | None, namespace: str, *, creates: bool = False) -> It
     try:
         config = read_configuration(source)
         if not config.persistent:
-            raise ended(
+            raise error_exit(
                 "jobs need a configuration (--config) with persistent: true; jobs of an ephemeral sandbox end with "
                 "their session",
-                code=WRONG_CALL,
+                code=USAGE_ERROR,
             )
         name = persistent_spec(config, namespace).name
         if not creates and AccountSandboxes(config).find(name) is None:
-            raise ended(f"the workspace {namespace} has no sandbox now, and therefore no jobs")
+            raise error_exit(f"the workspace {namespace} has no sandbox now, and therefore no jobs")
         with cleaning_up(), WorkspaceSession(config, namespace=namespace) as session:
             yield session
     except (ConfigError, CommandRefused) as error:
-        raise ended(error.message, code=WRONG_CALL) from None
+        raise error_exit(error.message, code=USAGE_ERROR) from None
     except WorkspaceError as error:
-        raise ended(error.message, code=FAILED) from None
+        raise error_exit(error.message, code=FAILED) from None
 
 
 def _show(job: Job, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.exits import NOT_RUN, OUTCOME_UNKNOWN, TIMED_OUT, cleaning_up, ended
+from langchain_daytona_ws.cli.exits import NOT_RUN, OUTCOME_UNKNOWN, TIMED_OUT, cleaning_up, error_exit
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
@@ -67,10 +67,10 @@ def _run_command(command: str, source: str | None, namespace: str, timeout_s: in
             for notice in (*result.notices, *([result.hint] if result.hint else [])):
                 typer.echo(f"[{notice}]", err=True)
     except OutcomeUnknown as error:
-        raise ended(error.message, code=OUTCOME_UNKNOWN) from None
+        raise error_exit(error.message, code=OUTCOME_UNKNOWN) from None
     except WorkspaceError as error:
         if code is None:
-            raise ended(error.message, code=NOT_RUN) from None
+            raise error_exit(error.message, code=NOT_RUN) from None
         typer.echo(f"Warning: {error.message}", err=True)  # closing the session failed; the command has run
     return code
 

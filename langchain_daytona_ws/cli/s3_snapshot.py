@@ -20,7 +20,7 @@ from langchain_daytona_ws._core.mount.snapshot import (
     checked_name,
 )
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws.cli.exits import ended
+from langchain_daytona_ws.cli.exits import error_exit
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 
@@ -94,16 +94,16 @@ def s3_snapshot(
         name = checked_name(_required(name, "snapshot name", "--name", NAME))
         snapshots = _snapshots(region)
     except ConfigError as error:
-        raise ended(error.message, code=2) from None
+        raise error_exit(error.message, code=2) from None
     try:
         _remove_existing(snapshots, name, replace=replace)
         _build(snapshots, name, recipe, (cpu, memory, disk), timeout)
     except PortFault as fault:
-        raise ended(build_error(fault, name).message) from None
+        raise error_exit(build_error(fault, name).message) from None
     except ProvisionError as error:
-        raise ended(error.message) from None
+        raise error_exit(error.message) from None
     except KeyboardInterrupt:
-        raise ended(
+        raise error_exit(
             f"interrupted. The build continues at Daytona: delete the snapshot {name} in its dashboard, or run this "
             "again with --replace"
         ) from None

@@ -12,7 +12,7 @@ import typer
 
 from langchain_daytona_ws._core.sandbox.prune import age_s, prunable
 from langchain_daytona_ws.cli.configuration import ConfigOption, JsonOption, read_configuration
-from langchain_daytona_ws.cli.exits import WRONG_CALL, ended
+from langchain_daytona_ws.cli.exits import USAGE_ERROR, error_exit
 from langchain_daytona_ws.cli.output import print_json, print_table
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 
@@ -46,7 +46,7 @@ def list_sandboxes(
 ) -> None:
     """List this library's sandboxes, oldest first."""
     if namespace is not None and all_namespaces:
-        raise ended("use --namespace or --all-namespaces, not both", code=WRONG_CALL)
+        raise error_exit("use --namespace or --all-namespaces, not both", code=USAGE_ERROR)
     with _errors_as_exits():
         found = _account(config).all(namespace)
     _show(found, as_json=as_json)
@@ -64,9 +64,9 @@ def release(
         account = _account(config)
         found = account.find(name)
         if found is None or found.state == "destroyed":
-            raise ended(f"there is no sandbox {name}; see `langchain-daytona-ws sandboxes list`")
+            raise error_exit(f"there is no sandbox {name}; see `langchain-daytona-ws sandboxes list`")
         if not found.is_ours:
-            raise ended(
+            raise error_exit(
                 f"the sandbox {found.name} ({found.id}) was not made by this library: it has no label "
                 "managed-by=langchain-daytona-ws. To delete it, use the Daytona dashboard"
             )
@@ -95,9 +95,9 @@ def prune(
     """
     limit_s = age_s(older_than)
     if limit_s is None:
-        raise ended(f"--older-than: {older_than!r} is not a time; example: 12h or 7d", code=WRONG_CALL)
+        raise error_exit(f"--older-than: {older_than!r} is not a time; example: 12h or 7d", code=USAGE_ERROR)
     if as_json and not (yes or dry_run):
-        raise ended("--json can't ask: add --yes or --dry-run", code=WRONG_CALL)
+        raise error_exit("--json can't ask: add --yes or --dry-run", code=USAGE_ERROR)
     with _errors_as_exits():
         account = _account(config)
         old = prunable(account.all(namespace), now=time.time(), older_than_s=limit_s)
@@ -106,7 +106,7 @@ def prune(
     if dry_run or (not old and not as_json):
         return
     if not yes and not typer.confirm(f"Delete {len(old)}?", err=True):
-        raise ended("nothing was deleted")
+        raise error_exit("nothing was deleted")
     deleted, failures = _remove(account, old, limit_s)
     if as_json:
         failed = [{**_as_json(sandbox), "error": message} for sandbox, message in failures]
@@ -114,7 +114,7 @@ def prune(
     else:
         typer.echo(f"Deleted {len(deleted)} of {len(old)}.")
     if failures:
-        raise ended("\n".join(message for _, message in failures))
+        raise error_exit("\n".join(message for _, message in failures))
 
 
 def _remove(
@@ -147,9 +147,9 @@ def _errors_as_exits() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ended(error.message, code=WRONG_CALL) from None
+        raise error_exit(error.message, code=USAGE_ERROR) from None
     except WorkspaceError as error:
-        raise ended(error.message) from None
+        raise error_exit(error.message) from None
 
 
 def _show(found: list[SandboxSummary], *, as_json: bool, dry_run: bool = False) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from langchain_daytona_ws.cli.exits import ended
+from langchain_daytona_ws.cli.exits import error_exit
 from langchain_daytona_ws.cli.extras import require_extra
 
 if TYPE_CHECKING:
@@ -140,15 +140,15 @@ def serve(
             s3_store=store,
         )
     except ValueError as error:
-        raise ended(str(error), code=2) from None
+        raise error_exit(str(error), code=2) from None
     try:
         server.serve_forever(_announce_with_s3 if s3 else _announce)
     except (IsolationUnavailable, S3Unavailable) as error:
-        raise ended(str(error)) from None
+        raise error_exit(str(error)) from None
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0)
         text = f"can't serve on {host}:{port}: {error.strerror or error}"
-        raise ended(f"{text}; {remedy}" if remedy else text) from None
+        raise error_exit(f"{text}; {remedy}" if remedy else text) from None
     typer.echo("Stopped; its sandboxes are deleted.", err=True)
 
 

@@ -14,14 +14,14 @@ from langchain_daytona_ws.config.base import ConfigModel
 from langchain_daytona_ws.config.options import SandboxOptions
 from langchain_daytona_ws.config.problems import FOR_MODEL, Location, Problem, refusal
 from langchain_daytona_ws.config.schema import with_envelope
-from langchain_daytona_ws.config.values import Flag, Line, Whole
+from langchain_daytona_ws.config.values import Flag, Line, WholeNumber
 from langchain_daytona_ws.errors import ConfigError
 
 PermissionMode = Literal["ask", "edit", "bypass"]
 OnTimeout = Literal["kill", "background"]
 NetworkMode = Literal["allow-all", "deny-all", "restricted"]
 
-DAY = 24 * 60 * 60
+DAY_S = 24 * 60 * 60
 
 
 class NetworkConfig(ConfigModel):
@@ -66,12 +66,12 @@ class NetworkConfig(ConfigModel):
 class LifecycleConfig(ConfigModel):
     """How long a persistent sandbox is kept."""
 
-    idle_timeout_seconds: Annotated[int, Whole(1, 7 * DAY, "seconds")] = Field(
+    idle_timeout_seconds: Annotated[int, WholeNumber(1, 7 * DAY_S, "seconds")] = Field(
         default=900,
         description="Seconds without use after which the sandbox is stopped, rounded up to minutes.",
     )
-    max_lifetime_seconds: Annotated[int, Whole(1, 30 * DAY, "seconds")] = Field(
-        default=7 * DAY,
+    max_lifetime_seconds: Annotated[int, WholeNumber(1, 30 * DAY_S, "seconds")] = Field(
+        default=7 * DAY_S,
         description="Seconds after which the sandbox is deleted, rounded up to minutes.",
     )
 
@@ -125,7 +125,7 @@ class SandboxConfig(ConfigModel):
             "propertyNames": {"pattern": f"^(?!{values.RESERVED_PREFIX})[A-Za-z_][A-Za-z0-9_]*$"}
         },
     )
-    timeout_s: Annotated[int, Whole(1, 600, "seconds")] = Field(
+    timeout_s: Annotated[int, WholeNumber(1, 600, "seconds")] = Field(
         default=120,
         alias="timeout",
         description="Seconds that a command may take.",
@@ -137,7 +137,7 @@ class SandboxConfig(ConfigModel):
             "hour."
         ),
     )
-    output_limit_bytes: Annotated[int, Whole(1024, 262_144, "bytes")] = Field(
+    output_limit_bytes: Annotated[int, WholeNumber(1024, 262_144, "bytes")] = Field(
         default=65_536,
         description="Bytes of a command's output that are returned; the middle of a longer one is left out.",
     )

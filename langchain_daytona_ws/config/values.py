@@ -46,7 +46,7 @@ class ImageDefinition(Protocol):
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeNumber:
     """Annotation of a whole number from ``low`` to ``high``, both included.
 
     Args:

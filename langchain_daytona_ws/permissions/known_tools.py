@@ -225,12 +225,17 @@ DIVERTING: Mapping[Words, str] = {
     ("pre-commit",): "-c --config try-repo",
     ("install",): "--strip-program",
 }
-SAME = {
+ALIASES = {
     "gmake": "make", "mvnw": "mvn", "gradlew": "gradle", "pnpm": "npm", "yarn": "npm", "bun": "npm", "podman": "docker",
     "nerdctl": "docker", "oc": "kubectl", "tofu": "terraform", "mamba": "conda", "micromamba": "conda",
     "apt-get": "apt", "cc": "gcc", "c++": "gcc", "g++": "gcc", "clang": "gcc", "clang++": "gcc", "fdfind": "fd",
     "batcat": "bat", "py.test": "pytest",
 }  # fmt: skip
 KNOWN = (
-    RUNS_ANYTHING | INTERPRETERS | TWO_WORDS | THREE_WORDS | frozenset(SAME) | {key[0] for key in DIVERTING}
+    RUNS_ANYTHING
+    | INTERPRETERS
+    | TWO_WORDS
+    | THREE_WORDS
+    | frozenset(ALIASES)
+    | {key[0] for key in DIVERTING}
 )

@@ -112,7 +112,7 @@ def _is_option(first: Words) -> bool:
 
 
 def _patterns(tool: Words) -> Sequence[str]:
-    canonical = (known_tools.SAME.get(tool[0], tool[0]), *tool[1:])
+    canonical = (known_tools.ALIASES.get(tool[0], tool[0]), *tool[1:])
     return known_tools.DIVERTING.get(canonical, "").split()
 
 

@@ -48,7 +48,7 @@ def test_there_are_calls() -> None:
 
 
 def test_the_readmes_numbers_are_the_codes() -> None:
-    assert (exits.FAILED, exits.WRONG_CALL) == (1, 2)
+    assert (exits.FAILED, exits.USAGE_ERROR) == (1, 2)
     assert "124 (its time was up), 125 (it did not run) and 123 (it may have run" in " ".join(SECTION.split())
     assert (exits.TIMED_OUT, exits.NOT_RUN, exits.OUTCOME_UNKNOWN, exits.LOST) == (124, 125, 123, 125)
     assert "256 KiB" in SECTION
@@ -117,4 +117,4 @@ def test_what_comes_from_elsewhere_cannot_steer_the_terminal(capsys: pytest.Capt
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert "[bold]x[/bold]" in shown
-    assert isinstance(exits.ended("x"), typer.Exit)
+    assert isinstance(exits.error_exit("x"), typer.Exit)
