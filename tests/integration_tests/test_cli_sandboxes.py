@@ -60,7 +60,7 @@ def working(server: LocalDaytona, *namespaces: str) -> Iterator[list[str]]:
 
 def age(server: LocalDaytona, sandbox_id: str, seconds: float, **more: Any) -> None:
     """Let a sandbox be last used so long ago."""
-    record = server._alive.fleet.get(sandbox_id)
+    record = server._active.fleet.get(sandbox_id)
     record.last_activity_at -= seconds
     for name, value in more.items():
         setattr(record, name, value)
