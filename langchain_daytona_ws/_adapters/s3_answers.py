@@ -35,7 +35,7 @@ def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInf
     size = answer[size_field]
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 62:
         raise ValueError("the size is invalid")
-    # S3 reports whole seconds; other stores may report milliseconds.
+    # In milliseconds: S3 reports whole seconds, other stores may report fractions.
     modified_ns = int(answer["LastModified"].timestamp() * 1000) * 1_000_000
     if abs(modified_ns) >= 1 << 62:
         raise ValueError("the date is out of range")
