@@ -94,7 +94,7 @@ def server(worker_server: LocalDaytona) -> Iterator[LocalDaytona]:
 
 @pytest.fixture(scope="module")
 def s3_server(worker_s3_server: LocalDaytona) -> Iterator[LocalDaytona]:
-    """Yield a local Daytona with S3 and a bucket "agents", without what other modules left, but for objects."""
+    """Yield a local Daytona with S3 and a bucket "agents", reset after other modules except for objects."""
     _ready(worker_s3_server).make_bucket("agents")
     yield worker_s3_server
     worker_s3_server.reset()

@@ -30,7 +30,7 @@ class Runtime:
         return self._runner.run(self._watched(getattr(target, f"a{name}")(*arguments, **named)))
 
     def acquire(self, session: WorkspaceSession) -> None:
-        """Have the sandbox made, and nothing run in it."""
+        """Create the sandbox without running a command."""
         if self._runner is None:
             run_sync(session._sync.acquire())
         else:

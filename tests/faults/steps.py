@@ -73,8 +73,8 @@ def _nothing(work: Work) -> None:
 
 
 def _create(work: Work) -> None:
-    """Have the sandbox made, and nothing run in it."""
-    work.face.acquire(work.session)
+    """Create the sandbox without running a command."""
+    work.runtime.acquire(work.session)
 
 
 def _warm(work: Work) -> None:

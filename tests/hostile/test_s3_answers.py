@@ -332,7 +332,7 @@ class Mounted:
         self._cache = storage.credentials
 
     def forget(self) -> None:
-        """Let the next call need credentials that nobody has yet."""
+        """Drop the credentials, so that the next call fetches new ones."""
         held = self._cache._flight.value
         if held is not None:
             self._cache.forget(held.credentials)

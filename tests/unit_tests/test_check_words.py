@@ -96,9 +96,9 @@ def test_plain_sentences_pass(folder: Path, capsys: pytest.CaptureFixture[str], 
 def test_a_phrase_over_two_lines_is_reported_at_its_first(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = "x = 1\n\n# The store keeps it for\n# ever.\ny = 2  # till the end\n"
-    assert checked(capsys, "a.py", text) == ["3: for ever", "5: till"]
-    assert checked(capsys, "a.py", '"""Fine.\n\nKept for\n    ever.\n"""\n') == ["3: for ever"]
+    text = "x = 1\n\n# The store writes it in\n# its turn.\ny = 2  # till the end\n"
+    assert checked(capsys, "a.py", text) == ["3: in its turn", "5: till"]
+    assert checked(capsys, "a.py", '"""Fine.\n\nWritten in\n    its turn.\n"""\n') == ["3: in its turn"]
 
 
 def test_openings_are_those_of_docstrings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,12 +108,12 @@ def test_openings_are_those_of_docstrings(folder: Path, capsys: pytest.CaptureFi
 
 def test_code_in_prose_is_not_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert checked(capsys, "a.py", '"""Call ``file.tell()`` and `nobody`.\n\n>>> f.tell()\n"""\n') == []
-    text = "Plain, [a link](beside.md) <!-- nobody -->\n\n```\nfor ever\n```\n\n- ~~~\n  till\n  ~~~\n\nfor ever\n"
-    assert checked(capsys, "a.md", text) == ["11: for ever"]
+    text = "Plain, [a link](beside.md) <!-- nobody -->\n\n```\nanew\n```\n\n- ~~~\n  till\n  ~~~\n\nanew\n"
+    assert checked(capsys, "a.md", text) == ["11: anew"]
 
 
 def test_paragraphs_are_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert checked(capsys, "a.md", "It is there for\n\never.\n") == []
+    assert checked(capsys, "a.md", "It is written in\n\nits turn.\n") == []
 
 
 def test_names_are_checked_where_they_are_bound(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,22 +135,22 @@ def test_messages_are_checked_but_for_those_of_tests(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (
-        'raise ValueError("it would wait for ever here")\nx = "for ever"\ny = "Nothing ran. Tell the user."\n'
+        'raise ValueError("it would be made anew here")\nx = "made anew"\ny = "Nothing ran. Tell the user."\n'
     )
-    assert checked(capsys, "package/a.py", text) == ["1: for ever"]
+    assert checked(capsys, "package/a.py", text) == ["1: anew"]
     assert checked(capsys, "tests/a.py", text) == []
 
 
 def test_notebooks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = [
-        {"cell_type": "markdown", "source": ["Plain.\n", "Kept for ever."]},
-        {"cell_type": "code", "source": ["# Ask nobody.\n", "tell = 'for ever'"]},
+        {"cell_type": "markdown", "source": ["Plain.\n", "Made anew."]},
+        {"cell_type": "code", "source": ["# Ask nobody.\n", "tell = 'made anew'"]},
     ]
     text = json.dumps({"cells": cells}, indent=1)
     found = checked(capsys, "a.ipynb", text)
     lines = text.splitlines()
     assert [lines[int(finding.split(":")[0]) - 1].strip() for finding in found] == [
-        '"Kept for ever."', '"# Ask nobody.\\n",',
+        '"Made anew."', '"# Ask nobody.\\n",',
     ]  # fmt: skip
 
 
