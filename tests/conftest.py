@@ -25,16 +25,15 @@ settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
 
 
-WAYS = {"sync", "async"}
+RUNTIMES = {"sync", "async"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of each pair of sync and async tests mark one as `full`, which ``make test`` leaves out; the name chooses which.
+    """Mark one test of each sync and async pair as `full`, which ``make test`` leaves out; the name chooses which.
 
-    Sync and async calls run the same coroutines, so either test finds a fault in them. Where they differ in what is
-    tested, the tests are marked `sync_and_async`, and both run. Unit tests and
-    cassettes are quick: all of them run.
+    Sync and async calls run the same coroutines, so either test finds a fault in them. If the tested code differs, the
+    tests are marked `sync_and_async`, and both run. Unit tests and cassettes are quick: all of them run.
     """
     twins: dict[str, list[tuple[str, pytest.Item]]] = defaultdict(list)
     for item in items:
@@ -46,14 +45,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ):
             continue
         parts = callspec.id.split("-")
-        if len(way := WAYS.intersection(parts)) == 1:
-            rest = "-".join(part for part in parts if part not in WAYS)
-            twins[f"{item.nodeid.partition('[')[0]}[{rest}]"].append((*way, item))
+        if len(runtime := RUNTIMES.intersection(parts)) == 1:
+            rest = "-".join(part for part in parts if part not in RUNTIMES)
+            twins[f"{item.nodeid.partition('[')[0]}[{rest}]"].append((*runtime, item))
     for name, pair in twins.items():
-        if {way for way, _ in pair} == WAYS:
-            left_out = sorted(WAYS)[zlib.crc32(name.encode()) % 2]
-            for way, item in pair:
-                if way == left_out:
+        if {runtime for runtime, _ in pair} == RUNTIMES:
+            left_out = sorted(RUNTIMES)[zlib.crc32(name.encode()) % 2]
+            for runtime, item in pair:
+                if runtime == left_out:
                     item.add_marker(pytest.mark.full)
 
 

@@ -54,7 +54,7 @@ def _unwrapped(text: str, depth: int) -> Iterator[str]:
         return
     if (unquoted := unquote_plus(text)) != text:
         yield from _unwrapped(unquoted, depth - 1)
-    for found in _PACKED.finditer(text):
+    for found in _PACKED.finditer(text.replace("\\n", "\n")):  # of JSON's \n, the n would count as base64
         for data in _decoded(found[0]):
             yield from _unwrapped(data, depth - 1)
 

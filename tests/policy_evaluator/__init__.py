@@ -52,7 +52,7 @@ def installed() -> Path:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: an action on a resource, with the condition keys that the service would set."""
+    """A request: an action on a resource, with the condition keys that the service would set."""
 
     action: str
     resource: str
@@ -75,7 +75,7 @@ class Evaluator:
     def allowed(
         self, policy: str, requests: Sequence[Request], *, resource_policy: dict[str, Any] | None = None
     ) -> list[bool]:
-        """Say of each request whether a role that may do everything may do it under the session policy."""
+        """Return for each request whether the session policy allows it to a role with all permissions."""
         questions = [
             {
                 "policy": json.loads(policy),
