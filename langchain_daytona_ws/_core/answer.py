@@ -1,4 +1,4 @@
-"""Read the guest's answers. Everything in an answer is hostile input: its size, its types, its encodings."""
+"""Read the guest's answers, which are hostile input in size, types and encodings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _NAME = re.compile(r"[\w.+:@-]{1,15}", re.ASCII)
 _NAMES_MAX = 5
 
 
-def _ended(printed: str, nonce: str) -> list[str]:
-    """Return the names of the processes that were killed because they held the call's own output."""
+def _killed_processes(printed: str, nonce: str) -> list[str]:
+    """Return the names of the processes that were killed because they held the output of the call itself."""
     for line in printed.split("\n"):
         if line.startswith(f"{nonce}+ "):
             try:
@@ -30,20 +30,24 @@ def _ended(printed: str, nonce: str) -> list[str]:
 
 
 def read_frame(printed: str, nonce: str) -> dict[str, object]:
-    """Find the one answer in what an execute request printed.
+    """Return the answer in the output of an execute request.
 
     Raises:
-        SandboxError: ``code="no_python"`` when the sandbox has none; ``code="unreadable_answer"`` when there is
-            not exactly one well-formed answer (something else printed, or cut, or forged it).
+        SandboxError: ``code="no_python"`` if the sandbox has no Python; ``code="unreadable_answer"`` unless the output
+            contains exactly one well-formed answer (other output, a cut or forged answer).
     """
     lines = [line for line in printed.split("\n") if line.startswith(nonce + " ")]
     if len(lines) == 1:
         try:
             answer = json.loads(lines[0][len(nonce) + 1 :])
-        except (ValueError, RecursionError):  # the latter of what is nested too deeply
+        except (ValueError, RecursionError):  # RecursionError: nested too deeply
             answer = None
         if isinstance(answer, dict):
-            return {**answer, "ended": _ended(printed, nonce)} if f"\n{nonce}+ " in printed else answer
+            return (
+                {**answer, "ended": _killed_processes(printed, nonce)}
+                if f"\n{nonce}+ " in printed
+                else answer
+            )
     if not lines and "python3" in printed and "not found" in printed:
         raise SandboxError(
             "The sandbox has no python3, which the workspace tools need. Use a snapshot or image with Python "
@@ -66,7 +70,7 @@ def decode_base64(value: object) -> bytes:
     """Decode a base64 field of an answer.
 
     Raises:
-        SandboxError: It is no base64 text.
+        SandboxError: The field is not base64 text.
     """
     try:
         return binascii.a2b_base64(value if isinstance(value, str) else b"?", strict_mode=True)

@@ -1,4 +1,4 @@
-"""Where a session's ids and its time come from: the machine's own, unless a test injects others."""
+"""A session's sources of ids and time; tests inject their own."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Ids = Callable[[], str]
 
 
 class Clock(Protocol):
-    """A session's time: what it goes by, and how it waits.
+    """The clock of a session, and its way to wait.
 
-    Give a `WorkspaceSession` one of your own so that the replay of a recording takes no time and sees no date but the
-    recorded ones. Requests still end by the time-outs of the clients that send them.
+    Pass your own clock to a `WorkspaceSession` to replay a recording without waiting and with the recorded dates.
+    Requests still end at the time-outs of the clients that send them.
     """
 
     def time(self) -> float:
-        """Return Unix time in seconds: credentials and jobs end by it."""
+        """Return Unix time in seconds; it decides when credentials and jobs end."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that only goes forward: how long something is tried."""
+        """Return seconds on a monotonic clock; it limits the time of retries."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -40,10 +40,10 @@ def random_id() -> str:
 
 
 def first_of(ids: Ids) -> str:
-    """Take an id, and see that it is one: a short nonce could be taken for what a command printed.
+    """Return an id, and check its form: a short nonce could occur in the output of a command.
 
     Raises:
-        ValueError: It is not 32 hexadecimal digits.
+        ValueError: The id is not 32 hexadecimal digits.
     """
     name = ids()
     if not isinstance(name, str) or re.fullmatch("[0-9a-f]{32}", name) is None:

@@ -1,8 +1,8 @@
-"""Turn what a model calls a path into a path relative to the workspace, or refuse it. Pure.
+"""Convert a path from a model to a path relative to the workspace, or refuse it. Pure.
 
-``..`` is removed by the text of the path alone: what a symlink makes of it is checked again in the sandbox, where
-the file is opened. A relative path is read as `file_names.shown` prints names, and ``./`` in front keeps ``~`` and the
-like ordinary. An absolute path below the workspace directory is taken as it is.
+``..`` is resolved in the text of the path; symbolic links are checked again in the sandbox, where the file is opened.
+A relative path may be quoted as `names.shown` quotes names; a leading ``./`` makes ``~`` and the like ordinary
+characters. An absolute path below the workspace directory is accepted unquoted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from langchain_daytona_ws.errors import PathRefused
 
 PATH_BYTES = 4095  # PATH_MAX without its closing NUL
 NAME_BYTES = 255
-MOST_CANDIDATES = 8
+CANDIDATES_MAX = 8
 
 # The file with the whole output of a command; see _guest.record and _guest.place.
 _LOG = re.compile(
@@ -28,21 +28,20 @@ def workspace_path(path: str, root: str) -> str:
     """Return ``path`` relative to the workspace directory ``root``, normalised, ``"."`` for the root itself.
 
     Raises:
-        PathRefused: The path is outside of the workspace, or is none.
-
+        PathRefused: The path is outside of the workspace, or invalid.
     """
     return "/".join(_named_parts(path, root)) or "."
 
 
 def is_log(path: str) -> bool:
-    """Tell whether a path can be that of a command's log in the sandbox."""
+    """Return whether a path can be that of a command's log in the sandbox."""
     return _LOG.fullmatch(path) is not None
 
 
 def with_slashes(path: str, root: str) -> str | None:
-    """Return the path that a relative path written with backslashes means; None where it has none.
+    """Return a relative path with its backslashes replaced by slashes; None if it has no backslash to replace.
 
-    Backslashes that are quoted as `file_names.shown` quotes them are meant, and so are those of an absolute path.
+    Backslashes of a quoted name (`names.shown`) or of an absolute path are part of the name.
     """
     if "\\" not in path or path.startswith("/") or unquoted(path) != path:
         return None
@@ -50,7 +49,7 @@ def with_slashes(path: str, root: str) -> str | None:
 
 
 def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
-    """Return a glob pattern in the same form, and whether it starts at the workspace root, not at a base."""
+    """Return a glob pattern relative to the workspace, and whether it starts at the root, not at a base."""
     _check_text(pattern)
     if len(pattern.encode("utf-8", "surrogateescape")) > PATH_BYTES:
         raise PathRefused("The pattern is longer than any path.", code="path_too_long")
@@ -58,27 +57,27 @@ def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
     parts = _split(pattern)
     if absolute:
         below = _below_root(parts, root)
-        parts = _climbed(parts) if below is None else below
+        parts = _without_dotdot(parts) if below is None else below
     else:
-        parts = _climbed(parts)
+        parts = _without_dotdot(parts)
     if not parts:
         raise PathRefused("The pattern names nothing. Give one such as '**/*.py'.", code="path_empty")
     return "/".join(parts) + ("/" if pattern.endswith("/") else ""), absolute
 
 
 def candidates(path: str, root: str) -> tuple[str, ...]:
-    """Return what a path outside of the workspace may mean in it: the path without its first parts, longest first."""
+    """Return paths in the workspace that an outside path may refer to: its suffixes, longest first."""
     parts = _foreign_parts(path, root)
-    return tuple("/".join(parts[start:]) for start in range(len(parts)))[:MOST_CANDIDATES]
+    return tuple("/".join(parts[start:]) for start in range(len(parts)))[:CANDIDATES_MAX]
 
 
 def outside(path: str, root: str, found: str | None = None) -> PathRefused:
     """Return the refusal of a path that is outside of the workspace.
 
     Args:
-        path: As the model gave it.
+        path: The path from the model.
         root: The workspace directory.
-        found: The one of its `candidates` that exists in the workspace, if one does.
+        found: One of the `candidates` that exists in the workspace; None if no candidate exists.
     """
     if found is not None:
         use = f"use {shown(found)}, which exists there."
@@ -89,11 +88,11 @@ def outside(path: str, root: str, found: str | None = None) -> PathRefused:
             choices.append(". for the workspace itself")
         use = f"use {' or '.join(choices)}. For files elsewhere on the machine use bash."
     return PathRefused(
-        f"{shown(path)} is {_what(path)}. Paths are relative to it: {use}", code="path_outside"
+        f"{shown(path)} is {_kind_of_outside(path)}. Paths are relative to it: {use}", code="path_outside"
     )
 
 
-def _what(path: str) -> str:
+def _kind_of_outside(path: str) -> str:
     kind = looks_foreign(path)
     return {
         "home": "in a home directory, outside the workspace",
@@ -114,14 +113,14 @@ def _named_parts(path: str, root: str) -> list[str]:
     elif name == path and looks_foreign(path):
         raise outside(path, root)
     else:
-        parts = _climbed(parts)
+        parts = _without_dotdot(parts)
     names = [part.encode("utf-8", "surrogateescape") for part in parts]
-    if any(len(one) > NAME_BYTES for one in names):
+    if any(len(name_bytes) > NAME_BYTES for name_bytes in names):
         raise PathRefused(f"A name in the path is longer than {NAME_BYTES} bytes.", code="path_too_long")
     if len(b"/".join([root.encode(), *names])) > PATH_BYTES:
         raise PathRefused("The path is longer than the system allows.", code="path_too_long")
-    # Bytes that are escaped one by one may be UTF-8 together.
-    return [one.decode("utf-8", "surrogateescape") for one in names]
+    # Escaped single bytes may form UTF-8 together.
+    return [name_bytes.decode("utf-8", "surrogateescape") for name_bytes in names]
 
 
 def _check_text(path: str) -> None:
@@ -136,16 +135,16 @@ def _check_text(path: str) -> None:
 
 
 def _below_root(parts: list[str], root: str) -> list[str] | None:
-    """Return an absolute path's parts below the workspace directory; None when it is outside."""
+    """Return an absolute path's parts below the workspace directory; None if the path is outside."""
     above = _split(root)
     if parts[: len(above)] == above:
-        return _climbed(parts[len(above) :])
-    parts = _climbed(parts)
+        return _without_dotdot(parts[len(above) :])
+    parts = _without_dotdot(parts)
     return parts[len(above) :] if parts[: len(above)] == above else None
 
 
 def _foreign_parts(path: str, root: str) -> list[str]:
-    """Return the names in a path outside of the workspace, without what makes it so."""
+    """Return the names in a path outside of the workspace, without drive, scheme, home or root."""
     kind = looks_foreign(path)
     if kind == "url":
         path = unquote(path).partition(":/")[2]
@@ -167,7 +166,7 @@ def _split(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _climbed(parts: list[str]) -> list[str]:
+def _without_dotdot(parts: list[str]) -> list[str]:
     """Remove each ``..`` together with the name before it."""
     kept: list[str] = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""What the core needs of the world, and the words in which the world answers."""
+"""The interface to Daytona's API that the core needs, its data, and its faults."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """What to create; intervals in minutes, as the Daytona API has them."""
+    """The sandbox to create; intervals in minutes (Daytona API)."""
 
     name: str
     snapshot: str | None = None
-    image: Any = None  # a reference, or a daytona.Image
+    image: Any = None  # an image reference, or a daytona.Image
     target: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class SandboxSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRules:
-    """What a sandbox may reach, in the Daytona API's terms; None is not sent."""
+    """Limits on a sandbox's network access (Daytona API); a field with None is not sent."""
 
     block_all: bool | None = None
     allow_cidrs: str | None = None  # separated by commas
@@ -45,7 +45,7 @@ class SandboxInfo:
     state: str
     organization_id: str
     labels: Mapping[str, str] = field(default_factory=dict)
-    recoverable: bool = False  # of one in error
+    recoverable: bool = False  # if the state is an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ExecReply:
 
 
 class FaultKind(enum.Enum):
-    """Why a request did not end well, by what may be done about it."""
+    """Kinds of failed requests, by the possible reaction."""
 
     NOT_SENT = "could not connect; nothing was sent"
     UNTRUSTED = "the server's certificate was not accepted; nothing was sent"
@@ -75,13 +75,13 @@ class FaultKind(enum.Enum):
 
 
 class PortFault(Exception):
-    """A request did not end well. Raised by the adapters only, and translated by the core.
+    """A request failed. Only adapters raise it, and the core translates it.
 
     Args:
-        kind: What may be done about it.
-        message: What the API or the transport said, with no secret in it.
-        status: HTTP status, where there was one.
-        retry_after_s: What the answer's Retry-After asked for, in seconds.
+        kind: The kind of failure.
+        message: The message of the API or the transport, without secrets.
+        status: HTTP status, if there was an answer.
+        retry_after_s: The answer's Retry-After, in seconds.
         sandbox_id: The sandbox that a failed create left behind.
     """
 
@@ -103,7 +103,7 @@ class PortFault(Exception):
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may succeed if it is sent again a little later."""
+        """Whether the same request may succeed if it is sent again after a pause."""
         return self.kind in _PASSING
 
 
@@ -118,35 +118,35 @@ _PASSING = {
 
 
 class BackgroundTask(Protocol):
-    """Work that goes on beside its starter's: in a thread of its own on the sync side, in a task on the async one.
+    """Work that runs concurrently with its starter: a thread in the sync runtime, a task in the async runtime.
 
-    The work calls `pause` and `abandonable`; its starter `end` or `cancel`, after which the work does nothing more.
+    The work calls `pause` and `abandonable`. Its starter calls `end` or `cancel`, which stop the work.
     """
 
     async def pause(self, seconds: float) -> bool:
-        """Wait, in that work; return False at once when it is to end."""
+        """Wait; called by the work. Return False at once if the work must end."""
         ...
 
     async def abandonable(self, request: Awaitable[T]) -> T:
-        """Await, in that work, a request that its starter may leave behind: then this does not return."""
+        """Await a request; called by the work. If the starter abandons the request, this does not return."""
         ...
 
     async def end(self) -> None:
-        """Tell it to end, and wait for that; for a request that is abandonable, only a moment."""
+        """Request the end of the work and wait for it; wait only briefly for an abandonable request."""
         ...
 
     async def cancel(self) -> None:
-        """Do as `end` does, and cut short whatever it waits for, where that can be done."""
+        """End the work as `end` does, and interrupt its current wait if possible."""
         ...
 
 
 class SandboxPort(Protocol):
-    """Daytona's API. The sync implementation's coroutines never suspend. All raise only PortFault."""
+    """Daytona's API. Coroutines of the sync implementation never suspend. All methods raise only PortFault."""
 
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo: ...
 
     async def get(self, id_or_name: str) -> SandboxInfo | None:
-        """Return None when the control plane says that there is no such sandbox."""
+        """Return the sandbox; None if the control plane reports that it does not exist."""
         ...
 
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None: ...
@@ -154,15 +154,15 @@ class SandboxPort(Protocol):
     async def stop(self, sandbox_id: str, *, timeout_s: float) -> None: ...
 
     async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
-        """Bring back one in a recoverable error."""
+        """Recover a sandbox from a recoverable error."""
         ...
 
     async def set_autostop(self, sandbox_id: str, minutes: int) -> None:
-        """Set after how long without a request the sandbox is stopped; repeatable."""
+        """Set the time without a request after which the sandbox is stopped; repeatable."""
         ...
 
     async def delete(self, id_or_name: str) -> None:
-        """Ask for deletion; one that is gone already is no fault."""
+        """Request deletion; succeeds if the sandbox is gone already."""
         ...
 
     async def execute(
@@ -170,25 +170,25 @@ class SandboxPort(Protocol):
     ) -> ExecReply: ...
 
     async def ping(self, sandbox_id: str) -> None:
-        """Return when the sandbox's daemon answers a request that changes nothing."""
+        """Send the sandbox's daemon a request that changes nothing; return if it answers."""
         ...
 
     async def upload(self, sandbox_id: str, path: str, data: bytes) -> None: ...
 
     async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
-        """Return a file, or so much of it that it is seen to be over the limit."""
+        """Return a file; of a file over the limit, at least one byte more than the limit."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
 
     def now(self) -> float:
-        """Return seconds on a clock that only goes forward."""
+        """Return seconds on a monotonic clock."""
         ...
 
     async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
-        """Run clean-up to its end although the caller is being cancelled; False when it took too long."""
+        """Run clean-up to its end even if the caller is cancelled; return False if it took too long."""
         ...
 
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
-        """Begin work that goes on beside the caller's. It must not raise."""
+        """Start work that runs concurrently. It must not raise."""
         ...

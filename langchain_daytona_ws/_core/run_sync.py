@@ -1,4 +1,4 @@
-"""Run a coroutine that never suspends: the synchronous side of everything written once."""
+"""Run a coroutine that never suspends, so that sync and async methods share one implementation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end a coroutine whose awaits all complete at once, as those over the sync ports do.
+    """Run a coroutine whose awaits all complete at once, such as coroutines over sync ports.
 
     Raises:
         RuntimeError: The coroutine suspended: an async port was given to a sync call. Nothing is left running.

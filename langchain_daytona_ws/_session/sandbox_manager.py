@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
-from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE, claim, find
+from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE, find, get_or_create
 from langchain_daytona_ws._session.clients import DaytonaClients
 from langchain_daytona_ws._session.single_flight import Once, SingleFlight, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
@@ -117,7 +117,7 @@ class SandboxManager:
         return info
 
     async def _claim(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
-        had = await claim(port, self._spec(), reached_before=self._reached)
+        had = await get_or_create(port, self._spec(), reached_before=self._reached)
         self._reached = True
         await lifecycle.check_organization(port, had.info, organization_id, made_here=had.created)
         if self._released:

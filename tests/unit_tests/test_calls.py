@@ -263,7 +263,7 @@ def test_one_that_is_of_no_use_is_replaced_and_not_forgotten(state: str) -> None
 
 def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[fault(FaultKind.NOT_SENT)])
-    with pytest.raises(OutcomeUnknown, match="control plane was no help") as caught:
+    with pytest.raises(OutcomeUnknown, match="control plane returned no state") as caught:
         call(port)
     assert "may have run" in caught.value.for_model
     with pytest.raises(SandboxUnavailable):

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from langchain_daytona_ws import SandboxConfig
 from langchain_daytona_ws._core.ports import FaultKind, NetworkRules, PortFault, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.sandbox.get_or_create import CLAIM_WITHIN_S, Claim, claim, find
+from langchain_daytona_ws._core.sandbox.get_or_create import (
+    WITHIN_S,
+    Acquired,
+    find,
+    get_or_create,
+)
 from langchain_daytona_ws._core.sandbox.network import network_rules
 from langchain_daytona_ws._core.sandbox.reservation import config_hash, sandbox_name, specification
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
@@ -27,9 +32,9 @@ def found(state: str, id: str = "one", **facts: Any) -> SandboxInfo:
     return SandboxInfo(id=id, name=SPEC.name, state=state, organization_id="org", **facts)
 
 
-def claimed(**answers: list[Any]) -> tuple[Claim, ScriptedPort]:
+def claimed(**answers: list[Any]) -> tuple[Acquired, ScriptedPort]:
     port = ScriptedPort(**answers)
-    return run_sync(claim(port, SPEC)), port
+    return run_sync(get_or_create(port, SPEC)), port
 
 
 def refused(**answers: list[Any]) -> ProvisionError:
@@ -119,7 +124,7 @@ def test_a_recovery_that_is_refused_ends_in_a_replacement() -> None:
 def test_a_new_one_that_fails_is_deleted_and_not_made_for_ever() -> None:
     port = ScriptedPort(get=[None, found("build_failed")], create=[found("build_failed")], delete=[None])
     with pytest.raises(ProvisionError) as caught:
-        run_sync(claim(port, SPEC))
+        run_sync(get_or_create(port, SPEC))
     assert caught.value.code == "create_failed"
     assert port.asked == ["get", "create", "get", "delete"]
 
@@ -128,11 +133,11 @@ def test_what_a_refused_create_left_is_deleted() -> None:
     failed = PortFault(FaultKind.REFUSED, "entered error state")
     port = ScriptedPort(get=[None, found("error")], create=[failed], delete=[None])
     with pytest.raises(ProvisionError):
-        run_sync(claim(port, SPEC))
+        run_sync(get_or_create(port, SPEC))
     assert port.asked == ["get", "create", "get", "delete"]
     port = ScriptedPort(get=[None, found("error", labels={})], create=[failed])
     with pytest.raises(ProvisionError):
-        run_sync(claim(port, SPEC))
+        run_sync(get_or_create(port, SPEC))
     assert "delete" not in port.asked
 
 
@@ -152,9 +157,9 @@ TAKEN = PortFault(FaultKind.NAME_TAKEN, "Sandbox with name x already exists")
 def test_what_changes_nothing_is_given_up_in_time(answers: dict[str, list[Any]]) -> None:
     port = ScriptedPort(**answers)
     with pytest.raises(ProvisionError) as caught:
-        run_sync(claim(port, SPEC))
+        run_sync(get_or_create(port, SPEC))
     assert caught.value.retryable or caught.value.code == "create_refused"
-    assert CLAIM_WITHIN_S - 10 < port.slept_s <= CLAIM_WITHIN_S
+    assert WITHIN_S - 10 < port.slept_s <= WITHIN_S
 
 
 def test_a_start_beyond_the_quota_is_not_waited_for() -> None:
@@ -162,7 +167,7 @@ def test_a_start_beyond_the_quota_is_not_waited_for() -> None:
         get=[found("stopped")], start=[PortFault(FaultKind.REFUSED, "Total CPU limit exceeded", status=400)]
     )
     with pytest.raises(ProvisionError) as caught:
-        run_sync(claim(port, SPEC))
+        run_sync(get_or_create(port, SPEC))
     assert (caught.value.code, port.slept_s) == ("quota", 0.0)
 
 
@@ -179,7 +184,7 @@ def test_one_that_is_stuck_is_reported() -> None:
 def test_somebody_elses_is_not_touched(labels: dict[str, str]) -> None:
     error = refused(get=[found("stopped", labels=labels)])
     assert error.code == "name_taken"
-    with pytest.raises(ProvisionError, match="not its labels"):
+    with pytest.raises(ProvisionError, match="its labels differ"):
         run_sync(find(ScriptedPort(get=[found("started", labels=labels)]), SPEC))
 
 

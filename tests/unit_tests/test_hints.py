@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.hints.error_lines import complaints
+from langchain_daytona_ws._core.hints.error_lines import error_lines
 from langchain_daytona_ws._core.hints.hint import HINT_CHARS, hint, written_here
-from langchain_daytona_ws._core.hints.rules import WAYS
+from langchain_daytona_ws._core.hints.rules import RULES
 
 TRACE = "Traceback (most recent call last):\n"
 COPY = TRACE + '  File "/usr/lib/python3.11/shutil.py", line 437, in copy2\n    copystat(src, dst)\n'
@@ -277,13 +277,13 @@ def test_tells_nothing(command: str, output: str, exit_code: int) -> None:
 
 
 def test_every_advice_is_one_short_line() -> None:
-    for way in WAYS:
-        assert len(way.advice) <= HINT_CHARS, way.advice
-        assert way.advice.isprintable()
+    for rule in RULES:
+        assert len(rule.advice) <= HINT_CHARS, rule.advice
+        assert rule.advice.isprintable()
         assert (
-            way.advice[0].isupper()
-            or way.advice.split()[0] in way.speakers
-            or way.advice[:3] in {"pip", "npm", "git"}
+            rule.advice[0].isupper()
+            or rule.advice.split()[0] in rule.programs
+            or rule.advice[:3] in {"pip", "npm", "git"}
         )
 
 
@@ -348,8 +348,8 @@ def test_any_text_gives_one_short_line_or_nothing(command: str, output: str, exi
 
 
 def test_what_is_looked_at_is_bounded() -> None:
-    many = list(complaints("".join(f"p{i}: x: Operation not permitted\n" for i in range(2_000))))
-    assert [one.speaker for one in many] == [f"p{i}" for i in range(1_960, 2_000)]
+    many = list(error_lines("".join(f"p{i}: x: Operation not permitted\n" for i in range(2_000))))
+    assert [one.program for one in many] == [f"p{i}" for i in range(1_960, 2_000)]
     assert [one.is_last for one in many] == [False] * 39 + [True]
 
 

@@ -205,7 +205,7 @@ def followed(*looks: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
         assert over.wait(90)
         return answered(output)
 
-    run_sync(following.beside(call()))
+    run_sync(following.during(call()))
     return texts, caller
 
 
@@ -248,7 +248,7 @@ class TestFollowing:
             following.sent_to(INFO)
             return answered(b"ab")
 
-        run_sync(following.beside(call()))
+        run_sync(following.during(call()))
         assert texts == ["ab"]
         assert "can't start new thread" in caplog.text
 
@@ -271,7 +271,7 @@ class TestFollowing:
                 await over.wait()
                 return answered(b"ab")
 
-            await following.beside(call())
+            await following.during(call())
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
         asyncio.run(work())
@@ -294,7 +294,7 @@ class TestTheRest:
             following.sent_to(INFO)
             return answer
 
-        run_sync(following.beside(call()))
+        run_sync(following.during(call()))
         return "".join(texts), caller.offsets
 
     def test_comes_from_the_log_but_for_what_the_answer_has(self) -> None:
@@ -370,7 +370,7 @@ class TestALookThatHangs:
             return answered(b"abc")
 
         with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
-            run_sync(following.beside(call()))
+            run_sync(following.during(call()))
         assert texts == expected
         (thread,) = helpers()
         assert thread.daemon  # which the end of the interpreter does not wait for
@@ -403,7 +403,7 @@ class TestALookThatHangs:
                 await asked.wait()
                 return answered(b"abc")
 
-            await following.beside(call())
+            await following.during(call())
             assert cancelled.is_set()
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -429,7 +429,7 @@ class TestALookThatHangs:
             assert began.wait(90)
             return answered(b"abc")
 
-        run_sync(following.beside(call()))
+        run_sync(following.during(call()))
         assert texts == ["ab", "c"]
         assert not helpers()
 
@@ -455,7 +455,7 @@ class TestALookThatHangs:
                 await began.wait()
                 return answered(b"abc")
 
-            await following.beside(call())
+            await following.during(call())
             assert caller.offsets == [0]  # after the command's end nobody looks
 
         asyncio.run(work())
@@ -491,7 +491,7 @@ class TestALookThatHangs:
             assert caller.asked.wait(90)
             return answered(b"abc")
 
-        run_sync(following.beside(call()))
+        run_sync(following.during(call()))
         for thread in helpers():
             thread.join(30)
         assert texts == ["abc"]
@@ -528,7 +528,7 @@ class TestALookThatHangs:
                     assert enough.wait(90)  # noqa: B023
                     return answered(output)
 
-                run_sync(following.beside(call()))
+                run_sync(following.during(call()))
                 is_over = True
                 for thread in helpers():
                     thread.join(30)

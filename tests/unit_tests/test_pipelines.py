@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws._core.commands import run as commands
-from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, parts_to_tell
+from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, relevant_exit_codes
 from tests.unit_tests.daemon import Workspace
 
 IN_ONE = [
@@ -126,7 +126,7 @@ def test_reading_takes_time_in_proportion(piece: str) -> None:
     ],
 )
 def test_what_is_told_of_the_parts(told: object, exit_code: int, expected: tuple[int, ...]) -> None:
-    assert parts_to_tell(told, exit_code) == expected
+    assert relevant_exit_codes(told, exit_code) == expected
 
 
 TOLD = {

@@ -1,4 +1,4 @@
-"""Bytes cut into texts of whole characters. Pure."""
+"""Decode an output in pieces that end at character boundaries. Pure."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import codecs
 
 
 class Chunks:
-    """Cut an output into texts of whole characters, up to a limit.
+    """Decode an output piece by piece, in whole characters, up to a limit.
 
-    The texts together are what all of the bytes decode to at once, bytes that are no UTF-8 replaced.
+    The joined texts equal the decoded whole. Bytes that are not UTF-8 are replaced.
 
     Args:
-        limit_bytes: How many bytes to take.
+        limit_bytes: Most bytes to accept.
     """
 
     def __init__(self, limit_bytes: int) -> None:
-        self.size_bytes = 0  # how many were taken
-        self.is_full = False  # there was more than the limit
+        self.size_bytes = 0  # bytes accepted so far
+        self.is_full = False  # more bytes than the limit came
         self._limit = limit_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def room_bytes(self) -> int:
-        """How many bytes would fill it: one more than it takes."""
+        """Number of bytes that fill it: one more than it still accepts."""
         return self._limit + 1 - self.size_bytes
 
     def feed(self, data: bytes) -> str:
-        """Take what follows, and return the text that it completes."""
+        """Accept the next bytes, and return the text that they complete."""
         room = self._limit - self.size_bytes
         self.is_full = len(data) > room
         self.size_bytes += min(len(data), room)
         return self._decoder.decode(data[:room])
 
     def end(self) -> str:
-        """Return what stands for a character whose rest never came."""
+        """Return the replacement for a last character that is incomplete."""
         return "" if self.is_full else self._decoder.decode(b"", final=True)
 
 

@@ -1,7 +1,7 @@
-"""onCreate and onResume: what is run in a sandbox before the agent's first command.
+"""Run the hooks onCreate and onResume in a sandbox before the agent's first command.
 
-That a command of onCreate was done is kept in the sandbox, in the same record that keeps any call from being made
-twice, and never in the bucket: there a new machine would look as if it were set up already.
+Completed onCreate commands are recorded in the sandbox, with the record that keeps any call from running twice. They
+are not recorded in the bucket: a new sandbox would then seem to be set up already.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, WorkspaceErr
 
 HOOK_TIMEOUT_S = 600.0
 SHOWN_BYTES = 16 * 1024
-# Of one command in one sandbox: attempts that failed, and such as were cancelled or had the sandbox stop under them.
+# Limits for one command in one sandbox: failed attempts, and attempts that a cancellation or a stop interrupted.
 ATTEMPTS_MAX = 1000
-HALF_DONE_MAX = 25
+INTERRUPTIONS_MAX = 25
 
 
 class Hooks:
-    """Run the hooks of a workspace.
+    """The hooks of a workspace.
 
     Args:
-        root: The workspace directory, where they start.
-        on_create: Commands for a new sandbox, each done once in it, whoever comes first.
-        on_resume: Commands for each time that a session takes the sandbox into use, and after each restart.
-        defaults: Environment variables, where nobody has set them.
+        root: The workspace directory, in which the commands start.
+        on_create: Commands for a new sandbox; each completes once per sandbox, regardless of the session.
+        on_resume: Commands that run when a session first uses the sandbox, and after each restart.
+        defaults: Environment variables for names that have no value yet.
     """
 
     def __init__(
@@ -43,45 +43,45 @@ class Hooks:
     def __bool__(self) -> bool:
         return bool(self._on_create or self._on_resume)
 
-    async def run(self, caller: GuestClient, sandbox_id: str) -> None:
-        """Run what has to be run now.
+    async def run(self, client: GuestClient, sandbox_id: str) -> None:
+        """Run the onCreate commands that have not completed in this sandbox, and all onResume commands.
 
         Args:
-            caller: The way to this sandbox and no other.
-            sandbox_id: Names the machine for which onCreate is done.
+            client: Sends to this sandbox only.
+            sandbox_id: The sandbox; part of the idempotency keys of onCreate commands.
 
         Raises:
-            HookFailed: A command ended with another exit code than 0, or not in time, or nobody knows how. The next
-                call tries again, from that command on.
+            HookFailed: A command failed, timed out, or ended in an unknown way. The next call continues with that
+                command.
             OutcomeUnknown: The sandbox is gone, ``code="lost_while_running"``.
         """
         try:
-            await self._run_all(caller, sandbox_id)
+            await self._run_all(client, sandbox_id)
         except OutcomeUnknown as error:
             if error.code == LOST_WHILE_RUNNING:
                 raise
-            # What is unknown is the hook's: the agent's command was not sent.
+            # The outcome of the hook is unknown; the agent's command was not sent.
             raise _unknown(error) from error
 
-    async def _run_all(self, caller: GuestClient, sandbox_id: str) -> None:
+    async def _run_all(self, client: GuestClient, sandbox_id: str) -> None:
         for number, command in enumerate(self._on_create):
-            await self._once(caller, sandbox_id, number, command)
+            await self._run_on_create(client, sandbox_id, number, command)
         for command in self._on_resume:
-            result = await self._run(caller, command, None)
+            result = await self._run(client, command, None)
             if result.exit_code != 0:
                 raise _failed("onResume", command, result)
 
-    async def _once(self, caller: GuestClient, sandbox_id: str, number: int, command: str) -> None:
-        half_done = 0
+    async def _run_on_create(self, client: GuestClient, sandbox_id: str, number: int, command: str) -> None:
+        interruptions = 0
         for attempt in range(ATTEMPTS_MAX):
             try:
-                result = await self._run(caller, command, _key(sandbox_id, number, attempt))
+                result = await self._run(client, command, _key(sandbox_id, number, attempt))
             except WorkspaceError as error:
                 if error.code not in ("runner_died", "cancelled"):
                     raise
-                half_done += 1
-                if half_done == HALF_DONE_MAX:
-                    break  # a command that ends its own machine would start it for ever
+                interruptions += 1
+                if interruptions == INTERRUPTIONS_MAX:
+                    break  # a command that stops its own sandbox would restart it without limit
                 continue
             if result.exit_code == 0:
                 return
@@ -89,16 +89,16 @@ class Hooks:
                 raise _failed("onCreate", command, result)
         raise HookFailed(
             f"A command of onCreate has failed {ATTEMPTS_MAX} times in sandbox {sandbox_id}, or was interrupted "
-            f"{HALF_DONE_MAX} times; the agent's command was not run. Correct it, and release the sandbox.\n"
+            f"{INTERRUPTIONS_MAX} times; the agent's command was not run. Correct it, and release the sandbox.\n"
             f"$ {command}",
             code="on_create_failed",
             op="onCreate",
             for_model=_FOR_MODEL,
         )
 
-    async def _run(self, caller: GuestClient, command: str, key: str | None) -> CommandResult:
+    async def _run(self, client: GuestClient, command: str, key: str | None) -> CommandResult:
         return await run_command(
-            caller,
+            client,
             self._root,
             command,
             timeout_s=HOOK_TIMEOUT_S,
@@ -113,8 +113,8 @@ _FOR_MODEL = "The workspace's machine could not be set up. Nothing ran. Tell the
 
 
 def _key(sandbox_id: str, number: int, attempt: int) -> str:
-    told = json.dumps(["onCreate", sandbox_id, number, attempt])
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    identity = json.dumps(["onCreate", sandbox_id, number, attempt])
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def _unknown(error: OutcomeUnknown) -> HookFailed:

@@ -74,12 +74,11 @@ class _Reader:
         self._at_start = True  # a command may begin here
         self._is_open = True  # the list, or its last operator, still needs a command
         self._is_after_list = False  # that operator was && or ||
-        self._here: list[
-            tuple[str, bool]
-        ] = []  # delimiter and <<- flag of here-documents that start on the next line
+        # Delimiter and <<- flag of here-documents that start on the next line.
+        self._here: list[tuple[str, bool]] = []
         self._pipes = 0  # in the current list of commands
         self._negated = False
-        self._was_pipeline = False  # whether the previous list was one
+        self._was_pipeline = False  # whether the previous list was a pipeline
 
     @property
     def ends_in_pipeline(self) -> bool:
@@ -165,8 +164,8 @@ class _Reader:
         return position
 
 
-def parts_to_tell(value: object, exit_code: int) -> tuple[int, ...]:
-    """Return the exit codes of a pipeline's parts if ``exit_code`` hides one that the model needs; otherwise ().
+def relevant_exit_codes(value: object, exit_code: int) -> tuple[int, ...]:
+    """Return the exit codes of a pipeline's parts if ``exit_code`` hides a failure; otherwise ().
 
     Args:
         value: The sandbox's answer: bash's exit code, then the exit codes of the parts of the last pipeline that ran.

@@ -1,4 +1,4 @@
-"""Commands: what is asked of the sandbox, and what came of it."""
+"""Run a command in the sandbox: build the request, and read the result from the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_daytona_ws._core.answer import Answer, decode_base64
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
-from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, parts_to_tell
+from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, relevant_exit_codes
 from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
 from langchain_daytona_ws._core.files.models import Reply
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
@@ -24,26 +24,26 @@ LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What came of a command. A non-zero exit code is a result, not an error.
+    """The result of a command. A non-zero exit code is a result, not an error.
 
     Attributes:
-        exit_code: Of the command's shell; 124 after a time-out, 128 + N when signal N ended it.
-        output: Standard output and error as they came, bytes that are no UTF-8 replaced; when it was longer than
-            the limit, its head and its tail with a notice between them.
-        timed_out: Whether it was killed because its time was up.
-        truncated: Whether ``output`` leaves something out.
-        output_bytes: Size of all that the command printed.
-        duration_s: Seconds from its start to its end, as measured in the sandbox.
+        exit_code: Exit code of the command's shell; 124 after a time-out, 128 + N when signal N ended it.
+        output: Standard output and error in the order printed; bytes that are not UTF-8 are replaced. A longer output
+            than the limit is shortened to its head and its tail with a notice between them.
+        timed_out: Whether the command was killed at its time-out.
+        truncated: Whether ``output`` is shortened.
+        output_bytes: Size of the whole output.
+        duration_s: Seconds from the command's start to its end, measured in the sandbox.
         log_path: File on the sandbox's local disk with the whole output (up to 64 MiB), if there is one.
-        background: Whether a process that it started still holds its output.
-        pipeline: The exit codes of the parts of the pipeline that the command ended in, where one before the last has
-            failed; 141, of a part whose output was read no further (``yes | head -1``), is no failure. Else empty.
-        job_id: The background job as which it goes on since its time was up (``onTimeout``); ``exit_code`` and
+        background: Whether a process that the command started still holds its output.
+        pipeline: Exit codes of the parts of the pipeline that the command ended in, if a part before the last failed;
+            otherwise empty. 141 is no failure: the next part had stopped reading (``yes | head -1``).
+        job_id: The background job that the command became at its time-out (``onTimeout``); ``exit_code`` and
             ``output`` are those until then.
         replayed: Whether this is the recorded result of the same call made earlier: nothing ran now.
-        notices: What the model should know beside the output.
-        hint: What works instead, where it failed as commands do in an S3 workspace.
-        sandbox_id: Where it ran.
+        notices: Further facts for the model.
+        hint: A working alternative, if the command failed in a way that is typical of an S3 workspace.
+        sandbox_id: The sandbox in which the command ran.
     """
 
     exit_code: int
@@ -63,7 +63,7 @@ class CommandResult:
 
     @property
     def text(self) -> str:
-        """The result as the model reads it: notices, output, hint, exit code."""
+        """The result for the model: notices, output, hint, exit code."""
         parts = [f"[{notice}]" for notice in self.notices]
         if self.output:
             parts.append(self.output.rstrip("\n"))
@@ -72,21 +72,21 @@ class CommandResult:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Lines about the output, as the model reads them after it: the hint, the exit codes of a pipeline."""
+        """Lines for the model that follow the output: the hint, the exit codes of a pipeline."""
         hint = (f"[hint: {self.hint}]",) if self.hint else ()
         codes = ", ".join(map(str, self.pipeline))
         return (*hint, f"[exit codes in the pipeline: {codes}]") if codes else hint
 
 
 def step_of(config: Mapping[str, Any] | None) -> str:
-    """Name the step of a LangGraph graph that a call with this config is made in; "" outside of a graph.
+    """Return a name for the LangGraph step of a call with this config; "" outside of a graph.
 
-    The name is the same when a node runs again. Of the tasks around the call only the outermost has an id that stays:
-    within it a graph that runs again from its start has new ones, but goes through the same nodes in the same steps.
-    LangGraph's count of the graphs that a task has run, between them, goes on when the task is tried again: the second
-    of two agents that a node runs can't be told by it from the first one, tried again. By its name it can (of
-    LangChain's `create_agent`). Without names of their own they share what is recorded, where their calls have the same
-    ids and arguments in the same step: the second is told so, and may call again. Better than to run anything twice.
+    The name stays the same when a node runs again. Of the tasks around the call, only the outermost keeps its id. A
+    graph inside it that restarts has new task ids, but runs the same nodes in the same steps. LangGraph also counts the
+    graphs that a task has run, and continues that count when the task is retried: the count cannot distinguish a second
+    agent of a node from a retry of the first agent. The agent's name can (LangChain's `create_agent`). Agents without
+    names share records if their calls have the same ids and arguments in the same step: the second agent receives the
+    first one's result with a notice, and may call again. That is better than running a command twice.
     """
     settings = (config or {}).get("configurable") or {}
     outer, *inner = str(settings.get("checkpoint_ns") or "").split("|")
@@ -106,25 +106,25 @@ def call_key(
     namespace: str,
     session_id: str,
 ) -> str:
-    """Name a call so that a graph node that runs again finds what the first run recorded.
+    """Return the idempotency key of a tool call: a graph node that runs again finds the result of its first run.
 
-    Some servers give the calls of every turn the same ids: so the name holds the graph's step too.
+    Some model servers repeat the same call ids in every turn, so the key also covers the graph's step.
 
     Args:
-        config: Of the graph or chain that it is made in.
-        tool_call_id: The model's own id of it.
-        arguments: What is done.
-        namespace: The workspace's.
-        session_id: Where ids are unique, if the graph has no thread.
+        config: The config of the graph or chain that makes the call.
+        tool_call_id: The model's id of the call.
+        arguments: The call's arguments.
+        namespace: The workspace's name.
+        session_id: Scope of the ids if the graph has no thread.
     """
     thread = ((config or {}).get("configurable") or {}).get("thread_id") or session_id
     where = "/".join(part for part in (namespace, thread, step_of(config)) if part)
-    told = json.dumps([where, tool_call_id, arguments], sort_keys=True, default=str)
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    identity = json.dumps([where, tool_call_id, arguments], sort_keys=True, default=str)
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 async def run_command(
-    caller: GuestClient,
+    client: GuestClient,
     root: str,
     command: str,
     *,
@@ -136,26 +136,26 @@ async def run_command(
     job: Mapping[str, object] | None = None,
     on_output: OnOutput | None = None,
 ) -> CommandResult:
-    """Run a command in the workspace directory and return what came of it.
+    """Run a command in the workspace directory and return its result.
 
     Args:
-        caller: The way to the sandbox.
+        client: Sends to the sandbox.
         root: The workspace directory.
-        command: Given to bash as it is.
-        timeout_s: Seconds until it is killed.
-        limit_bytes: Most bytes of its output to return.
-        key: Name of this call, under which it is carried out once; None for a random one.
-        keep: Whether its record is kept as long as the sandbox, and not for a day.
-        defaults: Environment variables, where nobody has set them.
-        job: As what it goes on when its time is up, see `_core.jobs.job_request`; None to have it killed.
-        on_output: Is given its output while it runs, see `LiveOutput`.
+        command: Passed to bash unchanged.
+        timeout_s: Seconds until the command is killed.
+        limit_bytes: Most bytes of output to return.
+        key: Idempotency key; None for a random key.
+        keep: Whether the record of the call is kept as long as the sandbox. Default: for a day.
+        defaults: Environment variables for names that have no value yet.
+        job: The job that the command becomes at its time-out, see `job_request`; None to kill the command.
+        on_output: Receives the output while the command runs, see `LiveOutput`.
 
     Raises:
-        CommandRefused: Before any request.
-        WorkspaceError: As `GuestClient.call` raises, and ``code="cancelled"`` when somebody else cancelled this call.
+        CommandRefused: The command cannot run; no request was sent.
+        WorkspaceError: As `GuestClient.call` raises; ``code="cancelled"`` if another caller cancelled this call.
     """
     check_command(command)
-    key = key or caller.new_key()
+    key = key or client.new_key()
     request: Answer = {
         "mode": "run",
         "key": key,
@@ -166,17 +166,17 @@ async def run_command(
         "log_limit_bytes": LOG_LIMIT_BYTES,
         "defaults": dict(defaults or {}),
         "keep": keep,
-        **facts_of_request(caller, command),
+        **facts_of_request(client, command),
     }
     if job is not None:
         request["job"] = job
     if on_output is None:
-        answer = await caller.call("command", request, timeout_s=timeout_s, killable=True)
+        answer = await client.call("command", request, timeout_s=timeout_s, killable=True)
     else:
-        live = LiveOutput(caller, key, on_output)
+        live = LiveOutput(client, key, on_output)
         request["live"] = True
-        call = caller.call("command", request, timeout_s=timeout_s, killable=True, on_send=live.sent_to)
-        answer = await live.beside(call)
+        call = client.call("command", request, timeout_s=timeout_s, killable=True, on_send=live.sent_to)
+        answer = await live.during(call)
     if answer.get("outcome") == "cancelled":
         raise WorkspaceError(
             "The command was cancelled.",
@@ -188,10 +188,10 @@ async def run_command(
 
 
 def check_command(command: str) -> None:
-    """Refuse what is not worth a request.
+    """Refuse a command that no shell can run.
 
     Raises:
-        CommandRefused: Empty or blank, over 1 MiB, holding a NUL byte or half a surrogate pair.
+        CommandRefused: The command is blank, over 1 MiB, or contains a NUL byte or half a surrogate pair.
     """
     if not command.strip():
         raise CommandRefused("The command is empty. Send a command to run.", code="command_empty")
@@ -215,10 +215,10 @@ def check_command(command: str) -> None:
         )
 
 
-def facts_of_request(caller: GuestClient, command: str) -> Answer:
-    """Return what a request says of its command beside the limits, where there is something to say."""
+def facts_of_request(client: GuestClient, command: str) -> Answer:
+    """Return the optional fields of a request that depend on its command and environment."""
     facts: Answer = {}
-    own = [name for name, _, _ in terminal.VALUES if name in caller.variables()]
+    own = [name for name, _, _ in terminal.VALUES if name in client.variables()]
     if own:
         facts["own"] = own
     if ends_in_pipeline(command):
@@ -227,7 +227,7 @@ def facts_of_request(caller: GuestClient, command: str) -> Answer:
 
 
 def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult:
-    """Read an answer, trusting nothing about it but that it is a JSON object."""
+    """Read an answer, which is a JSON object with fields of any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     if len(head) + len(tail) > limit_bytes:
         raise SandboxError(
@@ -267,7 +267,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
     exit_code = _number(answer, "exit_code")
     return CommandResult(
         exit_code=exit_code,
-        output=_joined(head, tail, size, _where(log_path, size, log_bytes, answer))
+        output=_joined(head, tail, size, _rest_location(log_path, size, log_bytes, answer))
         if truncated
         else _text(head),
         timed_out=timed_out,
@@ -276,7 +276,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         duration_s=_seconds(answer),
         log_path=log_path,
         background=background,
-        pipeline=parts_to_tell(answer.get("pipeline"), exit_code),
+        pipeline=relevant_exit_codes(answer.get("pipeline"), exit_code),
         job_id=job_id,
         replayed=answer.get("replayed") is True,
         notices=tuple(notices),
@@ -284,7 +284,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
 
 
 def _promoted(answer: Answer) -> tuple[str | None, str]:
-    """Return the id of the job that a command has become; or why it could not become one, if it was to."""
+    """Return the id of the job that a command has become, or the reason why it did not become a requested job."""
     job = answer.get("job")
     if not isinstance(job, dict):
         return None, ""
@@ -318,7 +318,7 @@ def _unreadable(name: str) -> SandboxError:
     )
 
 
-def _where(log_path: str | None, size: int, log_bytes: int, answer: Answer) -> str:
+def _rest_location(log_path: str | None, size: int, log_bytes: int, answer: Answer) -> str:
     if log_path is None or answer.get("log_failed") is True:
         return "it could not be saved, the sandbox's disk may be full"
     if log_bytes < size:
@@ -327,7 +327,7 @@ def _where(log_path: str | None, size: int, log_bytes: int, answer: Answer) -> s
 
 
 def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
-    """Put the ends together at character boundaries, with a notice of what is between them."""
+    """Join head and tail at character boundaries, with a notice about the omitted bytes between them."""
     first, last = whole_end(head), whole_start(tail)
     left_out = size - len(first) - len(last)
     notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"

@@ -1,4 +1,4 @@
-"""A command's output while it runs: looked at in the sandbox, handed on in whole characters, up to a bound."""
+"""Stream a command's output while it runs: poll the sandbox, and pass on whole characters up to a limit."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ logger = logging.getLogger("langchain_daytona_ws")
 OnOutput = Callable[[str], object]
 
 STREAM_LIMIT_BYTES = 1024 * 1024
-# What ends sooner is handed on with its end, and costs no request.
+# A command that ends sooner costs no poll: its output comes with its result.
 FIRST_POLL_S = 0.3
 WAIT_S = 5.0
-# For how long more is waited for, once there is something: little at first, more in a long output.
+# How long a poll waits for more output after the first bytes: shorter at first, longer in a long output.
 LINGER_S = 0.25
 LINGER_MORE_S = 0.05
 LINGER_MAX_S = 1.0
 POLL_LIMIT_BYTES = 512 * 1024
 POLL_MARGIN_S = 5.0
 FAILURES_MAX = 5
-LOG_WITHIN_S = 5.0  # after the command's end, for what only its log has
+LOG_WITHIN_S = 5.0  # after the command's end, for the part of the output that only the log holds
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
-SILENT_PAUSE_S = 0.1  # the waiting is done in the sandbox, unless it is hostile
+SILENT_PAUSE_S = 0.1  # the sandbox does the waiting, but a hostile one may not
 
 LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are streamed]\n"
 LOST_NOTE = "\n[a part of the output could not be streamed]\n"
 
 
 def called_plainly(on_output: OnOutput) -> OnOutput:
-    """Wrap a callback for the sync side, where nobody can await what it returns."""
+    """Wrap a callback for the sync runtime, which cannot await its result."""
     if iscoroutinefunction(on_output):
         raise TypeError(
             "on_output is a coroutine function, which only arun can await; give run a plain function"
@@ -54,16 +54,16 @@ def called_plainly(on_output: OnOutput) -> OnOutput:
 
 
 class LiveOutput:
-    """The output of one call, handed on while the call goes on.
+    """Stream the output of one call while the call runs.
 
-    What goes wrong with the looking does not touch the command: it is tried again a few times, and the rest comes with
-    the command's end, which leaves a look that hangs behind.
+    Polling errors never affect the command: a poll is retried a few times, and the rest of the output comes with the
+    command's result. A poll that hangs is abandoned when the command ends.
 
     Args:
-        caller: The way to the sandbox.
-        key: Name of the call.
-        on_output: Is given the texts in their order, one at a time; its awaitable is awaited. What it raises is
-            logged, and it is called no more.
+        client: Sends to the sandbox.
+        key: The call's idempotency key.
+        on_output: Receives the texts in order, one at a time; an awaitable result is awaited. If it raises, the error
+            is logged, and it is not called again.
     """
 
     def __init__(self, client: GuestClient, key: str, on_output: OnOutput) -> None:
@@ -77,17 +77,17 @@ class LiveOutput:
         self._closed = False
 
     def sent_to(self, info: SandboxInfo) -> None:
-        """Begin to look, now that the call is being sent."""
+        """Begin to poll: the call is being sent."""
         self._info = info
         if self._task is not None:
             return
         try:
             self._task = self._client.background(self._follow)
-        except RuntimeError as error:  # no thread is to be had
-            logger.warning("the output of a command comes with its end only: %s", error)
+        except RuntimeError as error:  # no thread is available
+            logger.warning("the output of a command is not streamed, it comes with its result: %s", error)
 
-    async def beside(self, call: Awaitable[Answer]) -> Answer:
-        """Await the call; when this returns, everything was handed on, and nothing more will be."""
+    async def during(self, call: Awaitable[Answer]) -> Answer:
+        """Await the call; on return, the whole output has been passed on."""
         try:
             answer = await call
             if self._task is not None:
@@ -95,14 +95,14 @@ class LiveOutput:
             await self._emit_rest(answer)
         except BaseException as error:
             self._closed = True
-            # A coroutine that is being thrown away cannot wait.
+            # A coroutine that is being closed cannot await.
             if self._task is not None and not isinstance(error, GeneratorExit):
                 await self._task.cancel()
             raise
         return answer
 
     async def _follow(self, task: BackgroundTask) -> None:
-        """Hand on what comes, until the command has ended, there is enough, or nothing is to be learnt."""
+        """Pass on new output until the command ends, the limit is reached, or polling fails repeatedly."""
         pause_s, failures = FIRST_POLL_S, 0
         while not self._done and await task.pause(pause_s):
             try:
@@ -110,28 +110,31 @@ class LiveOutput:
             except (PortFault, WorkspaceError) as error:
                 failures += 1
                 if failures == FAILURES_MAX:
-                    logger.info("the output of a command is not followed any more, its end is: %s", error)
+                    logger.info(
+                        "the output of a command is not streamed any more, the rest comes with its result: %s",
+                        error,
+                    )
                     return
                 pause_s = _pause_s(failures, error)
                 continue
             pause_s, failures = (0.0 if data else SILENT_PAUSE_S), 0
-            await self._take(data)
+            await self._feed(data)
             if ended:
                 return
 
     async def _poll(self, wait_s: float) -> tuple[bool, bytes]:
-        assert self._info is not None  # noqa: S101 - it was sent there
+        assert self._info is not None  # noqa: S101 - polling starts when the call is sent
         limit = min(POLL_LIMIT_BYTES, self._chunks.room_bytes)
         linger_s = min(LINGER_S + LINGER_MORE_S * self._polls, LINGER_MAX_S)
         self._polls += 1
-        asked: Answer = {
+        request: Answer = {
             "key": self._key,
             "offset": self._chunks.size_bytes,
             "limit_bytes": limit,
             "wait_s": wait_s,
             "linger_s": linger_s,
         }
-        answer = await self._client.poll(self._info, "live", asked, within_s=wait_s + POLL_MARGIN_S)
+        answer = await self._client.poll(self._info, "live", request, within_s=wait_s + POLL_MARGIN_S)
         data = decode_base64(answer.get("data"))
         if len(data) > limit:
             raise SandboxError(
@@ -140,32 +143,32 @@ class LiveOutput:
         return answer.get("ended") is True, data
 
     async def _emit_rest(self, answer: Answer) -> None:
-        """Hand on the rest of a command that has ended: what its answer holds, and what is between from its log."""
+        """Pass on the rest after the command has ended: head and tail from its answer, the middle from its log."""
         if "head" not in answer:
             return  # it was cancelled
         head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
         size = answer.get("size_bytes")
         tail_at = max(len(head), (size if isinstance(size, int) else 0) - len(tail))
-        await self._take(head[self._chunks.size_bytes :])
+        await self._feed(head[self._chunks.size_bytes :])
         if await self._emit_log(tail_at):
-            await self._take(tail[self._chunks.size_bytes - tail_at :])
+            await self._feed(tail[self._chunks.size_bytes - tail_at :])
         else:
             await self._emit(self._chunks.end() + LOST_NOTE)
-            await self._take(whole_start(tail))
+            await self._feed(whole_start(tail))
         await self._emit(self._chunks.end())
 
     async def _emit_log(self, end: int) -> bool:
-        """Hand on what comes before an offset; return whether it was to be had."""
+        """Pass on the log up to an offset; return whether it could be read."""
         while not self._done and self._chunks.size_bytes < end:
             missing = end - self._chunks.size_bytes
-            data = await self._logged()
-            await self._take(data[:missing])  # what it left running prints on
+            data = await self._read_log()
+            await self._feed(data[:missing])  # background processes still print
             if len(data) < min(missing, POLL_LIMIT_BYTES):
                 return self._done
         return True
 
-    async def _logged(self) -> bytes:
-        """Look into the log of a command that has ended; return nothing when that fails for too long."""
+    async def _read_log(self) -> bytes:
+        """Read the next part of the log of a command that has ended; return b"" when reads keep failing."""
         until, failures = self._client.now() + LOG_WITHIN_S, 0
         while True:
             try:
@@ -183,7 +186,7 @@ class LiveOutput:
     def _done(self) -> bool:
         return self._closed or self._chunks.is_full
 
-    async def _take(self, data: bytes) -> None:
+    async def _feed(self, data: bytes) -> None:
         if not data or self._done:
             return
         await self._emit(self._chunks.feed(data))
@@ -198,11 +201,11 @@ class LiveOutput:
             if isawaitable(returned):
                 await returned
         except Exception:
-            # The command's result matters more than the showing of it.
+            # A failed callback must not lose the command's result.
             self._closed = True
             logger.exception("on_output failed; it is not called again for this command")
 
 
 def _pause_s(failures: int, error: Exception) -> float:
-    asked = error.retry_after_s if isinstance(error, PortFault) else None
-    return min(max(FIRST_PAUSE_S * 2.0 ** (failures - 1), asked or 0.0), LONGEST_PAUSE_S)
+    requested_s = error.retry_after_s if isinstance(error, PortFault) else None
+    return min(max(FIRST_PAUSE_S * 2.0 ** (failures - 1), requested_s or 0.0), LONGEST_PAUSE_S)

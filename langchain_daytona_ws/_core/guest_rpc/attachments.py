@@ -1,4 +1,4 @@
-"""Attachments of guest calls: what a workspace adds to each request, and what it learns from each answer."""
+"""The protocol of attachments: parts that a workspace adds to each guest request, such as mount credentials."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from langchain_daytona_ws.errors import WorkspaceError
 
 @dataclass(slots=True)
 class GuestRequest:
-    """A request to the guest, which may be sent several times, as its attachments see it.
+    """A request to the guest for its attachments; it may be sent several times.
 
     Args:
         port: The Daytona API.
         sandbox_id: The sandbox that the request is sent to.
         entry: The guest module.
         fields: The request without the fields of attachments.
-        life_s: For how many seconds what the request starts will use the workspace.
+        life_s: Seconds for which processes of the request will use the workspace.
         is_refreshed: Whether new credentials were fetched for this request.
     """
 
@@ -33,11 +33,11 @@ class GuestRequest:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """What one attachment adds to one request.
+    """The data that one attachment adds to one request.
 
     Args:
         fields: Fields of the request.
-        secret: Bytes that are sent beside the request, where no other process can read them; None for none.
+        secret: Bytes that are sent so that no other process can read them; None without a secret.
     """
 
     fields: Mapping[str, object]
@@ -52,11 +52,11 @@ class Attachment(Protocol[P]):
 
     @property
     def margin_s(self) -> float:
-        """Seconds that the attachment may take in the sandbox, beyond the time of the request itself."""
+        """Seconds that the attachment may take in the sandbox, in addition to the request's own time."""
         ...
 
     async def prepare(self, life_s: float) -> None:
-        """Get what requests need, before a sandbox is created.
+        """Fetch data that requests need, before a sandbox is created.
 
         Raises:
             WorkspaceError: No request can succeed.
@@ -64,11 +64,11 @@ class Attachment(Protocol[P]):
         ...
 
     async def attach(self, request: GuestRequest) -> P:
-        """Return what to add to the request that is sent now."""
+        """Return the data for the request that is sent now."""
         ...
 
     async def on_answer(self, request: GuestRequest, payload: P, answer: Mapping[str, object]) -> bool:
-        """Record an answer; return whether the request did not run and is to be sent again."""
+        """Record an answer; return whether the request did not run and must be sent again."""
         ...
 
     def error(self, code: str, detail: str) -> WorkspaceError | None:

@@ -1,4 +1,4 @@
-"""Calls to the guest: each is sent until it is answered, and carried out at most once."""
+"""Send calls to the guest until they are answered, and run each call at most once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 RETRY_WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-# The guest's own limits end a call long before this margin: it only bounds the wait for a sandbox that has gone silent.
+# The guest's own limits end a call long before this margin, which only bounds the wait for a silent sandbox.
 MARGIN_S = 25
 UNREADABLE_MAX = 2
 SANDBOXES_LOST_MAX = 2
@@ -39,12 +39,12 @@ KILL_CALL_S = 20
 SENDS_MAX = 3  # of one attempt: without credentials, with credentials, with new credentials
 SHORTEST_REQUEST_S = 5
 DETAIL_CHARS = 1000
-# Up to this time, 502 answers are attributed to the gateway. The control plane learns of an ended sandbox within
-# about 10 seconds; what it then still calls started has a daemon that is dead.
+# Up to this time, 502 answers are attributed to the gateway. The control plane reports an ended sandbox within about
+# 10 seconds (Daytona API). If it still reports "started" later, the sandbox's daemon is dead.
 DEAD_AFTER_S = 10.0
 
 _MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
-_ASK_FIRST = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
+_CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
 
 
 class SandboxSource(Protocol):
@@ -94,12 +94,12 @@ class _Attempts:
             self.bad_gateway_since = now
 
     def found_only_a_gateway(self, now: float) -> bool:
-        """Return whether each answer has been 502 for so long that there may be no daemon behind the gateway."""
+        """Return whether all answers have been 502 long enough to suspect a dead daemon behind the gateway."""
         return self.bad_gateway_since is not None and now - self.bad_gateway_since >= DEAD_AFTER_S
 
-    def may_go_on_after(self, error: SandboxError) -> bool:
+    def may_resend_after(self, error: SandboxError) -> bool:
         """Record an unreadable answer; return whether to send again."""
-        if not error.retryable:  # there is nothing that could have run it
+        if not error.retryable:  # the sandbox has no program that could have run the request
             return False
         self.unreadable += 1
         self.maybe_ran = True
@@ -111,7 +111,7 @@ class _Attempts:
 
 
 class _Variables(dict[str, str]):
-    """The environment of a request, which holds envVars: a traceback may be shown with its variables."""
+    """The environment of a request, with a repr that hides envVars: tracebacks may show local variables."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} variables>"
@@ -123,12 +123,12 @@ class GuestClient:
     Args:
         port: The Daytona API.
         sandboxes: The session's sandbox.
-        env: Returns the variables of a request. Called for each request, so that a sandbox that is found again gets
-            today's variables.
-        new_key: Makes the random names of calls and answers.
-        attachments: What every request carries.
+        env: Returns the variables of a request. Called for each request, so that an existing sandbox gets the current
+            variables.
+        new_key: Returns random names for calls and answers.
+        attachments: Parts that every request carries.
         set_up: Runs the hooks that have not run yet, before a request is sent.
-        only_sandbox_id: The only sandbox to send to; "" for whichever the session has.
+        only_sandbox_id: The only sandbox to send to; "" for the session's current sandbox.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class GuestClient:
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
         self.variables = env
         self.new_key = new_key
-        self.sandbox_id = ""  # that answered last
+        self.sandbox_id = ""  # the sandbox that answered last
         self.now = port.now
         self.sleep = port.sleep
 
@@ -168,14 +168,14 @@ class GuestClient:
 
         Args:
             entry: The guest module.
-            request: With a ``key`` it is carried out at most once; without one it must be repeatable.
-            timeout_s: Longest time that the guest itself may take.
-            life_s: For how many seconds what the request starts will use the workspace. Default: ``timeout_s``.
+            request: With a ``key`` it runs at most once; without a ``key`` it must be repeatable.
+            timeout_s: Longest time that the guest may take.
+            life_s: Seconds for which processes of the request will use the workspace. Default: ``timeout_s``.
             killable: Whether to end the command in the sandbox when this call is cancelled.
             on_send: Called with the sandbox, each time before the request is sent.
 
         Raises:
-            OutcomeUnknown: The request may or may not have been carried out.
+            OutcomeUnknown: The request may or may not have run.
             SandboxUnavailable: The sandbox could not be reached; nothing ran.
             SandboxError: The sandbox refused the request, or its answer was unreadable.
             ProvisionError: There was no sandbox, and none could be created.
@@ -196,14 +196,14 @@ class GuestClient:
             raise
         except WorkspaceError as error:
             if attempts.maybe_ran and "key" in request:
-                _raise_if_in_doubt(error)
+                _raise_if_unknown(error)
             raise
         except BaseException:
             if killable:
                 await self._port.finish(self._kill(info, request), within_s=KILL_CALL_S)
             raise
         if answer.get("outcome") == "running":
-            # Another sender of this call is still waiting for it, beyond its own limit.
+            # Another process sent this call earlier; it runs longer than its own limit.
             raise unknown("It was still running when its time was up.", code="still_running")
         self.sandbox_id = info.id
         return self._checked(answer)
@@ -217,15 +217,15 @@ class GuestClient:
         return self._checked(await self._send(info, entry, request, within_s, secret=None))
 
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
-        """Start work that runs while a call is waited for."""
+        """Start work that runs during a call."""
         return self._port.background(work)
 
     async def upload(self, path: str, data: bytes) -> None:
-        """Put bytes on the sandbox's own disk; repeatable, so sent again after a fault."""
+        """Upload bytes to the sandbox's own disk; sent again after a fault."""
         await self._transfer(lambda sandbox_id: self._port.upload(sandbox_id, path, data))
 
     async def download(self, path: str, *, limit_bytes: int) -> bytes:
-        """Get a file from the sandbox, or its beginning, one byte or more over the limit."""
+        """Download a file from the sandbox; of a larger file, at least one byte more than the limit."""
         return await self._transfer(
             lambda sandbox_id: self._port.download(sandbox_id, path, limit_bytes=limit_bytes)
         )
@@ -260,12 +260,12 @@ class GuestClient:
             return info, await self._send_attached(info, entry, request, life_s, within_s)
         except PortFault as fault:
             lasted_s = self._port.now() - began
-            # A request that was open for long is one that a proxy gave up while the command ran on.
+            # After a long request, the cause is a proxy that gave up while the command kept running.
             attempts.fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
             await self._after_fault(fault, info, attempts, starts, repeatable="key" not in request)
             return await self._uncharged(attempts, self._acquire()), None
         except SandboxError as error:
-            if not attempts.may_go_on_after(error):
+            if not attempts.may_resend_after(error):
                 raise
             return info, None
 
@@ -290,7 +290,7 @@ class GuestClient:
     async def _send_attached(
         self, info: SandboxInfo, entry: str, request: Answer, life_s: float, within_s: float
     ) -> Answer:
-        """Send with all attachments; again if an attachment's data had to be sent or renewed first."""
+        """Send with all attachments; send again if an attachment had to deliver or renew data first."""
         sent = GuestRequest(self._port, info.id, entry, request, life_s)
         answer: Answer = {}
         for _ in range(SENDS_MAX):
@@ -325,13 +325,13 @@ class GuestClient:
         except PortFault as fault:
             if secret is None:
                 raise
-            # The frames that the fault came through hold the secret, and a traceback may be shown with their variables.
+            # The traceback's frames hold the secret, and tracebacks may show local variables.
             fault.__cause__ = fault.__context__ = None
             raise fault.with_traceback(None) from None
         return read_frame(reply.output, call.nonce)
 
     async def _kill(self, info: SandboxInfo, request: Answer) -> None:
-        """End a cancelled call, or keep it from starting if it has not arrived yet."""
+        """Kill a cancelled command, or prevent its start if the request has not arrived yet."""
         try:
             await self._send(
                 info,
@@ -377,18 +377,18 @@ class GuestClient:
     async def _after_fault(
         self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, starts: int, *, repeatable: bool
     ) -> None:
-        """Return when the call should be sent again; raise when it should not."""
+        """Return if the call should be sent again; raise otherwise."""
         attempts.failed(fault, self._port.now())
-        if not fault.passing and fault.kind not in _ASK_FIRST:
+        if not fault.passing and fault.kind not in _CHECK_STATE:
             raise refused(fault)
-        if fault.kind in _ASK_FIRST or attempts.failures > 1:
-            # A gateway's word about a sandbox is not trusted: the control plane knows.
+        if fault.kind in _CHECK_STATE or attempts.failures > 1:
+            # A gateway's answer about a sandbox is not reliable; the control plane's is.
             revival = await self._uncharged(attempts, self._revived(info, attempts))
             if revival is lifecycle.Revival.RESTARTED:
                 attempts.bad_gateway_since = None
                 self._sandboxes.restarted(starts)
             if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
-                if fault.kind in _ASK_FIRST and attempts.failures > 3:
+                if fault.kind in _CHECK_STATE and attempts.failures > 3:
                     raise refused(fault)
             else:
                 record = self._sandboxes.lost if revival is lifecycle.Revival.GONE else self._sandboxes.failed
@@ -400,7 +400,7 @@ class GuestClient:
                     )
                 attempts.sandboxes_lost += 1
                 if attempts.sandboxes_lost > SANDBOXES_LOST_MAX:
-                    # Sandboxes that vanish as soon as they are made: no call is worth making them for ever.
+                    # New sandboxes keep vanishing: stop creating them.
                     raise unreachable(fault, info, attempts.failures)
                 return
         if attempts.fruitless_s >= RETRY_WITHIN_S or self._port.now() >= attempts.until:
@@ -420,7 +420,7 @@ class GuestClient:
             return revival
         if self._sandboxes.is_persistent:
             return await lifecycle.restart(self._port, info)
-        return lifecycle.Revival.BEYOND_USE
+        return lifecycle.Revival.UNUSABLE
 
     async def _transfer(self, transfer: Callable[[str], Awaitable[T]]) -> T:
         attempts = _Attempts(until=self._port.now() + TRANSFER_WITHIN_S)
@@ -432,7 +432,7 @@ class GuestClient:
                 await self._after_fault(fault, info, attempts, starts, repeatable=True)
 
 
-def _raise_if_in_doubt(error: WorkspaceError) -> None:
-    """An earlier attempt may have run: raise OutcomeUnknown in place of an error that says that nothing ran."""
+def _raise_if_unknown(error: WorkspaceError) -> None:
+    """Replace a "nothing ran" error by OutcomeUnknown, because an earlier attempt may have run."""
     if not isinstance(error, OutcomeUnknown) and error.code != "unreadable_answer":
         raise unknown("Then the machine could not be reached again.", detail=error.message) from error

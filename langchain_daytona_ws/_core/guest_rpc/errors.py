@@ -40,7 +40,7 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
     if code == "directory":
         return SandboxError(
             f"A directory could not be made in the sandbox: {detail}. Its user needs sudo without a password for that; "
-            "or keep what an agent puts aside elsewhere, with CompositeBackend(artifacts_root=...).",
+            "or store artifacts elsewhere, with CompositeBackend(artifacts_root=...).",
             code="directory",
             op="execute",
             for_model=f"The directory cannot be made: {detail}. Nothing was done.",
@@ -58,21 +58,21 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
 LOST_WHILE_RUNNING = "lost_while_running"
 
 
-def unknown(what: str, code: str | None = None, *, detail: str = "") -> OutcomeUnknown:
+def unknown(event: str, code: str | None = None, *, detail: str = "") -> OutcomeUnknown:
     """Return the error of a call that may have been carried out.
 
     Args:
-        what: The event that made the outcome unknown, for the engineer and the model.
+        event: The event that made the outcome unknown, for the engineer and the model.
         code: The code of the cause, if it has its own.
         detail: The failure that kept the outcome from being determined, for the engineer.
     """
     return OutcomeUnknown(
-        f"The call was sent and its outcome is unknown. {what} {detail + ' ' if detail else ''}It was not sent again "
+        f"The call was sent and its outcome is unknown. {event} {detail + ' ' if detail else ''}It was not sent again "
         "where that could have run it twice. Look at what it was to change before you do it again; check the network "
         "and Daytona's status if this goes on.",
         code=code,
         op="execute",
-        for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {what} Look at the "
+        for_model=f"The outcome of this call is unknown: it may have run, wholly or in part. {event} Look at the "
         "state of things before you decide whether to do it again.",
     )
 
@@ -89,7 +89,7 @@ def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnava
 
 
 def untrusted(fault: PortFault) -> SandboxUnavailable:
-    """Make the error of a sandbox behind a certificate that this machine does not accept."""
+    """Return the error for a server certificate that this machine does not accept."""
     return SandboxUnavailable(
         f"Daytona could not be reached: {fault.message}. {CERTIFICATE_REMEDY}",
         code="certificate",

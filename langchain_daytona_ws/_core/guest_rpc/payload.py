@@ -1,9 +1,9 @@
-"""The one line of shell that runs a guest program, and the environment variables that carry program and request.
+"""Pack a guest program and its request: one line of shell, and environment variables.
 
-The daemon feeds a script on standard input to zsh, bash or sh, whichever it finds (Daytona API), and zsh and
-bash read such a script one byte a system call: 8 KiB cost 10 ms. So the script is one short line in which
-those shells do not differ, and program and request travel beside it as compressed base64 in the request's
-environment variables, which the guest removes again. The shell sees no byte of what the model wrote.
+The daemon feeds a script on standard input to the first of zsh, bash and sh that it finds (Daytona API). zsh and bash
+read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line that all of
+these shells run alike. Program and request are compressed base64 in the request's environment variables, which the
+guest removes again. The shell parses no text that the model wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 PACKAGE = "langchain_daytona_ws._guest"
-# execve refuses a single variable of 128 KiB (MAX_ARG_STRLEN), and 2 MiB of them together.
+# execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
 
 _IMPORT = re.compile(
@@ -24,12 +24,12 @@ _IMPORT = re.compile(
 )
 
 _INDENT = re.compile(r"^(?: {4})+", re.MULTILINE)
-# Docstrings and comments of guest modules. These modules hold no other text of several lines.
+# Docstrings and comments of guest modules, which contain no other multi-line strings.
 _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
-# Part of a request → the module that it needs beside the entry's own.
-_BESIDE = {"mount": "mount", "job": "job_run", "awake": "jobs"}
+# Field of a request → the additional guest module that it needs.
+_FIELD_MODULES = {"mount": "mount", "job": "job_run", "awake": "jobs"}
 _EARLY = "mount"
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
@@ -54,9 +54,9 @@ module.run(**call)
 
 @dataclass(frozen=True, slots=True)
 class GuestCall:
-    """What to send to the daemon's execute endpoint, and how to know the answer again."""
+    """A request to the daemon's execute endpoint, and the nonce that marks its answer."""
 
-    script: str = field(repr=False)  # with the secret in it
+    script: str = field(repr=False)  # contains the secret
     env: dict[str, str] = field(repr=False)
     nonce: str
 
@@ -69,14 +69,15 @@ def guest_call(
     Args:
         entry: Name of the guest module whose ``main`` is called.
         request: Plain values only: None, bool, int, float, str, bytes, list, dict.
-        nonce: What the answer's line begins with; 16 or more random characters.
-        secret: What must not stand in an environment, which any process of the user can read: it comes to the guest
-            on file descriptor 3.
+        nonce: Prefix of the answer's line; 16 or more random characters.
+        secret: Bytes for file descriptor 3 of the guest. An environment is readable by all processes of the user.
     """
     payload = repr({"entry": entry, "request": request, "nonce": nonce})
-    env = _variables("PROGRAM", _program(entry, *(_BESIDE[key] for key in _BESIDE if key in request)))
+    env = _variables(
+        "PROGRAM", _program(entry, *(_FIELD_MODULES[key] for key in _FIELD_MODULES if key in request))
+    )
     env.update(_variables("REQUEST", _encode(payload.encode("utf-8", "surrogatepass"), level=1)))
-    # Python sets LC_CTYPE for itself and all that it starts (PEP 538); the guest puts it back.
+    # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
     script = f"{keep}; exec python3 -I -S -c '{_BOOT}'"
     if secret is not None:
@@ -94,7 +95,7 @@ def _variables(name: str, encoded: str) -> dict[str, str]:
 @functools.cache
 def _program(*names: str) -> str:
     modules = [(PACKAGE, "")]
-    # First what examines the mounts: that goes on while the others are compiled.
+    # The module that examines the mounts comes first: its work continues while the rest is compiled.
     for name in _load_order(*sorted(names, key=lambda name: name != _EARLY), "boot"):
         modules.append((f"{PACKAGE}.{name}", _bare(guest_source(name))))
     program = _PROGRAM.format(modules=modules, package=PACKAGE, early=f"{PACKAGE}.{_EARLY}")
@@ -102,20 +103,20 @@ def _program(*names: str) -> str:
 
 
 def _bare(source: str) -> str:
-    """Leave out docstrings, comments and three of four spaces of each indent; each line keeps its number.
+    """Remove docstrings, comments and three of four spaces of each indent; each line keeps its number.
 
-    A connection that was idle takes some 14 KB at once (RFC 6928): a larger request waits for one more round trip.
+    An idle connection sends about 14 KB at once (RFC 6928); a larger request waits for one more round trip.
     """
 
-    def rest(prose: re.Match[str]) -> str:
-        # A docstring may be all that there is of a class.
+    def replacement(prose: re.Match[str]) -> str:
+        # A class body may consist of its docstring.
         return f'{prose[1]}""' + "\n" * prose[2].count("\n") if prose[2] else ""
 
-    return _INDENT.sub(lambda indent: " " * (len(indent[0]) // 4), _PROSE.sub(rest, source))
+    return _INDENT.sub(lambda indent: " " * (len(indent[0]) // 4), _PROSE.sub(replacement, source))
 
 
 def _load_order(*names: str) -> list[str]:
-    """List guest modules so that each comes after those that it imports."""
+    """Return guest modules in an order in which each module follows its imports."""
     order: list[str] = []
 
     def visit(name: str) -> None:
@@ -140,12 +141,12 @@ def _imports(name: str) -> list[str]:
 
 @functools.cache
 def guest_source(name: str) -> str:
-    """Read the text of a module that runs in the sandbox."""
+    """Return the source text of a guest module."""
     return resources.files(PACKAGE).joinpath(f"{name}.py").read_text("utf-8")
 
 
 def load_guest() -> None:
-    """Read all that may be sent, once, for those whose calls must not read files."""
+    """Read all guest modules into the cache, so that later calls on an event loop read no files."""
     for file in resources.files(PACKAGE).iterdir():
         if file.name.endswith(".py"):
             guest_source(file.name.removesuffix(".py"))

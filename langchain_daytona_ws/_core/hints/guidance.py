@@ -1,4 +1,4 @@
-"""What an agent is told of its workspace before it fails, and the environment that spares it the rest. Pure."""
+"""Instructions about the workspace for a system prompt, and environment variables that avoid S3 failures. Pure."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ _DEEP_AGENTS_TOOLS = {
 def guidance(
     *, root_is_s3: bool, skills_path: str | None, file_access: str, deep_agent_in: str | None = None
 ) -> str:
-    """Return what a system prompt should say of the workspace, as a short list.
+    """Return instructions about the workspace for a system prompt, as a short list.
 
     Args:
         root_is_s3: Whether the workspace is a mount of S3.
-        skills_path: Directory with skills, mounted read-only; None when there is none.
-        file_access: ``"s3"`` when workspace_file goes to S3 directly, ``"sandbox"`` when it goes through the mount.
-            Of no matter without S3.
-        deep_agent_in: The workspace directory, where the agent has Deep Agents' tools, which take absolute paths; None
-            where it has this package's.
+        skills_path: Directory with skills, mounted read-only; None without skills.
+        file_access: ``"s3"`` if workspace_file accesses S3 directly, ``"sandbox"`` if it uses the mount. Ignored
+            without S3.
+        deep_agent_in: The workspace directory, if the agent has Deep Agents' tools, which require absolute paths; None
+            if the agent has this package's tools.
     """
     tools = _OWN_TOOLS if deep_agent_in is None else _DEEP_AGENTS_TOOLS
     lines = [_RELATIVE if deep_agent_in is None else _ABSOLUTE]
@@ -75,15 +75,15 @@ def guidance(
             "Skills are in {skills}, read-only: read them with {shell}, and copy into the workspace what you "
             "need to change or run."
         )
-    said = "\n".join(f"- {line}" for line in lines)
-    return "The workspace:\n" + said.format(root=deep_agent_in, skills=skills_path, **tools)
+    text = "\n".join(f"- {line}" for line in lines)
+    return "The workspace:\n" + text.format(root=deep_agent_in, skills=skills_path, **tools)
 
 
-_CACHES = "/tmp/.workspace-cache"  # noqa: S108 - in the sandbox, where nobody but the agent is
+_CACHES = "/tmp/.workspace-cache"  # noqa: S108 - in the sandbox, whose only user is the agent
 
-# Programs that keep something beside the files that they work on, which a mount of S3 refuses: mypy, ruff, coverage
-# and compileall then fail altogether, pytest does where warnings are errors, and Hypothesis needs a minute for a
-# second's work. Each of these variables is the program's own, and yields to an option on its command line.
+# Programs that keep caches next to the files that they process, which a mount of S3 refuses: mypy, ruff, coverage and
+# compileall then fail, pytest fails if warnings are errors, and Hypothesis takes a minute instead of a second. The
+# programs define these variables themselves; options on their command lines take precedence.
 LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
     {
         "PYTHONPYCACHEPREFIX": f"{_CACHES}/python",
@@ -91,8 +91,8 @@ LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
         "RUFF_CACHE_DIR": f"{_CACHES}/ruff",
         "COVERAGE_FILE": f"{_CACHES}/coverage",
         "HYPOTHESIS_STORAGE_DIRECTORY": f"{_CACHES}/hypothesis",
-        # Options given later win. pytest refuses this one with -p no:cacheprovider and --strict-config together, which
-        # is rarer than the projects whose runs fail for the warning of a cache that cannot be written.
+        # Later options take precedence. pytest refuses this option together with -p no:cacheprovider and
+        # --strict-config. That is rarer than projects whose runs fail because of the warning about an unwritable cache.
         "PYTEST_ADDOPTS": f"-o cache_dir={_CACHES}/pytest",
     }
 )

@@ -1,58 +1,58 @@
-"""One line with what works instead, after a command that failed as commands do on a mount of S3. Pure."""
+"""Return one line with a working alternative after a command failed on a mount of S3. Pure."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 
-from langchain_daytona_ws._core.hints.error_lines import Complaint, complaints
-from langchain_daytona_ws._core.hints.rules import WAYS, Failure, Way
+from langchain_daytona_ws._core.hints.error_lines import ErrorLine, error_lines
+from langchain_daytona_ws._core.hints.rules import RULES, Failure, Rule
 from langchain_daytona_ws._core.hints.shell_text import Simple, simples
 
 HINT_CHARS = 200
 
 
 def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | None:
-    """Return the working alternative when a command failed in a way that is known of S3 workspaces.
+    """Return the working alternative if a command failed in a way that is known for S3 workspaces.
 
     Args:
-        command: As it was given to bash; the first 16 KiB are read.
-        output: What it printed, of any size; the last 16 KiB are read.
-        exit_code: With 0 only an error of a program that the command names counts: ``a; b`` hides exit codes.
+        command: The command for bash; the first 16 KiB are read.
+        output: Its output, of any size; the last 16 KiB are read.
+        exit_code: Its exit code. With 0, only errors of programs that the command names count: ``a; b`` hides codes.
         root: The workspace directory.
 
     Returns:
-        One line of up to 200 characters, without brackets; None when no known failure is found.
+        One line of up to 200 characters, without brackets; None if no known failure is found.
     """
     ran: list[Simple] | None = None
-    for complaint in complaints(output):
+    for error in error_lines(output):
         if ran is None:
             ran = simples(command)
-        if _is_elsewhere(complaint.said, root) or not _is_of_this_command(complaint, ran, exit_code):
+        if _is_elsewhere(error.message, root) or not _is_of_this_command(error, ran, exit_code):
             continue
-        failure = Failure(complaint, ran)
-        for way in WAYS:
-            if _fits(way, failure):
-                filled = way.fill(failure) if way.fill else None
-                return filled if filled and len(filled) <= HINT_CHARS else way.advice
+        failure = Failure(error, ran)
+        for rule in RULES:
+            if _matches(rule, failure):
+                filled = rule.fill(failure) if rule.fill else None
+                return filled if filled and len(filled) <= HINT_CHARS else rule.advice
     return None
 
 
 def written_here(command: str, root: str) -> str | None:
-    """Return the first file of an S3 workspace that a command writes by a redirection or tee; None for none.
+    """Return the first file of an S3 workspace that a command writes by a redirection or tee; None without such a file.
 
     Args:
-        command: As it was given to bash. What a variable stands for is not known, and counts as elsewhere.
-        root: The workspace directory, where it starts.
+        command: The command for bash. Paths that start with a variable count as outside the workspace.
+        root: The workspace directory, in which the command starts.
     """
     is_here = True
-    for one in simples(command):
-        if one.program in ("cd", "pushd"):
-            is_here = _is_inside(one.verb, root, is_here=is_here)
+    for simple in simples(command):
+        if simple.program in ("cd", "pushd"):
+            is_here = _is_inside(simple.verb, root, is_here=is_here)
             continue
-        targets = [redirect.target for redirect in one.redirects if redirect.operator in _WRITING]
-        if one.program == "tee":
-            targets += [word for word in one.arguments if not word.startswith("-")]
+        targets = [redirect.target for redirect in simple.redirects if redirect.operator in _WRITING]
+        if simple.program == "tee":
+            targets += [word for word in simple.arguments if not word.startswith("-")]
         for target in targets:
             if _is_inside(target, root, is_here=is_here):
                 return target
@@ -68,12 +68,12 @@ def _is_inside(path: str, root: str, *, is_here: bool) -> bool:
     return is_here and path != "" and path[0] not in "~$-" and not path.isdigit()
 
 
-def _fits(way: Way, failure: Failure) -> bool:
-    if way.speakers and failure.complaint.speaker not in way.speakers.split():
+def _matches(rule: Rule, failure: Failure) -> bool:
+    if rule.programs and failure.error.program not in rule.programs.split():
         return False
-    if not way.said.search(failure.complaint.said):
+    if not rule.message.search(failure.error.message):
         return False
-    return way.when is None or way.when(failure)
+    return rule.when is None or rule.when(failure)
 
 
 # --- whether the failure is in the workspace ---
@@ -84,32 +84,32 @@ _BARE = re.compile(r"(?:^|[\s(])(/[^\s:'‘’\"()]{1,200})")
 _LEADING = re.compile(r"(?:cannot create )?([^\s:'‘’\"/][^:'‘’\"]{0,200}): ")
 
 
-def _is_elsewhere(said: str, root: str) -> bool:
-    """Tell whether all the paths that an error names are where a workspace never is."""
-    quoted = _QUOTED.findall(said)
-    paths = [one for one in (*quoted, *_BARE.findall(said)) if _SYSTEM.match(one)]
+def _is_elsewhere(message: str, root: str) -> bool:
+    """Return whether all paths in an error message are in system directories, outside any workspace."""
+    quoted = _QUOTED.findall(message)
+    paths = [path for path in (*quoted, *_BARE.findall(message)) if _SYSTEM.match(path)]
     if root:
-        paths = [one for one in paths if one != root and not one.startswith(f"{root}/")]
+        paths = [path for path in paths if path != root and not path.startswith(f"{root}/")]
     if not paths:
         return False
-    others = [one for one in quoted if one not in paths and not one.startswith("[Errno")]
-    return not others and (bool(quoted) or _LEADING.match(said) is None)
+    others = [path for path in quoted if path not in paths and not path.startswith("[Errno")]
+    return not others and (bool(quoted) or _LEADING.match(message) is None)
 
 
-# --- whether it is an error of this command, or a text that it printed ---
+# --- whether the command failed with the error, or only printed its text ---
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# They start nothing: with these alone, what looks like another program's error is a text that was read.
+# Programs that start no other program: if a command has only these, another program's error is a text that they read.
 _READERS = _names("""
     awk cat cd cmp column cut diff echo egrep false fgrep file find grep head jq less ls more nl od pwd printf rg
     sleep sort stat strings tac tail test tr true tree uniq wc which xxd zcat zgrep [ exit export set
     for done fi in case esac
 """)
-_SPOKEN_BY = {
+_PROGRAMS_BY_NAME = {
     "ld": _names("gcc g++ cc c++ clang clang++ ld make cargo go"),
     "node": _names("node npm npx yarn pnpm"),
     "npm": _names("npm npx"),
@@ -119,35 +119,36 @@ _SPOKEN_BY = {
     "dbm": _names("python"),
 }
 _JOINT = re.compile(r"[|;\n]")
-# With these, a command works on files that it does not name.
+# Words with these characters can refer to files that the command does not name.
 _UNNAMED = re.compile(r"[$*?\[{`]")
 
 
-def _is_of_this_command(complaint: Complaint, ran: list[Simple], exit_code: int) -> bool:
-    speaker = complaint.speaker
-    programs = {one.plain_program for one in ran if one.program}
-    reads_only = programs <= _READERS
-    if speaker == "shell":
-        name = complaint.said.partition(": ")[0].removeprefix("cannot create ")
+def _is_of_this_command(error: ErrorLine, ran: list[Simple], exit_code: int) -> bool:
+    names = {simple.plain_program for simple in ran if simple.program}
+    reads_only = names <= _READERS
+    if error.program == "shell":
+        name = error.message.partition(": ")[0].removeprefix("cannot create ")
         is_named = any(
-            name in one.words or any(name == redirect.target for redirect in one.redirects) for one in ran
+            name in simple.words or any(name == redirect.target for redirect in simple.redirects)
+            for simple in ran
         )
-        expands = any("$" in word for one in ran for word in one.words)
+        expands = any("$" in word for simple in ran for word in simple.words)
         return is_named or (exit_code != 0 and (not reads_only or expands))
-    speakers = _SPOKEN_BY.get(speaker, frozenset({speaker}))
-    own = [one for one in ran if one.plain_program in speakers]
+    programs = _PROGRAMS_BY_NAME.get(error.program, frozenset({error.program}))
+    own = [simple for simple in ran if simple.plain_program in programs]
     if exit_code != 0:
         return bool(own) or not reads_only
     if not own:
         return False
-    if speaker in {"python", "node", "sqlite3"}:
-        # Programs print others' tracebacks too. The last word of a command whose exit code was piped away is its own.
-        return complaint.is_last and len(ran) > 1
-    return any(_is_about_its_files(complaint.said, one) for one in own)
+    if error.program in {"python", "node", "sqlite3"}:
+        # Programs also print tracebacks of other programs. If a pipe hides the exit code, the last line is the
+        # command's own.
+        return error.is_last and len(ran) > 1
+    return any(_is_about_its_files(error.message, simple) for simple in own)
 
 
-def _is_about_its_files(said: str, command: Simple) -> bool:
-    quoted = _QUOTED.findall(said)
+def _is_about_its_files(message: str, command: Simple) -> bool:
+    quoted = _QUOTED.findall(message)
     if not quoted or any(_UNNAMED.search(word) for word in command.words) or command.has_flag("rR"):
         return True
     return not set(quoted).isdisjoint(command.words)

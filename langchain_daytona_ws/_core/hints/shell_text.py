@@ -70,15 +70,15 @@ class Simple:
     @property
     def verb(self) -> str:
         """The first argument that is not an option."""
-        return next((one for one in self.arguments if not one.startswith("-")), "")
+        return next((word for word in self.arguments if not word.startswith("-")), "")
 
     def has_flag(self, letters: str, *names: str) -> bool:
         """Return whether it has a short option with one of the letters, or one of the long options."""
-        for one in self.arguments:
-            if one.startswith("--"):
-                if one.partition("=")[0] in names:
+        for word in self.arguments:
+            if word.startswith("--"):
+                if word.partition("=")[0] in names:
                     return True
-            elif one.startswith("-") and not set(letters).isdisjoint(one[1:]):
+            elif word.startswith("-") and not set(letters).isdisjoint(word[1:]):
                 return True
         return False
 
@@ -97,8 +97,8 @@ def simples(command: str) -> list[Simple]:
 
 
 def _all(text: str, depth: int) -> Iterator[Simple]:
-    for one in _Reader(text).read():
-        found = _unwrapped(one)
+    for command in _Reader(text).read():
+        found = _unwrapped(command)
         yield found
         if depth > 0 and found.program in _SHELLS:
             inner = found.code
@@ -295,7 +295,7 @@ class _Reader:
         if (
             self._command.words
             or self._command.redirects
-            or any(one[0] is self._command for one in self._here)
+            or any(command is self._command for command, _, _ in self._here)
         ):
             self._found.append(self._command)
         self._command, self._redirect = Simple(), ""

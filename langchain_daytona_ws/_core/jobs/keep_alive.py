@@ -23,8 +23,8 @@ class JobTracker:
     """The attachment that raises the sandbox's auto-stop interval while jobs run.
 
     A sandbox without requests stops after its auto-stop interval, even if commands run in it (Daytona API). The start
-    of a job raises the interval. The guest records that on the sandbox's disk, so that any session restores the
-    interval with its next call after the last job has ended.
+    of a job raises the interval. The guest records the raise on the sandbox's disk, so that any session can restore
+    the interval with its next call after the last job has ended.
 
     Args:
         idle_minutes: The interval without jobs.
@@ -47,9 +47,9 @@ class JobTracker:
         self._on_end = on_end
         self._add_notice = add_notice
         self._running: dict[str, dict[str, Job]] = {}  # by sandbox and id
-        self._raised: dict[str, int] = {}  # sandbox → minutes, 0 when another session raised it
-        self._restored: set[str] = set()  # sandboxes whose disk still says otherwise
-        # Raised upon a recorded answer: its job may have ended long ago, and the note on the disk be gone.
+        self._raised: dict[str, int] = {}  # sandbox → minutes; 0 if another session raised the interval
+        self._restored: set[str] = set()  # sandboxes whose disk still records a raised interval
+        # Raised for a recorded answer: its job may have ended already, and the record on the disk be gone.
         self._doubted: set[str] = set()
         self._raises = 0
         self._ended: set[str] = set()
@@ -64,14 +64,14 @@ class JobTracker:
         )
 
     async def prepare(self, life_s: float) -> None:
-        """Nothing is needed before a sandbox exists."""
+        """Return at once: this attachment needs no data before a sandbox exists."""
 
     async def attach(self, request: GuestRequest) -> Payload:
         """Return the jobs to report on, if jobs run or ran in this sandbox."""
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
-                # The notice about the lost sandbox tells the model.
+                # The model gets the notice about the lost sandbox.
                 self._on_end(replace(job, state="lost", reason="the machine is gone"), True)
         if sandbox_id not in self._raised and not self._running.get(sandbox_id):
             return Payload({})
@@ -79,12 +79,12 @@ class JobTracker:
         return Payload({"awake": {"restored": sandbox_id in self._restored, "watched": watched}})
 
     def error(self, code: str, detail: str) -> None:
-        """No set-up failure is this attachment's."""
+        """Return None: set-up failures never belong to this attachment."""
 
     def record(self, job: Job, *, about_jobs: bool = True) -> None:
         """Record the present state of a job."""
         if job.id in self._ended:
-            return  # reported already: a repeated call got its first answer again
+            return  # already reported; a repeated call received its first answer again
         if job.is_running:
             self._running.setdefault(job.sandbox_id, {})[job.id] = job
         elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
@@ -98,38 +98,39 @@ class JobTracker:
     async def on_answer(self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]) -> bool:
         """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
         port, sandbox_id = request.port, request.sandbox_id
-        begun, awake, job = answer.get("job"), answer.get("awake"), request.fields.get("job")
-        minutes = _minutes(begun, "awake_minutes")
+        started, state, job = answer.get("job"), answer.get("awake"), request.fields.get("job")
+        minutes = _minutes(started, "awake_minutes")
         if isinstance(job, dict) and minutes:
-            self.record(read_started(begun, str(job["command"]), sandbox_id))
+            self.record(read_started(started, str(job["command"]), sandbox_id))
             self._raised[sandbox_id] = minutes
             if answer.get("replayed") is True:
                 self._doubted.add(sandbox_id)
             await self._raise(port, sandbox_id, minutes)
-        elif isinstance(awake, dict):
-            await self._follow_awake(port, sandbox_id, awake)
-            ended = awake.get("ended")
+        elif isinstance(state, dict):
+            await self._adjust(port, sandbox_id, state)
+            ended = state.get("ended")
             for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
                 self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")
         return False
 
-    async def _follow_awake(self, port: SandboxPort, sandbox_id: str, awake: Mapping[str, object]) -> None:
-        minutes = _minutes(awake, "minutes")
-        if "over" not in awake:
-            self._raised.setdefault(sandbox_id, 0)  # the next call asks more closely
-        elif awake["over"] is True or (not minutes and sandbox_id in self._doubted):
-            seen = self._raises
+    async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
+        """Restore or raise the interval, by the keep-alive state that the guest reported."""
+        minutes = _minutes(state, "minutes")
+        if "over" not in state:
+            self._raised.setdefault(sandbox_id, 0)  # the next call requests the details
+        elif state["over"] is True or (not minutes and sandbox_id in self._doubted):
+            raises = self._raises
             if await self._set(port, sandbox_id, self._idle_minutes):
                 self._restored.add(sandbox_id)
                 self._doubted.discard(sandbox_id)
-            if self._raises != seen and self._raised.get(sandbox_id):
-                # A job was begun in the meantime, and its interval may have been set before this one.
+            if self._raises != raises and self._raised.get(sandbox_id):
+                # A job started in the meantime; its interval may have been set before this one.
                 await self._raise(port, sandbox_id, self._raised[sandbox_id])
         elif not minutes:
             self._raised.pop(sandbox_id, None)
             self._restored.discard(sandbox_id)
         elif sandbox_id in self._restored:
-            # Another session began a job after this one had put the interval back.
+            # Another session started a job after this session had restored the interval.
             await self._raise(port, sandbox_id, minutes)
 
     async def _raise(self, port: SandboxPort, sandbox_id: str, minutes: int) -> None:
@@ -142,7 +143,7 @@ class JobTracker:
             )
 
     def _bounded(self, minutes: int) -> int:
-        """Limit the interval that a sandbox asks for to that of the longest job."""
+        """Limit the interval that a sandbox reports to that of the longest job."""
         return min(minutes, self.minutes_for(JOB_MAX_S))
 
     async def _set(self, port: SandboxPort, sandbox_id: str, minutes: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is known of a background job, and reading it out of an answer that a hostile sandbox may have made up."""
+"""Background jobs and their logs; read them from answers, which a hostile sandbox may have forged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from langchain_daytona_ws._core.commands.pipelines import parts_to_tell
+from langchain_daytona_ws._core.commands.pipelines import relevant_exit_codes
 from langchain_daytona_ws._core.files.models import Reply
 from langchain_daytona_ws.errors import JobError
 
@@ -23,20 +23,20 @@ class Job:
     """A background job. Times are Unix seconds on the sandbox's clock.
 
     Attributes:
-        id: Its name in this workspace's sandbox.
-        state: ``"running"``; ``"finished"`` by itself; ``"stopped"``; ``"timed_out"``, stopped because its time was up;
-            ``"lost"``, ended by a stop of the machine or a kill of its supervisor.
-        command: The first 2,000 characters of it.
-        exit_code: Of its shell, once that has ended; 130 when stopped, 124 when timed out, None when lost.
-        started_at: When its command started.
-        ends_at: When it is stopped at the latest.
-        ended_at: When it ended; None while it runs.
-        duration_s: Seconds for which it has run.
-        log_bytes: Size of what it has printed.
-        reason: How it was lost.
+        id: The job's name in this workspace's sandbox.
+        state: ``"running"``; ``"finished"`` by itself; ``"stopped"``; ``"timed_out"``, stopped at its time limit;
+            ``"lost"``, ended by a stop of the sandbox or a kill of its supervisor.
+        command: The first 2,000 characters of the command.
+        exit_code: Exit code of the job's shell, once that has ended; 130 if stopped, 124 if timed out, None if lost.
+        started_at: Start of the command.
+        ends_at: Latest end: the job is stopped then.
+        ended_at: End of the job; None while it runs.
+        duration_s: Seconds for which the job has run.
+        log_bytes: Size of its output.
+        reason: The cause, if the job is lost.
         pipeline: As in `CommandResult`.
-        notices: What the model should know beside.
-        sandbox_id: Where it runs.
+        notices: Further facts for the model.
+        sandbox_id: The sandbox in which the job runs.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def summary(self) -> str:
-        """One line about it, as the model reads it."""
+        """One line about the job, for the model."""
         code = "" if self.exit_code is None else f", exit code {self.exit_code}"
         if self.pipeline:
             code += f" (in the pipeline: {', '.join(map(str, self.pipeline))})"
@@ -75,7 +75,7 @@ class Job:
 
     @property
     def text(self) -> str:
-        """All about it, as the model reads it."""
+        """The notices and the summary, for the model."""
         return "\n".join([*(f"[{notice}]" for notice in self.notices), f"[{self.summary}]"])
 
 
@@ -84,13 +84,13 @@ class JobLog:
     """A piece of a job's output, without a gap.
 
     Attributes:
-        job: As it was just before the log was read.
-        output: Bytes that are no UTF-8 are replaced.
-        offset: Where the piece begins, in bytes from the job's start; later than asked for where the log has a gap.
-        next_offset: Where to read on.
-        size_bytes: Size of all that the job had printed.
-        notices: What the model should know beside.
-        hint: What works instead, where it failed as commands do in an S3 workspace.
+        job: The job's state just before the log was read.
+        output: The text; bytes that are not UTF-8 are replaced.
+        offset: Start of the piece, in bytes from the start of the output; later than requested if the log has a gap.
+        next_offset: Start of the next piece.
+        size_bytes: Size of the whole output so far.
+        notices: Further facts for the model.
+        hint: A working alternative, if the job failed in a way that is typical of an S3 workspace.
     """
 
     job: Job
@@ -103,7 +103,7 @@ class JobLog:
 
     @property
     def text(self) -> str:
-        """The piece as the model reads it, with where it lies and how to read on."""
+        """The piece for the model, with its position and the offset of the next piece."""
         where = f"bytes {self.offset:,} to {self.next_offset:,} of {self.size_bytes:,}"
         more = f"; read on with offset={self.next_offset}" if self.is_more_to_come else ""
         output = [self.output.rstrip("\n")] if self.output else []
@@ -124,20 +124,20 @@ def read_job(row: object, sandbox_id: str) -> Job:
     """Read one job of an answer.
 
     Raises:
-        SandboxError: It is none.
+        SandboxError: The row is not a valid job.
     """
     reply = Reply("job", row)
     state = reply.raw("state")
     if state not in get_args(JobState):
         raise reply.garbled("state")
     exit_code = None if _is_null(row, "exit_code") else _exit_code(reply)
-    told = row.get("pipeline") if isinstance(row, Mapping) and state == "finished" else None
+    pipeline = row.get("pipeline") if isinstance(row, Mapping) and state == "finished" else None
     return Job(
         id=read_id(reply),
         state=cast("JobState", state),
         command=reply.text("command", _COMMAND_MAX),
         exit_code=exit_code,
-        pipeline=() if exit_code is None else parts_to_tell(told, exit_code),
+        pipeline=() if exit_code is None else relevant_exit_codes(pipeline, exit_code),
         started_at=reply.number("started_ms") / 1000,
         ends_at=reply.number("ends_ms") / 1000,
         ended_at=None if state == "running" else reply.number("ended_ms") / 1000,
@@ -149,7 +149,7 @@ def read_job(row: object, sandbox_id: str) -> Job:
 
 
 def read_started(row: object, command: str, sandbox_id: str) -> Job:
-    """Read what an answer says of a job that was just begun."""
+    """Read the row of a job that has just started."""
     reply = Reply("job", row)
     return Job(
         id=read_id(reply),
@@ -180,7 +180,7 @@ def _exit_code(reply: Reply) -> int:
 
 
 def no_such_job(job_id: str) -> JobError:
-    """Say that a job is not there."""
+    """Return the error for an unknown job id."""
     return JobError(
         f"There is no job {job_id[:20]!r} in the workspace's sandbox: mistyped, ended more than 7 days or 50 jobs ago, "
         "or of a sandbox that is gone.",
@@ -191,7 +191,7 @@ def no_such_job(job_id: str) -> JobError:
 
 
 def too_many_jobs(detail: str) -> JobError:
-    """Say which jobs run, of the names that a sandbox gave."""
+    """Return the error for a full sandbox; it names the running jobs, whose valid ids are in ``detail``."""
     names = ", ".join(name for name in detail.split() if is_job_id(name))
     return JobError(
         f"As many background jobs as may are running in the sandbox: {names}. Stop one, or wait for one to end.",
@@ -203,7 +203,7 @@ def too_many_jobs(detail: str) -> JobError:
 
 
 def damaged_job(job_id: str) -> JobError:
-    """Say that a job runs and that its record does not tell how to end it."""
+    """Return the error for a running job whose record is damaged, so that it cannot be stopped."""
     return JobError(
         f"The record of job {job_id[:20]!r} on the sandbox's disk is damaged, so that it cannot be stopped. End its "
         "processes with a command, or delete the sandbox.",

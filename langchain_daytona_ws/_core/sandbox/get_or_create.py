@@ -1,7 +1,7 @@
-"""Claim the one sandbox of a workspace: find it and bring it to life, or create it.
+"""Get the persistent sandbox of a workspace: find and start it, or create it.
 
-A sandbox's name is unique in its organization (Daytona API: 409 for a second one), so creating it under a name that
-follows from the workspace is the claim. Whoever loses that race uses the winner's.
+A sandbox's name is unique in its organization (Daytona API: 409 for a second sandbox), and the workspace determines the
+name. So only one of several concurrent creates succeeds, and the other sessions use its sandbox.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from langchain_daytona_ws.errors import ProvisionError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-CLAIM_WITHIN_S = 300.0
-# Sending the same create again, or looking whether somebody else's has come through.
+WITHIN_S = 300.0
+# Pauses between requests: the same create again, or a check for a sandbox that another session creates.
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
 
-_LEAVING = {"destroyed", "destroying"}
+_DELETING = {"destroyed", "destroying"}
 _SLEEPING = {"stopped", "paused", "archived"}
 _FAILED = {"error", "build_failed"}
-# A refused change is mostly one that is being made already; of these nobody need wait for the end.
-_FOR_GOOD = {"quota", "organization_suspended", "api_key_expired"}
+# A change is mostly refused because it is already in progress. For these causes, waiting does not help.
+_PERMANENT = {"quota", "organization_suspended", "api_key_expired"}
 
 RESTARTED_NOTICE = (
     "The machine had been stopped, and was started again: files and packages on it are there, processes are "
@@ -44,56 +44,56 @@ REPLACED_NOTICE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """The sandbox that was had, and what the next result should say about it."""
+class Acquired:
+    """The acquired sandbox, and the notice about it for the next result."""
 
     info: SandboxInfo
     created: bool = False
     notice: str | None = None
 
 
-async def claim(port: SandboxPort, spec: SandboxSpec, *, reached_before: bool = True) -> Claim:
-    """Find the sandbox of this name and bring it to life, or create it.
+async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before: bool = True) -> Acquired:
+    """Find the sandbox of this name and start it, or create it.
 
     Args:
         port: The API.
-        spec: With the name and the labels, by which a sandbox that is there is known for ours.
+        spec: The sandbox to create. Its name and labels identify an existing sandbox.
         reached_before: As in `lifecycle.provision`.
 
     Raises:
-        ProvisionError: None could be had: refused by Daytona, somebody else's under this name (``name_taken``), made
-            from another configuration (``config_changed``), or in the midst of a change for too long (``stuck``).
+        ProvisionError: Daytona refused, the name belongs to a sandbox of another owner (``name_taken``), the sandbox
+            was made from another configuration (``config_changed``), or a state change took too long (``stuck``).
     """
     search = _Search(port, spec, reached=reached_before)
     while True:
-        found = await search.look()
+        found = await search.get()
         if found is None:
             made = await search.create()
             if made is not None and made.state == "started":
-                return Claim(made, created=True, notice=search.notice)
-            continue  # it is on its way, or somebody else was faster
-        if found.state in _LEAVING:
-            await search.pause(found)  # its name is free in a moment
+                return Acquired(made, created=True, notice=search.notice)
+            continue  # it is being created, by this or another session
+        if found.state in _DELETING:
+            await search.pause(found)  # the name becomes free soon
             continue
         check_ours(found, spec)
         if found.state == "started":
-            return Claim(found, created=search.created == found.id, notice=search.notice)
+            return Acquired(found, created=search.created == found.id, notice=search.notice)
         if found.state in _SLEEPING:
-            await search.wake(found)
+            await search.start(found)
         elif found.state in _FAILED:
-            await search.mend(found)
+            await search.repair(found)
         else:
             await search.pause(found)
 
 
 async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
-    """Look for the workspace's sandbox, from whatever configuration it was made; None when there is none.
+    """Return the workspace's sandbox, regardless of its configuration; None if it does not exist.
 
     Raises:
-        ProvisionError: There is one of this name that is not this library's (``name_taken``), or Daytona refused.
+        ProvisionError: The name belongs to a sandbox of another owner (``name_taken``), or Daytona refused.
     """
-    found = await _Search(port, spec).look()
-    if found is None or found.state in _LEAVING:
+    found = await _Search(port, spec).get()
+    if found is None or found.state in _DELETING:
         return None
     check_ours(
         found, replace(spec, labels={**spec.labels, "config-hash": found.labels.get("config-hash", "")})
@@ -102,15 +102,15 @@ async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
 
 
 def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
-    """Refuse a sandbox that is not this library's, or was made from something else.
+    """Refuse a sandbox that this package did not create, or that was made from another configuration.
 
     Raises:
-        ProvisionError: With every remedy.
+        ProvisionError: ``code="name_taken"`` or ``code="config_changed"``.
     """
     if not _is_ours(found, spec):
         raise ProvisionError(
-            f"The sandbox {found.name} ({found.id}) has the name of this workspace's, and not its labels. Delete or "
-            "rename it in the Daytona dashboard, or use another namespace.",
+            f"A sandbox named {found.name} ({found.id}) exists but was not created by this package for this workspace "
+            "(its labels differ). Delete or rename it in the Daytona dashboard, or use another namespace.",
             code="name_taken",
             op="claim",
             context={"sandbox_id": found.id},
@@ -137,23 +137,30 @@ _FOR_MODEL = "The workspace's machine cannot be used: it is set up differently. 
 
 
 class _Search:
-    """What one claim has done so far."""
+    """The progress of one search for the sandbox."""
 
     def __init__(self, port: SandboxPort, spec: SandboxSpec, *, reached: bool = True) -> None:
         self.notice: str | None = None
-        self.created = ""  # id of one that was made here and is still on its way
-        self._tried: set[str] = set()  # what was done to whom: doing it again must not go on without a pause
+        self.created = ""  # id of the sandbox that this search created
+        self._tried: set[str] = set()  # changes made so far; a repeated change needs a pause first
         self._port = port
         self._spec = spec
         self._began = port.now()
         self._reached = reached
         self._pause_s = FIRST_PAUSE_S
 
-    async def look(self) -> SandboxInfo | None:
-        return await self._asked(lambda: self._port.get(self._spec.name))
+    async def get(self) -> SandboxInfo | None:
+        """Return the sandbox of this name; try again after passing faults."""
+        while True:
+            try:
+                return await self._port.get(self._spec.name)
+            except PortFault as fault:
+                if not fault.passing:
+                    raise create_error(fault, nothing_created=True) from None
+                await self.pause(None, fault)
 
     async def create(self) -> SandboxInfo | None:
-        """Create it; None when it has to be looked for, since another may have, or the answer was lost."""
+        """Create the sandbox; return None if it may exist now: the name is taken, or the answer was lost."""
         try:
             made = await self._port.create(self._spec, timeout_s=lifecycle.CREATE_CALL_S)
         except PortFault as fault:
@@ -163,33 +170,33 @@ class _Search:
                     raise create_error(fault, nothing_created=True) from None
                 await self.pause(None, fault)
             elif self._again("taken"):
-                # Whoever has the name is not to be seen: a look may be answered from before it was taken.
+                # The name is taken but not found: the answer to the search may be older.
                 await self.pause(None, fault)
             return None
         self.created = made.id
         return made
 
     async def _clear_away(self) -> None:
-        """Delete what a refused create may have left: nobody else would, since only what is stopped is auto-deleted."""
+        """Delete the remains of a refused create: Daytona auto-deletes only stopped sandboxes."""
         try:
             left = await self._port.get(self._spec.name)
         except PortFault as fault:
-            logger.warning("looking for sandbox %s after a failed create: %s", self._spec.name, fault)
+            logger.warning("could not check sandbox %s after a failed create: %s", self._spec.name, fault)
             return
         if left is not None and left.state in _FAILED and _is_ours(left, self._spec):
             await lifecycle.discard_quietly(self._port, left.id)
 
-    async def wake(self, found: SandboxInfo) -> None:
+    async def start(self, found: SandboxInfo) -> None:
         if self._again(f"start {found.id}"):
             await self.pause(found)
         if await self._changed(found, lambda: self._port.start(found.id, timeout_s=lifecycle.START_WITHIN_S)):
             self.notice = self.notice or RESTARTED_NOTICE
 
-    async def mend(self, found: SandboxInfo) -> None:
-        """Recover it where Daytona can; otherwise it is of no use to anybody, and a new one takes its place.
+    async def repair(self, found: SandboxInfo) -> None:
+        """Recover a failed sandbox if Daytona can; otherwise delete it, so that a new sandbox replaces it.
 
         Raises:
-            ProvisionError: It is the one that was made here: another would end alike.
+            ProvisionError: This search created the failed sandbox; another would fail in the same way.
         """
         if found.recoverable and not self._again(f"recover {found.id}"):
             if await self._changed(
@@ -203,47 +210,38 @@ class _Search:
         if self._again(f"delete {found.id}"):
             await self.pause(found)
         logger.warning(
-            "sandbox %s is in state %s for good: it is deleted and made anew", found.id, found.state
+            "sandbox %s is in state %s permanently: it is deleted and replaced", found.id, found.state
         )
         if await self._changed(found, lambda: self._port.delete(found.id)):
             self.notice = REPLACED_NOTICE
 
-    def _again(self, deed: str) -> bool:
-        """Take note of a deed; return whether it had been done before."""
-        again = deed in self._tried
-        self._tried.add(deed)
+    def _again(self, change: str) -> bool:
+        """Record a change; return whether it was made before."""
+        again = change in self._tried
+        self._tried.add(change)
         return again
 
     async def _changed(self, found: SandboxInfo, change: Callable[[], Awaitable[None]]) -> bool:
-        """Ask for a change of state; False when somebody else's is in progress, or the answer was lost."""
+        """Request a state change; return False if another change is in progress, or the answer was lost."""
         try:
             await change()
         except PortFault as fault:
             error = create_error(fault, nothing_created=True)
-            may_pass = fault.kind in (FaultKind.NOT_FOUND, FaultKind.REFUSED) and error.code not in _FOR_GOOD
+            may_pass = fault.kind in (FaultKind.NOT_FOUND, FaultKind.REFUSED) and error.code not in _PERMANENT
             if not fault.passing and not may_pass:
                 raise error from None
             await self.pause(found, fault)
             return False
         return True
 
-    async def _asked(self, question: Callable[[], Awaitable[SandboxInfo | None]]) -> SandboxInfo | None:
-        while True:
-            try:
-                return await question()
-            except PortFault as fault:
-                if not fault.passing:
-                    raise create_error(fault, nothing_created=True) from None
-                await self.pause(None, fault)
-
     async def pause(self, found: SandboxInfo | None, fault: PortFault | None = None) -> None:
-        """Wait a little longer each time.
+        """Wait, longer each time.
 
         Raises:
-            ProvisionError: The time is up.
+            ProvisionError: The time limit is reached.
         """
         self._reached |= fault is None or fault.kind is not FaultKind.NOT_SENT
-        within_s = CLAIM_WITHIN_S if self._reached else lifecycle.FIRST_REACH_S
+        within_s = WITHIN_S if self._reached else lifecycle.FIRST_REACH_S
         pause_s = max(self._pause_s, (fault.retry_after_s or 0.0) if fault else 0.0)
         if self._port.now() + pause_s > self._began + within_s:
             if fault is not None:
@@ -255,8 +253,8 @@ class _Search:
     def _stuck(self, found: SandboxInfo | None) -> ProvisionError:
         state = found.state if found else "unknown"
         return ProvisionError(
-            f"The workspace's sandbox {self._spec.name} has been in state {state!r} for {CLAIM_WITHIN_S:.0f} s. Wait, "
-            "look at it in the Daytona dashboard, or delete it, and what is on its own disk with it: "
+            f"The workspace's sandbox {self._spec.name} has been in state {state!r} for {WITHIN_S:.0f} s. Wait, "
+            "check it in the Daytona dashboard, or delete it, and what is on its own disk with it: "
             f"session.release(), or `langchain-daytona-ws sandboxes release {self._spec.name}`.",
             code="stuck",
             op="claim",

@@ -1,4 +1,4 @@
-"""A sandbox's life: created once, found again, confirmed gone, deleted for certain."""
+"""Create, check, restart and delete a sandbox, with retries that neither duplicate nor leave a sandbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 CREATE_CALL_S = 60.0
 RETRY_CREATE_S = 45.0
-# Where no request of the session has reached Daytona yet, its address is more likely wrong than Daytona down.
+# If no request of the session has reached Daytona yet, a wrong address is more likely than an outage.
 FIRST_REACH_S = 5.0
 START_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
@@ -23,19 +23,19 @@ REVIVE_WITHIN_S = 60.0
 DELETE_WITHIN_S = 60.0
 POLL_S = 1.0
 BAD_GATEWAY = 502
-# A request that was cut off on our side may be carried out a little later.
+# A request that this process aborted may take effect a little later.
 LINGER_S = (0.0, 0.5, 2.0, 5.0)
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
 
 _READY = {"started"}
 _SLEEPING = {"stopped", "paused"}
-_ON_THE_WAY = {
+_STARTING = {
     "creating", "restoring", "starting", "pending_build", "building_snapshot", "pulling_snapshot", "resuming",
     "resizing", "snapshotting", "forking", "unknown",
 }  # fmt: skip
 _GONE = {"destroyed", "destroying"}
-_BEYOND_USE = {"error", "build_failed", "archived"}
+_UNUSABLE = {"error", "build_failed", "archived"}
 
 
 async def provision(
@@ -46,20 +46,19 @@ async def provision(
     left: Callable[[str], object] = lambda _: None,
     reached_before: bool = True,
 ) -> SandboxInfo:
-    """Create a sandbox that is started, or leave none behind.
+    """Create a started sandbox. After a failure, delete any sandbox that the request may have created.
 
-    The name in the spec is ours alone, so whatever became of a request whose answer was lost can be found and
-    used, or deleted, by it.
+    The name in the spec is unique: it finds the sandbox of a request whose answer was lost.
 
     Args:
         port: The API.
-        spec: What to create.
-        organization_id: Where it has to be; None for anywhere.
-        left: Is told the name of what may have been left behind all the same, Daytona not being reachable.
-        reached_before: Whether the session has had an answer of Daytona's; without one, no connection is an error soon.
+        spec: The sandbox to create.
+        organization_id: The required organization; None for any.
+        left: Called with the name of a sandbox that may still exist, if Daytona could not be reached to delete it.
+        reached_before: Whether Daytona has answered this session before. If not, failed connections soon raise.
 
     Raises:
-        ProvisionError: None could be had; ``code`` says why, the message what to do.
+        ProvisionError: No sandbox was created; ``code`` names the cause, and the message a remedy.
     """
     try:
         info = await _create(port, spec, reached=reached_before)
@@ -78,7 +77,7 @@ async def provision(
 async def check_organization(
     port: SandboxPort, info: SandboxInfo, organization_id: str | None, *, made_here: bool
 ) -> None:
-    """Refuse a sandbox in another organization than the configuration says, and delete it if it was made here.
+    """Refuse a sandbox in another organization than the configured one; delete it if this call created it.
 
     Raises:
         ProvisionError: ``code="organization_mismatch"``.
@@ -106,7 +105,7 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
             last = fault
         if last.kind in (FaultKind.NAME_TAKEN, FaultKind.DROPPED, FaultKind.UNREADABLE):
             maybe_created = True
-            found = await _look(port, spec.name)
+            found = await _find(port, spec.name)
             if found is not None:
                 return found
         elif not last.passing and not NO_RUNNER.search(last.message):
@@ -119,8 +118,8 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
         pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
 
-async def _look(port: SandboxPort, name: str) -> SandboxInfo | None:
-    """Look for a sandbox; a passing fault counts as not seen, since the caller tries again anyway."""
+async def _find(port: SandboxPort, name: str) -> SandboxInfo | None:
+    """Return a sandbox; None also for a passing fault, because all callers try again."""
     try:
         return await port.get(name)
     except PortFault as fault:
@@ -132,16 +131,15 @@ async def _look(port: SandboxPort, name: str) -> SandboxInfo | None:
 async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxInfo:
     until = port.now() + START_WITHIN_S
     while port.now() < until:
-        found = await _look(port, info.id)
+        found = await _find(port, info.id)
         if found is not None and found.state in _READY:
             return found
-        if found is not None and found.state not in _ON_THE_WAY:
+        if found is not None and found.state not in _STARTING:
             raise failed_to_start(found)
         await port.sleep(POLL_S)
     raise ProvisionError(
         f"The new sandbox {info.id} was not started after {START_WITHIN_S:.0f} s. It is deleted, at the latest at the "
-        "end of its time to live, if Daytona does not let go of it before. Try again, and see Daytona's status page if "
-        "it happens again.",
+        "end of its time to live. Try again, and see Daytona's status page if it happens again.",
         code="create_timeout",
         op="create",
         retryable=True,
@@ -151,10 +149,10 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
 
 
 def failed_to_start(found: SandboxInfo) -> ProvisionError:
-    """Say what became of a sandbox that was just made."""
+    """Return the error for a new sandbox that did not start."""
     return ProvisionError(
         f"The new sandbox {found.id} went to state {found.state!r} instead of started. It was deleted. Try "
-        "again, and look at the snapshot or image if it happens again.",
+        "again, and check the snapshot or image if it happens again.",
         code="create_failed",
         op="create",
         retryable=True,
@@ -164,19 +162,19 @@ def failed_to_start(found: SandboxInfo) -> ProvisionError:
 
 
 class Revival(enum.Enum):
-    """What became of a sandbox that did not answer."""
+    """The state of a sandbox that did not answer."""
 
-    READY = "it can be sent to"
+    READY = "it is started"
     RESTARTED = "it was stopped, and has been started, here or by another session"
     GONE = "it is confirmed gone"
-    BEYOND_USE = "it is there, and of no use as it is"
+    UNUSABLE = "it exists, and cannot be used"
 
 
 async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
-    """Ask the control plane about a sandbox, and start it if it is only stopped.
+    """Read a sandbox's state from the control plane, and start the sandbox if it is stopped.
 
     Raises:
-        SandboxUnavailable: The control plane did not say.
+        SandboxUnavailable: The control plane did not return the state.
     """
     until, fault, was_down = port.now() + REVIVE_WITHIN_S, None, False
     while port.now() < until:
@@ -184,8 +182,8 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
             found = await port.get(info.id)
             if found is None or found.state in _GONE:
                 return Revival.GONE
-            if found.state in _BEYOND_USE:
-                return Revival.BEYOND_USE
+            if found.state in _UNUSABLE:
+                return Revival.UNUSABLE
             fault = None
             if found.state in _READY:
                 return Revival.RESTARTED if was_down else Revival.READY
@@ -193,17 +191,17 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
             if found.state in _SLEEPING:
                 await port.start(info.id, timeout_s=START_WITHIN_S)
                 return Revival.RESTARTED
-        except PortFault as said:
-            fault = said
+        except PortFault as caught:
+            fault = caught
             if fault.kind is FaultKind.UNTRUSTED:
                 raise untrusted(fault) from None
             if not fault.passing and fault.kind is not FaultKind.REFUSED:
                 break
         await port.sleep(POLL_S)
-    what = fault.message if fault else "it stays in a state change"
+    problem = fault.message if fault else "it stays in a state change"
     raise SandboxUnavailable(
-        f"The sandbox {info.id} does not answer, and Daytona's control plane was no help: {what}. Check the API "
-        "key, options.apiUrl, the network and Daytona's status, then try again.",
+        f"The sandbox {info.id} does not answer, and Daytona's control plane returned no state: {problem}. Check "
+        "the API key, options.apiUrl, the network and Daytona's status, then try again.",
         op="get",
         retryable=True,
         context={"sandbox_id": info.id, "status": fault.status if fault else None},
@@ -212,16 +210,16 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
 
 
 async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
-    """Stop a sandbox that is started and does not answer, and start it again. Its disk stays as it is.
+    """Stop a sandbox that is started but does not answer, and start it again. Its disk is kept.
 
     Raises:
-        SandboxUnavailable: The control plane did not say what became of it.
+        SandboxUnavailable: The control plane did not return the new state.
     """
     try:
         await port.stop(info.id, timeout_s=STOP_WITHIN_S)
     except PortFault as fault:
-        # Another session may be doing the same: the control plane knows how far that is.
-        logger.warning("stopping sandbox %s, which does not answer: %s", info.id, fault)
+        # Another session may be restarting it too; the control plane reports the progress.
+        logger.warning("could not stop sandbox %s, which does not answer: %s", info.id, fault)
     return await revive(port, info)
 
 
@@ -235,7 +233,7 @@ async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
 
 
 async def discard(port: SandboxPort, id_or_name: str) -> None:
-    """Delete a sandbox for certain; one that is gone already is fine.
+    """Delete a sandbox, with retries; succeeds if it is gone already.
 
     Raises:
         SandboxUnavailable: It could not be deleted within a minute; its auto-stop and TTL will end it.
@@ -245,18 +243,18 @@ async def discard(port: SandboxPort, id_or_name: str) -> None:
         try:
             return await port.delete(id_or_name)
         except PortFault as fault:
-            # Deletion during a state change answers 409 (Daytona API), so it is asked again.
+            # Daytona answers 409 during a state change, so the deletion is sent again.
             if not fault.passing or port.now() >= until:
                 raise not_deleted(id_or_name, fault.message) from fault
-            asked_s = max(pause_s, fault.retry_after_s or 0.0)
-        await port.sleep(min(asked_s, max(until - port.now(), 0.0)))
+            wait_s = max(pause_s, fault.retry_after_s or 0.0)
+        await port.sleep(min(wait_s, max(until - port.now(), 0.0)))
         pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
 
-def not_deleted(sandbox_id: str, why: str) -> SandboxUnavailable:
-    """Say that a sandbox is still there, and what will become of it."""
+def not_deleted(sandbox_id: str, cause: str) -> SandboxUnavailable:
+    """Return the error for a failed deletion; it names what ends the sandbox instead."""
     return SandboxUnavailable(
-        f"The sandbox {sandbox_id} could not be deleted: {why}. Close the session again, or delete it in the "
+        f"The sandbox {sandbox_id} could not be deleted: {cause}. Close the session again, or delete it in the "
         "Daytona dashboard; an ephemeral one is deleted by itself after 15 minutes without a request.",
         code="not_deleted",
         op="delete",
@@ -267,7 +265,7 @@ def not_deleted(sandbox_id: str, why: str) -> SandboxUnavailable:
 
 
 async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
-    """Delete a sandbox where another error is being raised already: what goes wrong is logged."""
+    """Delete a sandbox while another error is being raised; log a failure instead of raising it."""
     try:
         await discard(port, id_or_name)
     except SandboxUnavailable as error:
@@ -275,17 +273,17 @@ async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
 
 
 async def _sweep(port: SandboxPort, name: str, left: Callable[[str], object]) -> None:
-    """Delete what a create that nobody waited for may have made, or may still make."""
-    looked = False
+    """Delete the sandbox of a failed or abandoned create, which may still appear."""
+    was_checked = False
     for pause_s in LINGER_S:
         await port.sleep(pause_s)
         try:
             found = await port.get(name)
         except PortFault as fault:
-            logger.warning("looking for sandbox %s after a failed start: %s", name, fault)
-            looked = False
+            logger.warning("could not check sandbox %s after a failed start: %s", name, fault)
+            was_checked = False
             continue
-        looked = True
+        was_checked = True
         if found is not None:
             try:
                 await discard(port, found.id)
@@ -293,5 +291,5 @@ async def _sweep(port: SandboxPort, name: str, left: Callable[[str], object]) ->
                 logger.warning("%s", error)
                 left(name)
             return
-    if not looked:
+    if not was_checked:
         left(name)

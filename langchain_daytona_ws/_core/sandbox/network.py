@@ -1,4 +1,4 @@
-"""What a sandbox may reach, in Daytona's terms; and what of it deserves a warning."""
+"""Translate the network setting to Daytona's rules, and warn about its effects."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 
 def network_rules(config: SandboxConfig) -> NetworkRules | None:
-    """Translate the network setting; None, which sends nothing, leaves the organization's default.
+    """Translate the network setting. None, which sends nothing, keeps the organization's default.
 
     Raises:
-        ConfigError: ``restricted`` to domains alone, which are only enforced where that was asked for: an empty list
-            of ranges must not be taken for "no restriction".
+        ConfigError: The mode is ``restricted``, but only domains are listed and they are not enforced: an empty list of
+            ranges must not mean "no restriction".
     """
     network = config.network
     if network is None:
@@ -42,7 +42,7 @@ def network_rules(config: SandboxConfig) -> NetworkRules | None:
 
 
 def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> None:
-    """Log what the network setting does not do, or keeps from working. Said once, when a session is made."""
+    """Log ignored parts of the network setting, and limits on mounts of S3; called once per session."""
     network = config.network
     if network is None:
         return
@@ -56,7 +56,7 @@ def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> Non
 
 
 def caution_of(config: SandboxConfig, workspace: S3Workspace) -> str:
-    """Say what the network setting means for a mount of S3; ``""`` when it means nothing."""
+    """Return a warning about the network setting for a mount of S3; ``""`` without a warning."""
     if config.network is None or config.network.mode == "allow-all":
         return ""
     bucket, region = workspace.workspace.bucket, workspace.region

@@ -1,4 +1,4 @@
-"""What an account's sandboxes are, which of them are old, and how one is deleted so that it is known to be gone."""
+"""Summaries of an account's sandboxes; find unused ones, and delete one with confirmation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from langchain_daytona_ws._core.sandbox.reservation import MANAGED_BY
 from langchain_daytona_ws.errors import SandboxUnavailable
 
 _RUNNING = {"started", "starting", "creating", "restoring", "resuming"}
-_LEAVING = {"destroyed", "destroying"}
+_DELETING = {"destroyed", "destroying"}
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _AGE = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxSummary:
-    """One sandbox of a listing. Times are Unix time in seconds; intervals in minutes, as the Daytona API has them."""
+    """One sandbox of a listing. Times are Unix time in seconds, intervals minutes (Daytona API)."""
 
     id: str
     name: str
@@ -33,65 +33,66 @@ class SandboxSummary:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this library made it."""
+        """Whether this package created the sandbox."""
         return self.labels.get("managed-by") == MANAGED_BY
 
     @property
     def used_at(self) -> float | None:
-        """When it was last used, as far as that is known."""
+        """Time of the last known use."""
         return self.last_activity_at if self.last_activity_at is not None else self.created_at
 
 
 def ours(namespace: str | None) -> dict[str, str]:
-    """Return the labels of this library's sandboxes, of one namespace or (None) of all."""
+    """Return the labels of this package's sandboxes, in one namespace or (None) in all."""
     return {"managed-by": MANAGED_BY} | ({} if namespace is None else {"namespace": namespace})
 
 
 def age_s(text: str) -> int | None:
-    """Read an age such as ``7d``: a number and one of s, m, h, d and w; None when it is none."""
+    """Read an age such as ``7d``: a number and one of s, m, h, d and w; None if it is not an age."""
     found = _AGE.fullmatch(text)
     return int(found[1]) * _UNITS_S[found[2]] if found else None
 
 
 def prunable(sandboxes: Iterable[SandboxSummary], *, now: float, older_than_s: float) -> list[SandboxSummary]:
-    """Return the sandboxes that nobody has used for so long.
+    """Return the sandboxes that were not used for more than ``older_than_s`` seconds.
 
-    One that runs is left alone until its auto-stop is due, however short the age that is asked for: a background job
-    raises the interval to the time that it may take, and is no activity itself.
+    A running sandbox is kept until its auto-stop interval has passed, even if ``older_than_s`` is shorter: a background
+    job raises the interval to its own duration, and does not count as use.
     """
-    return [one for one in sandboxes if _is_old(one, now, older_than_s)]
+    return [sandbox for sandbox in sandboxes if _is_old(sandbox, now, older_than_s)]
 
 
-def _is_old(one: SandboxSummary, now: float, older_than_s: float) -> bool:
-    if not one.is_ours or one.state in _LEAVING or one.used_at is None:
+def _is_old(sandbox: SandboxSummary, now: float, older_than_s: float) -> bool:
+    if not sandbox.is_ours or sandbox.state in _DELETING or sandbox.used_at is None:
         return False
-    idle_s = now - one.used_at
-    stops_after_s = (one.auto_stop_minutes or 0) * 60
-    return idle_s > older_than_s and (one.state not in _RUNNING or idle_s > stops_after_s)
+    idle_s = now - sandbox.used_at
+    stops_after_s = (sandbox.auto_stop_minutes or 0) * 60
+    return idle_s > older_than_s and (sandbox.state not in _RUNNING or idle_s > stops_after_s)
 
 
 async def remove(port: SandboxPort, sandbox_id: str) -> None:
-    """Delete a sandbox, and return when it is gone.
+    """Delete a sandbox, and wait until it is gone.
 
     Raises:
-        SandboxUnavailable: It could not be deleted, or is still there a minute later.
+        SandboxUnavailable: It could not be deleted, or still exists a minute later.
     """
     await discard(port, sandbox_id)
-    until, seen = port.now() + DELETE_WITHIN_S, "nobody could say whether it is gone"
+    until, last_state = port.now() + DELETE_WITHIN_S, "its state could not be read"
     while True:
         try:
             found = await port.get(sandbox_id)
             if found is None or found.state == "destroyed":
                 return
-            seen = f"it is {found.state}"
+            last_state = f"it is {found.state}"
         except PortFault as fault:
             if not fault.passing:
                 raise not_deleted(sandbox_id, fault.message) from fault
-            seen = fault.message
+            last_state = fault.message
         if port.now() >= until:
             raise SandboxUnavailable(
                 f"The deletion of sandbox {sandbox_id} was accepted, but it was not gone {DELETE_WITHIN_S:.0f} s "
-                f"later: {seen}. Look again with `langchain-daytona-ws sandboxes list`, or in the Daytona dashboard.",
+                f"later: {last_state}. Check again with `langchain-daytona-ws sandboxes list`, or in the Daytona "
+                "dashboard.",
                 code="not_gone",
                 op="delete",
                 retryable=True,

@@ -1,4 +1,4 @@
-"""What to do about the ways in which Daytona refuses to make something."""
+"""Remedies for refused requests to Daytona."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = (
 )  # fmt: skip
 CERTIFICATE_REMEDY = (
     "Nothing was sent, and sending again will not help. Where a proxy or a company's own authority signs the "
-    "certificate, set SSL_CERT_FILE to a PEM file that holds that authority's certificate besides the public ones, or "
+    "certificate, set SSL_CERT_FILE to a PEM file that holds that authority's certificate and the public ones, or "
     "SSL_CERT_DIR to a directory of hashed certificates (the Daytona SDK reads these two, and not REQUESTS_CA_BUNDLE "
     "or CURL_CA_BUNDLE; for S3 and STS set AWS_CA_BUNDLE too). Otherwise check options.apiUrl and this machine's clock."
 )
@@ -38,21 +38,21 @@ BY_KIND = {
     FaultKind.DROPPED: ("unreachable", "Check the network and any proxy, and Daytona's status, then try again."),
     FaultKind.THROTTLED: ("throttled", "Too many requests: try again later, or spread the sessions' starts."),
     FaultKind.UNAVAILABLE: ("unavailable", "Daytona is not available now: try again later."),
-    FaultKind.UNREADABLE: ("unreadable", "Check options.apiUrl and any proxy: what answers there is no Daytona, or is "
-                           "cut off. Otherwise try again later."),
+    FaultKind.UNREADABLE: ("unreadable", "Check options.apiUrl and any proxy: the server is not "
+                           "Daytona, or its answer is cut off. Otherwise try again later."),
 }  # fmt: skip
 
 
 def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
-    """Return the code and the remedy of a request that Daytona did not answer well; `otherwise` where none is known."""
+    """Return the code and the remedy for a failed request; the code `otherwise` if the cause is unknown."""
     by_kind = BY_KIND.get(fault.kind, (otherwise, "See the message for what Daytona objected to."))
-    if fault.kind is FaultKind.UNTRUSTED:  # its message is not Daytona's
+    if fault.kind is FaultKind.UNTRUSTED:  # its message is not from Daytona
         return by_kind
-    return next(((code, remedy) for words, code, remedy in WORDS if words.search(fault.message)), by_kind)
+    return next(((code, remedy) for pattern, code, remedy in WORDS if pattern.search(fault.message)), by_kind)
 
 
 def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
-    """Make the error of a create that failed, with its remedy."""
+    """Return the error for a failed create, with its remedy."""
     code, remedy = remedy_for(fault, "create_refused")
     return ProvisionError(
         f"No sandbox could be created: {fault.message}. {remedy}",

@@ -1,4 +1,4 @@
-"""What sandbox a workspace gets: its name, labels and lifetime. With a persistent one, the same from every host."""
+"""The name, labels and lifetime of a workspace's sandbox; for a persistent sandbox, the same on every host."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from langchain_daytona_ws._core.sandbox.network import network_rules
 from langchain_daytona_ws.config import LifecycleConfig, SandboxConfig
 
 MANAGED_BY = "langchain-daytona-ws"
-# An ephemeral sandbox that nobody talks to is stopped, and stopping it deletes it (auto-delete 0).
+# An ephemeral sandbox without requests is stopped after this time, which deletes it (auto-delete 0).
 EPHEMERAL_STOP_MINUTES = 15
-# Whatever happens, it is destroyed at this age (Daytona API, ttlMinutes).
+# It is destroyed at this age in any state (Daytona API, ttlMinutes).
 EPHEMERAL_TTL_MINUTES = 24 * 60
 
 
 def sandbox_name(namespace: str, *identity: str) -> str:
-    """Return the name of a workspace's sandbox: DNS-safe, at most 63 characters, the same from every host.
+    """Return the name of a workspace's sandbox: DNS-safe, at most 63 characters, the same on every host.
 
     Args:
-        namespace: The workspace's name; shown in part.
-        identity: What else tells it from workspaces of the same name: bucket and endpoint.
+        namespace: The workspace's name; the sandbox's name contains part of it.
+        identity: Bucket and endpoint, which distinguish workspaces of the same name.
     """
     return _name(namespace, _hash(json.dumps([namespace, *identity])))
 
@@ -33,12 +33,12 @@ def _name(namespace: str, end: str) -> str:
     return "-".join(part for part in ("ldw", letters[:30].strip("-"), end) if part)
 
 
-def config_hash(config: SandboxConfig, *places: str) -> str:
-    """Name what the sandbox was made from: another hash is another machine. No secret goes into it.
+def config_hash(config: SandboxConfig, *location: str) -> str:
+    """Return a hash of the settings that a sandbox is created from. It covers no secret.
 
     Args:
-        config: The configuration; of envVars, hooks and the account nothing is taken.
-        places: Where the workspace's files are.
+        config: The configuration; envVars, hooks and the account are not part of the hash.
+        location: Location of the workspace's files: bucket and endpoint.
     """
     options = config.options
     image = options.image
@@ -48,7 +48,7 @@ def config_hash(config: SandboxConfig, *places: str) -> str:
         options.target,
         options.workspace_root,
         None if config.network is None else config.network.model_dump(mode="json"),
-        *places,
+        *location,
     ]
     return _hash(json.dumps(parts))
 
@@ -60,23 +60,23 @@ def _hash(text: str) -> str:
 def specification(
     config: SandboxConfig, namespace: str, workspace: S3Workspace | None, *, unique: str
 ) -> SandboxSpec:
-    """Say what sandbox to create for a workspace.
+    """Return the specification of a workspace's sandbox.
 
     Args:
         config: The configuration.
         namespace: The workspace's name.
-        workspace: Where the workspace's files are, if that is not the sandbox's own disk.
-        unique: Ends the name of an ephemeral one. A persistent one's follows from the workspace alone.
+        workspace: The S3 workspace; None if files are on the sandbox's own disk.
+        unique: Suffix of an ephemeral sandbox's name. A persistent sandbox's name depends on the workspace only.
     """
     options, keep = config.options, config.persistent
-    places = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
+    location = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
     labels = {
         "managed-by": MANAGED_BY,
         "namespace": namespace,
         "lifetime": "persistent" if keep else "ephemeral",
     }
     spec = SandboxSpec(
-        name=sandbox_name(namespace, *places) if keep else _name(namespace, unique),
+        name=sandbox_name(namespace, *location) if keep else _name(namespace, unique),
         snapshot=options.snapshot,
         image=options.image,
         target=options.target,
@@ -91,14 +91,16 @@ def specification(
             auto_delete_minutes=0,
             ttl_minutes=EPHEMERAL_TTL_MINUTES,
         )
-    return replace(_lasting(spec, config), labels={**labels, "config-hash": config_hash(config, *places)})
+    return replace(
+        _persistent(spec, config), labels={**labels, "config-hash": config_hash(config, *location)}
+    )
 
 
-def _lasting(spec: SandboxSpec, config: SandboxConfig) -> SandboxSpec:
-    """Give a specification the life of a persistent sandbox, in whole minutes (Daytona API).
+def _persistent(spec: SandboxSpec, config: SandboxConfig) -> SandboxSpec:
+    """Return a specification with the lifetime of a persistent sandbox, in whole minutes (Daytona API).
 
-    It is never archived before it is deleted: archived ones were never auto-deleted. When ``maxLifetimeSeconds`` was
-    given, it also holds as the age at which the sandbox is destroyed in any state.
+    The sandbox is not archived, because archived sandboxes are never auto-deleted. If ``maxLifetimeSeconds`` is set, it
+    is also the age at which the sandbox is destroyed in any state.
     """
     given = config.lifecycle or LifecycleConfig()
     hard = "max_lifetime_seconds" in given.model_fields_set
