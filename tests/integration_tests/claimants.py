@@ -17,7 +17,7 @@ def forkserver() -> ForkServerContext:
 
 
 def claim_each_round(config: dict[str, Any], rounds: int, barrier: Any, told: Any) -> None:
-    """In each round, when all are there, run a command in a workspace of that round; tell where it ran."""
+    """In each round, wait for all processes, run a command in the round's workspace, and report its sandbox."""
     from langchain_daytona_ws import WorkspaceSession
 
     for number in range(rounds):

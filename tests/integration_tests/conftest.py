@@ -1,4 +1,4 @@
-"""Sessions that are driven through both their sync and their async face."""
+"""Fixtures for sessions, used through the sync or the async methods."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from langchain_daytona_ws.local import LocalDaytona
 
 
 def config_for(server: LocalDaytona, **settings: Any) -> dict[str, Any]:
-    """Make a configuration for the local server that asks nobody, unless told otherwise."""
+    """Return a configuration for the local server; default mode: bypass."""
     options = {"apiKey": server.api_key, "apiUrl": server.api_url, **settings.pop("options", {})}
     return {"permissionMode": "bypass", **settings, "options": options}
 
 
 class Driven:
-    """A session used through one of its faces; what both faces do is tested over both."""
+    """A session, used through its sync or its async methods."""
 
     def __init__(self, session: WorkspaceSession, runner: asyncio.Runner | None) -> None:
         self.session = session
@@ -62,7 +62,7 @@ class Driven:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Heed Ctrl-C also where the tests were started in the background, which ignores it."""
+    """Enable SIGINT, which is ignored if the tests were started in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -70,7 +70,7 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(params=["sync", "async"])
 def drive(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driven]]:
-    """Make sessions over one face; they are closed at the end."""
+    """Create sessions of one runtime; close them at the end."""
     made: list[Driven] = []
     runner = asyncio.Runner() if request.param == "async" else None
 

@@ -1,4 +1,4 @@
-"""Configurations for workspaces on S3, and looks at them from outside."""
+"""Configurations for workspaces on S3, and clients that read their buckets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
 
 
 def s3_options(server: LocalDaytona, bucket: str, **more: Any) -> dict[str, Any]:
-    """Give the options of a workspace on the local S3."""
+    """Return the options of a workspace on the local S3."""
     options = {"mountAwsS3Buckets": True, "workspaceBucketName": bucket, "s3Endpoint": server.s3_endpoint}
     return {**options, **more}
 
@@ -40,7 +40,7 @@ def outsider(endpoint: str) -> Any:
 
 @contextlib.contextmanager
 def refuses_renames_and_is_gone() -> Iterator[str]:
-    """Yield the endpoint of an S3 that answers one request, with 501; afterwards nobody listens there."""
+    """Yield the endpoint of an S3 that answers one request, with 501, and then closes its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:

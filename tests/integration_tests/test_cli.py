@@ -37,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def serving(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Yield the running server and the variables that it told to export; as CONFIG a configuration, if any."""
+    """Yield the running server and the variables of its export commands; CONFIG has a configuration, if any."""
     server = subprocess.Popen(
         [*PROGRAM, "serve", *arguments],
         stdout=subprocess.PIPE,

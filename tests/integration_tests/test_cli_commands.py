@@ -1,4 +1,4 @@
-"""What all commands have in common: they are as the README has them, and their help loads nothing heavy."""
+"""All commands are as in the README, and their help loads no large package."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_help_loads_neither_the_sdk_nor_boto3() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_unwinds_once_and_its_handler_is_put_back(number: signal.Signals) -> None:
-    outside = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore it, as nohup does
+    outside = signal.signal(number, signal.SIG_DFL)  # the parent of the tests may ignore it, like nohup
     cleaned = []
 
     @exits.cleaning_up()

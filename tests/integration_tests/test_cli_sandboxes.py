@@ -1,4 +1,4 @@
-"""``sandboxes``: what is listed, what is deleted, and what is left alone."""
+"""``sandboxes``: which sandboxes are listed, deleted and kept."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def told(server: LocalDaytona, *arguments: str, **variables: str) -> Any:
 
 @contextmanager
 def working(server: LocalDaytona, *namespaces: str) -> Iterator[list[str]]:
-    """Give the ids of running sandboxes of sessions in these namespaces."""
+    """Return the ids of running sandboxes of sessions in these namespaces."""
     sessions = [WorkspaceSession(config_for(server), namespace=namespace) for namespace in namespaces]
     try:
         for session in sessions:
@@ -59,7 +59,7 @@ def working(server: LocalDaytona, *namespaces: str) -> Iterator[list[str]]:
 
 
 def age(server: LocalDaytona, sandbox_id: str, seconds: float, **more: Any) -> None:
-    """Let a sandbox be last used so long ago."""
+    """Set the time since a sandbox's last use."""
     record = server._active.fleet.get(sandbox_id)
     record.last_activity_at -= seconds
     for name, value in more.items():

@@ -1,4 +1,4 @@
-"""What closing a session leaves, on its way and when it is disturbed, over the real SDK."""
+"""Closing a session over the real SDK: no leaks, also if it is interrupted."""
 
 from __future__ import annotations
 

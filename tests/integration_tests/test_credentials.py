@@ -1,4 +1,4 @@
-"""Assuming the role: real requests of boto3 to the local STS, and to one that answers whatever it is told."""
+"""Assuming the role: real requests of boto3 to the local STS, and to a scripted STS."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def server(s3_server: LocalDaytona) -> LocalDaytona:
 
 @pytest.fixture(params=["sync", "async"])
 def fetch(request: pytest.FixtureRequest) -> Fetch:
-    """Fetch through each of the two faces."""
+    """Fetch with the sync or the async runtime."""
 
     def by(workspace: S3Workspace) -> Credentials:
         if request.param == "sync":
@@ -215,7 +215,7 @@ def test_a_keyring_replaces_them_before_they_end_and_when_s3_calls_them_expired(
         server.s3.credential_lifetime_s = None
 
 
-# --- an STS that answers what it is told -----------------------------------------------------------------
+# --- a scripted STS -----------------------------------------------------------------
 
 EXPIRATION = "2099-01-01T00:00:00Z"
 FIELDS = {
@@ -244,7 +244,7 @@ def error(code: str, message: str = "") -> str:
 
 
 class Sts(ThreadingHTTPServer):
-    """Answers every request alike, and remembers what was asked."""
+    """Answers every request alike, and records the requests."""
 
     daemon_threads = True
 

@@ -20,7 +20,7 @@ END_THE_DAEMON = "kill -TERM 1; sleep 0.2; echo sent"
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take a second of nothing but 502 for a dead daemon."""
+    """Treat a second of 502 as a dead daemon."""
     monkeypatch.setattr(calls, "DEAD_AFTER_S", 1.0)
 
 
@@ -59,7 +59,7 @@ def test_an_ephemeral_sandbox_with_a_dead_daemon_is_replaced_and_the_command_in_
     (after,) = names_of(server)
     assert before != after
     workspace.run(END_THE_DAEMON)
-    with pytest.raises(FileMissing):  # a look may be repeated: it is made in the next one
+    with pytest.raises(FileMissing):  # a poll may be repeated in the next test
         workspace.files("read", "runs.txt")
 
 

@@ -60,7 +60,7 @@ class Agent:
 
 @tool
 def long() -> str:
-    """Say much."""
+    """Answer with a long text."""
     return "long " * 50_000
 
 
@@ -400,7 +400,7 @@ def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, run_sync: Dri
 
 
 def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server, permissionMode="ask")  # nobody is asked, and so nobody needs to be there
+    driven = run_sync(server, permissionMode="ask")  # no approval is needed, and so no approver
     backend = WorkspaceBackend(driven.session)
     path, first = "/conversation_history/session.md", "## One\n" + "said\n" * 100_000
     assert backend.write(path, first).error is None

@@ -44,7 +44,7 @@ def test_it_repairs_a_real_package(console: Console, monkeypatch: pytest.MonkeyP
 @pytest.mark.full
 @pytest.mark.timeout(480)
 def test_it_repairs_a_real_package_on_s3(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What the environment says of accounts is not meant, and is there again afterwards.
+    # Accounts in the environment are ignored, and restored afterwards.
     monkeypatch.setenv("AWS_PROFILE", "somebody-else")
     monkeypatch.setenv("SANDBOX_MOUNT_ROLE_EXTERNAL_ID", "somebody-elses")
     before = dict(os.environ)

@@ -87,7 +87,7 @@ def doctor(server: LocalDaytona, *arguments: str, **settings: Any) -> Report:
         assert set(one) == {"check", "status", "found", "remedy", "code"}
     checks: dict[str, dict[str, str]] = {}
     for one in document["checks"]:
-        checks.setdefault(one["check"], one)  # what an area warns of beside comes behind
+        checks.setdefault(one["check"], one)  # other warnings of an area follow
     report = Report(result.exit_code, checks, result.stderr)
     assert document["ok"] == (report.failed() == []) == (result.exit_code == 0)
     return report
@@ -349,7 +349,7 @@ class TestCredentials:
         report = checked.role()
         assert report.failed() == ["s3-credentials"]
         assert report.checks["s3-credentials"]["code"] == "host_credentials_missing"
-        # The rest of the sandbox is looked at nevertheless.
+        # The rest of the sandbox is still checked.
         assert report.status("workspace") == "skipped"
         assert report.status("mount-s3") == report.status("node") == "ok"
 
@@ -371,7 +371,7 @@ class TestCredentials:
         assert "a-token-of-the-workspace" not in str(report)
 
     def test_credentials_that_no_policy_holds_back(self, checked: Checked) -> None:
-        """One S3 does not know what the other's STS gave out, and lets it do anything."""
+        """One S3 does not know the other STS's credentials, and allows them everything."""
         with LocalS3() as other:
             report = checked.role(stsEndpoint=other.endpoint)
         assert report.failed() == ["s3-boundary"]

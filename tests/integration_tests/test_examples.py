@@ -19,7 +19,7 @@ from examples.run import FOLDER, NOTEBOOKS, NotebookFailed, execute
 from langchain_daytona_ws import SandboxConfig
 from langchain_daytona_ws.local import LocalDaytona
 
-# What would tell of the machine, the time or the account.
+# Texts that reveal the machine, the time or the account.
 PRIVATE = re.compile(
     r"/root\b|/home/|/Users/|/tmp/\w|127\.0\.0\.1|localhost|dtn_|0x[0-9a-f]{6}|20\d\d-\d\d-\d\dT|[0-9a-f]{8}-[0-9a-f]{4}-"
 )
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Have all that is temporary in one folder, so that what is left behind is seen."""
+    """Use one folder for all temporary files, so that leaks are found."""
     with tempfile.TemporaryDirectory(prefix="nb-") as folder:
         os.chmod(folder, 0o711)  # the users of the sandboxes pass through it
         monkeypatch.setenv("TMPDIR", folder)

@@ -1,6 +1,6 @@
-"""File operations mean the same whether they go straight to S3 or through a sandbox and its mount.
+"""File operations have the same results directly on S3 and through a sandbox's mount.
 
-Every test runs over both ways and both faces, against the same words.
+Every test runs with both backends and both runtimes, and expects the same messages.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Place:
             text: str = SHOWN[op](self._driven.files(op, *given, **named))
         except WorkspaceError as error:
             text = f"{error.code}: {error.for_model}"
-        # Only of S3 without the mount this is to be said.
+        # This message is only for S3 without a mount.
         text = text.replace(" A directory that was made in bash is seen here once it holds a file.", "")
         return text.replace(f"{self._folder}/", "").replace(self._folder, "FOLDER")
 

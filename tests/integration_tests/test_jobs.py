@@ -1,4 +1,4 @@
-"""Background jobs through the real SDK: over both faces, over the end of sessions, over a stop of the machine."""
+"""Background jobs through the real SDK: sync and async, across sessions, and across a stop of the sandbox."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class TestSession:
             assert [(job.id, job.exit_code) for job in ended] == [(first.id, 1)]
             results = [session.run("touch /tmp/go")]
             deadline = time.monotonic() + 60
-            while len(ended) < 2:  # any call learns of it, that one too, and tells the model
+            while len(ended) < 2:  # any call detects it, including this one, and adds a notice
                 results.append(session.run("true"))
                 assert time.monotonic() < deadline
             assert (ended[1].id, ended[1].exit_code) == (second.id, 2)

@@ -1,4 +1,4 @@
-"""``kill -9`` of the host in the midst of its work: nothing that it was told is done is lost, and no sandbox stays."""
+"""``kill -9`` of the host during its work: no acknowledged change is lost, and no sandbox stays."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Victim:
         telling.close()
 
     def live(self) -> list[str]:
-        """Let it come to its end; return what it has written."""
+        """Wait for its end; return the files that it has written."""
         self._process.join(WITHIN_S)
         assert self._process.exitcode == 0
         advance_past_every_limit(self._server)

@@ -122,7 +122,7 @@ def test_what_its_caller_has_set_does_not_reach_the_mount(box: Box) -> None:
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
 def test_a_mount_that_is_dead_or_hangs_is_replaced_and_holds_up_nobody(box: Box, signal: str) -> None:
     assert box.ask(HOST)["ok"] is True
-    # Whoever looks into a mount whose daemon hangs waits, deaf to signals; the root's own attributes are known.
+    # A read of a mount whose daemon hangs waits, without reacting to signals; the root's attributes are cached.
     look = "stat /mnt/workspaces/demo"
     box.place.ok(f"{look}; pkill -{signal} -f 'mount-s3 agents /mnt/workspaces'; {look}")
     assert box.ask(None) == {"ok": True, "moved": []}

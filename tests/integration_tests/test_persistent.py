@@ -1,4 +1,4 @@
-"""Persistent sandboxes: one for a workspace, whoever comes, from wherever; kept, restarted, replaced, released."""
+"""Persistent sandboxes: one for each workspace, shared by all processes; kept, restarted, replaced, released."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ def test_the_network_is_blocked_or_not(server: LocalDaytona, drive: Drive, mode:
 def test_restricted_is_sent_as_ranges_and_domains(server: LocalDaytona, drive: Drive) -> None:
     network = {"mode": "restricted", "allowCidrs": ["192.0.2.0/24"], "allowDomains": ["example.org"]}
     workspace = drive(server, network=network, options={"enforceDomainAllowList": True})
-    with pytest.raises(ProvisionError):  # the local server does not enforce it, and says so
+    with pytest.raises(ProvisionError):  # the local server does not enforce it, and reports that
         workspace.run("true")
 
 

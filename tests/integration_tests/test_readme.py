@@ -1,4 +1,4 @@
-"""What the README shows runs, and what it lists is what there is."""
+"""The README's examples run, and its lists are complete."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def workspace_of(bucket: s3.Bucket, **more: Any) -> S3Workspace:
 
 
 class Keys:
-    """Gives out credentials one after the other; the last of them for ever."""
+    """Returns these credentials in order, and then the last one repeatedly."""
 
     def __init__(self, *given: Credentials) -> None:
         self.given = list(given) or [KEYS]
@@ -74,7 +74,7 @@ class Keys:
 
 
 class Face:
-    """One of the two faces, and sessions on it."""
+    """The sync or async runtime, and its sessions."""
 
     def __init__(self, kind: type[S3Store], bucket: s3.Bucket) -> None:
         self.outside = bucket
@@ -177,7 +177,7 @@ class TestTogether:
         assert bucket.get("counts") == b"a=100\nb=100\n"
 
     def test_many_edits_of_one_session_at_once(self, bucket: s3.Bucket) -> None:
-        """As from a model that calls a tool ten times in parallel."""
+        """Ten parallel calls of a tool, as by a model."""
         bucket.put("list", b"".join(b"item%d\n" % n for n in range(10)))
         face = Face(AsyncS3Store, bucket)
         ops = face.ops()
@@ -392,7 +392,7 @@ def assumed(bucket: s3.Bucket) -> Credentials:
 
 
 class Answers:
-    """An HTTP server that answers each request as it is told, on a port of its own."""
+    """A scripted HTTP server on its own port."""
 
     def __init__(self, *answers: bytes | None) -> None:
         self.answers = list(answers)
@@ -422,7 +422,7 @@ class Answers:
         return got
 
     def _take_body(self, connection: socket.socket, got: bytes) -> None:
-        """Read all of the request: what is left unread when a connection closes makes the answer be lost."""
+        """Read the whole request: closing a connection with unread data loses the answer."""
         head, _, body = got.partition(b"\r\n\r\n")
         if b"100-continue" in head.lower():
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -585,7 +585,7 @@ class TestOddAnswers:
 
 
 def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
-    """Made, and not used: what they would do is in their settings."""
+    """Created, but not used: only their settings are checked."""
     from langchain_daytona_ws._adapters.s3_clients import KEPT_SETS, ClientSets
 
     sets = ClientSets(workspace_of(bucket, endpoint=None, region="eu-central-1"))

@@ -169,7 +169,7 @@ def test_a_daemon_that_is_dead_or_hangs_is_replaced_by_the_call_that_meets_it(
     bucket.client.put_object(Bucket=skills, Key="how.md", Body=b"# How")
     bucket.put("known.txt", b"known")
     workspace = bucket.session(drive, options={"skillsBucketName": skills})
-    # The kernel, once it has been told of the root, answers for it: as on the real mount-s3, a stat does not tell.
+    # The kernel caches the root's attributes: as on the real mount-s3, stat does not detect it.
     look = "cd /; stat /mnt/workspaces/* /mnt/skills"
     workspace.run(look)
     assert workspace.run(f"pkill -{signal} -f '[m]ount-s3.*{which}'; {look}", timeout_s=20).exit_code == 0
@@ -232,7 +232,7 @@ def test_files_found_underneath_are_kept_and_told_of(bucket: Bucket, workspace: 
 
 
 def test_the_bare_directory_is_never_worked_in(bucket: Bucket, workspace: Driven) -> None:
-    # Dead, lest the daemon take at its end the other mount away.
+    # Killed, so that the daemon does not unmount the other mount at its end.
     workspace.run('pkill -9 mount-s3; umount -l "$PWD"; mount -t tmpfs other "$PWD"')
     with pytest.raises(SandboxError) as caught:
         workspace.run("touch lost")

@@ -1,4 +1,4 @@
-"""Credentials that end while they are in use, and who notices: nobody."""
+"""Credentials that expire during use, without any visible effect."""
 
 from __future__ import annotations
 

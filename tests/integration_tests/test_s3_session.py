@@ -152,7 +152,7 @@ def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, drive: Driv
     assert result.output.startswith("kept\n")
     assert "machine was replaced" in result.notices[0]
     assert "workspace's files are there" in result.notices[0]
-    workspace.files("write", "f.txt", "still as it was read")  # what was read before is what is there now
+    workspace.files("write", "f.txt", "still as it was read")  # the content that was read is unchanged
 
 
 def test_the_model_is_told_what_works_here(bucket: Bucket, drive: Drive) -> None:

@@ -238,7 +238,7 @@ class TestAFailure:
     def test_one_lost_answer_does_not_end_a_build(self, server: LocalDaytona) -> None:
         server.faults.add(
             Fault("pending", path=POST, delay_s=3),
-            # The look before the build passes; then the SDK gives up at this one.
+            # The check before the build passes; then the SDK gives up at this request.
             Fault("status", path=r"/snapshots/[^/]+$", skip=1, status=502, times=2),
         )
         result = build(server)

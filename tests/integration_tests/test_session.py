@@ -169,9 +169,7 @@ class TestCreation:
                 first = asyncio.create_task(session.arun("echo first"))
                 await asyncio.to_thread(came.wait, 60)
                 second = asyncio.create_task(session.arun("echo second"))
-                await asyncio.sleep(
-                    0.1
-                )  # to join the first; one that comes later joins what the first leaves
+                await asyncio.sleep(0.1)  # to join the first; a later call joins the first call's result
                 first.cancel()
                 goes_on.set()
                 with pytest.raises(asyncio.CancelledError):

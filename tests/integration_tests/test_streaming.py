@@ -1,4 +1,4 @@
-"""A command's output while it runs, over both faces: in order, complete up to the bound, and never in the way."""
+"""A command's output while it runs, sync and async: in order, complete up to the limit, without side effects."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def until_asked(server: LocalDaytona, times: int) -> None:
 
 
 class CapturedWarnings:
-    """What came, and what was done about it: the command goes on when a text has been heard."""
+    """Received texts, and actions on them: the command continues when a text has been received."""
 
     def __init__(self, server: LocalDaytona, **answers: str) -> None:
         self.texts: list[str] = []
@@ -236,7 +236,7 @@ class TestTheResult:
         assert result.job_id is not None
         assert heard.all == result.output == "one\n"
         touch(server, "go1")
-        # The plain face will do: the job is the sandbox's.
+        # The sync methods suffice: the job runs in the sandbox.
         assert driven.session.jobs.join(result.job_id, timeout_s=60).exit_code == 0
         assert driven.session.jobs.logs(result.job_id).output == "one\ntwo\n"
         assert heard.all == "one\n"
@@ -477,14 +477,14 @@ class TestFaults:
 
 
 class Hanging:
-    """A look whose answer is held, from when something was done until it is let go."""
+    """A poll whose answer is delayed, from an action until its release."""
 
     def __init__(self, server: LocalDaytona) -> None:
         self._server = server
         self._released = threading.Event()
 
     def hold(self, meanwhile: Callable[[], object], *, before: bool = False) -> None:
-        """Hold the first look after the next command, before it is carried out, or its answer."""
+        """Delay the next command's first poll, before it runs, or its answer."""
 
         def act() -> None:
             meanwhile()
@@ -505,7 +505,7 @@ class Hanging:
 
 @pytest.fixture
 def hanging(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
-    """No look ends by its own time-out here, which would take a few seconds on the sync side."""
+    """No poll ends by its own time-out here, which would take a few seconds in the sync runtime."""
     monkeypatch.setattr(live, "LOOK_MARGIN_S", 600.0)
     monkeypatch.setattr(background, "GRACE_S", 0.1)
     made = Hanging(server)

@@ -337,7 +337,7 @@ class TestMessages:
 
 
 class Scripted(BaseChatModel):
-    """A chat model that says what it was told to say."""
+    """A chat model with a scripted answer."""
 
     replies: list[AIMessage]
 

@@ -123,7 +123,7 @@ def intercepted(authority: trustme.CA) -> Iterator[Listening]:
 
 @pytest.fixture
 def refusing_port() -> Iterator[int]:
-    with socket.socket() as held:  # bound and not listening: nobody else can take it
+    with socket.socket() as held:  # bound and not listening: no other program can use it
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""Processes that are killed in the midst of their work: see `test_killed_host`."""
+"""Processes that are killed during their work: see `test_killed_host`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ COMMANDS = 2
 
 
 def work(config: dict[str, Any], namespace: str, told: Connection) -> None:
-    """Use a workspace and close it; tell of each file that a finished step has written."""
+    """Use a workspace and close it; report each file that a finished step has written."""
     from langchain_daytona_ws import WorkspaceSession
 
     with WorkspaceSession(config, namespace=namespace) as session:

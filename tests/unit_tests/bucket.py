@@ -1,4 +1,4 @@
-"""A bucket in memory that keeps S3's rules: key order, pages, ETags, conditions; and fails where it is told to."""
+"""A bucket in memory with S3's rules: key order, pages, ETags, conditions; and with scripted failures."""
 
 from __future__ import annotations
 

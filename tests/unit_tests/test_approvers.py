@@ -286,7 +286,7 @@ def asked_and_run(
     message: Any = None,
     judge: Callable[[MiddlewareApprover], MiddlewareApprover] = lambda approver: approver,
 ) -> list[Any]:
-    """Put a call to a human as the middleware does, and the requests to the approver in the step after the answer."""
+    """Ask about a call as the middleware does, and pass the requests to the approver in the step after the answer."""
     call = {"name": "bash", "args": {"command": "make"}, "id": "call_1"}
     told: list[Any] = []
 

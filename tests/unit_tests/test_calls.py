@@ -1,4 +1,4 @@
-"""What a call does about faults: sent again where that is safe, reported as unknown where nobody can tell."""
+"""Faults of a call: sent again if that is safe, otherwise reported as an unknown outcome."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_second_fault_asks_the_control_plane_first() -> None:
 
 
 class Timed(ScriptedPort):
-    """Notes how long each request may take."""
+    """Records the time-out of each request."""
 
     def __init__(self, **answers: list[Any]) -> None:
         super().__init__(**answers)

@@ -1,4 +1,4 @@
-"""Claiming the one sandbox of a workspace, whatever state it is found in and whoever else is at it."""
+"""Find or create a workspace's sandbox, in all its states, and with concurrent processes."""
 
 from __future__ import annotations
 

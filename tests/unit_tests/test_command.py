@@ -335,7 +335,7 @@ def test_no_process_to_be_had_is_an_error_and_nothing_ran(
 
 
 def test_the_agent_may_kill_python(bash: Workspace) -> None:
-    # A marker of its own keeps this test from killing the ones that run beside it.
+    # A unique marker keeps this test from killing processes of concurrent tests.
     result = bash.run(
         "pkill -TERM -P $PPID python3; kill -TERM $PPID; kill -HUP $PPID; sleep 0.1; echo alive"
     )
@@ -384,7 +384,7 @@ def test_any_text_does_what_it_does_in_plain_bash(bash: Workspace, text: str) ->
 
 
 class TestTheCallsOwnOutput:
-    """What holds it would keep the daemon from answering."""
+    """A process that holds the output would keep the daemon from answering."""
 
     def test_a_process_that_opened_it_is_ended_and_named(self, workspace: Workspace) -> None:
         began = time.monotonic()

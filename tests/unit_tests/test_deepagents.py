@@ -218,7 +218,7 @@ def test_windows_one_after_the_other_give_the_whole_file(
             return
         parts.append(found.body)
         offset = found.last + 1
-    # The line end after the last line is not told from none.
+    # A last line with and without a line end is the same.
     assert "\n".join(parts) == data.decode().removesuffix("\n") or not data
 
 

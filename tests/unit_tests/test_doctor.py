@@ -1,4 +1,4 @@
-"""What a diagnosis says: of what a sandbox told, of clocks, of S3's answers; and that it tells no secret."""
+"""Findings of a diagnosis: about the sandbox, about clocks, about S3's answers; without secrets."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_kinds(error: Exception, kind: FaultKind) -> None:
 def test_a_certificate_that_is_refused_is_told_by_its_reason_only() -> None:
     error = caused(DaytonaError("Failed to create sandbox: key expired"), EXPIRED)
     assert (caught(error).kind, "has expired" in caught(error).message) == (FaultKind.UNTRUSTED, True)
-    # Its words must not be taken for Daytona's own about an API key.
+    # Its message must not be mistaken for Daytona's own about an API key.
     assert remedy_for(caught(error))[0] == "certificate"
 
 

@@ -1,4 +1,4 @@
-"""FileOps over the guest run in this process, and over one that lies."""
+"""FileOps over the guest in this process, and over a guest with forged answers."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ HOSTILE = [
 
 
 class Place:
-    """A workspace, and a secret beside it."""
+    """A workspace, and a secret outside of it."""
 
     def __init__(self, path: Path) -> None:
         self.root = path / "workspaces" / "demo"
@@ -452,7 +452,7 @@ class TestWrite:
         assert (place.root / "a").read_bytes() == b"theirs"
 
     def test_a_vanished_directory_is_made_again(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As on an S3 mount, when its last file was just deleted."""
+        """A missing directory, as on an S3 mount after the deletion of its last file."""
         (place.root / "d").mkdir()
         real = store.create
         vanishings = [1]
@@ -587,7 +587,7 @@ class TestFailedWrites:
 
 
 def test_writes_are_plain(place: Place) -> None:
-    """An S3 mount knows no rename, append, chmod, link or utime: look at the system calls themselves."""
+    """An S3 mount supports no rename, append, chmod, link or utime: check the system calls themselves."""
     called: list[str] = []
     watched = {
         "os.rename",
@@ -1043,7 +1043,7 @@ def test_a_bare_interpreter_is_enough(place: Place, op: str) -> None:
 
 
 def _interpreters() -> list[str]:
-    """The interpreter here, and any older ones that happen to be installed."""
+    """This interpreter, and older installed versions."""
     others = (shutil.which(f"python3.{minor}") for minor in (8, 9, 10, 12, 13))
     # A version manager's stand-in is found too, but does not run.
     runs = (path for path in others if path and subprocess.run([path, "-c", ""], check=False).returncode == 0)

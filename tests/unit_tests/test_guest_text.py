@@ -437,7 +437,7 @@ class TestWhatLooksAlike:
         ("data", "old", "new", "count"),
         [
             ("a\u00a0b a\u202fb", "a b", "x", 2),  # two places
-            ("x \u2014 y", "-", "+", 1),  # nothing but such a character
+            ("x \u2014 y", "-", "+", 1),  # only such a character
             ("say \u201chi\u201d", 'say "hi"', "say \u201chi\u201d", 1),  # about the characters themselves
         ],
     )

@@ -1,4 +1,4 @@
-"""What an agent is told of its workspace."""
+"""The guidance for an agent about its workspace."""
 
 from __future__ import annotations
 

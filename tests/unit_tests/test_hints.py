@@ -15,7 +15,7 @@ COPY = TRACE + '  File "/usr/lib/python3.11/shutil.py", line 437, in copy2\n    
 MV = "mv: cannot move 'a' to 'b': Function not implemented\n"
 SHELL = "/usr/bin/bash: line 3: old: Operation not permitted\n"
 
-# Of programs that are not on every machine; the others are run on a mount by the integration tests.
+# Output of programs that are not on every machine; the integration tests run other programs on a mount.
 TOLD = [
     (
         "rsync -a d/ e/", 'rsync: [receiver] rename "/w/e/.f.wMVG5y" -> "f": Function not implemented (38)\n', 23,
@@ -169,7 +169,7 @@ NEARBY = [
      "mv /tmp/a b", "mv: preserving times for 'b': Operation not permitted\n", "It was moved"),
     ("a test that renames", "pytest", "    def test_x():\n>       os.rename('a', 'b')\nE       " + EPERM_AB,
      "cannot be renamed"),
-    # What the real mount-s3 does besides.
+    # Further behaviour of the real mount-s3.
     ("a log that was looked at",
      "(for i in 1 2 3; do /bin/echo $i; sleep 1; done) > bg.log & sleep 2; cat bg.log; wait",
      "1\n2\n/bin/echo: write error: Bad file descriptor\n", "Write it under /tmp"),
@@ -290,7 +290,7 @@ def test_every_advice_is_one_short_line() -> None:
 def test_only_the_end_of_an_output_is_looked_at() -> None:
     assert hint("mv a b", MV + "x\n" * 20_000, 1) is None
     assert hint("mv a b", "x\n" * 20_000 + MV, 1) is not None
-    # A line whose beginning was cut off is not taken for a whole one.
+    # A line whose beginning was cut off does not count as a whole line.
     assert hint("mv a b", "x" * 100_000 + MV[:-1], 1) is None
 
 
@@ -322,7 +322,7 @@ HOSTILE_COMMANDS = [";" * 16_384, ";a=a=" * 4_000, ">" * 16_384, "\n" * 16_384, 
 
 
 @pytest.mark.parametrize("output", HOSTILE_OUTPUTS, ids=range(len(HOSTILE_OUTPUTS)))
-@pytest.mark.timeout(60)  # 20 calls of some 10 ms; a search that goes wrong takes minutes
+@pytest.mark.timeout(60)  # 20 calls of some 10 ms; a slow search takes minutes
 def test_hostile_text_costs_little(output: str) -> None:
     for command in HOSTILE_COMMANDS:
         for exit_code in (0, 1):

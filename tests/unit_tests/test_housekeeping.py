@@ -1,4 +1,4 @@
-"""Which sandboxes are old, and when a deleted one is gone."""
+"""Selecting old sandboxes, and confirming that a deleted sandbox is gone."""
 
 from __future__ import annotations
 

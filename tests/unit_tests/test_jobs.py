@@ -362,7 +362,7 @@ class TestLost:
         (bash.state / job.id / "about").write_text(json.dumps({**about, "boot": "another 1"}))
         bash.until(lambda: not bash.jobs.status(job.id).is_running)
         assert bash.jobs.status(job.id).reason == "the machine was stopped or restarted"
-        assert len(bash.alive()) == 1  # whatever has its number now is none of the job's
+        assert len(bash.alive()) == 1  # the process with its number now does not belong to the job
 
     def test_the_runner_of_a_start_that_dies(self, bash: Jobs) -> None:
         source = guest_source("job_run")

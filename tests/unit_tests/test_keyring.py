@@ -1,4 +1,4 @@
-"""Current credentials for both faces: when they are fetched, shared, kept and dropped."""
+"""The credential cache of both runtimes: when credentials are fetched, shared, kept and dropped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Clock:
 
 
 class Office:
-    """Gives out numbered credentials that live as long as it is told; None: for ever."""
+    """Returns numbered credentials with a given lifetime; None: without expiry."""
 
     def __init__(self, clock: Clock, life_s: float | None = 3600) -> None:
         self.clock = clock
@@ -180,7 +180,7 @@ def test_a_refusal_at_first_is_raised_and_not_kept(get: Callable[[float], str], 
 
 
 class Gated(Office):
-    """Answers when the gate opens; once for each of its two faces."""
+    """Answers when the gate opens; once for each runtime."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)

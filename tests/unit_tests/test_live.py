@@ -1,4 +1,4 @@
-"""A command's output while it runs: looking at it in the place of the sandbox, and handing it on."""
+"""A command's output while it runs: polling it, with a scripted sandbox, and passing it to the callback."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TestLooking:
 
 
 class TestTheLog:
-    """The log of a call that is looked at, as `Output` keeps it."""
+    """The log of a polled call, as `Output` writes it."""
 
     def test_of_a_short_output_is_gone_at_the_end(self, tmp_path: Path) -> None:
         output = Output(10, str(tmp_path / "log"), 1000)
@@ -279,7 +279,7 @@ class TestFollowing:
 
 
 class TestTheRest:
-    """What is handed on after a command's end of one whose answer holds only its beginning and its end."""
+    """The rest of the output after a command's end, if the answer has only its beginning and its end."""
 
     @pytest.fixture(autouse=True)
     def _not_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,13 +324,13 @@ class TestTheRest:
         assert (text, offsets) == (f"abc{live.LOST_NOTE}xyz", [3])
 
     def test_of_a_log_that_is_shorter_is_noted(self) -> None:
-        # Also of one that would give a byte at a time, for ever.
+        # The same for an endless output of one byte at a time.
         text, offsets = self.rest(answered(b"abc", b"xyz", 100), (True, b"d"))
         assert (text, offsets) == (f"abcd{live.LOST_NOTE}xyz", [3])
 
 
 class HangingCaller(ScriptedCaller):
-    """Answers its looks when it is told to."""
+    """Answers polls on demand."""
 
     def __init__(self, late: dict[str, object] | Exception) -> None:
         super().__init__()
@@ -456,7 +456,7 @@ class TestALookThatHangs:
                 return answered(b"abc")
 
             await following.during(call())
-            assert caller.offsets == [0]  # after the command's end nobody looks
+            assert caller.offsets == [0]  # no poll after the command's end
 
         asyncio.run(work())
         assert texts == ["ab", "c"]
@@ -472,7 +472,7 @@ class TestALookThatHangs:
             @property
             def _may_be_abandoned(self) -> bool:
                 caller.release.set()
-                heard.wait(0.2)  # whoever decides now must have kept the thread from handing it on
+                heard.wait(0.2)  # the decision must prevent the thread from passing it on
                 return self.may_be
 
             @_may_be_abandoned.setter

@@ -38,7 +38,7 @@ async def client_of(port: AsyncDaytonaPort) -> AsyncDaytona:
 def test_it_is_shared_and_closed_by_the_last(closed: list[AsyncDaytona]) -> None:
     async def main() -> None:
         ports = [AsyncDaytonaPort(ACCOUNT) for _ in range(3)]
-        # At once, and one of them twice: nobody may make a second client meanwhile.
+        # Concurrently, and one of them twice: no second client may be created meanwhile.
         first, *others = await asyncio.gather(*(client_of(port) for port in [*ports, ports[0]]))
         assert all(one is first for one in others)
         await ports[0].aclose()
@@ -125,10 +125,10 @@ def test_a_loop_that_was_closed_without_a_word_is_let_go(closed: list[AsyncDayto
 
 
 class Seen:
-    """Stands for a loop, and does something when somebody looks whether it has ended: it has.
+    """A closed loop that calls a function when its state is checked.
 
     Args:
-        happens: What another thread does just then.
+        happens: The function.
     """
 
     def __init__(self, happens: Callable[[], object]) -> None:

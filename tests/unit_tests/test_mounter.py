@@ -345,7 +345,7 @@ class TestTheCredentials:
             other.replace(None, "")
 
     def test_of_other_mounts_never_lie_where_those_of_these_did(self, helper: Any) -> None:
-        # A mount that was detached while somebody was in it lives on, and reads its file again.
+        # A mount that was detached while in use stays alive, and reads its file again.
         own = Path(self.stored(helper, "a", KEY).directory, "a.json")
         helper.CredentialStore("id", "b").replace(OTHER, "")
         assert json.loads(own.read_text()) == KEY
@@ -611,7 +611,7 @@ class TestAMount:
 class TestTheWayThroughSudo:
     @pytest.fixture
     def box(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Be a user who is not root, with a sudo that notes how it is called and with the helper."""
+        """Act as a user who is not root, with the helper, and with a sudo that records its calls."""
         programs = tmp_path / "bin"
         programs.mkdir()
         (programs / "sudo").write_text(

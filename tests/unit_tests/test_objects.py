@@ -185,10 +185,10 @@ class TestPlaces:
 
 
 class TestOthers:
-    """What other writers do between two requests of ours."""
+    """Changes by other writers between two requests."""
 
     def meanwhile(self, bucket: MemoryBucket, key: str, *contents: str | None) -> None:
-        """Let others change a file just before our puts, in turn."""
+        """Apply these changes by other writers before our puts, one before each."""
 
         def change(content: str | None) -> Callable[[], None]:
             return lambda: (
@@ -303,7 +303,7 @@ class TestLostAnswers:
 
     @pytest.mark.parametrize("event", [UNKNOWN, LOST])
     def test_nobody_can_tell(self, bucket: MemoryBucket, ops: FileOps, event: object) -> None:
-        """Bash wrote over it, and so wiped out what could tell."""
+        """Bash overwrote the object, and with it the idempotency keys."""
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [event], "get": [None, lambda: bucket.put_by_others("a", "bash")]}
         error = refusal(OutcomeUnknown, ops.edit("a", "one", "1"))
@@ -322,7 +322,7 @@ class TestLostAnswers:
     @example(["LOST"], ["", "bash ours"], False)
     @example(["UNKNOWN", "LOST"], ["", "", "ours"], True)
     def test_never_twice(self, puts: list[str], gets: list[str], ours_before: bool) -> None:
-        """Whatever is lost and whatever others do between: a second A would stand there."""
+        """Lost answers and concurrent changes: a repeated edit would add a second A."""
         bucket = MemoryBucket()
         bucket.put_by_others("a", "A\n")
         if ours_before:
@@ -520,7 +520,7 @@ class TestTree:
 @pytest.mark.parametrize("kind", list(StoreFaultKind))
 @pytest.mark.parametrize("operation", ["get", "list", "put", "delete"])
 def test_no_fault_gets_out(bucket: MemoryBucket, kind: StoreFaultKind, operation: str) -> None:
-    """Whatever S3 does, at whatever request: a result or a WorkspaceError."""
+    """Any fault of S3 at any request: a result or a WorkspaceError."""
     calls: list[Callable[[FileOps], Awaitable[object]]] = [
         lambda ops: ops.read("a"),
         lambda ops: ops.write("b", "x"),

@@ -128,7 +128,7 @@ class Twins:
         return on_s3, on_disk
 
     def _vanish(self) -> None:
-        """Remove directories without files, which on S3 are none."""
+        """Remove directories without files, which do not exist on S3."""
         for place, _, _ in os.walk(self.root, topdown=False):
             if place != str(self.root) and not os.listdir(place):
                 os.rmdir(place)

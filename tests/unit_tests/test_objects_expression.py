@@ -147,7 +147,7 @@ def test_words_beyond_ascii_are_left_to_ripgrep_where_it_matters() -> None:
     "pattern", ["(a|aa)*c", "(.*)*(.*)*(.*)*x", "(x+x+)+y", r"(\w{0,50}\d){3}", "(a|b|ab|ba){990}c"]
 )
 def test_hostile_ones_are_looked_after(pattern: str) -> None:
-    """The clock is looked at often enough, whatever the pattern: no single look is far from the next."""
+    """The clock is read often enough for any pattern: the time between two readings is short."""
     data = (b"ab" * 250 + b"x" * 499 + b"\n") * 10
     looks: list[None] = []
     wanted = Expression(pattern, ignore_case=False)

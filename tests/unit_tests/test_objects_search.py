@@ -1,4 +1,4 @@
-"""Searches on a bucket: what is found, and what is left to the sandbox."""
+"""Searches on a bucket: their results, and searches that need the sandbox."""
 
 from __future__ import annotations
 

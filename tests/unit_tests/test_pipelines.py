@@ -1,4 +1,4 @@
-"""The exit codes of a pipeline's parts: when they are asked for, when they are told, and that nothing else changes."""
+"""The exit codes of a pipeline's parts: when they are requested and reported, and that nothing else changes."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ DENIED = [
             "/sandbox/demo/", "demo/", "sandbox//demo/",
         )
     ),
-    # Other buckets, among them ones whose names begin alike.
+    # Other buckets, some with names that begin alike.
     *(
         on("sandbox/demo/f", action, bucket)
         for bucket in ("other", "agents2", "agent")

@@ -1,4 +1,4 @@
-"""The public face: its names, what importing it loads, and what is documented."""
+"""The public API: its names, the modules that it loads, and its documentation."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Store:
 
 
 def answered(status: int, code: str = "") -> StoreFault:
-    """Give the fault that an answer of S3 becomes."""
+    """Return the fault for an answer of S3."""
     response = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return client_fault(response, lost=StoreFaultKind.UNKNOWN)
 

@@ -1,4 +1,4 @@
-"""Reading the sandbox's answer: exactly one frame behind the call's own nonce, whatever else was printed."""
+"""Reading the sandbox's answer: exactly one frame with the call's own nonce, among any other output."""
 
 from __future__ import annotations
 

@@ -324,7 +324,7 @@ def test_what_cannot_be_read_is_named(program: str) -> None:
 
 
 def test_a_directory_that_opens_and_refuses_to_be_read() -> None:
-    """As /proc/1/map_files is, for root without all rights."""
+    """An unreadable directory, like /proc/1/map_files for root without all capabilities."""
     answer = as_nobody("tree", {"op": "glob", "pattern": "*/*/*"}, Path("/proc"))
     assert answer["ok"]
     assert any(path.endswith("/fd") for path in answer["omitted"]["unreadable"][1])

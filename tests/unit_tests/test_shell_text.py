@@ -1,4 +1,4 @@
-"""Which simple commands a shell text has, and where they read from and write to."""
+"""The simple commands of a shell text, and their redirections."""
 
 from __future__ import annotations
 

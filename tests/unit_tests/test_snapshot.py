@@ -294,7 +294,7 @@ class Signer:
         return deb
 
     def revoke(self) -> None:
-        # gpg writes the certificate with each key, and a colon before it so that nobody uses it by accident.
+        # gpg writes the certificate with each key, after a colon that prevents accidental use.
         text = (self.home / "openpgp-revocs.d" / f"{self.fingerprint}.rev").read_text()
         certificate = self.home / "revocation"
         certificate.write_text(text.replace(":-----BEGIN", "-----BEGIN"))
@@ -561,7 +561,7 @@ class TestTheDirectories:
 class TestTheGuard:
     @pytest.fixture
     def owned(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-        """Let all below a folder, and above it, be root's and nobody's else, as far as the guard can see."""
+        """Make a folder, its content and its parents appear to the guard as owned and writable by root only."""
         lstat = os.lstat
         group = 1000
 

@@ -1,4 +1,4 @@
-"""Ids and time of a session come from where it is told, and from this machine otherwise."""
+"""A session's ids and time come from its arguments, or by default from this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENDS_S = 1_750_003_600.0
 
 
 class Clock:
-    """Stands still but for the waits, which it counts."""
+    """A clock that only waits move forward; counts the waits."""
 
     def __init__(self, now: float = 1_750_000_000.0) -> None:
         self.now = now

@@ -252,7 +252,7 @@ class TestContent:
 def answered(
     arguments: dict[str, Any], answer: PermissionDecision | None = None, name: str = "bash"
 ) -> ToolMessage:
-    """Have a graph make one call that nothing can be provisioned for."""
+    """Make one call in a graph, without a reachable server."""
     with WorkspaceSession(
         {"permissionMode": "bypass" if answer is None else "ask"},
         namespace="demo",

@@ -1,4 +1,4 @@
-"""What models are told of the tools: in the formats of OpenAI, Anthropic and Gemini, by LangChain's own converters."""
+"""The tools' schemas in the formats of OpenAI, Anthropic and Gemini, by LangChain's own converters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits for whose turn, over the program that carries out requests in the sandbox."""
+"""Waiting for the file lock, in the program that runs requests in the sandbox."""
 
 from __future__ import annotations
 

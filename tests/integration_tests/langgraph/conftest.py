@@ -1,4 +1,4 @@
-"""Graphs over a workspace, run through their sync and their async face, over checkpointers in memory and in SQLite."""
+"""Graphs over a workspace, run sync and async, with checkpointers in memory and in SQLite."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def calling(*calls: dict[str, Any]) -> dict[str, Any]:
 
 
 def results(state: dict[str, Any]) -> dict[str, ToolMessage]:
-    """Give the tool messages by the call that they answer."""
+    """Return the tool messages by the ids of their calls."""
     found = [message for message in state["messages"] if isinstance(message, ToolMessage)]
     assert len({message.tool_call_id for message in found}) == len(found)
     return {message.tool_call_id: message for message in found}
@@ -91,7 +91,7 @@ class Stage:
         return self._sessions[-1]
 
     def tool_node(self, *sessions: WorkspaceSession, **wraps: Any) -> Any:
-        """Make a graph of nothing but a node in which all calls of a message run side by side."""
+        """Return a graph with one node, in which all calls of a message run concurrently."""
         tools = [tool for session in sessions for tool in WorkspaceToolkit(session=session).get_tools()]
         return self.compiled(StateGraph(MessagesState), ToolNode(tools, **wraps))
 
@@ -113,7 +113,7 @@ class Stage:
     def answer_all(
         self, graph: Any, state: Any, decide: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> tuple[Any, list[dict[str, Any]]]:
-        """Answer what is asked, one question at a time and without naming it, until nothing is; return all of it."""
+        """Answer one question at a time, without its id, until none is open; return all questions."""
         asked = []
         while questions := self.questions(state):
             assert len(questions) == 1
@@ -127,7 +127,7 @@ class Stage:
         return state.get("__interrupt__", ())
 
     def see(self, session: WorkspaceSession, command: str) -> str:
-        """Run a command beside the agent."""
+        """Run a command independently of the agent."""
         output: str = self.wait(session.run, session.arun, command).output
         return output
 

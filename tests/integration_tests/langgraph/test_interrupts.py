@@ -1,4 +1,4 @@
-"""The approver that interrupts the graph: who is asked what, which answer counts for what, and what runs once."""
+"""The approver that interrupts the graph: its questions, which call each answer applies to, and calls that run once."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_parallel_calls_of_one_node_are_each_answered(stage: Stage) -> None:
 
 
 class InOrder:
-    """Let the calls of a tool node go on one after the other, in one order at first and in another afterwards."""
+    """Run the calls of a tool node sequentially, first in one order and then in another order."""
 
     def __init__(self, *orders: list[str]) -> None:
         self._orders = list(orders)
@@ -312,7 +312,7 @@ def test_an_agent_asks_about_all_calls_of_a_turn_at_once(stage: Stage) -> None:
 
 
 def test_an_agent_in_a_node_that_runs_twice_asks_and_runs_twice(stage: Stage) -> None:
-    """Also where the model's calls have the same ids each time."""
+    """The model's calls may have the same ids each time."""
     session = stage.session()
     agent = create_agent(
         SameIds(script=[turn(bash={"command": "echo x >> log; wc -l < log"}), turn("Done.")]),

@@ -1,4 +1,4 @@
-"""LangChain's own middleware asks, by the session's mapping; the session lets through what it has asked about."""
+"""LangChain's own middleware asks, by the session's mapping; the session allows calls that it has asked about."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_call_that_is_made_again_is_asked_about_again(
 def test_what_was_asked_about_counts_for_that_very_call(
     quick: Stage, interrupt_mode: str, decision: dict[str, Any] | None
 ) -> None:
-    """Whatever was answered, or nothing: not for the same call in another message, where no middleware asks."""
+    """An answer does not apply to the same call in another message, for which no middleware asks."""
     session = quick.session(approver=MiddlewareApprover())
     agent = agent_of(quick, session, bash("one", **MAKE), interrupt_mode=interrupt_mode)
     (question,) = quick.questions(quick.do(agent, GO))
@@ -181,7 +181,7 @@ def test_an_edit_that_makes_another_tool_s_call_is_named_as_one(
 
 @pytest.mark.parametrize("interrupt_mode", ["batched", "per_call"])
 def test_a_question_without_an_answer_counts_for_nothing(quick: Stage, interrupt_mode: str) -> None:
-    """Not where another graph carries on with the thread, and no middleware stands before its tools."""
+    """The answer does not apply if another graph, without the middleware, continues the thread."""
     session = quick.session(approver=MiddlewareApprover())
     agent = agent_of(quick, session, bash("one", **MAKE), interrupt_mode=interrupt_mode)
     assert len(quick.questions(quick.do(agent, GO))) == 1
@@ -219,7 +219,7 @@ def test_one_agent_s_approval_is_not_another_s(quick: Stage, decision: dict[str,
 
 
 def test_agents_side_by_side_are_each_let_through(quick: Stage) -> None:
-    """Although their calls have the same ids."""
+    """Their calls have the same ids."""
     session = quick.session(approver=MiddlewareApprover())
     graph: Any = StateGraph(MessagesState)
     for name in ("first", "second", "third"):

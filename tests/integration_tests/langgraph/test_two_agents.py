@@ -1,4 +1,4 @@
-"""Two agents that one node runs, one after the other, and whose model's server numbers the calls of each turn anew."""
+"""Two agents that one node runs sequentially, with a model whose server reuses the ids of calls in each turn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def agent_of(session: WorkspaceSession, name: str | None) -> Any:
 def graph_of(
     stage: Stage, *agents: Any, fail: Callable[[], None] = lambda: None, keeps_checkpoints: bool = True
 ) -> Any:
-    """Make a graph whose only node, a plain function, runs the agents and tells what their tools said."""
+    """Return a graph whose only node, a plain function, runs the agents and returns their tools' results."""
 
     def told(states: list[dict[str, Any]]) -> dict[str, Any]:
         fail()
@@ -96,7 +96,7 @@ def test_they_are_each_asked_about_and_run_nothing_again_when_the_node_goes_on(s
 def test_agents_without_names_of_their_own_are_told_that_a_result_was_recorded(
     quick: Stage, name: str | None
 ) -> None:
-    """They can't be told from one agent that is tried again, which must not run anything twice."""
+    """Two agents look the same as one agent that is retried, whose calls must not run twice."""
     session = quick.session(permissionMode="bypass")
     graph = graph_of(quick, agent_of(session, name), agent_of(session, name), fail=failing_once())
     assert said(quick.do(graph, GO)) == [f"{AGAIN}\n1\n[exit code 0]"] * 2

@@ -90,7 +90,7 @@ async def through_a_graph(own: WorkspaceSession) -> None:
 
 
 async def blocking(config: dict[str, Any]) -> None:
-    """Use the sync face, which blocks."""
+    """Use the sync methods, which block."""
     with WorkspaceSession(config, namespace="demo") as own:
         own.run("echo")
 
@@ -99,6 +99,6 @@ SCENES = {scene.__name__: scene for scene in (tools, session, approvals, blockin
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    with blockbuster_ctx():  # in whatever is called, too
+    with blockbuster_ctx():  # also in called functions
         asyncio.run(SCENES[sys.argv[1]](given))
     print("done")

@@ -76,7 +76,7 @@ def alone(place: Mounted) -> Iterator[Mounted]:
 
 
 def eventually(happens: Callable[[], bool]) -> bool:
-    """Say whether it happens within a minute."""
+    """Return whether it happens within a minute."""
     deadline = time.monotonic() + 60
     while not happens():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""A sandbox with mounts of a local S3, and a look at the same bucket from outside."""
+"""A sandbox with mounts of a local S3, and a client for the same bucket."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Mounted:
         }
 
     def hand_over(self, credentials: dict[str, str], folder: str = "/root/aws") -> str:
-        """Put credentials behind a credential_process, atomically; return the environment that finds them."""
+        """Write credentials for a credential_process, atomically; return the environment that selects them."""
         written = shlex.quote(json.dumps(credentials))
         config = f"[default]\\ncredential_process = cat {folder}/credentials.json\\n"
         self.ok(

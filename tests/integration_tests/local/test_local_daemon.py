@@ -317,7 +317,7 @@ def test_an_upload_that_is_no_form_is_refused(toolbox: Toolbox) -> None:
 
 
 DELETIONS = {
-    # path, recursive, status, what is left
+    # path, recursive, status, remaining files
     "a file": ("f", None, 204, "d dangling link"),
     "a file, recursively": ("f", "true", 204, "d dangling link"),
     "a folder": ("d", None, 400, "d dangling f link"),
@@ -341,7 +341,7 @@ def test_deletions(toolbox: Toolbox, name: str, recursive: str | None, status: i
 
 
 MOVES = {
-    # source, destination, status, what is there afterwards
+    # source, destination, status, files afterwards
     "a file": ("f", "g", 200, "d d/x g other"),
     "a folder": ("d", "e", 200, "e e/x f other"),
     "into a folder that is not there": ("f", "no/such/g", 404, "d d/x f other"),

@@ -1,4 +1,4 @@
-"""`process.exec`, with the nasty parts of the real daemon."""
+"""`process.exec`, with the quirks of the real daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hostile or careless sandbox, client or neighbour cannot do to the server."""
+"""Protection of the server against hostile or careless sandboxes, clients and other users."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def secret_key() -> Iterator[str]:
     serial = library.syscall(248, b"user", b"host-secret", b"TOPSECRET", 9, -3)
     if serial < 0:
         pytest.skip("no keyrings here")
-    # that everybody may find and read it, as its owner's own processes may
+    # so that all users may find and read it, like its owner
     library.syscall(250, 5, serial, 0x3F3F3F3F)
     yield "host-secret"
     assert library.syscall(250, 10, -3, b"user", b"host-secret", 0) == serial  # ours is what it was

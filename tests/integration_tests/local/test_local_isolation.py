@@ -1,4 +1,4 @@
-"""What a sandbox cannot see or touch."""
+"""Isolation: a sandbox cannot read or change the host."""
 
 from __future__ import annotations
 

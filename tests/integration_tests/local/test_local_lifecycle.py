@@ -35,7 +35,7 @@ def test_auto_stop_counts_from_the_last_toolbox_request(
     sandbox = daytona.create(params(auto_stop_interval=2))
     clock.advance(1.5 * MINUTE)
     daytona.get(sandbox.id)  # a control-plane request is no activity
-    sandbox.process.exec("sleep 1000 >/dev/null 2>&1 &")  # and a background process is none either
+    sandbox.process.exec("sleep 1000 >/dev/null 2>&1 &")  # and neither is a background process
     server.clock.advance(1.5 * MINUTE)
     assert state(server) == ["started"]
     sandbox.refresh_activity()
@@ -166,4 +166,4 @@ def test_one_clock_drives_several_servers(
             connect(server).create(params(auto_stop_interval=1))
         clock.advance(2 * MINUTE)
         assert (state(one), state(two)) == (["stopped"], ["stopped"])
-    clock.advance(1)  # nobody listens any more
+    clock.advance(1)  # the port is closed

@@ -102,7 +102,7 @@ def test_socket_io_is_refused_at_once_and_in_silence(
     tried = server.count("socket.io")
     assert 1 <= tried <= 3
     assert {request.status for request in server.requests if request.action == "socket.io"} == {404}
-    time.sleep(2.5)  # a client that tried again by itself would do so after a second
+    time.sleep(2.5)  # a client's automatic retry would come after a second
     assert server.count("socket.io") == tried
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -161,7 +161,7 @@ def test_requests_are_noted_in_order(server: LocalDaytona, daytona: Daytona, san
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    # pytest's own temporary folders let nobody else in, and sandboxes belong to somebody else
+    # pytest's own temporary folders are private, and sandboxes belong to another user
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
         yield Path(root)

@@ -1,4 +1,4 @@
-"""What programs really print on a mount of S3 leads to the right hint, and what the hint says works there."""
+"""Real error output of programs on a mount of S3 leads to the right hint, and the hint works there."""
 
 from __future__ import annotations
 

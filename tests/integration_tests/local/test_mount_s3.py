@@ -1,4 +1,4 @@
-"""A mount and the bucket behind it: what one sees of the other, and when."""
+"""A mount and its bucket: which changes of each the other shows, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting mount-s3, ending it in every way, and what is left then."""
+"""Start mount-s3, end it in every way, and check the state afterwards."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_at_its_end_it_unmounts_what_is_mounted_at_its_path_then(alone: Mounted)
 
 
 def test_beside_a_libfuse_of_version_2_it_uses_version_3(alone: Mounted) -> None:
-    # As where mount-s3's own package has brought it along: whoever asks the linker for "fuse" is given that one.
+    # As with mount-s3's own package: programs that load "fuse" by the linker get that library.
     alone.ok(
         "mkdir -p /root/lib && cat > /root/lib/sitecustomize.py <<'END'\n"
         "import ctypes.util\n"
@@ -200,7 +200,7 @@ def test_what_is_wrong_is_said(alone: Mounted) -> None:
         "Error: Failed to create S3 client\n\nCaused by:\n    0: initial ListObjectsV2 failed for"
     )
     assert output.endswith("Error: Failed to create mount process\n")
-    # A region that nobody asked for is corrected.
+    # A default region is corrected.
     alone.ok(
         f"mkdir /mnt/e; env {KEYS} {mount('/mnt/e', bucket=elsewhere).replace('--region us-east-1', '')}"
     )

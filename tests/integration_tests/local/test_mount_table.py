@@ -1,4 +1,4 @@
-"""What works on a mount of S3 and what does not, row by row, call by call and errno by errno."""
+"""Table of operations on a mount of S3: each system call's result or errno."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_a_store_answers_in_motos_place_and_holds_its_own_sessions() -> None:
                 "mine/a é+b",
                 "other",
             ]
-            # What it signs anew has the store's key, whatever the client signed with.
+            # Requests that it signs again have the store's key, whatever key the client used.
             assert {one.access_key for one in behind.s3.requests if one.key} == {"AKIASTORE"}
             sts: Any = stack.enter_context(contextlib.closing(client("sts", server)))
             given = sts.assume_role(RoleArn=ROLE, RoleSessionName="one", Policy=POLICY)["Credentials"]
@@ -52,7 +52,7 @@ def test_a_store_answers_in_motos_place_and_holds_its_own_sessions() -> None:
             assert session.get_object(Bucket="agents", Key="mine/a é+b")["Body"].read() == b"one"
             with pytest.raises(ClientError, match="AccessDenied"):
                 session.get_object(Bucket="agents", Key="other")
-            # The store refused, by the session that it gave out itself; the gate before it knows no policy.
+            # The store refused, by its own session's policy; the gate before it checks no policy.
             assert behind.s3.requests[-1].access_key == given["AccessKeyId"]
             server.s3.expire_credentials()
             with pytest.raises(ClientError, match="ExpiredToken"):

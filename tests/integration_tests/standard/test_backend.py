@@ -18,7 +18,7 @@ from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import KEYS, s3_options
 
-# The suite's own fixtures are so.
+# As in the suite's own fixtures.
 pytestmark = pytest.mark.filterwarnings("ignore:Class-scoped fixtures defined as instance methods")
 
 

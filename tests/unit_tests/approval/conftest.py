@@ -115,7 +115,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the other tasks run until the condition holds."""
+    """Run the other tasks until the condition holds."""
     end = time.monotonic() + SOON_S
     while not condition():
         assert time.monotonic() < end, "it did not happen"

@@ -1,4 +1,4 @@
-"""Which message of a conversation made a call, and whether the call is still open."""
+"""Find the message of a conversation that made a call, and whether the call is still open."""
 
 from __future__ import annotations
 

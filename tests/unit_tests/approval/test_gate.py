@@ -1,4 +1,4 @@
-"""The gate: who is asked and where, and for how long."""
+"""The gate: its approver, the approver's thread or loop, and its time-out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What steers the program passes through the gate, whoever raises it."""
+"""Control-flow exceptions pass through the gate, from any source."""
 
 from __future__ import annotations
 

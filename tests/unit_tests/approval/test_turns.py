@@ -171,7 +171,7 @@ def test_random_cancellations_lose_no_turn() -> None:
 
 
 def test_a_coroutine_that_is_dropped_with_the_turn_gives_it_back() -> None:
-    """As those of a loop that is closed without cancelling its tasks."""
+    """Tasks of a loop that is closed without cancelling them."""
 
     async def hang(_: PermissionRequest) -> PermissionDecision:
         await asyncio.Event().wait()

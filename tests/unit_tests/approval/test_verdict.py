@@ -1,4 +1,4 @@
-"""What becomes of an answer, of an error, and of anything else that an approver gives."""
+"""The gate's result for an approver's answer, error or invalid value."""
 
 from __future__ import annotations
 

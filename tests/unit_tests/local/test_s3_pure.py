@@ -1,4 +1,4 @@
-"""What of the local S3 and of mount-s3 needs neither a server nor a mount."""
+"""Functions of the local S3 and mount-s3 that need neither a server nor a mount."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str], line: str, mes
 
 
 class Moto:
-    """An application with one object, which takes its time between looking at a condition and changing anything."""
+    """An application with one object, which waits between checking a condition and changing the object."""
 
     def __init__(self) -> None:
         self.etag = "0"
