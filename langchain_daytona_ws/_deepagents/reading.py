@@ -20,9 +20,8 @@ from deepagents.backends.protocol import (
     ReadResult,
 )
 
-from langchain_daytona_ws._core.files.contents import ContentOps, Viewed
 from langchain_daytona_ws._core.files.models import Entry
-from langchain_daytona_ws._core.files.operations import MOST_ROWS
+from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOps, Viewed
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.patterns import file_glob, hidden_name_filter, literal_regex
 from langchain_daytona_ws._deepagents.places import FileLocation, locate
@@ -55,14 +54,14 @@ class Files:
     """
 
     def __init__(
-        self, root: str, workspace: ContentOps, outside: ContentOps, *, artifacts: Collection[str] = ()
+        self, root: str, workspace: FileOps, outside: FileOps, *, artifacts: Collection[str] = ()
     ) -> None:
         self.root = root
         self._artifacts = artifacts
         self._workspace = workspace
         self._outside = outside
 
-    def at(self, path: str) -> tuple[FileLocation, ContentOps]:
+    def at(self, path: str) -> tuple[FileLocation, FileOps]:
         """Return the location of a path, and the operations for it.
 
         Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._core.files.contents import ContentOps
 from langchain_daytona_ws._core.files.models import (
     FileDeleted,
     FileEdited,
@@ -13,7 +12,7 @@ from langchain_daytona_ws._core.files.models import (
     Listing,
     OutputMode,
 )
-from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
+from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
 
@@ -26,7 +25,7 @@ class WorkspaceFiles:
     `WriteConflict`) when nothing was changed, and what `WorkspaceSession.run` raises when the sandbox is at fault.
     """
 
-    def __init__(self, sync_ops: ContentOps, async_ops: ContentOps) -> None:
+    def __init__(self, sync_ops: FileOps, async_ops: FileOps) -> None:
         self.sync_ops = sync_ops  # coroutines that do not suspend
         self.async_ops = async_ops
 

@@ -14,7 +14,7 @@ from langchain_daytona_ws._core.answer import Answer
 from langchain_daytona_ws._core.commands.hooks import Hooks
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
 from langchain_daytona_ws._core.commands.streaming import OnOutput
-from langchain_daytona_ws._core.files.contents import ContentOps
+from langchain_daytona_ws._core.files.operations import FileOps
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
@@ -278,7 +278,7 @@ class _Runtime:
 
     # --- files ---
 
-    def file_operations(self, *, limit_bytes: int, points_out: bool = False) -> ContentOps:
+    def file_operations(self, *, limit_bytes: int, points_out: bool = False) -> FileOps:
         """Return the operations on the workspace's files.
 
         Args:
@@ -286,21 +286,21 @@ class _Runtime:
             points_out: Whether to name paths that are similar to a missing one.
         """
         is_direct = self._s3 is not None and self._s3.objects is not None
-        return ContentOps(
+        return FileOps(
             self._on_s3 if is_direct else self._in_sandbox,
             None if is_direct else self._upload,
             None if is_direct else self._download,
             root=self._state.root,
             staging_dir=UPLOADS,
             limit_bytes=limit_bytes,
-            seen=self._state.read_hashes,
+            read_hashes=self._state.read_hashes,
             ids=self._state.ids,
             points_out=points_out,
         )
 
     def file_operations_outside(
         self, *, limit_bytes: int, read_hashes: dict[str, str], made: Collection[str]
-    ) -> ContentOps:
+    ) -> FileOps:
         """Return the operations on all of the sandbox's files, by their absolute paths.
 
         Args:
@@ -316,14 +316,14 @@ class _Runtime:
             fields = {"root": self._state.root, "base": "/", "made": making}
             return await self._in_sandbox(entry, {**request, **fields})
 
-        return ContentOps(
+        return FileOps(
             guest,
             self._upload,
             self._download,
             root="/",
             staging_dir=UPLOADS,
             limit_bytes=limit_bytes,
-            seen=read_hashes,
+            read_hashes=read_hashes,
             ids=self._state.ids,
             points_out=False,
         )
@@ -341,7 +341,7 @@ class _Runtime:
     async def _on_s3(self, entry: str, request: Answer) -> Answer:
         """Carry out a file request on S3; send searches that need the sandbox's tools to the guest."""
         # A session without S3 does not import it.
-        from langchain_daytona_ws._core.s3.search import BeyondBounds
+        from langchain_daytona_ws._core.s3.search import NeedsSandbox
 
         assert self._s3 is not None  # noqa: S101 - this method is used only with S3
         assert self._s3.objects is not None  # noqa: S101 - and with direct access
@@ -354,7 +354,7 @@ class _Runtime:
         request = self._with_key(request)
         try:
             return await self._s3.objects(entry, request)
-        except BeyondBounds:
+        except NeedsSandbox:
             return await self._in_sandbox(entry, request)
 
     def _with_key(self, request: Answer) -> Answer:

@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     needs_probe,
     probe_renames,
 )
-from langchain_daytona_ws._core.s3.backend import Made, S3Backend
+from langchain_daytona_ws._core.s3.backend import Answers, S3Backend
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._session.credential_cache import CredentialCache
@@ -85,7 +85,7 @@ class Storage:
         self.credentials = CredentialCache(now=clock.time)
         self._bucket = Bucket(workspace, clock)
         self._renames = RenameProbe(ids) if needs_probe(workspace.endpoint) else None
-        late, made, delivered = LateFiles(clock.monotonic), Made(), dict[str, str]()
+        late, made, delivered = LateFiles(clock.monotonic), Answers(), dict[str, str]()
         where = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
         fetch, afetch = _ports(workspace, clock)
 
@@ -101,7 +101,7 @@ class Storage:
                 caution=caution,
                 probe=None if self._renames is None else partial(self._renames.get, once, store),
             )
-            objects = S3Backend(store, where=where, made=made) if direct else None
+            objects = S3Backend(store, where=where, answers=made) if direct else None
             return S3Access(mount, objects, late, store.sleep)
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)

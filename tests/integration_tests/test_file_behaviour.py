@@ -104,7 +104,7 @@ def test_the_usual_day(place: Place) -> None:
     assert place.ask("delete", "src/b.txt") == "Deleted src/b.txt."
     assert (
         place.ask("read", "src/a.py")
-        == "missing: src/a.py does not exist. Use list or glob to see what is there."
+        == "missing: src/a.py does not exist. Use list or glob to see the existing files."
     )
 
 
@@ -127,7 +127,7 @@ def test_knowing_what_is_there(place: Place) -> None:
     assert place.get("a") == b"1 two"
 
 
-MISSING = "missing: {} does not exist. Use list or glob to see what is there."
+MISSING = "missing: {} does not exist. Use list or glob to see the existing files."
 IS_DIRECTORY = "is_directory: {} is a directory: use list."
 NO_DIRECTORY = "not_a_directory: {}, or something on the way to it, is not a directory."
 BINARY = "binary: {} is a binary file (100 bytes). Look at it with bash, such as `file` or `xxd`."
@@ -171,7 +171,7 @@ REFUSALS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (
         ("edit", "text", "a\n\tb", "x"),
         {},
-        "not_found: old_string was not found in text. It would match at line 1 but for whitespace (line 2, column 1 "
+        "not_found: old_string was not found in text. It would match at line 1 except for whitespace (line 2, column 1 "
         "has SPACE (U+0020), old_string TAB (U+0009)): copy indentation "
         "and line breaks exactly.",
     ),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.mount.manager import mounter_source
 from tests.integration_tests.local.mounted import BUCKET, Mounted, mounted
 
 HELPER = "/root/langchain-daytona-ws-mount"

@@ -24,7 +24,7 @@ from langchain_daytona_ws._core.files.operations import FileOps
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.backend import S3Backend
 from langchain_daytona_ws._core.s3.policy import session_policy
-from langchain_daytona_ws._core.s3.search import BeyondBounds
+from langchain_daytona_ws._core.s3.search import NeedsSandbox
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws.errors import (
@@ -261,7 +261,7 @@ class TestContents:
         assert face.run(ops.list("m")).total == 7
         found = face.run(ops.grep("hit (1|99)$", path="m/1"))
         assert [row.path for row in found.rows] == ["m/1/f0001", "m/1/f0099"]
-        with pytest.raises(BeyondBounds):
+        with pytest.raises(NeedsSandbox):
             face.run(ops.grep("hit"))
 
     def test_marks_outlive_the_process(self, face: Face, bucket: s3.Bucket) -> None:

@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
-from langchain_daytona_ws._core.files.contents import FETCH_TRIES, VIEWED_BYTES, ContentOps
 from langchain_daytona_ws._core.files.errors import file_error as refused_file
 from langchain_daytona_ws._core.files.models import Reply
-from langchain_daytona_ws._core.files.operations import EDIT_BYTES
+from langchain_daytona_ws._core.files.operations import EDIT_BYTES, FETCH_TRIES, VIEWED_BYTES, FileOps
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.backend import S3Backend
 from langchain_daytona_ws._deepagents import calls
@@ -257,14 +256,14 @@ def test_the_sandbox_and_s3_refuse_alike(tmp_path: Path, path: str) -> None:
     assert here == run_sync(S3Backend(bucket)("content", request))
 
 
-def _contents(answer: dict[str, Any], downloads: list[bytes], root: str = ROOT) -> ContentOps:
+def _contents(answer: dict[str, Any], downloads: list[bytes], root: str = ROOT) -> FileOps:
     async def guest(_entry: str, _request: dict[str, Any]) -> Any:
         return answer
 
     async def download(_path: str, _limit_bytes: int) -> bytes:
         return downloads.pop(0)
 
-    return ContentOps(guest, None, download, root=root)
+    return FileOps(guest, None, download, root=root)
 
 
 FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
@@ -350,7 +349,7 @@ LONG = "x" * EDIT_BYTES
     [
         (LONG, "y", "old_string occurs 2 times in f, at lines 1, 2"),
         (f"{LONG}\nz", "y", "old_string was not found in f. Read"),
-        (f"{LONG} ", "y", "It would match at line 1 but for whitespace"),
+        (f"{LONG} ", "y", "It would match at line 1 except for whitespace"),
         (LONG, LONG, "identical"),
         ("", LONG, "old_string is empty"),
         ("last", LONG * 100, "f would be, or is, "),
@@ -548,7 +547,7 @@ def test_a_name_means_itself_below_the_workspace(tmp_path: Path, name: str) -> N
     async def guest(entry: str, request: dict[str, Any]) -> Any:
         return {"files": files, "content": content}[entry].main(request)
 
-    ops = ContentOps(guest, None, None, root=str(tmp_path))
+    ops = FileOps(guest, None, None, root=str(tmp_path))
     location = locate(f"{tmp_path}/{name}", str(tmp_path))
     run_sync(ops.create(location.path, "one"))
     assert (tmp_path / name).read_text() == "one"

@@ -217,7 +217,11 @@ class TestRefusals:
             (lambda ops: ops.edit("text", "a", "a"), EditRefused, "identical"),
             (lambda ops: ops.edit("text", "a\n", "x"), EditRefused, "occurs 2 times in text, at lines 1, 3."),
             (lambda ops: ops.edit("text", "zz", "x"), EditRefused, "Read the file again"),
-            (lambda ops: ops.edit("text", "a\n\tb", "x"), EditRefused, "match at line 1 but for whitespace"),
+            (
+                lambda ops: ops.edit("text", "a\n\tb", "x"),
+                EditRefused,
+                "match at line 1 except for whitespace",
+            ),
             (lambda ops: ops.edit("text", "     1\ta", "x"), EditRefused, "leave out the number and tab"),
             (lambda ops: ops.edit("text", "a" * 600_000, "x"), EditRefused, "524,288 bytes"),
             (lambda ops: ops.edit("text", "\udc80", "x"), FileError, "not valid Unicode"),

@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
-from langchain_daytona_ws._core.mount.manager import MountManager
-from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.mount.manager import MountManager, mounter_source
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace

@@ -17,9 +17,9 @@ from langchain_daytona_ws._core.files.operations import FileOps
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3 import backend as guest
 from langchain_daytona_ws._core.s3 import idempotency as marks
-from langchain_daytona_ws._core.s3.backend import Made, S3Backend
+from langchain_daytona_ws._core.s3.backend import Answers, S3Backend
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error
-from langchain_daytona_ws._core.s3.files import ObjectFile
+from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import (
     EditRefused,
@@ -41,9 +41,9 @@ CONFLICT = StoreFault(StoreFaultKind.CHANGED, "ConditionalRequestConflict", stat
 LOST = ("lost", UNKNOWN)
 
 
-def session(bucket: MemoryBucket, made: Made | None = None, key: str | None = None) -> FileOps:
+def session(bucket: MemoryBucket, made: Answers | None = None, key: str | None = None) -> FileOps:
     """Make a session; with a key, each of its changes is sent under it."""
-    files = S3Backend(bucket, where="s3://tenants/sandbox/demo/", made=made)
+    files = S3Backend(bucket, where="s3://tenants/sandbox/demo/", answers=made)
 
     async def named(entry: str, request: dict[str, Any]) -> Any:
         return await files(entry, request if key is None else {**request, "key": key})
@@ -387,22 +387,22 @@ class TestAgain:
     """A graph's node that runs again sends its call again, under the same key."""
 
     def test_in_the_same_process_the_answer_is_the_same_and_says_so(self, bucket: MemoryBucket) -> None:
-        made: Made = Made()
+        made: Answers = Answers()
         one, again = session(bucket, made, "call1"), session(bucket, made, "call1")
         first: Any = run_sync(one.write("a", "x\n"))
         written = run_sync(again.write("a", "x\n"))
-        assert (first.replayed, written) == (False, replace(first, replayed=True))
+        assert (first.from_record, written) == (False, replace(first, from_record=True))
         assert render.written(written).splitlines() == [AGAIN, "Created a (2 bytes)."]
         one, again = session(bucket, made, "call2"), session(bucket, made, "call2")
         first = run_sync(one.edit("a", "x", "x x"))
         edited = run_sync(again.edit("a", "x", "x x"))
-        assert (first.replayed, edited) == (False, replace(first, replayed=True))
+        assert (first.from_record, edited) == (False, replace(first, from_record=True))
         assert render.edited(edited) == f"{AGAIN}\n{render.edited(first)}"
         assert bucket.data() == {"a": b"x x\n"}
         one, again = session(bucket, made, "call3"), session(bucket, made, "call3")
         first = run_sync(one.delete("a"))
         deleted = run_sync(again.delete("a"))
-        assert (first.replayed, deleted) == (False, replace(first, replayed=True))
+        assert (first.from_record, deleted) == (False, replace(first, from_record=True))
         assert render.deleted(deleted).splitlines() == [AGAIN, "Deleted a."]
 
     def test_in_another_process_the_object_tells(self, bucket: MemoryBucket) -> None:
@@ -421,10 +421,10 @@ class TestAgain:
         bucket.put_by_others("a", "x")
         run_sync(session(bucket, key="call1").edit("a", "x", "x x"))
         seen: dict[str, str] = {}
-        ops = FileOps(session(bucket, key="call1")._guest, None, root="/mnt/demo", seen=seen)
+        ops = FileOps(session(bucket, key="call1")._guest, None, root="/mnt/demo", read_hashes=seen)
         run_sync(ops.edit("a", "x", "x x"))
         assert seen == {}
-        ops = FileOps(S3Backend(bucket), None, root="/mnt/demo", seen=seen)
+        ops = FileOps(S3Backend(bucket), None, root="/mnt/demo", read_hashes=seen)
         assert refusal(WriteConflict, ops.write("a", "all mine")).code == "exists_unread"
 
     def test_the_latest_calls_are_known(self, bucket: MemoryBucket) -> None:
@@ -437,14 +437,14 @@ class TestAgain:
         assert len(marks.NAME) + len(kept[marks.NAME]) < 2048, "S3's limit for metadata"
 
     def test_only_so_many_answers_are_remembered(self, bucket: MemoryBucket) -> None:
-        made: Made = Made()
+        made: Answers = Answers()
         for n in range(guest.REMEMBERED_CALLS + 5):
             run_sync(session(bucket, made, f"call{n}").write("a", str(n), overwrite=True))
         assert len(made) == guest.REMEMBERED_CALLS
         assert "call4" not in made
 
     def test_refusals_are_not_remembered(self, bucket: MemoryBucket) -> None:
-        made: Made = Made()
+        made: Answers = Answers()
         refusal(FileMissing, session(bucket, made, "call1").edit("a", "x", "y"))
         bucket.put_by_others("a", "x")
         assert run_sync(session(bucket, made, "call1").edit("a", "x", "y")).count == 1
@@ -563,13 +563,13 @@ class TestErrors:
             ("REFUSED", "InvalidObjectState", "s3_archived", "Restore"),
             ("REFUSED", "KMS.DisabledException", "s3_kms_denied", "kms:Decrypt"),
             ("REFUSED", "Certificate", "s3_certificate", "AWS_CA_BUNDLE"),
-            ("REFUSED", "Odd", "s3_refused", "objected"),
+            ("REFUSED", "Odd", "s3_refused", "message of S3"),
             ("EXPIRED", "ExpiredToken", "s3_credentials", "mountRoleArn"),
             ("PASSING", "SlowDown", "s3_throttled", "later"),
             ("PASSING", "", "s3_unreachable", "network"),
             ("UNKNOWN", "", "s3_unreachable", "network"),
-            ("MISSING", "", "s3_refused", "objected"),
-            ("CHANGED", "", "s3_refused", "objected"),
+            ("MISSING", "", "s3_refused", "message of S3"),
+            ("CHANGED", "", "s3_refused", "message of S3"),
         ],
     )
     def test_each_has_its_remedy(self, kind: str, code: str, expected: str, remedy: str) -> None:
@@ -611,7 +611,7 @@ def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.Monke
         return await real(work)
 
     monkeypatch.setattr(bucket, "offload", offload)
-    file = ObjectFile(bucket)
+    file = S3Files(bucket)
     for size, most in ((10, 0), (2 << 20, 1)):
         bucket.put_by_others("a", b"x\n" * (size // 2))
         answer = run_sync(file.read({"path": "a"}))

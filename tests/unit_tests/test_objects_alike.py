@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws._core.files.operations import FileOps
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.backend import S3Backend
-from langchain_daytona_ws._core.s3.search import BeyondBounds
+from langchain_daytona_ws._core.s3.search import NeedsSandbox
 from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import WorkspaceError
 
@@ -121,7 +121,7 @@ class Twins:
     def both(self, call: Callable[[FileOps], Awaitable[object]]) -> tuple[object, object]:
         try:
             on_s3 = outcome(call, self.objects)
-        except BeyondBounds:
+        except NeedsSandbox:
             on_s3 = None
         on_disk = outcome(call, self.disk)
         self._vanish()
@@ -368,7 +368,7 @@ MEANT = {
                   "for characters that look alike (line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE"),
     "a form": ("cafe\u0301".encode(), "\u00e9", "e", "line 1, column 4 has LATIN SMALL LETTER E (U+0065) + COMBINING "
                "ACUTE ACCENT (U+0301), old_string LATIN SMALL LETTER E WITH ACUTE (U+00E9)."),
-    "whitespace": (b"if x:\n\ty\n", "    y", "z", "at line 2 but for whitespace (line 2, column 1 has TAB (U+0009), "
+    "whitespace": (b"if x:\n\ty\n", "    y", "z", "at line 2 except for whitespace (line 2, column 1 has TAB (U+0009), "
                    "old_string SPACE (U+0020))"),
     "bytes": (b"caf\xe9 x", r"caf\xe9", r"th\xe9", "Edited a: 1 replacement, at line 1.\n     1\tth\\xe9 x"),
     "mixed": (b"caf\xe9 x", "x", "\u00e9", "[The file is not UTF-8, and what was put in is."),

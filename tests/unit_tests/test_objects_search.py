@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.files.operations import FileOps
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3 import search
 from langchain_daytona_ws._core.s3.backend import S3Backend
-from langchain_daytona_ws._core.s3.search import BeyondBounds
+from langchain_daytona_ws._core.s3.search import NeedsSandbox
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import FileError
 
@@ -41,7 +41,7 @@ def beyond(call: Awaitable[object]) -> str:
     async def run() -> None:
         await call
 
-    with pytest.raises(BeyondBounds) as caught:
+    with pytest.raises(NeedsSandbox) as caught:
         run_sync(run())
     return str(caught.value)
 
@@ -110,7 +110,7 @@ def test_nothing_to_search(bucket: MemoryBucket) -> None:
     assert grep(bucket, "one").rows == ()
 
 
-class TestBeyondBounds:
+class TestNeedsSandbox:
     def ops(self, bucket: MemoryBucket) -> FileOps:
         return FileOps(S3Backend(bucket), None, root="/mnt/demo")
 
@@ -153,7 +153,7 @@ def test_what_happens_meanwhile(bucket: MemoryBucket) -> None:
     bucket.script["get"] = [lambda: bucket.objects.pop("a/x.py") and None]
     assert [row.path for row in grep(bucket, "one").rows] == ["a.txt", "b/é.md"]
     bucket.script["get"] = [lambda: bucket.put_by_others("a.txt", b"one" * 1000)]
-    with pytest.raises(BeyondBounds):
+    with pytest.raises(NeedsSandbox):
         grep(bucket, "one")
     bucket.script["get"] = [StoreFault(StoreFaultKind.DENIED, "AccessDenied", status=403)]
     with pytest.raises(FileError) as caught:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.mount.manager import mounter_source
 from langchain_daytona_ws._core.mount.snapshot import (
     MOUNT_S3_VERSION,
     RELEASE_KEYS,

@@ -9,7 +9,7 @@ WARN_OVER_S = 60.0
 FAIL_OVER_S = 300.0
 
 
-def off_by_s(told_s: float, before_s: float, after_s: float, *, resolution_s: float = 1.0) -> float:
+def off_by_s(clock_s: float, before_s: float, after_s: float, *, resolution_s: float = 1.0) -> float:
     """Return by how much at least a clock is off: what it told between two looks at ours; above 0 when it is ahead.
 
     Args:
@@ -18,9 +18,9 @@ def off_by_s(told_s: float, before_s: float, after_s: float, *, resolution_s: fl
         after_s: Ours after the answer.
         resolution_s: It told the time cut off to a multiple of this.
     """
-    if told_s > after_s:
-        return told_s - after_s
-    return min(told_s + resolution_s - before_s, 0.0)
+    if clock_s > after_s:
+        return clock_s - after_s
+    return min(clock_s + resolution_s - before_s, 0.0)
 
 
 def judge_clock(check: str, whose: str, off_s: float, remedy: str) -> Finding:

@@ -85,4 +85,4 @@ def skipped(found: str, *checks: str) -> list[Finding]:
 
 
 def any_failed(findings: Iterable[Finding]) -> bool:
-    return any(one.status is Status.FAILED for one in findings)
+    return any(finding.status is Status.FAILED for finding in findings)

@@ -39,14 +39,14 @@ _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 def facts_script(nonce: str) -> str:
     """Return what to run; each line of the answer begins with the nonce, of letters and digits."""
-    told = [
+    text = [
         f'if command -v {name} >/dev/null 2>&1; then tell {name} "$( {{ {version}; }} 2>/dev/null </dev/null)"; fi'
         for name, version in _PROGRAMS.items()
     ]
     return "\n".join(
         [
             f"tell() {{ printf '%s %s=' {nonce} \"$1\"; printf '%s\\n' \"$2\" | head -n 1; }}",
-            *told,
+            *text,
             "if test -c /dev/fuse; then tell fuse there; fi",
             'tell uid "$(id -u)"',
             'tell user "$(id -un 2>/dev/null)"',
@@ -163,10 +163,10 @@ def _name(facts: Mapping[str, str]) -> str:
 
 
 def _clock(facts: Mapping[str, str], before_s: float, after_s: float) -> Finding:
-    told = facts.get("time", "")
-    if not (told.isascii() and told.isdigit() and len(told) <= 12):
+    text = facts.get("time", "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
         return warning("sandbox-clock", "the sandbox does not tell its time", _SNAPSHOT)
     remedy = (
         "Daytona's runner has the wrong time, or this machine has: see the S3 clock above, and set it right."
     )
-    return judge_clock("sandbox-clock", "the sandbox's", off_by_s(float(told), before_s, after_s), remedy)
+    return judge_clock("sandbox-clock", "the sandbox's", off_by_s(float(text), before_s, after_s), remedy)

@@ -14,16 +14,16 @@ CONFIGURATION = "configuration"
 
 def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
     """Return one finding for each problem, or the one that there is none."""
-    looks: tuple[Callable[[], object], ...] = (
+    checks: tuple[Callable[[], object], ...] = (
         lambda: validate_namespace(namespace),
         config.require_api_key,
         # With a namespace that will do: the given one was looked at.
         lambda: s3_workspace(config, "any"),
     )
     problems = []
-    for look in looks:
+    for check in checks:
         try:
-            look()
+            check()
         except ConfigError as error:
             problems.append(refused(CONFIGURATION, error))
     return problems or [ok(CONFIGURATION, _described(config, namespace))]

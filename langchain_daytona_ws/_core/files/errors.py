@@ -39,7 +39,7 @@ def file_error(path: str, reply: Reply, near: Sequence[str] = ()) -> WorkspaceEr
     code = reply.raw("error", 64)
     refusal = _REFUSALS.get(code)
     if refusal is None:
-        return reply.garbled("error")
+        return reply.malformed("error")
     context: dict[str, Any] = {"path": shown(path)}
     if near:
         context["similar"] = tuple(spelled_out(name) for name in near[:3])
@@ -47,7 +47,7 @@ def file_error(path: str, reply: Reply, near: Sequence[str] = ()) -> WorkspaceEr
     try:
         text = refusal.text({**context, "op": reply.op, "shell": _OWN_SHELL})
     except KeyError as missing:
-        return reply.garbled(str(missing.args[0]))
+        return reply.malformed(str(missing.args[0]))
     return refusal.kind(text, code=code, op=reply.op, context=context, retryable=code == "busy")
 
 
@@ -77,7 +77,7 @@ def _missing(facts: Facts) -> str:
             f"{facts['path']} does not exist. Did you mean {' or '.join(similar)}? "
             "Send it exactly as it is written here."
         )
-    text = f"{facts['path']} does not exist. Use list or glob to see what is there."
+    text = f"{facts['path']} does not exist. Use list or glob to see the existing files."
     if "on_s3" in facts:
         text += f" A directory that was made in {facts['shell']} is seen here once it holds a file."
     return text
@@ -120,11 +120,11 @@ def _not_found(facts: Facts) -> str:
     if hint == "line_numbers":
         why = "It starts with line numbers: leave out the number and tab that read shows before each line."
     elif hint == "whitespace":
-        why = f"It would match at line {line} but for whitespace{where}: copy indentation and line breaks exactly."
+        why = f"It would match at line {line} except for whitespace{where}: copy indentation and line breaks exactly."
     elif hint == "alike":
         count = facts["count"]
         locations = f"line {line}" if count == 1 else f"{count} or more places, first line {line}"
-        why = f"It would match at {locations}, but for characters that look alike{where}. Send the file's characters."
+        why = f"It would match at {locations}, except for characters that look alike{where}. Send the file's characters."
     else:
         why = "Read the file again and copy the text exactly."
     return f"old_string was not found in {facts['path']}. {why}"
@@ -171,7 +171,7 @@ def _write_failed(facts: Facts) -> str:
         "restored": "The old content was put back.",
         "absent": "No file is there now.",
         "partial": f"Only a part was written: {_size(facts)} are there now. Write it again.",
-    }.get(facts["state"], "What is there now is not known: read it before you go on.")
+    }.get(facts["state"], "Its content is unknown now: read it before you go on.")
     return f"{facts['path']} could not be written: {_reason(facts)}. {content}{_remedy(facts)}"
 
 

@@ -1,4 +1,4 @@
-"""What file operations give back, and reading it out of an answer that a hostile sandbox may have made up."""
+"""Results of file operations, and the reader that checks the answers of a sandbox, which may be hostile."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FileText:
     last: int
     lines: int
     cut_lines: int
-    lossy: bool  # some bytes are no UTF-8, and shown as \xNN
+    lossy: bool  # bytes that are not UTF-8 are shown as \xNN
     newline: str  # lf, crlf, mixed
     bom: bool
     size_bytes: int
@@ -47,64 +47,74 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileWritten:
+    """The result of a write."""
+
     path: str
     created: bool
-    unchanged: bool  # it already had exactly this content
+    unchanged: bool  # the file already had exactly this content
     size_bytes: int
     sha256: str
-    replayed: bool = False  # the recorded result of the same call made earlier: nothing was done now
-    # Of the content that was replaced: "bom", a byte order mark; "crlf", line ends; "bytes", some that are not UTF-8.
+    from_record: bool = (
+        False  # the recorded result of an earlier attempt of this call; nothing was written now
+    )
+    # Style of the replaced content: "bom", a byte order mark; "crlf", line ends; "bytes", bytes that are not UTF-8.
     kept: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where the text that was edited is not the one that was asked for: ``there`` stands in place of ``asked``."""
+    """A position where the edited text has ``found`` instead of ``requested``."""
 
     line: int
     column: int
-    there: str
-    asked: str
+    found: str
+    requested: str
 
 
 @dataclass(frozen=True, slots=True)
 class FileEdited:
+    """The result of an edit."""
+
     path: str
     count: int
-    lines: tuple[int, ...]  # where the first replacements begin, 1-based, in the new content
+    lines: tuple[int, ...]  # first lines of the first replacements, 1-based, in the new content
     snippet: str
     size_bytes: int
     sha256: str
-    replayed: bool = False
-    differences: tuple[Difference, ...] = ()  # the first ones, where the text was only alike
-    mixed: bool = False  # UTF-8 came into a file of another encoding
-    verbatim: bool = False  # \xNN was written as four characters into a file where bytes are shown so
+    from_record: bool = False
+    differences: tuple[Difference, ...] = ()  # the first differences, if the text only looked alike
+    mixed: bool = False  # UTF-8 was written into a file of another encoding
+    verbatim: bool = False  # \xNN was written as four characters into a file that has bytes shown as \xNN
 
 
 @dataclass(frozen=True, slots=True)
 class FileDeleted:
+    """The result of a deletion; ``kind`` is file, dir, link or other."""
+
     path: str
     kind: str
-    replayed: bool = False
+    from_record: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A name in a listing, or a path from the workspace root in a glob result.
 
-    Names that are not UTF-8 hold lone surrogates: show them through ``file_names.shown``.
+    Names that are not UTF-8 contain lone surrogates: display them with ``names.shown``.
     """
 
     name: str
     kind: str  # file, dir, link, other
     size_bytes: int
     mtime_ns: int
-    target: str | None = None  # of a link; "" when it is outside the workspace
+    target: str | None = None  # of a link; "" if the target is outside the workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
+    """The entries of one directory; ``more`` if ``entries`` is not all of the ``total``."""
+
     path: str
     entries: tuple[Entry, ...]
     total: int
@@ -120,10 +130,10 @@ class Omitted:
     """Files and directories that a search leaves out of its result, for one reason.
 
     Args:
-        reason: ``binary_match``: a binary file that matches, whose lines are not shown. Not searched at all are a large
-            ``binary`` file, a ``utf16`` one where the sandbox has only grep, and what is ``unreadable``.
-        count: How many.
-        paths: The first 20 of them.
+        reason: ``binary_match``: a binary file matches, and its lines are not shown. These are not searched: a large
+            ``binary`` file, a ``utf16`` file if the sandbox has only grep, and an ``unreadable`` path.
+        count: The number of paths.
+        paths: The first 20 paths.
     """
 
     reason: OmittedReason
@@ -136,10 +146,10 @@ class Doubt:
     """Another reading of a glob that matches no file.
 
     Args:
-        kind: ``path``: it repeats the path searched. ``brackets``: they stand in a name. ``commas`` separate globs.
-            ``alternatives``: ``@(a|b)``.
-        pattern: The same as it is to be written.
-        path: A file or directory that this matches.
+        kind: ``path``: it repeats the searched path. ``brackets``: a name contains the brackets. ``commas`` separate
+            globs. ``alternatives``: ``@(a|b)``.
+        pattern: The glob to use instead.
+        path: A file or directory that this glob matches.
     """
 
     kind: DoubtKind
@@ -149,28 +159,34 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class GlobResult:
+    """The paths that match a glob."""
+
     pattern: str
     entries: tuple[Entry, ...]
     total: int
     more: bool
     timed_out: bool
-    skipped: tuple[str, ...]  # directories that were left out, such as node_modules
+    skipped: tuple[str, ...]  # directories that were not searched, such as node_modules
     omitted: tuple[Omitted, ...] = ()
-    hint: str = ""  # what else may have been meant, where nothing was found
+    hint: str = ""  # another reading of the pattern, if nothing was found
 
 
 @dataclass(frozen=True, slots=True)
 class GrepRow:
+    """A file, a line or a count in a search result."""
+
     path: str
     line: int = 0  # 1-based, in mode content
     is_match: bool = True  # or a line of context
     text: str = ""
     count: int = 0  # of matching lines, in mode count
-    column: int = 0  # of the match, in bytes from 1, where its line is too long to be shown whole
+    column: int = 0  # of the match, 1-based, in bytes, if its line is too long to be shown whole
 
 
 @dataclass(frozen=True, slots=True)
 class GrepResult:
+    """The rows that a search found."""
+
     pattern: str
     mode: OutputMode
     rows: tuple[GrepRow, ...]
@@ -178,21 +194,21 @@ class GrepResult:
     timed_out: bool
     skipped: tuple[str, ...]
     omitted: tuple[Omitted, ...] = ()
-    hint: str = ""  # what else may have been meant, where nothing was found
+    hint: str = ""  # another reading of the pattern, if nothing was found
 
 
 class Reply:
-    """An answer from the sandbox, read with suspicion: anything unexpected is a ``SandboxError``."""
+    """An answer of the sandbox, which may be hostile: any unexpected value raises a `SandboxError`."""
 
     def __init__(self, op: str, answer: object) -> None:
         self.op = op
         if not isinstance(answer, Mapping):
-            raise self.garbled("answer")
+            raise self.malformed("answer")
         self._answer: Mapping[Any, Any] = answer
 
-    def garbled(self, what: str) -> SandboxError:
+    def malformed(self, part: str) -> SandboxError:
         return SandboxError(
-            f"The sandbox gave an answer to '{self.op}' that makes no sense ({what}). "
+            f"The sandbox gave an answer to '{self.op}' that makes no sense ({part}). "
             "Something in it may be tampering with its own Python.",
             code="garbled_answer",
             op=self.op,
@@ -203,20 +219,20 @@ class Reply:
         return self._answer.get(name) is not None
 
     def content(self, name: str, most: int) -> bytes:
-        """Give bytes: those of a guest on this side, or base64 text from the sandbox."""
+        """Return bytes: as they are from a guest on the host, decoded from base64 from the sandbox."""
         value = self._answer.get(name)
         if not isinstance(value, bytes):
             try:
                 value = binascii.a2b_base64(self._raw(value, name, 2 * most + 4), strict_mode=True)
             except ValueError:
-                raise self.garbled(name) from None
+                raise self.malformed(name) from None
         if len(value) > most:
-            raise self.garbled(name)
+            raise self.malformed(name)
         return value
 
     @property
-    def is_replayed(self) -> bool:
-        """Whether it was recorded when the same call was made earlier."""
+    def is_from_record(self) -> bool:
+        """Whether the answer was recorded by an earlier attempt of the call."""
         return self._answer.get("replayed") is True
 
     def flag(self, name: str) -> bool:
@@ -229,22 +245,22 @@ class Reply:
         return tuple(self._number(value, name) for value in self._list(name))
 
     def raw(self, name: str, most: int = MAX_PATH) -> str:
-        """Give a string as it is, lone surrogates included: a name."""
+        """Return a string unchanged, with any lone surrogates: a name."""
         return self._raw(self._answer.get(name), name, most)
 
     def text(self, name: str, most: int = MAX_TEXT) -> str:
-        """Give a string that can be encoded: content."""
+        """Return a string that can be encoded: content."""
         return _encodable(self.raw(name, most))
 
     def maybe(self, name: str) -> str:
-        """Give a short text, ``""`` when there is none."""
+        """Return a short text; ``""`` if it is missing."""
         value = self._answer.get(name)
         return "" if value is None else _encodable(self._raw(value, name, 4096))
 
     def sha256(self, name: str) -> str:
         value = self.raw(name)
         if not _SHA256.fullmatch(value):
-            raise self.garbled(name)
+            raise self.malformed(name)
         return value
 
     def names(self, name: str) -> tuple[str, ...]:
@@ -253,7 +269,7 @@ class Reply:
     def omitted(self, name: str) -> tuple[Omitted, ...]:
         value = self._answer.get(name)
         if not isinstance(value, Mapping):
-            raise self.garbled(name)
+            raise self.malformed(name)
         return tuple(self._omitted(value[reason], reason, name) for reason in REASONS if reason in value)
 
     def doubt(self, name: str) -> Doubt | None:
@@ -261,26 +277,26 @@ class Reply:
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != 3:
-            raise self.garbled(name)
+            raise self.malformed(name)
         kinds: tuple[DoubtKind, ...] = DOUBTS
         kind = next((kind for kind in kinds if kind == value[0]), None)
         if kind is None:
-            raise self.garbled(name)
+            raise self.malformed(name)
         return Doubt(kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH))
 
     def _omitted(self, value: object, reason: OmittedReason, where: str) -> Omitted:
         if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):
-            raise self.garbled(where)
+            raise self.malformed(where)
         count, paths = self._number(value[0], where), value[1]
         if not 0 < len(paths) <= min(count, NAMED):
-            raise self.garbled(where)
+            raise self.malformed(where)
         return Omitted(reason, count, tuple(self._raw(path, where, MAX_PATH) for path in paths))
 
     def styles(self, name: str) -> tuple[str, ...]:
-        """Give what is named of a file's style; nothing when there is nothing to name."""
+        """Return the style names of a file; an empty tuple if the field is missing."""
         found = self.names(name) if name in self else ()
         if not set(found) <= {"bom", "crlf", "bytes"}:
-            raise self.garbled(name)
+            raise self.malformed(name)
         return found
 
     def differences(self, name: str) -> tuple[Difference, ...]:
@@ -294,13 +310,13 @@ class Reply:
 
     def _difference(self, row: object, where: str) -> Difference:
         if not isinstance(row, list) or len(row) != 4:
-            raise self.garbled(where)
+            raise self.malformed(where)
         line, column = self._number(row[0], where), self._number(row[1], where)
         return Difference(line, column, self._raw(row[2], where, 64), self._raw(row[3], where, 64))
 
     def _entry(self, row: object, where: str) -> Entry:
         if not isinstance(row, list) or len(row) not in (4, 5) or row[1] not in KINDS:
-            raise self.garbled(where)
+            raise self.malformed(where)
         target = row[4] if len(row) == 5 and row[4] is not None else None
         return Entry(
             name=self._raw(row[0], where, MAX_PATH),
@@ -313,7 +329,7 @@ class Reply:
     def _grep_row(self, row: object, where: str, mode: OutputMode) -> GrepRow:
         sizes = {"files_with_matches": (1,), "count": (2,), "content": (4, 5)}[mode]
         if not isinstance(row, list) or len(row) not in sizes:
-            raise self.garbled(where)
+            raise self.malformed(where)
         path = self._raw(row[0], where, MAX_PATH)
         if mode == "files_with_matches":
             return GrepRow(path)
@@ -327,22 +343,22 @@ class Reply:
     def _list(self, name: str) -> list[object]:
         value = self._answer.get(name)
         if not isinstance(value, list) or len(value) > MAX_ROWS:
-            raise self.garbled(name)
+            raise self.malformed(name)
         return value
 
     def _flag(self, value: object, where: str) -> bool:
         if not isinstance(value, bool):
-            raise self.garbled(where)
+            raise self.malformed(where)
         return value
 
     def _number(self, value: object, where: str, least: int = 0) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_NUMBER:
-            raise self.garbled(where)
+            raise self.malformed(where)
         return value
 
     def _raw(self, value: object, where: str, most: int) -> str:
         if not isinstance(value, str) or len(value) > most:
-            raise self.garbled(where)
+            raise self.malformed(where)
         return value
 
 

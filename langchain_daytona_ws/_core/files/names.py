@@ -1,7 +1,7 @@
-r"""File names as they are shown to a model, and read back from it. Pure.
+r"""Display of file names for a model, and parsing of displayed names. Pure.
 
-A name that one line cannot show exactly is written as bash takes it, ``$'a\nb'``. One that is not UTF-8 holds lone
-surrogates, one for each byte (``surrogateescape``).
+A name that cannot be displayed exactly on one line is quoted as in bash, ``$'a\nb'``. A name that is not UTF-8
+contains a lone surrogate for each byte (``surrogateescape``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from langchain_daytona_ws.errors import PathRefused
 
-# What means another place than the workspace where a path begins with it; "./" in front keeps it ordinary, as in bash.
+# Beginnings of paths outside the workspace. With "./" in front, the path is an ordinary one, as in bash.
 _FOREIGN = (
     ("home", re.compile(r"~([a-z_][a-z0-9_-]*)?(/|$)", re.ASCII)),
     ("windows", re.compile(r"[A-Za-z]:[\\/]|\\\\")),
@@ -28,20 +28,20 @@ _SPECIAL_BACK = dict(zip("ntrabeEfv\\'\"?", "\n\t\r\a\b\x1b\x1b\f\v\\'\"?", stri
 
 
 def shown(path: str) -> str:
-    r"""Show a path on one line: control and invisible characters as bash takes them, ``$'a\nb'``."""
+    r"""Display a path on one line; control and invisible characters are quoted as in bash, ``$'a\nb'``."""
     name = shown_name(path)
     return f"./{path}" if name == path and looks_foreign(f"{path}/") else name
 
 
 def shown_name(name: str) -> str:
-    """Show a name in a directory as `shown` does a path."""
+    """Display a name in a directory, like `shown` a path."""
     if not name.isprintable() or "$'" in name or name != name.strip():
         return _quoted(name, str.isprintable)
     return name
 
 
 def spelled_out(name: str) -> str:
-    """Show a name so that it cannot be taken for one that looks the same."""
+    """Display a name so that it differs visibly from names that look the same."""
     if unicodedata.normalize("NFC", name) == name:
         return shown(name)
     return _quoted(name, lambda char: char.isprintable() and char.isascii())
@@ -61,15 +61,15 @@ def _named(char: str) -> str:
 
 
 def looks_foreign(path: str) -> str:
-    """Return what kind of place outside of the workspace a relative path means: home, windows, url, or "" for none."""
+    """Return the kind of location outside the workspace that a relative path refers to: home, windows, url, or ""."""
     return next((kind for kind, beginning in _FOREIGN if beginning.match(path)), "")
 
 
 def unquoted(path: str) -> str:
-    """Return a path with each part that is quoted as `shown` quotes read back.
+    """Return a path with each part unquoted that `shown` has quoted.
 
     Raises:
-        PathRefused: An escape stands for no character.
+        PathRefused: An escape has no character.
     """
     return _QUOTED.sub(lambda part: _unescaped(part[1]), path)
 
@@ -84,7 +84,7 @@ def _escaped(char: str, is_plain: Callable[[str], bool]) -> str:
     if is_plain(char):
         return char
     code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     if char in _SPECIAL:
         return _SPECIAL[char]
@@ -96,9 +96,9 @@ def _escaped(char: str, is_plain: Callable[[str], bool]) -> str:
 def _unescaped(text: str) -> str:
     try:
         data = _ESCAPE.sub(_character, text).encode("utf-8", "surrogateescape")
-    except (ValueError, OverflowError):  # half a surrogate pair, or a code point that there is not
+    except (ValueError, OverflowError):  # half a surrogate pair, or a code point that does not exist
         raise PathRefused("The path is not valid Unicode text.", code="path_not_unicode") from None
-    # Bytes that are escaped one by one may be UTF-8 together.
+    # Bytes that are escaped separately may form UTF-8.
     return data.decode("utf-8", "surrogateescape")
 
 

@@ -21,15 +21,15 @@ from langchain_daytona_ws._core.files.models import (
 from langchain_daytona_ws._core.files.names import characters, shown, shown_name
 from langchain_daytona_ws._guest.text import visible
 
-# Left out so often, and meant so seldom, that saying so each time would only be noise.
+# Directories that are not searched and rarely wanted: naming them each time would be noise.
 _UNMENTIONED = (".git", "__pycache__")
-_NAMED = 5  # paths that are left out, of one reason
+_NAMED = 5  # omitted paths per reason
 _STYLES = {"bom": "byte order mark", "crlf": "CRLF line endings", "bytes": "bytes that are not UTF-8"}
-_REPLAYED = "[this call was made before: this is its recorded result, and nothing was done again]"
+_FROM_RECORD = "[this call was made before: this is its recorded result, and nothing was done again]"
 
 
 def output(text: str) -> str:
-    r"""Show a command's output as `read` shows a file; of many NULs in a row, as of a sparse file, how many."""
+    r"""Format a command's output as `read` formats a file; a run of NULs, as in a sparse file, becomes their number."""
     return visible(re.sub("\0{9,}", lambda nuls: f"\\x00 [{len(nuls[0]):,} times]", text))
 
 
@@ -47,7 +47,7 @@ def file_text(result: FileText) -> str:
 
 def written(result: FileWritten) -> str:
     if result.unchanged:
-        return _noted(result, f"{shown(result.path)} already has exactly this content.")
+        return _with_record_note(result, f"{shown(result.path)} already has exactly this content.")
     verb = "Created" if result.created else "Wrote"
     kept, gone = _style(result.kept), _style(result.gone)
     notes = [
@@ -55,7 +55,7 @@ def written(result: FileWritten) -> str:
         f"Its {gone} are gone." if gone else "",
     ]
     done = f"{verb} {shown(result.path)} ({_count(result.size_bytes, 'byte')})."
-    return _noted(result, " ".join([done, *(note for note in notes if note)]))
+    return _with_record_note(result, " ".join([done, *(note for note in notes if note)]))
 
 
 def _style(names: Iterable[str]) -> str:
@@ -63,11 +63,11 @@ def _style(names: Iterable[str]) -> str:
 
 
 def edited(result: FileEdited) -> str:
-    return _noted(result, _edited(result))
+    return _with_record_note(result, _edited(result))
 
 
 def _edited(result: FileEdited) -> str:
-    if not result.lines:  # made by an earlier sender of the same call
+    if not result.lines:  # recorded by an earlier attempt of the call
         return f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}."
     numbers = list(dict.fromkeys(result.lines))
     where = ", ".join(str(line) for line in numbers)
@@ -79,7 +79,7 @@ def _edited(result: FileEdited) -> str:
 
 def _edit_notes(result: FileEdited) -> Iterable[str]:
     if result.differences:
-        first = "; ".join(difference(one) for one in result.differences)
+        first = "; ".join(difference(each) for each in result.differences)
         yield f"[The text there is not exactly old_string: {first}. What new_string repeats of it was kept as it was.]"
     if result.mixed:
         yield "[The file is not UTF-8, and what was put in is. Send bytes of its encoding as read shows them.]"
@@ -87,25 +87,25 @@ def _edit_notes(result: FileEdited) -> Iterable[str]:
         yield r"[\xNN was put in as those characters. It means the byte where old_string has such a byte, too.]"
 
 
-def difference(one: Difference) -> str:
-    """Say where a text differs from what was asked for, and by which character."""
-    return f"line {one.line}, column {one.column} has {characters(one.there)}, old_string {characters(one.asked)}"
+def difference(found: Difference) -> str:
+    """Describe a position where the text differs from old_string, and both characters."""
+    return f"line {found.line}, column {found.column} has {characters(found.found)}, old_string {characters(found.requested)}"
 
 
 def deleted(result: FileDeleted) -> str:
-    what = {"dir": "the empty directory ", "link": "the symlink "}.get(result.kind, "")
-    return _noted(result, f"Deleted {what}{shown(result.path)}.")
+    noun = {"dir": "the empty directory ", "link": "the symlink "}.get(result.kind, "")
+    return _with_record_note(result, f"Deleted {noun}{shown(result.path)}.")
 
 
-def _noted(result: FileWritten | FileEdited | FileDeleted, text: str) -> str:
-    return f"{_REPLAYED}\n{text}" if result.replayed else text
+def _with_record_note(result: FileWritten | FileEdited | FileDeleted, text: str) -> str:
+    return f"{_FROM_RECORD}\n{text}" if result.from_record else text
 
 
 def listing(result: Listing) -> str:
     if not result.entries and not result.more:
         return "[The directory is empty.]"
-    named = shown if result.path == "." else shown_name
-    lines = [_entry(entry, named(entry.name)) for entry in result.entries]
+    show = shown if result.path == "." else shown_name
+    lines = [_entry(entry, show(entry.name)) for entry in result.entries]
     if result.more:
         lines.append(
             f"[Showing {len(result.entries)} of {result.total} entries. Use glob, or list a directory in it.]"
@@ -171,24 +171,28 @@ def _entry(entry: Entry, name: str) -> str:
 
 
 def _omitted(omitted: Iterable[Omitted]) -> Iterable[str]:
-    for left in omitted:
-        paths = ", ".join(shown(path) for path in left.paths[:_NAMED]) + (
-            ", ..." if left.count > _NAMED else ""
+    for group in omitted:
+        paths = ", ".join(shown(path) for path in group.paths[:_NAMED]) + (
+            ", ..." if group.count > _NAMED else ""
         )
-        one = left.count == 1
-        match left.reason:
+        is_single = group.count == 1
+        match group.reason:
             case "binary_match":
-                files = "1 binary file matches, its" if one else f"{left.count:,} binary files match, their"
+                files = (
+                    "1 binary file matches, its"
+                    if is_single
+                    else f"{group.count:,} binary files match, their"
+                )
                 yield f"[{files} lines are not shown: {paths}. Use grep -a in bash.]"
             case "binary":
-                yield f"[Not searched: {_count(left.count, 'binary file')}: {paths}]"
+                yield f"[Not searched: {_count(group.count, 'binary file')}: {paths}]"
             case "utf16":
-                yield f"[Not searched: {_count(left.count, 'UTF-16 file')}: {paths}. Convert with iconv in bash.]"
+                yield f"[Not searched: {_count(group.count, 'UTF-16 file')}: {paths}. Convert with iconv in bash.]"
             case "unreadable":
                 yield (
                     f"[Not searched, cannot be read: {paths}]"
-                    if one
-                    else (f"[Not searched, {left.count:,} cannot be read: {paths}]")
+                    if is_single
+                    else (f"[Not searched, {group.count:,} cannot be read: {paths}]")
                 )
 
 

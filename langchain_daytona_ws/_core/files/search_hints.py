@@ -1,6 +1,6 @@
-r"""One line for the model where a search found nothing and may have meant something else. Pure.
+r"""Hints for a search without result whose pattern may have another meaning. Pure.
 
-Each has a reason in what was asked: a search that just found nothing gets none.
+A hint needs a reason in the pattern or glob; other searches without result get no hint.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ _SET = re.compile(r"\[(?:\\.|[^\]\\])*\]")
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _BACKREFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\\[1-9]")
 
-_ONE_LINE = (
-    "A match lies within one line: search for a part of it, and use context to see the lines around it"
-)
+_ONE_LINE = "A match is within one line: search for a part of it, and use context to see the lines around it"
 
 
 def glob_hint(pattern: str, doubt: Doubt | None) -> str:
-    """Return what else the pattern of a glob that found nothing may mean; ``""`` when there is nothing to say."""
+    """Return a hint for a glob without result; ``""`` for no hint."""
     if doubt is not None:
         use = shown_name(doubt.pattern)
         return {
@@ -39,18 +37,18 @@ def glob_hint(pattern: str, doubt: Doubt | None) -> str:
 
 
 def grep_hint(pattern: str, glob: str | None, doubt: Doubt | None) -> str:
-    """Return what else a grep that found nothing may mean; ``""`` when there is nothing to say."""
+    """Return a hint for a grep without result; ``""`` for no hint."""
     about_glob = glob_hint(glob, doubt) if glob else ""
     if about_glob:
         return about_glob
     if _BASIC_OR.search(pattern):
         use = _BASIC_SIGN.sub(lambda found: found[1] + found[2], pattern)
-        return f"\\| stands for the character |. For one or the other, use {shown_name(use)}"
+        return f"\\| stands for the character |. For alternatives, use {shown_name(use)}"
     return _slashes(pattern) or (_has_newline(pattern) and _ONE_LINE)
 
 
 def unsupported(pattern: str) -> str:
-    """Return what to do about a regular expression that was refused, if it has what is not supported."""
+    """Return the remedy for a refused regular expression that has an unsupported feature; ``""`` otherwise."""
     if _LOOK_AROUND.search(pattern) or _BACKREFERENCE.search(pattern):
         return " Look-around and backreferences are not supported. Write it without, or use grep -P in bash."
     if _has_newline(pattern):

@@ -129,7 +129,7 @@ def read_job(row: object, sandbox_id: str) -> Job:
     reply = Reply("job", row)
     state = reply.raw("state")
     if state not in get_args(JobState):
-        raise reply.garbled("state")
+        raise reply.malformed("state")
     exit_code = None if _is_null(row, "exit_code") else _exit_code(reply)
     pipeline = row.get("pipeline") if isinstance(row, Mapping) and state == "finished" else None
     return Job(
@@ -164,7 +164,7 @@ def read_started(row: object, command: str, sandbox_id: str) -> Job:
 def read_id(reply: Reply) -> str:
     name = reply.raw("id")
     if not is_job_id(name):
-        raise reply.garbled("id")
+        raise reply.malformed("id")
     return name
 
 
@@ -175,7 +175,7 @@ def _is_null(row: object, name: str) -> bool:
 def _exit_code(reply: Reply) -> int:
     code = reply.number("exit_code")
     if code > _EXIT_CODE_MAX:
-        raise reply.garbled("exit_code")
+        raise reply.malformed("exit_code")
     return code
 
 

@@ -132,7 +132,7 @@ class JobOps:
         fields: dict[str, object] = {} if idempotency_key is None else {"key": idempotency_key}
         answer, job = await self._job_call("stop", job_id, STOP_S, **fields)
         reply = Reply("stop", answer)
-        if reply.is_replayed:
+        if reply.is_from_record:
             job = replace(job, notices=(*job.notices, STOPPED_BEFORE))
         return job, reply.flag("was_running")
 
@@ -141,7 +141,7 @@ class JobOps:
         answer, sandbox_id = await self._call({"op": "list"}, CALL_S)
         rows = answer.get("jobs")
         if not isinstance(rows, list) or len(rows) > JOBS_MAX:
-            raise Reply("list", answer).garbled("jobs")
+            raise Reply("list", answer).malformed("jobs")
         jobs = [self._recorded(row, sandbox_id) for row in rows]
         return tuple(sorted(jobs, key=lambda job: job.started_at, reverse=True))
 
@@ -178,7 +178,7 @@ class JobOps:
             raise no_such_job(job_id)
         job = self._recorded(answer.get("job"), sandbox_id)
         if job.id != job_id:
-            raise Reply(op, answer).garbled("id")
+            raise Reply(op, answer).malformed("id")
         return answer, job
 
     async def _call(self, request: Answer, timeout_s: float) -> tuple[Answer, str]:
@@ -229,7 +229,7 @@ def _log(answer: Answer, job: Job, limit_bytes: int, *, requested_offset: int | 
     reply = Reply("logs", answer)
     data, offset, size = decode_base64(answer.get("data")), reply.number("offset"), reply.number("size_bytes")
     if len(data) > limit_bytes or offset + len(data) > size:
-        raise reply.garbled("data")
+        raise reply.malformed("data")
     piece = whole_start(data) if offset and requested_offset is None else data
     offset += len(data) - len(piece)
     if job.is_running or offset + len(piece) < size:

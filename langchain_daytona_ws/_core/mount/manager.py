@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 import re
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload
-from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.guest_rpc.payload import PACKAGE, guest_source
 from langchain_daytona_ws._core.mount.rename_probe import (
     LOSES_FILES,
     LOSES_FILES_REMEDY,
@@ -32,6 +33,10 @@ MOUNT_S = 45
 Source = Callable[[float], Awaitable[Credentials]]
 
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter puts them
+
+_MOUNTER_MODULES = ("mount_request", "mount_keys", "mount_check", "mounter")
+_IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}\.\w+ import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
+_FUTURE = "from __future__ import annotations\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ class MountManager:
             "request": json.dumps(mounts),
             "program": mounter_source(),
         }
-        secret = None if is_known else _as_process_prints_them(credentials)
+        secret = None if is_known else _process_output(credentials)
         return MountPayload({"mount": mount}, secret, credentials=credentials)
 
     async def on_answer(
@@ -136,7 +141,7 @@ class MountManager:
             self._delivered.pop(request.sandbox_id, None)
             return self._can_deliver(str(answer.get("code")), request, payload)
         self._delivered[request.sandbox_id] = _serial(payload.credentials)
-        self.ends_at = end_of(payload.credentials)
+        self.ends_at = expiry_text(payload.credentials)
         self.expires_at = payload.credentials.expires_at
         moved = answer.get("moved")
         for directory in moved if isinstance(moved, list) else ():
@@ -174,10 +179,10 @@ class MountManager:
             "bucket": where.bucket, "prefix": where.prefix, "region": self._workspace.region,
             "directory": where.directory, "endpoint": self._workspace.endpoint,
         }  # fmt: skip
-        said = f" ({' '.join(detail.split())})" if detail else ""
+        cause = f" ({' '.join(detail.split())})" if detail else ""
         likely = f" Likely cause: {self._caution}" if self._caution and code in _OF_THE_NETWORK else ""
         return SandboxError(
-            f"The S3 workspace could not be mounted: {problem.format(**names)}{said}.{likely} {remedy.format(**names)}",
+            f"The S3 workspace could not be mounted: {problem.format(**names)}{cause}.{likely} {remedy.format(**names)}",
             code=code,
             op="mount",
             retryable=code in _PASSING,
@@ -186,7 +191,26 @@ class MountManager:
         )
 
 
-def end_of(credentials: Credentials) -> str | None:
+@functools.cache
+def mounter_source(workspaces: str = "", skills: str = "") -> str:
+    """Return the program that root runs to mount a workspace.
+
+    Args:
+        workspaces: As the helper of a snapshot: the only directory below which it mounts workspaces; ``""`` where
+            it is sent along with a call.
+        skills: As the helper: the only directory at which it mounts skills.
+    """
+    text = "\n\n".join(_IMPORT.sub("", guest_source(name)) for name in _MOUNTER_MODULES)
+    # Python takes it at the beginning only.
+    before, future, after = text.partition(_FUTURE)
+    text = before + future + after.replace(_FUTURE, "")
+    for name, value in (("WORKSPACES", workspaces), ("SKILLS", skills)):
+        head, line, tail = text.partition(f'\n{name} = ""\n')
+        text = f"{head}{line and f'{chr(10)}{name} = {json.dumps(value)}{chr(10)}'}{tail}"
+    return text
+
+
+def expiry_text(credentials: Credentials) -> str | None:
     """Return when credentials end, for a message; None if that is unknown."""
     if credentials.expires_at is None:
         return None
@@ -195,28 +219,28 @@ def end_of(credentials: Credentials) -> str | None:
 
 def _serial(credentials: Credentials) -> str:
     """Return a name for credentials that does not reveal them."""
-    told = [credentials.access_key_id, credentials.secret_access_key, credentials.session_token]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    fields = [credentials.access_key_id, credentials.secret_access_key, credentials.session_token]
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 
-def _as_process_prints_them(credentials: Credentials) -> bytes:
+def _process_output(credentials: Credentials) -> bytes:
     """Write credentials as a ``credential_process`` has to (AWS SDKs and Tools Reference Guide)."""
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "Version": 1,
         "AccessKeyId": credentials.access_key_id,
         "SecretAccessKey": credentials.secret_access_key,
     }
     if credentials.session_token is not None:
-        told["SessionToken"] = credentials.session_token
+        fields["SessionToken"] = credentials.session_token
     if credentials.expires_at is not None:
         end = datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC)
-        told["Expiration"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return json.dumps(told).encode()
+        fields["Expiration"] = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return json.dumps(fields).encode()
 
 
-_SET_UP = "it is set up wrongly."
-_NOT_NOW = "its storage does not answer."
-_OTHER = ("mount-s3 failed", "See the message, and the sandbox's snapshot.", _NOT_NOW)
+_MISCONFIGURED = "it is set up wrongly."
+_UNAVAILABLE = "its storage does not answer."
+_OTHER = ("mount-s3 failed", "See the message, and the sandbox's snapshot.", _UNAVAILABLE)
 _REFUSALS = {
     "mount_no_mount_s3": (
         "the sandbox has no mount-s3",
@@ -238,13 +262,13 @@ _REFUSALS = {
     "mount_helper_version": (
         "the mount helper in the snapshot is of another version of this package",
         "Build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_other_place": (
         "the mount helper in the snapshot mounts elsewhere",
         "Give options.workspaceRoot and options.skillsMountPath the values that the snapshot was built with, or "
         "build it anew.",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_denied": (
         "S3 denied access to s3://{bucket}/{prefix}",
@@ -257,23 +281,23 @@ _REFUSALS = {
         "a bucket is not in {region}",
         "Set options.awsRegion (or AWS_REGION) to the region that the message names; the skills bucket must be in the "
         "same one.",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_no_bucket": (
         "there is no such bucket",
         "Check options.workspaceBucketName (or FILESYSTEM_BUCKET_NAME, here {bucket}) and "
         "options.skillsBucketName (or SKILLS_BUCKET_NAME).",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_unreachable": (
         "S3 cannot be reached from the sandbox",
         "Check options.s3Endpoint and options.awsRegion, and that the sandbox's network lets it reach S3.",
-        _NOT_NOW,
+        _UNAVAILABLE,
     ),
     "mount_credentials": (
         "the sandbox did not keep its credentials",
         "Check the sandbox's clock and whether its disk is full, then try again.",
-        _NOT_NOW,
+        _UNAVAILABLE,
     ),
     "mount_expired": (
         "S3 says that the workspace's credentials have expired, also of new ones",
@@ -288,27 +312,27 @@ _REFUSALS = {
     "mount_not_a_directory": (
         "{directory} is a file in the sandbox",
         "Choose another options.workspaceRoot or options.skillsMountPath, or remove it from the image.",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_not_empty": (
         "there are files in {directory} of the sandbox, which the mount would hide",
         "Move them elsewhere, or choose another options.workspaceRoot or options.skillsMountPath.",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_cannot_unmount": (
         "a dead mount at {directory} could not be taken away",
         "Use a new sandbox: close or release the session.",
-        _NOT_NOW,
+        _UNAVAILABLE,
     ),
     "mount_bad_request": (
         "the mount helper in the snapshot refuses one of the settings",
         "See which, and correct it; or build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_foreign_mount": (
         "something else is mounted at the workspace's directory",
         "Choose another options.workspaceRoot or options.skillsMountPath, or take that mount out of the sandbox.",
-        _SET_UP,
+        _MISCONFIGURED,
     ),
     "mount_renames_lose_files": (
         LOSES_FILES,
@@ -319,12 +343,12 @@ _REFUSALS = {
         "the store at {endpoint} was asked from this machine whether it refuses RenameObject, since one that accepts "
         "it loses the content of renamed files, and gave no answer that tells",
         UNKNOWN_REMEDY,
-        _NOT_NOW,
+        _UNAVAILABLE,
     ),
     "mount_not_ready": (
         "mount-s3 started, and does not answer",
         "Try again; then look at the S3 service's status and the sandbox's network.",
-        _NOT_NOW,
+        _UNAVAILABLE,
     ),
 }  # fmt: skip
 # Of credentials that were good once: they may have been revoked, or their role shortened, before their end.

@@ -56,22 +56,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.base_image):
-            raise _refused(
+            raise _setting_error(
                 f"the base image {self.base_image!r} is no name of an image; give one such as node:22"
             )
         if not _VERSION.fullmatch(self.mount_s3_version):
-            raise _refused(
+            raise _setting_error(
                 f"the mount-s3 version {self.mount_s3_version!r} is not pinned; give one release, such as "
                 f"{MOUNT_S3_VERSION}"
             )
         if not _USER.fullmatch(self.user):
-            raise _refused(f"the user {self.user!r} is no account's name; give one such as {USER}, or {ROOT}")
+            raise _setting_error(
+                f"the user {self.user!r} is no account's name; give one such as {USER}, or {ROOT}"
+            )
         _check_directory("workspace root", self.workspace_root, WORKSPACE_ROOT)
         _check_directory("skills mount path", self.skills_mount_path, SKILLS_MOUNT_PATH)
-        one, other = PurePosixPath(self.workspace_root), PurePosixPath(self.skills_mount_path)
-        if one.is_relative_to(other) or other.is_relative_to(one):
-            raise _refused(
-                f"the workspace root {one} and the skills mount path {other} overlap; give two directories of which "
+        root, skills = PurePosixPath(self.workspace_root), PurePosixPath(self.skills_mount_path)
+        if root.is_relative_to(skills) or skills.is_relative_to(root):
+            raise _setting_error(
+                f"the workspace root {root} and the skills mount path {skills} overlap; give two directories of which "
                 "neither lies in the other"
             )
 
@@ -102,7 +104,7 @@ def checked_name(name: str) -> str:
         ConfigError: When Daytona would not take it.
     """
     if not _NAME.fullmatch(name):
-        raise _refused(
+        raise _setting_error(
             f"the snapshot name {name!r} is not possible; use letters, digits and _ . : / @ -, such as fuse-s3"
         )
     return name
@@ -110,18 +112,18 @@ def checked_name(name: str) -> str:
 
 def build_error(fault: PortFault, name: str) -> ProvisionError:
     """Word a failure to look for, delete or build the snapshot `name`."""
-    said = {code: remedy for words, code, remedy in WORDS if words.search(fault.message)}
-    code = next((code for code in said if code in _SHARED), "snapshot_failed")
+    remedies = {code: remedy for pattern, code, remedy in WORDS if pattern.search(fault.message)}
+    code = next((code for code in remedies if code in _SHARED), "snapshot_failed")
     text = f"The snapshot {name} could not be built: {fault.message}."
     if code == "no_runner":
         text = f"Daytona has no available runner for snapshot '{name}' ({fault.message})."
-        remedy = f"{said[code]} Here: leave out --region."
+        remedy = f"{remedies[code]} Here: leave out --region."
     elif code == "region_not_found":
         remedy = "Leave out --region for a general snapshot, or name an existing region."
-    elif code in said:
-        remedy = said[code]
-    elif fault.kind in _HERE:
-        code, remedy = _HERE[fault.kind]
+    elif code in remedies:
+        remedy = remedies[code]
+    elif fault.kind in _SNAPSHOT_REMEDIES:
+        code, remedy = _SNAPSHOT_REMEDIES[fault.kind]
     else:
         # A build that fails has no HTTP status of its own.
         otherwise = _READ_THE_LOG if fault.status is None else _READ_THE_MESSAGE
@@ -138,7 +140,7 @@ def build_error(fault: PortFault, name: str) -> ProvisionError:
 _SHARED = ("no_runner", "region_not_found", "quota", "organization_suspended", "api_key_expired")
 _READ_THE_LOG = "The build log above says where it stopped. Mend that, then build again with --replace."
 _READ_THE_MESSAGE = "See what Daytona objected to, and check that options.apiUrl is its API."
-_HERE = {
+_SNAPSHOT_REMEDIES = {
     FaultKind.FORBIDDEN: ("forbidden", "The API key needs the write:snapshots and, for --replace, delete:snapshots "
                           "permissions; a snapshot of Daytona's own can't be replaced: give another --name."),
     FaultKind.NAME_TAKEN: ("name_taken", "Build with --replace, or give another --name."),
@@ -147,15 +149,15 @@ _HERE = {
 }  # fmt: skip
 
 
-def _check_directory(what: str, directory: str, usual: str) -> None:
+def _check_directory(setting: str, directory: str, usual: str) -> None:
     if not _DIRECTORY.fullmatch(directory) or len(directory) > 1024:
-        raise _refused(
-            f"the {what} {directory!r} is not possible; give an absolute directory whose names are letters, digits, "
+        raise _setting_error(
+            f"the {setting} {directory!r} is not possible; give an absolute directory whose names are letters, digits, "
             f"'.', '_' and '-', not starting with '.' or '-', such as {usual}"
         )
 
 
-def _refused(problem: str) -> ConfigError:
+def _setting_error(problem: str) -> ConfigError:
     return ConfigError(problem, code="snapshot_setting", op="snapshot")
 
 

@@ -6,7 +6,7 @@ import hashlib
 import shlex
 
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
-from langchain_daytona_ws._core.mount.mounter import mounter_source
+from langchain_daytona_ws._core.mount.manager import mounter_source
 from langchain_daytona_ws._guest.mount import HELPER
 from langchain_daytona_ws._guest.mount_keys import HOME
 

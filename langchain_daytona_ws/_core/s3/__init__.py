@@ -1,1 +1,1 @@
-"""File operations straight on S3, with no sandbox: the same requests and answers as the guest's."""
+"""File operations directly on S3, without a sandbox, with the requests and answers of the guest."""

@@ -1,4 +1,4 @@
-"""The guest that needs no sandbox: carries out file requests on a bucket and answers as the one in the sandbox does."""
+"""Answer file requests from a bucket, like the guest in a sandbox."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from contextlib import suppress
 from typing import Any
 
 from langchain_daytona_ws._core.s3.errors import store_error
-from langchain_daytona_ws._core.s3.files import ObjectFile
-from langchain_daytona_ws._core.s3.search import ObjectSearch
+from langchain_daytona_ws._core.s3.files import S3Files
+from langchain_daytona_ws._core.s3.search import S3Search
 from langchain_daytona_ws._core.s3.store import ObjectStorePort, StoreFault
-from langchain_daytona_ws._core.s3.tree import ObjectTree
+from langchain_daytona_ws._core.s3.tree import S3Directories
 from langchain_daytona_ws._guest.walk import RefusedError
 
 Request = dict[str, Any]
 Answer = dict[str, Any]
-Made = OrderedDict[str, Answer]
+Answers = OrderedDict[str, Answer]
 
 REMEMBERED_CALLS = 500
 _OF_DIRECTORIES = {("tree", "list"), ("tree", "glob"), ("search", "grep")}
 
 
 class S3Backend:
-    """Answer file requests: ``await object_files("files", {"op": "read", "path": "a", ...})``.
+    """Answers file requests: ``await backend("files", {"op": "read", "path": "a", ...})``.
 
-    A change whose request has a ``key`` is made once, however often it is sent. The answer is remembered here; the
-    object itself remembers that the call was made, also for other processes.
+    A change whose request has a ``key`` is applied once, for any number of attempts. The answer is recorded here, and
+    the call in the object's metadata, where other processes find it.
 
     Args:
         port: The bucket, below the workspace's prefix.
-        where: Which bucket and prefix, for errors; the model never sees it.
-        made: Where to remember the answers of changes, when several share it: key → answer.
+        where: Bucket and prefix for errors; never shown to the model.
+        answers: The recorded answers of changes, if several backends share them: key → answer.
     """
 
-    def __init__(self, port: ObjectStorePort, *, where: str = "", made: Made | None = None) -> None:
-        file, tree, search = ObjectFile(port), ObjectTree(port), ObjectSearch(port)
+    def __init__(self, port: ObjectStorePort, *, where: str = "", answers: Answers | None = None) -> None:
+        file, tree, search = S3Files(port), S3Directories(port), S3Search(port)
         self._where = where
-        # Only single operations are used, each of them atomic in CPython; see FileOps.
-        self._made: Made = OrderedDict() if made is None else made
+        # No lock: only single operations are used, which are atomic in CPython; see FileOps.
+        self._answers: Answers = OrderedDict() if answers is None else answers
         self._reads = {
             ("files", "read"): file.read,
             ("near", "near"): file.near,
@@ -55,24 +55,24 @@ class S3Backend:
         }
 
     async def __call__(self, entry: str, request: Request) -> Answer:
-        """Carry out one request; expected refusals are answers.
+        """Run one request; expected refusals are answers.
 
         Raises:
-            BeyondBounds: A search that is to be sent to the sandbox.
-            FileError: S3 did not carry it out; nothing was changed.
-            OutcomeUnknown: A change may or may not have been made.
+            NeedsSandbox: The search must run in the sandbox.
+            FileError: S3 failed; nothing was changed.
+            OutcomeUnknown: The change may have been applied.
         """
-        what = (entry, request["op"])
-        key = request.get("key") if what in self._changes else None
-        if key is not None and (known := self._made.get(key)) is not None:
-            return {**known, "replayed": True}
-        operation = self._reads.get(what) or self._changes[what]
+        action = (entry, request["op"])
+        key = request.get("key") if action in self._changes else None
+        if key is not None and (recorded := self._answers.get(key)) is not None:
+            return {**recorded, "replayed": True}
+        operation = self._reads.get(action) or self._changes[action]
         try:
             answer = {"ok": True, **await operation(request)}
         except RefusedError as refusal:
             refused = {"ok": False, "error": refusal.error, **refusal.facts}
-            # A mount keeps a directory that bash has made to itself until a file is in it.
-            return {**refused, "on_s3": True} if what in _OF_DIRECTORIES else refused
+            # A mount keeps a directory created by bash local until it contains a file (mount-s3).
+            return {**refused, "on_s3": True} if action in _OF_DIRECTORIES else refused
         except StoreFault as fault:
             raise store_error(fault, request["op"], self._where) from fault
         if key is not None:
@@ -80,7 +80,7 @@ class S3Backend:
         return answer
 
     def _remember(self, key: str, answer: Answer) -> None:
-        self._made[key] = answer
-        if len(self._made) > REMEMBERED_CALLS:
-            with suppress(KeyError):  # another thread emptied it
-                self._made.popitem(last=False)
+        self._answers[key] = answer
+        if len(self._answers) > REMEMBERED_CALLS:
+            with suppress(KeyError):  # another thread removed the last entry
+                self._answers.popitem(last=False)

@@ -1,4 +1,4 @@
-"""What to do about the ways in which S3 does not do what it is asked. Pure."""
+"""The errors of the package for failures of S3. Pure."""
 
 from __future__ import annotations
 
@@ -7,91 +7,91 @@ from dataclasses import dataclass
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import FileError, OutcomeUnknown, PathRefused, WorkspaceError
 
-# What one request may carry (S3, PutObject: 5 GB).
+# Limit of one request (S3 API, PutObject: 5 GB).
 LARGEST_PUT_BYTES = 5 * 1000**3
 
-_TELL = "Nothing was done. Tell the user."
-_LATER = "Nothing was done. Try again later, or tell the user."
+_TELL_USER = "Nothing was done. Tell the user."
+_TRY_LATER = "Nothing was done. Try again later, or tell the user."
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class _Message:
     code: str
-    remedy: str  # for the engineer, after what was tried and what was answered
+    remedy: str  # for the engineer, after the operation and the answer of S3
     for_model: str
     retryable: bool = False
 
 
-_DENIED = _Words(
+_DENIED = _Message(
     "s3_denied",
     "The credentials, or a policy of the bucket, the account or the network, do not allow it. The role needs "
     "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on the keys below the prefix, and "
     "s3:ListBucket on the bucket for this prefix. Check the role's own policy, the bucket's policy, and service "
     "control or endpoint policies.",
-    f"The workspace's storage denies access. {_TELL}",
+    f"The workspace's storage denies access. {_TELL_USER}",
 )
-_KMS = _Words(
+_KMS = _Message(
     "s3_kms_denied",
-    "The bucket is encrypted with a KMS key that the credentials may not use. Set options.kmsKeyArn to that key, allow "
+    "The bucket is encrypted with a KMS key that the credentials cannot use. Set options.kmsKeyArn to that key, allow "
     "kms:Decrypt and kms:GenerateDataKey on it in the role's policy and in the key's, and check that the key is "
     "enabled.",
-    f"The workspace's storage cannot be decrypted. {_TELL}",
+    f"The workspace's storage cannot be decrypted. {_TELL_USER}",
 )
-_CREDENTIALS = _Words(
+_CREDENTIALS = _Message(
     "s3_credentials",
-    "S3 takes the credentials for expired or unknown, also those fetched anew. Check options.mountRoleArn, or replace "
+    "S3 treats the credentials as expired or unknown, also newly fetched ones. Check options.mountRoleArn, or replace "
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN in envVars; and check this machine's clock.",
-    f"The workspace's storage does not accept its credentials. {_TELL}",
+    f"The workspace's storage does not accept its credentials. {_TELL_USER}",
 )
-_UNREACHABLE = _Words(
+_UNREACHABLE = _Message(
     "s3_unreachable",
     "Check the network, DNS, any proxy, options.awsRegion and options.s3Endpoint.",
-    f"The workspace's storage cannot be reached now. {_LATER}",
+    f"The workspace's storage cannot be reached now. {_TRY_LATER}",
     retryable=True,
 )
-_THROTTLED = _Words(
+_THROTTLED = _Message(
     "s3_throttled",
     "S3 asks for fewer requests, or is not available now: try again later, or spread the sessions' work.",
-    f"The workspace's storage is overloaded now. {_LATER}",
+    f"The workspace's storage is overloaded now. {_TRY_LATER}",
     retryable=True,
 )
-_REFUSED = _Words(
+_REFUSED = _Message(
     "s3_refused",
-    "See the message for what S3 objected to.",
-    f"The workspace's storage refused this. {_TELL}",
+    "See the message of S3.",
+    f"The workspace's storage refused this. {_TELL_USER}",
 )
-_NO_BUCKET = _Words(
+_NO_BUCKET = _Message(
     "s3_no_bucket",
-    "There is no such bucket. Check options.workspaceBucketName (FILESYSTEM_BUCKET_NAME), options.awsRegion and "
-    "options.s3Endpoint, or make the bucket.",
-    f"The workspace's storage does not exist. {_TELL}",
+    "The bucket does not exist. Check options.workspaceBucketName (FILESYSTEM_BUCKET_NAME), options.awsRegion and "
+    "options.s3Endpoint, or create the bucket.",
+    f"The workspace's storage does not exist. {_TELL_USER}",
 )
-_REGION = _Words(
+_REGION = _Message(
     "s3_region",
     "Set options.awsRegion (or AWS_REGION, before the configuration is read) to the bucket's region.",
-    f"The workspace's storage is set up for the wrong region. {_TELL}",
+    f"The workspace's storage is set up for the wrong region. {_TELL_USER}",
 )
-_CLOCK = _Words(
+_CLOCK = _Message(
     "s3_clock",
-    "This machine's clock is too far off for S3: set it right, best with NTP.",
-    f"This machine's clock is wrong, so the workspace's storage refuses it. {_TELL}",
+    "This machine's clock is too far off for S3: correct it, preferably with NTP.",
+    f"This machine's clock is wrong, so the workspace's storage refuses it. {_TELL_USER}",
 )
-_SIGNATURE = _Words(
+_SIGNATURE = _Message(
     "s3_signature",
-    "The secret key does not belong to the access key, or something on the way changes requests. Check "
+    "The secret key does not belong to the access key, or a proxy changes requests. Check "
     "AWS_SECRET_ACCESS_KEY in envVars, any proxy, and options.s3Endpoint.",
-    f"The workspace's storage does not accept its credentials. {_TELL}",
+    f"The workspace's storage does not accept its credentials. {_TELL_USER}",
 )
-_CERTIFICATE = _Words(
+_CERTIFICATE = _Message(
     "s3_certificate",
-    "The certificate of the endpoint, or of a proxy on the way, is not trusted here: set AWS_CA_BUNDLE to a file with "
+    "The certificate of the endpoint, or of a proxy, is not trusted here: set AWS_CA_BUNDLE to a file with "
     "the authority's certificate, or check options.s3Endpoint.",
-    f"The workspace's storage cannot be reached safely. {_TELL}",
+    f"The workspace's storage cannot be reached safely. {_TELL_USER}",
 )
-_ARCHIVED = _Words(
+_ARCHIVED = _Message(
     "s3_archived",
     "The object was moved to an archive class. Restore it, or exempt the prefix from the bucket's lifecycle rules.",
-    f"The file's content was archived and cannot be read. {_TELL}",
+    f"The file's content was archived and cannot be read. {_TELL_USER}",
 )
 _BY_CODE = {
     "NoSuchBucket": _NO_BUCKET,
@@ -113,29 +113,29 @@ _BY_KIND = {
 
 
 def store_error(fault: StoreFault, op: str, where: str) -> WorkspaceError:
-    """Make the error of a file operation that S3 did not carry out; nothing was changed.
+    """Return the error for a file operation that failed on S3; nothing was changed.
 
     Args:
-        fault: What S3 or the transport said.
+        fault: The failure of S3 or of the transport.
         op: The operation, such as ``read``.
-        where: Which bucket and prefix, for the engineer.
+        where: Bucket and prefix, for the engineer.
     """
     if fault.code == "KeyTooLongError":
         return PathRefused("The path is longer than the workspace's storage allows.", code="path_too_long")
-    words = _words(fault)
+    message = _message_for(fault)
     region = f" The bucket is in {fault.region}." if fault.region else ""
-    place = f" in {where}" if where else ""
+    location = f" in {where}" if where else ""
     return FileError(
-        f"{op}{place} failed: {fault.message}.{region} {words.remedy}",
-        code=words.code,
+        f"{op}{location} failed: {fault.message}.{region} {message.remedy}",
+        code=message.code,
         op=op,
         context={"s3_code": fault.code, "status": fault.status},
-        retryable=words.retryable,
-        for_model=words.for_model,
+        retryable=message.retryable,
+        for_model=message.for_model,
     )
 
 
-def _words(fault: StoreFault) -> _Words:
+def _message_for(fault: StoreFault) -> _Message:
     if fault.code in _BY_CODE:
         return _BY_CODE[fault.code]
     if fault.code.startswith("KMS.") or (
@@ -147,18 +147,18 @@ def _words(fault: StoreFault) -> _Words:
     return _BY_KIND.get(fault.kind, _REFUSED)
 
 
-def lost(op: str, why: str) -> OutcomeUnknown:
-    """Make the error of a change of which nobody can tell whether it was made."""
+def outcome_unknown(op: str, reason: str) -> OutcomeUnknown:
+    """Return the error for a change that may have been applied."""
     return OutcomeUnknown(
-        f"The {op} was sent to S3 and its outcome is unknown: {why}. It was not sent again where that could have done "
-        "it twice. Check the network and any proxy.",
+        f"The {op} was sent to S3 and its outcome is unknown: {reason}. It was not sent again if that could have "
+        "applied it twice. Check the network and any proxy.",
         op=op,
-        for_model="The outcome of this change is unknown: it may have been made. Read the file before you go on.",
+        for_model="The outcome of this change is unknown: it may have been applied. Read the file before you go on.",
     )
 
 
 def too_large(size_bytes: int) -> FileError:
-    """Make the error of content that no single request can carry."""
+    """Return the error for content over the limit of one request."""
     return FileError(
         f"The content has {size_bytes:,} bytes, over the limit of {LARGEST_PUT_BYTES:,}.",
         code="too_large",

@@ -1,9 +1,9 @@
-r"""Regular expressions of ripgrep's, run by RE2 where both surely mean the same. Linear in time, whatever they are.
+r"""Run ripgrep's regular expressions with RE2, in linear time, if both have the same meaning.
 
-A pattern without any operator is searched as bytes, also where RE2 (google-re2, the extra ``search``) is missing.
+A pattern without operators is searched as bytes, also if RE2 (google-re2, the extra ``search``) is missing.
 
-RE2's ``\w``, ``\d``, ``\s`` and ``\b`` know only ASCII, ripgrep's know Unicode; and ripgrep never matches a line
-feed. So a pattern is taken apart and written anew. Whatever is not known here to be the same is left to ripgrep.
+``\w``, ``\d``, ``\s`` and ``\b`` are ASCII in RE2 and Unicode in ripgrep, and ripgrep never matches a line feed. So a
+pattern is parsed and translated. Patterns without a known translation need ripgrep.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
-PIECE_BYTES = 256 << 10  # searched at most between two looks at the clock
-# When RE2 runs out of memory for its automaton, each byte costs about 10 ns for each instruction of the program
-# (measured): so much of bytes times instructions is searched between two looks, and in one line.
+PIECE_BYTES = 256 << 10  # searched at most between two checks of the clock
+# If RE2 runs out of memory for its automaton, each byte costs about 10 ns per instruction of the program (measured):
+# limits of bytes times instructions between two checks of the clock, and in one line.
 PIECE_WORK = 200_000_000
 LINE_WORK = 1_000_000_000
 
-# As regex-syntax has them, which ripgrep uses (Unicode, UTS 18 annex C).
+# As in regex-syntax, which ripgrep uses (Unicode, UTS 18 annex C).
 _WORD = (
     r"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}"
     r"\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}"
@@ -30,9 +30,9 @@ _CLASSES = {"w": _WORD, "d": _DIGIT, "s": _SPACE}
 _OPERATORS = frozenset(".*+?|)^$")
 _FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # the Kelvin sign and the long s
 _CONTROLS = {"t": "\\t", "r": "\\r", "f": "\\f", "v": "\\v", "a": "\\a"}
-_SAID = {"\\t": "\t", "\\r": "\r", "\\f": "\f", "\\v": "\v", "\\a": "\a"}
+_CONTROL_CHARACTERS = {"\\t": "\t", "\\r": "\r", "\\f": "\f", "\\v": "\v", "\\a": "\a"}
 
-# None of them holds the line feed, and both programs know them by these names.
+# No class contains the line feed, and both programs use these names.
 _PROPERTIES = re.compile(
     "L[ultmo]?|M[nce]?|N[dlo]?|P[cdseifo]?|S[mcko]?|Zs?"
     "|Latin|Greek|Cyrillic|Han|Hiragana|Katakana|Hangul|Arabic|Hebrew|Thai"
@@ -46,7 +46,7 @@ _TOKEN = re.compile(
     | (?P<control>\\[trfva])
     | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
     | (?P<escaped>\\[\\.+*?()|\[\]{}^$\#&~-])
-    | (?P<flag>\(\?i\)) (?![*+?{])  # RE2 repeats what stands before the flag, ripgrep refuses
+    | (?P<flag>\(\?i\)) (?![*+?{])  # RE2 repeats the part before the flag, ripgrep refuses
     | (?P<group>\((?:\?:|\?P<[A-Za-z_][A-Za-z0-9_]*>|\?i:)?) (?!\?)
     | (?P<repeat>\{[0-9]{1,4}(?:,[0-9]{0,4})?\})
     | (?P<set>\[)
@@ -68,25 +68,25 @@ _IN_SET = re.compile(
 
 
 class NeedsRipgrepError(ValueError):
-    """The pattern is not known to mean the same to RE2 and to ripgrep, or could take too long here."""
+    """The pattern may have another meaning in RE2 than in ripgrep, or could take too long here."""
 
 
 class Expression:
-    """A compiled pattern, which finds lines.
+    """A compiled pattern that finds lines.
 
     Args:
-        pattern: As ripgrep takes it.
+        pattern: In ripgrep's syntax.
         ignore_case: Whether to match without regard to case.
 
     Raises:
-        NeedsRipgrepError: It must be left to ripgrep, or it has an operator and RE2 is not installed.
+        NeedsRipgrepError: Only ripgrep supports it, or it has an operator and RE2 is not installed.
 
     """
 
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:
         exact, loose, self._has_boundary = _translated(pattern)
         if ignore_case and "\\p" in pattern.lower():
-            raise NeedsRipgrepError  # whether the case is folded before or after a class is negated
+            raise NeedsRipgrepError  # unknown: is the case folded before or after the negation of a class?
         literal = _literal(pattern, ignore_case)
         if literal is not None:
             self._exact, size = literal, len(pattern)
@@ -98,24 +98,24 @@ class Expression:
         self._longest_line = LINE_WORK // size
 
     def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (number, start, end, match) of each line that matches: where its line feed is, and its first match.
+        """Yield (number, start, end, match) of each matching line: ``end`` is its line feed, ``match`` its first match.
 
         Args:
             data: The content.
-            check: Called now and then, to raise when time is up.
+            check: Called regularly; raises after the deadline.
 
         Raises:
-            NeedsRipgrepError: Whether a line matches depends on what only ripgrep knows, or a line is too long.
+            NeedsRipgrepError: Only ripgrep can decide whether a line matches, or a line is too long.
 
         """
-        # Without a boundary both are the same, and in ASCII so are both kinds of boundary.
+        # Without a boundary both expressions are the same. In ASCII content both kinds of boundary are the same.
         doubtful = self._has_boundary and not data.isascii()
         search = (self._loose if doubtful else self._exact).search
         at, number = 0, 1
         while at < len(data):
             check()
             stop = data.find(b"\n", min(at + self._piece, len(data)) - 1) + 1 or len(data)
-            # Beyond the size of a piece, all is one line's.
+            # The part after the size of a piece belongs to one line.
             if stop - at - self._piece > self._longest_line:
                 raise NeedsRipgrepError
             while at < stop:
@@ -136,7 +136,7 @@ class Expression:
                 at = stop
 
     def _match(self, line: bytes, start: int) -> int:
-        """Return where a line that begins at ``start`` matches; -1 when it does not."""
+        """Return the offset of the match in a line that begins at ``start``; -1 for no match."""
         if not line.isascii() and any(map(_is_wordlike, line.decode("utf-8", "replace"))):
             raise NeedsRipgrepError
         found = self._exact.search(line)
@@ -144,16 +144,18 @@ class Expression:
 
 
 def _literal(pattern: str, ignore_case: bool) -> Any:
-    """Return what finds a pattern without operators in bytes; None for any other.
+    """Return the bytes expression for a pattern without operators; None for other patterns.
 
-    Without regard to case only ASCII: the foldings of other characters are Unicode's, of some release of it.
+    With ``ignore_case`` only ASCII: the folding of other characters depends on the Unicode release.
     """
     text = ""
     for token in _TOKEN.finditer(pattern):
         character = token[0] if token["plain"] else _character(token)
         if not character or (token["plain"] and character in _OPERATORS):
             return None
-        text += _SAID.get(character) or (chr(int(character[3:-1], 16)) if token["hex"] else character[-1])
+        text += _CONTROL_CHARACTERS.get(character) or (
+            chr(int(character[3:-1], 16)) if token["hex"] else character[-1]
+        )
     if not text or (ignore_case and not text.isascii()):
         return None
     try:
@@ -168,7 +170,7 @@ def _literal(pattern: str, ignore_case: bool) -> Any:
 def _compiled(pattern: str, ignore_case: bool) -> Any:
     try:
         import re2
-    except ImportError:  # the extra `search`: there is no wheel for every platform
+    except ImportError:  # the extra `search`: not every platform has a wheel
         raise NeedsRipgrepError from None
     options = re2.Options()
     options.log_errors = False
@@ -180,7 +182,7 @@ def _compiled(pattern: str, ignore_case: bool) -> Any:
 
 
 def _translated(pattern: str) -> tuple[str, str, bool]:
-    """Write a pattern for RE2; and once more without its word boundaries, so that it matches at least as much."""
+    """Translate a pattern to RE2: exactly, and without word boundaries, which matches at least the same lines."""
     exact: list[str] = []
     loose: list[str] = []
     at = 0
@@ -212,7 +214,7 @@ def _token(token: re.Match[str]) -> str:
 
 
 def _character(token: re.Match[str]) -> str:
-    """Write an escaped character; ``""`` when the token is none."""
+    """Translate an escaped character; ``""`` if the token is not one."""
     if token["control"]:
         return _CONTROLS[token["control"][1]]
     if token["hex"]:
@@ -224,12 +226,12 @@ def _character(token: re.Match[str]) -> str:
 
 
 def _set(pattern: str, at: int) -> tuple[str, int]:
-    """Write what stands in brackets, from behind the opening one; return it and the place behind the closing one."""
+    """Translate a set, from the offset after its opening bracket; return it and the offset after the closing bracket."""
     negated = pattern.startswith("^", at)
     at += negated
     out = ["[^\\n" if negated else "["]
     first = True
-    before = ""  # of the character before: what a "-" may follow
+    before = ""  # the kind of the previous member, which decides the meaning of "-"
     while True:
         if pattern.startswith(("&&", "--", "~~"), at):
             raise NeedsRipgrepError
@@ -245,7 +247,7 @@ def _set(pattern: str, at: int) -> tuple[str, int]:
 
 
 def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: bool) -> tuple[str, str]:
-    """Write one member of a set, and say what it is for a ``-`` behind it."""
+    """Translate one member of a set; return it and its kind, for a following ``-``."""
     if token["posix"]:
         if pattern.startswith("-", at) or before == "-":
             raise NeedsRipgrepError
@@ -262,15 +264,15 @@ def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: 
         ends = pattern.startswith("]", at)
         if not (first or ends) and before != "character":
             raise NeedsRipgrepError
-        # As the first or last it stands for itself.
+        # As the first or last member it is literal.
         return ("\\-", kind) if first or ends else ("-", "-")
     return ("\\" + token[0] if token[0] in "]^" else token[0]), kind
 
 
 def _is_wordlike(char: str) -> bool:
-    """Tell whether ripgrep may take a character beyond ASCII for part of a word."""
+    """Return whether a non-ASCII character may be part of a word for ripgrep."""
     if char <= "\x7f":
         return False
     category = unicodedata.category(char)
-    # More than enough: letters, marks, numbers, and the signs and joiners among which a few count as parts of words.
+    # A superset: letters, marks, numbers, and the classes of signs and joiners that contain some parts of words.
     return category[0] in "LMN" or category in ("Pc", "Cf", "So")

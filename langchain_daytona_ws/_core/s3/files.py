@@ -1,4 +1,4 @@
-"""Read, write, edit and delete objects as the guest does files; its contract is in ``_guest.files``."""
+"""Read, write, edit and delete objects, with the guest's contract in ``_guest.files``."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ T = TypeVar("T")
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
-# Who is overtaken looks again and goes on from there. Each time, somebody else got through.
+# After a conflict, an edit reads the object again. Each conflict means that another writer succeeded.
 EDIT_TRIES = 40
 EDIT_WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 WRITE_TRIES = 3
-# Above this, hashing and searching is done where it holds up nobody.
+# Larger content is hashed and searched outside the event loop.
 OFFLOAD_BYTES = 1 << 20
-# A larger file is not loaded to see whether it is still the one that was read.
+# A larger file is not loaded to compare it with the content that was read.
 LARGEST_COMPARED_BYTES = 256 << 20
 
 
-class ObjectFile:
+class S3Files:
     """The operations on one file.
 
     Args:
@@ -47,17 +47,17 @@ class ObjectFile:
 
     def __init__(self, port: ObjectStorePort) -> None:
         self._port = port
-        self._places = Lookup(port)
-        self._changer = ConditionalWriter(port, self._places)
+        self._lookup = Lookup(port)
+        self._writer = ConditionalWriter(port, self._lookup)
 
     async def read(self, request: Request) -> Answer:
         max_bytes = request.get("max_bytes", MAX_BYTES)
         key = key_of(request["path"])
-        stored = await self._places.load(key, max_bytes=max_bytes)
+        stored = await self._lookup.load(key, max_bytes=max_bytes)
         data = _text(stored, max_bytes)
         offset = request.get("offset", 1)
         limit, limit_bytes = request.get("limit", text.PAGE_LINES), request.get("limit_bytes", 65536)
-        page, sha256 = await self._heavy(
+        page, sha256 = await self._compute(
             len(data), lambda: (text.page(data, offset, limit, limit_bytes), _sha256(data))
         )
         if not page.body and offset > 1:
@@ -68,18 +68,18 @@ class ObjectFile:
 
     async def view(self, request: Request) -> Answer:
         most = request["binary_bytes"] if request["binary"] else request["max_bytes"]
-        key, data = await self._whole(request, most)
-        shown, sha256 = await self._heavy(len(data), lambda: (viewed(data, request), _sha256(data)))
+        key, data = await self._content(request, most)
+        shown, sha256 = await self._compute(len(data), lambda: (viewed(data, request), _sha256(data)))
         return {**shown, "path": key, "bytes": len(data), "sha256": sha256}
 
     async def fetch(self, request: Request) -> Answer:
-        key, data = await self._whole(request, request["max_bytes"])
-        sha256 = await self._heavy(len(data), lambda: _sha256(data))
+        key, data = await self._content(request, request["max_bytes"])
+        sha256 = await self._compute(len(data), lambda: _sha256(data))
         return {"content": data, "path": key, "bytes": len(data), "sha256": sha256}
 
-    async def _whole(self, request: Request, max_bytes: int) -> tuple[str, bytes]:
+    async def _content(self, request: Request, max_bytes: int) -> tuple[str, bytes]:
         key = key_of(request["path"])
-        stored = await self._places.load(key, max_bytes=max_bytes)
+        stored = await self._lookup.load(key, max_bytes=max_bytes)
         if stored.data is None:
             raise RefusedError("too_large", bytes=stored.info.size_bytes, max_bytes=max_bytes)
         return key, stored.data
@@ -93,10 +93,10 @@ class ObjectFile:
             try:
                 done = await self._write(key, data, request, call)
             except Conflict:
-                if request.get("overwrite", False):  # a second look would not notice what is lost
+                if request.get("overwrite", False):  # a retry would overwrite the other change unnoticed
                     raise RefusedError("changed") from None
                 continue
-            sha256 = await self._heavy(len(done.data), partial(_sha256, done.data))
+            sha256 = await self._compute(len(done.data), partial(_sha256, done.data))
             return {**done.answer, "path": key, "bytes": len(done.data), "sha256": sha256}
         raise RefusedError("busy")
 
@@ -110,17 +110,17 @@ class ObjectFile:
                 if self._port.now() >= until:
                     break
                 longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 10), LONGEST_PAUSE_S)
-                await self._port.sleep(random.uniform(0, longest))  # noqa: S311 - so that they spread out
+                await self._port.sleep(random.uniform(0, longest))  # noqa: S311 - spreads the retries of colliding writers
         raise RefusedError("changed")
 
     async def exists(self, request: Request) -> Answer:
-        return {"found": [path for path in request["paths"] if await self._places.exists(key_of(path))]}
+        return {"found": [path for path in request["paths"] if await self._lookup.exists(key_of(path))]}
 
     async def near(self, request: Request) -> Answer:
-        return {"found": await self._places.near(key_of(request["path"]))}
+        return {"found": await self._lookup.near(key_of(request["path"]))}
 
     async def delete(self, request: Request) -> Answer:
-        """Delete a file, or the marker of an empty directory; a whole tree is a matter for `rm -r`."""
+        """Delete a file, or the marker of an empty directory."""
         key = key_of(request["path"])
         if not key:
             raise RefusedError("is_root")
@@ -131,12 +131,12 @@ class ObjectFile:
             name[len(prefix) :].rstrip("/") for name in (*page.prefixes, *(o.key for o in page.objects))
         ]
         if count := len(within) - len(markers):
-            seen = sum(not is_hidden(name) for name in set(within))
-            raise RefusedError("not_empty", count=min(seen or count, COUNTED_ENTRIES))
-        info = markers[0] if markers else await self._places.file_at(key)
+            visible = sum(not is_hidden(name) for name in set(within))
+            raise RefusedError("not_empty", count=min(visible or count, COUNTED_ENTRIES))
+        info = markers[0] if markers else await self._lookup.file_at(key)
         if info is None:
-            raise await self._places.nothing(key)
-        await self._changer.delete(info)
+            raise await self._lookup.not_found(key)
+        await self._writer.delete(info)
         return {"path": key, "kind": "dir" if markers else "file", "bytes": 0 if markers else info.size_bytes}
 
     # --- write ---
@@ -145,85 +145,87 @@ class ObjectFile:
         overwrite, expected = request.get("overwrite", False), request.get("expected_sha256")
         max_bytes = request.get("max_bytes", MAX_BYTES)
         if not overwrite and expected is None:
-            # A new file, most often: what is there is looked at only when it is in the way.
-            await self._places.need_free(key)
+            # Usually a new file: existing content is read only after a conflict.
+            await self._lookup.require_free(key)
             try:
-                return _Written(await self._changer.put(key, data, None, call=call, what=CREATED), data)
+                return _Written(await self._writer.put(key, data, None, call=call, action=CREATED), data)
             except Conflict:
-                return _Written(await self._in_the_way(key, data, call), data)
+                return _Written(await self._conflicting_mark(key, data, call), data)
         as_text = request.get("as_text", False)
         most = len(data) if expected is None and not as_text else max(len(data), max_bytes)
-        old = await self._places.find(key, max_bytes=most)
+        old = await self._lookup.find(key, max_bytes=most)
         if old is None:
-            return _Written(await self._changer.put(key, data, None, call=call, what=CREATED), data)
-        made = mark_of(old.metadata, call)
-        if made is not None:
-            return _Written(made, data)
+            return _Written(await self._writer.put(key, data, None, call=call, action=CREATED), data)
+        mark = mark_of(old.metadata, call)
+        if mark is not None:
+            return _Written(mark, data)
         before, kept, gone = old.data, list[str](), list[str]()
         if before is not None and as_text:
-            kept, gone = await self._heavy(len(before), partial(_styles, before, data))
+            kept, gone = await self._compute(len(before), partial(_styles, before, data))
         data = edits.in_style(data, kept)
         if before is not None and before == data:
             return _Written(None, data)
         if not overwrite:
-            await self._expect(key, old, expected)
-        what = REPLACED + "".join(name[0] for name in kept)
-        mark = await self._changer.put(key, data, old, call=call, what=what)
+            await self._require_unchanged(key, old, expected)
+        action = REPLACED + "".join(name[0] for name in kept)
+        mark = await self._writer.put(key, data, old, call=call, action=action)
         return _Written(mark, data, gone, is_styled=True)
 
-    async def _expect(self, key: str, old: StoredObject, expected: str | None) -> None:
-        """Refuse when a file is not as it was read."""
+    async def _require_unchanged(self, key: str, old: StoredObject, expected: str | None) -> None:
+        """Refuse the write if the file has changed since it was read."""
         data, size = old.data, old.info.size_bytes
         if data is None and size <= LARGEST_COMPARED_BYTES:
-            again = await self._places.load(key, max_bytes=size)
+            again = await self._lookup.load(key, max_bytes=size)
             data = again.data if again.info.etag == old.info.etag else None
-        if data is None or await self._heavy(size, lambda: _sha256(data)) != expected:
+        if data is None or await self._compute(size, lambda: _sha256(data)) != expected:
             raise RefusedError("changed")
 
-    async def _in_the_way(self, key: str, data: bytes, call: str) -> Mark | None:
-        """Tell what the file that is in the way means: this very call, the same content, or a refusal."""
-        there = await self._places.find(key, max_bytes=len(data))
-        if there is None:
-            raise Conflict  # gone again
-        made = mark_of(there.metadata, call)
-        if made is None and there.data != data:
-            raise RefusedError("exists_unread", bytes=there.info.size_bytes)
-        return made
+    async def _conflicting_mark(self, key: str, data: bytes, call: str) -> Mark | None:
+        """Return the mark of this call in the conflicting file, or None if its content is the same; otherwise refuse."""
+        current = await self._lookup.find(key, max_bytes=len(data))
+        if current is None:
+            raise Conflict  # it was deleted
+        mark = mark_of(current.metadata, call)
+        if mark is None and current.data != data:
+            raise RefusedError("exists_unread", bytes=current.info.size_bytes)
+        return mark
 
     # --- edit ---
 
     async def _edit(self, key: str, request: Request, call: str) -> Answer:
         max_bytes = request.get("max_bytes", MAX_BYTES)
-        old = await self._places.load(key, max_bytes=max_bytes)
-        made = mark_of(old.metadata, call)
-        if made is not None:
-            return await self._edited_before(key, made, old)
+        old = await self._lookup.load(key, max_bytes=max_bytes)
+        mark = mark_of(old.metadata, call)
+        if mark is not None:
+            return await self._recorded_edit(key, mark, old)
         data = _text(old, max_bytes)
         change = _Change(data, request, max_bytes)
-        answer = await self._heavy(len(data), change.make)
-        mark = await self._changer.put(key, change.after, old, call=call, what=f"{EDITED}{answer['count']}")
+        answer = await self._compute(len(data), change.make)
+        mark = await self._writer.put(key, change.after, old, call=call, action=f"{EDITED}{answer['count']}")
         return {**answer, "path": key, "count": mark.count}
 
-    async def _edited_before(self, key: str, made: Mark, now: StoredObject) -> Answer:
-        """Answer for an edit that an earlier sender of this call made: where, is not known any more."""
+    async def _recorded_edit(self, key: str, mark: Mark, now: StoredObject) -> Answer:
+        """Return the answer for an edit by an earlier attempt of this call, without its positions."""
         data = now.data
-        if data is None:  # by others, and beyond what is edited
+        if data is None:  # another program made it too large to edit
             raise RefusedError("changed")
-        sha256 = await self._heavy(len(data), lambda: _sha256(data))
+        sha256 = await self._compute(len(data), lambda: _sha256(data))
         facts = {"bytes": now.info.size_bytes, "sha256": sha256, "before_sha256": sha256}
-        return {"path": key, "count": made.count, "at": [], "snippet": "", **facts}
+        return {"path": key, "count": mark.count, "at": [], "snippet": "", **facts}
 
-    async def _heavy(self, size: int, work: Callable[[], T]) -> T:
+    async def _compute(self, size: int, work: Callable[[], T]) -> T:
+        """Run CPU-bound work on content of ``size`` bytes; large content outside the event loop."""
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
 class _Written:
-    """A write that was made.
+    """A finished write.
 
     Args:
-        mark: What this call did, perhaps when it was sent before; None when the content was there already.
-        data: The content of the request; or, ``is_styled``, as it was written.
-        gone: What of the old content's style is gone, as far as it is known.
+        mark: The mark of this call, maybe of an earlier attempt; None if the file already had the content.
+        data: The content of the request; with ``is_styled``, the written content.
+        gone: The known styles of the old content that are gone.
+        is_styled: Whether ``data`` already has the kept style.
     """
 
     def __init__(
@@ -232,7 +234,7 @@ class _Written:
         kept = mark.kept if mark else []
         self.data = data if is_styled else edits.in_style(data, kept)
         self.answer: Answer = {
-            "created": mark is not None and mark.what == CREATED,
+            "created": mark is not None and mark.action == CREATED,
             "unchanged": mark is None,
             **({"kept": kept} if kept else {}),
             **({"gone": list(gone)} if gone else {}),
@@ -240,7 +242,7 @@ class _Written:
 
 
 class _Change:
-    """One edit of one content, computed."""
+    """Computes an edit of a content."""
 
     def __init__(self, before: bytes, request: Request, max_bytes: int) -> None:
         self.before = before
@@ -253,7 +255,7 @@ class _Change:
         if request.get("expected_sha256") not in (None, sha256):
             raise RefusedError("changed")
         try:
-            made = edits.apply_edit(
+            edited = edits.apply_edit(
                 self.before,
                 request["old"],
                 request["new"],
@@ -263,14 +265,14 @@ class _Change:
             )
         except edits.EditError as error:
             raise RefusedError(error.code, **error.facts) from None
-        self.after = made.data
+        self.after = edited.data
         return {
-            "count": len(made.spots),
-            "at": made.lines[: edits.SHOWN_SPOTS],
-            "snippet": edits.snippet(made),
-            **made.remarks,
-            "bytes": len(made.data),
-            "sha256": _sha256(made.data),
+            "count": len(edited.spots),
+            "at": edited.lines[: edits.SHOWN_SPOTS],
+            "snippet": edits.snippet(edited),
+            **edited.remarks,
+            "bytes": len(edited.data),
+            "sha256": _sha256(edited.data),
             "before_sha256": sha256,
         }
 
@@ -278,14 +280,14 @@ class _Change:
 def _text(stored: StoredObject, max_bytes: int) -> bytes:
     if stored.data is None:
         raise RefusedError("too_large", bytes=stored.info.size_bytes, max_bytes=max_bytes)
-    what = text.binary_kind(stored.data)
-    if what:
-        raise RefusedError("binary", bytes=len(stored.data), what=what)
+    kind = text.binary_kind(stored.data)
+    if kind:
+        raise RefusedError("binary", bytes=len(stored.data), what=kind)
     return stored.data
 
 
 def _styles(old: bytes, new: bytes) -> tuple[list[str], list[str]]:
-    """Return what is kept of a file's style by the text that replaces it, and what is gone."""
+    """Return the styles of a file that the new text keeps, and the styles that are gone."""
     kept = edits.style_to_keep(old, new)
     return kept, edits.style_gone(old, edits.in_style(new, kept))
 

@@ -1,7 +1,7 @@
-"""The calls that changed an object, kept in its metadata: whoever makes a call again can tell that it was made.
+"""Marks of the calls that changed an object, in its metadata: a repeated call finds that it was applied before.
 
-The value is that of one metadata entry: ``<16 hex digits><what>`` of each call, newest first, with commas. It is
-carried along by every later change of ours. Others may write anything there: what is malformed is ignored.
+The metadata entry has ``<16 hex digits><action>`` for each call, newest first, separated by commas. Every later change
+by this package keeps it. Other programs may write any value: malformed parts are ignored.
 """
 
 from __future__ import annotations
@@ -12,63 +12,64 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NAME = "langchain-daytona-ws-calls"
-MOST = 16
+MAX_MARKS = 16
 CREATED, REPLACED, EDITED = "c", "w", "e"
 _MARK = re.compile(r"([0-9a-f]{16})(c|wb?c?|e[0-9]{1,6})", re.ASCII)
-_LONGEST = MOST * 32
+_MAX_LENGTH = MAX_MARKS * 32
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One call: the digits that its key comes down to, and what it did.
+    """A call: the digits of its key's hash, and its action.
 
-    ``c`` created; ``w`` replaced, with ``b`` and ``c`` for the byte order mark and the CRLF that it kept; ``e`` edited,
-    with a count.
+    ``c``: created. ``w``: replaced, with ``b`` and ``c`` if the byte order mark and CRLF were kept. ``e``: edited, with
+    a count.
     """
 
     call: str
-    what: str
+    action: str
 
     @property
     def count(self) -> int:
-        """How many replacements an edit made."""
-        return int(self.what[1:] or 0)
+        """The number of replacements of an edit."""
+        return int(self.action[1:] or 0)
 
     @property
     def kept(self) -> list[str]:
-        """What a write kept of the style of what it replaced, as `_guest.edit.style_to_keep` names it."""
-        return [name for name in ("bom", "crlf") if self.what[:1] == REPLACED and name[0] in self.what]
+        """The style that a write kept of the old content, with the names of `_guest.edit.style_to_keep`."""
+        return [name for name in ("bom", "crlf") if self.action[:1] == REPLACED and name[0] in self.action]
 
 
 def short(key: str) -> str:
-    """Return what stands for a call's key in the metadata."""
+    """Return the digits that represent a call's key in the metadata."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def marks_in(metadata: Mapping[str, str]) -> tuple[Mark, ...]:
+    """Return the valid marks in an object's metadata, newest first."""
     value = metadata.get(NAME, "")
-    if len(value) > _LONGEST:
+    if len(value) > _MAX_LENGTH:
         return ()
-    found = [_MARK.fullmatch(one) for one in value.split(",")]
-    return tuple(Mark(one[1], one[2]) for one in found if one)[:MOST]
+    found = [_MARK.fullmatch(part) for part in value.split(",")]
+    return tuple(Mark(match[1], match[2]) for match in found if match)[:MAX_MARKS]
 
 
 def mark_of(metadata: Mapping[str, str], call: str) -> Mark | None:
-    """Return the mark that a call left, if it did."""
+    """Return the mark of a call; None if it left no mark."""
     return next((mark for mark in marks_in(metadata) if mark.call == call), None)
 
 
 def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
-    """Return the metadata of an object that a call is about to change."""
+    """Return the metadata for the changed object, with the mark of the latest call."""
     marks = (latest, *(mark for mark in marks_in(metadata) if mark.call != latest.call))
-    return {NAME: ",".join(mark.call + mark.what for mark in marks[:MOST])}
+    return {NAME: ",".join(mark.call + mark.action for mark in marks[:MAX_MARKS])}
 
 
-def excludes(before: Mapping[str, str], now: Mapping[str, str], call: str) -> bool:
-    """Tell whether the metadata proves that a call was not made between two looks at an object.
+def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call: str) -> bool:
+    """Return whether the metadata of two reads proves that a call was not applied between them.
 
-    A later change of ours carries the marks of earlier ones along, and any other change wipes them out: so where one
-    that was there at the first look is there still, a call that left none was not made.
+    Later changes by this package keep the marks of earlier changes, and changes by other programs remove them. So if a
+    mark of the first read is still present, a call without mark was not applied.
     """
-    known, there = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
-    return call not in there and not known.isdisjoint(there)
+    known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
+    return call not in present and not known.isdisjoint(present)

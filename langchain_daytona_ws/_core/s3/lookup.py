@@ -1,7 +1,7 @@
-"""What stands at a path: a file, a directory, or nothing. Told by listings, never by HEAD.
+"""Find out whether a path is a file, a directory or missing, with listings and without HEAD.
 
-S3 answers 403 to HEAD and GET of a missing key when listing is allowed for the prefix only. A key beside others
-below it (``a`` and ``a/b``) is a directory, as a mount shows it.
+S3 answers 403 to HEAD and GET of a missing key if listing is allowed for the prefix only. A key with other keys below
+it (``a`` and ``a/b``) is a directory, as in a mount.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from langchain_daytona_ws._guest.walk import RefusedError
 
 
 class Lookup:
-    """Look at keys through the port."""
+    """Looks up paths in a bucket."""
 
     def __init__(self, port: ObjectStorePort) -> None:
         self._port = port
 
     async def load(self, key: str, *, max_bytes: int) -> StoredObject:
-        """Get a file: one request when it is there.
+        """Read a file: one request if it exists.
 
         Raises:
             RefusedError: ``missing``, ``is_directory`` or ``not_a_directory``.
-            StoreFault: It is there and cannot be had, or S3 failed.
+            StoreFault: The file exists and cannot be read, or S3 failed.
 
         """
         found = await self.find(key, max_bytes=max_bytes)
@@ -42,7 +42,7 @@ class Lookup:
         return found
 
     async def find(self, key: str, *, max_bytes: int) -> StoredObject | None:
-        """Get a file as `load` does; None when nothing is there and a file could be put there."""
+        """Read a file like `load`; return None if the path is free for a new file."""
         if not key:
             raise RefusedError("is_directory")
         try:
@@ -52,11 +52,11 @@ class Lookup:
                 raise
             if fault.kind is StoreFaultKind.DENIED and await self.file_at(key):
                 raise
-        await self.need_free(key)
+        await self.require_free(key)
         return None
 
     async def file_at(self, key: str) -> ObjectInfo | None:
-        """Return the object of exactly this key: it is listed before all that only begin with it."""
+        """Return the object of exactly this key, which is listed before longer keys with this beginning."""
         first = _first(await self._port.list_page(key, max_keys=1))
         return first if first is not None and first.key == key else None
 
@@ -64,40 +64,40 @@ class Lookup:
         return not key or _first(await self._port.list_page(below(key), max_keys=1)) is not None
 
     async def exists(self, key: str) -> bool:
-        """Tell whether a file or a directory is there; a hidden key is none."""
+        """Return whether the path is a file or a directory. Hidden keys do not count."""
         return await self.is_directory(key) or await self.file_at(key) is not None
 
     async def near(self, key: str) -> list[str]:
-        """Return the keys that may be taken for one that is missing, as the guest's ``near`` finds them."""
+        """Return the keys that are similar to a missing key, like the guest's ``near``."""
         found: list[str] = []
-        for meant in spellings(key):
-            above, names = [""], meant.split("/")
-            here = below(parent_of(meant))
-            if there := await self._names(here):  # most often, only the last name is wrong
+        for spelling in spellings(key):
+            above, names = [""], spelling.split("/")
+            here = below(parent_of(spelling))
+            if names_here := await self._names(here):  # usually only the last name is wrong
                 above, names = [here], names[-1:]
             for name in names:
                 above = [
                     f"{prefix}{other}/"
                     for prefix in above
-                    for other in _like(name, there if prefix == here else await self._names(prefix))
+                    for other in _similar(name, names_here if prefix == here else await self._names(prefix))
                 ][:MAX_NEAR]
-            found += [one[:-1] for one in above if one[:-1] not in (key, *found)]
+            found += [path[:-1] for path in above if path[:-1] not in (key, *found)]
         return found[:MAX_NEAR]
 
     async def _names(self, above: str) -> set[str]:
-        """Return the names in a directory, as far as they are looked at."""
-        there, more = set[str](), None
-        while len(there) < MAX_NAMES:
+        """Return the names in a directory, up to the limit."""
+        names_here, more = set[str](), None
+        while len(names_here) < MAX_NAMES:
             page = await self._port.list_page(above, delimiter=True, more=more)
-            there.update(one[len(above) : -1] for one in page.prefixes)
-            there.update(info.key[len(above) :] for info in page.objects)
+            names_here.update(path[len(above) : -1] for path in page.prefixes)
+            names_here.update(info.key[len(above) :] for info in page.objects)
             more = page.more
             if more is None:
                 break
-        return {name for name in there if not is_hidden(name)}
+        return {name for name in names_here if not is_hidden(name)}
 
-    async def need_directory(self, key: str) -> None:
-        """Refuse all but a directory.
+    async def require_directory(self, key: str) -> None:
+        """Refuse a path that is not a directory.
 
         Raises:
             RefusedError: ``missing`` or ``not_a_directory``.
@@ -107,17 +107,17 @@ class Lookup:
             return
         if await self.file_at(key):
             raise RefusedError("not_a_directory")
-        raise await self.nothing(key)
+        raise await self.not_found(key)
 
-    async def nothing(self, key: str) -> RefusedError:
-        """Return the refusal of a path where nothing was found: ``missing``, or ``not_a_directory`` on the way."""
+    async def not_found(self, key: str) -> RefusedError:
+        """Return the refusal of a missing path: ``missing``, or ``not_a_directory`` if a part of it is a file."""
         try:
             await self._need_no_file_above(key)
         except RefusedError as refusal:
             return refusal
         return RefusedError("missing")
 
-    async def need_free(self, key: str) -> None:
+    async def require_free(self, key: str) -> None:
         """Refuse a path that is a directory, or leads through a file; one request in the usual case.
 
         Raises:
@@ -127,7 +127,7 @@ class Lookup:
         if not key:
             raise RefusedError("is_directory")
         here = below(key)
-        # The first key of the parent that could lie below this one: it answers for both.
+        # The first key of the parent that can be below this key answers for both.
         first = _first(
             await self._port.list_page(below(parent_of(key)), start_after=key + "." + LAST, max_keys=1)
         )
@@ -139,8 +139,8 @@ class Lookup:
     async def _need_no_file_above(self, key: str) -> None:
         """Refuse a path that leads through a file.
 
-        Where something begins with a longer path, the shorter ones before it are directories: so only the longest
-        one with which anything begins can be a file. It is found by halving.
+        If a key begins with a path, all shorter paths are directories. So only the longest path with which a key
+        begins can be a file. It is found by binary search.
         """
         paths = ancestors(key)
         low, high, nearest = 0, len(paths), None
@@ -155,10 +155,10 @@ class Lookup:
             raise RefusedError("not_a_directory")
 
 
-def _like(name: str, there: Collection[str]) -> list[str]:
-    """Return a name if it is there, otherwise those that may be taken for it."""
+def _similar(name: str, names_here: Collection[str]) -> list[str]:
+    """Return a name if it exists, otherwise the similar names."""
     same = same_name(name)
-    return [name] if name in there else sorted(other for other in there if same_name(other) == same)
+    return [name] if name in names_here else sorted(other for other in names_here if same_name(other) == same)
 
 
 def _first(page: KeyPage) -> ObjectInfo | None:

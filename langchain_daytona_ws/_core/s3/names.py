@@ -1,6 +1,6 @@
-"""Keys as paths: which of them a mount shows, and where in the order of keys they stand. Pure.
+"""Conversion between paths and keys, and the order of keys. Pure.
 
-Python compares strings by code point, which is the order of their UTF-8 bytes and so of S3's listings.
+Python compares strings by code point. This is the order of their UTF-8 bytes, and the order of S3's listings.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from langchain_daytona_ws._core.paths import NAME_BYTES
 from langchain_daytona_ws._guest.walk import RefusedError
 
 ROOT = "."
-# Behind nearly every name: "~" is the last of the printable ASCII characters. A name behind it is only read
-# once more; and nothing is put into a request that a store could refuse.
+# After nearly every name: "~" is the last printable ASCII character. A later name is only read twice. A higher
+# character could be refused by a store.
 LAST = "~~~"
 
 
 def key_of(path: str) -> str:
-    """Check a requested path again and return its key, ``""`` for the root.
+    """Check a requested path and return its key, ``""`` for the root.
 
     Raises:
         RefusedError: ``bad_path`` or ``outside``.
@@ -32,7 +32,7 @@ def key_of(path: str) -> str:
 
 
 def below(key: str) -> str:
-    """Return what the keys in the directory ``key`` begin with."""
+    """Return the prefix of the keys in the directory ``key``."""
     return key + "/" if key else ""
 
 
@@ -41,13 +41,13 @@ def parent_of(key: str) -> str:
 
 
 def ancestors(key: str) -> list[str]:
-    """Return the directories on the way to a key, from the outermost; without the root."""
+    """Return the directories above a key, outermost first, without the root."""
     parts = key.split("/")[:-1]
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 def is_hidden(part: str) -> bool:
-    """Tell whether a part of a key can be no file's name, so that no mount shows it."""
+    """Return whether a part of a key cannot be a file name, so that a mount hides the key."""
     if part in ("", ".", "..") or "\0" in part:
         return True
     try:

@@ -1,6 +1,6 @@
-"""Search contents as the guest's ``search`` does, within bounds; its contract is in ``_guest.files``.
+"""Search file contents within limits, with the guest's contract in ``_guest.files``.
 
-What is beyond them is for ripgrep in the sandbox: many or large files, an expression that only ripgrep can read.
+Other searches need ripgrep in the sandbox: many or large files, or an expression that only ripgrep supports.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ BATCH_FILES = 64
 BATCH_BYTES = 8 << 20
 
 
-class BeyondBounds(Exception):
-    """A search that is left to the sandbox; the text says why."""
+class NeedsSandbox(Exception):
+    """A search that must run in the sandbox; the text has the reason."""
 
 
-class ObjectSearch:
-    """Search below one directory, or in one file.
+class S3Search:
+    """Searches below one directory, or in one file.
 
     Args:
         port: The bucket.
@@ -49,14 +49,14 @@ class ObjectSearch:
 
     def __init__(self, port: ObjectStorePort) -> None:
         self._port = port
-        self._places = Lookup(port)
+        self._lookup = Lookup(port)
 
     async def grep(self, request: Request) -> Answer:
         """Search.
 
         Raises:
             RefusedError: As in the guest's contract.
-            BeyondBounds: The sandbox is to be asked.
+            NeedsSandbox: The search must run in the sandbox.
             StoreFault: S3 failed.
         """
         pattern = request["pattern"]
@@ -73,7 +73,7 @@ class ObjectSearch:
         walk = Walk(self._port, below(key), found, deadline)
         await walk.run(True)
         if walk.cut:
-            raise BeyondBounds("the directory has too many names in it")
+            raise NeedsSandbox("the directory has too many names")
         files, base, skipped = found.in_order(), below(key), found.skipped
         alone = bool(key) and not walk.keys
         if alone:
@@ -81,46 +81,48 @@ class ObjectSearch:
             doubts = Doubts(request.get("glob") or "", parent_of(key), Filter)
             found = _Candidates(base, glob, doubts)
             files = [info for info in files if found.is_wanted(info.key)]
-        expression = _expression(pattern, request)  # last: what is refused needs none
+        expression = _expression(pattern, request)  # last: a refused search needs no expression
         rows = Rows(base, request["limit"], request["limit_bytes"])
-        hunt = _Hunt(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
-        await self._through(files, hunt, deadline)
+        search = _ContentSearch(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
+        await self._search_batches(files, search, deadline)
         return {
             "engine": "re2",
             "rows": rows.sorted(),
             "more": rows.full,
             "timed_out": False,
             "skipped": [base + name for name in SKIPPED if name in skipped],
-            "omitted": omitted(hunt.omitted),
+            "omitted": omitted(search.omitted),
             "doubt": doubts.found(base, matched=bool(files)),
         }
 
     async def _file(self, key: str) -> ObjectInfo:
         """Return the one file to search."""
-        info = await self._places.file_at(key)
+        info = await self._lookup.file_at(key)
         if info is None:
-            raise await self._places.nothing(key)
+            raise await self._lookup.not_found(key)
         if info.size_bytes > MAX_TOTAL_BYTES:
-            raise BeyondBounds("the file is too large")
+            raise NeedsSandbox("the file is too large")
         return info
 
-    async def _through(self, files: Sequence[ObjectInfo], hunt: _Hunt, deadline: float) -> None:
+    async def _search_batches(
+        self, files: Sequence[ObjectInfo], search: _ContentSearch, deadline: float
+    ) -> None:
         for batch in _batches(files):
-            if hunt.rows.full:
+            if search.rows.full:
                 return
             largest = max(info.size_bytes for info in batch)
             got = await self._port.get_many(
                 [info.key for info in batch], max_bytes=largest, within_s=max(deadline - self._port.now(), 0)
             )
-            contents = [content for content in map(_content, got) if content is not None]
-            await self._port.offload(partial(hunt.search, contents))
+            contents = [content for content in map(_loaded, got) if content is not None]
+            await self._port.offload(partial(search.search, contents))
 
 
 class _Candidates:
-    """Collects the files to be searched, within the bounds."""
+    """Collects the files to search, within the limits."""
 
     def __init__(self, base: str, glob: Filter | None, doubts: Doubts) -> None:
-        self.skipped: list[str] = []  # of those directly in the base
+        self.skipped: list[str] = []  # directories directly in the base
         self._base = base
         self._glob = glob
         self._doubts = doubts
@@ -143,7 +145,7 @@ class _Candidates:
         self._found[path] = info
         self._bytes += info.size_bytes
         if len(self._found) > MAX_FILES or self._bytes > MAX_TOTAL_BYTES:
-            raise BeyondBounds("there is too much to search")
+            raise NeedsSandbox("there is too much to search")
 
     def is_wanted(self, path: str) -> bool:
         name = path[len(self._base) :]
@@ -153,12 +155,12 @@ class _Candidates:
         return False
 
     def in_order(self) -> list[ObjectInfo]:
-        """Return them in the order in which ripgrep goes through directories."""
+        """Return the files in the order of ripgrep."""
         return sorted(self._found.values(), key=lambda info: info.key.encode().split(b"/"))
 
 
-class _Hunt:
-    """Searches contents for one request; used away from the loop, a batch at a time."""
+class _ContentSearch:
+    """Searches contents for one request; runs outside the event loop, one batch at a time."""
 
     def __init__(
         self,
@@ -178,7 +180,7 @@ class _Hunt:
         self._before, self._after = request.get("before", 0), request.get("after", 0)
         self._now = port.now
         self._deadline = deadline
-        self._skip = skip  # so much of each key is the base
+        self._skip = skip  # characters of the base in each key
         self._alone = alone
 
     def search(self, contents: Sequence[StoredObject]) -> None:
@@ -187,11 +189,11 @@ class _Hunt:
                 self._check()
                 if self.rows.full:
                     return
-                self._one("./" + stored.info.key[self._skip :], stored.data or b"")
+                self._search_file("./" + stored.info.key[self._skip :], stored.data or b"")
         except NeedsRipgrepError:
-            raise BeyondBounds("the expression needs ripgrep") from None
+            raise NeedsSandbox("the expression needs ripgrep") from None
 
-    def _one(self, path: str, data: bytes) -> None:
+    def _search_file(self, path: str, data: bytes) -> None:
         name, kind = path.encode(), text.binary_kind(data)
         if is_too_binary(kind, len(data)) and not self._alone:
             self.omitted[BINARY].append(self.rows.named(name))
@@ -201,7 +203,7 @@ class _Hunt:
         if kind == "binary":
             try:
                 reason = BINARY_MATCH if next(lines, None) is not None else None
-            except NeedsRipgrepError:  # what ripgrep would find out is not worth a sandbox
+            except NeedsRipgrepError:  # not worth a sandbox
                 reason = BINARY
             if reason is not None:
                 self.omitted[reason].append(self.rows.named(name))
@@ -220,17 +222,17 @@ class _Hunt:
 
     def _check(self) -> None:
         if self._now() > self._deadline:
-            raise BeyondBounds("the search takes too long")
+            raise NeedsSandbox("the search takes too long")
 
 
 def _with_context(
     data: bytes, lines: Iterator[tuple[int, int, int, int]], before: int, after: int
 ) -> Iterator[tuple[int, bytes, int | None]]:
-    """Yield (number, line, where in it the match begins) of matching lines and those around them, in order.
+    """Yield (number, line, start of the match) of matching lines and of the lines around them, in order.
 
-    The last is None for a line that does not match.
+    The start is None for a line that does not match.
     """
-    shown, behind = 0, 0  # the number of the last line shown, and the offset behind it
+    shown, behind = 0, 0  # the number of the last line shown, and the offset after it
     left = 0  # lines still to be shown after a match
     for number, start, end, match in lines:
         while left and shown + 1 < number:
@@ -255,7 +257,7 @@ def _with_context(
 
 
 def _as_utf8(data: bytes) -> bytes:
-    """Bring a content into UTF-8 as ripgrep does, which goes by the byte order mark alone."""
+    """Convert a content to UTF-8 by its byte order mark, like ripgrep."""
     if data.startswith(text.UTF16_BOMS):
         return data.decode("utf-16", "replace").encode()
     return data.removeprefix(text.BOM)
@@ -265,7 +267,7 @@ def _expression(pattern: str, request: Request) -> Expression:
     try:
         return Expression(pattern, ignore_case=request.get("ignore_case", False))
     except NeedsRipgrepError:
-        raise BeyondBounds("the expression needs ripgrep") from None
+        raise NeedsSandbox("the expression needs ripgrep") from None
 
 
 def _batches(files: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
@@ -281,14 +283,14 @@ def _batches(files: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
         yield batch
 
 
-def _content(got: StoredObject | StoreFault | None) -> StoredObject | None:
-    """Return a file's content; None for one that is gone meanwhile."""
+def _loaded(got: StoredObject | StoreFault | None) -> StoredObject | None:
+    """Return a file's content; None if the file was deleted."""
     if got is None:
-        raise BeyondBounds("the search takes too long")
+        raise NeedsSandbox("the search takes too long")
     if isinstance(got, StoreFault):
         if got.kind is StoreFaultKind.MISSING:
             return None
         raise got
     if got.data is None:
-        raise BeyondBounds("a file has grown")
+        raise NeedsSandbox("a file has grown")
     return got

@@ -1,4 +1,4 @@
-"""What the core needs of S3 and of whoever gives out credentials for it, and the words in which they answer."""
+"""The ports to S3 and to the source of its credentials, with their results and faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys for one workspace's prefix. ``expires_at`` is Unix time in seconds; None when it is not known."""
+    """Keys for one workspace's prefix. ``expires_at`` is Unix time in seconds; None if it is unknown."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -21,13 +21,13 @@ class Credentials:
 
 
 class CredentialsPort(Protocol):
-    """Whoever gives out credentials. The sync implementation never suspends."""
+    """The source of credentials. The sync implementation never suspends."""
 
     async def fetch(self) -> Credentials:
-        """Return fresh ones.
+        """Return new credentials.
 
         Raises:
-            CredentialsRefused: With what was tried, what was answered and every remedy.
+            CredentialsRefused: With the request, the answer and every remedy.
         """
         ...
 
@@ -44,7 +44,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object with its content; ``data`` is None when that is larger than was asked for."""
+    """An object with its content; ``data`` is None if the content is over the requested limit."""
 
     info: ObjectInfo
     data: bytes | None = field(repr=False)
@@ -53,7 +53,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class KeyPage:
-    """Part of a listing: objects and, with a delimiter, the prefixes that end in it; both in key order."""
+    """A page of a listing: objects and, with a delimiter, the prefixes that end in it; both in key order."""
 
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
@@ -61,26 +61,26 @@ class KeyPage:
 
 
 class StoreFaultKind(enum.Enum):
-    """Why S3 did not do what it was asked, by what may be done about it."""
+    """The kind of a failed S3 request, by the possible reaction."""
 
-    MISSING = "there is no such object"
+    MISSING = "the object does not exist"
     DENIED = "403 access denied"
-    CHANGED = "412 or 409 the object is not as the condition says"
+    CHANGED = "412 or 409 the condition on the object failed"
     EXPIRED = "the credentials have expired or are not valid"
     PASSING = "throttled or not available; nothing was done"
-    UNKNOWN = "the connection was lost after sending; it may have been done"
-    REFUSED = "refused for good"
+    UNKNOWN = "the connection was lost after sending; the change may have been applied"
+    REFUSED = "refused permanently"
 
 
 class StoreFault(Exception):
-    """S3 did not do what it was asked. Raised by the adapters only, and translated by the core.
+    """A failed S3 request. Raised by the adapters only, and translated by the core.
 
     Args:
-        kind: What may be done about it.
-        message: What S3 or the transport said, with no secret in it.
-        code: S3's own error code, such as ``NoSuchBucket``; ``""`` when there is none.
-        region: Where the bucket is, when it was asked for in another region.
-        status: HTTP status, where there was one.
+        kind: The kind, which decides the reaction.
+        message: The message of S3 or of the transport, without secrets.
+        code: The error code of S3, such as ``NoSuchBucket``; ``""`` for none.
+        region: The bucket's region, if the request went to another region.
+        status: HTTP status; None for none.
     """
 
     def __init__(
@@ -101,10 +101,10 @@ class StoreFault(Exception):
 
 
 class ObjectStorePort(Protocol):
-    """The bucket below the workspace's prefix, and nothing else. All raise only StoreFault.
+    """The bucket below the workspace's prefix. All methods raise only StoreFault.
 
-    Keys are relative to the prefix. Reading calls are retried by the implementation; changes are sent once,
-    since only the caller can tell whether one that was lost took effect.
+    Keys are relative to the prefix. The implementation retries reads. It sends changes once, because only the core
+    can find out whether a lost change was applied.
     """
 
     async def list_page(
@@ -120,31 +120,31 @@ class ObjectStorePort(Protocol):
         ...
 
     async def get(self, key: str, *, max_bytes: int) -> StoredObject:
-        """Get an object; of one over ``max_bytes`` the content is not transferred."""
+        """Read an object; content over ``max_bytes`` is not transferred."""
         ...
 
     async def get_many(
         self, keys: Sequence[str], *, max_bytes: int, within_s: float
     ) -> Sequence[StoredObject | StoreFault | None]:
-        """Get several at a time; None for those that the time did not reach to."""
+        """Read several objects in parallel; None for objects that were not read within ``within_s``."""
         ...
 
     async def put(
         self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
-        """Write over the object that has the ETag ``if_match``, or with None one that must not exist yet."""
+        """Replace the object with the ETag ``if_match``; with None, create an object that must not exist."""
         ...
 
     async def delete(self, key: str) -> None:
-        """Delete an object; one that is gone already is no fault."""
+        """Delete an object; a missing object is not a fault."""
         ...
 
     async def offload(self, work: Callable[[], T]) -> T:
-        """Do what computes for long where it holds up nobody else."""
+        """Run CPU-bound work outside the event loop."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
 
     def now(self) -> float:
-        """Return seconds on a clock that only goes forward."""
+        """Return seconds of a monotonic clock."""
         ...

@@ -1,6 +1,6 @@
-"""List one directory and find names, as the guest's ``tree`` does; its contract is in ``_guest.files``.
+"""List a directory and match globs, with the guest's contract in ``_guest.files``.
 
-S3 keeps no times for directories: theirs is 0.
+S3 has no modification times for directories: they are 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ States = frozenset[tuple[int, int]]
 LIST_TIMEOUT_S = 20.0
 
 
-class ObjectTree:
+class S3Directories:
     """The operations on directories.
 
     Args:
@@ -32,14 +32,14 @@ class ObjectTree:
 
     def __init__(self, port: ObjectStorePort) -> None:
         self._port = port
-        self._places = Lookup(port)
+        self._lookup = Lookup(port)
 
     async def list_directory(self, request: Request) -> Answer:
         """List directories first, then files, each by name; hidden names included."""
         key = key_of(request["path"])
         directories, files, cut = await self._names(below(key))
         if not directories and not files:
-            await self._places.need_directory(key)
+            await self._lookup.require_directory(key)
         found = [(name, "dir", 0, 0) for name in sorted(directories)]
         found += [(n, "file", i.size_bytes, i.modified_ns) for n, i in sorted(files.items(), key=_name)]
         rows: list[list[object]] = []
@@ -53,7 +53,7 @@ class ObjectTree:
         return {"path": key or ".", "entries": rows, "total": len(found), "more": more}
 
     async def _names(self, prefix: str) -> tuple[set[str], dict[str, ObjectInfo], bool]:
-        """Return the directories and the files in a directory, and whether there are more than could be seen."""
+        """Return the directories and the files in a directory, and whether the listing is incomplete."""
         directories: set[str] = set()
         files: dict[str, ObjectInfo] = {}
         deadline = self._port.now() + LIST_TIMEOUT_S
@@ -87,7 +87,7 @@ class ObjectTree:
                 other = await self._matches(
                     {**request, "pattern": pattern, "limit": 1, "timeout_s": timeout_s}
                 )
-            except RefusedError:  # as it is meant, it can't be used either
+            except RefusedError:  # the other reading cannot be used either
                 continue
             if other["paths"]:
                 return {**result, "doubt": [kind, pattern, other["paths"][0][0]]}
@@ -107,7 +107,7 @@ class ObjectTree:
         walk = Walk(self._port, below(base), search, self._port.now() + request["timeout_s"])
         beginning = _beginning(pattern)
         await walk.run(pattern.start(), beginning)
-        if not search.seen:
+        if not search.has_entries:
             await self._need_base(above, base)
         found = sorted(search.found.values())
         rows: list[list[object]] = []
@@ -127,28 +127,28 @@ class ObjectTree:
         }
 
     async def _need_base(self, above: str, base: str) -> None:
-        """Refuse when there is nothing to search: the pattern's part of the way need not exist, the path must."""
+        """Refuse a search in a missing path. The directories in the pattern may be missing."""
         try:
-            await self._places.need_directory(base)
+            await self._lookup.require_directory(base)
         except RefusedError:
             if base == above:
                 raise
-            await self._places.need_directory(above)
+            await self._lookup.require_directory(above)
 
 
 class _Search:
-    """Collects what a pattern matches. What goes with a directory is how far it got there."""
+    """Collects the matches of a pattern. The state of a directory is the position in the pattern."""
 
     def __init__(self, pattern: Glob) -> None:
         self.found: dict[
             str, tuple[int, str, str, int]
         ] = {}  # path -> negative mtime in ns, path, kind, bytes
         self.skipped: list[str] = []
-        self.seen = False
+        self.has_entries = False
         self._pattern = pattern
 
     def directory(self, above: States, path: str, name: str) -> States | None:
-        self.seen = True
+        self.has_entries = True
         self.found.pop(path, None)
         after = self._pattern.step(above, name)
         if not after:
@@ -163,13 +163,13 @@ class _Search:
         return after
 
     def file(self, above: States, path: str, name: str, info: ObjectInfo) -> None:
-        self.seen = True
+        self.has_entries = True
         if not self._pattern.only_dirs and self._pattern.accepts(self._pattern.step(above, name)):
             self.found[path] = (-info.modified_ns, path, "file", info.size_bytes)
 
 
 def _beginning(pattern: Glob) -> str:
-    """Return what the first name must begin with, whichever alternative matches."""
+    """Return the common beginning of the first names that the pattern can match."""
     beginnings = []
     for segments in pattern.alternatives:
         first = segments[0]

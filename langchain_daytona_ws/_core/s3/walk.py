@@ -1,4 +1,4 @@
-"""Walk the keys below a directory in one listing, and jump over directories that nobody wants to see."""
+"""Walk the keys below a directory in one listing, and skip unwanted directories."""
 
 from __future__ import annotations
 
@@ -12,53 +12,51 @@ S = TypeVar("S")
 
 
 class Visitor(Protocol[S]):
-    """Whoever wants to see what is there. Paths are from the workspace root."""
+    """Receives the entries of a walk. Paths are relative to the workspace root."""
 
     def directory(self, above: S, path: str, name: str) -> S | None:
-        """See a directory, once, before what is in it; return what goes with it, or None to leave it out."""
+        """Handle a directory once, before its entries; return its state, or None to skip it."""
         ...
 
     def file(self, above: S, path: str, name: str, info: ObjectInfo) -> None:
-        """See a file. When a directory of the same path comes later, that hides the file."""
+        """Handle a file. A later directory of the same path hides the file."""
         ...
 
 
 class Walk(Generic[S]):
-    """One walk; ``cut`` when it ended early, at the limit of entries or of time (``timed_out``).
+    """One walk; ``cut`` if it ended early, at the limit of entries or of time (``timed_out``).
 
     Args:
         port: The bucket.
-        base: What all keys begin with, a directory's with its ``/`` or ``""``.
-        visitor: Gets to see everything.
-        deadline: When to stop, on the port's clock.
+        base: The prefix of all keys: a directory with its ``/``, or ``""``.
+        visitor: Receives the entries.
+        deadline: End of the walk, on the port's clock.
     """
 
     def __init__(self, port: ObjectStorePort, base: str, visitor: Visitor[S], deadline: float) -> None:
         self.cut = self.timed_out = False
-        self.keys = 0  # that were seen, hidden ones too
+        self.keys = 0  # number of listed keys, with hidden ones
         self._port = port
         self._base = base
         self._visitor = visitor
         self._deadline = deadline
-        self._left_out = (
-            ""  # the directory, with its "/", that the latest key lies in and nobody wants to see
-        )
-        self._above: list[tuple[str, S]] = []  # the directories of the latest key, and what goes with them
+        self._skipped = ""  # the latest skipped directory, with its "/"
+        self._above: list[tuple[str, S]] = []  # the directories of the latest key, with their states
 
-    async def run(self, start: S, beginning: str = "") -> None:
+    async def run(self, start: S, first_prefix: str = "") -> None:
         """Walk.
 
         Args:
-            start: What goes with the base.
-            beginning: Of the names in the base that are wanted.
+            start: The state of the base.
+            first_prefix: The beginning of the wanted names in the base.
         """
         more: str | None = None
-        behind = ""
+        start_after = ""
         pages = 0
         while True:
-            page = await self._port.list_page(self._base + beginning, start_after=behind, more=more)
+            page = await self._port.list_page(self._base + first_prefix, start_after=start_after, more=more)
             for info in page.objects:
-                self._see(info, start)
+                self._visit(info, start)
             pages += 1
             self.keys += len(page.objects)
             if page.more is None:
@@ -68,33 +66,33 @@ class Walk(Generic[S]):
             if self.cut:
                 return
             last = page.objects[-1].key if page.objects else ""
-            if self._left_out and last.startswith(self._left_out) and last < self._left_out + LAST:
-                more, behind = None, self._left_out + LAST
+            if self._skipped and last.startswith(self._skipped) and last < self._skipped + LAST:
+                more, start_after = None, self._skipped + LAST
             else:
-                more, behind = page.more, ""
+                more, start_after = page.more, ""
 
-    def _see(self, info: ObjectInfo, start: S) -> None:
-        if self._left_out:
-            if info.key.startswith(self._left_out):
+    def _visit(self, info: ObjectInfo, start: S) -> None:
+        if self._skipped:
+            if info.key.startswith(self._skipped):
                 return
-            self._left_out = ""
+            self._skipped = ""
         *names, last = info.key[len(self._base) :].split("/")
         state = self._enter(names, start)
         if state is not None and not is_hidden(last):
             self._visitor.file(state, info.key, last, info)
 
     def _enter(self, names: list[str], start: S) -> S | None:
-        """Go to a directory, showing those that are new on the way; None when one of them is left out."""
-        same = 0
-        while same < min(len(names), len(self._above)) and names[same] == self._above[same][0]:
-            same += 1
-        del self._above[same:]
+        """Enter a directory and report new directories above it; return its state, or None if one is skipped."""
+        common = 0
+        while common < min(len(names), len(self._above)) and names[common] == self._above[common][0]:
+            common += 1
+        del self._above[common:]
         state = self._above[-1][1] if self._above else start
-        for count in range(same, len(names)):
+        for count in range(common, len(names)):
             path = self._base + "/".join(names[: count + 1])
             below = None if is_hidden(names[count]) else self._visitor.directory(state, path, names[count])
             if below is None:
-                self._left_out = path + "/"
+                self._skipped = path + "/"
                 return None
             self._above.append((names[count], below))
             state = below

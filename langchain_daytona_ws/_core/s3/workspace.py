@@ -1,4 +1,4 @@
-"""Where the workspace's files live in S3, settled from the configuration; and who may reach them."""
+"""The location of the workspace in S3 and its access, from the configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.config.problems import FOR_MODEL
 from langchain_daytona_ws.errors import ConfigError
 
-# What S3-compatible services call the region that they do not have.
+# The region name of S3-compatible services, which have no regions.
 ENDPOINT_REGION = "us-east-1"
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -17,7 +17,7 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One prefix of a bucket, and the directory of the sandbox where it is mounted."""
+    """A prefix of a bucket, and the directory in the sandbox where it is mounted."""
 
     bucket: str
     prefix: str  # "" for the whole bucket, otherwise it ends with "/"
@@ -27,7 +27,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class MountRole:
-    """The role whose short-lived credentials reach nothing but this workspace (and read the skills)."""
+    """The role whose short-lived credentials are limited to this workspace and to reading the skills."""
 
     arn: str
     external_id: str | None
@@ -37,7 +37,7 @@ class MountRole:
 
 @dataclass(frozen=True, slots=True)
 class S3Workspace:
-    """A workspace that is a prefix of a bucket. Exactly one of ``role`` and ``keys`` is there."""
+    """A workspace in a prefix of a bucket. Exactly one of ``role`` and ``keys`` is set."""
 
     region: str
     endpoint: str | None
@@ -53,11 +53,11 @@ class S3Workspace:
 
 
 def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
-    """Settle the S3 workspace that a configuration asks for; None when it asks for none.
+    """Return the S3 workspace of a configuration; None if the workspace is not on S3.
 
     Raises:
-        ConfigError: There is no bucket, no region or nobody to give credentials, the skills are in the bucket of
-            the workspaces, or the namespace is none; with every remedy.
+        ConfigError: The bucket, the region or the source of credentials is missing, the skills are in the bucket of
+            the workspaces, or the namespace is invalid; with every remedy.
     """
     options = config.options
     if not options.mount_aws_s3_buckets:
@@ -79,14 +79,14 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
         )
     skills = options.skills_bucket_name
     if skills == options.workspace_bucket_name:
-        # The whole bucket is mounted as skills: every workspace would read all the others.
+        # The whole bucket is mounted as skills: every workspace could read all workspaces.
         raise _refusal(
             "options.skillsBucketName",
-            "is the bucket of the workspaces too, and so every workspace could read all others; keep the skills in a "
-            "bucket of their own, or leave them out (unset SKILLS_BUCKET_NAME, if it comes from there)",
+            "is also the bucket of the workspaces, so every workspace could read all workspaces; keep the skills in a "
+            "separate bucket, or omit them (unset SKILLS_BUCKET_NAME, if it comes from there)",
             "skills_bucket",
         )
-    # The prefix is what separates the tenants, so it is not left to the caller.
+    # The prefix separates the tenants, so the namespace is always checked.
     namespace = validate_namespace(namespace)
     role = options.mount_role_arn
     return S3Workspace(
@@ -113,36 +113,36 @@ def _required_keys(config: SandboxConfig) -> Credentials:
     if malformed is not None:
         raise _refusal(
             f"envVars.{malformed}",
-            "has white space, a control or a non-ASCII character in it (often a final newline); remove that",
+            "contains white space, a control or a non-ASCII character (often a final newline); remove it",
             "credentials_malformed",
         )
-    keys = _given_keys(config)
+    keys = _env_keys(config)
     if keys is None:
         raise _refusal(
             "options.mountRoleArn",
             "options.mountAwsS3Buckets needs credentials for the bucket; set options.mountRoleArn (or the environment "
-            "variable SANDBOX_MOUNT_ROLE_ARN) to a role that may be assumed with this machine's own credentials, or "
-            "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they have one) in envVars, "
+            "variable SANDBOX_MOUNT_ROLE_ARN) to a role that this machine's own credentials can assume, or "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if they have one) in envVars, "
             "which every command in the sandbox can read. This machine's own credentials are never sent there",
             "credentials_missing",
         )
     return keys
 
 
-# Secrets stay in functions that do not raise: a traceback may be shown with the variables of its frames.
+# Functions with secrets do not raise: a traceback may show the variables of its frames.
 
 
-def _given_keys(config: SandboxConfig) -> Credentials | None:
-    given = config.plain_env_vars()
-    key, secret, token = (given.get(name, "") for name in _KEYS)
+def _env_keys(config: SandboxConfig) -> Credentials | None:
+    env_vars = config.plain_env_vars()
+    key, secret, token = (env_vars.get(name, "") for name in _KEYS)
     return Credentials(key, secret, token or None) if key and secret else None
 
 
 def _malformed_key(config: SandboxConfig) -> str | None:
-    """Name the first of the keys that no HTTP header could carry."""
-    given = config.plain_env_vars()
+    """Return the name of the first key that an HTTP header cannot contain."""
+    env_vars = config.plain_env_vars()
     for name in _KEYS:
-        value = given.get(name, "")
+        value = env_vars.get(name, "")
         if not value.isascii() or not value.isprintable() or " " in value:
             return name
     return None

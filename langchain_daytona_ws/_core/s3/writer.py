@@ -1,8 +1,8 @@
-"""Change one object for certain, or not at all: answers that are lost are looked for.
+"""Apply a change of one object exactly once. If the answer is lost, read the object to see whether it was applied.
 
-The port sends a change once. When the connection breaks, the object itself tells whether the change was made: by the
-mark that it leaves in the metadata, or by being gone. A put that was not made yet can't do harm later, since its
-condition no longer holds once another one was made.
+The port sends a change once. If the connection breaks, the object shows whether the change was applied: a write leaves
+a mark in the metadata, and a deleted object is gone. A delayed put cannot apply later, because its condition fails
+after another put.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from langchain_daytona_ws._core.s3.errors import lost
-from langchain_daytona_ws._core.s3.idempotency import Mark, excludes, mark_of, with_mark
+from langchain_daytona_ws._core.s3.errors import outcome_unknown
+from langchain_daytona_ws._core.s3.idempotency import Mark, mark_of, proves_not_applied, with_mark
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.store import (
     ObjectInfo,
@@ -29,52 +29,52 @@ WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
-# The last two only when the change is in doubt: a look tells what they mean.
-_AGAIN = (StoreFaultKind.PASSING, StoreFaultKind.UNKNOWN, StoreFaultKind.CHANGED, StoreFaultKind.MISSING)
+# The last two only if the change is in doubt: the next read of the object explains them.
+_RETRIED = (StoreFaultKind.PASSING, StoreFaultKind.UNKNOWN, StoreFaultKind.CHANGED, StoreFaultKind.MISSING)
 
 
 class Conflict(Exception):
-    """Somebody else changed the object since it was looked at; nothing was done."""
+    """Another writer changed the object after it was read; nothing was done."""
 
 
 @dataclass(slots=True)
 class _Tries:
-    """How long a change has been tried. Times in seconds, on the port's clock."""
+    """The attempts of a change. Times in seconds, on the port's clock."""
 
     until: float
     count: int = 0
-    in_doubt: bool = False  # one of them may have been carried out
+    in_doubt: bool = False  # an attempt may have been applied
 
     def pause_s(self) -> float:
         self.count += 1
         longest = min(FIRST_PAUSE_S * 2.0**self.count, LONGEST_PAUSE_S)
-        return random.uniform(longest / 2, longest)  # noqa: S311 - so that those who collided spread out
+        return random.uniform(longest / 2, longest)  # noqa: S311 - spreads the retries of colliding writers
 
 
 @contextmanager
-def _told(tries: _Tries) -> Iterator[None]:
-    """Say that the outcome is unknown, whatever ended the tries, when one of them may have been carried out."""
+def _report_unknown(tries: _Tries) -> Iterator[None]:
+    """Replace any error by OutcomeUnknown if an attempt may have been applied."""
     try:
         yield
     except (StoreFault, WorkspaceError) as error:
         if not tries.in_doubt or isinstance(error, OutcomeUnknown):
             raise
-        raise lost("change", error.message) from error
+        raise outcome_unknown("change", error.message) from error
 
 
 class ConditionalWriter:
-    """Put and delete objects, each at most once per call.
+    """Writes and deletes objects, at most once per call.
 
     Args:
         port: The bucket.
-        places: Looks at the same bucket.
+        lookup: Looks up paths in the same bucket.
     """
 
-    def __init__(self, port: ObjectStorePort, places: Lookup) -> None:
+    def __init__(self, port: ObjectStorePort, lookup: Lookup) -> None:
         self._port = port
-        self._places = places
+        self._lookup = lookup
 
-    async def put(self, key: str, data: bytes, old: StoredObject | None, *, call: str, what: str) -> Mark:
+    async def put(self, key: str, data: bytes, old: StoredObject | None, *, call: str, action: str) -> Mark:
         """Put an object in the place of ``old``, or of nothing; return the mark of what was done.
 
         Args:
@@ -90,8 +90,8 @@ class ConditionalWriter:
             StoreFault: It was not put.
         """
         tries = _Tries(self._port.now() + WITHIN_S)
-        with _told(tries):
-            return await self._put(key, data, old, Mark(call, what), tries)
+        with _report_unknown(tries):
+            return await self._put(key, data, old, Mark(call, action), tries)
 
     async def _put(self, key: str, data: bytes, old: StoredObject | None, mark: Mark, tries: _Tries) -> Mark:
         before = {} if old is None else old.metadata
@@ -101,7 +101,7 @@ class ConditionalWriter:
             try:
                 await self._port.put(key, data, if_match=etag, metadata=metadata)
             except StoreFault as fault:
-                # A put on the condition that nothing is there can't find its object missing: S3 refuses the key.
+                # A put on the condition that the key is free cannot find its object missing: S3 refuses the key.
                 changed = fault.kind is StoreFaultKind.CHANGED or (
                     fault.kind is StoreFaultKind.MISSING and etag
                 )
@@ -114,25 +114,25 @@ class ConditionalWriter:
                 return mark
             if not tries.in_doubt:
                 continue
-            now = await self._look(key, tries)
-            made = mark_of(now.metadata, mark.call) if now else None
-            if made is not None:
-                return made
+            now = await self._current(key, tries)
+            recorded = mark_of(now.metadata, mark.call) if now else None
+            if recorded is not None:
+                return recorded
             if (now.info.etag if now else None) == etag:
-                continue  # as it was
-            if now is not None and excludes(before, now.metadata, mark.call):
+                continue  # unchanged
+            if now is not None and proves_not_applied(before, now.metadata, mark.call):
                 raise Conflict
-            raise lost("write", "what is there now is neither the old nor the new content")
+            raise outcome_unknown("write", "the object has neither the old nor the new content")
 
     async def delete(self, info: ObjectInfo) -> None:
         """Delete an object.
 
         Raises:
-            OutcomeUnknown: It may or may not have been deleted, and another one is there now.
+            OutcomeUnknown: It may have been deleted, and a new object exists now.
             StoreFault: It was not deleted.
         """
         tries = _Tries(self._port.now() + WITHIN_S)
-        with _told(tries):
+        with _report_unknown(tries):
             await self._delete(info, tries)
 
     async def _delete(self, info: ObjectInfo, tries: _Tries) -> None:
@@ -140,7 +140,7 @@ class ConditionalWriter:
             try:
                 await self._port.delete(info.key)
             except StoreFault as fault:
-                # A bare "not found" may come from something on the way that is no S3.
+                # A bare "not found" may come from a proxy.
                 if fault.kind is StoreFaultKind.MISSING and await self._listed(info.key, tries) is None:
                     return
                 await self._pause(fault, tries)
@@ -152,21 +152,21 @@ class ConditionalWriter:
             if now is None:
                 return
             if now.etag != info.etag:
-                raise lost("delete", "another file is there now")
+                raise outcome_unknown("delete", "another file exists there now")
 
     async def _pause(self, fault: StoreFault, tries: _Tries) -> None:
-        """Wait before another try, or raise when there is to be none."""
+        """Wait before the next attempt, or raise the fault if no attempt is left."""
         tries.in_doubt |= fault.kind is StoreFaultKind.UNKNOWN
-        if fault.kind not in _AGAIN or self._port.now() >= tries.until:
+        if fault.kind not in _RETRIED or self._port.now() >= tries.until:
             raise fault
         await self._port.sleep(tries.pause_s())
 
-    async def _look(self, key: str, tries: _Tries) -> StoredObject | None:
-        """See what is there now, only its description; None for nothing."""
+    async def _current(self, key: str, tries: _Tries) -> StoredObject | None:
+        """Return the current object without its content; None if it is missing."""
         while True:
             try:
-                return await self._places.find(key, max_bytes=0)
-            except RefusedError:  # a directory took its place
+                return await self._lookup.find(key, max_bytes=0)
+            except RefusedError:  # it is a directory now
                 return None
             except StoreFault as fault:
                 await self._pause(fault, tries)
@@ -174,6 +174,6 @@ class ConditionalWriter:
     async def _listed(self, key: str, tries: _Tries) -> ObjectInfo | None:
         while True:
             try:
-                return await self._places.file_at(key)
+                return await self._lookup.file_at(key)
             except StoreFault as fault:
                 await self._pause(fault, tries)
