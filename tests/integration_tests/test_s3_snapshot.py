@@ -119,10 +119,10 @@ def test_a_dry_run_prints_the_dockerfile_and_sends_nothing(server: LocalDaytona)
         ({FROM: ""}, (), ("--base-image", FROM)),
         ({NAMED: ""}, (), ("--name", NAMED)),
         ({}, (), ("options.apiKey", "DAYTONA_API_KEY")),
-        ({}, ("--base-image", "a b"), ("no name of an image",)),
+        ({}, ("--base-image", "a b"), ("not an image name",)),
         ({}, ("--name", "a b"), ("not possible",)),
         ({}, ("--mount-s3-version", "latest"), ("not pinned", MOUNT_S3_VERSION)),
-        ({}, ("--user", "A B"), ("no account's name", "daytona")),
+        ({}, ("--user", "A B"), ("not an account name", "daytona")),
         ({}, ("--workspace-root", "work"), ("absolute directory", "/mnt/workspaces")),
         ({}, ("--workspace-root", "/mnt", "--skills-mount-path", "/mnt/skills"), ("overlap",)),
         ({}, ("--cpu", "0"), ("--cpu",)),
@@ -199,7 +199,7 @@ class TestAnExistingSnapshot:
         )
         result = build(server)
         assert result.exit_code == 1
-        assert "Build with --replace, or give another --name" in result.stderr
+        assert "Build with --replace, or use another --name" in result.stderr
 
 
 class TestAFailure:

@@ -454,7 +454,7 @@ class TestMarks:
     @given(st.text() | st.text("0123456789abcdefcw,e", max_size=600))
     def test_others_may_write_anything_there(self, value: str) -> None:
         found = marks.marks_in({marks.NAME: value})
-        assert len(found) <= marks.MOST
+        assert len(found) <= marks.MAX_MARKS
         written = marks.with_mark({marks.NAME: value}, marks.Mark("0" * 16, "c"))[marks.NAME]
         assert written.isascii()
         assert len(written) < 512

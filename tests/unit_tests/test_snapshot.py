@@ -438,7 +438,7 @@ class TestTheAccount:
         self.accounts(machine, uid="0")
         ran = machine.run(self.script)
         assert ran.code == 1
-        assert "is root by another name" in ran.said
+        assert "has the uid of root" in ran.said
 
 
 class TestTheHelper:
@@ -555,7 +555,7 @@ class TestTheDirectories:
         self.root.symlink_to("/usr")
         ran = machine.run(script)
         assert ran.code == 1
-        assert f"there is a link in {self.root} in the base image" in ran.said
+        assert f"{self.root} has a link in the base image" in ran.said
 
 
 class TestTheGuard:

@@ -177,7 +177,7 @@ def test_a_key_that_no_request_could_carry_is_named_and_not_shown(name: str, bad
 def test_skills_in_the_bucket_of_the_workspaces_would_show_all_of_them() -> None:
     error = refused({**BUCKET, "skillsBucketName": "agents"}, KEYS)
     assert error.code == "skills_bucket"
-    assert "every workspace could read all others" in str(error)
+    assert "every workspace could read all workspaces" in str(error)
     assert "SKILLS_BUCKET_NAME" in str(error)
 
 

@@ -1,1 +1,1 @@
-"""What a diagnosis finds, and how the facts of a sandbox are judged. Pure."""
+"""The findings of a diagnosis, and the checks that produce them. Pure."""

@@ -1,22 +1,22 @@
-"""How far two clocks may be apart."""
+"""Compare another clock with the clock of this machine."""
 
 from __future__ import annotations
 
 from langchain_daytona_ws._core.doctor.finding import Finding, failed, ok, warning
 
 WARN_OVER_S = 60.0
-# S3 refuses requests that are 15 minutes off, STS ones that are 5 (AWS, Signature Version 4).
+# S3 refuses requests that are 15 minutes off, STS requests that are 5 minutes off (AWS, Signature Version 4).
 FAIL_OVER_S = 300.0
 
 
 def off_by_s(clock_s: float, before_s: float, after_s: float, *, resolution_s: float = 1.0) -> float:
-    """Return by how much at least a clock is off: what it told between two looks at ours; above 0 when it is ahead.
+    """Return the minimum difference of a clock to this machine's clock, in seconds; positive if it is ahead.
 
     Args:
-        told_s: Unix time that it told.
-        before_s: Ours before it was asked.
-        after_s: Ours after the answer.
-        resolution_s: It told the time cut off to a multiple of this.
+        clock_s: Unix time of the clock.
+        before_s: Unix time on this machine before the request.
+        after_s: Unix time on this machine after the answer.
+        resolution_s: The clock is rounded down to a multiple of this.
     """
     if clock_s > after_s:
         return clock_s - after_s
@@ -24,13 +24,13 @@ def off_by_s(clock_s: float, before_s: float, after_s: float, *, resolution_s: f
 
 
 def judge_clock(check: str, whose: str, off_s: float, remedy: str) -> Finding:
-    """Judge a clock by how many seconds it is ahead of this machine's.
+    """Return the finding for a clock that differs from this machine's clock.
 
     Args:
         check: Name of the check.
-        whose: Whose clock it is, as ``"S3's"``.
-        off_s: See `off_by_s`.
-        remedy: Which clock to set right.
+        whose: The owner of the clock, such as ``"S3's"``.
+        off_s: Seconds ahead of this machine's clock; see `off_by_s`.
+        remedy: The clock to correct.
     """
     if abs(off_s) < 1.5:
         return ok(check, f"{whose} clock agrees with this machine's")

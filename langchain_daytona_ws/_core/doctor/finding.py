@@ -1,4 +1,4 @@
-"""One thing that a diagnosis looked at: what was found, and what to do about it."""
+"""The result of one check of a diagnosis, with its remedy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 from langchain_daytona_ws.errors import WorkspaceError
 
-# Shorter values stand in any text by chance.
+# Shorter values occur in any text by chance.
 SHORTEST_SECRET = 6
 WITHHELD = "(withheld)"
 
 
 class Status(enum.StrEnum):
-    """How a check ended."""
+    """The status of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -26,14 +26,14 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How one check ended.
+    """The result of one check.
 
     Attributes:
-        check: Which one; stable, for scripts.
-        status: How it ended.
-        found: What was found. A refusal's own words hold its remedies.
-        remedy: What to do about it; ``""`` when nothing is to be done, or ``found`` says it.
-        code: Of the error, if one was raised.
+        check: Name of the check; stable, for scripts.
+        status: The status.
+        found: The result. The message of an error contains its remedies.
+        remedy: The remedy; ``""`` if none is needed, or if ``found`` contains it.
+        code: Code of the error, if an error was raised.
     """
 
     check: str
@@ -43,7 +43,7 @@ class Finding:
     code: str = ""
 
     def without(self, secrets: Iterable[str]) -> Finding:
-        """Return it with every secret taken out: a sandbox may print what it was given."""
+        """Return the finding with every secret removed: a sandbox may print its secrets."""
         found, remedy = self.found, self.remedy
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= SHORTEST_SECRET:
@@ -64,17 +64,17 @@ def failed(check: str, found: str, remedy: str, code: str = "") -> Finding:
 
 
 def refused(check: str, error: WorkspaceError) -> Finding:
-    """Make the finding of an error, whose message has the remedies in it."""
+    """Return the finding for an error, whose message contains the remedies."""
     return Finding(check, Status.FAILED, error.message, code=error.code)
 
 
 def faulty(check: str, tried: str, fault: PortFault) -> Finding:
-    """Make the finding of a request that Daytona did not answer well.
+    """Return the finding for a failed request to Daytona.
 
     Args:
         check: Name of the check.
-        tried: What did not succeed, as the beginning of a sentence.
-        fault: Why.
+        tried: The failed operation, as the beginning of a sentence.
+        fault: The failure.
     """
     code, remedy = remedy_for(fault)
     return failed(check, f"{tried}: {fault.message}", remedy, code)

@@ -1,4 +1,4 @@
-"""What to say of an S3 workspace, where S3 did what it was asked and that is the finding."""
+"""Findings about an S3 workspace from successful requests to S3."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _HEAD = (
     "S3 answers 403 to a HEAD of a key that is missing, so that mount-s3 answers EIO: bash cannot create new files in "
     "the workspace"
 )
-# Who may not list a key is not told that it is missing (S3 API, HeadObject). For a mounted prefix, mount-s3's own
-# documentation has s3:ListBucket under a condition on s3:prefix; so 403 comes from a narrower one, or another service.
+# Without permission to list a key, S3 does not report that it is missing (S3 API, HeadObject). The documentation of
+# mount-s3 uses s3:ListBucket with a condition on s3:prefix; 403 has a narrower condition or another service as cause.
 _NARROW = (
     "s3:ListBucket is allowed for the prefix itself and not for the keys below it: in every policy that applies (the "
     "role's or the keys' own, the bucket's, the organization's) the condition has to be StringLike, with s3:prefix "
@@ -38,22 +38,22 @@ _SERVICE_KEYS = (
 
 
 def given_keys(*, has_token: bool) -> Finding:
-    """Say what is to be known of keys from envVars."""
+    """Return the finding for keys from envVars."""
     if has_token:
         return warning(
             "s3-credentials",
-            "the keys in envVars have a session token, and so an end that nobody here knows",
-            "Nothing renews them: the workspace stops when they end. Use options.mountRoleArn for a workspace that "
-            "goes on.",
+            "the keys in envVars have a session token, so they expire at an unknown time",
+            "They are not renewed: the workspace stops when they expire. Use options.mountRoleArn for a workspace that "
+            "keeps working.",
         )
-    return ok("s3-credentials", "the keys in envVars are used; they do not end")
+    return ok("s3-credentials", "the keys in envVars are used; they do not expire")
 
 
 def not_what_was_written() -> Finding:
     return failed(
         "s3-write",
-        "S3 did not give back what had just been written",
-        "Something on the way changes or caches objects: check any proxy, and options.s3Endpoint.",
+        "S3 did not return the content that had just been written",
+        "A proxy or the service changes or caches objects: check any proxy, and options.s3Endpoint.",
         "inconsistent",
     )
 
@@ -69,10 +69,10 @@ def condition_ignored(header: str) -> Finding:
 
 
 def missing_is_forbidden(*, lists_below: bool, has_role: bool) -> Finding:
-    """Word that S3 says 403 of a missing key.
+    """Return the finding for a 403 answer to a HEAD of a missing key.
 
     Args:
-        lists_below: Whether it lists the keys that begin with that very key.
+        lists_below: Whether S3 lists the keys that begin with this key.
         has_role: Whether the credentials are a role's, under the session policy, or keys from envVars.
     """
     if not lists_below:
@@ -83,14 +83,14 @@ def missing_is_forbidden(*, lists_below: bool, has_role: bool) -> Finding:
 def found_what_is_not_there() -> Finding:
     return failed(
         "s3-new-file",
-        "S3 says that there is an object which nobody wrote",
-        "Something on the way makes up answers: check any proxy, and options.s3Endpoint.",
+        "S3 reports an object that was never written",
+        "A proxy or the service invents answers: check any proxy, and options.s3Endpoint.",
         "inconsistent",
     )
 
 
 def renames(probed: Probed, endpoint: str) -> Finding:
-    """Judge what a store did with a request to rename an object that does not exist."""
+    """Return the finding for a store's answer to renaming an object that does not exist."""
     left = f" The empty object {probed.left} was left below the prefix: delete it." if probed.left else ""
     if probed.renames is Renames.ACCEPTED:
         return failed(
@@ -104,22 +104,22 @@ def renames(probed: Probed, endpoint: str) -> Finding:
     if probed.renames is Renames.NOT_ASKED:
         return warning(
             "s3-renames",
-            f"the store refuses these credentials, and does not tell whether it loses renamed files ({probed.detail})",
+            f"the store refuses these credentials, so it is unknown whether it loses renamed files ({probed.detail})",
             "Allow s3:PutObject below the prefix, and try again.",
         )
     return failed(
         "s3-renames",
-        f"nobody can tell whether the store loses files that are renamed ({probed.detail}), so it is not mounted",
+        f"it is unknown whether the store loses renamed files ({probed.detail}), so it is not mounted",
         UNKNOWN_REMEDY + left,
         "renames_unknown",
     )
 
 
 def boundary(reached: str | None, *, has_role: bool) -> Finding:
-    """Judge whether another namespace's prefix was out of reach.
+    """Return the finding for access to another namespace's prefix.
 
     Args:
-        reached: What could be done there: ``listed`` or ``read``; None when nothing.
+        reached: The successful access: ``listed`` or ``read``; None if all access was refused.
         has_role: Whether the credentials are a role's, under the session policy, or keys from envVars.
     """
     if has_role and reached is None:
@@ -128,15 +128,16 @@ def boundary(reached: str | None, *, has_role: bool) -> Finding:
         return failed(
             "s3-boundary",
             f"another namespace's prefix could be {reached} with the role's credentials",
-            "Either this service does not keep session policies, or the bucket's policy grants the session itself (as "
-            "a principal arn:aws:sts::…:assumed-role/…), which no session policy limits. Until that is mended, every "
-            "workspace in the bucket is open to every agent.",
+            "Either this service ignores session policies, or the bucket's policy grants the session itself (as "
+            "a principal arn:aws:sts::…:assumed-role/…), which no session policy limits. Until that is corrected, "
+            "every workspace in the bucket is open to every agent.",
             "no_boundary",
         )
-    seen = "is refused" if reached is None else f"can be {reached}"
+    access = "is refused" if reached is None else f"can be {reached}"
     return warning(
         "s3-boundary",
-        "the keys in envVars reach whatever they reach, and every command can read them; another namespace's prefix "
-        f"{seen}",
-        "Use options.mountRoleArn, whose credentials are cut down to the workspace, or keys whose own policy is.",
+        "the keys in envVars are not limited to the workspace, and every command can read them; another namespace's "
+        f"prefix {access}",
+        "Use options.mountRoleArn, whose credentials are limited to the workspace, or keys with a policy that is "
+        "limited to it.",
     )

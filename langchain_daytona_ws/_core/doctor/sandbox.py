@@ -1,6 +1,6 @@
-"""What a sandbox has, told by itself in one short script, and what is needed of it.
+"""Checks of a sandbox's programs, user and clock, with the output of one short script.
 
-The script goes to the daemon as it is, so it needs nothing of what it looks for; what it prints may be anything.
+The script runs in the daemon's shell and does not use the programs that it checks. Its output is untrusted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROGRAMS = {
     "python3": "python3 -c 'import platform; print(platform.python_version())'",
     "node": "node --version",
     "rg": "rg --version",
-    "grep": "grep --version || echo grep",  # BusyBox's knows no --version
+    "grep": "grep --version || echo grep",  # BusyBox's grep has no --version
     "git": "git --version",
     "mount-s3": "mount-s3 --version",
 }
@@ -38,15 +38,15 @@ _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 
 def facts_script(nonce: str) -> str:
-    """Return what to run; each line of the answer begins with the nonce, of letters and digits."""
-    text = [
+    """Return the script; each line of its output begins with the nonce, of letters and digits."""
+    programs = [
         f'if command -v {name} >/dev/null 2>&1; then tell {name} "$( {{ {version}; }} 2>/dev/null </dev/null)"; fi'
         for name, version in _PROGRAMS.items()
     ]
     return "\n".join(
         [
             f"tell() {{ printf '%s %s=' {nonce} \"$1\"; printf '%s\\n' \"$2\" | head -n 1; }}",
-            *text,
+            *programs,
             "if test -c /dev/fuse; then tell fuse there; fi",
             'tell uid "$(id -u)"',
             'tell user "$(id -un 2>/dev/null)"',
@@ -59,7 +59,7 @@ def facts_script(nonce: str) -> str:
 
 
 def read_facts(printed: str, nonce: str) -> dict[str, str]:
-    """Take the facts out of what was printed, the first of each name."""
+    """Return the facts in the output, the first of each name."""
     facts: dict[str, str] = {}
     for line in printed.splitlines():
         found = _LINE.fullmatch(line.removeprefix(f"{nonce} ")) if line.startswith(f"{nonce} ") else None
@@ -72,17 +72,17 @@ def read_facts(printed: str, nonce: str) -> dict[str, str]:
 def judge_sandbox(
     facts: Mapping[str, str], *, on_s3: bool, before_s: float, after_s: float
 ) -> Iterator[Finding]:
-    """Judge what a sandbox told of itself.
+    """Return the findings for the facts of a sandbox.
 
     Args:
         facts: See `read_facts`.
-        on_s3: Whether the workspace is to be mounted from S3.
-        before_s: Unix time on this machine before it was asked.
-        after_s: And after its answer.
+        on_s3: Whether the workspace will be mounted from S3.
+        before_s: Unix time on this machine before the script.
+        after_s: Unix time on this machine after the script.
     """
-    yield _required(facts, "bash", "bash", "Commands are run by it.")
+    yield _required(facts, "bash", "bash", "It runs the commands.")
     yield _python(facts)
-    yield _required(facts, "node", "node", "Agents are told that Node is there.")
+    yield _required(facts, "node", "node", "The tool descriptions promise Node to agents.")
     yield _search(facts)
     yield _git(facts)
     if on_s3:
@@ -165,8 +165,6 @@ def _name(facts: Mapping[str, str]) -> str:
 def _clock(facts: Mapping[str, str], before_s: float, after_s: float) -> Finding:
     text = facts.get("time", "")
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
-        return warning("sandbox-clock", "the sandbox does not tell its time", _SNAPSHOT)
-    remedy = (
-        "Daytona's runner has the wrong time, or this machine has: see the S3 clock above, and set it right."
-    )
+        return warning("sandbox-clock", "the sandbox does not report its time", _SNAPSHOT)
+    remedy = "The clock of Daytona's runner or of this machine is wrong: compare the S3 clock above, and correct it."
     return judge_clock("sandbox-clock", "the sandbox's", off_by_s(float(text), before_s, after_s), remedy)

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration beyond each single value: all of it, where a session would stop at the first."""
+"""Check a configuration as a whole: report all problems, where a session stops at the first."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CONFIGURATION = "configuration"
 
 
 def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
-    """Return one finding for each problem, or the one that there is none."""
+    """Return a finding for each problem, or one finding of status ok."""
     checks: tuple[Callable[[], object], ...] = (
         lambda: validate_namespace(namespace),
         config.require_api_key,
-        # With a namespace that will do: the given one was looked at.
+        # With a valid namespace: the first check covers the given namespace.
         lambda: s3_workspace(config, "any"),
     )
     problems = []

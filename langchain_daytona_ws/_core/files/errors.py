@@ -124,7 +124,8 @@ def _not_found(facts: Facts) -> str:
     elif hint == "alike":
         count = facts["count"]
         locations = f"line {line}" if count == 1 else f"{count} or more places, first line {line}"
-        why = f"It would match at {locations}, except for characters that look alike{where}. Send the file's characters."
+        why = f"It would match at {locations}, except for characters that look alike{where}. "
+        why += "Send the file's characters."
     else:
         why = "Read the file again and copy the text exactly."
     return f"old_string was not found in {facts['path']}. {why}"

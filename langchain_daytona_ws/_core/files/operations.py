@@ -67,7 +67,7 @@ INLINE_AGAIN_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """Lines of a text file, or the whole ``content`` of a binary file. ``first`` and ``last`` are 1-based, 0 for no line."""
+    """Lines of a text file, or the ``content`` of a binary file. ``first`` and ``last`` are 1-based, or 0."""
 
     body: str = ""
     first: int = 0

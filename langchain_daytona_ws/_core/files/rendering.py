@@ -87,9 +87,10 @@ def _edit_notes(result: FileEdited) -> Iterable[str]:
         yield r"[\xNN was put in as those characters. It means the byte where old_string has such a byte, too.]"
 
 
-def difference(found: Difference) -> str:
+def difference(item: Difference) -> str:
     """Describe a position where the text differs from old_string, and both characters."""
-    return f"line {found.line}, column {found.column} has {characters(found.found)}, old_string {characters(found.requested)}"
+    in_file, in_request = characters(item.found), characters(item.requested)
+    return f"line {item.line}, column {item.column} has {in_file}, old_string {in_request}"
 
 
 def deleted(result: FileDeleted) -> str:

@@ -24,15 +24,15 @@ from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._guest.mount_request import VERSION
 from langchain_daytona_ws.errors import SandboxError
 
-# Beyond a command's time-out, what its credentials must still live for when it starts: what it leaves running
-# writes on, and mount-s3 asks for new ones five minutes before their end.
+# At its start, a command needs credentials with this lifetime in addition to its time-out: its background processes
+# keep writing, and mount-s3 requests new credentials five minutes before their end.
 SPARE_LIFE_S = 600.0
 # Starting mount-s3 takes about a second; it gives up after 30 (mount-s3).
 MOUNT_S = 45
 
 Source = Callable[[float], Awaitable[Credentials]]
 
-_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter puts them
+_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - the mounter's directory for them
 
 _MOUNTER_MODULES = ("mount_request", "mount_keys", "mount_check", "mounter")
 _IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}\.\w+ import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
@@ -50,13 +50,13 @@ class MountManager:
     """The attachment that keeps an S3 workspace mounted in the sandbox.
 
     Args:
-        workspace: Which prefixes are mounted at which directories.
-        credentials: Returns credentials that live for at least so many seconds.
+        workspace: The prefixes and their mount directories.
+        credentials: Returns credentials that are valid for at least the given seconds.
         forget: Drops credentials that S3 has refused.
         delivered: Sandbox id → serial of the credentials in it; shared by the sync and the async runtime.
         add_notice: Adds a notice to the next result.
-        caution: A setting that may keep the sandbox from S3, as a sentence; ``""`` for none.
-        probe: Asks the store whether it refuses renames; None for a store that is known to refuse them.
+        caution: A sentence about a setting that may block S3 in the sandbox; ``""`` for none.
+        probe: Tests whether the store refuses renames; None for a store that is known to refuse them.
     """
 
     margin_s = float(MOUNT_S)
@@ -79,18 +79,21 @@ class MountManager:
         self._add_notice = add_notice
         self._caution = caution
         self._probe = probe
-        self.ends_at: str | None = None  # what the sandbox was last known to have
+        self.ends_at: str | None = None  # end of the credentials last delivered to the sandbox
         self.expires_at: float | None = None  # the same in Unix seconds
         directory = workspace.workspace.directory
-        # A directory is one mount, whatever is mounted there; the specification says what that should be.
+        # The id identifies the directory; the specification describes the mount in it.
         self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
         self._directories = [mount.directory for mount in workspace.mounts]
         self._fixed: dict[str, object] = {
             "version": VERSION,
             "id": self._id,
             "mounts": [
-                {"bucket": one.bucket, "prefix": one.prefix, "directory": one.directory, "read_only": one.read_only}
-                for one in workspace.mounts
+                {
+                    "bucket": mount.bucket, "prefix": mount.prefix, "directory": mount.directory,
+                    "read_only": mount.read_only,
+                }
+                for mount in workspace.mounts
             ],
             "region": workspace.region,
             "endpoint": workspace.endpoint,
@@ -101,8 +104,8 @@ class MountManager:
         """Get credentials and probe the store before a sandbox is created.
 
         Raises:
-            CredentialsRefused: There are none to be had.
-            SandboxError: The store accepts renames that it does not make, or does not say.
+            CredentialsRefused: No credentials are available.
+            SandboxError: The store accepts renames without making them, or gives no conclusive answer.
         """
         await self._credentials(timeout_s + SPARE_LIFE_S)
         if self._probe is None:
@@ -111,7 +114,7 @@ class MountManager:
         code = _UNSAFE.get(probed.renames)
         if code is not None:
             left = f"the empty object {probed.left} was left below the prefix" if probed.left else ""
-            raise self.refusal(code, ". ".join(one for one in (probed.detail, left) if one))
+            raise self.refusal(code, ". ".join(part for part in (probed.detail, left) if part))
 
     async def attach(self, request: GuestRequest) -> MountPayload:
         """Return the mount specification, with the credentials themselves only if the sandbox lacks them."""
@@ -147,17 +150,17 @@ class MountManager:
         for directory in moved if isinstance(moved, list) else ():
             if isinstance(directory, str) and _FOUND.fullmatch(directory):
                 self._add_notice(
-                    "files lay in the workspace's directory while it was not mounted: they were moved to "
+                    "files were in the workspace's directory while it was not mounted: they were moved to "
                     f"{directory}, on the machine's own disk"
                 )
         return False
 
     def _can_deliver(self, code: str, request: GuestRequest, payload: MountPayload) -> bool:
-        """Return whether other credentials may help, which the next request then carries."""
+        """Return whether other credentials may help; the next request then delivers them."""
         was_sent = payload.secret is not None
         if code == "mount_credentials" and not was_sent:
             return True
-        # Old credentials may have been revoked; new ones may have expired on their way.
+        # Old credentials may have been revoked; new credentials may have expired during delivery.
         is_old = (
             code in _OF_OLD_CREDENTIALS if not was_sent else code in ("mount_credentials", "mount_expired")
         )
@@ -172,7 +175,7 @@ class MountManager:
         return self.refusal(code, detail) if code.startswith("mount_") else None
 
     def refusal(self, code: str, detail: str) -> SandboxError:
-        """Return the error for a failed mount, or for one that must not be tried."""
+        """Return the error for a failed mount, or for a mount that must not be tried."""
         problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
         where = self._workspace.workspace
         names = {
@@ -182,7 +185,8 @@ class MountManager:
         cause = f" ({' '.join(detail.split())})" if detail else ""
         likely = f" Likely cause: {self._caution}" if self._caution and code in _OF_THE_NETWORK else ""
         return SandboxError(
-            f"The S3 workspace could not be mounted: {problem.format(**names)}{cause}.{likely} {remedy.format(**names)}",
+            f"The S3 workspace could not be mounted: {problem.format(**names)}{cause}.{likely} "
+            f"{remedy.format(**names)}",
             code=code,
             op="mount",
             retryable=code in _PASSING,
@@ -196,12 +200,12 @@ def mounter_source(workspaces: str = "", skills: str = "") -> str:
     """Return the program that root runs to mount a workspace.
 
     Args:
-        workspaces: As the helper of a snapshot: the only directory below which it mounts workspaces; ``""`` where
-            it is sent along with a call.
-        skills: As the helper: the only directory at which it mounts skills.
+        workspaces: For a snapshot's helper, the only directory below which it mounts workspaces; ``""`` for a
+            program that is sent with a call.
+        skills: For a helper, the only directory where it mounts skills.
     """
     text = "\n\n".join(_IMPORT.sub("", guest_source(name)) for name in _MOUNTER_MODULES)
-    # Python takes it at the beginning only.
+    # Python accepts it at the beginning only.
     before, future, after = text.partition(_FUTURE)
     text = before + future + after.replace(_FUTURE, "")
     for name, value in (("WORKSPACES", workspaces), ("SKILLS", skills)):
@@ -224,7 +228,7 @@ def _serial(credentials: Credentials) -> str:
 
 
 def _process_output(credentials: Credentials) -> bytes:
-    """Write credentials as a ``credential_process`` has to (AWS SDKs and Tools Reference Guide)."""
+    """Return credentials in the output format of a ``credential_process`` (AWS SDKs and Tools Reference Guide)."""
     fields: dict[str, object] = {
         "Version": 1,
         "AccessKeyId": credentials.access_key_id,
@@ -238,13 +242,13 @@ def _process_output(credentials: Credentials) -> bytes:
     return json.dumps(fields).encode()
 
 
-_MISCONFIGURED = "it is set up wrongly."
+_MISCONFIGURED = "its configuration is wrong."
 _UNAVAILABLE = "its storage does not answer."
-_OTHER = ("mount-s3 failed", "See the message, and the sandbox's snapshot.", _UNAVAILABLE)
+_OTHER = ("mount-s3 failed", "Check the message and the sandbox's snapshot.", _UNAVAILABLE)
 _REFUSALS = {
     "mount_no_mount_s3": (
         "the sandbox has no mount-s3",
-        "Build a snapshot that has it with `langchain-daytona-ws s3-snapshot`, and name it in options.snapshot.",
+        "Build a snapshot with mount-s3 with `langchain-daytona-ws s3-snapshot`, and name it in options.snapshot.",
         "this machine cannot mount them.",
     ),
     "mount_no_fuse": (
@@ -255,19 +259,19 @@ _REFUSALS = {
     ),
     "mount_not_root": (
         "the sandbox's user is not root, has no sudo without a password and no mount helper",
-        "Use a snapshot built with `langchain-daytona-ws s3-snapshot`, which has the helper, or one whose user is "
-        "root.",
+        "Use a snapshot built with `langchain-daytona-ws s3-snapshot`, which has the helper, or a snapshot with "
+        "the user root.",
         "this machine cannot mount them.",
     ),
     "mount_helper_version": (
         "the mount helper in the snapshot is of another version of this package",
-        "Build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
+        "Build the snapshot again with `langchain-daytona-ws s3-snapshot --replace`.",
         _MISCONFIGURED,
     ),
     "mount_other_place": (
-        "the mount helper in the snapshot mounts elsewhere",
-        "Give options.workspaceRoot and options.skillsMountPath the values that the snapshot was built with, or "
-        "build it anew.",
+        "the mount helper in the snapshot mounts other directories",
+        "Set options.workspaceRoot and options.skillsMountPath to the values that the snapshot was built with, or "
+        "build it again.",
         _MISCONFIGURED,
     ),
     "mount_denied": (
@@ -284,14 +288,14 @@ _REFUSALS = {
         _MISCONFIGURED,
     ),
     "mount_no_bucket": (
-        "there is no such bucket",
+        "the bucket does not exist",
         "Check options.workspaceBucketName (or FILESYSTEM_BUCKET_NAME, here {bucket}) and "
         "options.skillsBucketName (or SKILLS_BUCKET_NAME).",
         _MISCONFIGURED,
     ),
     "mount_unreachable": (
         "S3 cannot be reached from the sandbox",
-        "Check options.s3Endpoint and options.awsRegion, and that the sandbox's network lets it reach S3.",
+        "Check options.s3Endpoint and options.awsRegion, and that the sandbox's network allows S3.",
         _UNAVAILABLE,
     ),
     "mount_credentials": (
@@ -300,12 +304,12 @@ _REFUSALS = {
         _UNAVAILABLE,
     ),
     "mount_expired": (
-        "S3 says that the workspace's credentials have expired, also of new ones",
+        "S3 treats the workspace's credentials as expired, also new credentials",
         "Check this machine's clock and the sandbox's; with keys in envVars, whether their session token has ended.",
         "access is denied.",
     ),
     "mount_eio": (
-        "S3 refuses what is asked through the mount, also with new credentials",
+        "S3 refuses requests of the mount, also with new credentials",
         "Check that the role (options.mountRoleArn) or the keys in envVars have not been revoked, then try again.",
         "access is denied.",
     ),
@@ -320,18 +324,19 @@ _REFUSALS = {
         _MISCONFIGURED,
     ),
     "mount_cannot_unmount": (
-        "a dead mount at {directory} could not be taken away",
+        "a dead mount at {directory} could not be removed",
         "Use a new sandbox: close or release the session.",
         _UNAVAILABLE,
     ),
     "mount_bad_request": (
         "the mount helper in the snapshot refuses one of the settings",
-        "See which, and correct it; or build the snapshot anew with `langchain-daytona-ws s3-snapshot --replace`.",
+        "Correct the setting that the message names, or build the snapshot again with `langchain-daytona-ws "
+        "s3-snapshot --replace`.",
         _MISCONFIGURED,
     ),
     "mount_foreign_mount": (
-        "something else is mounted at the workspace's directory",
-        "Choose another options.workspaceRoot or options.skillsMountPath, or take that mount out of the sandbox.",
+        "another file system is mounted at the workspace's directory",
+        "Choose another options.workspaceRoot or options.skillsMountPath, or remove that mount from the sandbox.",
         _MISCONFIGURED,
     ),
     "mount_renames_lose_files": (
@@ -340,18 +345,18 @@ _REFUSALS = {
         "renamed files would lose their content, so no command can run.",
     ),
     "mount_renames_unknown": (
-        "the store at {endpoint} was asked from this machine whether it refuses RenameObject, since one that accepts "
-        "it loses the content of renamed files, and gave no answer that tells",
+        "the store at {endpoint} gave no conclusive answer to a test from this machine whether it refuses "
+        "RenameObject; a store that accepts it loses the content of renamed files",
         UNKNOWN_REMEDY,
         _UNAVAILABLE,
     ),
     "mount_not_ready": (
-        "mount-s3 started, and does not answer",
-        "Try again; then look at the S3 service's status and the sandbox's network.",
+        "mount-s3 started and does not answer",
+        "Try again; then check the S3 service's status and the sandbox's network.",
         _UNAVAILABLE,
     ),
 }  # fmt: skip
-# Of credentials that were good once: they may have been revoked, or their role shortened, before their end.
+# Credentials that were valid may have been revoked, or their role changed, before their end.
 _OF_OLD_CREDENTIALS = {"mount_eio", "mount_expired", "mount_denied"}
 _OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
 _PASSING = {

@@ -28,8 +28,8 @@ _OF_THIS_MACHINE = {"RequestTimeTooSkewed", "RequestExpired", "Certificate"}
 _OF_A_GATEWAY = {407, 408, 429, 502, 503, 504}
 
 LOSES_FILES = (
-    "the store at {endpoint} answers 200 to RenameObject and writes an empty object, and mount-s3 believes it: mv, sed "
-    "-i, os.replace and git init would leave empty files and exit with 0"
+    "the store at {endpoint} answers 200 to RenameObject and writes an empty object, and mount-s3 accepts the answer: "
+    "mv, sed -i, os.replace and git init would leave empty files and exit with 0"
 )
 LOSES_FILES_REMEDY = (
     "Use a store that refuses the request (Amazon S3 answers 501), or let a proxy in front of this one answer 501 to "

@@ -1,4 +1,4 @@
-"""The snapshot with mount-s3: its Dockerfile, and what to do when Daytona does not build it."""
+"""The snapshot with mount-s3: its Dockerfile, and the errors of building it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from langchain_daytona_ws.errors import ConfigError, ProvisionError
 # The release whose behaviour this package was written against; the local mount-s3 imitates it.
 MOUNT_S3_VERSION = "1.24.0"
 RELEASES = "https://s3.amazonaws.com/mountpoint-s3-release"
-# The primary keys that Mountpoint's packages are signed with, the newer one first (Amazon S3 User Guide, "Verifying
+# The primary keys that sign Mountpoint's packages, the newer key first (Amazon S3 User Guide, "Verifying
 # the signature of the Mountpoint for Amazon S3 package").
 RELEASE_KEYS = ("8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B", "673FE4061506BB469A0EF857BE397A52B086DA5A")
 
-# What the control plane takes as the name of an image or snapshot. It goes into the Dockerfile: no white space.
+# Names of images and snapshots that the control plane accepts. They are written to the Dockerfile: no white space.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,254}", re.ASCII)
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}", re.ASCII)
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
-# Of what options.workspaceRoot may be, what needs no quotes in a shell and no escapes in a table of mounts.
+# The values of options.workspaceRoot that need no quotes in a shell and no escapes in a table of mounts.
 _DIRECTORY = re.compile(r"(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
 
 ROOT = "root"
@@ -34,18 +34,18 @@ SKILLS_MOUNT_PATH: str = SandboxOptions.model_fields["skills_mount_path"].defaul
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What goes into the snapshot.
+    """The contents of the snapshot.
 
     Args:
         base_image: A Debian or Ubuntu image with bash, Node and Python 3.8 or newer.
         mount_s3_version: A release of Mountpoint for Amazon S3.
-        user: Who runs commands in the sandbox: an account that is made where the base image has none of that name,
-            and that may mount workspaces but is not root otherwise; or root, from whom nothing can be hidden.
-        workspace_root: The directory below which that account may mount workspaces. Of no meaning for root.
-        skills_mount_path: The directory at which it may mount skills. Of no meaning for root.
+        user: The account that runs commands in the sandbox, created if the base image does not have it. It can mount
+            workspaces and has no other rights of root. Or root, who can read the credentials.
+        workspace_root: The directory below which the account may mount workspaces. Ignored for root.
+        skills_mount_path: The directory where the account may mount skills. Ignored for root.
 
     Raises:
-        ConfigError: When one of them could not stand in a Dockerfile.
+        ConfigError: A value is not valid in a Dockerfile.
     """
 
     base_image: str
@@ -57,28 +57,28 @@ class Recipe:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.base_image):
             raise _setting_error(
-                f"the base image {self.base_image!r} is no name of an image; give one such as node:22"
+                f"the base image {self.base_image!r} is not an image name; use a name such as node:22"
             )
         if not _VERSION.fullmatch(self.mount_s3_version):
             raise _setting_error(
-                f"the mount-s3 version {self.mount_s3_version!r} is not pinned; give one release, such as "
+                f"the mount-s3 version {self.mount_s3_version!r} is not pinned; set one release, such as "
                 f"{MOUNT_S3_VERSION}"
             )
         if not _USER.fullmatch(self.user):
             raise _setting_error(
-                f"the user {self.user!r} is no account's name; give one such as {USER}, or {ROOT}"
+                f"the user {self.user!r} is not an account name; use a name such as {USER}, or {ROOT}"
             )
         _check_directory("workspace root", self.workspace_root, WORKSPACE_ROOT)
         _check_directory("skills mount path", self.skills_mount_path, SKILLS_MOUNT_PATH)
         root, skills = PurePosixPath(self.workspace_root), PurePosixPath(self.skills_mount_path)
         if root.is_relative_to(skills) or skills.is_relative_to(root):
             raise _setting_error(
-                f"the workspace root {root} and the skills mount path {skills} overlap; give two directories of which "
-                "neither lies in the other"
+                f"the workspace root {root} and the skills mount path {skills} overlap; set two directories of which "
+                "neither is inside the other"
             )
 
     def dockerfile(self) -> str:
-        """Write the Dockerfile. It needs no build context, and no syntax newer than Docker's first."""
+        """Return the Dockerfile. It needs no build context and uses only the first version of the syntax."""
         parts = [
             f"FROM {self.base_image}\nUSER root",
             _CHECKS,
@@ -93,7 +93,7 @@ class Recipe:
 
     def _user(self) -> list[str]:
         if self.user == ROOT:
-            return ["# No other USER: commands run as root, who can mount, and read the credentials."]
+            return ["# No other USER: commands run as root, who can mount and read the credentials."]
         return [account(self.user), helper(self.user, self.workspace_root, self.skills_mount_path)]
 
 
@@ -101,7 +101,7 @@ def checked_name(name: str) -> str:
     """Return the snapshot's name.
 
     Raises:
-        ConfigError: When Daytona would not take it.
+        ConfigError: Daytona does not accept it.
     """
     if not _NAME.fullmatch(name):
         raise _setting_error(
@@ -111,7 +111,7 @@ def checked_name(name: str) -> str:
 
 
 def build_error(fault: PortFault, name: str) -> ProvisionError:
-    """Word a failure to look for, delete or build the snapshot `name`."""
+    """Return the error for a failure to find, delete or build the snapshot `name`."""
     remedies = {code: remedy for pattern, code, remedy in WORDS if pattern.search(fault.message)}
     code = next((code for code in remedies if code in _SHARED), "snapshot_failed")
     text = f"The snapshot {name} could not be built: {fault.message}."
@@ -125,7 +125,7 @@ def build_error(fault: PortFault, name: str) -> ProvisionError:
     elif fault.kind in _SNAPSHOT_REMEDIES:
         code, remedy = _SNAPSHOT_REMEDIES[fault.kind]
     else:
-        # A build that fails has no HTTP status of its own.
+        # A failed build has no HTTP status.
         otherwise = _READ_THE_LOG if fault.status is None else _READ_THE_MESSAGE
         code, remedy = BY_KIND.get(fault.kind, (code, otherwise))
     return ProvisionError(
@@ -138,21 +138,21 @@ def build_error(fault: PortFault, name: str) -> ProvisionError:
 
 
 _SHARED = ("no_runner", "region_not_found", "quota", "organization_suspended", "api_key_expired")
-_READ_THE_LOG = "The build log above says where it stopped. Mend that, then build again with --replace."
-_READ_THE_MESSAGE = "See what Daytona objected to, and check that options.apiUrl is its API."
+_READ_THE_LOG = "The build log above shows the failing step. Correct it, then build again with --replace."
+_READ_THE_MESSAGE = "Check the message, and that options.apiUrl is Daytona's API."
 _SNAPSHOT_REMEDIES = {
     FaultKind.FORBIDDEN: ("forbidden", "The API key needs the write:snapshots and, for --replace, delete:snapshots "
-                          "permissions; a snapshot of Daytona's own can't be replaced: give another --name."),
-    FaultKind.NAME_TAKEN: ("name_taken", "Build with --replace, or give another --name."),
-    FaultKind.BUSY: ("busy", "Daytona is still at work on it: look at it in the dashboard, try again later "
-                     "with --replace, or give another --name."),
+                          "permissions; a snapshot by Daytona cannot be replaced: use another --name."),
+    FaultKind.NAME_TAKEN: ("name_taken", "Build with --replace, or use another --name."),
+    FaultKind.BUSY: ("busy", "Daytona is still building or deleting it: check the dashboard, try again later "
+                     "with --replace, or use another --name."),
 }  # fmt: skip
 
 
 def _check_directory(setting: str, directory: str, usual: str) -> None:
     if not _DIRECTORY.fullmatch(directory) or len(directory) > 1024:
         raise _setting_error(
-            f"the {setting} {directory!r} is not possible; give an absolute directory whose names are letters, digits, "
+            f"the {setting} {directory!r} is not possible; use an absolute directory whose names are letters, digits, "
             f"'.', '_' and '-', not starting with '.' or '-', such as {usual}"
         )
 
@@ -162,13 +162,13 @@ def _setting_error(problem: str) -> ConfigError:
 
 
 _CHECKS = r"""
-# What the base image must bring, first: nothing is downloaded for one that will not do.
+# Check the base image first: an unsuitable image costs no download.
 RUN set -eux; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
-    command -v apt-get >/dev/null || fail "the base image has no apt-get; use one made from Debian or Ubuntu"; \
-    command -v bash >/dev/null || fail "the base image has no bash; use one that has"; \
-    command -v node >/dev/null || fail "the base image has no Node; use one that has, such as node:22"; \
-    command -v python3 >/dev/null || fail "the base image has no python3; use one that has, such as node:22"; \
+    command -v apt-get >/dev/null || fail "the base image has no apt-get; use an image based on Debian or Ubuntu"; \
+    command -v bash >/dev/null || fail "the base image has no bash; use an image with bash"; \
+    command -v node >/dev/null || fail "the base image has no Node; use an image with Node, such as node:22"; \
+    command -v python3 >/dev/null || fail "the base image has no python3; use an image with python3, such as node:22"; \
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 8))' \
         || fail "the python3 of the base image is older than 3.8; use a newer image"; \
     case "$(dpkg --print-architecture)" in \
@@ -178,7 +178,7 @@ RUN set -eux; \
 """.strip()
 
 _PACKAGES = r"""
-# libfuse2 is called libfuse2t64 since Ubuntu 24.04 and Debian 13. fuse3 replaces fuse, and brings fusermount too.
+# libfuse2 is called libfuse2t64 since Ubuntu 24.04 and Debian 13. fuse3 replaces fuse and also has fusermount.
 RUN set -eux; \
     export DEBIAN_FRONTEND=noninteractive; \
     apt-get update; \
@@ -189,9 +189,9 @@ RUN set -eux; \
 """.strip()
 
 _MOUNT_S3 = rf"""
-# Who signed the package decides, not which keys the downloaded file holds: VALIDSIG ends with the fingerprint of the
-# signer's primary key. A key that has expired since it signed is accepted, a revoked one is not. The package gpg comes
-# without an agent, which public keys do not need: --no-autostart.
+# The signer of the package is checked, not the keys in the downloaded file: VALIDSIG ends with the fingerprint of the
+# signer's primary key. A key that has expired after signing is accepted, a revoked key is not. The package gpg has no
+# agent, and public keys need no agent: --no-autostart.
 RUN set -eux; \
     fail() {{ echo "ERROR: s3-snapshot: $1" >&2; exit 1; }}; \
     export DEBIAN_FRONTEND=noninteractive; \

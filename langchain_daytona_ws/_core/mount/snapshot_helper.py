@@ -1,4 +1,4 @@
-"""The part of the snapshot's Dockerfile that lets an unprivileged account mount, and do nothing else as root."""
+"""The part of the snapshot's Dockerfile that allows an unprivileged account to mount, as its only right of root."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SUDOERS = "/etc/sudoers.d/langchain-daytona-ws"
 
 
 def account(user: str) -> str:
-    """Write the RUN that makes the account, or takes from it what the base image lets it do as root."""
+    """Return the RUN that creates the account, or removes its rights of root in the base image."""
     return _ACCOUNT.replace("@user@", user)
 
 
 def helper(user: str, workspaces: str, skills: str) -> str:
-    """Write the RUNs that install the mount helper and let the account run it, and it alone.
+    """Return the RUNs that install the mount helper and allow the account to run only it as root.
 
-    The program stands in them line by line, so that who reads the Dockerfile can read it, and its checksum behind it.
+    They contain the program line by line, so that it can be read in the Dockerfile, followed by its checksum.
 
     Args:
         user: The account.
@@ -45,7 +45,7 @@ def helper(user: str, workspaces: str, skills: str) -> str:
 
 
 def _written(program: str) -> str:
-    """Write the shell commands that write a program to "$file", and make sure of it."""
+    """Return the shell commands that write a program to "$file" and check it."""
     lines = "".join(f"        {shlex.quote(line)} \\\n" for line in program.splitlines())
     checksum = hashlib.sha256(program.encode()).hexdigest()
     return (
@@ -55,8 +55,8 @@ def _written(program: str) -> str:
 
 
 _ACCOUNT = r"""
-# The account that commands run as. It must get no other way to be root than the helper's: not through the groups that
-# sudo, su and the machine's devices trust, and not through su with a password of the base image.
+# The account that runs commands. The helper must be its only way to become root: not the groups that sudo, su and the
+# machine's devices trust, and not su with a password of the base image.
 RUN set -eu; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     id -u @user@ >/dev/null 2>&1 || useradd --create-home --shell /bin/bash @user@; \
@@ -66,14 +66,14 @@ RUN set -eu; \
             *" $group "*) fail "the account @user@ stays in the group $group; choose another --user" ;; \
         esac; \
     done; \
-    [ "$(id -u @user@)" != 0 ] || fail "the account @user@ is root by another name; choose another --user"; \
+    [ "$(id -u @user@)" != 0 ] || fail "the account @user@ has the uid of root; choose another --user"; \
     passwd --lock root
 """.strip()
 
 _RULE = '(root) NOPASSWD: @helper@ ""'
 
 _HELPER = r"""
-# The mount helper: takes its request on standard input, and no arguments.
+# The mount helper: it reads its request from standard input and accepts no arguments.
 RUN set -eu; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     python=; \
@@ -92,7 +92,7 @@ RUN set -eu; \
     grep -q '"code": "helper_version"' "$file.said" || fail "the mount helper does not run"; \
     rm "$file" "$file.said"
 
-# What the account may do as root, which is to be this and nothing else; credentials are not to be logged.
+# Running the helper must be the only right of the account as root; credentials must not be logged.
 RUN set -eux; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     printf '%s\n' \
@@ -105,16 +105,16 @@ RUN set -eux; \
     rights="$(LC_ALL=C sudo -n -l -U @user@)"; \
     rights="${rights##*may run the following commands on }"; \
     [ "${rights#*:}" = "$(printf '\n    %s' '@rule@')" ] \
-        || fail "the base image lets @user@ do more with sudo, or nothing: $rights; change its sudoers, or --user"
+        || fail "the base image gives @user@ other rights with sudo: $rights; change its sudoers, or --user"
 
-# Where the helper mounts, and that nobody else can change what it runs.
+# The helper's mount directories, and a check that only root can change the programs that it runs.
 RUN set -eu; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     for directory in @workspaces@ @skills@ @home@; do \
         mkdir -p "$directory"; \
         [ "$(realpath "$directory")" = "$directory" ] \
-            || fail "there is a link in $directory in the base image; choose another"; \
-        [ -z "$(ls -A "$directory")" ] || fail "there are files in $directory in the base image; choose another"; \
+            || fail "$directory has a link in the base image; choose another"; \
+        [ -z "$(ls -A "$directory")" ] || fail "$directory has files in the base image; choose another"; \
         chown root:root "$directory"; \
         chmod 0755 "$directory"; \
     done; \

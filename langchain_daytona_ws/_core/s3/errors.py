@@ -10,7 +10,7 @@ from langchain_daytona_ws.errors import FileError, OutcomeUnknown, PathRefused, 
 # Limit of one request (S3 API, PutObject: 5 GB).
 LARGEST_PUT_BYTES = 5 * 1000**3
 
-_TELL_USER = "Nothing was done. Tell the user."
+_INFORM_USER = "Nothing was done. Tell the user."
 _TRY_LATER = "Nothing was done. Try again later, or tell the user."
 
 
@@ -28,20 +28,20 @@ _DENIED = _Message(
     "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on the keys below the prefix, and "
     "s3:ListBucket on the bucket for this prefix. Check the role's own policy, the bucket's policy, and service "
     "control or endpoint policies.",
-    f"The workspace's storage denies access. {_TELL_USER}",
+    f"The workspace's storage denies access. {_INFORM_USER}",
 )
 _KMS = _Message(
     "s3_kms_denied",
     "The bucket is encrypted with a KMS key that the credentials cannot use. Set options.kmsKeyArn to that key, allow "
     "kms:Decrypt and kms:GenerateDataKey on it in the role's policy and in the key's, and check that the key is "
     "enabled.",
-    f"The workspace's storage cannot be decrypted. {_TELL_USER}",
+    f"The workspace's storage cannot be decrypted. {_INFORM_USER}",
 )
 _CREDENTIALS = _Message(
     "s3_credentials",
     "S3 treats the credentials as expired or unknown, also newly fetched ones. Check options.mountRoleArn, or replace "
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN in envVars; and check this machine's clock.",
-    f"The workspace's storage does not accept its credentials. {_TELL_USER}",
+    f"The workspace's storage does not accept its credentials. {_INFORM_USER}",
 )
 _UNREACHABLE = _Message(
     "s3_unreachable",
@@ -58,40 +58,40 @@ _THROTTLED = _Message(
 _REFUSED = _Message(
     "s3_refused",
     "See the message of S3.",
-    f"The workspace's storage refused this. {_TELL_USER}",
+    f"The workspace's storage refused this. {_INFORM_USER}",
 )
 _NO_BUCKET = _Message(
     "s3_no_bucket",
     "The bucket does not exist. Check options.workspaceBucketName (FILESYSTEM_BUCKET_NAME), options.awsRegion and "
     "options.s3Endpoint, or create the bucket.",
-    f"The workspace's storage does not exist. {_TELL_USER}",
+    f"The workspace's storage does not exist. {_INFORM_USER}",
 )
 _REGION = _Message(
     "s3_region",
     "Set options.awsRegion (or AWS_REGION, before the configuration is read) to the bucket's region.",
-    f"The workspace's storage is set up for the wrong region. {_TELL_USER}",
+    f"The workspace's storage is set up for the wrong region. {_INFORM_USER}",
 )
 _CLOCK = _Message(
     "s3_clock",
     "This machine's clock is too far off for S3: correct it, preferably with NTP.",
-    f"This machine's clock is wrong, so the workspace's storage refuses it. {_TELL_USER}",
+    f"This machine's clock is wrong, so the workspace's storage refuses it. {_INFORM_USER}",
 )
 _SIGNATURE = _Message(
     "s3_signature",
     "The secret key does not belong to the access key, or a proxy changes requests. Check "
     "AWS_SECRET_ACCESS_KEY in envVars, any proxy, and options.s3Endpoint.",
-    f"The workspace's storage does not accept its credentials. {_TELL_USER}",
+    f"The workspace's storage does not accept its credentials. {_INFORM_USER}",
 )
 _CERTIFICATE = _Message(
     "s3_certificate",
     "The certificate of the endpoint, or of a proxy, is not trusted here: set AWS_CA_BUNDLE to a file with "
     "the authority's certificate, or check options.s3Endpoint.",
-    f"The workspace's storage cannot be reached safely. {_TELL_USER}",
+    f"The workspace's storage cannot be reached safely. {_INFORM_USER}",
 )
 _ARCHIVED = _Message(
     "s3_archived",
     "The object was moved to an archive class. Restore it, or exempt the prefix from the bucket's lifecycle rules.",
-    f"The file's content was archived and cannot be read. {_TELL_USER}",
+    f"The file's content was archived and cannot be read. {_INFORM_USER}",
 )
 _BY_CODE = {
     "NoSuchBucket": _NO_BUCKET,

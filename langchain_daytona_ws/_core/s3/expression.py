@@ -226,7 +226,7 @@ def _character(token: re.Match[str]) -> str:
 
 
 def _set(pattern: str, at: int) -> tuple[str, int]:
-    """Translate a set, from the offset after its opening bracket; return it and the offset after the closing bracket."""
+    """Translate a set, from the offset after its opening bracket; return it and the offset after the set."""
     negated = pattern.startswith("^", at)
     at += negated
     out = ["[^\\n" if negated else "["]

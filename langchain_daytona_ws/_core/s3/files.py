@@ -181,7 +181,7 @@ class S3Files:
             raise RefusedError("changed")
 
     async def _conflicting_mark(self, key: str, data: bytes, call: str) -> Mark | None:
-        """Return the mark of this call in the conflicting file, or None if its content is the same; otherwise refuse."""
+        """Return the mark of this call in the conflicting file; None if its content is the same; else refuse."""
         current = await self._lookup.find(key, max_bytes=len(data))
         if current is None:
             raise Conflict  # it was deleted

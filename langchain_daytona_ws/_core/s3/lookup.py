@@ -23,7 +23,7 @@ from langchain_daytona_ws._guest.walk import RefusedError
 
 
 class Lookup:
-    """Looks up paths in a bucket."""
+    """Finds the files and directories of a bucket."""
 
     def __init__(self, port: ObjectStorePort) -> None:
         self._port = port

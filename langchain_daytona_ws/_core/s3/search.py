@@ -230,7 +230,7 @@ def _with_context(
 ) -> Iterator[tuple[int, bytes, int | None]]:
     """Yield (number, line, start of the match) of matching lines and of the lines around them, in order.
 
-    The start is None for a line that does not match.
+    Lines that do not match have the start None.
     """
     shown, behind = 0, 0  # the number of the last line shown, and the offset after it
     left = 0  # lines still to be shown after a match

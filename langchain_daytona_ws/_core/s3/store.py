@@ -44,7 +44,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object with its content; ``data`` is None if the content is over the requested limit."""
+    """An object with its content, or with ``data=None`` if the content is over the requested limit."""
 
     info: ObjectInfo
     data: bytes | None = field(repr=False)

@@ -75,19 +75,19 @@ class ConditionalWriter:
         self._lookup = lookup
 
     async def put(self, key: str, data: bytes, old: StoredObject | None, *, call: str, action: str) -> Mark:
-        """Put an object in the place of ``old``, or of nothing; return the mark of what was done.
+        """Write an object if ``old`` is still current, or with None if the key is free; return the mark of the change.
 
         Args:
-            key: Where.
+            key: The object's key.
             data: The whole content.
-            old: What was seen there, with its ETag and metadata; None for nothing.
+            old: The object that was read, with ETag and metadata; None if the key was free.
             call: The short form of the call's key.
-            what: What the call does, for its mark.
+            action: The action of the call, for its mark.
 
         Raises:
-            Conflict: Somebody else changed it meanwhile.
-            OutcomeUnknown: It may or may not have been put.
-            StoreFault: It was not put.
+            Conflict: Another writer changed it.
+            OutcomeUnknown: It may have been written.
+            StoreFault: It was not written.
         """
         tries = _Tries(self._port.now() + WITHIN_S)
         with _report_unknown(tries):
