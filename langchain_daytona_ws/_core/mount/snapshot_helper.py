@@ -105,7 +105,7 @@ RUN set -eux; \
     rights="$(LC_ALL=C sudo -n -l -U @user@)"; \
     rights="${rights##*may run the following commands on }"; \
     [ "${rights#*:}" = "$(printf '\n    %s' '@rule@')" ] \
-        || fail "the base image gives @user@ other rights with sudo: $rights; change its sudoers, or --user"
+        || fail "the base image changes the sudo rights of @user@: $rights; change its sudoers, or --user"
 
 # The helper's mount directories, and a check that only root can change the programs that it runs.
 RUN set -eu; \
