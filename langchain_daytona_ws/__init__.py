@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.commands.run import CommandResult as CommandResult
+    from langchain_daytona_ws._core.commands.streaming import OnOutput as OnOutput
+    from langchain_daytona_ws._core.files.models import FileDeleted as FileDeleted
+    from langchain_daytona_ws._core.files.models import FileEdited as FileEdited
+    from langchain_daytona_ws._core.files.models import FileText as FileText
+    from langchain_daytona_ws._core.files.models import FileWritten as FileWritten
+    from langchain_daytona_ws._core.files.models import GlobResult as GlobResult
+    from langchain_daytona_ws._core.files.models import GrepResult as GrepResult
+    from langchain_daytona_ws._core.files.models import Listing as Listing
     from langchain_daytona_ws._core.id_factory import Clock as Clock
     from langchain_daytona_ws._core.jobs.models import Job as Job
     from langchain_daytona_ws._core.jobs.models import JobLog as JobLog
+    from langchain_daytona_ws._session.files import WorkspaceFiles as WorkspaceFiles
+    from langchain_daytona_ws._session.jobs import WorkspaceJobs as WorkspaceJobs
     from langchain_daytona_ws.approvers import InterruptApprover as InterruptApprover
     from langchain_daytona_ws.approvers import MiddlewareApprover as MiddlewareApprover
     from langchain_daytona_ws.config import LifecycleConfig as LifecycleConfig
     from langchain_daytona_ws.config import NetworkConfig as NetworkConfig
+    from langchain_daytona_ws.config import PermissionMode as PermissionMode
     from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
     from langchain_daytona_ws.config import SandboxOptions as SandboxOptions
     from langchain_daytona_ws.deepagents import WorkspaceBackend as WorkspaceBackend
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.errors import SessionClosed as SessionClosed
     from langchain_daytona_ws.errors import WorkspaceError as WorkspaceError
     from langchain_daytona_ws.errors import WriteConflict as WriteConflict
+    from langchain_daytona_ws.permissions import AnswerUnusable as AnswerUnusable
     from langchain_daytona_ws.permissions import Approver as Approver
     from langchain_daytona_ws.permissions import PermissionDecision as PermissionDecision
     from langchain_daytona_ws.permissions import PermissionRequest as PermissionRequest
@@ -51,17 +63,23 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "_core.commands.run": ("CommandResult",),
+    "_core.commands.streaming": ("OnOutput",),
+    "_core.files.models": (
+        "FileDeleted", "FileEdited", "FileText", "FileWritten", "GlobResult", "GrepResult", "Listing",
+    ),
     "_core.jobs.models": ("Job", "JobLog"),
     "_core.id_factory": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
-    "config": ("LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
+    "_session.files": ("WorkspaceFiles",),
+    "_session.jobs": ("WorkspaceJobs",),
+    "config": ("PermissionMode", "LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
     "deepagents": ("WorkspaceBackend",),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
         "FileUnsuitable", "HookFailed", "JobError", "OutcomeUnknown", "PathRefused", "PermissionDenied",
         "ProvisionError", "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
     ),
-    "permissions": ("Approver", "PermissionDecision", "PermissionRequest"),
+    "permissions": ("AnswerUnusable", "Approver", "PermissionDecision", "PermissionRequest"),
     "session": ("WorkspaceSession",),
     "tools.bash": ("BashTool",),
     "tools.files": ("WorkspaceFileTool",),

@@ -276,7 +276,7 @@ def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _
 
 
 def _action(tool: str, arguments: Mapping[str, Any]) -> str:
-    return "run" if tool == "bash" else str(arguments.get("action" if tool == "bash_job" else "command"))
+    return "run" if tool == "bash" else str(arguments.get("action"))
 
 
 def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands.run import CommandResult
-from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
+from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
@@ -120,6 +120,19 @@ class WorkspaceSession:
         self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
         self.jobs = WorkspaceJobs(self._sync.jobs, self._async.jobs)
+
+    @classmethod
+    def from_env(cls, *, namespace: str, **arguments: Any) -> Self:
+        """Return a session that is configured by environment variables alone.
+
+        Args:
+            namespace: Name of the workspace.
+            arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
+
+        Raises:
+            ConfigError: The value of a variable, or the namespace, is invalid.
+        """
+        return cls(SandboxConfig.from_env(), namespace=namespace, **arguments)
 
     def _open_storage(self, workspace: S3Workspace | None) -> Storage | None:
         if workspace is None:
@@ -251,7 +264,6 @@ class WorkspaceSession:
             ProvisionError, SandboxError: It did not run.
             SessionClosed: The session was closed.
         """
-        on_output = None if on_output is None else called_plainly(on_output)
         return run_sync(
             self._sync.run(command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output)
         )

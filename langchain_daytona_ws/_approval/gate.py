@@ -120,13 +120,17 @@ class ApprovalGate:
         """Ask as `check` does, without blocking the event loop; cancelling the call withdraws the request."""
         return await self._check(request, validate, AsyncioRuntime)
 
+    def allows(self, tool: str, action: str, arguments: Mapping[str, object]) -> bool:
+        """Return whether a call needs no approval: by the mode, or because a remembered approval covers it."""
+        return not needs_approval(self.mode, tool, action) or self.remembered.covers(tool, action, arguments)
+
     async def _check(
         self,
         request: PermissionRequest,
         validate: Callable[[Mapping[str, object]], T] | None,
         new_runtime: Callable[[], ApprovalRuntime],
     ) -> Approval[T] | Answered:
-        if self._is_allowed(request):
+        if self.allows(request.tool, request.action, request.arguments):
             return Approval(request.arguments)
         if self.approver is None:
             deny(
@@ -150,7 +154,7 @@ class ApprovalGate:
             self._turns.join(ticket)
             has_turn = await runtime.wait(ticket.granted, self.approval_timeout_s)
             # An "always" answer to an earlier request may cover this one.
-            if self._is_allowed(request):
+            if self.allows(request.tool, request.action, request.arguments):
                 return Approval(request.arguments)
             if not has_turn:
                 deny(
@@ -179,9 +183,6 @@ class ApprovalGate:
             )
         finally:
             self._turns.leave(ticket)
-
-    def _is_allowed(self, request: PermissionRequest) -> bool:
-        return not needs_approval(self.mode, request.tool, request.action) or self.remembered.covers(request)
 
     async def _ask(self, runtime: ApprovalRuntime, approver: Approver, request: PermissionRequest) -> Outcome:
         running = _RunningApprover(self)

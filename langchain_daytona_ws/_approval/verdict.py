@@ -154,7 +154,7 @@ def _edited(
         deny_malformed(
             request, "this call can't be edited: its edited arguments could not be validated", for_model
         )
-    if request.tool == "workspace_file" and arguments.get("command", request.action) != request.action:
+    if request.tool != "bash" and arguments.get("action", request.action) != request.action:
         deny_malformed(request, "an edit can't change the operation: deny the call instead", for_model)
     try:
         validated = validate(plain_arguments(arguments))

@@ -34,7 +34,7 @@ class CommandCall(_Call):
 class WriteCall(_Call):
     """Arguments of a write, validated after an edit."""
 
-    command: str
+    action: str
     path: str
     content: str
 
@@ -42,7 +42,7 @@ class WriteCall(_Call):
 class EditCall(_Call):
     """Arguments of an edit, validated after an edit by the approver."""
 
-    command: str
+    action: str
     path: str
     old_string: str
     new_string: str
@@ -52,7 +52,7 @@ class EditCall(_Call):
 class DeleteCall(_Call):
     """Arguments of a deletion, validated after an edit."""
 
-    command: str
+    action: str
     path: str
     recursive: bool = True
 
@@ -115,7 +115,7 @@ def file_request(
     below = ", with all below it" if arguments.get("recursive") else ""
     request = PermissionRequest.for_file(
         action,
-        {"command": action, **arguments},
+        {"action": action, **arguments},
         namespace=namespace,
         tool_call_id=tool_call_id,
         label=f"{scope} {action}{below}",

@@ -145,7 +145,7 @@ class Writer:
     async def write(self, path: str, content: str) -> WriteResult:
         try:
             location, ops = self._files.at(path)
-            final = WriteCall(command="write", path=location.name, content=content)
+            final = WriteCall(action="write", path=location.name, content=content)
             if not location.is_artifact:
                 arguments = {"path": location.name, "content": content}
                 final = await self._approved("write", arguments, location, final)
@@ -176,7 +176,7 @@ class Writer:
             arguments: dict[str, Any] = {"path": location.name, "old_string": old, "new_string": new}
             if replace_all:
                 arguments["replace_all"] = True
-            final = EditCall(command="edit", **arguments)
+            final = EditCall(action="edit", **arguments)
             if not location.is_artifact:
                 final = await self._approved("edit", arguments, location, final)
                 location, ops = self._files.at(final.path)
@@ -195,7 +195,7 @@ class Writer:
             self._check_deletable(location)
             arguments: dict[str, Any] = {"path": location.name, "recursive": True}
             final = await self._approved(
-                "delete", arguments, location, DeleteCall(command="delete", **arguments)
+                "delete", arguments, location, DeleteCall(action="delete", **arguments)
             )
             location, ops = self._files.at(final.path)
             self._check_deletable(location)

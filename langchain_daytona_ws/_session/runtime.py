@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_daytona_ws._core.answer import Answer
 from langchain_daytona_ws._core.commands.hooks import Hooks
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
-from langchain_daytona_ws._core.commands.streaming import OnOutput
+from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
 from langchain_daytona_ws._core.files.operations import FileOps
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
@@ -376,6 +376,24 @@ class SyncRuntime(_Runtime):
     def __init__(self, state: SessionState) -> None:
         s3 = state.storage.sync_access if state.storage else None
         super().__init__(state, once_blocking, state.sandboxes.clients.here, s3)
+
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout_s: float | None,
+        idempotency_key: str | None,
+        on_output: OnOutput | None = None,
+        limit_bytes: int | None = None,
+    ) -> CommandResult:
+        """Run a command; ``on_output`` must not be a coroutine function."""
+        return await super().run(
+            command,
+            timeout_s=timeout_s,
+            idempotency_key=idempotency_key,
+            on_output=None if on_output is None else called_plainly(on_output),
+            limit_bytes=limit_bytes,
+        )
 
 
 class AsyncRuntime(_Runtime):

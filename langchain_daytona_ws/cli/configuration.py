@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from langchain_daytona_ws.config import SandboxConfig
-from langchain_daytona_ws.errors import ConfigError
 
 NAMESPACE = "default"
 
@@ -36,13 +34,6 @@ def read_configuration(source: str | None) -> SandboxConfig:
     """
     if source is None:
         return SandboxConfig.from_env()
-    try:
-        text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"--config: {source} cannot be read: {error.strerror or type(error).__name__}. Use a JSON file, or - for "
-            "standard input.",
-            code="config_unreadable",
-            op="validate",
-        ) from None
-    return SandboxConfig.model_validate_json(text)
+    if source == "-":
+        return SandboxConfig.model_validate_json(sys.stdin.buffer.read())
+    return SandboxConfig.from_file(source)

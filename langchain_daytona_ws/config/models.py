@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr
@@ -174,6 +176,28 @@ class SandboxConfig(ConfigModel):
             ConfigError: The value of a variable is invalid. A missing API key is an error of `require_api_key` only.
         """
         return cls.model_validate({})
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> Self:
+        """Return the configuration in a JSON file; settings that it leaves out come from environment variables.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ConfigError: The file cannot be read, or the configuration is invalid; all problems are listed.
+        """
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"The configuration {fspath(path)} cannot be read: {error.strerror or type(error).__name__}. Name a "
+                "JSON file.",
+                code="config_unreadable",
+                op="validate",
+                for_model=FOR_MODEL,
+            ) from None
+        return cls.model_validate_json(text)
 
     def require_api_key(self) -> SecretStr:
         """Return the Daytona API key.

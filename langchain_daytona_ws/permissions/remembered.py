@@ -54,25 +54,26 @@ class RememberedApprovals:
             if scope == "tool":
                 self._tools.add(request.tool)
             elif scope == "command":
-                self._calls[_fingerprint(request)] = request.summary
+                self._calls[_fingerprint(request.tool, request.action, request.arguments)] = request.summary
         return True
 
-    def covers(self, request: PermissionRequest) -> bool:
+    def covers(self, tool: str, action: str, arguments: Mapping[str, object]) -> bool:
         """Return whether the tool, the exact call, or the prefix of each segment is remembered.
 
         A prefix does not cover a command whose further words make a known tool run something else (``make test -f …``
         is not covered by ``make test``). `prefixes.diverted` describes the limits of this check.
         """
         with self._lock:
-            if request.tool in self._tools:
+            if tool in self._tools:
                 return True
             prefixes = tuple(self._prefixes)
             calls = frozenset(self._calls)
-        if calls and _fingerprint(request) in calls:
+        if calls and _fingerprint(tool, action, arguments) in calls:
             return True
-        if not prefixes or request.command is None:
+        command = _command(tool, arguments)
+        if not prefixes or command is None:
             return False
-        segments = shell.simple_commands(request.command)
+        segments = shell.simple_commands(command)
         return segments is not None and all(
             any(covers(prefix, words) for prefix in prefixes) for words in segments
         )
@@ -94,11 +95,17 @@ class RememberedApprovals:
             self._calls.clear()
 
 
-def _fingerprint(request: PermissionRequest) -> bytes:
+def _command(tool: str, arguments: Mapping[str, object]) -> str | None:
+    command = arguments.get("command")
+    return command if tool == "bash" and isinstance(command, str) else None
+
+
+def _fingerprint(tool: str, action: str, arguments: Mapping[str, object]) -> bytes:
     # A hash, because a command may be a megabyte long. For bash only the command matters, so that another description
     # or time-out does not ask again.
-    call: object = request.command if request.command is not None else _canonical(request.arguments)
-    text = repr((request.tool, request.action, call))
+    command = _command(tool, arguments)
+    call: object = command if command is not None else _canonical(arguments)
+    text = repr((tool, action, call))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Self, TypeGuard
 
-from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from langchain_daytona_ws._approval.verdict import Answered, Approval
-from langchain_daytona_ws._core.commands.run import CommandResult, check_command
-from langchain_daytona_ws._core.commands.streaming import OnOutput
-from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.commands.run import check_command
+from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S
-from langchain_daytona_ws._core.jobs.models import Job
 from langchain_daytona_ws._core.jobs.operations import JOB_DEFAULT_S
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
-from langchain_daytona_ws.tools.base import WorkspaceTool, as_tool_message, current_tool_call_id
+from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
-from langchain_daytona_ws.tools.tracing import RunManager, facts_of_command, facts_of_job, traced
+from langchain_daytona_ws.tools.tracing import Facts, facts_of_command, facts_of_job
 
 # A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
@@ -142,81 +138,44 @@ class BashTool(WorkspaceTool):
             self.description = f"{said}\n{S3_BASH_LINES}" if self.session.is_on_s3 else said
         return self
 
-    def _run(
-        self, *, config: RunnableConfig, run_manager: RunManager | None = None, **given: Any
-    ) -> tuple[str, dict[str, Any]]:
-        wanted = BashInput.model_validate(given)
-        with as_tool_message(), traced(run_manager) as trace:
-            approval = self.session.gate.check(self._request(wanted), BashInput.of_edit)
-            if isinstance(approval, Answered):
-                return approval.content_and_artifact
-            call = _Call(wanted, approval)
-            once = self._begin(config, call.identity)
-            if call.background:
-                job = self.session.jobs.start(call.command, max_duration_s=call.timeout, idempotency_key=once)
-                trace(facts_of_job(job))
-                return call.answer_of_job(job, self.session._state.notices.drain())
-            result = self.session.run(
-                call.command, timeout_s=call.timeout, idempotency_key=once, on_output=self._asked_for()
-            )
-            trace(facts_of_command(result))
-            return call.answer(result)
+    @property
+    def _input(self) -> type[BashInput]:
+        return BashInput
 
-    async def _arun(
-        self, *, config: RunnableConfig, run_manager: RunManager | None = None, **given: Any
-    ) -> tuple[str, dict[str, Any]]:
-        wanted = BashInput.model_validate(given)
-        with as_tool_message(), traced(run_manager) as trace:
-            approval = await self.session.gate.acheck(self._request(wanted), BashInput.of_edit)
-            if isinstance(approval, Answered):
-                return approval.content_and_artifact
-            call = _Call(wanted, approval)
-            once = self._begin(config, call.identity)
-            if call.background:
-                job = await self.session.jobs.astart(
-                    call.command, max_duration_s=call.timeout, idempotency_key=once
-                )
-                trace(facts_of_job(job))
-                return call.answer_of_job(job, self.session._state.notices.drain())
-            result = await self.session.arun(
-                call.command, timeout_s=call.timeout, idempotency_key=once, on_output=self._asked_for()
-            )
-            trace(facts_of_command(result))
-            return call.answer(result)
+    def _described(self, wanted: BashInput) -> tuple[str, dict[str, object]]:
+        check_command(wanted.command)  # a call that cannot run needs no approval
+        return "run", wanted.model_dump(exclude_none=True, exclude_defaults=True)
 
-    def _asked_for(self) -> OnOutput | None:
-        return output_to(self.on_output, current_tool_call_id(), lambda: self.session.sandbox_id)
-
-    def _request(self, wanted: BashInput) -> PermissionRequest:
-        check_command(wanted.command)  # what can't run is not worth a question
+    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_bash(
-            wanted.command,
+            str(arguments["command"]),
             namespace=self.session.namespace,
             tool_call_id=current_tool_call_id(),
-            arguments=wanted.model_dump(exclude={"command"}, exclude_none=True, exclude_defaults=True),
+            arguments=arguments,
         )
 
+    def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
+        # Another description is the same call.
+        background = {"background": True} if wanted.background else {}
+        return {"command": wanted.command, "timeout": _timeout_s(wanted), **background}
 
-class _Call:
-    """What was approved, and so what runs."""
+    async def _perform(
+        self, runtime: Runtime, wanted: BashInput, key: str | None, trace: Callable[[Facts], None]
+    ) -> tuple[str, dict[str, Any]]:
+        timeout_s = _timeout_s(wanted)
+        if wanted.background:
+            job = await runtime.jobs.start(wanted.command, max_duration_s=timeout_s, idempotency_key=key)
+            trace(facts_of_job(job))
+            end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
+            return f"{end if job.is_running else ''}{job.text}", asdict(job)
+        on_output = output_to(self.on_output, current_tool_call_id(), lambda: self.session.sandbox_id)
+        result = await runtime.run(
+            wanted.command, timeout_s=timeout_s, idempotency_key=key, on_output=on_output
+        )
+        trace(facts_of_command(result))
+        result = replace(result, output=rendering.output(result.output))
+        return result.text, asdict(result)
 
-    def __init__(self, wanted: BashInput, approval: Approval[BashInput]) -> None:
-        final = approval.validated or wanted
-        self.command = final.command
-        self.timeout = final.timeout if final.hours is None else final.hours * 3600
-        self.background = final.background
-        self.identity: dict[str, object] = {"command": final.command, "timeout": self.timeout}
-        if final.background:
-            self.identity["background"] = True
-        self._note = approval.note
 
-    def answer(self, result: CommandResult) -> tuple[str, dict[str, Any]]:
-        result = replace(result, output=render.output(result.output))
-        text = f"[{self._note}]\n{result.text}" if self._note else result.text
-        return text, asdict(result)
-
-    def answer_of_job(self, job: Job, notices: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-        notes = [*([self._note] if self._note else []), *notices]
-        if job.is_running:
-            notes.append(f"it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job")
-        return "\n".join([*(f"[{note}]" for note in notes), job.text]), asdict(job)
+def _timeout_s(wanted: BashInput) -> float | None:
+    return wanted.timeout if wanted.hours is None else wanted.hours * 3600

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
-from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from langchain_daytona_ws._approval.verdict import Answered, Approval
-from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.files.models import OutputMode
 from langchain_daytona_ws._core.files.names import shown
 from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
-from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.runtime import idempotency_key_for_changes
-from langchain_daytona_ws.permissions import PermissionRequest, json_text, needs_approval
+from langchain_daytona_ws.permissions import PermissionRequest, json_text
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
-from langchain_daytona_ws.tools.base import WorkspaceTool, as_tool_message, current_tool_call_id
+from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.tracing import Facts
 
 DESCRIPTION = """\
 Work with the files of the workspace. Paths are relative to it.
@@ -46,7 +44,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 class FileInput(ToolInput):
     """Arguments of the ``workspace_file`` tool."""
 
-    command: Action
+    action: Action
     path: str | None = Field(default=None, description="File or directory.")
     content: str | None = Field(default=None, description="write: the whole file.")
     overwrite: bool = Field(default=False, description="write: replace a file that was not read.")
@@ -61,7 +59,7 @@ class FileInput(ToolInput):
     context: int = Field(default=0, ge=0, le=100, description="grep content: lines around each match.")
     ignore_case: bool = False
 
-    verb: ClassVar[str] = "command"
+    verb: ClassVar[str] = "action"
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"content", "old_string", "new_string"})
     always_so: ClassVar[frozenset[str]] = frozenset(
         {"n", "linenumbers", "showlinenumbers", "createdirs", "parents"}
@@ -76,7 +74,7 @@ class FileInput(ToolInput):
         remove rm unlink delete_file -> delete
     """)
     foreign_names: ClassVar[Mapping[str, str]] = names("""
-        action operation op -> command
+        command operation op -> action
         file_path filename file file_name target_file absolute_path notebook_path directory dir_path folder -> path
         relative_workspace_path search_path target_directory SearchDirectory DirectoryPath uri cwd -> path
         file_text contents text data body code_content new_content file_content -> content
@@ -122,10 +120,10 @@ class FileInput(ToolInput):
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
-        command = cls.operation(values)
-        for name in _NEEDED.get(command, ()):
+        action = cls.operation(values)
+        for name in _NEEDED.get(action, ()):
             if values.get(name) is None:
-                yield name, f"{command} needs it"
+                yield name, f"{action} needs it"
 
 
 class WorkspaceFileTool(WorkspaceTool):
@@ -141,46 +139,27 @@ class WorkspaceFileTool(WorkspaceTool):
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = FileInput
 
-    def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
-        wanted = FileInput.model_validate(given)
-        with as_tool_message():
-            run_sync(self._check(self.session.files.sync_ops, wanted))
-            approval = self.session.gate.check(self._request(wanted), FileInput.of_edit)
-            if isinstance(approval, Answered):
-                return approval.content_and_artifact
-            with idempotency_key_for_changes(self._begin(config, dict(approval.arguments))):
-                return run_sync(self._perform(self.session.files.sync_ops, wanted, approval))
+    @property
+    def _input(self) -> type[FileInput]:
+        return FileInput
 
-    async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
-        wanted = FileInput.model_validate(given)
-        with as_tool_message():
-            await self._check(self.session.files.async_ops, wanted)
-            approval = await self.session.gate.acheck(self._request(wanted), FileInput.of_edit)
-            if isinstance(approval, Answered):
-                return approval.content_and_artifact
-            with idempotency_key_for_changes(self._begin(config, dict(approval.arguments))):
-                return await self._perform(self.session.files.async_ops, wanted, approval)
+    def _described(self, wanted: FileInput) -> tuple[str, dict[str, object]]:
+        return wanted.action, wanted.model_dump(exclude_defaults=True, exclude_none=True)
 
-    async def _check(self, ops: FileOps, wanted: FileInput) -> None:
-        if needs_approval("ask", self.name, wanted.command):  # what is refused anyway is not worth a question
-            await ops.check(wanted.path or "")
-
-    def _request(self, wanted: FileInput) -> PermissionRequest:
-        arguments = wanted.model_dump(exclude_defaults=True, exclude_none=True)
+    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_file(
-            wanted.command,
-            arguments,
-            namespace=self.session.namespace,
-            tool_call_id=current_tool_call_id(),
+            action, arguments, namespace=self.session.namespace, tool_call_id=current_tool_call_id()
         )
 
+    async def _refuse_early(self, runtime: Runtime, wanted: FileInput) -> None:
+        await runtime.files.check(wanted.path or "")
+
     async def _perform(
-        self, ops: FileOps, wanted: FileInput, approval: Approval[FileInput]
+        self, runtime: Runtime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
-        text, result = await _operation(ops, approval.validated or wanted)
-        result = _sendable(result)
-        notices = [*self.session._state.notices.drain(), *([approval.note] if approval.note else [])]
-        return "\n".join([*(f"[{notice}]" for notice in notices), text]), result
+        with idempotency_key_for_changes(key):
+            text, result = await _operation(runtime.files, wanted)
+        return text, _sendable(result)
 
 
 def _sendable(value: Any) -> Any:
@@ -201,22 +180,22 @@ async def _operation(ops: FileOps, wanted: FileInput) -> tuple[str, dict[str, An
     """Carry out one operation; what it needs is there, as the model was validated."""
     path, content = wanted.path or "", wanted.content or ""
     old, new, pattern = wanted.old_string or "", wanted.new_string or "", wanted.pattern or ""
-    match wanted.command:
+    match wanted.action:
         case "read":
             page = await ops.read(path, offset=wanted.offset, limit=wanted.limit or PAGE_LINES)
-            return render.file_text(page), asdict(page)
+            return rendering.file_text(page), asdict(page)
         case "write":
             written = await ops.write(path, content, overwrite=wanted.overwrite)
-            return render.written(written), asdict(written)
+            return rendering.written(written), asdict(written)
         case "edit":
             edited = await ops.edit(path, old, new, replace_all=wanted.replace_all)
-            return render.edited(edited), asdict(edited)
+            return rendering.edited(edited), asdict(edited)
         case "list":
             listing = await ops.list(path or ".", limit=wanted.limit or LIST_LIMIT)
-            return render.listing(listing), asdict(listing)
+            return rendering.listing(listing), asdict(listing)
         case "glob":
             globbed = await ops.glob(pattern, path=path or ".", limit=wanted.limit or GLOB_LIMIT)
-            return render.globbed(globbed), asdict(globbed)
+            return rendering.globbed(globbed), asdict(globbed)
         case "grep":
             found = await ops.grep(
                 pattern,
@@ -228,7 +207,7 @@ async def _operation(ops: FileOps, wanted: FileInput) -> tuple[str, dict[str, An
                 ignore_case=wanted.ignore_case,
                 limit=wanted.limit or GREP_LIMIT,
             )
-            return render.grepped(found), asdict(found)
+            return rendering.grepped(found), asdict(found)
         case "delete":
             deleted = await ops.delete(path)
-            return render.deleted(deleted), asdict(deleted)
+            return rendering.deleted(deleted), asdict(deleted)

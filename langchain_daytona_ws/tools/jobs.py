@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Literal
 
-from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, Field
 
-from langchain_daytona_ws._approval.verdict import Answered, Approval
-from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.jobs.operations import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
-from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
-from langchain_daytona_ws.tools.base import WorkspaceTool, as_tool_message, current_tool_call_id
+from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.tracing import Facts
 
 DESCRIPTION = """\
 See and stop background jobs, which bash starts with background: true.
@@ -75,44 +73,31 @@ class BashJobTool(WorkspaceTool):
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = JobInput
 
-    def _run(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
-        wanted = JobInput.model_validate(given)
-        with as_tool_message():
-            approval = self.session.gate.check(self._request(wanted), JobInput.of_edit)
-            if isinstance(approval, Answered):
-                return approval.content_and_artifact
-            once = self._begin(config, dict(approval.arguments))
-            return run_sync(self._perform(self.session.jobs.sync_ops, wanted, approval, once))
+    @property
+    def _input(self) -> type[JobInput]:
+        return JobInput
 
-    async def _arun(self, *, config: RunnableConfig, **given: Any) -> tuple[str, dict[str, Any]]:
-        wanted = JobInput.model_validate(given)
-        with as_tool_message():
-            approval = await self.session.gate.acheck(self._request(wanted), JobInput.of_edit)
-            if isinstance(approval, Answered):
-                return approval.content_and_artifact
-            once = self._begin(config, dict(approval.arguments))
-            return await self._perform(self.session.jobs.async_ops, wanted, approval, once)
-
-    def _request(self, wanted: JobInput) -> PermissionRequest:
+    def _described(self, wanted: JobInput) -> tuple[str, dict[str, object]]:
         if wanted.job_id is not None:
-            check_job_id(wanted.job_id)  # what is refused anyway is not worth a question
+            check_job_id(wanted.job_id)  # a call that cannot succeed needs no approval
+        return wanted.action, wanted.model_dump(exclude_none=True)
+
+    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_job(
-            wanted.action,
-            wanted.model_dump(exclude={"action"}, exclude_none=True),
-            command=self.session.jobs.command_of(wanted.job_id or ""),
+            action,
+            arguments,
+            command=self.session.jobs.command_of(str(arguments.get("job_id", ""))),
             namespace=self.session.namespace,
             tool_call_id=current_tool_call_id(),
         )
 
     async def _perform(
-        self, ops: JobOps, wanted: JobInput, approval: Approval[JobInput], once: str | None
+        self, runtime: Runtime, wanted: JobInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
-        text, result = await _operation(ops, approval.validated or wanted, once)
-        notices = [*self.session._state.notices.drain(), *([approval.note] if approval.note else [])]
-        return "\n".join([*(f"[{notice}]" for notice in notices), text]), result
+        return await _operation(runtime.jobs, wanted, key)
 
 
-async def _operation(ops: JobOps, wanted: JobInput, once: str | None) -> tuple[str, dict[str, Any]]:
+async def _operation(ops: JobOps, wanted: JobInput, key: str | None) -> tuple[str, dict[str, Any]]:
     job_id = wanted.job_id or ""
     match wanted.action:
         case "status":
@@ -120,10 +105,10 @@ async def _operation(ops: JobOps, wanted: JobInput, once: str | None) -> tuple[s
             return job.text, asdict(job)
         case "logs":
             log = await ops.logs(job_id, tail_lines=wanted.tail, offset=wanted.offset, limit_bytes=None)
-            log = replace(log, output=render.output(log.output))
+            log = replace(log, output=rendering.output(log.output))
             return log.text, asdict(log)
         case "stop":
-            job, was_running = await ops.stop(job_id, idempotency_key=once)
+            job, was_running = await ops.stop(job_id, idempotency_key=key)
             return (job.text if was_running else f"[it had ended before]\n{job.text}"), asdict(job)
         case "list":
             jobs = await ops.list()
@@ -134,5 +119,5 @@ async def _operation(ops: JobOps, wanted: JobInput, once: str | None) -> tuple[s
 
 
 def _short(command: str) -> str:
-    line = render.output(" ".join(command.split()))
+    line = rendering.output(" ".join(command.split()))
     return line if len(line) <= COMMAND_SHOWN else line[: COMMAND_SHOWN - 1] + "…"

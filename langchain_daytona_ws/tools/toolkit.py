@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import TracebackType
+from typing import Any, Self
+
 from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import ConfigDict
 
+from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.bash import BashTool
 from langchain_daytona_ws.tools.files import WorkspaceFileTool
@@ -15,9 +19,11 @@ from langchain_daytona_ws.tools.streaming import OnChunk
 class WorkspaceToolkit(BaseToolkit):
     """Make the tools of a `WorkspaceSession`.
 
+    As a context manager, sync or async, it closes the session at the end.
+
     Args:
-        session: What they share.
-        on_output: Of the `BashTool`.
+        session: The session that the tools share.
+        on_output: Callback for the output of running commands, see `BashTool`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -25,7 +31,59 @@ class WorkspaceToolkit(BaseToolkit):
     session: WorkspaceSession
     on_output: OnChunk | None = None
 
+    @classmethod
+    def from_config(
+        cls,
+        config: SandboxConfig | dict[str, Any],
+        *,
+        namespace: str,
+        on_output: OnChunk | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Return the toolkit of a new session, which leaving a ``with`` block closes.
+
+        Args:
+            config: A `SandboxConfig`, or its JSON as a dict.
+            namespace: Name of the workspace.
+            on_output: Callback for the output of running commands, see `BashTool`.
+            arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
+
+        Raises:
+            ConfigError: The configuration or the namespace is invalid.
+        """
+        return cls(session=WorkspaceSession(config, namespace=namespace, **arguments), on_output=on_output)
+
+    @property
+    def bash(self) -> BashTool:
+        """A new `BashTool` of the session."""
+        return BashTool(session=self.session, on_output=self.on_output)
+
+    @property
+    def files(self) -> WorkspaceFileTool:
+        """A new `WorkspaceFileTool` of the session."""
+        return WorkspaceFileTool(session=self.session)
+
+    @property
+    def jobs(self) -> BashJobTool:
+        """A new `BashJobTool` of the session."""
+        return BashJobTool(session=self.session)
+
     def get_tools(self) -> list[BaseTool]:
         """Return a `BashTool`, a `WorkspaceFileTool` and a `BashJobTool`."""
-        bash = BashTool(session=self.session, on_output=self.on_output)
-        return [bash, *(tool(session=self.session) for tool in (WorkspaceFileTool, BashJobTool))]
+        return [self.bash, self.files, self.jobs]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.session.aclose()
