@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.id_factory import Clock as Clock
     from langchain_daytona_ws._core.jobs.models import Job as Job
     from langchain_daytona_ws._core.jobs.models import JobLog as JobLog
+    from langchain_daytona_ws._core.jobs.models import JobState as JobState
     from langchain_daytona_ws._session.files import WorkspaceFiles as WorkspaceFiles
     from langchain_daytona_ws._session.jobs import WorkspaceJobs as WorkspaceJobs
     from langchain_daytona_ws.approvers import InterruptApprover as InterruptApprover
@@ -67,7 +68,7 @@ _HOMES = {
     "_core.files.models": (
         "FileDeleted", "FileEdited", "FileText", "FileWritten", "GlobResult", "GrepResult", "Listing",
     ),
-    "_core.jobs.models": ("Job", "JobLog"),
+    "_core.jobs.models": ("Job", "JobLog", "JobState"),
     "_core.id_factory": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "_session.files": ("WorkspaceFiles",),

@@ -13,18 +13,18 @@ SCRIPT = [
     turn(
         "All failures are about encoding object identifiers. Where is that?",
         workspace_file={
-            "command": "grep",
+            "action": "grep",
             "pattern": "class ObjectIdentifierEncoder",
             "path": "pyasn1",
             "output_mode": "content",
         },
     ),
-    turn(workspace_file={"command": "read", "path": BROKEN_FILE, "offset": 326, "limit": 28}),
+    turn(workspace_file={"action": "read", "path": BROKEN_FILE, "offset": 326, "limit": 28}),
     turn(
         "The octets of a long arc are collected from the last to the first, and have to be turned round before "
         "they are added; here they are not.",
         workspace_file={
-            "command": "edit",
+            "action": "edit",
             "path": BROKEN_FILE,
             "old_string": BROKEN,
             "new_string": PUBLISHED,

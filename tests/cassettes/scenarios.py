@@ -66,7 +66,7 @@ async def denied(stage: Stage) -> None:
     assert refused.status == "error"
     assert "not now" in refused.content
     assert session.sandbox_id is None
-    allowed = await _called(stage, file, "call_2", command="write", path="a.txt", content="a\n")
+    allowed = await _called(stage, file, "call_2", action="write", path="a.txt", content="a\n")
     assert allowed.status == "success"
     assert "a\n" in (await _called(stage, bash, "call_3", command="cat a.txt")).content
     await stage.do(session, "close")

@@ -158,11 +158,11 @@ def _background(work: Work) -> tuple[str, dict[str, Any]]:
 
 
 def _by_write(work: Work) -> tuple[str, dict[str, Any]]:
-    return "workspace_file", {"command": "write", "path": f"d/{work.token}.txt", "content": f"{work.token}\n"}
+    return "workspace_file", {"action": "write", "path": f"d/{work.token}.txt", "content": f"{work.token}\n"}
 
 
 def _by_edit(work: Work) -> tuple[str, dict[str, Any]]:
-    return "workspace_file", {"command": "edit", "path": "edited.txt", "old_string": "[", "new_string": "[x"}
+    return "workspace_file", {"action": "edit", "path": "edited.txt", "old_string": "[", "new_string": "[x"}
 
 
 STEPS = {

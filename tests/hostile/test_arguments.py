@@ -100,14 +100,14 @@ def test_any_call_is_answered(world: World, call: tuple[str, dict[str, Any]], as
 def test_what_is_outside_of_the_workspace_stays_as_it_was(world: World) -> None:
     for path in ("../other/x", "a/../../other/x", "link/../../other/x", "link/passwd"):
         for args in (
-            {"command": "read"},
-            {"command": "write", "content": "mine", "overwrite": True},
-            {"command": "edit", "old_string": "theirs", "new_string": "mine"},
-            {"command": "delete"},
+            {"action": "read"},
+            {"action": "write", "content": "mine", "overwrite": True},
+            {"action": "edit", "old_string": "theirs", "new_string": "mine"},
+            {"action": "delete"},
         ):
             message = world.call("workspace_file", {**args, "path": path}, asynchronous=False)
             assert message.status == "error", (path, args)
-    args = {"command": "write", "path": "/mnt/workspaces/other/x", "content": "mine"}
+    args = {"action": "write", "path": "/mnt/workspaces/other/x", "content": "mine"}
     assert world.call("workspace_file", args, asynchronous=False).status == "error"
     assert world.session.run("cat ../other/x; ls mnt").output.startswith("theirs\nls: ")
 
@@ -116,13 +116,13 @@ def test_a_name_that_is_not_utf8_is_sent_back_as_it_was_shown(world: World) -> N
     name = r"$'caf\xe9.txt'"
     world.session.run(f"mkdir -p odd; cp a.txt odd/{name}")
     requests: list[dict[str, Any]] = [
-        {"command": "list", "path": "odd"},
-        {"command": "glob", "pattern": "odd/*"},
-        {"command": "read", "path": f"odd/{name}"},
-        {"command": "grep", "pattern": "one", "path": f"odd/{name}"},
-        {"command": "edit", "path": f"odd/{name}", "old_string": "one", "new_string": "two"},
-        {"command": "write", "path": f"odd/{name}", "content": "three"},
-        {"command": "delete", "path": r"$'odd/caf\xe9.txt'"},
+        {"action": "list", "path": "odd"},
+        {"action": "glob", "pattern": "odd/*"},
+        {"action": "read", "path": f"odd/{name}"},
+        {"action": "grep", "pattern": "one", "path": f"odd/{name}"},
+        {"action": "edit", "path": f"odd/{name}", "old_string": "one", "new_string": "two"},
+        {"action": "write", "path": f"odd/{name}", "content": "three"},
+        {"action": "delete", "path": r"$'odd/caf\xe9.txt'"},
     ]
     for args in requests:
         message = world.call("workspace_file", args, asynchronous=False)

@@ -203,7 +203,7 @@ def forging(stage: Stage, name: str, forged: list[Forgery]) -> Iterator[None]:
 def test_what_the_model_is_told(stage: Stage, name: str, asynchronous: bool, forged: list[Forgery]) -> None:
     with forging(stage, name, forged), stage.session() as session:
         tool = WorkspaceFileTool(session=session)
-        args = {"command": "write" if name == "create" else name, **CALLS[name]}
+        args = {"action": "write" if name == "create" else name, **CALLS[name]}
         if asynchronous:
             with asyncio.Runner() as runner:
                 message = answer_of(tool, args, runner)
@@ -358,7 +358,7 @@ def mounted(request: pytest.FixtureRequest, s3_server: LocalDaytona) -> Iterator
         made.session.close()
 
 
-STS_CALLS = {"bash": {"command": "cat a.py"}, "file": {"command": "read", "path": "a.py"}}
+STS_CALLS = {"bash": {"command": "cat a.py"}, "file": {"action": "read", "path": "a.py"}}
 
 
 @pytest.mark.parametrize("name", STS_CALLS)

@@ -116,10 +116,10 @@ class Planted:
             ("bash", {"command": "echo ok; cat nothing; exit 3"}),
             ("bash", {"command": "sleep 0.01", "background": True}),
             ("bash_job", {"action": "list"}),
-            ("workspace_file", {"command": "write", "path": "a", "content": "x", "overwrite": True}),
-            ("workspace_file", {"command": "read", "path": "a"}),
-            ("workspace_file", {"command": "read", "path": "none"}),
-            ("workspace_file", {"command": "grep", "pattern": "x"}),
+            ("workspace_file", {"action": "write", "path": "a", "content": "x", "overwrite": True}),
+            ("workspace_file", {"action": "read", "path": "a"}),
+            ("workspace_file", {"action": "read", "path": "none"}),
+            ("workspace_file", {"action": "grep", "pattern": "x"}),
         ]
         tools = {tool.name: tool for tool in WorkspaceToolkit(session=self.session).get_tools()}
         for name, args in calls:

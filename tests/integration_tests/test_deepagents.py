@@ -231,9 +231,9 @@ def _edited_as_ours(action: dict[str, Any]) -> dict[str, Any]:
     """Edit a call under the name and the arguments that an approver of this package is given."""
     changed: dict[str, Any] = {
         "execute": {"command": "echo edited; cat other"},
-        "write_file": {"command": "write", "path": "other", "content": "w"},
-        "edit_file": {"command": "edit", "path": "other", "old_string": "old", "new_string": "new new"},
-        "delete": {"command": "delete", "path": "other"},
+        "write_file": {"action": "write", "path": "other", "content": "w"},
+        "edit_file": {"action": "edit", "path": "other", "old_string": "old", "new_string": "new new"},
+        "delete": {"action": "delete", "path": "other"},
     }[action["name"]]
     name = "bash" if action["name"] == "execute" else "workspace_file"
     return {"type": "edit", "edited_action": {"name": name, "args": changed}}

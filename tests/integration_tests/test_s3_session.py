@@ -29,21 +29,21 @@ def test_reading_and_editing_provisions_nothing(bucket: Bucket, drive: Drive) ->
     bucket.put("src/old.py", b"x = 1\n")
     workspace = bucket.session(drive, role=True)
     tool = workspace.file
-    assert "x = 1" in workspace.call(tool, command="read", path="src/old.py").content
+    assert "x = 1" in workspace.call(tool, action="read", path="src/old.py").content
     changes: list[dict[str, Any]] = [
-        {"command": "edit", "path": "src/old.py", "old_string": "1", "new_string": "2"},
-        {"command": "write", "path": "src/new.py", "content": "y = 3\n"},
-        {"command": "list", "path": "src"},
-        {"command": "glob", "pattern": "**/*.py"},
-        {"command": "grep", "pattern": "y = ."},
-        {"command": "delete", "path": "src/new.py"},
+        {"action": "edit", "path": "src/old.py", "old_string": "1", "new_string": "2"},
+        {"action": "write", "path": "src/new.py", "content": "y = 3\n"},
+        {"action": "list", "path": "src"},
+        {"action": "glob", "pattern": "**/*.py"},
+        {"action": "grep", "pattern": "y = ."},
+        {"action": "delete", "path": "src/new.py"},
     ]
     for number, change in enumerate(changes):
         message = workspace.call(tool, tool_call_id=f"call_{number}", **change)
         assert message.status == "success", message.content
     log = f"/tmp/.langchain-daytona-ws-1000/{'0' * 32}.log"
     for path in ("/repo/src/old.py", "~/x", "src\\old.py", "src/Old.py", log):
-        assert workspace.call(tool, command="read", path=path).status == "error"
+        assert workspace.call(tool, action="read", path=path).status == "error"
     assert bucket.get("src/old.py") == b"x = 2\n"
     assert bucket.paths() == ["src/old.py"]
     assert bucket.server.requests == []

@@ -193,7 +193,7 @@ class TestCreation:
         assert driven.run("pwd").output == "/mnt/else/where/demo\n"
         for tool in (driven.bash, driven.file):
             assert "/mnt" not in tool.description
-        message = driven.call(driven.file, command="read", path="../../x")
+        message = driven.call(driven.file, action="read", path="../../x")
         assert message.status == "error"
         assert "/mnt" not in message.content
 
@@ -298,14 +298,14 @@ class TestLost:
     def test_the_next_file_result_says_so_too(self, server: LocalDaytona, workspace: Driven) -> None:
         workspace.run("true")
         server.destroy_sandbox(server.sandboxes[0].id)
-        message = workspace.call(workspace.file, command="list")
+        message = workspace.call(workspace.file, action="list")
         assert "machine was replaced" in message.content
 
     def test_what_was_read_before_does_not_count(self, server: LocalDaytona, workspace: Driven) -> None:
         workspace.files("write", "a", "1")
         server.destroy_sandbox(server.sandboxes[0].id)
         workspace.run("echo 2 > a")
-        message = workspace.call(workspace.file, command="write", path="a", content="3")
+        message = workspace.call(workspace.file, action="write", path="a", content="3")
         assert message.status == "error"
         assert "read" in message.content
 

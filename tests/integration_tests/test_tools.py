@@ -54,20 +54,20 @@ def read_the_log(driven: Driven) -> None:
         message: ToolMessage = driven.call(driven.file, path=path, **arguments)
         return message
 
-    assert ask(command="read", offset=50_000, limit=1).content.startswith(
+    assert ask(action="read", offset=50_000, limit=1).content.startswith(
         " 50000\t50000\n[Showing lines 50000-50000"
     )
-    assert ask(command="grep", pattern="the-e", output_mode="content").content == f"{path}:100001:the-end"
+    assert ask(action="grep", pattern="the-e", output_mode="content").content == f"{path}:100001:the-end"
     for change in (
-        {"command": "write", "content": "x", "overwrite": True},
-        {"command": "edit", "old_string": "the-end", "new_string": "x"},
-        {"command": "delete"},
+        {"action": "write", "content": "x", "overwrite": True},
+        {"action": "edit", "old_string": "the-end", "new_string": "x"},
+        {"action": "delete"},
     ):
         message = ask(**change)
         assert message.status == "error"
         assert "can be read and searched only" in message.content
     driven.call(driven.bash, command=f"rm {path}; ln -s /etc/passwd {path}")
-    assert "[missing]" in ask(command="read").content
+    assert "[missing]" in ask(action="read").content
 
 
 def test_the_log_of_a_command_is_read(server: LocalDaytona, drive: Make) -> None:
@@ -78,13 +78,13 @@ def test_a_path_outside_is_refused_before_anybody_is_asked(server: LocalDaytona,
     asked = Asked()
     driven = drive(server, permissionMode="ask", approver=asked)
     for path in ("/tmp/report.txt", "~/.bashrc", "C:\\x.py", "file:///x.py"):
-        message = driven.call(driven.file, command="write", path=path, content="x")
+        message = driven.call(driven.file, action="write", path=path, content="x")
         assert message.status == "error"
         assert "[path_outside]" in message.content
     assert asked.requests == []
     assert server.requests == []
-    driven.call(driven.file, command="write", path="report.txt", content="x")
-    message = driven.call(driven.file, command="write", path="/tmp/report.txt", content="y")
+    driven.call(driven.file, action="write", path="report.txt", content="x")
+    message = driven.call(driven.file, action="write", path="/tmp/report.txt", content="y")
     assert "use report.txt, which exists there" in message.content
     assert len(asked.requests) == 1
 
@@ -155,13 +155,13 @@ class TestApproval:
         driven = drive(server, permissionMode=mode, approver=approver)
         driven.call(driven.bash, command="true")
         for arguments in (
-            {"command": "write", "path": "a", "content": "1"},
-            {"command": "read", "path": "a"},
-            {"command": "edit", "path": "a", "old_string": "1", "new_string": "2"},
-            {"command": "list"},
-            {"command": "glob", "pattern": "*"},
-            {"command": "grep", "pattern": "2"},
-            {"command": "delete", "path": "a"},
+            {"action": "write", "path": "a", "content": "1"},
+            {"action": "read", "path": "a"},
+            {"action": "edit", "path": "a", "old_string": "1", "new_string": "2"},
+            {"action": "list"},
+            {"action": "glob", "pattern": "*"},
+            {"action": "grep", "pattern": "2"},
+            {"action": "delete", "path": "a"},
         ):
             assert driven.call(driven.file, **arguments).status == "success", arguments
         assert [request.action for request in approver.requests] == asked
@@ -169,8 +169,8 @@ class TestApproval:
     def test_the_request_says_what_would_happen(self, server: LocalDaytona, drive: Make) -> None:
         approver = Asked()
         driven = drive(server, permissionMode="ask", approver=approver, namespace="shop")
-        driven.call(driven.file, "call_9", command="write", path="a.py", content="x = 1\n")
-        driven.call(driven.file, command="edit", path="a.py", old_string="1", new_string="2")
+        driven.call(driven.file, "call_9", action="write", path="a.py", content="x = 1\n")
+        driven.call(driven.file, action="edit", path="a.py", old_string="1", new_string="2")
         write, edit = approver.requests
         assert (write.tool, write.action, write.namespace, write.tool_call_id) == (
             "workspace_file", "write", "shop", "call_9",
@@ -191,9 +191,9 @@ class TestApproval:
         assert message.artifact["output"] == "safe\n"
 
     def test_edited_file_arguments(self, server: LocalDaytona, drive: Make) -> None:
-        approver = Asked(PermissionDecision.allow_edited({"command": "write", "path": "b", "content": "2"}))
+        approver = Asked(PermissionDecision.allow_edited({"action": "write", "path": "b", "content": "2"}))
         driven = drive(server, permissionMode="ask", approver=approver)
-        message = driven.call(driven.file, command="write", path="a", content="1")
+        message = driven.call(driven.file, action="write", path="a", content="1")
         assert "user changed" in message.content
         assert driven.run("cat b; ls").output == "2b\n"
 
@@ -221,7 +221,7 @@ class TestApproval:
 
     def test_a_repeated_file_call_changes_nothing_again(self, workspace: Driven) -> None:
         workspace.files("write", "a", "one one\n")
-        edit = {"command": "edit", "path": "a", "old_string": "one one", "new_string": "one one one"}
+        edit = {"action": "edit", "path": "a", "old_string": "one one", "new_string": "one one one"}
         first = workspace.call(workspace.file, "call_3", "thread", **edit)
         again = workspace.call(workspace.file, "call_3", "thread", **edit)
         assert again.content.endswith(first.content)
@@ -244,8 +244,8 @@ class TestApproval:
         approver = Asked()
         driven = drive(server, permissionMode="ask", approver=approver)
         assert driven.call(driven.bash, command=" ").status == "error"
-        assert driven.call(driven.file, command="write", path="../x", content="").status == "error"
-        assert driven.call(driven.file, command="write", path="x").status == "error"
+        assert driven.call(driven.file, action="write", path="../x", content="").status == "error"
+        assert driven.call(driven.file, action="write", path="x").status == "error"
         assert approver.requests == []
 
     def test_a_write_over_a_file_that_changed_is_refused_after_the_approval(
@@ -254,7 +254,7 @@ class TestApproval:
         driven = drive(server, permissionMode="ask", approver=Asked())
         driven.files("write", "a", "1")
         driven.run("echo 2 > a")
-        message = driven.call(driven.file, command="write", path="a", content="3")
+        message = driven.call(driven.file, action="write", path="a", content="3")
         assert message.status == "error"
         assert driven.run("cat a").output == "2\n"
 
@@ -274,7 +274,7 @@ class TestMessages:
         message = workspace.call(workspace.bash, command="printf '\\033[31mc\\n' > f; printf a\\\\0b; cat f")
         assert message.content == "a\\x00b\\x1b[31mc\n[exit code 0]"
         assert message.artifact["output"] == "a\\x00b\\x1b[31mc\n"
-        read = workspace.call(workspace.file, command="read", path="f").content
+        read = workspace.call(workspace.file, action="read", path="f").content
         assert read.splitlines()[0].endswith("\t\\x1b[31mc")
         many = workspace.call(workspace.bash, command="head -c 5000 /dev/zero; echo; head -c 8 /dev/zero")
         assert many.content == "\\x00 [5,000 times]\n" + "\\x00" * 8 + "\n[exit code 0]"
@@ -364,10 +364,10 @@ class TestLangGraph:
     def test_an_agent_does_its_work(self, server: LocalDaytona, workspace: Driven) -> None:
         model = Scripted(
             replies=[
-                calls(("workspace_file", {"command": "write", "path": "a.py", "content": "print(6 * 7)\n"})),
+                calls(("workspace_file", {"action": "write", "path": "a.py", "content": "print(6 * 7)\n"})),
                 calls(("bash", {"command": "python3 a.py"})),
                 calls(
-                    ("bash", {"command": "cd nowhere"}), ("workspace_file", {"command": "read", "path": "no"})
+                    ("bash", {"command": "cd nowhere"}), ("workspace_file", {"action": "read", "path": "no"})
                 ),
                 AIMessage(content="done"),
             ]

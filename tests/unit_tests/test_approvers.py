@@ -31,7 +31,7 @@ THREAD: Any = {"configurable": {"thread_id": "one"}}
 RUN = PermissionRequest.for_bash("make", namespace="demo", tool_call_id="call_1", arguments={"timeout": 5.0})
 WRITE = PermissionRequest.for_file(
     "write",
-    {"command": "write", "path": "a\u202etxt", "content": "new\n"},
+    {"action": "write", "path": "a\u202etxt", "content": "new\n"},
     namespace="demo",
     tool_call_id="call_2",
 )
@@ -126,7 +126,7 @@ def test_what_is_malformed_is_unusable(answer: Any, why: str) -> None:
 CALLED = replace(
     PermissionRequest.for_file(
         "write",
-        {"command": "write", "path": "a.txt", "content": "x"},
+        {"action": "write", "path": "a.txt", "content": "x"},
         namespace="demo",
         tool_call_id="call_1",
     ),
@@ -152,12 +152,12 @@ def test_a_call_of_a_deep_agents_tool_is_shown_as_that_tools() -> None:
     ("name", "args"),
     [
         ("write_file", {"file_path": "b.txt", "content": "y"}),
-        ("workspace_file", {"command": "write", "path": "b.txt", "content": "y"}),
+        ("workspace_file", {"action": "write", "path": "b.txt", "content": "y"}),
     ],
 )
 def test_an_edit_under_the_tools_own_name_is_understood(name: str, args: dict[str, Any]) -> None:
     answer = {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
-    expected = PermissionDecision.allow_edited({"command": "write", "path": "b.txt", "content": "y"})
+    expected = PermissionDecision.allow_edited({"action": "write", "path": "b.txt", "content": "y"})
     assert decided(answer, CALLED) == told(expected)
 
 
@@ -240,7 +240,7 @@ def test_the_mapping_is_that_of_the_mode(mode: Any, tools: set[str]) -> None:
     assert mapping.keys() == tools
     asked = {
         (tool, action)
-        for tool, key in (("workspace_file", "command"), ("bash_job", "action"), ("bash", "command"))
+        for tool, key in (("workspace_file", "action"), ("bash_job", "action"), ("bash", "command"))
         for action in (
             "read",
             "list",
@@ -380,7 +380,7 @@ def test_the_interrupt_approver_can_be_pickled() -> None:
 CALLS = [
     ("bash", {"command": "make"}),
     ("bash", {"command": "make", "background": True}),
-    ("workspace_file", {"command": "write", "path": "a.txt", "content": "a"}),
+    ("workspace_file", {"action": "write", "path": "a.txt", "content": "a"}),
     ("bash_job", {"action": "stop", "job_id": "abcdefgh"}),
 ]
 

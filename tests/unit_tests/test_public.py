@@ -26,6 +26,9 @@ def _top(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
+TYPE_ALIASES = {"JobState", "OnOutput", "PermissionMode"}
+
+
 def test_a_bare_import_loads_nothing_heavy() -> None:
     loaded = _top(_loaded("import langchain_daytona_ws"))
     assert loaded & (HEAVY | {"langchain_core", "pydantic", "starlette"}) == set()
@@ -46,7 +49,8 @@ def test_building_the_tools_loads_neither_daytona_nor_boto3() -> None:
 def test_every_public_name_resolves_and_is_told_to_type_checkers() -> None:
     assert langchain_daytona_ws.__all__ == sorted(langchain_daytona_ws.__all__)
     for name in langchain_daytona_ws.__all__:
-        assert getattr(langchain_daytona_ws, name).__name__ == name
+        if name not in TYPE_ALIASES:
+            assert getattr(langchain_daytona_ws, name).__name__ == name
     tree = ast.parse(Path(langchain_daytona_ws.__file__).read_text())
     told = {
         alias.asname
@@ -59,7 +63,7 @@ def test_every_public_name_resolves_and_is_told_to_type_checkers() -> None:
         _ = langchain_daytona_ws.no_such_name  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", langchain_daytona_ws.__all__)
+@pytest.mark.parametrize("name", sorted({*langchain_daytona_ws.__all__} - TYPE_ALIASES))
 def test_everything_public_is_documented(name: str) -> None:
     thing = getattr(langchain_daytona_ws, name)
     assert inspect.getdoc(thing)

@@ -21,7 +21,7 @@ from langchain_daytona_ws.tools.jobs import JobInput
 
 REQUIRED: dict[type[ToolInput], dict[str, Any]] = {
     BashInput: {"command": "true"},
-    FileInput: {"command": "list"},
+    FileInput: {"action": "list"},
     JobInput: {"action": "list"},
 }
 OPTIONAL = [
@@ -61,7 +61,7 @@ class TestLeftOut:
         assert model.model_validate({**REQUIRED[model], **nothing}) == model.model_validate(REQUIRED[model])
 
     def test_what_an_operation_needs_is_not_optional(self) -> None:
-        assert refusal(FileInput, command="write", path="", content=None) == (
+        assert refusal(FileInput, action="write", path="", content=None) == (
             "path: write needs it; content: write needs it"
         )
         assert refusal(JobInput, action="stop", job_id="") == "job_id: stop needs it"
@@ -90,7 +90,7 @@ class TestLeftOut:
             assert model.model_validate(given) == model.model_validate(REQUIRED[model])
 
     def test_what_is_done_anyway_may_be_asked_for(self) -> None:
-        assert FileInput.model_validate({"command": "grep", "pattern": "a", "-n": True}).pattern == "a"
+        assert FileInput.model_validate({"action": "grep", "pattern": "a", "-n": True}).pattern == "a"
 
     def test_what_nobody_knows_is_never_ignored(self) -> None:
         assert "zork: there is no such argument" in refusal(BashInput, command="true", zork=None)
@@ -114,7 +114,7 @@ class TestUnknown:
             (FileInput, "-i", "use ignore_case"),
             (FileInput, "-A", "use context"),
             (FileInput, "patern", "use pattern"),
-            (FileInput, "action", "use command"),
+            (FileInput, "command", "use action"),
             (JobInput, "bash_id", "use job_id"),
             (JobInput, "command", "use action"),
         ],
@@ -127,7 +127,7 @@ class TestUnknown:
         assert said.endswith("arguments: the valid ones are " + ", ".join(model.model_fields))
 
     def test_all_problems_at_once(self) -> None:
-        said = refusal(FileInput, command="str_replace", file_path="a", old_str="b", limit="many")
+        said = refusal(FileInput, action="str_replace", file_path="a", old_str="b", limit="many")
         assert said.split("; ")[:2] == [
             "file_path: there is no such argument, use path",
             "old_str: there is no such argument, use old_string",
@@ -142,14 +142,14 @@ class TestUnknown:
         said = refusal(BashInput, **{f"x{number}": "s3cret" for number in range(5000)})
         assert said.count("no such argument") == 10
         assert "s3cret" not in said
-        hostile = refusal(FileInput, **{"command": "s3cret", "\x1b[2J\u202e" + "y" * 500: {"a": ["s3cret"]}})
+        hostile = refusal(FileInput, **{"action": "s3cret", "\x1b[2J\u202e" + "y" * 500: {"a": ["s3cret"]}})
         assert "s3cret" not in hostile
         assert "\x1b" not in hostile
         assert len(hostile) < 600
 
     def test_an_operation_by_another_tool_s_name(self) -> None:
         for name, here in {"view": "read", "str_replace": "edit", "create": "write", "ls": "list"}.items():
-            assert f"; use {here}" in refusal(FileInput, command=name, path="a", content="b")
+            assert f"; use {here}" in refusal(FileInput, action=name, path="a", content="b")
         assert "; use logs" in refusal(JobInput, action="output", job_id="abcd2345")
 
 
@@ -223,12 +223,12 @@ class TestCommand:
 class TestContent:
     @pytest.mark.parametrize("content", [{"a": [1, {"ż": None}]}, [], {}])
     def test_an_object_is_written_as_json_into_a_json_file(self, content: Any) -> None:
-        text = FileInput.model_validate({"command": "write", "path": "x/a.JSON", "content": content}).content
+        text = FileInput.model_validate({"action": "write", "path": "x/a.JSON", "content": content}).content
         assert text is not None
         assert text == json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def test_an_object_for_another_file_is_refused(self) -> None:
-        said = refusal(FileInput, command="write", path="a.py", content={"a": 1})
+        said = refusal(FileInput, action="write", path="a.py", content={"a": 1})
         assert said == (
             "content: the text of the file, as one string; only for a path that ends in .json also an object"
         )
@@ -239,7 +239,7 @@ class TestContent:
             content = []
             for _ in range(100_000):
                 content = [content]
-        assert "JSON" in refusal(FileInput, command="write", path="a.json", content=content)
+        assert "JSON" in refusal(FileInput, action="write", path="a.json", content=content)
 
     def test_who_is_asked_sees_what_will_be_written(self) -> None:
         request = PermissionRequest.for_file(
@@ -300,4 +300,4 @@ class TestEdited:
 
     def test_the_error_is_one_of_an_answer(self) -> None:
         with pytest.raises(AnswerUnusable, match="path: delete needs it"):
-            FileInput.of_edit({"command": "delete"})
+            FileInput.of_edit({"action": "delete"})

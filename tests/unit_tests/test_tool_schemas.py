@@ -15,7 +15,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
 
 NAMES = ["bash", "workspace_file", "bash_job"]
-REQUIRED = {"bash": {"command"}, "workspace_file": {"command"}, "bash_job": {"action"}}
+REQUIRED = {"bash": {"command"}, "workspace_file": {"action"}, "bash_job": {"action"}}
 MAIN_TOOLS_TOKENS = 1200
 
 

@@ -106,7 +106,7 @@ MAKE = {"command": "echo ran >> log"}
 EDIT = {"type": "edit", "edited_action": {"name": "bash", "args": {"command": "echo edited >> log"}}}
 USELESS = {"type": "edit", "edited_action": {"name": "bash", "args": {"command": "echo", "timeout": -1}}}
 RESPOND = {"type": "respond", "message": "mine"}
-ELSEWHERE = {"type": "edit", "edited_action": {"name": "workspace_file", "args": {"command": "list"}}}
+ELSEWHERE = {"type": "edit", "edited_action": {"name": "workspace_file", "args": {"action": "list"}}}
 
 
 def same_ids(
@@ -171,7 +171,7 @@ def test_an_edit_that_makes_another_tool_s_call_is_named_as_one(
     session = quick.session(approver=MiddlewareApprover())
     agent = agent_of(quick, session, bash("one", **MAKE))
     quick.do(agent, GO)
-    args = {"command": "write", "path": "a.txt", "content": "a"}
+    args = {"action": "write", "path": "a.txt", "content": "a"}
     edit = {"type": "edit", "edited_action": {"name": "workspace_file", "args": args}}
     (message,) = results(quick.do(agent, Command(resume=said(edit)))).values()
     assert message.status == "error"

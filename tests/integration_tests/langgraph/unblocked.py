@@ -21,15 +21,15 @@ async def tools(config: dict[str, Any]) -> None:
     """Call each tool as an agent does, from the first on."""
     async with WorkspaceSession(config, namespace="demo") as session:
         bash, file, job = WorkspaceToolkit(session=session).get_tools()
-        await use(file, command="write", path="a.txt", content="one\n" * 100_000)
+        await use(file, action="write", path="a.txt", content="one\n" * 100_000)
         await use(bash, command="echo hello")
         for more in (
-            {"command": "read", "path": "a.txt"},
-            {"command": "grep", "pattern": "one"},
-            {"command": "glob", "pattern": "*"},
-            {"command": "write", "path": "b.txt", "content": "old\n"},
-            {"command": "edit", "path": "b.txt", "old_string": "old", "new_string": "new"},
-            {"command": "delete", "path": "b.txt"},
+            {"action": "read", "path": "a.txt"},
+            {"action": "grep", "pattern": "one"},
+            {"action": "glob", "pattern": "*"},
+            {"action": "write", "path": "b.txt", "content": "old\n"},
+            {"action": "edit", "path": "b.txt", "old_string": "old", "new_string": "new"},
+            {"action": "delete", "path": "b.txt"},
         ):
             await use(file, **more)
         started = await use(bash, command="sleep 600", background=True)

@@ -43,7 +43,7 @@ class _Files(_OverTheLocalServer):
 
     @property
     def tool_invoke_params_example(self) -> dict[str, Any]:
-        return {"command": "write", "path": "a/b.txt", "content": "ok\n"}
+        return {"action": "write", "path": "a/b.txt", "content": "ok\n"}
 
 
 class _Jobs(_OverTheLocalServer):

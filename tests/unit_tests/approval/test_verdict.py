@@ -133,8 +133,8 @@ def test_an_edit_that_can_not_be_validated_denies(check: Check) -> None:
 
 
 def test_an_edit_can_not_make_another_operation(check: Check) -> None:
-    gate = ApprovalGate("ask", lambda _: PermissionDecision.allow_edited({"command": "delete", "path": "a"}))
-    arguments = {"command": "write", "path": "a", "content": ""}
+    gate = ApprovalGate("ask", lambda _: PermissionDecision.allow_edited({"action": "delete", "path": "a"}))
+    arguments = {"action": "write", "path": "a", "content": ""}
     request = PermissionRequest.for_file("write", arguments, namespace="demo", tool_call_id="call_1")
     assert denial(check, gate, request, dict).code == "malformed_answer"
 
