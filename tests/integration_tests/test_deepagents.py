@@ -68,8 +68,8 @@ def agent_call(name: str, **args: Any) -> AIMessage:
     return turn("", **{name: args})
 
 
-def test_an_agent_works_in_the_workspace(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server)
+def test_an_agent_works_in_the_workspace(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
     root = driven.session.root
     results = Agent(
         driven,
@@ -94,8 +94,8 @@ def test_an_agent_works_in_the_workspace(server: LocalDaytona, run_sync: Drive) 
     assert said[8] == "No files found"
 
 
-def test_writing_replaces_unless_somebody_else_has_changed_it(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server)
+def test_writing_replaces_unless_somebody_else_has_changed_it(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
     root = driven.session.root
     driven.run("echo before > seen.txt; echo before > unseen.txt")
     script = [
@@ -116,7 +116,7 @@ def test_writing_replaces_unless_somebody_else_has_changed_it(server: LocalDayto
 
 @pytest.mark.parametrize("run_once", [False, True])
 def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
-    server: LocalDaytona, run_sync: Drive, run_once: bool
+    server: LocalDaytona, drive: Drive, run_once: bool
 ) -> None:
     asked: list[PermissionRequest] = []
 
@@ -128,7 +128,7 @@ def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
             return PermissionDecision.allow_edited({**request.arguments, "content": "as the user has it"})
         return PermissionDecision.allow()
 
-    driven = run_sync(server, permissionMode="ask", approver=approver)
+    driven = drive(server, permissionMode="ask", approver=approver)
     root = driven.session.root
     results = Agent(
         driven,
@@ -164,16 +164,16 @@ def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
     assert driven.run("ls").output == ""
 
 
-def test_nothing_is_provisioned_for_what_is_denied(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server, permissionMode="ask")
+def test_nothing_is_provisioned_for_what_is_denied(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="ask")
     script = [agent_call("execute", command="id"), agent_call("write_file", file_path="/tmp/a", content="b")]
     results = Agent(driven, *script).results()
     assert all("nobody to ask" in str(result.content) for result in results)
     assert server.requests == []
 
 
-def test_edit_mode_asks_for_files_beyond_the_workspace_only(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server, permissionMode="edit")
+def test_edit_mode_asks_for_files_beyond_the_workspace_only(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="edit")
     root = driven.session.root
     results = Agent(
         driven,
@@ -187,9 +187,9 @@ def test_edit_mode_asks_for_files_beyond_the_workspace_only(server: LocalDaytona
 @pytest.mark.parametrize("answer", ["approve", "reject"])
 @pytest.mark.parametrize("run_once", [False, True])
 def test_a_graph_is_interrupted_and_goes_on(
-    server: LocalDaytona, run_sync: Drive, run_once: bool, answer: str
+    server: LocalDaytona, drive: Drive, run_once: bool, answer: str
 ) -> None:
-    driven = run_sync(server, permissionMode="ask", approver=InterruptApprover())
+    driven = drive(server, permissionMode="ask", approver=InterruptApprover())
     twice = AIMessage(
         "",
         tool_calls=[
@@ -270,10 +270,10 @@ DECIDED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str], 
 
 @pytest.mark.parametrize("decision", DECIDED)
 def test_each_decision_does_what_it_says_for_each_tool(
-    server: LocalDaytona, run_sync: Drive, decision: str
+    server: LocalDaytona, drive: Drive, decision: str
 ) -> None:
     decide, told, left = DECIDED[decision]
-    driven = run_sync(server, permissionMode="ask", approver=InterruptApprover())
+    driven = drive(server, permissionMode="ask", approver=InterruptApprover())
     root = driven.session.root
     driven.run("echo old | tee edited other > deleted")
     agent = Agent(
@@ -309,9 +309,9 @@ def test_each_decision_does_what_it_says_for_each_tool(
 
 @pytest.mark.parametrize("decision", [PermissionDecision.respond("I did it"), PermissionDecision.deny()])
 def test_an_upload_that_was_not_allowed_is_not_made(
-    server: LocalDaytona, run_sync: Drive, decision: PermissionDecision
+    server: LocalDaytona, drive: Drive, decision: PermissionDecision
 ) -> None:
-    driven = run_sync(server, permissionMode="ask", approver=lambda _: decision)
+    driven = drive(server, permissionMode="ask", approver=lambda _: decision)
     backend = WorkspaceBackend(driven.session)
     files = [(f"{backend.root}/a", b"a"), ("/tmp/a", b"a")]
     uploaded = (
@@ -324,9 +324,9 @@ def test_an_upload_that_was_not_allowed_is_not_made(
 
 
 def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
-    server: LocalDaytona, run_sync: Drive
+    server: LocalDaytona, drive: Drive
 ) -> None:
-    driven = run_sync(server)
+    driven = drive(server)
     backend = WorkspaceBackend(driven.session)
     root = backend.root
     calls = [
@@ -352,14 +352,14 @@ def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
     assert driven.run("cat log a").output == "ran\nran\nxx\n"
 
 
-def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, run_sync: Drive) -> None:
+def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, drive: Drive) -> None:
     asked: list[str] = []
 
     def approver(request: PermissionRequest) -> PermissionDecision:
         asked.append(request.summary)
         return PermissionDecision.allow()
 
-    driven = bucket.session(run_sync, permissionMode="ask", approver=approver)
+    driven = bucket.session(drive, permissionMode="ask", approver=approver)
     agent = Agent(
         driven,
         agent_call("execute", command="seq 1 60000"),
@@ -375,9 +375,9 @@ def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, run
 
 
 def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(
-    server: LocalDaytona, run_sync: Drive
+    server: LocalDaytona, drive: Drive
 ) -> None:
-    driven = run_sync(server)
+    driven = drive(server)
     command = "seq 1 200000; echo the needle; seq 1 200000"
     (result,) = Agent(driven, agent_call("execute", command=command)).results()
     shown = str(result.content)
@@ -388,8 +388,8 @@ def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(
     assert log in str(found.content)
 
 
-def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server, permissionMode="ask")
+def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="ask")
     root = "/home/daytona/agent"
     backend = WorkspaceBackend(driven.session, artifacts_root=root)
     whole = CompositeBackend(default=backend, routes={}, artifacts_root=root)
@@ -399,8 +399,8 @@ def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, run_sync: Dri
     assert driven.run(f"cat {root}/large_tool_results/* | wc -c").output == "250000\n"
 
 
-def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server, permissionMode="ask")  # no approval is needed, and so no approver
+def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server, permissionMode="ask")  # no approval is needed, and so no approver
     backend = WorkspaceBackend(driven.session)
     path, first = "/conversation_history/session.md", "## One\n" + "said\n" * 100_000
     assert backend.write(path, first).error is None
@@ -410,8 +410,8 @@ def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, run_sync: D
     assert driven.run(f"tail -1 {path}; wc -c < /blobs/x").output == "## Two\n2\n"
 
 
-def test_two_agents_share_a_workspace_on_s3(bucket: Bucket, run_sync: Drive) -> None:
-    driven = bucket.session(run_sync)
+def test_two_agents_share_a_workspace_on_s3(bucket: Bucket, drive: Drive) -> None:
+    driven = bucket.session(drive)
     root = driven.session.root
     writer = Agent(
         driven,
@@ -432,8 +432,8 @@ def test_two_agents_share_a_workspace_on_s3(bucket: Bucket, run_sync: Drive) -> 
     assert bucket.paths() == ["notes.md"]
 
 
-def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, run_sync: Drive) -> None:
-    driven = bucket.session(run_sync)
+def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, drive: Drive) -> None:
+    driven = bucket.session(drive)
     for name in ("d/a.txt", "d/e/b.txt", "kept.txt"):
         bucket.put(name, b"x")
     backend = WorkspaceBackend(driven.session)
@@ -444,8 +444,8 @@ def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, run_sync: Drive) -> None:
     assert bucket.paths() == ["kept.txt"]
 
 
-def test_no_link_leads_around_to_the_workspace_itself(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server)
+def test_no_link_leads_around_to_the_workspace_itself(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
     backend = WorkspaceBackend(driven.session)
     above, name = backend.root.rsplit("/", 1)
     driven.run(
@@ -464,9 +464,9 @@ def test_no_link_leads_around_to_the_workspace_itself(server: LocalDaytona, run_
 
 
 def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
-    server: LocalDaytona, run_sync: Drive
+    server: LocalDaytona, drive: Drive
 ) -> None:
-    driven = run_sync(server, persistent=True)
+    driven = drive(server, persistent=True)
     backend = WorkspaceBackend(driven.session)
     driven.run("mkdir -p d/e; touch d/e/f")
     server.stop_sandbox(server.sandboxes[0].id)
@@ -483,9 +483,9 @@ def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
 
 @pytest.mark.parametrize("on_s3", [False, True])
 def test_a_large_edit_loses_nothing_that_another_call_has_changed(
-    bucket: Bucket, run_sync: Drive, monkeypatch: pytest.MonkeyPatch, on_s3: bool
+    bucket: Bucket, drive: Drive, monkeypatch: pytest.MonkeyPatch, on_s3: bool
 ) -> None:
-    driven = bucket.session(run_sync) if on_s3 else run_sync(bucket.server, namespace=bucket.namespace)
+    driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)
     session, long = driven.session, "x" * 140_000
     ops = session.files.async_ops if driven.is_async else session.files.sync_ops
     real, changed = ops._fetched, [("small", "another call's")]
@@ -510,8 +510,8 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
     assert driven.files("write", "f", "whole").created is False
 
 
-def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server)
+def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
     ops = driven.session.files.async_ops if driven.is_async else driven.session.files.sync_ops
     long = "x" * 140_000
     driven.files("write", "f", f"{long}\n")
@@ -525,9 +525,9 @@ def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, run_
 @pytest.mark.parametrize("name", ["a b", "$(touch x)", "'\"", "-rf", "\n", "é\u202e", "*"])
 @pytest.mark.parametrize("where", ["workspace", "/tmp"])
 def test_hostile_names_and_bytes_come_back_as_they_went(
-    server: LocalDaytona, run_sync: Drive, name: str, where: str
+    server: LocalDaytona, drive: Drive, name: str, where: str
 ) -> None:
-    backend = WorkspaceBackend(run_sync(server).session)
+    backend = WorkspaceBackend(drive(server).session)
     directory = f"{backend.root}/d" if where == "workspace" else "/tmp/d"
     path, data = f"{directory}/{name}", bytes(range(256)) + b"\r\n\r\r\n"
     assert backend.upload_files([(path, data)])[0].error is None
@@ -543,8 +543,8 @@ def test_hostile_names_and_bytes_come_back_as_they_went(
 
 @pytest.mark.full
 @pytest.mark.parametrize("on_s3", [False, True])
-def test_tens_of_megabytes_go_both_ways(bucket: Bucket, run_sync: Drive, on_s3: bool) -> None:
-    driven = bucket.session(run_sync) if on_s3 else run_sync(bucket.server, namespace=bucket.namespace)
+def test_tens_of_megabytes_go_both_ways(bucket: Bucket, drive: Drive, on_s3: bool) -> None:
+    driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)
     backend = WorkspaceBackend(driven.session)
     data = bytes(range(256)) * (130 << 10)  # 33 MiB
 
@@ -562,8 +562,8 @@ def test_tens_of_megabytes_go_both_ways(bucket: Bucket, run_sync: Drive, on_s3: 
         assert got.content == data
 
 
-def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, run_sync: Drive) -> None:
-    backend = WorkspaceBackend(run_sync(server).session)
+def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, drive: Drive) -> None:
+    backend = WorkspaceBackend(drive(server).session)
     uploads = [
         ("/tmp/ok", b"1"),
         ("no/root", b"2"),
@@ -578,8 +578,8 @@ def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, run_sync
     assert found[0].content == b"1"
 
 
-def test_what_can_not_run_is_said(server: LocalDaytona, run_sync: Drive) -> None:
-    backend = WorkspaceBackend(run_sync(server).session)
+def test_what_can_not_run_is_said(server: LocalDaytona, drive: Drive) -> None:
+    backend = WorkspaceBackend(drive(server).session)
     assert backend.execute(" ").exit_code == 126
     assert "at most 600" in backend.execute("true", timeout=601).output
     assert backend.execute("echo ran", timeout=0).output == "ran\n"
@@ -592,8 +592,8 @@ def test_what_can_not_run_is_said(server: LocalDaytona, run_sync: Drive) -> None
     assert "left out" in long.output
 
 
-def test_after_the_session_has_ended_every_call_says_so(server: LocalDaytona, run_sync: Drive) -> None:
-    driven = run_sync(server)
+def test_after_the_session_has_ended_every_call_says_so(server: LocalDaytona, drive: Drive) -> None:
+    driven = drive(server)
     backend = WorkspaceBackend(driven.session)
     driven.close()
     assert "has ended" in backend.execute("true").output

@@ -336,7 +336,7 @@ def kept(server: LocalDaytona) -> Kept:
 class TestMachine:
     def test_a_stop_loses_what_runs_and_frees_its_slots(self, server: LocalDaytona, kept: Kept) -> None:
         done = kept.start("echo done; exit 6")
-        driven(kept.session().wait(done.id, timeout_s=None))
+        driven(kept.session().join(done.id, timeout_s=None))
         begun = [kept.start(f"echo begun; {LONG}") for _ in range(10)]
         server.stop_sandbox(kept.info.id)
         ops = kept.session()

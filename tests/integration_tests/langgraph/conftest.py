@@ -33,8 +33,8 @@ def bash(call_id: str, command: str, **more: Any) -> dict[str, Any]:
     return {"name": "bash", "args": {"command": command, **more}, "id": call_id, "type": "tool_call"}
 
 
-def file(call_id: str, command: str, **more: Any) -> dict[str, Any]:
-    args = {"command": command, **more}
+def file(call_id: str, action: str, **more: Any) -> dict[str, Any]:
+    args = {"action": action, **more}
     return {"name": "workspace_file", "args": args, "id": call_id, "type": "tool_call"}
 
 
