@@ -374,9 +374,7 @@ def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, dri
     assert asked == ["bash: seq 1 60000"]
 
 
-def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(
-    server: LocalDaytona, drive: Drive
-) -> None:
+def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(server: LocalDaytona, drive: Drive) -> None:
     driven = drive(server)
     command = "seq 1 200000; echo the needle; seq 1 200000"
     (result,) = Agent(driven, agent_call("execute", command=command)).results()
