@@ -1,8 +1,9 @@
-"""Commands have no terminal: with real git, what would open an editor or a pager ends at once."""
+"""Commands have no terminal: with real git and vim, editors and pagers do not wait for a key."""
 
 from __future__ import annotations
 
 import secrets
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,43 @@ def test_it_ends_at_once(workspace: Workspace, command: str, exit_code: int, sai
     assert not result.timed_out
     assert result.exit_code == exit_code
     assert said in result.output
+
+
+needs_vim = pytest.mark.skipif(shutil.which("vim") is None, reason="vim is not installed")
+
+
+@needs_vim
+@pytest.mark.parametrize(
+    "command",
+    [
+        "vim new.txt",
+        pytest.param("EDITOR='env TERM=xterm vim -u NONE'; $EDITOR new.txt", marks=pytest.mark.full),
+    ],
+)
+def test_vim_is_ended_where_it_would_wait_for_a_key(tmp_path: Path, command: str) -> None:
+    workspace = Workspace("bash", tmp_path)
+    result = workspace.run(f"{command}; ls -A; exit 1", timeout_s=60)
+    assert not result.timed_out
+    assert result.exit_code == 1
+    assert result.duration_s < 30
+    assert "vim was ended, since no key can be pressed here" in result.notices[0]
+    assert not list(tmp_path.rglob("*.swp"))
+
+
+@needs_vim
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("vim -c '!sleep 8' -c 's/a/b/' -c wq f.txt >/dev/null 2>&1", marks=pytest.mark.full),
+        "(sleep 6; printf ':s/a/b/\\n:wq\\n') | vim f.txt >/dev/null 2>&1",
+        pytest.param("vim -es -c 's/a/b/' -c 'sleep 8' -c wq f.txt", marks=pytest.mark.full),
+        pytest.param("sleep 6 0>&1; vim -es -c 's/a/b/' -c wq f.txt", marks=pytest.mark.full),
+    ],
+)
+def test_vim_that_needs_no_key_is_left_alone(tmp_path: Path, command: str) -> None:
+    workspace = Workspace("bash", tmp_path)
+    result = workspace.run(f"echo a > f.txt; {command}; cat f.txt", timeout_s=60)
+    assert (result.output, result.notices) == ("b\n", ())
 
 
 ALL = {name: value for name, value, _ in terminal.VALUES}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from langchain_daytona_ws._guest import terminal
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
+# What may start vim, which without a terminal waits for a key.
+_EDITOR = re.compile(r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|\$\{?(?:EDITOR|VISUAL))(?![\w.-])")
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -223,6 +226,8 @@ def facts_of_request(client: GuestClient, command: str) -> Answer:
         facts["own"] = own
     if ends_in_pipeline(command):
         facts["pipeline"] = True
+    if _EDITOR.search(command):
+        facts["editors"] = True
     return facts
 
 
@@ -261,6 +266,12 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         notices.append(
             f"killed, since it held the output of this call itself, which could not have been answered: "
             f"{', '.join(map(str, ended))}; what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
+        )
+    editors = answer.get("editors")
+    if isinstance(editors, list) and editors:
+        names = ", ".join(str(name)[:20] for name in editors[:5])
+        notices.append(
+            f"{names} was ended, since no key can be pressed here; change files with workspace_file or a script"
         )
     if answer.get("replayed") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")

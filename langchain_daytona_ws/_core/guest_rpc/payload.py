@@ -29,7 +29,7 @@ _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 # Field of a request → the additional guest module that it needs.
-_FIELD_MODULES = {"mount": "mount", "job": "job_run", "awake": "jobs"}
+_FIELD_MODULES = {"mount": "mount", "job": "job_run", "awake": "jobs", "editors": "editors"}
 _EARLY = "mount"
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 

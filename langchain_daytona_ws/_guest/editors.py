@@ -1,0 +1,82 @@
+"""End editors that wait for a key that nobody can press. Sent only if the command may start an editor."""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
+import os
+import time
+
+from langchain_daytona_ws._guest import command, processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+INTERVAL_S = 2.5
+# Names of vim's processes. Other editors end by themselves if there is no terminal.
+NAMES = (b"vi", b"vim", b"view", b"ex", b"vimdiff", b"rvim", b"rview", b"nvim", b"editor")
+
+
+class Run(command.Run):
+    """A running command whose waiting editors are ended."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._check_at = time.monotonic() + INTERVAL_S
+        self._seen: dict[int, tuple[str, int]] = {}  # editors at the last check
+        self._ended: set[str] = set()  # names
+
+    def collect(self, until: float) -> None:
+        if time.monotonic() >= self._check_at:
+            self._end_editors()
+            self._check_at = time.monotonic() + INTERVAL_S
+        super().collect(min(until, self._check_at))
+
+    def _end_editors(self) -> None:
+        # An editor whose CPU time grows is still working.
+        before, self._seen = self._seen, waiting_editors()
+        idle = {pid: editor[0] for pid, editor in self._seen.items() if before.get(pid) == editor}
+        own = processes.tree(self.pid, self.key) if idle else {}
+        ours = {pid: own[pid] for pid in idle if pid in own}
+        processes.send(ours, signal.SIGTERM)
+        self._ended.update(idle[pid] for pid in ours)
+
+    def result(self) -> str:
+        answer = super().result()
+        if not self._ended:
+            return answer
+        return '%s, "editors": ["%s"]}' % (answer[:-1], '", "'.join(sorted(self._ended)))
+
+
+def waiting_editors() -> dict[int, tuple[str, int]]:
+    """Return the editors on this machine that may wait for a key that nobody can press.
+
+    At the end of its standard input vim replaces it by its standard error. If that can only be written to, such as
+    the pipe of a command's output, vim waits for ever.
+
+    Returns:
+        pid → (name, CPU time in clock ticks).
+    """
+    found, parents = {}, set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % pid, "rb") as file:
+                # The name in parentheses may contain spaces and parentheses.
+                name, _, rest = file.read().partition(b" (")[2].rpartition(b") ")
+            fields = rest.split()
+            parents.add(int(fields[1]))
+            if name in NAMES and _cannot_be_read("/proc/%s/fdinfo/0" % pid):
+                found[int(pid)] = (name.decode(), int(fields[11]) + int(fields[12]))
+        except (OSError, IndexError):  # ended, or of another user
+            continue
+    return {pid: editor for pid, editor in found.items() if pid not in parents}
+
+
+def _cannot_be_read(fdinfo: str) -> bool:
+    with open(fdinfo, "rb") as file:
+        flags = file.read().partition(b"flags:")[2].split()[0]
+    return int(flags, 8) & os.O_ACCMODE == os.O_WRONLY
+
+
+# Not a parameter of ``command``: most calls do without this module, and their requests must stay small.
+command.Run = Run  # type: ignore[assignment,misc]
