@@ -583,6 +583,13 @@ class TestErrors:
         assert "tenants" not in error.for_model
         assert error.retryable is (kind in ("PASSING", "UNKNOWN"))
 
+    @pytest.mark.parametrize("status", [500, 502, 504])
+    def test_a_server_error_is_not_called_throttling(self, status: int) -> None:
+        fault = StoreFault(StoreFaultKind.PASSING, "Internal Server Error", code="500", status=status)
+        error = store_error(fault, "read", "")
+        assert (error.code, error.retryable) == ("s3_unavailable", True)
+        assert "overloaded" not in error.for_model
+
     def test_a_denial_by_kms_is_another(self) -> None:
         message = "AccessDenied: role x is not authorized to perform: kms:Decrypt on resource arn:aws:kms:..."
         fault = StoreFault(StoreFaultKind.DENIED, message, code="AccessDenied", status=403)

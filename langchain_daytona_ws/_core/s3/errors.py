@@ -55,6 +55,12 @@ _THROTTLED = _Message(
     f"The workspace's storage is overloaded now. {_TRY_LATER}",
     retryable=True,
 )
+_FAILING = _Message(
+    "s3_unavailable",
+    "S3, or a proxy, answers with a server error: try again later, and check any proxy and options.s3Endpoint.",
+    f"The workspace's storage fails now. {_TRY_LATER}",
+    retryable=True,
+)
 _REFUSED = _Message(
     "s3_refused",
     "See the message of S3.",
@@ -143,7 +149,7 @@ def _message_for(fault: StoreFault) -> _Message:
     ):
         return _KMS
     if fault.kind is StoreFaultKind.PASSING and fault.status is not None:
-        return _THROTTLED
+        return _FAILING if fault.status in (500, 502, 504) else _THROTTLED
     return _BY_KIND.get(fault.kind, _REFUSED)
 
 

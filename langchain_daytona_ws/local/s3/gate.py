@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, quote, unquote
 from xml.sax.saxutils import escape
 
 from .faults import Application, Environ, S3Fault, S3Faults, StartResponse, answer_with_fault
@@ -157,6 +157,8 @@ class Gate:
             return self._write(environ, start)
         if request.method in ("GET", "HEAD") and request.key and self._settings.head_403:
             return self._hide_missing(request, environ, start)
+        if request.method == "GET" and not request.key and request.query.get("encoding-type") == "url":
+            return self._list(request, environ, start)
         return self._backend(environ, start)
 
     # --- S3 ---
@@ -198,6 +200,19 @@ class Gate:
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         with self._write_lock:
             return list(self._backend(environ, start))
+
+    def _list(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        """Encode the key after which a listing starts: moto leaves control characters in it, which XML forbids."""
+        held: list[Any] = []
+        answer = b"".join(self._backend(environ, lambda *arguments: held.extend(arguments)))
+        after = request.query.get("start-after", "")
+        raw, encoded = (
+            f"<StartAfter>{value}</StartAfter>".encode() for value in (escape(after), quote(after, safe="/"))
+        )
+        answer = answer.replace(raw, encoded, 1)
+        headers = [(name, value) for name, value in held[1] if name.lower() != "content-length"]
+        start(held[0], [*headers, ("Content-Length", str(len(answer)))])
+        return [answer]
 
     def _hide_missing(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Return 403 for a missing key, as S3 does if the caller may list only on a condition."""

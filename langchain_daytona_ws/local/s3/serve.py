@@ -42,8 +42,17 @@ def main() -> None:
 
 
 def _moto() -> Any:
+    from moto.moto_server import utilities, werkzeug_app
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+    class AnyCharacter(utilities.RegexConverter):
+        """Matches keys that have line feeds, which moto's routes do not."""
+
+        def __init__(self, url_map: Any, *items: Any) -> None:
+            super().__init__(url_map, *items)
+            self.regex = f"(?s:{self.regex})"
+
+    werkzeug_app.__dict__["RegexConverter"] = AnyCharacter
     return DomainDispatcherApplication(create_backend_app)
 
 

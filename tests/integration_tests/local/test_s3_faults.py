@@ -41,6 +41,19 @@ def keys(bucket: Any) -> list[str]:
     return [one["Key"] for one in bucket.list_objects_v2(Bucket="agents").get("Contents", [])]
 
 
+@pytest.mark.parametrize("name", ["a\x01b", "a\nb", "a\x1b[31mb", "a%41&b<c>", "a\ufffeb"])
+def test_keys_with_control_characters(s3: LocalS3, name: str) -> None:
+    with client(s3, "s3") as bucket:
+        put(bucket, f"odd/{name}")
+        assert bucket.get_object(Bucket="agents", Key=f"odd/{name}")["Body"].read() == b"x"
+        after = bucket.list_objects_v2(Bucket="agents", Prefix="odd/", StartAfter=f"odd/{name}")
+        assert (after["KeyCount"], after["StartAfter"]) == (0, f"odd/{name}")
+        assert [one["Key"] for one in bucket.list_objects_v2(Bucket="agents", Prefix="odd/")["Contents"]] == [
+            f"odd/{name}"
+        ]
+        bucket.delete_object(Bucket="agents", Key=f"odd/{name}")
+
+
 @pytest.mark.parametrize(
     ("kind", "done"),
     [("drop_before", False), ("drop_after", True), ("truncate", True), ("malformed", True)],
