@@ -98,7 +98,7 @@ def run_once(call: Record, wait_s: float, work: Callable[[], str], clear: Callab
         return '{"outcome": "running"}'
     state, body = call.read()
     if state == DONE:
-        return body.decode("ascii")[:-1] + ', "replayed": true}'
+        return body.decode("ascii")[:-1] + ', "from_record": true}'
     if state == CANCELLED:
         return '{"outcome": "cancelled"}'
     if state == STARTED:

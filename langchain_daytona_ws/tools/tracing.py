@@ -60,7 +60,7 @@ def facts_of_command(result: CommandResult) -> Facts:
     }
     if result.job_id is not None:
         facts["job_id"] = result.job_id
-    return facts | {name: True for name in ("timed_out", "replayed") if getattr(result, name)}
+    return facts | {name: True for name in ("timed_out", "from_record") if getattr(result, name)}
 
 
 def facts_of_job(job: Job) -> Facts:

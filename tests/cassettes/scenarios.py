@@ -28,7 +28,7 @@ async def command(stage: Stage) -> None:
     assert (failed.exit_code, failed.output) == (3, "grüße\n")
     again = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", idempotency_key="callone")
     same = await stage.do(session, "run", "date +%N >> ran; wc -l < ran", idempotency_key="callone")
-    assert (again.output, again.replayed, same.output, same.replayed) == ("1\n", False, "1\n", True)
+    assert (again.output, again.from_record, same.output, same.from_record) == ("1\n", False, "1\n", True)
     await stage.do(session, "close")
 
 

@@ -381,7 +381,7 @@ class TestOnceOnly:
         again = workspace.call(workspace.bash, "call_7", "thread", command="echo x >> log; wc -l < log")
         assert first.content == "1\n[exit code 0]"
         assert "recorded result" in again.content
-        assert again.artifact["replayed"] is True
+        assert again.artifact["from_record"] is True
         assert workspace.run("wc -l < log").output == "1\n"
         other_thread = workspace.call(workspace.bash, "call_7", "other", command="echo x >> log; wc -l < log")
         assert other_thread.content.startswith("2\n")

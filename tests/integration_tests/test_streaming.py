@@ -247,7 +247,7 @@ class TestTheResult:
         workspace.run("echo $RANDOM; echo two", idempotency_key="call1", on_output=first)
         server.clear_requests()
         result = workspace.run("echo $RANDOM; echo two", idempotency_key="call1", on_output=again)
-        assert result.replayed
+        assert result.from_record
         assert first.all == again.all == result.output
 
     def test_of_a_command_that_is_over_at_once_costs_no_request(

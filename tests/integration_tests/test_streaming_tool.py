@@ -312,8 +312,8 @@ class TestRunMetadata:
         metadata = [run.extra["metadata"] for run in tool_runs(tracer.runs)]
         assert metadata[0]["job_id"] == metadata[1]["job_id"] == first.artifact["job_id"]
         assert metadata[0]["timed_out"] is True
-        assert "replayed" not in metadata[0]
-        assert metadata[1]["replayed"] is again.artifact["replayed"] is True
+        assert "from_record" not in metadata[0]
+        assert metadata[1]["from_record"] is again.artifact["from_record"] is True
         assert metadata[2] == {"job_id": job.artifact["id"], "sandbox_id": driven.session.sandbox_id}
 
     def test_of_what_was_refused(self, server: LocalDaytona, drive: Drive) -> None:

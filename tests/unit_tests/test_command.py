@@ -284,7 +284,7 @@ class TestOnceOnly:
         first = bash.run("echo $RANDOM$RANDOM >> log; cat log", key="a1")
         again = bash.run("echo $RANDOM$RANDOM >> log; cat log", key="a1")
         assert again.output == first.output
-        assert (first.replayed, again.replayed) == (False, True)
+        assert (first.from_record, again.from_record) == (False, True)
         assert (bash.root / "log").read_text().count("\n") == 1
 
     def test_a_second_sender_waits_for_the_first(self, bash: Workspace) -> None:
@@ -300,7 +300,7 @@ class TestOnceOnly:
         for thread in threads:
             thread.join()
         assert [result.output for result in results] == ["1\n"] * 3
-        assert sorted(result.replayed for result in results) == [False, True, True]
+        assert sorted(result.from_record for result in results) == [False, True, True]
 
     def test_a_runner_that_died_is_reported_and_nothing_runs_again(self, bash: Workspace) -> None:
         with pytest.raises(OutcomeUnknown) as caught:

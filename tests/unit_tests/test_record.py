@@ -39,7 +39,7 @@ class TestOnce:
         first = call()
         assert run_once(first, 0, work, nothing) == '{"n": 1}'
         first.close()
-        assert json.loads(run_once(call(), 0, work, nothing)) == {"n": 1, "replayed": True}
+        assert json.loads(run_once(call(), 0, work, nothing)) == {"n": 1, "from_record": True}
         assert done == [1]
 
     def test_a_running_one_is_waited_for_and_then_given_up(self, call: Callable[[], Record]) -> None:

@@ -85,7 +85,7 @@ class Hooks:
                 continue
             if result.exit_code == 0:
                 return
-            if not result.replayed:
+            if not result.from_record:
                 raise _failed("onCreate", command, result)
         raise HookFailed(
             f"A command of onCreate has failed {ATTEMPTS_MAX} times in sandbox {sandbox_id}, or was interrupted "

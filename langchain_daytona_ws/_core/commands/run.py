@@ -43,7 +43,7 @@ class CommandResult:
             otherwise empty. 141 is no failure: the next part had stopped reading (``yes | head -1``).
         job_id: The background job that the command became at its time-out (``onTimeout``); ``exit_code`` and
             ``output`` are those until then.
-        replayed: Whether this is the recorded result of the same call made earlier: nothing ran now.
+        from_record: Whether this is the recorded result of the same call made earlier: nothing ran now.
         notices: Further facts for the model.
         hint: A working alternative, if the command failed in a way that is typical of an S3 workspace.
         sandbox_id: The sandbox in which the command ran.
@@ -59,7 +59,7 @@ class CommandResult:
     background: bool = False
     pipeline: tuple[int, ...] = ()
     job_id: str | None = None
-    replayed: bool = False
+    from_record: bool = False
     notices: tuple[str, ...] = ()
     hint: str | None = None
     sandbox_id: str = ""
@@ -273,7 +273,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         notices.append(
             f"{names} was ended, since no key can be pressed here; change files with workspace_file or a script"
         )
-    if answer.get("replayed") is True:
+    if answer.get("from_record") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")
     exit_code = _number(answer, "exit_code")
     return CommandResult(
@@ -289,7 +289,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         background=background,
         pipeline=relevant_exit_codes(answer.get("pipeline"), exit_code),
         job_id=job_id,
-        replayed=answer.get("replayed") is True,
+        from_record=answer.get("from_record") is True,
         notices=tuple(notices),
     )
 

@@ -233,7 +233,7 @@ class Reply:
     @property
     def is_from_record(self) -> bool:
         """Whether the answer was recorded by an earlier attempt of the call."""
-        return self._answer.get("replayed") is True
+        return self._answer.get("from_record") is True
 
     def flag(self, name: str) -> bool:
         return self._flag(self._answer.get(name), name)

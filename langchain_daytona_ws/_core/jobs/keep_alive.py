@@ -103,7 +103,7 @@ class JobTracker:
         if isinstance(job, dict) and minutes:
             self.record(read_started(started, str(job["command"]), sandbox_id))
             self._raised[sandbox_id] = minutes
-            if answer.get("replayed") is True:
+            if answer.get("from_record") is True:
                 self._doubted.add(sandbox_id)
             await self._raise(port, sandbox_id, minutes)
         elif isinstance(state, dict):

@@ -103,7 +103,7 @@ class JobOps:
         if answer.get("outcome") != "job":
             _refuse_syntax(answer)
         job = read_started(answer.get("job"), command, client.sandbox_id)
-        if answer.get("replayed") is True:
+        if answer.get("from_record") is True:
             job = replace(await self.status(job.id), notices=(STARTED_BEFORE,))
         return replace(job, notices=(*job.notices, *self._remarks(job)))
 

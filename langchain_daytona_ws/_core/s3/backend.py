@@ -65,7 +65,7 @@ class S3Backend:
         action = (entry, request["op"])
         key = request.get("key") if action in self._changes else None
         if key is not None and (recorded := self._answers.get(key)) is not None:
-            return {**recorded, "replayed": True}
+            return {**recorded, "from_record": True}
         operation = self._reads.get(action) or self._changes[action]
         try:
             answer = {"ok": True, **await operation(request)}
