@@ -26,9 +26,9 @@ from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._deepagents.calls import RunOnce
-from langchain_daytona_ws._deepagents.changing import Writer
-from langchain_daytona_ws._deepagents.places import artifact_directories
-from langchain_daytona_ws._deepagents.reading import Files, Reader
+from langchain_daytona_ws._deepagents.locations import artifact_directories
+from langchain_daytona_ws._deepagents.reader import Files, Reader
+from langchain_daytona_ws._deepagents.writer import Writer
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import WorkspaceSession

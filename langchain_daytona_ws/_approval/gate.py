@@ -47,7 +47,7 @@ class ApprovalGate:
     """Ask for approval before each action that the permission mode does not allow.
 
     One request is shown at a time, in order of arrival, across all threads and event loops. A call is denied if there
-    is no approver, if the approver raises an error or does not answer in time, and if it returns anything but a
+    is no approver, if the approver raises an error or does not answer in time, and if its answer is not a
     `PermissionDecision`. Control flow is always raised again: KeyboardInterrupt, SystemExit, cancellation, and
     LangGraph's interrupts.
 

@@ -31,9 +31,9 @@ from langchain_daytona_ws._deepagents.approval import (
     require_approval,
     upload_arguments,
 )
-from langchain_daytona_ws._deepagents.places import FileLocation
-from langchain_daytona_ws._deepagents.reading import Files
-from langchain_daytona_ws._deepagents.words import error_text, file_error, transfer_error
+from langchain_daytona_ws._deepagents.locations import FileLocation
+from langchain_daytona_ws._deepagents.messages import error_text, file_error, transfer_error
+from langchain_daytona_ws._deepagents.reader import Files
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S, idempotency_key_for_changes
 from langchain_daytona_ws.errors import (
     FileError,

@@ -23,9 +23,9 @@ from deepagents.backends.protocol import (
 from langchain_daytona_ws._core.files.models import Entry
 from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOps, Viewed
 from langchain_daytona_ws._deepagents.calls import is_in_graph
+from langchain_daytona_ws._deepagents.locations import FileLocation, locate
+from langchain_daytona_ws._deepagents.messages import directory_error, file_error, transfer_error
 from langchain_daytona_ws._deepagents.patterns import file_glob, hidden_name_filter, literal_regex
-from langchain_daytona_ws._deepagents.places import FileLocation, locate
-from langchain_daytona_ws._deepagents.words import directory_error, file_error, transfer_error
 from langchain_daytona_ws._guest.match import GlobError
 from langchain_daytona_ws.errors import FileError, FileUnsuitable, WorkspaceError
 
