@@ -1,1 +1,1 @@
-"""What a session is made of: one machine, made once, and the file operations over it."""
+"""The implementation of sessions: the sandbox, the S3 workspace, files, jobs, and the two runtimes."""

@@ -1,4 +1,4 @@
-"""The account's sandboxes, for the command line: list them, and delete one so that it is known to be gone."""
+"""List, find and delete the account's sandboxes, for the command line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from langchain_daytona_ws.errors import SandboxError
 
 
 def persistent_spec(config: SandboxConfig, namespace: str) -> SandboxSpec:
-    """Return the name and the labels of a persistent workspace's sandbox, with all that it would be made from.
+    """Return the specification of a persistent workspace's sandbox, with its name and labels.
 
     Raises:
-        ConfigError: The namespace is none, or the S3 workspace is not settled.
+        ConfigError: The namespace or the S3 workspace is invalid.
     """
     namespace = validate_namespace(namespace)
     return specification(config, namespace, s3_workspace(config, namespace), unique="")
 
 
 class AccountSandboxes:
-    """The sandboxes that this library made in one account; all methods block.
+    """The sandboxes that this package created in one account. All methods block.
 
     Args:
-        config: Whose account.
+        config: The configuration with the account.
 
     Raises:
         ConfigError: There is no API key.
@@ -41,37 +41,39 @@ class AccountSandboxes:
         self._port = SyncDaytonaPort(account)
 
     def all(self, namespace: str | None) -> list[SandboxSummary]:
-        """Return them, of one namespace or (None) of all, oldest first.
+        """Return the sandboxes of one namespace or (None) of all, oldest first.
 
         Raises:
-            SandboxError: Daytona did not answer as it should.
+            SandboxError: The request to Daytona failed.
         """
         try:
             found = list(self._inventory.sandboxes(ours(namespace)))
         except PortFault as fault:
             raise _error("The sandboxes could not be listed", fault) from fault
-        return sorted(found, key=lambda one: (one.created_at or 0.0, one.name))
+        return sorted(found, key=lambda sandbox: (sandbox.created_at or 0.0, sandbox.name))
 
     def find(self, id_or_name: str) -> SandboxSummary | None:
-        """Return one sandbox, whoever made it; None when there is none.
+        """Return a sandbox, regardless of its creator; None if it does not exist.
 
         Raises:
-            SandboxError: Daytona did not answer as it should.
+            SandboxError: The request to Daytona failed.
         """
         try:
             return self._inventory.sandbox(id_or_name)
         except PortFault as fault:
-            raise _error(f"The sandbox {id_or_name} could not be looked for", fault) from fault
+            raise _error(f"The sandbox {id_or_name} could not be read", fault) from fault
 
     def remove(self, sandbox: SandboxSummary) -> None:
-        """Delete one, and return when it is gone.
+        """Delete a sandbox, and wait until it is gone.
 
         Raises:
-            SandboxUnavailable: It could not be deleted, or is still there a minute later.
+            SandboxUnavailable: It could not be deleted, or still exists a minute later.
         """
         run_sync(remove(self._port, sandbox.id))
 
 
-def _error(tried: str, fault: PortFault) -> SandboxError:
+def _error(problem: str, fault: PortFault) -> SandboxError:
     code, remedy = remedy_for(fault)
-    return SandboxError(f"{tried}: {fault.message}. {remedy}", code=code, op="list", retryable=fault.passing)
+    return SandboxError(
+        f"{problem}: {fault.message}. {remedy}", code=code, op="list", retryable=fault.passing
+    )

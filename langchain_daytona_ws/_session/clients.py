@@ -1,4 +1,4 @@
-"""The clients of Daytona's API, sync and async. Importing the SDK takes a second: each is made when first used."""
+"""The sync and async clients of Daytona's API. Importing the SDK takes a second, so each is created on first use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class DaytonaClients:
-    """The sync and the async client of one Daytona account, each made when first used.
+    """The sync and the async client of one Daytona account, each created on first use.
 
     Args:
-        config: Where and as whom to call.
+        config: The configuration with the API's address and key.
         clock: The session's time.
     """
 
@@ -31,7 +31,7 @@ class DaytonaClients:
         self._clock = clock
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
-        self._sync_made_in = 0  # process
+        self._sync_made_in = 0  # process id
         self._async: AsyncDaytonaPort | None = None
 
     def sync(self) -> SyncDaytonaPort:
@@ -40,18 +40,18 @@ class DaytonaClients:
 
         with self._lock:
             if self._sync is None or self._sync_made_in != os.getpid():
-                # After a fork, parent and child must not read each other's answers from one connection.
+                # After a fork, parent and child must not share a connection: they would read each other's answers.
                 self._sync, self._sync_made_in = SyncDaytonaPort(self._account(), self._clock), os.getpid()
             return self._sync
 
     async def here(self) -> SyncDaytonaPort:
-        """Return the sync port to coroutines that do not suspend."""
+        """Return the sync port, for coroutines that do not suspend."""
         return self.sync()
 
     async def on_loop(self) -> AsyncDaytonaPort:
-        """Return the async port, for every loop."""
+        """Return the async port, for any event loop."""
         if self._async is None:
-            # A second of importing would hold up everything else on the loop, and so would reading files.
+            # Importing and reading files would block the event loop for a second.
             await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")
             await asyncio.to_thread(load_guest)
         from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
@@ -67,14 +67,14 @@ class DaytonaClients:
         return account_of(self._config)
 
     def close(self) -> None:
-        """Close the sync port's connections, unless they are those of the process that this one was forked from."""
+        """Close the sync port's connections, unless this process inherited them by a fork."""
         with self._lock:
             port, made_in = self._sync, self._sync_made_in
         if port is not None and made_in == os.getpid():
             port.close()
 
     async def aclose(self) -> None:
-        """Do as `close` does, and close this loop's connections."""
+        """Close the sync port's connections, as `close` does, and this loop's connections."""
         self.close()
         if self._async is not None:
             await self._async.aclose()

@@ -1,4 +1,4 @@
-"""The workspace's credentials: fetched once for all threads and event loops, and again before they expire."""
+"""Fetch the workspace's credentials once for all threads and event loops, and again before they expire."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from langchain_daytona_ws._core.s3.store import Credentials, CredentialsPort
-from langchain_daytona_ws._session.single_flight import Once, SingleFlight
+from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight
 from langchain_daytona_ws.errors import CredentialsRefused
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Share of the credentials' whole life: credentials that never live as long as is needed are not fetched for each call.
+# This share of the credentials' whole life always suffices: otherwise each long call would fetch new ones.
 SHARE_OF_LIFE = 0.9
-# Credentials that cannot be replaced are used while they live at least this long: a request needs time to arrive.
+# Credentials that cannot be renewed are used while they live at least this long: a request needs time to arrive.
 LAST_USE_S = 60.0
 # Back-off after a failed refresh: otherwise each call would wait for one more refusal.
 PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _Cached:
     credentials: Credentials
-    life_s: float | None  # when they were fetched
-    kept_until: float = 0.0  # Unix time until which no refresh is tried
+    life_s: float | None  # remaining life when they were fetched
+    no_refresh_until: float = 0.0  # Unix time until which no refresh is tried
 
     def remaining_s(self, now: float) -> float:
         expires_at = self.credentials.expires_at
         return float("inf") if expires_at is None else expires_at - now
 
-    def will_do(self, now: float, min_life_s: float) -> bool:
-        if now < self.kept_until:
+    def suffices(self, now: float, min_life_s: float) -> bool:
+        if now < self.no_refresh_until:
             return self.remaining_s(now) >= LAST_USE_S
         return self.life_s is None or self.remaining_s(now) >= min(min_life_s, SHARE_OF_LIFE * self.life_s)
 
@@ -46,49 +46,49 @@ class CredentialCache:
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._flight: SingleFlight[_Held] = SingleFlight("fetching credentials", "credentials")
-        self._latest: _Held | None = None
+        self._flight: SingleFlight[_Cached] = SingleFlight("fetching credentials", "credentials")
+        self._latest: _Cached | None = None
 
-    async def get(self, once: Once, port: CredentialsPort, min_life_s: float) -> Credentials:
-        """Return credentials that live long enough; fetch them if the kept ones do not.
+    async def get(self, run_once: RunOnce, port: CredentialsPort, min_life_s: float) -> Credentials:
+        """Return credentials that live long enough; fetch new credentials otherwise.
 
         Args:
-            once: How the runtime waits.
-            port: Where the runtime fetches credentials.
-            min_life_s: For how many seconds they are needed. If that is more than nine tenths of their whole life,
-                nine tenths suffice. If no others can be fetched, ones that live for another minute suffice.
+            run_once: Waits in the way of the runtime.
+            port: Fetches credentials in the way of the runtime.
+            min_life_s: Seconds for which credentials are needed. Nine tenths of their whole life always suffice. If a
+                refresh fails, credentials with one more minute suffice.
 
         Raises:
-            CredentialsRefused: There are none.
+            CredentialsRefused: No usable credentials could be fetched.
         """
-        held = self._flight.value
-        if held is not None and not held.will_do(self._now(), min_life_s):
-            self._flight.forget(held)
-        return (await once(self._flight, lambda: self._fetched(port))).credentials
+        cached = self._flight.value
+        if cached is not None and not cached.suffices(self._now(), min_life_s):
+            self._flight.forget(cached)
+        return (await run_once(self._flight, lambda: self._fetched(port))).credentials
 
     def forget(self, credentials: Credentials) -> None:
         """Drop credentials that S3 called expired or invalid; credentials fetched since are kept."""
-        held, latest = self._flight.value, self._latest
+        cached, latest = self._flight.value, self._latest
         # The fallback first: the next fetch must not return it.
         if latest is not None and latest.credentials == credentials:
             self._latest = None
-        if held is not None and held.credentials == credentials:
-            self._flight.forget(held)
+        if cached is not None and cached.credentials == credentials:
+            self._flight.forget(cached)
 
-    async def _fetched(self, port: CredentialsPort) -> _Held:
+    async def _fetched(self, port: CredentialsPort) -> _Cached:
         try:
             credentials = await port.fetch()
         except CredentialsRefused as error:
-            kept, now = self._latest, self._now()
-            if kept is None or kept.remaining_s(now) < LAST_USE_S:
+            latest, now = self._latest, self._now()
+            if latest is None or latest.remaining_s(now) < LAST_USE_S:
                 raise
             logger.warning(
                 "The workspace's credentials could not be renewed; those in use end in %.0f s. %s",
-                kept.remaining_s(now),
+                latest.remaining_s(now),
                 error.message,
             )
-            return replace(kept, kept_until=now + PAUSE_S)
+            return replace(latest, no_refresh_until=now + PAUSE_S)
         expires_at = credentials.expires_at
-        held = _Held(credentials, None if expires_at is None else expires_at - self._now())
-        self._latest = held
-        return held
+        cached = _Cached(credentials, None if expires_at is None else expires_at - self._now())
+        self._latest = cached
+        return cached

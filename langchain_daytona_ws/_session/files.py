@@ -1,4 +1,4 @@
-"""``session.files``: the file operations as pairs of sync and async methods."""
+"""The public API for workspace files, ``session.files``: pairs of sync and async methods."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from langchain_daytona_ws._guest.text import PAGE_LINES
 class WorkspaceFiles:
     """Read, download, write, edit, list, glob, grep and delete files of the workspace.
 
-    Paths are relative to the workspace. Each call is one request to a warm sandbox, two where more than 256 KiB
-    are written or downloaded. All raise `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`,
-    `WriteConflict`) when nothing was changed, and what `WorkspaceSession.run` raises when the sandbox is at fault.
+    Paths are relative to the workspace. Each call is one request to a warm sandbox, or two if more than 256 KiB are
+    written or downloaded. All methods raise `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`,
+    `WriteConflict`) if nothing was changed, and the errors of `WorkspaceSession.run` if the sandbox failed.
     """
 
     def __init__(self, sync_ops: FileOps, async_ops: FileOps) -> None:
@@ -35,54 +35,54 @@ class WorkspaceFiles:
         Args:
             path: The file.
             offset: The first line, from 1.
-            limit: How many lines; fewer when they would exceed the configuration's ``outputLimitBytes``.
+            limit: Most lines; fewer if they would exceed the configuration's ``outputLimitBytes``.
         """
         return run_sync(self.sync_ops.read(path, offset=offset, limit=limit))
 
     async def aread(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
-        """Read as `read` does."""
+        """Read a page of lines, as `read` does."""
         return await self.async_ops.read(path, offset=offset, limit=limit)
 
     def download(self, path: str) -> bytes:
-        """Get all of a file of at most 128 MiB, text or not, as it is.
+        """Return the content of a file of at most 128 MiB, text or binary.
 
-        It counts as read: what was downloaded may be written anew.
+        The download counts as a read: the file may then be overwritten.
 
         Args:
             path: The file.
 
         Raises:
-            FileMissing: There is none.
-            FileUnsuitable: It is a directory, or larger.
-            WriteConflict: It changed each time while it came over.
+            FileMissing: The file does not exist.
+            FileUnsuitable: The path is a directory, or the file is larger.
+            WriteConflict: The file changed during each of several downloads.
         """
         return run_sync(self.sync_ops.fetch(path))
 
     async def adownload(self, path: str) -> bytes:
-        """Get a file as `download` does."""
+        """Return the content of a file, as `download` does."""
         return await self.async_ops.fetch(path)
 
     def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
-        """Write a whole file, and the directories above it.
+        """Write a whole file; create the directories above it.
 
         Args:
             path: The file.
-            content: All of it.
-            overwrite: Replace an existing file although this session has not read it as it is now.
+            content: The whole content.
+            overwrite: Replace an existing file even if this session has not read its current content.
         """
         return run_sync(self.sync_ops.write(path, content, overwrite=overwrite))
 
     async def awrite(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
-        """Write as `write` does."""
+        """Write a whole file, as `write` does."""
         return await self.async_ops.write(path, content, overwrite=overwrite)
 
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
-        """Replace a string, byte for byte, in the file's own style of line ends.
+        """Replace a string in a file, byte for byte; line ends follow the file's style.
 
         Args:
             path: The file.
-            old_string: What to replace; it must occur exactly once.
-            new_string: What to put there.
+            old_string: The text to replace; it must occur exactly once.
+            new_string: The replacement.
             replace_all: Replace every occurrence instead.
         """
         return run_sync(self.sync_ops.edit(path, old_string, new_string, replace_all=replace_all))
@@ -90,7 +90,7 @@ class WorkspaceFiles:
     async def aedit(
         self, path: str, old_string: str, new_string: str, *, replace_all: bool = False
     ) -> FileEdited:
-        """Edit as `edit` does."""
+        """Replace a string, as `edit` does."""
         return await self.async_ops.edit(path, old_string, new_string, replace_all=replace_all)
 
     def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
@@ -103,21 +103,21 @@ class WorkspaceFiles:
         return run_sync(self.sync_ops.list(path, limit=limit))
 
     async def alist(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
-        """List as `list` does."""
+        """List one directory, as `list` does."""
         return await self.async_ops.list(path, limit=limit)
 
     def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find files by name, newest first.
 
         Args:
-            pattern: Such as ``**/*.py``.
-            path: Directory to look below.
+            pattern: A glob pattern such as ``**/*.py``.
+            path: Directory in which to search.
             limit: Most paths to return.
         """
         return run_sync(self.sync_ops.glob(pattern, path=path, limit=limit))
 
     async def aglob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
-        """Find as `glob` does."""
+        """Find files by name, as `glob` does."""
         return await self.async_ops.glob(pattern, path=path, limit=limit)
 
     def grep(
@@ -132,7 +132,7 @@ class WorkspaceFiles:
         ignore_case: bool = False,
         limit: int = GREP_LIMIT,
     ) -> GrepResult:
-        """Search for a regular expression, with ripgrep where the sandbox has it, otherwise with grep.
+        """Search for a regular expression, with ripgrep if the sandbox has it, otherwise with grep.
 
         Args:
             pattern: The expression.
@@ -144,11 +144,11 @@ class WorkspaceFiles:
             ignore_case: Match without regard to case.
             limit: Most files or lines to return.
         """
-        work = self.sync_ops.grep(
+        operation = self.sync_ops.grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
         )  # fmt: skip
-        return run_sync(work)
+        return run_sync(operation)
 
     async def agrep(
         self,
@@ -162,7 +162,7 @@ class WorkspaceFiles:
         ignore_case: bool = False,
         limit: int = GREP_LIMIT,
     ) -> GrepResult:
-        """Search as `grep` does."""
+        """Search for a regular expression, as `grep` does."""
         return await self.async_ops.grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
@@ -172,10 +172,10 @@ class WorkspaceFiles:
         """Delete a file, a symbolic link itself, or an empty directory.
 
         Args:
-            path: What to delete.
+            path: The file, link or directory.
         """
         return run_sync(self.sync_ops.delete(path))
 
     async def adelete(self, path: str) -> FileDeleted:
-        """Delete as `delete` does."""
+        """Delete a file, as `delete` does."""
         return await self.async_ops.delete(path)

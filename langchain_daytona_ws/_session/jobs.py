@@ -1,4 +1,4 @@
-"""``session.jobs``: background jobs as pairs of sync and async methods."""
+"""The public API for background jobs, ``session.jobs``: pairs of sync and async methods."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from langchain_daytona_ws._core.run_sync import run_sync
 
 
 class WorkspaceJobs:
-    """Start, watch and stop background jobs: commands that outlive the call, and this process.
+    """Start, poll and stop background jobs: commands that outlive the call, and this process.
 
-    A job runs until its command has ended and nothing that it started holds its output any more, at most for its
-    ``max_duration_s``. At most 10 run at once. Its log keeps the first 4 MiB and the last 8 to 12. Ended jobs are known
-    for 7 days, the latest 50 of them. All of this is on the sandbox's own disk: in an ephemeral session it ends with
-    the session.
+    A job runs until its command has ended and no process of the job holds its output, at most for its
+    ``max_duration_s``. At most 10 jobs run at once. A job's log keeps the first 4 MiB and the last 8 to 12 MiB of
+    output. Ended jobs are listed for 7 days, at most the latest 50. Jobs and logs are on the sandbox's own disk: in an
+    ephemeral session, they end with the session.
 
-    While jobs run the sandbox's auto-stop interval covers them; the session's next call after the last one has ended
-    puts it back. A call may be any command or file operation in the sandbox: each also renews an S3 workspace's
-    credentials, and tells ``on_job_done`` of jobs that have ended. Nothing happens between calls: `wait` is one that
-    goes on until a job has ended.
+    While jobs run, the sandbox's auto-stop interval covers them. The session's next call after the last job has ended
+    restores the interval. Any command or file operation in the sandbox is such a call: each also renews an S3
+    workspace's credentials, and calls ``on_job_done`` for jobs that have ended. There is no background thread; `join`
+    makes calls until a job has ended.
 
-    All raise `JobError` for a job that is not there, and what `WorkspaceSession.run` raises.
+    All methods raise `JobError` for an unknown job, and the errors of `WorkspaceSession.run`.
     """
 
     def __init__(self, sync_ops: JobOps, async_ops: JobOps) -> None:
@@ -28,7 +28,7 @@ class WorkspaceJobs:
         self.async_ops = async_ops
 
     def command_of(self, job_id: str) -> str | None:
-        """Return the command of a job that this session knows to run; asks nobody."""
+        """Return the command of a running job that this session knows; sends no request."""
         return self.sync_ops.command_of(job_id)
 
     def start(
@@ -37,13 +37,13 @@ class WorkspaceJobs:
         """Start a bash command in the workspace directory and return at once.
 
         Args:
-            command: Given to bash exactly as it is; standard input is empty.
-            max_duration_s: Seconds until it is stopped with all that it started, above 0 and at most 86,400. Default:
-                an hour.
-            idempotency_key: As in `WorkspaceSession.run`: called again with the same key, it returns the same job.
+            command: Passed to bash unchanged; standard input is empty.
+            max_duration_s: Seconds until the job is stopped with all its processes, above 0 and at most 86,400.
+                Default: an hour.
+            idempotency_key: As in `WorkspaceSession.run`: a second call with the same key returns the same job.
 
         Raises:
-            CommandRefused: As `WorkspaceSession.run` does; also for what bash cannot parse. Nothing ran.
+            CommandRefused: As `WorkspaceSession.run` raises, and for a syntax error. Nothing ran.
             JobError: 10 jobs are running already; nothing ran.
         """
         return run_sync(
@@ -53,17 +53,17 @@ class WorkspaceJobs:
     async def astart(
         self, command: str, *, max_duration_s: float | None = None, idempotency_key: str | None = None
     ) -> Job:
-        """Start as `start` does. Cancelled before its answer, it may have started a job or not: see `alist`."""
+        """Start a job as `start` does. A cancelled call may have started a job: see `alist`."""
         return await self.async_ops.start(
             command, max_duration_s=max_duration_s, idempotency_key=idempotency_key
         )
 
     def status(self, job_id: str) -> Job:
-        """Tell what a job is doing."""
+        """Return the state of a job."""
         return run_sync(self.sync_ops.status(job_id))
 
     async def astatus(self, job_id: str) -> Job:
-        """Tell as `status` does."""
+        """Return the state of a job, as `status` does."""
         return await self.async_ops.status(job_id)
 
     def logs(
@@ -74,13 +74,13 @@ class WorkspaceJobs:
         offset: int | None = None,
         limit_bytes: int | None = None,
     ) -> JobLog:
-        """Return a piece of a job's output: its last lines, or what follows an offset.
+        """Return a piece of a job's output: its last lines, or the bytes from an offset.
 
         Args:
             job_id: The job.
-            tail_lines: How many of the last lines, at most 10,000. Default, without an offset: 100.
-            offset: From which byte of the whole output on; ``next_offset`` of the answer is where to go on.
-            limit_bytes: Most bytes to return. Default and most: the configuration's ``outputLimitBytes``.
+            tail_lines: Number of last lines, at most 10,000. Default, without an offset: 100.
+            offset: First byte, counted in the whole output; the result's ``next_offset`` is the next one.
+            limit_bytes: Most bytes to return. Default and maximum: the configuration's ``outputLimitBytes``.
         """
         return run_sync(
             self.sync_ops.logs(job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes)
@@ -94,38 +94,39 @@ class WorkspaceJobs:
         offset: int | None = None,
         limit_bytes: int | None = None,
     ) -> JobLog:
-        """Return as `logs` does."""
+        """Return a piece of a job's output, as `logs` does."""
         return await self.async_ops.logs(
             job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes
         )
 
     def stop(self, job_id: str) -> Job:
-        """Stop a job with all that it started: TERM, a second to tidy up, KILL. One that has ended stays as it is."""
+        """Stop a job and all its processes: TERM, and KILL a second later. An ended job is returned unchanged."""
         return run_sync(self.sync_ops.stop(job_id))[0]
 
     async def astop(self, job_id: str) -> Job:
-        """Stop as `stop` does."""
+        """Stop a job, as `stop` does."""
         return (await self.async_ops.stop(job_id))[0]
 
     def list(self) -> tuple[Job, ...]:
-        """Return the jobs that are known, those that started last first."""
+        """Return all known jobs, latest start first."""
         return run_sync(self.sync_ops.list())
 
     async def alist(self) -> tuple[Job, ...]:
-        """Return as `list` does."""
+        """Return all known jobs, as `list` does."""
         return await self.async_ops.list()
 
     def join(self, job_id: str, *, timeout_s: float | None = None) -> Job:
-        """Wait until a job has ended, and return it; after ``timeout_s``, as it is then.
+        """Wait until a job has ended or ``timeout_s`` has passed, and return its state.
 
-        A request waits 20 seconds in the sandbox and learns of the end at once; so there is no interval to choose.
+        Each request waits up to 20 seconds in the sandbox and returns when the job ends; there is no polling interval.
 
         Args:
             job_id: The job.
-            timeout_s: Most seconds to wait. Default: until it has ended, which it does after its ``max_duration_s``.
+            timeout_s: Most seconds to wait. Default: until the job has ended, at the latest after its
+                ``max_duration_s``.
         """
         return run_sync(self.sync_ops.join(job_id, timeout_s=timeout_s))
 
     async def ajoin(self, job_id: str, *, timeout_s: float | None = None) -> Job:
-        """Wait as `join` does, without holding up the event loop."""
+        """Wait as `join` does, without blocking the event loop."""
         return await self.async_ops.join(job_id, timeout_s=timeout_s)

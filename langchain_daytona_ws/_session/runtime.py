@@ -30,7 +30,7 @@ from langchain_daytona_ws._core.jobs.operations import (
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._guest.place import UPLOADS
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
-from langchain_daytona_ws._session.single_flight import Once, once_blocking, once_on_loop
+from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, once_on_loop
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
 
@@ -49,7 +49,7 @@ _idempotency_key: ContextVar[str | None] = ContextVar("langchain_daytona_ws_idem
 
 @contextmanager
 def idempotency_key_for_changes(key: str | None) -> Iterator[None]:
-    """Give the one change of a file inside an idempotency key: sent again, it is not made again."""
+    """Set the idempotency key for the one file change inside, so that a repeated request changes the file once."""
     token = _idempotency_key.set(key)
     try:
         yield
@@ -58,7 +58,7 @@ def idempotency_key_for_changes(key: str | None) -> Iterator[None]:
 
 
 class Notices:
-    """Facts about the sandbox that the next result tells the model, each once."""
+    """Notices about the sandbox for the model; the next result contains each of them once."""
 
     def __init__(self) -> None:
         self._waiting: deque[str] = deque()
@@ -67,7 +67,7 @@ class Notices:
     def drain(self) -> tuple[str, ...]:
         """Return the waiting notices and forget them."""
         drained = []
-        with suppress(IndexError):  # another thread may take the last one
+        with suppress(IndexError):  # another thread may remove the last notice
             while True:
                 drained.append(self._waiting.popleft())
         return tuple(drained)
@@ -75,17 +75,17 @@ class Notices:
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """What both runtimes of a session share.
+    """The state that both runtimes of a session share.
 
     Args:
         config: The session's configuration; envVars are read with each call.
         root: The workspace directory.
-        ids: Makes the names of calls and uploads.
+        ids: Returns the names of calls and uploads.
         clock: The session's time.
         sandboxes: The session's sandbox.
         storage: The S3 workspace; None for a workspace on the sandbox's own disk.
         tracker: The jobs that this session knows.
-        notices: Facts for the next result.
+        notices: Notices for the next result.
         read_hashes: Path → SHA-256 of the content that this session last read or wrote there.
     """
 
@@ -104,8 +104,8 @@ class _Runtime:
     """Commands, jobs and file operations of a session over one Daytona client.
 
     Args:
-        state: What the runtimes of the session share.
-        once: How this runtime waits for a value that another caller makes.
+        state: The state that the runtimes of the session share.
+        run_once: Waits, in the way of this runtime, for a value that another caller creates.
         port: Returns the Daytona API. Importing the SDK takes a second, so it is called only when a sandbox is needed.
         s3: The S3 workspace; None for a workspace on the sandbox's own disk.
     """
@@ -113,12 +113,12 @@ class _Runtime:
     def __init__(
         self,
         state: SessionState,
-        once: Once,
+        run_once: RunOnce,
         port: Callable[[], Awaitable[SandboxPort]],
         s3: S3Access | None,
     ) -> None:
         self._state = state
-        self._once = once
+        self._run_once = run_once
         self._port = port
         self._s3 = s3
         config, sandboxes = state.config, state.sandboxes
@@ -142,7 +142,7 @@ class _Runtime:
 
     async def acquire(self) -> SandboxInfo:
         """Return the session's sandbox, creating or starting it if necessary."""
-        return await self._state.sandboxes.acquire(self._once, await self._port())
+        return await self._state.sandboxes.acquire(self._run_once, await self._port())
 
     async def client(self) -> GuestClient:
         """Return a client for the sandbox's guest programs. Nothing is provisioned yet."""
@@ -157,7 +157,7 @@ class _Runtime:
         return self._state.config.plain_env_vars()
 
     async def _set_up(self) -> None:
-        await self._state.sandboxes.set_up(self._once, self._run_hooks)
+        await self._state.sandboxes.set_up(self._run_once, self._run_hooks)
 
     async def _run_hooks(self) -> None:
         info = await self.acquire()
@@ -169,7 +169,7 @@ class _Runtime:
         except OutcomeUnknown as error:
             if error.code != LOST_WHILE_RUNNING or (await self.acquire()).id == info.id:
                 raise
-            # The half-done hooks are gone with the sandbox; the new one starts from the first hook.
+            # The interrupted hooks are lost with the sandbox; the new sandbox starts with the first hook.
 
     # --- commands ---
 
@@ -221,7 +221,7 @@ class _Runtime:
     async def run_quietly(
         self, command: str, *, idempotency_key: str | None, limit_bytes: int
     ) -> CommandResult:
-        """Run a command of this package's own: without notices, hints or the workspace's variables."""
+        """Run a command of this package itself: without notices, hints or the workspace's variables."""
         return await run_command(
             await self.client(),
             self._state.root,
@@ -248,7 +248,7 @@ class _Runtime:
         return hint(command, output, exit_code, root=self._state.root)
 
     def _job_remarks(self, command: str, within_s: float) -> tuple[str, ...]:
-        """Return what the model should know about a job that may take ``within_s`` seconds from now."""
+        """Return notices about a job that may take ``within_s`` seconds from now."""
         lifetime = () if self._state.config.persistent else ("it ends with this session",)
         return (*lifetime, *self._output_at_risk(command), *self._end_of_writing(within_s))
 
@@ -268,7 +268,7 @@ class _Runtime:
         )
 
     def _end_of_writing(self, within_s: float = math.inf) -> tuple[str, ...]:
-        """Return when writes to S3 begin to fail, if within ``within_s`` seconds: only calls renew credentials."""
+        """Return a notice if writes to S3 will fail within ``within_s`` seconds: only calls renew credentials."""
         mount, until = self._s3.mount if self._s3 else None, self._state.clock.time() + within_s
         if mount is None or mount.expires_at is None or mount.expires_at >= until:
             return ()
@@ -305,14 +305,14 @@ class _Runtime:
 
         Args:
             limit_bytes: Most bytes of text in a result.
-            read_hashes: Path → SHA-256 of what was read there.
-            made: Directories that are created, with sudo if necessary, before something is written there.
+            read_hashes: Path → SHA-256 of the content that was last read there.
+            made: Directories that are created, with sudo if necessary, before a file is written there.
         """
 
         async def guest(entry: str, request: Answer) -> Answer:
-            # Like every call, this one enters the workspace, so that a mount on the way to the path is there.
+            # Every call enters the workspace first, so that a mount on the path exists.
             path = f"/{request['path']}"
-            making = [one for one in made if request["op"] == "write" and path.startswith(f"{one}/")]
+            making = [folder for folder in made if request["op"] == "write" and path.startswith(f"{folder}/")]
             fields = {"root": self._state.root, "base": "/", "made": making}
             return await self._in_sandbox(entry, {**request, **fields})
 
@@ -339,7 +339,7 @@ class _Runtime:
         return await client.call(entry, self._with_key(request), timeout_s=FILE_CALL_TIMEOUT_S)
 
     async def _on_s3(self, entry: str, request: Answer) -> Answer:
-        """Carry out a file request on S3; send searches that need the sandbox's tools to the guest."""
+        """Run a file request on S3; send searches that need the sandbox's tools to the guest."""
         # A session without S3 does not import it.
         from langchain_daytona_ws._core.s3.search import NeedsSandbox
 
@@ -358,7 +358,7 @@ class _Runtime:
             return await self._in_sandbox(entry, request)
 
     def _with_key(self, request: Answer) -> Answer:
-        # Reads may be sent again; a change must not be made twice.
+        # Reads may be sent again; a change must run only once.
         if request["op"] not in _CHANGES or "key" in request:
             return request
         return {**request, "key": _idempotency_key.get() or self._state.ids()}

@@ -1,4 +1,4 @@
-"""The session's machine: provisioned once for all threads and loops, never left behind."""
+"""Manage the session's sandbox: provision it once for all threads and loops, and delete it at the end."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE, find, get_or_create
 from langchain_daytona_ws._session.clients import DaytonaClients
-from langchain_daytona_ws._session.single_flight import Once, SingleFlight, on_a_loop
+from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Longer than a deletion is tried for, request time-outs included.
+# Longer than all attempts of a deletion, including request time-outs.
 CLOSE_WAITS_S = 120.0
-# How often the hooks are begun again since the machine was stopped or lost in their midst.
+# How often the hooks start because the sandbox was stopped or lost while they ran.
 SET_UPS_MAX = 4
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class SandboxManager:
-    """The one sandbox of a session, and the two ways to talk to it.
+    """The one sandbox of a session, with a sync and an async client.
 
     Args:
-        config: Where and how to create it.
-        spec: What to create. That of a persistent one has the name by which it is found.
-        on_lost: Called when it was lost, or a new one stands in its place.
+        config: The session's configuration.
+        spec: Returns the specification of the sandbox. A persistent sandbox is found by the specification's name.
+        on_lost: Called when the sandbox was lost or replaced.
         add_notice: Adds a notice to the next result.
         clock: The session's time.
     """
@@ -58,9 +58,9 @@ class SandboxManager:
         self._add_notice = add_notice
         self._last_id = ""
         self._reached = False  # whether Daytona has ever answered this session
-        self._left: list[str] = []  # ids and names of what is still to be deleted
+        self._undeleted: list[str] = []  # ids and names of sandboxes that must still be deleted
         self._set_up: SingleFlight[int] = SingleFlight("setting up the sandbox", "create")
-        self._starts = 0  # of the machine, as far as this session knows
+        self._starts = 0  # known starts of the sandbox
         self._flight: SingleFlight[SandboxInfo] = SingleFlight("provisioning the sandbox", "create")
         self._closed = False
         self._released = False
@@ -69,40 +69,36 @@ class SandboxManager:
 
     @property
     def info(self) -> SandboxInfo | None:
-        """The sandbox, if there is one now."""
+        """The sandbox; None before it is provisioned."""
         return self._flight.value
 
-    def is_there(self) -> bool:
-        """Tell whether this session has a sandbox now."""
-        return self.info is not None
-
     def may_exist(self) -> bool:
-        """Tell whether there can be a sandbox without making one."""
-        return self.is_there() or self._config.persistent
+        """Return whether the sandbox may exist without being created now."""
+        return self.info is not None or self._config.persistent
 
-    async def acquire(self, once: Once, port: SandboxPort) -> SandboxInfo:
-        """Return the sandbox; create, find or start it first if there is none.
+    async def acquire(self, run_once: RunOnce, port: SandboxPort) -> SandboxInfo:
+        """Return the sandbox; create, find or start it first if necessary.
 
         Args:
-            once: How the runtime waits.
+            run_once: Waits in the way of the runtime.
             port: The runtime's Daytona API.
         """
         self.check_open()
-        return await once(self._flight, lambda: self._provision(port))
+        return await run_once(self._flight, lambda: self._provision(port))
 
-    async def set_up(self, once: Once, work: Work) -> None:
+    async def set_up(self, run_once: RunOnce, work: Work) -> None:
         """Run work once after each start of the sandbox."""
-        await once(self._set_up, lambda: self._worked(work))
+        await run_once(self._set_up, lambda: self._run_set_up(work))
 
     async def _provision(self, port: SandboxPort) -> SandboxInfo:
         organization_id = self._config.options.organization_id
         if self._config.persistent:
-            return await self._claim(port, organization_id)
+            return await self._get_or_create(port, organization_id)
         info = await lifecycle.provision(
             port,
             self._spec(),
             organization_id=organization_id,
-            left=self._leave,
+            left=self._delete_later,
             reached_before=self._reached,
         )
         self._reached = True
@@ -116,23 +112,23 @@ class SandboxManager:
             logger.warning("%s", error)
         return info
 
-    async def _claim(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
-        had = await get_or_create(port, self._spec(), reached_before=self._reached)
+    async def _get_or_create(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
+        acquired = await get_or_create(port, self._spec(), reached_before=self._reached)
         self._reached = True
-        await lifecycle.check_organization(port, had.info, organization_id, made_here=had.created)
+        await lifecycle.check_organization(port, acquired.info, organization_id, made_here=acquired.created)
         if self._released:
-            # The release, on the thread of an event loop, could not wait for this.
-            await port.finish(lifecycle.discard_quietly(port, had.info.id), within_s=CLOSE_WAITS_S)
+            # A release on the thread of an event loop could not wait for this sandbox.
+            await port.finish(lifecycle.discard_quietly(port, acquired.info.id), within_s=CLOSE_WAITS_S)
             self.check_open()
-        if self._last_id not in ("", had.info.id):
-            self._on_lost()  # also where another session has replaced it
-        elif had.notice is not None:
-            self._add_notice(had.notice)
-        self._last_id = had.info.id
-        return had.info
+        if self._last_id not in ("", acquired.info.id):
+            self._on_lost()  # also if another session has replaced it
+        elif acquired.notice is not None:
+            self._add_notice(acquired.notice)
+        self._last_id = acquired.info.id
+        return acquired.info
 
-    async def _worked(self, work: Work) -> int:
-        """Do what is to be done once after each start; again when it was started in the midst of that."""
+    async def _run_set_up(self, work: Work) -> int:
+        """Run the work; run it again if the sandbox was started meanwhile."""
         for _ in range(SET_UPS_MAX):
             starts = self._starts
             await work()
@@ -147,62 +143,67 @@ class SandboxManager:
             for_model="The machine could not be set up. Nothing ran. Try again later, or tell the user.",
         )
 
-    def _started_anew(self) -> None:
+    def _record_start(self) -> None:
         self._starts += 1
         done = self._set_up.value
         if done is not None:
             self._set_up.forget(done)
 
     def lost(self, info: SandboxInfo) -> None:
-        """Take note that the sandbox is gone; whoever acquires next makes a new one."""
+        """Record that the sandbox is gone; the next `acquire` creates or finds another."""
         if self._flight.forget(info):
-            self._started_anew()
-            _open_machines.pop(self, None)
-            if not self._config.persistent:  # of one that may yet be brought back, the claim knows more
+            self._record_start()
+            _open_managers.pop(self, None)
+            # A persistent sandbox may be recovered; the next `acquire` reports it.
+            if not self._config.persistent:
                 self._on_lost()
 
     def failed(self, info: SandboxInfo) -> None:
-        """Take note that the sandbox is of no use any more; whoever makes a new one deletes it, or who closes.
+        """Record that the sandbox is unusable. It is deleted when a new one is created, or when the session closes.
 
-        Nobody else would: Daytona's auto-delete is for what is stopped. A persistent one is mended by the next claim.
+        Daytona auto-deletes only stopped sandboxes. A persistent sandbox is repaired by the next `acquire`.
         """
         self.lost(info)
         if not self._config.persistent:
-            self._leave(info.id)
+            self._delete_later(info.id)
 
-    def _leave(self, id_or_name: str) -> None:
-        """Take note of what has to be deleted later."""
+    def _delete_later(self, id_or_name: str) -> None:
+        """Record a sandbox to delete later."""
         with self._lock:
-            if id_or_name not in self._left:
-                self._left.append(id_or_name)
+            if id_or_name not in self._undeleted:
+                self._undeleted.append(id_or_name)
         _delete_at_exit(self)
 
     async def _clear_away(self, port: SandboxPort) -> None:
-        """Delete what was left; what cannot be deleted now is tried again when the session is closed."""
-        for one in list(self._left):
-            await lifecycle.discard(port, one)
-            with self._lock, suppress(ValueError):  # another face does the same
-                self._left.remove(one)
+        """Delete recorded sandboxes; failed deletions are repeated when the session closes."""
+        for id_or_name in list(self._undeleted):
+            await lifecycle.discard(port, id_or_name)
+            with self._lock, suppress(ValueError):  # the other runtime may have removed it
+                self._undeleted.remove(id_or_name)
 
     def starts(self) -> int:
-        """Count the starts of the machine that this session knows of."""
+        """Return the number of known starts of the sandbox."""
         return self._starts
 
     def restarted(self, since: int) -> None:
-        """Take note that the sandbox had been stopped, and runs again, whichever of several calls finds it so.
+        """Record a restart once, even if several calls detect it.
 
         Args:
-            since: What `starts` was before the call that found it out.
+            since: The result of `starts` before the call that detected the restart.
         """
         with self._lock:
-            is_news = self._starts == since
-            if is_news:
-                self._started_anew()
-        if is_news:
+            is_new = self._starts == since
+            if is_new:
+                self._record_start()
+        if is_new:
             self._add_notice(RESTARTED_NOTICE)
 
     def check_open(self) -> None:
-        """Refuse to go on after the session was closed."""
+        """Refuse calls after the session was closed.
+
+        Raises:
+            SessionClosed: The session was closed.
+        """
         if self._closed:
             raise SessionClosed(
                 "This session was closed. Make a new WorkspaceSession.",
@@ -210,29 +211,29 @@ class SandboxManager:
             )
 
     def close(self) -> None:
-        """Delete an ephemeral sandbox, whichever thread is making it, and close the sync face's connections.
+        """Delete an ephemeral sandbox, even if another thread is creating it, and close the sync connections.
 
-        May be called again after a failure. In a forked child it leaves the sandbox to the process that made it.
+        It can be called again after a failure. A forked child does not delete its parent's sandbox.
 
         Raises:
-            SandboxUnavailable: It could not be deleted; its auto-stop and TTL will end it.
+            SandboxUnavailable: The sandbox could not be deleted; its auto-stop and TTL will end it.
         """
         self._closed = True
         pending = self._flight.pending
         if pending is not None and not on_a_loop():
-            # Its maker sees the flag and deletes it itself.
+            # The thread that creates it checks the flag and deletes it.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         info = self.info
         try:
             if info is not None and self._is_ours_to_delete():
                 run_sync(self._delete(self.clients.sync(), info.id))
-            if self._left:
+            if self._undeleted:
                 run_sync(self._clear_away(self.clients.sync()))
         finally:
             self.clients.close()
 
     async def aclose(self) -> None:
-        """Do as `close` does, and close this loop's connections."""
+        """Delete an ephemeral sandbox and close all connections, as `close` does, also this loop's."""
         self._closed = True
         await self._flight.settled(CLOSE_WAITS_S)
         info = self.info
@@ -240,14 +241,14 @@ class SandboxManager:
             if info is not None and self._is_ours_to_delete():
                 port = await self.clients.on_loop()
                 await self._finish(port, self._delete(port, info.id), info.id)
-            if self._left:
+            if self._undeleted:
                 port = await self.clients.on_loop()
                 await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
         finally:
             await self.clients.aclose()
 
     def release(self) -> None:
-        """Delete the sandbox, persistent or not, also one that this session has not used; and end the session."""
+        """Delete the sandbox, even if it is persistent or this session has not used it, and close the session."""
         self._released = True
         self.close()
         if self._config.persistent:
@@ -257,7 +258,7 @@ class SandboxManager:
                 self.clients.close()
 
     async def arelease(self) -> None:
-        """Do as `release` does, and close this loop's connections."""
+        """Delete the sandbox and close the session, as `release` does, and close this loop's connections."""
         self._closed = self._released = True
         await self._flight.settled(CLOSE_WAITS_S)
         try:
@@ -279,37 +280,37 @@ class SandboxManager:
         self._deleted()
 
     async def _finish(self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str) -> None:
-        """Delete it to the end, also when whoever waits here is cancelled."""
+        """Run a deletion to its end, even if this call is cancelled."""
         if not await port.finish(work, within_s=CLOSE_WAITS_S):
             raise lifecycle.not_deleted(id_or_name, f"no answer within {CLOSE_WAITS_S:.0f} s")
 
     def _is_ours_to_delete(self) -> bool:
-        return not self._config.persistent and _open_machines.get(self) == os.getpid()
+        return not self._config.persistent and _open_managers.get(self) == os.getpid()
 
     def _deleted(self) -> None:
         if (info := self.info) is not None:
             self._flight.forget(info)
-        _open_machines.pop(self, None)
+        _open_managers.pop(self, None)
 
 
-# SandboxManager → process that made the sandbox. A forked child must not delete its parent's sandbox, neither at exit
-# nor when it leaves a ``with`` block that it was forked in. If the parent is gone, auto-stop ends the sandbox.
-_open_machines: dict[SandboxManager, int] = {}
+# SandboxManager → id of the process that created the sandbox. A forked child must not delete its parent's sandbox, at
+# exit or at the end of a ``with`` block. If the parent is gone, auto-stop ends the sandbox.
+_open_managers: dict[SandboxManager, int] = {}
 
 
 def _close_at_exit() -> None:
-    for machine, pid in list(_open_machines.items()):
+    for manager, pid in list(_open_managers.items()):
         if pid != os.getpid():
             continue
         try:
-            machine.close()
+            manager.close()
         except WorkspaceError as error:
             logger.warning("at exit: %s", error)
 
 
-def _delete_at_exit(machine: SandboxManager) -> None:
-    # Registered only now, when there are connections: what is registered last runs first, so that those who close
-    # connections at exit find also the one that the deletion used.
+def _delete_at_exit(manager: SandboxManager) -> None:
+    # Registered again for each sandbox: the handler registered last runs first, so that handlers that close connections
+    # run after the deletion.
     atexit.unregister(_close_at_exit)
     atexit.register(_close_at_exit)
-    _open_machines[machine] = os.getpid()
+    _open_managers[manager] = os.getpid()

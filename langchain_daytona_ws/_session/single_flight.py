@@ -1,4 +1,4 @@
-"""Make a value once for callers on any thread and any event loop."""
+"""Create a value once for callers on any thread and any event loop."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from langchain_daytona_ws.errors import SandboxUnavailable
 T = TypeVar("T")
 
 
-class _HandedOver(Exception):
-    """The maker was cancelled before it had a value; one of the waiting callers takes over."""
+class _MakerCancelled(Exception):
+    """The caller that creates the value was cancelled; one of the waiting callers creates it instead."""
 
 
 class WouldDeadlock(SandboxUnavailable):
-    """A blocking caller would block the very event loop that is making the value it waits for."""
+    """A blocking caller would block the event loop that is creating the value."""
 
     def __init__(self, making: str, op: str) -> None:
         super().__init__(
-            f"A sync call from the thread of an event loop that is just {making} would block both for ever. Use the "
+            f"A sync call from the thread of an event loop that is just {making} would block both permanently. Use the "
             "a-form of this method, or call it from another thread.",
             code="would_deadlock",
             op=op,
@@ -46,13 +46,13 @@ def on_a_loop() -> bool:
 
 
 class SingleFlight(Generic[T]):
-    """Hold one value, made by the first caller while all other callers wait for it.
+    """One value that the first caller creates while all other callers wait for it.
 
     Thread locks and asyncio locks do not exclude each other. So the only lock is held for a few instructions, and
-    callers wait for a ``concurrent.futures.Future``, which threads and event loops can both wait for.
+    callers wait for a ``concurrent.futures.Future``, for which both threads and event loops can wait.
 
     Args:
-        making: What makes the value, for errors: "provisioning the sandbox".
+        making: The creation of the value, for errors: "provisioning the sandbox".
         op: The operation that errors name.
     """
 
@@ -64,7 +64,7 @@ class SingleFlight(Generic[T]):
 
     @property
     def value(self) -> T | None:
-        """The value, if it was made."""
+        """The value; None if it does not exist yet."""
         future = self._future
         if future is None or not future.done() or future.exception() is not None:
             return None
@@ -72,18 +72,18 @@ class SingleFlight(Generic[T]):
 
     @property
     def pending(self) -> Future[T] | None:
-        """The future of a value that is being made."""
+        """The future of a value that is being created; None otherwise."""
         future = self._future
         return None if future is None or future.done() else future
 
     async def settled(self, timeout_s: float) -> None:
-        """Wait until the value is made, or its making has failed."""
+        """Wait until the creation of the value has ended, at most ``timeout_s`` seconds."""
         pending = self.pending
         if pending is not None:
             await asyncio.wait([_quietly_wrapped(pending)], timeout=timeout_s)
 
     def forget(self, value: T) -> bool:
-        """Drop the value if it is still this one; return whether it was."""
+        """Drop the value if it is still ``value``; return whether it was dropped."""
         with self._lock:
             if self._future is not None and self._future.done() and self.value is value:
                 self._future = None
@@ -91,35 +91,35 @@ class SingleFlight(Generic[T]):
         return False
 
     def get(self, make: Callable[[], T]) -> T:
-        """Return the value; make it if no other caller has or is.
+        """Return the value; create it unless it exists or another caller is creating it.
 
         Raises:
-            Exception: The error of ``make``, wherever it ran; the next call tries again.
-            WouldDeadlock: The value is being made on the event loop of this very thread.
+            Exception: The error of ``make``, also if another caller ran it; the next call tries again.
+            WouldDeadlock: The value is being created on this thread's event loop.
         """
         while True:
-            future, mine = self._claim(None)
-            if mine:
-                return self._own(future, make)
+            future, is_first = self._join_or_start(None)
+            if is_first:
+                return self._make(future, make)
             if not future.done() and self._loop is not None and self._loop is running_loop():
                 raise WouldDeadlock(self.making, self.op)
             try:
                 return future.result()
-            except _HandedOver:
+            except _MakerCancelled:
                 continue
 
     async def aget(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Return the value as `get` does, for coroutines. Cancelling a waiting caller does not cancel the making."""
+        """Return the value as `get` does, for coroutines. Cancelling a waiting caller does not cancel the creation."""
         while True:
-            future, mine = self._claim(running_loop())
-            if mine:
-                return await self._aown(future, make)
+            future, is_first = self._join_or_start(running_loop())
+            if is_first:
+                return await self._amake(future, make)
             try:
                 return await asyncio.shield(_quietly_wrapped(future))
-            except _HandedOver:
+            except _MakerCancelled:
                 continue
 
-    def _claim(self, loop: asyncio.AbstractEventLoop | None) -> tuple[Future[T], bool]:
+    def _join_or_start(self, loop: asyncio.AbstractEventLoop | None) -> tuple[Future[T], bool]:
         with self._lock:
             if self._future is not None:
                 return self._future, False
@@ -129,7 +129,7 @@ class SingleFlight(Generic[T]):
             self._future.set_running_or_notify_cancel()
             return self._future, True
 
-    def _own(self, future: Future[T], make: Callable[[], T]) -> T:
+    def _make(self, future: Future[T], make: Callable[[], T]) -> T:
         try:
             value = make()
         except BaseException as error:
@@ -138,7 +138,7 @@ class SingleFlight(Generic[T]):
         future.set_result(value)
         return value
 
-    async def _aown(self, future: Future[T], make: Callable[[], Awaitable[T]]) -> T:
+    async def _amake(self, future: Future[T], make: Callable[[], Awaitable[T]]) -> T:
         try:
             value = await make()
         except BaseException as error:
@@ -151,7 +151,7 @@ class SingleFlight(Generic[T]):
         with self._lock:
             if self._future is future:
                 self._future = None
-        future.set_exception(error if isinstance(error, Exception) else _HandedOver())
+        future.set_exception(error if isinstance(error, Exception) else _MakerCancelled())
 
 
 def _quietly_wrapped(future: Future[T]) -> asyncio.Future[T]:
@@ -161,14 +161,14 @@ def _quietly_wrapped(future: Future[T]) -> asyncio.Future[T]:
     return wrapped
 
 
-class Once(Protocol):
-    """How a runtime waits for a value that is made once: `once_blocking` or `once_on_loop`."""
+class RunOnce(Protocol):
+    """A runtime's way to wait for a value that is created once: `once_blocking` or `once_on_loop`."""
 
     async def __call__(self, flight: SingleFlight[T], make: Callable[[], Coroutine[Any, Any, T]]) -> T: ...
 
 
 async def once_blocking(flight: SingleFlight[T], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the value of a flight; block the thread while it is made. The coroutine of ``make`` never suspends."""
+    """Return the value of a flight; block the thread meanwhile. The coroutine of ``make`` never suspends."""
     return flight.get(lambda: run_sync(make()))
 
 

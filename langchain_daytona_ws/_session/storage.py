@@ -22,17 +22,17 @@ from langchain_daytona_ws._core.s3.backend import Answers, S3Backend
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._session.credential_cache import CredentialCache
-from langchain_daytona_ws._session.single_flight import Once, SingleFlight, once_blocking, once_on_loop
+from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
 
-# How long a file operation may take; most take milliseconds.
+# Longest file operation; most take milliseconds.
 FILE_LIFE_S = 120.0
 
-# An empty file reaches S3 up to 60 ms after its close, which does not wait for it (mount-s3 1.24, measured).
+# An empty file reaches S3 up to 60 ms after its close (mount-s3 1.24, measured).
 LATE_S = 0.1
 
 
 class LateFiles:
-    """Knows for how long S3 may lack files that the latest command has written, for both runtimes.
+    """Track how long S3 may lack files that the latest command has written, for both runtimes.
 
     Args:
         now: Returns seconds on a monotonic clock.
@@ -46,7 +46,7 @@ class LateFiles:
         self._complete_at = self._now() + LATE_S
 
     def left_s(self) -> float:
-        """Return for how many seconds S3 may still lack files."""
+        """Return the number of seconds for which S3 may still lack files."""
         return max(self._complete_at - self._now(), 0.0)
 
 
@@ -67,9 +67,9 @@ class Storage:
         workspace: The buckets, prefixes and directories.
         direct: Whether file operations go straight to S3.
         add_notice: Adds a notice to the next result.
-        caution: A setting that may keep a sandbox from S3, as a sentence.
+        caution: A sentence about a setting that may block S3 in the sandbox.
         clock: The session's time.
-        ids: Makes the names of scratch keys.
+        ids: Returns the names of scratch keys.
     """
 
     def __init__(
@@ -85,12 +85,14 @@ class Storage:
         self.credentials = CredentialCache(now=clock.time)
         self._bucket = Bucket(workspace, clock)
         self._renames = RenameProbe(ids) if needs_probe(workspace.endpoint) else None
-        late, made, delivered = LateFiles(clock.monotonic), Answers(), dict[str, str]()
-        where = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
+        late, answers, delivered = LateFiles(clock.monotonic), Answers(), dict[str, str]()
+        location = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
         fetch, afetch = _ports(workspace, clock)
 
-        def access(once: Once, port: CredentialsPort, store_of: type[SyncS3Store | AsyncS3Store]) -> S3Access:
-            get = partial(self.credentials.get, once, port)
+        def access(
+            run_once: RunOnce, port: CredentialsPort, store_of: type[SyncS3Store | AsyncS3Store]
+        ) -> S3Access:
+            get = partial(self.credentials.get, run_once, port)
             store = store_of(self._bucket, partial(get, FILE_LIFE_S), self.credentials.forget)
             mount = MountManager(
                 workspace,
@@ -99,9 +101,9 @@ class Storage:
                 delivered=delivered,
                 add_notice=add_notice,
                 caution=caution,
-                probe=None if self._renames is None else partial(self._renames.get, once, store),
+                probe=None if self._renames is None else partial(self._renames.get, run_once, store),
             )
-            objects = S3Backend(store, where=where, answers=made) if direct else None
+            objects = S3Backend(store, where=location, answers=answers) if direct else None
             return S3Access(mount, objects, late, store.sleep)
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)
@@ -113,7 +115,7 @@ class Storage:
 
 
 class _NotRefused(Exception):
-    """The store did not refuse to rename; the next caller probes it again."""
+    """The store did not refuse a rename; the next call probes the store again."""
 
     def __init__(self, probed: Probed) -> None:
         super().__init__(probed.renames.value)
@@ -121,22 +123,22 @@ class _NotRefused(Exception):
 
 
 class RenameProbe:
-    """Probe once, for all threads and loops, whether a store refuses renames; remember only that it does.
+    """Probe once, for all threads and loops, whether a store refuses renames; only a refusal is cached.
 
     Args:
-        ids: Makes the names of scratch keys.
+        ids: Returns the names of scratch keys.
     """
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
         self._flight: SingleFlight[Probed] = SingleFlight("probing the S3 store", "mount")
 
-    async def get(self, once: Once, store: RenamePort) -> Probed:
+    async def get(self, run_once: RunOnce, store: RenamePort) -> Probed:
         """Return the result of the probe."""
         try:
-            return await once(self._flight, lambda: self._probe(store))
-        except _NotRefused as answer:
-            return answer.probed
+            return await run_once(self._flight, lambda: self._probe(store))
+        except _NotRefused as error:
+            return error.probed
 
     async def _probe(self, store: RenamePort) -> Probed:
         probed = await probe_renames(store, self._ids()[-12:])

@@ -63,4 +63,4 @@ class Stage:
     def forget_sandboxes(self) -> None:
         """Prevent the deletion of sandboxes at exit after a failed replay: there is no server."""
         for session in self.sessions:
-            sandbox_manager._open_machines.pop(session._state.sandboxes, None)
+            sandbox_manager._open_managers.pop(session._state.sandboxes, None)

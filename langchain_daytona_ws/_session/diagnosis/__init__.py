@@ -1,1 +1,1 @@
-"""The checks of ``doctor``: each carried out for real, and worded in `_core.doctor`."""
+"""The checks of ``doctor``: they send real requests; `_core.doctor` describes the findings."""

@@ -1,4 +1,4 @@
-"""The Daytona account: whether the API is there, takes the key, and has the snapshot."""
+"""Check the Daytona account: the API, its key, the snapshot, and the persistent sandbox."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ NEEDED_FOR_A_SANDBOX = ("api", "snapshot")
 CHECKS = (*NEEDED_FOR_A_SANDBOX, "persistent")
 NEEDED = ("write:sandboxes", "delete:sandboxes")
 _S3_SNAPSHOT = (
-    "One that can mount S3 is built with `langchain-daytona-ws s3-snapshot`: name it in options.snapshot."
+    "Build a snapshot that can mount S3 with `langchain-daytona-ws s3-snapshot`, name it in options.snapshot."
 )
 SOON_S = 7 * 24 * 3600.0
 
 
 def account_findings(config: SandboxConfig, namespace: str) -> Iterator[Finding]:
-    """Look at the account; nothing is created."""
+    """Check the account; nothing is created."""
     account = account_of(config)
     api = _api(config, Inventory(account))
     yield api
@@ -52,11 +52,13 @@ def account_findings(config: SandboxConfig, namespace: str) -> Iterator[Finding]
 def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
     url = config.options.api_url
     try:
-        seen = list(islice(inventory.sandboxes(ours(None)), 1))
+        sandboxes = list(islice(inventory.sandboxes(ours(None)), 1))
         key = inventory.key()
     except PortFault as fault:
-        return faulty("api", f"{url} did not answer as it should", fault)
-    organization = (key.organization_id if key else None) or next((one.organization_id for one in seen), None)
+        return faulty("api", f"{url} did not answer as expected", fault)
+    organization = (key.organization_id if key else None) or next(
+        (sandbox.organization_id for sandbox in sandboxes), None
+    )
     wanted = config.options.organization_id
     if wanted is not None and organization is not None and wanted != organization:
         return failed(
@@ -66,28 +68,28 @@ def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
             "Use a key of that organization, or correct or omit organizationId.",
             "organization_mismatch",
         )
-    told = f"{url} takes the key"
+    found = f"{url} accepts the key"
     if wanted is not None and organization is None:
-        told += "; which organization it belongs to is seen when a sandbox is created"
+        found += "; its organization is checked when a sandbox is created"
     elif organization is not None:
-        told += f" of organization {organization}"
-    return ok("api", told) if key is None else _key(key, told)
+        found += f" of organization {organization}"
+    return ok("api", found) if key is None else _key(key, found)
 
 
-def _key(key: KeyInfo, told: str) -> Finding:
+def _key(key: KeyInfo, found: str) -> Finding:
     missing = [permission for permission in NEEDED if permission not in key.permissions]
     if missing:
         return failed(
             "api",
-            f"{told}, which lacks the permission {' and '.join(missing)}",
+            f"{found}, which lacks the permission {' and '.join(missing)}",
             "Make an API key with these permissions, and set options.apiKey or DAYTONA_API_KEY.",
             "permission_missing",
         )
     if key.expires_at is not None and key.expires_at.timestamp() - time.time() < SOON_S:
         return warning(
-            "api", f"{told}, which ends at {key.expires_at:%Y-%m-%d %H:%M} UTC", "Make a new API key."
+            "api", f"{found}, which ends at {key.expires_at:%Y-%m-%d %H:%M} UTC", "Make a new API key."
         )
-    return ok("api", told)
+    return ok("api", found)
 
 
 def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
@@ -96,16 +98,14 @@ def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
         return skipped("sandboxes are made from options.image", "snapshot")[0]
     where = "the organization's default region" if options.target is None else options.target
     if options.snapshot is None:
-        found = f"none is named: Daytona's default is used, in {where}"
+        found = f"no snapshot is named: Daytona's default is used, in {where}"
         if not options.mount_aws_s3_buckets:
             return skipped(found, "snapshot")[0]
-        return warning("snapshot", f"{found}; Daytona's own has no mount-s3", _S3_SNAPSHOT)
+        return warning("snapshot", f"{found}; Daytona's default has no mount-s3", _S3_SNAPSHOT)
     try:
         snapshot = snapshots.find(options.snapshot)
     except PortFault as fault:
-        return faulty(
-            "snapshot", f"Daytona did not say whether there is a snapshot {options.snapshot}", fault
-        )
+        return faulty("snapshot", f"the search for the snapshot {options.snapshot} failed", fault)
     if snapshot is None:
         return failed(
             "snapshot",
@@ -118,7 +118,7 @@ def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
         return failed(
             "snapshot",
             f"the snapshot {snapshot.name} is {snapshot.state}{reason}",
-            "Wait until it is active, activate it in the Daytona dashboard, or build it anew, for S3 with "
+            "Wait until it is active, activate it in the Daytona dashboard, or build it again, for S3 with "
             "`langchain-daytona-ws s3-snapshot --replace`.",
             "snapshot_not_ready",
         )
@@ -126,14 +126,14 @@ def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
 
 
 def _persistent(config: SandboxConfig, namespace: str, port: SyncDaytonaPort) -> Finding:
-    """Look for the workspace's own sandbox, which is left as it is."""
+    """Check for the workspace's persistent sandbox, without changing it."""
     if not config.persistent:
         return skipped("the configuration is not persistent", "persistent")[0]
     spec = persistent_spec(config, namespace)
     try:
         found = run_sync(port.get(spec.name))
     except PortFault as fault:
-        return faulty("persistent", f"Daytona did not say whether there is a sandbox {spec.name}", fault)
+        return faulty("persistent", f"the search for the sandbox {spec.name} failed", fault)
     if found is None:
         return ok("persistent", f"there is no sandbox {spec.name} yet: the first command creates it")
     try:

@@ -1,4 +1,4 @@
-"""What the library warns of in its log, to be a finding instead of a line that scrolls by."""
+"""Capture this package's log warnings, so that ``doctor`` reports them as findings."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ logger = logging.getLogger("langchain_daytona_ws")
 class _Listener(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 @contextmanager
-def heard() -> Iterator[list[str]]:
-    """Collect the warnings of what is done inside."""
+def captured_warnings() -> Iterator[list[str]]:
+    """Collect the warnings that are logged inside the ``with`` block."""
     listener = _Listener()
     logger.addHandler(listener)
     try:
-        yield listener.said
+        yield listener.messages
     finally:
         logger.removeHandler(listener)

@@ -1,4 +1,4 @@
-"""A sandbox, made as a session makes it and deleted at the end whatever happens."""
+"""Check a real sandbox: create it as a session does, examine it, and always delete it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.doctor.finding import Finding, failed, faulty, o
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import StoreFault
-from langchain_daytona_ws._session.diagnosis.captured_warnings import heard
+from langchain_daytona_ws._session.diagnosis.captured_warnings import captured_warnings
 from langchain_daytona_ws._session.diagnosis.storage import PROBE, StorageDiagnosis
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
@@ -26,7 +26,7 @@ COMMAND_S = 60.0
 
 
 class Session(Protocol):
-    """What is needed of a `WorkspaceSession`."""
+    """The methods of `WorkspaceSession` that the checks use."""
 
     @property
     def sandbox_id(self) -> str | None: ...
@@ -40,13 +40,13 @@ OpenSession = Callable[[SandboxConfig, str], Session]
 
 
 def ephemeral(config: SandboxConfig) -> SandboxConfig:
-    """Return the configuration of a sandbox that nobody else uses, and that runs none of the user's hooks."""
+    """Return the configuration of an ephemeral sandbox that runs no hooks."""
     changes = {"persistent": False, "lifecycle": None, "on_create": None, "on_resume": None}
     return config.model_copy(update=changes)
 
 
 def without_s3(config: SandboxConfig) -> SandboxConfig:
-    """Return the configuration of a sandbox that mounts nothing."""
+    """Return the configuration of a sandbox without mounts."""
     options = config.options.model_copy(update={"mount_aws_s3_buckets": False})
     return config.model_copy(update={"options": options})
 
@@ -54,20 +54,20 @@ def without_s3(config: SandboxConfig) -> SandboxConfig:
 def sandbox_findings(
     config: SandboxConfig, namespace: str, open_session: OpenSession, storage: StorageDiagnosis | None
 ) -> Iterator[Finding]:
-    """Create a sandbox, look at it, and delete it.
+    """Create a sandbox, examine it, and delete it.
 
     Args:
-        config: Of the session to look at.
-        namespace: Its workspace.
-        open_session: Makes the session.
-        storage: The S3 workspace, if it is on S3. Where it cannot be mounted, the sandbox is made without the mount.
+        config: The configuration of the session.
+        namespace: The workspace's name.
+        open_session: Creates the session.
+        storage: The S3 workspace; None without S3. If it cannot be mounted, the sandbox is created without the mount.
     """
-    why_not = "" if storage is None else storage.why_not_mounted
-    config = ephemeral(config if storage is not None and not why_not else without_s3(config))
-    with heard():  # and told of the configuration already
+    obstacle = "" if storage is None else storage.obstacle
+    config = ephemeral(config if storage is not None and not obstacle else without_s3(config))
+    with captured_warnings():  # warnings about the configuration are reported already
         session = open_session(config, namespace)
     try:
-        findings = _seen(session, config, storage, why_not)
+        findings = _examined(session, config, storage, obstacle)
     finally:
         left = _closed(session)
     yield from findings
@@ -83,18 +83,18 @@ def _closed(session: Session) -> Finding | None:
     return None
 
 
-def _seen(
-    session: Session, config: SandboxConfig, storage: StorageDiagnosis | None, why_not: str
+def _examined(
+    session: Session, config: SandboxConfig, storage: StorageDiagnosis | None, obstacle: str
 ) -> list[Finding]:
     began = time.monotonic()
-    workspace = _workspace(session, None if why_not else storage)
+    workspace = _workspace(session, None if obstacle else storage)
     took_s = time.monotonic() - began
     identifier = session.sandbox_id
     if identifier is None:
         refusal = Finding("sandbox", workspace[0].status, workspace[0].found, code=workspace[0].code)
         return [refusal, *skipped("there is no sandbox", *CHECKS[1:])]
-    if why_not:
-        workspace = skipped(why_not, "workspace")
+    if obstacle:
+        workspace = skipped(obstacle, "workspace")
     found = [ok("sandbox", f"{identifier} was created, and answered after {took_s:.1f} s"), *workspace]
     nonce = f"facts{secrets.token_hex(8)}"
     port = SyncDaytonaPort(account_of(config))
@@ -102,25 +102,28 @@ def _seen(
     try:
         reply = run_sync(port.execute(identifier, facts.facts_script(nonce), env={}, timeout_s=FACTS_S))
     except PortFault as fault:
-        return [*found, faulty("bash", "the sandbox could not be asked what it has", fault)]
-    told = facts.read_facts(reply.output, nonce)
+        return [*found, faulty("bash", "the request for the sandbox's programs failed", fault)]
+    sandbox_facts = facts.read_facts(reply.output, nonce)
     after_s = time.time()
-    return [*found, *facts.judge_sandbox(told, on_s3=storage is not None, before_s=before_s, after_s=after_s)]
+    return [
+        *found,
+        *facts.judge_sandbox(sandbox_facts, on_s3=storage is not None, before_s=before_s, after_s=after_s),
+    ]
 
 
 def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Finding]:
-    """Write a file by a command of the session; on S3, read it from there."""
+    """Write a file with a command of the session; on S3, read it from there."""
     name, text = PROBE + secrets.token_hex(6), secrets.token_hex(8)
     ran = True
     try:
         try:
             result = session.run(f"printf %s {text} > {name} && cat {name}", timeout_s=COMMAND_S)
-            seen = _judged(result, text, None if storage is None else lambda: storage.read(name))
+            finding = _judged(result, text, None if storage is None else lambda: storage.read(name))
         except WorkspaceError as error:
             ran = isinstance(error, OutcomeUnknown)
-            seen = refused("workspace", error)
+            finding = refused("workspace", error)
         except StoreFault as fault:
-            seen = failed(
+            finding = failed(
                 "workspace",
                 f"a file that a command wrote was not found in S3: {fault.message}",
                 "See the S3 checks above.",
@@ -128,7 +131,7 @@ def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Findi
             )
     finally:
         left = storage.remove(name) if storage is not None and ran else None
-    return [seen] if left is None else [seen, left]
+    return [finding] if left is None else [finding, left]
 
 
 def _judged(result: CommandResult, text: str, in_s3: Callable[[], bytes | None] | None) -> Finding:
@@ -144,7 +147,7 @@ def _judged(result: CommandResult, text: str, in_s3: Callable[[], bytes | None] 
     if in_s3() != text.encode():
         return failed(
             "workspace",
-            "what a command wrote is not what S3 has",
+            "S3 does not have the content that a command wrote",
             "Something on the way changes or caches objects: check options.s3Endpoint.",
             "inconsistent",
         )

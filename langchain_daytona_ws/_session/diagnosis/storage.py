@@ -1,4 +1,4 @@
-"""The S3 workspace, from this machine: clock, credentials, the prefix, and what lies beside it."""
+"""Check the S3 workspace from this machine: clock, credentials, access to the prefix and no access beyond it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from langchain_daytona_ws._adapters.aws import AssumedRole
 from langchain_daytona_ws._adapters.s3 import Bucket, SyncS3Store
 from langchain_daytona_ws._adapters.s3_probe import S3Probe
-from langchain_daytona_ws._core.doctor import s3 as words
+from langchain_daytona_ws._core.doctor import s3 as s3_findings
 from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
 from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, ok, refused, skipped, warning
 from langchain_daytona_ws._core.mount.rename_probe import Renames, needs_probe, probe_renames
@@ -19,7 +19,7 @@ from langchain_daytona_ws._core.s3.errors import store_error
 from langchain_daytona_ws._core.s3.policy import session_policy
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
-from langchain_daytona_ws._session.diagnosis.captured_warnings import heard
+from langchain_daytona_ws._session.diagnosis.captured_warnings import captured_warnings
 from langchain_daytona_ws.errors import CredentialsRefused
 
 CHECKS = (
@@ -29,16 +29,16 @@ PROBE = ".langchain-daytona-ws-doctor-"
 
 
 class StorageDiagnosis:
-    """Look at one S3 workspace with the credentials that its session would have.
+    """Check one S3 workspace with the credentials that its session would have.
 
     Args:
-        workspace: Which.
+        workspace: The workspace.
     """
 
     def __init__(self, workspace: S3Workspace) -> None:
         self._workspace = workspace
-        where = workspace.workspace
-        self._where = f"s3://{where.bucket}/{where.prefix}"
+        mount = workspace.workspace
+        self._where = f"s3://{mount.bucket}/{mount.prefix}"
         self._bucket = Bucket(workspace)
         self._probe = S3Probe(workspace)
         self._store = SyncS3Store(self._bucket, self._current, lambda expired: None)
@@ -46,8 +46,8 @@ class StorageDiagnosis:
         self._is_unsafe = False
 
     @property
-    def why_not_mounted(self) -> str:
-        """Why a sandbox is made without the mount; ``""`` where it is made with it."""
+    def obstacle(self) -> str:
+        """The reason to create the sandbox without the mount; ``""`` without an obstacle."""
         if self.credentials is None:
             return "there are no credentials to mount it with"
         return "a mount of this store would lose files that are renamed" if self._is_unsafe else ""
@@ -58,10 +58,9 @@ class StorageDiagnosis:
         self._probe.close()
 
     def findings(self) -> Iterator[Finding]:
-        """Carry out the checks, each as far as those before it allow."""
+        """Run the checks; skip those that need a failed one."""
         yield self._clock()
-        given = self._given()
-        yield given
+        yield self._check_credentials()
         if self.credentials is None:
             yield from skipped("there are no credentials", *CHECKS[2:])
             return
@@ -90,7 +89,7 @@ class StorageDiagnosis:
             return failed(
                 "s3-cleanup",
                 f"{self._where}{key} could not be deleted: {fault.message}",
-                "Delete it by hand: it is of no use. The credentials need s3:DeleteObject below the prefix.",
+                "Delete it by hand: it is not needed. The credentials need s3:DeleteObject below the prefix.",
                 "not_deleted",
             )
         return None
@@ -99,26 +98,26 @@ class StorageDiagnosis:
         try:
             return not run_sync(self._store.list_page(key, max_keys=1)).objects
         except StoreFault:
-            return False  # nobody can tell
+            return False  # unknown
 
     async def _current(self) -> Credentials:
-        assert self.credentials is not None  # noqa: S101 - asked for only behind the check of it
+        assert self.credentials is not None  # noqa: S101 - called only after the check for credentials
         return self.credentials
 
     def _clock(self) -> Finding:
         try:
-            before_s, told_s, after_s = self._probe.server_time()
+            before_s, server_s, after_s = self._probe.server_time()
         except StoreFault as fault:
             return self._refused("s3-clock", fault)
-        off_s = off_by_s(told_s, before_s, after_s)
+        off_s = off_by_s(server_s, before_s, after_s)
         return judge_clock("s3-clock", "S3's", off_s, "Set this machine's clock right, best with NTP.")
 
-    def _given(self) -> Finding:
+    def _check_credentials(self) -> Finding:
         role = self._workspace.role
         if role is None:
             self.credentials = self._workspace.keys
-            return words.given_keys(has_token=bool(self.credentials and self.credentials.session_token))
-        with heard() as said:
+            return s3_findings.given_keys(has_token=bool(self.credentials and self.credentials.session_token))
+        with captured_warnings() as warnings:
             try:
                 self.credentials = AssumedRole(self._workspace).assume()
             except CredentialsRefused as error:
@@ -130,15 +129,17 @@ class StorageDiagnosis:
             f"{at:%H:%M} UTC), and are renewed while the session is used. The session policy has "
             f"{len(session_policy(self._workspace)):,} characters"
         )
-        return warning("s3-credentials", found, " ".join(said)) if said else ok("s3-credentials", found)
+        return (
+            warning("s3-credentials", found, " ".join(warnings)) if warnings else ok("s3-credentials", found)
+        )
 
     def _list(self) -> Finding:
         try:
             page = run_sync(self._store.list_page("", max_keys=1))
         except StoreFault as fault:
             return self._refused("s3-list", fault)
-        what = "it has files" if page.objects or page.more else "it is empty"
-        return ok("s3-list", f"{self._where} in {self._workspace.region} can be listed; {what}")
+        content = "it has files" if page.objects or page.more else "it is empty"
+        return ok("s3-list", f"{self._where} in {self._workspace.region} can be listed; {content}")
 
     def _write(self) -> Iterator[Finding]:
         key = PROBE + secrets.token_hex(6)
@@ -153,18 +154,18 @@ class StorageDiagnosis:
             yield left
 
     def _written(self, key: str) -> Finding:
-        """Write, read and overwrite an object, and see that conditions are kept."""
+        """Write, read and overwrite an object, and check that the store applies conditions."""
         first, second = secrets.token_bytes(16), secrets.token_bytes(16)
         made = run_sync(self._store.put(key, first, if_match=None, metadata={}))
         if self.read(key) != first:
-            return words.not_what_was_written()
+            return s3_findings.not_what_was_written()
         if not self._is_refused(key, second, None):
-            return words.condition_ignored("If-None-Match")
+            return s3_findings.condition_ignored("If-None-Match")
         run_sync(self._store.put(key, second, if_match=made.etag, metadata={}))
         if not self._is_refused(key, first, made.etag):
-            return words.condition_ignored("If-Match")
+            return s3_findings.condition_ignored("If-Match")
         if self.read(key) != second:
-            return words.not_what_was_written()
+            return s3_findings.not_what_was_written()
         return ok("s3-write", "an object was written, read, overwritten under its condition and deleted")
 
     def _is_refused(self, key: str, data: bytes, if_match: str | None) -> bool:
@@ -182,14 +183,12 @@ class StorageDiagnosis:
             run_sync(self._headed(key))
         except StoreFault as fault:
             if fault.kind is StoreFaultKind.MISSING:
-                return ok(
-                    "s3-new-file", "S3 says 404 of a key that is missing, as mount-s3 needs for new files"
-                )
+                return ok("s3-new-file", "S3 returns 404 for a missing key, as mount-s3 needs for new files")
             if fault.kind is StoreFaultKind.DENIED:
                 has_role = self._workspace.role is not None
-                return words.missing_is_forbidden(lists_below=self._is_listed(key), has_role=has_role)
+                return s3_findings.missing_is_forbidden(lists_below=self._is_listed(key), has_role=has_role)
             return self._refused("s3-new-file", fault)
-        return words.found_what_is_not_there()
+        return s3_findings.found_what_is_not_there()
 
     def _renames(self) -> Finding:
         endpoint = self._workspace.endpoint
@@ -197,7 +196,7 @@ class StorageDiagnosis:
             return ok("s3-renames", "Amazon S3 is used, which loses no file that is renamed")
         probed = run_sync(probe_renames(self._store, secrets.token_hex(6)))
         self._is_unsafe = probed.renames is Renames.ACCEPTED
-        return words.renames(probed, endpoint or "")
+        return s3_findings.renames(probed, endpoint or "")
 
     def _is_listed(self, key: str) -> bool:
         try:
@@ -215,7 +214,7 @@ class StorageDiagnosis:
             reached = self._probe.reaches(credentials, other)
         except StoreFault as fault:
             return self._refused("s3-boundary", fault)
-        return words.boundary(reached, has_role=self._workspace.role is not None)
+        return s3_findings.boundary(reached, has_role=self._workspace.role is not None)
 
     def _skills(self, credentials: Credentials) -> Finding:
         skills = self._workspace.skills
