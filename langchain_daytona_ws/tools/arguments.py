@@ -60,6 +60,12 @@ class ToolInput(BaseModel):
         meant = {name: cls._meant_by(name) for name in unknown[:UNKNOWN_SHOWN]}
         values: Mapping[str, Any] = {name: value for name, value in known.items() if name in cls.model_fields}
         found: list[Problem] = [(_shown(name), _unknown(remark)) for name, remark in meant.items()]
+        # pydantic reads true as 1: a timeout of one second.
+        found += [
+            (name, "a number is needed, not true or false")
+            for name, value in values.items()
+            if isinstance(value, bool) and cls._is_number(name)
+        ]
         try:
             made = validate(values)
         except ValidationError as error:
@@ -77,6 +83,11 @@ class ToolInput(BaseModel):
                 cls.__name__, [_detail(name, text) for name, text in found]
             )
         return made
+
+    @classmethod
+    def _is_number(cls, name: str) -> bool:
+        """Return whether an argument takes a number."""
+        return cls.model_fields[name].annotation in (int, float, int | None, float | None)
 
     @classmethod
     def _is_left_out(cls, name: object, value: object) -> bool:

@@ -107,7 +107,10 @@ def _range_of_timeout(timeout: float, limit: int, *, background: bool) -> str:
         said.append(f"for a longer job, of up to {HOURS_MAX} hours, give hours in its place")
     else:
         said.append(f"with background: true at most {JOB_TIMEOUT_MAX_S}")
-    if timeout > limit and timeout % 500 == 0 and timeout / 1000 <= limit:
+    hours = timeout / 3_600_000
+    if background and timeout % 500 == 0 and limit / 3600 < hours <= HOURS_MAX:
+        said.append(f"{timeout:.0f} looks like milliseconds, which are {hours:g} hours")
+    elif timeout > limit and timeout % 500 == 0 and timeout / 1000 <= limit:
         said.append(f"{timeout:.0f} looks like milliseconds, which are {timeout / 1000:g} seconds")
     return "; ".join(said)
 

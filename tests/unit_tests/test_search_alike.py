@@ -262,6 +262,9 @@ def test_a_glob_that_matches_other_files_is_in_doubt_for_its_brackets_only(site:
         ("/usr/local/bin", ""),
         ("/etc/hosts", ""),
         (r"[^\n]zz", ""),
+        ("zz$", r"use \r?$"),
+        (r"(zz|foo)\r?$", ""),
+        (r"\$zz|[$]", ""),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_doubted_where_there_is_a_reason(
@@ -273,7 +276,7 @@ def test_a_pattern_that_matches_nothing_is_doubted_where_there_is_a_reason(
     found = place.grep(pattern)
     assert (bool(found.hint), hint in found.hint) == (bool(hint), True)
     assert place.text(pattern) == ["No match.", *([f"[{found.hint}]"] if hint else [])]
-    place.put("b", b"foo|bar (foo|bar)).py /Needle/i /api/v1/ nothing a\\ /usr/local/bin /etc/hosts xzz")
+    place.put("b", b"foo|bar (foo|bar)).py /Needle/i /api/v1/ nothing a\\ /usr/local/bin /etc/hosts $zz")
     assert place.grep(pattern).hint == ""
 
 

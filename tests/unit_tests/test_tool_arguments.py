@@ -176,6 +176,11 @@ class TestTimeout:
                 {"timeout": 7200, "background": True},
                 ["in seconds", "at most 3600", "give hours in its place"],
             ),
+            (
+                {"timeout": 7_200_000, "background": True},
+                ["looks like milliseconds, which are 2 hours", "give hours"],
+            ),
+            ({"timeout": True}, ["a number is needed"]),
             ({"timeout": 0}, ["in seconds", "above 0"]),
             ({"timeout": float("nan")}, ["above 0"]),
             ({"timeout": float("inf"), "background": True}, ["at most 3600"]),

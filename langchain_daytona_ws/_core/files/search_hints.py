@@ -15,6 +15,7 @@ _BASIC_SIGN = re.compile(r"(?<!\\)((?:\\\\)*)\\([|(){}+?])")
 _IN_SLASHES = re.compile(r"/((?:[^/\\]|\\.)+)/([dgimsuvy]*)")
 _NEWLINE = re.compile(r"(?<!\\)(?:\\\\)*\\n")
 _SET = re.compile(r"\[(?:\\.|[^\]\\])*\]")
+_LINE_END = re.compile(r"(?<!\\)(?:\\\\)*\$(?=\)*(?:\||$))")
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _BACKREFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\\[1-9]")
 
@@ -44,7 +45,7 @@ def grep_hint(pattern: str, glob: str | None, doubt: Doubt | None) -> str:
     if _BASIC_OR.search(pattern):
         use = _BASIC_SIGN.sub(lambda found: found[1] + found[2], pattern)
         return f"\\| stands for the character |. For alternatives, use {shown_name(use)}"
-    return _slashes(pattern) or (_has_newline(pattern) and _ONE_LINE)
+    return _slashes(pattern) or (_ONE_LINE if _has_newline(pattern) else _line_end(pattern))
 
 
 def unsupported(pattern: str) -> str:
@@ -64,6 +65,14 @@ def _slashes(pattern: str) -> str:
     plain = quoted[1].replace("\\/", "/")
     flags = " with ignore_case=true" if "i" in quoted[2] else ""
     return f"The slashes are searched for, too. Without them, use {shown_name(plain)}{flags}"
+
+
+def _line_end(pattern: str) -> str:
+    r"""Return a hint for a pattern that ends in ``$``, unless it allows for the CR: ``\r?$``, ``\s*$``."""
+    bare = _SET.sub("", pattern)
+    if not _LINE_END.search(bare) or re.search(r"\\[rs]\W?\$", bare):
+        return ""
+    return "In files with CRLF line endings, $ does not match before the CR: use \\r?$"
 
 
 def _has_newline(pattern: str) -> str:
