@@ -82,7 +82,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         self.session = session
         self.root = session.root
         self.run_once = RunOnce()
-        gate = session.gate
+        gate = session._gate
         outside_hashes: dict[str, str] = {}  # of files outside the workspace that this backend has read
 
         async def ask(request: PermissionRequest, validate: _Validate | None) -> Approval[Any] | Answered:

@@ -1,4 +1,4 @@
-"""The session: one workspace, one sandbox, shared by all tools and by the program around them."""
+"""The session: one workspace in one sandbox, for tools and for the program around them."""
 
 from __future__ import annotations
 
@@ -47,33 +47,32 @@ LOST_NOTICE_S3 = (
 
 
 class WorkspaceSession:
-    """Give tools and programs one workspace in a Daytona sandbox.
+    """One workspace in a Daytona sandbox, for tools and for the program around them.
 
-    Nothing is requested until it is first needed; then one sandbox is created, whoever asks, and deleted again by
-    `close`, by leaving a ``with`` block, or when the interpreter exits. With ``persistent: true`` there is one sandbox
-    for the workspace, found again from any host, and kept until `release`. Safe to share between threads and
-    event loops. What your program calls here is not asked about; what the model calls through the tools is.
+    Nothing is requested until the first use. Then one sandbox is created for all callers. It is deleted by `close`, by
+    leaving a ``with`` block, or when the interpreter exits. With ``persistent: true`` there is one sandbox per
+    workspace: any host finds it again, and it is kept until `release`. A session may be shared between threads and
+    event loops. Calls of your program need no approval; the model's calls, through the tools, do.
 
     Args:
-        config: A `SandboxConfig`, or the JSON dict of one.
+        config: A `SandboxConfig`, or its JSON as a dict.
         namespace: Name of the workspace: one segment of 1 to 128 characters of ``A-Za-z0-9._-``, not starting with
             ``.`` or ``-``.
-        approver: Who is asked before the model's calls, see `Approver`. Without one, whatever needs asking is
-            denied.
-        approval_timeout_s: How long an answer is waited for, in seconds, and as long again for the turn to ask; None
-            for ever. Default an hour.
-        on_job_done: Called with each `Job` that this session has seen running and that has ended, once, by whichever
-            of its calls learns of it, before that call returns and in its thread: the calls of ``session.jobs``, and
-            any other that uses the sandbox. Between calls nobody looks. It must not block an event loop; what it
-            raises is logged.
-        ids: Makes names for calls, answers and ephemeral sandboxes, none of them twice: 32 hexadecimal digits, of which
-            the last 12 must differ too. Default: random ones. With others, which are for tests that replay a
-            recording, what runs in the sandbox could forge answers.
+        approver: Called before the model's calls that need approval, see `Approver`. Default: None, which denies them.
+        approval_timeout_s: Seconds to wait for an answer; the wait for earlier requests may take as long again. None
+            waits for ever. Default: an hour.
+        on_job_done: Called once with each `Job` that has ended, if this session has seen it running. It is called
+            before the call that finds the end returns, in that call's thread: a call of ``session.jobs``, or any other
+            call that uses the sandbox. There is no background thread. It must not block an event loop; its errors are
+            logged.
+        ids: Makes unique ids for calls, answers and ephemeral sandboxes: 32 hexadecimal digits, of which the last 12
+            must be unique too. Default: random ids. Others are for tests that replay a recording: with them, programs
+            in the sandbox could forge answers.
         clock: The session's time. Default: this machine's.
 
     Raises:
-        ConfigError: The configuration or the namespace is wrong.
-        ValueError: What ``ids`` returns is no id.
+        ConfigError: The configuration or the namespace is invalid.
+        ValueError: ``ids`` returns an invalid id.
     """
 
     def __init__(
@@ -92,7 +91,9 @@ class WorkspaceSession:
         self._ids, self._clock = ids, clock
         self.id = first_of(ids)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
-        self.gate = ApprovalGate(self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s)
+        self._gate = ApprovalGate(
+            self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s
+        )
         notices = self._notices = Notices()
         workspace = s3_workspace(self.config, self.namespace)
         warn_of_network(self.config, workspace)
@@ -156,11 +157,11 @@ class WorkspaceSession:
         return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={info.id if info else None!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle a session over a persistent sandbox: unpickled elsewhere, it finds the same one.
+        """Pickle a session over a persistent sandbox: unpickled elsewhere, the session finds the same sandbox.
 
-        No secret is in the pickle; the API key is taken from ``DAYTONA_API_KEY`` there. The approver, ``on_job_done``,
-        ``ids`` and ``clock`` are pickled as pickle does it, a function by its name. What was approved for the session,
-        and which files it has read, is not.
+        The pickle contains no secret; the API key is read from ``DAYTONA_API_KEY`` at unpickling. The approver,
+        ``on_job_done``, ``ids`` and ``clock`` are pickled as usual, functions by their names. Remembered approvals and
+        the hashes of read files are not pickled.
         """
         if not self.config.persistent:
             raise TypeError(
@@ -171,8 +172,8 @@ class WorkspaceSession:
             self.config,
             {
                 "namespace": self.namespace,
-                "approver": self.gate.approver,
-                "approval_timeout_s": self.gate.approval_timeout_s,
+                "approver": self._gate.approver,
+                "approval_timeout_s": self._gate.approval_timeout_s,
                 "on_job_done": self._on_job_done,
                 "ids": self._ids,
                 "clock": self._clock,
@@ -183,16 +184,16 @@ class WorkspaceSession:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Stay the same session: copies of a tool share its machine."""
+        """Return the same session: copies of a tool share its sandbox."""
         return self
 
     @property
     def is_on_s3(self) -> bool:
-        """Whether the workspace is a mount of S3, and not on the sandbox's own disk."""
+        """Whether the workspace is an S3 mount; otherwise it is on the sandbox's own disk."""
         return self._state.storage is not None
 
     def guidance(self) -> str:
-        """Return what an agent's system prompt should say of this workspace: a short list."""
+        """Return a short list of facts about this workspace, for an agent's system prompt."""
         return self._guidance()
 
     def _guidance(self, *, deep_agent_in: str | None = None) -> str:
@@ -206,31 +207,30 @@ class WorkspaceSession:
         )
 
     def interrupt_on(self) -> dict[str, Any]:
-        """Return what LangChain's ``HumanInTheLoopMiddleware`` should ask about, for this session's permission mode.
+        """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
 
-        Give it to ``HumanInTheLoopMiddleware(interrupt_on=…)`` or ``create_deep_agent(interrupt_on=…)``. It needs a
-        session with ``approver=MiddlewareApprover()``: the middleware asks then, and the session lets through what was
-        approved, without asking again, and nothing else. In mode ``bypass`` it is empty. What only reads is not asked
-        about by a middleware that knows ``when`` (langchain before 1.4 does not, and asks about every call of these
-        tools).
+        Pass the result to ``HumanInTheLoopMiddleware(interrupt_on=…)`` or ``create_deep_agent(interrupt_on=…)``. The
+        session needs ``approver=MiddlewareApprover()``: the middleware asks, and the session runs exactly the approved
+        calls without asking again. In mode ``bypass`` the result is empty. From langchain 1.4 on, the middleware does
+        not ask about calls that only read; earlier versions ask about every call of these tools.
 
         Raises:
-            ConfigError: The session has another approver, or none: two would decide.
+            ConfigError: The session has another approver, or none.
         """
-        approver = self.gate.approver
+        approver = self._gate.approver
         if self.config.permission_mode == "bypass":
             return {}
         if not isinstance(approver, MiddlewareApprover):
             other = "none" if approver is None else type(approver).__qualname__
             raise ConfigError(
-                "interrupt_on() needs a session with approver=MiddlewareApprover(), which lets through what the "
-                f"middleware has asked about; this one has {other}"
+                "interrupt_on() needs a session with approver=MiddlewareApprover(), which runs the calls that "
+                f"the middleware has asked about; this one has {other}"
             )
         return approver.interrupt_on(self.config.permission_mode, self.namespace)
 
     @property
     def sandbox_id(self) -> str | None:
-        """Id of the sandbox, or None while there is none."""
+        """Id of the sandbox; None while there is no sandbox."""
         info = self._state.sandboxes.info
         return info.id if info else None
 
@@ -245,24 +245,25 @@ class WorkspaceSession:
         """Run a bash command in the workspace directory.
 
         Args:
-            command: Given to bash exactly as it is; standard input is empty.
-            timeout_s: Seconds until it is killed with all that it started, or goes on as a background job where
-                ``onTimeout`` says so; above 0 and at most 600. Default: the configuration's ``timeout``.
-            idempotency_key: Name of this call, up to 64 letters and digits. Called again with the same key, it returns
-                the recorded result and runs nothing, for a day.
-            on_output: Called with pieces of the output while it comes, in a thread of its own, and with the rest at the
-                end, in yours; a recorded result comes as a whole. Together they are the output, its first 1,048,576
-                bytes and a note where it is longer. Never called twice at once, nor after this has returned, which
-                waits for it. What it raises is logged; it is called no more then, and the command goes on.
+            command: Passed to bash unchanged; standard input is empty.
+            timeout_s: Seconds until the command is killed with all its processes, or, with ``onTimeout: "background"``,
+                becomes a background job; above 0 and at most 600. Default: the configuration's ``timeout``.
+            idempotency_key: 1 to 64 letters and digits. For a day, a call with the same key returns the recorded
+                result and runs nothing. Default: none.
+            on_output: Called with pieces of the output while the command runs, in another thread, and with the rest at
+                the end, in this thread; a recorded result comes in one piece. The pieces together are the output, up to
+                1,048,576 bytes and a note if it is longer. It is never called twice at once, nor after this method has
+                returned. Its first error is logged and ends the calls; the command goes on.
 
         Returns:
-            The result, whatever the exit code, and whether there is an ``on_output`` or not.
+            The result, with any exit code.
 
         Raises:
-            CommandRefused: Empty, too large, with a NUL byte, or a time-out out of range. Nothing was sent.
-            OutcomeUnknown: It may or may not have run.
-            ProvisionError, SandboxError: It did not run.
-            SessionClosed: The session was closed.
+            CommandRefused: The command is empty, too large or has a NUL byte, or the time-out is out of range. Nothing
+                was sent.
+            OutcomeUnknown: The command may or may not have run.
+            ProvisionError, SandboxError: The command did not run.
+            SessionClosed: The session is closed.
         """
         return run_sync(
             self._sync.run(command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output)
@@ -278,20 +279,20 @@ class WorkspaceSession:
     ) -> CommandResult:
         """Run a bash command as `run` does. Cancelling this call kills the command.
 
-        ``on_output`` is called on this loop; it may be a coroutine function, and is awaited then.
+        ``on_output`` is called on this loop. It may be a coroutine function, which is awaited.
         """
         return await self._async.run(
             command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output
         )
 
     def prewarm(self) -> None:
-        """Begin to provision now, in a thread, and return at once: the first command then finds the sandbox warm.
+        """Start to provision the sandbox in a thread, and return at once.
 
-        Creates or starts the sandbox, mounts an S3 workspace and runs the hooks. What fails is logged, tried again by
-        the first command, and raised there.
+        The thread creates or starts the sandbox, mounts an S3 workspace and runs the hooks. A failure is logged; the
+        first command tries again, and raises the error if it fails too.
 
         Raises:
-            SessionClosed: The session was closed.
+            SessionClosed: The session is closed.
         """
         self._state.sandboxes.check_open()
         threading.Thread(target=self._warm, name="langchain-daytona-ws-prewarm").start()
@@ -310,7 +311,7 @@ class WorkspaceSession:
         try:
             self._on_job_done(job)
         except Exception:
-            # The call that learned of it has done what it was to do.
+            # The call that found the end has succeeded.
             logger.exception("on_job_done failed for job %s", job.id)
 
     def _on_lost(self) -> None:
@@ -318,14 +319,14 @@ class WorkspaceSession:
             self._notices.add(LOST_NOTICE_S3)
             return
         self._notices.add(LOST_NOTICE)
-        # What was read before is not what is there now.
+        # The files of the new sandbox are not those that were read.
         self._state.read_hashes.clear()
 
     def close(self) -> None:
-        """End the session. An ephemeral sandbox is deleted; a persistent one stays, for whoever comes next.
+        """End the session. An ephemeral sandbox is deleted; a persistent sandbox stays for the next session.
 
         Raises:
-            SandboxUnavailable: It could not be deleted; its auto-stop and its TTL will do it.
+            SandboxUnavailable: The sandbox could not be deleted; its auto-stop and its TTL will end it.
         """
         self._state.sandboxes.close()
         self._close_storage()
@@ -338,11 +339,11 @@ class WorkspaceSession:
     def release(self) -> None:
         """Delete the workspace's sandbox, also a persistent one that this session has not used, and end the session.
 
-        What is on its own disk is lost; an S3 workspace's files are not touched.
+        The files on the sandbox's own disk are lost; the files of an S3 workspace stay.
 
         Raises:
-            ProvisionError: There is a sandbox of this name that is not this library's.
-            SandboxUnavailable: It could not be deleted.
+            ProvisionError: A sandbox of this name exists that was not created by this package.
+            SandboxUnavailable: The sandbox could not be deleted.
         """
         self._state.sandboxes.release()
         self._close_storage()

@@ -26,8 +26,8 @@ class WorkspaceFiles:
     """
 
     def __init__(self, sync_ops: FileOps, async_ops: FileOps) -> None:
-        self.sync_ops = sync_ops  # coroutines that do not suspend
-        self.async_ops = async_ops
+        self._sync_ops = sync_ops  # coroutines that do not suspend
+        self._async_ops = async_ops
 
     def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read a page of numbered lines of a text file of at most 10 MiB.
@@ -37,11 +37,11 @@ class WorkspaceFiles:
             offset: The first line, from 1.
             limit: Most lines; fewer if they would exceed the configuration's ``outputLimitBytes``.
         """
-        return run_sync(self.sync_ops.read(path, offset=offset, limit=limit))
+        return run_sync(self._sync_ops.read(path, offset=offset, limit=limit))
 
     async def aread(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read a page of lines, as `read` does."""
-        return await self.async_ops.read(path, offset=offset, limit=limit)
+        return await self._async_ops.read(path, offset=offset, limit=limit)
 
     def download(self, path: str) -> bytes:
         """Return the content of a file of at most 128 MiB, text or binary.
@@ -56,11 +56,11 @@ class WorkspaceFiles:
             FileUnsuitable: The path is a directory, or the file is larger.
             WriteConflict: The file changed during each of several downloads.
         """
-        return run_sync(self.sync_ops.fetch(path))
+        return run_sync(self._sync_ops.fetch(path))
 
     async def adownload(self, path: str) -> bytes:
         """Return the content of a file, as `download` does."""
-        return await self.async_ops.fetch(path)
+        return await self._async_ops.fetch(path)
 
     def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write a whole file; create the directories above it.
@@ -70,11 +70,11 @@ class WorkspaceFiles:
             content: The whole content.
             overwrite: Replace an existing file even if this session has not read its current content.
         """
-        return run_sync(self.sync_ops.write(path, content, overwrite=overwrite))
+        return run_sync(self._sync_ops.write(path, content, overwrite=overwrite))
 
     async def awrite(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write a whole file, as `write` does."""
-        return await self.async_ops.write(path, content, overwrite=overwrite)
+        return await self._async_ops.write(path, content, overwrite=overwrite)
 
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
         """Replace a string in a file, byte for byte; line ends follow the file's style.
@@ -85,13 +85,13 @@ class WorkspaceFiles:
             new_string: The replacement.
             replace_all: Replace every occurrence instead.
         """
-        return run_sync(self.sync_ops.edit(path, old_string, new_string, replace_all=replace_all))
+        return run_sync(self._sync_ops.edit(path, old_string, new_string, replace_all=replace_all))
 
     async def aedit(
         self, path: str, old_string: str, new_string: str, *, replace_all: bool = False
     ) -> FileEdited:
         """Replace a string, as `edit` does."""
-        return await self.async_ops.edit(path, old_string, new_string, replace_all=replace_all)
+        return await self._async_ops.edit(path, old_string, new_string, replace_all=replace_all)
 
     def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List one directory, directories first.
@@ -100,11 +100,11 @@ class WorkspaceFiles:
             path: The directory.
             limit: Most entries to return.
         """
-        return run_sync(self.sync_ops.list(path, limit=limit))
+        return run_sync(self._sync_ops.list(path, limit=limit))
 
     async def alist(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
         """List one directory, as `list` does."""
-        return await self.async_ops.list(path, limit=limit)
+        return await self._async_ops.list(path, limit=limit)
 
     def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find files by name, newest first.
@@ -114,11 +114,11 @@ class WorkspaceFiles:
             path: Directory in which to search.
             limit: Most paths to return.
         """
-        return run_sync(self.sync_ops.glob(pattern, path=path, limit=limit))
+        return run_sync(self._sync_ops.glob(pattern, path=path, limit=limit))
 
     async def aglob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
         """Find files by name, as `glob` does."""
-        return await self.async_ops.glob(pattern, path=path, limit=limit)
+        return await self._async_ops.glob(pattern, path=path, limit=limit)
 
     def grep(
         self,
@@ -144,7 +144,7 @@ class WorkspaceFiles:
             ignore_case: Match without regard to case.
             limit: Most files or lines to return.
         """
-        operation = self.sync_ops.grep(
+        operation = self._sync_ops.grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
         )  # fmt: skip
@@ -163,7 +163,7 @@ class WorkspaceFiles:
         limit: int = GREP_LIMIT,
     ) -> GrepResult:
         """Search for a regular expression, as `grep` does."""
-        return await self.async_ops.grep(
+        return await self._async_ops.grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
             ignore_case=ignore_case, limit=limit,
         )  # fmt: skip
@@ -174,8 +174,8 @@ class WorkspaceFiles:
         Args:
             path: The file, link or directory.
         """
-        return run_sync(self.sync_ops.delete(path))
+        return run_sync(self._sync_ops.delete(path))
 
     async def adelete(self, path: str) -> FileDeleted:
         """Delete a file, as `delete` does."""
-        return await self.async_ops.delete(path)
+        return await self._async_ops.delete(path)

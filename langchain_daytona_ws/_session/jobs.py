@@ -24,12 +24,12 @@ class WorkspaceJobs:
     """
 
     def __init__(self, sync_ops: JobOps, async_ops: JobOps) -> None:
-        self.sync_ops = sync_ops  # coroutines that do not suspend
-        self.async_ops = async_ops
+        self._sync_ops = sync_ops  # coroutines that do not suspend
+        self._async_ops = async_ops
 
     def command_of(self, job_id: str) -> str | None:
         """Return the command of a running job that this session knows; sends no request."""
-        return self.sync_ops.command_of(job_id)
+        return self._sync_ops.command_of(job_id)
 
     def start(
         self, command: str, *, max_duration_s: float | None = None, idempotency_key: str | None = None
@@ -47,24 +47,24 @@ class WorkspaceJobs:
             JobError: 10 jobs are running already; nothing ran.
         """
         return run_sync(
-            self.sync_ops.start(command, max_duration_s=max_duration_s, idempotency_key=idempotency_key)
+            self._sync_ops.start(command, max_duration_s=max_duration_s, idempotency_key=idempotency_key)
         )
 
     async def astart(
         self, command: str, *, max_duration_s: float | None = None, idempotency_key: str | None = None
     ) -> Job:
         """Start a job as `start` does. A cancelled call may have started a job: see `alist`."""
-        return await self.async_ops.start(
+        return await self._async_ops.start(
             command, max_duration_s=max_duration_s, idempotency_key=idempotency_key
         )
 
     def status(self, job_id: str) -> Job:
         """Return the state of a job."""
-        return run_sync(self.sync_ops.status(job_id))
+        return run_sync(self._sync_ops.status(job_id))
 
     async def astatus(self, job_id: str) -> Job:
         """Return the state of a job, as `status` does."""
-        return await self.async_ops.status(job_id)
+        return await self._async_ops.status(job_id)
 
     def logs(
         self,
@@ -83,7 +83,7 @@ class WorkspaceJobs:
             limit_bytes: Most bytes to return. Default and maximum: the configuration's ``outputLimitBytes``.
         """
         return run_sync(
-            self.sync_ops.logs(job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes)
+            self._sync_ops.logs(job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes)
         )
 
     async def alogs(
@@ -95,25 +95,25 @@ class WorkspaceJobs:
         limit_bytes: int | None = None,
     ) -> JobLog:
         """Return a piece of a job's output, as `logs` does."""
-        return await self.async_ops.logs(
+        return await self._async_ops.logs(
             job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes
         )
 
     def stop(self, job_id: str) -> Job:
         """Stop a job and all its processes: TERM, and KILL a second later. An ended job is returned unchanged."""
-        return run_sync(self.sync_ops.stop(job_id))[0]
+        return run_sync(self._sync_ops.stop(job_id))[0]
 
     async def astop(self, job_id: str) -> Job:
         """Stop a job, as `stop` does."""
-        return (await self.async_ops.stop(job_id))[0]
+        return (await self._async_ops.stop(job_id))[0]
 
     def list(self) -> tuple[Job, ...]:
         """Return all known jobs, latest start first."""
-        return run_sync(self.sync_ops.list())
+        return run_sync(self._sync_ops.list())
 
     async def alist(self) -> tuple[Job, ...]:
         """Return all known jobs, as `list` does."""
-        return await self.async_ops.list()
+        return await self._async_ops.list()
 
     def join(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """Wait until a job has ended or ``timeout_s`` has passed, and return its state.
@@ -125,8 +125,8 @@ class WorkspaceJobs:
             timeout_s: Most seconds to wait. Default: until the job has ended, at the latest after its
                 ``max_duration_s``.
         """
-        return run_sync(self.sync_ops.join(job_id, timeout_s=timeout_s))
+        return run_sync(self._sync_ops.join(job_id, timeout_s=timeout_s))
 
     async def ajoin(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """Wait as `join` does, without blocking the event loop."""
-        return await self.async_ops.join(job_id, timeout_s=timeout_s)
+        return await self._async_ops.join(job_id, timeout_s=timeout_s)

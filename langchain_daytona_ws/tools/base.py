@@ -52,21 +52,21 @@ class WorkspaceTool(BaseTool):
 
     async def arun(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.arun`."""
-        sibling = ConcurrentCall(kwargs.get("config"))
+        call = ConcurrentCall(kwargs.get("config"))
         try:
             with _remembered(tool_call_id):
                 return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
         except Exception as error:
             if is_control_flow(error):
-                await sibling.others()
+                await call.others()
             raise
         finally:
-            sibling.end()
+            call.end()
 
     def _run(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[str, dict[str, Any]]:
-        gate = self.session.gate
+        gate = self.session._gate
 
         async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
             return gate.check(request, validate)
@@ -78,7 +78,7 @@ class WorkspaceTool(BaseTool):
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[str, dict[str, Any]]:
         with as_tool_message(), traced(run_manager) as trace:
-            return await self._call(self.session._async, self.session.gate.acheck, arguments, config, trace)
+            return await self._call(self.session._async, self.session._gate.acheck, arguments, config, trace)
 
     async def _call(
         self,
@@ -92,7 +92,7 @@ class WorkspaceTool(BaseTool):
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
         note: list[str] = []
-        if not self.session.gate.allows(self.name, action, shown):
+        if not self.session._gate.allows(self.name, action, shown):
             await self._refuse_early(runtime, wanted)  # a call that cannot succeed needs no approval
             approval = await ask(self._request(action, shown), self._input.of_edit)
             if isinstance(approval, Answered):
@@ -158,7 +158,7 @@ def _remembered(tool_call_id: str | None) -> Iterator[None]:
 
 @contextmanager
 def as_tool_message() -> Iterator[None]:
-    """Turn this package's errors into tool messages; the error itself is the cause, for whoever traces."""
+    """Turn this package's errors into tool messages; tracers find the error itself as the cause."""
     try:
         yield
     except WorkspaceError as error:

@@ -25,15 +25,18 @@ JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
 HOURS_MAX = int(JOB_MAX_S / 3600)
 
 _KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."
-_GOES_ON = (
+_BECOMES_JOB = (
     "A command that exceeds its timeout goes on as a job; its output until then is returned, and a job id."
 )
-DESCRIPTION = f"""\
+
+
+def _description(at_timeout: str) -> str:
+    return f"""\
 Run a bash command in the workspace directory and get its output and exit code.
 - Each call is a new shell in the workspace: cd and variables do not carry over, files do. Use relative paths.
 - Nothing can be typed: standard input is empty, there are no editors. Pass -y, -m.
 - Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
-- {_KILLED}
+- {at_timeout}
 - With background: true it returns a job id at once: for servers and long work, up to an hour, longer with hours.
   See it with bash_job.
 - Do not cut output with head or tail: of a long one the middle is left out, and a notice names a file with all of it.
@@ -101,44 +104,44 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _range_of_timeout(timeout: float, limit: int, *, background: bool) -> str:
-    """Say what the limits are, and what was likely meant."""
-    said = [f"in seconds, above 0 and at most {limit}"]
+    """Return the limits, and the value that was probably intended."""
+    parts = [f"in seconds, above 0 and at most {limit}"]
     if background:
-        said.append(f"for a longer job, of up to {HOURS_MAX} hours, give hours in its place")
+        parts.append(f"for a longer job, of up to {HOURS_MAX} hours, give hours in its place")
     else:
-        said.append(f"with background: true at most {JOB_TIMEOUT_MAX_S}")
+        parts.append(f"with background: true at most {JOB_TIMEOUT_MAX_S}")
     hours = timeout / 3_600_000
     if background and timeout % 500 == 0 and limit / 3600 < hours <= HOURS_MAX:
-        said.append(f"{timeout:.0f} looks like milliseconds, which are {hours:g} hours")
+        parts.append(f"{timeout:.0f} looks like milliseconds, which are {hours:g} hours")
     elif timeout > limit and timeout % 500 == 0 and timeout / 1000 <= limit:
-        said.append(f"{timeout:.0f} looks like milliseconds, which are {timeout / 1000:g} seconds")
-    return "; ".join(said)
+        parts.append(f"{timeout:.0f} looks like milliseconds, which are {timeout / 1000:g} seconds")
+    return "; ".join(parts)
 
 
 class BashTool(WorkspaceTool):
-    """Let a model run bash commands in a `WorkspaceSession`.
+    """The tool ``bash``: a model runs commands in a `WorkspaceSession`.
 
-    A non-zero exit code is a result, not an error. The artifact is the `CommandResult` as a dict, in the background
-    the `Job`.
+    A non-zero exit code is a result, not an error. The artifact is the `CommandResult` as a dict, or the `Job` of a
+    background command.
 
     Args:
-        session: Where to run them, and whom to ask.
-        on_output: Called with each piece of a command's output while it runs, as `WorkspaceSession.run` does, but with
-            a dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (how many characters of
-            this call came before) and ``text``. LangGraph's custom stream gets the same dicts, where somebody listens.
+        session: The session that runs the commands and asks for approval.
+        on_output: Called with each piece of a command's output, like the callback of `WorkspaceSession.run`, but with a
+            dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (the number of characters
+            of this call before it) and ``text``. LangGraph's custom stream gets the same dicts if it has a listener.
     """
 
     name: str = "bash"
-    description: str = DESCRIPTION
+    description: str = _description(_KILLED)
     args_schema: type[BaseModel] = BashInput
     on_output: OnChunk | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="after")
-    def _say_what_is_so_here(self) -> Self:
+    def _complete_description(self) -> Self:
         if "description" not in self.model_fields_set:
-            goes_on = self.session.config.on_timeout == "background"
-            said = DESCRIPTION.replace(_KILLED, _GOES_ON) if goes_on else DESCRIPTION
-            self.description = f"{said}\n{S3_BASH_LINES}" if self.session.is_on_s3 else said
+            becomes_job = self.session.config.on_timeout == "background"
+            text = _description(_BECOMES_JOB if becomes_job else _KILLED)
+            self.description = f"{text}\n{S3_BASH_LINES}" if self.session.is_on_s3 else text
         return self
 
     @property

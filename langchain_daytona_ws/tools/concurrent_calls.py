@@ -1,4 +1,4 @@
-"""The calls that run beside each other in one task of a graph."""
+"""The tool calls that run at the same time in one task of a graph."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-_under_way: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
-_current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_sibling", default=None)
+_running: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
+_current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_concurrent_call", default=None)
 
 
 class ConcurrentCall:
-    """One async call of a tool; a graph's interrupt in it waits until what was approved beside it is done.
+    """One async call of a tool; its graph interrupt waits until the approved concurrent calls are done.
 
-    LangGraph's tool node goes on at the first interrupt, and leaves the other calls behind: with the event loop they
-    would be cancelled, and their commands killed, although they were approved. Its sync form waits for them.
+    At the first interrupt, LangGraph's async tool node abandons the other calls: they are cancelled with the event
+    loop, and their commands killed, although they were approved. Its sync tool node waits for them.
 
     Args:
         config: The call's config.
@@ -28,38 +28,40 @@ class ConcurrentCall:
         self._token = _current.set(self)
 
     def begin(self) -> None:
-        """Count as under way: what it does was approved."""
+        """Record that the call was approved and is running."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return  # a sync call within an async one: of the latter nothing was approved
+            return  # a sync call inside an async one
         if self._done is None and self._task[1]:
             self._done = loop.create_future()
-            _under_way.setdefault(self._task, set()).add(self._done)
+            _running.setdefault(self._task, set()).add(self._done)
 
     def end(self) -> None:
-        """Count no more."""
+        """Record that the call is done."""
         _current.reset(self._token)
         if self._done is None:
             return
-        beside = _under_way[self._task]
-        beside.discard(self._done)
-        if not beside:
-            del _under_way[self._task]
-        if not self._done.done():  # whoever waited may have been cancelled, and it with them
+        concurrent = _running[self._task]
+        concurrent.discard(self._done)
+        if not concurrent:
+            del _running[self._task]
+        if not self._done.done():  # cancelling a waiting call cancels the future
             self._done.set_result(None)
 
     async def others(self) -> None:
-        """Wait until nothing is under way beside this."""
+        """Wait until no other call of the task is running."""
         loop = asyncio.get_running_loop()
-        while beside := [
-            one for one in _under_way.get(self._task, ()) if one.get_loop() is loop and one is not self._done
+        while running := [
+            future
+            for future in _running.get(self._task, ())
+            if future.get_loop() is loop and future is not self._done
         ]:
-            await asyncio.wait(beside)
+            await asyncio.wait(running)
 
 
 def begin_current() -> None:
-    """Count the async call that this runs in, if it is one, as under way."""
-    sibling = _current.get()
-    if sibling is not None:
-        sibling.begin()
+    """Record that the present async call was approved and is running; no effect in a sync call."""
+    call = _current.get()
+    if call is not None:
+        call.begin()

@@ -127,12 +127,12 @@ class FileInput(ToolInput):
 
 
 class WorkspaceFileTool(WorkspaceTool):
-    """Let a model read, write, edit, list, find, search and delete files of a `WorkspaceSession`.
+    """The tool ``workspace_file``: a model reads, writes, edits, lists, finds, searches and deletes workspace files.
 
     The artifact is the operation's result as a dict.
 
     Args:
-        session: Whose files, and whom to ask.
+        session: The session that has the files and asks for approval.
     """
 
     name: str = "workspace_file"

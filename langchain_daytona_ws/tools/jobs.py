@@ -61,12 +61,12 @@ class JobInput(ToolInput):
 
 
 class BashJobTool(WorkspaceTool):
-    """Let a model see and stop the background jobs of a `WorkspaceSession`.
+    """The tool ``bash_job``: a model inspects and stops the background jobs of a `WorkspaceSession`.
 
-    Only ``stop`` asks. The artifact is the `Job` or `JobLog` as a dict, of a list ``{"jobs": [...]}``.
+    Only ``stop`` needs approval. The artifact is the `Job` or `JobLog` as a dict, of a list ``{"jobs": [...]}``.
 
     Args:
-        session: Whose jobs, and whom to ask.
+        session: The session that has the jobs and asks for approval.
     """
 
     name: str = "bash_job"

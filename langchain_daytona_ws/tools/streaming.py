@@ -1,4 +1,4 @@
-"""Where a command's output goes while it runs: LangGraph's custom stream, and the tool's own callback."""
+"""Streaming of a command's output to LangGraph's custom stream and to the tool's callback."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ WRAPPERS_MAX = 50
 def output_to(
     on_chunk: OnChunk | None, tool_call_id: str | None, sandbox_id: Callable[[], str | None]
 ) -> OnOutput | None:
-    """Return what hands on the output of one call, or None when nobody asked for it.
+    """Return the function that forwards the output of one call; None if no listener exists.
 
-    Call it in the context of the tool's run, where LangGraph's stream is to be found.
+    Call it in the context of the tool's run, which holds LangGraph's stream.
 
     Args:
-        on_chunk: The tool's own callback, given the same dicts as the stream.
+        on_chunk: The tool's callback, which gets the same dicts as the stream.
         tool_call_id: The model's id of the call.
-        sandbox_id: Gives the id of the sandbox, which there may not be yet.
+        sandbox_id: Returns the id of the sandbox; None while there is none.
     """
     targets = [target for target in (custom_stream(), on_chunk) if target is not None]
     if not targets:
         return None
     offset = 0
 
-    def tell(text: str) -> object:
+    def emit(text: str) -> object:
         nonlocal offset
         chunk = {
             "type": CHUNK_TYPE,
@@ -42,17 +42,17 @@ def output_to(
             "text": text,
         }
         offset += len(text)
-        # Only the last one may be a coroutine function: LangGraph's writer is none.
-        said: object = None
+        # Only the last target may be a coroutine function: LangGraph's writer is a plain function.
+        result: object = None
         for target in targets:
-            said = target(dict(chunk))
-        return said
+            result = target(dict(chunk))
+        return result
 
-    return tell
+    return emit
 
 
 def custom_stream() -> OnChunk | None:
-    """Return the writer of LangGraph's custom stream; None outside of a graph, and where nobody listens to it."""
+    """Return the writer of LangGraph's custom stream; None outside of a graph, and without a listener."""
     config = sys.modules.get("langgraph.config")  # no graph runs before it is imported
     if config is None:
         return None
@@ -60,15 +60,15 @@ def custom_stream() -> OnChunk | None:
         writer: OnChunk = config.get_stream_writer()
     except (RuntimeError, KeyError):
         return None  # not in a graph
-    return None if _is_deaf(writer) else writer
+    return None if _has_no_listener(writer) else writer
 
 
-def _is_deaf(writer: object) -> bool:
-    """Tell whether a writer throws away what it is given.
+def _has_no_listener(writer: object) -> bool:
+    """Return whether a writer discards its input.
 
-    Without ``stream_mode="custom"`` a graph's writer is an empty function, with others around it (langgraph 1.0 to
-    1.2), and nothing else tells. A function that refers to nothing can hand nothing on. One that is not understood is
-    taken to listen, which costs a few requests.
+    Without ``stream_mode="custom"``, a graph's writer is an empty function, possibly wrapped (langgraph 1.0 to 1.2);
+    LangGraph offers no other sign. A function without references cannot forward anything. A function of unknown form
+    counts as a listener, which costs a few requests.
     """
     for _ in range(WRAPPERS_MAX):
         code = getattr(writer, "__code__", None)

@@ -1,4 +1,4 @@
-"""What tracers record of a tool's run beside its input and output."""
+"""Metadata of a tool's run for tracers, in addition to its input and output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Facts: TypeAlias = dict[str, Any]
 
 @contextmanager
 def traced(run_manager: RunManager | None) -> Iterator[Callable[[Facts], None]]:
-    """Give a function that adds to the run's metadata; of an error that passes, add its code."""
+    """Return a function that adds to the run's metadata; add the code of an error that is raised inside."""
 
     def add(facts: Facts) -> None:
         if run_manager is not None:
@@ -32,10 +32,10 @@ def traced(run_manager: RunManager | None) -> Iterator[Callable[[Facts], None]]:
 
 
 def _add_to_run(run_manager: RunManager, facts: Facts) -> None:
-    """Add to the run's metadata in every tracer: LangSmith's, and whatever else derives from LangChain's base.
+    """Add to the run's metadata in every tracer that derives from LangChain's base class, such as LangSmith's.
 
-    LangChain has no call for it. Each tracer keeps the run under its id until its end, when it is handed on with what
-    was added.
+    LangChain has no function for this. Each tracer keeps the run under its id until the run ends, and then sends it
+    with the added metadata.
     """
     if not run_manager.handlers:
         return
@@ -47,12 +47,12 @@ def _add_to_run(run_manager: RunManager, facts: Facts) -> None:
         run = handler.run_map.get(str(run_manager.run_id))
         if run is not None:
             extra = run.extra if run.extra is not None else {}
-            # A new one: the runs beside this one may share the old one.
+            # A copy: concurrent runs may share the dict.
             run.extra = {**extra, "metadata": {**(extra.get("metadata") or {}), **facts}}
 
 
 def facts_of_command(result: CommandResult) -> Facts:
-    """Return what is known of a command, without a word of it or of its output."""
+    """Return facts about a command; neither the command nor its output is among them."""
     facts: Facts = {
         "exit_code": result.exit_code,
         "duration_s": result.duration_s,
@@ -64,5 +64,5 @@ def facts_of_command(result: CommandResult) -> Facts:
 
 
 def facts_of_job(job: Job) -> Facts:
-    """Return what is known of a job that was started."""
+    """Return facts about a started job."""
     return {"job_id": job.id, "sandbox_id": job.sandbox_id}

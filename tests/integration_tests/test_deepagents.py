@@ -485,7 +485,7 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
 ) -> None:
     driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)
     session, long = driven.session, "x" * 140_000
-    ops = session.files.async_ops if driven.is_async else session.files.sync_ops
+    ops = session.files._async_ops if driven.is_async else session.files._sync_ops
     real, changed = ops._fetched, [("small", "another call's")]
 
     async def fetched(*given: Any) -> Any:
@@ -510,7 +510,7 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
 
 def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, drive: Drive) -> None:
     driven = drive(server)
-    ops = driven.session.files.async_ops if driven.is_async else driven.session.files.sync_ops
+    ops = driven.session.files._async_ops if driven.is_async else driven.session.files._sync_ops
     long = "x" * 140_000
     driven.files("write", "f", f"{long}\n")
     driven.run("echo of somebody else >> f")

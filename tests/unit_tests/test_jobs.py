@@ -728,7 +728,7 @@ class TestAwake:
 
     def test_another_session_puts_it_back(self, bash: Jobs) -> None:
         job = bash.start("true")
-        bash.jobs.sync_ops._tracker = JobTracker(15, None, lambda *_: None, bash.told.append)
+        bash.jobs._sync_ops._tracker = JobTracker(15, None, lambda *_: None, bash.told.append)
         bash.until(
             lambda: not (bash.state / job.id / "about").exists() or "end" in os.listdir(bash.state / job.id)
         )
