@@ -294,6 +294,8 @@ def failure_of(output: str) -> Failed:
         return Failed("no_bucket", output)
     if "No signing credentials" in output:
         return Failed("no_signing", output)
+    if "signature we calculated" in output or "SignatureDoesNotMatch" in output:
+        return Failed("signature", output)
     if "Forbidden" in output or "AccessDenied" in output or "Access Denied" in output:
         return Failed("denied", output)
     return Failed("unreachable", output)

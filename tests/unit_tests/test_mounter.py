@@ -527,6 +527,10 @@ class TestARefusal:
             (FIRST + "Wrong region (expecting eu-central-1)", "wrong_region"),
             (FIRST + "Forbidden: The provided token has expired.", "expired"),
             (FIRST + "Forbidden: Access Denied", "denied"),
+            (
+                FIRST + "Forbidden: The request signature we calculated does not match the signature",
+                "signature",
+            ),
             (FIRST + "The bucket does not exist", "no_bucket"),
             ("Error: something else", "refused"),
         ],

@@ -281,6 +281,12 @@ _REFUSALS = {
         "it. With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
         "access is denied.",
     ),
+    "mount_signature": (
+        "S3 does not accept the signature of the requests",
+        "The secret key does not belong to the access key, or a proxy changes requests. Check AWS_SECRET_ACCESS_KEY in "
+        "envVars, any proxy, and options.s3Endpoint.",
+        _MISCONFIGURED,
+    ),
     "mount_wrong_region": (
         "a bucket is not in {region}",
         "Set options.awsRegion (or AWS_REGION) to the region that the message names; the skills bucket must be in the "
