@@ -21,15 +21,24 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]", re.ASCII | re.IGNORECASE)
 
 
 def check_proxies() -> None:
-    """Refuse a proxy without a scheme: httpx reads ``host:port`` as http://, aiohttp reads ``host:`` as a scheme.
+    """Refuse a proxy without a scheme, and one without a usable host and port: aiohttp would retry for minutes.
+
+    httpx reads ``host:port`` as http://, aiohttp reads ``host:`` as a scheme.
 
     Raises:
         ConfigError: ``code="client"``. The message omits the value, which may hold a password.
     """
     for scheme, address in getproxies().items():
-        if scheme in ("http", "https", "all") and not _ADDRESS.match(address):
+        if scheme not in ("http", "https", "all"):
+            continue
+        problem = "" if _ADDRESS.match(address) else "has no scheme"
+        try:
+            urlsplit(address).port  # noqa: B018 - it is parsed here
+        except ValueError:
+            problem = problem or "has no usable host and port"
+        if problem:
             raise ConfigError(
-                f"{scheme.upper()}_PROXY (or {scheme}_proxy) in the environment has no scheme. Write it as "
+                f"{scheme.upper()}_PROXY (or {scheme}_proxy) in the environment {problem}. Write it as "
                 "http://host:port, or unset it; NO_PROXY names the hosts that need no proxy.",
                 code="client",
                 op="connect",

@@ -237,6 +237,15 @@ class TestAPortThatRefuses:
 
 class TestProxies:
     @SIDES
+    @pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[::1:9", "http://proxy:port"])
+    def test_an_unusable_address_is_a_configuration_error(
+        self, side: str, address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", address)
+        error = failure("https://daytona.invalid/api", side)
+        assert (error.code, "has no usable host and port" in error.message) == ("client", True)
+
+    @SIDES
     @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
     def test_both_sides_go_through_the_environments(
         self, side: str, name: str, monkeypatch: pytest.MonkeyPatch
