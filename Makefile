@@ -6,7 +6,8 @@ WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 3)))
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHON WORKERS
 
-.PHONY: help demo test test-all test-real test-wheel matrix check words format dist record examples bench faults setup-demo setup-dev clean
+.PHONY: help demo test test-all test-real test-wheel matrix check words format dist docs picture record examples bench \
+	faults setup-demo setup-docs setup-dev clean
 
 help:
 	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes allows everything, ARGS=--s3 works on S3)"
@@ -19,6 +20,8 @@ help:
 	@echo "make words       check docstrings, comments, names and docs for words of scripts/words.toml (ARGS=paths)"
 	@echo "make format      format and fix with ruff"
 	@echo "make dist        build the source distribution and the wheel into dist/"
+	@echo "make docs        build the documentation site into build/site/, strictly (ARGS=--serve shows it on localhost)"
+	@echo "make picture     run the demo and draw docs/images/ask.svg, the picture of the README"
 	@echo "make record      record the cassettes again, on the local Daytona or the account of DAYTONA_API_KEY"
 	@echo "make examples    execute the notebooks, and write their outputs"
 	@echo "make faults      every fault at every step, as a table (ARGS=\"--step warm --fault 503\" runs some)"
@@ -63,6 +66,12 @@ format: setup-dev
 dist: setup-dev
 	@scripts/dist
 
+docs: setup-docs
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs $(if $(filter --serve,$(ARGS)),serve,build --quiet --clean) --strict
+
+picture: setup-demo
+	@.venv/bin/python -m examples.demo.picture
+
 record: setup-dev
 	@.venv/bin/python -m tests.cassettes.record $(ARGS)
 
@@ -77,6 +86,9 @@ bench: setup-dev
 
 setup-demo:
 	@scripts/setup demo $(filter --s3,$(ARGS))
+
+setup-docs:
+	@scripts/setup docs
 
 setup-dev:
 	@scripts/setup dev

@@ -28,12 +28,12 @@ def main(
         Path | None,
         typer.Option("--json", help="File for the results; default for a whole run: results.json."),
     ] = None,
-    readme: Annotated[
-        bool, typer.Option(help="Only write the results of results.json into the README.")
+    docs: Annotated[
+        bool, typer.Option(help="Only write the results of results.json into docs/benchmarks.md.")
     ] = False,
 ) -> None:
     """Compare this library with the SDK, langchain-daytona and Deep Agents, on a local Daytona."""
-    if readme:
+    if docs:
         report.renew()
         return
     from benchmarks.rows import ROWS  # imports all contenders

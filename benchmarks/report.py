@@ -1,4 +1,4 @@
-"""Write the results as a table for the terminal, as JSON, and as the README's block."""
+"""Write the results as a table for the terminal, as JSON, and as the block of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.result import Result, read
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
-README = HERE.parent / "README.md"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 PACKAGES = ("langchain-daytona-ws", "daytona", "langchain-daytona", "deepagents", "langchain-core")
 
@@ -101,8 +101,8 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def readme_block(document: dict[str, Any]) -> str:
-    """Return the README's block about ``results.json``, with its markers."""
+def page_block(document: dict[str, Any]) -> str:
+    """Return the block of docs/benchmarks.md about ``results.json``, with its markers."""
     versions = document["versions"]
     setup = f"{document['machine']['cores']} cores, Python {versions['python']}, {document['date']}"
     rows = [
@@ -129,16 +129,16 @@ def _reach(result: Result) -> str:
     return f"≤ {_number(result.reach)}" + ("" if result.reached else f", {_missed(result)}")
 
 
-def renew(readme: Path = README, results: Path = RESULTS) -> None:
-    """Write the block of these results into the README.
+def renew(page: Path = PAGE, results: Path = RESULTS) -> None:
+    """Write the block of these results into docs/benchmarks.md.
 
     Raises:
-        ValueError: The README has no markers.
+        ValueError: The page has no markers.
     """
-    text = readme.read_text("utf-8")
+    text = page.read_text("utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{readme} has no {BEGIN} and {END}, the markers of the block")
-    block = readme_block(json.loads(results.read_text("utf-8")))
-    readme.write_text(before + block + after, "utf-8")
+        raise ValueError(f"{page} has no {BEGIN} and {END}, the markers of the block")
+    block = page_block(json.loads(results.read_text("utf-8")))
+    page.write_text(before + block + after, "utf-8")

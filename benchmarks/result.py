@@ -22,7 +22,7 @@ class Result:
         reach: The upper limit of `value`; None for no limit.
         medians: The medians behind the ratio, each with its unit in its name.
         note: An explanation that the reader needs.
-        quoted: Whether the README has it.
+        quoted: Whether docs/benchmarks.md has it.
     """
 
     row: str

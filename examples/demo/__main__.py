@@ -60,8 +60,10 @@ async def repair(
         return record.test_runs[0], final
 
 
-def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
-    """Run the demo; return its exit code."""
+def main(
+    arguments: Sequence[str] | None = None, console: Console | None = None, screen: Screen | None = None
+) -> int:
+    """Run the demo; return its exit code. With a screen, the demo needs no terminal."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--yes", action="store_true", help="allow all that the agent wants to do")
     parser.add_argument("--s3", action="store_true", help="put the workspace on a local S3, mounted")
@@ -70,8 +72,9 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
     )
     options = parser.parse_args(arguments)
     console = console or Console(highlight=False)
-    screen = Screen(console, yes=options.yes)
-    if not options.yes and not sys.stdin.isatty():
+    can_ask = options.yes or screen is not None or sys.stdin.isatty()
+    screen = screen or Screen(console, yes=options.yes)
+    if not can_ask:
         console.print(
             "There is no terminal to ask on. Allow everything with: make demo ARGS=--yes", style="red"
         )

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, ToolMessage
@@ -18,8 +18,6 @@ from rich.text import Text
 
 from langchain_daytona_ws import PermissionDecision, PermissionRequest
 
-LONGEST_RESULT = 12
-
 
 class Screen:
     """Shows the agent's work, and asks the user for approvals.
@@ -27,13 +25,19 @@ class Screen:
     Args:
         console: The terminal.
         yes: Allow everything; the requests are still shown.
+        read_line: Reads an answer. Default: from the terminal.
     """
 
-    def __init__(self, console: Console, *, yes: bool) -> None:
+    longest_result = 12  # lines
+
+    def __init__(
+        self, console: Console, *, yes: bool, read_line: Callable[[], Awaitable[str]] | None = None
+    ) -> None:
         self.console = console
         self.asked = 0
         self.denied = 0
         self._yes = yes
+        self._read_line = read_line or _line
         self._started = time.monotonic()
         self._busy: Status | None = None
 
@@ -61,7 +65,7 @@ class Screen:
         self.idle()
         if isinstance(message, ToolMessage):
             style = "red" if message.status == "error" else "dim"
-            shown = Text(_excerpt(str(message.text)), style)
+            shown = Text(_excerpt(str(message.text), self.longest_result), style)
             self.console.print(shown, no_wrap=True, overflow="ellipsis")
             self.console.print()
             self.busy("thinking")
@@ -100,7 +104,7 @@ class Screen:
         always = f", a = always allow `{'`, `'.join(prefixes)}`" if prefixes else ""
         while True:
             self.console.print(Text(f"y = yes, n = no{always}: ", style="yellow"), end="")
-            match (await _line()).strip().lower():
+            match (await self._read_line()).strip().lower():
                 case "y" | "yes":
                     return PermissionDecision.allow()
                 case "a" | "always" if prefixes:
@@ -146,9 +150,9 @@ def _brief(call: Mapping[str, Any]) -> str:
     return f"{call['name']}: {arguments.get('command', '')} {' in '.join(named)}"
 
 
-def _excerpt(text: str) -> str:
+def _excerpt(text: str, longest: int) -> str:
     lines = printable(text).splitlines()
-    left_out = len(lines) - LONGEST_RESULT
+    left_out = len(lines) - longest
     if left_out > 0:
-        lines = [f"… {left_out} more lines above", *lines[-LONGEST_RESULT:]]
+        lines = [f"… {left_out} more lines above", *lines[-longest:]]
     return "\n".join(f"  {line}" for line in lines)

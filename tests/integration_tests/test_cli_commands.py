@@ -1,4 +1,4 @@
-"""All commands are as in the README, and their help loads no large package."""
+"""All commands agree with docs/cli.md, and their help loads no large package."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from langchain_daytona_ws.cli import exits, jobs, run
 from langchain_daytona_ws.cli.app import app
 from tests.integration_tests.test_cli import environment
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## Command line\n")[2].partition("\n## ")[0]
-LINES = re.findall(r"^langchain-daytona-ws (.*?)(?: +#.*)?$", SECTION, re.MULTILINE)
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^langchain-daytona-ws (.*?)(?: +#.*)?$", PAGE, re.MULTILINE)
 COMMANDS = [
     ("doctor",), ("run",), ("serve",), ("s3-snapshot",), ("sandboxes", "list"), ("sandboxes", "release"),
     ("sandboxes", "prune"), *(("jobs", name) for name in ("start", "list", "status", "logs", "stop", "wait")),
@@ -47,15 +46,17 @@ def test_there_are_calls() -> None:
     assert len(LINES) == 7
 
 
-def test_the_readmes_numbers_are_the_codes() -> None:
+def test_the_exit_codes_of_the_page_are_those_of_the_code() -> None:
     assert (exits.FAILED, exits.USAGE_ERROR) == (1, 2)
-    assert "124 (its time was up), 125 (it did not run) and 123 (it may have run" in " ".join(SECTION.split())
+    assert "124 (time is up), 125 (the command did not run) and 123 (the command may have run" in " ".join(
+        PAGE.split()
+    )
     assert (exits.TIMED_OUT, exits.NOT_RUN, exits.OUTCOME_UNKNOWN, exits.LOST) == (124, 125, 123, 125)
-    assert "256 KiB" in SECTION
+    assert "256 KiB" in PAGE
     assert run.OUTPUT_LIMIT_BYTES == 256 * 1024
-    assert f"`{PROBE}…`" in SECTION
+    assert f"`{PROBE}…`" in PAGE
     named = {one.name or one.callback.__name__ for one in jobs.jobs.registered_commands if one.callback}
-    assert {name for name in named if f"`{name}`" in SECTION} == named
+    assert {name for name in named if f"`{name}`" in PAGE} == named
 
 
 def test_help_loads_neither_the_sdk_nor_boto3() -> None:

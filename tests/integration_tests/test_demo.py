@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from rich.console import Console
 
 from examples.demo import __main__ as demo
-from examples.demo import agent, storage
+from examples.demo import agent, picture, storage
 from examples.demo.project import BROKEN, BROKEN_FILE, DemoFailed, Package, TestRun
 from examples.demo.screen import printable
 from examples.demo.scripted import SCRIPT
@@ -39,6 +39,11 @@ def test_it_repairs_a_real_package(console: Console, monkeypatch: pytest.MonkeyP
     assert text.count("May the agent do this?") == 3
     assert "+                octets.extend(reversed(res))" in text
     assert "✔ pyasn1's own tests: 1261 passed after the repair, 9 of 1261 failed before it" in text
+
+
+def test_the_picture_of_the_readme_is_of_this_demo() -> None:
+    drawn, committed = picture.draw(), picture.PICTURE.read_text("utf-8")
+    assert picture.texts(drawn) == picture.texts(committed), "run make picture"
 
 
 @pytest.mark.full

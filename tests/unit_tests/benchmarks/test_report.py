@@ -1,4 +1,4 @@
-"""Results: what was reached, by how much not, and that nothing is lost on the way to README and JSON."""
+"""Results: what was reached, by how much not, and that nothing is lost on the way to docs and JSON."""
 
 from __future__ import annotations
 
@@ -74,21 +74,21 @@ def told(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_readme_quotes_what_is_to_be_quoted_and_keeps_the_rest(tmp_path: Path, told: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nEnd.\n", "utf-8")
-    report.renew(readme, told)
-    text = readme.read_text("utf-8")
+def test_the_page_gets_the_quoted_results_and_keeps_the_rest(tmp_path: Path, told: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nEnd.\n", "utf-8")
+    report.renew(page, told)
+    text = page.read_text("utf-8")
     assert text.startswith("# Title\n\n<!-- benchmarks -->\nMedians (")
     assert text.endswith("<!-- /benchmarks -->\n\nEnd.\n")
     assert "| row | ours too | raw | 1.38× | ≤ 1.15, missed by 20 % |" in text
     assert "a figure" not in text
-    report.renew(readme, told)
-    assert readme.read_text("utf-8") == text
+    report.renew(page, told)
+    assert page.read_text("utf-8") == text
 
 
-def test_a_readme_without_a_place_for_them_is_an_error(tmp_path: Path, told: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("# Title\n", "utf-8")
+def test_a_page_without_markers_is_an_error(tmp_path: Path, told: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("# Title\n", "utf-8")
     with pytest.raises(ValueError, match="<!-- benchmarks -->"):
-        report.renew(readme, told)
+        report.renew(page, told)

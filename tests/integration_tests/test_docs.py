@@ -1,4 +1,4 @@
-"""The README's examples run, and its lists are complete."""
+"""The examples of the README and of docs/ run, and their tables and quotations agree with the code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,41 @@ from langchain_daytona_ws.local import LocalDaytona
 from langchain_daytona_ws.permissions import needs_approval
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 
 
-class GuestClient(GenericFakeChatModel):
-    """Calls the tool that the README's agents need, by the name that it has for them, and answers."""
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
-    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> GuestClient:
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def examples(language: str) -> list[Any]:
+    return [
+        pytest.param(code, id=f"{name_of(page)}, example {number}")
+        for page in PAGES
+        for number, code in enumerate(blocks(page, language), 1)
+    ]
+
+
+def text_of(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
+
+
+def between_markers(name: str, marker: str) -> str:
+    found = re.search(rf"<!-- {marker} -->\n(.*?)\n<!-- /{marker} -->", text_of(name), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+class CallsOnce(GenericFakeChatModel):
+    """Calls the command tool of the example's agent once, and then answers."""
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> CallsOnce:
         names = [tool.name for tool in tools]
         assert "execute" in names or names == ["bash", "workspace_file", "bash_job"]
         self._call["name"] = "execute" if "execute" in names else "bash"
@@ -39,51 +66,57 @@ class GuestClient(GenericFakeChatModel):
     _call: ToolCall = PrivateAttr()
 
 
-def caller() -> GuestClient:
+def model_that_calls_once() -> CallsOnce:
     call = ToolCall(name="bash", args={"command": "python3 --version"}, id="call-1")
     answers: Iterator[AIMessage] = cycle(
         [AIMessage("", tool_calls=[call]), AIMessage("The one that python3 is.")]
     )
-    made = GuestClient(messages=answers)
+    made = CallsOnce(messages=answers)
     made._call = call
     return made
 
 
-def test_there_are_examples() -> None:
-    assert len(BLOCKS) >= 4
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 200
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_an_example_runs(
-    number: int,
-    server: LocalDaytona,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
-    monkeypatch.chdir(tmp_path)  # one records a cassette
+@pytest.fixture
+def account(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalDaytona:
+    """Set the environment of an account on the local server, and an empty directory."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAYTONA_API_URL", server.api_url)
     monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
     for name in ("DAYTONA_TARGET", "DAYTONA_ORGANIZATION_ID"):
         monkeypatch.delenv(name, raising=False)
-    code = compile(BLOCKS[number], f"README.md, example {number + 1}", "exec")
+    return server
+
+
+@pytest.mark.parametrize("code", examples("python"))
+def test_an_example_runs(
+    code: str, request: pytest.FixtureRequest, account: LocalDaytona, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiled = compile(code, request.node.callspec.id, "exec")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        exec(code, {"__name__": "example", "model": caller()})
+        exec(compiled, {"__name__": "example", "model": model_that_calls_once()})
     assert capsys.readouterr().out.strip()
-    assert server.sandboxes == [], "the example leaves a sandbox behind"
+    assert account.sandboxes == [], "the example leaves a sandbox behind"
 
 
-def test_the_first_example_shows_what_is_asked(
-    server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("DAYTONA_API_URL", server.api_url)
-    monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
-    exec(BLOCKS[0], {"__name__": "example"})
-    said = capsys.readouterr().out
-    assert "workspace_file write: hello.py" in said
-    assert "+print('hello')" in said
-    assert said.endswith("bash: python3 hello.py; exit 3\nhello\n[exit code 3]\n")
+@pytest.mark.usefixtures("account")
+def test_the_quickstart_shows_the_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(blocks(DOCS / "quickstart.md", "python")[1], {"__name__": "example"})
+    output = capsys.readouterr().out
+    assert "workspace_file write: hello.py" in output
+    assert "+print('hello')" in output
+    assert output.endswith("bash: python3 hello.py; exit 3\nhello\n[exit code 3]\n")
+
+
+@pytest.mark.parametrize("text", examples("json"))
+def test_json_examples_are_valid(text: str) -> None:
+    document = json.loads(text)
+    if "options" in document:
+        SandboxConfig.model_validate(document)
 
 
 def shown_default(schema: dict[str, Any]) -> str:
@@ -116,23 +149,21 @@ def configuration_table() -> str:
 
 
 def test_the_configuration_table_is_the_schema() -> None:
-    found = re.search(r"<!-- configuration -->\n(.*?)\n<!-- /configuration -->", README, re.DOTALL)
     expected = configuration_table()
-    assert found is not None
-    assert found[1] == expected, f"put this between the two comments:\n{expected}"
+    found = between_markers("configuration.md", "configuration")
+    assert found == expected, f"put this between the two comments:\n{expected}"
 
 
 def test_the_permission_table_is_the_code() -> None:
-    table = dict(
-        re.findall(r"^\| (`(?:workspace_file|bash|bash_job)`[^|]*) \| (.*) \|$", README, re.MULTILINE)
-    )
+    row = r"^\| (`(?:workspace_file|bash|bash_job)`[^|]*) \| (.*) \|$"
+    table = dict(re.findall(row, text_of("permissions.md"), re.MULTILINE))
     assert len(table) == 5
-    said: dict[tuple[str, str], list[str]] = {}
-    for what, answers in table.items():
-        tool, _, actions = what.replace("`", "").partition(": ")
+    documented: dict[tuple[str, str], list[str]] = {}
+    for heading, answers in table.items():
+        tool, _, actions = heading.replace("`", "").partition(": ")
         for action in actions.split(", ") if actions else ["run"]:
-            said[tool, action] = answers.split(" | ")
-    assert set(said) == {
+            documented[tool, action] = answers.split(" | ")
+    assert set(documented) == {
         *(
             ("workspace_file", action)
             for action in ("read", "list", "glob", "grep", "write", "edit", "delete")
@@ -140,7 +171,7 @@ def test_the_permission_table_is_the_code() -> None:
         ("bash", "run"),
         *(("bash_job", action) for action in ("status", "logs", "list", "stop")),
     }
-    for (tool, action), answers in said.items():
+    for (tool, action), answers in documented.items():
         modes = [
             "asks" if needs_approval(mode, tool, action) else "runs" for mode in ("ask", "edit", "bypass")
         ]
@@ -161,18 +192,30 @@ def test_the_limits_are_those_of_the_code(server: LocalDaytona) -> None:
         assert sandbox.ttl_minutes == 24 * 60
 
 
-def test_its_links_lead_to_files() -> None:
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files(page: Path) -> None:
+    # The badge of a workflow is an address on GitHub.
+    for target in re.findall(r"\]\((?!https?://|\.\./\.\./actions/)([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
 
 
-def test_the_make_targets_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "tests" / "README.md"], ids=name_of
+)
+def test_the_make_targets_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(
+        r"^make ([a-z][\w-]*)|`make ([a-z][\w-]*)", page.read_text("utf-8"), re.MULTILINE
+    ):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
 
 
-def said_in_the_code() -> tuple[str, set[str]]:
+def test_the_api_reference_has_every_public_name() -> None:
+    documented = set(re.findall(r"^::: langchain_daytona_ws\.(\w+)$", text_of("api.md"), re.MULTILINE))
+    assert documented == set(langchain_daytona_ws.__all__)
+
+
+def texts_of_the_code() -> tuple[str, set[str]]:
     """Return all text of the package's string constants, f-strings with ``...`` for their parts, and the constants."""
     texts: list[str] = []
     constants: set[str] = set()
@@ -188,14 +231,13 @@ def said_in_the_code() -> tuple[str, set[str]]:
 
 
 def test_the_troubleshooting_table_quotes_the_code() -> None:
-    found = re.search(r"<!-- troubleshooting -->\n(.*?)\n<!-- /troubleshooting -->", README, re.DOTALL)
-    assert found is not None
-    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in found[1].splitlines()[2:]]
+    table = between_markers("troubleshooting.md", "troubleshooting")
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
     assert len(rows) > 10
-    texts, constants = said_in_the_code()
+    texts, constants = texts_of_the_code()
     for read, code, _ in rows:
-        for words in re.findall("`(.*?)`", read)[0].split("..."):
-            assert words.strip() in texts, read
+        for part in re.findall("`(.*?)`", read)[0].split("..."):
+            assert part.strip() in texts, read
         if "`" in code:
             name = code.strip("`")
             assert name in constants or (name == "mount_..." and "mount_refused" in constants), code
