@@ -34,7 +34,7 @@ class WorkRecord:
     def add(self, message: AIMessage | ToolMessage) -> None:
         if isinstance(message, AIMessage):
             for call in message.tool_calls:
-                self._called[call["id"] or ""] = f"{call['name']} {call['args'].get('command')}"
+                self._called[call["id"] or ""] = f"{call['name']} {call['args'].get('action')}"
             return
         called = self._called.get(message.tool_call_id, "")
         if called.startswith("bash ") and isinstance(message.artifact, dict):

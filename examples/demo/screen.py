@@ -147,7 +147,7 @@ def _brief(call: Mapping[str, Any]) -> str:
     if call["name"] == "bash":
         return f"bash: {arguments.get('command', '')}"
     named = [str(arguments[key]) for key in ("pattern", "path") if arguments.get(key)]
-    return f"{call['name']}: {arguments.get('command', '')} {' in '.join(named)}"
+    return f"{call['name']}: {arguments.get('action', '')} {' in '.join(named)}"
 
 
 def _excerpt(text: str, longest: int) -> str:

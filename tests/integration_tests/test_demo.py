@@ -74,7 +74,9 @@ def test_a_file_on_s3_that_is_not_repaired_fails_it() -> None:
 
 
 def test_an_agent_that_repairs_nothing_fails_it(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    idle = [turn for turn in SCRIPT if not any(call["args"]["command"] == "edit" for call in turn.tool_calls)]
+    idle = [
+        turn for turn in SCRIPT if not any(call["args"].get("action") == "edit" for call in turn.tool_calls)
+    ]
     monkeypatch.setattr(agent, "SCRIPT", idle)
     assert demo.main(["--yes"], console) == 1
     assert "✘ the agent changed no file with workspace_file" in shown(console)
