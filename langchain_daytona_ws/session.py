@@ -41,7 +41,7 @@ LOST_NOTICE = (
     "empty one"
 )
 LOST_NOTICE_S3 = (
-    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are there as before; "
+    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are unchanged; "
     "what follows ran on a new machine"
 )
 
@@ -160,7 +160,7 @@ class WorkspaceSession:
         """Pickle a session over a persistent sandbox: unpickled elsewhere, the session finds the same sandbox.
 
         The pickle contains no secret; the API key is read from ``DAYTONA_API_KEY`` at unpickling. The approver,
-        ``on_job_done``, ``ids`` and ``clock`` are pickled as usual, functions by their names. Remembered approvals and
+        ``on_job_done``, ``ids`` and ``clock`` are pickled by pickle's own rules, functions by their names. Remembered approvals and
         the hashes of read files are not pickled.
         """
         if not self.config.persistent:
@@ -337,7 +337,7 @@ class WorkspaceSession:
         self._close_storage()
 
     def release(self) -> None:
-        """Delete the workspace's sandbox, also a persistent one that this session has not used, and end the session.
+        """Delete the workspace's sandbox, even if this session has not used it, and end the session.
 
         The files on the sandbox's own disk are lost; the files of an S3 workspace stay.
 

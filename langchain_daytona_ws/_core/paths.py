@@ -11,14 +11,14 @@ import re
 from urllib.parse import unquote
 
 from langchain_daytona_ws._core.files.names import looks_foreign, shown, unquoted
-from langchain_daytona_ws._guest.place import STATE_PARENT
+from langchain_daytona_ws._guest.dirs import STATE_PARENT
 from langchain_daytona_ws.errors import PathRefused
 
 PATH_BYTES = 4095  # PATH_MAX without its closing NUL
 NAME_BYTES = 255
 CANDIDATES_MAX = 8
 
-# The file with the whole output of a command; see _guest.record and _guest.place.
+# The file with the whole output of a command; see _guest.record and _guest.dirs.
 _LOG = re.compile(
     rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log", re.ASCII
 )

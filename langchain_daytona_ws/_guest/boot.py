@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from langchain_daytona_ws._guest import place, record, release, turn
+from langchain_daytona_ws._guest import dirs, record, release, turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def run(entry: str, request: Request, nonce: str) -> None:
         frame = frame[os.write(1, frame) :]
     release.release(nonce)
     try:
-        record.prune(place.state_directory(), place.UPLOADS)
-    except (OSError, place.SetupError):
+        record.prune(dirs.state_directory(), dirs.UPLOADS)
+    except (OSError, dirs.SetupError):
         pass  # the answer is printed; the next call tries again
     # Skip the interpreter's shutdown: it takes 2 ms, and there is nothing to finalize.
     os._exit(0)
@@ -45,8 +45,8 @@ def run(entry: str, request: Request, nonce: str) -> None:
 def _reply(entry: str, request: Request) -> str:
     try:
         return _answer(entry, request)
-    except place.SetupError as error:
-        return _json({"error": "place", "code": error.code, "detail": error.detail})
+    except dirs.SetupError as error:
+        return _json({"error": "setup", "code": error.code, "detail": error.detail})
     except Exception as error:  # noqa: BLE001 - every failure is reported to the host
         return _json({"error": "guest", "code": type(error).__name__, "detail": _where(error)})
 
@@ -67,7 +67,7 @@ def _answer(entry: str, request: Request) -> str:
         if "mount" in request:  # the module is sent only in this case
             moved.extend(sys.modules[PACKAGE + "mount"].enter(request["root"], request["mount"]))
         else:
-            place.enter(request["root"])
+            dirs.enter(request["root"])
 
     answer = _execute(module, entry, request, enter)
     if moved:
@@ -77,7 +77,7 @@ def _answer(entry: str, request: Request) -> str:
             answer[:-1],
             _json(sys.modules[PACKAGE + "jobs"].keep_alive(request["awake"])),
         )
-    elif os.path.exists(place.state_directory() + "/jobs/awake"):
+    elif os.path.exists(dirs.state_directory() + "/jobs/awake"):
         answer = (
             '%s, "awake": {}}' % answer[:-1]
         )  # a session raised the auto-stop interval, and may no longer exist
@@ -94,13 +94,13 @@ def _execute(module: Any, entry: str, request: Request, enter: Callable[[], None
 
     def work() -> str:
         enter()
-        if entry in LOCKED and not turn.acquire(place.state_directory(), request["op"], LOCK_WAIT_S):
+        if entry in LOCKED and not turn.acquire(dirs.state_directory(), request["op"], LOCK_WAIT_S):
             return _json({"ok": False, "error": "busy"})
         return _json(module.main(request))
 
     if "key" not in request:
         return work()
-    call = record.Record(place.state_directory(), request["key"])
+    call = record.Record(dirs.state_directory(), request["key"])
     return record.run_once(call, FILE_WAIT_S, work, lambda: None)
 
 

@@ -9,7 +9,7 @@ import os
 import select
 import time
 
-from langchain_daytona_ws._guest import place, processes, record, release, terminal
+from langchain_daytona_ws._guest import dirs, processes, record, release, terminal
 from langchain_daytona_ws._guest.output import Output
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def main(request: Request, enter: Callable[[], None], job_run: Any = None, mount
         job_run: The module ``job_run``, sent only with ``job``.
         mount: The module ``mount``, sent only with ``mount``.
     """
-    call = record.Record(place.state_directory(), request["key"], request.get("keep", False))
+    call = record.Record(dirs.state_directory(), request["key"], request.get("keep", False))
     if request["mode"] == "kill":
         return _cancel(call, request["key"])
 
@@ -99,7 +99,7 @@ def _find(program: str) -> str:
         path = os.path.join(directory, program)
         if os.access(path, os.X_OK):
             return path
-    raise place.SetupError("bash", "no bash in PATH")
+    raise dirs.SetupError("bash", "no bash in PATH")
 
 
 def protect() -> None:
@@ -125,7 +125,7 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
     try:
         pid = os.fork()
     except OSError as error:
-        raise place.SetupError("processes", error.strerror or str(error)) from None
+        raise dirs.SetupError("processes", error.strerror or str(error)) from None
     if pid == 0:
         _exec(bash, command, writer, dict(os.environ), [b"-O", b"extglob", b"-n"])
     os.close(writer)
@@ -192,7 +192,7 @@ class Run:
         try:
             self._start(bash, command)
         except OSError as error:
-            raise place.SetupError("processes", error.strerror or str(error)) from None
+            raise dirs.SetupError("processes", error.strerror or str(error)) from None
 
     def _start(self, bash: str, command: bytes) -> None:
         self._wake, wakeup = os.pipe()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._guest import alike, meant, text
+from langchain_daytona_ws._guest import alike, similar, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     Replacement = Callable[[int, int], bytes]
 
-SHOWN_SPOTS = 20  # line numbers in an answer
+SHOWN_RANGES = 20  # line numbers in an answer
 SHOWN_DIFFERENCES = 3
-MAX_SPOTS = 100_000  # replacements in one edit; bounds the memory for a one-letter ``old``
+MAX_RANGES = 100_000  # replacements in one edit; bounds the memory for a one-letter ``old``
 
 
 class EditError(Exception):
@@ -25,13 +25,13 @@ class EditError(Exception):
 
 
 class Edit:
-    """The edited content, and the byte ranges of the new text in it (``spots``: start, end)."""
+    """The edited content, and the byte ranges of the new text in it (``ranges``: start, end)."""
 
-    __slots__ = ("data", "differences", "lines", "mixed", "spots", "verbatim")
+    __slots__ = ("data", "differences", "lines", "mixed", "ranges", "verbatim")
 
     def __init__(self, data: bytes, ranges: list[tuple[int, int]]) -> None:
         self.data = data
-        self.spots = ranges
+        self.ranges = ranges
         self.lines = _line_numbers(data, [start for start, _ in ranges])
         # Where the replaced text differs from ``old``: line, column, text in the file, text in ``old``.
         self.differences: list[list[object]] = []
@@ -73,23 +73,23 @@ def apply_edit(
     differences: list[list[object]] = []
     if _unix(needle) == _unix(insert):  # only line ends change: match them exactly
         ranges, replacement, exact = _find_all(data, needle), _verbatim(insert), True
-    elif meant.shows_bytes(old) and _has_bytes(data):
+    elif similar.shows_bytes(old) and _has_bytes(data):
         ranges, replacement = _find_shown(data, old, new)
     else:
         ranges, replacement = _find_lines(data, _unix(needle)), _in_style(data, _unix(needle), _unix(insert))
     if not ranges:
         ranges, replacement, differences = _find_similar(data, old, new, exact)
     if len(ranges) > 1 and not replace_all:
-        at = _line_numbers(data, [start for start, _ in ranges[:SHOWN_SPOTS]])
+        at = _line_numbers(data, [start for start, _ in ranges[:SHOWN_RANGES]])
         raise EditError("not_unique", count=len(ranges), at=at)
-    if len(ranges) > MAX_SPOTS:
-        raise EditError("too_many", count=MAX_SPOTS)
+    if len(ranges) > MAX_RANGES:
+        raise EditError("too_many", count=MAX_RANGES)
     size = len(data) + len(ranges) * len(insert) - sum(end - start for start, end in ranges)
     if size > max_bytes:
         raise EditError("too_large", bytes=size, max_bytes=max_bytes)
     result = _splice(data, ranges, replacement)
     result.differences = differences
-    if not (old + new).isascii() or meant.shows_bytes(new):
+    if not (old + new).isascii() or similar.shows_bytes(new):
         _set_remarks(result, data, old, new)
     return result
 
@@ -102,8 +102,8 @@ def _has_bytes(data: bytes) -> bool:
 def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
     """Find text in which bytes are written as escapes."""
     old, new = _short_ends(old), _short_ends(new)
-    content, wanted = meant.text_of(data), meant.units(old)
-    return _ranges(data, content, meant.find(content, wanted, False, MAX_SPOTS), wanted, new, loose=False)
+    content, wanted = similar.text_of(data), similar.units(old)
+    return _ranges(data, content, similar.find(content, wanted, False, MAX_RANGES), wanted, new, loose=False)
 
 
 def _find_similar(
@@ -111,8 +111,8 @@ def _find_similar(
 ) -> tuple[list[tuple[int, int]], Replacement, list[list[object]]]:
     """Find the only text that looks like ``old``, which does not occur exactly."""
     old, new = _short_ends(old), _short_ends(new)
-    content, wanted = meant.text_of(data), meant.units(old)
-    matches = meant.find(content, wanted, True, SHOWN_SPOTS) if len(old) <= meant.MAX_LOOSE_CHARS else []
+    content, wanted = similar.text_of(data), similar.units(old)
+    matches = similar.find(content, wanted, True, SHOWN_RANGES) if len(old) <= similar.MAX_LOOSE_CHARS else []
     differences = _differences(content, matches[0], wanted) if matches else []
     if not differences:
         raise EditError("not_found", **_near_miss(data, old))
@@ -121,7 +121,7 @@ def _find_similar(
     if clear and alike.plain(old) != alike.plain(new):
         try:
             return (*_ranges(data, content, matches, wanted, new, loose=True), differences)
-        except meant.TooLongError:
+        except similar.TooLongError:
             pass
     raise EditError(
         "not_found", hint="alike", line=differences[0][0], count=len(matches), differences=differences
@@ -129,28 +129,28 @@ def _find_similar(
 
 
 def _ranges(
-    data: bytes, content: str, found: list[meant.Match], wanted: list[str], new: str, *, loose: bool
+    data: bytes, content: str, found: list[similar.Match], wanted: list[str], new: str, *, loose: bool
 ) -> tuple[list[tuple[int, int]], Replacement]:
     """Convert matches in the text to byte ranges, and return the replacement of each."""
     ranges: list[tuple[int, int]] = []
     new_text: dict[int, bytes] = {}
     seen = at = 0
     for match in found:
-        start = at + len(meant.bytes_of(content[seen : match.start]))
-        end = start + len(meant.bytes_of(content[match.start : match.end]))
+        start = at + len(similar.bytes_of(content[seen : match.start]))
+        end = start + len(similar.bytes_of(content[match.start : match.end]))
         newline = _line_end_near(data, start, end).decode("ascii")
-        new_text[start] = meant.bytes_of(meant.replaced(wanted, match.pieces, new, newline, loose))
+        new_text[start] = similar.bytes_of(similar.replaced(wanted, match.pieces, new, newline, loose))
         ranges.append((start, end))
         seen, at = match.end, end
     return ranges, lambda start, _end: new_text[start]
 
 
-def _differences(content: str, match: meant.Match, wanted: list[str]) -> list[list[object]]:
+def _differences(content: str, match: similar.Match, wanted: list[str]) -> list[list[object]]:
     """Return where a match differs from ``old``: line, column, text in the file, text in ``old``."""
     found: list[list[object]] = []
     at = match.start
     for unit, piece in zip(wanted, match.pieces):
-        if meant.is_changed(unit, piece) and len(found) < SHOWN_DIFFERENCES:
+        if similar.is_changed(unit, piece) and len(found) < SHOWN_DIFFERENCES:
             actual = piece[: len(piece) - len(unit)] if piece.endswith(unit) else piece
             expected = "" if piece.endswith(unit) else unit
             found.append([*_position(content, at), actual, expected])
@@ -169,18 +169,18 @@ def _set_remarks(result: Edit, data: bytes, old: str, new: str) -> None:
     """Record text that was written into a file that is not UTF-8."""
     if text.is_utf8(data):
         return
-    content = meant.text_of(data)
+    content = similar.text_of(data)
     foreign = sum("\udc80" <= char <= "\udcff" for char in content)
     native = sum(char > "\x7f" for char in content) - foreign
     result.mixed = any(not char.isascii() and char not in old for char in new) and native < foreign
-    result.verbatim = meant.shows_bytes(new) and not meant.shows_bytes(old)
+    result.verbatim = similar.shows_bytes(new) and not similar.shows_bytes(old)
 
 
 def snippet(edit: Edit, context: int = 3, limit_bytes: int = 4096) -> str:
     """Return the first changed texts as numbered lines, with ``context`` lines around each."""
     parts: list[str] = []
     shown_to = 0
-    for number, (start, end) in list(zip(edit.lines, edit.spots))[:3]:
+    for number, (start, end) in list(zip(edit.lines, edit.ranges))[:3]:
         first = max(number - context, shown_to + 1, 1)
         last = number + edit.data.count(b"\n", start, end) + context
         if last < first:
@@ -234,7 +234,7 @@ def _short_ends(content: str) -> str:
 def _find_all(data: bytes, needle: bytes) -> list[tuple[int, int]]:
     ranges: list[tuple[int, int]] = []
     at = data.find(needle)
-    while at >= 0 and len(ranges) <= MAX_SPOTS:
+    while at >= 0 and len(ranges) <= MAX_RANGES:
         ranges.append((at, at + len(needle)))
         at = data.find(needle, at + len(needle))
     return ranges
@@ -340,7 +340,7 @@ def _near_miss(data: bytes, old: str) -> dict[str, object]:
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):
         return {"hint": "line_numbers", "line": 0}
-    content = meant.text_of(data)
+    content = similar.text_of(data)
     wanted = "".join(alike.plain(old).split())
     at = "".join(alike.plain(content).split()).find(wanted) if wanted else -1
     if at < 0:

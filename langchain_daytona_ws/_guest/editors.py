@@ -1,4 +1,4 @@
-"""End editors that wait for a key that nobody can press. Sent only if the command may start an editor."""
+"""End editors that wait for a key that cannot be pressed here. Sent only if the command may start an editor."""
 
 from __future__ import annotations
 

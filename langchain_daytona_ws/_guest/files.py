@@ -126,8 +126,8 @@ def edit(request: Request) -> Answer:
         path = location.path
     return {
         "path": path,
-        "count": len(edited.spots),
-        "at": edited.lines[: edits.SHOWN_SPOTS],
+        "count": len(edited.ranges),
+        "at": edited.lines[: edits.SHOWN_RANGES],
         "snippet": edits.snippet(edited),
         **edited.remarks,
         "bytes": source.size,
@@ -219,9 +219,9 @@ def _small(location: Location, max_bytes: int) -> Content:
 
 def _text(content: Content) -> bytes:
     data = content.data or b""
-    what = text.binary_kind(data)
-    if what:
-        raise RefusedError("binary", bytes=content.size, what=what)
+    kind = text.binary_kind(data)
+    if kind:
+        raise RefusedError("binary", bytes=content.size, what=kind)
     return data
 
 

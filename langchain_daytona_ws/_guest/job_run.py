@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 
-from langchain_daytona_ws._guest import command, job_log, job_store, place, processes
+from langchain_daytona_ws._guest import command, dirs, job_log, job_store, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def fork(work: Callable[[], str], fds: list[int]) -> str:
     try:
         pid = os.fork()
     except OSError as error:
-        return json.dumps({"error": "place", "code": "processes", "detail": error.strerror})
+        return json.dumps({"error": "setup", "code": "processes", "detail": error.strerror})
     if pid == 0:
         _work(work, writer, fds)
     os.close(writer)
@@ -211,9 +211,9 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> str:
     try:
         job = Job(run, request)
     except JobLimit as error:
-        raise place.SetupError("jobs_full", str(error)) from None
+        raise dirs.SetupError("jobs_full", str(error)) from None
     except OSError as error:
-        raise place.SetupError("state", error.strerror or str(error)) from None
+        raise dirs.SetupError("state", error.strerror or str(error)) from None
     try:
         start()
     except BaseException:
@@ -240,7 +240,7 @@ def promote(run: command.Run, request: Request) -> bool:
         job.publish()
     except JobLimit as error:
         run.job = json.dumps({"error": "jobs_full", "detail": str(error)})
-    except (OSError, place.SetupError) as error:
+    except (OSError, dirs.SetupError) as error:
         run.job = json.dumps({"error": "state", "detail": str(error)})
         if job is not None:
             job.discard()

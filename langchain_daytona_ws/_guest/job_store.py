@@ -11,7 +11,7 @@ import os
 import stat
 import time
 
-from langchain_daytona_ws._guest import place, processes
+from langchain_daytona_ws._guest import dirs, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ ENDED = ("finished", "stopped", "timed_out", "lost")
 
 def directory() -> int:
     """Open the directory of all jobs, on the sandbox's own disk."""
-    path = place.state_directory() + "/jobs"
+    path = dirs.state_directory() + "/jobs"
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -39,7 +39,7 @@ def directory() -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise place.SetupError("state", "%s: %s" % (path, error.strerror)) from None
+        raise dirs.SetupError("state", "%s: %s" % (path, error.strerror)) from None
 
 
 def open_job(jobs: int, name: str) -> int:
@@ -56,7 +56,7 @@ def lock_list(jobs: int) -> int:
         except BlockingIOError:
             if time.monotonic() > until:
                 os.close(fd)
-                raise place.SetupError("state", "the list of jobs is locked by another call") from None
+                raise dirs.SetupError("state", "the list of jobs is locked by another call") from None
             time.sleep(0.005)
         else:
             return fd

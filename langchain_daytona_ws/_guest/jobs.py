@@ -7,7 +7,7 @@ import binascii
 import os
 import time
 
-from langchain_daytona_ws._guest import job_log, job_store, place, processes
+from langchain_daytona_ws._guest import dirs, job_log, job_store, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _stop(jobs: int, name: str) -> bool:
         about = job_store.load(job, "about")
         supervisor = {job_store.number_of(about, "pid"): job_store.text_of(about, "birth", 40)}
         if min(supervisor) <= 1:
-            raise place.SetupError("job_damaged", name)
+            raise dirs.SetupError("job_damaged", name)
         processes.send(supervisor, CANCEL)
         _wait_for_end(jobs, name, STOP_WAIT_S)
         if job_store.is_held(jobs, name):
@@ -175,7 +175,7 @@ def keep_alive(request: Row) -> Row:
     """
     try:
         jobs = job_store.directory()
-    except place.SetupError:
+    except dirs.SetupError:
         return {}  # the call itself has succeeded
     try:
         state = _keep_alive(jobs, request["restored"])
@@ -186,7 +186,7 @@ def keep_alive(request: Row) -> Row:
         ]
         state["ended"] = [_row(jobs, name) for name in ended]
         return state  # noqa: TRY300 - the directory is closed last
-    except (OSError, place.SetupError):
+    except (OSError, dirs.SetupError):
         return {}
     finally:
         os.close(jobs)

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 
-from langchain_daytona_ws._guest import place
+from langchain_daytona_ws._guest import dirs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def main(request: dict[str, Any]) -> str:
         request: ``key`` of the call; ``offset`` and ``limit_bytes`` of its output; ``wait_s``, the longest wait in
             seconds, 0 to read the log of an ended command; ``linger_s``, the wait for more after the first output.
     """
-    base = "%s/%s" % (place.state_directory(), request["key"])
+    base = "%s/%s" % (dirs.state_directory(), request["key"])
     offset, limit, wait_s = request["offset"], request["limit_bytes"], request["wait_s"]
     log, began, output_at = -1, time.monotonic(), 0.0
     while True:

@@ -1,4 +1,4 @@
-"""Check before each call that the workspace is mounted, alive and accepted by S3; otherwise have it mounted.
+"""Check before each call that the workspace is mounted, alive and accepted by S3; otherwise mount it.
 
 ``begin`` starts early, while the other modules are compiled: it checks the mounts or, if the request has new
 credentials, starts the ``mounter``, a separate program that is sent as text and runs as root. A call never runs in the
@@ -11,8 +11,8 @@ import os
 import select
 import time
 
+from langchain_daytona_ws._guest.dirs import SetupError
 from langchain_daytona_ws._guest.mount_check import Check, device
-from langchain_daytona_ws._guest.place import SetupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

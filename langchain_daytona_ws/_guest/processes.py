@@ -6,7 +6,7 @@ import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself 
 import os
 import time
 
-from langchain_daytona_ws._guest.place import run_quietly
+from langchain_daytona_ws._guest.dirs import run_quietly
 
 MARKER = "LANGCHAIN_DAYTONA_WS_CALL"
 

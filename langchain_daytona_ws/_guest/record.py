@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 
-from langchain_daytona_ws._guest.place import SetupError
+from langchain_daytona_ws._guest.dirs import SetupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing collections.abc or typing would cost 3 ms a call

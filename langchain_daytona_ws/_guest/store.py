@@ -204,7 +204,7 @@ def _state(location: Location, old: Content | None) -> tuple[str, int]:
 def _unlink(location: Location) -> None:
     try:
         os.unlink(location.name, dir_fd=location.parent)
-    except OSError:  # the caller reports what is left
+    except OSError:  # the caller reports the file
         return
 
 

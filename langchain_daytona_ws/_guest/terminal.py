@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Name, value, and the variables that programs read only if this variable is unset. With GIT_EDITOR=true git keeps a
 # message that it has generated (rebase --continue, merge, commit --amend) and refuses an empty message. The other
-# editors fail, so that an unedited file is never taken for an edited one.
+# editors fail, so that an unedited file is never treated as an edited one.
 VALUES = (
     ("TERM", "dumb", ()),
     ("PAGER", "cat", ()),

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from langchain_daytona_ws._guest import place
+from langchain_daytona_ws._guest import dirs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
     read-only.
     """
     for directory in request.get("made", ()):
-        place.make_directory(directory)
+        dirs.make_directory(directory)
     if "base" in request:
         request = {**request, "root": request["base"]}
     try:
@@ -95,7 +95,7 @@ def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
 
 def _log_request(request: dict[str, Any]) -> dict[str, Any]:
     """Return the request for a log, after checking that the log belongs to this package."""
-    directory = place.state_directory()
+    directory = dirs.state_directory()
     parents, name = os.path.split(request["path"])
     if parents != directory or not name.endswith(".log") or request["op"] not in LOG_OPS:
         raise RefusedError("missing")

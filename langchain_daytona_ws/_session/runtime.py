@@ -28,7 +28,7 @@ from langchain_daytona_ws._core.jobs.operations import (
     job_request,
 )
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
-from langchain_daytona_ws._guest.place import UPLOADS
+from langchain_daytona_ws._guest.dirs import UPLOADS
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, once_on_loop
 from langchain_daytona_ws.config import SandboxConfig

@@ -57,9 +57,9 @@ class ToolInput(BaseModel):
             return validate(given)
         known = {name: value for name, value in given.items() if not cls._is_left_out(name, value)}
         unknown = [name for name in known if name not in cls.model_fields]
-        meant = {name: cls._meant_by(name) for name in unknown[:UNKNOWN_SHOWN]}
+        intended = {name: cls._intended_by(name) for name in unknown[:UNKNOWN_SHOWN]}
         values: Mapping[str, Any] = {name: value for name, value in known.items() if name in cls.model_fields}
-        found: list[Problem] = [(_shown(name), _unknown(remark)) for name, remark in meant.items()]
+        found: list[Problem] = [(_shown(name), _unknown(remark)) for name, remark in intended.items()]
         # pydantic reads true as 1: a timeout of one second.
         found += [
             (name, "a number is needed, not true or false")
@@ -72,10 +72,10 @@ class ToolInput(BaseModel):
             wrong = [cls._worded(str(item["loc"][0]), item["msg"], values) for item in error.errors()]
         else:
             values, wrong = dict(made), []
-        spoken_of = {word for remark in meant.values() for word in remark.split()}
-        found += [(name, text) for name, text in wrong if name in values or name not in spoken_of]
-        spoken_of |= {name for name, _ in found}
-        found += [(name, text) for name, text in cls.problems(values) if name not in spoken_of]
+        mentioned = {word for remark in intended.values() for word in remark.split()}
+        found += [(name, text) for name, text in wrong if name in values or name not in mentioned]
+        mentioned |= {name for name, _ in found}
+        found += [(name, text) for name, text in cls.problems(values) if name not in mentioned]
         if unknown:
             found.append(("arguments", f"the valid ones are {', '.join(cls.model_fields)}"))
         if found:
@@ -102,7 +102,7 @@ class ToolInput(BaseModel):
         return value is None or (value == "" and name not in cls.may_be_empty)
 
     @classmethod
-    def _meant_by(cls, name: object) -> str:
+    def _intended_by(cls, name: object) -> str:
         """Return the likely intended argument, or a remark about this name; "" if neither is known."""
         plain = _plain(name)
         by_plain = {_plain(own): own for own in cls.model_fields}
@@ -121,8 +121,8 @@ class ToolInput(BaseModel):
 
     @classmethod
     def _worded(cls, name: str, text: str, values: Mapping[str, Any]) -> Problem:
-        meant = cls.operation(values) if name == cls.verb else ""
-        return name, f"{text}; use {meant}" if meant in cls.foreign_values.values() else text
+        intended = cls.operation(values) if name == cls.verb else ""
+        return name, f"{text}; use {intended}" if intended in cls.foreign_values.values() else text
 
     @classmethod
     def of_edit(cls, arguments: Mapping[str, object]) -> Self:

@@ -343,13 +343,13 @@ def test_a_missing_python_is_not_asked_for_again() -> None:
     [
         ({"outcome": "unknown"}, OutcomeUnknown, "runner_died"),
         ({"outcome": "running"}, OutcomeUnknown, "still_running"),
-        ({"error": "place", "code": "bash", "detail": ""}, SandboxError, "no_bash"),
+        ({"error": "setup", "code": "bash", "detail": ""}, SandboxError, "no_bash"),
         (
-            {"error": "place", "code": "workspace", "detail": "Permission denied"},
+            {"error": "setup", "code": "workspace", "detail": "Permission denied"},
             SandboxError,
             "workspace_directory",
         ),
-        ({"error": "place", "code": "state", "detail": "x"}, SandboxError, "state_directory"),
+        ({"error": "setup", "code": "state", "detail": "x"}, SandboxError, "state_directory"),
         ({"error": "guest", "code": "ValueError", "detail": "x:1"}, SandboxError, "guest_failed"),
     ],
 )

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from langchain_daytona_ws._guest import dirs as guest_place
 from langchain_daytona_ws._guest import files, match, search, store, tree, walk
-from langchain_daytona_ws._guest import place as guest_place
 
 ENTRIES = {"list": tree, "glob": tree, "grep": search}
 DEFAULTS: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from langchain_daytona_ws._guest.alike import (
     plain,
     same_name,
 )
-from langchain_daytona_ws._guest.edit import MAX_SPOTS, EditError, apply_edit, snippet
+from langchain_daytona_ws._guest.edit import MAX_RANGES, EditError, apply_edit, snippet
 from langchain_daytona_ws._guest.text import FOOTER_BYTES, binary_kind, footer, newline_style, page
 
 
@@ -205,7 +205,7 @@ class TestEdit:
             apply_edit(b"a" * 1000, "a", "b" * 1000, replace_all=True, max_bytes=100_000)
         assert caught.value.code == "too_large"
         with pytest.raises(EditError) as caught:
-            apply_edit(b"a" * (MAX_SPOTS + 2), "a", "b", replace_all=True)
+            apply_edit(b"a" * (MAX_RANGES + 2), "a", "b", replace_all=True)
         assert caught.value.code == "too_many"
 
     def test_stays_quick_on_many_line_ends(self) -> None:
@@ -237,8 +237,8 @@ class TestEdit:
             return
         assert result.data.startswith(before + b"|")
         assert result.data.endswith(b"|" + after)
-        assert len(result.spots) == 1
-        start, end = result.spots[0]
+        assert len(result.ranges) == 1
+        start, end = result.ranges[0]
         assert result.data[start:end].replace(b"\r\n", b"\n") == new.encode()
 
     @given(
@@ -257,7 +257,7 @@ class TestEdit:
         except EditError:
             assert not expected
             return
-        assert len(result.spots) == len(expected)
+        assert len(result.ranges) == len(expected)
         unix = pattern.sub(new.encode().replace(b"\\", b"\\\\"), data).replace(b"\r\n", b"\n")
         assert result.data.replace(b"\r\n", b"\n") == unix
 

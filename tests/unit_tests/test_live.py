@@ -31,7 +31,7 @@ class Watched:
     """A call on this disk, as the guest finds it."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(guest.place, "state_directory", lambda: str(directory))
+        monkeypatch.setattr(guest.dirs, "state_directory", lambda: str(directory))
         self.log = directory / "k.log"
         self.record = directory / "k.call"
         self._lock = -1

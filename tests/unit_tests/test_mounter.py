@@ -26,7 +26,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws._guest import mount
-from langchain_daytona_ws._guest.place import SetupError
+from langchain_daytona_ws._guest.dirs import SetupError
 
 DIRECTORY = "/mnt/workspaces/demo"
 REQUEST: dict[str, Any] = {

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._guest import record
+from langchain_daytona_ws._guest.dirs import SetupError
 from langchain_daytona_ws._guest.output import Output
-from langchain_daytona_ws._guest.place import SetupError
 from langchain_daytona_ws._guest.record import Record, run_once
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import boot, content, files, place, turn
+from langchain_daytona_ws._guest import boot, content, dirs, files, turn
 
 READ: dict[str, Any] = {"op": "read"}
 VIEW: dict[str, Any] = {
@@ -22,17 +22,17 @@ WRITE: dict[str, Any] = {"op": "write", "content": b"new", "overwrite": True}
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(place, "STATE_PARENT", str(tmp_path))
+    monkeypatch.setattr(dirs, "STATE_PARENT", str(tmp_path))
     monkeypatch.setattr(boot, "LOCK_WAIT_S", 0)
     monkeypatch.setattr(boot, "FILE_WAIT_S", 0)
-    yield place.state_directory()
+    yield dirs.state_directory()
     # A guest's turn ends with its process; here it has to be ended.
     for fd in os.listdir("/proc/self/fd"):
         try:
             held = os.readlink(f"/proc/self/fd/{fd}")
         except FileNotFoundError:  # that of the listing
             continue
-        if held == f"{place.state_directory()}/files.lock":
+        if held == f"{dirs.state_directory()}/files.lock":
             os.close(int(fd))
 
 

@@ -290,7 +290,7 @@ class FileOps:
         # Only over the downloaded content: a change by another call must not be lost.
         reply = await self._put(location, edited.data, overwrite=False, expected_sha256=before)
         self._remember_edit(location, reply, before, reply.sha256("sha256"))
-        return len(edited.spots)
+        return len(edited.ranges)
 
     async def create(self, path: str, content: str | bytes) -> None:
         """Write a file that does not exist yet, or already has this content, even if this session has read it."""

@@ -354,7 +354,7 @@ class GuestClient:
         if answer.get("outcome") == "unknown":
             raise unknown("The process that ran it died without reporting.", code="runner_died")
         error = answer.get("error")
-        if error == "place":
+        if error == "setup":
             raise self._setup_error(str(answer.get("code")), str(answer.get("detail"))[:DETAIL_CHARS])
         if error == "guest":
             raise SandboxError(

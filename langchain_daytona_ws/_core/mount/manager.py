@@ -140,7 +140,7 @@ class MountManager:
         self, request: GuestRequest, payload: MountPayload, answer: Mapping[str, object]
     ) -> bool:
         """Record an answer; return whether nothing ran since the credentials were missing or refused."""
-        if answer.get("error") == "place" and str(answer.get("code")).startswith("mount_"):
+        if answer.get("error") == "setup" and str(answer.get("code")).startswith("mount_"):
             self._delivered.pop(request.sandbox_id, None)
             return self._can_deliver(str(answer.get("code")), request, payload)
         self._delivered[request.sandbox_id] = _serial(payload.credentials)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from langchain_daytona_ws._core.mount.snapshot_helper import account, helper
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
-from langchain_daytona_ws._core.sandbox.remedies import BY_KIND, WORDS
+from langchain_daytona_ws._core.sandbox.remedies import BY_KIND, MESSAGES
 from langchain_daytona_ws.config import SandboxOptions
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 
@@ -112,7 +112,7 @@ def checked_name(name: str) -> str:
 
 def build_error(fault: PortFault, name: str) -> ProvisionError:
     """Return the error for a failure to find, delete or build the snapshot `name`."""
-    remedies = {code: remedy for pattern, code, remedy in WORDS if pattern.search(fault.message)}
+    remedies = {code: remedy for pattern, code, remedy in MESSAGES if pattern.search(fault.message)}
     code = next((code for code in remedies if code in _SHARED), "snapshot_failed")
     text = f"The snapshot {name} could not be built: {fault.message}."
     if code == "no_runner":

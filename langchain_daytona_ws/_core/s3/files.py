@@ -267,8 +267,8 @@ class _Change:
             raise RefusedError(error.code, **error.facts) from None
         self.after = edited.data
         return {
-            "count": len(edited.spots),
-            "at": edited.lines[: edits.SHOWN_SPOTS],
+            "count": len(edited.ranges),
+            "at": edited.lines[: edits.SHOWN_RANGES],
             "snippet": edits.snippet(edited),
             **edited.remarks,
             "bytes": len(edited.data),

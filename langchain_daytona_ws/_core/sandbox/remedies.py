@@ -8,7 +8,7 @@ from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws.errors import ProvisionError
 
 NO_RUNNER = re.compile(r"[Nn]o available runner|No runners are configured", re.ASCII)
-WORDS = (
+MESSAGES = (
     (NO_RUNNER, "no_runner",
      "The snapshot is non-general (pinned to one runner), or that runner is at capacity. Rebuild it as a general "
      "snapshot, drop options.target if it does not match the snapshot's region, or try again later."),
@@ -48,7 +48,9 @@ def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
     by_kind = BY_KIND.get(fault.kind, (otherwise, "See the message for what Daytona objected to."))
     if fault.kind is FaultKind.UNTRUSTED:  # its message is not from Daytona
         return by_kind
-    return next(((code, remedy) for pattern, code, remedy in WORDS if pattern.search(fault.message)), by_kind)
+    return next(
+        ((code, remedy) for pattern, code, remedy in MESSAGES if pattern.search(fault.message)), by_kind
+    )
 
 
 def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
