@@ -160,8 +160,8 @@ class WorkspaceSession:
         """Pickle a session over a persistent sandbox: unpickled elsewhere, the session finds the same sandbox.
 
         The pickle contains no secret; the API key is read from ``DAYTONA_API_KEY`` at unpickling. The approver,
-        ``on_job_done``, ``ids`` and ``clock`` are pickled by pickle's own rules, functions by their names. Remembered approvals and
-        the hashes of read files are not pickled.
+        ``on_job_done``, ``ids`` and ``clock`` are pickled too, functions by their names. Remembered approvals and the
+        hashes of read files are not.
         """
         if not self.config.persistent:
             raise TypeError(

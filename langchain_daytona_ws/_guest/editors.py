@@ -49,7 +49,7 @@ class Run(command.Run):
 
 
 def waiting_editors() -> dict[int, tuple[str, int]]:
-    """Return the editors on this machine that may wait for a key that nobody can press.
+    """Return the editors on this machine that may wait for a key, which cannot be pressed here.
 
     At the end of its standard input vim replaces it by its standard error. If that can only be written to, such as
     the pipe of a command's output, vim waits for ever.
