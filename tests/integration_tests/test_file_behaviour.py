@@ -53,7 +53,7 @@ class Place:
         except WorkspaceError as error:
             text = f"{error.code}: {error.for_model}"
         # This message is only for S3 without a mount.
-        text = text.replace(" A directory that was made in bash is seen here once it holds a file.", "")
+        text = text.replace(" A directory created in bash appears here when it contains a file.", "")
         return text.replace(f"{self._folder}/", "").replace(self._folder, "FOLDER")
 
 
@@ -129,8 +129,8 @@ def test_knowing_what_is_there(place: Place) -> None:
 
 MISSING = "missing: {} does not exist. Use list or glob to see the existing files."
 IS_DIRECTORY = "is_directory: {} is a directory: use list."
-NO_DIRECTORY = "not_a_directory: {}, or something on the way to it, is not a directory."
-BINARY = "binary: {} is a binary file (100 bytes). Look at it with bash, such as `file` or `xxd`."
+NO_DIRECTORY = "not_a_directory: {}, or a part of this path, is not a directory."
+BINARY = "binary: {} is a binary file (100 bytes). Inspect it with bash, such as `file` or `xxd`."
 REFUSALS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("read", "none"), {}, MISSING),
     (("read", "none/below"), {}, MISSING),

@@ -59,7 +59,7 @@ def test_a_directory_that_bash_has_made_is_seen_once_it_holds_a_file(workspace: 
         ("grep", "x"),
     ):
         named = {} if name == "list" else {"path": "made"}
-        with pytest.raises(FileMissing, match="made in bash is seen here once it holds a file"):
+        with pytest.raises(FileMissing, match="created in bash appears here when it contains a file"):
             workspace.files(name, *given, **named)
     workspace.run("echo x > made/a")
     assert [entry.name for entry in workspace.files("list", "made").entries] == ["a"]

@@ -398,10 +398,10 @@ def test_errors_for_the_model_name_its_own_tools_and_not_the_host() -> None:
     ("code", "facts", "text"),
     [
         ("too_large", {"bytes": 2000, "max_bytes": 1000}, "Use grep, or {shell} with head, tail or sed"),
-        ("binary", {"bytes": 7}, "Look at it with {shell}, such as `file` or `xxd`"),
+        ("binary", {"bytes": 7}, "Inspect it with {shell}, such as `file` or `xxd`"),
         ("binary", {"bytes": 7, "what": "UTF-16 text"}, "with iconv in {shell}"),
         ("not_empty", {"count": 3}, "use `rm -r` in {shell}"),
-        ("missing", {"on_s3": True}, "made in {shell}"),
+        ("missing", {"on_s3": True}, "created in {shell}"),
         ("no_tool", {}, "Install one (`ripgrep`) with {shell}"),
         ("os", {"errno": "EACCES", "text": "with bash in bash"}, "ls -l in {shell}"),
     ],

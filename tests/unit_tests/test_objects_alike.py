@@ -142,9 +142,7 @@ def outcome(call: Callable[[FileOps], Awaitable[object]], ops: FileOps) -> objec
         result: dict[str, Any] = asdict(run_sync(run()))  # type: ignore[call-overload]
     except WorkspaceError as error:
         # Only on S3 a directory that was made in bash may not be seen yet.
-        said = error.message.replace(
-            " A directory that was made in bash is seen here once it holds a file.", ""
-        )
+        said = error.message.replace(" A directory created in bash appears here when it contains a file.", "")
         return type(error), error.code, said, error.for_model == error.message, error.retryable
     result.pop("mtime_ns", None)
     for entry in result.get("entries", ()):
@@ -363,7 +361,7 @@ def test_a_write_that_was_sent_before_is_answered_with_what_it_kept() -> None:
 MEANT = {
     "alike": ("a\u00a0b c".encode(), "a b c", "a b d", "Edited a: 1 replacement, at line 1.\n[The text there is not "
               "exactly old_string: line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE (U+0020). "
-              "What new_string repeats of it was kept as it was.]\n"),
+              "The parts that new_string repeats were kept unchanged.]\n"),
     "not clear": ("a\u00a0b a\u202fb".encode(), "a b", "c", "It would match at 2 or more places, first line 1, but "
                   "for characters that look alike (line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE"),
     "a form": ("cafe\u0301".encode(), "\u00e9", "e", "line 1, column 4 has LATIN SMALL LETTER E (U+0065) + COMBINING "
@@ -371,8 +369,8 @@ MEANT = {
     "whitespace": (b"if x:\n\ty\n", "    y", "z", "at line 2 except for whitespace (line 2, column 1 has TAB (U+0009), "
                    "old_string SPACE (U+0020))"),
     "bytes": (b"caf\xe9 x", r"caf\xe9", r"th\xe9", "Edited a: 1 replacement, at line 1.\n     1\tth\\xe9 x"),
-    "mixed": (b"caf\xe9 x", "x", "\u00e9", "[The file is not UTF-8, and what was put in is."),
-    "verbatim": (b"caf\xe9 x", "x", r"\xe8", r"[\xNN was put in as those characters."),
+    "mixed": (b"caf\xe9 x", "x", "\u00e9", "[The file is not UTF-8, and the inserted text is."),
+    "verbatim": (b"caf\xe9 x", "x", r"\xe8", r"[\xNN was inserted as four characters."),
     "invisible": ("a\u200bb c".encode(), "ab", "x", "ZERO WIDTH SPACE (U+200B), old_string nothing."),
 }  # fmt: skip
 

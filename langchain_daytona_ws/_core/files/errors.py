@@ -79,7 +79,7 @@ def _missing(facts: Facts) -> str:
         )
     text = f"{facts['path']} does not exist. Use list or glob to see the existing files."
     if "on_s3" in facts:
-        text += f" A directory that was made in {facts['shell']} is seen here once it holds a file."
+        text += f" A directory created in {facts['shell']} appears here when it contains a file."
     return text
 
 
@@ -95,7 +95,7 @@ def _binary(facts: Facts) -> str:
     path, shell = facts["path"], facts["shell"]
     if facts.get("what") == "UTF-16 text":
         return f"{path} is UTF-16 text ({_size(facts)}). Convert it first, with iconv in {shell}."
-    return f"{path} is a binary file ({_size(facts)}). Look at it with {shell}, such as `file` or `xxd`."
+    return f"{path} is a binary file ({_size(facts)}). Inspect it with {shell}, such as `file` or `xxd`."
 
 
 def _not_regular(facts: Facts) -> str:
@@ -169,7 +169,7 @@ def _bad_pattern(facts: Facts) -> str:
 def _write_failed(facts: Facts) -> str:
     content = {
         "unchanged": "The old content is still there.",
-        "restored": "The old content was put back.",
+        "restored": "The old content was restored.",
         "absent": "No file is there now.",
         "partial": f"Only a part was written: {_size(facts)} are there now. Write it again.",
     }.get(facts["state"], "Its content is unknown now: read it before you go on.")
@@ -181,13 +181,13 @@ def _os(facts: Facts) -> str:
 
 
 _REMEDIES = {
-    "ENOSPC": " Delete what is not needed: df and du in {shell} show where the space went.",
-    "EDQUOT": " Delete what is not needed: du in {shell} shows where the space went.",
-    "EIO": " The disk or the storage does not answer as it should: try again, or tell the user.",
-    "ENOTCONN": " The workspace's storage went away: try again, or tell the user.",
-    "EACCES": " Its permissions forbid it: look at them with ls -l in {shell}, or use another path.",
-    "EPERM": " Its permissions forbid it: look at them with ls -l in {shell}, or use another path.",
-    "EROFS": " Use a path that may be written to.",
+    "ENOSPC": " Delete unneeded files: df and du in {shell} show the used space.",
+    "EDQUOT": " Delete unneeded files: du in {shell} shows the used space.",
+    "EIO": " The disk or the storage failed: try again, or tell the user.",
+    "ENOTCONN": " The workspace's storage is disconnected: try again, or tell the user.",
+    "EACCES": " Its permissions forbid it: check them with ls -l in {shell}, or use another path.",
+    "EPERM": " Its permissions forbid it: check them with ls -l in {shell}, or use another path.",
+    "EROFS": " Use a writable path.",
 }
 
 
@@ -248,14 +248,14 @@ _REFUSALS: dict[str, _Refusal] = {
     "bad_path": _Refusal(PathRefused, "{path} is not a path in the workspace."),
     "is_root": _Refusal(PathRefused, "The workspace directory itself can't be deleted."),
     "is_directory": _Refusal(FileUnsuitable, "{path} is a directory: use list."),
-    "not_a_directory": _Refusal(FileUnsuitable, "{path}, or something on the way to it, is not a directory."),
+    "not_a_directory": _Refusal(FileUnsuitable, "{path}, or a part of this path, is not a directory."),
     "not_regular": _Refusal(FileUnsuitable, _not_regular, ("kind",)),
     "binary": _Refusal(FileUnsuitable, _binary, ("bytes", "what")),
     "too_large": _Refusal(FileUnsuitable, _too_large, ("bytes", "max_bytes")),
     "past_end": _Refusal(FileError, _past_end, ("lines",)),
     "exists_unread": _Refusal(WriteConflict, _exists, ("bytes",)),
     "changed": _Refusal(WriteConflict, "{path} has changed since this session read it. Read it again first."),
-    "busy": _Refusal(WriteConflict, "{path} is being changed by something else just now. Try again."),
+    "busy": _Refusal(WriteConflict, "{path} is being changed by another process now. Try again."),
     "not_found": _Refusal(EditRefused, _not_found, ("hint", "line", "count", "differences")),
     "not_unique": _Refusal(EditRefused, _not_unique, ("count", "at")),
     "too_many": _Refusal(EditRefused, _too_many, ("count",)),
@@ -270,7 +270,7 @@ _REFUSALS: dict[str, _Refusal] = {
     ),
     "staging": _Refusal(
         SandboxError,
-        "The content did not arrive whole in the sandbox; nothing was written. Try again.",
+        "The content arrived incomplete in the sandbox; nothing was written. Try again.",
     ),
     "write_failed": _Refusal(FileError, _write_failed, ("state", "bytes", "text")),
     "os": _Refusal(FileError, _os, ("text",)),

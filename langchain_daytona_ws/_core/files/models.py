@@ -207,12 +207,13 @@ class Reply:
         self._answer: Mapping[Any, Any] = answer
 
     def malformed(self, part: str) -> SandboxError:
+        """Return the error for an answer with an invalid part."""
         return SandboxError(
-            f"The sandbox gave an answer to '{self.op}' that makes no sense ({part}). "
-            "Something in it may be tampering with its own Python.",
+            f"The sandbox returned an invalid answer to '{self.op}' ({part}). "
+            "A process in it may have changed its Python.",
             code="garbled_answer",
             op=self.op,
-            for_model=f"The sandbox gave an answer to '{self.op}' that makes no sense. Use bash instead.",
+            for_model=f"The sandbox returned an invalid answer to '{self.op}'. Use bash instead.",
         )
 
     def __contains__(self, name: str) -> bool:

@@ -49,7 +49,7 @@ Upload = Callable[[str, bytes], Awaitable[None]]
 Download = Callable[[str, int], Awaitable[bytes]]
 
 MAX_BYTES = 10 << 20
-INLINE_BYTES = 256 << 10  # of content travel in the request itself
+INLINE_BYTES = 256 << 10  # of content inside a request or answer
 EDIT_BYTES = 512 << 10
 LIST_LIMIT = 1000
 GLOB_LIMIT = 200
@@ -61,7 +61,7 @@ LARGEST_BYTES = 128 << 20  # of a fetched file
 VIEWED_BYTES = 32 << 20  # of a viewed text file
 FETCH_TRIES = 3
 # Limit for content in the answer itself after a corrupt download: a download of the daemon 0.190 ends where a file
-# contains its own part separator (measured). As base64 it is below the size limit of an answer.
+# contains the separator of its parts. As base64 it is below the size limit of an answer.
 INLINE_AGAIN_BYTES = 16 << 20
 
 
@@ -79,7 +79,7 @@ class Viewed:
 
 
 class FileOps:
-    """The file operations of a session. They remember which content the session has read.
+    """The file operations of a session; records the hashes of the content that the session has read.
 
     Args:
         guest: Answers requests: ``await guest("files", request)``. In the sandbox, or on S3.
@@ -90,7 +90,7 @@ class FileOps:
         staging_dir: Directory for uploads of large content; the guest deletes them.
         limit_bytes: Most bytes of text in a result.
         max_bytes: Largest file that can be read or edited.
-        seen: Where to remember what was read, when several share it: path → SHA-256.
+        read_hashes: The hashes of read content, if several objects share them: path → SHA-256.
         ids: Creates names for uploads.
         points_out: Whether the error for a missing path names similar paths; this costs one more request.
     """
@@ -159,7 +159,7 @@ class FileOps:
         """Read lines without numbers, or a whole binary file.
 
         Args:
-            path: The file; a text file may have 32 MiB.
+            path: The file; a text file of at most 32 MiB.
             offset: The first line, 1-based.
             limit: Most lines.
             limit_bytes: Most bytes of text.
@@ -474,9 +474,9 @@ class FileOps:
             if "content" in reply or self._download is None:
                 data = reply.content("content", max_bytes)
             else:
-                at = f"{self._root.rstrip('/')}/{_encodable_path(reply.raw('path'))}"
+                absolute = f"{self._root.rstrip('/')}/{_encodable_path(reply.raw('path'))}"
                 try:
-                    data = await self._download(at, size)
+                    data = await self._download(absolute, size)
                 except SandboxError as error:
                     if attempt or error.code != "daytona_refused":
                         raise

@@ -80,11 +80,11 @@ def _edited(result: FileEdited) -> str:
 def _edit_notes(result: FileEdited) -> Iterable[str]:
     if result.differences:
         first = "; ".join(difference(each) for each in result.differences)
-        yield f"[The text there is not exactly old_string: {first}. What new_string repeats of it was kept as it was.]"
+        yield f"[The text there is not exactly old_string: {first}. The parts that new_string repeats were kept unchanged.]"
     if result.mixed:
-        yield "[The file is not UTF-8, and what was put in is. Send bytes of its encoding as read shows them.]"
+        yield "[The file is not UTF-8, and the inserted text is. Send bytes of its encoding as read shows them.]"
     if result.verbatim:
-        yield r"[\xNN was put in as those characters. It means the byte where old_string has such a byte, too.]"
+        yield r"[\xNN was inserted as four characters. It means a byte only if old_string has such a byte, too.]"
 
 
 def difference(item: Difference) -> str:

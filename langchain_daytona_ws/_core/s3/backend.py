@@ -82,5 +82,5 @@ class S3Backend:
     def _remember(self, key: str, answer: Answer) -> None:
         self._answers[key] = answer
         if len(self._answers) > REMEMBERED_CALLS:
-            with suppress(KeyError):  # another thread removed the last entry
+            with suppress(KeyError):  # another thread has emptied it
                 self._answers.popitem(last=False)

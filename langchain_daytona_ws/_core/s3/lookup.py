@@ -112,7 +112,7 @@ class Lookup:
     async def not_found(self, key: str) -> RefusedError:
         """Return the refusal of a missing path: ``missing``, or ``not_a_directory`` if a part of it is a file."""
         try:
-            await self._need_no_file_above(key)
+            await self._require_no_file_above(key)
         except RefusedError as refusal:
             return refusal
         return RefusedError("missing")
@@ -132,11 +132,11 @@ class Lookup:
             await self._port.list_page(below(parent_of(key)), start_after=key + "." + LAST, max_keys=1)
         )
         if first is None:
-            await self._need_no_file_above(key)
+            await self._require_no_file_above(key)
         elif first.key.startswith(here) or (first.key < here and await self.is_directory(key)):
             raise RefusedError("is_directory")
 
-    async def _need_no_file_above(self, key: str) -> None:
+    async def _require_no_file_above(self, key: str) -> None:
         """Refuse a path that leads through a file.
 
         If a key begins with a path, all shorter paths are directories. So only the longest path with which a key
