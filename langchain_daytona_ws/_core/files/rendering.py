@@ -80,7 +80,8 @@ def _edited(result: FileEdited) -> str:
 def _edit_notes(result: FileEdited) -> Iterable[str]:
     if result.differences:
         first = "; ".join(difference(each) for each in result.differences)
-        yield f"[The text there is not exactly old_string: {first}. The parts that new_string repeats were kept unchanged.]"
+        repeated = "The parts that new_string repeats were kept unchanged."
+        yield f"[The text there is not exactly old_string: {first}. {repeated}]"
     if result.mixed:
         yield "[The file is not UTF-8, and the inserted text is. Send bytes of its encoding as read shows them.]"
     if result.verbatim:
