@@ -362,7 +362,7 @@ MEANT = {
     "alike": ("a\u00a0b c".encode(), "a b c", "a b d", "Edited a: 1 replacement, at line 1.\n[The text there is not "
               "exactly old_string: line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE (U+0020). "
               "The parts that new_string repeats were kept unchanged.]\n"),
-    "not clear": ("a\u00a0b a\u202fb".encode(), "a b", "c", "It would match at 2 or more places, first line 1, but "
+    "not clear": ("a\u00a0b a\u202fb".encode(), "a b", "c", "It would match at 2 or more places, first line 1, except "
                   "for characters that look alike (line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE"),
     "a form": ("cafe\u0301".encode(), "\u00e9", "e", "line 1, column 4 has LATIN SMALL LETTER E (U+0065) + COMBINING "
                "ACUTE ACCENT (U+0301), old_string LATIN SMALL LETTER E WITH ACUTE (U+00E9)."),
