@@ -43,3 +43,20 @@ def test_it_is_yaml_without_secrets(path: Path) -> None:
     text = path.read_text("utf-8")
     assert yaml.safe_load(text)
     assert "{{ secrets." not in text, "the release uses trusted publishing"
+
+
+def test_the_files_that_contributing_names_exist() -> None:
+    package = ROOT / "langchain_daytona_ws"
+    if not package.exists():
+        pytest.skip("the tests of a wheel run without the package's folder")
+    folders = [
+        ROOT,
+        package,
+        package / "_core",
+        package / "_core" / "s3",
+        package / "tools",
+        ROOT / "tests/unit_tests",
+    ]
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for name in re.findall(r"`([\w./-]+(?:\.py|/))`", text):
+        assert any((folder / name).exists() for folder in folders), name
