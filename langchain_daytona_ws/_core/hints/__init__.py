@@ -1,1 +1,1 @@
-"""Advice for the model: what works on an S3 mount, and why a command failed."""
+"""Advice for the model: working alternatives to commands that fail on an S3 mount."""
