@@ -40,7 +40,7 @@ _TOKEN = re.compile(
 _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
-_GOES_ON = frozenset({"then", "do", "else", "elif", "time", "!"})
+_CONTINUING = frozenset({"then", "do", "else", "elif", "time", "!"})
 # Builtins that hide the failure of a pipeline before them (``a | b || true``). bash cannot replace itself with them, as
 # it does with a program.
 _BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
@@ -139,7 +139,7 @@ class _Reader:
         if text in _OPENING:
             self._closing.append(_OPENING[text])
             self._at_start = text not in {"for", "select", "case", "[["}
-        elif text in _GOES_ON:
+        elif text in _CONTINUING:
             self._negated = self._negated or (text == "!" and not self._closing)
         else:
             return self._close(text)
