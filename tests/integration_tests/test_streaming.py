@@ -253,7 +253,7 @@ class TestTheResult:
     def test_of_a_command_that_is_over_at_once_costs_no_request(
         self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(live, "FIRST_LOOK_S", 60.0)
+        monkeypatch.setattr(live, "FIRST_POLL_S", 60.0)
         workspace.run("true")
         server.clear_requests()
         heard = CapturedWarnings(server)
@@ -444,7 +444,7 @@ class TestFaults:
         self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.01)
-        monkeypatch.setattr(live, "FIRST_LOOK_S", 60.0)
+        monkeypatch.setattr(live, "FIRST_POLL_S", 60.0)
         workspace.run("true")
         server.faults.add(Fault(kind="status", action="execute", skip=1, times=None, status=503))
         heard = CapturedWarnings(server)
@@ -506,7 +506,7 @@ class Hanging:
 @pytest.fixture
 def hanging(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     """No poll ends by its own time-out here, which would take a few seconds in the sync runtime."""
-    monkeypatch.setattr(live, "LOOK_MARGIN_S", 600.0)
+    monkeypatch.setattr(live, "POLL_MARGIN_S", 600.0)
     monkeypatch.setattr(background, "GRACE_S", 0.1)
     made = Hanging(server)
     yield made
@@ -574,7 +574,7 @@ class TestALookThatHangs:
     def test_a_thread_that_is_left_behind_ends_by_its_request(
         self, server: LocalDaytona, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(live, "LOOK_MARGIN_S", 0.0)
+        monkeypatch.setattr(live, "POLL_MARGIN_S", 0.0)
         monkeypatch.setattr(live, "WAIT_S", 0.0)
         monkeypatch.setattr(guest_client, "SHORTEST_REQUEST_S", 1)
         with WorkspaceSession(config_for(server), namespace="demo") as session:
@@ -644,7 +644,7 @@ import json, sys, threading
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._core.commands import streaming as live
 
-live.LOOK_MARGIN_S = 600.0
+live.POLL_MARGIN_S = 600.0
 with WorkspaceSession(json.load(sys.stdin), namespace="demo") as session:
     session.run("echo one; {wait_for("go1")}", timeout_s=60, on_output=lambda text: print(text, end=""))
 print("left behind:", sum(thread.name == "{HELPER}" for thread in threading.enumerate()))
