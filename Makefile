@@ -5,8 +5,6 @@ WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 3)))
 # Otherwise each worker, and each process of a test, would compile hundreds of modules again.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHON WORKERS
-# Where the words are checked; the tests follow when they pass.
-WORDS = langchain_daytona_ws examples benchmarks scripts README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs
 
 .PHONY: help demo test test-all test-real test-wheel matrix check words format dist docs picture record examples bench \
 	faults setup-demo setup-docs setup-dev clean
@@ -56,11 +54,11 @@ check: setup-dev
 	@.venv/bin/mypy --strict -p langchain_daytona_ws -p examples -p benchmarks
 	@.venv/bin/mypy --strict scripts/check_dist.py scripts/check_words.py scripts/pip_to_uv.py
 	@.venv/bin/lint-imports
-	@.venv/bin/python scripts/check_words.py $(WORDS)
+	@.venv/bin/python scripts/check_words.py
 	@scripts/dist
 
 words: setup-dev
-	@.venv/bin/python scripts/check_words.py $(or $(ARGS),$(WORDS))
+	@.venv/bin/python scripts/check_words.py $(ARGS)
 
 format: setup-dev
 	@.venv/bin/ruff format .

@@ -16,7 +16,7 @@ def forkserver() -> ForkServerContext:
     return context
 
 
-def claim_each_round(config: dict[str, Any], rounds: int, barrier: Any, told: Any) -> None:
+def claim_each_round(config: dict[str, Any], rounds: int, barrier: Any, reported: Any) -> None:
     """In each round, wait for all processes, run a command in the round's workspace, and report its sandbox."""
     from langchain_daytona_ws import WorkspaceSession
 
@@ -24,4 +24,4 @@ def claim_each_round(config: dict[str, Any], rounds: int, barrier: Any, told: An
         barrier.wait()
         with WorkspaceSession(config, namespace=f"round-{number}") as session:
             result = session.run("echo started >> /tmp/starts; cat /tmp/hook")
-            told.put((number, result.sandbox_id, result.output))
+            reported.put((number, result.sandbox_id, result.output))

@@ -69,7 +69,7 @@ def ctrl_c() -> Iterator[None]:
 
 
 @pytest.fixture(params=["sync", "async"])
-def drive(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driven]]:
+def open_session(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driven]]:
     """Create sessions of one runtime; close them at the end."""
     made: list[Driven] = []
     runner = asyncio.Runner() if request.param == "async" else None
@@ -96,5 +96,5 @@ def drive(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driven]]:
 
 
 @pytest.fixture
-def workspace(server: LocalDaytona, drive: Callable[..., Driven]) -> Driven:
-    return drive(server)
+def workspace(server: LocalDaytona, open_session: Callable[..., Driven]) -> Driven:
+    return open_session(server)

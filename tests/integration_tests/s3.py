@@ -84,16 +84,16 @@ class Bucket:
 
     def paths(self) -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.key(""))
-        return [one["Key"].removeprefix(self.key("")) for page in pages for one in page.get("Contents", [])]
+        return [item["Key"].removeprefix(self.key("")) for page in pages for item in page.get("Contents", [])]
 
-    def session(self, drive: Callable[..., Driven], *, role: bool = False, **settings: Any) -> Driven:
+    def session(self, open_session: Callable[..., Driven], *, role: bool = False, **settings: Any) -> Driven:
         """Make a session on it, with the keys in envVars or with the role."""
         by = {"mountRoleArn": ROLE, "stsEndpoint": self.server.s3_endpoint} if role else {}
         options = s3_options(self.server, self.name, **{**by, **settings.pop("options", {})})
         if not role:
             settings = {"envVars": KEYS, **settings}
         settings.setdefault("namespace", self.namespace)
-        return drive(self.server, options=options, **settings)
+        return open_session(self.server, options=options, **settings)
 
 
 @pytest.fixture

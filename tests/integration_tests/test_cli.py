@@ -48,15 +48,15 @@ def serving(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str
     )
     assert server.stdout is not None
     try:
-        said, deadline = "", time.monotonic() + READY_S
-        while "Ctrl-C stops it." not in said:
-            assert time.monotonic() < deadline, said
+        message, deadline = "", time.monotonic() + READY_S
+        while "Ctrl-C stops it." not in message:
+            assert time.monotonic() < deadline, message
             assert server.poll() is None, server.communicate()[1]
             if select.select([server.stdout], [], [], 0.2)[0]:
-                said += os.read(server.stdout.fileno(), 4096).decode()
-        told = dict(re.findall(r"^export (\w+)=(\S+)$", said, re.MULTILINE))
-        told.update(("CONFIG", line) for line in said.splitlines() if line.startswith("{"))
-        yield server, told
+                message += os.read(server.stdout.fileno(), 4096).decode()
+        reported = dict(re.findall(r"^export (\w+)=(\S+)$", message, re.MULTILINE))
+        reported.update(("CONFIG", line) for line in message.splitlines() if line.startswith("{"))
+        yield server, reported
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
@@ -161,8 +161,10 @@ def test_importing_it_loads_neither_typer_nor_the_server() -> None:
 def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> None:
     from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig
 
-    with serving("--port", "0", "--shell", "bash", "--daemon", "0.226") as (server, told):
-        client = Daytona(DaytonaConfig(api_url=told["DAYTONA_API_URL"], api_key=told["DAYTONA_API_KEY"]))
+    with serving("--port", "0", "--shell", "bash", "--daemon", "0.226") as (server, reported):
+        client = Daytona(
+            DaytonaConfig(api_url=reported["DAYTONA_API_URL"], api_key=reported["DAYTONA_API_KEY"])
+        )
         sandbox = client.create(CreateSandboxFromSnapshotParams())
         sandbox.update_env({"ADDED": "yes"})  # which 0.190 does not know
         answer = sandbox.process.exec("echo $((6 * 7)); (sleep 1000 &) >/dev/null 2>&1")
@@ -199,16 +201,16 @@ def test_what_it_tells_to_try_works(tmp_path: Path) -> None:
 
 
 def test_the_key_can_come_from_the_environment() -> None:
-    with serving(LOCAL_DAYTONA_API_KEY="a-key-of-mine") as (_, told):
-        assert told["DAYTONA_API_KEY"] == "a-key-of-mine"
+    with serving(LOCAL_DAYTONA_API_KEY="a-key-of-mine") as (_, reported):
+        assert reported["DAYTONA_API_KEY"] == "a-key-of-mine"
 
 
 def test_with_s3_its_configuration_makes_a_workspace_there() -> None:
     from langchain_daytona_ws import WorkspaceSession
 
-    with serving("--s3", "--shell", "bash") as (_, told):
-        config = json.loads(told["CONFIG"])
-        config["options"].update(apiUrl=told["DAYTONA_API_URL"], apiKey=told["DAYTONA_API_KEY"])
+    with serving("--s3", "--shell", "bash") as (_, reported):
+        config = json.loads(reported["CONFIG"])
+        config["options"].update(apiUrl=reported["DAYTONA_API_URL"], apiKey=reported["DAYTONA_API_KEY"])
         with WorkspaceSession(config, namespace="demo") as session:
             session.files.write("a.txt", "one\n")
             assert session.run("cat a.txt").output == "one\n"

@@ -35,9 +35,9 @@ def test_every_command_has_help(command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_the_readmes_calls_are_calls(line: str) -> None:
-    words = shlex.split(line)
-    command = next(one for one in COMMANDS if words[: len(one)] == list(one))
-    given = words[: words.index("--")] if "--" in words else words
+    message = shlex.split(line)
+    command = next(item for item in COMMANDS if message[: len(item)] == list(item))
+    given = message[: message.index("--")] if "--" in message else message
     shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
     assert all(word in shown for word in given if word.startswith("--"))
 
@@ -55,14 +55,14 @@ def test_the_exit_codes_of_the_page_are_those_of_the_code() -> None:
     assert "256 KiB" in PAGE
     assert run.OUTPUT_LIMIT_BYTES == 256 * 1024
     assert f"`{PROBE}…`" in PAGE
-    named = {one.name or one.callback.__name__ for one in jobs.jobs.registered_commands if one.callback}
+    named = {item.name or item.callback.__name__ for item in jobs.jobs.registered_commands if item.callback}
     assert {name for name in named if f"`{name}`" in PAGE} == named
 
 
 def test_help_loads_neither_the_sdk_nor_boto3() -> None:
     code = (
         "import sys; from langchain_daytona_ws.cli.app import app\n"
-        f"for words in {[list(one) for one in COMMANDS]!r}:\n"
+        f"for words in {[list(item) for item in COMMANDS]!r}:\n"
         "    try: app([*words, '--help'])\n    except SystemExit: pass\n"
         "print([name for name in ('daytona', 'boto3', 'starlette', 'langchain_core') if name in sys.modules])"
     )

@@ -44,7 +44,7 @@ class Jobs:
         assert result.exit_code == 0, result.output
         return str(result.stdout.strip())
 
-    def told(self, action: str, *arguments: str) -> Any:
+    def reported(self, action: str, *arguments: str) -> Any:
         return json.loads(self(action, "--json", *arguments).stdout)
 
 
@@ -56,15 +56,15 @@ def jobs(server: LocalDaytona, tmp_path: Path) -> Jobs:
 def test_a_job_from_its_start_to_its_end(server: LocalDaytona, jobs: Jobs) -> None:
     job = jobs.start("--", "echo begun; sleep 0.2; echo ended; exit 7")
     assert jobs("wait", job).exit_code == 7
-    told = jobs.told("status", job)
-    assert (told["id"], told["state"], told["exit_code"]) == (job, "finished", 7)
+    reported = jobs.reported("status", job)
+    assert (reported["id"], reported["state"], reported["exit_code"]) == (job, "finished", 7)
     assert "finished after" in jobs("status", job).stdout
     result = jobs("logs", job)
     assert (result.exit_code, result.stdout) == (0, "begun\nended\n")
     assert "--offset 12" in result.stderr
     assert jobs("logs", job, "--offset", "6").stdout == "ended\n"
     assert jobs("logs", job, "--tail", "1").stdout == "ended\n"
-    assert [one["id"] for one in jobs.told("list")["jobs"]] == [job]
+    assert [item["id"] for item in jobs.reported("list")["jobs"]] == [job]
     assert "exit 7" in jobs("list").stdout
     assert server.count("create") == 1
     assert len(server.sandboxes) == 1
@@ -72,10 +72,10 @@ def test_a_job_from_its_start_to_its_end(server: LocalDaytona, jobs: Jobs) -> No
 
 def test_one_that_runs_is_stopped(jobs: Jobs) -> None:
     job = jobs.start("--max-duration", "60", "sleep", "50")
-    assert jobs.told("status", job)["state"] == "running"
-    assert jobs.told("status", job)["command"] == "sleep 50"
+    assert jobs.reported("status", job)["state"] == "running"
+    assert jobs.reported("status", job)["command"] == "sleep 50"
     assert jobs("wait", "--timeout", "1", job).exit_code == 124
-    assert jobs.told("stop", job)["state"] == "stopped"
+    assert jobs.reported("stop", job)["state"] == "stopped"
 
 
 def test_a_log_is_followed_to_the_end(jobs: Jobs) -> None:
@@ -87,7 +87,7 @@ def test_a_lost_one(server: LocalDaytona, jobs: Jobs) -> None:
     job = jobs.start("--", "sleep 100")
     server.stop_sandbox(server.sandboxes[0].id)
     assert jobs("wait", job).exit_code == 125
-    assert jobs.told("status", job)["state"] == "lost"
+    assert jobs.reported("status", job)["state"] == "lost"
 
 
 @pytest.mark.parametrize("action", ["list", "status", "logs", "stop", "wait"])

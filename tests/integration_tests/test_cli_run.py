@@ -40,7 +40,7 @@ def run(server: LocalDaytona, *arguments: str, **settings: Any) -> Any:
 
 def until_executed(server: LocalDaytona) -> None:
     waiting, deadline = threading.Event(), time.monotonic() + 60
-    while not any(one.open_requests for one in server.sandboxes):
+    while not any(item.open_requests for item in server.sandboxes):
         assert time.monotonic() < deadline
         waiting.wait(0.05)
 
@@ -89,7 +89,7 @@ def test_a_workspace_on_s3(bucket: Bucket) -> None:
 def test_a_persistent_one_stays(server: LocalDaytona) -> None:
     assert run(server, "--", "echo kept > /tmp/f", persistent=True).exit_code == 0
     assert run(server, "--", "cat /tmp/f", persistent=True).stdout == "kept\n"
-    assert [one.labels["lifetime"] for one in server.sandboxes] == ["persistent"]
+    assert [item.labels["lifetime"] for item in server.sandboxes] == ["persistent"]
     assert server.count("create") == 1
 
 

@@ -39,7 +39,7 @@ def invoke(server: LocalDaytona, *arguments: str, answer: str | None = None, **v
     return result
 
 
-def told(server: LocalDaytona, *arguments: str, **variables: str) -> Any:
+def reported(server: LocalDaytona, *arguments: str, **variables: str) -> Any:
     result = invoke(server, *arguments, "--json", **variables)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
@@ -74,30 +74,32 @@ def foreign(server: LocalDaytona) -> str:
 class TestList:
     def test_none(self, server: LocalDaytona) -> None:
         assert invoke(server, "list").stdout == "There are no sandboxes.\n"
-        assert told(server, "list") == {"sandboxes": []}
+        assert reported(server, "list") == {"sandboxes": []}
 
     def test_ours_of_all_namespaces_or_one(self, server: LocalDaytona) -> None:
         other = foreign(server)
         with working(server, "one", "two") as (first, second):
-            listed = told(server, "list")["sandboxes"]
-            assert [one["id"] for one in listed] == [first, second]
+            listed = reported(server, "list")["sandboxes"]
+            assert [item["id"] for item in listed] == [first, second]
             assert other not in str(listed)
-            assert told(server, "list", "--all-namespaces")["sandboxes"] == listed
-            assert [one["id"] for one in told(server, "list", "--namespace", "two")["sandboxes"]] == [second]
-            [first_told, _] = listed
-            assert first_told["namespace"] == "one"
-            assert first_told["state"] == "started"
-            assert first_told["lifetime"] == "ephemeral"
-            assert first_told["created_at"].endswith("Z")
-            assert (first_told["auto_stop_minutes"], first_told["auto_delete_minutes"]) == (15, 0)
+            assert reported(server, "list", "--all-namespaces")["sandboxes"] == listed
+            assert [item["id"] for item in reported(server, "list", "--namespace", "two")["sandboxes"]] == [
+                second
+            ]
+            [first_report, _] = listed
+            assert first_report["namespace"] == "one"
+            assert first_report["state"] == "started"
+            assert first_report["lifetime"] == "ephemeral"
+            assert first_report["created_at"].endswith("Z")
+            assert (first_report["auto_stop_minutes"], first_report["auto_delete_minutes"]) == (15, 0)
             table = invoke(server, "list").stdout
-        for words in (first_told["name"], "one", "started", "ephemeral", "15 min", "when stopped", "ago"):
-            assert words in table
+        for message in (first_report["name"], "one", "started", "ephemeral", "15 min", "when stopped", "ago"):
+            assert message in table
 
     def test_all_pages(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(inventory, "PAGE", 1)
         with working(server, "one", "two", "three") as made:
-            assert [one["id"] for one in told(server, "list")["sandboxes"]] == made
+            assert [item["id"] for item in reported(server, "list")["sandboxes"]] == made
         assert server.count("list") == 3
 
     def test_both_options_are_a_wrong_call(self, server: LocalDaytona) -> None:
@@ -118,11 +120,11 @@ class TestRelease:
     @pytest.mark.parametrize("by", ["name", "id"])
     def test_one_and_only_that(self, server: LocalDaytona, by: str) -> None:
         with working(server, "one", "two"):
-            [first, second] = told(server, "list")["sandboxes"]
+            [first, second] = reported(server, "list")["sandboxes"]
             result = invoke(server, "release", first[by])
             assert (result.exit_code, result.stdout) == (0, f"Deleted {first['name']}.\n")
-            assert [one.id for one in server.sandboxes] == [second["id"]]
-            assert told(server, "release", second["id"]) == {"released": second}
+            assert [item.id for item in server.sandboxes] == [second["id"]]
+            assert reported(server, "release", second["id"]) == {"released": second}
         assert server.sandboxes == []
 
     def test_none_of_that_name(self, server: LocalDaytona) -> None:
@@ -135,7 +137,7 @@ class TestRelease:
         result = invoke(server, "release", other)
         assert result.exit_code == 1
         assert "not made by this library" in result.stderr
-        assert [one.id for one in server.sandboxes] == [other]
+        assert [item.id for item in server.sandboxes] == [other]
 
     def test_a_state_change_is_waited_for(self, server: LocalDaytona) -> None:
         with working(server, "one") as [sandbox]:
@@ -168,27 +170,27 @@ class TestPrune:
             server.stop_sandbox(stopped)
             age(server, old, 8 * DAY_S, auto_stop_interval=0)
             age(server, new, 6 * DAY_S, auto_stop_interval=0)
-            dry = told(server, "prune", "--older-than", "7d", "--dry-run")
-            assert [one["id"] for one in dry["would_delete"]] == [old, stopped]
+            dry = reported(server, "prune", "--older-than", "7d", "--dry-run")
+            assert [item["id"] for item in dry["would_delete"]] == [old, stopped]
             assert len(server.sandboxes) == 4
-            pruned = told(server, "prune", "--older-than", "7d", "--yes")
-            assert [one["id"] for one in pruned["deleted"]] == [old, stopped]
+            pruned = reported(server, "prune", "--older-than", "7d", "--yes")
+            assert [item["id"] for item in pruned["deleted"]] == [old, stopped]
             assert pruned["failed"] == []
-            assert sorted(one.id for one in server.sandboxes) == sorted([other, new])
-            assert told(server, "prune", "--older-than", "7d", "--yes") == {"deleted": [], "failed": []}
+            assert sorted(item.id for item in server.sandboxes) == sorted([other, new])
+            assert reported(server, "prune", "--older-than", "7d", "--yes") == {"deleted": [], "failed": []}
 
     def test_one_that_runs_is_left_until_its_auto_stop_is_due(self, server: LocalDaytona) -> None:
         with working(server, "job") as [sandbox]:
             # As a background job of up to six hours leaves it.
             age(server, sandbox, 3 * 3600, auto_stop_interval=6 * 60)
-            assert told(server, "prune", "--older-than", "1h", "--dry-run") == {"would_delete": []}
+            assert reported(server, "prune", "--older-than", "1h", "--dry-run") == {"would_delete": []}
 
     def test_of_one_namespace(self, server: LocalDaytona) -> None:
         with working(server, "one", "two") as (first, second):
             for sandbox in (first, second):
                 age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
-            pruned = told(server, "prune", "--older-than", "7d", "--namespace", "two", "--yes")
-            assert [one["id"] for one in pruned["deleted"]] == [second]
+            pruned = reported(server, "prune", "--older-than", "7d", "--namespace", "two", "--yes")
+            assert [item["id"] for item in pruned["deleted"]] == [second]
 
     @pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 1), ("", 1)])
     def test_it_asks(self, server: LocalDaytona, answer: str, left: int) -> None:
@@ -222,8 +224,8 @@ class TestPrune:
             result = invoke(server, "prune", "--older-than", "7d", "--yes", "--json")
             assert result.exit_code == 1
             pruned = json.loads(result.stdout)
-            assert [one["id"] for one in pruned["failed"]] == [first]
-            assert [one["id"] for one in pruned["deleted"]] == [second]
+            assert [item["id"] for item in pruned["failed"]] == [first]
+            assert [item["id"] for item in pruned["deleted"]] == [second]
             assert first in result.stderr
 
     @pytest.mark.parametrize(

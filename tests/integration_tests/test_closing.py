@@ -15,7 +15,7 @@ import pytest
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._core.sandbox import lifecycle
-from langchain_daytona_ws._session import sandbox_manager as machine
+from langchain_daytona_ws._session import sandbox_manager
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.hostile.forged import InstantClock
@@ -61,7 +61,7 @@ def test_it_can_be_tried_again(server: LocalDaytona, workspace: Driven) -> None:
 
 
 def test_no_answer_in_time_is_said(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CLOSE_WAITS_S", 0.2)
+    monkeypatch.setattr(sandbox_manager, "CLOSE_WAITS_S", 0.2)
 
     async def work() -> None:
         session = WorkspaceSession(config_for(server), namespace="demo")
@@ -73,7 +73,7 @@ def test_no_answer_in_time_is_said(server: LocalDaytona, monkeypatch: pytest.Mon
         goes_on.set()
         while server.open_requests:  # noqa: ASYNC110 - the server has no event to offer
             await asyncio.sleep(0.01)
-        monkeypatch.setattr(machine, "CLOSE_WAITS_S", 60)  # it makes a new client, too
+        monkeypatch.setattr(sandbox_manager, "CLOSE_WAITS_S", 60)  # it makes a new client, too
         await session.aclose()
 
     asyncio.run(work())

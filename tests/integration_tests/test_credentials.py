@@ -130,8 +130,8 @@ def refusal(fetch: Fetch, made: S3Workspace) -> CredentialsRefused:
     shown = f"{error}{error!r}{vars(error)}{[frame.f_locals for frame in frames]}{error.for_model}"
     for secret in SECRETS:
         assert secret not in shown
-    for told in ("arn:", "agents", "AWS", "http", "127.0.0.1"):
-        assert told not in error.for_model
+    for reported in ("arn:", "agents", "AWS", "http", "127.0.0.1"):
+        assert reported not in error.for_model
     assert str(error).isprintable()
     assert len(str(error)) < 1500
     return error
@@ -302,7 +302,7 @@ def test_what_is_asked_for(sts: Sts, fetch: Fetch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "expected", "words"),
+    ("code", "message", "expected", "phrase"),
     [
         ("AccessDenied", "User: arn:aws:iam::1:user/x is not authorized", "role_denied", "trust policy"),
         ("AccessDenied", "x", "role_denied", "options.mountRoleExternalId"),
@@ -317,13 +317,13 @@ def test_what_is_asked_for(sts: Sts, fetch: Fetch) -> None:
     ],
 )
 def test_each_refusal_has_its_code_and_its_remedy(
-    sts: Sts, fetch: Fetch, *, code: str, message: str, expected: str, words: str
+    sts: Sts, fetch: Fetch, *, code: str, message: str, expected: str, phrase: str
 ) -> None:
     # A control character is no XML at all.
     sts.status, sts.answer = 403, error(code, message.replace("\x1b", "\u009b"))
     refused = refusal(fetch, workspace(sts.endpoint))
     assert refused.code == expected
-    assert words in str(refused)
+    assert phrase in str(refused)
     assert ROLE in str(refused)
     assert sts.endpoint in str(refused)
     assert not refused.retryable
@@ -384,8 +384,8 @@ def test_a_policy_that_almost_fills_the_space_is_warned_of(
 ) -> None:
     sts.answer = answer(packed)
     fetch(workspace(sts.endpoint))
-    warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
-    assert [f"takes {packed} %" in one and ROLE in one for one in warned] == [True] * warns
+    warned = [item.getMessage() for item in caplog.records if item.levelno == logging.WARNING]
+    assert [f"takes {packed} %" in item and ROLE in item for item in warned] == [True] * warns
 
 
 def test_no_log_shows_a_secret(sts: Sts, fetch: Fetch, caplog: pytest.LogCaptureFixture) -> None:

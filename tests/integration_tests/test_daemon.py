@@ -25,13 +25,13 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names_of(server: LocalDaytona) -> list[str]:
-    return [one.id for one in server.sandboxes]
+    return [item.id for item in server.sandboxes]
 
 
 def test_a_persistent_sandbox_with_a_dead_daemon_is_restarted_and_the_command_runs_once(
-    server: LocalDaytona, drive: Callable[..., Driven], soon: None
+    server: LocalDaytona, open_session: Callable[..., Driven], soon: None
 ) -> None:
-    workspace = drive(server, persistent=True)
+    workspace = open_session(server, persistent=True)
     assert workspace.run(END_THE_DAEMON).output == "sent\n"
     (before,) = names_of(server)
     server.clear_requests()
@@ -45,9 +45,9 @@ def test_a_persistent_sandbox_with_a_dead_daemon_is_restarted_and_the_command_ru
 
 
 def test_an_ephemeral_sandbox_with_a_dead_daemon_is_replaced_and_the_command_in_doubt(
-    server: LocalDaytona, drive: Callable[..., Driven], soon: None
+    server: LocalDaytona, open_session: Callable[..., Driven], soon: None
 ) -> None:
-    workspace = drive(server)
+    workspace = open_session(server)
     assert workspace.run(END_THE_DAEMON).output == "sent\n"
     (before,) = names_of(server)
     with pytest.raises(OutcomeUnknown, match="The next call gets a new one") as caught:
@@ -64,9 +64,9 @@ def test_an_ephemeral_sandbox_with_a_dead_daemon_is_replaced_and_the_command_in_
 
 
 def test_a_gateway_that_fails_for_commands_only_costs_no_sandbox(
-    server: LocalDaytona, drive: Callable[..., Driven], soon: None
+    server: LocalDaytona, open_session: Callable[..., Driven], soon: None
 ) -> None:
-    workspace = drive(server)
+    workspace = open_session(server)
     workspace.run("echo kept > kept.txt")
     server.faults.add(Fault("status", action="execute", status=502, times=6))
     assert workspace.run("cat kept.txt").output == "kept\n"
@@ -80,9 +80,9 @@ def of_each_kind(request: pytest.FixtureRequest) -> Iterator[LocalDaytona]:
 
 
 def test_the_main_job_on_each_kind_of_daemon(
-    of_each_kind: LocalDaytona, drive: Callable[..., Driven]
+    of_each_kind: LocalDaytona, open_session: Callable[..., Driven]
 ) -> None:
-    workspace = drive(of_each_kind, persistent=True)
+    workspace = open_session(of_each_kind, persistent=True)
     assert workspace.run("echo out; echo err >&2; exit 3").exit_code == 3
     assert workspace.run("sleep 60", timeout_s=1).timed_out
     large = b"0123456789abcde\n" * (20 << 10)

@@ -33,7 +33,7 @@ from tests.integration_tests.s3 import Bucket, bucket
 
 __all__ = ["bucket"]  # fixtures
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 
 
 class Agent:
@@ -68,8 +68,8 @@ def agent_call(name: str, **args: Any) -> AIMessage:
     return turn("", **{name: args})
 
 
-def test_an_agent_works_in_the_workspace(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server)
+def test_an_agent_works_in_the_workspace(server: LocalDaytona, open_session: OpenSession) -> None:
+    driven = open_session(server)
     root = driven.session.root
     results = Agent(
         driven,
@@ -83,19 +83,21 @@ def test_an_agent_works_in_the_workspace(server: LocalDaytona, drive: Drive) -> 
         agent_call("delete", file_path=f"{root}/src"),
         agent_call("ls", path=root),
     ).results()
-    said = [str(result.content) for result in results]
+    reply = [str(result.content) for result in results]
     assert [result.status for result in results] == ["success"] * 9
-    assert "x = 1" in said[1]
-    assert "\\r" in said[3]
-    assert "3  \\r  \\n" in said[3]
-    assert "[Command failed with exit code 3]" in said[3]
-    assert said[4] == said[5] == f"['{root}/src/a.py']"
-    assert f"{root}/src/a.py" in said[6]
-    assert said[8] == "No files found"
+    assert "x = 1" in reply[1]
+    assert "\\r" in reply[3]
+    assert "3  \\r  \\n" in reply[3]
+    assert "[Command failed with exit code 3]" in reply[3]
+    assert reply[4] == reply[5] == f"['{root}/src/a.py']"
+    assert f"{root}/src/a.py" in reply[6]
+    assert reply[8] == "No files found"
 
 
-def test_writing_replaces_unless_somebody_else_has_changed_it(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server)
+def test_writing_replaces_unless_somebody_else_has_changed_it(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server)
     root = driven.session.root
     driven.run("echo before > seen.txt; echo before > unseen.txt")
     script = [
@@ -116,7 +118,7 @@ def test_writing_replaces_unless_somebody_else_has_changed_it(server: LocalDayto
 
 @pytest.mark.parametrize("run_once", [False, True])
 def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
-    server: LocalDaytona, drive: Drive, run_once: bool
+    server: LocalDaytona, open_session: OpenSession, run_once: bool
 ) -> None:
     asked: list[PermissionRequest] = []
 
@@ -128,7 +130,7 @@ def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
             return PermissionDecision.allow_edited({**request.arguments, "content": "as the user has it"})
         return PermissionDecision.allow()
 
-    driven = drive(server, permissionMode="ask", approver=approver)
+    driven = open_session(server, permissionMode="ask", approver=approver)
     root = driven.session.root
     results = Agent(
         driven,
@@ -141,14 +143,14 @@ def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
         agent_call("delete", file_path=f"{root}/a.txt"),
         run_once=run_once,
     ).results()
-    said = [str(result.content) for result in results]
+    reply = [str(result.content) for result in results]
     assert results[0].status == "error"
-    assert "not that one" in said[0]
-    assert "not that one" in said[1]
-    assert "exit code 126" in said[1]
-    assert "as the user has it" in said[3]
+    assert "not that one" in reply[0]
+    assert "not that one" in reply[1]
+    assert "exit code 126" in reply[1]
+    assert "as the user has it" in reply[3]
     assert [result.status for result in results[2:]] == ["success"] * 5
-    assert [(one.tool, one.action) for one in asked] == [
+    assert [(item.tool, item.action) for item in asked] == [
         ("workspace_file", "write"),
         ("bash", "run"),
         ("workspace_file", "write"),
@@ -157,23 +159,25 @@ def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
         ("workspace_file", "delete"),
     ]
     assert "with all below it" in asked[-1].summary
-    ids = [one.tool_call_id for one in asked]
+    ids = [item.tool_call_id for item in asked]
     assert len(set(ids)) == 6
     called = [result.tool_call_id for index, result in enumerate(results) if index != 3]
     assert (ids == called) is run_once
     assert driven.run("ls").output == ""
 
 
-def test_nothing_is_provisioned_for_what_is_denied(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server, permissionMode="ask")
+def test_nothing_is_provisioned_for_what_is_denied(server: LocalDaytona, open_session: OpenSession) -> None:
+    driven = open_session(server, permissionMode="ask")
     script = [agent_call("execute", command="id"), agent_call("write_file", file_path="/tmp/a", content="b")]
     results = Agent(driven, *script).results()
     assert all("nobody to ask" in str(result.content) for result in results)
     assert server.requests == []
 
 
-def test_edit_mode_asks_for_files_beyond_the_workspace_only(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server, permissionMode="edit")
+def test_edit_mode_asks_for_files_beyond_the_workspace_only(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server, permissionMode="edit")
     root = driven.session.root
     results = Agent(
         driven,
@@ -187,9 +191,9 @@ def test_edit_mode_asks_for_files_beyond_the_workspace_only(server: LocalDaytona
 @pytest.mark.parametrize("answer", ["approve", "reject"])
 @pytest.mark.parametrize("run_once", [False, True])
 def test_a_graph_is_interrupted_and_goes_on(
-    server: LocalDaytona, drive: Drive, run_once: bool, answer: str
+    server: LocalDaytona, open_session: OpenSession, run_once: bool, answer: str
 ) -> None:
-    driven = drive(server, permissionMode="ask", approver=InterruptApprover())
+    driven = open_session(server, permissionMode="ask", approver=InterruptApprover())
     twice = AIMessage(
         "",
         tool_calls=[
@@ -199,20 +203,20 @@ def test_a_graph_is_interrupted_and_goes_on(
     )
     agent = Agent(driven, twice, checkpointer=InMemorySaver(), run_once=run_once)
     open_ones = agent.go()["__interrupt__"]
-    assert {one.value["action_requests"][0]["name"] for one in open_ones} == {"execute"}
+    assert {item.value["action_requests"][0]["name"] for item in open_ones} == {"execute"}
     assert server.requests == []
     answers = {
-        one.id: {
+        item.id: {
             "decisions": [
-                {"type": answer if "one" in str(one.value["action_requests"][0]["args"]) else "approve"}
+                {"type": answer if "one" in str(item.value["action_requests"][0]["args"]) else "approve"}
             ]
         }
-        for one in open_ones
+        for item in open_ones
     }
     assert len(answers) == 2
-    said = [str(message.content) for message in agent.results(Command(resume=answers))]
-    assert said[0].startswith("one\n" if answer == "approve" else "[denied]")
-    assert said[1].startswith("two\n")
+    reply = [str(message.content) for message in agent.results(Command(resume=answers))]
+    assert reply[0].startswith("one\n" if answer == "approve" else "[denied]")
+    assert reply[1].startswith("two\n")
     assert driven.run("cat log log2 2>/dev/null; true").output == (
         "one\ntwo\n" if answer == "approve" else "two\n"
     )
@@ -270,10 +274,10 @@ DECIDED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str], 
 
 @pytest.mark.parametrize("decision", DECIDED)
 def test_each_decision_does_what_it_says_for_each_tool(
-    server: LocalDaytona, drive: Drive, decision: str
+    server: LocalDaytona, open_session: OpenSession, decision: str
 ) -> None:
-    decide, told, left = DECIDED[decision]
-    driven = drive(server, permissionMode="ask", approver=InterruptApprover())
+    decide, reported, left = DECIDED[decision]
+    driven = open_session(server, permissionMode="ask", approver=InterruptApprover())
     root = driven.session.root
     driven.run("echo old | tee edited other > deleted")
     agent = Agent(
@@ -287,31 +291,31 @@ def test_each_decision_does_what_it_says_for_each_tool(
     )
     state = agent.go()
     asked = []
-    for _ in told:
+    for _ in reported:
         (question,) = state["__interrupt__"]
         (action,) = question.value["action_requests"]
         asked.append(
             (action["name"], question.value["review_configs"][0]["action_name"], sorted(action["args"]))
         )
         state = agent.go(Command(resume={"decisions": [decide(action)]}))
-    said = [str(message.content) for message in state["messages"] if isinstance(message, ToolMessage)]
-    assert len(said) == len(told)
+    reply = [str(message.content) for message in state["messages"] if isinstance(message, ToolMessage)]
+    assert len(reply) == len(reported)
     assert asked == [
         ("execute", "execute", ["command"]),
         ("write_file", "write_file", ["content", "file_path"]),
         ("edit_file", "edit_file", ["file_path", "new_string", "old_string"]),
         ("delete", "delete", ["file_path"]),
     ]
-    for text, part in zip(said, told, strict=True):
+    for text, part in zip(reply, reported, strict=True):
         assert part in text
     assert driven.run("grep '' *").output.rstrip("\n") == left
 
 
 @pytest.mark.parametrize("decision", [PermissionDecision.respond("I did it"), PermissionDecision.deny()])
 def test_an_upload_that_was_not_allowed_is_not_made(
-    server: LocalDaytona, drive: Drive, decision: PermissionDecision
+    server: LocalDaytona, open_session: OpenSession, decision: PermissionDecision
 ) -> None:
-    driven = drive(server, permissionMode="ask", approver=lambda _: decision)
+    driven = open_session(server, permissionMode="ask", approver=lambda _: decision)
     backend = WorkspaceBackend(driven.session)
     files = [(f"{backend.root}/a", b"a"), ("/tmp/a", b"a")]
     uploaded = (
@@ -319,14 +323,14 @@ def test_an_upload_that_was_not_allowed_is_not_made(
         if driven.runner is None
         else driven.runner.run(backend.aupload_files(files))
     )
-    assert [one.error for one in uploaded] == ["permission_denied"] * 2
+    assert [item.error for item in uploaded] == ["permission_denied"] * 2
     assert server.requests == []
 
 
 def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
-    server: LocalDaytona, drive: Drive
+    server: LocalDaytona, open_session: OpenSession
 ) -> None:
-    driven = drive(server)
+    driven = open_session(server)
     backend = WorkspaceBackend(driven.session)
     root = backend.root
     calls = [
@@ -352,14 +356,16 @@ def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
     assert driven.run("cat log a").output == "ran\nran\nxx\n"
 
 
-def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, drive: Drive) -> None:
+def test_long_results_are_put_aside_on_the_sandboxs_own_disk(
+    bucket: Bucket, open_session: OpenSession
+) -> None:
     asked: list[str] = []
 
     def approver(request: PermissionRequest) -> PermissionDecision:
         asked.append(request.summary)
         return PermissionDecision.allow()
 
-    driven = bucket.session(drive, permissionMode="ask", approver=approver)
+    driven = bucket.session(open_session, permissionMode="ask", approver=approver)
     agent = Agent(
         driven,
         agent_call("execute", command="seq 1 60000"),
@@ -367,15 +373,17 @@ def test_long_results_are_put_aside_on_the_sandboxs_own_disk(bucket: Bucket, dri
     )
     results = agent.results()
     assert "/large_tool_results/" in str(results[0].content)
-    aside = f"/large_tool_results/{results[0].tool_call_id}"
-    assert aside in str(results[1].content)
-    assert driven.run(f"sed -n '60000p' {aside}").output == "60000\n"
+    saved_output = f"/large_tool_results/{results[0].tool_call_id}"
+    assert saved_output in str(results[1].content)
+    assert driven.run(f"sed -n '60000p' {saved_output}").output == "60000\n"
     assert bucket.paths() == []
     assert asked == ["bash: seq 1 60000"]
 
 
-def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server)
+def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server)
     command = "seq 1 200000; echo the needle; seq 1 200000"
     (result,) = Agent(driven, agent_call("execute", command=command)).results()
     shown = str(result.content)
@@ -386,8 +394,8 @@ def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(server: LocalDay
     assert log in str(found.content)
 
 
-def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server, permissionMode="ask")
+def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, open_session: OpenSession) -> None:
+    driven = open_session(server, permissionMode="ask")
     root = "/home/daytona/agent"
     backend = WorkspaceBackend(driven.session, artifacts_root=root)
     whole = CompositeBackend(default=backend, routes={}, artifacts_root=root)
@@ -397,8 +405,8 @@ def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, drive: Drive)
     assert driven.run(f"cat {root}/large_tool_results/* | wc -c").output == "250000\n"
 
 
-def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server, permissionMode="ask")  # no approval is needed, and so no approver
+def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, open_session: OpenSession) -> None:
+    driven = open_session(server, permissionMode="ask")  # no approval is needed, and so no approver
     backend = WorkspaceBackend(driven.session)
     path, first = "/conversation_history/session.md", "## One\n" + "said\n" * 100_000
     assert backend.write(path, first).error is None
@@ -408,8 +416,8 @@ def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, drive: Driv
     assert driven.run(f"tail -1 {path}; wc -c < /blobs/x").output == "## Two\n2\n"
 
 
-def test_two_agents_share_a_workspace_on_s3(bucket: Bucket, drive: Drive) -> None:
-    driven = bucket.session(drive)
+def test_two_agents_share_a_workspace_on_s3(bucket: Bucket, open_session: OpenSession) -> None:
+    driven = bucket.session(open_session)
     root = driven.session.root
     writer = Agent(
         driven,
@@ -430,8 +438,8 @@ def test_two_agents_share_a_workspace_on_s3(bucket: Bucket, drive: Drive) -> Non
     assert bucket.paths() == ["notes.md"]
 
 
-def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, drive: Drive) -> None:
-    driven = bucket.session(drive)
+def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, open_session: OpenSession) -> None:
+    driven = bucket.session(open_session)
     for name in ("d/a.txt", "d/e/b.txt", "kept.txt"):
         bucket.put(name, b"x")
     backend = WorkspaceBackend(driven.session)
@@ -442,8 +450,10 @@ def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, drive: Drive) -> None:
     assert bucket.paths() == ["kept.txt"]
 
 
-def test_no_link_leads_around_to_the_workspace_itself(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server)
+def test_no_link_leads_around_to_the_workspace_itself(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server)
     backend = WorkspaceBackend(driven.session)
     above, name = backend.root.rsplit("/", 1)
     driven.run(
@@ -462,9 +472,9 @@ def test_no_link_leads_around_to_the_workspace_itself(server: LocalDaytona, driv
 
 
 def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
-    server: LocalDaytona, drive: Drive
+    server: LocalDaytona, open_session: OpenSession
 ) -> None:
-    driven = drive(server, persistent=True)
+    driven = open_session(server, persistent=True)
     backend = WorkspaceBackend(driven.session)
     driven.run("mkdir -p d/e; touch d/e/f")
     server.stop_sandbox(server.sandboxes[0].id)
@@ -481,9 +491,11 @@ def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
 
 @pytest.mark.parametrize("on_s3", [False, True])
 def test_a_large_edit_loses_nothing_that_another_call_has_changed(
-    bucket: Bucket, drive: Drive, monkeypatch: pytest.MonkeyPatch, on_s3: bool
+    bucket: Bucket, open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, on_s3: bool
 ) -> None:
-    driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)
+    driven = (
+        bucket.session(open_session) if on_s3 else open_session(bucket.server, namespace=bucket.namespace)
+    )
     session, long = driven.session, "x" * 140_000
     ops = session.files._async_ops if driven.is_async else session.files._sync_ops
     real, changed = ops._fetched, [("small", "another call's")]
@@ -508,8 +520,10 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
     assert driven.files("write", "f", "whole").created is False
 
 
-def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server)
+def test_what_a_large_edit_has_not_shown_must_be_read(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server)
     ops = driven.session.files._async_ops if driven.is_async else driven.session.files._sync_ops
     long = "x" * 140_000
     driven.files("write", "f", f"{long}\n")
@@ -523,9 +537,9 @@ def test_what_a_large_edit_has_not_shown_must_be_read(server: LocalDaytona, driv
 @pytest.mark.parametrize("name", ["a b", "$(touch x)", "'\"", "-rf", "\n", "é\u202e", "*"])
 @pytest.mark.parametrize("where", ["workspace", "/tmp"])
 def test_hostile_names_and_bytes_come_back_as_they_went(
-    server: LocalDaytona, drive: Drive, name: str, where: str
+    server: LocalDaytona, open_session: OpenSession, name: str, where: str
 ) -> None:
-    backend = WorkspaceBackend(drive(server).session)
+    backend = WorkspaceBackend(open_session(server).session)
     directory = f"{backend.root}/d" if where == "workspace" else "/tmp/d"
     path, data = f"{directory}/{name}", bytes(range(256)) + b"\r\n\r\r\n"
     assert backend.upload_files([(path, data)])[0].error is None
@@ -541,8 +555,10 @@ def test_hostile_names_and_bytes_come_back_as_they_went(
 
 @pytest.mark.full
 @pytest.mark.parametrize("on_s3", [False, True])
-def test_tens_of_megabytes_go_both_ways(bucket: Bucket, drive: Drive, on_s3: bool) -> None:
-    driven = bucket.session(drive) if on_s3 else drive(bucket.server, namespace=bucket.namespace)
+def test_tens_of_megabytes_go_both_ways(bucket: Bucket, open_session: OpenSession, on_s3: bool) -> None:
+    driven = (
+        bucket.session(open_session) if on_s3 else open_session(bucket.server, namespace=bucket.namespace)
+    )
     backend = WorkspaceBackend(driven.session)
     data = bytes(range(256)) * (130 << 10)  # 33 MiB
 
@@ -560,8 +576,8 @@ def test_tens_of_megabytes_go_both_ways(bucket: Bucket, drive: Drive, on_s3: boo
         assert got.content == data
 
 
-def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, drive: Drive) -> None:
-    backend = WorkspaceBackend(drive(server).session)
+def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, open_session: OpenSession) -> None:
+    backend = WorkspaceBackend(open_session(server).session)
     uploads = [
         ("/tmp/ok", b"1"),
         ("no/root", b"2"),
@@ -572,12 +588,12 @@ def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, drive: D
     errors = [response.error for response in backend.upload_files(uploads)]
     assert errors == [None, "invalid_path", "is_directory", "invalid_path", "invalid_path"]
     found = backend.download_files(["/tmp/ok", "/tmp/none", "/tmp", "no/root"])
-    assert [one.error for one in found] == [None, "file_not_found", "is_directory", "invalid_path"]
+    assert [item.error for item in found] == [None, "file_not_found", "is_directory", "invalid_path"]
     assert found[0].content == b"1"
 
 
-def test_what_can_not_run_is_said(server: LocalDaytona, drive: Drive) -> None:
-    backend = WorkspaceBackend(drive(server).session)
+def test_what_can_not_run_is_said(server: LocalDaytona, open_session: OpenSession) -> None:
+    backend = WorkspaceBackend(open_session(server).session)
     assert backend.execute(" ").exit_code == 126
     assert "at most 600" in backend.execute("true", timeout=601).output
     assert backend.execute("echo ran", timeout=0).output == "ran\n"
@@ -590,8 +606,10 @@ def test_what_can_not_run_is_said(server: LocalDaytona, drive: Drive) -> None:
     assert "left out" in long.output
 
 
-def test_after_the_session_has_ended_every_call_says_so(server: LocalDaytona, drive: Drive) -> None:
-    driven = drive(server)
+def test_after_the_session_has_ended_every_call_says_so(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server)
     backend = WorkspaceBackend(driven.session)
     driven.close()
     assert "has ended" in backend.execute("true").output
@@ -616,17 +634,17 @@ def test_no_async_method_blocks_the_loop(s3_server: LocalDaytona, bucket: Bucket
         config = config_for(s3_server, envVars=KEYS, options=s3_options(s3_server, bucket.name))
         async with WorkspaceSession(config, namespace=bucket.namespace) as session:
             backend = WorkspaceBackend(session)
-            for place in ("d", "/tmp/d"):
-                assert (await backend.awrite(f"{place}/a", "x" * 2_000_000)).error is None
-                assert (await backend.aedit(f"{place}/a", "x" * 2_000_000, "y")).occurrences == 1
-                assert (await backend.aread(f"{place}/a")).error is None
-                assert (await backend.als(place)).entries
-                assert (await backend.aglob("*", place)).matches
-                assert (await backend.agrep("y", place)).matches
-                path = f"{place}/b" if place.startswith("/") else f"{backend.root}/{place}/b"
+            for location in ("d", "/tmp/d"):
+                assert (await backend.awrite(f"{location}/a", "x" * 2_000_000)).error is None
+                assert (await backend.aedit(f"{location}/a", "x" * 2_000_000, "y")).occurrences == 1
+                assert (await backend.aread(f"{location}/a")).error is None
+                assert (await backend.als(location)).entries
+                assert (await backend.aglob("*", location)).matches
+                assert (await backend.agrep("y", location)).matches
+                path = f"{location}/b" if location.startswith("/") else f"{backend.root}/{location}/b"
                 assert (await backend.aupload_files([(path, b"z" * 2_000_000)]))[0].error is None
                 assert (await backend.adownload_files([path]))[0].error is None
-                assert (await backend.adelete(place)).error is None
+                assert (await backend.adelete(location)).error is None
             assert (await backend.aexecute("echo done")).output == "done\n"
 
     asyncio.run(work())

@@ -138,7 +138,7 @@ def test_the_check_accepts_a_good_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "changes", "final", "tests_unchanged", "says"),
+    ("runs", "changes", "final", "tests_unchanged", "message"),
     [
         ([], 1, TestRun(10, 0), True, "did not show the planted bug"),
         ([TestRun(10, 0)], 1, TestRun(10, 0), True, "did not show the planted bug"),
@@ -148,10 +148,10 @@ def test_the_check_accepts_a_good_record() -> None:
         ([TestRun(10, 1)], 1, TestRun(9, 0), True, "not green"),
     ],
 )
-def test_the_check_refuses_other_records(runs, changes, final, tests_unchanged, says) -> None:
+def test_the_check_refuses_other_records(runs, changes, final, tests_unchanged, message) -> None:
     record = agent.WorkRecord(runs)
     record.changes = changes
-    with pytest.raises(DemoFailed, match=says):
+    with pytest.raises(DemoFailed, match=message):
         record.check(final, tests_unchanged=tests_unchanged)
 
 

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._session.diagnosis import account, storage
-from langchain_daytona_ws._session.diagnosis import sandbox as machine
+from langchain_daytona_ws._session.diagnosis import sandbox as sandbox_checks
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from langchain_daytona_ws.local.s3 import LocalS3
@@ -34,7 +34,7 @@ from tests.integration_tests.test_cli import PROGRAM, environment
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
-ALL = ["configuration", *account.CHECKS, *storage.CHECKS, *machine.CHECKS]
+ALL = ["configuration", *account.CHECKS, *storage.CHECKS, *sandbox_checks.CHECKS]
 OF_S3 = {*storage.CHECKS, "mount-s3", "fuse"}
 SECRETS = (KEYS["AWS_SECRET_ACCESS_KEY"], "a-secret-of-the-host", "top-secret-value")
 
@@ -51,7 +51,7 @@ class Report:
     def failed(self) -> list[str]:
         return [name for name in self.checks if self.status(name) == "failed"]
 
-    def words(self, name: str) -> str:
+    def message(self, name: str) -> str:
         return self.checks[name]["found"] + " " + self.checks[name]["remedy"]
 
 
@@ -83,11 +83,11 @@ def doctor(server: LocalDaytona, *arguments: str, **settings: Any) -> Report:
     result = invoke(server, "--json", *arguments, **settings)
     document = json.loads(result.stdout)
     assert set(document) == {"ok", "namespace", "checks"}
-    for one in document["checks"]:
-        assert set(one) == {"check", "status", "found", "remedy", "code"}
+    for item in document["checks"]:
+        assert set(item) == {"check", "status", "found", "remedy", "code"}
     checks: dict[str, dict[str, str]] = {}
-    for one in document["checks"]:
-        checks.setdefault(one["check"], one)  # other warnings of an area follow
+    for item in document["checks"]:
+        checks.setdefault(item["check"], item)  # other warnings of an area follow
     report = Report(result.exit_code, checks, result.stderr)
     assert document["ok"] == (report.failed() == []) == (result.exit_code == 0)
     return report
@@ -144,18 +144,18 @@ class TestAllIsWell:
             "persistent": "skipped", "s3-skills": "skipped", "user": "warning",
         }  # fmt: skip
         assert {name: report.status(name) for name in report.checks} == expected
-        assert "read from S3" in report.words("workspace")
-        assert "60 min" in report.words("s3-credentials") or "59 min" in report.words("s3-credentials")
-        for words in ("prevents accidents only", "session policy", "expiry", "--user"):
-            assert words in report.words("user")
+        assert "read from S3" in report.message("workspace")
+        assert "60 min" in report.message("s3-credentials") or "59 min" in report.message("s3-credentials")
+        for message in ("prevents accidents only", "session policy", "expiry", "--user"):
+            assert message in report.message("user")
 
     def test_with_keys_the_boundary_is_only_what_they_reach(self, checked: Checked) -> None:
         report = checked.keys()
         assert report.failed() == []
         assert report.status("s3-boundary") == "warning"
-        assert "can be listed" in report.words("s3-boundary")
+        assert "can be listed" in report.message("s3-boundary")
         assert report.status("snapshot") == "warning"
-        assert "s3-snapshot" in report.words("snapshot")
+        assert "s3-snapshot" in report.message("snapshot")
 
     def test_a_table_for_people(self, server: LocalDaytona) -> None:
         result = invoke(server)
@@ -166,7 +166,7 @@ class TestAllIsWell:
     def test_no_sandbox(self, server: LocalDaytona) -> None:
         report = doctor(server, "--no-sandbox")
         assert report.exit_code == 0
-        assert {report.status(name) for name in machine.CHECKS} == {"skipped"}
+        assert {report.status(name) for name in sandbox_checks.CHECKS} == {"skipped"}
         assert server.count("create") == server.count("execute") == 0
 
     def test_the_environment_is_the_configuration_when_there_is_no_file(
@@ -182,15 +182,15 @@ class TestAllIsWell:
         settings = {"persistent": True, "onCreate": "test ! -e /tmp/x && touch /tmp/x"}
         report = doctor(server, **settings)
         assert report.failed() == []
-        assert "no sandbox ldw-default-" in report.words("persistent")
+        assert "no sandbox ldw-default-" in report.message("persistent")
         assert (server.count("create"), server.sandboxes) == (1, [])
         with WorkspaceSession(config_for(server, persistent=True), namespace="default") as session:
             session.run("touch /tmp/x")
         [before] = server.sandboxes
         report = doctor(server, **settings)
         assert report.failed() == []
-        assert f"{before.name}, which is started" in report.words("persistent")
-        assert [(one.id, one.last_activity_at) for one in server.sandboxes] == [
+        assert f"{before.name}, which is started" in report.message("persistent")
+        assert [(item.id, item.last_activity_at) for item in server.sandboxes] == [
             (before.id, before.last_activity_at)
         ]
 
@@ -201,23 +201,23 @@ class TestAllIsWell:
         report = doctor(server, persistent=True, options={"workspaceRoot": "/mnt/elsewhere"})
         assert (report.exit_code, report.failed()) == (1, ["persistent"])
         assert report.checks["persistent"]["code"] == "config_changed"
-        assert f"sandboxes release {before.name}" in report.words("persistent")
+        assert f"sandboxes release {before.name}" in report.message("persistent")
         assert report.status("workspace") == "ok"
-        assert [one.id for one in server.sandboxes] == [before.id]
+        assert [item.id for item in server.sandboxes] == [before.id]
 
 
 class TestTheConfiguration:
     @pytest.mark.parametrize(
-        ("document", "words"),
+        ("document", "message"),
         [("{", "is not JSON"), ('{"optoins": {}}', "did you mean options"), ("[]", "object of settings")],
     )
-    def test_that_cannot_be_read(self, document: str, words: str) -> None:
+    def test_that_cannot_be_read(self, document: str, message: str) -> None:
         result = CliRunner().invoke(app, ["doctor", "--json", "--config", "-"], input=document)
         report = json.loads(result.stdout)
         assert result.exit_code == 2
-        assert words in report["checks"][0]["found"]
-        assert [one["check"] for one in report["checks"]] == ALL
-        assert {one["status"] for one in report["checks"][1:]} == {"skipped"}
+        assert message in report["checks"][0]["found"]
+        assert [item["check"] for item in report["checks"]] == ALL
+        assert {item["status"] for item in report["checks"][1:]} == {"skipped"}
 
     def test_no_such_file(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["doctor", "--json", "--config", str(tmp_path / "none.json")])
@@ -238,9 +238,9 @@ class TestTheConfiguration:
             app, ["doctor", "--json", "--namespace", "a/b", "--config", "-"], input=document
         )
         assert result.exit_code == 2
-        failed = [one for one in json.loads(result.stdout)["checks"] if one["status"] == "failed"]
-        assert [one["code"] for one in failed] == ["namespace", "api_key_missing", "bucket_missing"]
-        assert {one["check"] for one in failed} == {"configuration"}
+        failed = [item for item in json.loads(result.stdout)["checks"] if item["status"] == "failed"]
+        assert [item["code"] for item in failed] == ["namespace", "api_key_missing", "bucket_missing"]
+        assert {item["check"] for item in failed} == {"configuration"}
 
     def test_what_the_network_setting_means_for_s3_is_a_warning(self, checked: Checked) -> None:
         options = s3_options(checked.server, checked.bucket.name)
@@ -277,19 +277,19 @@ class TestTheAccount:
         report = doctor(server, options={"apiKey": "wrong-key-of-mine"})
         assert (report.exit_code, report.failed()) == (1, ["api"])
         assert report.checks["api"]["code"] == "unauthorized"
-        assert "DAYTONA_API_KEY" in report.words("api")
-        assert {report.status(name) for name in ("snapshot", *machine.CHECKS)} == {"skipped"}
+        assert "DAYTONA_API_KEY" in report.message("api")
+        assert {report.status(name) for name in ("snapshot", *sandbox_checks.CHECKS)} == {"skipped"}
 
     def test_nobody_there(self, server: LocalDaytona) -> None:
         report = doctor(server, options={"apiUrl": "http://127.0.0.1:1/api"})
         assert report.checks["api"]["code"] == "unreachable"
-        assert "options.apiUrl" in report.words("api")
+        assert "options.apiUrl" in report.message("api")
 
     def test_another_organization_is_seen_when_a_sandbox_is_created(self, server: LocalDaytona) -> None:
         report = doctor(server, options={"organizationId": "another"})
         assert report.failed() == ["sandbox"]
         assert report.checks["sandbox"]["code"] == "organization_mismatch"
-        assert "seen when a sandbox is created" in report.words("api")
+        assert "seen when a sandbox is created" in report.message("api")
         assert server.sandboxes == []
 
     def test_another_organization_is_seen_by_the_key(self, server: LocalDaytona) -> None:
@@ -303,8 +303,8 @@ class TestTheAccount:
         _answer_for_the_key(server, permissions=["write:snapshots", "delete:sandboxes"])
         report = doctor(server)
         assert report.checks["api"]["code"] == "permission_missing"
-        assert "write:sandboxes" in report.words("api")
-        assert "delete:sandboxes" not in report.words("api")
+        assert "write:sandboxes" in report.message("api")
+        assert "delete:sandboxes" not in report.message("api")
 
     def test_a_key_that_ends_soon(self, server: LocalDaytona) -> None:
         _answer_for_the_key(server, expiresAt=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
@@ -315,12 +315,12 @@ class TestTheAccount:
         _answer_for_the_key(server)
         report = doctor(server, "--no-sandbox", options={"organizationId": "ours"})
         assert report.status("api") == "ok"
-        assert "organization ours" in report.words("api")
+        assert "organization ours" in report.message("api")
 
     def test_a_missing_snapshot(self, server: LocalDaytona) -> None:
         report = doctor(server, options={"snapshot": "no-such"})
         assert (report.exit_code, report.failed()) == (1, ["snapshot"])
-        assert "spelling" in report.words("snapshot")
+        assert "spelling" in report.message("snapshot")
         assert server.count("create") == 0
 
     def test_a_snapshot_that_is_building(self, server: LocalDaytona) -> None:
@@ -334,7 +334,7 @@ class TestTheAccount:
         CliRunner().invoke(app, ["s3-snapshot", "--timeout", "1"], env=variables)
         report = doctor(server, options={"snapshot": "mine"})
         assert report.checks["snapshot"]["code"] == "snapshot_not_ready"
-        assert "building" in report.words("snapshot")
+        assert "building" in report.message("snapshot")
 
     def test_an_image_is_not_looked_for(self, server: LocalDaytona) -> None:
         report = doctor(server, "--no-sandbox", options={"image": "node:22"})
@@ -385,7 +385,7 @@ class TestTheBucket:
         assert report.failed() == ["s3-list", "workspace"]
         assert report.checks["s3-list"]["code"] == "s3_denied"
         assert report.checks["workspace"]["code"] == "mount_denied"
-        assert "s3:ListBucket" in report.words("s3-list")
+        assert "s3:ListBucket" in report.message("s3-list")
         assert report.status("s3-write") == "skipped"
         assert report.status("git") == "ok"
 
@@ -393,17 +393,17 @@ class TestTheBucket:
         checked.server.s3.deny = (f"agents/sandbox/{checked.bucket.namespace}/.langchain",)
         report = checked.keys("--no-sandbox")
         assert report.checks["s3-write"]["code"] == "s3_denied"
-        assert "s3:PutObject" in report.words("s3-write")
+        assert "s3:PutObject" in report.message("s3-write")
         assert report.checks["s3-new-file"]["code"] == "listing_too_narrow"
-        assert "StringLike" in report.words("s3-new-file")
+        assert "StringLike" in report.message("s3-new-file")
 
     def test_the_wrong_region(self, checked: Checked) -> None:
         name = f"region-{checked.bucket.namespace}"
         checked.server.make_bucket(name, region="eu-central-1")
         report = checked.keys("--no-sandbox", workspaceBucketName=name, awsRegion="us-east-1")
         assert report.checks["s3-list"]["code"] == "s3_region"
-        assert "eu-central-1" in report.words("s3-list")
-        assert "options.awsRegion" in report.words("s3-list")
+        assert "eu-central-1" in report.message("s3-list")
+        assert "options.awsRegion" in report.message("s3-list")
 
     def test_no_such_bucket(self, checked: Checked) -> None:
         report = checked.keys("--no-sandbox", workspaceBucketName="no-such-bucket")
@@ -419,16 +419,16 @@ class TestTheBucket:
         report = checked.keys()
         assert report.failed() == ["s3-new-file", "workspace"]
         assert report.checks["s3-new-file"]["code"] == "missing_is_forbidden"
-        for words in ("EIO", "s3:ListBucket without a condition", "workspace_file"):
-            assert words in report.words("s3-new-file")
-        assert "Input/output error" in report.words("workspace")
+        for message in ("EIO", "s3:ListBucket without a condition", "workspace_file"):
+            assert message in report.message("s3-new-file")
+        assert "Input/output error" in report.message("workspace")
 
     @pytest.mark.usefixtures("host_keys")
     def test_a_missing_key_is_forbidden_to_a_role(self, checked: Checked) -> None:
         checked.server.s3.head_403 = True
         report = checked.role("--no-sandbox")
         assert report.failed() == ["s3-new-file"]
-        assert "no setting removes it" in report.words("s3-new-file")
+        assert "no setting removes it" in report.message("s3-new-file")
 
     def test_a_store_that_accepts_renames(self, checked: Checked) -> None:
         assert checked.keys("--no-sandbox").status("s3-renames") == "ok"
@@ -437,8 +437,8 @@ class TestTheBucket:
         assert report.failed() == ["s3-renames"]
         assert report.checks["s3-renames"]["code"] == "renames_lose_files"
         assert (report.status("sandbox"), report.status("workspace")) == ("ok", "skipped")
-        for words in ("mv", "os.replace", "empty files", "answer 501"):
-            assert words in report.words("s3-renames")
+        for message in ("mv", "os.replace", "empty files", "answer 501"):
+            assert message in report.message("s3-renames")
 
     def test_skills(self, checked: Checked) -> None:
         skills = checked.server.make_bucket(f"skills-{checked.bucket.namespace}")
@@ -464,7 +464,7 @@ class TestClocks:
             report = doctor(server, "--no-sandbox", options=options, envVars=KEYS)
         assert report.status("s3-clock") == status
         if status != "ok":
-            assert "NTP" in report.words("s3-clock")
+            assert "NTP" in report.message("s3-clock")
         assert report.checks["s3-list"]["code"] == "s3_denied"
 
     def test_it_is_asked_unsigned(self, checked: Checked) -> None:
@@ -481,7 +481,7 @@ class TestTheSandbox:
         report = doctor(server)
         assert report.failed() == ["sandbox"]
         assert report.checks["sandbox"]["code"] == "region_not_found"
-        assert {report.status(name) for name in machine.CHECKS[1:]} == {"skipped"}
+        assert {report.status(name) for name in sandbox_checks.CHECKS[1:]} == {"skipped"}
 
     def test_no_mount_s3(self, server: LocalDaytona) -> None:
         with LocalS3() as s3:
@@ -490,7 +490,7 @@ class TestTheSandbox:
             report = doctor(server, options=options, envVars=KEYS)
         assert report.checks["workspace"]["code"] == "mount_no_mount_s3"
         assert report.checks["mount-s3"]["code"] == "missing"
-        assert "s3-snapshot" in report.words("mount-s3")
+        assert "s3-snapshot" in report.message("mount-s3")
         assert report.status("python") == "ok"
         assert server.sandboxes == []
 
@@ -498,7 +498,7 @@ class TestTheSandbox:
         server.faults.add(Fault("status", action="delete", status=403, times=None))
         report = doctor(server)
         assert (report.exit_code, report.failed()) == (1, ["cleanup"])
-        assert server.sandboxes[0].id in report.words("cleanup")
+        assert server.sandboxes[0].id in report.message("cleanup")
 
     def test_that_is_lost_in_between(self, server: LocalDaytona) -> None:
         server.faults.add(Fault("lost", action="execute", skip=1, times=None))
@@ -535,7 +535,7 @@ def _until(happens: Callable[[], bool]) -> None:
 
 
 def _answer_for_the_key(server: LocalDaytona, **more: Any) -> None:
-    told = {
+    reported = {
         "name": "mine", "value": "dtn_***", "createdAt": "2026-01-01T00:00:00Z", "lastUsedAt": None,
         "expiresAt": None, "userId": "me", "organizationId": "ours",
         "permissions": ["write:sandboxes", "delete:sandboxes"], **more,
@@ -543,7 +543,11 @@ def _answer_for_the_key(server: LocalDaytona, **more: Any) -> None:
     headers = {"content-type": "application/json"}
     server.faults.add(
         Fault(
-            "status", path=r"/api-keys/current$", status=200, headers=headers, body=json.dumps(told).encode()
+            "status",
+            path=r"/api-keys/current$",
+            status=200,
+            headers=headers,
+            body=json.dumps(reported).encode(),
         )
     )
 

@@ -59,12 +59,12 @@ def changed(path: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)
     about, start = notebook.cells[1:3]
     (instead,) = re.findall(r"^```python\n(.*?)^```$", about.source, re.MULTILINE | re.DOTALL)
-    first, *_, made, said = ast.parse(start.source).body
+    first, *_, made, message = ast.parse(start.source).body
     assert isinstance(first, ast.ImportFrom)
     assert ast.unparse(made).startswith("server = LocalDaytona(")
-    assert isinstance(said, ast.Assign)
-    assert isinstance(said.targets[0], ast.Name)
-    assert ast.unparse(ast.parse(instead).body[0]).startswith(f"{said.targets[0].id} = ")
+    assert isinstance(message, ast.Assign)
+    assert isinstance(message.targets[0], ast.Name)
+    assert ast.unparse(ast.parse(instead).body[0]).startswith(f"{message.targets[0].id} = ")
     start.source = instead
     return notebook
 
@@ -101,10 +101,10 @@ def test_what_is_committed(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == nbformat.writes(notebook, indent=1) + "\n"
     assert notebook.metadata == run._METADATA
     assert not PRIVATE.search(str(outputs(notebook)))
-    said = notebook.cells[0].source
-    assert said.startswith(f"# {int(path.name[:2])}. ")
+    message = notebook.cells[0].source
+    assert message.startswith(f"# {int(path.name[:2])}. ")
     for part in ("**Shows:**", "**Takes**", "**Needs**"):
-        assert part in said
+        assert part in message
 
 
 def test_the_table_names_them_all() -> None:
@@ -116,7 +116,7 @@ def test_the_table_names_them_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "expected"),
     [
         ("import sys\nprint('oh', file=sys.stderr)", "wrote to standard error:\noh"),
         ("1 / 0", "ZeroDivisionError"),
@@ -124,13 +124,13 @@ def test_the_table_names_them_all() -> None:
     ],
 )
 def test_a_cell_that_fails_fails_the_notebook(
-    source: str, says: str, tmp_path: Path, temporary: Path
+    source: str, expected: str, tmp_path: Path, temporary: Path
 ) -> None:
     start = "from langchain_daytona_ws.local import LocalDaytona\nserver = LocalDaytona().start()"
     path = tmp_path / "01_broken.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell(start), new_code_cell(source)]), path)
     before = path.read_bytes()
-    with pytest.raises(NotebookFailed, match=re.escape(says)):
+    with pytest.raises(NotebookFailed, match=re.escape(expected)):
         execute(path)
     assert path.read_bytes() == before
     assert list(temporary.iterdir()) == []
@@ -148,13 +148,13 @@ def test_the_environments_accounts_are_not_used(tmp_path: Path, monkeypatch: pyt
 def test_it_writes_the_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, other = tmp_path / "01_one.ipynb", tmp_path / "02_other.ipynb"
-    for path in (one, other):
+    item, other = tmp_path / "01_one.ipynb", tmp_path / "02_other.ipynb"
+    for path in (item, other):
         nbformat.write(new_notebook(cells=[new_code_cell("print(6 * 7)")]), path)
-    monkeypatch.setattr(run, "NOTEBOOKS", [one, other])
+    monkeypatch.setattr(run, "NOTEBOOKS", [item, other])
     assert run.main(["02"]) == 0
     assert re.fullmatch(r"02_other\.ipynb \.\.\. \d+ s\n", capsys.readouterr().out)
-    assert not nbformat.read(one, as_version=4).cells[0].outputs
+    assert not nbformat.read(item, as_version=4).cells[0].outputs
     assert nbformat.read(other, as_version=4).cells[0].outputs[0].text == "42\n"
     written = other.read_bytes()
     assert run.main(["02"]) == 0

@@ -25,7 +25,7 @@ SHOWN: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Place:
+class Backend:
     """A folder of a workspace that no other test uses: asked through a session, and seen from outside."""
 
     def __init__(self, driven: Driven, bucket: s3.Bucket) -> None:
@@ -45,9 +45,9 @@ class Place:
 
     def ask(self, op: str, path: str = "", *arguments: Any, **named: Any) -> str:
         """Return what the model would read, or the error's code and its text; the folder is left out."""
-        place = f"{self._folder}/{path}".rstrip("/") if path != ".." else "../x"
-        given = (place, *arguments) if op not in ("glob", "grep") else arguments
-        named = named if op not in ("glob", "grep") else {"path": place, **named}
+        backend = f"{self._folder}/{path}".rstrip("/") if path != ".." else "../x"
+        given = (backend, *arguments) if op not in ("glob", "grep") else arguments
+        named = named if op not in ("glob", "grep") else {"path": backend, **named}
         try:
             text: str = SHOWN[op](self._driven.files(op, *given, **named))
         except WorkspaceError as error:
@@ -76,55 +76,55 @@ def workspace(
 
 
 @pytest.fixture(params=["sync", "async"])
-def place(request: pytest.FixtureRequest, workspace: tuple[WorkspaceSession, Any, Any]) -> Place:
+def backend(request: pytest.FixtureRequest, workspace: tuple[WorkspaceSession, Any, Any]) -> Backend:
     session, bucket, runner = workspace
-    return Place(Driven(session, runner if request.param == "async" else None), bucket)
+    return Backend(Driven(session, runner if request.param == "async" else None), bucket)
 
 
-def test_the_usual_day(place: Place) -> None:
-    assert place.ask("write", "src/a.py", "x = 1\ny = 2\n") == "Created src/a.py (12 bytes)."
-    assert place.get("src/a.py") == b"x = 1\ny = 2\n"
-    assert place.ask("read", "src/a.py") == "     1\tx = 1\n     2\ty = 2"
-    assert place.ask("read", "src/a.py", offset=2) == "     2\ty = 2\n[Showing lines 2-2 of 2.]"
-    assert place.ask("edit", "src/a.py", "y = 2", "y = 3") == (
+def test_the_usual_day(backend: Backend) -> None:
+    assert backend.ask("write", "src/a.py", "x = 1\ny = 2\n") == "Created src/a.py (12 bytes)."
+    assert backend.get("src/a.py") == b"x = 1\ny = 2\n"
+    assert backend.ask("read", "src/a.py") == "     1\tx = 1\n     2\ty = 2"
+    assert backend.ask("read", "src/a.py", offset=2) == "     2\ty = 2\n[Showing lines 2-2 of 2.]"
+    assert backend.ask("edit", "src/a.py", "y = 2", "y = 3") == (
         "Edited src/a.py: 1 replacement, at line 2.\n     1\tx = 1\n     2\ty = 3"
     )
-    assert place.ask("write", "src/a.py", "z\n") == "Wrote src/a.py (2 bytes)."
-    assert place.ask("write", "src/a.py", "z\n") == "src/a.py already has exactly this content."
-    assert place.ask("write", "src/b.txt", "zz\n") == "Created src/b.txt (3 bytes)."
-    assert place.ask("list") == "src/"
-    assert place.ask("list", "src") == "a.py  2 bytes\nb.txt  3 bytes"
-    assert place.ask("glob", "", "**/*.py") == "src/a.py"
-    assert place.ask("grep", "", "z") == "src/a.py\nsrc/b.txt"
-    assert place.ask("grep", "", "z+$", output_mode="content") == "src/a.py:1:z\nsrc/b.txt:1:zz"
-    assert place.ask("delete", "src") == (
+    assert backend.ask("write", "src/a.py", "z\n") == "Wrote src/a.py (2 bytes)."
+    assert backend.ask("write", "src/a.py", "z\n") == "src/a.py already has exactly this content."
+    assert backend.ask("write", "src/b.txt", "zz\n") == "Created src/b.txt (3 bytes)."
+    assert backend.ask("list") == "src/"
+    assert backend.ask("list", "src") == "a.py  2 bytes\nb.txt  3 bytes"
+    assert backend.ask("glob", "", "**/*.py") == "src/a.py"
+    assert backend.ask("grep", "", "z") == "src/a.py\nsrc/b.txt"
+    assert backend.ask("grep", "", "z+$", output_mode="content") == "src/a.py:1:z\nsrc/b.txt:1:zz"
+    assert backend.ask("delete", "src") == (
         "not_empty: src is a directory with 2 entries in it. To delete all of it, use `rm -r` in bash."
     )
-    assert place.ask("delete", "src/a.py") == "Deleted src/a.py."
-    assert place.ask("delete", "src/b.txt") == "Deleted src/b.txt."
+    assert backend.ask("delete", "src/a.py") == "Deleted src/a.py."
+    assert backend.ask("delete", "src/b.txt") == "Deleted src/b.txt."
     assert (
-        place.ask("read", "src/a.py")
+        backend.ask("read", "src/a.py")
         == "missing: src/a.py does not exist. Use list or glob to see the existing files."
     )
 
 
-def test_knowing_what_is_there(place: Place) -> None:
-    place.put("a", "theirs")
-    assert place.ask("write", "a", "mine") == (
+def test_knowing_what_is_there(backend: Backend) -> None:
+    backend.put("a", "theirs")
+    assert backend.ask("write", "a", "mine") == (
         "exists_unread: a exists already (6 bytes) and was not read in this session. Read it first, "
         "or pass overwrite=true to replace it."
     )
-    place.ask("read", "a")
-    place.put("a", "theirs, later")
-    assert place.ask("write", "a", "mine") == (
+    backend.ask("read", "a")
+    backend.put("a", "theirs, later")
+    assert backend.ask("write", "a", "mine") == (
         "changed: a has changed since this session read it. Read it again first."
     )
-    assert place.ask("write", "a", "mine", overwrite=True) == "Wrote a (4 bytes)."
-    assert place.ask("write", "a", "mine again") == "Wrote a (10 bytes)."
-    place.put("a", "one two")
-    assert place.ask("edit", "a", "one", "1").startswith("Edited a: 1 replacement")
-    assert place.ask("write", "a", "all mine").startswith("changed: ")
-    assert place.get("a") == b"1 two"
+    assert backend.ask("write", "a", "mine", overwrite=True) == "Wrote a (4 bytes)."
+    assert backend.ask("write", "a", "mine again") == "Wrote a (10 bytes)."
+    backend.put("a", "one two")
+    assert backend.ask("edit", "a", "one", "1").startswith("Edited a: 1 replacement")
+    assert backend.ask("write", "a", "all mine").startswith("changed: ")
+    assert backend.get("a") == b"1 two"
 
 
 MISSING = "missing: {} does not exist. Use list or glob to see the existing files."
@@ -205,86 +205,86 @@ REFUSALS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
 ]
 
 
-def test_refusals(place: Place) -> None:
-    place.put("d/x", "x")
-    place.put("text", "a\n  b\na\n")
-    place.put("bin", b"\0" * 100)
-    place.put("utf16", "hi".encode("utf-16"))
-    place.put("big", b"x" * 11_000_000)
+def test_refusals(backend: Backend) -> None:
+    backend.put("d/x", "x")
+    backend.put("text", "a\n  b\na\n")
+    backend.put("bin", b"\0" * 100)
+    backend.put("utf16", "hi".encode("utf-16"))
+    backend.put("big", b"x" * 11_000_000)
     for arguments, named, expected in REFUSALS:
-        assert place.ask(*arguments, **named) == expected.replace("{}", arguments[1]), arguments
+        assert backend.ask(*arguments, **named) == expected.replace("{}", arguments[1]), arguments
 
 
-def test_bytes_are_kept(place: Place) -> None:
-    place.put("crlf", b"\xef\xbb\xbfone\r\ntwo\r\nthree")
-    assert place.ask("read", "crlf") == "     1\tone\n     2\ttwo\n     3\tthree\n[Line endings: CRLF.]"
-    assert place.ask("edit", "crlf", "one\ntwo", "1\n1b\n2").startswith(
+def test_bytes_are_kept(backend: Backend) -> None:
+    backend.put("crlf", b"\xef\xbb\xbfone\r\ntwo\r\nthree")
+    assert backend.ask("read", "crlf") == "     1\tone\n     2\ttwo\n     3\tthree\n[Line endings: CRLF.]"
+    assert backend.ask("edit", "crlf", "one\ntwo", "1\n1b\n2").startswith(
         "Edited crlf: 1 replacement, at line 1."
     )
-    assert place.get("crlf") == b"\xef\xbb\xbf1\r\n1b\r\n2\r\nthree"
-    place.put("latin1", b"caf\xe9\nx\n")
-    assert place.ask("read", "latin1").startswith("     1\tcaf\\xe9\n     2\tx\n[Bytes that are not UTF-8")
-    place.ask("edit", "latin1", "x", "y")
-    assert place.get("latin1") == b"caf\xe9\ny\n"
-    place.put("empty", b"")
-    assert place.ask("read", "empty") == "[The file is empty.]"
-    assert place.ask("write", "empty", "") == "empty already has exactly this content."
-    place.ask("write", "large", "x" * 1_000_000)
-    assert place.get("large") == b"x" * 1_000_000
-    assert place.ask("edit", "large", "x", "y", replace_all=True).startswith(
+    assert backend.get("crlf") == b"\xef\xbb\xbf1\r\n1b\r\n2\r\nthree"
+    backend.put("latin1", b"caf\xe9\nx\n")
+    assert backend.ask("read", "latin1").startswith("     1\tcaf\\xe9\n     2\tx\n[Bytes that are not UTF-8")
+    backend.ask("edit", "latin1", "x", "y")
+    assert backend.get("latin1") == b"caf\xe9\ny\n"
+    backend.put("empty", b"")
+    assert backend.ask("read", "empty") == "[The file is empty.]"
+    assert backend.ask("write", "empty", "") == "empty already has exactly this content."
+    backend.ask("write", "large", "x" * 1_000_000)
+    assert backend.get("large") == b"x" * 1_000_000
+    assert backend.ask("edit", "large", "x", "y", replace_all=True).startswith(
         "too_many: old_string occurs more than 100,000 times in large."
     )
 
 
-def test_downloads(place: Place) -> None:
+def test_downloads(backend: Backend) -> None:
     contents = [b"", bytes(range(256)) + b"\r\n\r", b"\xffx" * (150 << 10)]  # the last needs a detour
     for number, data in enumerate(contents):
-        place.put(f"d/{number}", data)
-        assert place.download(f"d/{number}") == data
-    assert place.ask("write", "d/1", "new").startswith("Wrote")  # it counts as read
-    place.download("d/2")
-    place.put("d/2", "somebody else's")
-    assert place.ask("write", "d/2", "new").startswith("changed")
+        backend.put(f"d/{number}", data)
+        assert backend.download(f"d/{number}") == data
+    assert backend.ask("write", "d/1", "new").startswith("Wrote")  # it counts as read
+    backend.download("d/2")
+    backend.put("d/2", "somebody else's")
+    assert backend.ask("write", "d/2", "new").startswith("changed")
     for path, error, code in [
         ("none", FileMissing, "missing"),
         ("d", FileUnsuitable, "is_directory"),
         ("..", PathRefused, "path_outside"),
     ]:
         with pytest.raises(error) as caught:
-            place.download(path)
+            backend.download(path)
         assert caught.value.code == code
 
 
-def test_names(place: Place) -> None:
+def test_names(backend: Backend) -> None:
     names = ["a b", "é漢🙂", "a+b%20c", "x?y#z&w=1", "-rf", "'\"`$(x)", "~", "[x]", "{a,b}", "*", "x" * 255]
     for name in names:
-        assert place.ask("write", f"odd/{name}", name).startswith("Created ")
-        assert place.get(f"odd/{name}") == name.encode()
-        assert place.ask("read", f"odd/{name}") == f"     1\t{name}"
-    listed = [row.rpartition("  ")[0] for row in place.ask("list", "odd").split("\n")]
+        assert backend.ask("write", f"odd/{name}", name).startswith("Created ")
+        assert backend.get(f"odd/{name}") == name.encode()
+        assert backend.ask("read", f"odd/{name}") == f"     1\t{name}"
+    listed = [row.rpartition("  ")[0] for row in backend.ask("list", "odd").split("\n")]
     assert listed == sorted(names)
-    assert sorted(place.ask("glob", "odd", "*").split("\n")) == sorted(f"odd/{name}" for name in names)
-    assert place.ask("grep", "odd", "漢") == "odd/é漢🙂"
+    assert sorted(backend.ask("glob", "odd", "*").split("\n")) == sorted(f"odd/{name}" for name in names)
+    assert backend.ask("grep", "odd", "漢") == "odd/é漢🙂"
     for name in names:
-        assert place.ask("delete", f"odd/{name}") == f"Deleted odd/{name}."
+        assert backend.ask("delete", f"odd/{name}") == f"Deleted odd/{name}."
 
 
-def test_keys_that_are_no_files(place: Place) -> None:
+def test_keys_that_are_no_files(backend: Backend) -> None:
     for key in ("d", "d/x", "d-", "e//f", "e/ok", "e/../g", "h/", "i/j/"):
-        place.put(key)
-    assert place.ask("list").split("\n") == ["d/", "e/", "h/", "i/", "d-  1 byte"]
-    assert place.ask("list", "e") == "ok  1 byte"
-    assert place.ask("list", "h") == "[The directory is empty.]"
-    assert place.ask("list", "i") == "j/"
-    assert sorted(place.ask("glob", "", "**").split("\n")) == ["d-", "d/x", "e/ok"]
-    assert sorted(place.ask("glob", "", "**/").split("\n")) == ["d/", "e/", "h/", "i/", "i/j/"]
-    assert place.ask("grep", "", "x") == "d-\nd/x\ne/ok"
-    assert place.ask("write", "d", "new") == "is_directory: d is a directory: use list."
-    assert place.ask("write", "h", "new") == "is_directory: h is a directory: use list."
-    assert place.ask("delete", "d").startswith("not_empty: d is a directory with 1 entry")
+        backend.put(key)
+    assert backend.ask("list").split("\n") == ["d/", "e/", "h/", "i/", "d-  1 byte"]
+    assert backend.ask("list", "e") == "ok  1 byte"
+    assert backend.ask("list", "h") == "[The directory is empty.]"
+    assert backend.ask("list", "i") == "j/"
+    assert sorted(backend.ask("glob", "", "**").split("\n")) == ["d-", "d/x", "e/ok"]
+    assert sorted(backend.ask("glob", "", "**/").split("\n")) == ["d/", "e/", "h/", "i/", "i/j/"]
+    assert backend.ask("grep", "", "x") == "d-\nd/x\ne/ok"
+    assert backend.ask("write", "d", "new") == "is_directory: d is a directory: use list."
+    assert backend.ask("write", "h", "new") == "is_directory: h is a directory: use list."
+    assert backend.ask("delete", "d").startswith("not_empty: d is a directory with 1 entry")
 
 
-def test_globs(place: Place) -> None:
+def test_globs(backend: Backend) -> None:
     for key in (
         "a.py",
         "src/b.py",
@@ -294,7 +294,7 @@ def test_globs(place: Place) -> None:
         "src/[x]/f.py",
         "src/é.py",
     ):
-        place.put(key)
+        backend.put(key)
     note = "[Not searched unless named: node_modules]"
     for pattern, expected in {
         "*.py": ["a.py"],
@@ -310,20 +310,20 @@ def test_globs(place: Place) -> None:
         "none/*": ["No file matches."],
         "a.py/*": ["No file matches."],
     }.items():  # fmt: skip
-        assert sorted(place.ask("glob", "", pattern).split("\n")) == expected, pattern
-    assert place.ask("glob", "", "**/*.py", limit=2).split("\n")[2:] == [
+        assert sorted(backend.ask("glob", "", pattern).split("\n")) == expected, pattern
+    assert backend.ask("glob", "", "**/*.py", limit=2).split("\n")[2:] == [
         "[Showing 2 of at least 5 matches. Narrow the pattern.]",
         note,
     ]
 
 
-def test_searches(place: Place) -> None:
-    place.put("a.py", "import os\n\ndef one():\n    return 1  # TODO\n")
-    place.put("a/b.py", "def two():\r\n    pass\r\n")
-    place.put("c.md", "# Títle\n\nText — with TODO and def\n" + "x" * 600 + "\n")
-    place.put("bin", b"def\0\0")
-    place.put("utf16", "def utf\n".encode("utf-16"))
-    place.put("node_modules/x.py", "def no\n")
+def test_searches(backend: Backend) -> None:
+    backend.put("a.py", "import os\n\ndef one():\n    return 1  # TODO\n")
+    backend.put("a/b.py", "def two():\r\n    pass\r\n")
+    backend.put("c.md", "# Títle\n\nText — with TODO and def\n" + "x" * 600 + "\n")
+    backend.put("bin", b"def\0\0")
+    backend.put("utf16", "def utf\n".encode("utf-16"))
+    backend.put("node_modules/x.py", "def no\n")
     note = "[Not searched unless named: node_modules]"
     binary = "[1 binary file matches, its lines are not shown: bin. Use grep -a in bash.]"
     for named, expected in (
@@ -339,7 +339,7 @@ def test_searches(place: Place) -> None:
                         note]),
     ):  # fmt: skip
         path = named.pop("path", "")  # type: ignore[attr-defined]
-        assert place.ask("grep", path, "def", **named).split("\n") == expected, named
+        assert backend.ask("grep", path, "def", **named).split("\n") == expected, named
     for pattern, named, expected in (
         (r"^def \w+\(\)", {}, ["a.py:3:def one():", "a/b.py:1:def two():"]),
         (r"\bTODO\b", {"before": 1, "after": 1},
@@ -350,5 +350,5 @@ def test_searches(place: Place) -> None:
         (r"[^a-z]{4}pass", {}, ["a/b.py:2:    pass"]),
         (r"t\wtle", {"ignore_case": True}, ["c.md:1:# Títle"]),
     ):  # fmt: skip
-        shown = place.ask("grep", "", pattern, output_mode="content", **named).split("\n")  # type: ignore[arg-type]
+        shown = backend.ask("grep", "", pattern, output_mode="content", **named).split("\n")  # type: ignore[arg-type]
         assert shown == [*expected, note], pattern

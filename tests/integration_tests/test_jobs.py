@@ -35,7 +35,7 @@ from tests.integration_tests.s3 import Bucket, bucket, host_keys
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 LONG = "sleep 600"
 MINUTE = 60
 GO = "while [ ! -e /tmp/go ]; do sleep 0.02; done"
@@ -60,7 +60,7 @@ def printed(workspace: Driven, job: Job, text: str) -> None:
 
 def intervals(server: LocalDaytona) -> list[int]:
     """List what the auto-stop interval was set to."""
-    return [int(one.path.rpartition("/")[2]) for one in server.requests if "/autostop/" in one.path]
+    return [int(item.path.rpartition("/")[2]) for item in server.requests if "/autostop/" in item.path]
 
 
 class TestSession:
@@ -76,7 +76,7 @@ class TestSession:
         ended = jobs(workspace, "join", job.id)
         assert (ended.state, ended.exit_code) == ("finished", 3)
         assert jobs(workspace, "logs", job.id, offset=6).output == "done\n"
-        assert [one.id for one in jobs(workspace, "list")] == [job.id]
+        assert [item.id for item in jobs(workspace, "list")] == [job.id]
         assert server.count("create") == 1
 
     def test_stopping(self, workspace: Driven) -> None:
@@ -108,7 +108,7 @@ class TestSession:
         workspace.run("true")
         server.faults.add(Fault("drop_after", action="execute"))
         job = jobs(workspace, "start", f"echo x >> ran; {LONG}")
-        assert [one.id for one in jobs(workspace, "list")] == [job.id]
+        assert [item.id for item in jobs(workspace, "list")] == [job.id]
         assert workspace.run("cat ran").output == "x\n"
 
     def test_eleven_at_once(self, server: LocalDaytona) -> None:
@@ -121,7 +121,7 @@ class TestSession:
                 return made
 
         made = asyncio.run(start_all())
-        refused = [one for one in made if isinstance(one, JobError)]
+        refused = [item for item in made if isinstance(item, JobError)]
         assert (len(made), len(refused), refused[0].code) == (11, 1, "jobs_full")
         assert server.count("create") == 1
 
@@ -139,10 +139,10 @@ class TestSession:
                 results.append(session.run("true"))
                 assert time.monotonic() < deadline
             assert (ended[1].id, ended[1].exit_code) == (second.id, 2)
-            told = [result.text for result in (*results, session.run("true")) if second.id in result.text]
-            assert len(told) == 1
-            assert f"job {second.id} finished" in told[0]
-            assert "exit code 2" in told[0]
+            reported = [result.text for result in (*results, session.run("true")) if second.id in result.text]
+            assert len(reported) == 1
+            assert f"job {second.id} finished" in reported[0]
+            assert "exit code 2" in reported[0]
 
     def test_what_the_callback_raises_is_logged(
         self, server: LocalDaytona, caplog: pytest.LogCaptureFixture
@@ -231,14 +231,14 @@ class TestTools:
         message = workspace.call(workspace.bash, command="true", background=True, hours=2)
         assert "stopped after 7200 s" in message.content
 
-    def test_only_starting_and_stopping_ask(self, server: LocalDaytona, drive: Drive) -> None:
+    def test_only_starting_and_stopping_ask(self, server: LocalDaytona, open_session: OpenSession) -> None:
         asked: list[PermissionRequest] = []
 
         def answer(request: PermissionRequest) -> PermissionDecision:
             asked.append(request)
             return PermissionDecision.allow() if len(asked) % 2 else PermissionDecision.deny("not now")
 
-        workspace = drive(server, approver=answer, permissionMode="edit")
+        workspace = open_session(server, approver=answer, permissionMode="edit")
         tool = job_tool(workspace)
         job_id = workspace.call(workspace.bash, command=LONG, background=True).artifact["id"]
         for action in ("status", "logs", "list"):
@@ -253,8 +253,8 @@ class TestTools:
         assert asked[1].summary == f"bash_job stop: {job_id}, {LONG}"
         assert dict(asked[1].arguments) == {"action": "stop", "job_id": job_id}
 
-    def test_asking_comes_before_a_machine(self, server: LocalDaytona, drive: Drive) -> None:
-        workspace = drive(server, permissionMode="ask")
+    def test_asking_comes_before_a_machine(self, server: LocalDaytona, open_session: OpenSession) -> None:
+        workspace = open_session(server, permissionMode="ask")
         assert workspace.call(workspace.bash, command="true", background=True).status == "error"
         assert workspace.call(job_tool(workspace), action="stop", job_id="abcd2345").status == "error"
         assert server.requests == []
@@ -268,8 +268,10 @@ class TestTools:
         assert all(job_id in message.content for job_id in begun)
         assert workspace.run("ls").output == ""
 
-    def test_a_command_that_takes_too_long_goes_on(self, server: LocalDaytona, drive: Drive) -> None:
-        workspace = drive(server, onTimeout="background")
+    def test_a_command_that_takes_too_long_goes_on(
+        self, server: LocalDaytona, open_session: OpenSession
+    ) -> None:
+        workspace = open_session(server, onTimeout="background")
         assert "goes on as a job" in workspace.bash.description
         message = workspace.call(workspace.bash, command=f"echo early; {GO}; echo late", timeout=0.5)
         job_id = message.artifact["job_id"]
@@ -317,11 +319,11 @@ class Kept:
     def session(self) -> JobOps:
         watch = JobTracker(15, None, lambda *_: None, lambda _: None)
 
-        async def caller() -> GuestClient:
+        async def guest_client() -> GuestClient:
             return GuestClient(self.port, self, dict, lambda: f"{time.monotonic_ns():032x}", [watch])
 
         return JobOps(
-            caller, watch, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()
+            guest_client, watch, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()
         )
 
     def start(self, command: str) -> Job:
@@ -360,13 +362,13 @@ class TestMachine:
         assert intervals(server) == [75, 15]
 
     def test_jobs_outlive_the_session_of_a_persistent_sandbox(
-        self, server: LocalDaytona, drive: Drive
+        self, server: LocalDaytona, open_session: OpenSession
     ) -> None:
-        first = drive(server, persistent=True)
+        first = open_session(server, persistent=True)
         job = jobs(first, "start", f"echo begun; {GO}; exit 8")
         assert job.notices == ()
         first.close()
-        second = drive(server, persistent=True)
+        second = open_session(server, persistent=True)
         assert jobs(second, "status", job.id).is_running
         second.run("touch /tmp/go")
         assert jobs(second, "join", job.id).exit_code == 8
@@ -408,12 +410,14 @@ class TestMachine:
             server.destroy_sandbox(str(session.sandbox_id))
             with pytest.raises(JobError):
                 session.jobs.status(job.id)
-            assert [(one.id, one.state, one.reason) for one in ended] == [
+            assert [(item.id, item.state, item.reason) for item in ended] == [
                 (job.id, "lost", "the machine is gone")
             ]
 
-    def test_closing_an_ephemeral_session_ends_its_jobs(self, server: LocalDaytona, drive: Drive) -> None:
-        workspace = drive(server)
+    def test_closing_an_ephemeral_session_ends_its_jobs(
+        self, server: LocalDaytona, open_session: OpenSession
+    ) -> None:
+        workspace = open_session(server)
         jobs(workspace, "start", LONG)
         workspace.close()
         assert server.sandboxes == []
@@ -434,8 +438,8 @@ def _release(workspace: Driven) -> None:
 
 
 class TestStorage:
-    def test_a_job_works_on_the_mount(self, bucket: Bucket, drive: Drive) -> None:
-        workspace = bucket.session(drive)
+    def test_a_job_works_on_the_mount(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = bucket.session(open_session)
         job = jobs(workspace, "start", "echo from the job > f.txt")
         assert jobs(workspace, "join", job.id).exit_code == 0
         assert bucket.get("f.txt") == b"from the job\n"
@@ -445,8 +449,8 @@ class TestStorage:
         assert bucket.server.count("create") == 1
         assert [path for path in bucket.paths() if path != "f.txt"] == []
 
-    def test_a_log_shows_the_hint_of_what_failed(self, bucket: Bucket, drive: Drive) -> None:
-        workspace = bucket.session(drive)
+    def test_a_log_shows_the_hint_of_what_failed(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = bucket.session(open_session)
         job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt; mv f.txt g.txt")
         assert jobs(workspace, "join", job.id).exit_code == 1
         assert (
@@ -454,17 +458,19 @@ class TestStorage:
             in jobs(workspace, "logs", job.id).text
         )
 
-    def test_output_that_is_not_in_the_workspace_is_at_no_risk(self, bucket: Bucket, drive: Drive) -> None:
-        workspace = bucket.session(drive)
+    def test_output_that_is_not_in_the_workspace_is_at_no_risk(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = bucket.session(open_session)
         job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt")
         assert job.notices == ("it ends with this session",)
         jobs(workspace, "join", job.id)
 
     @pytest.mark.full
     @pytest.mark.usefixtures("host_keys")
-    def test_waiting_renews_the_credentials_of_a_job(self, bucket: Bucket, drive: Drive) -> None:
+    def test_waiting_renews_the_credentials_of_a_job(self, bucket: Bucket, open_session: OpenSession) -> None:
         bucket.server.s3.credential_lifetime_s = 20.0  # long enough to mount on a busy machine
-        workspace = bucket.session(drive, role=True)
+        workspace = bucket.session(open_session, role=True)
         job = jobs(
             workspace,
             "start",
@@ -480,7 +486,9 @@ class TestStorage:
         assert bucket.get("f.txt") == b"50\n"
 
     @pytest.mark.usefixtures("host_keys")
-    def test_one_that_credentials_outlive_says_nothing_of_them(self, bucket: Bucket, drive: Drive) -> None:
-        workspace = bucket.session(drive, role=True)
+    def test_one_that_credentials_outlive_says_nothing_of_them(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = bucket.session(open_session, role=True)
         assert "begins to fail" not in jobs(workspace, "start", "true", max_duration_s=60).text
         assert "begins to fail" in jobs(workspace, "start", "true", max_duration_s=7200).text

@@ -94,7 +94,7 @@ class Victim:
         self.bucket = Bucket(server)
         self._server = server
         context = claimants.forkserver()
-        self._told, telling = multiprocessing.Pipe(duplex=False)
+        self._pipe, telling = multiprocessing.Pipe(duplex=False)
         arguments = (config, self.bucket.namespace, telling)
         self._process = context.Process(target=victims.work, args=arguments)
         server.clear_requests()
@@ -107,7 +107,7 @@ class Victim:
         assert self._process.exitcode == 0
         advance_past_every_limit(self._server)
         self.bucket.client.close()
-        return [path for path in self._heard() if path]
+        return [path for path in self._received() if path]
 
     def die_at(self, point: Point) -> list[str]:
         """Kill it, and return what it had said it had written."""
@@ -122,16 +122,16 @@ class Victim:
         # What was held is done, or given up, before the time is moved on.
         assert within(lambda: all(request.status is not None for request in self._server.requests))
         self._server.faults.clear()
-        return [path for path in self._heard() if path]
+        return [path for path in self._received() if path]
 
-    def _heard(self) -> list[str]:
-        heard: list[str] = []
+    def _received(self) -> list[str]:
+        received: list[str] = []
         while True:
             try:
-                heard.append(self._told.recv())
+                received.append(self._pipe.recv())
             except EOFError:
-                self._told.close()
-                return heard
+                self._pipe.close()
+                return received
 
 
 def within(seen: Callable[[], bool]) -> bool:

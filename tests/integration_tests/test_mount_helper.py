@@ -21,15 +21,15 @@ AGENT = {"Version": 1, "AccessKeyId": "AKIAAGENT", "SecretAccessKey": "a-secret-
 class Box:
     """A sandbox with the helper, as the build of the snapshot leaves it."""
 
-    def __init__(self, place: Mounted) -> None:
-        self.place = place
+    def __init__(self, location: Mounted) -> None:
+        self.location = location
         source = mounter_source("/mnt/workspaces", "/mnt/skills")
-        place.sandbox.fs.upload_file(f"#!/usr/bin/python3 -IS\n{source}".encode(), HELPER)
-        place.ok(f"chmod 755 {HELPER}; mkdir /mnt/workspaces /mnt/skills")
-        place.put("sandbox/demo/f", b"of the workspace\n")
+        location.sandbox.fs.upload_file(f"#!/usr/bin/python3 -IS\n{source}".encode(), HELPER)
+        location.ok(f"chmod 755 {HELPER}; mkdir /mnt/workspaces /mnt/skills")
+        location.put("sandbox/demo/f", b"of the workspace\n")
 
     def ask(
-        self, credentials: dict[str, Any] | None, *, bucket: str = BUCKET, caller: str = "", **more: Any
+        self, credentials: dict[str, Any] | None, *, bucket: str = BUCKET, client: str = "", **more: Any
     ) -> dict[str, Any]:
         """Send a request, as the host's program or as an agent that imitates it.
 
@@ -45,28 +45,28 @@ class Box:
             "version": 2,
             "mounts": [{"bucket": bucket, **mount}, skills],
             "region": "us-east-1",
-            "endpoint": self.place.server.s3_endpoint,
+            "endpoint": self.location.server.s3_endpoint,
             **more,
         }
-        words = shlex.join([json.dumps(request), "" if credentials is None else json.dumps(credentials)])
-        script = f"{caller} printf '%s\\n' {words} | {HELPER}"
-        answer: dict[str, Any] = json.loads(self.place.ok(script))
+        message = shlex.join([json.dumps(request), "" if credentials is None else json.dumps(credentials)])
+        script = f"{client} printf '%s\\n' {message} | {HELPER}"
+        answer: dict[str, Any] = json.loads(self.location.ok(script))
         return answer
 
 
 @pytest.fixture
 def box() -> Iterator[Box]:
-    with mounted() as place:
-        yield Box(place)
+    with mounted() as location:
+        yield Box(location)
 
 
 def test_it_mounts_what_it_is_given_credentials_for_and_nothing_else_with_them(box: Box) -> None:
     assert box.ask(HOST) == {"ok": True, "moved": []}
-    look = "cat /mnt/workspaces/demo/f /mnt/skills/sandbox/demo/f; echo x > /mnt/skills/x || echo refused"
-    assert box.place.ok(look).split("\n")[:2] == ["of the workspace"] * 2
-    assert "refused" in box.place.ok(look)
+    poll = "cat /mnt/workspaces/demo/f /mnt/skills/sandbox/demo/f; echo x > /mnt/skills/x || echo refused"
+    assert box.location.ok(poll).split("\n")[:2] == ["of the workspace"] * 2
+    assert "refused" in box.location.ok(poll)
 
-    other = box.place.server.make_bucket("other")
+    other = box.location.server.make_bucket("other")
     for wanted in ({"bucket": other}, {"endpoint": "http://127.0.0.1:9"}, {"region": "eu-central-1"}):
         assert box.ask(None, **wanted)["code"] == "credentials"
     assert box.ask(None) == {"ok": True, "moved": []}
@@ -75,14 +75,14 @@ def test_it_mounts_what_it_is_given_credentials_for_and_nothing_else_with_them(b
     assert box.ask(AGENT, bucket=other)["ok"] is True
     assert box.ask(None)["code"] == "credentials"
     stored = "cat /var/lib/langchain-daytona-ws/*/*.json"
-    assert "AKIAHOST" not in box.place.ok(stored)
+    assert "AKIAHOST" not in box.location.ok(stored)
     assert box.ask(HOST)["ok"] is True
-    assert "AKIAAGENT" not in box.place.ok(stored)
-    assert box.place.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
+    assert "AKIAAGENT" not in box.location.ok(stored)
+    assert box.location.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
 
 
 def test_what_it_says_of_a_failure_holds_no_secret(box: Box) -> None:
-    box.place.server.s3.deny = (f"{BUCKET}/sandbox/demo/",)
+    box.location.server.s3.deny = (f"{BUCKET}/sandbox/demo/",)
     refused = box.ask(HOST)
     assert refused["code"] == "denied"
     assert "AKIAHOST" not in json.dumps(refused)
@@ -90,11 +90,11 @@ def test_what_it_says_of_a_failure_holds_no_secret(box: Box) -> None:
 
 
 def test_it_leaves_files_and_mounts_of_others_alone(box: Box) -> None:
-    box.place.ok("mkdir /mnt/workspaces/demo; ln -s /etc/shadow /mnt/workspaces/demo/link")
+    box.location.ok("mkdir /mnt/workspaces/demo; ln -s /etc/shadow /mnt/workspaces/demo/link")
     assert box.ask(HOST)["code"] == "not_empty"
-    box.place.ok("rm /mnt/workspaces/demo/link; mount -t tmpfs mine /mnt/workspaces/demo")
+    box.location.ok("rm /mnt/workspaces/demo/link; mount -t tmpfs mine /mnt/workspaces/demo")
     assert box.ask(HOST)["code"] == "foreign_mount"
-    box.place.ok("umount /mnt/workspaces/demo")
+    box.location.ok("umount /mnt/workspaces/demo")
     assert box.ask(HOST)["ok"] is True
 
 
@@ -102,8 +102,8 @@ def test_what_its_caller_has_set_does_not_reach_the_mount(box: Box) -> None:
     hostile = (
         "trap '' CHLD HUP TERM; ulimit -c unlimited; umask 0; cd /tmp; export AWS_PROFILE=evil TMPDIR=/tmp;"
     )
-    assert box.ask(HOST, caller=hostile)["ok"] is True
-    seen = box.place.ok(
+    assert box.ask(HOST, client=hostile)["ok"] is True
+    seen = box.location.ok(
         "p=$(pgrep -of 'mount-s3 agents'); grep core /proc/$p/limits; readlink /proc/$p/cwd;"
         " tr '\\0' '\\n' </proc/$p/environ; find /var/lib/langchain-daytona-ws -perm /022"
     ).splitlines()
@@ -123,30 +123,30 @@ def test_what_its_caller_has_set_does_not_reach_the_mount(box: Box) -> None:
 def test_a_mount_that_is_dead_or_hangs_is_replaced_and_holds_up_nobody(box: Box, signal: str) -> None:
     assert box.ask(HOST)["ok"] is True
     # A read of a mount whose daemon hangs waits, without reacting to signals; the root's attributes are cached.
-    look = "stat /mnt/workspaces/demo"
-    box.place.ok(f"{look}; pkill -{signal} -f 'mount-s3 agents /mnt/workspaces'; {look}")
+    poll = "stat /mnt/workspaces/demo"
+    box.location.ok(f"{poll}; pkill -{signal} -f 'mount-s3 agents /mnt/workspaces'; {poll}")
     assert box.ask(None) == {"ok": True, "moved": []}
-    assert box.place.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
+    assert box.location.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
     assert box.ask(None) == {"ok": True, "moved": []}
-    assert box.place.ok("pgrep -fc 'mount-s3 agents /mnt/workspaces'") == "1\n"
+    assert box.location.ok("pgrep -fc 'mount-s3 agents /mnt/workspaces'") == "1\n"
 
 
 def test_only_daemons_of_its_own_mounts_are_ended(box: Box) -> None:
     assert box.ask(HOST)["ok"] is True
     own = "mount-s3 -f /dev/null /mnt/workspaces/demo"
-    box.place.ok(
+    box.location.ok(
         f"(exec -a {own.replace(' ', ' tail ', 1)}) >/dev/null 2>&1 & pkill -KILL -f 'agents /mnt/w'"
     )
     assert box.ask(None) == {"ok": True, "moved": []}
-    assert box.place.run(f"pgrep -fc '^{own}'")[1] == "1\n"
+    assert box.location.run(f"pgrep -fc '^{own}'")[1] == "1\n"
 
 
 def test_a_mount_that_s3_refuses_is_made_anew_with_other_credentials_only(box: Box) -> None:
-    first, second = (box.place.assume(DurationSeconds=3600) for _ in range(2))
+    first, second = (box.location.assume(DurationSeconds=3600) for _ in range(2))
     end = {"expires_at": time.time() + 3600}
     assert box.ask(first, **end)["ok"] is True
-    box.place.server.s3.expire_credentials()
+    box.location.server.s3.expire_credentials()
     assert box.ask(None, **end)["ok"] is True, "it is not asked for"
     assert box.ask(second, **end)["code"] == "expired"
-    assert box.ask(box.place.assume(DurationSeconds=3600), **end)["ok"] is True
-    assert box.place.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
+    assert box.ask(box.location.assume(DurationSeconds=3600), **end)["ok"] is True
+    assert box.location.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"

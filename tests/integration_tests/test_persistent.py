@@ -18,7 +18,7 @@ from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 from tests.integration_tests import claimants
 from tests.integration_tests.conftest import Driven, config_for
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 
 PROCESSES = 20
 # `CLAIM_ROUNDS=100 make test ARGS="-k twenty"` for the long run.
@@ -35,20 +35,22 @@ def actions(server: LocalDaytona) -> list[str]:
     return [request.action for request in server.requests]
 
 
-def test_closing_leaves_it_and_the_next_session_finds_it(server: LocalDaytona, drive: Drive) -> None:
-    first = drive(server, persistent=True)
+def test_closing_leaves_it_and_the_next_session_finds_it(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    first = open_session(server, persistent=True)
     first.run("echo kept > /tmp/f; echo here > f")
     first.close()
     assert len(server.sandboxes) == 1
     server.clear_requests()
-    second = drive(server, persistent=True)
+    second = open_session(server, persistent=True)
     assert second.run("cat /tmp/f f").output == "kept\nhere\n"
     assert actions(server) == ["get", "execute"]
     assert second.session.sandbox_id == first.session.sandbox_id
 
 
-def test_the_first_use_looks_creates_and_runs(server: LocalDaytona, drive: Drive) -> None:
-    drive(server, persistent=True).run("true")
+def test_the_first_use_looks_creates_and_runs(server: LocalDaytona, open_session: OpenSession) -> None:
+    open_session(server, persistent=True).run("true")
     assert actions(server) == ["get", "create", "execute"]
     [sandbox] = server.sandboxes
     assert sandbox.labels["managed-by"] == "langchain-daytona-ws"
@@ -57,8 +59,8 @@ def test_the_first_use_looks_creates_and_runs(server: LocalDaytona, drive: Drive
     assert (sandbox.auto_archive_interval, sandbox.ttl_minutes) == (0, 0)
 
 
-def test_releasing_deletes_it_used_or_not(server: LocalDaytona, drive: Drive) -> None:
-    drive(server, persistent=True).run("true")
+def test_releasing_deletes_it_used_or_not(server: LocalDaytona, open_session: OpenSession) -> None:
+    open_session(server, persistent=True).run("true")
     session = WorkspaceSession(config_for(server, persistent=True), namespace="demo")
     session.release()
     assert server.sandboxes == []
@@ -99,38 +101,44 @@ async def test_a_sync_call_on_the_loop_that_runs_the_hooks_is_refused(server: Lo
     await session.aclose()
 
 
-def test_a_repeated_call_that_began_a_job_keeps_nobody_awake(server: LocalDaytona, drive: Drive) -> None:
-    session = drive(server, persistent=True).session
+def test_a_repeated_call_that_began_a_job_keeps_nobody_awake(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    session = open_session(server, persistent=True).session
     job = session.jobs.start("true", idempotency_key="name")
     session.jobs.join(job.id)
     for _ in range(2):
         session.run("true")
     assert server.sandboxes[0].auto_stop_interval == 15
-    again = drive(server, persistent=True).session
-    for one in (session, again):
-        assert one.jobs.start("true", idempotency_key="name").id == job.id
-        one.run("true")
+    again = open_session(server, persistent=True).session
+    for item in (session, again):
+        assert item.jobs.start("true", idempotency_key="name").id == job.id
+        item.run("true")
         assert server.sandboxes[0].auto_stop_interval == 15
 
 
-def test_each_workspace_has_its_own(server: LocalDaytona, drive: Drive) -> None:
+def test_each_workspace_has_its_own(server: LocalDaytona, open_session: OpenSession) -> None:
     for namespace in ("one", "two", "ONE"):
-        drive(server, persistent=True, namespace=namespace).run("true")
+        open_session(server, persistent=True, namespace=namespace).run("true")
     assert len(server.sandboxes) == 3
 
 
-def test_a_stopped_one_is_started_by_the_next_session(server: LocalDaytona, drive: Drive) -> None:
-    drive(server, persistent=True).run("echo kept > /tmp/f; sleep 600 >/dev/null 2>&1 &")
+def test_a_stopped_one_is_started_by_the_next_session(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    open_session(server, persistent=True).run("echo kept > /tmp/f; sleep 600 >/dev/null 2>&1 &")
     server.stop_sandbox(server.sandboxes[0].id)
     server.clear_requests()
-    result = drive(server, persistent=True).run("cat /tmp/f; pgrep -x sleep")
+    result = open_session(server, persistent=True).run("cat /tmp/f; pgrep -x sleep")
     assert (result.output, result.exit_code) == ("kept\n", 1)
     assert "started again" in result.notices[0]
     assert actions(server) == ["get", "start", "get", "execute"]
 
 
-def test_a_stopped_one_is_started_by_an_open_session(clocked: LocalDaytona, drive: Drive) -> None:
-    workspace = drive(clocked, persistent=True, lifecycle={"idleTimeoutSeconds": 60})
+def test_a_stopped_one_is_started_by_an_open_session(
+    clocked: LocalDaytona, open_session: OpenSession
+) -> None:
+    workspace = open_session(clocked, persistent=True, lifecycle={"idleTimeoutSeconds": 60})
     workspace.run("echo kept > /tmp/f")
     clocked.clock.advance(61)
     assert clocked.sandboxes[0].state == "stopped"
@@ -140,17 +148,19 @@ def test_a_stopped_one_is_started_by_an_open_session(clocked: LocalDaytona, driv
     assert workspace.run("cat /tmp/f").notices == ()
 
 
-def test_nobody_coming_it_is_deleted(clocked: LocalDaytona, drive: Drive) -> None:
+def test_nobody_coming_it_is_deleted(clocked: LocalDaytona, open_session: OpenSession) -> None:
     lifecycle = {"idleTimeoutSeconds": 60, "maxLifetimeSeconds": 3600}
-    drive(clocked, persistent=True, lifecycle=lifecycle).run("true")
+    open_session(clocked, persistent=True, lifecycle=lifecycle).run("true")
     clocked.clock.advance(61)
     assert [sandbox.state for sandbox in clocked.sandboxes] == ["stopped"]
     clocked.clock.advance(3600)
     assert clocked.sandboxes == []
 
 
-def test_one_that_is_gone_is_replaced_and_that_is_told(server: LocalDaytona, drive: Drive) -> None:
-    workspace = drive(server, persistent=True)
+def test_one_that_is_gone_is_replaced_and_that_is_told(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    workspace = open_session(server, persistent=True)
     workspace.run("touch /tmp/f")
     server.destroy_sandbox(workspace.session.sandbox_id or "")
     result = workspace.run("ls /tmp/f")
@@ -158,14 +168,16 @@ def test_one_that_is_gone_is_replaced_and_that_is_told(server: LocalDaytona, dri
     assert "machine was replaced" in result.notices[0]
 
 
-def test_one_that_another_session_replaced_is_told_too(server: LocalDaytona, drive: Drive) -> None:
-    one, other = drive(server, persistent=True), drive(server, persistent=True)
+def test_one_that_another_session_replaced_is_told_too(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    item, other = open_session(server, persistent=True), open_session(server, persistent=True)
     other.run("true")
-    one.run("true")
-    server.destroy_sandbox(one.session.sandbox_id or "")
-    for workspace in (one, other):
+    item.run("true")
+    server.destroy_sandbox(item.session.sandbox_id or "")
+    for workspace in (item, other):
         assert "machine was replaced" in workspace.run("true").notices[0]
-    assert one.session.sandbox_id == other.session.sandbox_id
+    assert item.session.sandbox_id == other.session.sandbox_id
 
 
 def test_calls_at_once_on_a_stopped_one_are_told_once_in_each_session(server: LocalDaytona) -> None:
@@ -177,26 +189,28 @@ def test_calls_at_once_on_a_stopped_one_are_told_once_in_each_session(server: Lo
     server.faults.add(Fault("latency", "start", delay_s=0.3))
     with ThreadPoolExecutor(6) as pool:
         results = list(pool.map(lambda session: session.run("wc -l < /tmp/log"), sessions * 3))
-    told = [[result.notices for result in results[side::2] if result.notices] for side in (0, 1)]
-    assert [len(notices) for notices in told] == [1, 1]
+    reported = [[result.notices for result in results[runtime::2] if result.notices] for runtime in (0, 1)]
+    assert [len(notices) for notices in reported] == [1, 1]
     # Each session's own hook came before any of its commands.
     assert all(int(result.output) > 2 for result in results)
     assert sessions[0].run("wc -l < /tmp/log").output == "4\n"
 
 
-def test_one_that_failed_is_replaced_and_that_is_told(server: LocalDaytona, drive: Drive) -> None:
-    drive(server, persistent=True).run("touch /tmp/f")
+def test_one_that_failed_is_replaced_and_that_is_told(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    open_session(server, persistent=True).run("touch /tmp/f")
     server.stop_sandbox(server.sandboxes[0].id)
     server.faults.add(Fault("fail", "start"))
-    result = drive(server, persistent=True).run("ls /tmp/f")
+    result = open_session(server, persistent=True).run("ls /tmp/f")
     assert result.exit_code == 2
     assert "replaced" in result.notices[0]
     assert len(server.sandboxes) == 1
 
 
-def test_another_configuration_does_not_take_it_away(server: LocalDaytona, drive: Drive) -> None:
-    drive(server, persistent=True).run("true")
-    other = drive(server, persistent=True, options={"workspaceRoot": "/srv/other"})
+def test_another_configuration_does_not_take_it_away(server: LocalDaytona, open_session: OpenSession) -> None:
+    open_session(server, persistent=True).run("true")
+    other = open_session(server, persistent=True, options={"workspaceRoot": "/srv/other"})
     with pytest.raises(ProvisionError, match="release") as caught:
         other.run("true")
     assert caught.value.code == "config_changed"
@@ -215,14 +229,14 @@ def test_twenty_processes_at_once_get_one_sandbox(server: LocalDaytona) -> None:
         )
     config = config_for(server, persistent=True, onCreate="echo set up >> /tmp/hook")
     context = claimants.forkserver()
-    barrier, told = context.Barrier(PROCESSES), context.Queue()
+    barrier, reported = context.Barrier(PROCESSES), context.Queue()
     processes = [
-        context.Process(target=claimants.claim_each_round, args=(config, ROUNDS, barrier, told))
+        context.Process(target=claimants.claim_each_round, args=(config, ROUNDS, barrier, reported))
         for _ in range(PROCESSES)
     ]
     for process in processes:
         process.start()
-    answers = [told.get(timeout=200) for _ in range(PROCESSES * ROUNDS)]
+    answers = [reported.get(timeout=200) for _ in range(PROCESSES * ROUNDS)]
     for process in processes:
         process.join()
     assert {process.exitcode for process in processes} == {0}
@@ -264,22 +278,26 @@ def test_a_pickled_session_reconnects_and_holds_no_secret(
 
 
 class TestHooks:
-    def test_on_create_once_on_resume_each_time(self, server: LocalDaytona, drive: Drive) -> None:
+    def test_on_create_once_on_resume_each_time(
+        self, server: LocalDaytona, open_session: OpenSession
+    ) -> None:
         hooks: dict[str, Any] = {
             "onCreate": ["echo create >> /tmp/log", "echo then >> /tmp/log"],
             "onResume": "echo resume >> /tmp/log",
         }
-        first = drive(server, persistent=True, **hooks)
+        first = open_session(server, persistent=True, **hooks)
         assert first.run("cat /tmp/log").output == "create\nthen\nresume\n"
         assert first.run("cat /tmp/log").output == "create\nthen\nresume\n"
-        second = drive(server, persistent=True, **hooks)
+        second = open_session(server, persistent=True, **hooks)
         assert second.run("cat /tmp/log").output == "create\nthen\n" + "resume\n" * 2
         server.stop_sandbox(server.sandboxes[0].id)
         assert second.run("cat /tmp/log").output == "create\nthen\n" + "resume\n" * 3
 
-    def test_a_failure_keeps_the_command_from_running(self, server: LocalDaytona, drive: Drive) -> None:
+    def test_a_failure_keeps_the_command_from_running(
+        self, server: LocalDaytona, open_session: OpenSession
+    ) -> None:
         hook = "echo tried >> /tmp/log; echo broken; [ -e /tmp/mended ]"
-        workspace = drive(server, persistent=True, onCreate=["echo once >> /tmp/log", hook])
+        workspace = open_session(server, persistent=True, onCreate=["echo once >> /tmp/log", hook])
         for _ in range(2):
             with pytest.raises(HookFailed, match="broken") as caught:
                 workspace.run("touch /tmp/ran")
@@ -292,9 +310,9 @@ class TestHooks:
         assert "once\ntried\ntried\n" in plain.run("cat /tmp/log").output
         assert workspace.run("cat /tmp/log").output == "once\ntried\ntried\ntried\n"
 
-    def test_a_half_finished_one_is_run_again(self, server: LocalDaytona, drive: Drive) -> None:
+    def test_a_half_finished_one_is_run_again(self, server: LocalDaytona, open_session: OpenSession) -> None:
         hook = "echo begun >> /tmp/log; [ -e /tmp/again ] || { touch /tmp/again; sleep 60; }; echo done >> /tmp/log"
-        workspace = drive(server, persistent=True, onCreate=hook)
+        workspace = open_session(server, persistent=True, onCreate=hook)
 
         def stop_in_the_midst_of_it() -> None:
             with WorkspaceSession(config_for(server, persistent=True), namespace="demo") as other:
@@ -308,10 +326,10 @@ class TestHooks:
         assert result.output == "begun\nbegun\ndone\n"
 
     def test_it_is_done_once_in_a_machine_that_came_in_the_midst(
-        self, server: LocalDaytona, drive: Drive
+        self, server: LocalDaytona, open_session: OpenSession
     ) -> None:
         settings: dict[str, Any] = {"persistent": True, "onCreate": "echo create >> /tmp/log; [ -e /tmp/ok ]"}
-        workspace = drive(server, **settings)
+        workspace = open_session(server, **settings)
         with pytest.raises(HookFailed):
             workspace.run("true")
         server.destroy_sandbox(server.sandboxes[0].id)
@@ -320,41 +338,43 @@ class TestHooks:
         plain = WorkspaceSession(config_for(server, persistent=True), namespace="demo")
         plain.run("touch /tmp/ok")
         assert workspace.run("cat /tmp/log").output == "create\n" * 2
-        assert drive(server, **settings).run("cat /tmp/log").output == "create\n" * 2
+        assert open_session(server, **settings).run("cat /tmp/log").output == "create\n" * 2
 
     def test_what_is_not_known_of_a_hook_is_not_said_of_the_command(
-        self, server: LocalDaytona, drive: Drive
+        self, server: LocalDaytona, open_session: OpenSession
     ) -> None:
         hook = "[ -e /tmp/again ] || { touch /tmp/again; kill -9 $PPID; sleep 60; }"
         with pytest.raises(HookFailed, match="was not run") as caught:
-            drive(server, onResume=hook).run("touch /tmp/ran")
+            open_session(server, onResume=hook).run("touch /tmp/ran")
         assert caught.value.code == "hook_unknown"
         assert "may have run" not in caught.value.for_model
 
-    def test_on_resume_in_an_ephemeral_sandbox(self, server: LocalDaytona, drive: Drive) -> None:
-        workspace = drive(server, onResume="echo resumed > /tmp/log")
+    def test_on_resume_in_an_ephemeral_sandbox(self, server: LocalDaytona, open_session: OpenSession) -> None:
+        workspace = open_session(server, onResume="echo resumed > /tmp/log")
         assert workspace.run("cat /tmp/log").output == "resumed\n"
         assert workspace.files("write", "f", "x").created
 
 
 @pytest.mark.parametrize("mode", ["deny-all", "allow-all"])
-def test_the_network_is_blocked_or_not(server: LocalDaytona, drive: Drive, mode: str) -> None:
-    workspace = drive(server, network={"mode": mode})
+def test_the_network_is_blocked_or_not(server: LocalDaytona, open_session: OpenSession, mode: str) -> None:
+    workspace = open_session(server, network={"mode": mode})
     interfaces = workspace.run("ls /sys/class/net | grep -v ^lo; true").output.split()
     assert server.sandboxes[0].network_block_all is (mode == "deny-all")
     reach = workspace.run(f"exec 5<>/dev/tcp/127.0.0.1/{server.api_url.rpartition(':')[2].split('/')[0]}")
     assert (reach.exit_code == 0) is (mode == "allow-all"), interfaces
 
 
-def test_restricted_is_sent_as_ranges_and_domains(server: LocalDaytona, drive: Drive) -> None:
+def test_restricted_is_sent_as_ranges_and_domains(server: LocalDaytona, open_session: OpenSession) -> None:
     network = {"mode": "restricted", "allowCidrs": ["192.0.2.0/24"], "allowDomains": ["example.org"]}
-    workspace = drive(server, network=network, options={"enforceDomainAllowList": True})
+    workspace = open_session(server, network=network, options={"enforceDomainAllowList": True})
     with pytest.raises(ProvisionError):  # the local server does not enforce it, and reports that
         workspace.run("true")
 
 
-def test_prewarming_leaves_the_first_command_one_request(server: LocalDaytona, drive: Drive) -> None:
-    workspace = drive(server)
+def test_prewarming_leaves_the_first_command_one_request(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    workspace = open_session(server)
     workspace.session.prewarm()
     assert workspace.run("echo ready").output == "ready\n"
     _prewarmed()
@@ -365,9 +385,9 @@ def test_prewarming_leaves_the_first_command_one_request(server: LocalDaytona, d
 
 
 def test_what_prewarming_failed_at_is_raised_by_the_first_command(
-    server: LocalDaytona, drive: Drive, caplog: pytest.LogCaptureFixture
+    server: LocalDaytona, open_session: OpenSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workspace = drive(server, options={"snapshot": "no-such"})
+    workspace = open_session(server, options={"snapshot": "no-such"})
     workspace.session.prewarm()
     _prewarmed()
     assert "prewarming" in caplog.text

@@ -73,7 +73,7 @@ class Keys:
             self.given.pop(0)
 
 
-class Face:
+class Runtime:
     """The sync or async runtime, and its sessions."""
 
     def __init__(self, kind: type[S3Store], bucket: s3.Bucket) -> None:
@@ -100,21 +100,21 @@ class Face:
         return caught.value
 
     def close(self) -> None:
-        for one in self._buckets:
-            one.close()
+        for item in self._buckets:
+            item.close()
         if self._runner:
             self._runner.close()
 
 
 @pytest.fixture(params=[SyncS3Store, AsyncS3Store], ids=["sync", "async"])
-def face(request: pytest.FixtureRequest, bucket: s3.Bucket) -> Iterator[Face]:
-    made = Face(request.param, bucket)
+def runtime(request: pytest.FixtureRequest, bucket: s3.Bucket) -> Iterator[Runtime]:
+    made = Runtime(request.param, bucket)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("forbidding", [False, True])
-def test_the_usual_day(face: Face, bucket: s3.Bucket, forbidding: bool) -> None:
+def test_the_usual_day(runtime: Runtime, bucket: s3.Bucket, forbidding: bool) -> None:
     bucket.server.s3.head_403 = forbidding
     bucket.server.s3.clear_requests()
 
@@ -140,18 +140,19 @@ def test_the_usual_day(face: Face, bucket: s3.Bucket, forbidding: bool) -> None:
             await ops.read("src/a.py")
         assert render.listing(await ops.list()) == "[The directory is empty.]"
 
-    face.run(day(face.ops()))
-    asked = [one for one in bucket.server.s3.requests if one.access_key == KEYS.access_key_id]
-    assert {one.method for one in asked} == {"GET", "PUT", "DELETE"}, "no HEAD"
+    runtime.run(day(runtime.ops()))
+    asked = [item for item in bucket.server.s3.requests if item.access_key == KEYS.access_key_id]
+    assert {item.method for item in asked} == {"GET", "PUT", "DELETE"}, "no HEAD"
     assert all(
-        one.key.startswith(bucket.key("")) or one.query["prefix"].startswith(bucket.key("")) for one in asked
+        item.key.startswith(bucket.key("")) or item.query["prefix"].startswith(bucket.key(""))
+        for item in asked
     )
 
 
-def test_one_request_reads(face: Face, bucket: s3.Bucket) -> None:
+def test_one_request_reads(runtime: Runtime, bucket: s3.Bucket) -> None:
     bucket.put("a", b"x")
     bucket.server.s3.clear_requests()
-    face.run(face.ops().read("a"))
+    runtime.run(runtime.ops().read("a"))
     assert len(bucket.server.s3.requests) == 1
 
 
@@ -165,11 +166,11 @@ class TestTogether:
                 assert (await ops.edit("counts", f"{name}={n}\n", f"{name}={n + 1}\n")).count == 1
 
         def work(kind: type[S3Store], name: str) -> None:
-            face = Face(kind, bucket)
+            runtime = Runtime(kind, bucket)
             try:
-                face.run(count(face.ops(), name))
+                runtime.run(count(runtime.ops(), name))
             finally:
-                face.close()
+                runtime.close()
 
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(work, SyncS3Store, "a"), pool.submit(work, AsyncS3Store, "b")]:
@@ -179,36 +180,36 @@ class TestTogether:
     def test_many_edits_of_one_session_at_once(self, bucket: s3.Bucket) -> None:
         """Ten parallel calls of a tool, as by a model."""
         bucket.put("list", b"".join(b"item%d\n" % n for n in range(10)))
-        face = Face(AsyncS3Store, bucket)
-        ops = face.ops()
+        runtime = Runtime(AsyncS3Store, bucket)
+        ops = runtime.ops()
 
         async def all_of_them() -> None:
             await asyncio.gather(*(ops.edit("list", f"item{n}\n", f"done{n}\n") for n in range(10)))
 
-        face.run(all_of_them())
-        face.close()
+        runtime.run(all_of_them())
+        runtime.close()
         assert bucket.get("list") == b"".join(b"done%d\n" % n for n in range(10))
 
-    def test_one_of_those_who_make_the_same_file(self, face: Face, bucket: s3.Bucket) -> None:
-        one, other = face.ops(), face.ops()
-        assert face.run(one.write("new", "mine")).created
-        assert face.refusal(WriteConflict, other.write("new", "theirs")).code == "exists_unread"
-        assert face.run(other.write("new", "mine")).unchanged
+    def test_one_of_those_who_make_the_same_file(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+        item, other = runtime.ops(), runtime.ops()
+        assert runtime.run(item.write("new", "mine")).created
+        assert runtime.refusal(WriteConflict, other.write("new", "theirs")).code == "exists_unread"
+        assert runtime.run(other.write("new", "mine")).unchanged
         assert bucket.get("new") == b"mine"
 
-    def test_what_was_read_and_then_changed(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_what_was_read_and_then_changed(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("a", b"one")
-        ops = face.ops()
-        face.run(ops.read("a"))
+        ops = runtime.ops()
+        runtime.run(ops.read("a"))
         bucket.put("a", b"two")
-        assert face.refusal(WriteConflict, ops.write("a", "three")).code == "changed"
-        face.run(ops.read("a"))
-        face.run(ops.write("a", "three"))
+        assert runtime.refusal(WriteConflict, ops.write("a", "three")).code == "changed"
+        runtime.run(ops.read("a"))
+        runtime.run(ops.write("a", "three"))
         assert bucket.get("a") == b"three"
 
 
 class TestContents:
-    def test_odd_names_and_bytes(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_odd_names_and_bytes(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         names = [
             "a b",
             "é漢🙂",
@@ -220,103 +221,110 @@ class TestContents:
             "a\\b",
             "x" * 255,
         ]
-        ops = face.ops()
+        ops = runtime.ops()
         for name in names:
             # A new name with a backslash has to be quoted.
             path = f"odd/{name}" if "\\" not in name else rf"$'odd/{name.replace(chr(92), chr(92) * 2)}'"
-            assert face.run(ops.write(path, name.encode() + b"\r\n")).created
-        assert sorted(entry.name for entry in face.run(ops.list("odd")).entries) == sorted(names)
-        assert sorted(e.name for e in face.run(ops.glob("odd/*")).entries) == sorted(
+            assert runtime.run(ops.write(path, name.encode() + b"\r\n")).created
+        assert sorted(entry.name for entry in runtime.run(ops.list("odd")).entries) == sorted(names)
+        assert sorted(e.name for e in runtime.run(ops.glob("odd/*")).entries) == sorted(
             f"odd/{name}" for name in names
         )
         for name in names:
-            face.run(ops.read(f"odd/{name}"))
-            face.run(ops.edit(f"odd/{name}", name, "new"))
+            runtime.run(ops.read(f"odd/{name}"))
+            runtime.run(ops.edit(f"odd/{name}", name, "new"))
             assert bucket.get(f"odd/{name}") == b"new\r\n"
-            face.run(ops.delete(f"odd/{name}"))
+            runtime.run(ops.delete(f"odd/{name}"))
         assert bucket.paths() == []
 
     @pytest.mark.full
-    def test_large_and_empty(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_large_and_empty(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         large = bytes(range(256)) * (100 << 12)
-        ops = face.ops()
-        assert face.run(ops.write("large", large)).size_bytes == 100 << 20
+        ops = runtime.ops()
+        assert runtime.run(ops.write("large", large)).size_bytes == 100 << 20
         assert bucket.get("large") == large
-        assert face.refusal(FileUnsuitable, ops.read("large")).code == "too_large"
-        assert face.run(ops.write("large", "")).size_bytes == 0
-        assert render.file_text(face.run(ops.read("large"))) == "[The file is empty.]"
+        assert runtime.refusal(FileUnsuitable, ops.read("large")).code == "too_large"
+        assert runtime.run(ops.write("large", "")).size_bytes == 0
+        assert render.file_text(runtime.run(ops.read("large"))) == "[The file is empty.]"
 
-    def test_of_a_file_over_the_limit_nothing_is_transferred(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_of_a_file_over_the_limit_nothing_is_transferred(
+        self, runtime: Runtime, bucket: s3.Bucket
+    ) -> None:
         bucket.put("large", b"x" * 1000)
-        stored = face.run(face.store().get("large", max_bytes=999))
+        stored = runtime.run(runtime.store().get("large", max_bytes=999))
         assert (stored.data, stored.info.size_bytes) == (None, 1000)
-        assert face.run(face.store().get("large", max_bytes=1000)).data == b"x" * 1000
+        assert runtime.run(runtime.store().get("large", max_bytes=1000)).data == b"x" * 1000
 
     @pytest.mark.full
-    def test_many_files(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_many_files(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: bucket.put(f"m/{n % 7}/f{n:04}", b"hit %d\n" % n), range(1010)))
-        ops = face.ops()
-        assert face.run(ops.glob("**", limit=5000)).total == 1010
-        assert face.run(ops.list("m")).total == 7
-        found = face.run(ops.grep("hit (1|99)$", path="m/1"))
+        ops = runtime.ops()
+        assert runtime.run(ops.glob("**", limit=5000)).total == 1010
+        assert runtime.run(ops.list("m")).total == 7
+        found = runtime.run(ops.grep("hit (1|99)$", path="m/1"))
         assert [row.path for row in found.rows] == ["m/1/f0001", "m/1/f0099"]
         with pytest.raises(NeedsSandbox):
-            face.run(ops.grep("hit"))
+            runtime.run(ops.grep("hit"))
 
-    def test_marks_outlive_the_process(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_marks_outlive_the_process(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("a", b"x\n")
         request = {"op": "edit", "path": "a", "old": "x", "new": "x x", "key": "call1"}
-        assert face.run(S3Backend(face.store())("files", request))["at"] == [1]
-        assert face.run(S3Backend(face.store())("files", request))["at"] == []
+        assert runtime.run(S3Backend(runtime.store())("files", request))["at"] == [1]
+        assert runtime.run(S3Backend(runtime.store())("files", request))["at"] == []
         assert bucket.get("a") == b"x x\n"
 
 
 class TestRefusals:
-    def test_of_what_is_denied(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_of_what_is_denied(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("secret/a", b"x")
         bucket.server.s3.deny = (f"{bucket.name}/{bucket.key('secret/a')}",)
-        ops = face.ops()
+        ops = runtime.ops()
         for work in (
             ops.read("secret/a"),
             ops.edit("secret/a", "x", "y"),
             ops.write("secret/a", "y", overwrite=True),
         ):
-            error = face.refusal(FileError, work)
+            error = runtime.refusal(FileError, work)
             assert (error.code, "s3:GetObject" in error.message) == ("s3_denied", True)
         bucket.server.s3.deny = (f"{bucket.name}/",)
         for work in (ops.list(), ops.glob("*"), ops.grep("x"), ops.delete("a"), ops.write("b", "x")):
-            assert face.refusal(FileError, work).code == "s3_denied"
+            assert runtime.refusal(FileError, work).code == "s3_denied"
 
-    def test_of_the_wrong_bucket_region_and_endpoint(self, face: Face, bucket: s3.Bucket) -> None:
-        missing = face.ops(face.store(name="there-is-no-such-bucket"))
+    def test_of_the_wrong_bucket_region_and_endpoint(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+        missing = runtime.ops(runtime.store(name="there-is-no-such-bucket"))
         for work in (missing.read("a"), missing.list(), missing.write("a", "x")):
-            assert face.refusal(FileError, work).code == "s3_no_bucket"
+            assert runtime.refusal(FileError, work).code == "s3_no_bucket"
         elsewhere = bucket.server.make_bucket(f"elsewhere-{bucket.namespace}", "eu-central-1")
-        wrong = face.ops(face.store(name=elsewhere))
+        wrong = runtime.ops(runtime.store(name=elsewhere))
         for work in (wrong.read("a"), wrong.list(), wrong.write("a", "x")):
-            error = face.refusal(FileError, work)
+            error = runtime.refusal(FileError, work)
             assert (error.code, "The bucket is in eu-central-1." in error.message) == ("s3_region", True)
-        assert face.run(face.ops(face.store(name=elsewhere, region="eu-central-1")).write("a", "x")).created
+        assert runtime.run(
+            runtime.ops(runtime.store(name=elsewhere, region="eu-central-1")).write("a", "x")
+        ).created
 
-    def test_a_prefix_is_not_left(self, face: Face, bucket: s3.Bucket) -> None:
-        store = face.store()
+    def test_a_prefix_is_not_left(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+        store = runtime.store()
         for key in ("../x", "/x", "a/../../x", "a/.", ""):
             for work in (store.get(key, max_bytes=1), store.delete(key)):
                 with pytest.raises(StoreFault) as caught:
-                    face.run(work)
+                    runtime.run(work)
                 assert caught.value.kind is StoreFaultKind.REFUSED
         bucket.client.put_object(Bucket=bucket.name, Key=f"sandbox/{bucket.namespace}2/x", Body=b"theirs")
-        assert face.run(store.list_page("")).objects == ()
+        assert runtime.run(store.list_page("")).objects == ()
         with pytest.raises(ValueError, match="slash"):
             Bucket(workspace_of(bucket, prefix="sandbox/x"))
 
-    def test_of_a_key_that_is_too_long(self, face: Face) -> None:
-        assert face.refusal(PathRefused, face.ops().write("/".join("d" * 600), "x")).code == "path_too_long"
+    def test_of_a_key_that_is_too_long(self, runtime: Runtime) -> None:
+        assert (
+            runtime.refusal(PathRefused, runtime.ops().write("/".join("d" * 600), "x")).code
+            == "path_too_long"
+        )
 
 
 class TestCredentials:
-    def test_expired_ones_are_replaced_once(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_expired_ones_are_replaced_once(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("a", b"x\n")
         for call in (
             lambda ops: ops.read("a"),
@@ -329,19 +337,19 @@ class TestCredentials:
             bucket.server.s3.expire_credentials()
             keys.given[1:] = [assumed(bucket)]
             stale = keys.given[0]
-            face.run(call(face.ops(face.store(keys))))
+            runtime.run(call(runtime.ops(runtime.store(keys))))
             assert keys.refused == [stale]
         assert bucket.get("a") == b"x x\n"
 
-    def test_when_there_are_no_others(self, face: Face, bucket: s3.Bucket) -> None:
+    def test_when_there_are_no_others(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         keys = Keys(assumed(bucket))
         bucket.server.s3.expire_credentials()
-        error = face.refusal(FileError, face.ops(face.store(keys)).list())
+        error = runtime.refusal(FileError, runtime.ops(runtime.store(keys)).list())
         assert error.code == "s3_credentials"
         assert len(keys.refused) == 1
 
     def test_this_machines_own_settings_are_not_used(
-        self, face: Face, bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, runtime: Runtime, bucket: s3.Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         (tmp_path / "config").write_text(
             "[default]\nregion = nowhere\nendpoint_url = http://127.0.0.1:9\n[broken\n"
@@ -356,11 +364,15 @@ class TestCredentials:
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
         bucket.server.s3.clear_requests()
-        assert face.run(face.ops().write("a", "x")).created
-        assert {one.access_key for one in bucket.server.s3.requests} == {KEYS.access_key_id}
+        assert runtime.run(runtime.ops().write("a", "x")).created
+        assert {item.access_key for item in bucket.server.s3.requests} == {KEYS.access_key_id}
 
     def test_they_are_in_no_log(
-        self, face: Face, bucket: s3.Bucket, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self,
+        runtime: Runtime,
+        bucket: s3.Bucket,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         caplog.set_level(logging.DEBUG)
         for name in ("urllib3", "urllib3.connectionpool", "botocore"):  # others may have quietened them
@@ -368,11 +380,11 @@ class TestCredentials:
             monkeypatch.setattr(logging.getLogger(name), "disabled", False)
         given = assumed(bucket)
         caplog.clear()
-        ops = face.ops(face.store(Keys(given)))
-        face.run(ops.write("a", "a text that is no secret"))
-        face.run(ops.grep("text"))
-        face.run(ops.list())
-        face.run(ops.delete("a"))
+        ops = runtime.ops(runtime.store(Keys(given)))
+        runtime.run(ops.write("a", "a text that is no secret"))
+        runtime.run(ops.grep("text"))
+        runtime.run(ops.list())
+        runtime.run(ops.delete("a"))
         assert any(record.name.startswith("urllib3") for record in caplog.records), "something was logged"
         for secret in (given.secret_access_key, given.session_token, "a text that"):
             assert str(secret) not in caplog.text
@@ -464,14 +476,14 @@ class TestOddAnswers:
     """A server that is no S3, or not today."""
 
     @pytest.fixture
-    def tried(self, face: Face, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    def tried(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
         monkeypatch.setattr("time.sleep", lambda _: None)
         servers: list[Answers] = []
 
         def attempt(call: Callable[[S3Store], Any], *answers: bytes | None) -> tuple[Any, Answers]:
             servers.append(Answers(*answers))
             try:
-                return face.run(call(face.store(endpoint=servers[-1].endpoint))), servers[-1]
+                return runtime.run(call(runtime.store(endpoint=servers[-1].endpoint))), servers[-1]
             except StoreFault as fault:
                 return fault, servers[-1]
 
@@ -571,7 +583,7 @@ class TestOddAnswers:
         assert isinstance(fault, StoreFault)
         assert fault.kind in (StoreFaultKind.REFUSED, StoreFaultKind.PASSING)
 
-    def test_nobody_listens(self, face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nobody_listens(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("time.sleep", lambda _: None)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -580,7 +592,7 @@ class TestOddAnswers:
             lambda s: s.put("a", b"", if_match=None, metadata={}),
         ):
             with pytest.raises(StoreFault) as caught:
-                face.run(work(face.store(endpoint=endpoint)))
+                runtime.run(work(runtime.store(endpoint=endpoint)))
             assert caught.value.kind is StoreFaultKind.PASSING
 
 
@@ -599,8 +611,8 @@ def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
         assert config.request_checksum_calculation == "when_supported"
         assert config.proxies is None, "the environment's hold"
     fresh = [Credentials(f"AKIA{n}", "x") for n in range(KEPT_SETS)]
-    for one in fresh:
-        sets.using(one)
+    for item in fresh:
+        sets.using(item)
     assert sets.using(KEYS) is not clients
     sets.close()
     here = ClientSets(workspace_of(bucket)).using(KEYS)

@@ -28,15 +28,15 @@ from tests.integration_tests.s3 import KEYS, Bucket, bucket, refuses_renames_and
 
 __all__ = ["bucket"]  # fixtures
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 
 WHERE_AM_I = "findmnt -no SOURCE --target . && cat known.txt"
 
 
 @pytest.fixture
-def workspace(bucket: Bucket, drive: Drive) -> Driven:
+def workspace(bucket: Bucket, open_session: OpenSession) -> Driven:
     bucket.put("known.txt", b"known")
-    return bucket.session(drive)
+    return bucket.session(open_session)
 
 
 def test_the_first_command_creates_mounts_and_runs_in_two_requests(bucket: Bucket, workspace: Driven) -> None:
@@ -66,7 +66,7 @@ def test_a_directory_that_bash_has_made_is_seen_once_it_holds_a_file(workspace: 
 
 
 def _renames_asked(bucket: Bucket) -> int:
-    return sum("renameObject" in one.query for one in bucket.server.s3.requests)
+    return sum("renameObject" in item.query for item in bucket.server.s3.requests)
 
 
 def test_a_store_that_accepts_renames_is_not_mounted(bucket: Bucket, workspace: Driven) -> None:
@@ -94,8 +94,8 @@ def test_a_store_is_asked_once_whether_it_accepts_renames(bucket: Bucket, worksp
     assert bucket.paths() == ["known.txt"]
 
 
-def test_a_store_that_cannot_be_asked_is_not_mounted(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive, options={"s3Endpoint": "http://127.0.0.1:9"})
+def test_a_store_that_cannot_be_asked_is_not_mounted(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session, options={"s3Endpoint": "http://127.0.0.1:9"})
     with pytest.raises(SandboxError, match="gave no conclusive answer") as raised:
         workspace.run("true")
     assert (raised.value.code, raised.value.retryable) == ("mount_renames_unknown", True)
@@ -163,16 +163,16 @@ def count(workspace: Driven, daemons: str) -> str:
     ("signal", "which"), [("KILL", ""), ("STOP", "workspaces"), ("STOP", "skills"), ("STOP", "")]
 )
 def test_a_daemon_that_is_dead_or_hangs_is_replaced_by_the_call_that_meets_it(
-    bucket: Bucket, drive: Drive, signal: str, which: str
+    bucket: Bucket, open_session: OpenSession, signal: str, which: str
 ) -> None:
     skills = bucket.server.make_bucket(f"skills-{bucket.namespace}")
     bucket.client.put_object(Bucket=skills, Key="how.md", Body=b"# How")
     bucket.put("known.txt", b"known")
-    workspace = bucket.session(drive, options={"skillsBucketName": skills})
+    workspace = bucket.session(open_session, options={"skillsBucketName": skills})
     # The kernel caches the root's attributes: as on the real mount-s3, stat does not detect it.
-    look = "cd /; stat /mnt/workspaces/* /mnt/skills"
-    workspace.run(look)
-    assert workspace.run(f"pkill -{signal} -f '[m]ount-s3.*{which}'; {look}", timeout_s=20).exit_code == 0
+    poll = "cd /; stat /mnt/workspaces/* /mnt/skills"
+    workspace.run(poll)
+    assert workspace.run(f"pkill -{signal} -f '[m]ount-s3.*{which}'; {poll}", timeout_s=20).exit_code == 0
     before = bucket.server.count("execute")
     began = time.monotonic()
     result = workspace.run(f"{WHERE_AM_I} && cat /mnt/skills/how.md; echo ran >> /tmp/ran")
@@ -216,7 +216,9 @@ def test_keys_that_were_replaced_are_used_by_the_mount_that_is_there(bucket: Buc
         box.mount._delivered.clear()
         bucket.server.s3.clear_requests()
         assert box.run("cat known.txt").output == "known"
-        assert {one.access_key for one in bucket.server.s3.requests if one.service == "s3"} == {"AKIALATER"}
+        assert {item.access_key for item in bucket.server.s3.requests if item.service == "s3"} == {
+            "AKIALATER"
+        }
     finally:
         box.close()
 
@@ -242,13 +244,13 @@ def test_the_bare_directory_is_never_worked_in(bucket: Bucket, workspace: Driven
     assert bucket.paths() == ["known.txt"]
 
 
-def test_many_first_commands_at_once_mount_once(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive)
+def test_many_first_commands_at_once_mount_once(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session)
     results: list[CommandResult] = []
     commands = [f"echo {number} > f{number}; pgrep -fc '[m]ount-s3.*workspaces'" for number in range(4)]
     threads = [
-        threading.Thread(target=lambda one=one: results.append(workspace.session.run(one)))
-        for one in commands
+        threading.Thread(target=lambda item=item: results.append(workspace.session.run(item)))
+        for item in commands
     ]
     for thread in threads:
         thread.start()
@@ -259,10 +261,10 @@ def test_many_first_commands_at_once_mount_once(bucket: Bucket, drive: Drive) ->
     assert bucket.server.count("create") == 1
 
 
-def test_skills_are_there_to_read_only(bucket: Bucket, drive: Drive) -> None:
+def test_skills_are_there_to_read_only(bucket: Bucket, open_session: OpenSession) -> None:
     skills = bucket.server.make_bucket(f"skills-{bucket.namespace}")
     bucket.client.put_object(Bucket=skills, Key="how/to.md", Body=b"# How")
-    workspace = bucket.session(drive, options={"skillsBucketName": skills})
+    workspace = bucket.session(open_session, options={"skillsBucketName": skills})
     result = workspace.run("cat /mnt/skills/how/to.md; echo x > /mnt/skills/mine")
     assert "# How" in result.output
     assert "Read-only file system" in result.output
@@ -289,7 +291,7 @@ def _breaks(name: str) -> dict[str, Any]:
     ],
 )
 def test_what_keeps_it_from_mounting_is_named_with_its_remedy(
-    bucket: Bucket, drive: Drive, name: str, code: str, remedy: str
+    bucket: Bucket, open_session: OpenSession, name: str, code: str, remedy: str
 ) -> None:
     if name == "wrong region" and not _has(bucket, "elsewhere"):
         bucket.server.make_bucket("elsewhere", region="eu-central-1")
@@ -297,7 +299,7 @@ def test_what_keeps_it_from_mounting_is_named_with_its_remedy(
         bucket.server.make_bucket("denied-skills")
     settings = _breaks(name)
     bucket.server.s3.deny = settings.pop("deny", ())
-    workspace = bucket.session(drive, **settings)
+    workspace = bucket.session(open_session, **settings)
     with pytest.raises(SandboxError) as caught:
         workspace.run("echo ran > /tmp/ran")
     error = caught.value
@@ -310,11 +312,13 @@ def test_what_keeps_it_from_mounting_is_named_with_its_remedy(
         assert workspace.run("ls /tmp/ran").exit_code == 2  # and it works as soon as it may
 
 
-def test_an_s3_that_does_not_answer_is_unreachable(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_s3_that_does_not_answer_is_unreachable(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mounting, "START_S", 2.0)  # in the place of mount-s3's 30
     options = {"mountAwsS3Buckets": True, "workspaceBucketName": "agents"}
     with LocalDaytona(s3=True) as server, refuses_renames_and_is_gone() as endpoint:
-        workspace = drive(server, options={**options, "s3Endpoint": endpoint}, envVars=KEYS)
+        workspace = open_session(server, options={**options, "s3Endpoint": endpoint}, envVars=KEYS)
         with pytest.raises(SandboxError, match=r"options\.s3Endpoint") as caught:
             workspace.run("true")
         workspace.close()
@@ -322,24 +326,26 @@ def test_an_s3_that_does_not_answer_is_unreachable(drive: Drive, monkeypatch: py
 
 
 def _has(bucket: Bucket, name: str) -> bool:
-    return name in [one["Name"] for one in bucket.client.list_buckets()["Buckets"]]
+    return name in [item["Name"] for item in bucket.client.list_buckets()["Buckets"]]
 
 
-def test_a_sandbox_without_mount_s3(server: LocalDaytona, drive: Drive) -> None:
+def test_a_sandbox_without_mount_s3(server: LocalDaytona, open_session: OpenSession) -> None:
     with refuses_renames_and_is_gone() as endpoint:
         options = {"mountAwsS3Buckets": True, "workspaceBucketName": "agents", "s3Endpoint": endpoint}
-        workspace = drive(server, options=options, envVars=KEYS)
+        workspace = open_session(server, options=options, envVars=KEYS)
         with pytest.raises(SandboxError, match="s3-snapshot") as caught:
             workspace.run("true")
     assert caught.value.code == "mount_no_mount_s3"
 
 
-def test_the_keys_are_in_no_environment_argument_or_process_list(bucket: Bucket, drive: Drive) -> None:
+def test_the_keys_are_in_no_environment_argument_or_process_list(
+    bucket: Bucket, open_session: OpenSession
+) -> None:
     # Given through the configuration's envVars they would be, since that is what envVars is: so through the port.
     workspace = OneSandbox(bucket)
-    look = "env; ps -ef; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; set"
+    poll = "env; ps -ef; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; set"
     for _ in range(2):
-        output = workspace.run(f"sleep 5 & sleep 0.1; {look}; cat /proc/self/fd/3; kill %1").output
+        output = workspace.run(f"sleep 5 & sleep 0.1; {poll}; cat /proc/self/fd/3; kill %1").output
         assert "mount-s3" in output
         assert "PATH=" in output
         assert KEYS["AWS_SECRET_ACCESS_KEY"] not in output
@@ -357,7 +363,7 @@ def test_the_keys_are_in_no_traceback_with_its_variables(bucket: Bucket, workspa
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
     assert "payload = " in shown, "of the frames in question"
     encoded = re.findall("[A-Za-z0-9+/]{40,}", shown)
-    decoded = b" ".join(binascii.a2b_base64(one[: len(one) // 4 * 4]) for one in encoded)
+    decoded = b" ".join(binascii.a2b_base64(item[: len(item) // 4 * 4]) for item in encoded)
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in shown
     assert KEYS["AWS_SECRET_ACCESS_KEY"].encode() not in decoded
 

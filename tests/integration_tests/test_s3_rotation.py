@@ -14,7 +14,7 @@ from tests.integration_tests.s3 import Bucket, bucket, host_keys
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 
 LIFE_S = 10.0
 # Long enough to start a sandbox and mount-s3 on a busy machine.
@@ -29,15 +29,15 @@ def wait_until(moment: float) -> None:
 
 def keys_used(bucket: Bucket) -> set[str]:
     """Return which of the role's credentials S3 was asked with."""
-    return {one.access_key for one in bucket.server.s3.requests if one.access_key.startswith("ASIA")}
+    return {item.access_key for item in bucket.server.s3.requests if item.access_key.startswith("ASIA")}
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("host_keys")
-def test_three_ends_of_credentials_cost_no_command(bucket: Bucket, drive: Drive) -> None:
+def test_three_ends_of_credentials_cost_no_command(bucket: Bucket, open_session: OpenSession) -> None:
     bucket.server.s3.credential_lifetime_s = LIFE_S
     bucket.server.s3.clear_requests()
-    workspace = bucket.session(drive, role=True)
+    workspace = bucket.session(open_session, role=True)
     # It writes all the time, also between the calls.
     workspace.run(
         "while [ ! -e /tmp/enough ]; do date > bg.txt || date >> /tmp/failed; sleep 0.1; done >/dev/null 2>&1 &"
@@ -57,9 +57,9 @@ def test_three_ends_of_credentials_cost_no_command(bucket: Bucket, drive: Drive)
 
 
 @pytest.mark.usefixtures("host_keys")
-def test_credentials_that_ended_long_ago(bucket: Bucket, drive: Drive) -> None:
+def test_credentials_that_ended_long_ago(bucket: Bucket, open_session: OpenSession) -> None:
     bucket.server.s3.credential_lifetime_s = MOUNTABLE_S
-    workspace = bucket.session(drive, role=True)
+    workspace = bucket.session(open_session, role=True)
     workspace.run("echo one > f")
     wait_until(time.time() + MOUNTABLE_S)
     before = bucket.server.count("execute")
@@ -85,8 +85,8 @@ def test_ends_with_a_stop_and_start_and_a_killed_daemon_in_the_middle(bucket: Bu
 
 
 @pytest.mark.usefixtures("host_keys")
-def test_refused_credentials_create_nothing(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive, role=True, options={"stsEndpoint": "http://127.0.0.1:9"})
+def test_refused_credentials_create_nothing(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session, role=True, options={"stsEndpoint": "http://127.0.0.1:9"})
     with pytest.raises(CredentialsRefused):
         workspace.run("true")
     assert bucket.server.count("create") == 0
@@ -95,9 +95,9 @@ def test_refused_credentials_create_nothing(bucket: Bucket, drive: Drive) -> Non
 @pytest.mark.usefixtures("host_keys")
 @pytest.mark.parametrize("daemon", ["lives", "is dead"])
 def test_credentials_that_are_revoked_are_replaced_by_the_call_that_meets_it(
-    bucket: Bucket, drive: Drive, daemon: str
+    bucket: Bucket, open_session: OpenSession, daemon: str
 ) -> None:
-    workspace = bucket.session(drive, role=True)
+    workspace = bucket.session(open_session, role=True)
     workspace.run("echo one > f")
     if daemon == "is dead":
         workspace.run("pkill -9 -f '[m]ount-s3.*workspaces'")
@@ -114,8 +114,8 @@ def test_credentials_that_are_revoked_are_replaced_by_the_call_that_meets_it(
 
 
 @pytest.mark.usefixtures("host_keys")
-def test_a_role_that_is_revoked_for_good_is_said_to_be(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive, role=True)
+def test_a_role_that_is_revoked_for_good_is_said_to_be(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session, role=True)
     workspace.run("echo one > f")
     bucket.server.s3.deny = ("agents/",)
     bucket.server.s3.clear_requests()
@@ -128,8 +128,10 @@ def test_a_role_that_is_revoked_for_good_is_said_to_be(bucket: Bucket, drive: Dr
     assert workspace.run("cat f; ls /tmp/ran").output.startswith("one\nls: ")
 
 
-def test_keys_without_an_end_that_are_revoked_are_said_to_be(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive)
+def test_keys_without_an_end_that_are_revoked_are_said_to_be(
+    bucket: Bucket, open_session: OpenSession
+) -> None:
+    workspace = bucket.session(open_session)
     workspace.run("echo one > f")
     bucket.server.s3.deny = ("agents/",)
     with pytest.raises(SandboxError) as caught:
@@ -141,4 +143,4 @@ def test_keys_without_an_end_that_are_revoked_are_said_to_be(bucket: Bucket, dri
 
 def asked_for(bucket: Bucket) -> list[str]:
     """Return for which services credentials were asked, each time."""
-    return [one.service for one in bucket.server.s3.requests if one.service == "sts"]
+    return [item.service for item in bucket.server.s3.requests if item.service == "sts"]

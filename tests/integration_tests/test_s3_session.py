@@ -20,14 +20,14 @@ from tests.integration_tests.test_tools import read_the_log
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 EDITS = 100
 
 
 @pytest.mark.usefixtures("host_keys")
-def test_reading_and_editing_provisions_nothing(bucket: Bucket, drive: Drive) -> None:
+def test_reading_and_editing_provisions_nothing(bucket: Bucket, open_session: OpenSession) -> None:
     bucket.put("src/old.py", b"x = 1\n")
-    workspace = bucket.session(drive, role=True)
+    workspace = bucket.session(open_session, role=True)
     tool = workspace.file
     assert "x = 1" in workspace.call(tool, action="read", path="src/old.py").content
     changes: list[dict[str, Any]] = [
@@ -49,8 +49,8 @@ def test_reading_and_editing_provisions_nothing(bucket: Bucket, drive: Drive) ->
     assert bucket.server.requests == []
 
 
-def test_the_log_of_a_command_is_read_in_the_sandbox(bucket: Bucket, drive: Drive) -> None:
-    read_the_log(bucket.session(drive))
+def test_the_log_of_a_command_is_read_in_the_sandbox(bucket: Bucket, open_session: OpenSession) -> None:
+    read_the_log(bucket.session(open_session))
 
 
 def test_no_daytona_key_and_no_sdk_is_needed_for_files(bucket: Bucket) -> None:
@@ -68,8 +68,8 @@ def test_no_daytona_key_and_no_sdk_is_needed_for_files(bucket: Bucket) -> None:
     assert bucket.get("f.txt") == b"written"
 
 
-def test_bash_and_files_see_each_other_at_once(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive)
+def test_bash_and_files_see_each_other_at_once(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session)
     workspace.files("write", "a.txt", "from files\n")
     assert workspace.run("cat a.txt; echo from bash > b.txt").output == "from files\n"
     assert "from bash" in workspace.files("read", "b.txt").body
@@ -83,18 +83,18 @@ def test_bash_and_files_see_each_other_at_once(bucket: Bucket, drive: Drive) -> 
 
 @pytest.mark.parametrize("access", ["s3", "sandbox"])
 def test_a_search_that_only_ripgrep_can_do_goes_to_the_sandbox(
-    bucket: Bucket, drive: Drive, access: str
+    bucket: Bucket, open_session: OpenSession, access: str
 ) -> None:
     bucket.put("a.txt", b"one two\n")
-    workspace = bucket.session(drive, options={"fileAccess": access})
+    workspace = bucket.session(open_session, options={"fileAccess": access})
     found = workspace.files("grep", r"\u{74}wo", output_mode="content")
     assert [row.text for row in found.rows] == ["one two"]
     assert bucket.server.count("create") == 1
     assert "mountpoint-s3" in workspace.run("findmnt -no SOURCE --target .").output
 
 
-def test_files_through_the_sandbox_where_that_is_asked_for(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive, options={"fileAccess": "sandbox"})
+def test_files_through_the_sandbox_where_that_is_asked_for(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session, options={"fileAccess": "sandbox"})
     workspace.files("write", "d/f.txt", "one\n")
     assert bucket.get("d/f.txt") == b"one\n"
     workspace.files("write", "big.bin", b"x" * 400_000)
@@ -124,27 +124,27 @@ def test_two_sessions_lose_no_edit(bucket: Bucket) -> None:
     assert bucket.get("counters.txt") == f"a={EDITS}\nb={EDITS}\n".encode()
 
 
-def test_the_loser_of_two_writes_is_told_to_read_again(bucket: Bucket, drive: Drive) -> None:
+def test_the_loser_of_two_writes_is_told_to_read_again(bucket: Bucket, open_session: OpenSession) -> None:
     bucket.put("f.txt", b"first\n")
-    one, other = bucket.session(drive), bucket.session(drive)
-    for workspace in (one, other):
+    item, other = bucket.session(open_session), bucket.session(open_session)
+    for workspace in (item, other):
         workspace.files("read", "f.txt")
-    one.files("write", "f.txt", "one\n")
+    item.files("write", "f.txt", "one\n")
     with pytest.raises(WriteConflict, match="Read it again"):
         other.files("write", "f.txt", "other\n")
     assert bucket.get("f.txt") == b"one\n"
 
 
-def test_a_closed_session_touches_no_file(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive)
+def test_a_closed_session_touches_no_file(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session)
     workspace.close()
     with pytest.raises(SessionClosed):
         workspace.files("write", "f", "x")
     assert bucket.paths() == []
 
 
-def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive)
+def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session)
     workspace.run("echo kept > f.txt; echo gone > /tmp/g")
     workspace.files("read", "f.txt")
     bucket.server.destroy_sandbox(workspace.session.sandbox_id or "")
@@ -155,8 +155,8 @@ def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, drive: Driv
     workspace.files("write", "f.txt", "still as it was read")  # the content that was read is unchanged
 
 
-def test_the_model_is_told_what_works_here(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive)
+def test_the_model_is_told_what_works_here(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session)
     assert "Files live in S3" in workspace.bash.description
     assert "S3" in workspace.session.guidance()
     message = workspace.call(workspace.bash, command="echo 1 > a; mv a b")
@@ -167,8 +167,8 @@ def test_the_model_is_told_what_works_here(bucket: Bucket, drive: Drive) -> None
     assert (result.output, result.hint) == ("a\nm.py\n", None)
 
 
-def test_elsewhere_the_model_is_not_bothered(server: LocalDaytona, drive: Drive) -> None:
-    workspace = drive(server)
+def test_elsewhere_the_model_is_not_bothered(server: LocalDaytona, open_session: OpenSession) -> None:
+    workspace = open_session(server)
     assert "S3" not in workspace.bash.description
     assert "S3" not in workspace.session.guidance()
     assert workspace.run('python3 -c \'import os; os.rename("no", "such")\'').hint is None
@@ -176,8 +176,8 @@ def test_elsewhere_the_model_is_not_bothered(server: LocalDaytona, drive: Drive)
 
 
 @pytest.mark.usefixtures("host_keys")
-def test_what_runs_on_is_told_how_long_it_may_write(bucket: Bucket, drive: Drive) -> None:
-    workspace = bucket.session(drive, role=True)
+def test_what_runs_on_is_told_how_long_it_may_write(bucket: Bucket, open_session: OpenSession) -> None:
+    workspace = bucket.session(open_session, role=True)
     [_, notice] = workspace.run("sleep 60 &").notices
     assert "begins to fail at" in notice
     assert "UTC" in notice

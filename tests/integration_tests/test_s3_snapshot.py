@@ -79,7 +79,7 @@ def test_builds_a_general_snapshot_that_sandboxes_start_from(server: LocalDayton
     with WorkspaceSession(config_for(server, options={"snapshot": "mine"}), namespace="n") as session:
         assert session.run("echo $((6 * 7))").output == "42\n"
     # Look, create, and then only what the SDK polls.
-    posted = [one for one in server.requests if one.method == "POST" and one.path.endswith("/snapshots")]
+    posted = [item for item in server.requests if item.method == "POST" and item.path.endswith("/snapshots")]
     assert len(posted) == 1
 
 
@@ -114,7 +114,7 @@ def test_a_dry_run_prints_the_dockerfile_and_sends_nothing(server: LocalDaytona)
 
 
 @pytest.mark.parametrize(
-    ("variables", "arguments", "said"),
+    ("variables", "arguments", "message"),
     [
         ({FROM: ""}, (), ("--base-image", FROM)),
         ({NAMED: ""}, (), ("--name", NAMED)),
@@ -130,11 +130,11 @@ def test_a_dry_run_prints_the_dockerfile_and_sends_nothing(server: LocalDaytona)
     ],
 )
 def test_what_is_missing_or_wrong_is_named_with_both_remedies(
-    variables: dict[str, str], arguments: tuple[str, ...], said: tuple[str, ...]
+    variables: dict[str, str], arguments: tuple[str, ...], message: tuple[str, ...]
 ) -> None:
     result = build(None, *arguments, **variables)
     assert result.exit_code == 2
-    for word in said:
+    for word in message:
         assert word in result.stderr
     assert "Traceback" not in result.output
 
@@ -216,13 +216,13 @@ class TestAFailure:
         server.faults.add(Fault("status", path=POST, status=400, body=body, headers={"content-type": "x"}))
         result = build(server)
         assert result.exit_code == 1
-        for words in (
+        for expected in (
             "Daytona has no available runner for snapshot 'mine'",
             "non-general",
             "at capacity",
             "--region",
         ):
-            assert words in result.stderr
+            assert expected in result.stderr
 
     def test_of_the_key(self, server: LocalDaytona) -> None:
         result = build(server, DAYTONA_API_KEY="wrong")
@@ -315,17 +315,17 @@ def test_a_refused_sandbox_of_a_snapshot_that_is_building(server: LocalDaytona) 
 
 
 def test_other_threads_failures_are_not_hidden(capsys: pytest.CaptureFixture[str]) -> None:
-    said: list[str] = []
+    message: list[str] = []
     seen: list[str] = []
     before, threading.excepthook = threading.excepthook, lambda failed: seen.append(str(failed.exc_value))
     try:
-        with adapter._without_traceback_of_the_log(said.append):
+        with adapter._without_traceback_of_the_log(message.append):
             thread = threading.Thread(target=lambda: 1 / 0)
             thread.start()
             thread.join()
     finally:
         threading.excepthook = before
-    assert (said, seen) == ([], ["division by zero"])
+    assert (message, seen) == ([], ["division by zero"])
 
 
 def test_help_loads_no_sdk() -> None:

@@ -27,8 +27,8 @@ Make = Callable[..., Driven]
 
 
 class TestRequests:
-    def test_nothing_is_requested_before_it_is_needed(self, server: LocalDaytona, drive: Make) -> None:
-        driven = drive(server)
+    def test_nothing_is_requested_before_it_is_needed(self, server: LocalDaytona, open_session: Make) -> None:
+        driven = open_session(server)
         repr(driven.session)
         assert driven.session.sandbox_id is None
         driven.close()
@@ -114,10 +114,10 @@ class TestCreation:
         assert sandbox.labels["managed-by"] == "langchain-daytona-ws"
         assert sandbox.labels["namespace"] == "demo"
 
-    def test_a_process_that_dies_leaves_nothing_for_long(self, drive: Make) -> None:
+    def test_a_process_that_dies_leaves_nothing_for_long(self, open_session: Make) -> None:
         clock = ManualClock()
         with LocalDaytona(clock=clock) as server:
-            driven = drive(server)
+            driven = open_session(server)
             driven.run("sleep 1000 >/dev/null 2>&1 & echo $!")
             clock.advance(14 * 60)
             assert len(server.sandboxes) == 1
@@ -147,12 +147,12 @@ class TestCreation:
         server.faults.add(Fault(kind="latency", action="create", delay_s=0.3))
         with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(6) as pool:
 
-            def one(i: int) -> str:
+            def item(i: int) -> str:
                 if i % 2:
                     return asyncio.run(session.arun(f"echo {i}")).output
                 return session.run(f"echo {i}").output
 
-            assert list(pool.map(one, range(6))) == [f"{i}\n" for i in range(6)]
+            assert list(pool.map(item, range(6))) == [f"{i}\n" for i in range(6)]
         assert server.count("create") == 1
 
     def test_a_cancelled_first_caller_hands_over(self, server: LocalDaytona) -> None:
@@ -180,16 +180,18 @@ class TestCreation:
         assert server.sandboxes == []
 
     def test_env_vars_are_set_at_create_and_sent_with_every_command(
-        self, server: LocalDaytona, drive: Make
+        self, server: LocalDaytona, open_session: Make
     ) -> None:
-        driven = drive(server, envVars={"GREETING": "hello $HOME"})
+        driven = open_session(server, envVars={"GREETING": "hello $HOME"})
         assert driven.run("printenv GREETING").output == "hello $HOME\n"
         assert server.sandboxes[0].env == {"GREETING": "hello $HOME"}
-        bare = drive(server, namespace="other")
+        bare = open_session(server, namespace="other")
         assert bare.run("printenv GREETING").exit_code == 1
 
-    def test_workspace_root_is_configurable_and_never_told(self, server: LocalDaytona, drive: Make) -> None:
-        driven = drive(server, options={"workspaceRoot": "/mnt/else/where"})
+    def test_workspace_root_is_configurable_and_never_told(
+        self, server: LocalDaytona, open_session: Make
+    ) -> None:
+        driven = open_session(server, options={"workspaceRoot": "/mnt/else/where"})
         assert driven.run("pwd").output == "/mnt/else/where/demo\n"
         for tool in (driven.bash, driven.file):
             assert "/mnt" not in tool.description
@@ -201,20 +203,20 @@ class TestCreation:
 @pytest.mark.sync_and_async
 class TestCreationFails:
     def test_a_dropped_answer_to_create_makes_no_second_sandbox(
-        self, server: LocalDaytona, drive: Make
+        self, server: LocalDaytona, open_session: Make
     ) -> None:
         server.faults.add(Fault(kind="drop_after", action="create", times=1))
-        assert drive(server).run("echo ok").output == "ok\n"
+        assert open_session(server).run("echo ok").output == "ok\n"
         assert len(server.sandboxes) == 1
 
     def test_a_create_that_takes_too_long_is_reaped(
-        self, server: LocalDaytona, drive: Make, monkeypatch: pytest.MonkeyPatch
+        self, server: LocalDaytona, open_session: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(lifecycle, "CREATE_CALL_S", 1.0)
         monkeypatch.setattr(lifecycle, "START_WITHIN_S", 1.0)
         # Deleting it answers 409 for as long as it is being created.
         server.faults.add(Fault(kind="pending", action="create", times=1, delay_s=4))
-        driven = drive(server)
+        driven = open_session(server)
         with pytest.raises(ProvisionError) as caught:
             driven.run("true")
         assert caught.value.code == "create_timeout"
@@ -222,13 +224,15 @@ class TestCreationFails:
         assert driven.run("echo ok").output == "ok\n"
 
     @pytest.mark.parametrize("status", [429, 502, 503, 504])
-    def test_passing_faults_are_waited_out(self, server: LocalDaytona, drive: Make, status: int) -> None:
+    def test_passing_faults_are_waited_out(
+        self, server: LocalDaytona, open_session: Make, status: int
+    ) -> None:
         server.faults.add(Fault(kind="status", status=status, action="create", times=1))
-        assert drive(server).run("echo ok").output == "ok\n"
+        assert open_session(server).run("echo ok").output == "ok\n"
         assert len(server.sandboxes) == 1
 
-    def test_bad_key(self, server: LocalDaytona, drive: Make) -> None:
-        driven = drive(server, options={"apiKey": "wrong-key-1234"})
+    def test_bad_key(self, server: LocalDaytona, open_session: Make) -> None:
+        driven = open_session(server, options={"apiKey": "wrong-key-1234"})
         with pytest.raises(ProvisionError) as caught:
             driven.run("true")
         assert caught.value.code == "unauthorized"
@@ -261,24 +265,27 @@ class TestCreationFails:
         with pytest.raises(ConfigError, match=r"options\.apiKey.*DAYTONA_API_KEY"):
             session.run("true")
 
-    def test_unknown_snapshot(self, server: LocalDaytona, drive: Make) -> None:
+    def test_unknown_snapshot(self, server: LocalDaytona, open_session: Make) -> None:
         with pytest.raises(ProvisionError, match=r"options\.snapshot") as caught:
-            drive(server, options={"snapshot": "no-such"}).run("true")
+            open_session(server, options={"snapshot": "no-such"}).run("true")
         assert caught.value.code == "snapshot_not_found"
 
-    def test_another_organization(self, server: LocalDaytona, drive: Make) -> None:
-        driven = drive(server, options={"organizationId": "somebody-else"})
+    def test_another_organization(self, server: LocalDaytona, open_session: Make) -> None:
+        driven = open_session(server, options={"organizationId": "somebody-else"})
         with pytest.raises(ProvisionError, match="organizationId") as caught:
             driven.run("true")
         assert caught.value.code == "organization_mismatch"
         assert server.sandboxes == []
 
-    def test_the_right_organization(self, server: LocalDaytona, drive: Make) -> None:
-        assert drive(server, options={"organizationId": server.organization_id}).run("true").exit_code == 0
+    def test_the_right_organization(self, server: LocalDaytona, open_session: Make) -> None:
+        assert (
+            open_session(server, options={"organizationId": server.organization_id}).run("true").exit_code
+            == 0
+        )
 
-    def test_a_failure_is_not_remembered(self, server: LocalDaytona, drive: Make) -> None:
+    def test_a_failure_is_not_remembered(self, server: LocalDaytona, open_session: Make) -> None:
         server.faults.add(Fault(kind="status", status=403, action="create", times=1))
-        driven = drive(server)
+        driven = open_session(server)
         with pytest.raises(ProvisionError):
             driven.run("true")
         assert driven.run("echo ok").output == "ok\n"
@@ -309,10 +316,10 @@ class TestLost:
         assert message.status == "error"
         assert "read" in message.content
 
-    def test_an_idle_one_is_replaced(self, drive: Make) -> None:
+    def test_an_idle_one_is_replaced(self, open_session: Make) -> None:
         clock = ManualClock()
         with LocalDaytona(clock=clock) as server:
-            driven = drive(server)
+            driven = open_session(server)
             driven.run("true")
             clock.advance(3600)
             assert "machine was replaced" in driven.run("echo new").text
@@ -431,17 +438,17 @@ class TestCancel:
 
 
 def test_a_hostile_env_file_steers_nothing(
-    server: LocalDaytona, drive: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: LocalDaytona, open_session: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").write_text(
         "DAYTONA_TARGET=evil\nDAYTONA_OTEL_ENABLED=true\nDAYTONA_ORGANIZATION_ID=evil\n"
     )
     monkeypatch.chdir(tmp_path)
-    driven = drive(server)
+    driven = open_session(server)
     driven.run("true")
     assert server.sandboxes[0].target != "evil"
     ports = (driven.session._state.sandboxes.clients._sync, driven.session._state.sandboxes.clients._async)
-    clients = [ports[0]._client] if ports[0] else [one.client for one in ports[1]._loops.values()]  # type: ignore[union-attr]
+    clients = [ports[0]._client] if ports[0] else [item.client for item in ports[1]._loops.values()]  # type: ignore[union-attr]
     assert [client._tracer_provider for client in clients] == [None]
 
 
@@ -501,8 +508,8 @@ class TestFilesAtOnce:
                 pool.submit(session.files.write, "a", f"{i}\n" * 200_000, overwrite=True) for i in range(6)
             ]
             sizes = {session.files.read("a", limit=1).size_bytes for _ in range(12)}
-            for one in writing:
-                one.result()
+            for item in writing:
+                item.result()
         assert sizes == {400_000}
 
 

@@ -31,7 +31,7 @@ from tests.integration_tests.s3 import Bucket, bucket, host_keys
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 HELPER = "langchain-daytona-ws-background"
 
 
@@ -71,9 +71,9 @@ class CapturedWarnings:
 
     def __call__(self, text: str) -> None:
         self.texts.append(text)
-        for said, name in list(self._answers.items()):
-            if said in self.all:
-                del self._answers[said]
+        for shown, name in list(self._answers.items()):
+            if shown in self.all:
+                del self._answers[shown]
                 touch(self._server, name)
 
     @property
@@ -88,30 +88,30 @@ def logs_left(server: LocalDaytona) -> bytes:
 
 class TestWhileItRuns:
     def test_it_comes_before_the_command_has_ended(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = CapturedWarnings(server, one="go1", two="go2")
+        received = CapturedWarnings(server, one="go1", two="go2")
         result = workspace.run(
             f"echo one; {wait_for('go1')}; echo two >&2; {wait_for('go2')}; printf three",
             timeout_s=60,
-            on_output=heard,
+            on_output=received,
         )
         assert (result.exit_code, result.output) == (0, "one\ntwo\nthree")
-        assert heard.all == result.output
-        assert len(heard.texts) >= 3
+        assert received.all == result.output
+        assert len(received.texts) >= 3
         assert logs_left(server) == b""
 
     def test_half_a_character_waits_for_its_rest(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = CapturedWarnings(server, a="go1")
+        received = CapturedWarnings(server, a="go1")
         result = workspace.run(
-            f"printf 'a\\305'; {wait_for('go1')}; printf '\\274b\\303'", timeout_s=60, on_output=heard
+            f"printf 'a\\305'; {wait_for('go1')}; printf '\\274b\\303'", timeout_s=60, on_output=received
         )
-        assert heard.texts[0] == "a"
-        assert heard.all == result.output == "ażb\ufffd"
+        assert received.texts[0] == "a"
+        assert received.all == result.output == "ażb\ufffd"
 
     def test_silence_is_waited_for(
         self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(live, "WAIT_S", 0.1)
-        heard = CapturedWarnings(server)
+        received = CapturedWarnings(server)
 
         def release() -> None:
             until_asked(server, 6)
@@ -121,17 +121,17 @@ class TestWhileItRuns:
         server.clear_requests()
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(release)
-            result = workspace.run(f"{wait_for('go1')}; echo end", timeout_s=60, on_output=heard)
+            result = workspace.run(f"{wait_for('go1')}; echo end", timeout_s=60, on_output=received)
             done.result()
-        assert heard.all == result.output == "end\n"
+        assert received.all == result.output == "end\n"
 
     @pytest.mark.usefixtures("host_keys")
-    def test_it_comes_from_a_workspace_on_s3(self, bucket: Bucket, drive: Drive) -> None:
-        heard = CapturedWarnings(bucket.server, one="go1")
-        driven = bucket.session(drive, role=True)
-        result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
-        assert heard.all == result.output == "one\ntwo\n"
-        assert len(heard.texts) >= 2
+    def test_it_comes_from_a_workspace_on_s3(self, bucket: Bucket, open_session: OpenSession) -> None:
+        received = CapturedWarnings(bucket.server, one="go1")
+        driven = bucket.session(open_session, role=True)
+        result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=received)
+        assert received.all == result.output == "one\ntwo\n"
+        assert len(received.texts) >= 2
 
     def test_two_commands_at_once_each_have_their_own(self, server: LocalDaytona) -> None:
         with WorkspaceSession(config_for(server), namespace="demo") as session, ThreadPoolExecutor(2) as pool:
@@ -165,13 +165,13 @@ class TestWhileItRuns:
         async def work() -> CommandResult:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
 
-                async def hear(text: str) -> None:
+                async def receive(text: str) -> None:
                     texts.append(text)
                     if text == "one\n":
                         await session.arun("touch /tmp/go1")
 
                 return await session.arun(
-                    f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=hear
+                    f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=receive
                 )
 
         assert asyncio.run(work()).output == "one\ntwo\n"
@@ -194,12 +194,12 @@ SAME = {
 class TestTheResult:
     @pytest.mark.parametrize("name", SAME)
     def test_is_what_it_would_be_without(self, server: LocalDaytona, workspace: Driven, name: str) -> None:
-        heard = CapturedWarnings(server)
+        received = CapturedWarnings(server)
         plain = workspace.run(SAME[name])
-        streamed = workspace.run(SAME[name], on_output=heard)
+        streamed = workspace.run(SAME[name], on_output=received)
         assert _comparable(streamed) == _comparable(plain)
         if not streamed.truncated:
-            assert heard.all == streamed.output
+            assert received.all == streamed.output
 
     def test_what_the_answer_leaves_out_is_streamed(self, server: LocalDaytona, workspace: Driven) -> None:
         text, binary = CapturedWarnings(server), CapturedWarnings(server)
@@ -211,35 +211,35 @@ class TestTheResult:
         assert binary.all == data.decode("utf-8", "replace")
 
     def test_of_fifty_mebibytes_one_is_streamed(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = CapturedWarnings(server)
-        result = workspace.run("head -c 52428800 /dev/zero | tr '\\0' x", on_output=heard)
+        received = CapturedWarnings(server)
+        result = workspace.run("head -c 52428800 /dev/zero | tr '\\0' x", on_output=received)
         assert result.output_bytes == 50 * 1024 * 1024
-        assert heard.all == "x" * STREAM_LIMIT_BYTES + LIMIT_NOTE
+        assert received.all == "x" * STREAM_LIMIT_BYTES + LIMIT_NOTE
         assert logs_left(server).count(b".log") == 1  # which is the result's
 
     def test_exactly_the_bound_needs_no_note(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = CapturedWarnings(server)
-        workspace.run(f"head -c {STREAM_LIMIT_BYTES} /dev/zero | tr '\\0' x", on_output=heard)
-        assert heard.all == "x" * STREAM_LIMIT_BYTES
+        received = CapturedWarnings(server)
+        workspace.run(f"head -c {STREAM_LIMIT_BYTES} /dev/zero | tr '\\0' x", on_output=received)
+        assert received.all == "x" * STREAM_LIMIT_BYTES
 
     def test_of_a_command_whose_time_is_up(self, server: LocalDaytona, workspace: Driven) -> None:
-        heard = CapturedWarnings(server)
-        result = workspace.run("echo one; sleep 300", timeout_s=1, on_output=heard)
+        received = CapturedWarnings(server)
+        result = workspace.run("echo one; sleep 300", timeout_s=1, on_output=received)
         assert (result.timed_out, result.exit_code, result.output) == (True, 124, "one\n")
-        assert heard.all == "one\n"
+        assert received.all == "one\n"
         assert logs_left(server) == b""
 
-    def test_of_one_that_goes_on_as_a_job(self, server: LocalDaytona, drive: Drive) -> None:
-        driven = drive(server, onTimeout="background")
-        heard = CapturedWarnings(server)
-        result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=1, on_output=heard)
+    def test_of_one_that_goes_on_as_a_job(self, server: LocalDaytona, open_session: OpenSession) -> None:
+        driven = open_session(server, onTimeout="background")
+        received = CapturedWarnings(server)
+        result = driven.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=1, on_output=received)
         assert result.job_id is not None
-        assert heard.all == result.output == "one\n"
+        assert received.all == result.output == "one\n"
         touch(server, "go1")
         # The sync methods suffice: the job runs in the sandbox.
         assert driven.session.jobs.join(result.job_id, timeout_s=60).exit_code == 0
         assert driven.session.jobs.logs(result.job_id).output == "one\ntwo\n"
-        assert heard.all == "one\n"
+        assert received.all == "one\n"
         assert logs_left(server) == b""
 
     def test_that_was_recorded_comes_as_a_whole(self, server: LocalDaytona, workspace: Driven) -> None:
@@ -256,9 +256,9 @@ class TestTheResult:
         monkeypatch.setattr(live, "FIRST_POLL_S", 60.0)
         workspace.run("true")
         server.clear_requests()
-        heard = CapturedWarnings(server)
-        workspace.run("echo one", on_output=heard)
-        assert heard.texts == ["one\n"]
+        received = CapturedWarnings(server)
+        workspace.run("echo one", on_output=received)
+        assert received.texts == ["one\n"]
         assert [request.action for request in server.requests] == ["execute"]
 
 
@@ -313,62 +313,64 @@ class TestTheCallback:
     def test_that_must_be_awaited_is_refused_where_nobody_can(
         self, server: LocalDaytona, caplog: pytest.LogCaptureFixture
     ) -> None:
-        async def hear(text: str) -> None:
+        async def receive(text: str) -> None:
             raise AssertionError
 
         with WorkspaceSession(config_for(server), namespace="demo") as session:
             with pytest.raises(TypeError, match="arun"):
-                session.run("true", on_output=hear)
+                session.run("true", on_output=receive)
             assert server.requests == []
-            assert session.run("echo one", on_output=partial(_given, hear)).output == "one\n"
+            assert session.run("echo one", on_output=partial(_given, receive)).output == "one\n"
         assert "on_output failed" in caplog.text
 
 
-def _given(hear: Callable[[str], Any], text: str) -> Any:
-    return hear(text)
+def _given(receive: Callable[[str], Any], text: str) -> Any:
+    return receive(text)
 
 
 class TestCancellation:
     def test_a_cancelled_task_leaves_nothing(self, server: LocalDaytona) -> None:
-        heard: list[str] = []
+        received: list[str] = []
 
         async def work() -> None:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
-                hears = asyncio.Event()
+                receives = asyncio.Event()
 
-                def hear(text: str) -> None:
-                    heard.append(text)
-                    hears.set()
+                def receive(text: str) -> None:
+                    received.append(text)
+                    receives.set()
 
                 task = asyncio.create_task(
-                    session.arun("echo $$; sleep 300; echo two", timeout_s=400, on_output=hear)
+                    session.arun("echo $$; sleep 300; echo two", timeout_s=400, on_output=receive)
                 )
-                await hears.wait()
+                await receives.wait()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
                 assert asyncio.all_tasks() == {asyncio.current_task()}
-                pid = int(heard[0])
+                pid = int(received[0])
                 assert (await session.arun(f"ls -d /proc/{pid}")).exit_code != 0
                 assert logs_left(server) == b""
 
         asyncio.run(work())
-        assert len(heard) == 1
+        assert len(received) == 1
 
     def test_a_cancelled_coroutine_callback_ends_with_the_call(self, server: LocalDaytona) -> None:
         async def work() -> None:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
-                hears, ended = asyncio.Event(), asyncio.Event()
+                receives, ended = asyncio.Event(), asyncio.Event()
 
-                async def hear(text: str) -> None:
-                    hears.set()
+                async def receive(text: str) -> None:
+                    receives.set()
                     try:
                         await asyncio.Event().wait()
                     finally:
                         ended.set()
 
-                task = asyncio.create_task(session.arun("echo one; sleep 300", timeout_s=400, on_output=hear))
-                await hears.wait()
+                task = asyncio.create_task(
+                    session.arun("echo one; sleep 300", timeout_s=400, on_output=receive)
+                )
+                await receives.wait()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -379,18 +381,18 @@ class TestCancellation:
 
     @pytest.mark.usefixtures("ctrl_c")
     def test_an_interrupted_thread_leaves_nothing(self, server: LocalDaytona) -> None:
-        heard: list[str] = []
+        received: list[str] = []
 
-        def hear(text: str) -> None:
-            heard.append(text)
+        def receive(text: str) -> None:
+            received.append(text)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
         with WorkspaceSession(config_for(server), namespace="demo") as session:
             session.run("true")
             with pytest.raises(KeyboardInterrupt):
-                session.run("echo $$; sleep 300; echo two", timeout_s=400, on_output=hear)
-            assert len(heard) == 1
-            assert session.run(f"ls -d /proc/{int(heard[0])}").exit_code != 0
+                session.run("echo $$; sleep 300; echo two", timeout_s=400, on_output=receive)
+            assert len(received) == 1
+            assert session.run(f"ls -d /proc/{int(received[0])}").exit_code != 0
             assert logs_left(server) == b""
 
 
@@ -414,9 +416,9 @@ class TestFaults:
         monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
         workspace.run("true")
         server.faults.add(Fault(action="execute", skip=1, times=3, **FAULTS[name]))
-        heard = CapturedWarnings(server, one="go1")
-        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
-        assert heard.all == result.output == "one\ntwo\n"
+        received = CapturedWarnings(server, one="go1")
+        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=received)
+        assert received.all == result.output == "one\ntwo\n"
 
     def test_looks_that_always_fail_are_given_up_and_the_end_tells_all(
         self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
@@ -430,13 +432,13 @@ class TestFaults:
             until_asked(server, 1 + FAILURES_MAX)
             touch(server, "go1")
 
-        heard = CapturedWarnings(server)
+        received = CapturedWarnings(server)
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(release)
-            result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
+            result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=received)
             done.result()
         server.faults.clear()
-        assert heard.texts == ["one\ntwo\n"]
+        assert received.texts == ["one\ntwo\n"]
         assert result.output == "one\ntwo\n"
         assert server.count("execute") == 1 + FAILURES_MAX
 
@@ -447,11 +449,11 @@ class TestFaults:
         monkeypatch.setattr(live, "FIRST_POLL_S", 60.0)
         workspace.run("true")
         server.faults.add(Fault(kind="status", action="execute", skip=1, times=None, status=503))
-        heard = CapturedWarnings(server)
-        result = workspace.run("seq 1 100000", on_output=heard)
+        received = CapturedWarnings(server)
+        result = workspace.run("seq 1 100000", on_output=received)
         server.faults.clear()
         assert result.truncated
-        head, _, tail = heard.all.partition(live.LOST_NOTE)
+        head, _, tail = received.all.partition(live.LOST_NOTE)
         assert result.output.startswith(f"{head}\n[... ")
         assert result.output.endswith(f" ...]\n{tail}")
 
@@ -460,9 +462,9 @@ class TestFaults:
     ) -> None:
         workspace.run("true")
         server.faults.add(Fault(kind="drop_after", action="execute", times=1))
-        heard = CapturedWarnings(server, one="go1")
-        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
-        assert heard.all == result.output == "one\ntwo\n"
+        received = CapturedWarnings(server, one="go1")
+        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=received)
+        assert received.all == result.output == "one\ntwo\n"
 
     def test_of_a_command_that_cannot_be_run_nothing_comes(
         self, server: LocalDaytona, workspace: Driven
@@ -470,10 +472,10 @@ class TestFaults:
         workspace.run("true")
         (sandbox,) = server.sandboxes
         server.run_inside(sandbox.id, "rmdir /mnt/workspaces/demo && touch /mnt/workspaces/demo")
-        heard = CapturedWarnings(server)
+        received = CapturedWarnings(server)
         with pytest.raises(SandboxError):
-            workspace.run("echo one", on_output=heard)
-        assert heard.texts == []
+            workspace.run("echo one", on_output=received)
+        assert received.texts == []
 
 
 class Hanging:
@@ -516,7 +518,7 @@ def hanging(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> Iterator[H
 def connections_to(server: LocalDaytona) -> list[Any]:
     port = urlsplit(server.api_url).port
     found = psutil.Process().net_connections("tcp")
-    return [one for one in found if one.raddr and one.raddr.port == port]
+    return [item for item in found if item.raddr and item.raddr.port == port]
 
 
 @pytest.mark.sync_and_async
@@ -527,27 +529,27 @@ class TestALookThatHangs:
     ) -> None:
         workspace.run("true")
         hanging.hold(lambda: touch(server, "go1"), before=before)
-        heard = CapturedWarnings(server)
-        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=heard)
+        received = CapturedWarnings(server)
+        result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=received)
         assert hanging.is_held
         assert result.output == "one\ntwo\n"
-        assert heard.texts == ["one\ntwo\n"]
+        assert received.texts == ["one\ntwo\n"]
         if workspace.runner:
             assert not helpers()
             assert not asyncio.all_tasks(workspace.runner.get_loop())
         hanging.let_go()
-        assert heard.texts == ["one\ntwo\n"]
+        assert received.texts == ["one\ntwo\n"]
 
     def test_what_the_answer_leaves_out_still_comes(
         self, server: LocalDaytona, workspace: Driven, hanging: Hanging
     ) -> None:
         workspace.run("true")
         hanging.hold(lambda: touch(server, "go1"))
-        heard = CapturedWarnings(server)
-        result = workspace.run(f"echo 0; {wait_for('go1')}; seq 1 100000", timeout_s=60, on_output=heard)
+        received = CapturedWarnings(server)
+        result = workspace.run(f"echo 0; {wait_for('go1')}; seq 1 100000", timeout_s=60, on_output=received)
         assert hanging.is_held
         assert result.truncated
-        assert heard.all == "".join(f"{number}\n" for number in range(100_001))
+        assert received.all == "".join(f"{number}\n" for number in range(100_001))
 
     def test_the_next_command_is_streamed_as_ever(
         self, server: LocalDaytona, workspace: Driven, hanging: Hanging
@@ -555,10 +557,10 @@ class TestALookThatHangs:
         workspace.run("true")
         hanging.hold(lambda: touch(server, "go1"))
         workspace.run(f"echo one; {wait_for('go1')}", timeout_s=60, on_output=CapturedWarnings(server))
-        heard = CapturedWarnings(server, one="go2")
-        workspace.run(f"echo one; {wait_for('go2')}; echo two", timeout_s=60, on_output=heard)
+        received = CapturedWarnings(server, one="go2")
+        workspace.run(f"echo one; {wait_for('go2')}; echo two", timeout_s=60, on_output=received)
         assert hanging.is_held
-        assert heard.all == "one\ntwo\n"
+        assert received.all == "one\ntwo\n"
 
     def test_no_connection_is_left_open(
         self, server: LocalDaytona, workspace: Driven, hanging: Hanging
@@ -587,7 +589,7 @@ class TestALookThatHangs:
             assert hanging.is_held
 
     def test_a_cancelled_task_does_not_wait_for_it(self, server: LocalDaytona, hanging: Hanging) -> None:
-        heard: list[str] = []
+        received: list[str] = []
 
         async def work() -> None:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
@@ -595,7 +597,7 @@ class TestALookThatHangs:
                 loop = asyncio.get_running_loop()
                 hanging.hold(lambda: loop.call_soon_threadsafe(task.cancel))
                 task = asyncio.create_task(
-                    session.arun("echo one; sleep 300", timeout_s=400, on_output=heard.append)
+                    session.arun("echo one; sleep 300", timeout_s=400, on_output=received.append)
                 )
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -605,21 +607,21 @@ class TestALookThatHangs:
 
         asyncio.run(work())
         hanging.let_go()
-        assert heard == []
+        assert received == []
 
     @pytest.mark.usefixtures("ctrl_c")
     def test_ctrl_c_does_not_wait_for_it(self, server: LocalDaytona, hanging: Hanging) -> None:
         main = threading.main_thread().ident or 0
-        heard: list[str] = []
+        received: list[str] = []
         with WorkspaceSession(config_for(server), namespace="demo") as session:
             session.run("true")
             hanging.hold(lambda: signal.pthread_kill(main, signal.SIGINT))
             with pytest.raises(KeyboardInterrupt):
-                session.run("echo one; sleep 300", timeout_s=400, on_output=heard.append)
+                session.run("echo one; sleep 300", timeout_s=400, on_output=received.append)
             assert hanging.is_held
             assert session.run("pgrep -x sleep").output == ""
             hanging.let_go()
-        assert heard == []
+        assert received == []
 
     def test_the_interpreter_ends_without_it(self, server: LocalDaytona, hanging: Hanging) -> None:
         # The sandbox is made here, since the fault is for the second request of those that are sent there.

@@ -28,7 +28,7 @@ from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.test_streaming import touch, wait_for
 
-Drive = Callable[..., Driven]
+OpenSession = Callable[..., Driven]
 
 
 def agent(tool: BashTool, *commands: str) -> Any:
@@ -38,16 +38,16 @@ def agent(tool: BashTool, *commands: str) -> Any:
 
 def streamed(workspace: Driven, graph: Any, on_part: Callable[[Any], None], **options: Any) -> None:
     """Stream a run of a graph over the face that the test is over."""
-    said = {"messages": [("user", "go")]}
+    output = {"messages": [("user", "go")]}
 
     async def work() -> None:
-        async for part in graph.astream(said, **options):
+        async for part in graph.astream(output, **options):
             on_part(part)
 
     if workspace.runner is not None:
         workspace.runner.run(work())
         return
-    for part in graph.stream(said, **options):
+    for part in graph.stream(output, **options):
         on_part(part)
 
 
@@ -61,9 +61,9 @@ class Chunks:
 
     def __call__(self, chunk: dict[str, Any]) -> None:
         self.dicts.append(chunk)
-        for said, name in list(self._answers.items()):
-            if said in self.text:
-                del self._answers[said]
+        for output, name in list(self._answers.items()):
+            if output in self.text:
+                del self._answers[output]
                 touch(self._server, name)
 
     @property
@@ -302,9 +302,9 @@ class TestRunMetadata:
         assert run["extra"]["metadata"]["exit_code"] == 3
         assert run["extra"]["metadata"]["sandbox_id"] == workspace.session.sandbox_id
 
-    def test_what_was_special(self, server: LocalDaytona, drive: Drive) -> None:
+    def test_what_was_special(self, server: LocalDaytona, open_session: OpenSession) -> None:
         tracer = Recorder()
-        driven = drive(server, onTimeout="background")
+        driven = open_session(server, onTimeout="background")
         config: RunnableConfig = {"callbacks": [tracer]}
         first = called(driven, config, command="sleep 300", timeout=1)
         again = called(driven, config, command="sleep 300", timeout=1)
@@ -316,9 +316,11 @@ class TestRunMetadata:
         assert metadata[1]["from_record"] is again.artifact["from_record"] is True
         assert metadata[2] == {"job_id": job.artifact["id"], "sandbox_id": driven.session.sandbox_id}
 
-    def test_of_what_was_refused(self, server: LocalDaytona, drive: Drive) -> None:
+    def test_of_what_was_refused(self, server: LocalDaytona, open_session: OpenSession) -> None:
         tracer = Recorder()
-        driven = drive(server, permissionMode="ask", approver=lambda request: PermissionDecision.deny("no"))
+        driven = open_session(
+            server, permissionMode="ask", approver=lambda request: PermissionDecision.deny("no")
+        )
         message = called(driven, {"callbacks": [tracer]}, command="rm -rf /tmp/x")
         assert message.status == "error"
         (run,) = tool_runs(tracer.runs)

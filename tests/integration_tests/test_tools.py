@@ -70,13 +70,13 @@ def read_the_log(driven: Driven) -> None:
     assert "[missing]" in ask(action="read").content
 
 
-def test_the_log_of_a_command_is_read(server: LocalDaytona, drive: Make) -> None:
-    read_the_log(drive(server))
+def test_the_log_of_a_command_is_read(server: LocalDaytona, open_session: Make) -> None:
+    read_the_log(open_session(server))
 
 
-def test_a_path_outside_is_refused_before_anybody_is_asked(server: LocalDaytona, drive: Make) -> None:
+def test_a_path_outside_is_refused_before_anybody_is_asked(server: LocalDaytona, open_session: Make) -> None:
     asked = Asked()
-    driven = drive(server, permissionMode="ask", approver=asked)
+    driven = open_session(server, permissionMode="ask", approver=asked)
     for path in ("/tmp/report.txt", "~/.bashrc", "C:\\x.py", "file:///x.py"):
         message = driven.call(driven.file, action="write", path=path, content="x")
         assert message.status == "error"
@@ -90,19 +90,21 @@ def test_a_path_outside_is_refused_before_anybody_is_asked(server: LocalDaytona,
 
 
 class TestApproval:
-    def test_nothing_is_provisioned_before_the_answer(self, server: LocalDaytona, drive: Make) -> None:
+    def test_nothing_is_provisioned_before_the_answer(self, server: LocalDaytona, open_session: Make) -> None:
         seen: list[int] = []
 
         def approver(request: PermissionRequest) -> PermissionDecision:
             seen.append(len(server.requests))
             return PermissionDecision.allow()
 
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         assert driven.call(driven.bash, command="echo ok").content == "ok\n[exit code 0]"
         assert seen == [0]
 
-    def test_a_denial_makes_no_request_and_tells_the_model(self, server: LocalDaytona, drive: Make) -> None:
-        driven = drive(
+    def test_a_denial_makes_no_request_and_tells_the_model(
+        self, server: LocalDaytona, open_session: Make
+    ) -> None:
+        driven = open_session(
             server, permissionMode="ask", approver=Asked(PermissionDecision.deny("not on a Friday"))
         )
         message = driven.call(driven.bash, command="rm -rf .")
@@ -112,21 +114,21 @@ class TestApproval:
         assert server.requests == []
 
     @pytest.mark.parametrize("answer", [None, True, "yes", {"type": "approve"}, 1])
-    def test_anything_else_denies(self, server: LocalDaytona, drive: Make, answer: object) -> None:
-        driven = drive(server, permissionMode="ask", approver=lambda request: answer)
+    def test_anything_else_denies(self, server: LocalDaytona, open_session: Make, answer: object) -> None:
+        driven = open_session(server, permissionMode="ask", approver=lambda request: answer)
         assert driven.call(driven.bash, command="true").status == "error"
         assert server.requests == []
 
-    def test_nobody_to_ask_denies(self, server: LocalDaytona, drive: Make) -> None:
-        driven = drive(server, permissionMode="ask")
+    def test_nobody_to_ask_denies(self, server: LocalDaytona, open_session: Make) -> None:
+        driven = open_session(server, permissionMode="ask")
         message = driven.call(driven.bash, command="true")
         assert message.status == "error"
         assert "[no_approver]" in message.content
         assert server.requests == []
 
-    def test_no_answer_in_time_denies(self, server: LocalDaytona, drive: Make) -> None:
+    def test_no_answer_in_time_denies(self, server: LocalDaytona, open_session: Make) -> None:
         never = threading.Event()
-        driven = drive(
+        driven = open_session(
             server, permissionMode="ask", approver=lambda request: never.wait(), approval_timeout_s=0.05
         )
         message = driven.call(driven.bash, command="true")
@@ -134,12 +136,12 @@ class TestApproval:
         assert "[approval_timeout]" in message.content
         assert server.requests == []
 
-    def test_an_async_approver(self, server: LocalDaytona, drive: Make) -> None:
+    def test_an_async_approver(self, server: LocalDaytona, open_session: Make) -> None:
         async def approver(request: PermissionRequest) -> PermissionDecision:
             await asyncio.sleep(0)
             return PermissionDecision.allow()
 
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         assert driven.call(driven.bash, command="echo ok").content.startswith("ok")
 
     @pytest.mark.parametrize(
@@ -150,9 +152,9 @@ class TestApproval:
             ("bypass", []),
         ],
     )
-    def test_the_table(self, server: LocalDaytona, drive: Make, mode: str, asked: list[str]) -> None:
+    def test_the_table(self, server: LocalDaytona, open_session: Make, mode: str, asked: list[str]) -> None:
         approver = Asked()
-        driven = drive(server, permissionMode=mode, approver=approver)
+        driven = open_session(server, permissionMode=mode, approver=approver)
         driven.call(driven.bash, command="true")
         for arguments in (
             {"action": "write", "path": "a", "content": "1"},
@@ -166,9 +168,9 @@ class TestApproval:
             assert driven.call(driven.file, **arguments).status == "success", arguments
         assert [request.action for request in approver.requests] == asked
 
-    def test_the_request_says_what_would_happen(self, server: LocalDaytona, drive: Make) -> None:
+    def test_the_request_says_what_would_happen(self, server: LocalDaytona, open_session: Make) -> None:
         approver = Asked()
-        driven = drive(server, permissionMode="ask", approver=approver, namespace="shop")
+        driven = open_session(server, permissionMode="ask", approver=approver, namespace="shop")
         driven.call(driven.file, "call_9", action="write", path="a.py", content="x = 1\n")
         driven.call(driven.file, action="edit", path="a.py", old_string="1", new_string="2")
         write, edit = approver.requests
@@ -181,18 +183,20 @@ class TestApproval:
         assert "-1\n+2" in edit.diff
         assert edit.diff_is_from_arguments
 
-    def test_edited_arguments_run_and_the_model_is_told(self, server: LocalDaytona, drive: Make) -> None:
+    def test_edited_arguments_run_and_the_model_is_told(
+        self, server: LocalDaytona, open_session: Make
+    ) -> None:
         approver = Asked(PermissionDecision.allow_edited({"command": "echo safe"}))
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         message = driven.call(driven.bash, command="echo dangerous")
         assert "\nsafe\n" in message.content
         assert "echo safe" in message.content
         assert "user changed" in message.content
         assert message.artifact["output"] == "safe\n"
 
-    def test_edited_file_arguments(self, server: LocalDaytona, drive: Make) -> None:
+    def test_edited_file_arguments(self, server: LocalDaytona, open_session: Make) -> None:
         approver = Asked(PermissionDecision.allow_edited({"action": "write", "path": "b", "content": "2"}))
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         message = driven.call(driven.file, action="write", path="a", content="1")
         assert "user changed" in message.content
         assert driven.run("cat b; ls").output == "2b\n"
@@ -200,21 +204,25 @@ class TestApproval:
     @pytest.mark.parametrize(
         "edited", [{}, {"command": ""}, {"command": "true", "timeout": 9999}, {"command": "true", "x": 1}]
     )
-    def test_invalid_edits_deny(self, server: LocalDaytona, drive: Make, edited: dict[str, Any]) -> None:
-        driven = drive(server, permissionMode="ask", approver=Asked(PermissionDecision.allow_edited(edited)))
+    def test_invalid_edits_deny(
+        self, server: LocalDaytona, open_session: Make, edited: dict[str, Any]
+    ) -> None:
+        driven = open_session(
+            server, permissionMode="ask", approver=Asked(PermissionDecision.allow_edited(edited))
+        )
         assert driven.call(driven.bash, command="true").status == "error"
         assert server.requests == []
 
-    def test_edited_arguments_are_taken_as_validated(self, server: LocalDaytona, drive: Make) -> None:
+    def test_edited_arguments_are_taken_as_validated(self, server: LocalDaytona, open_session: Make) -> None:
         approver = Asked(PermissionDecision.allow_edited({"command": "echo a", "timeout": "5"}))
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         assert "\na\n" in driven.call(driven.bash, command="true").content
 
-    def test_an_edited_call_is_another_call(self, server: LocalDaytona, drive: Make) -> None:
+    def test_an_edited_call_is_another_call(self, server: LocalDaytona, open_session: Make) -> None:
         approver = Asked(
             PermissionDecision.allow_edited({"command": "echo edited"}), PermissionDecision.allow()
         )
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         driven.call(driven.bash, "same", "thread", command="echo original")
         message = driven.call(driven.bash, "same", "thread", command="echo original")
         assert message.content == "original\n[exit code 0]"
@@ -230,9 +238,9 @@ class TestApproval:
         workspace.call(workspace.file, "call_4", "thread", **edit)
         assert workspace.run("cat a").output == "one one one one\n"
 
-    def test_remembered_prefixes_do_not_cover_more(self, server: LocalDaytona, drive: Make) -> None:
+    def test_remembered_prefixes_do_not_cover_more(self, server: LocalDaytona, open_session: Make) -> None:
         approver = Asked(PermissionDecision.allow_always("prefix", "echo a"))
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         for command in ("echo a", "echo a b; echo a c", "echo a | echo a"):
             driven.call(driven.bash, command=command)
         assert len(approver.requests) == 1
@@ -240,18 +248,18 @@ class TestApproval:
             driven.call(driven.bash, command=command)
         assert len(approver.requests) == 7
 
-    def test_what_is_refused_anyway_is_not_asked(self, server: LocalDaytona, drive: Make) -> None:
+    def test_what_is_refused_anyway_is_not_asked(self, server: LocalDaytona, open_session: Make) -> None:
         approver = Asked()
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         assert driven.call(driven.bash, command=" ").status == "error"
         assert driven.call(driven.file, action="write", path="../x", content="").status == "error"
         assert driven.call(driven.file, action="write", path="x").status == "error"
         assert approver.requests == []
 
     def test_a_write_over_a_file_that_changed_is_refused_after_the_approval(
-        self, server: LocalDaytona, drive: Make
+        self, server: LocalDaytona, open_session: Make
     ) -> None:
-        driven = drive(server, permissionMode="ask", approver=Asked())
+        driven = open_session(server, permissionMode="ask", approver=Asked())
         driven.files("write", "a", "1")
         driven.run("echo 2 > a")
         message = driven.call(driven.file, action="write", path="a", content="3")
@@ -299,8 +307,8 @@ class TestMessages:
         assert message.status == "error"
         assert message.content.startswith("[bad_arguments] Nothing was done.")
 
-    def test_a_failing_sandbox_is_a_message_too(self, server: LocalDaytona, drive: Make) -> None:
-        driven = drive(server, options={"apiKey": "wrong"})
+    def test_a_failing_sandbox_is_a_message_too(self, server: LocalDaytona, open_session: Make) -> None:
+        driven = open_session(server, options={"apiKey": "wrong"})
         message = driven.call(driven.bash, command="true")
         assert message.status == "error"
         assert "[unauthorized]" in message.content
@@ -349,8 +357,8 @@ class Scripted(BaseChatModel):
         return self
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        said = sum(isinstance(message, AIMessage) for message in messages)
-        return ChatResult(generations=[ChatGeneration(message=self.replies[said])])
+        shown = sum(isinstance(message, AIMessage) for message in messages)
+        return ChatResult(generations=[ChatGeneration(message=self.replies[shown])])
 
 
 def calls(*made: tuple[str, dict[str, Any]]) -> AIMessage:
@@ -374,9 +382,9 @@ class TestLangGraph:
         )
         agent = create_agent(model, [workspace.bash, workspace.file])
         result = workspace.invoke(agent, {"messages": [("user", "go")]})
-        told = [message for message in result["messages"] if isinstance(message, ToolMessage)]
-        assert told[1].content == "42\n[exit code 0]"
-        assert [message.status for message in told] == ["success", "success", "success", "error"]
+        reported = [message for message in result["messages"] if isinstance(message, ToolMessage)]
+        assert reported[1].content == "42\n[exit code 0]"
+        assert [message.status for message in reported] == ["success", "success", "success", "error"]
         assert result["messages"][-1].content == "done"
         assert server.count("create") == 1
 
@@ -389,19 +397,19 @@ class TestLangGraph:
         )
         agent = create_agent(model, [workspace.bash])
         result = workspace.invoke(agent, {"messages": [("user", "go")]})
-        told = [message for message in result["messages"] if isinstance(message, ToolMessage)]
-        assert [message.content.split("\n")[0] for message in told] == list("01234")
+        reported = [message for message in result["messages"] if isinstance(message, ToolMessage)]
+        assert [message.content.split("\n")[0] for message in reported] == list("01234")
         assert server.count("create") == 1
 
     @pytest.mark.parametrize("answer", ["yes", "no"])
     def test_an_interrupt_in_the_approver_stops_the_graph_before_anything_is_made(
-        self, server: LocalDaytona, drive: Make, answer: str
+        self, server: LocalDaytona, open_session: Make, answer: str
     ) -> None:
         def approver(request: PermissionRequest) -> PermissionDecision:
-            said = interrupt(request.to_dict())
-            return PermissionDecision.allow() if said == "yes" else PermissionDecision.deny("no")
+            shown = interrupt(request.to_dict())
+            return PermissionDecision.allow() if shown == "yes" else PermissionDecision.deny("no")
 
-        driven = drive(server, permissionMode="ask", approver=approver)
+        driven = open_session(server, permissionMode="ask", approver=approver)
         model = Scripted(
             replies=[calls(("bash", {"command": "echo x >> log; wc -l < log"})), AIMessage(content="done")]
         )
@@ -412,11 +420,11 @@ class TestLangGraph:
         assert asked.value["summary"].startswith("bash: echo x")
         assert server.requests == []
         result = driven.invoke(agent, Command(resume=answer), config)
-        (told,) = [message for message in result["messages"] if isinstance(message, ToolMessage)]
+        (reported,) = [message for message in result["messages"] if isinstance(message, ToolMessage)]
         if answer == "yes":
-            assert told.content == "1\n[exit code 0]"
+            assert reported.content == "1\n[exit code 0]"
         else:
-            assert told.status == "error"
+            assert reported.status == "error"
             assert server.requests == []
 
     def test_tool_node_takes_the_tools(self, server: LocalDaytona) -> None:

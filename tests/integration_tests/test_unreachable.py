@@ -128,43 +128,43 @@ def refusing_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def failure(api_url: str, side: str, *, clock: Any = None, **config: Any) -> WorkspaceError:
+def failure(api_url: str, runtime: str, *, clock: Any = None, **config: Any) -> WorkspaceError:
     config = {"options": {"apiUrl": api_url, "apiKey": "key"}, **config}
     session = WorkspaceSession(config, namespace="demo", clock=clock or Waited())
-    run = session.run if side == "sync" else lambda command: asyncio.run(session.arun(command))
+    run = session.run if runtime == "sync" else lambda command: asyncio.run(session.arun(command))
     with pytest.raises(WorkspaceError) as caught:
         run("true")
     session.close()
     return caught.value
 
 
-SIDES = pytest.mark.parametrize("side", ["sync", "async"])
+RUNTIMES = pytest.mark.parametrize("runtime", ["sync", "async"])
 
 
 class TestACertificateThatIsNotTrusted:
-    @SIDES
+    @RUNTIMES
     @pytest.mark.parametrize("persistent", [False, True])
     def test_is_one_error_at_once_that_names_the_variables(
-        self, intercepted: Listening, side: str, persistent: bool
+        self, intercepted: Listening, runtime: str, persistent: bool
     ) -> None:
         clock = Waited()
         error = failure(
-            f"https://localhost:{intercepted.server_port}/api", side, clock=clock, persistent=persistent
+            f"https://localhost:{intercepted.server_port}/api", runtime, clock=clock, persistent=persistent
         )
         assert (error.code, error.retryable) == ("certificate", False)
         assert "SSL_CERT_FILE" in error.message
         assert "local issuer" in error.message
         assert clock.waited_s == 0
         # The SDK's async client tries a connection three times within a second; nothing else does.
-        assert intercepted.connections <= (1 if side == "sync" else 3)
+        assert intercepted.connections <= (1 if runtime == "sync" else 3)
 
-    @SIDES
+    @RUNTIMES
     @pytest.mark.parametrize("variable", CA_VARIABLES)
     def test_the_variables_that_are_named_are_those_that_are_read(  # noqa: PLR0917 - fixtures
         self,
         intercepted: Listening,
         authority: trustme.CA,
-        side: str,
+        runtime: str,
         variable: str,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -173,7 +173,7 @@ class TestACertificateThatIsNotTrusted:
         subprocess.run(["openssl", "rehash", tmp_path], check=True, capture_output=True)
         file = tmp_path if variable == "SSL_CERT_DIR" else tmp_path / "company.pem"
         monkeypatch.setenv(variable, str(file))
-        error = failure(f"https://localhost:{intercepted.server_port}/api", side)
+        error = failure(f"https://localhost:{intercepted.server_port}/api", runtime)
         read = variable in ("SSL_CERT_FILE", "SSL_CERT_DIR")
         assert error.code == ("unauthorized" if read else "certificate")  # what the server behind it answers
 
@@ -223,36 +223,36 @@ def test_an_sts_that_is_not_trusted_names_botos_variable(
 
 
 class TestAPortThatRefuses:
-    @SIDES
+    @RUNTIMES
     @pytest.mark.parametrize("persistent", [False, True])
     def test_ends_the_first_request_of_a_session_soon(
-        self, refusing_port: int, side: str, persistent: bool
+        self, refusing_port: int, runtime: str, persistent: bool
     ) -> None:
         clock = Waited()
-        error = failure(f"http://127.0.0.1:{refusing_port}/api", side, clock=clock, persistent=persistent)
+        error = failure(f"http://127.0.0.1:{refusing_port}/api", runtime, clock=clock, persistent=persistent)
         assert (error.code, error.retryable) == ("unreachable", True)
         assert "options.apiUrl" in error.message
         assert 0 < clock.waited_s <= FIRST_REACH_S
 
 
 class TestProxies:
-    @SIDES
+    @RUNTIMES
     @pytest.mark.parametrize("address", ["http://127.0.0.1:99999", "http://[::1:9", "http://proxy:port"])
     def test_an_unusable_address_is_a_configuration_error(
-        self, side: str, address: str, monkeypatch: pytest.MonkeyPatch
+        self, runtime: str, address: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", address)
-        error = failure("https://daytona.invalid/api", side)
+        error = failure("https://daytona.invalid/api", runtime)
         assert (error.code, "has no usable host and port" in error.message) == ("client", True)
 
-    @SIDES
+    @RUNTIMES
     @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
     def test_both_sides_go_through_the_environments(
-        self, side: str, name: str, monkeypatch: pytest.MonkeyPatch
+        self, runtime: str, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with serving(Listening()) as proxy:
             monkeypatch.setenv(name, f"http://someone:secret@127.0.0.1:{proxy.server_port}")
-            error = failure("https://daytona.invalid/api", side)
+            error = failure("https://daytona.invalid/api", runtime)
         assert error.code == "unreachable"
         assert "secret" not in error.message
         line, headers = proxy.heads[0]
@@ -260,14 +260,14 @@ class TestProxies:
         given = {key.lower(): value for key, value in headers.items()}["proxy-authorization"]
         assert base64.b64decode(given.removeprefix("Basic ")) == b"someone:secret"
 
-    @SIDES
+    @RUNTIMES
     def test_neither_does_where_no_proxy_names_the_host(
-        self, side: str, monkeypatch: pytest.MonkeyPatch
+        self, runtime: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with serving(Listening()) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_port}")
             monkeypatch.setenv("NO_PROXY", "daytona.invalid")
-            error = failure("https://daytona.invalid/api", side)
+            error = failure("https://daytona.invalid/api", runtime)
         assert error.code == "unreachable"
         assert proxy.connections == 0
 
@@ -279,16 +279,16 @@ class TestProxies:
                 assert session.run("echo ok").output == "ok\n"
         assert proxy.connections == 0
 
-    @SIDES
+    @RUNTIMES
     @pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
     @pytest.mark.parametrize(
         "value", ["proxy.example:3128", "user:secret@proxy.example:3128", "proxy.example"]
     )
     def test_one_without_a_scheme_is_an_error_of_the_configuration(
-        self, side: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+        self, runtime: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(name, value)
-        error = failure("https://daytona.invalid/api", side)
+        error = failure("https://daytona.invalid/api", runtime)
         assert (error.code, error.op) == ("client", "connect")
         assert name in error.message
         assert "http://host:port" in error.message

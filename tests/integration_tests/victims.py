@@ -8,7 +8,7 @@ from typing import Any
 COMMANDS = 2
 
 
-def work(config: dict[str, Any], namespace: str, told: Connection) -> None:
+def work(config: dict[str, Any], namespace: str, reported: Connection) -> None:
     """Use a workspace and close it; report each file that a finished step has written."""
     from langchain_daytona_ws import WorkspaceSession
 
@@ -16,8 +16,8 @@ def work(config: dict[str, Any], namespace: str, told: Connection) -> None:
         for number in range(COMMANDS):
             name = f"by-command-{number}.txt"
             assert session.run(f"echo {name} > {name}; sleep 0.1").exit_code == 0
-            told.send(name)
+            reported.send(name)
             name = f"d/by-file-{number}.txt"
             session.files.write(name, f"{name}\n")
-            told.send(name)
-    told.send("")
+            reported.send(name)
+    reported.send("")

@@ -47,7 +47,7 @@ class MemoryBucket:
         return {key: kept.data for key, kept in self.objects.items()}
 
     def asked(self, *operations: str) -> list[tuple[str, str]]:
-        return [one for one in self.requests if not operations or one[0] in operations]
+        return [item for item in self.requests if not operations or item[0] in operations]
 
     async def list_page(
         self,

@@ -111,7 +111,7 @@ class Workspace:
     def __init__(self, shell: str, directory: Path) -> None:
         self.root = directory / "workspaces" / "ns"
         self.port = ShellPort(shell, directory)
-        self.caller = GuestClient(self.port, OneMachine(), dict, lambda: secrets.token_hex(16))
+        self.guest_client = GuestClient(self.port, OneMachine(), dict, lambda: secrets.token_hex(16))
 
     def on_disk(self, path: str | None) -> Path:
         """Where a file that the sandbox calls by this path in /tmp is on the host."""
@@ -128,4 +128,4 @@ class Workspace:
         **more: Any,
     ) -> CommandResult:
         limits = {"timeout_s": timeout_s, "limit_bytes": limit_bytes}
-        return run_sync(run_command(self.caller, str(self.root), command, **limits, key=key, **more))
+        return run_sync(run_command(self.guest_client, str(self.root), command, **limits, key=key, **more))

@@ -41,7 +41,7 @@ class State(TypedDict, total=False):
     decision: Any
 
 
-def told(decision: PermissionDecision) -> list[Any]:
+def reported(decision: PermissionDecision) -> list[Any]:
     """Write a decision as a checkpoint can hold it."""
     edited = None if decision.arguments is None else dict(decision.arguments)
     return [decision.kind, decision.reason, decision.message, edited]
@@ -52,7 +52,7 @@ def graph_of(request: PermissionRequest, saver: Any = None) -> Any:
 
     def ask(state: State) -> State:
         try:
-            return {"decision": told(InterruptApprover()(request))}
+            return {"decision": reported(InterruptApprover()(request))}
         except AnswerUnusable as error:
             return {"decision": str(error)}
 
@@ -91,7 +91,7 @@ def test_the_question_is_a_request_of_langchains_and_safe_to_print(request_: Per
     ],
 )
 def test_answers_are_read(decision: dict[str, Any], expected: PermissionDecision) -> None:
-    assert decided({"decisions": [decision]}) == told(expected)
+    assert decided({"decisions": [decision]}) == reported(expected)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_call_of_a_deep_agents_tool_is_shown_as_that_tools() -> None:
 def test_an_edit_under_the_tools_own_name_is_understood(name: str, args: dict[str, Any]) -> None:
     answer = {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
     expected = PermissionDecision.allow_edited({"action": "write", "path": "b.txt", "content": "y"})
-    assert decided(answer, CALLED) == told(expected)
+    assert decided(answer, CALLED) == reported(expected)
 
 
 def test_an_edit_can_not_make_another_tools_call_of_a_deep_agents() -> None:
@@ -221,14 +221,14 @@ def test_an_answer_that_can_not_be_told_whose_it_is_is_not_taken() -> None:
     graph = graph_of(RUN, saver)
     graph.invoke({}, THREAD)
     saver.is_down = True
-    said = graph.invoke(Command(resume={"decisions": [{"type": "approve"}]}), THREAD)["decision"]
-    assert "could not be read or written through Unreadable" in said
-    assert "secret" not in said
+    output = graph.invoke(Command(resume={"decisions": [{"type": "approve"}]}), THREAD)["decision"]
+    assert "could not be read or written through Unreadable" in output
+    assert "secret" not in output
     saver.is_down = False
     (question,) = graph.invoke({}, THREAD)["__interrupt__"]
     saver.is_down = True
     done = graph.invoke(Command(resume={question.id: {"decisions": [{"type": "approve"}]}}), THREAD)
-    assert done["decision"] == told(PermissionDecision.allow())
+    assert done["decision"] == reported(PermissionDecision.allow())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_the_mapping_is_that_of_the_mode(mode: Any, tools: set[str]) -> None:
         and mapping[tool]["when"](SimpleNamespace(tool_call={"name": tool, "args": {key: action}}))
     }
     changes = {("workspace_file", action) for action in ("write", "edit", "delete")}
-    known = {one for one in asked if one[0] == "workspace_file" and one[1] in {"write", "edit", "delete"}}
+    known = {item for item in asked if item[0] == "workspace_file" and item[1] in {"write", "edit", "delete"}}
     assert known == (changes if mode == "ask" else set())
     assert not asked & {
         ("workspace_file", "read"),
@@ -288,7 +288,7 @@ def asked_and_run(
 ) -> list[Any]:
     """Ask about a call as the middleware does, and pass the requests to the approver in the step after the answer."""
     call = {"name": "bash", "args": {"command": "make"}, "id": "call_1"}
-    told: list[Any] = []
+    reported: list[Any] = []
 
     def ask(state: MessagesState) -> dict[str, Any]:
         approver.interrupt_on("ask", "demo")["bash"]["description"](call, state, None)
@@ -298,17 +298,17 @@ def asked_and_run(
     def run(state: MessagesState) -> dict[str, Any]:
         for request in requests:
             try:
-                told.append(judge(approver)(request).kind)
+                reported.append(judge(approver)(request).kind)
             except AnswerUnusable as error:
-                told.append(str(error))
+                reported.append(str(error))
         return {}
 
     graph = StateGraph(MessagesState).add_sequence([("ask", ask), ("run", run)]).add_edge(START, "ask")
     agent = graph.compile(checkpointer=InMemorySaver())
     agent.invoke({"messages": [AIMessage("", id="message_1", tool_calls=[call])]}, THREAD)  # type: ignore[list-item]
-    assert told == []
+    assert reported == []
     agent.invoke(Command(resume="yes"), THREAD)
-    return told
+    return reported
 
 
 NOBODY = "no HumanInTheLoopMiddleware has asked about this call in this process"
@@ -324,17 +324,19 @@ def test_only_what_was_asked_about_is_let_through() -> None:
         PermissionRequest.for_bash("make", namespace="demo", tool_call_id="call_2"),
         PermissionRequest.for_bash("make", namespace="other", tool_call_id="call_1"),
     )
-    told = asked_and_run(approver, RUN, RUN, *others)
-    assert told[:2] == ["allow", "allow"]
-    assert len(told) == 6
-    assert all(NOBODY in answer for answer in told[2:])
+    reported = asked_and_run(approver, RUN, RUN, *others)
+    assert reported[:2] == ["allow", "allow"]
+    assert len(reported) == 6
+    assert all(NOBODY in answer for answer in reported[2:])
     with pytest.raises(AnswerUnusable, match=NOBODY):
         approver(RUN)
 
 
 def test_an_unpickled_one_was_asked_about_nothing() -> None:
-    (told,) = asked_and_run(MiddlewareApprover(), RUN, judge=lambda one: pickle.loads(pickle.dumps(one)))
-    assert NOBODY in told
+    (reported,) = asked_and_run(
+        MiddlewareApprover(), RUN, judge=lambda item: pickle.loads(pickle.dumps(item))
+    )
+    assert NOBODY in reported
 
 
 @pytest.mark.parametrize(
@@ -345,8 +347,8 @@ def test_an_unpickled_one_was_asked_about_nothing() -> None:
     ],
 )
 def test_what_is_answered_already_or_stands_in_another_message_is_not_let_through(message: Any) -> None:
-    (told,) = asked_and_run(MiddlewareApprover(), RUN, message=message)
-    assert NOBODY in told
+    (reported,) = asked_and_run(MiddlewareApprover(), RUN, message=message)
+    assert NOBODY in reported
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,7 @@ def test_a_callback_may_answer_in_place_of_any_tool(tool: str, args: dict[str, A
         return PermissionDecision.respond("I did it\nmyself")
 
     session = WorkspaceSession({"permissionMode": "ask"}, namespace="demo", approver=approver)
-    chosen = next(one for one in WorkspaceToolkit(session=session).get_tools() if one.name == tool)
+    chosen = next(item for item in WorkspaceToolkit(session=session).get_tools() if item.name == tool)
     call = {"type": "tool_call", "id": "call_1", "name": tool, "args": args}
     message = asyncio.run(chosen.ainvoke(call)) if is_async else chosen.invoke(call)
     assert (message.status, message.content) == ("success", "I did it\nmyself")

@@ -91,7 +91,7 @@ class ScriptedPort:
         return True
 
 
-class Machines:
+class Managers:
     def __init__(self, *, is_persistent: bool = False) -> None:
         self.is_persistent = is_persistent
         self.lost_ones: list[SandboxInfo] = []
@@ -115,10 +115,10 @@ class Machines:
         self.failed_ones.append(failed)
 
 
-def call(port: ScriptedPort, *, key: str | None = "k", machines: Machines | None = None) -> dict[str, object]:
-    caller = GuestClient(port, machines or Machines(), dict, lambda: NONCE)
+def call(port: ScriptedPort, *, key: str | None = "k", managers: Managers | None = None) -> dict[str, object]:
+    guest_client = GuestClient(port, managers or Managers(), dict, lambda: NONCE)
     request: dict[str, object] = {"op": "x"} if key is None else {"op": "x", "key": key}
-    return run_sync(caller.call("command", request, timeout_s=10, killable=key is not None))
+    return run_sync(guest_client.call("command", request, timeout_s=10, killable=key is not None))
 
 
 def fault(kind: FaultKind, **facts: Any) -> PortFault:
@@ -163,8 +163,8 @@ def test_what_setting_up_takes_is_not_taken_off_the_calls_own_time() -> None:
     async def set_up() -> None:
         await port.sleep(600)
 
-    caller = GuestClient(port, Machines(), dict, lambda: NONCE, set_up=set_up)
-    run_sync(caller.call("command", {"key": "k"}, timeout_s=10))
+    guest_client = GuestClient(port, Managers(), dict, lambda: NONCE, set_up=set_up)
+    run_sync(guest_client.call("command", {"key": "k"}, timeout_s=10))
     assert port.within_s == [10 + MARGIN_S]
 
 
@@ -177,17 +177,19 @@ def test_nothing_is_said_of_not_running_when_the_machine_cannot_be_set_up_again(
             raise HookFailed("onResume", for_model="Nothing ran.")
         done.append(None)
 
-    caller = GuestClient(port, Machines(), dict, lambda: NONCE, set_up=set_up)
+    guest_client = GuestClient(port, Managers(), dict, lambda: NONCE, set_up=set_up)
     with pytest.raises(OutcomeUnknown):
-        run_sync(caller.call("command", {"key": "k"}, timeout_s=10))
+        run_sync(guest_client.call("command", {"key": "k"}, timeout_s=10))
     done.clear()
     with pytest.raises(HookFailed):
-        run_sync(caller.call("files", {"op": "read"}, timeout_s=10))
+        run_sync(guest_client.call("files", {"op": "read"}, timeout_s=10))
 
 
-@pytest.mark.parametrize("said", [info("stopping"), fault(FaultKind.UNAVAILABLE)], ids=["stuck", "no answer"])
-def test_a_machine_that_is_no_help_is_given_up_in_time(said: Any) -> None:
-    port = ScriptedPort(get=[said])
+@pytest.mark.parametrize(
+    "output", [info("stopping"), fault(FaultKind.UNAVAILABLE)], ids=["stuck", "no answer"]
+)
+def test_a_machine_that_is_no_help_is_given_up_in_time(output: Any) -> None:
+    port = ScriptedPort(get=[output])
     with pytest.raises(SandboxUnavailable, match="control plane"):
         run_sync(lifecycle.revive(port, INFO))
     assert port.slept_s == lifecycle.REVIVE_WITHIN_S
@@ -247,18 +249,18 @@ def test_what_only_reads_is_unavailable_in_the_end() -> None:
 @pytest.mark.parametrize("kind", [FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED])
 @pytest.mark.parametrize("found", [None, info("destroyed"), info("destroying")])
 def test_one_that_is_gone_is_replaced(kind: FaultKind, found: SandboxInfo | None) -> None:
-    machines = Machines()
+    managers = Managers()
     port = ScriptedPort(execute=[fault(kind), {"ok": True}], get=[found])
-    assert call(port, machines=machines) == {"ok": True}
-    assert machines.lost_ones == [INFO]
+    assert call(port, managers=managers) == {"ok": True}
+    assert managers.lost_ones == [INFO]
 
 
 @pytest.mark.parametrize("state", ["error", "build_failed", "archived"])
 def test_one_that_is_of_no_use_is_replaced_and_not_forgotten(state: str) -> None:
-    machines = Machines()
+    managers = Managers()
     port = ScriptedPort(execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info(state)])
-    assert call(port, machines=machines) == {"ok": True}
-    assert (machines.lost_ones, machines.failed_ones) == ([], [INFO])
+    assert call(port, managers=managers) == {"ok": True}
+    assert (managers.lost_ones, managers.failed_ones) == ([], [INFO])
 
 
 def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> None:
@@ -271,33 +273,33 @@ def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> 
 
 
 def test_one_that_is_gone_after_it_may_have_run_is_unknown() -> None:
-    machines = Machines()
+    managers = Managers()
     port = ScriptedPort(
         execute=[fault(FaultKind.DROPPED), fault(FaultKind.NOT_FOUND), {"ok": True}], get=[None]
     )
     with pytest.raises(OutcomeUnknown) as caught:
-        call(port, machines=machines)
+        call(port, managers=managers)
     assert caught.value.code == "lost_while_running"
-    assert machines.lost_ones == [INFO]
+    assert managers.lost_ones == [INFO]
     assert port.asked.count("execute") == 2
 
 
 def test_machines_that_vanish_as_they_are_made_are_not_made_for_ever() -> None:
-    machines = Machines()
+    managers = Managers()
     port = ScriptedPort(execute=[fault(FaultKind.NOT_FOUND)], get=[None])
     with pytest.raises(SandboxUnavailable):
-        call(port, machines=machines)
-    assert len(machines.lost_ones) == 3
+        call(port, managers=managers)
+    assert len(managers.lost_ones) == 3
 
 
 def test_a_stopped_one_is_started() -> None:
     port = ScriptedPort(
         execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info("stopped")], start=[None]
     )
-    machines = Machines()
-    assert call(port, machines=machines) == {"ok": True}
+    managers = Managers()
+    assert call(port, managers=managers) == {"ok": True}
     assert "start" in port.asked
-    assert machines.restarts == 1
+    assert managers.restarts == 1
 
 
 def test_one_between_states_is_waited_for() -> None:
@@ -387,9 +389,9 @@ def test_a_sandbox_that_has_gone_silent_does_not_hold_the_call_for_long(timeout_
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Silent(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
-    caller = GuestClient(port, Machines(), dict, lambda: NONCE)
+    guest_client = GuestClient(port, Managers(), dict, lambda: NONCE)
     with pytest.raises(OutcomeUnknown):
-        run_sync(caller.call("command", {"key": "k"}, timeout_s=timeout_s))
+        run_sync(guest_client.call("command", {"key": "k"}, timeout_s=timeout_s))
     assert port.slept_s <= timeout_s + 100
 
 
@@ -402,8 +404,8 @@ def test_a_proxy_that_drops_long_requests_is_outlasted() -> None:
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Proxy(execute=[*[fault(FaultKind.DROPPED)] * 8, {"ok": True}], get=[info("started")])
-    caller = GuestClient(port, Machines(), dict, lambda: NONCE)
-    assert run_sync(caller.call("command", {"key": "k"}, timeout_s=600)) == {"ok": True}
+    guest_client = GuestClient(port, Managers(), dict, lambda: NONCE)
+    assert run_sync(guest_client.call("command", {"key": "k"}, timeout_s=600)) == {"ok": True}
 
 
 class TestProvision:
@@ -556,57 +558,57 @@ SILENCE = [BAD_GATEWAY] * 7  # for a little more than ten seconds
 
 
 def test_a_dead_daemons_machine_is_given_up_and_a_call_that_may_have_run_is_in_doubt() -> None:
-    port, machines = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[BAD_GATEWAY]), Machines()
+    port, managers = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[BAD_GATEWAY]), Managers()
     with pytest.raises(OutcomeUnknown) as caught:
-        call(port, machines=machines)
+        call(port, managers=managers)
     assert caught.value.code == "lost_while_running"
-    assert machines.failed_ones == [INFO]
+    assert managers.failed_ones == [INFO]
     assert port.slept_s < 15
     assert port.asked.count("ping") == 1
 
 
 def test_what_may_be_repeated_goes_on_in_the_next_machine() -> None:
-    port, machines = (
+    port, managers = (
         ScriptedPort(execute=[*SILENCE, {"ok": True}], get=[INFO], ping=[BAD_GATEWAY]),
-        Machines(),
+        Managers(),
     )
-    assert call(port, key=None, machines=machines) == {"ok": True}
-    assert machines.failed_ones == [INFO]
+    assert call(port, key=None, managers=managers) == {"ok": True}
+    assert managers.failed_ones == [INFO]
 
 
 def test_a_persistent_machine_with_a_dead_daemon_is_restarted_and_the_call_sent_again() -> None:
-    machines = Machines(is_persistent=True)
+    managers = Managers(is_persistent=True)
     states = [INFO] * 6 + [info("stopping"), info("stopped")]
     port = ScriptedPort(
         execute=[*SILENCE, {"ok": True}], get=states, ping=[BAD_GATEWAY], stop=[None], start=[None]
     )
-    assert call(port, machines=machines) == {"ok": True}
+    assert call(port, managers=managers) == {"ok": True}
     assert [name for name in port.asked if name in ("ping", "stop", "start")] == ["ping", "stop", "start"]
-    assert (machines.restarts, machines.failed_ones) == (1, [])
+    assert (managers.restarts, managers.failed_ones) == (1, [])
 
 
 @pytest.mark.parametrize("kind", [FaultKind.BUSY, FaultKind.DROPPED, FaultKind.REFUSED])
 def test_a_restart_by_somebody_else_is_waited_for(kind: FaultKind) -> None:
-    machines = Machines(is_persistent=True)
+    managers = Managers(is_persistent=True)
     states = [INFO] * 6 + [info("starting"), INFO]
     port = ScriptedPort(execute=[*SILENCE, {"ok": True}], get=states, ping=[BAD_GATEWAY], stop=[fault(kind)])
-    assert call(port, machines=machines) == {"ok": True}
-    assert machines.restarts == 1
+    assert call(port, managers=managers) == {"ok": True}
+    assert managers.restarts == 1
 
 
 @pytest.mark.parametrize("is_persistent", [True, False])
 @pytest.mark.parametrize("ping", [None, fault(FaultKind.UNAVAILABLE, status=503), fault(FaultKind.DROPPED)])
 def test_a_gateways_trouble_costs_no_machine(is_persistent: bool, ping: PortFault | None) -> None:
-    machines = Machines(is_persistent=is_persistent)
+    managers = Managers(is_persistent=is_persistent)
     port = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[ping])
     with pytest.raises(OutcomeUnknown):
-        call(port, machines=machines)
-    assert (machines.failed_ones, machines.restarts) == ([], 0)
+        call(port, managers=managers)
+    assert (managers.failed_ones, managers.restarts) == ([], 0)
 
 
 def test_a_gateway_that_says_other_things_is_not_taken_for_a_dead_daemon() -> None:
     other = fault(FaultKind.DROPPED, status=504)
-    port, machines = ScriptedPort(execute=[*[BAD_GATEWAY, other] * 20, {"ok": True}], get=[INFO]), Machines()
+    port, managers = ScriptedPort(execute=[*[BAD_GATEWAY, other] * 20, {"ok": True}], get=[INFO]), Managers()
     with pytest.raises(OutcomeUnknown):
-        call(port, machines=machines)
-    assert machines.failed_ones == []
+        call(port, managers=managers)
+    assert managers.failed_ones == []

@@ -246,10 +246,10 @@ def test_lifetimes_are_whole_minutes_rounded_up() -> None:
 
 def test_an_ephemeral_one_has_a_name_of_its_own_and_ends_by_itself() -> None:
     config = SandboxConfig()
-    one, other = (specification(config, "demo", None, unique=unique) for unique in ("a", "b"))
-    assert one.name != other.name
-    assert (one.auto_delete_minutes, one.ttl_minutes) == (0, 24 * 60)
-    assert one.labels["lifetime"] == "ephemeral"
+    item, other = (specification(config, "demo", None, unique=unique) for unique in ("a", "b"))
+    assert item.name != other.name
+    assert (item.auto_delete_minutes, item.ttl_minutes) == (0, 24 * 60)
+    assert item.labels["lifetime"] == "ephemeral"
 
 
 @pytest.mark.parametrize(

@@ -365,10 +365,10 @@ def test_any_text_does_what_it_does_in_plain_bash(bash: Workspace, text: str) ->
     # It may redirect and glob, and what an earlier example left running may still do so: each run has an empty
     # directory of its own.
     command = f"PATH=/nowhere; echo start; {text}"
-    place = Path(tempfile.mkdtemp(dir=bash.port.home.parent))
-    plain = place / "plain"
+    location = Path(tempfile.mkdtemp(dir=bash.port.home.parent))
+    plain = location / "plain"
     plain.mkdir()
-    bash.root = place / "ours"
+    bash.root = location / "ours"
     expected = subprocess.run(
         ["bash", "-c", command], executable="/bin/bash", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, cwd=plain, start_new_session=True, timeout=20, check=False,

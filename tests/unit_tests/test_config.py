@@ -600,8 +600,8 @@ REFUSALS: list[tuple[Any, str, str]] = [
         for root in ("/mnt", "/mnt/skills", "/mnt/skills/x")
     ),
     *(
-        ({"options": {"stsEndpoint": bad}}, "options.stsEndpoint", words)
-        for bad, words in [
+        ({"options": {"stsEndpoint": bad}}, "options.stsEndpoint", phrase)
+        for bad, phrase in [
             ("http://sts.example.com", "so the workspace's S3 keys would be sent unencrypted"),
             ("http://10.0.0.1:9000", "use https://"),
             (f"https://k:{SECRET}@sts.example.com", "not contain a user name or password"),
@@ -658,15 +658,15 @@ REFUSALS: list[tuple[Any, str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("document", "path", "words"),
+    ("document", "path", "phrase"),
     REFUSALS,
     ids=[f"{n}-{ascii(path)[1:-1]}" for n, (_, path, _) in enumerate(REFUSALS)],
 )
-def test_each_refusal_names_path_problem_and_remedy(document: Any, path: str, words: str) -> None:
+def test_each_refusal_names_path_problem_and_remedy(document: Any, path: str, phrase: str) -> None:
     error = refused(document)
     message = str(error)
     assert message.startswith(f"SandboxConfig: {path}"), message
-    assert words in message
+    assert phrase in message
     assert "\n" not in message
     assert "input_value" not in message
     assert len(error.context["paths"]) == 1  # type: ignore[arg-type]
@@ -726,7 +726,7 @@ def test_the_parts_name_paths_from_themselves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "phrase"),
     [
         (
             f'{{"options": {{"apiKey": "{SECRET}" ',
@@ -745,10 +745,10 @@ def test_the_parts_name_paths_from_themselves() -> None:
         ('{"envVars": {"A": "a", "A": "b"}}', "envVars.A: occurs more than once"),
     ],
 )
-def test_json_that_is_refused(text: str | bytes, words: str) -> None:
+def test_json_that_is_refused(text: str | bytes, phrase: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SandboxConfig.model_validate_json(text)
-    assert words in str(caught.value)
+    assert phrase in str(caught.value)
     assert SECRET not in everything_shown(caught.value)
 
 
@@ -909,7 +909,7 @@ def test_namespaces_that_are_taken(namespace: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("namespace", "words"),
+    ("namespace", "phrase"),
     [
         ("", "must not be empty"),
         ("a/b", "credentials for a parent prefix"),
@@ -927,11 +927,11 @@ def test_namespaces_that_are_taken(namespace: str) -> None:
         (b"a", "must be a string"),
     ],
 )
-def test_namespaces_that_are_refused(namespace: Any, words: str) -> None:
+def test_namespaces_that_are_refused(namespace: Any, phrase: str) -> None:
     with pytest.raises(ConfigError) as caught:
         validate_namespace(namespace)
     assert str(caught.value).startswith("namespace: ")
-    assert words in str(caught.value)
+    assert phrase in str(caught.value)
     assert "Use one segment of 1 to 128 letters" in str(caught.value)
     assert str(caught.value).isprintable()
     assert caught.value.code == "namespace"

@@ -345,7 +345,7 @@ LONG = "x" * EDIT_BYTES
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "phrase"),
     [
         (LONG, "y", "old_string occurs 2 times in f, at lines 1, 2"),
         (f"{LONG}\nz", "y", "old_string was not found in f. Read"),
@@ -355,11 +355,13 @@ LONG = "x" * EDIT_BYTES
         ("last", LONG * 100, "f would be, or is, "),
     ],
 )
-def test_a_large_edit_that_cannot_be_made_says_what_a_small_one_would(old: str, new: str, words: str) -> None:
+def test_a_large_edit_that_cannot_be_made_says_what_a_small_one_would(
+    old: str, new: str, phrase: str
+) -> None:
     data = f"{LONG}\n{LONG}\nlast".encode()
     sha256 = hashlib.sha256(data).hexdigest()
     answer = {**RIGHT, "bytes": len(data), "sha256": sha256, "content": base64.b64encode(data).decode()}
-    with pytest.raises(FileError, match=words) as caught:
+    with pytest.raises(FileError, match=phrase) as caught:
         run_sync(_contents(answer, []).replace_text("f", old, new, replace_all=False))
     assert caught.value.op == "edit"
 

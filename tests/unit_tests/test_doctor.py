@@ -88,7 +88,7 @@ class TestASandbox:
         assert not {"bash", "node", "rg", "grep", "git", "mount-s3", "sudo"} & set(facts)
 
     def test_that_has_everything(self) -> None:
-        assert {one.status for one in judged().values()} == {Status.OK}
+        assert {item.status for item in judged().values()} == {Status.OK}
         assert list(judged()) == list(sandbox.CHECKS) == list(judged(on_s3=False))
 
     @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ class TestASandbox:
         findings = judged(without=without)
         assert findings[check].status is status
         assert findings[check].remedy
-        assert {one.check for one in findings.values() if one.status is not Status.OK} == {check}
+        assert {item.check for item in findings.values() if item.status is not Status.OK} == {check}
 
     @pytest.mark.parametrize(
         ("version", "status"),
@@ -136,8 +136,8 @@ class TestASandbox:
     def test_whose_user_may_do_anything_hides_nothing(self, changes: dict[str, str]) -> None:
         finding = judged(**changes)["user"]
         assert finding.status is Status.WARNING
-        for words in ("prevents accidents only", "session policy", "expiry"):
-            assert words in finding.found
+        for expected in ("prevents accidents only", "session policy", "expiry"):
+            assert expected in finding.found
 
     def test_with_a_clock_of_its_own(self) -> None:
         assert judged(time="1090")["sandbox-clock"].status is Status.WARNING
@@ -167,11 +167,11 @@ class TestASandbox:
 
 class TestClocks:
     @pytest.mark.parametrize(
-        ("told", "off"),
+        ("reported", "off"),
         [(100.0, 0.0), (104.0, 0.0), (110.0, 5.0), (99.5, 0.0), (90.0, -9.0)],
     )
-    def test_are_off_by_what_no_delay_explains(self, told: float, off: float) -> None:
-        assert off_by_s(told, 100.0, 105.0) == off
+    def test_are_off_by_what_no_delay_explains(self, reported: float, off: float) -> None:
+        assert off_by_s(reported, 100.0, 105.0) == off
 
     @pytest.mark.parametrize(
         ("off", "status"),
@@ -203,17 +203,17 @@ class TestAFinding:
         assert (finding.found, finding.code, finding.status) == ("No. Do this.", "no", Status.FAILED)
 
     @pytest.mark.parametrize(
-        ("fault", "code", "words"),
+        ("fault", "code", "expected"),
         [
             (PortFault(FaultKind.UNAUTHORIZED, "401"), "unauthorized", "DAYTONA_API_KEY"),
             (PortFault(FaultKind.REFUSED, "the key is expired"), "api_key_expired", "new API key"),
             (PortFault(FaultKind.REFUSED, "no"), "refused", "objected"),
         ],
     )
-    def test_of_a_fault_has_a_remedy(self, fault: PortFault, code: str, words: str) -> None:
+    def test_of_a_fault_has_a_remedy(self, fault: PortFault, code: str, expected: str) -> None:
         finding = faulty("api", "it did not answer", fault)
         assert finding.code == code
-        assert words in finding.remedy
+        assert expected in finding.remedy
         assert finding.found == f"it did not answer: {fault.message}"
 
     def test_settings_are_judged_as_a_whole(self) -> None:
@@ -224,7 +224,7 @@ class TestAFinding:
             "awsRegion": "x-1",
         }
         findings = judge_settings(SandboxConfig.model_validate({"options": options}), "-no")
-        assert [one.code for one in findings] == ["namespace", "credentials_missing"]
+        assert [item.code for item in findings] == ["namespace", "credentials_missing"]
 
 
 def test_s3s_answers_have_remedies() -> None:
@@ -239,6 +239,6 @@ def test_s3s_answers_have_remedies() -> None:
         s3.boundary(None, has_role=False),
         s3.given_keys(has_token=True),
     ]
-    assert all(one.remedy for one in findings)
-    assert [one.status for one in findings] == [Status.FAILED] * 7 + [Status.WARNING] * 2
+    assert all(item.remedy for item in findings)
+    assert [item.status for item in findings] == [Status.FAILED] * 7 + [Status.WARNING] * 2
     assert s3.boundary(None, has_role=True) == ok("s3-boundary", "another namespace's prefix is refused")

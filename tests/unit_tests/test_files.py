@@ -252,7 +252,7 @@ class TestRefusals:
         assert text in error.message
 
     @pytest.mark.parametrize(
-        ("count", "at", "said"),
+        ("count", "at", "output"),
         [
             (2, [1, 3], "occurs 2 times in f, at lines 1, 3. Add surrounding lines"),
             (3, [1, 1, 3], "occurs 3 times in f, at lines 1, 3. Add surrounding lines"),
@@ -265,9 +265,9 @@ class TestRefusals:
             (99, [7, 8], "occurs 99 times in f, at lines 7, 8, .... Add surrounding lines"),
         ],
     )
-    def test_of_many_matches_each_line_is_named_once(self, count: int, at: list[int], said: str) -> None:
+    def test_of_many_matches_each_line_is_named_once(self, count: int, at: list[int], output: str) -> None:
         reply = Reply("edit", {"ok": False, "error": "not_unique", "count": count, "at": at})
-        assert said in file_errors.file_error("f", reply).message
+        assert output in file_errors.file_error("f", reply).message
 
     @pytest.mark.parametrize("code", file_errors._REFUSALS)
     def test_each_has_words(self, code: str) -> None:
@@ -307,10 +307,10 @@ def test_searches_take_absolute_patterns(world: World) -> None:
     assert grepped("deep/*", "src") == ["src/deep/a.py"]
 
 
-class TestLies:
+class TestForgedAnswers:
     """The sandbox belongs to whatever ran in it."""
 
-    LIES: tuple[object, ...] = (
+    FORGED: tuple[object, ...] = (
         None,
         [],
         "x",
@@ -325,10 +325,10 @@ class TestLies:
         {"ok": True},
     )
 
-    @pytest.mark.parametrize("lie", LIES, ids=str)
+    @pytest.mark.parametrize("forged", FORGED, ids=str)
     @pytest.mark.parametrize("op", ["read", "write", "edit", "list", "glob", "grep", "delete"])
-    def test_are_errors(self, op: str, lie: object) -> None:
-        refusal(SandboxError, getattr(_liar(lie), op)(*_arguments(op)))
+    def test_are_errors(self, op: str, forged: object) -> None:
+        refusal(SandboxError, getattr(_forging(forged), op)(*_arguments(op)))
 
     GOOD: ClassVar[dict[str, dict[str, Any]]] = {
         "read": {
@@ -356,25 +356,25 @@ class TestLies:
         junk = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats() | st.binary()
         wrong = junk | st.lists(junk | st.lists(junk, max_size=5), max_size=3) | st.just("x" * 300_000)
         field = data.draw(st.sampled_from(sorted(self.GOOD[op])))
-        lie = {"ok": True, **self.GOOD[op], field: data.draw(wrong)}
+        forged = {"ok": True, **self.GOOD[op], field: data.draw(wrong)}
         try:
-            asyncio.run(getattr(_liar(lie), op)(*_arguments(op)))
+            asyncio.run(getattr(_forging(forged), op)(*_arguments(op)))
         except SandboxError as error:
             assert error.code == "garbled_answer"  # noqa: PT017
 
     def test_content_can_always_be_encoded(self) -> None:
-        lie = {"ok": True, **self.GOOD["read"], "body": "a\ud800b"}
-        assert asyncio.run(_liar(lie).read("a")).body == "a?b"
+        forged = {"ok": True, **self.GOOD["read"], "body": "a\ud800b"}
+        assert asyncio.run(_forging(forged).read("a")).body == "a?b"
 
     def test_huge_numbers_and_lists(self) -> None:
-        refusal(SandboxError, _liar({"ok": True, **self.GOOD["read"], "lines": 10**400}).read("a"))
+        refusal(SandboxError, _forging({"ok": True, **self.GOOD["read"], "lines": 10**400}).read("a"))
         entries = [["a", "file", 1, 1, None]] * 20_000
-        refusal(SandboxError, _liar({"ok": True, **self.GOOD["list"], "entries": entries}).list())
+        refusal(SandboxError, _forging({"ok": True, **self.GOOD["list"], "entries": entries}).list())
 
 
-def _liar(lie: object) -> FileOps:
+def _forging(forged: object) -> FileOps:
     async def guest(_entry: str, _request: dict[str, Any]) -> object:
-        return lie
+        return forged
 
     async def upload(_path: str, _data: bytes) -> None:
         raise AssertionError

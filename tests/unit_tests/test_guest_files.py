@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._guest import dirs as guest_place
+from langchain_daytona_ws._guest import dirs as guest_location
 from langchain_daytona_ws._guest import files, match, search, store, tree, walk
 
 ENTRIES = {"list": tree, "glob": tree, "grep": search}
@@ -58,7 +58,7 @@ HOSTILE = [
 ]
 
 
-class Place:
+class Box:
     """A workspace, and a secret outside of it."""
 
     def __init__(self, path: Path) -> None:
@@ -84,9 +84,9 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def box(tmp_path: Path) -> Iterator[Box]:
     before = set(os.listdir("/proc/self/fd"))
-    yield Place(tmp_path)
+    yield Box(tmp_path)
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 0, "no descriptor may leak"
 
 
@@ -95,8 +95,8 @@ class TestLogs:
 
     @pytest.fixture
     def state(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr(guest_place, "STATE_PARENT", str(tmp_path))
-        state = Path(guest_place.state_directory())
+        monkeypatch.setattr(guest_location, "STATE_PARENT", str(tmp_path))
+        state = Path(guest_location.state_directory())
         (state / f"{self.KEY}.log").write_text("one\ntwo\n")
         (state / f"{self.KEY}.call").write_text("a record")
         (state / "link.log").symlink_to(f"{self.KEY}.call")
@@ -105,10 +105,10 @@ class TestLogs:
         (state / "jobs" / "other.log").write_text("x")
         return state
 
-    def test_are_read_and_searched(self, place: Place, state: Path) -> None:
+    def test_are_read_and_searched(self, box: Box, state: Path) -> None:
         log = f"{state}/{self.KEY}.log"
-        assert place.ask("read", log, log=True)["body"] == "     1\tone\n     2\ttwo"
-        assert place.ask("grep", log, log=True, pattern="tw")["rows"] == [[f"{self.KEY}.log", 2, True, "two"]]
+        assert box.ask("read", log, log=True)["body"] == "     1\tone\n     2\ttwo"
+        assert box.ask("grep", log, log=True, pattern="tw")["rows"] == [[f"{self.KEY}.log", 2, True, "two"]]
 
     @pytest.mark.parametrize(
         "name",
@@ -122,35 +122,35 @@ class TestLogs:
             "no.log",
         ],
     )
-    def test_nothing_else_is(self, place: Place, state: Path, name: str) -> None:
+    def test_nothing_else_is(self, box: Box, state: Path, name: str) -> None:
         path = f"{state}/{name.format(key=self.KEY)}"
         for op in ("read", "grep"):
-            assert place.ask(op, path, log=True, pattern="x") == {"ok": False, "error": "missing"}
-        assert place.ask("read", f"/{self.KEY}.log", log=True)["error"] == "missing"
+            assert box.ask(op, path, log=True, pattern="x") == {"ok": False, "error": "missing"}
+        assert box.ask("read", f"/{self.KEY}.log", log=True)["error"] == "missing"
 
-    def test_are_not_changed(self, place: Place, state: Path) -> None:
+    def test_are_not_changed(self, box: Box, state: Path) -> None:
         path = f"{state}/{self.KEY}.log"
         for op, arguments in (
             ("write", {"content": b"x", "overwrite": True}),
             ("edit", {"old": "one", "new": "1"}),
             ("delete", {}),
         ):
-            assert place.ask(op, path, log=True, **arguments)["error"] == "missing"
+            assert box.ask(op, path, log=True, **arguments)["error"] == "missing"
         assert Path(path).read_text() == "one\ntwo\n"
 
 
 class TestRead:
-    def test_page_and_facts(self, place: Place) -> None:
-        target = place.put("src/a.txt", b"one\r\ntwo\r\n")
-        answer = place.ask("read", "src/a.txt", offset=2)
+    def test_page_and_facts(self, box: Box) -> None:
+        target = box.put("src/a.txt", b"one\r\ntwo\r\n")
+        answer = box.ask("read", "src/a.txt", offset=2)
         assert answer["body"] == "     2\ttwo"
         assert answer["sha256"] == hashlib.sha256(b"one\r\ntwo\r\n").hexdigest()
         assert answer["mtime_ns"] == target.stat().st_mtime_ns
         assert (answer["bytes"], answer["lines"], answer["newline"]) == (10, 2, "crlf")
 
-    def test_empty(self, place: Place) -> None:
-        place.put("empty")
-        assert place.ask("read", "empty")["lines"] == 0
+    def test_empty(self, box: Box) -> None:
+        box.put("empty")
+        assert box.ask("read", "empty")["lines"] == 0
 
     @pytest.mark.parametrize(
         ("path", "error"),
@@ -169,71 +169,71 @@ class TestRead:
             ("a\0b", "bad_path"),
         ],
     )
-    def test_refusals(self, place: Place, path: str, error: str) -> None:
-        place.put("file", b"x")
-        (place.root / "dir").mkdir()
-        os.mkfifo(place.root / "fifo")
+    def test_refusals(self, box: Box, path: str, error: str) -> None:
+        box.put("file", b"x")
+        (box.root / "dir").mkdir()
+        os.mkfifo(box.root / "fifo")
         here = os.getcwd()
-        os.chdir(place.root)  # the path of a socket is limited to 108 bytes
+        os.chdir(box.root)  # the path of a socket is limited to 108 bytes
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("socket")
         os.chdir(here)
-        place.put("png", b"\x89PNG\0\0")
-        place.put("large", b"x" * 2000)
-        assert place.ask("read", path, max_bytes=1000)["error"] == error
+        box.put("png", b"\x89PNG\0\0")
+        box.put("large", b"x" * 2000)
+        assert box.ask("read", path, max_bytes=1000)["error"] == error
 
-    def test_device(self, place: Place) -> None:
-        os.symlink("/dev/zero", place.root / "zero")
-        assert place.ask("read", "zero")["error"] == "outside"
+    def test_device(self, box: Box) -> None:
+        os.symlink("/dev/zero", box.root / "zero")
+        assert box.ask("read", "zero")["error"] == "outside"
 
-    def test_offset_past_the_end(self, place: Place) -> None:
-        place.put("a", b"x\n")
-        assert place.ask("read", "a", offset=2) == {"ok": False, "error": "past_end", "lines": 1}
+    def test_offset_past_the_end(self, box: Box) -> None:
+        box.put("a", b"x\n")
+        assert box.ask("read", "a", offset=2) == {"ok": False, "error": "past_end", "lines": 1}
 
-    def test_a_name_too_long_is_an_answer(self, place: Place) -> None:
-        answer = place.ask("read", "x" * 300)
+    def test_a_name_too_long_is_an_answer(self, box: Box) -> None:
+        answer = box.ask("read", "x" * 300)
         assert (answer["error"], answer["errno"]) == ("os", "ENAMETOOLONG")
 
     @pytest.mark.parametrize("name", HOSTILE)
-    def test_hostile_names(self, place: Place, name: str) -> None:
-        assert place.ask("write", f"d {name[:200]}/{name}", content=b"old")["created"]
-        assert place.ask("read", f"d {name[:200]}/{name}")["body"] == "     1\told"
-        assert place.ask("edit", f"d {name[:200]}/{name}", old="old", new="new")["count"] == 1
-        found = place.ask("grep", mode="files_with_matches", pattern="new")["rows"]
+    def test_hostile_names(self, box: Box, name: str) -> None:
+        assert box.ask("write", f"d {name[:200]}/{name}", content=b"old")["created"]
+        assert box.ask("read", f"d {name[:200]}/{name}")["body"] == "     1\told"
+        assert box.ask("edit", f"d {name[:200]}/{name}", old="old", new="new")["count"] == 1
+        found = box.ask("grep", mode="files_with_matches", pattern="new")["rows"]
         assert found == [[f"d {name[:200]}/{name}"]]
-        assert place.ask("list", f"d {name[:200]}")["entries"][0][0] == name
-        assert place.ask("delete", f"d {name[:200]}/{name}")["ok"]
-        assert not list(place.root.rglob("pwned"))
+        assert box.ask("list", f"d {name[:200]}")["entries"][0][0] == name
+        assert box.ask("delete", f"d {name[:200]}/{name}")["ok"]
+        assert not list(box.root.rglob("pwned"))
 
-    def test_names_that_are_not_utf8(self, place: Place) -> None:
-        raw = os.fsencode(place.root) + b"/caf\xe9.txt"
+    def test_names_that_are_not_utf8(self, box: Box) -> None:
+        raw = os.fsencode(box.root) + b"/caf\xe9.txt"
         with open(raw, "wb") as stream:
             stream.write(b"hit\n")
         name = os.fsdecode(b"caf\xe9.txt")
-        assert place.ask("list")["entries"][0][0] == name
-        assert place.ask("glob", pattern="*.txt")["paths"][0][0] == name
-        assert place.ask("grep", pattern="hit")["rows"] == [[name, 1, True, "hit"]]
-        assert place.ask("read", name)["body"] == "     1\thit"
+        assert box.ask("list")["entries"][0][0] == name
+        assert box.ask("glob", pattern="*.txt")["paths"][0][0] == name
+        assert box.ask("grep", pattern="hit")["rows"] == [[name, 1, True, "hit"]]
+        assert box.ask("read", name)["body"] == "     1\thit"
 
 
 class TestSymlinks:
     @pytest.fixture
-    def links(self, place: Place) -> Place:
-        place.put("real/file", "inside\n")
+    def links(self, box: Box) -> Box:
+        box.put("real/file", "inside\n")
         for name, target in {
             "to_file": "real/file",
             "to_dir": "real",
-            "absolute": f"{place.root}/real/file",
+            "absolute": f"{box.root}/real/file",
             "real/up": "../real/../real/file",
             "to_root": ".",
             "real/to_root": "..",
             "chain": "to_chain",
             "to_chain": "to_dir/file",
             "out": "../../outside/secret",
-            "out_absolute": str(place.secret),
+            "out_absolute": str(box.secret),
             "out_dir": "../../outside",
-            "out_by_root": f"{place.root}/../../outside/secret",
-            "out_sibling": f"{place.root}2/secret",
+            "out_by_root": f"{box.root}/../../outside/secret",
+            "out_sibling": f"{box.root}2/secret",
             "out_through": "to_root/../../../outside/secret",
             "loop": "loop",
             "loop_a": "loop_b",
@@ -241,8 +241,8 @@ class TestSymlinks:
             "dangling": "real/not_yet",
             "dangling_out": "../../outside/not_yet",
         }.items():
-            os.symlink(target, place.root / name)
-        return place
+            os.symlink(target, box.root / name)
+        return box
 
     @pytest.mark.parametrize(
         "path",
@@ -256,7 +256,7 @@ class TestSymlinks:
             "chain",
         ],
     )
-    def test_inside_are_followed(self, links: Place, path: str) -> None:
+    def test_inside_are_followed(self, links: Box, path: str) -> None:
         answer = links.ask("read", path)
         assert answer["body"] == "     1\tinside"
         assert answer["path"] == "real/file"
@@ -266,7 +266,7 @@ class TestSymlinks:
         "path",
         ["out", "out_absolute", "out_dir/secret", "out_dir", "out_by_root", "out_sibling", "out_through"],
     )
-    def test_outside_are_refused(self, links: Place, op: str, path: str) -> None:
+    def test_outside_are_refused(self, links: Box, op: str, path: str) -> None:
         arguments = {
             "write": {"content": b"pwned", "overwrite": True},
             "edit": {"old": "top", "new": "no"},
@@ -276,17 +276,17 @@ class TestSymlinks:
         assert links.secret.read_text() == "top secret\n"
         assert os.listdir(links.outside) == ["secret"]
 
-    def test_outside_nothing_is_made(self, links: Place) -> None:
+    def test_outside_nothing_is_made(self, links: Box) -> None:
         for path in ("dangling_out", "out_dir/new", "out_dir/new/deeper"):
             assert links.ask("write", path, content=b"x")["error"] == "outside"
         assert links.ask("glob", pattern="out_dir/*")["error"] == "outside"
         assert os.listdir(links.outside) == ["secret"]
 
     @pytest.mark.parametrize("path", ["loop", "loop_a", "loop/x"])
-    def test_loops_end(self, links: Place, path: str) -> None:
+    def test_loops_end(self, links: Box, path: str) -> None:
         assert links.ask("read", path)["error"] == "loop"
 
-    def test_many_dots_end(self, links: Place) -> None:
+    def test_many_dots_end(self, links: Box) -> None:
         deep = "/".join("d" * 1 for _ in range(500))
         (links.root / deep).mkdir(parents=True)
         os.symlink(deep + "/.." * 400 + "/d" * 300, links.root / "zigzag")
@@ -294,11 +294,11 @@ class TestSymlinks:
         assert links.ask("list", "zigzag")["error"] == "loop"
         assert time.monotonic() - began < 20
 
-    def test_a_dangling_one_inside_is_written_through(self, links: Place) -> None:
+    def test_a_dangling_one_inside_is_written_through(self, links: Box) -> None:
         assert links.ask("write", "dangling", content=b"x")["path"] == "real/not_yet"
         assert (links.root / "real/not_yet").read_bytes() == b"x"
 
-    def test_are_deleted_themselves(self, links: Place) -> None:
+    def test_are_deleted_themselves(self, links: Box) -> None:
         for name in ("out", "out_dir", "to_dir", "loop", "dangling"):
             assert links.ask("delete", name)["kind"] == "link"
         assert links.secret.exists()
@@ -306,7 +306,7 @@ class TestSymlinks:
         assert links.ask("delete", "to_root/real/up")["ok"]
         assert links.ask("delete", "out_dir/secret")["error"] == "missing"
 
-    def test_are_named_but_not_entered(self, links: Place) -> None:
+    def test_are_named_but_not_entered(self, links: Box) -> None:
         found = {row[0] for row in links.ask("glob", pattern="**/*")["paths"]}
         assert "out_dir" in found
         assert not any("secret" in name for name in found)
@@ -315,19 +315,19 @@ class TestSymlinks:
             rows = links.ask("grep", pattern="secret|inside", tool_path=_tools(links, tool_path))["rows"]
             assert rows == [["real/file", 1, True, "inside"]]
 
-    def test_listing_tells_no_host_paths(self, links: Place) -> None:
+    def test_listing_tells_no_host_paths(self, links: Box) -> None:
         targets = {row[0]: row[4] for row in links.ask("list")["entries"]}
         assert targets["absolute"] == "/real/file"
         assert targets["out_absolute"] == ""
         assert targets["to_dir"] == "real"
         assert targets["real"] is None
 
-    def test_glob_and_grep_start_at_one(self, links: Place) -> None:
+    def test_glob_and_grep_start_at_one(self, links: Box) -> None:
         assert links.ask("glob", pattern="to_dir/fi*")["paths"][0][0] == "real/file"
         assert links.ask("grep", "to_file", pattern="inside")["rows"] == [["real/file", 1, True, "inside"]]
 
     @pytest.mark.parametrize("op", ["read", "write", "edit", "delete", "list"])
-    def test_a_race_never_leads_out(self, links: Place, op: str) -> None:
+    def test_a_race_never_leads_out(self, links: Box, op: str) -> None:
         """Swap a directory for a symlink to the outside as fast as can be, and a file too."""
         (links.root / "swap_dir").mkdir()
         (links.root / "swap_dir/secret").write_text("inside\n")
@@ -370,8 +370,8 @@ class TestSymlinks:
 
 
 class TestWrite:
-    def test_makes_parents(self, place: Place) -> None:
-        answer = place.ask("write", "a/b/c.txt", content=b"x\n")
+    def test_makes_parents(self, box: Box) -> None:
+        answer = box.ask("write", "a/b/c.txt", content=b"x\n")
         assert answer == {
             "ok": True,
             "created": True,
@@ -381,96 +381,96 @@ class TestWrite:
             "sha256": hashlib.sha256(b"x\n").hexdigest(),
         }
 
-    def test_an_existing_file_must_be_known(self, place: Place) -> None:
-        target = place.put("a", b"old")
+    def test_an_existing_file_must_be_known(self, box: Box) -> None:
+        target = box.put("a", b"old")
         old = hashlib.sha256(b"old").hexdigest()
-        assert place.ask("write", "a", content=b"newer") == {
+        assert box.ask("write", "a", content=b"newer") == {
             "ok": False,
             "error": "exists_unread",
             "bytes": 3,
         }
-        assert place.ask("write", "a", content=b"new", expected_sha256="0" * 64)["error"] == "changed"
+        assert box.ask("write", "a", content=b"new", expected_sha256="0" * 64)["error"] == "changed"
         assert target.read_bytes() == b"old"
-        assert place.ask("write", "a", content=b"new", expected_sha256=old)["ok"]
-        assert place.ask("write", "a", content=b"newest", overwrite=True)["created"] is False
+        assert box.ask("write", "a", content=b"new", expected_sha256=old)["ok"]
+        assert box.ask("write", "a", content=b"newest", overwrite=True)["created"] is False
         assert target.read_bytes() == b"newest"
 
-    def test_the_same_again_changes_nothing(self, place: Place) -> None:
-        target = place.put("a", b"same")
+    def test_the_same_again_changes_nothing(self, box: Box) -> None:
+        target = box.put("a", b"same")
         os.utime(target, ns=(1, 1))
-        assert place.ask("write", "a", content=b"same")["unchanged"]
+        assert box.ask("write", "a", content=b"same")["unchanged"]
         assert target.stat().st_mtime_ns == 1
 
     @pytest.mark.parametrize("path", ["dir", "fifo", "."])
-    def test_only_over_files(self, place: Place, path: str) -> None:
-        (place.root / "dir").mkdir()
-        os.mkfifo(place.root / "fifo")
-        answer = place.ask("write", path, content=b"x", overwrite=True)
+    def test_only_over_files(self, box: Box, path: str) -> None:
+        (box.root / "dir").mkdir()
+        os.mkfifo(box.root / "fifo")
+        answer = box.ask("write", path, content=b"x", overwrite=True)
         assert answer["error"] in ("is_directory", "not_regular")
 
-    def test_not_below_a_file(self, place: Place) -> None:
-        place.put("file", b"x")
-        assert place.ask("write", "file/below", content=b"x")["error"] == "not_a_directory"
+    def test_not_below_a_file(self, box: Box) -> None:
+        box.put("file", b"x")
+        assert box.ask("write", "file/below", content=b"x")["error"] == "not_a_directory"
 
-    def test_keeps_inode_mode_and_links(self, place: Place) -> None:
-        target = place.put("a", b"old")
+    def test_keeps_inode_mode_and_links(self, box: Box) -> None:
+        target = box.put("a", b"old")
         target.chmod(0o754)
         before = target.stat()
-        place.ask("write", "a", content=b"newer", overwrite=True)
+        box.ask("write", "a", content=b"newer", overwrite=True)
         after = target.stat()
         assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
 
-    def test_staged_upload(self, place: Place, tmp_path: Path) -> None:
+    def test_staged_upload(self, box: Box, tmp_path: Path) -> None:
         data = os.urandom(3 << 20)
         staged = tmp_path / "staged"
         staged.write_bytes(data)
         sha256 = hashlib.sha256(data).hexdigest()
-        answer = place.ask("write", "big", content_from=str(staged), content_sha256=sha256)
+        answer = box.ask("write", "big", content_from=str(staged), content_sha256=sha256)
         assert (answer["bytes"], answer["sha256"]) == (len(data), sha256)
-        assert (place.root / "big").read_bytes() == data
+        assert (box.root / "big").read_bytes() == data
         assert not staged.exists()
 
-    def test_a_damaged_or_missing_upload_changes_nothing(self, place: Place, tmp_path: Path) -> None:
-        target = place.put("a", b"old")
+    def test_a_damaged_or_missing_upload_changes_nothing(self, box: Box, tmp_path: Path) -> None:
+        target = box.put("a", b"old")
         staged = tmp_path / "staged"
         staged.write_bytes(b"half")
         for path in (staged, staged, tmp_path):
-            answer = place.ask("write", "a", content_from=str(path), content_sha256="0" * 64, overwrite=True)
+            answer = box.ask("write", "a", content_from=str(path), content_sha256="0" * 64, overwrite=True)
             assert answer == {"ok": False, "error": "staging"}
         assert target.read_bytes() == b"old"
         assert not staged.exists()
 
-    def test_a_racing_creator_is_not_clobbered(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_racing_creator_is_not_clobbered(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
         real = store.create
 
-        def late(spot: walk.Location, source: store.Source) -> bool:
-            place.put("a", b"theirs")
-            return real(spot, source)
+        def late(location: walk.Location, source: store.Source) -> bool:
+            box.put("a", b"theirs")
+            return real(location, source)
 
         monkeypatch.setattr(files, "create", late)
-        assert place.ask("write", "a", content=b"mine")["error"] == "exists_unread"
-        assert (place.root / "a").read_bytes() == b"theirs"
+        assert box.ask("write", "a", content=b"mine")["error"] == "exists_unread"
+        assert (box.root / "a").read_bytes() == b"theirs"
 
-    def test_a_vanished_directory_is_made_again(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_vanished_directory_is_made_again(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
         """A missing directory, as on an S3 mount after the deletion of its last file."""
-        (place.root / "d").mkdir()
+        (box.root / "d").mkdir()
         real = store.create
         vanishings = [1]
 
-        def create(spot: walk.Location, source: store.Source) -> bool:
+        def create(location: walk.Location, source: store.Source) -> bool:
             if vanishings:
                 vanishings.pop()
-                (place.root / "d").rmdir()
-            return real(spot, source)
+                (box.root / "d").rmdir()
+            return real(location, source)
 
         monkeypatch.setattr(files, "create", create)
-        assert place.ask("write", "d/a", content=b"x")["created"]
-        assert (place.root / "d/a").read_bytes() == b"x"
+        assert box.ask("write", "d/a", content=b"x")["created"]
+        assert (box.root / "d/a").read_bytes() == b"x"
 
-    def test_large_targets_are_not_read_for_nothing(self, place: Place) -> None:
-        place.put("a", b"x" * 5000)
-        assert place.ask("write", "a", content=b"y", max_bytes=100)["error"] == "exists_unread"
-        assert place.ask("write", "a", content=b"y", max_bytes=100, overwrite=True)["ok"]
+    def test_large_targets_are_not_read_for_nothing(self, box: Box) -> None:
+        box.put("a", b"x" * 5000)
+        assert box.ask("write", "a", content=b"y", max_bytes=100)["error"] == "exists_unread"
+        assert box.ask("write", "a", content=b"y", max_bytes=100, overwrite=True)["ok"]
 
 
 class TestFailedWrites:
@@ -493,16 +493,16 @@ class TestFailedWrites:
 
         monkeypatch.setattr(store.os, "write", write)
 
-    def test_short_writes_go_on(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_short_writes_go_on(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
         real = os.write
         monkeypatch.setattr(store.os, "write", lambda fd, data: real(fd, bytes(data)[:3]))
-        assert place.ask("write", "a", content=b"0123456789")["ok"]
+        assert box.ask("write", "a", content=b"0123456789")["ok"]
         monkeypatch.undo()
-        assert (place.root / "a").read_bytes() == b"0123456789"
+        assert (box.root / "a").read_bytes() == b"0123456789"
 
-    def test_a_new_file_leaves_nothing(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_new_file_leaves_nothing(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full_disk(monkeypatch, 4)
-        answer = place.ask("write", "a", content=b"0123456789")
+        answer = box.ask("write", "a", content=b"0123456789")
         assert answer == {
             "ok": False,
             "error": "write_failed",
@@ -512,24 +512,24 @@ class TestFailedWrites:
             "bytes": 0,
         }
 
-    def test_the_old_content_is_put_back(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        target = place.put("a", b"old content")
+    def test_the_old_content_is_put_back(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+        target = box.put("a", b"old content")
         self.full_disk(monkeypatch, 4, until=2)
-        answer = place.ask("write", "a", content=b"x" * 50, overwrite=True)
+        answer = box.ask("write", "a", content=b"x" * 50, overwrite=True)
         assert (answer["errno"], answer["state"]) == ("ENOSPC", "restored")
         assert target.read_bytes() == b"old content"
 
-    def test_what_is_left_is_told(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        place.put("a", b"old content")
+    def test_what_is_left_is_told(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+        box.put("a", b"old content")
         self.full_disk(monkeypatch, 4)
-        answer = place.ask("edit", "a", old="old", new="new" * 20)
+        answer = box.ask("edit", "a", old="old", new="new" * 20)
         assert (answer["error"], answer["state"], answer["bytes"]) == ("write_failed", "partial", 0)
 
-    def test_a_full_disk_for_real(self, place: Place) -> None:
+    def test_a_full_disk_for_real(self, box: Box) -> None:
         """A file size limit, which is the kernel's own short write and error."""
-        place.put("a", b"old content")
+        box.put("a", b"old content")
         request = {
-            "root": str(place.root),
+            "root": str(box.root),
             "op": "write",
             "path": "a",
             "content": b"x" * 5000,
@@ -543,16 +543,16 @@ class TestFailedWrites:
         done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
         answer = json.loads(done.stdout)
         assert (answer["errno"], answer["state"]) == ("EFBIG", "restored")
-        assert (place.root / "a").read_bytes() == b"old content"
+        assert (box.root / "a").read_bytes() == b"old content"
 
-    def test_a_failed_close_is_reported(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_close_is_reported(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
         """An S3 mount uploads at close, and keeps the old object when that fails."""
-        target = place.put("a", b"old")
+        target = box.put("a", b"old")
         real_open, real_close = walk.Location.open, os.close
         writers: set[int] = set()
 
-        def opened(spot: walk.Location, flags: int) -> int:
-            fd = real_open(spot, flags & ~os.O_TRUNC)
+        def opened(location: walk.Location, flags: int) -> int:
+            fd = real_open(location, flags & ~os.O_TRUNC)
             if flags & os.O_WRONLY:
                 writers.add(fd)
             return fd
@@ -566,27 +566,25 @@ class TestFailedWrites:
 
         monkeypatch.setattr(walk.Location, "open", opened)
         monkeypatch.setattr(store.os, "close", close)
-        answer = place.ask("edit", "a", old="old", new="new")
+        answer = box.ask("edit", "a", old="old", new="new")
         assert (answer["error"], answer["errno"], answer["state"]) == ("write_failed", "EIO", "unchanged")
 
-    def test_a_reader_not_yet_released_is_waited_for(
-        self, place: Place, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        place.put("a", b"old")
+    def test_a_reader_not_yet_released_is_waited_for(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+        box.put("a", b"old")
         real = walk.Location.open
         refusals = [errno.EPERM, errno.EPERM]
 
-        def opened(spot: walk.Location, flags: int) -> int:
+        def opened(location: walk.Location, flags: int) -> int:
             if flags & os.O_WRONLY and refusals:
                 raise OSError(refusals.pop(), "Operation not permitted")
-            return real(spot, flags)
+            return real(location, flags)
 
         monkeypatch.setattr(walk.Location, "open", opened)
-        assert place.ask("edit", "a", old="old", new="new")["ok"]
+        assert box.ask("edit", "a", old="old", new="new")["ok"]
         assert not refusals
 
 
-def test_writes_are_plain(place: Place) -> None:
+def test_writes_are_plain(box: Box) -> None:
     """An S3 mount supports no rename, append, chmod, link or utime: check the system calls themselves."""
     called: list[str] = []
     watched = {
@@ -611,45 +609,45 @@ def test_writes_are_plain(place: Place) -> None:
     active = True
     sys.addaudithook(hook)  # stays for the life of the process, switched off below
     try:
-        place.ask("write", "d/a", content=b"old")
-        place.ask("write", "d/a", content=b"newer", overwrite=True)
-        place.ask("edit", "d/a", old="newer", new="x")
-        place.ask("delete", "d/a")
+        box.ask("write", "d/a", content=b"old")
+        box.ask("write", "d/a", content=b"newer", overwrite=True)
+        box.ask("edit", "d/a", old="newer", new="x")
+        box.ask("delete", "d/a")
     finally:
         active = False
     assert called == []
 
 
 class TestEdit:
-    def test_answer(self, place: Place) -> None:
-        target = place.put("a", b"one\r\ntwo\r\nthree\r\n")
-        answer = place.ask("edit", "a", old="two\nthree", new="2\n3")
+    def test_answer(self, box: Box) -> None:
+        target = box.put("a", b"one\r\ntwo\r\nthree\r\n")
+        answer = box.ask("edit", "a", old="two\nthree", new="2\n3")
         assert target.read_bytes() == b"one\r\n2\r\n3\r\n"
         assert (answer["count"], answer["at"]) == (1, [2])
         assert answer["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
         assert answer["before_sha256"] == hashlib.sha256(b"one\r\ntwo\r\nthree\r\n").hexdigest()
         assert "     2\t2" in answer["snippet"]
 
-    def test_refusals(self, place: Place) -> None:
-        target = place.put("a", b"x\nx\n")
-        assert place.ask("edit", "a", old="x", new="y") == {
+    def test_refusals(self, box: Box) -> None:
+        target = box.put("a", b"x\nx\n")
+        assert box.ask("edit", "a", old="x", new="y") == {
             "ok": False,
             "error": "not_unique",
             "count": 2,
             "at": [1, 2],
         }
-        assert place.ask("edit", "a", old="zz", new="y")["error"] == "not_found"
-        assert place.ask("edit", "none", old="x", new="y")["error"] == "missing"
-        assert place.ask("edit", "a", old="x", new="y", replace_all=True, expected_sha256="0" * 64)[
+        assert box.ask("edit", "a", old="zz", new="y")["error"] == "not_found"
+        assert box.ask("edit", "none", old="x", new="y")["error"] == "missing"
+        assert box.ask("edit", "a", old="x", new="y", replace_all=True, expected_sha256="0" * 64)[
             "error"
         ] == ("changed")
-        assert place.ask("edit", "a", old="x", new="y" * 100, replace_all=True, max_bytes=50)["error"] == (
+        assert box.ask("edit", "a", old="x", new="y" * 100, replace_all=True, max_bytes=50)["error"] == (
             "too_large"
         )
         assert target.read_bytes() == b"x\nx\n"
 
-    def test_a_change_in_between_is_noticed(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        target = place.put("a", b"one two")
+    def test_a_change_in_between_is_noticed(self, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+        target = box.put("a", b"one two")
         real: Callable[..., Any] = files.edits.apply_edit
 
         def slow(*arguments: Any, **named: Any) -> Any:
@@ -657,38 +655,38 @@ class TestEdit:
             return real(*arguments, **named)
 
         monkeypatch.setattr(files.edits, "apply_edit", slow)
-        assert place.ask("edit", "a", old="one", new="1")["error"] == "changed"
+        assert box.ask("edit", "a", old="one", new="1")["error"] == "changed"
         assert target.read_bytes() == b"one two three"
 
 
 class TestDelete:
-    def test_files_and_empty_directories(self, place: Place) -> None:
-        place.put("a", b"123")
-        (place.root / "d").mkdir()
-        assert place.ask("delete", "a") == {"ok": True, "path": "a", "kind": "file", "bytes": 3}
-        assert place.ask("delete", "d")["kind"] == "dir"
-        assert os.listdir(place.root) == []
+    def test_files_and_empty_directories(self, box: Box) -> None:
+        box.put("a", b"123")
+        (box.root / "d").mkdir()
+        assert box.ask("delete", "a") == {"ok": True, "path": "a", "kind": "file", "bytes": 3}
+        assert box.ask("delete", "d")["kind"] == "dir"
+        assert os.listdir(box.root) == []
 
-    def test_refusals(self, place: Place) -> None:
-        place.put("d/a", b"x")
-        place.put("d/b", b"x")
-        assert place.ask("delete", "d") == {"ok": False, "error": "not_empty", "count": 2}
-        assert place.ask("delete", ".")["error"] == "is_root"
-        assert place.ask("delete", "none")["error"] == "missing"
-        assert (place.root / "d/a").exists()
+    def test_refusals(self, box: Box) -> None:
+        box.put("d/a", b"x")
+        box.put("d/b", b"x")
+        assert box.ask("delete", "d") == {"ok": False, "error": "not_empty", "count": 2}
+        assert box.ask("delete", ".")["error"] == "is_root"
+        assert box.ask("delete", "none")["error"] == "missing"
+        assert (box.root / "d/a").exists()
 
-    def test_a_fifo(self, place: Place) -> None:
-        os.mkfifo(place.root / "fifo")
-        assert place.ask("delete", "fifo")["kind"] == "other"
+    def test_a_fifo(self, box: Box) -> None:
+        os.mkfifo(box.root / "fifo")
+        assert box.ask("delete", "fifo")["kind"] == "other"
 
 
 class TestList:
-    def test_directories_first(self, place: Place) -> None:
-        place.put("b.txt", b"12")
-        place.put(".hidden", b"")
-        (place.root / "z").mkdir()
-        os.mkfifo(place.root / "fifo")
-        rows = place.ask("list")["entries"]
+    def test_directories_first(self, box: Box) -> None:
+        box.put("b.txt", b"12")
+        box.put(".hidden", b"")
+        (box.root / "z").mkdir()
+        os.mkfifo(box.root / "fifo")
+        rows = box.ask("list")["entries"]
         assert [(row[0], row[1], row[2]) for row in rows] == [
             ("z", "dir", 0),
             (".hidden", "file", 0),
@@ -696,29 +694,29 @@ class TestList:
             ("fifo", "other", 0),
         ]
 
-    def test_is_bounded(self, place: Place) -> None:
+    def test_is_bounded(self, box: Box) -> None:
         for n in range(30):
-            place.put(f"f{n:02}")
-        answer = place.ask("list", limit=10)
+            box.put(f"f{n:02}")
+        answer = box.ask("list", limit=10)
         assert (len(answer["entries"]), answer["total"], answer["more"]) == (10, 30, True)
         assert answer["entries"][0][0] == "f00"
-        assert len(place.ask("list", limit_bytes=200)["entries"]) == 4
+        assert len(box.ask("list", limit_bytes=200)["entries"]) == 4
 
-    def test_of_a_file(self, place: Place) -> None:
-        place.put("a")
-        assert place.ask("list", "a")["error"] == "not_a_directory"
-        assert place.ask("list", "none")["error"] == "missing"
+    def test_of_a_file(self, box: Box) -> None:
+        box.put("a")
+        assert box.ask("list", "a")["error"] == "not_a_directory"
+        assert box.ask("list", "none")["error"] == "missing"
 
 
 class TestGlob:
     @pytest.fixture
-    def project(self, place: Place) -> Place:
+    def project(self, box: Box) -> Box:
         names = ["a.py", "src/b.py", "src/deep/er/c.py", "src/d.ts", "src/e.tsx", ".github/w.yml"]
         names += [".git/config.py", "node_modules/m/index.py", "src/[x]/f.py"]
         for age, name in enumerate(names):
-            target = place.put(name)
+            target = box.put(name)
             os.utime(target, ns=(0, (100 - age) * 10**9))
-        return place
+        return box
 
     @pytest.mark.parametrize(
         ("pattern", "expected"),
@@ -741,13 +739,13 @@ class TestGlob:
             ("./src/b.py", ["src/b.py"]),
         ],
     )
-    def test_patterns(self, project: Place, pattern: str, expected: list[str]) -> None:
+    def test_patterns(self, project: Box, pattern: str, expected: list[str]) -> None:
         found = [row[0] for row in project.ask("glob", pattern=pattern)["paths"]]
         if pattern.endswith("/"):
             found.sort()
         assert found == expected
 
-    def test_base_and_skipped(self, project: Place) -> None:
+    def test_base_and_skipped(self, project: Box) -> None:
         assert [row[0] for row in project.ask("glob", "src", pattern="*.py")["paths"]] == ["src/b.py"]
         assert sorted(project.ask("glob", pattern="**/*.py")["skipped"]) == [".git", "node_modules"]
         assert project.ask("glob", "node_modules", pattern="**/*.py")["total"] == 1
@@ -755,25 +753,25 @@ class TestGlob:
         assert project.ask("glob", "none", pattern="a/*")["error"] == "missing"
         assert project.ask("glob", pattern="{a,../b}")["error"] == "bad_glob"
 
-    def test_is_bounded(self, project: Place) -> None:
+    def test_is_bounded(self, project: Box) -> None:
         answer = project.ask("glob", pattern="**/*.py", limit=2)
         assert (len(answer["paths"]), answer["total"], answer["more"]) == (2, 4, True)
         answer = project.ask("glob", pattern="**", timeout_s=-1)
         assert (answer["timed_out"], answer["more"]) == (True, True)
 
-    def test_very_deep_trees_end(self, place: Place) -> None:
-        fd = os.open(place.root, os.O_RDONLY)
+    def test_very_deep_trees_end(self, box: Box) -> None:
+        fd = os.open(box.root, os.O_RDONLY)
         for _ in range(400):
             os.mkdir("d", dir_fd=fd)
             below = os.open("d", os.O_RDONLY, dir_fd=fd)
             os.close(fd)
             fd = below
         os.close(fd)
-        assert place.ask("glob", pattern="**/x")["more"]
-        shutil.rmtree(place.root)
+        assert box.ask("glob", pattern="**/x")["more"]
+        shutil.rmtree(box.root)
 
-    def test_hostile_patterns_stay_cheap(self, place: Place) -> None:
-        place.put("a" * 200)
+    def test_hostile_patterns_stay_cheap(self, box: Box) -> None:
+        box.put("a" * 200)
         began = time.monotonic()
         for pattern in (
             "*a" * 100 + "b",
@@ -783,8 +781,8 @@ class TestGlob:
             "{" * 900,
             "[" * 900,
         ):
-            assert place.ask("glob", pattern=pattern)["ok"]
-        assert place.ask("glob", pattern="{a,b}" * 40)["error"] == "bad_glob"
+            assert box.ask("glob", pattern=pattern)["ok"]
+        assert box.ask("glob", pattern="{a,b}" * 40)["error"] == "bad_glob"
         assert time.monotonic() - began < 20
 
 
@@ -813,9 +811,9 @@ def test_matching_agrees_with_a_plain_recursion(pattern: list[str], path: list[s
     assert match.Glob("/".join(pattern)).matches("/".join(path)) is plain(pattern, path)
 
 
-def _tools(place: Place, tool: str | None) -> str:
+def _tools(box: Box, tool: str | None) -> str:
     """Make a PATH with only one search program on it."""
-    directory = place.outside.parent / f"bin-{tool or 'rg'}"
+    directory = box.outside.parent / f"bin-{tool or 'rg'}"
     if not directory.exists():
         directory.mkdir()
         found = shutil.which(tool or "rg")
@@ -830,30 +828,28 @@ def tool(request: pytest.FixtureRequest) -> str:
 
 
 class TestGrep:
-    def grep(
-        self, place: Place, tool: str, pattern: str, path: str = ".", **arguments: Any
-    ) -> dict[str, Any]:
-        answer = place.ask("grep", path, pattern=pattern, tool_path=_tools(place, tool), **arguments)
+    def grep(self, box: Box, tool: str, pattern: str, path: str = ".", **arguments: Any) -> dict[str, Any]:
+        answer = box.ask("grep", path, pattern=pattern, tool_path=_tools(box, tool), **arguments)
         if answer["ok"]:
             assert answer["engine"] == {"rg": "ripgrep", "grep": "grep"}[tool]
         return answer
 
     @pytest.fixture
-    def project(self, place: Place) -> Place:
-        place.put("a.py", "import os\ndef main():\n    return 42\n")
-        place.put("src/b.py", "def Main():\r\n    pass\r\n")
-        place.put("src/c.txt", "main thing\n")
-        place.put(".git/d", "main\n")
-        place.put("node_modules/e.js", "main\n")
-        place.put(".gitignore", "*.txt\n")
-        place.put("binary", b"\0\0main\n")
-        place.put("latin", "main caf\xe9\n".encode("latin-1"))
-        place.put("empty")
-        os.mkfifo(place.root / "fifo")
-        os.symlink("/dev/zero", place.root / "zero")
-        return place
+    def project(self, box: Box) -> Box:
+        box.put("a.py", "import os\ndef main():\n    return 42\n")
+        box.put("src/b.py", "def Main():\r\n    pass\r\n")
+        box.put("src/c.txt", "main thing\n")
+        box.put(".git/d", "main\n")
+        box.put("node_modules/e.js", "main\n")
+        box.put(".gitignore", "*.txt\n")
+        box.put("binary", b"\0\0main\n")
+        box.put("latin", "main caf\xe9\n".encode("latin-1"))
+        box.put("empty")
+        os.mkfifo(box.root / "fifo")
+        os.symlink("/dev/zero", box.root / "zero")
+        return box
 
-    def test_content(self, project: Place, tool: str) -> None:
+    def test_content(self, project: Box, tool: str) -> None:
         answer = self.grep(project, tool, "main")
         assert answer["rows"] == [
             ["a.py", 2, True, "def main():"],
@@ -863,7 +859,7 @@ class TestGrep:
         assert sorted(answer["skipped"]) == [".git", "node_modules"]
         assert (answer["more"], answer["timed_out"]) == (False, False)
 
-    def test_files_and_counts(self, project: Place, tool: str) -> None:
+    def test_files_and_counts(self, project: Box, tool: str) -> None:
         rows = self.grep(project, tool, "main", mode="files_with_matches", ignore_case=True)["rows"]
         assert rows == [["a.py"], ["latin"], ["src/b.py"], ["src/c.txt"]]
         assert self.grep(project, tool, "i", mode="count")["rows"] == [
@@ -873,14 +869,14 @@ class TestGrep:
             ["src/c.txt", 1],
         ]
 
-    def test_context(self, project: Place, tool: str) -> None:
+    def test_context(self, project: Box, tool: str) -> None:
         assert self.grep(project, tool, "def main", before=1, after=1)["rows"] == [
             ["a.py", 1, False, "import os"],
             ["a.py", 2, True, "def main():"],
             ["a.py", 3, False, "    return 42"],
         ]
-        place_rows = self.grep(project, tool, "main|pass", after=0, before=1)["rows"]
-        assert [row[:3] for row in place_rows][:2] == [["a.py", 1, False], ["a.py", 2, True]]
+        location_rows = self.grep(project, tool, "main|pass", after=0, before=1)["rows"]
+        assert [row[:3] for row in location_rows][:2] == [["a.py", 1, False], ["a.py", 2, True]]
 
     @pytest.mark.parametrize(
         ("glob", "expected"),
@@ -898,11 +894,11 @@ class TestGrep:
             ("*.none", []),
         ],
     )
-    def test_globs(self, project: Place, tool: str, glob: str, expected: list[str]) -> None:
+    def test_globs(self, project: Box, tool: str, glob: str, expected: list[str]) -> None:
         answer = self.grep(project, tool, "main", mode="files_with_matches", glob=glob)
         assert [row[0] for row in answer["rows"]] == expected
 
-    def test_paths(self, project: Place, tool: str) -> None:
+    def test_paths(self, project: Box, tool: str) -> None:
         assert self.grep(project, tool, "main", "src")["rows"] == [["src/c.txt", 1, True, "main thing"]]
         assert self.grep(project, tool, "main", "src/c.txt")["rows"] == [["src/c.txt", 1, True, "main thing"]]
         assert self.grep(project, tool, "main", "node_modules")["rows"] == [
@@ -927,63 +923,63 @@ class TestGrep:
             (r"\$\{x\}", "${x}"),
         ],
     )
-    def test_patterns(self, place: Place, tool: str, pattern: str, text: str) -> None:
-        place.put("f", f"nothing\n{text}\n")
-        assert self.grep(place, tool, pattern)["rows"] == [["f", 2, True, text]]
+    def test_patterns(self, box: Box, tool: str, pattern: str, text: str) -> None:
+        box.put("f", f"nothing\n{text}\n")
+        assert self.grep(box, tool, pattern)["rows"] == [["f", 2, True, text]]
 
     @pytest.mark.parametrize("pattern", ["(", "[z-a]", "*\\", "a{2,1}", "", "a\nb"])
-    def test_bad_patterns(self, place: Place, tool: str, pattern: str) -> None:
-        place.put("f", "x\n")
-        answer = self.grep(place, tool, pattern)
+    def test_bad_patterns(self, box: Box, tool: str, pattern: str) -> None:
+        box.put("f", "x\n")
+        answer = self.grep(box, tool, pattern)
         assert answer["error"] == "bad_pattern"
         assert answer["text"]
-        assert str(place.root) not in answer["text"]
+        assert str(box.root) not in answer["text"]
 
-    def test_no_match(self, place: Place, tool: str) -> None:
-        assert self.grep(place, tool, "x")["rows"] == []
-        place.put("f", "a\n")
-        assert self.grep(place, tool, "x", mode="count")["rows"] == []
+    def test_no_match(self, box: Box, tool: str) -> None:
+        assert self.grep(box, tool, "x")["rows"] == []
+        box.put("f", "a\n")
+        assert self.grep(box, tool, "x", mode="count")["rows"] == []
 
-    def test_is_bounded(self, place: Place, tool: str) -> None:
-        place.put("f", "hit\n" * 100_000)
-        answer = self.grep(place, tool, "hit", limit=10)
+    def test_is_bounded(self, box: Box, tool: str) -> None:
+        box.put("f", "hit\n" * 100_000)
+        answer = self.grep(box, tool, "hit", limit=10)
         assert (len(answer["rows"]), answer["more"]) == (10, True)
-        answer = self.grep(place, tool, "hit", limit=100_000, limit_bytes=1000)
+        answer = self.grep(box, tool, "hit", limit=100_000, limit_bytes=1000)
         assert (len(answer["rows"]), answer["more"]) == (45, True)
 
-    def test_long_lines_are_cut(self, place: Place, tool: str) -> None:
-        place.put("f", "hit " + "x" * 5000 + "\n")
-        text = self.grep(place, tool, "hit")["rows"][0][3]
+    def test_long_lines_are_cut(self, box: Box, tool: str) -> None:
+        box.put("f", "hit " + "x" * 5000 + "\n")
+        text = self.grep(box, tool, "hit")["rows"][0][3]
         assert len(text) < 600
         assert text.endswith("... [line cut]")
 
-    def test_enormous_lines_are_survived(self, place: Place, tool: str) -> None:
-        place.put("a", "hit " + "x" * (5 << 20) + "\n")
-        place.put("b", "hit\n")
-        answer = self.grep(place, tool, "hit")
+    def test_enormous_lines_are_survived(self, box: Box, tool: str) -> None:
+        box.put("a", "hit " + "x" * (5 << 20) + "\n")
+        box.put("b", "hit\n")
+        answer = self.grep(box, tool, "hit")
         assert answer["rows"][-1] == ["b", 1, True, "hit"]
         assert len(answer["rows"]) == 2 or answer["more"]
 
-    def test_stops_in_time(self, place: Place, tool: str) -> None:
+    def test_stops_in_time(self, box: Box, tool: str) -> None:
         """A program that never ends, as on a mount that hangs."""
-        fake = place.outside / "fake"
+        fake = box.outside / "fake"
         fake.mkdir()
         (fake / tool).write_text("#!/bin/sh\nprintf './f\\0001:first\\n'; exec sleep 60\n")
         (fake / tool).chmod(0o755)
         began = time.monotonic()
-        answer = place.ask("grep", pattern="x", tool_path=str(fake), timeout_s=0.5, mode="files_with_matches")
+        answer = box.ask("grep", pattern="x", tool_path=str(fake), timeout_s=0.5, mode="files_with_matches")
         assert time.monotonic() - began < 20
         assert (answer["timed_out"], answer["more"]) == (True, True)
 
-    def test_a_pathological_pattern_ends(self, place: Place, tool: str) -> None:
-        place.put("f", "a" * 30_000 + "\n")
+    def test_a_pathological_pattern_ends(self, box: Box, tool: str) -> None:
+        box.put("f", "a" * 30_000 + "\n")
         began = time.monotonic()
-        self.grep(place, tool, r"(a+)+(b+)+$|(a|aa)+c", timeout_s=2)
+        self.grep(box, tool, r"(a+)+(b+)+$|(a|aa)+c", timeout_s=2)
         assert time.monotonic() - began < 20
 
-    def test_without_perl_patterns(self, place: Place) -> None:
+    def test_without_perl_patterns(self, box: Box) -> None:
         """A grep built without PCRE takes the extended pattern instead."""
-        fake = place.outside / "fake"
+        fake = box.outside / "fake"
         fake.mkdir()
         grep = shutil.which("grep")
         (fake / "grep").write_text(
@@ -991,24 +987,24 @@ class TestGrep:
             f'exec {grep} "$@"\n'
         )
         (fake / "grep").chmod(0o755)
-        place.put("f", "a1b\n[2]\n")
-        answer = place.ask("grep", pattern=r"a\db|[\d]]", tool_path=str(fake))
+        box.put("f", "a1b\n[2]\n")
+        answer = box.ask("grep", pattern=r"a\db|[\d]]", tool_path=str(fake))
         assert [row[1] for row in answer["rows"]] == [1, 2]
 
-    def test_without_any_tool(self, place: Place) -> None:
-        fake = place.outside / "fake"
+    def test_without_any_tool(self, box: Box) -> None:
+        fake = box.outside / "fake"
         fake.mkdir()
-        assert place.ask("grep", pattern="x", tool_path=f"relative:{fake}:.")["error"] == "no_tool"
+        assert box.ask("grep", pattern="x", tool_path=f"relative:{fake}:.")["error"] == "no_tool"
         (fake / "grep").write_text('#!/bin/sh\necho "grep: unrecognized option: Z" >&2; exit 2\n')
         (fake / "grep").chmod(0o755)
-        assert place.ask("grep", pattern="x", tool_path=str(fake))["error"] == "no_tool"
+        assert box.ask("grep", pattern="x", tool_path=str(fake))["error"] == "no_tool"
 
 
 @pytest.mark.parametrize("op", ["read", "write", "edit", "delete", "list", "glob", "grep"])
-def test_a_bare_interpreter_is_enough(place: Place, op: str) -> None:
+def test_a_bare_interpreter_is_enough(box: Box, op: str) -> None:
     """No site, no installed package: the sources alone, as they are sent."""
-    place.put("a", "x\n")
-    request = {"root": str(place.root), "op": op, "path": "." if op in ("list", "glob", "grep") else "a"}
+    box.put("a", "x\n")
+    request = {"root": str(box.root), "op": op, "path": "." if op in ("list", "glob", "grep") else "a"}
     request |= DEFAULTS.get(op, {}) | {
         "content": b"y",
         "overwrite": True,
@@ -1034,7 +1030,7 @@ def test_a_bare_interpreter_is_enough(place: Place, op: str) -> None:
         f"print(json.dumps({entry}.main({request!r})))\n"
     )
     for python in _interpreters():
-        place.put("a", "x\n")
+        box.put("a", "x\n")
         done = subprocess.run(
             [python, "-I", "-S", "-W", "error", "-c", program], capture_output=True, check=False
         )
@@ -1052,8 +1048,8 @@ def _interpreters() -> list[str]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(data=st.binary(max_size=200), more=st.binary(max_size=200))
-def test_bytes_come_back(place: Place, data: bytes, more: bytes) -> None:
-    place.ask("write", "f", content=data, overwrite=True)
-    assert (place.root / "f").read_bytes() == data
-    place.ask("write", "f", content=more, expected_sha256=hashlib.sha256(data).hexdigest())
-    assert (place.root / "f").read_bytes() == more
+def test_bytes_come_back(box: Box, data: bytes, more: bytes) -> None:
+    box.ask("write", "f", content=data, overwrite=True)
+    assert (box.root / "f").read_bytes() == data
+    box.ask("write", "f", content=more, expected_sha256=hashlib.sha256(data).hexdigest())
+    assert (box.root / "f").read_bytes() == more

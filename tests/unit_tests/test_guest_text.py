@@ -226,8 +226,8 @@ class TestEdit:
     def test_is_byte_exact_elsewhere(
         self, before: bytes, old: str, new: str, after: bytes, crlf: bool
     ) -> None:
-        place = old.replace("\n", "\r\n" if crlf else "\n").encode()
-        data = before + b"|" + place + b"|" + after
+        location = old.replace("\n", "\r\n" if crlf else "\n").encode()
+        data = before + b"|" + location + b"|" + after
         if old == new:
             return
         try:

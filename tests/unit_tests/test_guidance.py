@@ -30,7 +30,7 @@ def test_the_lines_for_the_tool_are_few_and_look_like_its_others() -> None:
 
 def test_s3() -> None:
     text = guidance(root_is_s3=True, skills_path="/mnt/skills", file_access="s3")
-    for words in (
+    for message in (
         "relative paths",
         "S3",
         "/tmp",
@@ -41,7 +41,7 @@ def test_s3() -> None:
         "/mnt/skills",
         "read-only",
     ):
-        assert words in text
+        assert message in text
     assert len(text) <= 1300
 
 
@@ -56,8 +56,8 @@ def test_an_ordinary_directory(file_access: str) -> None:
     text = guidance(root_is_s3=False, skills_path=None, file_access=file_access)
     assert "relative paths" in text
     assert "lost with it" in text
-    for words in ("S3", "mv", "skills", "Skills", "agent"):
-        assert words not in text
+    for message in ("S3", "mv", "skills", "Skills", "agent"):
+        assert message not in text
     assert len(text) <= 250
 
 
@@ -75,8 +75,8 @@ def test_a_deep_agent_is_told_of_its_own_tools_and_of_absolute_paths(
     assert "/mnt/workspaces/demo/" in text
     assert "absolute paths" in text
     assert "edit_file" in text or not root_is_s3
-    for words in ("relative", "workspace_file", "bash,", "bash may", "nor bash", "with bash", "{"):
-        assert words not in text
+    for message in ("relative", "workspace_file", "bash,", "bash may", "nor bash", "with bash", "{"):
+        assert message not in text
 
 
 def test_skills_without_s3() -> None:
@@ -91,7 +91,7 @@ def test_it_is_a_list_of_single_lines(root_is_s3: bool) -> None:
 
 
 def test_caches_are_on_local_disk_and_apart() -> None:
-    places = [value.rpartition("=")[2] for value in LOCAL_CACHES.values()]
-    assert all(place.startswith("/tmp/") for place in places)
-    assert len(set(places)) == len(places)
-    assert not any(" " in place or "'" in place for place in places)
+    paths = [value.rpartition("=")[2] for value in LOCAL_CACHES.values()]
+    assert all(location.startswith("/tmp/") for location in paths)
+    assert len(set(paths)) == len(paths)
+    assert not any(" " in location or "'" in location for location in paths)

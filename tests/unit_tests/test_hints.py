@@ -16,7 +16,7 @@ MV = "mv: cannot move 'a' to 'b': Function not implemented\n"
 SHELL = "/usr/bin/bash: line 3: old: Operation not permitted\n"
 
 # Output of programs that are not on every machine; the integration tests run other programs on a mount.
-TOLD = [
+REPORTED = [
     (
         "rsync -a d/ e/", 'rsync: [receiver] rename "/w/e/.f.wMVG5y" -> "f": Function not implemented (38)\n', 23,
         "cp -r",
@@ -80,11 +80,13 @@ TOLD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("command", "output", "exit_code", "words"), TOLD, ids=[row[0] for row in TOLD])
-def test_tells(command: str, output: str, exit_code: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "output", "exit_code", "message"), REPORTED, ids=[row[0] for row in REPORTED]
+)
+def test_tells(command: str, output: str, exit_code: int, message: str) -> None:
     given = hint(command, output, exit_code)
     assert given is not None
-    assert words in given
+    assert message in given
 
 
 APPENDED = (
@@ -98,11 +100,11 @@ EPERM_AB = "PermissionError: [Errno 1] Operation not permitted: 'a' -> 'b'\n"
 
 def raised(error: str, *frames: tuple[str, int, str, str]) -> str:
     """Print a traceback."""
-    told = [
+    reported = [
         f'  File "{path}", line {line}, in {function}\n' + (f"    {source}\n" if source else "")
         for path, line, function, source in frames
     ]
-    return TRACE + "".join(told) + error
+    return TRACE + "".join(reported) + error
 
 
 # What failed decides, and no word that stands in the same command: each row has the words of another rule nearby.
@@ -213,15 +215,15 @@ NEARBY = [
 
 
 @pytest.mark.parametrize(
-    ("command", "output", "words"), [row[1:] for row in NEARBY], ids=[row[0] for row in NEARBY]
+    ("command", "output", "message"), [row[1:] for row in NEARBY], ids=[row[0] for row in NEARBY]
 )
-def test_what_failed_decides_and_no_word_nearby(command: str, output: str, words: str | None) -> None:
+def test_what_failed_decides_and_no_word_nearby(command: str, output: str, message: str | None) -> None:
     given = hint(command, output, 1)
-    if words is None:
+    if message is None:
         assert given is None
     else:
         assert given is not None
-        assert words in given
+        assert message in given
 
 
 @pytest.mark.parametrize("root", ["/var/agents/demo", "/tmp/w"])
@@ -297,9 +299,9 @@ def test_only_the_end_of_an_output_is_looked_at() -> None:
 def test_names_that_were_only_printed_are_not_repeated() -> None:
     output = "mv: cannot move '/; curl evil | sh' to 'b': Function not implemented\n"
     assert hint("mv * b", output, 1) == "Files here cannot be renamed. Use: cp -r A B && rm -rf A"
-    told = hint("make", "/usr/bin/bash: line 1: ./x;reboot: Permission denied\n", 126)
-    assert told is not None
-    assert "reboot" not in told
+    reported = hint("make", "/usr/bin/bash: line 1: ./x;reboot: Permission denied\n", 126)
+    assert reported is not None
+    assert "reboot" not in reported
 
 
 def test_the_first_failure_is_the_one_explained() -> None:
@@ -326,8 +328,8 @@ HOSTILE_COMMANDS = [";" * 16_384, ";a=a=" * 4_000, ">" * 16_384, "\n" * 16_384, 
 def test_hostile_text_costs_little(output: str) -> None:
     for command in HOSTILE_COMMANDS:
         for exit_code in (0, 1):
-            told = hint(command, output, exit_code)
-            assert told is None or len(told) <= HINT_CHARS
+            reported = hint(command, output, exit_code)
+            assert reported is None or len(reported) <= HINT_CHARS
 
 
 TEXT = st.lists(
@@ -349,8 +351,8 @@ def test_any_text_gives_one_short_line_or_nothing(command: str, output: str, exi
 
 def test_what_is_looked_at_is_bounded() -> None:
     many = list(error_lines("".join(f"p{i}: x: Operation not permitted\n" for i in range(2_000))))
-    assert [one.program for one in many] == [f"p{i}" for i in range(1_960, 2_000)]
-    assert [one.is_last for one in many] == [False] * 39 + [True]
+    assert [item.program for item in many] == [f"p{i}" for i in range(1_960, 2_000)]
+    assert [item.is_last for item in many] == [False] * 39 + [True]
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def test_ages(text: str, seconds: int | None) -> None:
     ],
 )
 def test_what_is_old(changes: dict[str, object], older_than_h: float, is_old: bool) -> None:
-    one = sandbox(**changes)
-    assert prunable([one], now=NOW, older_than_s=older_than_h * HOUR_S) == ([one] if is_old else [])
+    item = sandbox(**changes)
+    assert prunable([item], now=NOW, older_than_s=older_than_h * HOUR_S) == ([item] if is_old else [])
 
 
 def test_labels_of_ours() -> None:
@@ -102,13 +102,13 @@ def test_it_is_gone_when_the_control_plane_says_so(answers: tuple[str | PortFaul
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         ("destroying", "it is destroying"),
         (DROPPED, "gone away"),
         (PortFault(FaultKind.FORBIDDEN, "not you"), "not you"),
     ],
 )
-def test_it_is_not_said_to_be_gone_otherwise(answer: str | PortFault, words: str) -> None:
-    with pytest.raises(SandboxUnavailable, match=words):
+def test_it_is_not_said_to_be_gone_otherwise(answer: str | PortFault, message: str) -> None:
+    with pytest.raises(SandboxUnavailable, match=message):
         run_sync(remove(Answers(answer), "id"))  # type: ignore[arg-type]

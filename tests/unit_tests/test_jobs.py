@@ -70,15 +70,15 @@ class Jobs:
         self.root = directory / "workspaces" / "ns"
         self.port = Port(shell, directory)
         self.ended: list[Job] = []
-        self.told: list[str] = []
-        self.watch, self.caller, self.ops = self.session()
+        self.reported: list[str] = []
+        self.watch, self.guest_client, self.ops = self.session()
         self.jobs = WorkspaceJobs(self.ops, self.ops)
         self.state = self.port.tmp / f".langchain-daytona-ws-{os.getuid()}" / "jobs"
 
     def session(self) -> tuple[JobTracker, GuestClient, JobOps]:
         """Return what a session of its own has."""
-        watch = JobTracker(15, 24 * 60, lambda job, _: self.ended.append(job), self.told.append)
-        caller = self.new_caller(watch)
+        watch = JobTracker(15, 24 * 60, lambda job, _: self.ended.append(job), self.reported.append)
+        guest_client = self.new_caller(watch)
 
         async def current() -> GuestClient:
             return self.new_caller(watch)
@@ -86,7 +86,7 @@ class Jobs:
         ops = JobOps(
             current, watch, root=str(self.root), limit_bytes=65_536, defaults=None, remarks=lambda job: ()
         )
-        return watch, caller, ops
+        return watch, guest_client, ops
 
     def new_caller(self, watch: JobTracker) -> GuestClient:
         return GuestClient(self.port, OneMachine(), dict, lambda: secrets.token_hex(16), [watch])
@@ -99,7 +99,7 @@ class Jobs:
         goes_on = job_request(command, 600, self.watch, at_once=False)
         return run_sync(
             run_command(
-                self.caller, str(self.root), command, timeout_s=timeout_s, limit_bytes=limit_bytes, key=None,
+                self.guest_client, str(self.root), command, timeout_s=timeout_s, limit_bytes=limit_bytes, key=None,
                 job=goes_on,
             )
         )  # fmt: skip
@@ -650,15 +650,15 @@ class TestSegments:
     def test_what_is_kept_is_at_its_offset(
         self, chunks: list[bytes], limit: int, data: st.DataObject
     ) -> None:
-        with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        with tempfile.TemporaryDirectory() as location, pytest.MonkeyPatch.context() as patch:
             patch.setattr(job_log, "SEGMENT_BYTES", 16)
-            directory = os.open(place, os.O_RDONLY)
+            directory = os.open(location, os.O_RDONLY)
             log = job_log.JobLog(directory)
             for chunk in chunks:
                 log.feed(chunk)
             whole = b"".join(chunks)
             assert log.size_bytes == job_log.size(directory) == len(whole)
-            assert sum(file.stat().st_size for file in Path(place).iterdir()) <= 4 * 16
+            assert sum(file.stat().st_size for file in Path(location).iterdir()) <= 4 * 16
             asked = data.draw(st.integers(0, len(whole) + 5))
             offset, piece, size = job_log.read(directory, asked, limit)
             assert size == len(whole)
@@ -685,17 +685,17 @@ class TestSegments:
             "log.feed(b'a' * 1500); log.feed(b'b' * 500)\n"
             "print(log.failed, log.size_bytes)\n"
         )
-        said = subprocess.run(
+        message = subprocess.run(
             [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True
         ).stdout
-        assert said == "True 2000\n"
+        assert message == "True 2000\n"
         directory = os.open(tmp_path, os.O_RDONLY)
         assert job_log.read(directory, 0, 5000) == (0, b"a" * 1000, 2000)
         assert job_log.read(directory, 1000, 5000) == (1500, b"b" * 500, 2000)
         os.close(directory)
 
 
-class TestAwake:
+class TestKeepAlive:
     def test_a_start_raises_the_interval_and_a_later_call_puts_it_back(self, bash: Jobs) -> None:
         job = bash.start(LONG, max_duration_s=3600)
         assert bash.port.autostop == [75]
@@ -728,12 +728,12 @@ class TestAwake:
 
     def test_another_session_puts_it_back(self, bash: Jobs) -> None:
         job = bash.start("true")
-        bash.jobs._sync_ops._tracker = JobTracker(15, None, lambda *_: None, bash.told.append)
+        bash.jobs._sync_ops._tracker = JobTracker(15, None, lambda *_: None, bash.reported.append)
         bash.until(
             lambda: not (bash.state / job.id / "about").exists() or "end" in os.listdir(bash.state / job.id)
         )
-        _, caller, _ = bash.session()
-        bash.caller = caller
+        _, guest_client, _ = bash.session()
+        bash.guest_client = guest_client
         bash.until(lambda: bash.run("true").exit_code == 0 and bash.port.autostop == [75, 15])
 
     def test_the_same_end_is_told_once_though_the_start_is_repeated(self, bash: Jobs) -> None:
@@ -766,8 +766,8 @@ class TestAwake:
 
         monkeypatch.setattr(bash.port, "set_autostop", refuse)
         assert bash.start(LONG).is_running
-        assert len(bash.told) == 1
-        assert "may be stopped 15 minutes after" in bash.told[0]
+        assert len(bash.reported) == 1
+        assert "may be stopped 15 minutes after" in bash.reported[0]
 
     def test_a_machine_that_is_gone_has_lost_its_jobs(self, bash: Jobs) -> None:
         job = bash.start(LONG)
@@ -823,10 +823,10 @@ class TestForgedAnswers:
             bash.jobs.logs("abcd2345")
 
     @pytest.mark.parametrize(
-        "awake", [None, 1, [], {"over": "yes"}, {"minutes": -5}, {"minutes": 1 << 80}, {"ended": 3}]
+        "value", [None, 1, [], {"over": "yes"}, {"minutes": -5}, {"minutes": 1 << 80}, {"ended": 3}]
     )
-    def test_what_keeps_awake(self, bash: Jobs, awake: object, monkeypatch: pytest.MonkeyPatch) -> None:
-        _answers(monkeypatch, {"job": ROW, "awake": awake})
+    def test_what_keeps_awake(self, bash: Jobs, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+        _answers(monkeypatch, {"job": ROW, "awake": value})
         bash.jobs.status("abcd2345")
         assert bash.port.autostop == []
 

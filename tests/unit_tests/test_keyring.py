@@ -144,7 +144,7 @@ def test_what_cannot_be_renewed_is_used_while_it_lives_and_that_is_logged(
     with caplog.at_level(logging.DEBUG):
         assert [get(720) for _ in range(3)] == ["AKIA1"] * 3
     assert office.asked == 2, "a refusal is not waited for by each call"
-    (record,) = [one for one in caplog.records if one.name == "langchain_daytona_ws"]
+    (record,) = [item for item in caplog.records if item.name == "langchain_daytona_ws"]
     assert record.levelno == logging.WARNING
     assert "end in 300 s. The role was not given." in record.getMessage()
     assert SECRET not in caplog.text
@@ -193,16 +193,16 @@ class Gated(Office):
         return await super().fetch()
 
 
-class GatedAside(Gated):
+class GatedTask(Gated):
     async def fetch(self) -> Credentials:
         return await asyncio.to_thread(asyncio.run, super().fetch())
 
 
 def test_threads_and_loops_fetch_once_together(clock: Clock) -> None:
     office = Gated(clock)
-    aside = GatedAside(clock)
-    aside.gate = office.gate
-    cache = Cache(office, aside, now=clock)
+    background = GatedTask(clock)
+    background.gate = office.gate
+    cache = Cache(office, background, now=clock)
     with ThreadPoolExecutor(8) as pool:
         running = [
             pool.submit(cache.get_blocking, 600)
@@ -211,22 +211,22 @@ def test_threads_and_loops_fetch_once_together(clock: Clock) -> None:
             for i in range(8)
         ]
         office.gate.set()
-        assert {id(one.result()) for one in running} == {id(running[0].result())}
-    assert office.asked + aside.asked == 1
+        assert {id(item.result()) for item in running} == {id(running[0].result())}
+    assert office.asked + background.asked == 1
 
 
 def test_a_blocking_call_on_the_loop_that_fetches_is_refused_instead_of_hanging(clock: Clock) -> None:
-    aside = GatedAside(clock)
-    cache = Cache(Office(clock), aside, now=clock)
+    background = GatedTask(clock)
+    cache = Cache(Office(clock), background, now=clock)
 
     async def work() -> str:
         fetching = asyncio.create_task(cache.get_on_loop(600))
-        await asyncio.to_thread(aside.entered.wait)
+        await asyncio.to_thread(background.entered.wait)
         with pytest.raises(WouldDeadlock) as caught:
             cache.get_blocking(600)
         assert caught.value.code == "would_deadlock"
         assert caught.value.retryable
-        aside.gate.set()
+        background.gate.set()
         return (await fetching).access_key_id
 
     assert asyncio.run(work()) == "AKIA1"

@@ -44,7 +44,7 @@ class Watched:
     def end(self) -> None:
         os.close(self._lock)
 
-    def look(self, offset: int = 0, limit: int = 100, wait_s: float = 30.0, linger_s: float = 0.0) -> Any:
+    def probe(self, offset: int = 0, limit: int = 100, wait_s: float = 30.0, linger_s: float = 0.0) -> Any:
         asked = {
             "key": "k", "offset": offset, "limit_bytes": limit, "wait_s": wait_s, "linger_s": linger_s,
         }  # fmt: skip
@@ -60,42 +60,42 @@ class TestLooking:
     def test_what_is_there_comes_from_its_offset(self, call: Watched) -> None:
         call.run()
         call.log.write_bytes(b"0123456789")
-        assert call.look(offset=4) == (False, b"456789")
-        assert call.look(offset=4, limit=2) == (False, b"45")
+        assert call.probe(offset=4) == (False, b"456789")
+        assert call.probe(offset=4, limit=2) == (False, b"45")
 
     def test_it_waits_for_what_comes(self, call: Watched) -> None:
         call.run()
         call.log.write_bytes(b"old")
         writer = threading.Timer(0.1, lambda: call.log.write_bytes(b"oldnew"))
         writer.start()
-        assert call.look(offset=3) == (False, b"new")
+        assert call.probe(offset=3) == (False, b"new")
         writer.join()
 
     def test_it_waits_no_longer_than_it_may(self, call: Watched) -> None:
         call.run()
-        assert call.look(wait_s=0.1) == (False, b"")
+        assert call.probe(wait_s=0.1) == (False, b"")
 
     def test_an_end_is_told_at_once_and_leaves_the_rest_to_the_answer(self, call: Watched) -> None:
         call.run()
         call.end()
         call.log.write_bytes(b"all of it")
-        assert call.look() == (True, b"")
-        assert call.look(wait_s=0.0, offset=4) == (True, b"of it")
+        assert call.probe() == (True, b"")
+        assert call.probe(wait_s=0.0, offset=4) == (True, b"of it")
 
     def test_a_call_that_was_not_begun_is_not_waited_for_long(
         self, call: Watched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(guest, "UNRECORDED_WAIT_S", 0.1)
-        assert call.look() == (False, b"")
+        assert call.probe() == (False, b"")
         call.record.touch()  # made, and not locked yet
-        assert call.look() == (False, b"")
+        assert call.probe() == (False, b"")
 
     def test_two_that_look_do_not_take_each_other_for_the_runner(self, call: Watched) -> None:
         call.run()
         call.end()
         with open(call.record, "rb") as other:
             fcntl.flock(other, fcntl.LOCK_SH)
-            assert call.look() == (True, b"")
+            assert call.probe() == (True, b"")
 
     @pytest.mark.parametrize("disguise", ["link", "pipe", "directory"])
     def test_only_a_plain_file_is_read(self, call: Watched, tmp_path: Path, disguise: str) -> None:
@@ -108,7 +108,7 @@ class TestLooking:
             os.mkfifo(call.log)
         else:
             call.log.mkdir()
-        assert call.look(wait_s=0.1) == (False, b"")
+        assert call.probe(wait_s=0.1) == (False, b"")
 
 
 class TestTheLog:
@@ -193,12 +193,12 @@ def answered(head: bytes, tail: bytes = b"", size: int | None = None) -> dict[st
     }
 
 
-def followed(*looks: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
+def followed(*polls: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
     """Follow a call whose looks are answered so, and which ends after the last of them."""
     over = threading.Event()
-    caller = ScriptedCaller(*looks, done=over.set)
+    client = ScriptedCaller(*polls, done=over.set)
     texts: list[str] = []
-    following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+    following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
     async def call() -> dict[str, object]:
         following.sent_to(INFO)
@@ -206,7 +206,7 @@ def followed(*looks: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
         return answered(output)
 
     run_sync(following.during(call()))
-    return texts, caller
+    return texts, client
 
 
 class TestFollowing:
@@ -216,15 +216,15 @@ class TestFollowing:
             monkeypatch.setattr(live, name, 0.0)
 
     def test_each_look_goes_on_where_the_last_one_ended(self) -> None:
-        texts, caller = followed((False, b"ab"), (False, b""), (False, b"c"), (True, b""), output=b"abcde")
+        texts, client = followed((False, b"ab"), (False, b""), (False, b"c"), (True, b""), output=b"abcde")
         assert texts == ["ab", "c", "de"]
-        assert caller.offsets == [0, 2, 2, 3]
+        assert client.offsets == [0, 2, 2, 3]
 
     def test_a_fault_repeats_nothing(self) -> None:
         fault = PortFault(FaultKind.DROPPED, "gone")
-        texts, caller = followed((False, b"ab"), fault, (False, b"c"), (True, b""), output=b"abc")
+        texts, client = followed((False, b"ab"), fault, (False, b"c"), (True, b""), output=b"abc")
         assert texts == ["ab", "c"]
-        assert caller.offsets == [0, 2, 2, 3]
+        assert client.offsets == [0, 2, 2, 3]
 
     def test_more_than_was_asked_for_is_not_believed(self) -> None:
         forged = (False, b"x" * (live.POLL_LIMIT_BYTES + 1))
@@ -239,10 +239,10 @@ class TestFollowing:
         def refused(work: Callable[[BackgroundTask], Any]) -> BackgroundTask:
             raise RuntimeError("can't start new thread")
 
-        caller = ScriptedCaller()
-        caller.background = refused  # type: ignore[method-assign]
+        client = ScriptedCaller()
+        client.background = refused  # type: ignore[method-assign]
         texts: list[str] = []
-        following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+        following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
@@ -257,14 +257,14 @@ class TestFollowing:
 
         async def work() -> None:
             over = asyncio.Event()
-            caller = ScriptedCaller((False, b"a"), (True, b""), done=over.set)
-            caller.background = AsyncioTask  # type: ignore[method-assign,assignment]
+            client = ScriptedCaller((False, b"a"), (True, b""), done=over.set)
+            client.background = AsyncioTask  # type: ignore[method-assign,assignment]
 
-            async def hear(text: str) -> None:
+            async def receive(text: str) -> None:
                 await asyncio.sleep(0)
                 texts.append(text)
 
-            following = LiveOutput(caller, "k", hear)  # type: ignore[arg-type]
+            following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
             async def call() -> dict[str, object]:
                 following.sent_to(INFO)
@@ -285,17 +285,17 @@ class TestTheRest:
     def _not_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(live, "FIRST_POLL_S", 600.0)
 
-    def rest(self, answer: dict[str, object], *looks: Any, takes_s: float = 0.0) -> tuple[str, list[int]]:
-        caller = ScriptedCaller(*looks, takes_s=takes_s)
+    def rest(self, answer: dict[str, object], *polls: Any, takes_s: float = 0.0) -> tuple[str, list[int]]:
+        client = ScriptedCaller(*polls, takes_s=takes_s)
         texts: list[str] = []
-        following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+        following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
             return answer
 
         run_sync(following.during(call()))
-        return "".join(texts), caller.offsets
+        return "".join(texts), client.offsets
 
     def test_comes_from_the_log_but_for_what_the_answer_has(self) -> None:
         answer = answered(b"abc", b"xyz", 10)
@@ -307,14 +307,14 @@ class TestTheRest:
 
     def test_is_tried_again(self) -> None:
         fault = PortFault(FaultKind.UNAVAILABLE, "not now")
-        looks = [fault] * (live.FAILURES_MAX - 1) + [(True, b"d")]
-        text, offsets = self.rest(answered(b"abc", b"xyz", 7), *looks)
+        polls = [fault] * (live.FAILURES_MAX - 1) + [(True, b"d")]
+        text, offsets = self.rest(answered(b"abc", b"xyz", 7), *polls)
         assert (text, len(offsets)) == ("abcdxyz", live.FAILURES_MAX)
 
     @pytest.mark.parametrize("tail", [b"xyz", b"\x80\x80xyz"])
     def test_that_is_not_to_be_had_is_noted_and_the_answer_still_told(self, tail: bytes) -> None:
-        looks = [PortFault(FaultKind.UNAVAILABLE, "not now")] * live.FAILURES_MAX
-        text, offsets = self.rest(answered(b"ab\xc5", tail, 100), *looks)
+        polls = [PortFault(FaultKind.UNAVAILABLE, "not now")] * live.FAILURES_MAX
+        text, offsets = self.rest(answered(b"ab\xc5", tail, 100), *polls)
         assert text == f"ab\ufffd{live.LOST_NOTE}xyz"
         assert len(offsets) == live.FAILURES_MAX
 
@@ -357,14 +357,14 @@ class TestALookThatHangs:
     def test_is_left_behind_and_says_nothing_later(
         self, late: Any, fails: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caller = HangingCaller(late)
+        client = HangingCaller(late)
         texts: list[str] = []
-        following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+        following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
         expected = [] if fails else ["abc"]
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
-            assert caller.asked.wait(90)
+            assert client.asked.wait(90)
             if fails:
                 raise KeyboardInterrupt
             return answered(b"abc")
@@ -374,7 +374,7 @@ class TestALookThatHangs:
         assert texts == expected
         (thread,) = helpers()
         assert thread.daemon  # which the end of the interpreter does not wait for
-        caller.release.set()
+        client.release.set()
         thread.join(30)
         assert not helpers()
         assert texts == expected
@@ -385,8 +385,8 @@ class TestALookThatHangs:
 
         async def work() -> None:
             asked, cancelled = asyncio.Event(), asyncio.Event()
-            caller = ScriptedCaller()
-            caller.background = AsyncioTask  # type: ignore[method-assign,assignment]
+            client = ScriptedCaller()
+            client.background = AsyncioTask  # type: ignore[method-assign,assignment]
 
             async def poll(*_: Any, **__: Any) -> Any:
                 asked.set()
@@ -395,8 +395,8 @@ class TestALookThatHangs:
                 finally:
                     cancelled.set()
 
-            caller.poll = poll  # type: ignore[method-assign]
-            following = LiveOutput(caller, "k", texts.append)  # type: ignore[arg-type]
+            client.poll = poll  # type: ignore[method-assign]
+            following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
             async def call() -> dict[str, object]:
                 following.sent_to(INFO)
@@ -420,9 +420,9 @@ class TestALookThatHangs:
             assert made[0]._stopping.wait(90)  # the call waits for this already
             texts.append(text)
 
-        caller = ScriptedCaller((False, b"ab"))
-        caller.background = lambda work: ThreadTask(lambda own: made.append(own) or work(own))  # type: ignore
-        following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
+        client = ScriptedCaller((False, b"ab"))
+        client.background = lambda work: ThreadTask(lambda own: made.append(own) or work(own))  # type: ignore
+        following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
@@ -446,9 +446,9 @@ class TestALookThatHangs:
                 await asyncio.sleep(0)
                 texts.append(text)
 
-            caller = ScriptedCaller((False, b"ab"))
-            caller.background = lambda work: AsyncioTask(lambda own: made.append(own) or work(own))  # type: ignore
-            following = LiveOutput(caller, "k", slow)  # type: ignore[arg-type]
+            client = ScriptedCaller((False, b"ab"))
+            client.background = lambda work: AsyncioTask(lambda own: made.append(own) or work(own))  # type: ignore
+            following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
             async def call() -> dict[str, object]:
                 following.sent_to(INFO)
@@ -456,39 +456,39 @@ class TestALookThatHangs:
                 return answered(b"abc")
 
             await following.during(call())
-            assert caller.offsets == [0]  # no poll after the command's end
+            assert client.offsets == [0]  # no poll after the command's end
 
         asyncio.run(work())
         assert texts == ["ab", "c"]
 
     def test_that_ends_while_it_is_being_left_behind_says_nothing(self) -> None:
-        caller = HangingCaller(seen(False, b"ab"))
+        client = HangingCaller(seen(False, b"ab"))
         texts: list[str] = []
-        heard = threading.Event()
+        received = threading.Event()
 
         class Late(ThreadTask):
             may_be = False
 
             @property
             def _may_be_abandoned(self) -> bool:
-                caller.release.set()
-                heard.wait(0.2)  # the decision must prevent the thread from passing it on
+                client.release.set()
+                received.wait(0.2)  # the decision must prevent the thread from passing it on
                 return self.may_be
 
             @_may_be_abandoned.setter
             def _may_be_abandoned(self, value: bool) -> None:
                 self.may_be = value
 
-        def hear(text: str) -> None:
+        def receive(text: str) -> None:
             texts.append(text)
-            heard.set()
+            received.set()
 
-        caller.background = Late  # type: ignore[method-assign,assignment]
-        following = LiveOutput(caller, "k", hear)  # type: ignore[arg-type]
+        client.background = Late  # type: ignore[method-assign,assignment]
+        following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
         async def call() -> dict[str, object]:
             following.sent_to(INFO)
-            assert caller.asked.wait(90)
+            assert client.asked.wait(90)
             return answered(b"abc")
 
         run_sync(following.during(call()))
@@ -505,23 +505,23 @@ class TestALookThatHangs:
         sys.setswitchinterval(1e-6)
         try:
             for round_ in range(200):
-                caller = ScriptedCaller()
+                client = ScriptedCaller()
 
                 async def poll(*given: Any, within_s: float) -> Any:
                     at = given[2]["offset"]
                     return seen(False, output[at : at + 1])
 
-                caller.poll = poll  # type: ignore[method-assign]
+                client.poll = poll  # type: ignore[method-assign]
                 texts: list[str] = []
                 enough = threading.Event()
                 is_over = False
 
-                def hear(text: str) -> None:
+                def receive(text: str) -> None:
                     texts.append(f"late {text}" if is_over else text)  # noqa: B023
                     if len(texts) > round_ % 10:  # noqa: B023
                         enough.set()  # noqa: B023
 
-                following = LiveOutput(caller, "k", hear)  # type: ignore[arg-type]
+                following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
                 async def call() -> dict[str, object]:
                     following.sent_to(INFO)  # noqa: B023
@@ -556,10 +556,10 @@ def test_under_every_shell_the_output_comes_while_it_runs(tmp_path: Path, shell:
     workspace = Workspace(shell, tmp_path)
     texts: list[str] = []
 
-    def hear(text: str) -> None:
+    def receive(text: str) -> None:
         texts.append(text)
         (workspace.root / "go").touch()
 
-    result = workspace.run("echo one; while [ ! -e go ]; do sleep 0.02; done; echo two", on_output=hear)
+    result = workspace.run("echo one; while [ ! -e go ]; do sleep 0.02; done; echo two", on_output=receive)
     assert result.output == "".join(texts) == "one\ntwo\n"
     assert not list(workspace.port.tmp.glob("*/*.log"))

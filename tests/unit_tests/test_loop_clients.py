@@ -40,7 +40,7 @@ def test_it_is_shared_and_closed_by_the_last(closed: list[AsyncDaytona]) -> None
         ports = [AsyncDaytonaPort(ACCOUNT) for _ in range(3)]
         # Concurrently, and one of them twice: no second client may be created meanwhile.
         first, *others = await asyncio.gather(*(client_of(port) for port in [*ports, ports[0]]))
-        assert all(one is first for one in others)
+        assert all(item is first for item in others)
         await ports[0].aclose()
         await ports[1].aclose()
         assert closed == []
@@ -101,7 +101,7 @@ def test_a_failure_is_everybodys_and_not_for_ever(monkeypatch: pytest.MonkeyPatc
         with monkeypatch.context() as broken:
             broken.setattr(loop_clients, "_new_client", lambda account: 1 / 0)
             failures = await asyncio.gather(*(client_of(port) for port in ports), return_exceptions=True)
-            assert [type(one) for one in failures] == [ZeroDivisionError, ZeroDivisionError]
+            assert [type(item) for item in failures] == [ZeroDivisionError, ZeroDivisionError]
         assert isinstance(await client_of(ports[0]), AsyncDaytona)
         await ports[0].aclose()
         assert loop_clients._shared == {}
@@ -151,8 +151,8 @@ def test_loops_of_other_threads_may_come_and_go_meanwhile(monkeypatch: pytest.Mo
         shared.pop((last, ACCOUNT), None)
 
     first, last = Seen(come_and_go), Seen(list)
-    for one in (first, last):
-        loops[one] = shared[one, ACCOUNT] = None
+    for item in (first, last):
+        loops[item] = shared[item, ACCOUNT] = None
 
     async def main() -> None:
         await client_of(port)

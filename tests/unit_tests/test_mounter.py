@@ -64,10 +64,10 @@ def changed(at: str, value: object) -> Any:
     """Return the request with one thing changed; ``at`` is such as ``mounts.0.bucket``."""
     request = copy.deepcopy(REQUEST)
     *above, last = [int(part) if part.isdigit() else part for part in at.split(".")]
-    place: Any = request
+    location: Any = request
     for step in above:
-        place = place[step]
-    place[last] = value
+        location = location[step]
+    location[last] = value
     return request
 
 
@@ -92,7 +92,7 @@ class TestTheProgram:
     def test_is_bound_to_the_directories_of_its_snapshot(self) -> None:
         bound = loaded("/srv/w", "/srv/s")
         assert (bound.WORKSPACES, bound.SKILLS) == ("/srv/w", "/srv/s")
-        assert not {place for place in bound.PROGRAM_PATHS if place.startswith("/usr/local")}
+        assert not {location for location in bound.PROGRAM_PATHS if location.startswith("/usr/local")}
         assert (loaded("", "").WORKSPACES, "/usr/local/bin" in loaded("", "").PROGRAM_PATHS) == ("", True)
 
     @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ class TestTheProgram:
         assert (done.returncode, done.stderr) == (0, b"")
 
     def test_takes_over_nothing_that_would_stop_it_half_way(self) -> None:
-        look = (
+        poll = (
             "import json, os, resource, signal, sys\n"
             "_reset_inherited()\n"
             "said = [os.getcwd(), os.umask(0), os.getsid(0) == os.getpid(),"
@@ -127,16 +127,16 @@ class TestTheProgram:
             "print(json.dumps(said))"
         )
         text = (
-            mounter_source("/mnt/workspaces", "/mnt/skills").replace("\n    main()\n", "\n    pass\n") + look
+            mounter_source("/mnt/workspaces", "/mnt/skills").replace("\n    main()\n", "\n    pass\n") + poll
         )
-        caller = 'trap "" CHLD TERM HUP; ulimit -S -t 50; umask 000; exec "$@"'
+        client = 'trap "" CHLD TERM HUP; ulimit -S -t 50; umask 000; exec "$@"'
         blocked = (
             "import os, signal, sys; signal.pthread_sigmask(0, [10]); "
             "os.execv(sys.executable, ['p', '-IS', '-c', sys.argv[1]])"
         )
         for leader in (False, True):  # who leads a process group cannot leave it
             done = subprocess.run(
-                ["sh", "-c", caller, "sh", sys.executable, "-c", blocked, text],
+                ["sh", "-c", client, "sh", sys.executable, "-c", blocked, text],
                 check=True, capture_output=True, timeout=60, process_group=0 if leader else None,
             )  # fmt: skip
             directory, mask, own_session, core, cpu, *rest = json.loads(done.stdout)
@@ -177,15 +177,15 @@ class TestARequest:
                 )
                 mounts = payload.fields["mount"]
                 request = json.loads(str(mounts["request"]))
-                told = helper.checked(request)
-                assert (told["id"], helper.digest(told)) == (mounts["id"], mounts["spec"])
+                reported = helper.checked(request)
+                assert (reported["id"], helper.digest(reported)) == (mounts["id"], mounts["spec"])
                 brought = json.loads(payload.secret or b"")
                 given = helper.credentials(brought)
                 assert given == brought
-                kept = helper.CredentialStore(told["id"], helper.digest(told))
+                kept = helper.CredentialStore(reported["id"], helper.digest(reported))
                 kept.replace(given, helper.expiry(request))
                 kept.publish()
-                assert mount_sees(helper, told["id"])[:2] == [
+                assert mount_sees(helper, reported["id"])[:2] == [
                     mounts["spec"],
                     mounts["serial"],
                 ]
@@ -461,7 +461,7 @@ class TestTheLock:
 
 class TestACheck:
     @pytest.mark.parametrize(
-        ("said", "alive", "refused"),
+        ("message", "alive", "refused"),
         [
             ([], False, False),
             ([b"ali"], False, False),
@@ -470,9 +470,11 @@ class TestACheck:
             ([b"al", b"ive-"], True, True),
         ],
     )
-    def test_tells_what_was_found(self, helper: Any, said: list[bytes], alive: bool, refused: bool) -> None:
+    def test_tells_what_was_found(
+        self, helper: Any, message: list[bytes], alive: bool, refused: bool
+    ) -> None:
         def examine(_: str, write: int) -> None:
-            for piece in said:
+            for piece in message:
                 os.write(write, piece)
 
         helper._examine = examine
@@ -520,7 +522,7 @@ class TestACheck:
 
 class TestARefusal:
     @pytest.mark.parametrize(
-        ("said", "code"),
+        ("message", "code"),
         [
             ("Error: Timeout after 30 seconds while waiting for mount process to be ready", "unreachable"),
             ("fuse: device not found, try 'modprobe fuse' first", "no_fuse"),
@@ -535,12 +537,12 @@ class TestARefusal:
             ("Error: something else", "refused"),
         ],
     )
-    def test_is_known_by_what_mount_s3_prints(self, helper: Any, said: str, code: str) -> None:
-        assert helper.failure_of(said).code == code
+    def test_is_known_by_what_mount_s3_prints(self, helper: Any, message: str, code: str) -> None:
+        assert helper.failure_of(message).code == code
 
 
 class TestAMount:
-    def one(self, helper: Any, directory: str = DIRECTORY, **more: Any) -> Any:
+    def item(self, helper: Any, directory: str = DIRECTORY, **more: Any) -> Any:
         wanted = {
             "bucket": "agents",
             "prefix": "sandbox/demo/",
@@ -559,13 +561,13 @@ class TestAMount:
     ) -> None:
         monkeypatch.setenv("SUDO_UID", uid)
         monkeypatch.setenv("SUDO_GID", "0")
-        words = self.one(helper)._arguments()
-        assert words[:5] == ["agents", DIRECTORY, "--region", "eu-central-1", "--allow-other"]
-        assert [word for word in words if word in {"--uid", "1000", uid}] == options
-        assert "--gid" not in words
+        expected = self.item(helper)._arguments()
+        assert expected[:5] == ["agents", DIRECTORY, "--region", "eu-central-1", "--allow-other"]
+        assert [word for word in expected if word in {"--uid", "1000", uid}] == options
+        assert "--gid" not in expected
 
     @pytest.mark.parametrize(
-        ("script", "code", "said"),
+        ("script", "code", "message"),
         [
             (
                 "sleep 0.1; grep SigBlk /proc/self/status; echo Timeout after 30 seconds; exit 1",
@@ -575,11 +577,13 @@ class TestAMount:
             ("exec sleep 300", "refused", "mount-s3 ended with status 9"),
         ],
     )
-    def test_waits_for_mount_s3_within_bounds(self, helper: Any, script: str, code: str, said: str) -> None:
+    def test_waits_for_mount_s3_within_bounds(
+        self, helper: Any, script: str, code: str, message: str
+    ) -> None:
         keys = helper.CredentialStore("id", "a")
         keys.replace(KEY, "")
         helper.START_S = 20.0 if code == "unreachable" else 0.2
-        made = self.one(helper)
+        made = self.item(helper)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         try:
             child = os.fork()
@@ -590,25 +594,25 @@ class TestAMount:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         assert failed.value.code == code
-        assert said in failed.value.detail
+        assert message in failed.value.detail
 
     def test_moves_nothing_as_the_helper(self, helper: Any, tmp_path: Path) -> None:
-        place = tmp_path / "w" / "demo"
-        place.mkdir(parents=True)
-        (place / "planted").symlink_to("/etc/shadow")
+        location = tmp_path / "w" / "demo"
+        location.mkdir(parents=True)
+        (location / "planted").symlink_to("/etc/shadow")
         with pytest.raises(helper.Failed, match="not_empty"):
-            self.one(helper, str(place))._make_empty()
-        assert [path.name for path in place.iterdir()] == ["planted"]
+            self.item(helper, str(location))._make_empty()
+        assert [path.name for path in location.iterdir()] == ["planted"]
 
     def test_under_a_file_is_refused(self, helper: Any, tmp_path: Path) -> None:
         (tmp_path / "demo").touch()
         with pytest.raises(helper.Failed, match="not_a_directory"):
-            self.one(helper, str(tmp_path / "demo"))._make_empty()
+            self.item(helper, str(tmp_path / "demo"))._make_empty()
 
     def test_sees_no_mount_where_there_is_none_and_refuses_another(self, helper: Any) -> None:
-        assert self.one(helper).device() == ""
+        assert self.item(helper).device() == ""
         with pytest.raises(helper.Failed, match="foreign_mount"):
-            self.one(helper, "/proc").device()
+            self.item(helper, "/proc").device()
 
 
 class TestTheWayThroughSudo:

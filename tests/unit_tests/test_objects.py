@@ -124,7 +124,7 @@ def test_a_key_that_the_store_cannot_hold_is_refused_and_not_busy(bucket: Memory
 
 
 @pytest.mark.parametrize("forbidding", [False, True])
-class TestPlaces:
+class TestLocations:
     def test_a_missing_key_is_missing_whatever_get_answers(
         self, bucket: MemoryBucket, forbidding: bool
     ) -> None:
@@ -333,10 +333,10 @@ class TestLostAnswers:
             faults = {"UNKNOWN": UNKNOWN, "LOST": LOST, "PASSING": PASSING, "CONFLICT": CONFLICT, "": None}
             return faults[name] if name in faults else lambda: meanwhile(name.split())
 
-        def meanwhile(who: list[str]) -> None:
-            for one in who:
+        def meanwhile(writers: list[str]) -> None:
+            for item in writers:
                 data = bucket.data()["a"].decode()
-                if one == "bash":
+                if item == "bash":
                     bucket.put_by_others("a", data + "b")
                 else:
                     with contextlib.suppress(FileError, OutcomeUnknown):
@@ -388,19 +388,19 @@ class TestAgain:
 
     def test_in_the_same_process_the_answer_is_the_same_and_says_so(self, bucket: MemoryBucket) -> None:
         made: Answers = Answers()
-        one, again = session(bucket, made, "call1"), session(bucket, made, "call1")
-        first: Any = run_sync(one.write("a", "x\n"))
+        item, again = session(bucket, made, "call1"), session(bucket, made, "call1")
+        first: Any = run_sync(item.write("a", "x\n"))
         written = run_sync(again.write("a", "x\n"))
         assert (first.from_record, written) == (False, replace(first, from_record=True))
         assert render.written(written).splitlines() == [AGAIN, "Created a (2 bytes)."]
-        one, again = session(bucket, made, "call2"), session(bucket, made, "call2")
-        first = run_sync(one.edit("a", "x", "x x"))
+        item, again = session(bucket, made, "call2"), session(bucket, made, "call2")
+        first = run_sync(item.edit("a", "x", "x x"))
         edited = run_sync(again.edit("a", "x", "x x"))
         assert (first.from_record, edited) == (False, replace(first, from_record=True))
         assert render.edited(edited) == f"{AGAIN}\n{render.edited(first)}"
         assert bucket.data() == {"a": b"x x\n"}
-        one, again = session(bucket, made, "call3"), session(bucket, made, "call3")
-        first = run_sync(one.delete("a"))
+        item, again = session(bucket, made, "call3"), session(bucket, made, "call3")
+        first = run_sync(item.delete("a"))
         deleted = run_sync(again.delete("a"))
         assert (first.from_record, deleted) == (False, replace(first, from_record=True))
         assert render.deleted(deleted).splitlines() == [AGAIN, "Deleted a."]

@@ -129,9 +129,9 @@ class Twins:
 
     def _vanish(self) -> None:
         """Remove directories without files, which do not exist on S3."""
-        for place, _, _ in os.walk(self.root, topdown=False):
-            if place != str(self.root) and not os.listdir(place):
-                os.rmdir(place)
+        for location, _, _ in os.walk(self.root, topdown=False):
+            if location != str(self.root) and not os.listdir(location):
+                os.rmdir(location)
 
 
 def outcome(call: Callable[[FileOps], Awaitable[object]], ops: FileOps) -> object:
@@ -142,8 +142,10 @@ def outcome(call: Callable[[FileOps], Awaitable[object]], ops: FileOps) -> objec
         result: dict[str, Any] = asdict(run_sync(run()))  # type: ignore[call-overload]
     except WorkspaceError as error:
         # Only on S3 a directory that was made in bash may not be seen yet.
-        said = error.message.replace(" A directory created in bash appears here when it contains a file.", "")
-        return type(error), error.code, said, error.for_model == error.message, error.retryable
+        output = error.message.replace(
+            " A directory created in bash appears here when it contains a file.", ""
+        )
+        return type(error), error.code, output, error.for_model == error.message, error.retryable
     result.pop("mtime_ns", None)
     for entry in result.get("entries", ()):
         del entry["mtime_ns"]
@@ -227,8 +229,8 @@ NAMED: dict[str, Callable[[FileOps], Awaitable[object]]] = {
 }
 
 
-@pytest.mark.parametrize("what", NAMED)
-def test_names_are_taken_alike(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("subject", NAMED)
+def test_names_are_taken_alike(tmp_path: Path, subject: str) -> None:
     twins = Twins(tmp_path)
     for path in (
         *(
@@ -246,9 +248,9 @@ def test_names_are_taken_alike(tmp_path: Path, what: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
         twins.bucket.put_by_others(path, content)
-    on_s3, on_disk = twins.both(NAMED[what])
+    on_s3, on_disk = twins.both(NAMED[subject])
     assert on_s3 == on_disk
-    expected = EXPECTED[what]
+    expected = EXPECTED[subject]
     shown_there = on_disk[2] if isinstance(on_disk, tuple) else on_disk
     assert expected in str(shown_there)
 
@@ -300,9 +302,9 @@ STYLES = {
 
 
 @pytest.mark.parametrize("read", [True, False], ids=["read", "overwrite"])
-@pytest.mark.parametrize("what", STYLES)
-def test_a_write_keeps_line_ends_and_byte_order_mark(tmp_path: Path, what: str, read: bool) -> None:
-    before, content, after, kept, gone = STYLES[what]
+@pytest.mark.parametrize("subject", STYLES)
+def test_a_write_keeps_line_ends_and_byte_order_mark(tmp_path: Path, subject: str, read: bool) -> None:
+    before, content, after, kept, gone = STYLES[subject]
     twins = Twins(tmp_path)
     (tmp_path / "a").write_bytes(before)
     twins.bucket.put_by_others("a", before)
@@ -358,7 +360,7 @@ def test_a_write_that_was_sent_before_is_answered_with_what_it_kept() -> None:
     )
 
 
-MEANT = {
+INTENDED = {
     "alike": ("a\u00a0b c".encode(), "a b c", "a b d", "Edited a: 1 replacement, at line 1.\n[The text there is not "
               "exactly old_string: line 1, column 2 has NO-BREAK SPACE (U+00A0), old_string SPACE (U+0020). "
               "The parts that new_string repeats were kept unchanged.]\n"),
@@ -375,20 +377,20 @@ MEANT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", MEANT)
-def test_edits_are_meant_alike(tmp_path: Path, what: str) -> None:
-    before, old, new, text = MEANT[what]
+@pytest.mark.parametrize("subject", INTENDED)
+def test_edits_are_meant_alike(tmp_path: Path, subject: str) -> None:
+    before, old, new, text = INTENDED[subject]
     twins = Twins(tmp_path)
     (tmp_path / "a").write_bytes(before)
     twins.bucket.put_by_others("a", before)
 
-    def said(ops: FileOps) -> str:
+    def output(ops: FileOps) -> str:
         try:
             return render.edited(run_sync(ops.edit("a", old, new)))
         except WorkspaceError as error:
             return error.for_model
 
-    assert said(twins.objects) == said(twins.disk)
+    assert output(twins.objects) == output(twins.disk)
     (tmp_path / "a").write_bytes(before)
-    assert text in said(twins.disk)
+    assert text in output(twins.disk)
     assert twins.bucket.data()["a"] == (tmp_path / "a").read_bytes()

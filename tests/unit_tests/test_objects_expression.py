@@ -34,13 +34,13 @@ def found(pattern: str, data: bytes, *, ignore_case: bool = False) -> list[tuple
 
 
 def found_by_ripgrep(
-    place: Path, pattern: str, data: bytes, *, ignore_case: bool
+    location: Path, pattern: str, data: bytes, *, ignore_case: bool
 ) -> list[tuple[int, bytes]] | None:
     """Return what ripgrep finds, None when it refuses the pattern."""
-    (place / "data").write_bytes(data)
+    (location / "data").write_bytes(data)
     options = ["--no-config", "--color=never", "-n", "-a", "--no-mmap", *(["-i"] if ignore_case else [])]
     done = subprocess.run(
-        ["rg", *options, "-e", pattern, "--", "data"], cwd=place, capture_output=True, check=False
+        ["rg", *options, "-e", pattern, "--", "data"], cwd=location, capture_output=True, check=False
     )
     if done.returncode == 2:
         return None
@@ -149,11 +149,11 @@ def test_words_beyond_ascii_are_left_to_ripgrep_where_it_matters() -> None:
 def test_hostile_ones_are_looked_after(pattern: str) -> None:
     """The clock is read often enough for any pattern: the time between two readings is short."""
     data = (b"ab" * 250 + b"x" * 499 + b"\n") * 10
-    looks: list[None] = []
+    polls: list[None] = []
     wanted = Expression(pattern, ignore_case=False)
-    for _ in wanted.lines(data, lambda: looks.append(None)):
+    for _ in wanted.lines(data, lambda: polls.append(None)):
         pass
-    assert len(looks) >= len(data) // (wanted._piece + 1001)
+    assert len(polls) >= len(data) // (wanted._piece + 1001)
     assert wanted._piece * wanted._exact.programsize <= expression.PIECE_WORK
     one_line = b"a" * (wanted._piece + wanted._longest_line + 2)
     with pytest.raises(NeedsRipgrepError):

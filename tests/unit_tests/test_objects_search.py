@@ -37,7 +37,7 @@ def grep(bucket: MemoryBucket, pattern: str, **options: Any) -> GrepResult:
     return run_sync(FileOps(S3Backend(bucket), None, root="/mnt/demo").grep(pattern, **options))
 
 
-def beyond(call: Awaitable[object]) -> str:
+def outside(call: Awaitable[object]) -> str:
     async def run() -> None:
         await call
 
@@ -118,19 +118,19 @@ class TestNeedsSandbox:
         for n in range(search.MAX_FILES + 1):
             bucket.put_by_others(f"many/{n}")
         bucket.requests.clear()
-        assert "too much" in beyond(self.ops(bucket).grep("x"))
+        assert "too much" in outside(self.ops(bucket).grep("x"))
         assert not bucket.asked("get"), "nothing is loaded for nothing"
         assert grep(bucket, "one", glob="*.md").rows
 
     def test_too_large(self, bucket: MemoryBucket) -> None:
         bucket.put_by_others("large/x", b"x" * (search.MAX_TOTAL_BYTES + 1))
-        assert "too much" in beyond(self.ops(bucket).grep("x"))
-        assert "too large" in beyond(self.ops(bucket).grep("x", path="large/x"))
+        assert "too much" in outside(self.ops(bucket).grep("x"))
+        assert "too large" in outside(self.ops(bucket).grep("x", path="large/x"))
 
     def test_what_only_ripgrep_can_read(self, bucket: MemoryBucket) -> None:
         bucket.put_by_others("c", "é eins")
         for pattern in ("(?=a)", "(", r"\beins\b"):
-            assert "ripgrep" in beyond(self.ops(bucket).grep(pattern))
+            assert "ripgrep" in outside(self.ops(bucket).grep(pattern))
 
     def test_too_slow(self, bucket: MemoryBucket) -> None:
         def slow() -> None:
@@ -138,7 +138,7 @@ class TestNeedsSandbox:
 
         for operation in ("list", "get"):
             bucket.script[operation] = [slow]
-            assert "too" in beyond(self.ops(bucket).grep("one"))
+            assert "too" in outside(self.ops(bucket).grep("one"))
 
     def test_refusals_need_no_sandbox(self, bucket: MemoryBucket) -> None:
         with pytest.raises(FileError, match="one line"):
@@ -168,4 +168,4 @@ def test_without_the_extra_literal_patterns_need_no_sandbox(
     assert [row.path for row in grep(bucket, "import one").rows] == ["a/x.py"]
     assert [row.path for row in grep(bucket, "IMPORT", ignore_case=True).rows] == ["a/x.py"]
     files = FileOps(S3Backend(bucket), None, root="/mnt/demo")
-    assert beyond(files.grep("^import")) == "the expression needs ripgrep"
+    assert outside(files.grep("^import")) == "the expression needs ripgrep"

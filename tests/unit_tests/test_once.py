@@ -25,7 +25,7 @@ def test_threads_share_one_making() -> None:
     with ThreadPoolExecutor(8) as pool:
         running = [pool.submit(flight.get, make) for _ in range(8)]
         release.set()
-        assert {id(one.result()) for one in running} == {id(made[0])}
+        assert {id(item.result()) for item in running} == {id(made[0])}
     assert len(made) == 1
 
 
@@ -48,7 +48,7 @@ def test_threads_and_loops_share_one_making() -> None:
             for i in range(6)
         ]
         release.set()
-        assert [one.result() for one in running] == [1] * 6
+        assert [item.result() for item in running] == [1] * 6
     assert made == [1]
 
 

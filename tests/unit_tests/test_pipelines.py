@@ -102,7 +102,7 @@ def test_reading_takes_time_in_proportion(piece: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "exit_code", "expected"),
+    ("reported", "exit_code", "expected"),
     [
         ([0, 1, 0], 0, (1, 0)),
         ([0, 0, 2, 0], 0, (0, 2, 0)),
@@ -125,11 +125,11 @@ def test_reading_takes_time_in_proportion(piece: str) -> None:
         ([0, *[1] * 99, 0], 0, ()),
     ],
 )
-def test_what_is_told_of_the_parts(told: object, exit_code: int, expected: tuple[int, ...]) -> None:
-    assert relevant_exit_codes(told, exit_code) == expected
+def test_what_is_told_of_the_parts(reported: object, exit_code: int, expected: tuple[int, ...]) -> None:
+    assert relevant_exit_codes(reported, exit_code) == expected
 
 
-TOLD = {
+REPORTED = {
     "false | true": (1, 0),
     "(exit 3) | cat; ": (3, 0),
     "echo a | grep b | wc -l": (0, 1, 0),
@@ -163,11 +163,11 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("command", TOLD)
+@pytest.mark.parametrize("command", REPORTED)
 def test_the_parts_are_told_and_nothing_else_changes(tmp_path: Path, command: str) -> None:
     workspace = Workspace("bash", tmp_path)
     result = workspace.run(command)
-    assert result.pipeline == TOLD[command]
+    assert result.pipeline == REPORTED[command]
     plain = subprocess.run(
         ["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         cwd=tmp_path, env={"PATH": "/usr/local/bin:/usr/bin:/bin"}, start_new_session=True, check=False, timeout=60,
@@ -211,12 +211,12 @@ def test_what_a_command_writes_there_is_not_believed(tmp_path: Path, monkeypatch
     workspace = Workspace("bash", tmp_path)
     # It can say what it likes of itself, within what a pipeline can be.
     forge = "for f in /proc/$PPID/fd/*; do case $(readlink $f) in /memfd:pipeline*) {};; esac; done; kill -9 $$ | cat"
-    for what, expected in {
+    for subject, expected in {
         "echo 137 1 137 > $f": (1, 137),
         "echo 0 1 0 > $f": (),
         "echo ' [1] \x1b' > $f": (),
         "seq 5000 > $f": (),
         "head -c 1000000 /dev/zero > $f": (),
     }.items():
-        result: Any = workspace.run(forge.replace("{}", what))
+        result: Any = workspace.run(forge.replace("{}", subject))
         assert (result.exit_code, result.pipeline) == (137, expected)

@@ -52,22 +52,22 @@ def test_every_public_name_resolves_and_is_told_to_type_checkers() -> None:
         if name not in TYPE_ALIASES:
             assert getattr(langchain_daytona_ws, name).__name__ == name
     tree = ast.parse(Path(langchain_daytona_ws.__file__).read_text())
-    told = {
+    reported = {
         alias.asname
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("langchain_daytona_ws")
         for alias in node.names
     }
-    assert told == set(langchain_daytona_ws.__all__)
+    assert reported == set(langchain_daytona_ws.__all__)
     with pytest.raises(AttributeError):
         _ = langchain_daytona_ws.no_such_name  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", sorted({*langchain_daytona_ws.__all__} - TYPE_ALIASES))
 def test_everything_public_is_documented(name: str) -> None:
-    thing = getattr(langchain_daytona_ws, name)
-    assert inspect.getdoc(thing)
-    for attribute, value in vars(thing).items():
+    member = getattr(langchain_daytona_ws, name)
+    assert inspect.getdoc(member)
+    for attribute, value in vars(member).items():
         if (
             inspect.isfunction(value)
             and not attribute.startswith("_")

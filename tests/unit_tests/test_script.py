@@ -48,12 +48,12 @@ def test_anything_but_one_whole_answer_is_refused(printed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     ["zsh: command not found: python3", "sh: 1: exec: python3: not found", "bash: exec: python3: not found"],
 )
-def test_a_missing_python_is_named(said: str) -> None:
+def test_a_missing_python_is_named(message: str) -> None:
     with pytest.raises(SandboxError, match=r"Python 3\.8") as caught:
-        read_frame(said + "\n", NONCE)
+        read_frame(message + "\n", NONCE)
     assert caught.value.code == "no_python"
 
 

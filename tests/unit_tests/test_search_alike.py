@@ -28,7 +28,7 @@ GUESTS = {"files": files.main, "tree": tree.main, "search": search.main}
 MODES = ["files_with_matches", "content", "count"]
 
 
-class Place:
+class Box:
     """The same files behind one of the three."""
 
     def __init__(self, kind: str, at: Path) -> None:
@@ -65,8 +65,8 @@ class Place:
 
 
 @pytest.fixture(params=["rg", "grep", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    return Place(request.param, tmp_path)
+def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
+    return Box(request.param, tmp_path)
 
 
 # A log after a crash: one NUL among lines of text.
@@ -74,69 +74,65 @@ WITH_A_NUL = b"a line of the log\n" * 20 + b"cut \0 off\nneedle here\n"
 
 
 @pytest.mark.parametrize("before", [0, 9000, 70_000])
-def test_a_text_with_a_nul_is_text_for_all(place: Place, before: int) -> None:
+def test_a_text_with_a_nul_is_text_for_all(box: Box, before: int) -> None:
     head = b"x" * 80 + b"\n"
-    place.put("logs/app.log", head * (before // len(head)) + WITH_A_NUL)
+    box.put("logs/app.log", head * (before // len(head)) + WITH_A_NUL)
     line = before // len(head) + 22
     for path in (".", "logs", "logs/app.log"):
-        assert place.text("needle", path=path) == ["logs/app.log"]
-        assert place.text("needle", path=path, output_mode="count") == ["logs/app.log:1"]
-        assert place.text("needle", path=path, output_mode="content") == [f"logs/app.log:{line}:needle here"]
-        assert place.text("cut", path=path, output_mode="content") == [
-            f"logs/app.log:{line - 1}:cut \\x00 off"
-        ]
-    assert run_sync(place.ops.read("logs/app.log", offset=line)).body.endswith("\tneedle here")
-    assert run_sync(place.ops.edit("logs/app.log", "needle here", "found")).lines == (line,)
+        assert box.text("needle", path=path) == ["logs/app.log"]
+        assert box.text("needle", path=path, output_mode="count") == ["logs/app.log:1"]
+        assert box.text("needle", path=path, output_mode="content") == [f"logs/app.log:{line}:needle here"]
+        assert box.text("cut", path=path, output_mode="content") == [f"logs/app.log:{line - 1}:cut \\x00 off"]
+    assert run_sync(box.ops.read("logs/app.log", offset=line)).body.endswith("\tneedle here")
+    assert run_sync(box.ops.edit("logs/app.log", "needle here", "found")).lines == (line,)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("path", [".", "data", "data/small.bin"])
-def test_a_binary_file_that_matches_is_named(place: Place, mode: str, path: str) -> None:
-    place.put("data/small.bin", b"\x7fELF\0\0\0\nneedle\n\0\0")
-    place.put("data/other.bin", b"\0\0nothing\n")
-    result = place.grep("needle", path=path, output_mode=mode)
+def test_a_binary_file_that_matches_is_named(box: Box, mode: str, path: str) -> None:
+    box.put("data/small.bin", b"\x7fELF\0\0\0\nneedle\n\0\0")
+    box.put("data/other.bin", b"\0\0nothing\n")
+    result = box.grep("needle", path=path, output_mode=mode)
     assert (result.rows, result.more) == ((), False)
     assert result.omitted == (Omitted("binary_match", 1, ("data/small.bin",)),)
-    assert place.text("needle", path=path, output_mode=mode) == [
+    assert box.text("needle", path=path, output_mode=mode) == [
         "No match.",
         "[1 binary file matches, its lines are not shown: data/small.bin. Use grep -a in bash.]",
     ]
     with pytest.raises(FileUnsuitable, match="binary"):
-        run_sync(place.ops.read("data/small.bin"))
+        run_sync(box.ops.read("data/small.bin"))
 
 
-def test_large_binary_files_are_not_searched_unless_named(place: Place) -> None:
+def test_large_binary_files_are_not_searched_unless_named(box: Box) -> None:
     for number in range(7):
-        place.put(f"images/{number}.png", b"\x89PNG\r\n\x1a\n\0\0" + b"\xff\n" * 50_000 + b"needle\n")
-    place.put("notes.md", b"a needle\n")
-    result = place.grep("needle")
+        box.put(f"images/{number}.png", b"\x89PNG\r\n\x1a\n\0\0" + b"\xff\n" * 50_000 + b"needle\n")
+    box.put("notes.md", b"a needle\n")
+    result = box.grep("needle")
     assert [row.path for row in result.rows] == ["notes.md"]
     assert result.omitted == (Omitted("binary", 7, tuple(f"images/{n}.png" for n in range(7))),)
     named = ", ".join(f"images/{n}.png" for n in range(5))
-    assert place.text("needle") == ["notes.md", f"[Not searched: 7 binary files: {named}, ...]"]
-    assert place.grep("needle", path="images/3.png").omitted == (
-        Omitted("binary_match", 1, ("images/3.png",)),
-    )
+    assert box.text("needle") == ["notes.md", f"[Not searched: 7 binary files: {named}, ...]"]
+    assert box.grep("needle", path="images/3.png").omitted == (Omitted("binary_match", 1, ("images/3.png",)),)
 
 
-def test_utf16_is_searched_or_named(place: Place) -> None:
-    place.put("windows.reg", "\ufeffthe needle\r\n".encode("utf-16-le"))
-    place.put("plain", b"needle\n")
+def test_utf16_is_searched_or_named(box: Box) -> None:
+    box.put("windows.reg", "\ufeffthe needle\r\n".encode("utf-16-le"))
+    box.put("plain", b"needle\n")
     expected = ["plain:1:needle", "windows.reg:1:the needle"]
-    if place.kind == "grep":
+    if box.kind == "grep":
         expected[1] = "[Not searched: 1 UTF-16 file: windows.reg. Convert with iconv in bash.]"
-    assert place.text("needle", output_mode="content") == expected
+    assert box.text("needle", output_mode="content") == expected
 
 
-def test_all_of_many_files_are_searched(place: Place) -> None:
+def test_all_of_many_files_are_searched(box: Box) -> None:
     """More names than one program takes."""
-    if place.kind == "s3":
+    if box.kind == "s3":
         pytest.skip("so many are searched in the sandbox")
-    directory = place.root / ("long" * 50) / ("name" * 50)
+    directory = box.root / ("long" * 50) / ("name" * 50)
     directory.mkdir(parents=True)
     for number in range(400):
         (directory / f"{number:03}").write_text("x\n" if number % 9 else "needle\n")
-    result = place.grep("needle")
+    result = box.grep("needle")
     assert [row.path[-3:] for row in result.rows] == [f"{number:03}" for number in range(0, 400, 9)]
 
 
@@ -144,51 +140,49 @@ MINIFIED = b"function(){return 1};" * 75_000  # 1.5 MB in one line
 
 
 @pytest.mark.parametrize("size", [1000, 50_000, len(MINIFIED)])
-def test_a_match_in_a_long_line_is_shown_with_its_surroundings(place: Place, size: int) -> None:
+def test_a_match_in_a_long_line_is_shown_with_its_surroundings(box: Box, size: int) -> None:
     data = MINIFIED[:size]
     middle = size * 3 // 5
-    place.put("dist/app.js", b"/* head */\n" + data[:middle] + b"needle" + data[middle:] + b"\nlast\n")
-    result = place.grep("nee.le", output_mode="content")
+    box.put("dist/app.js", b"/* head */\n" + data[:middle] + b"needle" + data[middle:] + b"\nlast\n")
+    result = box.grep("nee.le", output_mode="content")
     assert (len(result.rows), result.more, result.rows[0].line) == (1, False, 2)
     row = result.rows[0]
     assert row.column == middle + 1
     before = data[middle - 150 : middle].decode()
     after = data[middle : middle + 344].decode()
     assert row.text == f"...{before}needle{after}... [line cut]"
-    assert place.text("nee.le", output_mode="content") == [
-        f"dist/app.js:2:[column {middle + 1:,}] {row.text}"
-    ]
+    assert box.text("nee.le", output_mode="content") == [f"dist/app.js:2:[column {middle + 1:,}] {row.text}"]
 
 
-def test_the_column_is_of_the_first_match_in_bytes(place: Place) -> None:
-    place.put("é.txt", "漢".encode() * 5000 + b"needle and needle" + "é".encode() * 5000)
-    row = place.grep("needle", output_mode="content").rows[0]
+def test_the_column_is_of_the_first_match_in_bytes(box: Box) -> None:
+    box.put("é.txt", "漢".encode() * 5000 + b"needle and needle" + "é".encode() * 5000)
+    row = box.grep("needle", output_mode="content").rows[0]
     assert (row.column, row.text.index("needle")) == (15_001, 153)
     assert row.text.startswith("...漢漢")
     assert "\\x" not in row.text
 
 
-def test_near_its_ends_a_long_line_is_cut_on_one_side(place: Place) -> None:
-    place.put("a", b"x" * 100 + b"first" + b"y" * 2000 + b"last")
-    head = place.grep("first", output_mode="content").rows[0]
+def test_near_its_ends_a_long_line_is_cut_on_one_side(box: Box) -> None:
+    box.put("a", b"x" * 100 + b"first" + b"y" * 2000 + b"last")
+    head = box.grep("first", output_mode="content").rows[0]
     assert (head.column, head.text) == (101, "x" * 100 + "first" + "y" * 395 + "... [line cut]")
-    tail = place.grep("last", output_mode="content").rows[0]
+    tail = box.grep("last", output_mode="content").rows[0]
     assert (tail.column, tail.text) == (2106, "..." + "y" * 150 + "last")
 
 
-def test_a_match_of_no_length_in_a_long_line(place: Place) -> None:
-    place.put("a", b"x" * 3000)
-    row = place.grep("^", output_mode="content").rows[0]
+def test_a_match_of_no_length_in_a_long_line(box: Box) -> None:
+    box.put("a", b"x" * 3000)
+    row = box.grep("^", output_mode="content").rows[0]
     assert row.text == "x" * 500 + "... [line cut]"
 
 
 @pytest.fixture
-def site(place: Place) -> Place:
+def site(box: Box) -> Box:
     """A web project whose directories have brackets in their names."""
-    place.put("app/[locale]/page.tsx", b"export default needle\n")
-    place.put("app/docs/[[...slug]]/page.tsx", b"needle\n")
-    place.put("app/x/b.ts", b"needle\n")
-    return place
+    box.put("app/[locale]/page.tsx", b"export default needle\n")
+    box.put("app/docs/[[...slug]]/page.tsx", b"needle\n")
+    box.put("app/x/b.ts", b"needle\n")
+    return box
 
 
 @pytest.mark.parametrize(
@@ -212,7 +206,7 @@ def site(place: Place) -> Place:
     ],
 )
 def test_a_glob_that_matches_nothing_is_doubted_where_there_is_a_reason(
-    site: Place, glob: str, path: str, hint: str | None
+    site: Box, glob: str, path: str, hint: str | None
 ) -> None:
     # A glob of grep's without a slash is for names at any depth.
     pattern = glob if "/" in glob else f"**/{glob}" if "," not in glob else glob.replace("*.", "**/*.")
@@ -233,7 +227,7 @@ def test_a_glob_that_matches_nothing_is_doubted_where_there_is_a_reason(
         assert render.grepped(searched).split("\n") == ["No match.", f"[{searched.hint}]"]
 
 
-def test_what_a_hint_says_works(site: Place) -> None:
+def test_what_a_hint_says_works(site: Box) -> None:
     for pattern, path in (("app/[locale]/**", "."), ("app/x/**", "app"), ("app/**/[[...slug]]/*", ".")):
         found = run_sync(site.ops.glob(pattern, path=path))
         again = run_sync(site.ops.glob(found.hint.rpartition("use ")[2], path=path))
@@ -241,7 +235,7 @@ def test_what_a_hint_says_works(site: Place) -> None:
         assert again.hint == ""
 
 
-def test_a_glob_that_matches_other_files_is_in_doubt_for_its_brackets_only(site: Place) -> None:
+def test_a_glob_that_matches_other_files_is_in_doubt_for_its_brackets_only(site: Box) -> None:
     site.put("app/l/page.tsx", b"nothing\n")
     result = site.grep("needle", glob="app/[locale]/**")
     assert (result.rows, "app/[locale]/page.tsx exists" in result.hint) == ((), True)
@@ -268,16 +262,16 @@ def test_a_glob_that_matches_other_files_is_in_doubt_for_its_brackets_only(site:
     ],
 )
 def test_a_pattern_that_matches_nothing_is_doubted_where_there_is_a_reason(
-    place: Place, pattern: str, hint: str
+    box: Box, pattern: str, hint: str
 ) -> None:
-    place.put("a", b"xyz\n")
-    if pattern == r"[^\n]zz" and place.kind == "s3":
+    box.put("a", b"xyz\n")
+    if pattern == r"[^\n]zz" and box.kind == "s3":
         pytest.skip("only ripgrep reads it")
-    found = place.grep(pattern)
+    found = box.grep(pattern)
     assert (bool(found.hint), hint in found.hint) == (bool(hint), True)
-    assert place.text(pattern) == ["No match.", *([f"[{found.hint}]"] if hint else [])]
-    place.put("b", b"foo|bar (foo|bar)).py /Needle/i /api/v1/ nothing a\\ /usr/local/bin /etc/hosts $zz")
-    assert place.grep(pattern).hint == ""
+    assert box.text(pattern) == ["No match.", *([f"[{found.hint}]"] if hint else [])]
+    box.put("b", b"foo|bar (foo|bar)).py /Needle/i /api/v1/ nothing a\\ /usr/local/bin /etc/hosts $zz")
+    assert box.grep(pattern).hint == ""
 
 
 @pytest.mark.parametrize(
@@ -291,19 +285,19 @@ def test_a_pattern_that_matches_nothing_is_doubted_where_there_is_a_reason(
     ],
 )
 def test_an_error_recommends_only_what_the_tool_can_do(tmp_path: Path, pattern: str, advice: str) -> None:
-    place = Place("rg", tmp_path)
-    place.put("a", b"x\n")
+    box = Box("rg", tmp_path)
+    box.put("a", b"x\n")
     with pytest.raises(FileError) as caught:
-        place.grep(pattern)
+        box.grep(pattern)
     assert advice in caught.value.for_model
     assert not re.search(r"--\w|Consider|multiline", caught.value.for_model)
 
 
 def test_grep_searches_what_ripgrep_does_not(tmp_path: Path) -> None:
-    place = Place("grep", tmp_path)
-    place.put("a", b"ab\n")
-    assert place.grep("(?<=a)b").rows
-    assert "within one line" in place.grep(r"a\nb").hint
+    box = Box("grep", tmp_path)
+    box.put("a", b"ab\n")
+    assert box.grep("(?<=a)b").rows
+    assert "within one line" in box.grep(r"a\nb").hint
 
 
 @pytest.mark.parametrize("program", ["rg", "grep"])
@@ -311,19 +305,19 @@ def test_what_cannot_be_read_is_named(program: str) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         at = Path(directory)
         at.chmod(0o755)
-        place = Place(program, at)
+        box = Box(program, at)
         for name in ("open/a", "open/secret", "private/b"):
-            place.put(name, b"needle\n")
-        (place.root / "private").chmod(0)
-        (place.root / "open/secret").chmod(0)
+            box.put(name, b"needle\n")
+        (box.root / "private").chmod(0)
+        (box.root / "open/secret").chmod(0)
         grep = {"op": "grep", "pattern": "needle", "mode": "files_with_matches", "tool_path": str(at / "bin")}
-        answer = as_nobody("search", grep, place.root)
+        answer = as_nobody("search", grep, box.root)
         assert answer["rows"] == [["open/a"]]
         assert answer["omitted"] == {"unreadable": [2, ["open/secret", "private"]]}
-        answer = as_nobody("tree", {"op": "glob", "pattern": "**/*"}, place.root)
+        answer = as_nobody("tree", {"op": "glob", "pattern": "**/*"}, box.root)
         assert sorted(row[0] for row in answer["paths"]) == ["open/a", "open/secret"]
         assert answer["omitted"] == {"unreadable": [1, ["private"]]}
-        (place.root / "private").chmod(0o755)
+        (box.root / "private").chmod(0o755)
 
 
 def test_a_directory_that_opens_and_refuses_to_be_read() -> None:

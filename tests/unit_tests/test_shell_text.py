@@ -35,15 +35,15 @@ READ = [
 @pytest.mark.parametrize(("text", "commands", "redirects"), READ, ids=[row[0] for row in READ])
 def test_reads(text: str, commands: list[str], redirects: list[str]) -> None:
     found = simples(text)
-    assert [" ".join(one.words) for one in found] == commands
-    written = [f"{one.operator} {one.target}" for command in found for one in command.redirects]
+    assert [" ".join(item.words) for item in found] == commands
+    written = [f"{item.operator} {item.target}" for command in found for item in command.redirects]
     assert written == redirects
 
 
 @pytest.mark.parametrize("comment", ["#", "# b", "#\n", "# b\n#"])
 @pytest.mark.timeout(60)
 def test_reads_past_a_comment_at_the_end(comment: str) -> None:
-    assert [one.words for one in simples(f"echo a {comment}")] == [["echo", "a"]]
+    assert [item.words for item in simples(f"echo a {comment}")] == [["echo", "a"]]
 
 
 def test_reads_here_documents() -> None:
@@ -54,11 +54,11 @@ def test_reads_here_documents() -> None:
 
 
 def test_knows_options_and_verbs() -> None:
-    (one,) = simples("git -q --bare clone URL")
-    assert (one.program, one.verb) == ("git", "clone")
-    assert one.has_flag("q")
-    assert one.has_flag("", "--bare")
-    assert not one.has_flag("C", "--continue-at")
+    (item,) = simples("git -q --bare clone URL")
+    assert (item.program, item.verb) == ("git", "clone")
+    assert item.has_flag("q")
+    assert item.has_flag("", "--bare")
+    assert not item.has_flag("C", "--continue-at")
     assert simples("/usr/bin/python3.12 x")[0].plain_program == "python"
 
 
@@ -71,9 +71,9 @@ PIECES = st.sampled_from([
 @settings(deadline=None)
 @given(st.lists(PIECES, max_size=80).map("".join))
 def test_any_text_can_be_read(text: str) -> None:
-    for one in simples(text):
-        assert one.program is not None
-        assert all(redirect.target is not None for redirect in one.redirects)
+    for item in simples(text):
+        assert item.program is not None
+        assert all(redirect.target is not None for redirect in item.redirects)
 
 
 @pytest.mark.parametrize(

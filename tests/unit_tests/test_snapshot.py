@@ -102,7 +102,7 @@ class TestTheDockerfile:
         assert instructions(Recipe("node:22", user="root").dockerfile())[-1][0] == "RUN"
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "output"),
         [
             (("",), "base image"),
             (("node:22\nRUN evil",), "base image"),
@@ -124,8 +124,8 @@ class TestTheDockerfile:
             (("node:22", "1.24.0", "a", "/a", "/a"), "overlap"),
         ],
     )
-    def test_refuses_what_could_not_stand_in_it(self, arguments: tuple[str, ...], said: str) -> None:
-        with pytest.raises(ConfigError, match=said):
+    def test_refuses_what_could_not_stand_in_it(self, arguments: tuple[str, ...], output: str) -> None:
+        with pytest.raises(ConfigError, match=output):
             Recipe(*arguments)
 
     @pytest.mark.parametrize("name", ["fuse-s3", "team/fuse_s3:2", "a.b@c"])
@@ -141,11 +141,11 @@ class TestTheDockerfile:
 @dataclass
 class Ran:
     code: int
-    said: str
+    output: str
     apt: str
 
 
-class Machine:
+class Builder:
     """A folder of programs that stand in for a base image's; what is not there is not found."""
 
     def __init__(self, folder: Path) -> None:
@@ -192,15 +192,15 @@ class Machine:
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
 
-    def place(self, path: str) -> Path:
+    def target(self, path: str) -> Path:
         """Return what stands in for a file of the image."""
         return self.folder / path.lstrip("/").replace("/", "-")
 
     def run(self, script: str) -> Ran:
         # Never the lists and files of the machine that the tests run on.
         script = script.replace("/var/lib/apt/lists/*", str(self.folder / "lists"))
-        for place in (HELPER, SUDOERS, HOME):
-            script = re.sub(rf"(?<=[ <>!]){re.escape(place)}", str(self.place(place)), script)
+        for target in (HELPER, SUDOERS, HOME):
+            script = re.sub(rf"(?<=[ <>!]){re.escape(target)}", str(self.target(target)), script)
         env = {"PATH": str(self.programs), "TMPDIR": str(self.folder)}
         done = subprocess.run(
             [str(self.programs / "sh"), "-c", script],
@@ -211,18 +211,18 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def builder(tmp_path: Path) -> Builder:
+    return Builder(tmp_path)
 
 
 class TestTheChecks:
     script = scripts(Recipe("node:22"))[0]
 
-    def test_pass(self, machine: Machine) -> None:
-        assert machine.run(self.script).code == 0
+    def test_pass(self, builder: Builder) -> None:
+        assert builder.run(self.script).code == 0
 
     @pytest.mark.parametrize(
-        ("missing", "said"),
+        ("missing", "output"),
         [
             ("apt-get", "apt-get"),
             ("bash", "bash"),
@@ -230,42 +230,42 @@ class TestTheChecks:
             ("python3", "python3"),
         ],
     )
-    def test_say_what_is_missing(self, machine: Machine, missing: str, said: str) -> None:
-        (machine.programs / missing).unlink()
-        ran = machine.run(self.script)
+    def test_say_what_is_missing(self, builder: Builder, missing: str, output: str) -> None:
+        (builder.programs / missing).unlink()
+        ran = builder.run(self.script)
         assert ran.code == 1
-        assert f"ERROR: s3-snapshot: the base image has no {said}; use" in ran.said
+        assert f"ERROR: s3-snapshot: the base image has no {output}; use" in ran.output
 
-    def test_an_old_python(self, machine: Machine) -> None:
-        machine.program("python3", "exit 1")
-        assert "older than 3.8" in machine.run(self.script).said
+    def test_an_old_python(self, builder: Builder) -> None:
+        builder.program("python3", "exit 1")
+        assert "older than 3.8" in builder.run(self.script).output
 
-    def test_the_python_test_itself(self, machine: Machine) -> None:
-        machine.program("python3", f'exec {sys.executable} "$@"')
-        assert machine.run(self.script).code == 0
-        assert machine.run(self.script.replace("(3, 8)", "(4, 0)")).code == 1
+    def test_the_python_test_itself(self, builder: Builder) -> None:
+        builder.program("python3", f'exec {sys.executable} "$@"')
+        assert builder.run(self.script).code == 0
+        assert builder.run(self.script.replace("(3, 8)", "(4, 0)")).code == 1
 
-    def test_another_architecture(self, machine: Machine) -> None:
-        machine.program("dpkg", "echo riscv64")
-        assert "amd64 and arm64 only" in machine.run(self.script).said
+    def test_another_architecture(self, builder: Builder) -> None:
+        builder.program("dpkg", "echo riscv64")
+        assert "amd64 and arm64 only" in builder.run(self.script).output
 
 
 class TestThePackages:
     script = scripts(Recipe("node:22"))[1]
 
-    def test_on_debian_12(self, machine: Machine) -> None:
-        ran = machine.run(self.script)
-        assert ran.code == 0, ran.said
+    def test_on_debian_12(self, builder: Builder) -> None:
+        ran = builder.run(self.script)
+        assert ran.code == 0, ran.output
         assert " ca-certificates curl fuse gpg libfuse2 ripgrep sudo\n" in ran.apt
 
-    def test_on_ubuntu_24_04_with_fuse3(self, machine: Machine) -> None:
-        machine.program("apt-cache", '[ "$2" = libfuse2t64 ]')
-        machine.program("fusermount3", "")
-        assert " ca-certificates curl fuse3 gpg libfuse2t64 ripgrep sudo\n" in machine.run(self.script).apt
+    def test_on_ubuntu_24_04_with_fuse3(self, builder: Builder) -> None:
+        builder.program("apt-cache", '[ "$2" = libfuse2t64 ]')
+        builder.program("fusermount3", "")
+        assert " ca-certificates curl fuse3 gpg libfuse2t64 ripgrep sudo\n" in builder.run(self.script).apt
 
-    def test_a_failing_apt_stops_it(self, machine: Machine) -> None:
-        machine.program("apt-get", '[ "$1" = update ]')
-        assert machine.run(self.script).code != 0
+    def test_a_failing_apt_stops_it(self, builder: Builder) -> None:
+        builder.program("apt-get", '[ "$1" = update ]')
+        assert builder.run(self.script).code != 0
 
 
 class Signer:
@@ -320,192 +320,192 @@ class TestTheSignature:
             script = script.replace(old, new)
         return script
 
-    def test_is_good(self, machine: Machine, signer: Signer) -> None:
-        signer.publish(machine.release)
-        ran = machine.run(self.script(signer.fingerprint))
-        assert ran.code == 0, ran.said
+    def test_is_good(self, builder: Builder, signer: Signer) -> None:
+        signer.publish(builder.release)
+        ran = builder.run(self.script(signer.fingerprint))
+        assert ran.code == 0, ran.output
         assert f"install -y --no-install-recommends ./mount-s3-{MOUNT_S3_VERSION}-x86_64.deb" in ran.apt
         base = f"https://s3.amazonaws.com/mountpoint-s3-release/{MOUNT_S3_VERSION}/x86_64/mount-s3-{MOUNT_S3_VERSION}"
-        assert (machine.folder / "urls").read_text().split() == [
+        assert (builder.folder / "urls").read_text().split() == [
             f"{base}-x86_64.deb",
             f"{base}-x86_64.deb.asc",
             "https://s3.amazonaws.com/mountpoint-s3-release/public_keys/KEYS",
         ]
 
-    def test_of_the_older_key_is_good_too(self, machine: Machine, signer: Signer) -> None:
-        signer.publish(machine.release)
-        assert machine.run(self.script("0" * 40, signer.fingerprint)).code == 0
+    def test_of_the_older_key_is_good_too(self, builder: Builder, signer: Signer) -> None:
+        signer.publish(builder.release)
+        assert builder.run(self.script("0" * 40, signer.fingerprint)).code == 0
 
-    def test_on_arm(self, machine: Machine, signer: Signer) -> None:
-        machine.program("dpkg", "echo arm64")
-        signer.publish(machine.release, arch="arm64")
-        ran = machine.run(self.script(signer.fingerprint))
-        assert ran.code == 0, ran.said
-        assert f"/{MOUNT_S3_VERSION}/arm64/mount-s3-" in (machine.folder / "urls").read_text()
+    def test_on_arm(self, builder: Builder, signer: Signer) -> None:
+        builder.program("dpkg", "echo arm64")
+        signer.publish(builder.release, arch="arm64")
+        ran = builder.run(self.script(signer.fingerprint))
+        assert ran.code == 0, ran.output
+        assert f"/{MOUNT_S3_VERSION}/arm64/mount-s3-" in (builder.folder / "urls").read_text()
 
     @pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap to hide the agent")
-    def test_needs_no_agent(self, machine: Machine, signer: Signer) -> None:
-        signer.publish(machine.release)
+    def test_needs_no_agent(self, builder: Builder, signer: Signer) -> None:
+        signer.publish(builder.release)
         hidden = shutil.which("gpg-agent")
-        machine.program(
+        builder.program(
             "gpg",
             f'exec {shutil.which("bwrap")} --dev-bind / / --ro-bind /dev/null {hidden} {shutil.which("gpg")} "$@"',
         )
-        ran = machine.run(self.script(signer.fingerprint))
-        assert ran.code == 0, ran.said
-        assert "a key was not imported" not in ran.said
+        ran = builder.run(self.script(signer.fingerprint))
+        assert ran.code == 0, ran.output
+        assert "a key was not imported" not in ran.output
 
-    def test_of_another_key_in_the_same_file_is_refused(self, machine: Machine, signer: Signer) -> None:
-        signer.publish(machine.release)
-        ran = machine.run(self.script())
+    def test_of_another_key_in_the_same_file_is_refused(self, builder: Builder, signer: Signer) -> None:
+        signer.publish(builder.release)
+        ran = builder.run(self.script())
         assert (ran.code, ran.apt) == (1, "")
-        assert "not signed with a release key" in ran.said
+        assert "not signed with a release key" in ran.output
 
-    def test_of_other_bytes_is_refused(self, machine: Machine, signer: Signer) -> None:
-        signer.publish(machine.release).write_bytes(b"another package")
-        ran = machine.run(self.script(signer.fingerprint))
+    def test_of_other_bytes_is_refused(self, builder: Builder, signer: Signer) -> None:
+        signer.publish(builder.release).write_bytes(b"another package")
+        ran = builder.run(self.script(signer.fingerprint))
         assert (ran.code, ran.apt) == (1, "")
-        assert "is not good" in ran.said
+        assert "is not good" in ran.output
 
-    def test_of_a_revoked_key_is_refused(self, machine: Machine, signer: Signer) -> None:
-        signer.publish(machine.release)
+    def test_of_a_revoked_key_is_refused(self, builder: Builder, signer: Signer) -> None:
+        signer.publish(builder.release)
         signer.revoke()
-        (machine.release / "KEYS").write_text(signer.gpg("--armor", "--export"))
-        ran = machine.run(self.script(signer.fingerprint))
+        (builder.release / "KEYS").write_text(signer.gpg("--armor", "--export"))
+        ran = builder.run(self.script(signer.fingerprint))
         assert (ran.code, ran.apt) == (1, "")
-        assert "is not good" in ran.said
+        assert "is not good" in ran.output
 
-    def test_of_a_key_that_expired_since_is_good(self, machine: Machine, signer: Signer) -> None:
-        signer.publish(machine.release)
+    def test_of_a_key_that_expired_since_is_good(self, builder: Builder, signer: Signer) -> None:
+        signer.publish(builder.release)
         signer.gpg("--quick-set-expire", signer.fingerprint, "seconds=1")
-        (machine.release / "KEYS").write_text(signer.gpg("--armor", "--export"))
+        (builder.release / "KEYS").write_text(signer.gpg("--armor", "--export"))
         later = "gpg --faked-system-time 20990101T000000 --batch"
         script = self.script(signer.fingerprint).replace("gpg --batch", later)
-        ran = machine.run(script.replace("grep -Eq", "cat status; grep -Eq", 1))
-        assert "EXPKEYSIG" in ran.said
-        assert ran.code == 0, ran.said
+        ran = builder.run(script.replace("grep -Eq", "cat status; grep -Eq", 1))
+        assert "EXPKEYSIG" in ran.output
+        assert ran.code == 0, ran.output
 
-    def test_that_is_missing_is_refused(self, machine: Machine, signer: Signer) -> None:
-        deb = signer.publish(machine.release)
+    def test_that_is_missing_is_refused(self, builder: Builder, signer: Signer) -> None:
+        deb = signer.publish(builder.release)
         Path(f"{deb}.asc").unlink()
-        ran = machine.run(self.script(signer.fingerprint))
+        ran = builder.run(self.script(signer.fingerprint))
         assert (ran.code, ran.apt) == (1, "")
-        assert "can't download" in ran.said
-        assert MOUNT_S3_VERSION in ran.said
+        assert "can't download" in ran.output
+        assert MOUNT_S3_VERSION in ran.output
 
-    def test_another_version_than_asked_for_is_refused(self, machine: Machine, signer: Signer) -> None:
-        machine.program("mount-s3", "echo mount-s3 1.0.0")
-        signer.publish(machine.release)
-        ran = machine.run(self.script(signer.fingerprint))
+    def test_another_version_than_asked_for_is_refused(self, builder: Builder, signer: Signer) -> None:
+        builder.program("mount-s3", "echo mount-s3 1.0.0")
+        signer.publish(builder.release)
+        ran = builder.run(self.script(signer.fingerprint))
         assert ran.code == 1
-        assert f"mount-s3 is not {MOUNT_S3_VERSION}" in ran.said
+        assert f"mount-s3 is not {MOUNT_S3_VERSION}" in ran.output
 
 
 class TestTheAccount:
     script = scripts(Recipe("node:22"))[3]
 
-    def accounts(self, machine: Machine, *, groups: str = "daytona", uid: str = "1000") -> None:
+    def accounts(self, builder: Builder, *, groups: str = "daytona", uid: str = "1000") -> None:
         """Stand in for a base image that has the account, in these groups."""
-        (machine.folder / "groups").write_text(groups)
-        machine.program("id", f'[ "$1" != -u ] || echo {uid}; [ "$1" != -Gn ] || cat {machine.folder}/groups')
-        machine.program("sed", f'exec {shutil.which("sed")} "$@"')
-        machine.program("gpasswd", f'sed -i "s/\\b$3\\b//" {machine.folder}/groups')
-        machine.program("passwd", f'echo "$@" >>{machine.folder}/passwd')
+        (builder.folder / "groups").write_text(groups)
+        builder.program("id", f'[ "$1" != -u ] || echo {uid}; [ "$1" != -Gn ] || cat {builder.folder}/groups')
+        builder.program("sed", f'exec {shutil.which("sed")} "$@"')
+        builder.program("gpasswd", f'sed -i "s/\\b$3\\b//" {builder.folder}/groups')
+        builder.program("passwd", f'echo "$@" >>{builder.folder}/passwd')
 
-    def test_is_made(self, machine: Machine) -> None:
-        self.accounts(machine)
-        machine.program("id", f"[ -e {machine.folder}/made ] && echo 1000")
-        machine.program("useradd", f'echo "$@" >{machine.folder}/made')
-        ran = machine.run(self.script)
-        assert ran.code == 0, ran.said
-        assert (machine.folder / "made").read_text() == "--create-home --shell /bin/bash daytona\n"
-        assert (machine.folder / "passwd").read_text() == "--lock root\n"
+    def test_is_made(self, builder: Builder) -> None:
+        self.accounts(builder)
+        builder.program("id", f"[ -e {builder.folder}/made ] && echo 1000")
+        builder.program("useradd", f'echo "$@" >{builder.folder}/made')
+        ran = builder.run(self.script)
+        assert ran.code == 0, ran.output
+        assert (builder.folder / "made").read_text() == "--create-home --shell /bin/bash daytona\n"
+        assert (builder.folder / "passwd").read_text() == "--lock root\n"
 
-    def test_that_is_there_leaves_the_groups_that_could_make_it_root(self, machine: Machine) -> None:
-        self.accounts(machine, groups="daytona sudo audio docker")
-        ran = machine.run(self.script)
-        assert ran.code == 0, ran.said
-        assert (machine.folder / "groups").read_text().split() == ["daytona", "audio"]
+    def test_that_is_there_leaves_the_groups_that_could_make_it_root(self, builder: Builder) -> None:
+        self.accounts(builder, groups="daytona sudo audio docker")
+        ran = builder.run(self.script)
+        assert ran.code == 0, ran.output
+        assert (builder.folder / "groups").read_text().split() == ["daytona", "audio"]
 
-    def test_whose_own_group_is_one_of_them_is_refused(self, machine: Machine) -> None:
-        self.accounts(machine, groups="root")
-        machine.program("gpasswd", "exit 3")
-        ran = machine.run(self.script)
+    def test_whose_own_group_is_one_of_them_is_refused(self, builder: Builder) -> None:
+        self.accounts(builder, groups="root")
+        builder.program("gpasswd", "exit 3")
+        ran = builder.run(self.script)
         assert ran.code == 1
-        assert "ERROR: s3-snapshot: the account daytona stays in the group root; choose another" in ran.said
+        assert "ERROR: s3-snapshot: the account daytona stays in the group root; choose another" in ran.output
 
-    def test_that_is_root_by_another_name_is_refused(self, machine: Machine) -> None:
-        self.accounts(machine, uid="0")
-        ran = machine.run(self.script)
+    def test_that_is_root_by_another_name_is_refused(self, builder: Builder) -> None:
+        self.accounts(builder, uid="0")
+        ran = builder.run(self.script)
         assert ran.code == 1
-        assert "has the uid of root" in ran.said
+        assert "has the uid of root" in ran.output
 
 
 class TestTheHelper:
     script = scripts(Recipe("node:22", workspace_root="/srv/w", skills_mount_path="/srv/s"))[4]
 
-    def test_is_the_mounter_bound_to_the_directories(self, machine: Machine) -> None:
-        machine.program("python3", f'exec {sys.executable} "$@"')
-        ran = machine.run(self.script)
-        assert ran.code == 0, ran.said
-        helper = machine.place(HELPER)
+    def test_is_the_mounter_bound_to_the_directories(self, builder: Builder) -> None:
+        builder.program("python3", f'exec {sys.executable} "$@"')
+        ran = builder.run(self.script)
+        assert ran.code == 0, ran.output
+        helper = builder.target(HELPER)
         first, _, program = helper.read_text().partition("\n")
         assert re.fullmatch(r"#!(/[^ ]+) -IS", first)
         assert program == mounter_source("/srv/w", "/srv/s")
         assert stat.S_IMODE(helper.stat().st_mode) == 0o755
-        assert not list(machine.folder.glob("tmp.*"))
+        assert not list(builder.folder.glob("tmp.*"))
 
-    def test_is_refused_when_it_arrives_altered(self, machine: Machine) -> None:
-        machine.program("python3", f'exec {sys.executable} "$@"')
-        ran = machine.run(self.script.replace("import fcntl", "import  fcntl"))
+    def test_is_refused_when_it_arrives_altered(self, builder: Builder) -> None:
+        builder.program("python3", f'exec {sys.executable} "$@"')
+        ran = builder.run(self.script.replace("import fcntl", "import  fcntl"))
         assert ran.code == 1
-        assert "the builder has altered the program" in ran.said
+        assert "the builder has altered the program" in ran.output
 
-    def test_that_does_not_run_is_refused(self, machine: Machine) -> None:
-        machine.program("broken", "echo oops")
-        script = self.script.replace('echo "#!$python -IS"', f'echo "#!{machine.programs}/broken"')
-        ran = machine.run(script)
+    def test_that_does_not_run_is_refused(self, builder: Builder) -> None:
+        builder.program("broken", "echo oops")
+        script = self.script.replace('echo "#!$python -IS"', f'echo "#!{builder.programs}/broken"')
+        ran = builder.run(script)
         assert ran.code == 1
-        assert "the mount helper does not run" in ran.said
+        assert "the mount helper does not run" in ran.output
 
 
 class TestTheRightsOfTheAccount:
     script = scripts(Recipe("node:22"))[5]
 
-    def sudo(self, machine: Machine, *rights: str) -> Ran:
+    def sudo(self, builder: Builder, *rights: str) -> Ran:
         listed = "".join(f"\n    {right}" for right in rights)
-        (machine.folder / "listed").write_text(
+        (builder.folder / "listed").write_text(
             "Matching Defaults entries for daytona on box:\n    env_reset\n\n"
             f"User daytona may run the following commands on box:{listed}\n"
             if rights
             else "User daytona is not allowed to run sudo on box.\n"
         )
-        machine.program("sudo", f'[ "$*" = "-n -l -U daytona" ] && cat {machine.folder}/listed')
-        machine.program("visudo", f'echo "$@" >{machine.folder}/checked')
-        return machine.run(self.script)
+        builder.program("sudo", f'[ "$*" = "-n -l -U daytona" ] && cat {builder.folder}/listed')
+        builder.program("visudo", f'echo "$@" >{builder.folder}/checked')
+        return builder.run(self.script)
 
-    def helper(self, machine: Machine) -> str:
-        return f'(root) NOPASSWD: {machine.place(HELPER)} ""'
+    def helper(self, builder: Builder) -> str:
+        return f'(root) NOPASSWD: {builder.target(HELPER)} ""'
 
-    def test_are_the_helper_without_arguments(self, machine: Machine) -> None:
-        ran = self.sudo(machine, self.helper(machine))
-        assert ran.code == 0, ran.said
-        rules = machine.place(SUDOERS)
+    def test_are_the_helper_without_arguments(self, builder: Builder) -> None:
+        ran = self.sudo(builder, self.helper(builder))
+        assert ran.code == 0, ran.output
+        rules = builder.target(SUDOERS)
         assert stat.S_IMODE(rules.stat().st_mode) == 0o440
-        assert f"daytona ALL={self.helper(machine)}\n" in rules.read_text()
+        assert f"daytona ALL={self.helper(builder)}\n" in rules.read_text()
         for setting in ("env_reset", "!env_keep", "!setenv", "!log_input"):
             assert setting in rules.read_text()
-        assert (machine.folder / "checked").read_text() == f"-cf {rules}\n"
+        assert (builder.folder / "checked").read_text() == f"-cf {rules}\n"
 
-    def test_and_nothing_else(self, machine: Machine) -> None:
-        for rights in ((), ("(ALL) NOPASSWD: ALL",), (self.helper(machine), "(ALL : ALL) ALL")):
-            ran = self.sudo(machine, *rights)
+    def test_and_nothing_else(self, builder: Builder) -> None:
+        for rights in ((), ("(ALL) NOPASSWD: ALL",), (self.helper(builder), "(ALL : ALL) ALL")):
+            ran = self.sudo(builder, *rights)
             assert ran.code == 1
-            assert "ERROR: s3-snapshot: the base image changes the sudo rights of daytona" in ran.said
+            assert "ERROR: s3-snapshot: the base image changes the sudo rights of daytona" in ran.output
 
-    def test_are_written_as_sudo_reads_them(self, machine: Machine) -> None:
-        self.sudo(machine, self.helper(machine))
-        rules = machine.place(SUDOERS)
+    def test_are_written_as_sudo_reads_them(self, builder: Builder) -> None:
+        self.sudo(builder, self.helper(builder))
+        rules = builder.target(SUDOERS)
         done = subprocess.run(
             [
                 shutil.which("visudo", path="/usr/sbin:/sbin:/usr/bin") or "visudo",
@@ -522,40 +522,40 @@ class TestTheRightsOfTheAccount:
 
 
 class TestTheDirectories:
-    def script(self, machine: Machine) -> str:
-        self.root, self.skills = machine.folder / "w", machine.folder / "s"
-        machine.program("chown", f'echo "$@" >>{machine.folder}/chown')
-        machine.program("guard", f'shift; shift; echo "$@" >{machine.folder}/guarded')
-        helper = machine.place(HELPER)
-        helper.write_text(f"#!{machine.programs}/guard -IS\n")
+    def script(self, builder: Builder) -> str:
+        self.root, self.skills = builder.folder / "w", builder.folder / "s"
+        builder.program("chown", f'echo "$@" >>{builder.folder}/chown')
+        builder.program("guard", f'shift; shift; echo "$@" >{builder.folder}/guarded')
+        helper = builder.target(HELPER)
+        helper.write_text(f"#!{builder.programs}/guard -IS\n")
         return scripts(Recipe("node:22", workspace_root=str(self.root), skills_mount_path=str(self.skills)))[
             6
         ]
 
-    def test_are_roots_own_and_guarded_with_all_that_it_runs(self, machine: Machine) -> None:
-        ran = machine.run(self.script(machine))
-        assert ran.code == 0, ran.said
+    def test_are_roots_own_and_guarded_with_all_that_it_runs(self, builder: Builder) -> None:
+        ran = builder.run(self.script(builder))
+        assert ran.code == 0, ran.output
         assert stat.S_IMODE(self.root.stat().st_mode) == stat.S_IMODE(self.skills.stat().st_mode) == 0o755
-        assert f"root:root {self.root}\nroot:root {self.skills}\n" in (machine.folder / "chown").read_text()
-        guarded = (machine.folder / "guarded").read_text().split()
+        assert f"root:root {self.root}\nroot:root {self.skills}\n" in (builder.folder / "chown").read_text()
+        guarded = (builder.folder / "guarded").read_text().split()
         assert {str(self.root), str(self.skills), "/usr/bin/mount-s3", "/etc/sudoers", "/bin/cat"} <= set(
             guarded
         )
 
-    def test_with_files_in_them_are_refused(self, machine: Machine) -> None:
-        script = self.script(machine)
+    def test_with_files_in_them_are_refused(self, builder: Builder) -> None:
+        script = self.script(builder)
         self.skills.mkdir()
         (self.skills / ".hidden").touch()
-        ran = machine.run(script)
+        ran = builder.run(script)
         assert ran.code == 1
-        assert f"{self.skills} has files in the base image" in ran.said
+        assert f"{self.skills} has files in the base image" in ran.output
 
-    def test_that_are_links_are_refused(self, machine: Machine) -> None:
-        script = self.script(machine)
+    def test_that_are_links_are_refused(self, builder: Builder) -> None:
+        script = self.script(builder)
         self.root.symlink_to("/usr")
-        ran = machine.run(script)
+        ran = builder.run(script)
         assert ran.code == 1
-        assert f"{self.root} has a link in the base image" in ran.said
+        assert f"{self.root} has a link in the base image" in ran.output
 
 
 class TestTheGuard:
@@ -632,7 +632,7 @@ def fault(kind: FaultKind, message: str, **more: int) -> PortFault:
 
 
 @pytest.mark.parametrize(
-    ("failure", "code", "said"),
+    ("failure", "code", "output"),
     [
         (fault(FaultKind.REFUSED, NO_RUNNER), "no_runner", "^Daytona has no available runner for snapshot 's' "),
         (fault(FaultKind.REFUSED, NO_RUNNER), "no_runner", "Rebuild it as a general snapshot.*try again later"),
@@ -648,8 +648,8 @@ def fault(kind: FaultKind, message: str, **more: int) -> PortFault:
         (fault(FaultKind.REFUSED, "Snapshot s is odd"), "snapshot_failed", "build log"),
     ],
 )  # fmt: skip
-def test_an_error_says_what_to_do(failure: PortFault, code: str, said: str) -> None:
+def test_an_error_says_what_to_do(failure: PortFault, code: str, output: str) -> None:
     error = build_error(failure, "s")
     assert error.code == code
-    assert re.search(said, error.message), error.message
+    assert re.search(output, error.message), error.message
     assert error.retryable == (failure.passing or code == "no_runner")

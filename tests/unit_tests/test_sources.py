@@ -66,8 +66,8 @@ async def nothing() -> Any:
 
 def test_random_ids_are_of_the_form_that_is_asked_of_others_and_differ_at_their_ends() -> None:
     ids = [WorkspaceSession({}, namespace="demo").id for _ in range(50)]
-    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
-    assert len({one[-12:] for one in ids}) == 50
+    assert all(re.fullmatch("[0-9a-f]{32}", item) for item in ids)
+    assert len({item[-12:] for item in ids}) == 50
 
 
 def test_a_session_names_itself_and_its_sandbox_by_the_ids_that_it_is_given() -> None:

@@ -52,7 +52,7 @@ def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
 
 
 @pytest.mark.parametrize(
-    ("command", "exit_code", "said"),
+    ("command", "exit_code", "message"),
     [
         ("echo 4 >> a; git commit -a", 1, "Aborting commit due to empty commit message"),
         ("git commit --amend; git log -1 --format=%s", 0, "3"),
@@ -77,11 +77,11 @@ def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
         ("echo text | $PAGER; less a; echo $TERM", 0, "dumb"),
     ],
 )
-def test_it_ends_at_once(workspace: Workspace, command: str, exit_code: int, said: str) -> None:
+def test_it_ends_at_once(workspace: Workspace, command: str, exit_code: int, message: str) -> None:
     result = workspace.run(GIT + command, timeout_s=SOON_S)
     assert not result.timed_out
     assert result.exit_code == exit_code
-    assert said in result.output
+    assert message in result.output
 
 
 needs_vim = pytest.mark.skipif(shutil.which("vim") is None, reason="vim is not installed")
@@ -147,6 +147,8 @@ def test_what_the_user_has_set_wins(
 ) -> None:
     workspace = Workspace("bash", tmp_path)
     workspace.port.extra_env = image
-    workspace.caller = GuestClient(workspace.port, OneMachine(), lambda: own, lambda: secrets.token_hex(16))
-    told = dict(line.split("=", 1) for line in workspace.run(SHOW).output.splitlines())
-    assert told == {**ALL, **different}
+    workspace.guest_client = GuestClient(
+        workspace.port, OneMachine(), lambda: own, lambda: secrets.token_hex(16)
+    )
+    reported = dict(line.split("=", 1) for line in workspace.run(SHOW).output.splitlines())
+    assert reported == {**ALL, **different}

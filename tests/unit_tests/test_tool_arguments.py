@@ -98,7 +98,7 @@ class TestLeftOut:
 
 class TestUnknown:
     @pytest.mark.parametrize(
-        ("model", "name", "meant"),
+        ("model", "name", "intended"),
         [
             (BashInput, "cmd", "use command"),
             (BashInput, "run_in_background", "use background"),
@@ -120,28 +120,28 @@ class TestUnknown:
         ],
     )
     def test_it_says_what_is_meant_and_what_there_is(
-        self, model: type[ToolInput], name: str, meant: str
+        self, model: type[ToolInput], name: str, intended: str
     ) -> None:
-        said = refusal(model, **{**REQUIRED[model], name: "x"})
-        assert f"{name}: there is no such argument, {meant}; " in said
-        assert said.endswith("arguments: the valid ones are " + ", ".join(model.model_fields))
+        output = refusal(model, **{**REQUIRED[model], name: "x"})
+        assert f"{name}: there is no such argument, {intended}; " in output
+        assert output.endswith("arguments: the valid ones are " + ", ".join(model.model_fields))
 
     def test_all_problems_at_once(self) -> None:
-        said = refusal(FileInput, action="str_replace", file_path="a", old_str="b", limit="many")
-        assert said.split("; ")[:2] == [
+        output = refusal(FileInput, action="str_replace", file_path="a", old_str="b", limit="many")
+        assert output.split("; ")[:2] == [
             "file_path: there is no such argument, use path",
             "old_str: there is no such argument, use old_string",
         ]
         for part in ("use edit", "limit: Input should be a valid integer", "new_string: edit needs it"):
-            assert part in said
+            assert part in output
         # They are there, under other names.
-        assert "path: edit needs it" not in said
-        assert "old_string: edit needs it" not in said
+        assert "path: edit needs it" not in output
+        assert "old_string: edit needs it" not in output
 
     def test_of_many_some_are_named_and_no_value_is_quoted(self) -> None:
-        said = refusal(BashInput, **{f"x{number}": "s3cret" for number in range(5000)})
-        assert said.count("no such argument") == 10
-        assert "s3cret" not in said
+        output = refusal(BashInput, **{f"x{number}": "s3cret" for number in range(5000)})
+        assert output.count("no such argument") == 10
+        assert "s3cret" not in output
         hostile = refusal(FileInput, **{"action": "s3cret", "\x1b[2J\u202e" + "y" * 500: {"a": ["s3cret"]}})
         assert "s3cret" not in hostile
         assert "\x1b" not in hostile
@@ -192,10 +192,10 @@ class TestTimeout:
     def test_one_message_says_unit_limit_and_what_was_likely_meant(
         self, given: dict[str, Any], expected: list[str]
     ) -> None:
-        said = refusal(BashInput, command="true", **given)
+        output = refusal(BashInput, command="true", **given)
         for part in expected:
-            assert part in said
-        assert said.count("timeout: ") <= 1
+            assert part in output
+        assert output.count("timeout: ") <= 1
 
     @pytest.mark.parametrize("given", [{"timeout": 7200, "background": True}, {"timeout": 900}])
     def test_seconds_are_not_taken_for_milliseconds(self, given: dict[str, Any]) -> None:
@@ -233,8 +233,8 @@ class TestContent:
         assert text == json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def test_an_object_for_another_file_is_refused(self) -> None:
-        said = refusal(FileInput, action="write", path="a.py", content={"a": 1})
-        assert said == (
+        output = refusal(FileInput, action="write", path="a.py", content={"a": 1})
+        assert output == (
             "content: the text of the file, as one string; only for a path that ends in .json also an object"
         )
 

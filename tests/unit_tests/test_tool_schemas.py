@@ -40,13 +40,13 @@ def _check(name: str, schema: dict[str, Any], tool: BaseTool) -> None:
 @pytest.mark.parametrize("strict", [None, True])
 def test_openai(tools: list[BaseTool], strict: bool | None) -> None:
     for name, tool in zip(NAMES, tools, strict=True):
-        told = convert_to_openai_tool(tool, strict=strict)["function"]
-        assert told["name"] == name
-        assert told["description"] == tool.description
-        assert told.get("strict") is strict
-        _check(name, told["parameters"], tool)
+        reported = convert_to_openai_tool(tool, strict=strict)["function"]
+        assert reported["name"] == name
+        assert reported["description"] == tool.description
+        assert reported.get("strict") is strict
+        _check(name, reported["parameters"], tool)
         if strict:
-            assert told["parameters"]["additionalProperties"] is False
+            assert reported["parameters"]["additionalProperties"] is False
 
 
 def test_anthropic(tools: list[BaseTool]) -> None:
@@ -54,30 +54,30 @@ def test_anthropic(tools: list[BaseTool]) -> None:
 
     model = ChatAnthropic(model_name="claude-sonnet-4-5", api_key="none", timeout=None, stop=None)
     bound: Any = model.bind_tools(tools)
-    for name, tool, told in zip(NAMES, tools, bound.kwargs["tools"], strict=True):
-        assert told["name"] == name
-        assert told["description"] == tool.description
-        _check(name, told["input_schema"], tool)
+    for name, tool, reported in zip(NAMES, tools, bound.kwargs["tools"], strict=True):
+        assert reported["name"] == name
+        assert reported["description"] == tool.description
+        _check(name, reported["input_schema"], tool)
 
 
 def test_gemini(tools: list[BaseTool]) -> None:
     from langchain_google_genai._function_utils import convert_to_genai_function_declarations
 
     groups = convert_to_genai_function_declarations(tools)
-    told = [one for group in groups for one in group.function_declarations or []]
-    assert [one.name for one in told] == NAMES
-    for tool, one in zip(tools, told, strict=True):
-        assert one.description == tool.description
-        assert one.parameters is not None
-        assert set(one.parameters.properties or {}) == set(tool.args)
-        assert set(one.parameters.required or []) == REQUIRED[tool.name]
-        for about in (one.parameters.properties or {}).values():
+    reported = [item for group in groups for item in group.function_declarations or []]
+    assert [item.name for item in reported] == NAMES
+    for tool, item in zip(tools, reported, strict=True):
+        assert item.description == tool.description
+        assert item.parameters is not None
+        assert set(item.parameters.properties or {}) == set(tool.args)
+        assert set(item.parameters.required or []) == REQUIRED[tool.name]
+        for about in (item.parameters.properties or {}).values():
             assert about.type is not None or about.any_of
 
 
 def test_the_main_tools_are_small(tools: list[BaseTool]) -> None:
-    told = [json.dumps(convert_to_openai_tool(tool)) for tool in tools]
-    sizes = {name: _tokens(text) for name, text in zip(NAMES, told, strict=True)}
+    reported = [json.dumps(convert_to_openai_tool(tool)) for tool in tools]
+    sizes = {name: _tokens(text) for name, text in zip(NAMES, reported, strict=True)}
     assert sizes["bash"] + sizes["workspace_file"] < MAIN_TOOLS_TOKENS, sizes
 
 
@@ -87,7 +87,7 @@ def _tokens(text: str) -> int:
     The larger of two rules of thumb: four characters a token; or a token for each seven letters of a word, three
     digits, or two signs that stand together.
     """
-    words = re.findall(r"[A-Za-z]+|\d{1,3}", text)
+    message = re.findall(r"[A-Za-z]+|\d{1,3}", text)
     signs = re.findall(r"[^\sA-Za-z\d]+", text)
-    pieces = sum(-(-len(word) // 7) for word in words) + sum(-(-len(run) // 2) for run in signs)
+    pieces = sum(-(-len(word) // 7) for word in message) + sum(-(-len(run) // 2) for run in signs)
     return max(pieces, len(text) // 4)

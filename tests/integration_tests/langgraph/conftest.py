@@ -25,7 +25,7 @@ APPROVE = {"type": "approve"}
 REJECT = {"type": "reject", "message": "not this one"}
 
 
-def said(*decisions: dict[str, Any]) -> dict[str, Any]:
+def answer_with(*decisions: dict[str, Any]) -> dict[str, Any]:
     return {"decisions": list(decisions)}
 
 
@@ -105,10 +105,10 @@ class Stage:
         return self.wait(graph.invoke, graph.ainvoke, value, config or self.thread)
 
     def history(self, graph: Any) -> list[Any]:
-        async def told() -> list[Any]:
+        async def reported() -> list[Any]:
             return [state async for state in graph.aget_state_history(self.thread)]
 
-        return self.wait(lambda: list(graph.get_state_history(self.thread)), told)
+        return self.wait(lambda: list(graph.get_state_history(self.thread)), reported)
 
     def answer_all(
         self, graph: Any, state: Any, decide: Callable[[dict[str, Any]], dict[str, Any]]
@@ -119,7 +119,7 @@ class Stage:
             assert len(questions) == 1
             (action,) = questions[0].value["action_requests"]
             asked.append(action)
-            state = self.do(graph, Command(resume=said(decide(action))))
+            state = self.do(graph, Command(resume=answer_with(decide(action))))
         return state, asked
 
     @staticmethod
@@ -147,8 +147,8 @@ class Stage:
 
 
 def _stage(server: LocalDaytona, kind: str, directory: Path) -> Iterator[Stage]:
-    face, _, where = kind.partition("-")
-    runner = asyncio.Runner() if face == "async" else None
+    runtime, _, where = kind.partition("-")
+    runner = asyncio.Runner() if runtime == "async" else None
     stage = Stage(server, runner, directory / "graph.sqlite" if where == "sqlite" else None)
     yield stage
     stage.close()

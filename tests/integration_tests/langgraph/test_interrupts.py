@@ -22,11 +22,11 @@ from tests.integration_tests.langgraph.conftest import (
     REJECT,
     SameIds,
     Stage,
+    answer_with,
     bash,
     calling,
     file,
     results,
-    said,
 )
 
 
@@ -49,7 +49,7 @@ def test_nothing_is_provisioned_before_the_answer_and_what_is_approved_runs_once
         }
     ]
     assert stage.server.requests == []
-    done = results(stage.do(graph, Command(resume=said(APPROVE))))["one"]
+    done = results(stage.do(graph, Command(resume=answer_with(APPROVE))))["one"]
     assert (done.status, done.content) == ("success", "ran\n[exit code 0]")
 
 
@@ -67,17 +67,17 @@ def test_parallel_calls_of_one_node_are_each_answered(stage: Stage) -> None:
         lambda action: REJECT if "echo 1" in str(action["args"]) else APPROVE,
     )
     assert len(asked) == 4
-    told = results(state)
-    assert {call: message.status for call, message in told.items()} == {
+    reported = results(state)
+    assert {call: message.status for call, message in reported.items()} == {
         "call-0": "success",
         "call-1": "error",
         "call-2": "success",
         "written": "success",
         "read": "success",
     }
-    assert "not this one" in told["call-1"].text
-    assert "ran 0" in told["call-0"].text
-    assert "ran 2" in told["call-2"].text
+    assert "not this one" in reported["call-1"].text
+    assert "ran 0" in reported["call-0"].text
+    assert "ran 2" in reported["call-2"].text
     assert sorted(stage.see(session, "cat log").split()) == ["0", "2"]
 
 
@@ -129,12 +129,12 @@ def test_an_answer_for_one_call_never_counts_for_another_that_comes_first(stage:
         (question,) = questions
         (action,) = question.value["action_requests"]
         asked.append(action["args"]["command"])
-        decision = said(APPROVE if "harmless" in asked[-1] else REJECT)
+        decision = answer_with(APPROVE if "harmless" in asked[-1] else REJECT)
         order.begin()
         state = stage.do(graph, Command(resume={question.id: decision} if by_id else decision))
     assert asked == ["echo harmless >> log", "echo harmful >> log"]
-    told = results(state)
-    assert (told["harmless"].status, told["harmful"].status) == ("success", "error")
+    reported = results(state)
+    assert (reported["harmless"].status, reported["harmful"].status) == ("success", "error")
     assert stage.see(session, "cat log") == "harmless\n"
 
 
@@ -150,8 +150,8 @@ def test_two_sessions_in_one_node_do_not_take_each_others_answers(stage: Stage) 
         graph, state, lambda action: APPROVE if action["name"] == "workspace_file" else REJECT
     )
     assert sorted(action["name"] for action in asked) == ["bash", "workspace_file"]
-    told = results(state)
-    assert (told["one"].status, told["two"].status) == ("error", "success")
+    reported = results(state)
+    assert (reported["one"].status, reported["two"].status) == ("error", "success")
 
 
 def test_going_on_without_an_answer_asks_again(stage: Stage) -> None:
@@ -161,13 +161,13 @@ def test_going_on_without_an_answer_asks_again(stage: Stage) -> None:
     first = stage.do(graph, calling(bash("one", "echo one >> log"), bash("two", "echo two >> log")))
     assert stage.questions(stage.do(graph, None)) == stage.questions(first)
     assert stage.server.requests == []
-    second = stage.do(graph, Command(resume=said(APPROVE)))
+    second = stage.do(graph, Command(resume=answer_with(APPROVE)))
     (question,) = stage.questions(second)
     assert question.value["action_requests"][0]["args"] == {"command": "echo two >> log"}
     assert stage.questions(stage.do(graph, None)) == stage.questions(second)
     assert stage.see(session, "cat log") == "one\n"
-    told = results(stage.do(graph, Command(resume={question.id: said(APPROVE)})))
-    assert [message.status for message in told.values()] == ["success", "success"]
+    reported = results(stage.do(graph, Command(resume={question.id: answer_with(APPROVE)})))
+    assert [message.status for message in reported.values()] == ["success", "success"]
     assert stage.see(session, "cat log") == "one\ntwo\n"
 
 
@@ -177,12 +177,12 @@ def test_another_process_goes_on(lasting: Stage) -> None:
     lasting.do(graph, calls)
     lasting.next_process()
     graph = lasting.tool_node(lasting.session(persistent=True))
-    lasting.do(graph, Command(resume=said(APPROVE)))
+    lasting.do(graph, Command(resume=answer_with(APPROVE)))
     lasting.next_process()
     session = lasting.session(persistent=True)
     graph = lasting.tool_node(session)
-    told = results(lasting.do(graph, Command(resume=said(REJECT))))
-    assert (told["one"].status, told["two"].status) == ("success", "error")
+    reported = results(lasting.do(graph, Command(resume=answer_with(REJECT))))
+    assert (reported["one"].status, reported["two"].status) == ("success", "error")
     assert lasting.see(session, "cat log") == "one\n"
 
 
@@ -201,10 +201,10 @@ def test_every_kind_of_change_is_made_once_where_the_node_runs_again(quick: Stag
     ]
     state, asked = quick.answer_all(graph, quick.do(graph, calling(*calls)), lambda action: APPROVE)
     assert len(asked) == len(calls)
-    told = results(state)
-    assert {message.status for message in told.values()} == {"success"}
-    assert "it had ended before" not in told["stop"].text
-    assert "stopped" in told["stop"].text
+    reported = results(state)
+    assert {message.status for message in reported.values()} == {"success"}
+    assert "it had ended before" not in reported["stop"].text
+    assert "stopped" in reported["stop"].text
     assert quick.see(session, "cat edited written log jobs") == "aa\nnew\nlast\nstarted\n"
 
 
@@ -232,7 +232,7 @@ def test_each_decision_does_what_it_says(
 ) -> None:
     graph = quick.tool_node(quick.session())
     quick.do(graph, calling(bash("one", "echo asked for")))
-    message = results(quick.do(graph, Command(resume=said(decision))))["one"]
+    message = results(quick.do(graph, Command(resume=answer_with(decision))))["one"]
     assert message.status == status
     assert text in message.text
     if decision["type"] == "respond":
@@ -254,16 +254,16 @@ def test_a_decision_of_this_package_resumes_too(quick: Stage) -> None:
         (question,) = questions
         name = question.value["action_requests"][0]["args"]["command"].split()[1]
         state = quick.do(graph, Command(resume={question.id: answers[name]}))
-    told = results(state)
-    assert {name: message.status for name, message in told.items()} == {
+    reported = results(state)
+    assert {name: message.status for name, message in reported.items()} == {
         "allow": "success",
         "deny": "error",
         "respond": "success",
         "edit": "success",
         "always": "error",
     }
-    assert told["respond"].content == "mine"
-    assert "echo edited" in told["edit"].text
+    assert reported["respond"].content == "mine"
+    assert "echo edited" in reported["edit"].text
 
 
 @pytest.mark.parametrize(
@@ -273,8 +273,8 @@ def test_a_decision_of_this_package_resumes_too(quick: Stage) -> None:
         True,
         {"decisions": "approve"},
         {"decisions": []},
-        said(APPROVE, APPROVE),
-        said({"type": "allow"}),
+        answer_with(APPROVE, APPROVE),
+        answer_with({"type": "allow"}),
         {"type": "approve"},
     ],
 )
@@ -302,10 +302,12 @@ def test_an_agent_asks_about_all_calls_of_a_turn_at_once(stage: Stage) -> None:
     questions = stage.questions(stage.do(agent, {"messages": [("user", "go")]}))
     assert len(questions) == 3
     assert stage.server.requests == []
-    first = next(one for one in questions if "echo 0" in one.value["action_requests"][0]["description"])
-    state = stage.do(agent, Command(resume={first.id: said(REJECT)}))
+    first = next(item for item in questions if "echo 0" in item.value["action_requests"][0]["description"])
+    state = stage.do(agent, Command(resume={first.id: answer_with(REJECT)}))
     assert len(stage.questions(state)) == 2
-    state = stage.do(agent, Command(resume={one.id: said(APPROVE) for one in stage.questions(state)}))
+    state = stage.do(
+        agent, Command(resume={item.id: answer_with(APPROVE) for item in stage.questions(state)})
+    )
     assert [message.status for message in results(state).values()] == ["error", "success", "success"]
     assert state["messages"][-1].content == "Done."
     assert sorted(stage.see(session, "cat log").split()) == ["1", "2"]
@@ -322,8 +324,8 @@ def test_an_agent_in_a_node_that_runs_twice_asks_and_runs_twice(stage: Stage) ->
     if stage.is_async:
 
         async def aworked(state: MessagesState) -> Any:
-            told = await agent.ainvoke({"messages": [("user", "go")]})
-            return {"messages": [AIMessage(told["messages"][-2].content)]}
+            reported = await agent.ainvoke({"messages": [("user", "go")]})
+            return {"messages": [AIMessage(reported["messages"][-2].content)]}
 
         rounds.add_node("work", aworked)
     else:
@@ -351,8 +353,8 @@ def test_each_turn_of_an_agent_runs_although_its_calls_have_the_same_ids(quick: 
     if where == "sub-graph":
         graph = quick.compiled(StateGraph(MessagesState), graph)
     state = quick.do(graph, {"messages": [("user", "go")]})
-    told = [message.content for message in state["messages"] if isinstance(message, ToolMessage)]
-    assert told == ["1\n[exit code 0]", "2\n[exit code 0]"]
+    reported = [message.content for message in state["messages"] if isinstance(message, ToolMessage)]
+    assert reported == ["1\n[exit code 0]", "2\n[exit code 0]"]
 
 
 @pytest.mark.parametrize("keeps_checkpoints", [False, True])
@@ -385,14 +387,14 @@ def test_going_back_to_an_earlier_checkpoint_asks_and_runs_anew(stage: Stage) ->
     graph = stage.tool_node(session)
     stage.do(graph, calling(bash("one", "echo x >> log; wc -l < log")))
     (earlier,) = [state.config for state in stage.history(graph) if state.next == ("tools",)]
-    state = stage.do(graph, Command(resume=said(APPROVE)))
+    state = stage.do(graph, Command(resume=answer_with(APPROVE)))
     for expected in ("2", "3"):
         state = stage.do(graph, None, earlier)
         assert len(stage.questions(state)) == 1
-        state = stage.do(graph, Command(resume=said(APPROVE)))
+        state = stage.do(graph, Command(resume=answer_with(APPROVE)))
         assert results(state)["one"].content == f"{expected}\n[exit code 0]"
     state = stage.do(graph, None, earlier)
-    assert results(stage.do(graph, Command(resume=said(REJECT))))["one"].status == "error"
+    assert results(stage.do(graph, Command(resume=answer_with(REJECT))))["one"].status == "error"
     assert stage.see(session, "wc -l < log") == "3\n"
 
 
@@ -407,13 +409,13 @@ def test_a_sub_graph_asks_through_its_parent(stage: Stage) -> None:
     graph = stage.compiled(StateGraph(MessagesState), agent)
     state = stage.do(graph, {"messages": [("user", "go")]})
     (question,) = stage.questions(state)
-    state = stage.do(graph, Command(resume=said(APPROVE)))
+    state = stage.do(graph, Command(resume=answer_with(APPROVE)))
     (second,) = stage.questions(state)
     assert second.id != question.id
     # The first answer is still in the checkpoint of the parent, whose node has not ended.
     (again,) = stage.questions(stage.do(graph, None))
     assert again == second
-    state = stage.do(graph, Command(resume=said(REJECT)))
+    state = stage.do(graph, Command(resume=answer_with(REJECT)))
     assert [message.status for message in state["messages"] if isinstance(message, ToolMessage)] == [
         "success",
         "error",
@@ -446,10 +448,13 @@ def test_a_question_waits_for_what_runs_beside_it(server: LocalDaytona) -> None:
         (question,) = stage.questions(state)
         assert question.value["action_requests"][0]["args"]["command"] == command
         is_beside_it = command == commands[0]
-        state = do(Command(resume=said(APPROVE)))
-    told = results(state)
-    assert {name: message.status for name, message in told.items()} == {"slow": "success", "next": "success"}
-    assert "slow" in told["slow"].text.split()
+        state = do(Command(resume=answer_with(APPROVE)))
+    reported = results(state)
+    assert {name: message.status for name, message in reported.items()} == {
+        "slow": "success",
+        "next": "success",
+    }
+    assert "slow" in reported["slow"].text.split()
     stage.close()
 
 
@@ -461,7 +466,7 @@ def test_a_question_keeps_nobody_elses_turn(quick: Stage) -> None:
         state = quick.do(graph, calling(bash("one", f"echo {number}")), other)
         assert len(quick.questions(state)) == 1
     other = {"configurable": {"thread_id": "other-1"}}
-    assert "1" in results(quick.do(graph, Command(resume=said(APPROVE)), other))["one"].text
+    assert "1" in results(quick.do(graph, Command(resume=answer_with(APPROVE)), other))["one"].text
 
 
 def test_where_nobody_could_answer_it_is_denied(quick: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -485,8 +490,8 @@ def test_saving_only_at_the_end_needs_answers_by_id(quick: Stage, caplog: pytest
         return quick.wait(graph.invoke, graph.ainvoke, value, quick.thread, durability="exit")
 
     (question,) = quick.questions(do(calling(bash("one", "echo ran"))))
-    message = results(do(Command(resume={question.id: said(APPROVE)})))["one"]
+    message = results(do(Command(resume={question.id: answer_with(APPROVE)})))["one"]
     assert "ran" in message.text
     do(calling(bash("two", "echo ran")))
-    assert results(do(Command(resume=said(APPROVE))))["two"].status == "error"
+    assert results(do(Command(resume=answer_with(APPROVE))))["two"].status == "error"
     assert "answer by the interrupt's id" in caplog.text

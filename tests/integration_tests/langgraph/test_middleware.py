@@ -20,11 +20,11 @@ from tests.integration_tests.langgraph.conftest import (
     REJECT,
     SameIds,
     Stage,
+    answer_with,
     bash,
     calling,
     file,
     results,
-    said,
 )
 
 GO = {"messages": [("user", "go")]}
@@ -68,12 +68,12 @@ def test_the_middleware_asks_once_for_what_the_mode_asks_about(stage: Stage, mod
     if mode == "ask":
         assert "+++ a.txt" in actions[4]["description"]
     assert stage.server.requests == []
-    answers = said(*ANSWERS, *([APPROVE] if mode == "ask" else []))
+    answers = answer_with(*ANSWERS, *([APPROVE] if mode == "ask" else []))
     state = stage.do(agent, Command(resume=answers))
     assert state["messages"][-1].content == "Done."
-    told = list(results(state).values())
-    assert [message.status for message in told if message.status == "error"] == ["error"]
-    assert any(message.content == "mine" for message in told)
+    reported = list(results(state).values())
+    assert [message.status for message in reported if message.status == "error"] == ["error"]
+    assert any(message.content == "mine" for message in reported)
     assert sorted(stage.see(session, "cat log a.txt").split()) == ["a", "approved", "edited"]
 
 
@@ -138,7 +138,7 @@ def test_a_call_that_is_made_again_is_asked_about_again(
     for answer in (decision, REJECT, APPROVE):
         (question,) = quick.questions(quick.do(agent, None))
         assert question.value["action_requests"][0]["args"] == MAKE
-        state = quick.do(agent, Command(resume=said(answer)))
+        state = quick.do(agent, Command(resume=answer_with(answer)))
     assert statuses(state)[1:] == ["error", "success"]
     assert quick.see(session, "cat log") == log
 
@@ -156,7 +156,7 @@ def test_what_was_asked_about_counts_for_that_very_call(
     if decision in (USELESS, ELSEWHERE) and interrupt_mode == "per_call":
         return  # which the middleware itself refuses
     if decision is not None:
-        answer = said(decision) if interrupt_mode == "batched" else decision
+        answer = answer_with(decision) if interrupt_mode == "batched" else decision
         quick.do(agent, Command(resume={question.id: answer}))
     before = quick.server.count("execute")
     again = quick.do(quick.tool_node(session), calling(bash(call_id, **MAKE)))
@@ -173,7 +173,7 @@ def test_an_edit_that_makes_another_tool_s_call_is_named_as_one(
     quick.do(agent, GO)
     args = {"action": "write", "path": "a.txt", "content": "a"}
     edit = {"type": "edit", "edited_action": {"name": "workspace_file", "args": args}}
-    (message,) = results(quick.do(agent, Command(resume=said(edit)))).values()
+    (message,) = results(quick.do(agent, Command(resume=answer_with(edit)))).values()
     assert message.status == "error"
     assert "asked about a call of bash, and an edit changed it to a call of workspace_file" in caplog.text
     assert quick.server.requests == []
@@ -196,8 +196,8 @@ def test_what_was_asked_about_counts_for_one_thread(quick: Stage) -> None:
     other = {"configurable": {"thread_id": "other"}}
     quick.do(agent, GO)
     quick.do(agent, GO, other)
-    quick.do(agent, Command(resume=said(REJECT)))
-    assert statuses(quick.do(agent, Command(resume=said(APPROVE)), other)) == ["success"]
+    quick.do(agent, Command(resume=answer_with(REJECT)))
+    assert statuses(quick.do(agent, Command(resume=answer_with(APPROVE)), other)) == ["success"]
     third = {"configurable": {"thread_id": "third"}}
     message = quick.do(quick.tool_node(session), calling(bash("call_1", **MAKE)), third)["messages"][-1]
     assert message.status == "error"
@@ -212,7 +212,7 @@ def test_one_agent_s_approval_is_not_another_s(quick: Stage, decision: dict[str,
     rounds = StateGraph(MessagesState).add_node("asking", asking).add_node("silent", silent)
     graph = rounds.add_edge(START, "asking").add_edge("asking", "silent").compile(checkpointer=quick.saver)
     quick.do(graph, GO)
-    state = quick.do(graph, Command(resume=said(decision)))
+    state = quick.do(graph, Command(resume=answer_with(decision)))
     assert statuses(state) == [status, "error"]
     expected = {"approve": "ran\n", "edit": "edited\n", "reject": ""}[decision["type"]]
     assert quick.see(session, "cat log 2> /dev/null") == expected
@@ -227,8 +227,8 @@ def test_agents_side_by_side_are_each_let_through(quick: Stage) -> None:
     graph = graph.compile(checkpointer=quick.saver)
     questions = quick.questions(quick.do(graph, GO))
     assert len(questions) == 3
-    answers = dict(zip((one.id for one in questions), (APPROVE, APPROVE, REJECT), strict=True))
-    state = quick.do(graph, Command(resume={key: said(answer) for key, answer in answers.items()}))
+    answers = dict(zip((item.id for item in questions), (APPROVE, APPROVE, REJECT), strict=True))
+    state = quick.do(graph, Command(resume={key: answer_with(answer) for key, answer in answers.items()}))
     assert sorted(statuses(state)) == ["error", "success", "success"]
     assert quick.see(session, "cat log") == "ran\nran\n"
 
@@ -238,7 +238,7 @@ def test_asking_call_by_call(stage: Stage) -> None:
     agent = agent_of(stage, session, *CALLS[:4], interrupt_mode="per_call")
     questions = stage.questions(stage.do(agent, GO))
     by_command = dict(zip((call["args"]["command"] for call in CALLS[:1]), ANSWERS[:1], strict=True))
-    answers = {one.id: by_command.get(one.value["args"]["command"], REJECT) for one in questions}
+    answers = {item.id: by_command.get(item.value["args"]["command"], REJECT) for item in questions}
     assert len(answers) == 4
     state = stage.do(agent, Command(resume=answers))
     assert sorted(message.status for message in results(state).values()) == ["error"] * 3 + ["success"]
@@ -257,7 +257,7 @@ def test_a_deep_agent_asks_by_the_mapping(quick: Stage) -> None:
     (question,) = quick.questions(quick.do(agent, GO))
     assert len(question.value["action_requests"]) == 3
     assert quick.server.requests == []
-    quick.do(agent, Command(resume=said(*ANSWERS[:3])))
+    quick.do(agent, Command(resume=answer_with(*ANSWERS[:3])))
     assert sorted(quick.see(session, "cat log").split()) == ["approved", "edited"]
 
 

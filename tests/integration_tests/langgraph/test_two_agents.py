@@ -32,16 +32,16 @@ def graph_of(
 ) -> Any:
     """Return a graph whose only node, a plain function, runs the agents and returns their tools' results."""
 
-    def told(states: list[dict[str, Any]]) -> dict[str, Any]:
+    def reported(states: list[dict[str, Any]]) -> dict[str, Any]:
         fail()
-        said = [one for state in states for one in state["messages"] if isinstance(one, ToolMessage)]
-        return {"messages": [AIMessage(message.text) for message in said]}
+        output = [item for state in states for item in state["messages"] if isinstance(item, ToolMessage)]
+        return {"messages": [AIMessage(message.text) for message in output]}
 
     async def awork(state: MessagesState) -> dict[str, Any]:
-        return told([await agent.ainvoke(GO) for agent in agents])
+        return reported([await agent.ainvoke(GO) for agent in agents])
 
     def work(state: MessagesState) -> dict[str, Any]:
-        return told([agent.invoke(GO) for agent in agents])
+        return reported([agent.invoke(GO) for agent in agents])
 
     graph = StateGraph(MessagesState).add_edge(START, "work")
     graph.add_node(
@@ -60,7 +60,7 @@ def failing_once() -> Callable[[], None]:
     return fail
 
 
-def said(state: dict[str, Any]) -> list[str]:
+def output(state: dict[str, Any]) -> list[str]:
     return [message.text for message in state["messages"][1:]]
 
 
@@ -71,7 +71,7 @@ def test_agents_with_names_of_their_own_each_run_what_they_call(
     session = quick.session(permissionMode="bypass")
     agents = agent_of(session, "first"), agent_of(session, "second"), agent_of(session, None)
     state = quick.do(graph_of(quick, *agents, keeps_checkpoints=keeps_checkpoints), GO)
-    assert said(state) == ["1\n[exit code 0]", "2\n[exit code 0]", "3\n[exit code 0]"]
+    assert output(state) == ["1\n[exit code 0]", "2\n[exit code 0]", "3\n[exit code 0]"]
 
 
 @pytest.mark.parametrize("keeps_checkpoints", [False, True])
@@ -79,7 +79,7 @@ def test_they_run_nothing_again_where_the_node_is_tried_again(quick: Stage, keep
     session = quick.session(permissionMode="bypass")
     agents = agent_of(session, "first"), agent_of(session, "second")
     graph = graph_of(quick, *agents, fail=failing_once(), keeps_checkpoints=keeps_checkpoints)
-    assert said(quick.do(graph, GO)) == [f"{AGAIN}\n1\n[exit code 0]", f"{AGAIN}\n2\n[exit code 0]"]
+    assert output(quick.do(graph, GO)) == [f"{AGAIN}\n1\n[exit code 0]", f"{AGAIN}\n2\n[exit code 0]"]
     assert quick.see(session, "wc -l < log") == "2\n"
 
 
@@ -88,7 +88,7 @@ def test_they_are_each_asked_about_and_run_nothing_again_when_the_node_goes_on(s
     graph = graph_of(stage, agent_of(session, "first"), agent_of(session, "second"))
     state, asked = stage.answer_all(graph, stage.do(graph, GO), lambda action: APPROVE)
     assert len(asked) == 2
-    assert said(state) == ["1\n[exit code 0]", "2\n[exit code 0]"]
+    assert output(state) == ["1\n[exit code 0]", "2\n[exit code 0]"]
     assert stage.see(session, "wc -l < log") == "2\n"
 
 
@@ -99,14 +99,14 @@ def test_agents_without_names_of_their_own_are_told_that_a_result_was_recorded(
     """Two agents look the same as one agent that is retried, whose calls must not run twice."""
     session = quick.session(permissionMode="bypass")
     graph = graph_of(quick, agent_of(session, name), agent_of(session, name), fail=failing_once())
-    assert said(quick.do(graph, GO)) == [f"{AGAIN}\n1\n[exit code 0]"] * 2
+    assert output(quick.do(graph, GO)) == [f"{AGAIN}\n1\n[exit code 0]"] * 2
     assert quick.see(session, "wc -l < log") == "1\n"
     state = quick.do(
         graph_of(quick, agent_of(session, name), agent_of(session, name)),
         GO,
         {"configurable": {"thread_id": "2"}},
     )
-    assert said(state) == ["2\n[exit code 0]", f"{AGAIN}\n2\n[exit code 0]"]
+    assert output(state) == ["2\n[exit code 0]", f"{AGAIN}\n2\n[exit code 0]"]
 
 
 def test_of_whatever_was_recorded_they_are_told(quick: Stage) -> None:
@@ -125,7 +125,7 @@ def test_of_whatever_was_recorded_they_are_told(quick: Stage) -> None:
     )
     tools = WorkspaceToolkit(session=session).get_tools()
     agents = [create_agent(SameIds(script=[calls, turn("Done.")]), tools) for _ in range(2)]
-    told = said(quick.do(graph_of(quick, *agents), GO))
-    assert ["[this call was made before: " in text for text in told] == [False] * 5 + [True] * 5
-    assert "Created written" in told[5]
+    reported = output(quick.do(graph_of(quick, *agents), GO))
+    assert ["[this call was made before: " in text for text in reported] == [False] * 5 + [True] * 5
+    assert "Created written" in reported[5]
     assert quick.see(session, "cat edited written jobs") == "aa\nnew\nstarted\n"

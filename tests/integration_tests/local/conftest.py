@@ -58,7 +58,7 @@ def sandbox(daytona: Daytona) -> Sandbox:
 
 
 @pytest.fixture(scope="session")
-def place() -> Iterator[Mounted]:
+def mounted_sandbox() -> Iterator[Mounted]:
     """A sandbox with a mount at /mnt/w that all tests of a worker share: each keeps to a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "127.0.0.1,localhost,::1")
@@ -68,11 +68,13 @@ def place() -> Iterator[Mounted]:
 
 
 @pytest.fixture
-def alone(place: Mounted) -> Iterator[Mounted]:
+def alone(mounted_sandbox: Mounted) -> Iterator[Mounted]:
     """A sandbox and a bucket that no other test sees. Nothing is mounted yet."""
-    with contextlib.closing(Mounted(place.server, place.daytona, f"alone-{uuid.uuid4().hex[:8]}")) as made:
+    with contextlib.closing(
+        Mounted(mounted_sandbox.server, mounted_sandbox.daytona, f"alone-{uuid.uuid4().hex[:8]}")
+    ) as made:
         yield made
-        place.server.s3.credential_lifetime_s = None
+        mounted_sandbox.server.s3.credential_lifetime_s = None
 
 
 def eventually(happens: Callable[[], bool]) -> bool:

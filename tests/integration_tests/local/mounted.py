@@ -93,8 +93,8 @@ class Mounted:
 
     def keys(self, prefix: str) -> list[str]:
         return [
-            one["Key"]
-            for one in self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])
+            item["Key"]
+            for item in self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])
         ]
 
     def close(self) -> None:

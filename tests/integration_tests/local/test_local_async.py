@@ -35,7 +35,7 @@ def test_the_control_plane(server: LocalDaytona) -> None:
             await daytona.create(named("one"))
         assert (await daytona.get("one")).auto_stop_interval == 3
         await sandbox.set_labels({"c": "d"})
-        assert [one.id async for one in daytona.list(ListSandboxesQuery(labels={"c": "d"}))] == [sandbox.id]
+        assert [item.id async for item in daytona.list(ListSandboxesQuery(labels={"c": "d"}))] == [sandbox.id]
         await sandbox.set_autostop_interval(4)
         await sandbox.stop()
         assert (await daytona.get("one")).state == SandboxState.STOPPED
@@ -43,7 +43,7 @@ def test_the_control_plane(server: LocalDaytona) -> None:
         await daytona.delete(sandbox, wait=True)
         with pytest.raises(DaytonaNotFoundError):
             await daytona.get("one")
-        assert {one.name for one in (await daytona.snapshot.list()).items} == {"default", "fuse-s3"}
+        assert {item.name for item in (await daytona.snapshot.list()).items} == {"default", "fuse-s3"}
 
     run(server, work)
 
@@ -57,7 +57,7 @@ def test_commands_and_files(server: LocalDaytona) -> None:
         await sandbox.fs.upload_file(content, "d/ä.bin")
         assert await sandbox.fs.download_file("d/ä.bin") == content
         assert (await sandbox.fs.get_file_info("d/ä.bin")).size == len(content)
-        assert [one.name for one in await sandbox.fs.list_files("d")] == ["ä.bin"]
+        assert [item.name for item in await sandbox.fs.list_files("d")] == ["ä.bin"]
         await sandbox.fs.move_files("d/ä.bin", "e")
         await sandbox.fs.delete_file("e")
         with pytest.raises(DaytonaTimeoutError):
@@ -100,7 +100,7 @@ def test_a_cancelled_call_goes_on_in_the_sandbox(server: LocalDaytona) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        look = "touch /tmp/go; until [ -s /tmp/outcome ]; do sleep 0.05; done; cat /tmp/outcome"
-        assert (await sandbox.process.exec(look, timeout=60)).result == "finished\n"
+        poll = "touch /tmp/go; until [ -s /tmp/outcome ]; do sleep 0.05; done; cat /tmp/outcome"
+        assert (await sandbox.process.exec(poll, timeout=60)).result == "finished\n"
 
     run(server, work)

@@ -472,7 +472,7 @@ def test_find_and_search(either: Toolbox) -> None:
     }  # fmt: skip
     for pattern, found in searches.items():
         answer = either.request("GET", "/files/search", params={"path": name, "pattern": pattern}).json()
-        assert answer == {"files": [f"{name}/{one}".rstrip("/") for one in found]}, pattern
+        assert answer == {"files": [f"{name}/{item}".rstrip("/") for item in found]}, pattern
 
 
 def test_find_and_search_below_nothing_are_empty(toolbox: Toolbox) -> None:

@@ -170,8 +170,8 @@ def test_nothing_is_cancelled_when_the_client_goes_away(server: LocalDaytona, sa
     )
     sandbox.process.exec("until [ -e /tmp/begun ]; do sleep 0.05; done", timeout=60)
     connection.close()
-    look = "touch /tmp/go; until [ -s /tmp/outcome ]; do sleep 0.05; done; cat /tmp/outcome"
-    assert sandbox.process.exec(look, timeout=60).result == "finished\n"
+    poll = "touch /tmp/go; until [ -s /tmp/outcome ]; do sleep 0.05; done; cat /tmp/outcome"
+    assert sandbox.process.exec(poll, timeout=60).result == "finished\n"
 
 
 def test_calls_run_side_by_side(sandbox: Sandbox) -> None:

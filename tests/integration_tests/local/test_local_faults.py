@@ -191,12 +191,12 @@ def test_a_lost_sandbox(server: LocalDaytona, daytona: Daytona, sandbox: Sandbox
 
 
 def test_faults_combine_and_choose_by_path(server: LocalDaytona, daytona: Daytona) -> None:
-    one, two = daytona.create(), daytona.create()
+    item, two = daytona.create(), daytona.create()
     server.faults.add(
         Fault("latency", action="execute", delay_s=0.2, times=None),
         Fault("status", path=rf"{two.id}/process", status=503, times=None),
     )
-    assert one.process.exec("echo fine").result == "fine\n"
+    assert item.process.exec("echo fine").result == "fine\n"
     started = time.monotonic()
     with pytest.raises(DaytonaServiceUnavailableError):
         two.process.exec("true")
@@ -232,10 +232,10 @@ def test_something_happens_as_a_request_arrives(server: LocalDaytona, sandbox: S
 
 def test_something_happens_before_the_answer(server: LocalDaytona, sandbox: Sandbox) -> None:
     seen: list[tuple[int, bytes]] = []
-    look = Fault(
+    poll = Fault(
         "act_after", action="execute", act=lambda: seen.append(server.run_inside(sandbox.id, "cat /tmp/runs"))
     )
-    server.faults.add(look)
+    server.faults.add(poll)
     server.clear_requests()
     assert sandbox.process.exec(APPEND).result == "ran\n"
     assert seen == [(0, b"ran\n")]
@@ -258,9 +258,9 @@ def test_a_sandbox_that_fails_and_one_that_hangs_in_a_change(server: LocalDayton
     server.fail_sandbox(failed.id)
     server.hold_sandbox(held.id, "stopping")
     assert [record.state for record in server.sandboxes] == ["error", "stopping"]
-    for one in (failed, held):
+    for item in (failed, held):
         with pytest.raises(DaytonaError, match="Is the Sandbox started"):
-            one.process.exec("true")
+            item.process.exec("true")
     failed.delete()
     with pytest.raises(DaytonaConflictError, match="Sandbox state change in progress"):
         held.delete()

@@ -38,14 +38,14 @@ def test_many_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
     source.write_bytes(b"from disk")
     sandbox.fs.upload_files([FileUpload(b"one", "a.txt"), FileUpload(str(source), "b/b.txt")])
     target = tmp_path / "target.txt"
-    one, _, missing = sandbox.fs.download_files(
+    item, _, missing = sandbox.fs.download_files(
         [
             FileDownloadRequest(source="a.txt"),
             FileDownloadRequest(source="b/b.txt", destination=str(target)),
             FileDownloadRequest(source="none.txt"),
         ]
     )
-    assert (one.result, one.error) == (b"one", None)
+    assert (item.result, item.error) == (b"one", None)
     assert target.read_bytes() == b"from disk"
     assert missing.result is None
     assert missing.error_details.code == "FILE_NOT_FOUND"

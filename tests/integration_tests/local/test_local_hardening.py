@@ -104,10 +104,10 @@ def test_a_deep_tree_is_deleted(daytona: Daytona, server: LocalDaytona) -> None:
 
 def test_a_killed_servers_deep_tree_is_deleted_by_the_next(tmp_path: Path) -> None:
     left = tmp_path / "local-daytona-left"
-    place = left
-    place.mkdir()
+    mounted_sandbox = left
+    mounted_sandbox.mkdir()
     (left / "lock").touch()
-    descriptor = os.open(place, os.O_RDONLY)
+    descriptor = os.open(mounted_sandbox, os.O_RDONLY)
     for _ in range(3000):
         os.mkdir("d", dir_fd=descriptor)
         inner = os.open("d", os.O_RDONLY, dir_fd=descriptor)
@@ -146,7 +146,7 @@ def test_cleaning_up_follows_no_link(tmp_path: Path) -> None:
     (trap / "lock").symlink_to(victim / "lock")
     with LocalDaytona(root=root, isolation="none"):
         pass
-    assert [stat.S_IMODE(one.stat().st_mode) for one in (victim, victim / "sub")] == [0o755, 0o755]
+    assert [stat.S_IMODE(item.stat().st_mode) for item in (victim, victim / "sub")] == [0o755, 0o755]
     assert (victim / "lock").exists()
 
 
@@ -340,7 +340,10 @@ def test_one_sandboxs_trouble_does_not_keep_others_from_their_end(
         assert server._running is not None
         server._running.fleet.get("first").auto_stop_interval = 10**310
         clock.advance(301)
-        assert {one.name: one.state for one in server.sandboxes} == {"first": "started", "second": "stopped"}
+        assert {item.name: item.state for item in server.sandboxes} == {
+            "first": "started",
+            "second": "stopped",
+        }
         server._running.fleet.get("first").auto_stop_interval = 0
         assert [record.levelno for record in caplog.records if "sweeping" in record.message] == [
             logging.ERROR

@@ -42,7 +42,7 @@ def test_it_runs_as_an_unprivileged_user_of_the_host(server: LocalDaytona, sandb
     (process,) = sleeping("987.125")
     uid = process.stat().st_uid
     assert uid != 0
-    (record,) = (one for one in server.sandboxes if one.id == sandbox.id)
+    (record,) = (item for item in server.sandboxes if item.id == sandbox.id)
     assert uid == record.folder.stat().st_uid
     assert os.readlink(process / "ns/user") != os.readlink("/proc/self/ns/user")
 

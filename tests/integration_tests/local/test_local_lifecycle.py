@@ -161,9 +161,9 @@ def test_the_system_clock_sweeps_by_itself(connect: Callable[[LocalDaytona], Day
 def test_one_clock_drives_several_servers(
     clock: ManualClock, connect: Callable[[LocalDaytona], Daytona]
 ) -> None:
-    with LocalDaytona(clock=clock) as one, LocalDaytona(clock=clock) as two:
-        for server in (one, two):
+    with LocalDaytona(clock=clock) as item, LocalDaytona(clock=clock) as two:
+        for server in (item, two):
             connect(server).create(params(auto_stop_interval=1))
         clock.advance(2 * MINUTE)
-        assert (state(one), state(two)) == (["stopped"], ["stopped"])
+        assert (state(item), state(two)) == (["stopped"], ["stopped"])
     clock.advance(1)  # the port is closed

@@ -73,12 +73,14 @@ def test_a_deleted_sandbox_is_gone(daytona: Daytona) -> None:
 def test_listing_pages_and_filters(daytona: Daytona) -> None:
     made = [daytona.create(named(f"box-{n}", labels={"parity": str(n % 2), "n": str(n)})) for n in range(5)]
     made[4].stop()
-    assert [one.name for one in daytona.list(ListSandboxesQuery(limit=2))] == [f"box-{n}" for n in range(5)]
+    assert [item.name for item in daytona.list(ListSandboxesQuery(limit=2))] == [f"box-{n}" for n in range(5)]
     odd = daytona.list(ListSandboxesQuery(labels={"parity": "1"}))
-    assert [one.name for one in odd] == ["box-1", "box-3"]
+    assert [item.name for item in odd] == ["box-1", "box-3"]
     assert list(daytona.list(ListSandboxesQuery(labels={"parity": "1", "n": "2"}))) == []
-    assert [one.name for one in daytona.list(ListSandboxesQuery(states=[SandboxState.STOPPED]))] == ["box-4"]
-    assert [one.name for one in daytona.list(ListSandboxesQuery(name="box-3"))] == ["box-3"]
+    assert [item.name for item in daytona.list(ListSandboxesQuery(states=[SandboxState.STOPPED]))] == [
+        "box-4"
+    ]
+    assert [item.name for item in daytona.list(ListSandboxesQuery(name="box-3"))] == ["box-3"]
 
 
 def test_a_page_stays_right_when_a_sandbox_goes_meanwhile(daytona: Daytona) -> None:
@@ -86,7 +88,7 @@ def test_a_page_stays_right_when_a_sandbox_goes_meanwhile(daytona: Daytona) -> N
     pages = daytona.list(ListSandboxesQuery(limit=2))
     seen = [next(pages).name, next(pages).name]
     made[1].delete()
-    assert seen + [one.name for one in pages] == ["box-0", "box-1", "box-2", "box-3"]
+    assert seen + [item.name for item in pages] == ["box-0", "box-1", "box-2", "box-3"]
 
 
 def test_labels_are_replaced_as_a_whole(daytona: Daytona, sandbox: Sandbox) -> None:
@@ -109,9 +111,9 @@ def test_intervals_can_be_changed(server: LocalDaytona, sandbox: Sandbox) -> Non
 
 
 def test_stop_and_start_keep_the_disk_and_end_the_processes(daytona: Daytona, sandbox: Sandbox) -> None:
-    places = ["/tmp/kept", "/home/daytona/kept", "/mnt/kept", "/var/tmp/kept", "/opt/kept"]
+    paths = ["/tmp/kept", "/home/daytona/kept", "/mnt/kept", "/var/tmp/kept", "/opt/kept"]
     sandbox.process.exec(
-        "for f in " + " ".join(places) + "; do echo x > $f; done; sleep 1000 >/dev/null 2>&1 &"
+        "for f in " + " ".join(paths) + "; do echo x > $f; done; sleep 1000 >/dev/null 2>&1 &"
     )
     assert "sleep 1000" in sandbox.process.exec("ps aux").result
     sandbox.stop()
@@ -121,7 +123,7 @@ def test_stop_and_start_keep_the_disk_and_end_the_processes(daytona: Daytona, sa
         sandbox.process.exec("true")
     sandbox.start()
     assert sandbox.state == SandboxState.STARTED
-    assert sandbox.process.exec("cat " + " ".join(places)).result == "x\n" * len(places)
+    assert sandbox.process.exec("cat " + " ".join(paths)).result == "x\n" * len(paths)
     assert "sleep 1000" not in sandbox.process.exec("ps aux").result
 
 
@@ -148,7 +150,7 @@ def test_an_image_is_taken_by_its_dockerfile(daytona: Daytona, image: str | Imag
 
 
 def test_snapshots_can_be_listed_made_and_deleted(daytona: Daytona) -> None:
-    assert {one.name for one in daytona.snapshot.list().items} == {"default", "fuse-s3"}
+    assert {item.name for item in daytona.snapshot.list().items} == {"default", "fuse-s3"}
     made = daytona.snapshot.create(CreateSnapshotParams(name="mine", image=Image.base("debian:12")))
     assert daytona.snapshot.get("mine").id == made.id
     assert daytona.create(CreateSandboxFromSnapshotParams(snapshot="mine")).snapshot == "mine"

@@ -132,15 +132,15 @@ def test_after_a_reset_it_is_as_it_was_at_the_start(connect: Connect) -> None:
         assert delayed.result(timeout=30).exit_code == 0
         assert server.s3.deny == ()
         assert server.make_bucket("agents") == "agents"
-        assert "mine" not in [one.name for one in daytona.snapshot.list().items]
+        assert "mine" not in [item.name for item in daytona.snapshot.list().items]
         assert daytona.create().process.exec("echo on").result == "on\n"
 
 
 def test_several_servers_live_side_by_side(connect: Connect) -> None:
-    with LocalDaytona() as one, LocalDaytona() as two:
-        assert one.api_url != two.api_url
-        connect(one).create()
-        assert (len(one.sandboxes), len(two.sandboxes)) == (1, 0)
+    with LocalDaytona() as item, LocalDaytona() as two:
+        assert item.api_url != two.api_url
+        connect(item).create()
+        assert (len(item.sandboxes), len(two.sandboxes)) == (1, 0)
         assert two.count("create") == 0
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_left_behind(connect: Connect, root: Path) -> None:
         assert eventually(lambda: bool(sleeping("765.25")))
     assert not sleeping("765.25")
     assert list(root.iterdir()) == []
-    left = [one.name for one in threading.enumerate() if one not in before]
+    left = [item.name for item in threading.enumerate() if item not in before]
     assert [name for name in left if name.startswith("local-daytona")] == []
     assert len(left) <= 2  # the SDK's own
     server.stop()  # again: nothing happens
@@ -224,10 +224,10 @@ def test_a_killed_server_leaves_no_process(serving: tuple[subprocess.Popen[str],
     assert eventually(lambda: not sleeping(f"543.{process.pid}"))
     # its folder is left, until the next server there tidies up
     (left,) = root.iterdir()
-    with LocalDaytona(root=root) as one, LocalDaytona(root=root) as two:
+    with LocalDaytona(root=root) as item, LocalDaytona(root=root) as two:
         assert not left.exists()
         assert len(list(root.iterdir())) == 2
-        assert one.sandboxes == two.sandboxes == []
+        assert item.sandboxes == two.sandboxes == []
     assert list(root.iterdir()) == []
 
 

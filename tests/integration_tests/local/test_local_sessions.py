@@ -48,7 +48,7 @@ def test_sessions_are_listed_and_unique(session: Sandbox) -> None:
     with pytest.raises(DaytonaConflictError):
         session.process.create_session("s")
     (listed,) = session.process.list_sessions()
-    assert (listed.session_id, [one.command for one in listed.commands]) == ("s", ["echo x"])
+    assert (listed.session_id, [item.command for item in listed.commands]) == ("s", ["echo x"])
     with pytest.raises(DaytonaNotFoundError):
         session.process.get_session("other")
 
@@ -68,9 +68,9 @@ def test_exit_kills_the_shell_and_its_code_is_never_written(session: Sandbox) ->
 def test_deleting_a_session_kills_all_that_it_started(session: Sandbox) -> None:
     run(session, "nohup sleep 600 >/dev/null 2>&1 & (setsid sleep 700 >/dev/null 2>&1 &)", run_async=True)
     run(session, "sleep 800", run_async=True)
-    look = "ps axo args"
+    poll = "ps axo args"
     assert eventually(
-        lambda: all(f"sleep {number}" in session.process.exec(look).result for number in (600, 800))
+        lambda: all(f"sleep {number}" in session.process.exec(poll).result for number in (600, 800))
     )
     session.process.delete_session("s")
     after = session.process.exec("ps axo args").result

@@ -27,10 +27,14 @@ def policy(bucket: str, **more: str) -> dict[str, Any]:
     }
 
 
-def used(place: Mounted) -> set[str]:
+def used(mounted_sandbox: Mounted) -> set[str]:
     """Return the keys that S3 was asked with since the last time."""
-    keys = {one.access_key for one in place.server.s3.requests if one.access_key not in ("", "AKIAHOST")}
-    place.server.s3.clear_requests()
+    keys = {
+        item.access_key
+        for item in mounted_sandbox.server.s3.requests
+        if item.access_key not in ("", "AKIAHOST")
+    }
+    mounted_sandbox.server.s3.clear_requests()
     return keys
 
 
@@ -154,15 +158,15 @@ def test_a_session_policy_confines_a_mount(alone: Mounted) -> None:
         assert "Forbidden: Access Denied" in output
 
 
-def test_sts_and_s3_by_boto3(place: Mounted) -> None:
-    given = place.assume(policy(BUCKET), DurationSeconds=900, ExternalId="partner")
+def test_sts_and_s3_by_boto3(mounted_sandbox: Mounted) -> None:
+    given = mounted_sandbox.assume(policy(BUCKET), DurationSeconds=900, ExternalId="partner")
     keys = {
         "aws_access_key_id": given["AccessKeyId"],
         "aws_secret_access_key": given["SecretAccessKey"],
         "aws_session_token": given["SessionToken"],
     }
-    place.put(f"{HOME}sts/f", b"x")
-    s3 = client("s3", place.server, **keys)
+    mounted_sandbox.put(f"{HOME}sts/f", b"x")
+    s3 = client("s3", mounted_sandbox.server, **keys)
     assert s3.get_object(Bucket=BUCKET, Key=f"{HOME}sts/f")["Body"].read() == b"x"
     assert s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{HOME}sts/")["KeyCount"] == 1
     for refused in (
@@ -174,13 +178,13 @@ def test_sts_and_s3_by_boto3(place: Mounted) -> None:
         with pytest.raises(ClientError, match="AccessDenied"):
             refused()
     with pytest.raises(ClientError, match=r"PackedPolicyTooLarge.*consumes 1\d\d%"):
-        place.assume(policy(BUCKET, Id="x" * 2000))
+        mounted_sandbox.assume(policy(BUCKET, Id="x" * 2000))
     with pytest.raises(ClientError) as renamed:
         s3.rename_object(Bucket=BUCKET, Key=f"{HOME}sts/g", RenameSource=f"{HOME}sts/f")
     assert renamed.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
-    sts = client("sts", place.server, **keys)
+    sts = client("sts", mounted_sandbox.server, **keys)
     assert sts.get_caller_identity()["Account"]
-    place.server.s3.expire_credentials()
+    mounted_sandbox.server.s3.expire_credentials()
     for expired in (lambda: s3.list_objects_v2(Bucket=BUCKET, Prefix=HOME), sts.get_caller_identity):
         with pytest.raises(ClientError, match="ExpiredToken"):
             expired()
@@ -188,18 +192,18 @@ def test_sts_and_s3_by_boto3(place: Mounted) -> None:
     sts.close()
 
 
-def test_conditional_writes(place: Mounted) -> None:
+def test_conditional_writes(mounted_sandbox: Mounted) -> None:
     key = f"{HOME}conditional"
-    etag = place.s3.put_object(Bucket=BUCKET, Key=key, Body=b"1", IfNoneMatch="*")["ETag"]
+    etag = mounted_sandbox.s3.put_object(Bucket=BUCKET, Key=key, Body=b"1", IfNoneMatch="*")["ETag"]
     with pytest.raises(ClientError, match="PreconditionFailed"):
-        place.s3.put_object(Bucket=BUCKET, Key=key, Body=b"2", IfNoneMatch="*")
-    place.s3.put_object(Bucket=BUCKET, Key=key, Body=b"2", IfMatch=etag)
+        mounted_sandbox.s3.put_object(Bucket=BUCKET, Key=key, Body=b"2", IfNoneMatch="*")
+    mounted_sandbox.s3.put_object(Bucket=BUCKET, Key=key, Body=b"2", IfMatch=etag)
     with pytest.raises(ClientError, match="PreconditionFailed"):
-        place.s3.put_object(Bucket=BUCKET, Key=key, Body=b"3", IfMatch=etag)
-    place.ok("echo written by bash > /mnt/w/conditional")
-    etag = place.s3.head_object(Bucket=BUCKET, Key=key)["ETag"]
-    place.s3.put_object(Bucket=BUCKET, Key=key, Body=b"4", IfMatch=etag)
-    assert within(60, lambda: place.ok("cat /mnt/w/conditional") == "4")
+        mounted_sandbox.s3.put_object(Bucket=BUCKET, Key=key, Body=b"3", IfMatch=etag)
+    mounted_sandbox.ok("echo written by bash > /mnt/w/conditional")
+    etag = mounted_sandbox.s3.head_object(Bucket=BUCKET, Key=key)["ETag"]
+    mounted_sandbox.s3.put_object(Bucket=BUCKET, Key=key, Body=b"4", IfMatch=etag)
+    assert within(60, lambda: mounted_sandbox.ok("cat /mnt/w/conditional") == "4")
 
 
 def test_its_keys_show_nowhere_but_where_they_were_put(alone: Mounted) -> None:

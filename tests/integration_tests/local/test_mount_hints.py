@@ -257,21 +257,21 @@ NEEDED = ("git", "sqlite3", "zip", "unzip", "gcc", "patch", "perl", "node", "mak
 
 
 def _there(command: str) -> bool:
-    words = command.replace("'", " ").split()
-    return all(shutil.which(name, path="/usr/bin:/bin") for name in NEEDED if name in words)
+    message = command.replace("'", " ").split()
+    return all(shutil.which(name, path="/usr/bin:/bin") for name in NEEDED if name in message)
 
 
 @pytest.fixture
-def row(place: Mounted) -> str:
+def row(mounted_sandbox: Mounted) -> str:
     name = f"hint-{next(_numbers)}"
     for path, body in FILES.items():
-        place.put(f"{HOME}{name}/{path}", body)
-    place.ok(f"mkdir -p /tmp/{name}")
+        mounted_sandbox.put(f"{HOME}{name}/{path}", body)
+    mounted_sandbox.ok(f"mkdir -p /tmp/{name}")
     return name
 
 
-def _run(place: Mounted, row: str, command: str) -> tuple[int, str]:
-    return place.run(f"cd /mnt/w/{row}\nexport ROW={row}\nexec 2>&1\n{command}")
+def _run(mounted_sandbox: Mounted, row: str, command: str) -> tuple[int, str]:
+    return mounted_sandbox.run(f"cd /mnt/w/{row}\nexport ROW={row}\nexec 2>&1\n{command}")
 
 
 @pytest.mark.parametrize(
@@ -279,13 +279,13 @@ def _run(place: Mounted, row: str, command: str) -> tuple[int, str]:
     [row for row in ROWS if _there(row[0] + " " + row[2])],
     ids=lambda case: case[0][:50].replace("\n", ";"),
 )
-def test_a_hint_that_works(place: Mounted, row: str, case: tuple[str, str, str, str]) -> None:
-    command, words, instead, printed = case
-    code, output = _run(place, row, command)
+def test_a_hint_that_works(mounted_sandbox: Mounted, row: str, case: tuple[str, str, str, str]) -> None:
+    command, message, instead, printed = case
+    code, output = _run(mounted_sandbox, row, command)
     given = hint(command, output, code)
     assert given is not None, (code, output)
-    assert words in given, (given, output)
-    _, after = _run(place, row, instead)
+    assert message in given, (given, output)
+    _, after = _run(mounted_sandbox, row, instead)
     assert printed in after, after
 
 
@@ -303,24 +303,24 @@ FINE = [
 
 
 @pytest.mark.parametrize("command", FINE)
-def test_no_hint_for_what_went_as_anywhere(place: Mounted, row: str, command: str) -> None:
-    code, output = _run(place, row, command)
+def test_no_hint_for_what_went_as_anywhere(mounted_sandbox: Mounted, row: str, command: str) -> None:
+    code, output = _run(mounted_sandbox, row, command)
     assert hint(command, output, code) is None, output
 
 
 def test_a_directory_renamed_before_any_file(alone: Mounted) -> None:
     alone.put(f"{HOME}d/f", b"x")
     alone.mount("/mnt/a")
-    for command, words in (
+    for command, message in (
         ("mv d e", "cp -r d e && rm -rf d"),
         ("/usr/bin/python3 -c \"import os; os.rename('d', 'e')\"", "cp -r and rm -rf"),
     ):
         code, output = alone.run(f"cd /mnt/a; exec 2>&1\n{command}")
         assert "Operation not permitted" in output
-        assert words in (hint(command, output, code) or "")
+        assert message in (hint(command, output, code) or "")
 
 
-def test_a_file_that_is_being_written(place: Mounted, row: str) -> None:
+def test_a_file_that_is_being_written(mounted_sandbox: Mounted, row: str) -> None:
     write = (
         "/usr/bin/python3 -c \"import time, os; f = open('busy', 'w'); f.write('x'); f.flush(); "
         "open('/tmp/$ROW/ready', 'w'); exec('while not os.path.exists(\\'/tmp/$ROW/over\\'): time.sleep(0.02)')\" & "
@@ -328,7 +328,7 @@ def test_a_file_that_is_being_written(place: Mounted, row: str) -> None:
     )
     for command in ("cat busy", "rm busy", "cp lines busy", "tail -1 busy"):
         code, output = _run(
-            place,
+            mounted_sandbox,
             row,
             f"rm -f /tmp/$ROW/*; {write} {command}; code=$?; touch /tmp/$ROW/over; wait; exit $code",
         )
@@ -387,34 +387,38 @@ def _pytest_in_a_tar() -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for name in ("pytest", "_pytest", "py.py", "pluggy", "iniconfig", "packaging", "pygments"):
-            tar.add(packages / name, name, filter=lambda one: None if "__pycache__" in one.name else one)
+            tar.add(packages / name, name, filter=lambda item: None if "__pycache__" in item.name else item)
     return packed.getvalue()
 
 
-def test_caches_stay_on_local_disk(place: Mounted, row: str) -> None:
-    place.put(f"{HOME}tools/{row}.tar", _pytest_in_a_tar())
-    place.ok(f"mkdir -p /tmp/{row}/tools && tar xf /mnt/w/tools/{row}.tar -C /tmp/{row}/tools")
-    place.put(f"{HOME}{row}/pkg/__init__.py", b"X = 1\n")
-    place.put(f"{HOME}{row}/test_x.py", b"import pkg\ndef test_x():\n    assert pkg.X == 2\n")
+def test_caches_stay_on_local_disk(mounted_sandbox: Mounted, row: str) -> None:
+    mounted_sandbox.put(f"{HOME}tools/{row}.tar", _pytest_in_a_tar())
+    mounted_sandbox.ok(f"mkdir -p /tmp/{row}/tools && tar xf /mnt/w/tools/{row}.tar -C /tmp/{row}/tools")
+    mounted_sandbox.put(f"{HOME}{row}/pkg/__init__.py", b"X = 1\n")
+    mounted_sandbox.put(f"{HOME}{row}/test_x.py", b"import pkg\ndef test_x():\n    assert pkg.X == 2\n")
     exports = "".join(f"export {name}='{value}'\n" for name, value in LOCAL_CACHES.items())
 
     _, output = _run(
-        place, row, f"PYTHONPATH=/tmp/{row}/tools /usr/bin/python3 -m pytest -q -W error test_x.py"
+        mounted_sandbox, row, f"PYTHONPATH=/tmp/{row}/tools /usr/bin/python3 -m pytest -q -W error test_x.py"
     )
     assert "PytestCacheWarning" in output
-    code, output = _run(place, row, "/usr/bin/python3 -m compileall -q pkg")
+    code, output = _run(mounted_sandbox, row, "/usr/bin/python3 -m compileall -q pkg")
     assert code != 0
     assert "Function not implemented" in output
 
-    before = place.keys(f"{HOME}{row}/")  # with what the runs above left there
+    before = mounted_sandbox.keys(f"{HOME}{row}/")  # with what the runs above left there
 
     tools = f"{exports}export PYTHONPATH=/tmp/{row}/tools\n"
-    code, output = _run(place, row, f"{tools}/usr/bin/python3 -m pytest -q -W error test_x.py")
+    code, output = _run(mounted_sandbox, row, f"{tools}/usr/bin/python3 -m pytest -q -W error test_x.py")
     assert (code, "1 failed" in output, "Warning" in output) == (1, True, False), output
-    code, output = _run(place, row, f"{tools}/usr/bin/python3 -m pytest -q --lf --strict-config -W error")
+    code, output = _run(
+        mounted_sandbox, row, f"{tools}/usr/bin/python3 -m pytest -q --lf --strict-config -W error"
+    )
     assert (code, "1 failed" in output) == (1, True), output
     assert _run(
-        place, row, f"{tools}/usr/bin/python3 -m compileall -q pkg && /usr/bin/python3 -c 'import pkg'"
+        mounted_sandbox,
+        row,
+        f"{tools}/usr/bin/python3 -m compileall -q pkg && /usr/bin/python3 -c 'import pkg'",
     ) == (0, "")
-    assert place.keys(f"{HOME}{row}/") == before
-    assert "pytest" in place.ok(f"ls {LOCAL_CACHES['PYTHONPYCACHEPREFIX'].rpartition('/')[0]}")
+    assert mounted_sandbox.keys(f"{HOME}{row}/") == before
+    assert "pytest" in mounted_sandbox.ok(f"ls {LOCAL_CACHES['PYTHONPYCACHEPREFIX'].rpartition('/')[0]}")

@@ -13,107 +13,107 @@ from .mounted import BUCKET, FLAGS, HOME, Mounted, within
 MIB = 1024 * 1024
 
 
-def test_a_file_is_there_for_s3_when_its_command_has_returned(place: Mounted) -> None:
-    place.ok("mkdir -p /mnt/w/seen && echo bytes > /mnt/w/seen/f")
-    assert place.get(f"{HOME}seen/f") == b"bytes\n"
-    place.put(f"{HOME}seen/f", b"changed outside\n")
-    assert place.ok("cat /mnt/w/seen/f; stat -c %s /mnt/w/seen/f") == "changed outside\n16\n"
-    place.put(f"{HOME}seen/deeper/g", b"new\n")
-    assert place.ok("cat /mnt/w/seen/deeper/g; ls /mnt/w/seen") == "new\ndeeper\nf\n"
-    place.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}seen/f")
-    assert place.run("cat /mnt/w/seen/f")[0] == 1
+def test_a_file_is_there_for_s3_when_its_command_has_returned(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.ok("mkdir -p /mnt/w/seen && echo bytes > /mnt/w/seen/f")
+    assert mounted_sandbox.get(f"{HOME}seen/f") == b"bytes\n"
+    mounted_sandbox.put(f"{HOME}seen/f", b"changed outside\n")
+    assert mounted_sandbox.ok("cat /mnt/w/seen/f; stat -c %s /mnt/w/seen/f") == "changed outside\n16\n"
+    mounted_sandbox.put(f"{HOME}seen/deeper/g", b"new\n")
+    assert mounted_sandbox.ok("cat /mnt/w/seen/deeper/g; ls /mnt/w/seen") == "new\ndeeper\nf\n"
+    mounted_sandbox.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}seen/f")
+    assert mounted_sandbox.run("cat /mnt/w/seen/f")[0] == 1
 
 
-def test_an_empty_file_is_there_within_two_seconds(place: Mounted) -> None:
-    place.ok(": > /mnt/w/empty; touch /mnt/w/touched")
-    assert within(60, lambda: {f"{HOME}empty", f"{HOME}touched"} <= set(place.keys(HOME)))
-    assert place.get(f"{HOME}empty") == b""
+def test_an_empty_file_is_there_within_two_seconds(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.ok(": > /mnt/w/empty; touch /mnt/w/touched")
+    assert within(60, lambda: {f"{HOME}empty", f"{HOME}touched"} <= set(mounted_sandbox.keys(HOME)))
+    assert mounted_sandbox.get(f"{HOME}empty") == b""
 
 
 @pytest.mark.full
-def test_a_hundred_mebibytes_each_way(place: Mounted) -> None:
+def test_a_hundred_mebibytes_each_way(mounted_sandbox: Mounted) -> None:
     data = bytes(range(256)) * 4096
-    summed = place.ok("head -c 104857600 /dev/urandom | tee /mnt/w/large | md5sum").split()[0]
-    with contextlib.closing(place.s3.get_object(Bucket=BUCKET, Key=f"{HOME}large")["Body"]) as body:
+    summed = mounted_sandbox.ok("head -c 104857600 /dev/urandom | tee /mnt/w/large | md5sum").split()[0]
+    with contextlib.closing(mounted_sandbox.s3.get_object(Bucket=BUCKET, Key=f"{HOME}large")["Body"]) as body:
         assert hashlib.md5(body.read(), usedforsecurity=False).hexdigest() == summed
-    place.put(f"{HOME}large", data * 100)
-    assert place.ok("md5sum < /mnt/w/large").split()[0] == hashlib.md5(data * 100).hexdigest()
-    place.ok("rm /mnt/w/large")
+    mounted_sandbox.put(f"{HOME}large", data * 100)
+    assert mounted_sandbox.ok("md5sum < /mnt/w/large").split()[0] == hashlib.md5(data * 100).hexdigest()
+    mounted_sandbox.ok("rm /mnt/w/large")
 
 
-def test_nothing_is_there_for_s3_before_the_close(place: Mounted) -> None:
-    place.put(f"{HOME}atomic", b"before")
+def test_nothing_is_there_for_s3_before_the_close(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.put(f"{HOME}atomic", b"before")
     seen = []
-    place.python(
+    mounted_sandbox.python(
         "f = os.open('/mnt/w/atomic', os.O_WRONLY | os.O_TRUNC); os.write(f, b'x' * 20_000_000); pause(); os.close(f)",
-        meanwhile=lambda: seen.append(place.get(f"{HOME}atomic")),
+        meanwhile=lambda: seen.append(mounted_sandbox.get(f"{HOME}atomic")),
     )
     assert seen == [b"before"]
-    assert place.get(f"{HOME}atomic") == b"x" * 20_000_000
+    assert mounted_sandbox.get(f"{HOME}atomic") == b"x" * 20_000_000
 
 
-def test_an_upload_given_up_leaves_nothing(place: Mounted) -> None:
-    printed = place.python(
+def test_an_upload_given_up_leaves_nothing(mounted_sandbox: Mounted) -> None:
+    printed = mounted_sandbox.python(
         "f = os.open('/mnt/w/given-up', W); os.write(f, b'x' * 9_000_000); print(err(os.pwrite, f, b'x', 1))"
     )
     assert printed == "EINVAL"
-    assert place.keys(f"{HOME}given-up") == []
+    assert mounted_sandbox.keys(f"{HOME}given-up") == []
     # The original gives it up in the background.
-    assert within(30, lambda: "Uploads" not in place.s3.list_multipart_uploads(Bucket=BUCKET))
+    assert within(30, lambda: "Uploads" not in mounted_sandbox.s3.list_multipart_uploads(Bucket=BUCKET))
 
 
-def test_a_replaced_object_is_stale_to_who_reads_it(place: Mounted) -> None:
-    place.put(f"{HOME}stale", b"a" * 12 * MIB)
-    printed = place.python(
+def test_a_replaced_object_is_stale_to_who_reads_it(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.put(f"{HOME}stale", b"a" * 12 * MIB)
+    printed = mounted_sandbox.python(
         "f = open('/mnt/w/stale', 'rb', 0); f.read(10); pause(); f.seek(11 * 1024 * 1024)\n"
         "print(err(f.read, 10), open('/mnt/w/stale', 'rb').read(3))",
-        meanwhile=lambda: place.put(f"{HOME}stale", b"b" * 12 * MIB),
+        meanwhile=lambda: mounted_sandbox.put(f"{HOME}stale", b"b" * 12 * MIB),
     )
     assert printed == "ESTALE b'bbb'"
 
 
-def test_folders_exist_by_what_is_in_them(place: Mounted) -> None:
-    place.ok("mkdir /mnt/w/local")
-    assert place.keys(f"{HOME}local") == []
-    place.ok("mkdir /mnt/w/local/deeper && echo x > /mnt/w/local/deeper/f")
-    assert place.keys(f"{HOME}local") == [f"{HOME}local/deeper/f"]
-    assert place.run("rmdir /mnt/w/local/deeper")[0] == 1
-    place.put(f"{HOME}marked/", b"")
-    assert place.ok("ls -A /mnt/w/marked; test -d /mnt/w/marked && echo folder") == "folder\n"
+def test_folders_exist_by_what_is_in_them(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.ok("mkdir /mnt/w/local")
+    assert mounted_sandbox.keys(f"{HOME}local") == []
+    mounted_sandbox.ok("mkdir /mnt/w/local/deeper && echo x > /mnt/w/local/deeper/f")
+    assert mounted_sandbox.keys(f"{HOME}local") == [f"{HOME}local/deeper/f"]
+    assert mounted_sandbox.run("rmdir /mnt/w/local/deeper")[0] == 1
+    mounted_sandbox.put(f"{HOME}marked/", b"")
+    assert mounted_sandbox.ok("ls -A /mnt/w/marked; test -d /mnt/w/marked && echo folder") == "folder\n"
 
 
-def test_keys_that_can_be_no_file_are_hidden(place: Mounted) -> None:
+def test_keys_that_can_be_no_file_are_hidden(mounted_sandbox: Mounted) -> None:
     for name in ("f", "./g", "../h", "/i", "sub/", "both", "both/inner"):
-        place.put(f"{HOME}hide/{name}", b"x")
-    assert place.ok("ls -A /mnt/w/hide") == "both\nf\nsub\n"
-    assert place.ok("stat -c %F /mnt/w/hide/both") == "directory\n"  # which hides the file
+        mounted_sandbox.put(f"{HOME}hide/{name}", b"x")
+    assert mounted_sandbox.ok("ls -A /mnt/w/hide") == "both\nf\nsub\n"
+    assert mounted_sandbox.ok("stat -c %F /mnt/w/hide/both") == "directory\n"  # which hides the file
 
 
-def test_a_folder_is_remembered_for_a_second_and_a_file_not_at_all(place: Mounted) -> None:
-    place.put(f"{HOME}gone/f", b"x")
-    printed = place.python(
+def test_a_folder_is_remembered_for_a_second_and_a_file_not_at_all(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.put(f"{HOME}gone/f", b"x")
+    printed = mounted_sandbox.python(
         "os.stat('gone/f'); pause(); print(os.path.exists('gone/f')); time.sleep(1.1); print(os.path.exists('gone'))",
         "/mnt/w",
-        lambda: place.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}gone/f"),
+        lambda: mounted_sandbox.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}gone/f"),
     )
     assert printed == "False False"
 
 
-def test_closing_by_another_process_completes_nothing(place: Mounted) -> None:
-    printed = place.python(
+def test_closing_by_another_process_completes_nothing(mounted_sandbox: Mounted) -> None:
+    printed = mounted_sandbox.python(
         "f = os.open('/mnt/w/forked', W); os.write(f, b'a')\n"
         "if os.fork() == 0:\n os.close(f); os._exit(0)\n"
         "os.wait(); print(os.path.getsize('/mnt/w/forked')); os.write(f, b'b')\n"
         "print(err(os.open, '/mnt/w/forked', os.O_RDONLY)); os.close(f); print(open('/mnt/w/forked').read())"
     )
     assert printed == "1 EPERM ab"
-    assert place.get(f"{HOME}forked") == b"ab"
+    assert mounted_sandbox.get(f"{HOME}forked") == b"ab"
 
 
 @pytest.mark.parametrize("how", ["os.O_RDONLY", "os.O_WRONLY | os.O_TRUNC"])
-def test_opening_what_a_group_of_processes_writes_cuts_it_off(place: Mounted, how: str) -> None:
-    place.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}cut")
-    printed = place.python(
+def test_opening_what_a_group_of_processes_writes_cuts_it_off(mounted_sandbox: Mounted, how: str) -> None:
+    mounted_sandbox.s3.delete_object(Bucket=BUCKET, Key=f"{HOME}cut")
+    printed = mounted_sandbox.python(
         "f = os.open('/mnt/w/cut', W); os.write(f, b'a')\n"
         "if os.fork() == 0:\n os.write(f, b'b'); os.close(f); os._exit(0)\n"
         f"os.wait(); g = os.open('/mnt/w/cut', {how}); print(err(os.write, f, b'c'), err(os.close, f)); os.close(g)\n"
@@ -122,8 +122,8 @@ def test_opening_what_a_group_of_processes_writes_cuts_it_off(place: Mounted, ho
     assert printed == ("EBADF ok ab" if how == "os.O_RDONLY" else "EBADF ok")
 
 
-def test_looking_at_the_log_of_a_background_command_loses_the_rest(place: Mounted) -> None:
-    code, output = place.run(
+def test_looking_at_the_log_of_a_background_command_loses_the_rest(mounted_sandbox: Mounted) -> None:
+    code, output = mounted_sandbox.run(
         "cd /mnt/w; rm -f /tmp/seen; (/bin/echo 1; until test -e /tmp/seen; do sleep 0.02; done; /bin/echo 2) > bg.log "
         "2> /tmp/bg.err & until test -s bg.log; do sleep 0.02; done; sleep 0.1; cat bg.log; touch /tmp/seen; wait; "
         "cat bg.log /tmp/bg.err"
@@ -131,13 +131,13 @@ def test_looking_at_the_log_of_a_background_command_loses_the_rest(place: Mounte
     assert code == 0
     assert output.splitlines()[:2] == ["1", "1"]
     assert "Bad file descriptor" in output
-    assert place.get(f"{HOME}bg.log") == b"1\n"
+    assert mounted_sandbox.get(f"{HOME}bg.log") == b"1\n"
 
 
-def test_a_closed_descriptor_of_a_reader_reads_on_until_somebody_writes(place: Mounted) -> None:
-    place.put(f"{HOME}shared", b"a" * 3 * MIB)
+def test_a_closed_descriptor_of_a_reader_reads_on_until_somebody_writes(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.put(f"{HOME}shared", b"a" * 3 * MIB)
     child = "\nif os.fork() == 0:\n os.close(f); os._exit(0)\nos.wait()\n"
-    printed = place.python(
+    printed = mounted_sandbox.python(
         f"f = os.open('/mnt/w/shared', os.O_RDONLY){child}"
         "print(len(os.pread(f, 4096, 2_500_000)), err(os.open, '/mnt/w/shared', os.O_WRONLY | os.O_TRUNC))"
         f"{child}write('/mnt/w/shared', b'b'); print(err(os.pread, f, 4096, 1_200_000))"
@@ -189,55 +189,55 @@ def test_on_a_store_that_accepts_renames_they_leave_empty_files(
     assert alone.get(f"{HOME}{empty}") == b""
 
 
-def test_the_last_to_close_learns_nothing_unless_it_opened(place: Mounted) -> None:
+def test_the_last_to_close_learns_nothing_unless_it_opened(mounted_sandbox: Mounted) -> None:
     program = (
         "f = os.open('/mnt/w/refused/f', W); os.write(f, b'a')\n"
         "if os.fork() == 0:\n time.sleep(0.3); print(err(os.close, f)); sys.stdout.flush(); os._exit(0)\n"
         "os._exit(0)"
     )
-    place.ok("mkdir -p /mnt/w/refused")
-    place.python(program)
-    assert within(60, lambda: place.keys(f"{HOME}refused/") != [])
+    mounted_sandbox.ok("mkdir -p /mnt/w/refused")
+    mounted_sandbox.python(program)
+    assert within(60, lambda: mounted_sandbox.keys(f"{HOME}refused/") != [])
 
 
 @pytest.fixture
-def denied(place: Mounted) -> Iterator[str]:
+def denied(mounted_sandbox: Mounted) -> Iterator[str]:
     """Make a part of the bucket that S3 refuses all requests for, and that the kernel knows nothing of."""
-    place.put(f"{HOME}refused-part/f", b"x")
-    place.server.s3.deny = (f"{BUCKET}/{HOME}refused-part",)
+    mounted_sandbox.put(f"{HOME}refused-part/f", b"x")
+    mounted_sandbox.server.s3.deny = (f"{BUCKET}/{HOME}refused-part",)
     yield "/mnt/w/refused-part"
-    place.server.s3.deny = ()
+    mounted_sandbox.server.s3.deny = ()
 
 
-def test_what_s3_refuses_is_an_input_output_error(place: Mounted, denied: str) -> None:
-    printed = place.python(
+def test_what_s3_refuses_is_an_input_output_error(mounted_sandbox: Mounted, denied: str) -> None:
+    printed = mounted_sandbox.python(
         f"p = '{denied}'; print(err(os.stat, p), err(open, p + '/f'), err(os.listdir, p), err(os.unlink, p + '/f'),"
         " err(os.mkdir, p + '2'), err(os.open, p + '2', W), err(os.rename, p + '2', p + '3'))"
     )
     assert printed == "EIO EIO EIO EIO EIO EIO EIO"
 
 
-def test_an_upload_that_fails_is_an_error_of_the_close(place: Mounted) -> None:
+def test_an_upload_that_fails_is_an_error_of_the_close(mounted_sandbox: Mounted) -> None:
     def deny() -> None:
-        place.server.s3.deny = (f"{BUCKET}/{HOME}late",)
+        mounted_sandbox.server.s3.deny = (f"{BUCKET}/{HOME}late",)
 
     try:
         program = "f = os.open('/mnt/w/late', W); os.write(f, b'x'); pause(); print(err(os.close, f))"
-        assert place.python(program, meanwhile=deny) == "EIO"
+        assert mounted_sandbox.python(program, meanwhile=deny) == "EIO"
     finally:
-        place.server.s3.deny = ()
-    assert place.keys(f"{HOME}late") == []
+        mounted_sandbox.server.s3.deny = ()
+    assert mounted_sandbox.keys(f"{HOME}late") == []
 
 
-def test_a_missing_key_that_is_forbidden_cannot_be_created(place: Mounted) -> None:
-    place.put(f"{HOME}forbidden/f", b"x")
-    place.server.s3.head_403 = True
+def test_a_missing_key_that_is_forbidden_cannot_be_created(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.put(f"{HOME}forbidden/f", b"x")
+    mounted_sandbox.server.s3.head_403 = True
     try:
         program = "print(err(os.stat, 'no'), err(os.open, 'no', W), open('f').read())"
-        assert place.python(program, "/mnt/w/forbidden") == "EIO EIO x"
+        assert mounted_sandbox.python(program, "/mnt/w/forbidden") == "EIO EIO x"
     finally:
-        place.server.s3.head_403 = False
-    assert place.python("print(err(os.stat, 'no'))", "/mnt/w/forbidden") == "ENOENT"
+        mounted_sandbox.server.s3.head_403 = False
+    assert mounted_sandbox.python("print(err(os.stat, 'no'))", "/mnt/w/forbidden") == "ENOENT"
 
 
 def test_a_folder_is_renamed_never(alone: Mounted) -> None:

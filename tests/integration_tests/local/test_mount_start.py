@@ -34,13 +34,13 @@ __all__ = [  # held of sandboxes that may mount as of all others
 
 
 @pytest.fixture
-def server(place: Mounted) -> LocalDaytona:
-    return place.server
+def server(mounted_sandbox: Mounted) -> LocalDaytona:
+    return mounted_sandbox.server
 
 
 @pytest.fixture
-def daytona(place: Mounted) -> Daytona:
-    return place.daytona
+def daytona(mounted_sandbox: Mounted) -> Daytona:
+    return mounted_sandbox.daytona
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def test_a_dead_daemon_is_not_known_by_the_root_and_the_way_back(alone: Mounted)
     alone.put(f"{HOME}f", b"x")
     alone.mount("/mnt/w")
     alone.ok("pkill -9 mount-s3")
-    look = (
+    poll = (
         "d = '/mnt/w'; print(err(os.stat, d), err(os.statvfs, d), err(os.stat, d + '/f'), err(os.listdir, d))"
     )
-    assert within(60, lambda: alone.python(look) == "ok ENOTCONN ENOTCONN ENOTCONN")
+    assert within(60, lambda: alone.python(poll) == "ok ENOTCONN ENOTCONN ENOTCONN")
     assert alone.run("mountpoint -q /mnt/w && cd /mnt/w")[0] == 0
     code, output = alone.run(f"env {KEYS} {alone.mount_command('/mnt/w')}")
     assert code == 1
@@ -226,10 +226,10 @@ def test_without_s3_a_sandbox_has_neither_program_nor_device(connect: Connect) -
 
 
 def test_two_servers_share_no_bucket() -> None:
-    with LocalDaytona(s3=True) as one, LocalDaytona(s3=True) as other:
-        one.make_bucket(BUCKET)
+    with LocalDaytona(s3=True) as item, LocalDaytona(s3=True) as other:
+        item.make_bucket(BUCKET)
         other.make_bucket(BUCKET)
-        assert one.s3_endpoint != other.s3_endpoint
+        assert item.s3_endpoint != other.s3_endpoint
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,12 @@ _numbers = count(1)
 
 
 @pytest.fixture
-def folder(place: Mounted) -> str:
+def folder(mounted_sandbox: Mounted) -> str:
     """Make a folder for one row: `old` is in it, of S3, as are two lines in `lines`."""
     name = f"row-{next(_numbers)}"
-    place.put(f"{HOME}{name}/old", b"old\n")
-    place.put(f"{HOME}{name}/lines", b"one\ntwo\n")
-    place.put(f"{HOME}{name}/s.sh", b"#!/bin/sh\necho ran\n")
+    mounted_sandbox.put(f"{HOME}{name}/old", b"old\n")
+    mounted_sandbox.put(f"{HOME}{name}/lines", b"one\ntwo\n")
+    mounted_sandbox.put(f"{HOME}{name}/s.sh", b"#!/bin/sh\necho ran\n")
     return name
 
 
@@ -192,8 +192,8 @@ OPERATIONS = [
 
 
 @pytest.mark.parametrize(("name", "program", "expected"), OPERATIONS, ids=[row[0] for row in OPERATIONS])
-def test_operation(place: Mounted, folder: str, name: str, program: str, expected: str) -> None:
-    printed = place.python(program, f"/mnt/w/{folder}")
+def test_operation(mounted_sandbox: Mounted, folder: str, name: str, program: str, expected: str) -> None:
+    printed = mounted_sandbox.python(program, f"/mnt/w/{folder}")
     if expected.startswith("(") and "|" in expected:
         assert re.fullmatch(expected, printed), printed
     else:
@@ -263,8 +263,8 @@ COMMANDS = [
     [row[:3] for row in COMMANDS if not row[3] or shutil.which(row[3], path="/usr/bin:/bin")],
     ids=lambda value: value.replace("\n", ";")[:40] if isinstance(value, str) and " " in value else "",
 )
-def test_command(place: Mounted, folder: str, script: str, code: int | None, output: str) -> None:
-    exit_code, printed = place.run(f"cd /mnt/w/{folder}\n{script} 2>&1")
+def test_command(mounted_sandbox: Mounted, folder: str, script: str, code: int | None, output: str) -> None:
+    exit_code, printed = mounted_sandbox.run(f"cd /mnt/w/{folder}\n{script} 2>&1")
     if code is None:
         assert exit_code != 0
     else:

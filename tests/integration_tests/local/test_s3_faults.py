@@ -38,7 +38,7 @@ def put(bucket: Any, key: str) -> None:
 
 
 def keys(bucket: Any) -> list[str]:
-    return [one["Key"] for one in bucket.list_objects_v2(Bucket="agents").get("Contents", [])]
+    return [item["Key"] for item in bucket.list_objects_v2(Bucket="agents").get("Contents", [])]
 
 
 @pytest.mark.parametrize("name", ["a\x01b", "a\nb", "a\x1b[31mb", "a%41&b<c>", "a\ufffeb"])
@@ -48,9 +48,9 @@ def test_keys_with_control_characters(s3: LocalS3, name: str) -> None:
         assert bucket.get_object(Bucket="agents", Key=f"odd/{name}")["Body"].read() == b"x"
         after = bucket.list_objects_v2(Bucket="agents", Prefix="odd/", StartAfter=f"odd/{name}")
         assert (after["KeyCount"], after["StartAfter"]) == (0, f"odd/{name}")
-        assert [one["Key"] for one in bucket.list_objects_v2(Bucket="agents", Prefix="odd/")["Contents"]] == [
-            f"odd/{name}"
-        ]
+        assert [
+            item["Key"] for item in bucket.list_objects_v2(Bucket="agents", Prefix="odd/")["Contents"]
+        ] == [f"odd/{name}"]
         bucket.delete_object(Bucket="agents", Key=f"odd/{name}")
 
 

@@ -30,12 +30,12 @@ def test_a_store_answers_in_motos_place_and_holds_its_own_sessions() -> None:
             s3.put_object(Bucket="agents", Key="other", Body=b"two")
             assert s3.get_object(Bucket="agents", Key="mine/a é+b")["Body"].read() == b"one"
             assert s3.head_object(Bucket="agents", Key="other")["ContentLength"] == 3
-            assert [one["Key"] for one in s3.list_objects_v2(Bucket="agents")["Contents"]] == [
+            assert [item["Key"] for item in s3.list_objects_v2(Bucket="agents")["Contents"]] == [
                 "mine/a é+b",
                 "other",
             ]
             # Requests that it signs again have the store's key, whatever key the client used.
-            assert {one.access_key for one in behind.s3.requests if one.key} == {"AKIASTORE"}
+            assert {item.access_key for item in behind.s3.requests if item.key} == {"AKIASTORE"}
             sts: Any = stack.enter_context(contextlib.closing(client("sts", server)))
             given = sts.assume_role(RoleArn=ROLE, RoleSessionName="one", Policy=POLICY)["Credentials"]
             session: Any = stack.enter_context(

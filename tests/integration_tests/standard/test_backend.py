@@ -34,7 +34,7 @@ def _backend(server: LocalDaytona, **settings: Any) -> Iterator[WorkspaceBackend
         yield WorkspaceBackend(session)
 
 
-class TestBeyondTheWorkspace(SandboxIntegrationTests):
+class TestOutsideTheWorkspace(SandboxIntegrationTests):
     """The suite as it comes: in ``/tmp`` of the sandbox."""
 
     @pytest.fixture(scope="class")

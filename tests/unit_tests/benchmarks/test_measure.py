@@ -25,8 +25,8 @@ def test_contenders_take_turns_and_each_comes_first_in_some_round() -> None:
         warm_up=0,
     )
     rounds = [called[i : i + 3] for i in range(0, 18, 3)]
-    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
-    assert {one[0] for one in rounds} == {"a", "b", "c"}
+    assert all(sorted(item) == ["a", "b", "c"] for item in rounds)
+    assert {item[0] for item in rounds} == {"a", "b", "c"}
     assert {name: len(times) for name, times in samples.items()} == {"a": 6, "b": 6, "c": 6}
 
 
@@ -47,10 +47,10 @@ def test_what_is_left_is_tidied_after_each_call() -> None:
 def test_awaited_contenders_take_turns_too() -> None:
     called: list[str] = []
 
-    async def one(name: str) -> None:
+    async def item(name: str) -> None:
         called.append(name)
 
-    samples = asyncio.run(ainterleaved({"a": lambda: one("a"), "b": lambda: one("b")}, 2, warm_up=1))
+    samples = asyncio.run(ainterleaved({"a": lambda: item("a"), "b": lambda: item("b")}, 2, warm_up=1))
     assert sorted(called) == ["a"] * 3 + ["b"] * 3
     assert all(len(times) == 2 and min(times) >= 0 for times in samples.values())
 

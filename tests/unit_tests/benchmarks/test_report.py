@@ -48,14 +48,14 @@ def test_a_result_comes_back_from_its_json() -> None:
 
 
 def test_the_json_holds_machine_versions_and_date() -> None:
-    told = json.loads(report.as_json([REACHED, MISSED], took_s=61.4, load=0.3))
-    assert told["took_s"] == 61
-    assert told["machine"]["cores"] >= 1
-    assert told["machine"]["load_before"] == 0.3
-    assert {"python", "daytona", "langchain-daytona"} <= told["versions"].keys()
-    assert [one["reached"] for one in told["results"]] == [True, False]
-    assert told["results"][1]["excess"] == pytest.approx(0.2)
-    assert told["results"][1]["note"] == "why"
+    reported = json.loads(report.as_json([REACHED, MISSED], took_s=61.4, load=0.3))
+    assert reported["took_s"] == 61
+    assert reported["machine"]["cores"] >= 1
+    assert reported["machine"]["load_before"] == 0.3
+    assert {"python", "daytona", "langchain-daytona"} <= reported["versions"].keys()
+    assert [item["reached"] for item in reported["results"]] == [True, False]
+    assert reported["results"][1]["excess"] == pytest.approx(0.2)
+    assert reported["results"][1]["note"] == "why"
 
 
 def test_the_table_shows_ratio_reach_and_what_is_missed() -> None:
@@ -68,27 +68,27 @@ def test_the_table_shows_ratio_reach_and_what_is_missed() -> None:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
+def reported(tmp_path: Path) -> Path:
     path = tmp_path / "results.json"
     path.write_text(report.as_json([REACHED, MISSED, UNASKED], took_s=1, load=0.3), "utf-8")
     return path
 
 
-def test_the_page_gets_the_quoted_results_and_keeps_the_rest(tmp_path: Path, told: Path) -> None:
+def test_the_page_gets_the_quoted_results_and_keeps_the_rest(tmp_path: Path, reported: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nEnd.\n", "utf-8")
-    report.renew(page, told)
+    report.renew(page, reported)
     text = page.read_text("utf-8")
     assert text.startswith("# Title\n\n<!-- benchmarks -->\nMedians (")
     assert text.endswith("<!-- /benchmarks -->\n\nEnd.\n")
     assert "| row | ours too | raw | 1.38× | ≤ 1.15, missed by 20 % |" in text
     assert "a figure" not in text
-    report.renew(page, told)
+    report.renew(page, reported)
     assert page.read_text("utf-8") == text
 
 
-def test_a_page_without_markers_is_an_error(tmp_path: Path, told: Path) -> None:
+def test_a_page_without_markers_is_an_error(tmp_path: Path, reported: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("# Title\n", "utf-8")
     with pytest.raises(ValueError, match="<!-- benchmarks -->"):
-        report.renew(page, told)
+        report.renew(page, reported)

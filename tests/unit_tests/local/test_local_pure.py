@@ -69,12 +69,12 @@ def test_chance_is_reproducible() -> None:
 
 def test_a_manual_clock_tells_its_listeners_and_never_runs_back() -> None:
     clock = ManualClock(start=100)
-    heard: list[float] = []
-    clock.subscribe(hear := lambda: heard.append(clock.now()))
+    received: list[float] = []
+    clock.subscribe(on_text := lambda: received.append(clock.now()))
     clock.advance(5)
-    clock.unsubscribe(hear)
+    clock.unsubscribe(on_text)
     clock.advance(5)
-    assert heard == [105]
+    assert received == [105]
     with pytest.raises(ValueError, match="backwards"):
         clock.advance(-1)
 
@@ -84,7 +84,7 @@ def test_the_journal_keeps_order_and_is_bounded() -> None:
     first = journal.add("GET", "/a", "get", None)
     journal.add("GET", "/b", "get", None)
     journal.finish(first, 200, "id")
-    assert [(one.path, one.status, one.sandbox_id) for one in journal.requests()] == [
+    assert [(item.path, item.status, item.sandbox_id) for item in journal.requests()] == [
         ("/a", 200, "id"),
         ("/b", None, None),
     ]
