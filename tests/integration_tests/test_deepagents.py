@@ -498,7 +498,7 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
     )
     session, long = driven.session, "x" * 140_000
     ops = session.files._async_ops if driven.is_async else session.files._sync_ops
-    real, changed = ops._fetched, [("small", "another call's")]
+    real, changed = ops._download_checked, [("small", "another call's")]
 
     async def fetched(*given: Any) -> Any:
         found = await real(*given)
@@ -511,7 +511,7 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
         return driven.runner.run(edited) if driven.runner else drive_coroutine(edited)
 
     driven.files("write", "f", f"{long}\nsmall\n")
-    monkeypatch.setattr(ops, "_fetched", fetched)
+    monkeypatch.setattr(ops, "_download_checked", fetched)
     with pytest.raises(WriteConflict):
         edit()
     changed.clear()

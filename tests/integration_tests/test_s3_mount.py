@@ -374,7 +374,7 @@ def test_a_stop_and_start_in_the_middle_costs_no_command(bucket: Bucket) -> None
     bucket.server.stop_sandbox(workspace.info.id)
     assert workspace.run(f"{WHERE_AM_I.partition(' && ')[0]}; cat f").output == "mountpoint-s3\none\n"
     # The state is on the sandbox's own disk: no credentials had to be sent again.
-    assert workspace.mounting.secrets == 1
+    assert workspace.mount.secrets == 1
     workspace.close()
 
 
