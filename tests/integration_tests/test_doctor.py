@@ -289,7 +289,7 @@ class TestTheAccount:
         report = doctor(server, options={"organizationId": "another"})
         assert report.failed() == ["sandbox"]
         assert report.checks["sandbox"]["code"] == "organization_mismatch"
-        assert "seen when a sandbox is created" in report.message("api")
+        assert "checked when a sandbox is created" in report.message("api")
         assert server.sandboxes == []
 
     def test_another_organization_is_seen_by_the_key(self, server: LocalDaytona) -> None:
