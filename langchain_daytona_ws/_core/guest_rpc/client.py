@@ -214,7 +214,7 @@ class GuestClient:
         Raises:
             PortFault, SandboxError: The request got no answer.
         """
-        return self._checked(await self._send(info, entry, request, within_s, secret=None))
+        return self._checked(await self._send(info, entry, request, within_s))
 
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         """Start work that runs during a call."""
@@ -296,8 +296,9 @@ class GuestClient:
         for _ in range(SENDS_MAX):
             payloads: list[Payload] = [await attachment.attach(sent) for attachment in self._attachments]
             fields = {name: value for payload in payloads for name, value in payload.fields.items()}
-            secret = next((payload.secret for payload in payloads if payload.secret is not None), None)
-            answer = await self._send(info, entry, {**request, **fields}, within_s, secret=secret)
+            # The payload, not its secret: a traceback may be shown with local variables, and its repr hides the secret.
+            with_secret = next((payload for payload in payloads if payload.secret is not None), None)
+            answer = await self._send(info, entry, {**request, **fields}, within_s, with_secret)
             resends = [
                 await attachment.on_answer(sent, payload, answer)
                 for attachment, payload in zip(self._attachments, payloads, strict=True)
@@ -307,14 +308,19 @@ class GuestClient:
         return answer
 
     async def _send(
-        self, info: SandboxInfo, entry: str, request: Answer, within_s: float, *, secret: bytes | None
+        self,
+        info: SandboxInfo,
+        entry: str,
+        request: Answer,
+        within_s: float,
+        with_secret: Payload | None = None,
     ) -> Answer:
-        """Send a request and return its answer unchecked.
+        """Send a request, with the secret of a payload if any, and return its answer unchecked.
 
         Raises:
             PortFault, SandboxError: There was no answer, or it was unreadable.
         """
-        call = guest_call(entry, request, self.new_key(), secret=secret)
+        call = guest_call(entry, request, self.new_key(), secret=with_secret.secret if with_secret else None)
         try:
             reply = await self._port.execute(
                 info.id,
@@ -323,7 +329,7 @@ class GuestClient:
                 timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
             )
         except PortFault as fault:
-            if secret is None:
+            if with_secret is None:
                 raise
             # The traceback's frames hold the secret, and tracebacks may show local variables.
             fault.__cause__ = fault.__context__ = None
@@ -338,7 +344,6 @@ class GuestClient:
                 "command",
                 {"mode": "kill", "key": request["key"], "keep": request.get("keep", False)},
                 KILL_CALL_S,
-                secret=None,
             )
         except (PortFault, WorkspaceError) as error:
             logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
