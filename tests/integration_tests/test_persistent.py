@@ -267,7 +267,7 @@ def test_a_pickled_session_reconnects_and_holds_no_secret(
     monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
     with pickle.loads(pickled) as again:
         assert again.run("cat /tmp/f").output == "kept\n"
-        assert again.gate.approver is allow
+        assert again._gate.approver is allow
         again.release()
     with WorkspaceSession(config_for(server), namespace="demo") as ephemeral:
         with pytest.raises(TypeError, match="persistent"):

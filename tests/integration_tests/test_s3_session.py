@@ -151,7 +151,7 @@ def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, open_sessio
     result = workspace.run("cat f.txt; ls /tmp/g")
     assert result.output.startswith("kept\n")
     assert "machine was replaced" in result.notices[0]
-    assert "workspace's files are there" in result.notices[0]
+    assert "workspace's files are unchanged" in result.notices[0]
     workspace.files("write", "f.txt", "still as it was read")  # the content that was read is unchanged
 
 
