@@ -202,12 +202,16 @@ def test_closing_ends_however_long_retry_after_is(server: LocalDaytona, workspac
 def test_a_cancelled_close_goes_on_deleting(
     server: LocalDaytona, caplog: pytest.LogCaptureFixture, is_refused: bool
 ) -> None:
-    came = threading.Event()
+    came, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        came.set()
+        assert goes_on.wait(60)
 
     async def work() -> None:
         session = WorkspaceSession(config_for(server), namespace="demo")
         await session.arun("true")
-        server.faults.add(Fault(kind="act_before", action="delete", act=came.set, times=1))
+        server.faults.add(Fault(kind="act_before", action="delete", act=hold, times=1))
         if is_refused:
             server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
         closing = asyncio.create_task(session.aclose())
@@ -217,6 +221,7 @@ def test_a_cancelled_close_goes_on_deleting(
             await closing
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         assert rest
+        goes_on.set()
         await asyncio.wait(rest)
         assert session._state.sandboxes.clients._async is not None
         assert session._state.sandboxes.clients._async._loops == {}
