@@ -27,7 +27,8 @@ S3_KINDS: dict[FaultKind, S3FaultKind] = {
 }  # fmt: skip
 # Shorter time-outs of requests, for faults that wait for them: module → name → seconds.
 SHORT: dict[str, dict[str, float]] = {
-    "langchain_daytona_ws._core.guest_rpc.client": {"MARGIN_S": 1, "MOUNT_S": 1},
+    "langchain_daytona_ws._core.guest_rpc.client": {"MARGIN_S": 1},
+    "langchain_daytona_ws._core.mount.manager": {"MOUNT_S": 1},
     "langchain_daytona_ws._core.sandbox.lifecycle": {"CREATE_CALL_S": 3.0, "START_WITHIN_S": 5.0},
     "langchain_daytona_ws._core.jobs.operations": {"CALL_S": 3.0},
     "langchain_daytona_ws._session.runtime": {"FILE_CALL_TIMEOUT_S": 3.0},

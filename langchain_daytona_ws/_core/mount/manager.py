@@ -59,8 +59,6 @@ class MountManager:
         probe: Tests whether the store refuses renames; None for a store that is known to refuse them.
     """
 
-    margin_s = float(MOUNT_S)
-
     def __init__(
         self,
         workspace: S3Workspace,
@@ -99,6 +97,11 @@ class MountManager:
             "endpoint": workspace.endpoint,
         }  # fmt: skip
         self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
+
+    @property
+    def margin_s(self) -> float:
+        """Seconds that mounting may take."""
+        return float(MOUNT_S)
 
     async def prepare(self, timeout_s: float) -> None:
         """Get credentials and probe the store before a sandbox is created.
