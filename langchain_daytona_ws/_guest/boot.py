@@ -89,8 +89,10 @@ def _execute(module: Any, entry: str, request: Request, enter: Callable[[], None
         return str(module.main(request))  # it does not access the workspace, which may hang
     if entry == "command":
         # `command` manages the record itself: the process that keeps reading output may outlive the call.
-        job_run, mount = (sys.modules.get(PACKAGE + name) for name in ("job_run", "mount"))
-        return str(module.main(request, enter, job_run, mount))
+        job_run, mount, editors = (
+            sys.modules.get(PACKAGE + name) for name in ("job_run", "mount", "editors")
+        )
+        return str(module.main(request, enter, (editors or module).Run, job_run, mount))
 
     def work() -> str:
         enter()

@@ -34,12 +34,13 @@ PARTS_MAX = 32  # commands in a pipeline
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: Request, enter: Callable[[], None], job_run: Any = None, mount: Any = None) -> str:
+def main(request: Request, enter: Callable[[], None], run_type: Any, job_run: Any, mount: Any) -> str:
     """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return one JSON object as text.
 
     Args:
         request: The command and its options; with ``job`` the command can become a background job.
         enter: Changes into the workspace.
+        run_type: The class of the running command: ``Run``, or the one of the module ``editors``.
         job_run: The module ``job_run``, sent only with ``job``.
         mount: The module ``mount``, sent only with ``mount``.
     """
@@ -49,7 +50,7 @@ def main(request: Request, enter: Callable[[], None], job_run: Any = None, mount
 
     def work() -> str:
         enter()
-        return _supervise(call, request, _find("bash"), job_run, mount)
+        return _supervise(run_type(call, request), request, _find("bash"), job_run, mount)
 
     def clear() -> None:
         processes.kill_tree(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
@@ -76,11 +77,10 @@ def _cancel(call: record.Record, key: str) -> str:
     return '{"outcome": "%s"}' % ("finished" if state == record.DONE else "cancelled")
 
 
-def _supervise(call: record.Record, request: Request, bash: str, job_run: Any, mount: Any) -> str:
+def _supervise(run: Run, request: Request, bash: str, job_run: Any, mount: Any) -> str:
     command = request["command"].encode()
     protect()
     problem = _syntax_error(bash, command)
-    run = Run(call, request)
     if problem is not None:
         run.output.feed(problem)
         run.exit_code = 2

@@ -76,7 +76,3 @@ def _cannot_be_read(fdinfo: str) -> bool:
     with open(fdinfo, "rb") as file:
         flags = file.read().partition(b"flags:")[2].split()[0]
     return int(flags, 8) & os.O_ACCMODE == os.O_WRONLY
-
-
-# Not a parameter of ``command``: most calls do without this module, and their requests must stay small.
-command.Run = Run  # type: ignore[assignment,misc]
