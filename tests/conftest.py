@@ -7,6 +7,7 @@ A hunt is ``pytest --hypothesis-profile hunt``.
 from __future__ import annotations
 
 import gc
+import signal
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ settings.register_profile("hunt", settings.get_profile("default"))
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
 
+# Programs that the tests start inherit an ignored SIGINT, as `nohup make test &` leaves it, and Ctrl-C cannot end them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 RUNTIMES = {"sync", "async"}
 

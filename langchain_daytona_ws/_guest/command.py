@@ -25,6 +25,10 @@ PIPE_MAX_BYTES = 1024 * 1024
 # execve refuses a single argument of 128 KiB; longer commands go through a file descriptor.
 ARGUMENT_MAX_BYTES = 100 * 1024
 CANCEL = signal.SIGUSR2
+# Reset for the command: this program ignores or handles them, or the daemon may have been started with them ignored.
+DEFAULT_SIGNALS = (
+    signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ, CANCEL,
+)  # fmt: skip
 # bash sources this file before the command, and on exit overwrites it with its exit code and those of its last
 # pipeline. Options of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or print.
 EXIT_TRAP = (
@@ -142,7 +146,7 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
 def _exec(bash: str, command: bytes, writer: int, env: dict[str, str], options: list[bytes]) -> None:
     """Replace the forked child with bash; never return."""
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, CANCEL):
+        for number in DEFAULT_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

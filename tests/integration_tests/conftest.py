@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,14 +57,6 @@ class Driven:
             self.runner.run(self.session.aclose())
         else:
             self.session.close()
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Enable SIGINT, which is ignored if the tests were started in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -379,7 +379,6 @@ class TestCancellation:
 
         asyncio.run(work())
 
-    @pytest.mark.usefixtures("ctrl_c")
     def test_an_interrupted_thread_leaves_nothing(self, server: LocalDaytona) -> None:
         received: list[str] = []
 
@@ -609,7 +608,6 @@ class TestALookThatHangs:
         hanging.let_go()
         assert received == []
 
-    @pytest.mark.usefixtures("ctrl_c")
     def test_ctrl_c_does_not_wait_for_it(self, server: LocalDaytona, hanging: Hanging) -> None:
         main = threading.main_thread().ident or 0
         received: list[str] = []

@@ -35,6 +35,7 @@ class ShellPort:
         self._isolation = ["bwrap", "--dev-bind", "/", "/", "--bind", self.tmp, "/tmp"]
         self._isolation += ["--bind", directory, directory]
         self.scripts: list[str] = []
+        self.prefix: list[str] = []  # a program that starts the shell
         self.extra_env: dict[str, str] = {}
 
     async def execute(
@@ -42,7 +43,7 @@ class ShellPort:
     ) -> ExecReply:
         self.scripts.append(script)
         process = subprocess.Popen(
-            [*self._isolation, self.shell],
+            [*self.prefix, *self._isolation, self.shell],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -334,6 +334,11 @@ def test_no_process_to_be_had_is_an_error_and_nothing_ran(
     assert bash.run("echo x", key="e1").output == "x\n"
 
 
+def test_a_command_ignores_no_signal_that_the_daemon_ignores(bash: Workspace) -> None:
+    bash.port.prefix = ["env", "--ignore-signal=HUP,INT,QUIT,TERM,PIPE,USR2"]
+    assert bash.run("trap").output == ""
+
+
 def test_the_agent_may_kill_python(bash: Workspace) -> None:
     # A unique marker keeps this test from killing processes of concurrent tests.
     result = bash.run(

@@ -169,8 +169,9 @@ def test_the_parts_are_told_and_nothing_else_changes(tmp_path: Path, command: st
     result = workspace.run(command)
     assert result.pipeline == REPORTED[command]
     plain = subprocess.run(
-        ["bash", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        cwd=tmp_path, env={"PATH": "/usr/local/bin:/usr/bin:/bin"}, start_new_session=True, check=False, timeout=60,
+        ["env", "--default-signal", "bash", "-c", command],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin"}, start_new_session=True, check=False, timeout=60,
     )  # fmt: skip
     # Sorted: the parts of a pipeline run side by side, also where bash traces them.
     assert sorted(result.output.splitlines()) == sorted(plain.stdout.decode().splitlines())
