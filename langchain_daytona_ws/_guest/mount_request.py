@@ -28,6 +28,8 @@ SKILLS = ""
 # No value may be parsed as an option, or contain a path to another directory.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+# Letters, digits and what is no wildcard in a policy, as in options.workspacePrefix.
+_PREFIX = r"(?!-)(?:(?!\.{1,2}/)[A-Za-z0-9_.=+,:-]{1,128}/){1,64}"
 _REGION = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
 _ENDPOINT = r"[Hh][Tt][Tt][Pp][Ss]?://[!-\[\]-~]{1,2000}"
 _KEY = r"[!-~]{1,16384}"
@@ -79,7 +81,10 @@ def checked(request: Request) -> Request:
 
 
 def _mount(value: object, *, read_only: bool) -> Request:
-    """Check one mount: the workspace, whose prefix ends with its name, or the read-only skills."""
+    """Check one mount: the workspace, whose name is a part of its prefix, or the read-only skills.
+
+    The configuration decides the other parts of the prefix. They are no boundary: the credentials are.
+    """
     mount = _object(value, "mount")
     directory = _text(mount, "directory", r"/.{1,2000}")
     name = os.path.basename(directory)
@@ -89,8 +94,8 @@ def _mount(value: object, *, read_only: bool) -> Request:
         raise Failed("bad_request", "directory")
     if mount.get("read_only") is not read_only:
         raise Failed("bad_request", "read_only")
-    prefix = "" if read_only else "sandbox/%s/" % name
-    if mount.get("prefix") != prefix:
+    prefix = _text(mount, "prefix", "" if read_only else _PREFIX)
+    if not read_only and name not in prefix.split("/"):
         raise Failed("bad_request", "prefix")
     if WORKSPACES and directory != (SKILLS if read_only else "%s/%s" % (WORKSPACES, name)):
         raise Failed("other_place", "%s; the snapshot allows %s/* and %s" % (directory, WORKSPACES, SKILLS))

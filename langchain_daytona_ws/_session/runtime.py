@@ -151,7 +151,7 @@ class _Runtime:
         return GuestClient(await self._port(), self, self._env, self._state.ids, attachments, set_up=set_up)
 
     def _mounts(self) -> list[MountManager]:
-        return [self._s3.mount] if self._s3 else []
+        return [self._s3.mount] if self._s3 and self._s3.mount else []
 
     def _env(self) -> dict[str, str]:
         return self._state.config.plain_env_vars()

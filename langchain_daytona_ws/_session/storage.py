@@ -52,9 +52,9 @@ class LateFiles:
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
-    """One runtime's access to the workspace: the mount that its calls need, and its files without a sandbox."""
+    """One runtime's access to the workspace: the mount that its calls need, if any, and its files without a sandbox."""
 
-    mount: MountManager
+    mount: MountManager | None
     objects: S3Backend | None
     late: LateFiles
     sleep: Callable[[float], Awaitable[None]]
@@ -84,7 +84,8 @@ class Storage:
     ) -> None:
         self.credentials = CredentialCache(now=clock.time)
         self._bucket = Bucket(workspace, clock)
-        self._renames = RenameProbe(ids) if needs_probe(workspace.endpoint) else None
+        is_mounted = workspace.mode == "mount"
+        self._renames = RenameProbe(ids) if is_mounted and needs_probe(workspace.endpoint) else None
         late, answers, delivered = LateFiles(clock.monotonic), Answers(), dict[str, str]()
         location = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
         fetch, afetch = _ports(workspace, clock)
@@ -94,6 +95,7 @@ class Storage:
         ) -> S3Access:
             get = partial(self.credentials.get, run_once, port)
             store = store_of(self._bucket, partial(get, FILE_LIFE_S), self.credentials.forget)
+            probe = None if self._renames is None else partial(self._renames.get, run_once, store)
             mount = MountManager(
                 workspace,
                 get,
@@ -101,10 +103,10 @@ class Storage:
                 delivered=delivered,
                 add_notice=add_notice,
                 caution=caution,
-                probe=None if self._renames is None else partial(self._renames.get, run_once, store),
+                probe=probe,
             )
             objects = S3Backend(store, where=location, answers=answers) if direct else None
-            return S3Access(mount, objects, late, store.sleep)
+            return S3Access(mount if is_mounted else None, objects, late, store.sleep)
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)
         self.async_access = access(once_on_loop, afetch, AsyncS3Store)

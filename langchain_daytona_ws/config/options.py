@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
@@ -18,11 +18,14 @@ from langchain_daytona_ws.config.values import (
     Directory,
     ExternalId,
     Flag,
+    IgnorePatterns,
     Image,
     KmsKeyArn,
     Line,
     Region,
     RoleArn,
+    WholeNumber,
+    WorkspacePrefix,
 )
 
 
@@ -34,7 +37,10 @@ class SandboxOptions(ConfigModel):
             "not": {
                 "properties": {"snapshot": {"type": "string"}, "image": {"type": "string"}},
                 "required": ["snapshot", "image"],
-            }
+            },
+            "if": {"properties": {"s3Mode": {"const": "sync"}}, "required": ["s3Mode"]},
+            "then": {"properties": {"mountAwsS3Buckets": {"const": True}}, "required": ["mountAwsS3Buckets"]},
+            "else": {"properties": {"syncIgnore": {"maxItems": 0}, "syncLimitBytes": {"type": "null"}}},
         }
     )
 
@@ -84,9 +90,34 @@ class SandboxOptions(ConfigModel):
     mount_aws_s3_buckets: Flag = Field(
         default=False,
         description=(
-            "Mount the S3 prefix `sandbox/<namespace>/` as the workspace; "
-            "otherwise the workspace is on the sandbox's own disk."
+            "Keep the workspace in S3, below `workspacePrefix`; otherwise it is on the sandbox's own disk and is lost "
+            "with it."
         ),
+    )
+    s3_mode: Literal["mount", "sync"] = Field(
+        default="mount",
+        description=(
+            "How commands access an S3 workspace: `mount` = through mount-s3, which needs a snapshot with it; `sync` = "
+            "as a copy on the sandbox's disk, which is synchronised with S3 before and after each command."
+        ),
+    )
+    sync_ignore: IgnorePatterns = Field(
+        default=(),
+        description=(
+            "gitignore patterns of files that stay in the sandbox: they are neither saved to S3 nor read from it. "
+            "Only with `s3Mode` `sync`."
+        ),
+    )
+    sync_limit_bytes: Annotated[int, WholeNumber(1, 2**53 - 1, "bytes")] | None = Field(
+        default=None,
+        description=(
+            "Largest total size of the workspace's files; commands are refused above it. Default: half of the "
+            "sandbox's free disk. Only with `s3Mode` `sync`."
+        ),
+    )
+    workspace_prefix: WorkspacePrefix = Field(
+        default="sandbox/{namespace}/",
+        description="Prefix of a workspace in the bucket; `{namespace}` is replaced by the workspace's name.",
     )
     workspace_bucket_name: Bucket | None = Field(
         default=None,
@@ -105,13 +136,13 @@ class SandboxOptions(ConfigModel):
     )
     skills_bucket_name: Bucket | None = Field(
         default=None,
-        description="S3 bucket with skills, mounted read-only.",
+        description="S3 bucket with skills, which are read-only in the sandbox.",
         json_schema_extra={keys.ENV: "SKILLS_BUCKET_NAME"},
     )
     skills_mount_path: Directory = Field(
         default="/mnt/skills",
         description=(
-            "Absolute directory in the sandbox where the skills bucket is mounted; "
+            "Absolute directory in the sandbox with the content of the skills bucket; "
             "neither above nor below `workspaceRoot`."
         ),
         json_schema_extra={"pattern": "^/"},
@@ -120,7 +151,8 @@ class SandboxOptions(ConfigModel):
         default="s3",
         description=(
             "How `workspace_file` accesses an S3 workspace: `s3` = directly, without a sandbox, and without "
-            "overwriting unread changes of other agents; `sandbox` = through the mount, without that guarantee."
+            "overwriting unread changes of other agents; `sandbox` = in the sandbox, without that guarantee in "
+            "the mode `mount`."
         ),
     )
     mount_role_arn: RoleArn | None = Field(
@@ -164,6 +196,16 @@ class SandboxOptions(ConfigModel):
                 "image",
                 "can't be combined with snapshot: a sandbox is created from one of them; leave the other out",
             )
+        if given.get("s3Mode") == "sync":
+            if given.get("mountAwsS3Buckets") is not True:
+                yield (
+                    "s3Mode",
+                    '"sync" needs a workspace in S3: set options.mountAwsS3Buckets to true, or leave s3Mode out',
+                )
+        else:
+            for key in ("syncIgnore", "syncLimitBytes"):
+                if given.get(key):
+                    yield key, 'is for the s3Mode "sync" only; set options.s3Mode to "sync", or leave it out'
         # Check only if S3 is used: the environment may name a skills bucket for other programs.
         mounted = given.get("mountAwsS3Buckets") is True and given.get("skillsBucketName") is not None
         default = cls.model_fields["skills_mount_path"].default

@@ -27,6 +27,12 @@ from pydantic_core import CoreSchema, core_schema
 
 from langchain_daytona_ws.config.problems import refusal
 
+# Replaced by the workspace's name in options.workspacePrefix.
+NAMESPACE_FIELD = "{namespace}"
+MAX_PREFIX_LENGTH = 128
+MAX_PATTERN_LENGTH = 1000
+MAX_PATTERNS = 200
+
 MASK = str(SecretStr("x"))  # pydantic's text for every secret
 RESERVED_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: limit of one "NAME=value" in execve, without its NUL byte
@@ -36,6 +42,12 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _ROLE_ARN = re.compile(r"arn:aws[a-z-]{0,20}:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}")
 _KMS_KEY_ARN = re.compile(r"arn:aws[a-z-]{0,20}:kms:[a-z0-9-]{1,30}:[0-9]{12}:key/[A-Za-z0-9-]{1,128}")
+# A session policy contains the prefix: no character that is a wildcard, a variable or an escape there.
+_PREFIX_PART = r"(?!\.{1,2}/)[A-Za-z0-9_.=+,:-]+/"
+_PREFIX = re.compile(
+    rf"(?!-)(?=.{{1,{MAX_PREFIX_LENGTH}}}$)(?:{_PREFIX_PART})*\{{namespace\}}/(?:{_PREFIX_PART})*"
+)
+_IGNORE_PATTERN = re.compile(rf"[^\0\r\n]{{1,{MAX_PATTERN_LENGTH}}}")
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
 
 
@@ -199,6 +211,45 @@ def external_id(value: str) -> str:
     return value
 
 
+def workspace_prefix(value: str) -> str:
+    """Accept the prefix of the workspaces in their bucket, with ``{namespace}`` as one of its parts."""
+    example = f'such as "sandbox/{NAMESPACE_FIELD}/"'
+    if value.split("/").count(NAMESPACE_FIELD) != 1 or value.count(NAMESPACE_FIELD) != 1:
+        raise refusal(
+            f"must contain {NAMESPACE_FIELD} once, as a whole part of the path, which keeps the workspaces apart; "
+            f"use a prefix {example}"
+        )
+    if not value.endswith("/") or value.startswith(("/", "-")):
+        raise refusal(f'must end with "/", and must not start with "/" or "-"; use a prefix {example}')
+    if len(value) > MAX_PREFIX_LENGTH:
+        raise refusal(f"is longer than {MAX_PREFIX_LENGTH} characters; use a shorter prefix {example}")
+    if not _PREFIX.fullmatch(value):
+        raise refusal(
+            'has an empty part, a part "." or "..", or a character other than A-Z, a-z, 0-9 and _.=+,:- '
+            f"(others have a meaning in IAM policies); use a prefix {example}"
+        )
+    return value
+
+
+def ignore_pattern(value: str) -> str:
+    """Accept one line of a gitignore file."""
+    if not value.strip():
+        raise refusal("must not be empty; leave it out instead")
+    if not _IGNORE_PATTERN.fullmatch(value) or _has_lone_surrogate(value):
+        raise refusal(
+            f"must be one line of valid Unicode, without a NUL byte, of at most {MAX_PATTERN_LENGTH:,} characters; "
+            "put each pattern into a string of its own"
+        )
+    return value
+
+
+def ignore_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a list that is too long: each file is compared with each pattern."""
+    if len(value) > MAX_PATTERNS:
+        raise refusal(f"has more than {MAX_PATTERNS} patterns; combine them, for example with *")
+    return value
+
+
 def commands(value: object) -> object:
     """Accept a command or a list of commands, none of them blank; return a tuple."""
     items = [value] if isinstance(value, str) else value
@@ -245,6 +296,25 @@ Region = Annotated[str, AfterValidator(region), _pattern(_REGION)]
 RoleArn = Annotated[str, AfterValidator(role_arn), _pattern(_ROLE_ARN)]
 KmsKeyArn = Annotated[str, AfterValidator(kms_key_arn), _pattern(_KMS_KEY_ARN)]
 ExternalId = Annotated[str, AfterValidator(external_id), _pattern(_EXTERNAL_ID)]
+WorkspacePrefix = Annotated[str, AfterValidator(workspace_prefix), _pattern(_PREFIX)]
+IgnorePatterns = Annotated[
+    tuple[
+        Annotated[
+            str,
+            AfterValidator(ignore_pattern),
+            # JSON Schema counts code points, as Python does.
+            Field(
+                json_schema_extra={
+                    "pattern": r"^[^\u0000\r\n]*[^\s\u0000][^\u0000\r\n]*$",
+                    "maxLength": MAX_PATTERN_LENGTH,
+                }
+            ),
+        ],
+        ...,
+    ],
+    AfterValidator(ignore_patterns),
+    Field(json_schema_extra={"maxItems": MAX_PATTERNS}),
+]
 Variables = Annotated[
     dict[Annotated[str, AfterValidator(variable_name)], Annotated[SecretStr, AfterValidator(variable_value)]],
     AfterValidator(variables),

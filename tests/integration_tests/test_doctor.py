@@ -149,6 +149,27 @@ class TestAllIsWell:
         for message in ("prevents accidents only", "session policy", "expiry", "--user"):
             assert message in report.message("user")
 
+    @pytest.mark.usefixtures("host_keys")
+    @pytest.mark.parametrize("prefix", ["{namespace}/", "team-a/{namespace}/files/"])
+    def test_with_another_prefix(self, checked: Checked, prefix: str) -> None:
+        report = checked.role(snapshot="fuse-s3", workspacePrefix=prefix)
+        assert (report.exit_code, report.failed()) == (0, [])
+        where = f"s3://agents/{prefix.replace('{namespace}', checked.bucket.namespace)}"
+        assert where in report.message("configuration")
+        assert f"{where} in us-east-1 can be listed; it is empty" in report.message("s3-list")
+        assert report.status("s3-boundary") == "ok"
+        assert "read from S3" in report.message("workspace")
+
+    @pytest.mark.usefixtures("host_keys")
+    def test_a_synchronised_workspace_needs_nothing_of_a_mount(self, checked: Checked) -> None:
+        checked.server.s3.accept_renames = True
+        report = checked.role("--no-sandbox", s3Mode="sync")
+        assert (report.exit_code, report.failed()) == (0, [])
+        for check in ("snapshot", "s3-new-file", "s3-renames"):
+            assert report.status(check) == "skipped"
+        assert "options.s3Mode is sync" in report.message("s3-renames")
+        assert report.status("s3-write") == report.status("s3-boundary") == "ok"
+
     def test_with_keys_the_boundary_is_only_what_they_reach(self, checked: Checked) -> None:
         report = checked.keys()
         assert report.failed() == []

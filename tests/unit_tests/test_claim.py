@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from langchain_daytona_ws import SandboxConfig
 from langchain_daytona_ws._core.ports import FaultKind, NetworkRules, PortFault, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.workspace import s3_workspace
 from langchain_daytona_ws._core.sandbox.get_or_create import (
     WITHIN_S,
     Acquired,
@@ -230,6 +231,28 @@ def test_the_hash_is_over_what_makes_the_machine_and_nothing_secret() -> None:
         {"options": {"workspaceRoot": "/w"}}, {"network": {"mode": "deny-all"}},
     ]  # fmt: skip
     assert len({hashed(), *(hashed(**settings) for settings in different)}) == 6
+
+
+def test_the_specification_follows_the_mode_and_the_prefix_of_s3() -> None:
+    def made(**options: Any) -> tuple[str, str]:
+        where = {"mountAwsS3Buckets": True, "workspaceBucketName": "agents", "awsRegion": "eu-central-1"}
+        keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+        config = SandboxConfig.model_validate(
+            {"persistent": True, "envVars": keys, "options": {**where, **options}}
+        )
+        spec = specification(config, "demo", s3_workspace(config, "demo"), unique="x")
+        return spec.name, spec.labels["config-hash"]
+
+    # Sandboxes of the first release are found again.
+    assert made() == ("ldw-demo-6833d2f9c2c8", "356fb9b32034")
+    assert made(s3Mode="mount", workspacePrefix="sandbox/{namespace}/") == made()
+    name, hashed = made(s3Mode="sync")
+    assert name == made()[0]
+    assert hashed != made()[1]
+    # These can change in an existing sandbox.
+    assert made(s3Mode="sync", syncIgnore=["a"], syncLimitBytes=5) == (name, hashed)
+    # Another prefix has other files.
+    assert made(workspacePrefix="{namespace}/")[0] != made()[0]
 
 
 def test_lifetimes_are_whole_minutes_rounded_up() -> None:

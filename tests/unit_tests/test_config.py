@@ -93,6 +93,10 @@ def test_defaults() -> None:
             "image": None,
             "workspace_root": "/mnt/workspaces",
             "mount_aws_s3_buckets": False,
+            "s3_mode": "mount",
+            "sync_ignore": (),
+            "sync_limit_bytes": None,
+            "workspace_prefix": "sandbox/{namespace}/",
             "workspace_bucket_name": None,
             "aws_region": None,
             "s3_endpoint": None,
@@ -131,6 +135,10 @@ CAMEL: dict[str, Any] = {
         "snapshot": "fuse-s3",
         "workspaceRoot": "/srv//work/./x/",
         "mountAwsS3Buckets": True,
+        "s3Mode": "sync",
+        "syncIgnore": ["node_modules/", "!a b"],
+        "syncLimitBytes": 2**31,
+        "workspacePrefix": "team-a/{namespace}/files/",
         "workspaceBucketName": "my-bucket",
         "awsRegion": "eu-central-1",
         "s3Endpoint": "http://minio.internal:9000/",
@@ -164,6 +172,10 @@ SNAKE: dict[str, Any] = {
         "snapshot": "fuse-s3",
         "workspace_root": "/srv//work/./x/",
         "mount_aws_s3_buckets": True,
+        "s3_mode": "sync",
+        "sync_ignore": ("node_modules/", "!a b"),
+        "sync_limit_bytes": 2**31,
+        "workspace_prefix": "team-a/{namespace}/files/",
         "workspace_bucket_name": "my-bucket",
         "aws_region": "eu-central-1",
         "s3_endpoint": "http://minio.internal:9000/",
@@ -360,6 +372,7 @@ def test_a_missing_api_key_is_an_error_when_it_is_needed() -> None:
 
 # --- what it refuses, and in which words -----------------------------------------------------------------
 
+SYNC = {"mountAwsS3Buckets": True, "s3Mode": "sync"}
 WITH_SECRETS = {"envVars": {"TOKEN": SECRET}, "options": {"apiKey": SECRET}}
 
 REFUSALS: list[tuple[Any, str, str]] = [
@@ -642,6 +655,95 @@ REFUSALS: list[tuple[Any, str, str]] = [
             f"{KEY}\n",
             "",
         )
+    ),
+    ({"options": {"s3Mode": "Sync"}}, "options.s3Mode", 'must be "mount" or "sync"'),
+    *(
+        (
+            {"options": {"s3Mode": "sync", **more}},
+            "options.s3Mode",
+            "set options.mountAwsS3Buckets to true, or leave",
+        )
+        for more in ({}, {"mountAwsS3Buckets": False}, {"syncIgnore": ["a"], "syncLimitBytes": 5})
+    ),
+    *(
+        (
+            {"options": {"mountAwsS3Buckets": True, **more}},
+            f"options.{key}",
+            'set options.s3Mode to "sync", or leave',
+        )
+        for key, more in (
+            ("syncIgnore", {"syncIgnore": ["a"]}),
+            ("syncLimitBytes", {"s3Mode": "mount", "syncLimitBytes": 5}),
+        )
+    ),
+    *(
+        ({"options": {**SYNC, "syncIgnore": patterns}}, f"options.syncIgnore{at}", phrase)
+        for patterns, at, phrase in (
+            ("*.log", "", "must be a list"),
+            ([""], "[0]", "must not be empty"),
+            (["a", "  "], "[1]", "must not be empty"),
+            (["a\0"], "[0]", "one line of valid Unicode, without a NUL byte"),
+            (["a\nb"], "[0]", "put each pattern into a string of its own"),
+            (["a\r"], "[0]", "one line"),
+            (["\ud800"], "[0]", "valid Unicode"),
+            (["a" * 1001], "[0]", "at most 1,000 characters"),
+            ([5], "[0]", "must be a string"),
+            (["a"] * 201, "", "has more than 200 patterns; combine them"),
+        )
+    ),
+    *(
+        (
+            {"options": {**SYNC, "syncLimitBytes": bad}},
+            "options.syncLimitBytes",
+            "must be a whole number of bytes",
+        )
+        for bad in (0, -1, 1.5, "1", True, 2**53)
+    ),
+    *(
+        ({"options": {"workspacePrefix": bad}}, "options.workspacePrefix", phrase)
+        for phrase, cases in (
+            ("must be a string", [None]),
+            (
+                "must contain {namespace} once, as a whole part of the path, which keeps the workspaces apart; use a "
+                'prefix such as "sandbox/{namespace}/"',
+                [
+                    "",
+                    "/",
+                    "sandbox/",
+                    "a{namespace}/",
+                    "{namespace}a/",
+                    "{NAMESPACE}/",
+                    "{namespace}/{namespace}/",
+                ],
+            ),
+            (
+                'must end with "/", and must not start with "/" or "-"; use a prefix such as "sandbox/{namespace}/"',
+                ["{namespace}", "a/{namespace}", "/{namespace}/", "-a/{namespace}/"],
+            ),
+            ("is longer than 128 characters", ["a" * 116 + "/{namespace}/"]),
+            (
+                'has an empty part, a part "." or ".."',
+                [
+                    "a//{namespace}/",
+                    "./{namespace}/",
+                    "{namespace}/../",
+                    "{namespace}/a/../b/",
+                    "{namespace}//",
+                ],
+            ),
+            (
+                "or a character other than A-Z, a-z, 0-9 and _.=+,:- (others have a meaning in IAM policies)",
+                [
+                    "*/{namespace}/",
+                    "a@b/{namespace}/",
+                    "a?/{namespace}/",
+                    "${aws:userid}/{namespace}/",
+                    "a\n/{namespace}/",
+                    "é/{namespace}/",
+                ],
+            ),
+        )
+        for bad in cases
     ),
     ({"options": {"fileAccess": "S3"}}, "options.fileAccess", 'must be "s3" or "sandbox"'),
     ({"options": {"fileAccess": None}}, "options.fileAccess", 'must be "s3" or "sandbox"'),

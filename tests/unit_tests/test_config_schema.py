@@ -91,6 +91,24 @@ GOOD: list[dict[str, Any]] = [
     {"options": {"apiUrl": "http://[::1]/", "s3Endpoint": "http://minio:9000", "apiKey": None}},
     {"options": {"mountRoleArn": "arn:aws-cn:iam::123456789012:role/a/b", "mountRoleExternalId": "a:b/c"}},
     {"options": {"stsEndpoint": "http://127.0.0.1:9000", "stsRegion": "eu-west-1", "fileAccess": "sandbox"}},
+    {"options": {"mountAwsS3Buckets": True, "s3Mode": "sync"}},
+    {
+        "options": {
+            "mountAwsS3Buckets": True,
+            "s3Mode": "sync",
+            "syncIgnore": ["*.log", " a"],
+            "syncLimitBytes": 1,
+            "workspacePrefix": "{namespace}/",
+        }
+    },
+    {
+        "options": {
+            "s3Mode": "mount",
+            "syncIgnore": [],
+            "syncLimitBytes": None,
+            "workspacePrefix": "a.b/{namespace}/-c/",
+        }
+    },
     {"options": {"stsEndpoint": None, "kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/mrk-1a"}},
 ]
 
@@ -144,7 +162,33 @@ BAD: list[Any] = [
     {"options": {"kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:alias/x"}},
     {"options": {"fileAccess": "S3"}},
     {"options": {"mountAwsS3Buckets": 1}},
-]
+    {"options": {"s3Mode": "sync"}},
+    {"options": {"s3Mode": "sync", "mountAwsS3Buckets": False}},
+    {"options": {"mountAwsS3Buckets": True, "syncIgnore": ["a"]}},
+    {"options": {"mountAwsS3Buckets": True, "s3Mode": "mount", "syncLimitBytes": 5}},
+    *(
+        {"options": {"mountAwsS3Buckets": True, "s3Mode": "sync", **more}}
+        for more in (
+            {"syncIgnore": [""]},
+            {"syncIgnore": [" "]},
+            {"syncIgnore": ["a\nb"]},
+            {"syncIgnore": ["\0"]},
+            {"syncIgnore": ["a" * 1001]},
+            {"syncIgnore": ["a"] * 201},
+            {"syncLimitBytes": 0},
+            {"syncLimitBytes": 2**53},
+            {"syncLimitBytes": True},
+        )
+    ),
+    *(
+        {"options": {"workspacePrefix": bad}}
+        for bad in (
+            None, "", "a/", "{namespace}", "a{namespace}/", "/{namespace}/", "-a/{namespace}/",
+            "{namespace}/{namespace}/", "a//{namespace}/", "{namespace}/../", "./{namespace}/",
+            "*/{namespace}/", "é/{namespace}/", "{namespace}/\n/", "a" * 116 + "/{namespace}/",
+        )
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("document", GOOD, ids=repr)

@@ -45,7 +45,7 @@ WELL = {
 
 def judged(*, on_s3: bool = True, without: tuple[str, ...] = (), **changes: str) -> dict[str, Finding]:
     facts = {name: text for name, text in {**WELL, **changes}.items() if name not in without}
-    found = sandbox.judge_sandbox(facts, on_s3=on_s3, before_s=1000.0, after_s=1001.0)
+    found = sandbox.judge_sandbox(facts, is_mounted=on_s3, before_s=1000.0, after_s=1001.0)
     return {finding.check: finding for finding in found}
 
 

@@ -205,7 +205,11 @@ class TestARequest:
             ],
             *[
                 ("mounts.0.prefix", prefix)
-                for prefix in (None, "", "sandbox/", "sandbox/other/", "sandbox/demo", "sandbox/demo2/", "--x")
+                for prefix in (
+                    None, "", "sandbox/", "sandbox/other/", "sandbox/demo", "sandbox/demo2/", "--x", "/demo/", "demo//",
+                    "a//demo/", "../demo/", "demo/./", "--x/demo/", "-/demo/", "a b/demo/", "*/demo/", "demo/\n",
+                    "é/demo/", "{namespace}/", "demo/" * 65, "x" * 129 + "/demo/", ["demo/"],
+                )
             ],
             ("mounts.0.read_only", True),
             ("mounts.0.read_only", 0),
@@ -242,6 +246,12 @@ class TestARequest:
             "endpoint",
             "read_only",
         }
+
+    @pytest.mark.parametrize(
+        "prefix", ["demo/", "team=a/demo/", "demo/demo/", ".hidden/demo/files/", "sandbox/demo/"]
+    )
+    def test_the_prefix_contains_the_workspaces_name(self, helper: Any, prefix: str) -> None:
+        assert helper.checked(changed("mounts.0.prefix", prefix))["mounts"][0]["prefix"] == prefix
 
     @pytest.mark.parametrize("name", ["..", ".", ".ssh", "-rf", "a b", "a\\b", "a" * 129, "ä"])
     def test_a_name_of_a_workspace_that_is_none(self, helper: Any, name: str) -> None:

@@ -212,11 +212,25 @@ def test_no_workspace_reaches_another(
     assert evaluator.allowed(policy, others) == [False] * len(others)
 
 
+@pytest.mark.parametrize("template", ["{}/", "team/{}/files/"])
+def test_the_policy_follows_the_prefix(evaluator: Evaluator, template: str) -> None:
+    def at(namespace: str) -> S3Workspace:
+        mount = Mount("agents", template.format(namespace), f"/mnt/workspaces/{namespace}")
+        return replace(workspace(), workspace=mount)
+
+    policy = session_policy(at("demo"))
+    own, other = template.format("demo"), template.format("demo2")
+    assert evaluator.allowed(policy, [on(f"{own}f"), on(own, "s3:PutObject"), listing(own)]) == [True] * 3
+    elsewhere = [on(f"{other}f"), on(f"sandbox/{own}f"), listing(other), listing(own[:-1]), listing("")]
+    assert not any(evaluator.allowed(policy, elsewhere))
+    assert session_name(at("demo")) == "ldw-demo"
+
+
 def test_the_longest_legal_names_leave_room_for_session_tags() -> None:
     longest = S3Workspace(
         region="x" * 63,
         endpoint=None,
-        workspace=Mount("b" * 63, f"sandbox/{'n' * 128}/", "/mnt/w"),
+        workspace=Mount("b" * 63, f"{'p' * 116}/{'n' * 128}/", f"/mnt/{'n' * 128}"),
         skills=Mount("s" * 63, "", "/mnt/skills", read_only=True),
         kms_key_arn=f"arn:aws-us-gov:kms:{'r' * 30}:{ACCOUNT}:key/{'k' * 128}",
         role=MountRole(f"arn:aws-us-gov:iam::{ACCOUNT}:role/{'r' * 512}", None, "us-gov-west-1", None),
@@ -224,7 +238,7 @@ def test_the_longest_legal_names_leave_room_for_session_tags() -> None:
     )
     policy = session_policy(longest)
     # STS takes 2,048 characters, and packs them together with the tags.
-    assert len(policy) < 1400
+    assert len(policy) < 1600
     assert policy == json.dumps(json.loads(policy), separators=(",", ":"))
     assert policy.isascii()
 

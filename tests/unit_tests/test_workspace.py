@@ -102,6 +102,26 @@ def test_a_workspace_with_everything() -> None:
     assert workspace.kms_key_arn == key
 
 
+@pytest.mark.parametrize(
+    ("given", "prefix"),
+    [
+        ("{namespace}/", "demo/"),
+        ("team=a/{namespace}/files/", "team=a/demo/files/"),
+        ("demo/{namespace}/", "demo/demo/"),
+    ],
+)
+def test_the_prefix_follows_the_configuration(given: str, prefix: str) -> None:
+    workspace = made({**BUCKET, "workspacePrefix": given}, KEYS)
+    assert workspace.workspace == Mount("agents", prefix, "/mnt/workspaces/demo")
+
+
+def test_a_workspace_that_is_synchronised() -> None:
+    workspace = made({**BUCKET, "s3Mode": "sync", "syncIgnore": ["*.o"], "syncLimitBytes": 5}, KEYS)
+    assert (workspace.mode, workspace.sync_ignore, workspace.sync_limit_bytes) == ("sync", ("*.o",), 5)
+    default = made(BUCKET, KEYS)
+    assert (default.mode, default.sync_ignore, default.sync_limit_bytes) == ("mount", (), None)
+
+
 def test_a_workspace_of_given_keys_does_not_show_them() -> None:
     workspace = made(BUCKET, {**KEYS, "AWS_SESSION_TOKEN": f"token-{SECRET}"})
     assert workspace.role is None

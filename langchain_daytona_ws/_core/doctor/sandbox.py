@@ -70,13 +70,13 @@ def read_facts(printed: str, nonce: str) -> dict[str, str]:
 
 
 def judge_sandbox(
-    facts: Mapping[str, str], *, on_s3: bool, before_s: float, after_s: float
+    facts: Mapping[str, str], *, is_mounted: bool, before_s: float, after_s: float
 ) -> Iterator[Finding]:
     """Return the findings for the facts of a sandbox.
 
     Args:
         facts: See `read_facts`.
-        on_s3: Whether the workspace will be mounted from S3.
+        is_mounted: Whether the workspace will be mounted with mount-s3.
         before_s: Unix time on this machine before the script.
         after_s: Unix time on this machine after the script.
     """
@@ -85,12 +85,12 @@ def judge_sandbox(
     yield _required(facts, "node", "node", "The tool descriptions promise Node to agents.")
     yield _search(facts)
     yield _git(facts)
-    if on_s3:
+    if is_mounted:
         yield _required(facts, "mount-s3", "mount-s3", "It mounts the workspace.")
         yield _fuse(facts)
         yield _user(facts)
     else:
-        yield from skipped("the workspace is on the sandbox's own disk", "mount-s3", "fuse")
+        yield from skipped("the workspace is not mounted", "mount-s3", "fuse")
         yield ok("user", f"commands run as {_name(facts)}")
     yield _clock(facts, before_s, after_s)
 

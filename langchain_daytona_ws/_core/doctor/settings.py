@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from langchain_daytona_ws._core.doctor.finding import Finding, ok, refused
-from langchain_daytona_ws._core.s3.workspace import s3_workspace
+from langchain_daytona_ws._core.s3.workspace import s3_workspace, workspace_prefix
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError
 
@@ -33,5 +33,5 @@ def _described(config: SandboxConfig, namespace: str) -> str:
     options = config.options
     where = "the sandbox's own disk"
     if options.mount_aws_s3_buckets:
-        where = f"s3://{options.workspace_bucket_name}/sandbox/{namespace}/"
+        where = f"s3://{options.workspace_bucket_name}/{workspace_prefix(config, namespace)}"
     return f"{config.name or 'complete'}; API {options.api_url}, workspace on {where}"

@@ -247,23 +247,25 @@ def _process_output(credentials: Credentials) -> bytes:
 
 _MISCONFIGURED = "its configuration is wrong."
 _UNAVAILABLE = "its storage does not answer."
+_OR_SYNC = "or set options.s3Mode to sync, which needs no mount."
 _OTHER = ("mount-s3 failed", "Check the message and the sandbox's snapshot.", _UNAVAILABLE)
 _REFUSALS = {
     "mount_no_mount_s3": (
         "the sandbox has no mount-s3",
-        "Build a snapshot with mount-s3 with `langchain-daytona-ws s3-snapshot`, and name it in options.snapshot.",
+        "Build a snapshot with mount-s3 with `langchain-daytona-ws s3-snapshot`, and name it in options.snapshot; "
+        f"{_OR_SYNC}",
         "this machine cannot mount them.",
     ),
     "mount_no_fuse": (
         "the sandbox has no usable /dev/fuse",
         "Use a Daytona target whose sandboxes have FUSE, and a snapshot built with `langchain-daytona-ws "
-        "s3-snapshot`; a self-hosted runner must start containers with the device.",
+        f"s3-snapshot`; a self-hosted runner must start containers with the device; {_OR_SYNC}",
         "this machine cannot mount them.",
     ),
     "mount_not_root": (
         "the sandbox's user is not root, has no sudo without a password and no mount helper",
         "Use a snapshot built with `langchain-daytona-ws s3-snapshot`, which has the helper, or a snapshot with "
-        "the user root.",
+        f"the user root; {_OR_SYNC}",
         "this machine cannot mount them.",
     ),
     "mount_helper_version": (

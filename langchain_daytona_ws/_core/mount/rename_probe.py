@@ -32,8 +32,9 @@ LOSES_FILES = (
     "mv, sed -i, os.replace and git init would leave empty files and exit with 0"
 )
 LOSES_FILES_REMEDY = (
-    "Use a store that refuses the request (Amazon S3 answers 501), or let a proxy in front of this one answer 501 to "
-    "every PUT that has renameObject in its query, and set options.s3Endpoint to the proxy; or turn "
+    "Set options.s3Mode to sync, which needs no mount; or use a store that refuses the request (Amazon S3 answers "
+    "501), or let a proxy in front of this one answer 501 to every PUT that has renameObject in its query, and set "
+    "options.s3Endpoint to the proxy; or turn "
     "options.mountAwsS3Buckets off. With options.fileAccess s3, the default, session.files and workspace_file go on "
     "without a mount."
 )

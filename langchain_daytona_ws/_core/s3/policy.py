@@ -19,7 +19,7 @@ def session_policy(workspace: S3Workspace) -> str:
     with SSE-KMS the use of the key. The role's own policies must allow the same (IAM: an intersection).
 
     Prefixes of listings contain the final "/", as mount-s3 and this package send them: "sandbox/a" would also list
-    "sandbox/a2/". A namespace has no character that is a wildcard or a variable in a policy.
+    "sandbox/a2/". A prefix has no character that is a wildcard or a variable in a policy.
 
     Args:
         workspace: The role's ARN has the partition for the ARNs of the buckets.
@@ -49,7 +49,7 @@ def session_policy(workspace: S3Workspace) -> str:
 
 def session_name(workspace: S3Workspace) -> str:
     """Return the session's name for the account's logs: the namespace, shortened to a unique name if too long."""
-    namespace = workspace.workspace.prefix.rstrip("/").rpartition("/")[2]
+    namespace = workspace.workspace.directory.rpartition("/")[2]
     name = f"ldw-{namespace}"
     if len(name) <= SESSION_NAME_LENGTH:
         return name

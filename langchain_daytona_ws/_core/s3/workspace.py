@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.config.problems import FOR_MODEL
+from langchain_daytona_ws.config.values import NAMESPACE_FIELD
 from langchain_daytona_ws.errors import ConfigError
 
 # The region name of S3-compatible services, which have no regions.
@@ -37,7 +39,20 @@ class MountRole:
 
 @dataclass(frozen=True, slots=True)
 class S3Workspace:
-    """A workspace in a prefix of a bucket. Exactly one of ``role`` and ``keys`` is set."""
+    """A workspace in a prefix of a bucket. Exactly one of ``role`` and ``keys`` is set.
+
+    Args:
+        region: AWS region of the buckets.
+        endpoint: URL of an S3-compatible service; None for AWS.
+        workspace: The prefix of the workspace and its directory.
+        skills: The bucket with skills; None without skills.
+        kms_key_arn: Key of a bucket encrypted with SSE-KMS.
+        role: The role that is assumed for short-lived credentials.
+        keys: Keys from envVars.
+        mode: Whether the prefix is mounted in the directory, or synchronised with it.
+        sync_ignore: gitignore patterns of files that are not synchronised.
+        sync_limit_bytes: Largest total size of synchronised files; None for half of the sandbox's free disk.
+    """
 
     region: str
     endpoint: str | None
@@ -46,6 +61,9 @@ class S3Workspace:
     kms_key_arn: str | None
     role: MountRole | None
     keys: Credentials | None = field(repr=False)
+    mode: Literal["mount", "sync"] = "mount"
+    sync_ignore: tuple[str, ...] = ()
+    sync_limit_bytes: int | None = None
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
@@ -94,7 +112,7 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
         endpoint=options.s3_endpoint,
         workspace=Mount(
             options.workspace_bucket_name,
-            f"sandbox/{namespace}/",
+            workspace_prefix(config, namespace),
             f"{options.workspace_root}/{namespace}",
         ),
         skills=None if skills is None else Mount(skills, "", options.skills_mount_path, read_only=True),
@@ -105,7 +123,15 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
             role, options.mount_role_external_id, options.sts_region or region, options.sts_endpoint
         ),
         keys=None if role is not None else _required_keys(config),
+        mode=options.s3_mode,
+        sync_ignore=options.sync_ignore,
+        sync_limit_bytes=options.sync_limit_bytes,
     )
+
+
+def workspace_prefix(config: SandboxConfig, namespace: str) -> str:
+    """Return the prefix of a workspace in its bucket; it ends with ``/``."""
+    return config.options.workspace_prefix.replace(NAMESPACE_FIELD, namespace)
 
 
 def _required_keys(config: SandboxConfig) -> Credentials:

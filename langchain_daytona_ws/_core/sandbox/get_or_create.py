@@ -119,8 +119,9 @@ def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
     if found.labels.get("config-hash") != spec.labels["config-hash"]:
         raise ProvisionError(
             f"The workspace's sandbox {found.name} ({found.id}) was made from another configuration (snapshot, image, "
-            "target, workspaceRoot, network or buckets). Use that configuration, or delete the sandbox, and what is on "
-            f"its own disk with it: session.release(), or `langchain-daytona-ws sandboxes release {found.name}`.",
+            "target, workspaceRoot, network, s3Mode or buckets). Use that configuration, or delete the sandbox, and "
+            "what is on its own disk with it: session.release(), or `langchain-daytona-ws sandboxes release "
+            f"{found.name}`.",
             code="config_changed",
             op="claim",
             context={"sandbox_id": found.id},

@@ -42,7 +42,7 @@ def network_rules(config: SandboxConfig) -> NetworkRules | None:
 
 
 def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> None:
-    """Log ignored parts of the network setting, and limits on mounts of S3; called once per session."""
+    """Log ignored parts of the network setting, and limits on access to S3; called once per session."""
     network = config.network
     if network is None:
         return
@@ -56,12 +56,13 @@ def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> Non
 
 
 def caution_of(config: SandboxConfig, workspace: S3Workspace) -> str:
-    """Return a warning about the network setting for a mount of S3; ``""`` without a warning."""
+    """Return a warning about the network setting for a workspace in S3; ``""`` without a warning."""
     if config.network is None or config.network.mode == "allow-all":
         return ""
     bucket, region = workspace.workspace.bucket, workspace.region
+    access = "mounted" if workspace.mode == "mount" else "synchronised"
     endpoint = workspace.endpoint or f"https://{bucket}.s3.{region}.amazonaws.com"
     return (
-        f'network.mode is "{config.network.mode}", and the S3 workspace is mounted inside the sandbox, which must be '
+        f'network.mode is "{config.network.mode}", and the S3 workspace is {access} inside the sandbox, which must be '
         f"able to reach {endpoint}."
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._core.sandbox.network import network_rules
-from langchain_daytona_ws.config import LifecycleConfig, SandboxConfig
+from langchain_daytona_ws.config import LifecycleConfig, SandboxConfig, SandboxOptions
 
 MANAGED_BY = "langchain-daytona-ws"
 # An ephemeral sandbox without requests is stopped after this time, which deletes it (auto-delete 0).
@@ -23,7 +23,7 @@ def sandbox_name(namespace: str, *identity: str) -> str:
 
     Args:
         namespace: The workspace's name; the sandbox's name contains part of it.
-        identity: Bucket and endpoint, which distinguish workspaces of the same name.
+        identity: Bucket, endpoint and prefix, which distinguish workspaces of the same name.
     """
     return _name(namespace, _hash(json.dumps([namespace, *identity])))
 
@@ -38,7 +38,7 @@ def config_hash(config: SandboxConfig, *location: str) -> str:
 
     Args:
         config: The configuration; envVars, hooks and the account are not part of the hash.
-        location: Location of the workspace's files: bucket and endpoint.
+        location: Location of the workspace's files, and how commands access them.
     """
     options = config.options
     image = options.image
@@ -69,7 +69,8 @@ def specification(
         unique: Suffix of an ephemeral sandbox's name. A persistent sandbox's name depends on the workspace only.
     """
     options, keep = config.options, config.persistent
-    location = (workspace.workspace.bucket, workspace.endpoint or "") if workspace else ()
+    location = _location(config, workspace)
+    access = ("s3Mode=sync",) if workspace and workspace.mode == "sync" else ()
     labels = {
         "managed-by": MANAGED_BY,
         "namespace": namespace,
@@ -92,7 +93,19 @@ def specification(
             ttl_minutes=EPHEMERAL_TTL_MINUTES,
         )
     return replace(
-        _persistent(spec, config), labels={**labels, "config-hash": config_hash(config, *location)}
+        _persistent(spec, config), labels={**labels, "config-hash": config_hash(config, *location, *access)}
+    )
+
+
+def _location(config: SandboxConfig, workspace: S3Workspace | None) -> tuple[str, ...]:
+    """Return the bucket and endpoint of the workspace, and its prefix if it is not the default."""
+    if workspace is None:
+        return ()
+    prefix, default = config.options.workspace_prefix, SandboxOptions.model_fields["workspace_prefix"].default
+    return (
+        workspace.workspace.bucket,
+        workspace.endpoint or "",
+        *(() if prefix == default else (prefix,)),
     )
 
 

@@ -99,7 +99,7 @@ def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
     where = "the organization's default region" if options.target is None else options.target
     if options.snapshot is None:
         found = f"no snapshot is named: Daytona's default is used, in {where}"
-        if not options.mount_aws_s3_buckets:
+        if not options.mount_aws_s3_buckets or options.s3_mode == "sync":
             return skipped(found, "snapshot")[0]
         return warning("snapshot", f"{found}; Daytona's default has no mount-s3", _S3_SNAPSHOT)
     try:

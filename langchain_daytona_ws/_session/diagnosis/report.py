@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 from langchain_daytona_ws._core.doctor.finding import Finding, any_failed, refused, skipped, warning
 from langchain_daytona_ws._core.doctor.settings import CONFIGURATION, judge_settings
-from langchain_daytona_ws._core.s3.workspace import s3_workspace
+from langchain_daytona_ws._core.s3.workspace import s3_workspace, workspace_prefix
 from langchain_daytona_ws._session.diagnosis import account, sandbox, storage
 from langchain_daytona_ws._session.diagnosis.captured_warnings import captured_warnings
 from langchain_daytona_ws.config import SandboxConfig
@@ -24,9 +25,9 @@ def diagnose(
         with_sandbox: Whether to create a sandbox; it is deleted afterwards.
         open_session: Creates a session.
     """
-    secrets = _secrets(config)
+    masked = _secrets(config)
     for finding in _all(config, namespace, with_sandbox, open_session):
-        yield finding.without(secrets)
+        yield finding.without(masked)
 
 
 def not_looked_at(reason: str) -> Iterator[Finding]:
@@ -54,7 +55,10 @@ def _all(
         yield finding
         account_findings.append(finding)
     workspace = s3_workspace(config, namespace)
-    diagnosis = None if workspace is None else storage.StorageDiagnosis(workspace)
+    diagnosis = None
+    if workspace is not None:
+        other = workspace_prefix(config, f"{storage.PROBE[1:]}{secrets.token_hex(6)}")
+        diagnosis = storage.StorageDiagnosis(workspace, other)
     try:
         if diagnosis is None:
             yield from skipped("the workspace is not on S3", *storage.CHECKS)

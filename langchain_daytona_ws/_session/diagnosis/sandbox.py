@@ -107,7 +107,12 @@ def _examined(
     after_s = time.time()
     return [
         *found,
-        *facts.judge_sandbox(sandbox_facts, on_s3=storage is not None, before_s=before_s, after_s=after_s),
+        *facts.judge_sandbox(
+            sandbox_facts,
+            is_mounted=storage is not None and storage.is_mounted,
+            before_s=before_s,
+            after_s=after_s,
+        ),
     ]
 
 
@@ -118,7 +123,7 @@ def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Findi
     try:
         try:
             result = session.run(f"printf %s {text} > {name} && cat {name}", timeout_s=COMMAND_S)
-            finding = _judged(result, text, None if storage is None else lambda: storage.read(name))
+            finding = _judged(result, text, storage, name)
         except WorkspaceError as error:
             ran = isinstance(error, OutcomeUnknown)
             finding = refused("workspace", error)
@@ -134,7 +139,7 @@ def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Findi
     return [finding] if left is None else [finding, left]
 
 
-def _judged(result: CommandResult, text: str, in_s3: Callable[[], bytes | None] | None) -> Finding:
+def _judged(result: CommandResult, text: str, storage: StorageDiagnosis | None, name: str) -> Finding:
     if result.exit_code != 0 or result.output != text:
         return failed(
             "workspace",
@@ -142,13 +147,14 @@ def _judged(result: CommandResult, text: str, in_s3: Callable[[], bytes | None] 
             "On S3, see s3-new-file and s3-write above; otherwise see that the sandbox's user may write there.",
             "not_writable",
         )
-    if in_s3 is None:
+    if storage is None:
         return ok("workspace", "a command wrote and read a file")
-    if in_s3() != text.encode():
+    if storage.read(name) != text.encode():
         return failed(
             "workspace",
             "S3 does not have the content that a command wrote",
             "Something on the way changes or caches objects: check options.s3Endpoint.",
             "inconsistent",
         )
-    return ok("workspace", "mounted; a file that a command wrote was read from S3")
+    access = "mounted" if storage.is_mounted else "synchronised"
+    return ok("workspace", f"{access}; a file that a command wrote was read from S3")

@@ -33,10 +33,12 @@ class StorageDiagnosis:
 
     Args:
         workspace: The workspace.
+        other_prefix: The prefix of another workspace, which the credentials must not reach.
     """
 
-    def __init__(self, workspace: S3Workspace) -> None:
+    def __init__(self, workspace: S3Workspace, other_prefix: str) -> None:
         self._workspace = workspace
+        self._other_prefix = other_prefix
         mount = workspace.workspace
         self._where = f"s3://{mount.bucket}/{mount.prefix}"
         self._bucket = Bucket(workspace)
@@ -51,6 +53,11 @@ class StorageDiagnosis:
         if self.credentials is None:
             return "there are no credentials to mount it with"
         return "a mount of this store would lose files that are renamed" if self._is_unsafe else ""
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether commands access the workspace through a mount."""
+        return self._workspace.mode == "mount"
 
     def close(self) -> None:
         """Close all connections."""
@@ -70,8 +77,13 @@ class StorageDiagnosis:
             yield from skipped("the prefix cannot be listed", *CHECKS[3:])
             return
         yield from self._write()
-        yield self._new_file()
-        yield self._renames()
+        if self.is_mounted:
+            yield self._new_file()
+            yield self._renames()
+        else:
+            yield from skipped(
+                "the workspace is not mounted (options.s3Mode is sync)", "s3-new-file", "s3-renames"
+            )
         yield self._boundary(self.credentials)
         yield self._skills(self.credentials)
 
@@ -209,9 +221,8 @@ class StorageDiagnosis:
         self._probe.head(await self._current(), key)
 
     def _boundary(self, credentials: Credentials) -> Finding:
-        other = f"sandbox/{PROBE[1:]}{secrets.token_hex(6)}/"
         try:
-            reached = self._probe.reaches(credentials, other)
+            reached = self._probe.reaches(credentials, self._other_prefix)
         except StoreFault as fault:
             return self._refused("s3-boundary", fault)
         return s3_findings.boundary(reached, has_role=self._workspace.role is not None)
