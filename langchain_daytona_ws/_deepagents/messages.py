@@ -26,12 +26,26 @@ def code_of(error: WorkspaceError) -> str | None:
     return None
 
 
-def error_text(error: WorkspaceError) -> str:
-    """Return the code and message of an error for the model; a message that names a tool names Deep Agents' tool."""
+def error_text(error: WorkspaceError, path: str = "") -> str:
+    """Return the code and message of an error for the model, with the names of Deep Agents' tools.
+
+    Args:
+        error: The error.
+        path: The path that the model has sent. Default: none.
+    """
     if error.code == "answered":
         return error.message
-    message = file_message(error, shell=_SHELL_TOOL) or error.for_model
+    if error.code == "outside":
+        message = (
+            "It leads out of the workspace through a symbolic link. Use the path that the link leads to."
+        )
+        return f"[outside] {_about(path)}{message}"
+    message = file_message(error, shell=_SHELL_TOOL, path=path) or f"{_about(path)}{error.for_model}"
     return f"[{error.code}] {message}"[:ERROR_LIMIT]
+
+
+def _about(path: str) -> str:
+    return f"'{path}': " if path else ""
 
 
 def transfer_error(error: WorkspaceError) -> str:
@@ -39,20 +53,27 @@ def transfer_error(error: WorkspaceError) -> str:
     return code_of(error) or error_text(error)
 
 
-def file_error(path: str, error: WorkspaceError) -> str:
-    """Return the error of a read, write, edit or delete."""
+def read_error(path: str, error: WorkspaceError) -> str:
+    """Return the error of a read; Deep Agents puts "Error: " in front."""
     if isinstance(error, FileMissing):
-        return f"Error: File '{path}' not found"
+        return f"File '{path}' not found"
     if error.code == "is_directory":
-        return f"Error: '{path}' is a directory: list it with ls"
+        return f"'{path}' is a directory: list it with ls"
+    if "errno" in error.context and code_of(error) == "permission_denied":
+        return f"Permission denied for '{path}'. {error_text(error, path)}"
+    return error_text(error, path)
+
+
+def file_error(path: str, error: WorkspaceError) -> str:
+    """Return the error of a write, edit or delete."""
+    if error.code == "answered":
+        return error_text(error)
     if error.code == "exists_unread":
         return f"Error: File '{path}' already exists. Change it with edit_file, or delete it first"
     if error.code == "not_unique":
         remedy = "Make it longer, or set replace_all."
-        return f"Error: old_string occurs multiple times in '{path}'. {remedy} {error_text(error)}"
-    if "errno" in error.context and code_of(error) == "permission_denied":
-        return f"Error: Permission denied for '{path}'. {error_text(error)}"
-    return error_text(error) if error.code == "answered" else f"Error: '{path}': {error_text(error)}"
+        return f"Error: old_string occurs multiple times in '{path}'. {remedy} {error_text(error, path)}"
+    return f"Error: {read_error(path, error)}"
 
 
 def directory_error(path: str, error: WorkspaceError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from langchain_daytona_ws._guest.match import Glob
@@ -17,6 +18,15 @@ def literal_regex(text: str) -> str:
 def file_glob(pattern: str) -> str:
     """Return the equivalent glob of this package: a pattern without a slash matches names at any depth."""
     return pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
+
+
+def anchor_of(pattern: str) -> tuple[str, str]:
+    """Split an absolute pattern into its literal directory and the pattern below it; ``("", pattern)`` for others."""
+    literal = re.split(r"[*?\[{\\]", pattern, maxsplit=1)[0]
+    directory = literal.rpartition("/")[0]
+    if not directory.startswith("/"):
+        return "", pattern
+    return directory, pattern[len(directory) :]
 
 
 def hidden_name_filter(pattern: str) -> Callable[[str], bool]:

@@ -24,8 +24,8 @@ from langchain_daytona_ws._core.files.models import Entry
 from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOps, Viewed
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.locations import FileLocation, locate
-from langchain_daytona_ws._deepagents.messages import directory_error, file_error, transfer_error
-from langchain_daytona_ws._deepagents.patterns import file_glob, hidden_name_filter, literal_regex
+from langchain_daytona_ws._deepagents.messages import directory_error, read_error, transfer_error
+from langchain_daytona_ws._deepagents.patterns import anchor_of, file_glob, hidden_name_filter, literal_regex
 from langchain_daytona_ws._guest.match import GlobError
 from langchain_daytona_ws.errors import FileError, FileUnsuitable, WorkspaceError
 
@@ -96,9 +96,9 @@ class Reader:
             if error.code == "too_large" and error.context.get("max_bytes") == BINARY_BYTES:
                 text = f"Binary file exceeds maximum preview size of {BINARY_BYTES} bytes"
                 return ReadResult(error=f"File '{path}': {text}")
-            return ReadResult(error=file_error(path, error))
+            return ReadResult(error=read_error(path, error))
         except WorkspaceError as error:
-            return ReadResult(error=file_error(path, error))
+            return ReadResult(error=read_error(path, error))
         return _read_result(path, viewed, max(int(offset), 0), int(limit))
 
     async def download(self, paths: list[str]) -> list[FileDownloadResponse]:
@@ -126,6 +126,16 @@ class Reader:
         return LsResult(entries=[_info(location.child(entry.name), entry) for entry in listing.entries])
 
     async def glob(self, pattern: str, path: str | None) -> GlobResult:
+        found = await self._glob(pattern, path)
+        if found.error or found.matches or not is_in_graph():
+            return found
+        # Deep Agents anchors a leading slash to the searched directory, but its models, whose paths are all absolute,
+        # also send absolute patterns.
+        directory, below = anchor_of(pattern)
+        elsewhere = await self._glob(below, directory) if directory else found
+        return elsewhere if elsewhere.matches else found
+
+    async def _glob(self, pattern: str, path: str | None) -> GlobResult:
         in_graph = is_in_graph()
         try:
             location, ops = self._files.at(path or ".")
@@ -158,7 +168,9 @@ class Reader:
         max_rows = MOST_ROWS - 1 if max_count is None else max(0, min(max_count, MOST_ROWS - 1))
         try:
             location, ops = self._files.at(path or ".")
-            if glob and "/" in glob:
+            if not pattern or "\n" in pattern:
+                raise FileError("The text must be one line, and not empty.", code="bad_pattern", op="grep")
+            if glob and "/" in glob and not glob.startswith(location.child("")):
                 glob = location.child(glob.lstrip("/"))  # only relative to the searched directory
             found = await ops.grep(
                 literal_regex(pattern),

@@ -54,6 +54,7 @@ def _replace_bytewise(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(BYTEWISE, _replace_bytewise)
+mimetypes.init()  # reads files, which would block the event loop at the first download
 
 
 class Proxy:

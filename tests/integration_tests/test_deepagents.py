@@ -94,6 +94,74 @@ def test_an_agent_works_in_the_workspace(server: LocalDaytona, open_session: Ope
     assert reply[8] == "No files found"
 
 
+def test_absolute_patterns_find_files_anywhere(server: LocalDaytona, open_session: OpenSession) -> None:
+    driven = open_session(server)
+    root = driven.session.root
+    driven.run("mkdir -p src tmp /tmp/x; echo word | tee src/a.py b.py tmp/in.txt /tmp/x/out.txt")
+    results = Agent(
+        driven,
+        agent_call("glob", pattern=f"{root}/src/**/*.py"),
+        agent_call("glob", pattern=f"{root}/b.py"),
+        agent_call("glob", pattern="/tmp/x/*.txt"),
+        agent_call("glob", pattern="/tmp/x/*.txt", path=root),
+        # A leading slash means the searched directory first, as Deep Agents describes it.
+        agent_call("glob", pattern="/tmp/*.txt"),
+        agent_call("glob", pattern="/*.py"),
+        agent_call("glob", pattern="/none/*.py"),
+        agent_call("grep", pattern="word", path=root, glob=f"{root}/src/*.py"),
+    ).results()
+    assert [str(result.content) for result in results] == [
+        f"['{root}/src/a.py']",
+        f"['{root}/b.py']",
+        "['/tmp/x/out.txt']",
+        "['/tmp/x/out.txt']",
+        f"['{root}/tmp/in.txt']",
+        f"['{root}/b.py']",
+        "No files found",
+        f"{root}/src/a.py",
+    ]
+
+
+def test_a_refusal_names_the_path_and_the_tool_to_use(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server)
+    root = driven.session.root
+    driven.run("ln -s /etc/hostname link; mkfifo fifo; head -c 40000000 /dev/zero > big; echo x > f")
+    results = Agent(
+        driven,
+        agent_call("read_file", file_path=f"{root}/none"),
+        agent_call("read_file", file_path=root),
+        agent_call("read_file", file_path=f"{root}/link"),
+        agent_call("write_file", file_path=f"{root}/link", content="x"),
+        agent_call("read_file", file_path="/dev/zero"),
+        agent_call("read_file", file_path=f"{root}/big"),
+        agent_call("edit_file", file_path=f"{root}/f", old_string="", new_string="x"),
+        agent_call("edit_file", file_path=f"{root}/f", old_string="none", new_string="x"),
+        agent_call("grep", pattern="", path=root),
+    ).results()
+    linked = (
+        f"[outside] '{root}/link': It leads out of the workspace through a symbolic link. Use the path that "
+    )
+    assert [result.status for result in results] == ["error"] * 9
+    for result, text in zip(
+        results,
+        [
+            f"Error: File '{root}/none' not found",
+            f"Error: '{root}' is a directory: list it with ls",
+            f"Error: {linked}",
+            f"Error: {linked}",
+            "Error: [not_regular] /dev/zero is a device, not a regular file.",
+            f"Error: [too_large] {root}/big has 40,000,000 bytes, over the limit of 33,554,432. Use grep, or execute ",
+            f"Error: [empty] '{root}/f': old_string is empty. To replace the whole content, write the file.",
+            f"Error: [not_found] old_string was not found in {root}/f. Read the file again and copy the text exactly.",
+            f"Path '{root}': [bad_pattern] The text must be one line, and not empty.",
+        ],
+        strict=True,
+    ):
+        assert str(result.content).startswith(text)
+
+
 def test_writing_replaces_unless_somebody_else_has_changed_it(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:

@@ -24,7 +24,7 @@ from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import file_request
 from langchain_daytona_ws._deepagents.locations import artifact_directories, locate
 from langchain_daytona_ws._deepagents.messages import code_of, directory_error, error_text, file_error
-from langchain_daytona_ws._deepagents.patterns import file_glob, hidden_name_filter, literal_regex
+from langchain_daytona_ws._deepagents.patterns import anchor_of, file_glob, hidden_name_filter, literal_regex
 from langchain_daytona_ws._deepagents.reader import BINARY_BYTES, Files, Reader
 from langchain_daytona_ws._deepagents.writer import remove_tree_command
 from langchain_daytona_ws._guest import content, files
@@ -167,6 +167,30 @@ def test_a_literal_matches_itself_and_nothing_else(text: str) -> None:
 )
 def test_hidden_names_must_be_spelled_out(pattern: str, path: str, is_shown: bool) -> None:
     assert hidden_name_filter(pattern)(path) is is_shown
+
+
+@pytest.mark.parametrize(
+    ("pattern", "directory", "below"),
+    [
+        ("/etc/host*", "/etc", "/host*"),
+        ("/a/b c/**/*.py", "/a/b c", "/**/*.py"),
+        ("/etc/hosts", "/etc", "/hosts"),
+        ("/a/{b,c}/d", "/a", "/{b,c}/d"),
+        ("/a\\*/b", "", "/a\\*/b"),
+        ("/*.py", "", "/*.py"),
+        ("src/*.py", "", "src/*.py"),
+        ("*.py", "", "*.py"),
+    ],
+)
+def test_the_literal_directory_of_an_absolute_pattern(pattern: str, directory: str, below: str) -> None:
+    assert anchor_of(pattern) == (directory, below)
+
+
+def test_an_invalid_answer_sends_the_model_to_no_tool_that_it_may_lack() -> None:
+    error = Reply("read", {}).malformed("content")
+    assert error_text(error, "/x").endswith(
+        "'/x': The sandbox returned an invalid answer to 'read'. Use a shell command instead."
+    )
 
 
 def test_a_pattern_without_a_slash_is_for_any_depth() -> None:

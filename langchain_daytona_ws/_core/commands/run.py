@@ -213,7 +213,7 @@ def check_command(command: str) -> None:
     if size > COMMAND_LIMIT_BYTES:
         raise CommandRefused(
             f"The command is {size:,} bytes long; the limit is {COMMAND_LIMIT_BYTES:,}. "
-            "Write the data to a file with workspace_file and use that.",
+            "Write the data to a file with the file tool and use that.",
             code="command_too_large",
         )
 
@@ -271,7 +271,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
     if isinstance(editors, list) and editors:
         names = ", ".join(str(name)[:20] for name in editors[:5])
         notices.append(
-            f"{names} was ended, since no key can be pressed here; change files with workspace_file or a script"
+            f"{names} was ended, since no key can be pressed here; change files with the file tool or a script"
         )
     if answer.get("from_record") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")

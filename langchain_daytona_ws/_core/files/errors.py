@@ -51,12 +51,13 @@ def file_error(path: str, reply: Reply, near: Sequence[str] = ()) -> WorkspaceEr
     return refusal.kind(text, code=code, op=reply.op, context=context, retryable=code == "busy")
 
 
-def file_message(error: WorkspaceError, *, shell: str) -> str | None:
-    """Return the message of an error from `file_error`, for a model whose shell tool has another name.
+def file_message(error: WorkspaceError, *, shell: str, path: str = "") -> str | None:
+    """Return the message of an error from `file_error`, for a model with other tools.
 
     Args:
         error: Any error of this package.
         shell: Name of the tool that runs shell commands, such as ``"execute"``.
+        path: The path as the model knows it. Default: the path in the request.
 
     Returns:
         None if the error is not from `file_error`: its context has no ``path``.
@@ -64,7 +65,8 @@ def file_message(error: WorkspaceError, *, shell: str) -> str | None:
     refusal = _REFUSALS.get(error.code)
     if refusal is None or "path" not in error.context:
         return None
-    return refusal.text({**error.context, "op": error.op, "shell": shell})
+    known_as = {"path": shown(path)} if path else {}
+    return refusal.text({**error.context, **known_as, "op": error.op, "shell": shell})
 
 
 def _size(facts: Facts) -> str:
@@ -260,7 +262,7 @@ _REFUSALS: dict[str, _Refusal] = {
     "not_unique": _Refusal(EditRefused, _not_unique, ("count", "at")),
     "too_many": _Refusal(EditRefused, _too_many, ("count",)),
     "identical": _Refusal(EditRefused, "old_string and new_string are identical: nothing to change."),
-    "empty": _Refusal(EditRefused, "old_string is empty. To write a whole file, use write."),
+    "empty": _Refusal(EditRefused, "old_string is empty. To replace the whole content, write the file."),
     "not_empty": _Refusal(FileUnsuitable, _not_empty, ("count",)),
     "bad_glob": _Refusal(FileError, _bad_glob, ("text",)),
     "bad_pattern": _Refusal(FileError, _bad_pattern, ("text",)),

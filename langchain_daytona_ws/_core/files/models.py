@@ -213,7 +213,7 @@ class Reply:
             "A process in it may have changed its Python.",
             code="garbled_answer",
             op=self.op,
-            for_model=f"The sandbox returned an invalid answer to '{self.op}'. Use bash instead.",
+            for_model=f"The sandbox returned an invalid answer to '{self.op}'. Use a shell command instead.",
         )
 
     def __contains__(self, name: str) -> bool:

@@ -552,12 +552,16 @@ def _check_file(path: str, location: str) -> None:
 def _check_edit(old: str, new: str) -> None:
     """Refuse an edit that is wrong for any content, before a request is sent."""
     if not old:
-        raise EditRefused("old_string is empty. To write a whole file, use write.", code="empty", op="edit")
+        raise EditRefused(
+            "old_string is empty. To replace the whole content, write the file.", code="empty", op="edit"
+        )
     if old == new:
         message = "old_string and new_string are identical: nothing to change."
         raise EditRefused(message, code="identical", op="edit")
     if len(_encoded(old, "old_string")) + len(_encoded(new, "new_string")) > EDIT_BYTES:
-        message = f"old_string and new_string are over {EDIT_BYTES:,} bytes. Use write, or smaller edits."
+        message = (
+            f"old_string and new_string are over {EDIT_BYTES:,} bytes. Write the whole file, or edit less."
+        )
         raise EditRefused(message, code="edit_too_large", op="edit")
 
 

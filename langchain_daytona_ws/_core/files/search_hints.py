@@ -51,7 +51,7 @@ def grep_hint(pattern: str, glob: str | None, doubt: Doubt | None) -> str:
 def unsupported(pattern: str) -> str:
     """Return the remedy for a refused regular expression that has an unsupported feature; ``""`` otherwise."""
     if _LOOK_AROUND.search(pattern) or _BACKREFERENCE.search(pattern):
-        return " Look-around and backreferences are not supported. Write it without, or use grep -P in bash."
+        return " Look-around and backreferences are not supported. Write it without, or use grep -P in a shell command."
     if _has_newline(pattern):
         return f" {_ONE_LINE}."
     slashes = _slashes(pattern)

@@ -253,9 +253,9 @@ RULES: tuple[Rule, ...] = (
     Rule("npm node", _r(r"EPERM|ENOSYS"), "npm cannot install here. Use: mkdir -p /tmp/app && cp -r . /tmp/app && "
          "cd /tmp/app && npm install, and run from there.", _installs_for_node),
     Rule("sed", _NOT_IMPLEMENTED, "sed -i cannot work here. Use: sed SCRIPT FILE > /tmp/x && cp /tmp/x FILE, or "
-         "workspace_file edit."),
+         "edit it with the file tool."),
     Rule("perl", _EITHER, "perl -i cannot work here. Use: perl -pe SCRIPT FILE > /tmp/x && cp /tmp/x FILE, or "
-         "workspace_file edit."),
+         "edit it with the file tool."),
     Rule("rsync", _EITHER, "rsync cannot work here. Use: cp -r SOURCE/. TARGET/"),
     Rule("patch", _EITHER, "patch cannot work here. Use: git apply PATCHFILE (add -p0 for paths without a/ and b/), or "
          "cp the file to /tmp, patch it there and cp it back."),
