@@ -97,22 +97,22 @@ class WorkspaceSession:
         notices = self._notices = Notices()
         workspace = s3_workspace(self.config, self.namespace)
         warn_of_network(self.config, workspace)
-        storage = self._open_storage(workspace)
 
         def spec() -> SandboxSpec:
             return specification(self.config, self.namespace, workspace, unique=ids()[-12:])
 
         first = spec()  # an invalid specification is an error here, and not at the first command
         self._on_job_done = on_job_done
+        sandboxes = SandboxManager(
+            self.config, spec, on_lost=self._on_lost, add_notice=notices.add, clock=clock
+        )
         self._state = SessionState(
             config=self.config,
             root=self.root,
             ids=ids,
             clock=clock,
-            sandboxes=SandboxManager(
-                self.config, spec, on_lost=self._on_lost, add_notice=notices.add, clock=clock
-            ),
-            storage=storage,
+            sandboxes=sandboxes,
+            storage=self._open_storage(workspace, sandboxes.check_open),
             tracker=JobTracker(
                 first.auto_stop_minutes or 0, first.ttl_minutes, self._on_job_end, notices.add
             ),
@@ -135,7 +135,7 @@ class WorkspaceSession:
         """
         return cls(SandboxConfig.from_env(), namespace=namespace, **arguments)
 
-    def _open_storage(self, workspace: S3Workspace | None) -> Storage | None:
+    def _open_storage(self, workspace: S3Workspace | None, check_open: Callable[[], None]) -> Storage | None:
         if workspace is None:
             return None
         # What only a workspace on S3 needs is not imported without one.
@@ -146,6 +146,7 @@ class WorkspaceSession:
         return Storage(
             workspace,
             direct=direct,
+            check_open=check_open,
             add_notice=self._notices.add,
             caution=caution,
             clock=self._clock,

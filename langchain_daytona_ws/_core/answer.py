@@ -5,11 +5,18 @@ from __future__ import annotations
 import binascii
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from langchain_daytona_ws.errors import SandboxError
 
 Answer = dict[str, object]
 
+MAX_NUMBER = 1 << 62
+MAX_PATH = 8192  # characters; PATH_MAX is 4096 bytes
+MAX_ROWS = 10_000
+MAX_TEXT = 4 << 20  # characters
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME = re.compile(r"[\w.+:@-]{1,15}", re.ASCII)
 _NAMES_MAX = 5
 
@@ -80,3 +87,88 @@ def decode_base64(value: object) -> bytes:
             code="unreadable_answer",
             op="execute",
         ) from None
+
+
+class Reply:
+    """An answer of the sandbox, which may be hostile: any unexpected value raises a `SandboxError`."""
+
+    def __init__(self, op: str, answer: object) -> None:
+        self.op = op
+        if not isinstance(answer, Mapping):
+            raise self.malformed("answer")
+        self._answer: Mapping[Any, Any] = answer
+
+    def malformed(self, part: str) -> SandboxError:
+        """Return the error for an answer with an invalid part."""
+        return SandboxError(
+            f"The sandbox returned an invalid answer to '{self.op}' ({part}). "
+            "A process in it may have changed its Python.",
+            code="garbled_answer",
+            op=self.op,
+            for_model=f"The sandbox returned an invalid answer to '{self.op}'. Use a shell command instead.",
+        )
+
+    def __contains__(self, name: str) -> bool:
+        return self._answer.get(name) is not None
+
+    @property
+    def is_from_record(self) -> bool:
+        """Whether the answer was recorded by an earlier attempt of the call."""
+        return self._answer.get("from_record") is True
+
+    def flag(self, name: str) -> bool:
+        return self._flag(self._answer.get(name), name)
+
+    def number(self, name: str, least: int = 0) -> int:
+        return self._number(self._answer.get(name), name, least=least)
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        return tuple(self._number(value, name) for value in self._list(name))
+
+    def raw(self, name: str, most: int = MAX_PATH) -> str:
+        """Return a string unchanged, with any lone surrogates: a name."""
+        return self._raw(self._answer.get(name), name, most)
+
+    def text(self, name: str, most: int = MAX_TEXT) -> str:
+        """Return a string that can be encoded: content."""
+        return encodable(self.raw(name, most))
+
+    def maybe(self, name: str) -> str:
+        """Return a short text; ``""`` if it is missing."""
+        value = self._answer.get(name)
+        return "" if value is None else encodable(self._raw(value, name, 4096))
+
+    def sha256(self, name: str) -> str:
+        value = self.raw(name)
+        if not _SHA256.fullmatch(value):
+            raise self.malformed(name)
+        return value
+
+    def names(self, name: str) -> tuple[str, ...]:
+        return tuple(self._raw(value, name, MAX_PATH) for value in self._list(name))
+
+    def _list(self, name: str) -> list[object]:
+        value = self._answer.get(name)
+        if not isinstance(value, list) or len(value) > MAX_ROWS:
+            raise self.malformed(name)
+        return value
+
+    def _flag(self, value: object, where: str) -> bool:
+        if not isinstance(value, bool):
+            raise self.malformed(where)
+        return value
+
+    def _number(self, value: object, where: str, least: int = 0) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_NUMBER:
+            raise self.malformed(where)
+        return value
+
+    def _raw(self, value: object, where: str, most: int) -> str:
+        if not isinstance(value, str) or len(value) > most:
+            raise self.malformed(where)
+        return value
+
+
+def encodable(text: str) -> str:
+    """Replace the lone surrogates of a text."""
+    return text.encode("utf-8", "replace").decode()

@@ -20,8 +20,9 @@ from deepagents.backends.protocol import (
     ReadResult,
 )
 
-from langchain_daytona_ws._core.files.models import Entry
-from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOps, Viewed
+from langchain_daytona_ws._core.files.backend import ViewQuery
+from langchain_daytona_ws._core.files.models import Entry, FileView
+from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOperations
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.locations import FileLocation, locate
 from langchain_daytona_ws._deepagents.messages import directory_error, read_error, transfer_error
@@ -54,14 +55,19 @@ class Files:
     """
 
     def __init__(
-        self, root: str, workspace: FileOps, outside: FileOps, *, artifacts: Collection[str] = ()
+        self,
+        root: str,
+        workspace: FileOperations,
+        outside: FileOperations,
+        *,
+        artifacts: Collection[str] = (),
     ) -> None:
         self.root = root
         self._artifacts = artifacts
         self._workspace = workspace
         self._outside = outside
 
-    def at(self, path: str) -> tuple[FileLocation, FileOps]:
+    def at(self, path: str) -> tuple[FileLocation, FileOperations]:
         """Return the location of a path, and the operations for it.
 
         Raises:
@@ -84,14 +90,14 @@ class Reader:
     async def read(self, path: str, offset: int, limit: int) -> ReadResult:
         try:
             location, ops = self._files.at(path)
-            viewed = await ops.view(
-                location.path,
+            query = ViewQuery(
                 offset=max(int(offset), 0) + 1,
                 limit=max(int(limit), 1),
                 limit_bytes=TEXT_BYTES,
                 binary=posixpath.splitext(location.path)[1].lower() in MEDIA,
                 binary_bytes=BINARY_BYTES,
             )
+            viewed = await ops.view(location.path, query)
         except FileUnsuitable as error:
             if error.code == "too_large" and error.context.get("max_bytes") == BINARY_BYTES:
                 text = f"Binary file exceeds maximum preview size of {BINARY_BYTES} bytes"
@@ -194,7 +200,7 @@ class Reader:
         return GrepResult(matches=matches[:max_rows], truncated=truncated)
 
 
-def _read_result(path: str, viewed: Viewed, offset: int, limit: int) -> ReadResult:
+def _read_result(path: str, viewed: FileView, offset: int, limit: int) -> ReadResult:
     if viewed.content is not None:
         return ReadResult(file_data=FileData(content=b64encode(viewed.content).decode(), encoding="base64"))
     if limit <= 0:

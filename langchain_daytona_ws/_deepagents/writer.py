@@ -17,7 +17,7 @@ from deepagents.backends.protocol import (
 
 from langchain_daytona_ws._core.commands.run import CommandResult, check_command
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import (
     AnsweredInstead,
@@ -156,7 +156,9 @@ class Writer:
             return WriteResult(error=file_error(path, error))
         return WriteResult(path=location.path)
 
-    async def _write(self, location: FileLocation, ops: FileOps, content: str, key: str | None) -> None:
+    async def _write(
+        self, location: FileLocation, ops: FileOperations, content: str, key: str | None
+    ) -> None:
         if not (location.is_artifact or calls.is_in_graph()):
             await ops.create(location.path, content)
             return

@@ -39,7 +39,15 @@ def view(request: Request) -> Answer:
         largest = request["binary_bytes"] if request["binary"] else request["max_bytes"]
         content = _loaded(location, largest, largest)
         path = location.path
-    return {**viewed(content.data or b"", request), "path": path, **_facts(content)}
+    data = content.data or b""
+    if not request["binary"] and not text.binary_kind(data):
+        found = window(data, request["offset"], request["limit"], request["limit_bytes"])
+        shown: Answer = {name: getattr(found, name) for name in Window.__slots__}
+    elif len(data) <= request["binary_bytes"]:
+        shown = {"content": base64(data)}
+    else:
+        raise RefusedError("too_large", bytes=len(data), max_bytes=request["binary_bytes"])
+    return {**shown, "path": path, **_facts(content)}
 
 
 def fetch(request: Request) -> Answer:
@@ -48,16 +56,6 @@ def fetch(request: Request) -> Answer:
         path = location.path
     inline = None if content.data is None else base64(content.data)
     return {"content": inline, "path": path, **_facts(content)}
-
-
-def viewed(data: bytes, request: Request) -> Answer:
-    """Return the requested lines of a text file, or the whole content of a binary file."""
-    if request["binary"] or text.binary_kind(data):
-        if len(data) > request["binary_bytes"]:
-            raise RefusedError("too_large", bytes=len(data), max_bytes=request["binary_bytes"])
-        return {"content": base64(data)}
-    found = window(data, request["offset"], request["limit"], request["limit_bytes"])
-    return {name: getattr(found, name) for name in Window.__slots__}
 
 
 def base64(data: bytes) -> str:

@@ -13,9 +13,11 @@ from langchain_daytona_ws._guest.match import GlobError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Callable, Final
+    from typing import Callable, Final, Literal
 
     from langchain_daytona_ws._guest.rows import Filter
+
+    Kind = Literal["path", "brackets", "commas", "alternatives"]
 
 PATH: Final = "path"
 BRACKETS: Final = "brackets"
@@ -27,7 +29,7 @@ _BRACE = re.compile(r"\{[^{}]*\}")
 _ALTERNATIVES = re.compile(r"[@+]\(([^()/]*\|[^()/]*)\)")
 
 
-def readings(pattern: str, path: str) -> list[tuple[str, str]]:
+def readings(pattern: str, path: str) -> list[tuple[Kind, str]]:
     """Return other readings of a glob, as ``(kind, pattern)``; ``path`` is the directory searched, "" for the root."""
     found = list(_rewritten(pattern))
     if path and pattern.startswith(path + "/") and len(pattern) > len(path) + 1:
@@ -36,7 +38,7 @@ def readings(pattern: str, path: str) -> list[tuple[str, str]]:
     return found
 
 
-def _rewritten(pattern: str) -> Iterator[tuple[str, str]]:
+def _rewritten(pattern: str) -> Iterator[tuple[Kind, str]]:
     if "[" in pattern:
         yield BRACKETS, re.sub(r"(\\.)|\[", lambda found: found[1] or "\\[", pattern)
     if "," in _BRACE.sub("", pattern):
@@ -57,16 +59,16 @@ class Doubts:
     """
 
     def __init__(self, pattern: str, path: str, compiled: Callable[[str], Filter]) -> None:
-        self._answer: list[str] | None = None
-        self._open: list[tuple[str, str, Filter]] = []
+        self._answer: tuple[Kind, str, str] | None = None
+        self._open: list[tuple[Kind, str, Filter]] = []
         for kind, reading in [] if pattern.startswith("!") else readings(pattern, path):
             try:
                 self._open.append((kind, reading, compiled(reading)))
             except GlobError:  # this reading is not a valid glob
                 continue
 
-    def found(self, base: str, *, matched: bool) -> list[str] | None:
-        """Return ``[kind, pattern, a path that it matches]``, or None.
+    def found(self, base: str, *, matched: bool) -> tuple[Kind, str, str] | None:
+        """Return kind, pattern and a path that it matches, or None.
 
         Args:
             base: Prefix of the returned path.
@@ -75,12 +77,13 @@ class Doubts:
         """
         if self._answer is None or (matched and self._answer[0] != BRACKETS):
             return None
-        return [*self._answer[:2], base + self._answer[2]]
+        kind, pattern, path = self._answer
+        return kind, pattern, base + path
 
     def see(self, path: str) -> None:
         """Try the readings on a file that the glob does not match; ``path`` is relative to the directory searched."""
         if self._answer is None:
             for kind, reading, glob in self._open:
                 if glob.matches(path):
-                    self._answer = [kind, reading, path]
+                    self._answer = kind, reading, path
                     return

@@ -6,9 +6,11 @@ from langchain_daytona_ws._guest import alike, similar, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     Replacement = Callable[[int, int], bytes]
+    Difference = tuple[int, int, str, str]  # line, column, text in the file, text in ``old``
 
 SHOWN_RANGES = 20  # line numbers in an answer
 SHOWN_DIFFERENCES = 3
@@ -16,12 +18,18 @@ MAX_RANGES = 100_000  # replacements in one edit; bounds the memory for a one-le
 
 
 class EditError(Exception):
-    """The edit is impossible: ``code``, and ``facts`` for the message."""
+    """The edit is impossible: ``code``, and ``facts`` and ``differences`` for the message."""
 
-    def __init__(self, code: str, **facts: object) -> None:
+    def __init__(self, code: str, *, differences: Sequence[Difference] = (), **facts: object) -> None:
         super().__init__(code)
         self.code = code
         self.facts = facts
+        self.differences = differences
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The facts as fields of an answer."""
+        return {**self.facts, "differences": self.differences} if self.differences else self.facts
 
 
 class Edit:
@@ -33,8 +41,7 @@ class Edit:
         self.data = data
         self.ranges = ranges
         self.lines = _line_numbers(data, [start for start, _ in ranges])
-        # Where the replaced text differs from ``old``: line, column, text in the file, text in ``old``.
-        self.differences: list[list[object]] = []
+        self.differences: list[Difference] = []  # between the replaced text and ``old``
         self.mixed = False  # UTF-8 was written into a file of another encoding
         self.verbatim = False  # the escape of a byte was written as four characters
 
@@ -70,7 +77,7 @@ def apply_edit(
     if old == new:
         raise EditError("identical")
     needle, insert = old.encode("utf-8"), new.encode("utf-8")
-    differences: list[list[object]] = []
+    differences: list[Difference] = []
     if _unix(needle) == _unix(insert):  # only line ends change: match them exactly
         ranges, replacement, exact = _find_all(data, needle), _verbatim(insert), True
     elif similar.shows_bytes(old) and _has_bytes(data):
@@ -108,7 +115,7 @@ def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]],
 
 def _find_similar(
     data: bytes, old: str, new: str, exact: bool
-) -> tuple[list[tuple[int, int]], Replacement, list[list[object]]]:
+) -> tuple[list[tuple[int, int]], Replacement, list[Difference]]:
     """Find the only text that looks like ``old``, which does not occur exactly."""
     old, new = _short_ends(old), _short_ends(new)
     content, wanted = similar.text_of(data), similar.units(old)
@@ -145,15 +152,15 @@ def _ranges(
     return ranges, lambda start, _end: new_text[start]
 
 
-def _differences(content: str, match: similar.Match, wanted: list[str]) -> list[list[object]]:
-    """Return where a match differs from ``old``: line, column, text in the file, text in ``old``."""
-    found: list[list[object]] = []
+def _differences(content: str, match: similar.Match, wanted: list[str]) -> list[Difference]:
+    """Return where a match differs from ``old``."""
+    found: list[Difference] = []
     at = match.start
     for unit, piece in zip(wanted, match.pieces):
         if similar.is_changed(unit, piece) and len(found) < SHOWN_DIFFERENCES:
             actual = piece[: len(piece) - len(unit)] if piece.endswith(unit) else piece
             expected = "" if piece.endswith(unit) else unit
-            found.append([*_position(content, at), actual, expected])
+            found.append((*_position(content, at), actual, expected))
         at += len(piece)
     return found
 
@@ -335,7 +342,7 @@ def _splice(data: bytes, ranges: list[tuple[int, int]], replacement: Replacement
     return Edit(b"".join(parts), new_ranges)
 
 
-def _near_miss(data: bytes, old: str) -> dict[str, object]:
+def _near_miss(data: bytes, old: str) -> dict[str, Any]:
     """Return why ``old`` was probably not found: a hint (``line_numbers``, ``whitespace``, ``""``) and the line."""
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):
@@ -356,7 +363,7 @@ def _near_miss(data: bytes, old: str) -> dict[str, object]:
     return {"hint": "", "line": 0}
 
 
-def _first_difference(content: str, start: int, skip: int, old: str) -> list[list[object]]:
+def _first_difference(content: str, start: int, skip: int, old: str) -> list[Difference]:
     """Return the first difference between ``old`` and the text that equals it except for whitespace.
 
     Args:
@@ -374,13 +381,13 @@ def _first_difference(content: str, start: int, skip: int, old: str) -> list[lis
     while begin + ahead < len(old) and content[at + ahead : at + ahead + 1] == old[begin + ahead]:
         ahead += 1
     if begin + ahead < len(old):
-        return [[*_position(content, at + ahead), content[at + ahead : at + ahead + 1], old[begin + ahead]]]
+        return [(*_position(content, at + ahead), content[at + ahead : at + ahead + 1], old[begin + ahead])]
     back = 1
     while back <= begin and content[at - back : at - back + 1] == old[begin - back]:
         back += 1
     if back > begin or at < back:
         return []
-    return [[*_position(content, at - back), content[at - back], old[begin - back]]]
+    return [(*_position(content, at - back), content[at - back], old[begin - back])]
 
 
 def _line_numbers(data: bytes, offsets: list[int]) -> list[int]:

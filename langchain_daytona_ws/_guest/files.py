@@ -118,7 +118,7 @@ def edit(request: Request) -> Answer:
                 exact=request.get("exact", False),
             )
         except edits.EditError as error:
-            raise RefusedError(error.code, **error.facts) from None
+            raise RefusedError(error.code, **error.fields) from None
         source = Source(edited.data, None)
         if load(location, 0).sha256 != before.sha256:
             raise RefusedError("changed")

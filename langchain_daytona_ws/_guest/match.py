@@ -7,6 +7,10 @@ a segment is matched with one backtracking point, and braces are expanded up to 
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    States = frozenset[tuple[int, int]]  # positions in a pattern, each an alternative and a segment of it
+
 MAX_ALTERNATIVES = 256
 DEEP = "**"
 # Rarely wanted and often huge: searched only if the path or the pattern contains the name.
@@ -70,10 +74,10 @@ class Glob:
         if not self.alternatives:
             raise GlobError("the pattern is empty")
 
-    def start(self) -> frozenset[tuple[int, int]]:
+    def start(self) -> States:
         return self._closed({(index, 0) for index in range(len(self.alternatives))})
 
-    def step(self, states: frozenset[tuple[int, int]], name: str) -> frozenset[tuple[int, int]]:
+    def step(self, states: States, name: str) -> States:
         """Return the positions after ``name``; an empty set means that nothing below can match."""
         after = set()
         for index, at in states:
@@ -87,14 +91,14 @@ class Glob:
                 after.add((index, at + 1))
         return self._closed(after)
 
-    def accepts(self, states: frozenset[tuple[int, int]]) -> bool:
+    def accepts(self, states: States) -> bool:
         return any(at == len(self.alternatives[index]) for index, at in states)
 
-    def goes_on(self, states: frozenset[tuple[int, int]]) -> bool:
+    def goes_on(self, states: States) -> bool:
         """Return whether something below could still match."""
         return any(at < len(self.alternatives[index]) for index, at in states)
 
-    def names(self, name: str, states: frozenset[tuple[int, int]] | None = None) -> bool:
+    def names(self, name: str, states: States | None = None) -> bool:
         """Return whether the pattern contains ``name`` literally, at the given positions if any."""
         return any(
             segment is not None and segment.literal == name
@@ -109,7 +113,7 @@ class Glob:
             states = self.step(states, name)
         return self.accepts(states)
 
-    def _closed(self, states: set[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+    def _closed(self, states: set[tuple[int, int]]) -> States:
         """Add the positions after each ``**``, which may match no directory."""
         more = {
             (index, at + 1)
@@ -119,14 +123,40 @@ class Glob:
         return frozenset(states | more)
 
 
-def split_literal(pattern: str) -> tuple[str, str]:
-    """Split a pattern into its leading literal directories and the rest, which has at least one segment."""
+class GlobWalk:
+    """Decides, in a walk of a tree, which entries match a pattern, and which directories are entered."""
+
+    def __init__(self, glob: Glob) -> None:
+        self.skipped: list[str] = []  # directories that are not searched unless they are named
+        self._glob = glob
+
+    def directory(self, above: States, path: str, name: str) -> tuple[States | None, bool]:
+        """Return the state of a directory, None if it is not entered, and whether it matches itself."""
+        after = self._glob.step(above, name)
+        matches = self._glob.only_dirs and self._glob.accepts(after)
+        if not self._glob.goes_on(after):
+            return None, matches
+        if name in SKIPPED and not self._glob.names(name, above):
+            self.skipped.append(path)
+            return None, matches
+        return after, matches
+
+    def file(self, above: States, name: str) -> bool:
+        """Return whether a file matches."""
+        return not self._glob.only_dirs and self._glob.accepts(self._glob.step(above, name))
+
+
+def compiled(pattern: str) -> tuple[str, Glob]:
+    """Return a pattern's leading literal directories, and the compiled rest, which has at least one segment.
+
+    Raises:
+        GlobError: The pattern is invalid.
+    """
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     count = 0
     while count < len(parts) - 1 and not set(parts[count]) & set("*?[]{}\\") and parts[count] != "..":
         count += 1
-    tail = "/" if pattern.endswith("/") else ""
-    return "/".join(parts[:count]) or ".", "/".join(parts[count:]) + tail
+    return "/".join(parts[:count]) or ".", Glob("/".join(parts[count:]) + "/" * pattern.endswith("/"))
 
 
 def _accepts(token: tuple[str, object], char: str) -> bool:

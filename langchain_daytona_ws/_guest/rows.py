@@ -53,7 +53,7 @@ class Rows:
     def __init__(
         self, base: str, limit: int, limit_bytes: int, is_shown: Callable[[bytes], bool] | None = None
     ) -> None:
-        self.items: list[list[object]] = []
+        self.items: list[list[Any]] = []
         self.full = False
         self.lost = False  # a match on a line too long to be read
         self.cut: dict[bytes, None] = {}  # files with a match whose position in a long line is unknown
@@ -87,7 +87,7 @@ class Rows:
         """Return a path as it is in results."""
         return self._base + os.fsdecode(path[2:] if path.startswith(b"./") else path)
 
-    def sorted(self) -> list[list[object]]:
+    def sorted(self) -> list[list[Any]]:
         return sorted(self.items, key=lambda row: (str(row[0]), row[1] if len(row) > 2 else 0))
 
 

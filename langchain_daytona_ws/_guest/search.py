@@ -146,7 +146,7 @@ class _Files:
         self._doubts.see(path)
         return False
 
-    def doubt(self, base: str) -> list[str] | None:
+    def doubt(self, base: str) -> tuple[str, str, str] | None:
         """Return an alternative interpretation of the glob; see `Doubts.found`."""
         return self._doubts.found(base, matched=bool(self._found) or any(self.omitted.values()))
 

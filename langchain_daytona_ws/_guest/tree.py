@@ -6,7 +6,7 @@ import os
 import time
 
 from langchain_daytona_ws._guest.doubt import readings
-from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError, split_literal
+from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
 from langchain_daytona_ws._guest.omitted import UNREADABLE, omitted
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES, Scan
 from langchain_daytona_ws._guest.walk import RefusedError, answer, inside, kind_of, locate
@@ -14,6 +14,8 @@ from langchain_daytona_ws._guest.walk import RefusedError, answer, inside, kind_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from langchain_daytona_ws._guest.match import States
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -84,12 +86,9 @@ def glob(request: dict[str, Any]) -> dict[str, Any]:
 
 def _matches(request: dict[str, Any]) -> dict[str, Any]:
     try:
-        literal, rest = split_literal(request["pattern"])
-        pattern = Glob(rest)
+        literal, pattern = compiled(request["pattern"])
     except GlobError as error:
         raise RefusedError("bad_glob", text=str(error)) from None
-    if ".." in literal.split("/"):
-        raise RefusedError("bad_glob", text="a pattern can't contain '..'")
     try:
         location = locate(request["root"], request["path"] + "/" + literal)
         with location:
@@ -118,7 +117,7 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
         "total": len(found),
         "more": scan.cut or scan.left_out or len(rows) < len(found),
         "timed_out": scan.timed_out,
-        "skipped": search.skipped[:20],
+        "skipped": search.walk.skipped[:20],
         "omitted": omitted({UNREADABLE: scan.unreadable}),
     }
 
@@ -128,24 +127,16 @@ class _Search:
 
     def __init__(self, pattern: Glob) -> None:
         self.found: list[tuple[int, str, str, int]] = []  # negative mtime in ns, path, kind, bytes
-        self.skipped: list[str] = []
-        self._pattern = pattern
+        self.walk = GlobWalk(pattern)
 
-    def directory(
-        self, above: frozenset[tuple[int, int]], path: str, name: str, fd: int
-    ) -> frozenset[tuple[int, int]] | None:
-        after = self._pattern.step(above, name)
-        if self._pattern.only_dirs and self._pattern.accepts(after):
+    def directory(self, above: States, path: str, name: str, fd: int) -> States | None:
+        below, matches = self.walk.directory(above, path, name)
+        if matches:
             self._add(path, name, fd)
-        if not self._pattern.goes_on(after):
-            return None
-        if name in SKIPPED and not self._pattern.names(name, above):
-            self.skipped.append(path)
-            return None
-        return after
+        return below
 
-    def file(self, above: frozenset[tuple[int, int]], path: str, name: str, fd: int) -> None:
-        if not self._pattern.only_dirs and self._pattern.accepts(self._pattern.step(above, name)):
+    def file(self, above: States, path: str, name: str, fd: int) -> None:
+        if self.walk.file(above, name):
             self._add(path, name, fd)
 
     def _add(self, path: str, name: str, fd: int) -> None:

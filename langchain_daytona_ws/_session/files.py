@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.files.models import (
     Listing,
     OutputMode,
 )
-from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
+from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
 
@@ -25,7 +25,7 @@ class WorkspaceFiles:
     `WriteConflict`) if nothing was changed, and the errors of `WorkspaceSession.run` if the sandbox failed.
     """
 
-    def __init__(self, sync_ops: FileOps, async_ops: FileOps) -> None:
+    def __init__(self, sync_ops: FileOperations, async_ops: FileOperations) -> None:
         self._sync_ops = sync_ops  # coroutines that do not suspend
         self._async_ops = async_ops
 

@@ -10,11 +10,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_daytona_ws._core.answer import Answer
 from langchain_daytona_ws._core.commands.hooks import Hooks
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
 from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
-from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.files.guest import GuestFiles
+from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
@@ -28,7 +28,6 @@ from langchain_daytona_ws._core.jobs.operations import (
     job_request,
 )
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
-from langchain_daytona_ws._guest.dirs import UPLOADS
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, once_on_loop
 from langchain_daytona_ws.config import SandboxConfig
@@ -40,9 +39,7 @@ if TYPE_CHECKING:
 
 COMMAND_TIMEOUT_MAX_S = 600
 PREWARM_TIMEOUT_S = 30.0
-FILE_CALL_TIMEOUT_S = 30.0
 SHOWN_NAME_CHARS = 100
-_CHANGES = {"write", "edit", "delete"}
 
 _idempotency_key: ContextVar[str | None] = ContextVar("langchain_daytona_ws_idempotency_key", default=None)
 
@@ -127,7 +124,7 @@ class _Runtime:
         self.is_persistent = config.persistent
         self.lost, self.failed = sandboxes.lost, sandboxes.failed
         self.starts, self.restarted = sandboxes.starts, sandboxes.restarted
-        self.files = self.file_operations(limit_bytes=config.output_limit_bytes, points_out=True)
+        self.files = self.file_operations(limit_bytes=config.output_limit_bytes, suggests_similar=True)
         self.jobs = JobOps(
             self.client,
             state.tracker,
@@ -278,29 +275,27 @@ class _Runtime:
 
     # --- files ---
 
-    def file_operations(self, *, limit_bytes: int, points_out: bool = False) -> FileOps:
+    def file_operations(self, *, limit_bytes: int, suggests_similar: bool = False) -> FileOperations:
         """Return the operations on the workspace's files.
 
         Args:
             limit_bytes: Most bytes of text in a result.
-            points_out: Whether to name paths that are similar to a missing one.
+            suggests_similar: Whether to name paths that are similar to a missing one.
         """
-        is_direct = self._s3 is not None and self._s3.objects is not None
-        return FileOps(
-            self._on_s3 if is_direct else self._in_sandbox,
-            None if is_direct else self._upload,
-            None if is_direct else self._download,
+        sandbox = self._guest_files()
+        return FileOperations(
+            (self._s3.files if self._s3 else None) or sandbox,
+            sandbox,
             root=self._state.root,
-            staging_dir=UPLOADS,
             limit_bytes=limit_bytes,
             read_hashes=self._state.read_hashes,
-            ids=self._state.ids,
-            points_out=points_out,
+            new_key=self._new_key,
+            suggests_similar=suggests_similar,
         )
 
     def file_operations_outside(
         self, *, limit_bytes: int, read_hashes: dict[str, str], made: Collection[str]
-    ) -> FileOps:
+    ) -> FileOperations:
         """Return the operations on all of the sandbox's files, by their absolute paths.
 
         Args:
@@ -308,66 +303,28 @@ class _Runtime:
             read_hashes: Path → SHA-256 of the content that was last read there.
             made: Directories that are created, with sudo if necessary, before a file is written there.
         """
-
-        async def guest(entry: str, request: Answer) -> Answer:
-            # Every call enters the workspace first, so that a mount on the path exists.
-            path = f"/{request['path']}"
-            making = [folder for folder in made if request["op"] == "write" and path.startswith(f"{folder}/")]
-            fields = {"root": self._state.root, "base": "/", "made": making}
-            return await self._in_sandbox(entry, {**request, **fields})
-
-        return FileOps(
-            guest,
-            self._upload,
-            self._download,
+        return FileOperations(
+            self._guest_files(base="/", made=made),
             root="/",
-            staging_dir=UPLOADS,
             limit_bytes=limit_bytes,
             read_hashes=read_hashes,
-            ids=self._state.ids,
-            points_out=False,
+            new_key=self._new_key,
+            suggests_similar=False,
         )
 
-    async def _in_sandbox(self, entry: str, request: Answer) -> Answer:
-        """Send a file request to the guest. Requests that only check what exists create no sandbox."""
-        sandboxes = self._state.sandboxes
-        if request.get("log") and not sandboxes.may_exist():
-            return {"ok": False, "error": "missing"}
-        if request["op"] == "exists" and sandboxes.info is None:
-            return {"ok": True, "found": []}
-        client = await self.client()
-        return await client.call(entry, self._with_key(request), timeout_s=FILE_CALL_TIMEOUT_S)
+    def _guest_files(self, *, base: str | None = None, made: Collection[str] = ()) -> GuestFiles:
+        return GuestFiles(
+            self.client,
+            root=self._state.root,
+            base=base,
+            made=made,
+            ids=self._state.ids,
+            is_provisioned=lambda: self._state.sandboxes.info is not None,
+            may_exist=self._state.sandboxes.may_exist,
+        )
 
-    async def _on_s3(self, entry: str, request: Answer) -> Answer:
-        """Run a file request on S3; send searches that need the sandbox's tools to the guest."""
-        # A session without S3 does not import it.
-        from langchain_daytona_ws._core.s3.search import NeedsSandbox
-
-        assert self._s3 is not None  # noqa: S101 - this method is used only with S3
-        assert self._s3.objects is not None  # noqa: S101 - and with direct access
-        self._state.sandboxes.check_open()
-        if request.get("log"):
-            return await self._in_sandbox(entry, request)
-        late_s = self._s3.late.left_s()
-        if late_s:
-            await self._s3.sleep(late_s)
-        request = self._with_key(request)
-        try:
-            return await self._s3.objects(entry, request)
-        except NeedsSandbox:
-            return await self._in_sandbox(entry, request)
-
-    def _with_key(self, request: Answer) -> Answer:
-        # Reads may be sent again; a change must run only once.
-        if request["op"] not in _CHANGES or "key" in request:
-            return request
-        return {**request, "key": _idempotency_key.get() or self._state.ids()}
-
-    async def _upload(self, path: str, data: bytes) -> None:
-        await (await self.client()).upload(path, data)
-
-    async def _download(self, path: str, limit_bytes: int) -> bytes:
-        return await (await self.client()).download(path, limit_bytes=limit_bytes)
+    def _new_key(self) -> str:
+        return _idempotency_key.get() or self._state.ids()
 
 
 class SyncRuntime(_Runtime):

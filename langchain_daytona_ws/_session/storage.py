@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     needs_probe,
     probe_renames,
 )
-from langchain_daytona_ws._core.s3.backend import Answers, S3Backend
+from langchain_daytona_ws._core.s3.files import Answers, S3Files
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._session.credential_cache import CredentialCache
@@ -45,9 +45,11 @@ class LateFiles:
     def command_ended(self) -> None:
         self._complete_at = self._now() + LATE_S
 
-    def left_s(self) -> float:
-        """Return the number of seconds for which S3 may still lack files."""
-        return max(self._complete_at - self._now(), 0.0)
+    async def wait(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Wait until S3 has all files."""
+        left_s = self._complete_at - self._now()
+        if left_s > 0:
+            await sleep(left_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,8 @@ class S3Access:
     """One runtime's access to the workspace: the mount that its calls need, if any, and its files without a sandbox."""
 
     mount: MountManager | None
-    objects: S3Backend | None
+    files: S3Files | None
     late: LateFiles
-    sleep: Callable[[float], Awaitable[None]]
 
 
 class Storage:
@@ -66,6 +67,7 @@ class Storage:
     Args:
         workspace: The buckets, prefixes and directories.
         direct: Whether file operations go straight to S3.
+        check_open: Refuses file operations after the session was closed.
         add_notice: Adds a notice to the next result.
         caution: A sentence about a setting that may block S3 in the sandbox.
         clock: The session's time.
@@ -77,6 +79,7 @@ class Storage:
         workspace: S3Workspace,
         *,
         direct: bool,
+        check_open: Callable[[], None],
         add_notice: Callable[[str], None],
         caution: str,
         clock: Clock,
@@ -105,8 +108,13 @@ class Storage:
                 caution=caution,
                 probe=probe,
             )
-            objects = S3Backend(store, where=location, answers=answers) if direct else None
-            return S3Access(mount if is_mounted else None, objects, late, store.sleep)
+
+            async def wait_until_ready() -> None:
+                check_open()
+                await late.wait(store.sleep)
+
+            files = S3Files(store, where=location, answers=answers, wait_until_ready=wait_until_ready)
+            return S3Access(mount if is_mounted else None, files if direct else None, late)
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)
         self.async_access = access(once_on_loop, afetch, AsyncS3Store)

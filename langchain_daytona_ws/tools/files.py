@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.files.models import OutputMode
 from langchain_daytona_ws._core.files.names import shown
-from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOps
+from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOperations
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.runtime import idempotency_key_for_changes
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
@@ -176,7 +176,7 @@ def _sendable(value: Any) -> Any:
     return value
 
 
-async def _operation(ops: FileOps, wanted: FileInput) -> tuple[str, dict[str, Any]]:
+async def _operation(ops: FileOperations, wanted: FileInput) -> tuple[str, dict[str, Any]]:
     """Carry out one operation; what it needs is there, as the model was validated."""
     path, content = wanted.path or "", wanted.content or ""
     old, new, pattern = wanted.old_string or "", wanted.new_string or "", wanted.pattern or ""

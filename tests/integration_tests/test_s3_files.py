@@ -20,11 +20,11 @@ from botocore.config import Config
 
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, S3Store, SyncS3Store
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.files.backend import EditQuery, NeedsSandbox
+from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3.backend import S3Backend
+from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._core.s3.policy import session_policy
-from langchain_daytona_ws._core.s3.search import NeedsSandbox
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws.errors import (
@@ -90,8 +90,8 @@ class Runtime:
         self._buckets.append(Bucket(workspace_of(self.outside, **more)))
         return self.kind(self._buckets[-1], keys.current, keys.expired)
 
-    def ops(self, store: S3Store | None = None) -> FileOps:
-        return FileOps(S3Backend(store or self.store(), where="s3://agents"), None, root="/mnt/ns")
+    def ops(self, store: S3Store | None = None) -> FileOperations:
+        return FileOperations(S3Files(store or self.store(), where="s3://agents"), root="/mnt/ns")
 
     def refusal(self, kind: type[WorkspaceError], work: Coroutine[Any, Any, object]) -> WorkspaceError:
         with pytest.raises(kind) as caught:
@@ -118,7 +118,7 @@ def test_the_usual_day(runtime: Runtime, bucket: s3.Bucket, forbidding: bool) ->
     bucket.server.s3.head_403 = forbidding
     bucket.server.s3.clear_requests()
 
-    async def day(ops: FileOps) -> None:
+    async def day(ops: FileOperations) -> None:
         assert (await ops.write("src/a.py", "x = 1\ny = 2\n")).created
         assert (
             render.file_text(await ops.read("src/a.py", offset=2))
@@ -161,7 +161,7 @@ class TestTogether:
         """A sync and an async session, and an editor of each in bash's manner of reading between them."""
         bucket.put("counts", b"a=0\nb=0\n")
 
-        async def count(ops: FileOps, name: str) -> None:
+        async def count(ops: FileOperations, name: str) -> None:
             for n in range(100):
                 assert (await ops.edit("counts", f"{name}={n}\n", f"{name}={n + 1}\n")).count == 1
 
@@ -269,9 +269,9 @@ class TestContents:
 
     def test_marks_outlive_the_process(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("a", b"x\n")
-        request = {"op": "edit", "path": "a", "old": "x", "new": "x x", "key": "call1"}
-        assert runtime.run(S3Backend(runtime.store())("files", request))["at"] == [1]
-        assert runtime.run(S3Backend(runtime.store())("files", request))["at"] == []
+        query = EditQuery("x", "x x", replace_all=False, exact=False, max_bytes=100)
+        assert runtime.run(S3Files(runtime.store()).edit("a", query, key="call1")).lines == (1,)
+        assert runtime.run(S3Files(runtime.store()).edit("a", query, key="call1")).lines == ()
         assert bucket.get("a") == b"x x\n"
 
 

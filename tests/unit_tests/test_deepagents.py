@@ -6,6 +6,8 @@ import base64
 import hashlib
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
+from langchain_daytona_ws._core.answer import Reply
+from langchain_daytona_ws._core.files.backend import VIEWED_BYTES, FileBackend, ViewQuery
 from langchain_daytona_ws._core.files.errors import file_error as refused_file
-from langchain_daytona_ws._core.files.models import Reply
-from langchain_daytona_ws._core.files.operations import EDIT_BYTES, FETCH_TRIES, VIEWED_BYTES, FileOps
+from langchain_daytona_ws._core.files.guest import FETCH_TRIES
+from langchain_daytona_ws._core.files.models import FileContent
+from langchain_daytona_ws._core.files.operations import EDIT_BYTES, FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3.backend import S3Backend
+from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import file_request
 from langchain_daytona_ws._deepagents.locations import artifact_directories, locate
@@ -42,6 +47,7 @@ from langchain_daytona_ws.errors import (
 )
 
 from .bucket import MemoryBucket
+from .guest import guest_files, guest_operations
 
 ROOT = "/mnt/workspaces/demo"
 NO_EXTRA = "import sys; sys.modules['deepagents'] = None; import langchain_daytona_ws as it; "
@@ -245,49 +251,67 @@ def test_windows_one_after_the_other_give_the_whole_file(
     assert "\n".join(parts) == data.decode().removesuffix("\n") or not data
 
 
-VIEW = {"offset": 1, "limit": 10, "limit_bytes": 1000, "binary_bytes": 100, "max_bytes": 2000}
-FETCH = {"inline_bytes": 100, "max_bytes": 2000}
+VIEW = ViewQuery(offset=1, limit=10, limit_bytes=1000, binary=False, binary_bytes=100, max_bytes=2000)
+
+
+class Twins:
+    """The same files on a disk and in a bucket."""
+
+    def __init__(self, root: Path, files: dict[str, bytes]) -> None:
+        bucket = MemoryBucket()
+        for name, data in files.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_bytes(data)
+            bucket.put_by_others(name, data)
+
+        async def guest(_entry: str, request: dict[str, Any]) -> Any:
+            return content.main(request)
+
+        self._backends: tuple[FileBackend, ...] = (guest_files(guest, root=str(root)), S3Files(bucket))
+
+    def both(self, call: Callable[[FileBackend], Awaitable[object]]) -> list[object]:
+        return [self._outcome(call, backend) for backend in self._backends]
+
+    def _outcome(self, call: Callable[[FileBackend], Awaitable[object]], backend: FileBackend) -> object:
+        async def run() -> object:
+            return await call(backend)
+
+        try:
+            return run_sync(run())
+        except WorkspaceError as error:
+            return type(error), error.code, error.message, error.context
 
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("data", [b"", b"one\r\ntwo\n", b"\0\1", b"\0" * 101, b"x" * 2001, b"x" * 150])
 @pytest.mark.parametrize("op", ["view", "fetch"])
 def test_the_sandbox_and_s3_read_alike(tmp_path: Path, op: str, data: bytes, binary: bool) -> None:
-    (tmp_path / "f").write_bytes(data)
-    bucket = MemoryBucket()
-    bucket.put_by_others("f", data)
-    more: dict[str, Any] = {**VIEW, "binary": binary} if op == "view" else FETCH
-    here = content.main({"root": str(tmp_path), "op": op, "path": "f", **more})
-    there = run_sync(S3Backend(bucket)("content", {"op": op, "path": "f", **more}))
-    if op == "fetch" and here["ok"]:
-        assert there.pop("content") == data
-        inline = here.pop("content")
-        assert inline == (base64.b64encode(data).decode() if len(data) <= 100 else None)
+    twins = Twins(tmp_path, {"f": data})
+    query = replace(VIEW, binary=binary)
+    here, there = twins.both(
+        lambda files: files.view("f", query) if op == "view" else files.fetch("f", max_bytes=2000)
+    )
     assert here == there
+    if op == "fetch" and len(data) <= 2000:
+        assert here == FileContent("f", data, hashlib.sha256(data).hexdigest())
 
 
 @pytest.mark.parametrize("path", ["none", "d", "d/none", "f/below"])
 def test_the_sandbox_and_s3_refuse_alike(tmp_path: Path, path: str) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "g").write_text("x")
-    (tmp_path / "f").write_text("x")
-    bucket = MemoryBucket()
-    bucket.put_by_others("d/g")
-    bucket.put_by_others("f")
-    request = {"op": "fetch", "path": path, **FETCH}
-    here = content.main({"root": str(tmp_path), **request})
-    assert here["ok"] is False
-    assert here == run_sync(S3Backend(bucket)("content", request))
+    twins = Twins(tmp_path, {"d/g": b"x", "f": b"x"})
+    here, there = twins.both(lambda files: files.fetch(path, max_bytes=2000))
+    assert isinstance(here, tuple)
+    assert here == there
 
 
-def _contents(answer: dict[str, Any], downloads: list[bytes], root: str = ROOT) -> FileOps:
+def _contents(answer: dict[str, Any], downloads: list[bytes], root: str = ROOT) -> FileOperations:
     async def guest(_entry: str, _request: dict[str, Any]) -> Any:
         return answer
 
     async def download(_path: str, _limit_bytes: int) -> bytes:
         return downloads.pop(0)
 
-    return FileOps(guest, None, download, root=root)
+    return guest_operations(guest, None, download, root=root)
 
 
 FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
@@ -349,7 +373,7 @@ LINES = {"content": None, "body": "x", "first": 1, "last": 1, "lines": 1, "cut":
 def test_a_forged_view_is_refused(forged: dict[str, Any]) -> None:
     view = _contents({**RIGHT, **forged}, []).view
     with pytest.raises(SandboxError):
-        run_sync(view("f", offset=1, limit=1, limit_bytes=100, binary=False, binary_bytes=200))
+        run_sync(view("f", ViewQuery(1, 1, limit_bytes=100, binary=False, binary_bytes=200)))
 
 
 @pytest.mark.parametrize(
@@ -435,7 +459,7 @@ def test_errors_for_the_model_name_its_own_tools_and_not_the_host() -> None:
 def test_a_refusal_names_the_shell_tool_of_the_models_toolset(
     code: str, facts: dict[str, Any], text: str
 ) -> None:
-    error = refused_file("a {shell}", Reply("read", {"error": code, **facts}))
+    error = refused_file("a {shell}", "read", code, facts)
     assert text.format(shell="bash") in error.message
     shown = error_text(error)
     assert text.format(shell="execute") in shown
@@ -446,8 +470,7 @@ def test_a_refusal_names_the_shell_tool_of_the_models_toolset(
 
 
 def test_a_text_of_the_sandbox_is_not_changed() -> None:
-    answer = {"error": "os", "errno": "EIO", "text": "found {path} with bash"}
-    error = refused_file("f", Reply("read", answer))
+    error = refused_file("f", "read", "os", {"errno": "EIO", "text": "found {path} with bash"})
     assert "found {path} with bash" in error.message
     assert "found {path} with bash" in error_text(error)
 
@@ -573,7 +596,7 @@ def test_a_name_means_itself_below_the_workspace(tmp_path: Path, name: str) -> N
     async def guest(entry: str, request: dict[str, Any]) -> Any:
         return {"files": files, "content": content}[entry].main(request)
 
-    ops = FileOps(guest, None, None, root=str(tmp_path))
+    ops = guest_operations(guest, root=str(tmp_path))
     location = locate(f"{tmp_path}/{name}", str(tmp_path))
     run_sync(ops.create(location.path, "one"))
     assert (tmp_path / name).read_text() == "one"
@@ -581,7 +604,10 @@ def test_a_name_means_itself_below_the_workspace(tmp_path: Path, name: str) -> N
     assert run_sync(ops.fetch(location.path)) == b"two"
     assert (
         run_sync(
-            ops.view(location.path, offset=1, limit=9, limit_bytes=99, binary=False, binary_bytes=9)
+            ops.view(
+                location.path,
+                ViewQuery(offset=1, limit=9, limit_bytes=99, binary=False, binary_bytes=9),
+            )
         ).body
         == "two"
     )

@@ -1,4 +1,4 @@
-"""FileOps over the guest in this process, and over a guest with forged answers."""
+"""FileOperations over the guest in this process, and over a guest with forged answers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import errors as file_errors
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.models import Entry, GrepResult, GrepRow, Reply
+from langchain_daytona_ws._core.files.guest import INLINE_BYTES
+from langchain_daytona_ws._core.files.models import Entry, GrepResult, GrepRow
 from langchain_daytona_ws._core.files.names import shown
-from langchain_daytona_ws._core.files.operations import INLINE_BYTES, FileOps
+from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import (
@@ -31,6 +32,8 @@ from langchain_daytona_ws.errors import (
     WorkspaceError,
     WriteConflict,
 )
+
+from .guest import guest_operations
 
 GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "near": near.main}
 
@@ -46,8 +49,10 @@ class World:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.ops = self.session()
 
-    def session(self, **options: Any) -> FileOps:
-        return FileOps(self.guest, self.upload, root=str(self.root), staging_dir=str(self.staging), **options)
+    def session(self, **options: Any) -> FileOperations:
+        return guest_operations(
+            self.guest, self.upload, root=str(self.root), staging_dir=str(self.staging), **options
+        )
 
     async def guest(self, entry: str, request: dict[str, Any]) -> Any:
         self.requests.append((entry, request))
@@ -243,7 +248,7 @@ class TestRefusals:
     def test_say_what_to_do(
         self,
         full: World,
-        call: Callable[[FileOps], Awaitable[object]],
+        call: Callable[[FileOperations], Awaitable[object]],
         kind: type[WorkspaceError],
         text: str,
     ) -> None:
@@ -266,13 +271,13 @@ class TestRefusals:
         ],
     )
     def test_of_many_matches_each_line_is_named_once(self, count: int, at: list[int], output: str) -> None:
-        reply = Reply("edit", {"ok": False, "error": "not_unique", "count": count, "at": at})
-        assert output in file_errors.file_error("f", reply).message
+        error = file_errors.file_error("f", "edit", "not_unique", {"count": count, "at": at})
+        assert output in error.message
 
-    @pytest.mark.parametrize("code", file_errors._REFUSALS)
+    @pytest.mark.parametrize("code", file_errors.REFUSALS)
     def test_each_has_words(self, code: str) -> None:
         facts = {"bytes": 1, "max_bytes": 1, "lines": 1, "count": 1, "at": [1], "line": 1, "state": "partial"}
-        error = file_errors.file_error("a\nb", Reply("read", {"ok": False, "error": code, **facts}))
+        error = file_errors.file_error("a\nb", "read", code, facts)
         assert error.code == code
         assert "{path}" not in error.message
         assert "\n" not in error.message
@@ -372,14 +377,14 @@ class TestForgedAnswers:
         refusal(SandboxError, _forging({"ok": True, **self.GOOD["list"], "entries": entries}).list())
 
 
-def _forging(forged: object) -> FileOps:
+def _forging(forged: object) -> FileOperations:
     async def guest(_entry: str, _request: dict[str, Any]) -> object:
         return forged
 
     async def upload(_path: str, _data: bytes) -> None:
         raise AssertionError
 
-    return FileOps(guest, upload, root="/mnt/workspaces/demo", staging_dir="/tmp")
+    return guest_operations(guest, upload, root="/mnt/workspaces/demo", staging_dir="/tmp")
 
 
 def _arguments(op: str) -> tuple[str, ...]:

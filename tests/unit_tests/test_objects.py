@@ -13,13 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.files.backend import EditQuery
+from langchain_daytona_ws._core.files.operations import FileOperations
+from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3 import backend as guest
 from langchain_daytona_ws._core.s3 import idempotency as marks
-from langchain_daytona_ws._core.s3.backend import Answers, S3Backend
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error
-from langchain_daytona_ws._core.s3.files import S3Files
+from langchain_daytona_ws._core.s3.files import REMEMBERED_CALLS, Answers, S3Files
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import (
     EditRefused,
@@ -41,14 +41,12 @@ CONFLICT = StoreFault(StoreFaultKind.CHANGED, "ConditionalRequestConflict", stat
 LOST = ("lost", UNKNOWN)
 
 
-def session(bucket: MemoryBucket, made: Answers | None = None, key: str | None = None) -> FileOps:
+def session(
+    bucket: MemoryBucket, made: Answers | None = None, key: str | None = None, **options: Any
+) -> FileOperations:
     """Make a session; with a key, each of its changes is sent under it."""
-    files = S3Backend(bucket, where="s3://tenants/sandbox/demo/", answers=made)
-
-    async def named(entry: str, request: dict[str, Any]) -> Any:
-        return await files(entry, request if key is None else {**request, "key": key})
-
-    return FileOps(named, None, root="/mnt/demo")
+    files = S3Files(bucket, where="s3://tenants/sandbox/demo/", answers=made)
+    return FileOperations(files, root="/mnt/demo", new_key=lambda: key or random_id(), **options)
 
 
 def refusal(kind: type[WorkspaceError], call: Awaitable[object]) -> WorkspaceError:
@@ -68,7 +66,7 @@ def bucket() -> MemoryBucket:
 
 
 @pytest.fixture
-def ops(bucket: MemoryBucket) -> FileOps:
+def ops(bucket: MemoryBucket) -> FileOperations:
     return session(bucket)
 
 
@@ -83,40 +81,44 @@ class TestRequests:
         run_sync(run())
         return [operation for operation, _ in bucket.requests]
 
-    def test_a_read_is_one(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_a_read_is_one(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("src/a")
         assert self.taken(bucket, ops.read("src/a")) == ["get"]
 
-    def test_an_edit_is_two(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_an_edit_is_two(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("src/a", "one")
         assert self.taken(bucket, ops.edit("src/a", "one", "two")) == ["get", "put"]
 
-    def test_a_write_over_what_was_read_is_two(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_a_write_over_what_was_read_is_two(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one")
         run_sync(ops.read("a"))
         assert self.taken(bucket, ops.write("a", "three")) == ["get", "put"]
 
     @pytest.mark.parametrize("path", ["src/b", "b"])
-    def test_a_new_file_is_two(self, bucket: MemoryBucket, ops: FileOps, path: str) -> None:
+    def test_a_new_file_is_two(self, bucket: MemoryBucket, ops: FileOperations, path: str) -> None:
         bucket.put_by_others("src/z")
         assert self.taken(bucket, ops.write(path, "x")) == ["list", "put"]
 
-    def test_a_new_file_behind_all_others_is_three(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_a_new_file_behind_all_others_is_three(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("src/a")
         assert self.taken(bucket, ops.write("src/z", "x")) == ["list", "list", "put"]
 
-    def test_deep_new_directories_are_found_by_halving(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_deep_new_directories_are_found_by_halving(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         assert len(self.taken(bucket, ops.write("/".join("d" * 400), "x"))) <= 12
 
-    def test_a_list_is_one(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_a_list_is_one(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("src/a")
         assert self.taken(bucket, ops.list("src")) == ["list"]
 
-    def test_large_content_needs_no_staging(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_large_content_needs_no_staging(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         assert self.taken(bucket, ops.write("big", b"x" * (1 << 20))) == ["list", "put"]
 
 
-def test_a_key_that_the_store_cannot_hold_is_refused_and_not_busy(bucket: MemoryBucket, ops: FileOps) -> None:
+def test_a_key_that_the_store_cannot_hold_is_refused_and_not_busy(
+    bucket: MemoryBucket, ops: FileOperations
+) -> None:
     missing = StoreFault(StoreFaultKind.MISSING, "HTTP 404", status=404)
     bucket.script["put"] = [missing] * 2
     assert refusal(FileError, ops.write("a\nb", "x")).code == "s3_refused"
@@ -197,24 +199,24 @@ class TestOthers:
 
         bucket.script["put"] = [change(content) for content in contents]
 
-    def test_an_edit_is_made_in_what_is_there_now(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_an_edit_is_made_in_what_is_there_now(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one two")
         self.meanwhile(bucket, "a", "one 2", "one 3")
         assert run_sync(ops.edit("a", "one", "1")).count == 1
         assert bucket.data()["a"] == b"1 3"
 
-    def test_an_edit_that_is_no_longer_possible(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_an_edit_that_is_no_longer_possible(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one two")
         self.meanwhile(bucket, "a", "other")
         assert refusal(EditRefused, ops.edit("a", "one", "1")).code == "not_found"
         assert bucket.data()["a"] == b"other"
 
-    def test_an_edit_of_what_is_gone(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_an_edit_of_what_is_gone(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one")
         self.meanwhile(bucket, "a", None)
         refusal(FileMissing, ops.edit("a", "one", "1"))
 
-    def test_an_edit_that_never_gets_through(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_an_edit_that_never_gets_through(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one")
         self.meanwhile(bucket, "a", *(f"one {n}" for n in range(200)))
         error = refusal(WriteConflict, ops.edit("a", "one", "1"))
@@ -222,20 +224,22 @@ class TestOthers:
         assert bucket.clock_s < 1100
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_a_write_over_what_changed(self, bucket: MemoryBucket, ops: FileOps, overwrite: bool) -> None:
+    def test_a_write_over_what_changed(
+        self, bucket: MemoryBucket, ops: FileOperations, overwrite: bool
+    ) -> None:
         bucket.put_by_others("a", "one")
         run_sync(ops.read("a"))
         self.meanwhile(bucket, "a", "theirs")
         assert refusal(WriteConflict, ops.write("a", "mine", overwrite=overwrite)).code == "changed"
         assert bucket.data()["a"] == b"theirs"
 
-    def test_a_new_file_that_others_made_first(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_a_new_file_that_others_made_first(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         self.meanwhile(bucket, "a", "theirs", "mine")
         assert refusal(WriteConflict, ops.write("a", "mine")).code == "exists_unread"
         bucket.objects.clear()
         assert run_sync(ops.write("a", "mine")).unchanged
 
-    def test_a_file_that_comes_and_goes(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_a_file_that_comes_and_goes(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.script["put"] = [CONFLICT]
         assert run_sync(ops.write("a", "mine")).created
         bucket.script["put"] = [CONFLICT]
@@ -244,7 +248,7 @@ class TestOthers:
         error = refusal(WriteConflict, ops.write("b", "mine"))
         assert (error.code, error.retryable) == ("busy", True)
 
-    def test_a_large_file_is_known_again(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_a_large_file_is_known_again(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         large = b"x" * (11 << 20)
         assert run_sync(ops.write("a", large)).created
         assert not run_sync(ops.write("a", "small")).unchanged
@@ -265,7 +269,9 @@ class TestLostAnswers:
     @pytest.mark.parametrize(
         "faults", [[UNKNOWN], [LOST], [UNKNOWN, LOST], [PASSING, UNKNOWN, PASSING, LOST]]
     )
-    def test_a_change_is_made_once(self, bucket: MemoryBucket, ops: FileOps, faults: list[object]) -> None:
+    def test_a_change_is_made_once(
+        self, bucket: MemoryBucket, ops: FileOperations, faults: list[object]
+    ) -> None:
         bucket.script["put"] = list(faults)
         assert run_sync(ops.write("new", "one")).created
         bucket.script["put"] = list(faults)
@@ -302,7 +308,7 @@ class TestLostAnswers:
         assert bucket.data()["a"] == b"one one 2"
 
     @pytest.mark.parametrize("event", [UNKNOWN, LOST])
-    def test_nobody_can_tell(self, bucket: MemoryBucket, ops: FileOps, event: object) -> None:
+    def test_nobody_can_tell(self, bucket: MemoryBucket, ops: FileOperations, event: object) -> None:
         """Bash overwrote the object, and with it the idempotency keys."""
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [event], "get": [None, lambda: bucket.put_by_others("a", "bash")]}
@@ -354,7 +360,7 @@ class TestLostAnswers:
         assert bucket.data()["a"].count(b"A") - 1 in times
 
     @pytest.mark.parametrize("fault", [UNKNOWN, PASSING])
-    def test_it_ends(self, bucket: MemoryBucket, ops: FileOps, fault: StoreFault) -> None:
+    def test_it_ends(self, bucket: MemoryBucket, ops: FileOperations, fault: StoreFault) -> None:
         bucket.put_by_others("a", "one")
         for operation, call in (("put", ops.edit("a", "one", "1")), ("delete", ops.delete("a"))):
             bucket.script[operation] = [fault] * 1000
@@ -367,13 +373,13 @@ class TestLostAnswers:
             assert 45 <= bucket.clock_s - began < 60
         assert bucket.data() == {"a": b"one"}
 
-    def test_what_cannot_be_looked_at_is_unknown(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_what_cannot_be_looked_at_is_unknown(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [LOST], "get": [None, DENIED]}
         refusal(OutcomeUnknown, ops.edit("a", "one", "1"))
         assert bucket.data() == {"a": b"1"}
 
-    def test_it_is_looked_for_until_it_can_be_seen(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_it_is_looked_for_until_it_can_be_seen(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [LOST], "get": [None, PASSING, PASSING, None]}
         assert run_sync(ops.edit("a", "one", "one one")).count == 1
@@ -421,10 +427,10 @@ class TestAgain:
         bucket.put_by_others("a", "x")
         run_sync(session(bucket, key="call1").edit("a", "x", "x x"))
         seen: dict[str, str] = {}
-        ops = FileOps(session(bucket, key="call1")._guest, None, root="/mnt/demo", read_hashes=seen)
+        ops = session(bucket, key="call1", read_hashes=seen)
         run_sync(ops.edit("a", "x", "x x"))
         assert seen == {}
-        ops = FileOps(S3Backend(bucket), None, root="/mnt/demo", read_hashes=seen)
+        ops = FileOperations(S3Files(bucket), root="/mnt/demo", read_hashes=seen)
         assert refusal(WriteConflict, ops.write("a", "all mine")).code == "exists_unread"
 
     def test_the_latest_calls_are_known(self, bucket: MemoryBucket) -> None:
@@ -438,9 +444,9 @@ class TestAgain:
 
     def test_only_so_many_answers_are_remembered(self, bucket: MemoryBucket) -> None:
         made: Answers = Answers()
-        for n in range(guest.REMEMBERED_CALLS + 5):
+        for n in range(REMEMBERED_CALLS + 5):
             run_sync(session(bucket, made, f"call{n}").write("a", str(n), overwrite=True))
-        assert len(made) == guest.REMEMBERED_CALLS
+        assert len(made) == REMEMBERED_CALLS
         assert "call4" not in made
 
     def test_refusals_are_not_remembered(self, bucket: MemoryBucket) -> None:
@@ -468,7 +474,7 @@ class TestMarks:
 
 
 class TestTree:
-    def test_pages(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_pages(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.page = 3
         for n in range(20):
             bucket.put_by_others(f"d{n:02}/x")
@@ -480,12 +486,12 @@ class TestTree:
         assert (len(shown.entries), shown.total, shown.more) == (5, 40, True)
         assert run_sync(ops.glob("**", limit=100)).total == 40
 
-    def test_newest_first(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_newest_first(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         for name in "bca":
             bucket.put_by_others(name)
         assert [entry.name for entry in run_sync(ops.glob("*")).entries] == ["a", "c", "b"]
 
-    def test_what_nobody_wants_to_see_is_jumped_over(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_what_nobody_wants_to_see_is_jumped_over(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.page = 10
         for n in range(1000):
             bucket.put_by_others(f"node_modules/m{n:03}/x.py")
@@ -502,7 +508,7 @@ class TestTree:
         assert [entry.name for entry in run_sync(ops.glob("node_m*")).entries] == ["node_modules0"]
         assert bucket.requests[0] == ("list", "node_m")
 
-    def test_it_ends(self, bucket: MemoryBucket, ops: FileOps) -> None:
+    def test_it_ends(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.page = 1
         for n in range(30):
             bucket.put_by_others(f"f{n:02}")
@@ -521,7 +527,7 @@ class TestTree:
 @pytest.mark.parametrize("operation", ["get", "list", "put", "delete"])
 def test_no_fault_gets_out(bucket: MemoryBucket, kind: StoreFaultKind, operation: str) -> None:
     """Any fault of S3 at any request: a result or a WorkspaceError."""
-    calls: list[Callable[[FileOps], Awaitable[object]]] = [
+    calls: list[Callable[[FileOperations], Awaitable[object]]] = [
         lambda ops: ops.read("a"),
         lambda ops: ops.write("b", "x"),
         lambda ops: ops.write("a", "x", overwrite=True),
@@ -602,11 +608,12 @@ class TestErrors:
 
 def test_an_edited_file_that_outgrew_the_limit(bucket: MemoryBucket) -> None:
     run_sync(session(bucket, key="call1").write("a", "x"))
-    call = {"op": "edit", "path": "a", "old": "x", "new": "y", "key": "call2"}
-    assert run_sync(S3Backend(bucket)("files", call))["count"] == 1
+    query = EditQuery("x", "y", replace_all=False, exact=False, max_bytes=10)
+    assert run_sync(S3Files(bucket).edit("a", query, key="call2")).count == 1
     grown = bucket.objects["a"]
     bucket.objects["a"] = Kept(b"y" * 100, grown.metadata, 0)
-    assert run_sync(S3Backend(bucket)("files", {**call, "max_bytes": 10}))["error"] == "changed"
+    error = refusal(WriteConflict, S3Files(bucket).edit("a", query, key="call2"))
+    assert error.code == "changed"
 
 
 def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -621,6 +628,6 @@ def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.Monke
     file = S3Files(bucket)
     for size, most in ((10, 0), (2 << 20, 1)):
         bucket.put_by_others("a", b"x\n" * (size // 2))
-        answer = run_sync(file.read({"path": "a"}))
-        assert answer["sha256"] == hashlib.sha256(bucket.data()["a"]).hexdigest()
+        found = run_sync(file.read("a", offset=1, limit=9, limit_bytes=99, max_bytes=10 << 20))
+        assert found.sha256 == hashlib.sha256(bucket.data()["a"]).hexdigest()
         assert len(offloaded) == most

@@ -15,14 +15,15 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.files.backend import NeedsSandbox, WriteQuery
+from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3.backend import S3Backend
-from langchain_daytona_ws._core.s3.search import NeedsSandbox
+from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import WorkspaceError
 
 from .bucket import MemoryBucket
+from .guest import guest_operations
 
 GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "near": near.main}
 NAMES = ["a", "a.b", "a-", "b", "é", "node_modules", "A", "{x}", "a b", ".h"]
@@ -112,13 +113,13 @@ class Twins:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.bucket = MemoryBucket(page=3)
-        self.objects = FileOps(S3Backend(self.bucket), None, root="/mnt/demo")
-        self.disk = FileOps(self._guest, None, root=str(root))
+        self.objects = FileOperations(S3Files(self.bucket), root="/mnt/demo")
+        self.disk = guest_operations(self._guest, root=str(root))
 
     async def _guest(self, entry: str, request: dict[str, Any]) -> Any:
         return json.loads(json.dumps(GUESTS[entry](request)))
 
-    def both(self, call: Callable[[FileOps], Awaitable[object]]) -> tuple[object, object]:
+    def both(self, call: Callable[[FileOperations], Awaitable[object]]) -> tuple[object, object]:
         try:
             on_s3 = outcome(call, self.objects)
         except NeedsSandbox:
@@ -134,7 +135,7 @@ class Twins:
                 os.rmdir(location)
 
 
-def outcome(call: Callable[[FileOps], Awaitable[object]], ops: FileOps) -> object:
+def outcome(call: Callable[[FileOperations], Awaitable[object]], ops: FileOperations) -> object:
     async def run() -> object:
         return await call(ops)
 
@@ -155,7 +156,7 @@ def outcome(call: Callable[[FileOps], Awaitable[object]], ops: FileOps) -> objec
     return result
 
 
-def performed(action: tuple[Any, ...]) -> Callable[[FileOps], Awaitable[object]]:
+def performed(action: tuple[Any, ...]) -> Callable[[FileOperations], Awaitable[object]]:
     name, *rest = action
     match name:
         case "write":
@@ -204,7 +205,7 @@ def test_the_same_operations_have_the_same_outcomes(
         assert twins.bucket.data() == there
 
 
-NAMED: dict[str, Callable[[FileOps], Awaitable[object]]] = {
+NAMED: dict[str, Callable[[FileOperations], Awaitable[object]]] = {
     "a name in other case": lambda ops: ops.read("readme.MD"),
     "a directory in other case": lambda ops: ops.read("docs/a"),
     "a narrow space": lambda ops: ops.edit("Shot 9 PM.png", "x", "y"),
@@ -334,7 +335,7 @@ def test_a_large_upload_keeps_them_too(tmp_path: Path) -> None:
         staged.write_bytes(data)
         os.rename(staged, path)
 
-    ops = FileOps(guest, upload, root=str(root), staging_dir=str(tmp_path))
+    ops = guest_operations(guest, upload, root=str(root), staging_dir=str(tmp_path))
     (root / "a").write_bytes(b"\xef\xbb\xbfa\r\n")
     result = run_sync(ops.write("a", "x\n" * 200_000, overwrite=True))
     assert (result.kept, result.size_bytes) == (("bom", "crlf"), 600_003)
@@ -345,17 +346,10 @@ def test_a_large_upload_keeps_them_too(tmp_path: Path) -> None:
 def test_a_write_that_was_sent_before_is_answered_with_what_it_kept() -> None:
     bucket = MemoryBucket()
     bucket.put_by_others("a", b"\xef\xbb\xbfa\r\n")
-    request = {
-        "op": "write",
-        "path": "a",
-        "content": b"x\n",
-        "overwrite": True,
-        "as_text": True,
-        "key": "k" * 32,
-    }
-    first = run_sync(S3Backend(bucket)("files", request))
-    assert first["kept"] == ["bom", "crlf"]
-    assert run_sync(S3Backend(bucket)("files", request)) == first, (
+    query = WriteQuery(b"x\n", overwrite=True, expected_sha256=None, as_text=True, max_bytes=100)
+    first = run_sync(S3Files(bucket).write("a", query, key="k" * 32))
+    assert first.kept == ("bom", "crlf")
+    assert run_sync(S3Files(bucket).write("a", query, key="k" * 32)) == first, (
         "by another process, which remembers no answer"
     )
 
@@ -384,7 +378,7 @@ def test_edits_are_meant_alike(tmp_path: Path, subject: str) -> None:
     (tmp_path / "a").write_bytes(before)
     twins.bucket.put_by_others("a", before)
 
-    def output(ops: FileOps) -> str:
+    def output(ops: FileOperations) -> str:
         try:
             return render.edited(run_sync(ops.edit("a", old, new)))
         except WorkspaceError as error:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.files.backend import NeedsSandbox
 from langchain_daytona_ws._core.files.models import GrepResult
-from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3 import search
-from langchain_daytona_ws._core.s3.backend import S3Backend
-from langchain_daytona_ws._core.s3.search import NeedsSandbox
+from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import FileError
 
@@ -34,7 +34,7 @@ def bucket() -> MemoryBucket:
 
 
 def grep(bucket: MemoryBucket, pattern: str, **options: Any) -> GrepResult:
-    return run_sync(FileOps(S3Backend(bucket), None, root="/mnt/demo").grep(pattern, **options))
+    return run_sync(FileOperations(S3Files(bucket), root="/mnt/demo").grep(pattern, **options))
 
 
 def outside(call: Awaitable[object]) -> str:
@@ -111,8 +111,8 @@ def test_nothing_to_search(bucket: MemoryBucket) -> None:
 
 
 class TestNeedsSandbox:
-    def ops(self, bucket: MemoryBucket) -> FileOps:
-        return FileOps(S3Backend(bucket), None, root="/mnt/demo")
+    def ops(self, bucket: MemoryBucket) -> FileOperations:
+        return FileOperations(S3Files(bucket), root="/mnt/demo")
 
     def test_too_many(self, bucket: MemoryBucket) -> None:
         for n in range(search.MAX_FILES + 1):
@@ -167,5 +167,5 @@ def test_without_the_extra_literal_patterns_need_no_sandbox(
     monkeypatch.setitem(sys.modules, "re2", None)
     assert [row.path for row in grep(bucket, "import one").rows] == ["a/x.py"]
     assert [row.path for row in grep(bucket, "IMPORT", ignore_case=True).rows] == ["a/x.py"]
-    files = FileOps(S3Backend(bucket), None, root="/mnt/demo")
+    files = FileOperations(S3Files(bucket), root="/mnt/demo")
     assert outside(files.grep("^import")) == "the expression needs ripgrep"

@@ -16,13 +16,14 @@ import pytest
 
 from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws._core.files.models import GrepResult, Omitted
-from langchain_daytona_ws._core.files.operations import FileOps
+from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3.backend import S3Backend
+from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._guest import files, search, tree
 from langchain_daytona_ws.errors import FileError, FileUnsuitable
 
 from .bucket import MemoryBucket
+from .guest import guest_operations
 
 GUESTS = {"files": files.main, "tree": tree.main, "search": search.main}
 MODES = ["files_with_matches", "content", "count"]
@@ -38,13 +39,13 @@ class Box:
         self.bucket = MemoryBucket()
         (at / "bin").mkdir()
         if kind == "s3":
-            self.ops = FileOps(S3Backend(self.bucket), None, root="/mnt/demo")
+            self.ops = FileOperations(S3Files(self.bucket), root="/mnt/demo")
         else:
             found = shutil.which(kind)
             assert found, "ripgrep and grep are needed by these tests"
             os.symlink(found, at / "bin" / kind)
             self._tools = str(at / "bin")
-            self.ops = FileOps(self._guest, None, root=str(self.root))
+            self.ops = guest_operations(self._guest, root=str(self.root))
 
     async def _guest(self, entry: str, request: dict[str, Any]) -> Any:
         return json.loads(json.dumps(GUESTS[entry]({**request, "tool_path": self._tools})))

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_daytona_ws._core.answer import Answer, decode_base64
+from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
 from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, relevant_exit_codes
 from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
-from langchain_daytona_ws._core.files.models import Reply
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.jobs.models import read_id
 from langchain_daytona_ws._guest import terminal

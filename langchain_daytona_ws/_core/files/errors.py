@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_daytona_ws._core.files.models import Reply
+from langchain_daytona_ws._core.files.models import Difference
 from langchain_daytona_ws._core.files.names import shown, spelled_out
 from langchain_daytona_ws._core.files.rendering import difference
+from langchain_daytona_ws._guest.edit import EditError
 from langchain_daytona_ws.errors import (
     EditRefused,
     FileError,
@@ -25,30 +26,38 @@ Facts = Mapping[str, Any]
 _OWN_SHELL = "bash"
 
 
-def file_error(path: str, reply: Reply, near: Sequence[str] = ()) -> WorkspaceError:
+def file_error(
+    path: str, op: str, code: str, facts: Mapping[str, object], near: Sequence[str] = ()
+) -> WorkspaceError:
     """Build the error for a refusal about ``path``.
 
     Its ``context`` contains ``path`` as displayed and the facts of the refusal: ``bytes``, ``max_bytes``, ``errno`` …
-    The facts are checked, because the sandbox may be hostile.
 
     Args:
         path: The path in the request, relative to the workspace.
-        reply: The refusal.
+        op: The operation.
+        code: One of `REFUSALS`.
+        facts: The facts; others than those of the refusal are ignored.
         near: Existing paths that are similar to a missing path.
+
+    Raises:
+        KeyError: A required fact is missing.
     """
-    code = reply.raw("error", 64)
-    refusal = _REFUSALS.get(code)
-    if refusal is None:
-        return reply.malformed("error")
+    refusal = REFUSALS[code]
     context: dict[str, Any] = {"path": shown(path)}
     if near:
         context["similar"] = tuple(spelled_out(name) for name in near[:3])
-    context |= {name: _FACTS[name](reply, name) for name in ("errno", *refusal.facts) if name in reply}
-    try:
-        text = refusal.text({**context, "op": reply.op, "shell": _OWN_SHELL})
-    except KeyError as missing:
-        return reply.malformed(str(missing.args[0]))
-    return refusal.kind(text, code=code, op=reply.op, context=context, retryable=code == "busy")
+    context |= {name: facts[name] for name in refusal.facts if name in facts}
+    text = refusal.text({**context, "op": op, "shell": _OWN_SHELL})
+    return refusal.kind(text, code=code, op=op, context=context, retryable=code == "busy")
+
+
+def edit_error(path: str, error: EditError) -> WorkspaceError:
+    """Build the error for an edit that is impossible in the content of ``path``."""
+    facts = {name: tuple(value) if isinstance(value, list) else value for name, value in error.facts.items()}
+    if error.differences:
+        facts["differences"] = tuple(Difference(*row) for row in error.differences)
+    return file_error(path, "edit", error.code, facts)
 
 
 def file_message(error: WorkspaceError, *, shell: str, path: str = "") -> str | None:
@@ -62,7 +71,7 @@ def file_message(error: WorkspaceError, *, shell: str, path: str = "") -> str | 
     Returns:
         None if the error is not from `file_error`: its context has no ``path``.
     """
-    refusal = _REFUSALS.get(error.code)
+    refusal = REFUSALS.get(error.code)
     if refusal is None or "path" not in error.context:
         return None
     known_as = {"path": shown(path)} if path else {}
@@ -206,30 +215,23 @@ def _line(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)[:1000]
 
 
-_FACTS: Mapping[str, Callable[[Reply, str], object]] = {
-    **dict.fromkeys(("bytes", "max_bytes", "lines", "line", "count"), Reply.number),
-    **dict.fromkeys(("what", "kind", "hint", "text", "errno"), Reply.maybe),
-    "at": Reply.numbers,
-    "differences": Reply.differences,
-    "state": lambda reply, name: reply.raw(name, 32),
-    "on_s3": lambda _reply, _name: True,
-}
-"""Each fact of a refusal, and how it is checked."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Refusal:
+class Refusal:
     """A reason to refuse a file operation.
 
     Args:
         kind: Class of the error.
         message: Template with the facts as fields, or a function of the facts.
-        facts: Names of the facts in the reply; without a required fact, the reply is garbled.
+        own_facts: Names of its facts, in addition to ``errno``.
     """
 
     kind: type[WorkspaceError]
     message: str | Callable[[Facts], str]
-    facts: tuple[str, ...] = ()
+    own_facts: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        return ("errno", *self.own_facts)
 
     def text(self, facts: Facts) -> str:
         """Return the message.
@@ -240,40 +242,40 @@ class _Refusal:
         return self.message.format_map(facts) if isinstance(self.message, str) else self.message(facts)
 
 
-_REFUSALS: dict[str, _Refusal] = {
-    "missing": _Refusal(FileMissing, _missing, ("on_s3",)),
-    "outside": _Refusal(
+REFUSALS: dict[str, Refusal] = {
+    "missing": Refusal(FileMissing, _missing, ("on_s3",)),
+    "outside": Refusal(
         PathRefused,
         "{path} leads out of the workspace. Only files inside the workspace can be used.",
     ),
-    "loop": _Refusal(PathRefused, "{path} leads through too many symlinks."),
-    "bad_path": _Refusal(PathRefused, "{path} is not a path in the workspace."),
-    "is_root": _Refusal(PathRefused, "The workspace directory itself can't be deleted."),
-    "is_directory": _Refusal(FileUnsuitable, "{path} is a directory: use list."),
-    "not_a_directory": _Refusal(FileUnsuitable, "{path}, or a part of this path, is not a directory."),
-    "not_regular": _Refusal(FileUnsuitable, _not_regular, ("kind",)),
-    "binary": _Refusal(FileUnsuitable, _binary, ("bytes", "what")),
-    "too_large": _Refusal(FileUnsuitable, _too_large, ("bytes", "max_bytes")),
-    "past_end": _Refusal(FileError, _past_end, ("lines",)),
-    "exists_unread": _Refusal(WriteConflict, _exists, ("bytes",)),
-    "changed": _Refusal(WriteConflict, "{path} has changed since this session read it. Read it again first."),
-    "busy": _Refusal(WriteConflict, "{path} is being changed by another process now. Try again."),
-    "not_found": _Refusal(EditRefused, _not_found, ("hint", "line", "count", "differences")),
-    "not_unique": _Refusal(EditRefused, _not_unique, ("count", "at")),
-    "too_many": _Refusal(EditRefused, _too_many, ("count",)),
-    "identical": _Refusal(EditRefused, "old_string and new_string are identical: nothing to change."),
-    "empty": _Refusal(EditRefused, "old_string is empty. To replace the whole content, write the file."),
-    "not_empty": _Refusal(FileUnsuitable, _not_empty, ("count",)),
-    "bad_glob": _Refusal(FileError, _bad_glob, ("text",)),
-    "bad_pattern": _Refusal(FileError, _bad_pattern, ("text",)),
-    "no_tool": _Refusal(
+    "loop": Refusal(PathRefused, "{path} leads through too many symlinks."),
+    "bad_path": Refusal(PathRefused, "{path} is not a path in the workspace."),
+    "is_root": Refusal(PathRefused, "The workspace directory itself can't be deleted."),
+    "is_directory": Refusal(FileUnsuitable, "{path} is a directory: use list."),
+    "not_a_directory": Refusal(FileUnsuitable, "{path}, or a part of this path, is not a directory."),
+    "not_regular": Refusal(FileUnsuitable, _not_regular, ("kind",)),
+    "binary": Refusal(FileUnsuitable, _binary, ("bytes", "what")),
+    "too_large": Refusal(FileUnsuitable, _too_large, ("bytes", "max_bytes")),
+    "past_end": Refusal(FileError, _past_end, ("lines",)),
+    "exists_unread": Refusal(WriteConflict, _exists, ("bytes",)),
+    "changed": Refusal(WriteConflict, "{path} has changed since this session read it. Read it again first."),
+    "busy": Refusal(WriteConflict, "{path} is being changed by another process now. Try again."),
+    "not_found": Refusal(EditRefused, _not_found, ("hint", "line", "count", "differences")),
+    "not_unique": Refusal(EditRefused, _not_unique, ("count", "at")),
+    "too_many": Refusal(EditRefused, _too_many, ("count",)),
+    "identical": Refusal(EditRefused, "old_string and new_string are identical: nothing to change."),
+    "empty": Refusal(EditRefused, "old_string is empty. To replace the whole content, write the file."),
+    "not_empty": Refusal(FileUnsuitable, _not_empty, ("count",)),
+    "bad_glob": Refusal(FileError, _bad_glob, ("text",)),
+    "bad_pattern": Refusal(FileError, _bad_pattern, ("text",)),
+    "no_tool": Refusal(
         FileError,
         "Searching needs ripgrep or GNU grep in the sandbox. Install one (`ripgrep`) with {shell}.",
     ),
-    "staging": _Refusal(
+    "staging": Refusal(
         SandboxError,
         "The content arrived incomplete in the sandbox; nothing was written. Try again.",
     ),
-    "write_failed": _Refusal(FileError, _write_failed, ("state", "bytes", "text")),
-    "os": _Refusal(FileError, _os, ("text",)),
+    "write_failed": Refusal(FileError, _write_failed, ("state", "bytes", "text")),
+    "os": Refusal(FileError, _os, ("text",)),
 }

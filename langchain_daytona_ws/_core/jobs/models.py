@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from langchain_daytona_ws._core.answer import Reply
 from langchain_daytona_ws._core.commands.pipelines import relevant_exit_codes
-from langchain_daytona_ws._core.files.models import Reply
 from langchain_daytona_ws.errors import JobError
 
 JobState = Literal["running", "finished", "stopped", "timed_out", "lost"]

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
-from langchain_daytona_ws._core.answer import Answer, decode_base64
+from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
 from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES, check_command, facts_of_request
-from langchain_daytona_ws._core.files.models import Reply
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S, JobTracker
 from langchain_daytona_ws._core.jobs.models import (

@@ -1,31 +1,50 @@
-"""Read, write, edit and delete objects, with the guest's contract in ``_guest.files``."""
+"""File operations directly on objects, with the rules that ``_guest.files`` documents."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-import secrets
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, too_large
+from langchain_daytona_ws._core.files.backend import EditQuery, GrepQuery, ViewQuery, WriteQuery
+from langchain_daytona_ws._core.files.errors import edit_error, file_error
+from langchain_daytona_ws._core.files.models import (
+    Difference,
+    Doubt,
+    FileContent,
+    FileDeleted,
+    FileEdited,
+    FileText,
+    FileView,
+    FileWritten,
+    GlobResult,
+    GrepResult,
+    Listing,
+)
+from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
 from langchain_daytona_ws._core.s3.idempotency import CREATED, EDITED, REPLACED, Mark, mark_of, short
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
-from langchain_daytona_ws._core.s3.store import ObjectStorePort, StoredObject
+from langchain_daytona_ws._core.s3.search import S3Search
+from langchain_daytona_ws._core.s3.store import ObjectStorePort, StoredObject, StoreFault
+from langchain_daytona_ws._core.s3.tree import S3Directories
 from langchain_daytona_ws._core.s3.writer import ConditionalWriter, Conflict
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
-from langchain_daytona_ws._guest.content import viewed
 from langchain_daytona_ws._guest.files import COUNTED_ENTRIES
-from langchain_daytona_ws._guest.store import MAX_BYTES
 from langchain_daytona_ws._guest.walk import RefusedError
+from langchain_daytona_ws._guest.window import window
 
 T = TypeVar("T")
-Request = dict[str, Any]
-Answer = dict[str, Any]
+R = TypeVar("R", FileWritten, FileEdited, FileDeleted)
+Answers = OrderedDict[str, FileWritten | FileEdited | FileDeleted]
 
+REMEMBERED_CALLS = 500
 # After a conflict, an edit reads the object again. Each conflict means that another writer succeeded.
 EDIT_TRIES = 40
 EDIT_WITHIN_S = 45.0
@@ -38,138 +57,251 @@ OFFLOAD_BYTES = 1 << 20
 LARGEST_COMPARED_BYTES = 256 << 20
 
 
+async def _is_ready() -> None:
+    pass
+
+
 class S3Files:
-    """The operations on one file.
+    """The `FileBackend` of a workspace on S3.
+
+    A change is applied once for its key. Its result is recorded here, and the call in the object's metadata, where
+    other processes find it.
 
     Args:
-        port: The bucket.
+        port: The bucket, below the workspace's prefix.
+        where: Bucket and prefix for errors; never shown to the model.
+        answers: The recorded results of changes, if several objects share them: key → result.
+        wait_until_ready: Called before each operation; it may refuse the operation.
     """
 
-    def __init__(self, port: ObjectStorePort) -> None:
+    def __init__(
+        self,
+        port: ObjectStorePort,
+        *,
+        where: str = "",
+        answers: Answers | None = None,
+        wait_until_ready: Callable[[], Awaitable[None]] = _is_ready,
+    ) -> None:
         self._port = port
+        self._where = where
+        # No lock: only single operations are used, which are atomic in CPython; see FileOperations.
+        self._answers = Answers() if answers is None else answers
+        self._wait_until_ready = wait_until_ready
         self._lookup = Lookup(port)
         self._writer = ConditionalWriter(port, self._lookup)
+        self._directories = S3Directories(port, self._lookup)
+        self._search = S3Search(port, self._lookup)
 
-    async def read(self, request: Request) -> Answer:
-        max_bytes = request.get("max_bytes", MAX_BYTES)
-        key = key_of(request["path"])
-        stored = await self._lookup.load(key, max_bytes=max_bytes)
-        data = _text(stored, max_bytes)
-        offset = request.get("offset", 1)
-        limit, limit_bytes = request.get("limit", text.PAGE_LINES), request.get("limit_bytes", 65536)
-        page, sha256 = await self._compute(
-            len(data), lambda: (text.page(data, offset, limit, limit_bytes), _sha256(data))
+    async def read(self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int) -> FileText:
+        with self._errors("read", path):
+            key, stored = await self._load(path, max_bytes)
+            data = _text(stored, max_bytes)
+            page, sha256 = await self._compute(
+                len(data), lambda: (text.page(data, offset, limit, limit_bytes), _sha256(data))
+            )
+            if not page.body and offset > 1:
+                raise RefusedError("past_end", lines=page.lines)
+        return FileText(
+            path=key,
+            body=page.body,
+            first=page.first,
+            last=page.last,
+            lines=page.lines,
+            cut_lines=page.cut,
+            lossy=page.lossy,
+            newline=page.newline,
+            bom=page.bom,
+            size_bytes=len(data),
+            mtime_ns=stored.info.modified_ns,
+            sha256=sha256,
         )
-        if not page.body and offset > 1:
-            raise RefusedError("past_end", lines=page.lines)
-        shown = {name: getattr(page, name) for name in text.Page.__slots__}
-        facts = {"bytes": len(data), "mtime_ns": stored.info.modified_ns, "sha256": sha256}
-        return {**shown, "path": key, **facts}
 
-    async def view(self, request: Request) -> Answer:
-        most = request["binary_bytes"] if request["binary"] else request["max_bytes"]
-        key, data = await self._content(request, most)
-        shown, sha256 = await self._compute(len(data), lambda: (viewed(data, request), _sha256(data)))
-        return {**shown, "path": key, "bytes": len(data), "sha256": sha256}
+    async def view(self, path: str, query: ViewQuery) -> FileView:
+        with self._errors("view", path):
+            most = query.binary_bytes if query.binary else query.max_bytes
+            key, stored = await self._load(path, most)
+            data = _content(stored, most)
+            return await self._compute(len(data), lambda: _viewed(key, data, query))
 
-    async def fetch(self, request: Request) -> Answer:
-        key, data = await self._content(request, request["max_bytes"])
-        sha256 = await self._compute(len(data), lambda: _sha256(data))
-        return {"content": data, "path": key, "bytes": len(data), "sha256": sha256}
+    async def fetch(self, path: str, *, max_bytes: int) -> FileContent:
+        with self._errors("fetch", path):
+            key, stored = await self._load(path, max_bytes)
+            data = _content(stored, max_bytes)
+            return FileContent(key, data, await self._compute(len(data), lambda: _sha256(data)))
 
-    async def _content(self, request: Request, max_bytes: int) -> tuple[str, bytes]:
-        key = key_of(request["path"])
-        stored = await self._lookup.load(key, max_bytes=max_bytes)
-        if stored.data is None:
-            raise RefusedError("too_large", bytes=stored.info.size_bytes, max_bytes=max_bytes)
-        return key, stored.data
+    async def write(self, path: str, query: WriteQuery, *, key: str) -> FileWritten:
+        with self._errors("write", path):
+            at, recorded = await self._begin(path), self._recorded(key, FileWritten)
+            if recorded is not None:
+                return recorded
+            if len(query.content) > LARGEST_PUT_BYTES:
+                raise too_large(len(query.content))
+            for _ in range(WRITE_TRIES):
+                try:
+                    return self._record(key, await self._write(at, query, short(key)))
+                except Conflict:
+                    if query.overwrite:  # a retry would overwrite the other change unnoticed
+                        raise RefusedError("changed") from None
+            raise RefusedError("busy")
 
-    async def write(self, request: Request) -> Answer:
-        key, data = key_of(request["path"]), bytes(request["content"])
-        if len(data) > LARGEST_PUT_BYTES:
-            raise too_large(len(data))
-        call = _call(request)
-        for _ in range(WRITE_TRIES):
-            try:
-                done = await self._write(key, data, request, call)
-            except Conflict:
-                if request.get("overwrite", False):  # a retry would overwrite the other change unnoticed
-                    raise RefusedError("changed") from None
-                continue
-            sha256 = await self._compute(len(done.data), partial(_sha256, done.data))
-            return {**done.answer, "path": key, "bytes": len(done.data), "sha256": sha256}
-        raise RefusedError("busy")
+    async def edit(self, path: str, query: EditQuery, *, key: str) -> FileEdited:
+        with self._errors("edit", path):
+            at, recorded = await self._begin(path), self._recorded(key, FileEdited)
+            if recorded is not None:
+                return recorded
+            until = self._port.now() + EDIT_WITHIN_S
+            for turn in range(EDIT_TRIES):
+                try:
+                    return self._record(key, await self._edit(at, query, short(key)))
+                except Conflict:
+                    if self._port.now() >= until:
+                        break
+                    longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 10), LONGEST_PAUSE_S)
+                    await self._port.sleep(random.uniform(0, longest))  # noqa: S311 - spreads the retries of colliding writers
+            raise RefusedError("changed")
 
-    async def edit(self, request: Request) -> Answer:
-        key, call = key_of(request["path"]), _call(request)
-        until = self._port.now() + EDIT_WITHIN_S
-        for turn in range(EDIT_TRIES):
-            try:
-                return await self._edit(key, request, call)
-            except Conflict:
-                if self._port.now() >= until:
-                    break
-                longest = min(FIRST_PAUSE_S * 2.0 ** min(turn, 10), LONGEST_PAUSE_S)
-                await self._port.sleep(random.uniform(0, longest))  # noqa: S311 - spreads the retries of colliding writers
-        raise RefusedError("changed")
-
-    async def exists(self, request: Request) -> Answer:
-        return {"found": [path for path in request["paths"] if await self._lookup.exists(key_of(path))]}
-
-    async def near(self, request: Request) -> Answer:
-        return {"found": await self._lookup.near(key_of(request["path"]))}
-
-    async def delete(self, request: Request) -> Answer:
+    async def delete(self, path: str, *, key: str) -> FileDeleted:
         """Delete a file, or the marker of an empty directory."""
-        key = key_of(request["path"])
-        if not key:
-            raise RefusedError("is_root")
-        prefix = below(key)
-        page = await self._port.list_page(prefix, delimiter=True, max_keys=COUNTED_ENTRIES + 1)
-        markers = [info for info in page.objects if info.key == prefix]
-        within = [
-            name[len(prefix) :].rstrip("/") for name in (*page.prefixes, *(o.key for o in page.objects))
-        ]
-        if count := len(within) - len(markers):
-            visible = sum(not is_hidden(name) for name in set(within))
-            raise RefusedError("not_empty", count=min(visible or count, COUNTED_ENTRIES))
-        info = markers[0] if markers else await self._lookup.file_at(key)
-        if info is None:
-            raise await self._lookup.not_found(key)
-        await self._writer.delete(info)
-        return {"path": key, "kind": "dir" if markers else "file", "bytes": 0 if markers else info.size_bytes}
+        with self._errors("delete", path):
+            at, recorded = await self._begin(path), self._recorded(key, FileDeleted)
+            if recorded is not None:
+                return recorded
+            if not at:
+                raise RefusedError("is_root")
+            prefix = below(at)
+            page = await self._port.list_page(prefix, delimiter=True, max_keys=COUNTED_ENTRIES + 1)
+            markers = [info for info in page.objects if info.key == prefix]
+            within = [
+                name[len(prefix) :].rstrip("/") for name in (*page.prefixes, *(o.key for o in page.objects))
+            ]
+            if count := len(within) - len(markers):
+                visible = sum(not is_hidden(name) for name in set(within))
+                raise RefusedError("not_empty", count=min(visible or count, COUNTED_ENTRIES))
+            info = markers[0] if markers else await self._lookup.file_at(at)
+            if info is None:
+                raise await self._lookup.not_found(at)
+            await self._writer.delete(info)
+        return self._record(key, FileDeleted(path, "dir" if markers else "file"))
+
+    async def list(self, path: str, *, limit: int, limit_bytes: int) -> Listing:
+        with self._errors("list", path, of_directories=True):
+            key = await self._begin(path)
+            return await self._directories.list_directory(key, limit=limit, limit_bytes=limit_bytes)
+
+    async def glob(
+        self, path: str, pattern: str, *, limit: int, limit_bytes: int, timeout_s: float
+    ) -> tuple[GlobResult, Doubt | None]:
+        with self._errors("glob", path, of_directories=True):
+            key = await self._begin(path)
+            return await self._directories.glob(
+                key, pattern, limit=limit, limit_bytes=limit_bytes, timeout_s=timeout_s
+            )
+
+    async def grep(self, path: str, query: GrepQuery) -> tuple[GrepResult, Doubt | None]:
+        with self._errors("grep", path, of_directories=True):
+            return await self._search.grep(await self._begin(path), query)
+
+    async def near(self, path: str) -> Sequence[str]:
+        with self._errors("near", path):
+            return await self._lookup.near(await self._begin(path))
+
+    async def exists(self, paths: Sequence[str]) -> Sequence[str]:
+        with self._errors("exists", "."):
+            await self._wait_until_ready()
+            return [path for path in paths if await self._lookup.exists(key_of(path))]
+
+    # --- all operations ---
+
+    @contextmanager
+    def _errors(self, op: str, path: str, *, of_directories: bool = False) -> Iterator[None]:
+        """Raise refusals and failures of S3 as errors of this package."""
+        try:
+            yield
+        except RefusedError as refusal:
+            # A mount keeps a directory created by bash local until it contains a file (mount-s3).
+            on_s3 = {"on_s3": True} if of_directories else {}
+            raise file_error(path, op, refusal.error, {**refusal.facts, **on_s3}) from None
+        except edits.EditError as error:
+            raise edit_error(path, error) from None
+        except StoreFault as fault:
+            raise store_error(fault, op, self._where) from fault
+
+    async def _begin(self, path: str) -> str:
+        await self._wait_until_ready()
+        return key_of(path)
+
+    async def _load(self, path: str, max_bytes: int) -> tuple[str, StoredObject]:
+        key = await self._begin(path)
+        return key, await self._lookup.load(key, max_bytes=max_bytes)
+
+    def _recorded(self, key: str, kind: type[R]) -> R | None:
+        recorded = self._answers.get(key)
+        return replace(recorded, from_record=True) if isinstance(recorded, kind) else None
+
+    def _record(self, key: str, result: R) -> R:
+        self._answers[key] = result
+        if len(self._answers) > REMEMBERED_CALLS:
+            with suppress(KeyError):  # another thread has emptied it
+                self._answers.popitem(last=False)
+        return result
 
     # --- write ---
 
-    async def _write(self, key: str, data: bytes, request: Request, call: str) -> _Written:
-        overwrite, expected = request.get("overwrite", False), request.get("expected_sha256")
-        max_bytes = request.get("max_bytes", MAX_BYTES)
-        if not overwrite and expected is None:
+    async def _write(self, key: str, query: WriteQuery, call: str) -> FileWritten:
+        data = query.content
+        if not query.overwrite and query.expected_sha256 is None:
             # Usually a new file: existing content is read only after a conflict.
             await self._lookup.require_free(key)
             try:
-                return _Written(await self._writer.put(key, data, None, call=call, action=CREATED), data)
+                mark: Mark | None = await self._writer.put(key, data, None, call=call, action=CREATED)
             except Conflict:
-                return _Written(await self._conflicting_mark(key, data, call), data)
-        as_text = request.get("as_text", False)
-        most = len(data) if expected is None and not as_text else max(len(data), max_bytes)
-        old = await self._lookup.find(key, max_bytes=most)
+                mark = await self._conflicting_mark(key, data, call)
+            return await self._written(key, data, mark)
+        is_read = query.expected_sha256 is not None or query.as_text
+        old = await self._lookup.find(
+            key, max_bytes=max(len(data), query.max_bytes) if is_read else len(data)
+        )
         if old is None:
-            return _Written(await self._writer.put(key, data, None, call=call, action=CREATED), data)
+            return await self._written(
+                key, data, await self._writer.put(key, data, None, call=call, action=CREATED)
+            )
         mark = mark_of(old.metadata, call)
         if mark is not None:
-            return _Written(mark, data)
+            return await self._written(key, data, mark)
         before, kept, gone = old.data, list[str](), list[str]()
-        if before is not None and as_text:
+        if before is not None and query.as_text:
             kept, gone = await self._compute(len(before), partial(_styles, before, data))
-        data = edits.in_style(data, kept)
-        if before is not None and before == data:
-            return _Written(None, data)
-        if not overwrite:
-            await self._require_unchanged(key, old, expected)
+        styled = edits.in_style(data, kept)
+        if before is not None and before == styled:
+            return await self._written(key, styled, None)
+        if not query.overwrite:
+            await self._require_unchanged(key, old, query.expected_sha256)
         action = REPLACED + "".join(name[0] for name in kept)
-        mark = await self._writer.put(key, data, old, call=call, action=action)
-        return _Written(mark, data, gone, is_styled=True)
+        mark = await self._writer.put(key, styled, old, call=call, action=action)
+        return await self._written(key, data, mark, gone)
+
+    async def _written(
+        self, key: str, data: bytes, mark: Mark | None, gone: Sequence[str] = ()
+    ) -> FileWritten:
+        """Return the result of a write.
+
+        Args:
+            key: The object's key.
+            data: The content of the request, or with ``mark=None`` that of the file.
+            mark: The mark of this call, maybe of an earlier attempt; None if the file already had the content.
+            gone: The known styles of the old content that are gone.
+        """
+        kept = mark.kept if mark else []
+        data = edits.in_style(data, kept)
+        return FileWritten(
+            path=key,
+            created=mark is not None and mark.action == CREATED,
+            unchanged=mark is None,
+            size_bytes=len(data),
+            sha256=await self._compute(len(data), partial(_sha256, data)),
+            kept=tuple(kept),
+            gone=tuple(gone),
+        )
 
     async def _require_unchanged(self, key: str, old: StoredObject, expected: str | None) -> None:
         """Refuse the write if the file has changed since it was read."""
@@ -192,108 +324,76 @@ class S3Files:
 
     # --- edit ---
 
-    async def _edit(self, key: str, request: Request, call: str) -> Answer:
-        max_bytes = request.get("max_bytes", MAX_BYTES)
-        old = await self._lookup.load(key, max_bytes=max_bytes)
+    async def _edit(self, key: str, query: EditQuery, call: str) -> FileEdited:
+        old = await self._lookup.load(key, max_bytes=query.max_bytes)
         mark = mark_of(old.metadata, call)
         if mark is not None:
             return await self._recorded_edit(key, mark, old)
-        data = _text(old, max_bytes)
-        change = _Change(data, request, max_bytes)
-        answer = await self._compute(len(data), change.make)
-        mark = await self._writer.put(key, change.after, old, call=call, action=f"{EDITED}{answer['count']}")
-        return {**answer, "path": key, "count": mark.count}
+        data = _text(old, query.max_bytes)
+        edited, result = await self._compute(len(data), partial(_edited, key, data, query))
+        mark = await self._writer.put(key, edited, old, call=call, action=f"{EDITED}{result.count}")
+        return replace(result, count=mark.count)
 
-    async def _recorded_edit(self, key: str, mark: Mark, now: StoredObject) -> Answer:
-        """Return the answer for an edit by an earlier attempt of this call, without its positions."""
+    async def _recorded_edit(self, key: str, mark: Mark, now: StoredObject) -> FileEdited:
+        """Return the result of an edit by an earlier attempt of this call, without its positions."""
         data = now.data
         if data is None:  # another program made it too large to edit
             raise RefusedError("changed")
         sha256 = await self._compute(len(data), lambda: _sha256(data))
-        facts = {"bytes": now.info.size_bytes, "sha256": sha256, "before_sha256": sha256}
-        return {"path": key, "count": mark.count, "at": [], "snippet": "", **facts}
+        return FileEdited(key, mark.count, (), "", now.info.size_bytes, sha256, before_sha256=sha256)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:
         """Run CPU-bound work on content of ``size`` bytes; large content outside the event loop."""
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
-class _Written:
-    """A finished write.
-
-    Args:
-        mark: The mark of this call, maybe of an earlier attempt; None if the file already had the content.
-        data: The content of the request; with ``is_styled``, the written content.
-        gone: The known styles of the old content that are gone.
-        is_styled: Whether ``data`` already has the kept style.
-    """
-
-    def __init__(
-        self, mark: Mark | None, data: bytes, gone: Sequence[str] = (), *, is_styled: bool = False
-    ) -> None:
-        kept = mark.kept if mark else []
-        self.data = data if is_styled else edits.in_style(data, kept)
-        self.answer: Answer = {
-            "created": mark is not None and mark.action == CREATED,
-            "unchanged": mark is None,
-            **({"kept": kept} if kept else {}),
-            **({"gone": list(gone)} if gone else {}),
-        }
+def _edited(key: str, data: bytes, query: EditQuery) -> tuple[bytes, FileEdited]:
+    """Return the edited content, and the result."""
+    edited = edits.apply_edit(
+        data, query.old, query.new, query.replace_all, query.max_bytes, exact=query.exact
+    )
+    return edited.data, FileEdited(
+        path=key,
+        count=len(edited.ranges),
+        lines=tuple(edited.lines[: edits.SHOWN_RANGES]),
+        snippet=edits.snippet(edited),
+        size_bytes=len(edited.data),
+        sha256=_sha256(edited.data),
+        differences=tuple(Difference(*row) for row in edited.differences),
+        mixed=edited.mixed,
+        verbatim=edited.verbatim,
+        before_sha256=_sha256(data),
+    )
 
 
-class _Change:
-    """Computes an edit of a content."""
+def _viewed(key: str, data: bytes, query: ViewQuery) -> FileView:
+    sha256 = _sha256(data)
+    if query.binary or text.binary_kind(data):
+        if len(data) > query.binary_bytes:
+            raise RefusedError("too_large", bytes=len(data), max_bytes=query.binary_bytes)
+        return FileView(key, sha256, content=data)
+    found = window(data, query.offset, query.limit, query.limit_bytes)
+    return FileView(key, sha256, found.body, found.first, found.last, found.lines, found.cut, found.more)
 
-    def __init__(self, before: bytes, request: Request, max_bytes: int) -> None:
-        self.before = before
-        self.after = b""
-        self._request = request
-        self._max_bytes = max_bytes
 
-    def make(self) -> Answer:
-        sha256, request = _sha256(self.before), self._request
-        if request.get("expected_sha256") not in (None, sha256):
-            raise RefusedError("changed")
-        try:
-            edited = edits.apply_edit(
-                self.before,
-                request["old"],
-                request["new"],
-                request.get("replace_all", False),
-                self._max_bytes,
-                exact=request.get("exact", False),
-            )
-        except edits.EditError as error:
-            raise RefusedError(error.code, **error.facts) from None
-        self.after = edited.data
-        return {
-            "count": len(edited.ranges),
-            "at": edited.lines[: edits.SHOWN_RANGES],
-            "snippet": edits.snippet(edited),
-            **edited.remarks,
-            "bytes": len(edited.data),
-            "sha256": _sha256(edited.data),
-            "before_sha256": sha256,
-        }
+def _content(stored: StoredObject, max_bytes: int) -> bytes:
+    if stored.data is None:
+        raise RefusedError("too_large", bytes=stored.info.size_bytes, max_bytes=max_bytes)
+    return stored.data
 
 
 def _text(stored: StoredObject, max_bytes: int) -> bytes:
-    if stored.data is None:
-        raise RefusedError("too_large", bytes=stored.info.size_bytes, max_bytes=max_bytes)
-    kind = text.binary_kind(stored.data)
+    data = _content(stored, max_bytes)
+    kind = text.binary_kind(data)
     if kind:
-        raise RefusedError("binary", bytes=len(stored.data), what=kind)
-    return stored.data
+        raise RefusedError("binary", bytes=len(data), what=kind)
+    return data
 
 
 def _styles(old: bytes, new: bytes) -> tuple[list[str], list[str]]:
     """Return the styles of a file that the new text keeps, and the styles that are gone."""
     kept = edits.style_to_keep(old, new)
     return kept, edits.style_gone(old, edits.in_style(new, kept))
-
-
-def _call(request: Request) -> str:
-    return short(request.get("key") or secrets.token_hex(16))
 
 
 def _sha256(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Search file contents within limits, with the guest's contract in ``_guest.files``.
+"""Search the contents of objects within limits.
 
 Other searches need ripgrep in the sandbox: many or large files, or an expression that only ripgrep supports.
 """
@@ -9,9 +9,18 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from langchain_daytona_ws._core.files.backend import GrepQuery, NeedsSandbox
+from langchain_daytona_ws._core.files.models import (
+    Doubt,
+    GrepResult,
+    GrepRow,
+    Omitted,
+    OmittedReason,
+    OutputMode,
+)
 from langchain_daytona_ws._core.s3.expression import Expression, NeedsRipgrepError
 from langchain_daytona_ws._core.s3.lookup import Lookup
-from langchain_daytona_ws._core.s3.names import below, key_of, parent_of
+from langchain_daytona_ws._core.s3.names import below, parent_of
 from langchain_daytona_ws._core.s3.store import (
     ObjectInfo,
     ObjectStorePort,
@@ -23,12 +32,9 @@ from langchain_daytona_ws._core.s3.walk import Walk
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.doubt import Doubts
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
-from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, is_too_binary, omitted
+from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, NAMED, is_too_binary
 from langchain_daytona_ws._guest.rows import Filter, Rows
 from langchain_daytona_ws._guest.walk import RefusedError
-
-Request = dict[str, Any]
-Answer = dict[str, Any]
 
 MAX_FILES = 500
 MAX_TOTAL_BYTES = 32 << 20
@@ -36,22 +42,19 @@ BATCH_FILES = 64
 BATCH_BYTES = 8 << 20
 
 
-class NeedsSandbox(Exception):
-    """A search that must run in the sandbox; the text has the reason."""
-
-
 class S3Search:
     """Searches below one directory, or in one file.
 
     Args:
         port: The bucket.
+        lookup: Looks up paths in the same bucket.
     """
 
-    def __init__(self, port: ObjectStorePort) -> None:
+    def __init__(self, port: ObjectStorePort, lookup: Lookup) -> None:
         self._port = port
-        self._lookup = Lookup(port)
+        self._lookup = lookup
 
-    async def grep(self, request: Request) -> Answer:
+    async def grep(self, key: str, query: GrepQuery) -> tuple[GrepResult, Doubt | None]:
         """Search.
 
         Raises:
@@ -59,16 +62,14 @@ class S3Search:
             NeedsSandbox: The search must run in the sandbox.
             StoreFault: S3 failed.
         """
-        pattern = request["pattern"]
-        if not pattern or "\n" in pattern or "\0" in pattern:
+        if not query.pattern or "\n" in query.pattern or "\0" in query.pattern:
             raise RefusedError("bad_pattern", text="the pattern must be one line, and not empty")
         try:
-            glob = Filter(request["glob"]) if request.get("glob") else None
+            glob = Filter(query.glob) if query.glob else None
         except GlobError as error:
             raise RefusedError("bad_glob", text=str(error)) from None
-        deadline = self._port.now() + request["timeout_s"]
-        key = key_of(request["path"])
-        doubts = Doubts(request.get("glob") or "", key, Filter)
+        deadline = self._port.now() + query.timeout_s
+        doubts = Doubts(query.glob or "", key, Filter)
         found = _Candidates(below(key), glob, doubts)
         walk = Walk(self._port, below(key), found, deadline)
         await walk.run(True)
@@ -78,22 +79,28 @@ class S3Search:
         alone = bool(key) and not walk.keys
         if alone:
             files, base = [await self._file(key)], below(parent_of(key))
-            doubts = Doubts(request.get("glob") or "", parent_of(key), Filter)
+            doubts = Doubts(query.glob or "", parent_of(key), Filter)
             found = _Candidates(base, glob, doubts)
             files = [info for info in files if found.is_wanted(info.key)]
-        expression = _expression(pattern, request)  # last: a refused search needs no expression
-        rows = Rows(base, request["limit"], request["limit_bytes"])
-        search = _ContentSearch(expression, rows, request, self._port, deadline, skip=len(base), alone=alone)
+        expression = _expression(query)  # last: a refused search needs no expression
+        rows = Rows(base, query.limit, query.limit_bytes)
+        search = _ContentSearch(expression, rows, query, self._port, deadline, skip=len(base), alone=alone)
         await self._search_batches(files, search, deadline)
-        return {
-            "engine": "re2",
-            "rows": rows.sorted(),
-            "more": rows.full,
-            "timed_out": False,
-            "skipped": [base + name for name in SKIPPED if name in skipped],
-            "omitted": omitted(search.omitted),
-            "doubt": doubts.found(base, matched=bool(files)),
-        }
+        result = GrepResult(
+            pattern=query.pattern,
+            mode=query.mode,
+            rows=tuple(_row(query.mode, *row) for row in rows.sorted()),
+            more=rows.full,
+            timed_out=False,
+            skipped=tuple(base + name for name in SKIPPED if name in skipped),
+            omitted=tuple(
+                Omitted(reason, len(paths), tuple(sorted(paths)[:NAMED]))
+                for reason, paths in search.omitted.items()
+                if paths
+            ),
+        )
+        doubt = doubts.found(base, matched=bool(files))
+        return result, Doubt(*doubt) if doubt else None
 
     async def _file(self, key: str) -> ObjectInfo:
         """Return the one file to search."""
@@ -166,7 +173,7 @@ class _ContentSearch:
         self,
         expression: Expression,
         rows: Rows,
-        request: Request,
+        query: GrepQuery,
         port: ObjectStorePort,
         deadline: float,
         *,
@@ -174,10 +181,9 @@ class _ContentSearch:
         alone: bool,
     ) -> None:
         self.rows = rows
-        self.omitted: dict[str, list[str]] = {BINARY: [], BINARY_MATCH: []}
+        self.omitted: dict[OmittedReason, list[str]] = {BINARY_MATCH: [], BINARY: []}
         self._expression = expression
-        self._mode = request["mode"]
-        self._before, self._after = request.get("before", 0), request.get("after", 0)
+        self._query = query
         self._now = port.now
         self._deadline = deadline
         self._skip = skip  # characters of the base in each key
@@ -202,20 +208,20 @@ class _ContentSearch:
         lines = self._expression.lines(content, self._check)
         if kind == "binary":
             try:
-                reason = BINARY_MATCH if next(lines, None) is not None else None
+                reason: OmittedReason | None = BINARY_MATCH if next(lines, None) is not None else None
             except NeedsRipgrepError:  # not worth a sandbox
                 reason = BINARY
             if reason is not None:
                 self.omitted[reason].append(self.rows.named(name))
-        elif self._mode == "files_with_matches":
+        elif self._query.mode == "files_with_matches":
             if next(lines, None) is not None:
                 self.rows.add(name)
-        elif self._mode == "count":
+        elif self._query.mode == "count":
             count = sum(1 for _ in lines)
             if count:
                 self.rows.add(name, count)
         else:
-            for number, line, match in _with_context(content, lines, self._before, self._after):
+            for number, line, match in _with_context(content, lines, self._query.before, self._query.after):
                 self.rows.add_line(name, number, line, match)
                 if self.rows.full:
                     return
@@ -263,9 +269,20 @@ def _as_utf8(data: bytes) -> bytes:
     return data.removeprefix(text.BOM)
 
 
-def _expression(pattern: str, request: Request) -> Expression:
+def _row(mode: OutputMode, path: str, *values: Any) -> GrepRow:
+    match mode:
+        case "files_with_matches":
+            return GrepRow(path)
+        case "count":
+            return GrepRow(path, count=values[0])
+        case "content":
+            line, is_match, line_text, *column = values
+            return GrepRow(path, line, is_match, line_text, column=column[0] if column else 0)
+
+
+def _expression(query: GrepQuery) -> Expression:
     try:
-        return Expression(pattern, ignore_case=request.get("ignore_case", False))
+        return Expression(query.pattern, ignore_case=query.ignore_case)
     except NeedsRipgrepError:
         raise NeedsSandbox("the expression needs ripgrep") from None
 

@@ -1,23 +1,22 @@
-"""List a directory and match globs, with the guest's contract in ``_guest.files``.
+"""List a directory and match globs on objects.
 
 S3 has no modification times for directories: they are 0.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
+from langchain_daytona_ws._core.files.models import Doubt, Entry, GlobResult, Listing
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
 from langchain_daytona_ws._core.s3.walk import Walk
 from langchain_daytona_ws._guest.doubt import readings
-from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError, split_literal
+from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES
 from langchain_daytona_ws._guest.walk import RefusedError
 
-Request = dict[str, Any]
-Answer = dict[str, Any]
 States = frozenset[tuple[int, int]]
 
 LIST_TIMEOUT_S = 20.0
@@ -28,29 +27,22 @@ class S3Directories:
 
     Args:
         port: The bucket.
+        lookup: Looks up paths in the same bucket.
     """
 
-    def __init__(self, port: ObjectStorePort) -> None:
+    def __init__(self, port: ObjectStorePort, lookup: Lookup) -> None:
         self._port = port
-        self._lookup = Lookup(port)
+        self._lookup = lookup
 
-    async def list_directory(self, request: Request) -> Answer:
+    async def list_directory(self, key: str, *, limit: int, limit_bytes: int) -> Listing:
         """List directories first, then files, each by name; hidden names included."""
-        key = key_of(request["path"])
         directories, files, cut = await self._names(below(key))
         if not directories and not files:
             await self._lookup.require_directory(key)
-        found = [(name, "dir", 0, 0) for name in sorted(directories)]
-        found += [(n, "file", i.size_bytes, i.modified_ns) for n, i in sorted(files.items(), key=_name)]
-        rows: list[list[object]] = []
-        left = request["limit_bytes"]
-        for row in found[: request["limit"]]:
-            left -= len(row[0].encode()) + 40
-            if left < 0:
-                break
-            rows.append([*row, None])
-        more = cut or len(found) > len(rows)
-        return {"path": key or ".", "entries": rows, "total": len(found), "more": more}
+        found = [Entry(name, "dir", 0, 0) for name in sorted(directories)]
+        found += [_entry(name, info) for name, info in sorted(files.items(), key=_name)]
+        entries = _fitting(found[:limit], limit_bytes)
+        return Listing(key or ".", entries, len(found), cut or len(found) > len(entries))
 
     async def _names(self, prefix: str) -> tuple[set[str], dict[str, ObjectInfo], bool]:
         """Return the directories and the files in a directory, and whether the listing is incomplete."""
@@ -76,55 +68,44 @@ class S3Directories:
             if more is None or cut:
                 return directories, {n: o for n, o in files.items() if n not in directories}, cut
 
-    async def glob(self, request: Request) -> Answer:
+    async def glob(
+        self, key: str, pattern: str, *, limit: int, limit_bytes: int, timeout_s: float
+    ) -> tuple[GlobResult, Doubt | None]:
         """Find files, or directories for a pattern that ends in ``/``, newest first."""
-        began = self._port.now()
-        result = await self._matches(request)
-        path = key_of(request["path"])
-        for kind, pattern in [] if result["total"] or result["more"] else readings(request["pattern"], path):
-            timeout_s = request["timeout_s"] - (self._port.now() - began)
+        deadline = self._port.now() + timeout_s
+        result = await self._matches(key, pattern, limit, limit_bytes, deadline)
+        for kind, other in [] if result.total or result.more else readings(pattern, key):
             try:
-                other = await self._matches(
-                    {**request, "pattern": pattern, "limit": 1, "timeout_s": timeout_s}
-                )
+                entries = (await self._matches(key, other, 1, limit_bytes, deadline)).entries
             except RefusedError:  # the other reading cannot be used either
                 continue
-            if other["paths"]:
-                return {**result, "doubt": [kind, pattern, other["paths"][0][0]]}
-        return {**result, "doubt": None}
+            if entries:
+                return result, Doubt(kind, other, entries[0].name)
+        return result, None
 
-    async def _matches(self, request: Request) -> Answer:
+    async def _matches(
+        self, key: str, pattern: str, limit: int, limit_bytes: int, deadline: float
+    ) -> GlobResult:
         try:
-            literal, rest = split_literal(request["pattern"])
-            pattern = Glob(rest)
+            literal, glob = compiled(pattern)
         except GlobError as error:
             raise RefusedError("bad_glob", text=str(error)) from None
-        if ".." in literal.split("/"):
-            raise RefusedError("bad_glob", text="a pattern can't contain '..'")
-        above = key_of(request["path"])
-        base = key_of(request["path"] + "/" + literal)
-        search = _Search(pattern)
-        walk = Walk(self._port, below(base), search, self._port.now() + request["timeout_s"])
-        beginning = _beginning(pattern)
-        await walk.run(pattern.start(), beginning)
+        base = key_of(f"{key}/{literal}".lstrip("/"))
+        search = _Search(glob)
+        walk = Walk(self._port, below(base), search, deadline)
+        await walk.run(glob.start(), _beginning(glob))
         if not search.has_entries:
-            await self._need_base(above, base)
-        found = sorted(search.found.values())
-        rows: list[list[object]] = []
-        left = request["limit_bytes"]
-        for age, path, kind, size in found[: request["limit"]]:
-            left -= len(path.encode()) + 40
-            if left < 0:
-                break
-            rows.append([path, kind, size, -age])
-        return {
-            "paths": rows,
-            "total": len(found),
-            "more": walk.cut or len(rows) < len(found),
-            "timed_out": walk.timed_out,
-            "skipped": search.skipped[:20],
-            "omitted": {},
-        }
+            await self._need_base(key, base)
+        found = sorted(search.found.values(), key=lambda entry: (-entry.mtime_ns, entry.name))
+        entries = _fitting(found[:limit], limit_bytes)
+        return GlobResult(
+            pattern=pattern,
+            entries=entries,
+            total=len(found),
+            more=walk.cut or len(entries) < len(found),
+            timed_out=walk.timed_out,
+            skipped=tuple(search.walk.skipped[:20]),
+        )
 
     async def _need_base(self, above: str, base: str) -> None:
         """Refuse a search in a missing path. The directories in the pattern may be missing."""
@@ -139,33 +120,38 @@ class S3Directories:
 class _Search:
     """Collects the matches of a pattern. The state of a directory is the position in the pattern."""
 
-    def __init__(self, pattern: Glob) -> None:
-        self.found: dict[
-            str, tuple[int, str, str, int]
-        ] = {}  # path -> negative mtime in ns, path, kind, bytes
-        self.skipped: list[str] = []
+    def __init__(self, glob: Glob) -> None:
+        self.found: dict[str, Entry] = {}
         self.has_entries = False
-        self._pattern = pattern
+        self.walk = GlobWalk(glob)
 
     def directory(self, above: States, path: str, name: str) -> States | None:
         self.has_entries = True
-        self.found.pop(path, None)
-        after = self._pattern.step(above, name)
-        if not after:
-            return None
-        if self._pattern.only_dirs and self._pattern.accepts(after):
-            self.found[path] = (0, path, "dir", 0)
-        if not self._pattern.goes_on(after):
-            return None
-        if name in SKIPPED and not self._pattern.names(name, above):
-            self.skipped.append(path)
-            return None
-        return after
+        self.found.pop(path, None)  # a file of this name is hidden
+        below_it, matches = self.walk.directory(above, path, name)
+        if matches:
+            self.found[path] = Entry(path, "dir", 0, 0)
+        return below_it
 
     def file(self, above: States, path: str, name: str, info: ObjectInfo) -> None:
         self.has_entries = True
-        if not self._pattern.only_dirs and self._pattern.accepts(self._pattern.step(above, name)):
-            self.found[path] = (-info.modified_ns, path, "file", info.size_bytes)
+        if self.walk.file(above, name):
+            self.found[path] = _entry(path, info)
+
+
+def _entry(name: str, info: ObjectInfo) -> Entry:
+    return Entry(name, "file", info.size_bytes, info.modified_ns)
+
+
+def _fitting(entries: Iterable[Entry], limit_bytes: int) -> tuple[Entry, ...]:
+    """Return the first entries, up to a size of their names."""
+    fitting: list[Entry] = []
+    for entry in entries:
+        limit_bytes -= len(entry.name.encode()) + 40
+        if limit_bytes < 0:
+            break
+        fitting.append(entry)
+    return tuple(fitting)
 
 
 def _beginning(pattern: Glob) -> str:

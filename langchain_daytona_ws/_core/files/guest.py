@@ -1,0 +1,387 @@
+"""File operations by the guest in the sandbox; every field of its answers, which may be hostile, is checked here."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Protocol
+
+from langchain_daytona_ws._core.answer import MAX_NUMBER, MAX_PATH, Answer, Reply, encodable
+from langchain_daytona_ws._core.files.backend import EditQuery, GrepQuery, ViewQuery, WriteQuery
+from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
+from langchain_daytona_ws._core.files.models import (
+    Difference,
+    Doubt,
+    DoubtKind,
+    Entry,
+    FileContent,
+    FileDeleted,
+    FileEdited,
+    FileText,
+    FileView,
+    FileWritten,
+    GlobResult,
+    GrepResult,
+    GrepRow,
+    Listing,
+    Omitted,
+    OmittedReason,
+    OutputMode,
+)
+from langchain_daytona_ws._core.id_factory import Ids, random_id
+from langchain_daytona_ws._core.paths import is_log
+from langchain_daytona_ws._guest.dirs import UPLOADS
+from langchain_daytona_ws._guest.doubt import KINDS as DOUBTS
+from langchain_daytona_ws._guest.omitted import NAMED, REASONS
+from langchain_daytona_ws.errors import FileUnsuitable, SandboxError, WorkspaceError, WriteConflict
+
+CALL_TIMEOUT_S = 30.0
+INLINE_BYTES = 256 << 10  # of content inside a request or answer
+FETCH_TRIES = 3
+# Limit for content in the answer itself after a corrupt download: a download of the daemon 0.190 ends where a file
+# contains the separator of its parts. As base64 it is below the size limit of an answer.
+INLINE_AGAIN_BYTES = 16 << 20
+KINDS = ("file", "dir", "link", "other")
+
+
+class Client(Protocol):
+    """The methods of a `GuestClient` that are used here."""
+
+    async def call(self, entry: str, request: Answer, *, timeout_s: float) -> Answer: ...
+
+    async def upload(self, path: str, data: bytes) -> None: ...
+
+    async def download(self, path: str, *, limit_bytes: int) -> bytes: ...
+
+
+def _always() -> bool:
+    return True
+
+
+class GuestFiles:
+    """The `FileBackend` of a sandbox.
+
+    Args:
+        client: Returns a client for the sandbox's guest programs, which may create the sandbox.
+        root: The workspace directory in the sandbox, as ``pwd`` prints it.
+        base: The directory that paths are relative to. Default: ``root``.
+        made: Directories that are created, with sudo if necessary, before a file is written there.
+        staging_dir: Directory for uploads of large content; the guest deletes them.
+        ids: Creates names for uploads.
+        is_provisioned: Returns whether there is a sandbox; without one, `exists` creates none.
+        may_exist: Returns whether there may be a sandbox of an earlier session, and so its logs.
+    """
+
+    def __init__(
+        self,
+        client: Callable[[], Awaitable[Client]],
+        *,
+        root: str,
+        base: str | None = None,
+        made: Collection[str] = (),
+        staging_dir: str = UPLOADS,
+        ids: Ids = random_id,
+        is_provisioned: Callable[[], bool] = _always,
+        may_exist: Callable[[], bool] = _always,
+    ) -> None:
+        self._client = client
+        self._root = root
+        self._base = base
+        self._made = made
+        self._staging_dir = staging_dir
+        self._ids = ids
+        self._is_provisioned = is_provisioned
+        self._may_exist = may_exist
+
+    async def read(self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int) -> FileText:
+        reply = await self._call(
+            "files", "read", path, offset=offset, limit=limit, limit_bytes=limit_bytes, max_bytes=max_bytes
+        )
+        return FileText(
+            path=reply.raw("path"),
+            body=reply.text("body", 2 * limit_bytes + 4096),
+            first=reply.number("first"),
+            last=reply.number("last"),
+            lines=reply.number("lines"),
+            cut_lines=reply.number("cut"),
+            lossy=reply.flag("lossy"),
+            newline=reply.text("newline", 16),
+            bom=reply.flag("bom"),
+            size_bytes=reply.number("bytes"),
+            mtime_ns=reply.number("mtime_ns", least=-MAX_NUMBER),
+            sha256=reply.sha256("sha256"),
+        )
+
+    async def view(self, path: str, query: ViewQuery) -> FileView:
+        reply = await self._call("content", "view", path, **asdict(query))
+        real_path, sha256 = reply.raw("path"), reply.sha256("sha256")
+        if "content" in reply:
+            return FileView(real_path, sha256, content=reply.content("content", query.binary_bytes))
+        first, last, lines = reply.number("first"), reply.number("last"), reply.number("lines")
+        if (first or last) and not query.offset == first <= last <= lines:
+            raise reply.malformed("first")
+        body = reply.text("body", query.limit_bytes)
+        return FileView(
+            real_path, sha256, body, first, last, lines, cut=reply.flag("cut"), more=reply.flag("more")
+        )
+
+    async def fetch(self, path: str, *, max_bytes: int) -> FileContent:
+        for attempt in range(FETCH_TRIES):
+            inline_bytes = INLINE_BYTES if attempt == 0 else INLINE_AGAIN_BYTES
+            reply = await self._call("content", "fetch", path, inline_bytes=inline_bytes, max_bytes=max_bytes)
+            real_path, sha256, size = reply.raw("path"), reply.sha256("sha256"), reply.number("bytes")
+            if "content" in reply:
+                data = reply.content("content", max_bytes)
+            else:
+                absolute = f"{(self._base or self._root).rstrip('/')}/{_encodable_path(real_path)}"
+                try:
+                    data = await (await self._client()).download(absolute, limit_bytes=size)
+                except SandboxError as error:
+                    if attempt or error.code != "daytona_refused":
+                        raise
+                    continue  # the file's content may have broken the separation into parts
+            if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
+                return FileContent(real_path, data, sha256)
+        raise WriteConflict(
+            f"{path} changed while it was read. Try again.", code="busy", op="fetch", retryable=True
+        )
+
+    async def write(self, path: str, query: WriteQuery, *, key: str) -> FileWritten:
+        fields: Answer = {"overwrite": query.overwrite, "max_bytes": query.max_bytes}
+        if query.as_text:
+            fields["as_text"] = True
+        if not query.overwrite:
+            fields["expected_sha256"] = query.expected_sha256
+        if len(query.content) <= INLINE_BYTES:
+            fields["content"] = query.content
+        else:
+            staged = f"{self._staging_dir}/upload-{self._ids()}"
+            await (await self._client()).upload(staged, query.content)
+            sha256 = hashlib.sha256(query.content).hexdigest()
+            fields |= {"content_from": staged, "content_sha256": sha256}
+        reply = await self._call("files", "write", path, key=key, **fields)
+        return FileWritten(
+            path=reply.raw("path"),
+            created=reply.flag("created"),
+            unchanged=reply.flag("unchanged"),
+            size_bytes=reply.number("bytes"),
+            sha256=reply.sha256("sha256"),
+            from_record=reply.is_from_record,
+            kept=reply.styles("kept"),
+            gone=reply.styles("gone"),
+        )
+
+    async def edit(self, path: str, query: EditQuery, *, key: str) -> FileEdited:
+        fields = {name: value for name, value in asdict(query).items() if name != "exact" or value}
+        reply = await self._call("files", "edit", path, key=key, **fields)
+        return FileEdited(
+            path=reply.raw("path"),
+            count=reply.number("count"),
+            lines=reply.numbers("at"),
+            snippet=reply.text("snippet", 65536),
+            size_bytes=reply.number("bytes"),
+            sha256=reply.sha256("sha256"),
+            from_record=reply.is_from_record,
+            differences=reply.differences("differences"),
+            mixed="mixed" in reply,
+            verbatim="verbatim" in reply,
+            before_sha256=reply.sha256("before_sha256"),
+        )
+
+    async def delete(self, path: str, *, key: str) -> FileDeleted:
+        reply = await self._call("files", "delete", path, key=key)
+        return FileDeleted(path, reply.raw("kind", 16), reply.is_from_record)
+
+    async def list(self, path: str, *, limit: int, limit_bytes: int) -> Listing:
+        reply = await self._call("tree", "list", path, limit=limit, limit_bytes=limit_bytes)
+        return Listing(path, reply.entries("entries"), reply.number("total"), reply.flag("more"))
+
+    async def glob(
+        self, path: str, pattern: str, *, limit: int, limit_bytes: int, timeout_s: float
+    ) -> tuple[GlobResult, Doubt | None]:
+        reply = await self._call(
+            "tree", "glob", path, pattern=pattern, limit=limit, limit_bytes=limit_bytes, timeout_s=timeout_s
+        )
+        result = GlobResult(
+            pattern=pattern,
+            entries=reply.entries("paths"),
+            total=reply.number("total"),
+            more=reply.flag("more"),
+            timed_out=reply.flag("timed_out"),
+            skipped=reply.names("skipped"),
+            omitted=reply.omitted("omitted"),
+        )
+        return result, reply.doubt("doubt")
+
+    async def grep(self, path: str, query: GrepQuery) -> tuple[GrepResult, Doubt | None]:
+        reply = await self._call("search", "grep", path, **asdict(query))
+        rows = reply.grep_rows("rows", query.mode)
+        result = GrepResult(
+            pattern=query.pattern,
+            mode=query.mode,
+            rows=tuple(replace(row, path=path) for row in rows) if is_log(path) else rows,
+            more=reply.flag("more"),
+            timed_out=reply.flag("timed_out"),
+            skipped=reply.names("skipped"),
+            omitted=reply.omitted("omitted"),
+        )
+        return result, reply.doubt("doubt")
+
+    async def near(self, path: str) -> Sequence[str]:
+        return (await self._call("near", "near", path)).names("found")
+
+    async def exists(self, paths: Sequence[str]) -> Sequence[str]:
+        if not self._is_provisioned():
+            return ()
+        return (await self._call("near", "exists", ".", paths=list(paths))).names("found")
+
+    async def _call(
+        self, entry: str, op: str, path: str, *, key: str | None = None, **fields: object
+    ) -> _FileReply:
+        """Send a request; a change with its key, because it must run only once."""
+        request: Answer = {"root": self._root, "op": op, "path": path, **fields}
+        if is_log(path):
+            if not self._may_exist():
+                raise file_error(path, op, "missing", {})
+            request["log"] = True
+        if self._base is not None:
+            # Every call enters the workspace first, so that a mount on the path exists.
+            below = [made for made in self._made if op == "write" and f"/{path}".startswith(f"{made}/")]
+            request |= {"base": self._base, "made": below}
+        if key is not None:
+            request["key"] = key
+        client = await self._client()
+        reply = _FileReply(op, await client.call(entry, request, timeout_s=CALL_TIMEOUT_S))
+        if not reply.flag("ok"):
+            raise _refusal(path, reply)
+        return reply
+
+
+class _FileReply(Reply):
+    """The answer to a file request."""
+
+    def content(self, name: str, most: int) -> bytes:
+        """Return bytes that are sent as base64."""
+        try:
+            value = binascii.a2b_base64(self.raw(name, 2 * most + 4), strict_mode=True)
+        except ValueError:
+            raise self.malformed(name) from None
+        if len(value) > most:
+            raise self.malformed(name)
+        return value
+
+    def omitted(self, name: str) -> tuple[Omitted, ...]:
+        value = self._answer.get(name)
+        if not isinstance(value, Mapping):
+            raise self.malformed(name)
+        return tuple(self._omitted(value[reason], reason, name) for reason in REASONS if reason in value)
+
+    def doubt(self, name: str) -> Doubt | None:
+        value = self._answer.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != 3:
+            raise self.malformed(name)
+        kinds: tuple[DoubtKind, ...] = DOUBTS
+        kind = next((kind for kind in kinds if kind == value[0]), None)
+        if kind is None:
+            raise self.malformed(name)
+        return Doubt(kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH))
+
+    def styles(self, name: str) -> tuple[str, ...]:
+        """Return the style names of a file; an empty tuple if the field is missing."""
+        found = self.names(name) if name in self else ()
+        if not set(found) <= {"bom", "crlf", "bytes"}:
+            raise self.malformed(name)
+        return found
+
+    def differences(self, name: str) -> tuple[Difference, ...]:
+        return tuple(self._difference(row, name) for row in self._list(name)) if name in self else ()
+
+    def entries(self, name: str) -> tuple[Entry, ...]:
+        return tuple(self._entry(row, name) for row in self._list(name))
+
+    def grep_rows(self, name: str, mode: OutputMode) -> tuple[GrepRow, ...]:
+        return tuple(self._grep_row(row, name, mode) for row in self._list(name))
+
+    def _omitted(self, value: object, reason: OmittedReason, where: str) -> Omitted:
+        if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):
+            raise self.malformed(where)
+        count, paths = self._number(value[0], where), value[1]
+        if not 0 < len(paths) <= min(count, NAMED):
+            raise self.malformed(where)
+        return Omitted(reason, count, tuple(self._raw(path, where, MAX_PATH) for path in paths))
+
+    def _difference(self, row: object, where: str) -> Difference:
+        if not isinstance(row, list) or len(row) != 4:
+            raise self.malformed(where)
+        line, column = self._number(row[0], where), self._number(row[1], where)
+        return Difference(line, column, self._raw(row[2], where, 64), self._raw(row[3], where, 64))
+
+    def _entry(self, row: object, where: str) -> Entry:
+        if not isinstance(row, list) or len(row) not in (4, 5) or row[1] not in KINDS:
+            raise self.malformed(where)
+        target = row[4] if len(row) == 5 and row[4] is not None else None
+        return Entry(
+            name=self._raw(row[0], where, MAX_PATH),
+            kind=str(row[1]),
+            size_bytes=self._number(row[2], where),
+            mtime_ns=self._number(row[3], where, least=-MAX_NUMBER),
+            target=None if target is None else self._raw(target, where, MAX_PATH),
+        )
+
+    def _grep_row(self, row: object, where: str, mode: OutputMode) -> GrepRow:
+        sizes = {"files_with_matches": (1,), "count": (2,), "content": (4, 5)}[mode]
+        if not isinstance(row, list) or len(row) not in sizes:
+            raise self.malformed(where)
+        path = self._raw(row[0], where, MAX_PATH)
+        if mode == "files_with_matches":
+            return GrepRow(path)
+        number = self._number(row[1], where)
+        if mode == "count":
+            return GrepRow(path, count=number)
+        text = encodable(self._raw(row[3], where, 65536))
+        is_match, column = self._flag(row[2], where), self._number(row[4], where) if len(row) == 5 else 0
+        return GrepRow(path, line=number, is_match=is_match, text=text, column=column)
+
+
+def _refusal(path: str, reply: _FileReply) -> WorkspaceError:
+    """Read the answer of a refused operation."""
+    code = reply.raw("error", 64)
+    if code not in REFUSALS:
+        return reply.malformed("error")
+    facts = {name: _FACTS[name](reply, name) for name in REFUSALS[code].facts if name in reply}
+    try:
+        return file_error(path, reply.op, code, facts)
+    except KeyError as missing:
+        return reply.malformed(str(missing.args[0]))
+
+
+_FACTS: Mapping[str, Callable[[_FileReply, str], object]] = {
+    **dict.fromkeys(("bytes", "max_bytes", "lines", "line", "count"), Reply.number),
+    **dict.fromkeys(("what", "kind", "hint", "text", "errno"), Reply.maybe),
+    "at": Reply.numbers,
+    "differences": _FileReply.differences,
+    "state": lambda reply, name: reply.raw(name, 32),
+    "on_s3": lambda _reply, _name: True,
+}
+"""Each fact of a refusal, and how it is checked."""
+
+
+def _encodable_path(path: str) -> str:
+    """Return a path that a link leads to, if a request can contain it.
+
+    Raises:
+        FileUnsuitable: It is not UTF-8.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise FileUnsuitable(
+            "A link leads to a name that is not UTF-8. Rename the file with mv.",
+            code="name_not_text",
+            op="fetch",
+        ) from None
+    return path
