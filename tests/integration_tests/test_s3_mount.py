@@ -86,6 +86,23 @@ def test_a_store_that_accepts_renames_is_not_mounted(bucket: Bucket, workspace: 
     assert workspace.run("cat known.txt").output == "known"
 
 
+def test_a_missing_bucket_is_not_mounted_where_listing_it_succeeds(
+    bucket: Bucket, open_session: OpenSession
+) -> None:
+    name = f"missing-{bucket.namespace}"
+    bucket.server.s3.list_missing_buckets = True
+    workspace = bucket.session(open_session, options={"workspaceBucketName": name})
+    with pytest.raises(
+        SandboxError, match=r"the bucket does not exist \(NoSuchBucket.*FILESYSTEM_BUCKET_NAME"
+    ) as raised:
+        workspace.run("ls")
+    assert (raised.value.code, raised.value.retryable) == ("mount_no_bucket", False)
+    assert bucket.server.requests == []  # not even a sandbox was made
+    bucket.server.make_bucket(name)
+    assert workspace.run("ls").exit_code == 0
+    bucket.client.delete_bucket(Bucket=name)
+
+
 def test_a_store_is_asked_once_whether_it_accepts_renames(bucket: Bucket, workspace: Driven) -> None:
     before = _renames_asked(bucket)
     for _ in range(3):

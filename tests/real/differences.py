@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-_NO_BUCKET = "test_s3_mount.py::test_what_keeps_it_from_mounting_is_named_with_its_remedy"
 DIFFERENCES: dict[str, str] = {
     "test_mount_credentials.py::test_sts_and_s3_by_boto3": "MinIO's STS has no GetCallerIdentity; AWS and moto do.",
     "test_mount_s3.py::test_a_closed_descriptor_of_a_reader_reads_on_until_somebody_writes": (
@@ -32,12 +31,6 @@ DIFFERENCES: dict[str, str] = {
     "test_mount_start.py::test_what_is_wrong_is_said": (
         "The original lists with max-keys=0, which MinIO answers with 200 also for a missing bucket: the mount "
         "succeeds."
-    ),
-    f"{_NO_BUCKET}[sync-no bucket-mount_no_bucket-FILESYSTEM_BUCKET_NAME]": (
-        "As for test_what_is_wrong_is_said: on MinIO, mounting a missing bucket succeeds, and the first use fails."
-    ),
-    f"{_NO_BUCKET}[async-no bucket-mount_no_bucket-FILESYSTEM_BUCKET_NAME]": (
-        "As for test_what_is_wrong_is_said: on MinIO, mounting a missing bucket succeeds, and the first use fails."
     ),
     "test_mount_s3.py::test_keys_that_can_be_no_file_are_hidden": "MinIO refuses keys with `.` or `..` as a part.",
     "test_mount_hints.py::test_a_hint_that_works[tar cf a.tar d && tar rf a.tar old]": (

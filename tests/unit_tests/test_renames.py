@@ -88,7 +88,6 @@ def test_what_cannot_be_cleaned_up_is_named() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        answered(404, "NoSuchBucket"),
         answered(301, "PermanentRedirect"),
         answered(400, "AuthorizationHeaderMalformed"),
         answered(400, "ExpiredToken"),
@@ -100,6 +99,12 @@ def test_what_cannot_be_cleaned_up_is_named() -> None:
 )
 def test_what_the_mount_meets_as_well_is_left_to_it(fault: StoreFault) -> None:
     assert run_sync(probe_renames(Store(fault), "n")).renames is Renames.NOT_ASKED
+
+
+def test_a_missing_bucket_is_reported_since_a_mount_may_succeed() -> None:
+    store = Store(answered(404, "NoSuchBucket"))
+    assert run_sync(probe_renames(store, "n")).renames is Renames.NO_BUCKET
+    assert len(store.asked) == 1
 
 
 @pytest.mark.parametrize(

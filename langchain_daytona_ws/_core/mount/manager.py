@@ -108,7 +108,8 @@ class MountManager:
 
         Raises:
             CredentialsRefused: No credentials are available.
-            SandboxError: The store accepts renames without making them, or gives no conclusive answer.
+            SandboxError: The store accepts renames without making them, lacks the bucket, or gives no conclusive
+                answer.
         """
         await self._credentials(timeout_s + SPARE_LIFE_S)
         if self._probe is None:
@@ -373,4 +374,8 @@ _OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
 _PASSING = {
     "mount_unreachable", "mount_not_ready", "mount_busy", "mount_credentials", "mount_renames_unknown",
 }  # fmt: skip
-_UNSAFE = {Renames.ACCEPTED: "mount_renames_lose_files", Renames.UNKNOWN: "mount_renames_unknown"}
+_UNSAFE = {
+    Renames.ACCEPTED: "mount_renames_lose_files",
+    Renames.NO_BUCKET: "mount_no_bucket",
+    Renames.UNKNOWN: "mount_renames_unknown",
+}

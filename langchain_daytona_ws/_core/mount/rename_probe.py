@@ -16,7 +16,6 @@ PAUSES_S = (0.5, 1.0)
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 # The mount fails for the same reason, with a better message; no file is at risk until the cause is removed.
 _MET_BY_THE_MOUNT = {
-    "NoSuchBucket",
     "PermanentRedirect",
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
@@ -62,6 +61,7 @@ class Renames(enum.Enum):
     REFUSED = "the store refuses, so mount-s3 refuses too"
     ACCEPTED = "the store reports success and writes an empty object"
     NOT_ASKED = "the store refuses these credentials, and will refuse the mount or its renames"
+    NO_BUCKET = "the bucket does not exist; MinIO lets mount-s3 mount it, and then every request fails"
     UNKNOWN = "no conclusive answer"
 
 
@@ -123,6 +123,8 @@ async def _deleted(store: RenamePort, key: str) -> str:
 
 
 def _judged(fault: StoreFault) -> Renames:
+    if fault.code == "NoSuchBucket":
+        return Renames.NO_BUCKET
     if fault.code in _OF_THIS_MACHINE:
         return Renames.UNKNOWN
     # NOT_ASKED, not REFUSED: a policy may change during a session, and the store would then accept renames.

@@ -56,6 +56,7 @@ class LocalS3:
             "deny": [],
             "deny_role": False,
             "accept_renames": False,
+            "list_missing_buckets": False,
         }
         self._settings = dict(self._initial)
         self._control_path = f"/_local/{secrets.token_hex(16)}"
@@ -207,6 +208,19 @@ class LocalS3:
     @accept_renames.setter
     def accept_renames(self, value: bool) -> None:
         self._settings["accept_renames"] = value
+        self._send_settings()
+
+    @property
+    def list_missing_buckets(self) -> bool:
+        """Whether a listing of no keys (max-keys=0) in a missing bucket returns 200, as MinIO does.
+
+        mount-s3 lists no keys before it mounts, so it mounts a missing bucket, and then answers EIO for everything.
+        """
+        return bool(self._settings["list_missing_buckets"])
+
+    @list_missing_buckets.setter
+    def list_missing_buckets(self, value: bool) -> None:
+        self._settings["list_missing_buckets"] = value
         self._send_settings()
 
     def add_fault(self, fault: S3Fault) -> None:

@@ -34,6 +34,7 @@ class Settings:
     deny: tuple[str, ...] = ()
     deny_role: bool = False
     accept_renames: bool = False
+    list_missing_buckets: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,20 +151,23 @@ class Gate:
         try:
             if request.service == "sts":
                 return self._sts(request, environ, start)
-            self._check(request)
+            self._check(request, environ)
         except S3Error as error:
             return _error_response(error, request, environ, start)
         if request.method in ("PUT", "POST", "DELETE") and request.key:
             return self._write(environ, start)
         if request.method in ("GET", "HEAD") and request.key and self._settings.head_403:
             return self._hide_missing(request, environ, start)
-        if request.method == "GET" and not request.key and request.query.get("encoding-type") == "url":
+        lists = request.method == "GET" and not request.key
+        if lists and request.query.get("max-keys") == "0" and self._settings.list_missing_buckets:
+            return _no_keys(request, start)
+        if lists and request.query.get("encoding-type") == "url":
             return self._list(request, environ, start)
         return self._backend(environ, start)
 
     # --- S3 ---
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: Request, environ: Environ) -> None:
         session = self._sessions.get(request.access_key)
         if session is not None and session.expires_at <= time.time():
             raise S3Error("400 Bad Request", "ExpiredToken", "The provided token has expired.")
@@ -187,9 +191,21 @@ class Gate:
         if denied or (session is not None and session.policy and not request.allowed_by(session.policy)):
             raise S3Error("403 Forbidden", "AccessDenied", "Access Denied")
         # moto does not support renameObject: it treats the request as a PUT of an empty object.
+        if request.is_rename and not self._has_bucket(request.bucket, environ):
+            raise S3Error("404 Not Found", "NoSuchBucket", "The specified bucket does not exist")
         if request.is_rename and not self._settings.accept_renames:
             message = "A header you provided implies functionality that is not implemented"
             raise S3Error("501 Not Implemented", "NotImplemented", message)
+
+    def _has_bucket(self, bucket: str, environ: Environ) -> bool:
+        statuses: list[str] = []
+        head = {
+            **environ, "REQUEST_METHOD": "HEAD", "PATH_INFO": f"/{bucket}", "RAW_URI": f"/{bucket}",
+            "REQUEST_URI": f"/{bucket}", "QUERY_STRING": "", "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO(),
+        }  # fmt: skip
+        for _ in self._backend(head, lambda status, *_: statuses.append(status)):
+            pass
+        return not statuses[0].startswith("404")
 
     def _write(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Write one object at a time, because moto's check of a condition and its write are not atomic."""
@@ -318,6 +334,17 @@ class Gate:
         content = json.dumps(answer).encode()
         start("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(content)))])
         return [content]
+
+
+def _no_keys(request: Request, start: StartResponse) -> Iterable[bytes]:
+    """Return an empty listing, also for a missing bucket."""
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        f"<Name>{escape(request.bucket)}</Name><Prefix>{escape(request.query.get('prefix', ''))}</Prefix>"
+        "<KeyCount>0</KeyCount><MaxKeys>0</MaxKeys><IsTruncated>false</IsTruncated></ListBucketResult>"
+    ).encode()
+    start("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(text)))])
+    return [text]
 
 
 def _error_response(
