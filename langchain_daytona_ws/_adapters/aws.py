@@ -118,7 +118,8 @@ class AssumedRole:
         if expiration is None:
             return unusable("its Expiration is missing", self._role)
         expires_at = min(expiration.timestamp(), LAST_DATE_S)
-        if expires_at <= self._clock.time():
+        life_s = expires_at - self._clock.time()
+        if life_s <= 0:
             return unusable("they have expired already; is this machine's clock right?", self._role)
         packed = answer.get("PackedPolicySize") or 0
         if packed > PACKED_WARNING_PERCENT:
@@ -129,7 +130,11 @@ class AssumedRole:
                 packed,
             )
         return Credentials(
-            given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], expires_at=expires_at
+            given["AccessKeyId"],
+            given["SecretAccessKey"],
+            given["SessionToken"],
+            expires_at=expires_at,
+            life_s=life_s,
         )
 
 

@@ -199,6 +199,7 @@ def test_a_keyring_replaces_them_before_they_end_and_when_s3_calls_them_expired(
     try:
         server.s3.credential_lifetime_s = 60
         short = run_sync(cache.get(once_blocking, port, 1200))
+        assert 0 < (short.life_s or 0) <= 60
         assert asyncio.run(cache.get(once_on_loop, async_port, 1200)) == short
         later = CredentialCache(now=lambda: time.time() - 3600)
         old = run_sync(later.get(once_blocking, port, 600))

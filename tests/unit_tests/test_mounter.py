@@ -152,6 +152,29 @@ def ran(given: bytes) -> subprocess.CompletedProcess[bytes]:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("life_s", "is_short"), [(3.2, True), (299.0, True), (900.0, False), (None, False)])
+def test_credentials_that_end_at_once_are_not_blamed_on_the_clocks(
+    life_s: float | None, is_short: bool
+) -> None:
+    workspace = S3Workspace(
+        region="eu-central-1", endpoint=None, workspace=Mount("agents", "sandbox/demo/", DIRECTORY), skills=None,
+        kms_key_arn=None, role=None, keys=None,
+    )  # fmt: skip
+
+    async def give(min_life_s: float) -> Credentials:
+        return Credentials("AKIAKEY", "secret", "token", 1_900_000_000.0, life_s)
+
+    manager = MountManager(workspace, give, lambda _: None, delivered={}, add_notice=print)
+    run_sync(manager.attach(GuestRequest(None, "box", "command", {}, 60.0)))
+    error = manager.refusal("mount_expired", "ExpiredToken")
+    assert ("they are issued for 3 s only (ExpiredToken). Let the role's STS" in error.message) is (
+        life_s == 3.2
+    )
+    assert ("15 minutes or more" in error.message) is is_short
+    assert ("and the sandbox's" in error.message) is not is_short
+    assert error.code == "mount_expired"
+
+
 class TestARequest:
     def test_is_named_as_the_host_names_it(self, helper: Any) -> None:
         for endpoint, skills in ((None, True), ("https://s3.example.com/a", False)):

@@ -30,6 +30,9 @@ SPARE_LIFE_S = 600.0
 # Starting mount-s3 takes about a second; it gives up after 30 (mount-s3).
 MOUNT_S = 45
 
+# AWS issues credentials for 900 s or more.
+SHORT_LIFE_S = 300.0
+
 Source = Callable[[float], Awaitable[Credentials]]
 
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - the mounter's directory for them
@@ -79,6 +82,7 @@ class MountManager:
         self._probe = probe
         self.ends_at: str | None = None  # end of the credentials last delivered to the sandbox
         self.expires_at: float | None = None  # the same in Unix seconds
+        self._life_s: float | None = None  # whole life of the credentials last sent
         directory = workspace.workspace.directory
         # The id identifies the directory; the specification describes the mount in it.
         self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
@@ -124,6 +128,7 @@ class MountManager:
         """Return the mount specification, with the credentials themselves only if the sandbox lacks them."""
         min_life_s = request.life_s + SPARE_LIFE_S
         credentials = await self._credentials(min_life_s)
+        self._life_s = credentials.life_s
         serial = _serial(credentials)
         is_known = self._delivered.get(request.sandbox_id) == serial
         mounts = {**self._fixed, "spec": self._spec, "serial": serial, "expires_at": credentials.expires_at}
@@ -181,10 +186,12 @@ class MountManager:
     def refusal(self, code: str, detail: str) -> SandboxError:
         """Return the error for a failed mount, or for a mount that must not be tried."""
         problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
+        if code == "mount_expired" and self._life_s is not None and self._life_s < SHORT_LIFE_S:
+            problem, remedy = _SHORT_LIVED
         where = self._workspace.workspace
         names = {
             "bucket": where.bucket, "prefix": where.prefix, "region": self._workspace.region,
-            "directory": where.directory, "endpoint": self._workspace.endpoint,
+            "directory": where.directory, "endpoint": self._workspace.endpoint, "life_s": f"{self._life_s or 0:.0f}",
         }  # fmt: skip
         cause = f" ({' '.join(detail.split())})" if detail else ""
         likely = f" Likely cause: {self._caution}" if self._caution and code in _OF_THE_NETWORK else ""
@@ -368,6 +375,11 @@ _REFUSALS = {
         _UNAVAILABLE,
     ),
 }  # fmt: skip
+_SHORT_LIVED = (
+    "S3 treats the workspace's credentials as expired: they are issued for {life_s} s only",
+    "Let the role's STS (options.stsEndpoint) issue credentials for 15 minutes or more, as AWS does. If it does, this "
+    "machine's clock is wrong.",
+)
 # Credentials that were valid may have been revoked, or their role changed, before their end.
 _OF_OLD_CREDENTIALS = {"mount_eio", "mount_expired", "mount_denied"}
 _OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}

@@ -12,12 +12,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys for one workspace's prefix. ``expires_at`` is Unix time in seconds; None if it is unknown."""
+    """Keys for one workspace's prefix.
+
+    Attributes:
+        expires_at: Unix time in seconds; None if it is unknown.
+        life_s: Seconds until `expires_at` when they were issued.
+    """
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
     expires_at: float | None = None
+    life_s: float | None = None
 
 
 class CredentialsPort(Protocol):
