@@ -14,8 +14,8 @@ from .reading import Reader
 from .writing import Writer
 
 FOLDER_CACHE_S = 1.0
-# How long stat still finds a file after its upload failed; opening it fails.
-FAILED_CACHE_S = 0.1
+# How long stat still finds a file after its upload failed, or after it was deleted in S3; opening it fails.
+FILE_CACHE_S = 0.1
 
 
 class Folder:
@@ -60,6 +60,7 @@ class Tree:
         self._cached: dict[str, tuple[float, StoredObject | None]] = {}
         self._readers: dict[str, set[Reader]] = {}
         self._failed: dict[str, tuple[float, StoredObject]] = {}
+        self._found: dict[str, tuple[float, StoredObject]] = {}
 
     # --- look-up ---
 
@@ -76,7 +77,11 @@ class Tree:
             cached_until, cached = self._cached.get(path, (0.0, None))
             if cached_until > now:
                 return cached
-        return self.fetch(path)
+        entry = self.fetch(path)
+        if isinstance(entry, StoredObject):
+            self._found[path] = (now + FILE_CACHE_S, entry)
+        found_until, found = self._found.get(path, (0.0, None))
+        return found if entry is None and found_until > now else entry
 
     def fetch(self, path: str) -> Entry | None:
         """Return the current entry, from S3. A folder hides a file of the same name."""
@@ -156,6 +161,7 @@ class Tree:
             raise os_error(errno.EPERM)
         self._bucket.delete(path)
         self._cached.pop(path, None)
+        self._found.pop(path, None)
 
     def start_reading(self, path: str, entry: StoredObject | Writer) -> Reader:
         """Open a file for reading. If it is being written and idle, this completes its upload."""
@@ -236,7 +242,7 @@ class Tree:
                 del self._writers[path]
                 if writer.has_failed:
                     failed_file = StoredObject(writer.size, writer.modified, "")
-                    self._failed[path] = (time.monotonic() + FAILED_CACHE_S, failed_file)
+                    self._failed[path] = (time.monotonic() + FILE_CACHE_S, failed_file)
                 self._forget_local_state(path)
 
     def _forget_local_state(self, path: str) -> None:

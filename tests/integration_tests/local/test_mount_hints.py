@@ -126,7 +126,8 @@ ROWS = [
     (
         "/usr/bin/python3 -c \"import zipfile\nwith zipfile.ZipFile('z.zip', 'w') as z: z.write('old')\"",
         "Save it under /tmp",
-        "/usr/bin/python3 -c \"import zipfile, shutil\nwith zipfile.ZipFile('/tmp/$ROW/z.zip', 'w') as z: "
+        # The name of a failed upload can't be created again for a tenth of a second.
+        "sleep 0.2; /usr/bin/python3 -c \"import zipfile, shutil\nwith zipfile.ZipFile('/tmp/$ROW/z.zip', 'w') as z: "
         "z.write('old')\nshutil.copyfile('/tmp/$ROW/z.zip', 'z.zip')\"; unzip -p z.zip",
         "old",
     ),

@@ -7,11 +7,13 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from langchain_daytona_ws.local.mountpoint import arguments
+from langchain_daytona_ws.local.mountpoint import arguments, tree
+from langchain_daytona_ws.local.mountpoint.bucket import StoredObject
 from langchain_daytona_ws.local.s3.gate import Gate
 from langchain_daytona_ws.local.s3.policy import Policy
 
@@ -106,6 +108,44 @@ def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str], line: str, mes
     assert message in error
     assert error.startswith(f"error: {message[:12]}" if message.startswith("invalid value") else "error: ")
     assert error.endswith("For more information, try '--help'.\n")
+
+
+class Objects:
+    """A bucket whose object another program can remove."""
+
+    def __init__(self) -> None:
+        self.stored: StoredObject | None = StoredObject(1, 0.0, "etag")
+
+    def is_folder(self, path: str) -> bool:
+        return False
+
+    def head(self, path: str) -> StoredObject | None:
+        return self.stored
+
+    def delete(self, path: str) -> None:
+        self.stored = None
+
+
+@pytest.mark.parametrize("by_the_mount", [False, True])
+def test_stat_finds_a_deleted_file_for_a_tenth_of_a_second(
+    monkeypatch: pytest.MonkeyPatch, by_the_mount: bool
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(tree, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    objects: Any = Objects()
+    made = tree.Tree(objects)
+    found = made.lookup("f")
+    assert found is objects.stored
+    now[0] += 0.09
+    if by_the_mount:
+        made.remove_file("f")
+    else:
+        objects.stored = None
+    assert made.lookup("f") is (None if by_the_mount else found)
+    with pytest.raises(FileNotFoundError):
+        made.require("f")
+    now[0] += 0.02
+    assert made.lookup("f") is None
 
 
 class Moto:
