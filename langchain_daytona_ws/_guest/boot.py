@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from langchain_daytona_ws._guest import dirs, record, release, turn
+from langchain_daytona_ws._guest import dirs, encode, record, release, turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
     Request = dict[str, Any]
+    Answer = dict[str, Any]
 
 PACKAGE = "langchain_daytona_ws._guest."
 FILE_WAIT_S = 30.0
@@ -27,10 +28,10 @@ def run(entry: str, request: Request, nonce: str) -> None:
         os.environ["LC_CTYPE"] = ctype
     if "job" in request:
         fds = sys.modules[PACKAGE + "mount"].descriptors() if "mount" in request else []
-        answer = str(sys.modules[PACKAGE + "job_run"].fork(lambda: _reply(entry, request), fds))
+        text = str(sys.modules[PACKAGE + "job_run"].fork(lambda: _reply(entry, request), fds))
     else:
-        answer = _reply(entry, request)
-    frame = ("\n%s %s\n" % (nonce, answer)).encode("ascii")
+        text = _reply(entry, request)
+    frame = ("\n%s %s\n" % (nonce, text)).encode("ascii")
     while frame:
         frame = frame[os.write(1, frame) :]
     release.release(nonce)
@@ -44,11 +45,12 @@ def run(entry: str, request: Request, nonce: str) -> None:
 
 def _reply(entry: str, request: Request) -> str:
     try:
-        return _answer(entry, request)
+        return encode.encode(_answer(entry, request))
     except dirs.SetupError as error:
-        return _json({"error": "setup", "code": error.code, "detail": error.detail})
+        answer = {"error": "setup", "code": error.code, "detail": error.detail}
     except Exception as error:  # noqa: BLE001 - every failure is reported to the host
-        return _json({"error": "guest", "code": type(error).__name__, "detail": _where(error)})
+        answer = {"error": "guest", "code": type(error).__name__, "detail": _where(error)}
+    return encode.encode(answer)
 
 
 def _where(error: BaseException) -> str:
@@ -59,7 +61,7 @@ def _where(error: BaseException) -> str:
     return "" if at is None else "%s:%d" % (at.tb_frame.f_globals.get("__name__", ""), at.tb_lineno)
 
 
-def _answer(entry: str, request: Request) -> str:
+def _answer(entry: str, request: Request) -> Answer:
     module = sys.modules[PACKAGE + entry]
     moved: list[str] = []
 
@@ -71,42 +73,31 @@ def _answer(entry: str, request: Request) -> str:
 
     answer = _execute(module, entry, request, enter)
     if moved:
-        answer = '%s, "moved": %s}' % (answer[:-1], _json(moved))
+        answer["moved"] = moved
     if "awake" in request:
-        answer = '%s, "awake": %s}' % (
-            answer[:-1],
-            _json(sys.modules[PACKAGE + "jobs"].keep_alive(request["awake"])),
-        )
+        answer["awake"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["awake"])
     elif os.path.exists(dirs.state_directory() + "/jobs/awake"):
-        answer = (
-            '%s, "awake": {}}' % answer[:-1]
-        )  # a session raised the auto-stop interval, and may no longer exist
+        answer["awake"] = {}  # a session raised the auto-stop interval, and may no longer exist
     return answer
 
 
-def _execute(module: Any, entry: str, request: Request, enter: Callable[[], None]) -> str:
+def _execute(module: Any, entry: str, request: Request, enter: Callable[[], None]) -> Answer:
     if entry == "live":
-        return str(module.main(request))  # it does not access the workspace, which may hang
+        return dict(module.main(request))  # it does not access the workspace, which may hang
     if entry == "command":
         # `command` manages the record itself: the process that keeps reading output may outlive the call.
         job_run, mount, editors = (
             sys.modules.get(PACKAGE + name) for name in ("job_run", "mount", "editors")
         )
-        return str(module.main(request, enter, (editors or module).Run, job_run, mount))
+        return dict(module.main(request, enter, (editors or module).Run, job_run, mount))
 
-    def work() -> str:
+    def work() -> Answer:
         enter()
         if entry in LOCKED and not turn.acquire(dirs.state_directory(), request["op"], LOCK_WAIT_S):
-            return _json({"ok": False, "error": "busy"})
-        return _json(module.main(request))
+            return {"ok": False, "error": "busy"}
+        return dict(module.main(request))
 
     if "key" not in request:
         return work()
     call = record.Record(dirs.state_directory(), request["key"])
     return record.run_once(call, FILE_WAIT_S, work, lambda: None)
-
-
-def _json(answer: object) -> str:
-    import json  # takes 3 ms; a command's answer does not need it
-
-    return json.dumps(answer)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
     Request = dict[str, Any]
+    Answer = dict[str, Any]
 
 TERM_GRACE_S = 1.0
 KILL_WITHIN_S = 5.0
@@ -38,8 +39,8 @@ PARTS_MAX = 32  # commands in a pipeline
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: Request, enter: Callable[[], None], run_type: Any, job_run: Any, mount: Any) -> str:
-    """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return one JSON object as text.
+def main(request: Request, enter: Callable[[], None], run_type: Any, job_run: Any, mount: Any) -> Answer:
+    """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return the answer.
 
     Args:
         request: The command and its options; with ``job`` the command can become a background job.
@@ -52,7 +53,7 @@ def main(request: Request, enter: Callable[[], None], run_type: Any, job_run: An
     if request["mode"] == "kill":
         return _cancel(call, request["key"])
 
-    def work() -> str:
+    def work() -> Answer:
         enter()
         return _supervise(run_type(call, request), request, _find("bash"), job_run, mount)
 
@@ -62,7 +63,7 @@ def main(request: Request, enter: Callable[[], None], run_type: Any, job_run: An
     return record.run_once(call, request["timeout_s"] + TERM_GRACE_S + KILL_WITHIN_S + 5, work, clear)
 
 
-def _cancel(call: record.Record, key: str) -> str:
+def _cancel(call: record.Record, key: str) -> Answer:
     until = time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
     if not call.lock(0):
         try:
@@ -71,17 +72,17 @@ def _cancel(call: record.Record, key: str) -> str:
             pass  # not started yet, or ending: the lock below decides
         if not call.lock(until):
             processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
-            return '{"outcome": "killed"}'
+            return {"outcome": "killed"}
     state = call.read()[0]
     if state == record.NEW:
         # The request that starts the command may still arrive: this record stops it.
         call.write(record.CANCELLED)
     elif state == record.STARTED:
         processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
-    return '{"outcome": "%s"}' % ("finished" if state == record.DONE else "cancelled")
+    return {"outcome": "finished" if state == record.DONE else "cancelled"}
 
 
-def _supervise(run: Run, request: Request, bash: str, job_run: Any, mount: Any) -> str:
+def _supervise(run: Run, request: Request, bash: str, job_run: Any, mount: Any) -> Answer:
     command = request["command"].encode()
     protect()
     problem = _syntax_error(bash, command)
@@ -89,7 +90,7 @@ def _supervise(run: Run, request: Request, bash: str, job_run: Any, mount: Any) 
         run.output.feed(problem)
         run.exit_code = 2
     elif job_run is not None and request["job"]["at_once"]:
-        return str(job_run.begin(run, request, lambda: run.start(bash, command)))
+        return dict(job_run.begin(run, request, lambda: run.start(bash, command)))
     else:
         run.start(bash, command)
         run.watch(None if job_run is None else lambda: job_run.promote(run, request))
@@ -184,7 +185,7 @@ class Run:
         self.background = False
         self.survivors = False
         self.silent = False  # the workspace's storage, at the time-out
-        self.job = "null"  # JSON: the job, or why the command could not become a job
+        self.job: Answer | None = None  # the job, or why the command could not become a job
         self._wants_parts = "pipeline" in request
         self._parts = -1
         self.reader = -1
@@ -355,37 +356,33 @@ class Run:
         finally:
             os._exit(0)
 
-    def result(self) -> str:
+    def result(self) -> Answer:
         head, tail = self.output.head_and_tail()
         if self.is_live and not self.background:
             self.output.drop_log()
         if self.cancelled:
-            return '{"outcome": "cancelled"}'
+            return {"outcome": "cancelled"}
+        answer: Answer = {
+            "outcome": "finished",
+            "exit_code": 126 if self.exit_code is None else self.exit_code,
+            "timed_out": self.timed_out,
+            "background": self.background,
+            "survivors": self.survivors,
+            "duration_s": round(time.monotonic() - self.began, 4),
+            "size_bytes": self.output.size_bytes,
+            "head": _base64(head),
+            "tail": _base64(tail),
+            "log_path": self.output.log_path if self.output.has_log else "",
+            "log_bytes": self.output.log_bytes,
+            "log_failed": bool(self.output.log_error),
+            "job": self.job,
+        }
         parts = self.parts()
-        return (
-            '{"outcome": "finished", "exit_code": %d, "timed_out": %s, "background": %s, "survivors": %s, '
-            '"duration_s": %.4f, "size_bytes": %d, "head": "%s", "tail": "%s", "log_path": "%s", '
-            '"log_bytes": %d, "log_failed": %s, "job": %s%s%s}'
-        ) % (
-            126 if self.exit_code is None else self.exit_code,
-            _json(self.timed_out),
-            _json(self.background),
-            _json(self.survivors),
-            time.monotonic() - self.began,
-            self.output.size_bytes,
-            _base64(head),
-            _base64(tail),
-            self.output.log_path if self.output.has_log else "",
-            self.output.log_bytes,
-            _json(bool(self.output.log_error)),
-            self.job,
-            ', "pipeline": %s' % parts if parts else "",
-            ', "silent": true' if self.silent else "",
-        )
-
-
-def _json(value: bool) -> str:
-    return "true" if value else "false"
+        if parts:
+            answer["pipeline"] = parts
+        if self.silent:
+            answer["silent"] = True
+        return answer
 
 
 def _base64(data: bytes) -> str:

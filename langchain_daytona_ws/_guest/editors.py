@@ -41,11 +41,11 @@ class Run(command.Run):
         processes.send(ours, signal.SIGTERM)
         self._ended.update(idle[pid] for pid in ours)
 
-    def result(self) -> str:
+    def result(self) -> dict[str, Any]:
         answer = super().result()
-        if not self._ended:
-            return answer
-        return '%s, "editors": ["%s"]}' % (answer[:-1], '", "'.join(sorted(self._ended)))
+        if self._ended:
+            answer["editors"] = sorted(self._ended)
+        return answer
 
 
 def waiting_editors() -> dict[int, tuple[str, int]]:

@@ -10,13 +10,14 @@ import fcntl
 import os
 import time
 
-from langchain_daytona_ws._guest import command, dirs, job_log, job_store, processes
+from langchain_daytona_ws._guest import command, dirs, encode, job_log, job_store, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, NoReturn
 
     Request = dict[str, Any]
+    Answer = dict[str, Any]
 
 END_ROOM = 1024  # bytes reserved for the end
 ABOUT_ROOM = 64  # bytes reserved for the times
@@ -28,17 +29,15 @@ def fork(work: Callable[[], str], fds: list[int]) -> str:
     """Run ``work`` in a forked process that may outlive the call, and return its answer.
 
     Args:
-        work: Returns the answer, in ASCII.
+        work: Returns the answer as JSON, in ASCII and on one line.
         fds: File descriptors that stay open in the forked process.
     """
-    import json  # takes 3 ms; a command that ends in time does not need it
-
     command.protect()
     reader, writer = os.pipe()
     try:
         pid = os.fork()
     except OSError as error:
-        return json.dumps({"error": "setup", "code": "processes", "detail": error.strerror})
+        return encode.encode({"error": "setup", "code": "processes", "detail": error.strerror})
     if pid == 0:
         _work(work, writer, fds)
     os.close(writer)
@@ -144,8 +143,6 @@ class Job:
 
     def publish(self) -> None:
         """Make the job visible to other calls; its command is running."""
-        import json  # takes 3 ms; a command that ends in time does not need it
-
         spec = self._spec
         self._deadline = time.monotonic() + spec["max_duration_s"]
         now_ms = job_store.now_ms()
@@ -154,13 +151,12 @@ class Job:
         job_store.save(self._directory, "about", self._record(started_ms, ends_ms))
         os.rename("new-" + self._name, self._name, src_dir_fd=self._jobs, dst_dir_fd=self._jobs)
         self._release()
-        answer = {
+        self._run.job = {
             "id": self._name,
             "started_ms": started_ms,
             "ends_ms": ends_ms,
             "awake_minutes": self._minutes,
         }
-        self._run.job = json.dumps(answer)
         _supervised.append(self)
 
     def discard(self) -> None:
@@ -202,7 +198,7 @@ class Job:
         return "finished"
 
 
-def begin(run: command.Run, request: Request, start: Callable[[], None]) -> str:
+def begin(run: command.Run, request: Request, start: Callable[[], None]) -> Answer:
     """Start the command as a job and return the answer.
 
     Raises:
@@ -226,22 +222,20 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> str:
         run.kill()
         job.discard()
         raise
-    return '{"outcome": "job", "job": %s}' % run.job
+    return {"outcome": "job", "job": run.job}
 
 
 def promote(run: command.Run, request: Request) -> bool:
     """Turn a running command into a job; on failure return False and set ``run.job`` to the reason."""
-    import json  # takes 3 ms; a command that ends in time does not need it
-
     job = None
     try:
         job = Job(run, request)
         _copy(run, job.log)
         job.publish()
     except JobLimit as error:
-        run.job = json.dumps({"error": "jobs_full", "detail": str(error)})
+        run.job = {"error": "jobs_full", "detail": str(error)}
     except (OSError, dirs.SetupError) as error:
-        run.job = json.dumps({"error": "state", "detail": str(error)})
+        run.job = {"error": "state", "detail": str(error)}
         if job is not None:
             job.discard()
     return bool(_supervised)

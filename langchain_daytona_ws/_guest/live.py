@@ -19,8 +19,8 @@ UNRECORDED_WAIT_S = 1.0
 POLL_S = 0.02
 
 
-def main(request: dict[str, Any]) -> str:
-    """Wait for output after an offset or for the command's end; return the output as a JSON object.
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Wait for output after an offset or for the command's end; return the output.
 
     Args:
         request: ``key`` of the call; ``offset`` and ``limit_bytes`` of its output; ``wait_s``, the longest wait in
@@ -54,10 +54,11 @@ def main(request: dict[str, Any]) -> str:
         if log >= 0 and not (ended and wait_s)
         else b""
     )
-    return '{"outcome": "live", "ended": %s, "data": "%s"}' % (
-        "true" if ended else "false",
-        binascii.b2a_base64(data, newline=False).decode("ascii"),
-    )
+    return {
+        "outcome": "live",
+        "ended": ended,
+        "data": binascii.b2a_base64(data, newline=False).decode("ascii"),
+    }
 
 
 def _open(path: str) -> int:

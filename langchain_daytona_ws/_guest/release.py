@@ -7,6 +7,8 @@ import select
 import stat
 import time
 
+from langchain_daytona_ws._guest import encode
+
 SETTLE_S = 0.05
 
 own_children: set[int] = (
@@ -39,11 +41,9 @@ def release(nonce: str) -> None:
     killed = {pid: name for pid, name in _holders(pipe).items() if pid in holders}
     if not killed:
         return
-    import json
-
     # The daemon reads the pipe until the last holder closes it.
     writer = os.open("/proc/self/fd/%d" % reader, os.O_WRONLY)
-    os.write(writer, ("\n%s+ %s\n" % (nonce, json.dumps(sorted(set(killed.values()))))).encode("ascii"))
+    os.write(writer, ("\n%s+ %s\n" % (nonce, encode.encode(sorted(set(killed.values()))))).encode("ascii"))
     os.close(writer)
     for pid in killed:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -32,20 +31,20 @@ class TestOnce:
     def test_the_second_time_returns_the_first_answer(self, call: Callable[[], Record]) -> None:
         done: list[int] = []
 
-        def work() -> str:
+        def work() -> dict[str, object]:
             done.append(1)
-            return json.dumps({"n": len(done)})
+            return {"n": len(done)}
 
         first = call()
-        assert run_once(first, 0, work, nothing) == '{"n": 1}'
+        assert run_once(first, 0, work, nothing) == {"n": 1}
         first.close()
-        assert json.loads(run_once(call(), 0, work, nothing)) == {"n": 1, "from_record": True}
+        assert run_once(call(), 0, work, nothing) == {"n": 1, "from_record": True}
         assert done == [1]
 
     def test_a_running_one_is_waited_for_and_then_given_up(self, call: Callable[[], Record]) -> None:
         holder = call()
         assert holder.lock(0)
-        assert run_once(call(), 0.05, lambda: "{}", nothing) == '{"outcome": "running"}'
+        assert run_once(call(), 0.05, dict, nothing) == {"outcome": "running"}
 
     def test_one_that_died_is_unknown_and_cleared(self, call: Callable[[], Record]) -> None:
         dead = call()
@@ -53,7 +52,7 @@ class TestOnce:
         dead.write(record.STARTED, b"1")
         dead.close()
         cleared: list[int] = []
-        assert run_once(call(), 0, lambda: "{}", lambda: cleared.append(1)) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, dict, lambda: cleared.append(1)) == {"outcome": "unknown"}
         assert cleared == [1]
 
     def test_a_cancelled_one_does_not_start(self, call: Callable[[], Record]) -> None:
@@ -61,27 +60,27 @@ class TestOnce:
         cancelled.lock(0)
         cancelled.write(record.CANCELLED)
         cancelled.close()
-        assert run_once(call(), 0, lambda: "{}", nothing) == '{"outcome": "cancelled"}'
+        assert run_once(call(), 0, dict, nothing) == {"outcome": "cancelled"}
 
     def test_what_did_nothing_may_be_sent_again(self, call: Callable[[], Record]) -> None:
-        def refuse() -> str:
+        def refuse() -> dict[str, object]:
             raise SetupError("workspace", "no")
 
         first = call()
         with pytest.raises(SetupError):
             run_once(first, 0, refuse, nothing)
         first.close()
-        assert run_once(call(), 0, lambda: '{"ok": true}', nothing) == '{"ok": true}'
+        assert run_once(call(), 0, lambda: {"ok": True}, nothing) == {"ok": True}
 
     def test_a_failure_half_way_is_never_repeated(self, call: Callable[[], Record]) -> None:
-        def fail() -> str:
+        def fail() -> dict[str, object]:
             raise ValueError
 
         first = call()
         with pytest.raises(ValueError):  # noqa: PT011
             run_once(first, 0, fail, nothing)
         first.close()
-        assert run_once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, dict, nothing) == {"outcome": "unknown"}
 
     def test_half_a_record_is_never_taken_for_a_whole_one(
         self, call: Callable[[], Record], monkeypatch: pytest.MonkeyPatch
@@ -94,7 +93,15 @@ class TestOnce:
         first.write(record.DONE, b'{"n": 1}')
         first.close()
         monkeypatch.undo()
-        assert run_once(call(), 0, lambda: "{}", nothing) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, dict, nothing) == {"outcome": "unknown"}
+
+    @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"n": ', b"\xff", b"[" * 100_000])
+    def test_a_result_that_cannot_be_read_is_unknown(self, call: Callable[[], Record], body: bytes) -> None:
+        written = call()
+        written.lock(0)
+        written.write(record.DONE, body)
+        written.close()
+        assert run_once(call(), 0, dict, nothing) == {"outcome": "unknown"}
 
     def test_a_full_disk_does_not_stop_the_command(
         self, call: Callable[[], Record], monkeypatch: pytest.MonkeyPatch
@@ -104,17 +111,17 @@ class TestOnce:
 
         monkeypatch.setattr(record.os, "pwrite", full)
         first = call()
-        assert run_once(first, 0, lambda: '{"ok": 1}', nothing) == '{"ok": 1}'
+        assert run_once(first, 0, lambda: {"ok": 1}, nothing) == {"ok": 1}
         first.close()
-        assert run_once(call(), 0, lambda: '{"ok": 2}', nothing) == '{"outcome": "unknown"}'
+        assert run_once(call(), 0, lambda: {"ok": 2}, nothing) == {"outcome": "unknown"}
 
     def test_many_at_once_do_it_once(self, tmp_path: Path) -> None:
         done: list[int] = []
 
-        def work() -> str:
+        def work() -> dict[str, object]:
             done.append(1)
             time.sleep(0.05)
-            return "{}"
+            return {}
 
         threads = [
             threading.Thread(target=lambda: run_once(Record(str(tmp_path), "k"), 5, work, nothing))
@@ -132,7 +139,7 @@ class TestOnce:
         (tmp_path / "victim").write_text("precious")
         (tmp_path / "key.call").symlink_to(tmp_path / "victim")
         with pytest.raises(OSError, match="symbolic"):
-            run_once(call(), 0, lambda: "{}", nothing)
+            run_once(call(), 0, dict, nothing)
         assert (tmp_path / "victim").read_text() == "precious"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +38,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
     module: Any = content if request["op"] in ("view", "fetch") else files
     entry = module.__name__.rpartition(".")[2]
-    answer = boot._execute(module, entry, {"root": str(root), "path": "f", **request}, lambda: None)
-    return dict(json.loads(answer))
+    return boot._execute(module, entry, {"root": str(root), "path": "f", **request}, lambda: None)
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])
