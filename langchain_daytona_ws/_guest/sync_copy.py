@@ -1,0 +1,392 @@
+"""A working copy of an S3 prefix: the transfer of single files in both directions, and conflict copies.
+
+Every object is one file: its key is the prefix and the path, its content the file's, and its user metadata are those of
+AWS's own file services (`file-permissions`, `file-mtime`). The content of a symbolic link is its target. An empty
+directory is an empty object whose key ends in ``/``; other directories have no object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from langchain_daytona_ws._guest.sync_s3 import Bucket, S3Error, Slice, content_md5, unix_time
+from langchain_daytona_ws._guest.sync_tree import (
+    KEY_BYTES,
+    PART_BYTES,
+    RACY_NS,
+    Entry,
+    Index,
+    Tree,
+    digest_of,
+    is_racy,
+    parents,
+    part_bytes,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from langchain_daytona_ws._guest.sync_s3 import Found
+
+    Spec = dict[str, Any]
+    Pairs = list[list[str]]
+
+WORKERS = 48
+PART_WORKERS = 6
+SMALL_BYTES = 1024 * 1024
+PARTS_ABOVE_BYTES = 64 * 1024 * 1024
+NAME_BYTES = 200
+TRASH_S = 24 * 3600
+TRASH_FILES = 10000
+NAMES_MAX = 20  # in a report
+
+
+class Raced(Exception):
+    """A program has changed a file that was to be replaced."""
+
+
+class Report:
+    """What the synchronisations have done since the last report was delivered."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.counts = {"pulled": 0, "pushed": 0, "removed_here": 0, "removed_there": 0}
+        self.conflicts: Pairs = []  # path, name of the copy
+        self.restored: Pairs = []  # path, reason
+        self.skipped: Pairs = []  # path, reason
+        self.seconds = 0.0
+
+    def count(self, name: str) -> None:
+        with self._lock:
+            self.counts[name] += 1
+
+    def values(self) -> dict[str, object]:
+        lists = {"conflicts": self.conflicts, "restored": self.restored, "skipped": self.skipped}
+        found: dict[str, object] = {**self.counts, "seconds": round(self.seconds, 4)}
+        for name, items in lists.items():
+            found[name] = sorted(items)[:NAMES_MAX]
+            found[name + "_count"] = len(items)
+        return found
+
+
+class Copy:
+    """The state of one working copy.
+
+    Args:
+        spec: ``root``, ``state`` (a directory beside it), ``bucket``, ``prefix``, ``region``, ``endpoint``,
+            ``label`` (part of the names of conflict copies), ``ignored``, ``read_only``.
+        credentials: Those of S3.
+    """
+
+    def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
+        self.spec = spec
+        self.prefix: str = spec["prefix"]
+        self.bucket = Bucket(spec, credentials)
+        self.tree = Tree(spec["root"], spec["ignored"])
+        self.pool = ThreadPoolExecutor(WORKERS)
+        self._parts = ThreadPoolExecutor(PART_WORKERS)
+        self._numbers = itertools.count()
+        self._temporary = spec["state"] + "/new"
+        self._trash = spec["state"] + "/trash"
+        for directory in (self._temporary, self._trash):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        for name in os.listdir(self._temporary):  # of a resident that was killed
+            os.unlink("%s/%s" % (self._temporary, name))
+        self.report = Report()
+        self.told: set[str] = set()  # problems are reported once
+        self.is_new_directory = False
+        self.index = self._index()
+
+    def _index(self) -> Index:
+        where = [self.spec[name] for name in ("endpoint", "bucket", "prefix")]
+        return Index(self.spec["state"] + "/index", [*(self.tree.identity() or ()), *where])
+
+    def bind(self) -> None:
+        """Use the index only for the directory that it describes: another directory has no files to delete."""
+        identity = self.tree.identity()
+        if identity is None:
+            os.makedirs(self.tree.root, exist_ok=True)
+            identity = self.tree.identity() or []
+        if self.index.binding[:2] != identity:
+            self.is_new_directory = True
+            if self.index.entries:
+                self.report.restored.append(["./", "the workspace's directory was replaced, which deletes nothing in S3"])
+            honours = self.index.honours_delete
+            self.index = self._index()
+            self.index.honours_delete = honours
+
+    def forget_report(self) -> None:
+        """Begin a new report, after the last one was delivered."""
+        self.report = Report()
+
+    # --- single files ---
+
+    def skip(self, path: str, reason: str) -> None:
+        """Report a file that is not synchronised, once."""
+        if path + "\0" + reason not in self.told:
+            self.told.add(path + "\0" + reason)
+            self.report.skipped.append([path, reason])
+
+    def is_same_content(self, path: str, status: os.stat_result, entry: Entry) -> bool:
+        """Return whether a file has the content that the index knows."""
+        if stat.S_IFMT(status.st_mode) != stat.S_IFMT(entry.mode):
+            return False
+        if entry.is_unchanged(status):
+            return True
+        if entry.size != status.st_size:
+            return False
+        return digest_of(self.tree.path(path), status, like=entry.content) == entry.content
+
+    def move_aside(self, path: str) -> str:
+        """Rename a file to the name of a conflict copy; return the name."""
+        directory, _, name = path.rpartition("/")
+        base = "%s%s.conflict-%s" % (directory and directory + "/", _shortened(name), self.spec["label"])
+        copy, number = base, 1
+        while self.tree.status(copy) is not None or copy in self.index.entries:
+            number += 1
+            copy = "%s-%d" % (base, number)
+        os.rename(self.tree.path(path), self.tree.path(copy))
+        self.index.drop(path)
+        return copy
+
+    def discard(self, path: str, status: os.stat_result) -> None:
+        """Remove a file that no longer exists in S3; a wrong listing must not destroy its content."""
+        at = self.tree.path(path.rstrip("/"))
+        if stat.S_ISDIR(status.st_mode):
+            try:
+                os.rmdir(at)
+            except OSError:
+                return  # it has other content
+        else:
+            name = "%d-%d-%s" % (time.time(), next(self._numbers), _shortened(os.path.basename(path)))
+            os.rename(at, "%s/%s" % (self._trash, name))
+        for parent in reversed(list(parents(path))):
+            if parent + "/" in self.index.entries:
+                return
+            try:
+                os.rmdir(self.tree.path(parent))
+            except OSError:
+                return
+
+    def empty_trash(self) -> None:
+        """Delete discarded files after a day, or if they are many."""
+        names = sorted(os.listdir(self._trash), reverse=True)
+        oldest = time.time() - TRASH_S
+        for number, name in enumerate(names):
+            stamp = name.partition("-")[0]
+            if number >= TRASH_FILES or not stamp.isdigit() or int(stamp) < oldest:
+                os.unlink("%s/%s" % (self._trash, name))
+
+    # --- download ---
+
+    def download(
+        self, path: str, size: int, etag: str, modified: str, expected: os.stat_result | None
+    ) -> bool:
+        """Replace a file by its object; return False if the object no longer exists.
+
+        Args:
+            path: The file.
+            size: Size of the object, in bytes.
+            etag: ETag of the object in the listing; the object may be newer by now.
+            modified: Its last change in the listing; "" if it is not from a listing.
+            expected: Status of the file that may be replaced; None for no file.
+
+        Raises:
+            Raced: Another file is there now.
+            S3Error, LocalError, OSError: The file is unchanged.
+        """
+        beside = "%s/%d" % (self._temporary, next(self._numbers))
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
+            if size > PARTS_ABOVE_BYTES:
+                # Its ETag is of parts: other writers' parts may have other sizes, then it has no known digest.
+                found, content = self._download_parts(path, size, etag, fd), ""
+            else:
+
+                def write(piece: bytes) -> None:
+                    nonlocal digest
+                    if not piece:  # the beginning of an attempt
+                        os.ftruncate(fd, 0)
+                        os.lseek(fd, 0, os.SEEK_SET)
+                        digest = hashlib.md5()  # noqa: S324
+                    digest.update(piece)
+                    while piece:
+                        piece = piece[os.write(fd, piece) :]
+
+                found = self.bucket.get(self.prefix + path, write)
+                content = digest.hexdigest()
+            self._place(path, found, fd, beside, content, expected)
+        except S3Error as error:
+            if error.code == "missing":
+                return False
+            raise
+        finally:
+            os.close(fd)
+            try:
+                os.unlink(beside)
+            except FileNotFoundError:
+                pass
+        if found.etag == etag and modified:
+            self.index.entries[path].modified = modified
+        return True
+
+    def _download_parts(self, path: str, size: int, etag: str, fd: int) -> Found:
+        """Read a large object in parallel parts; all parts must be of one object."""
+
+        def part(start: int) -> Found:
+            at = start
+
+            def write(piece: bytes) -> None:
+                nonlocal at
+                if not piece:
+                    at = start
+                while piece:
+                    count = os.pwrite(fd, piece, at)
+                    piece, at = piece[count:], at + count
+
+            return self.bucket.get(self.prefix + path, write, (start, min(start + PART_BYTES, size), etag))
+
+        return list(self._parts.map(part, range(0, size, PART_BYTES)))[0]
+
+    def _place(
+        self, path: str, found: Found, fd: int, beside: str, content: str, expected: os.stat_result | None
+    ) -> None:
+        """Give a downloaded file its name, mode and time; record it in the index."""
+        known = self.index.entries.get(path)
+        mode = found.mode
+        if not mode:  # written by a program that does not save modes: keep the mode that the file has here
+            mode = known.mode if known is not None else stat.S_IFREG | 0o644
+        at = self.tree.path(path.rstrip("/"))
+        if path.endswith("/"):
+            os.makedirs(at, exist_ok=True)
+            if stat.S_ISDIR(found.mode):
+                os.chmod(at, found.mode & 0o777 | 0o700)
+            self.index.set(path, Entry(found.etag, os.lstat(at), digest=content, modified=found.modified))
+            return
+        if stat.S_ISLNK(mode):
+            target = os.pread(fd, 4096, 0)
+            os.unlink(beside)
+            os.symlink(target, os.fsencode(beside))
+        else:
+            # Set-user-ID and such bits are not taken over from a bucket.
+            os.fchmod(fd, mode & 0o777)
+            mtime_ns = found.mtime_ns
+            if mtime_ns is None:
+                mtime_ns = int(unix_time(found.modified) * 1e9) or time.time_ns()
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+        now = self.tree.status(path)
+        if (now and _stamp(now)) != (expected and _stamp(expected)):
+            raise Raced(path)
+        os.rename(beside, at)
+        status = os.lstat(at)
+        entry = Entry(found.etag, status, digest=content)
+        entry.put_at = unix_time(found.modified)
+        # Any later write gives the file another modification time.
+        entry.is_racy = status.st_mtime_ns > time.time_ns() - RACY_NS
+        self.index.set(path, entry)
+
+    # --- upload ---
+
+    def upload(self, path: str, status: os.stat_result, condition: dict[str, str]) -> None:
+        """Store a file as an object and record it in the index.
+
+        Args:
+            path: The file, link, or empty directory (with a final ``/``).
+            status: Its status before this call.
+            condition: ``if-match`` or ``if-none-match``.
+
+        Raises:
+            S3Error: ``changed`` or ``missing`` if the condition does not hold.
+            LocalError, OSError: The file cannot be read.
+        """
+        for _ in range(2):  # a file that changed while it was read is read again
+            read_at_ns = time.time_ns()
+            etag, put_at, digest = self._put(path, status, condition)
+            entry = Entry(etag, status, digest=digest, put_at=put_at, is_racy=is_racy(status, read_at_ns))
+            self.index.set(path, entry)
+            now = self.tree.status(path)
+            if now is None or path.endswith("/") or _stamp(now) == _stamp(status):
+                return
+            condition, status = {"if-match": '"%s"' % etag}, now
+            if not (stat.S_ISREG(now.st_mode) or stat.S_ISLNK(now.st_mode)):
+                return
+
+    def _put(self, path: str, status: os.stat_result, condition: dict[str, str]) -> tuple[str, float, str]:
+        headers = {
+            **condition,
+            "x-amz-meta-file-permissions": "%07o" % status.st_mode,
+            "x-amz-meta-file-mtime": "%dns" % status.st_mtime_ns,
+        }
+        key, at = self.prefix + path, self.tree.path(path)
+        if not stat.S_ISREG(status.st_mode):
+            data = os.fsencode(os.readlink(at)) if stat.S_ISLNK(status.st_mode) else b""
+            etag, put_at = self.bucket.put(key, data, len(data), {**headers, "content-md5": content_md5(data)})
+            return etag, put_at, hashlib.md5(data).hexdigest()  # noqa: S324
+        fd = os.open(at, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            size = os.fstat(fd).st_size
+            if size <= SMALL_BYTES:
+                data = os.pread(fd, SMALL_BYTES + 1, 0)
+                etag, put_at = self.bucket.put(
+                    key, data, len(data), {**headers, "content-md5": content_md5(data)}
+                )
+                return etag, put_at, hashlib.md5(data).hexdigest()  # noqa: S324
+            if size <= PARTS_ABOVE_BYTES:
+                body = Slice(fd, 0, size)
+
+                def whole() -> Slice:
+                    nonlocal body
+                    body = Slice(fd, 0, size)
+                    return body
+
+                etag, put_at = self.bucket.put(key, whole, size, headers)
+                return etag, put_at, body.digest.hexdigest()
+            return self._put_parts(key, fd, size, headers, condition)
+        finally:
+            os.close(fd)
+
+    def _put_parts(
+        self, key: str, fd: int, size: int, headers: dict[str, str], condition: dict[str, str]
+    ) -> tuple[str, float, str]:
+        step = part_bytes(size)
+        plain = {name: value for name, value in headers.items() if name not in condition}
+        upload = self.bucket.begin_parts(key, plain)
+
+        def part(number: int) -> str:
+            start = (number - 1) * step
+            length = min(step, size - start)
+            return self.bucket.put_part(key, upload, number, lambda: Slice(fd, start, length), length)
+
+        try:
+            etags = list(self._parts.map(part, range(1, -(-size // step) + 1)))
+            etag, put_at = self.bucket.end_parts(key, upload, etags, condition)
+        except BaseException:
+            try:
+                self.bucket.abort_parts(key, upload)
+            except S3Error:
+                pass  # the first error is reported; a lifecycle rule of the bucket removes unfinished uploads
+            raise
+        return etag, put_at, ""
+
+    def permanent_problem(self, path: str) -> str:
+        """Return why a file can never be saved; "" if it can."""
+        if len((self.prefix + path).encode()) > KEY_BYTES:
+            return "its key is longer than 1,024 bytes, S3's limit"
+        return ""
+
+
+def _shortened(name: str) -> str:
+    return name.encode()[:NAME_BYTES].decode(errors="ignore")
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+

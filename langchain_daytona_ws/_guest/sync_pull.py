@@ -1,0 +1,261 @@
+"""Pull: make the working copy what the prefix is, before a command runs."""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import os
+import stat
+
+from langchain_daytona_ws._guest.sync_copy import Raced
+from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
+from langchain_daytona_ws._guest.sync_tree import Entry, digest_of, parents, problem_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from langchain_daytona_ws._guest.sync_copy import Copy
+
+    Object = tuple[str, int, str]  # ETag, size, last change
+
+# A listing of its own starts after each 900th key of the last listing, all in parallel; a page holds 1,000 keys.
+KEYS_APART = 900
+TRIES = 3  # for a file that a program is writing meanwhile
+
+
+class TooLarge(Exception):
+    """The objects to download are larger than the limit; the values are in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+
+class Listing:
+    """The prefix's objects by path, in key order."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._copy = copy
+        self._marks = [""]
+        self._pages: dict[str, list[tuple[bytes, list[tuple[str, str, int, str]]]]] = {}
+        self.objects: dict[str, Object] = {}
+
+    def refresh(self) -> bool:
+        """List again; return whether anything has changed. A page with the bytes of the last one is not parsed."""
+        ends: list[str | None] = [*self._marks[1:], None]
+        results = list(self._copy.pool.map(self._segment, self._marks, ends))
+        if not any(changed for _, changed in results):
+            return False
+        self._pages = {mark: pages for mark, (pages, _) in zip(self._marks, results)}
+        self.objects = {}
+        for end, (pages, _) in zip(ends, results):
+            for _, items in pages:
+                for path, etag, size, modified in items:
+                    if end is None or path <= end:
+                        self.objects[path] = (etag, size, modified)
+        if any(len(pages) > 1 for pages, _ in results):
+            keys = list(self.objects)
+            self._marks = ["", *keys[KEYS_APART - 1 :: KEYS_APART]]
+            self._pages = {}
+        return True
+
+    def _segment(self, mark: str, end: str | None) -> tuple[list[tuple[bytes, list[tuple[str, str, int, str]]]], bool]:
+        """List the keys after a mark, up to the next mark."""
+        copy, known = self._copy, self._pages.get(mark, [])
+        pages: list[tuple[bytes, list[tuple[str, str, int, str]]]] = []
+        changed, after = mark not in self._pages, mark
+        while True:
+            page = copy.bucket.page(copy.prefix, copy.prefix + after if after else "")
+            same = known[len(pages)] if len(pages) < len(known) else None
+            if same is None or same[0] != page.digest:
+                changed = True
+                same = (page.digest, page.objects())
+            pages.append(same)
+            items = same[1]
+            if not page.has_more or not items or (end is not None and items[-1][0] >= end):
+                return pages, changed or len(pages) != len(known)
+            after = items[-1][0]
+
+
+class Pull:
+    """The pulls of a working copy."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._copy = copy
+        self._listing = Listing(copy)
+        self._is_current = False  # the last pull compared everything, and all of it succeeded
+        self.total = self.done = 0  # objects of the running pull, for its progress
+
+    def run(self) -> None:
+        """Bring all remote changes.
+
+        Raises:
+            S3Error, LocalError, OSError: Not everything could be pulled; what was pulled is in the index.
+            TooLarge: The objects to download are larger than the limit. Nothing was downloaded.
+        """
+        copy = self._copy
+        copy.bind()
+        if copy.is_new_directory:
+            self._is_current = False
+        if not self._listing.refresh() and self._is_current:
+            return
+        self._is_current = False
+        wanted = self._compare()
+        self._check_size(wanted)
+        self.total, self.done = len(wanted), 0
+        self._remove_deleted()
+        for path in wanted:
+            self._make_room(path)
+        failures = [error for error in copy.pool.map(self._bring, wanted) if error is not None]
+        if failures:
+            raise failures[0]
+        copy.is_new_directory = False
+        copy.index.is_complete = self._is_current = True
+        copy.index.is_saved = copy.index.is_saved and not wanted
+        copy.empty_trash()
+
+    def _compare(self) -> list[str]:
+        """Return the paths whose objects are not those of the index."""
+        copy, objects = self._copy, self._listing.objects
+        entries, wanted = copy.index.entries, []
+        for path, (etag, _, modified) in objects.items():
+            entry = entries.get(path)
+            if entry is None or not entry.is_listed_as(etag, modified):
+                wanted.append(path)
+        if not wanted:
+            return wanted
+        keys = list(objects)
+        return [path for path in wanted if self._can_have_file(path, keys)]
+
+    def _can_have_file(self, path: str, keys: list[str]) -> bool:
+        copy = self._copy
+        if copy.tree.ignores(path):
+            return False
+        problem = problem_of(path)
+        if not problem and not path.endswith("/"):
+            after = bisect.bisect_left(keys, path + "/")
+            if after < len(keys) and keys[after].startswith(path + "/"):
+                problem = "S3 has objects below this name too; a directory has this name here"
+        if problem:
+            copy.skip(path, problem)
+        return not problem
+
+    def _check_size(self, wanted: list[str]) -> None:
+        copy = self._copy
+        size = sum(self._listing.objects[path][1] for path in wanted)
+        limit = copy.spec["limit_bytes"]
+        if limit is None:
+            disk = os.statvfs(copy.tree.root)
+            limit = disk.f_bavail * disk.f_frsize // 2
+        if size > limit:
+            raise TooLarge(size, limit)
+
+    def _remove_deleted(self) -> None:
+        """Remove the files whose objects are gone; files that have changed here stay, as new ones."""
+        copy, objects = self._copy, self._listing.objects
+        entries = copy.index.entries
+        for path in sorted((path for path in entries if path not in objects), reverse=True):
+            entry, status = entries[path], copy.tree.status(path)
+            copy.index.drop(path)
+            if status is not None and copy.is_same_content(path, status, entry) and not copy.tree.ignores(path):
+                copy.discard(path, status)
+                copy.report.count("removed_here")
+
+    def _make_room(self, path: str) -> None:
+        """Make the directories above a path; a file in their place is removed, or moved aside if it was changed."""
+        copy = self._copy
+        for parent in parents(path.rstrip("/")):
+            status = copy.tree.status(parent)
+            if status is None:
+                os.mkdir(copy.tree.path(parent))
+            elif not stat.S_ISDIR(status.st_mode):
+                self._clear(parent, status)
+                os.mkdir(copy.tree.path(parent))
+        if path.endswith("/"):
+            status = copy.tree.status(path)
+            if status is not None and not stat.S_ISDIR(status.st_mode):
+                self._clear(path.rstrip("/"), status)
+
+    def _clear(self, path: str, status: os.stat_result) -> None:
+        copy = self._copy
+        entry = copy.index.entries.get(path)
+        if entry is not None and copy.is_same_content(path, status, entry):
+            copy.index.drop(path)
+            os.unlink(copy.tree.path(path))
+        else:
+            copy.report.conflicts.append([path, copy.move_aside(path)])
+
+    def _bring(self, path: str) -> Exception | None:
+        """Make one file what its object is; return the error if this is impossible."""
+        try:
+            for _ in range(TRIES):
+                try:
+                    self._update(path)
+                except Raced:
+                    continue
+                return None
+        except (S3Error, LocalError, OSError) as error:
+            return error
+        finally:
+            self.done += 1
+        return OSError(errno.EBUSY, "%s is being written here" % path)
+
+    def _update(self, path: str) -> None:
+        copy = self._copy
+        etag, size, modified = self._listing.objects[path]
+        entry, status = copy.index.entries.get(path), copy.tree.status(path)
+        if status is None:
+            if entry is not None:
+                copy.report.restored.append([path, "it was deleted here and changed in S3"])
+        elif stat.S_ISDIR(status.st_mode):
+            if not path.endswith("/"):
+                return self._replace_directory(path)
+        elif self._adopt(path, status, entry):
+            return None
+        elif entry is None or not copy.is_same_content(path, status, entry):
+            copy.report.conflicts.append([path, copy.move_aside(path)])
+            status = None
+        if copy.download(path, size, etag, modified, status):
+            copy.report.count("pulled")
+        return None
+
+    def _replace_directory(self, path: str) -> None:
+        """Put a file in the place of an empty directory; a directory with files of its own stays."""
+        copy = self._copy
+        try:
+            os.rmdir(copy.tree.path(path))
+        except OSError:
+            copy.skip(path, "a directory with files that are not in S3 yet has this name here")
+            return
+        self._update(path)
+
+    def _adopt(self, path: str, status: os.stat_result, entry: Entry | None) -> bool:
+        """Take a file as its object's if the contents are equal; return whether they are."""
+        copy = self._copy
+        etag, size, modified = self._listing.objects[path]
+        if entry is not None and entry.etag == etag:
+            if not copy.is_same_content(path, status, entry):
+                entry.modified = modified  # only this copy has changed it: the next push stores it
+                return True
+            # Another writer has stored the same content, or changed the mode.
+            found = copy.bucket.head(copy.prefix + path)
+            if found is None or found.etag != etag:
+                return False
+            if stat.S_ISREG(status.st_mode) and stat.S_ISREG(found.mode):
+                os.chmod(copy.tree.path(path), found.mode & 0o777)
+                status = os.lstat(copy.tree.path(path))
+            entry.modified = modified
+            entry.observe(status, entry.is_racy)
+            return True
+        if size != status.st_size or not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            return False
+        if digest_of(copy.tree.path(path), status, like=etag) != etag:
+            return False
+        adopted = Entry(etag, status, modified=modified, is_racy=True)
+        if entry is None:
+            found = copy.bucket.head(copy.prefix + path)
+            # The next push stores the mode that the file has here.
+            if found is not None and found.mode and found.mode != status.st_mode:
+                adopted.mode = found.mode
+        copy.index.set(path, adopted)
+        return True

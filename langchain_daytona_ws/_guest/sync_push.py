@@ -1,0 +1,225 @@
+"""Push: make the prefix what the working copy is, after a command has run, without overwriting anyone's change."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from langchain_daytona_ws._guest.sync_copy import Raced
+from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
+from langchain_daytona_ws._guest.sync_tree import PROBE, Entry, digest_of, is_racy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from langchain_daytona_ws._guest.sync_copy import Copy
+
+
+class Push:
+    """The pushes of a working copy."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._copy = copy
+        self._changed: dict[str, os.stat_result] = {}
+        self.total = self.done = 0  # files of the running push, for its progress
+        self.unpushed: dict[str, str] = {}  # path → reason
+
+    def run(self) -> None:
+        """Bring all local changes to S3: contents first, then references to them, deletions last.
+
+        Raises:
+            S3Error: S3 cannot be reached, or refuses every request; ``unpushed`` names the files.
+        """
+        copy = self._copy
+        copy.bind()
+        found = copy.tree.scan(copy.index.entries)
+        for path, reason in found.skipped:
+            copy.skip(path, reason)
+        self._changed = found.changed
+        self.unpushed = {}
+        self.total, self.done = len(found.changed), 0
+        failure: S3Error | None = None
+        for level in (0, 1, 2):
+            paths = [path for path in found.changed if _level(path) == level]
+            for error in copy.pool.map(self._save, paths):
+                failure = failure or error
+        # Nothing is deleted before its replacement is there, or on the word of another directory's index.
+        if failure is None and not self.unpushed and not copy.is_new_directory:
+            for error in copy.pool.map(self._delete, found.missing):
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _save(self, path: str) -> S3Error | None:
+        """Upload one changed file; return the error if it concerns all files."""
+        try:
+            self._upload(path, self._changed[path])
+        except FileNotFoundError:
+            pass  # deleted since the scan
+        except S3Error as error:
+            self.unpushed[path] = error.detail
+            return error
+        except Raced:
+            pass  # a program has written the name of a conflict anew: the next pull compares it
+        except (LocalError, OSError) as error:
+            # For example a file that this user cannot read.
+            self._copy.skip(path, str(error.args[-1] if error.args else error))
+        finally:
+            self.done += 1
+        return None
+
+    def _upload(self, path: str, status: os.stat_result) -> None:
+        copy = self._copy
+        problem = copy.permanent_problem(path)
+        if problem:
+            copy.skip(path, problem)
+            return
+        entry = copy.index.entries.get(path)
+        if entry is not None and self._is_only_touched(path, status, entry):
+            return
+        try:
+            self._store(path, status, entry)
+        except S3Error as error:
+            if error.code != "changed":
+                raise
+            self._resolve(path, status)
+            return
+        copy.report.count("pushed")
+
+    def _is_only_touched(self, path: str, status: os.stat_result, entry: Entry) -> bool:
+        """Return whether only facts have changed that S3 does not keep, such as the inode."""
+        if entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns:
+            return False
+        read_at_ns = time.time_ns()
+        if not self._copy.is_same_content(path, status, entry):
+            return False
+        entry.observe(status, is_racy(status, read_at_ns))
+        self._copy.index.is_saved = False
+        return True
+
+    def _store(self, path: str, status: os.stat_result, entry: Entry | None) -> None:
+        """Upload if the object is the known one; a file that was deleted there and changed here lives."""
+        copy = self._copy
+        if entry is not None:
+            try:
+                return copy.upload(path, status, {"if-match": '"%s"' % entry.etag})
+            except S3Error as error:
+                if error.code != "missing":
+                    raise
+                copy.index.drop(path)
+        return copy.upload(path, status, {"if-none-match": "*"})
+
+    def _resolve(self, path: str, status: os.stat_result) -> None:
+        """Handle an object that another writer has changed: the writer's keeps its name, ours becomes a copy."""
+        copy = self._copy
+        found = copy.bucket.head(copy.prefix + path)
+        if found is None:
+            copy.index.drop(path)
+            self._store(path, status, None)
+            copy.report.count("pushed")
+            return
+        if path.endswith("/") or digest_of(copy.tree.path(path), status, like=found.etag) == found.etag:
+            # Both have the same content, for example after an upload whose answer was lost.
+            copy.index.set(path, Entry(found.etag, status, is_racy=True))
+            return
+        name = copy.move_aside(path)
+        copy.report.conflicts.append([path, name])
+        ours = copy.tree.status(name)
+        if ours is not None:
+            self._store(name, ours, None)
+        copy.download(path, found.size, found.etag, "", None)
+
+    def _delete(self, path: str) -> S3Error | None:
+        """Delete the object of a deleted file; return the error if it concerns all files."""
+        copy = self._copy
+        entry = copy.index.entries.get(path)
+        status = copy.tree.status(path)
+        if entry is None or (status is not None and stat.S_ISDIR(status.st_mode) == path.endswith("/")):
+            return None  # it is there again
+        try:
+            self._delete_object(path, entry)
+        except S3Error as error:
+            if error.code == "changed":
+                return self._restore(path)
+            if error.code != "missing":
+                self.unpushed[path] = error.detail
+                return error
+        copy.index.drop(path)
+        copy.report.count("removed_there")
+        return None
+
+    def _delete_object(self, path: str, entry: Entry) -> None:
+        copy = self._copy
+        key = copy.prefix + path
+        if copy.index.honours_delete:
+            copy.bucket.delete(key, entry.etag)
+            return
+        # A store without conditional deletion: a change within the next milliseconds would be lost.
+        found = copy.bucket.head(key)
+        if found is not None and found.etag != entry.etag:
+            raise S3Error("changed", "")
+        copy.bucket.delete(key, None)
+
+    def _restore(self, path: str) -> S3Error | None:
+        copy = self._copy
+        copy.index.drop(path)
+        try:
+            found = copy.bucket.head(copy.prefix + path)
+            if found is not None and copy.download(path, found.size, found.etag, "", None):
+                copy.report.restored.append([path, "it was deleted here and changed in S3"])
+        except S3Error as error:
+            return error
+        except (LocalError, OSError, Raced):
+            pass  # the next pull brings it
+        return None
+
+
+class Unconditional(Exception):
+    """The store overwrites objects although the condition of the request does not hold."""
+
+
+def probe(copy: Copy) -> None:
+    """Test with a scratch object what conditions the store checks, and record it in the index.
+
+    Raises:
+        Unconditional: The store does not check the condition of an upload.
+        S3Error: The store does not answer, or refuses.
+    """
+    index = copy.index
+    if index.honours_delete is not None:
+        return
+    if copy.spec["endpoint"] is None:
+        index.honours_delete = True  # AWS checks all conditions (S3 API)
+        return
+    key = copy.prefix + PROBE + os.urandom(8).hex()
+    try:
+        copy.bucket.put(key, b"", 0, {"if-none-match": "*"})
+        try:
+            copy.bucket.put(key, b"", 0, {"if-none-match": "*"})
+        except S3Error as error:
+            if error.code != "changed":
+                raise
+        else:
+            raise Unconditional
+        try:
+            copy.bucket.delete(key, "0" * 32)
+            honours = False
+        except S3Error as error:
+            if error.code not in ("changed", "refused"):
+                raise
+            honours = error.code == "changed"
+    finally:
+        try:
+            copy.bucket.delete(key, None)
+        except S3Error:
+            pass  # the first error is reported; an empty object of this name is ignored
+    index.honours_delete = honours
+    index.is_saved = False
+
+
+def _level(path: str) -> int:
+    """Return the order of uploads: a reader of the prefix must not see a Git reference before its objects."""
+    inside = "/" + path
+    if "/.git/" not in inside or "/objects/" in inside:
+        return 0
+    return 2 if inside.endswith(("/HEAD", "/index")) or "/refs/" in inside or inside.endswith("/packed-refs") else 1

@@ -1,0 +1,270 @@
+"""The resident: a process in the sandbox that keeps working copies in step with S3 between calls.
+
+It keeps connections, the last listing, the index and the credentials in memory, and answers over a Unix socket that
+only this user can reach. Losing it loses nothing: the next call starts another one, which compares files and objects.
+It has one set of credentials for its life; new credentials come with a new resident, so that they are never sent to a
+process that merely listens at the socket.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import threading
+import time
+
+from langchain_daytona_ws._guest import dirs, sync
+from langchain_daytona_ws._guest.sync_copy import Copy
+from langchain_daytona_ws._guest.sync_pull import Pull, TooLarge
+from langchain_daytona_ws._guest.sync_push import Push, Unconditional, probe
+from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    Spec = dict[str, Any]
+
+PULL_LIMIT_S = 3600.0
+PUSH_LIMIT_S = 900.0
+REPLACE_WITHIN_S = 15.0
+NAMES_MAX = 10
+# New credentials may help; the host sends them once.
+OF_CREDENTIALS = ("expired", "denied", "signature")
+PR_SET_DUMPABLE = 4
+
+
+def start(spec: Spec, secret: bytes) -> None:
+    """Start a resident in place of the running one, if any.
+
+    Args:
+        spec: ``id``, ``socket``, ``state``, ``root``, ``expires_at`` and the specifications of the ``copies``.
+        secret: The credentials, as JSON.
+
+    Raises:
+        SetupError: It cannot be started.
+    """
+    try:
+        credentials = json.loads(secret)
+    except ValueError:
+        raise dirs.SetupError("sync_absent", "the credentials did not arrive") from None
+    for copy in spec["copies"]:
+        dirs.make_directory(copy["root"])
+        dirs.make_directory(copy["state"])
+        if os.stat(copy["root"]).st_dev != os.stat(os.path.dirname(copy["root"])).st_dev:
+            raise dirs.SetupError("sync_mount_point", copy["root"])
+    lock = _replace(spec)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        new = "%s.%d" % (spec["socket"], os.getpid())
+        listener.bind(new)
+        os.chmod(new, 0o600)
+        listener.listen(64)
+        os.rename(new, spec["socket"])
+        pid = os.fork()
+    except OSError as error:
+        raise dirs.SetupError("processes", error.strerror or str(error)) from None
+    if pid == 0:
+        _run(spec, credentials, listener, lock)
+    listener.close()
+    os.close(lock)
+    os.waitpid(pid, 0)
+
+
+def _replace(spec: Spec) -> int:
+    """End the running resident; return the lock that only one resident holds."""
+    lock = os.open(spec["copies"][0]["state"] + "/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    until = time.monotonic() + REPLACE_WITHIN_S
+    asked = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if not asked:
+                sync.ask(spec["socket"], "end", REPLACE_WITHIN_S)
+                asked = True
+            elif time.monotonic() > until:
+                # It hangs, or is stopped.
+                pid = os.pread(lock, 20, 0)
+                if pid.isdigit() and time.monotonic() < until + 2:
+                    os.kill(int(pid), signal.SIGKILL)
+                else:
+                    os.close(lock)
+                    raise dirs.SetupError("sync_busy", "another process holds the lock") from None
+            time.sleep(0.02)
+
+
+def _run(spec: Spec, credentials: dict[str, str | None], listener: socket.socket, lock: int) -> NoReturn:
+    """Become the resident, in a process of its own that no call waits for."""
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        keep = (listener.fileno(), lock)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) not in keep:
+                try:
+                    os.close(int(name))
+                except OSError:
+                    pass  # the descriptor of this listing itself
+        os.chdir("/")
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d" % os.getpid(), 0)
+        with open("/proc/self/comm", "w") as file:
+            file.write("workspace-sync")
+        _forbid_dumps()
+        Resident(spec, credentials).serve(listener)
+    finally:
+        os._exit(0)
+
+
+def _forbid_dumps() -> None:
+    """Keep the memory, and the credentials in it, from other processes of this user."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        pass  # a Python without ctypes; the credentials reach only this workspace's prefix
+
+
+class Resident:
+    """The working copies, and the answers to the calls.
+
+    Args:
+        spec: See `start`.
+        credentials: Those of S3.
+    """
+
+    def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
+        self._spec = spec
+        self._turn = threading.Lock()
+        self._end = threading.Event()
+        self._copies = [Copy(copy, credentials) for copy in spec["copies"]]
+        self._pulls = [Pull(copy) for copy in self._copies]
+        self._copy = self._copies[0]  # the workspace; a second one is the skills, which are only pulled
+        self._push = Push(self._copy)
+        self._failure: S3Error | None = None  # of the last synchronisation
+        self._busy: Pull | Push | None = None
+
+    def serve(self, listener: socket.socket) -> None:
+        """Answer calls until one asks this process to end."""
+        while not self._end.is_set():
+            connection = listener.accept()[0]
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                words = connection.makefile("r", encoding="ascii").readline().split()
+                if words[:1] == ["end"]:
+                    self._finish(connection)
+                elif words[:1] == ["progress"]:
+                    busy = self._busy
+                    _send(connection, "ok", [busy.done, busy.total] if busy else [0, 0])
+                elif words[1:2] != [self._spec["id"]]:
+                    _send(connection, "absent", "")
+                elif words[0] == "pull":
+                    self._answer_pull(connection, is_fresh=words[2] == "fresh", min_life_s=float(words[3]))
+                elif words[0] == "push":
+                    self._answer_push(connection)
+            except (OSError, ValueError, IndexError):
+                pass  # the call has ended, or it is not a call of this package
+
+    def _finish(self, connection: socket.socket) -> None:
+        """End this process; a running synchronisation is stopped, and the next one continues it."""
+        for copy in self._copies:
+            copy.bucket.begin(0.0)
+        with self._turn:
+            self._save()
+            _send(connection, "ok", "")
+            os._exit(0)
+
+    def _answer_pull(self, connection: socket.socket, *, is_fresh: bool, min_life_s: float) -> None:
+        expires_at = self._spec["expires_at"]
+        if not is_fresh and expires_at is not None and expires_at - time.time() < min_life_s:
+            _send(connection, "credentials", "")
+            return
+        with self._turn:
+            code, detail = self._pull(is_fresh=is_fresh)
+            _send(connection, code, detail)
+            self._save()
+
+    def _pull(self, *, is_fresh: bool) -> tuple[str, object]:
+        began = time.monotonic()
+        self._failure = None
+        try:
+            for copy, pull in zip(self._copies, self._pulls):
+                copy.bucket.begin(began + PULL_LIMIT_S)
+                self._busy = pull
+                probe(copy)
+                pull.run()
+        except Unconditional:
+            return "unconditional", ""
+        except TooLarge as error:
+            return "too_large", [error.size, error.limit]
+        except (S3Error, LocalError, OSError) as error:
+            failure = _failure(error)
+            if failure.code in OF_CREDENTIALS and not is_fresh:
+                return failure.code, failure.detail
+            if not all(copy.index.is_complete for copy in self._copies):
+                return failure.code, failure.detail
+            # The files of the last synchronisation are here: the command runs, and its result names the failure.
+            self._failure = failure
+        finally:
+            self._busy = None
+            self._copy.report.seconds += time.monotonic() - began
+        return "ok", ""
+
+    def _answer_push(self, connection: socket.socket) -> None:
+        with self._turn:
+            began = time.monotonic()
+            self._copy.bucket.begin(began + PUSH_LIMIT_S)
+            self._busy = self._push
+            failure = self._failure
+            try:
+                self._push.run()
+            except (S3Error, LocalError, OSError) as error:
+                failure = _failure(error)
+            finally:
+                self._busy = None
+                self._copy.report.seconds += time.monotonic() - began
+            report = self._copy.report.values()
+            names = sorted(self._push.unpushed)
+            report["unpushed"], report["unpushed_count"] = names[:NAMES_MAX], len(names)
+            if failure is not None:
+                report["failure"], report["detail"] = failure.code, failure.detail
+            _send(connection, "ok", report)
+            self._copy.forget_report()
+            self._save()
+
+    def _save(self) -> None:
+        for copy in self._copies:
+            try:
+                copy.index.save()
+            except OSError:
+                pass  # a full disk; a lost index costs time, and no data
+
+
+def _failure(error: Exception) -> S3Error:
+    if isinstance(error, S3Error):
+        return error
+    import errno
+
+    code = "disk_full" if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) else "local"
+    # Without the path, which is the host's.
+    return S3Error(code, str(getattr(error, "strerror", None) or error.args[-1]))
+
+
+def _send(connection: socket.socket, code: str, value: object) -> None:
+    connection.sendall(("%s %s\n" % (code, json.dumps(value))).encode("ascii"))

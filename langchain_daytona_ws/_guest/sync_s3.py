@@ -1,0 +1,429 @@
+"""Requests to one S3 bucket from the sandbox: signed, on connections that stay open, with one common deadline.
+
+It is part of the resident, the process that keeps a working copy in step with its prefix.
+"""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import hashlib
+import hmac
+import http.client
+import os
+import re
+import ssl
+import threading
+import time
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote, unquote_plus, urlsplit
+from xml.etree import ElementTree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    Spec = dict[str, Any]
+    Headers = dict[str, str]
+
+PAGE_KEYS = 1000
+PAUSES_S = (0.0, 0.1, 0.4, 1.2)
+UNREACHABLE_TRIES = 2
+CONNECT_S = 5.0
+TIMEOUT_S = 20.0
+BLOCK_BYTES = 256 * 1024
+ERROR_BYTES = 64 * 1024
+EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
+# Errors that concern every request: the rest of the work is not tried.
+GENERAL = ("denied", "expired", "signature", "no_bucket", "wrong_region", "unreachable", "unavailable", "deadline")
+
+_CONTENTS = (b"<Contents>", b"</Contents>")
+
+
+class S3Error(Exception):
+    """A request that S3 refused, or did not answer; ``code`` is the reaction's name, not S3's."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class LocalError(Exception):
+    """A local file could not be read or written during a request."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.errno = error.errno
+
+
+class Found:
+    """An object's properties, from the headers of an answer."""
+
+    def __init__(self, headers: http.client.HTTPMessage) -> None:
+        self.etag = (headers["ETag"] or "").strip('"')
+        self.modified = headers["Last-Modified"] or ""
+        self.size = int(headers["Content-Length"] or 0)
+        total = (headers["Content-Range"] or "").rpartition("/")[2]
+        if total.isdigit():
+            self.size = int(total)
+        mode = headers["x-amz-meta-file-permissions"] or ""
+        self.mode = int(mode, 8) if re.fullmatch("[0-7]{1,7}", mode) else 0
+        mtime = re.fullmatch(r"(\d{1,19})ns", headers["x-amz-meta-file-mtime"] or "")
+        self.mtime_ns = int(mtime[1]) if mtime else None
+
+
+class Slice:
+    """A part of an open file as the body of a request; it is read without moving the file's position."""
+
+    def __init__(self, fd: int, start: int, size: int) -> None:
+        self._fd = fd
+        self._at = start
+        self._left = size
+        self.digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = os.pread(self._fd, min(self._left, BLOCK_BYTES if size < 0 else size), self._at)
+        except OSError as error:
+            raise LocalError(error) from None
+        if not data and self._left:
+            raise LocalError(OSError(errno.EIO, "the file became shorter while it was read"))
+        self._at += len(data)
+        self._left -= len(data)
+        self.digest.update(data)
+        return data
+
+
+class Bucket:
+    """One bucket. Every method raises only S3Error and LocalError.
+
+    Args:
+        spec: ``bucket``, ``region`` and ``endpoint`` (None for AWS).
+        credentials: ``key``, ``secret`` and ``token``.
+    """
+
+    def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
+        self._region = spec["region"]
+        self._credentials = credentials
+        self._local = threading.local()
+        self._skew_s = 0.0
+        self._signing_keys: dict[str, bytes] = {}
+        self._failure: S3Error | None = None
+        self._deadline = 0.0
+        bucket, endpoint = spec["bucket"], spec["endpoint"]
+        if endpoint is None:
+            suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
+            # A certificate for *.s3.<region> does not cover a bucket with a dot.
+            dotted = "." in bucket
+            host = "s3.%s.%s" % (self._region, suffix)
+            self._base = "/" + bucket if dotted else ""
+            endpoint = "https://%s" % (host if dotted else "%s.%s" % (bucket, host))
+        else:
+            self._base = "/" + bucket
+        url = urlsplit(endpoint)
+        self._host, self._port, self._netloc = url.hostname or "", url.port, url.netloc
+        self._base = url.path.rstrip("/") + self._base
+        self._tls = ssl.create_default_context() if url.scheme.lower() == "https" else None
+
+    def begin(self, deadline: float) -> None:
+        """Start one synchronisation: forget the last failure, and set the deadline (monotonic clock)."""
+        self._failure = None
+        self._deadline = deadline
+
+    def page(self, prefix: str, after: str) -> Page:
+        """Return up to 1,000 keys below ``prefix`` that follow the key ``after``."""
+        query = {"encoding-type": "url", "list-type": "2", "max-keys": str(PAGE_KEYS), "prefix": prefix}
+        if after:
+            query["start-after"] = after
+        return Page(self._request("GET", "", query)[1], prefix)
+
+    def head(self, key: str) -> Found | None:
+        """Return an object's properties; None if it does not exist."""
+        try:
+            return Found(self._request("HEAD", key)[0])
+        except S3Error as error:
+            if error.code == "missing":
+                return None
+            raise
+
+    def get(self, key: str, write: Callable[[bytes], object], part: tuple[int, int, str] | None = None) -> Found:
+        """Read an object.
+
+        Args:
+            key: The object.
+            write: Receives the content in order. After a fault, it receives an empty piece and all content again.
+            part: First byte, end (excluded) and ETag of a part; None for the whole object.
+
+        Raises:
+            S3Error: ``missing``, or ``changed`` if the ETag of a part is another one by now.
+        """
+        headers = {} if part is None else {"range": "bytes=%d-%d" % (part[0], part[1] - 1)}
+        if part is not None and part[2]:
+            headers["if-match"] = '"%s"' % part[2]
+        return Found(self._request("GET", key, headers=headers, write=write)[0])
+
+    def put(self, key: str, body: bytes | Callable[[], Slice], size: int, headers: Headers) -> tuple[str, float]:
+        """Store an object; return its ETag and when, in Unix seconds.
+
+        Raises:
+            S3Error: ``changed`` or ``missing`` if the condition in ``headers`` does not hold.
+        """
+        answer = self._request("PUT", key, headers={**headers, "content-length": str(size)}, body=body)[0]
+        return (answer["ETag"] or "").strip('"'), unix_time(answer["Date"])
+
+    def begin_parts(self, key: str, headers: Headers) -> str:
+        """Begin an upload in parts; return its id."""
+        return _text(self._request("POST", key, {"uploads": ""}, headers)[1], "UploadId")
+
+    def put_part(self, key: str, upload: str, number: int, body: Callable[[], Slice], size: int) -> str:
+        """Upload one part; return its ETag."""
+        query = {"partNumber": str(number), "uploadId": upload}
+        answer = self._request("PUT", key, query, {"content-length": str(size)}, body)[0]
+        return (answer["ETag"] or "").strip('"')
+
+    def end_parts(self, key: str, upload: str, etags: list[str], headers: Headers) -> tuple[str, float]:
+        """Make the object of its parts; return its ETag and when, in Unix seconds."""
+        parts = "".join(
+            "<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag></Part>" % (number, etag)
+            for number, etag in enumerate(etags, 1)
+        )
+        body = ("<CompleteMultipartUpload>%s</CompleteMultipartUpload>" % parts).encode()
+        headers = {**headers, "content-length": str(len(body))}
+        answer, text = self._request("POST", key, {"uploadId": upload}, headers, body)
+        etag = _text(text, "ETag").strip('"')
+        if not etag:  # S3 may answer 200 and report the failure in the body (S3 API)
+            raise S3Error("unavailable", _text(text, "Code") or "the upload was not completed")
+        return etag, unix_time(answer["Date"])
+
+    def abort_parts(self, key: str, upload: str) -> None:
+        self._request("DELETE", key, {"uploadId": upload})
+
+    def delete(self, key: str, etag: str | None) -> None:
+        """Delete an object, with ``etag`` only if it is still that one.
+
+        Raises:
+            S3Error: ``changed`` if the object is another one by now.
+        """
+        self._request("DELETE", key, headers={} if etag is None else {"if-match": '"%s"' % etag})
+
+    # --- one request ---
+
+    def _request(
+        self,
+        method: str,
+        key: str,
+        query: dict[str, str] | None = None,
+        headers: Headers | None = None,
+        body: bytes | Callable[[], Slice] = b"",
+        write: Callable[[bytes], object] | None = None,
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        """Send until S3 answers; return the headers, and the content unless ``write`` received it."""
+        path = quote("%s/%s" % (self._base, key), safe="/~")
+        text = "&".join("%s=%s" % (name, quote(value, safe="")) for name, value in sorted((query or {}).items()))
+        error, failures = S3Error("unavailable", ""), 0
+        for pause_s in PAUSES_S:
+            if self._failure is not None:
+                raise self._failure
+            if time.monotonic() + pause_s > self._deadline:
+                raise self._fail(S3Error("deadline", "the time for synchronising is over"))
+            time.sleep(pause_s)
+            try:
+                return self._attempt(method, path, text, dict(headers or {}), body, write)
+            except S3Error as refusal:
+                if refusal.code not in ("unavailable", "conflict", "skewed"):
+                    raise self._fail(refusal) from None
+                error = refusal
+            except (OSError, http.client.HTTPException) as fault:
+                error = S3Error("unreachable", "%s: %s" % (type(fault).__name__, fault))
+                failures += 1
+                if isinstance(fault, ssl.SSLCertVerificationError) or failures == UNREACHABLE_TRIES:
+                    break
+        if error.code == "conflict":
+            error = S3Error("changed", error.detail)
+        raise self._fail(error)
+
+    def _fail(self, error: S3Error) -> S3Error:
+        """Remember an error that concerns every request, so that the rest is not tried one by one."""
+        if error.code in GENERAL:
+            self._failure = error
+        return error
+
+    def _attempt(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Headers,
+        body: bytes | Callable[[], Slice],
+        write: Callable[[bytes], object] | None,
+    ) -> tuple[http.client.HTTPMessage, bytes]:
+        self._sign(method, path, query, headers)
+        target = path + ("?" + query if query else "")
+        connection, is_new = self._connection()
+        try:
+            try:
+                response = _exchange(connection, method, target, body, headers)
+            except ConnectionError:  # http.client.RemoteDisconnected is one
+                if is_new:
+                    raise
+                # The store had closed the idle connection.
+                connection.close()
+                response = _exchange(connection, method, target, body, headers)
+            if response.status >= 300:
+                text = response.read(ERROR_BYTES)
+                if not response.isclosed():
+                    connection.close()
+                raise self._refusal(response, text)
+            if write is None:
+                return response.headers, response.read()
+            piece = b""
+            while True:
+                try:
+                    write(piece)
+                except OSError as error:
+                    raise LocalError(error) from None
+                piece = response.read(BLOCK_BYTES)
+                if not piece:
+                    break
+            if response.length:  # http.client does not report a body that ends early when it is read in pieces
+                raise http.client.IncompleteRead(b"")
+            return response.headers, b""
+        except S3Error:
+            raise
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
+        """Return this thread's connection, and whether it is new."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            return connection, connection.sock is None
+        settings: dict[str, Any] = {"timeout": CONNECT_S, "blocksize": BLOCK_BYTES}
+        if self._tls is None:
+            connection = http.client.HTTPConnection(self._host, self._port, **settings)
+        else:
+            connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls, **settings)
+        self._local.connection = connection
+        return connection, True
+
+    def _sign(self, method: str, path: str, query: str, headers: Headers) -> None:
+        """Add the headers of Signature Version 4 (S3 API). The body is not signed: TLS protects it."""
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + self._skew_s))
+        headers["host"] = self._netloc
+        headers["x-amz-date"] = at
+        headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD"
+        token = self._credentials["token"]
+        if token:
+            headers["x-amz-security-token"] = token
+        names = sorted(headers)
+        canonical = "\n".join(
+            [method, path, query]
+            + ["%s:%s" % (name, headers[name].strip()) for name in names]
+            + ["", ";".join(names), "UNSIGNED-PAYLOAD"]
+        )
+        scope = "%s/%s/s3/aws4_request" % (at[:8], self._region)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        text = "AWS4-HMAC-SHA256\n%s\n%s\n%s" % (at, scope, digest)
+        signature = hmac.new(self._signing_key(at[:8]), text.encode(), hashlib.sha256).hexdigest()
+        headers["authorization"] = "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s" % (
+            self._credentials["key"], scope, ";".join(names), signature,
+        )  # fmt: skip
+
+    def _signing_key(self, day: str) -> bytes:
+        if day not in self._signing_keys:
+            key = ("AWS4%s" % self._credentials["secret"]).encode()
+            for part in (day, self._region, "s3", "aws4_request"):
+                key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+            self._signing_keys = {day: key}
+        return self._signing_keys[day]
+
+    def _refusal(self, response: http.client.HTTPResponse, text: bytes) -> S3Error:
+        status, code = response.status, _text(text, "Code")
+        detail = " ".join(("%d %s %s" % (status, code, _text(text, "Message"))).split())[:300]
+        if code == "RequestTimeTooSkewed" and response.headers["Date"] and not self._skew_s:
+            self._skew_s = unix_time(response.headers["Date"]) - time.time()
+            return S3Error("skewed", detail)
+        if code == "NoSuchBucket":
+            return S3Error("no_bucket", detail)
+        if code in EXPIRED or (code == "AccessDenied" and "expired" in detail.lower()):
+            return S3Error("expired", detail)
+        if code == "SignatureDoesNotMatch":
+            return S3Error("signature", detail)
+        region = response.headers["x-amz-bucket-region"]
+        if status in (301, 307, 400) and region and region != self._region:
+            return S3Error("wrong_region", "the bucket is in %s" % region[:40])
+        if status in (401, 403):
+            return S3Error("denied", detail)
+        if status == 404:
+            return S3Error("missing", detail)
+        if status == 412:
+            return S3Error("changed", detail)
+        if status == 409:
+            return S3Error("conflict", detail)  # ConditionalRequestConflict: try again (S3 API)
+        if status in (429, 500, 502, 503, 504) or code in ("SlowDown", "RequestTimeout"):
+            return S3Error("unavailable", detail)
+        return S3Error("refused", detail)
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    target: str,
+    body: bytes | Callable[[], Slice],
+    headers: Headers,
+) -> http.client.HTTPResponse:
+    if connection.sock is None:
+        connection.connect()
+        connection.sock.settimeout(TIMEOUT_S)
+    connection.request(method, target, body() if callable(body) else body, headers)
+    return connection.getresponse()
+
+
+class Page:
+    """One page of a listing; its objects are parsed only when they are asked for."""
+
+    def __init__(self, text: bytes, prefix: str) -> None:
+        start, end = text.find(_CONTENTS[0]), text.rfind(_CONTENTS[1])
+        self._contents = text[start : end + len(_CONTENTS[1])] if start >= 0 else b""
+        frame = text if start < 0 else text[:start] + text[end + len(_CONTENTS[1]) :]
+        self.has_more = _text(frame, "IsTruncated") == "true"
+        self._prefix = prefix
+        # The rest of the page may differ each time.
+        self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compares with the last page only
+
+    def objects(self) -> list[tuple[str, str, int, str]]:
+        """Return key below the prefix, ETag, size and last change of each object."""
+        found = []
+        for item in ElementTree.fromstring(b"<L>" + self._contents + b"</L>"):
+            values = {field.tag: field.text or "" for field in item}
+            key = unquote_plus(values["Key"])
+            if key.startswith(self._prefix) and key != self._prefix:
+                found.append(
+                    (key[len(self._prefix) :], values["ETag"].strip('"'), int(values["Size"]), values["LastModified"])
+                )
+        return found
+
+
+def _text(document: bytes, name: str) -> str:
+    """Return the text of the first element of this name, in any namespace; "" if there is none."""
+    try:
+        for element in ElementTree.fromstring(document).iter():
+            if element.tag.rpartition("}")[2] == name:
+                return element.text or ""
+    except (ElementTree.ParseError, LookupError, ValueError):
+        pass  # not XML: a proxy's page, or an empty answer
+    return ""
+
+
+def unix_time(date: str | None) -> float:
+    """Return the time of a ``Date`` or ``Last-Modified`` header in Unix seconds; 0 if there is none."""
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except (TypeError, ValueError, IndexError):
+        return 0.0
+
+
+def content_md5(data: bytes) -> str:
+    return binascii.b2a_base64(hashlib.md5(data).digest(), newline=False).decode("ascii")  # noqa: S324 - S3 API

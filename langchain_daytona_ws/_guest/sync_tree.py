@@ -1,0 +1,384 @@
+"""The files of a working copy, and the index: what each file was when it last equalled its object.
+
+The index is a file beside the workspace, never in the bucket. If it is lost or damaged, files are compared with their
+objects by content; nothing is deleted on the word of an index that belongs to another directory or prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+
+from langchain_daytona_ws._guest.ignore import Ignore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Iterator
+
+VERSION = 1
+# Files whose time is this close to the scan may change again within the same time stamp.
+RACY_NS = 20_000_000
+BLOCK_BYTES = 1024 * 1024
+PART_BYTES = 16 * 1024 * 1024
+PARTS_MAX = 9000  # S3 allows 10,000
+COMPONENT_BYTES = 255
+PATH_BYTES = 3500
+KEY_BYTES = 1024  # S3 API
+PROBE = ".langchain-daytona-ws-probe-"
+EMPTY_MD5 = hashlib.md5(b"").hexdigest()  # noqa: S324 - S3's ETag is an MD5
+
+
+class Entry:
+    """A file, symbolic link or empty directory, and its object, when both were the same.
+
+    ``modified`` is the time in the listing; an upload's answer has only ``put_at``, in Unix seconds. ``digest`` is the
+    MD5 of the content if the ETag is not. A racy file may have changed again within the same time stamp.
+    """
+
+    __slots__ = (
+        "etag", "modified", "put_at", "mode", "size", "mtime_ns", "ctime_ns", "inode", "is_racy", "digest", "seen",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        etag: str,
+        status: os.stat_result,
+        *,
+        digest: str = "",
+        modified: str = "",
+        put_at: float = 0.0,
+        is_racy: bool = False,
+    ) -> None:
+        self.etag = etag
+        self.modified = modified
+        self.put_at = put_at
+        self.digest = "" if digest == etag else digest
+        self.seen = 0
+        self.observe(status, is_racy)
+
+    def observe(self, status: os.stat_result, is_racy: bool) -> None:
+        """Record that the file has this status and the known content."""
+        self.mode, self.size, self.inode = status.st_mode, status.st_size, status.st_ino
+        self.mtime_ns, self.ctime_ns = status.st_mtime_ns, status.st_ctime_ns
+        self.is_racy = is_racy
+
+    @property
+    def content(self) -> str:
+        return self.digest or self.etag
+
+    def is_unchanged(self, status: os.stat_result) -> bool:
+        """Return whether the file has not changed, without reading it."""
+        if self.mode != status.st_mode:
+            return False
+        return stat.S_ISDIR(self.mode) or (
+            not self.is_racy
+            and self.size == status.st_size
+            and self.mtime_ns == status.st_mtime_ns
+            and self.ctime_ns == status.st_ctime_ns
+            and self.inode == status.st_ino
+        )
+
+    def is_listed_as(self, etag: str, modified: str) -> bool:
+        """Return whether the listing shows the object that is known here."""
+        if self.etag != etag:
+            return False
+        if self.modified:
+            return self.modified == modified
+        # The listing's time of an own upload is within two seconds of the answer's.
+        if not self.put_at or abs(_unix(modified) - self.put_at) <= 2:
+            self.modified = modified
+            return True
+        return False
+
+    def values(self) -> list[object]:
+        return [getattr(self, name) for name in self.__slots__[:-1]]
+
+    @classmethod
+    def of_values(cls, values: list[Any]) -> Entry:
+        """Return an entry of the index file.
+
+        Raises:
+            TypeError, ValueError: The values are not those of an entry.
+        """
+        entry = cls.__new__(cls)
+        types = (str, str, float, int, int, int, int, int, bool, str)
+        for name, kind, value in zip(cls.__slots__, types, values):
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise TypeError(name)
+            setattr(entry, name, value)
+        if len(values) != len(types):
+            raise ValueError("fields")
+        entry.seen = 0
+        return entry
+
+
+def _unix(listed: str) -> float:
+    """Return the time of a listing, such as ``2026-11-29T10:00:00.000Z``, in Unix seconds; 0 if it is malformed."""
+    import calendar
+
+    try:
+        return calendar.timegm(time.strptime(listed[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0.0
+
+
+class Index:
+    """The entries of a working copy by path; an empty directory's path ends in ``/``.
+
+    Args:
+        path: The index file.
+        binding: What the index belongs to: the directory's device and inode, the store, bucket and prefix.
+    """
+
+    def __init__(self, path: str, binding: list[object]) -> None:
+        self._path = path
+        self.binding = binding
+        self.entries: dict[str, Entry] = {}
+        self.is_complete = False  # all objects were here once
+        self.is_saved = True
+        self.honours_delete: bool | None = None  # whether the store checks the condition of a deletion
+        self._load()
+
+    def _load(self) -> None:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                saved = json.load(file)
+            if saved["version"] == VERSION and saved["binding"] == self.binding:
+                self.entries = {path: Entry.of_values(values) for path, values in saved["entries"].items()}
+                self.is_complete = saved["complete"] is True
+                self.honours_delete = saved["honours_delete"]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self.entries = {}
+
+    def save(self) -> None:
+        """Write the index file, if an entry has changed."""
+        if self.is_saved:
+            return
+        content = {
+            "version": VERSION,
+            "binding": self.binding,
+            "complete": self.is_complete,
+            "honours_delete": self.honours_delete,
+            "entries": {path: entry.values() for path, entry in self.entries.items()},
+        }
+        with open(self._path + ".new", "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        os.replace(self._path + ".new", self._path)
+        self.is_saved = True
+
+    def set(self, path: str, entry: Entry) -> None:
+        self.entries[path] = entry
+        self.is_saved = False
+
+    def drop(self, path: str) -> None:
+        if self.entries.pop(path, None) is not None:
+            self.is_saved = False
+
+
+class Tree:
+    """The directory of a working copy.
+
+    Args:
+        root: The directory.
+        ignored: Patterns of files that are never saved.
+    """
+
+    def __init__(self, root: str, ignored: list[str]) -> None:
+        self.root = root
+        self._ignore = Ignore(ignored) if ignored else None
+        self._generation = 0
+
+    def path(self, relative: str) -> str:
+        return self.root + "/" + relative
+
+    def identity(self) -> list[int] | None:
+        """Return the directory's device and inode; None if there is no directory."""
+        try:
+            found = os.lstat(self.root)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return [found.st_dev, found.st_ino] if stat.S_ISDIR(found.st_mode) else None
+
+    def status(self, relative: str) -> os.stat_result | None:
+        """Return the status of a file, link or directory; None if it does not exist."""
+        try:
+            return os.lstat(self.path(relative.rstrip("/")))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def ignores(self, relative: str) -> bool:
+        """Return whether a path or a directory above it is ignored."""
+        if relative.startswith(PROBE):
+            return True
+        if self._ignore is None:
+            return False
+        at = relative.find("/")
+        while at >= 0:
+            if self._ignore.matches(relative[:at], True):
+                return True
+            at = relative.find("/", at + 1)
+        return not relative.endswith("/") and self._ignore.matches(relative, False)
+
+    def scan(self, entries: dict[str, Entry]) -> Scan:
+        """Compare all files with the index."""
+        self._generation += 1
+        found = Scan()
+        self._walk("", self.root, entries, found)
+        generation = self._generation
+        found.missing = [
+            path
+            for path, entry in entries.items()
+            if entry.seen != generation and not path.startswith(found.unreadable) and not self.ignores(path)
+        ]
+        return found
+
+    def _walk(self, base: str, directory: str, entries: dict[str, Entry], found: Scan) -> None:
+        pending = [(base, directory)]
+        generation = self._generation
+        while pending:
+            base, directory = pending.pop()
+            try:
+                listed = list(os.scandir(directory))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # deleted since
+            except OSError as error:
+                found.skip(base, error.strerror or str(error))
+                found.unreadable += (base,)
+                continue
+            if base and not listed:
+                self._see_directory(base, directory, entries, found)
+            elif base in entries:
+                entries[base].seen = generation
+            for item in listed:
+                path = base + item.name
+                if not path.isprintable() and not _is_utf8(path):
+                    found.skip(path, "its name is not UTF-8")
+                    continue
+                try:
+                    is_directory = item.is_dir(follow_symlinks=False)
+                    if self._is_ignored(path, is_directory):
+                        continue
+                    if is_directory:
+                        pending.append((path + "/", item.path))
+                        continue
+                    status = item.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    found.skip(path, error.strerror or str(error))
+                    found.unreadable += (path,)
+                    continue
+                entry = entries.get(path)
+                if entry is not None:
+                    entry.seen = generation
+                    if entry.is_unchanged(status):
+                        continue
+                kind = stat.S_IFMT(status.st_mode)
+                if kind in (stat.S_IFREG, stat.S_IFLNK):
+                    found.changed[path] = status
+                else:
+                    found.skip(path, "a pipe, socket or device")
+
+    def _see_directory(self, path: str, directory: str, entries: dict[str, Entry], found: Scan) -> None:
+        entry = entries.get(path)
+        status = self.status(path)
+        if status is None:
+            return
+        if entry is not None:
+            entry.seen = self._generation
+        if entry is None or entry.mode != status.st_mode:
+            found.changed[path] = status
+
+    def _is_ignored(self, path: str, is_directory: bool) -> bool:
+        return path.startswith(PROBE) or (self._ignore is not None and self._ignore.matches(path, is_directory))
+
+
+class Scan:
+    """The differences between the files and the index."""
+
+    def __init__(self) -> None:
+        self.changed: dict[str, os.stat_result] = {}
+        self.missing: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
+        self.unreadable: tuple[str, ...] = ()  # unknown files are not missing
+
+    def skip(self, path: str, reason: str) -> None:
+        self.skipped.append((path, reason))
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def problem_of(path: str) -> str:
+    """Return why no file can have a key's path; "" if one can."""
+    parts = path[:-1].split("/") if path.endswith("/") else path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "a part of its path is empty, . or .."
+    if "\0" in path or not _is_utf8(path):
+        return "its name is no file name"
+    if any(len(part.encode()) > COMPONENT_BYTES for part in parts) or len(path.encode()) > PATH_BYTES:
+        return "its name is too long"
+    return ""
+
+
+def is_racy(status: os.stat_result, read_at_ns: int) -> bool:
+    """Return whether a file that was read at this time may change without another time stamp."""
+    return status.st_ctime_ns > read_at_ns - RACY_NS
+
+
+def part_bytes(size: int) -> int:
+    """Return the size of the parts in which a file of this size is uploaded."""
+    return max(PART_BYTES, -(-size // PARTS_MAX))
+
+
+def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
+    """Return the MD5 of a file's content, of a link's target, or of nothing for a directory.
+
+    Args:
+        path: The file.
+        status: Its status.
+        like: The digest to compare with. If this is the ETag of an upload in parts, the file's is computed.
+    """
+    if stat.S_ISDIR(status.st_mode):
+        return EMPTY_MD5
+    if stat.S_ISLNK(status.st_mode):
+        return hashlib.md5(os.fsencode(os.readlink(path))).hexdigest()  # noqa: S324
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if "-" not in like:
+            return _digest(fd, 0, status.st_size).hexdigest()
+        step = part_bytes(status.st_size)
+        starts = range(0, status.st_size, step)
+        parts = b"".join(_digest(fd, start, step).digest() for start in starts)
+        return "%s-%d" % (hashlib.md5(parts).hexdigest(), len(starts))  # noqa: S324
+    finally:
+        os.close(fd)
+
+
+def _digest(fd: int, start: int, size: int) -> Any:
+    digest = hashlib.md5()  # noqa: S324
+    while size > 0:
+        block = os.pread(fd, min(size, BLOCK_BYTES), start)
+        if not block:
+            break
+        digest.update(block)
+        start, size = start + len(block), size - len(block)
+    return digest
+
+
+def parents(path: str) -> Iterator[str]:
+    """Return the directories above a path, from the top."""
+    at = path.find("/")
+    while 0 <= at < len(path) - 1:
+        yield path[:at]
+        at = path.find("/", at + 1)
