@@ -9,12 +9,13 @@ from langchain_daytona_ws._guest import dirs, encode, record, release, turn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any
 
     Request = dict[str, Any]
     Answer = dict[str, Any]
 
 PACKAGE = "langchain_daytona_ws._guest."
+STORAGE = ("mount", "sync")  # request fields, and the modules that are sent with them
 FILE_WAIT_S = 30.0
 LOCK_WAIT_S = 20.0
 LOCKED = ("files", "content")  # entries that take the file lock
@@ -27,7 +28,8 @@ def run(entry: str, request: Request, nonce: str) -> None:
     if ctype:
         os.environ["LC_CTYPE"] = ctype
     if "job" in request:
-        fds = sys.modules[PACKAGE + "mount"].descriptors() if "mount" in request else []
+        storage = _storage(request)
+        fds = storage.descriptors() if storage else []
         text = str(sys.modules[PACKAGE + "job_run"].fork(lambda: _reply(entry, request), fds))
     else:
         text = _reply(entry, request)
@@ -61,19 +63,13 @@ def _where(error: BaseException) -> str:
     return "" if at is None else "%s:%d" % (at.tb_frame.f_globals.get("__name__", ""), at.tb_lineno)
 
 
+def _storage(request: Request) -> Any:
+    """Return the module that keeps the workspace on S3; None for a workspace on the sandbox's own disk."""
+    return next((sys.modules[PACKAGE + name] for name in STORAGE if name in request), None)
+
+
 def _answer(entry: str, request: Request) -> Answer:
-    module = sys.modules[PACKAGE + entry]
-    moved: list[str] = []
-
-    def enter() -> None:
-        if "mount" in request:  # the module is sent only in this case
-            moved.extend(sys.modules[PACKAGE + "mount"].enter(request["root"], request["mount"]))
-        else:
-            dirs.enter(request["root"])
-
-    answer = _execute(module, entry, request, enter)
-    if moved:
-        answer["moved"] = moved
+    answer = _execute(entry, request, _storage(request) or dirs)
     if "awake" in request:
         answer["awake"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["awake"])
     elif os.path.exists(dirs.state_directory() + "/jobs/awake"):
@@ -81,21 +77,20 @@ def _answer(entry: str, request: Request) -> Answer:
     return answer
 
 
-def _execute(module: Any, entry: str, request: Request, enter: Callable[[], None]) -> Answer:
+def _execute(entry: str, request: Request, storage: Any) -> Answer:
+    module = sys.modules[PACKAGE + entry]
     if entry == "live":
         return dict(module.main(request))  # it does not access the workspace, which may hang
     if entry == "command":
         # `command` manages the record itself: the process that keeps reading output may outlive the call.
-        job_run, mount, editors = (
-            sys.modules.get(PACKAGE + name) for name in ("job_run", "mount", "editors")
-        )
-        return dict(module.main(request, enter, (editors or module).Run, job_run, mount))
+        job_run, editors = (sys.modules.get(PACKAGE + name) for name in ("job_run", "editors"))
+        return dict(module.main(request, storage, (editors or module).Run, job_run))
 
     def work() -> Answer:
-        enter()
+        entered = storage.enter(request)
         if entry in LOCKED and not turn.acquire(dirs.state_directory(), request["op"], LOCK_WAIT_S):
             return {"ok": False, "error": "busy"}
-        return dict(module.main(request))
+        return {**module.main(request), **entered, **storage.leave(request, False)}
 
     if "key" not in request:
         return work()

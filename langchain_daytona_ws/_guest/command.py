@@ -39,23 +39,24 @@ PARTS_MAX = 32  # commands in a pipeline
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: Request, enter: Callable[[], None], run_type: Any, job_run: Any, mount: Any) -> Answer:
+def main(request: Request, storage: Any, run_type: Any, job_run: Any) -> Answer:
     """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return the answer.
 
     Args:
         request: The command and its options; with ``job`` the command can become a background job.
-        enter: Changes into the workspace.
+        storage: The module that enters and leaves the workspace: ``dirs``, ``mount`` or ``sync``.
         run_type: The class of the running command: ``Run``, or the one of the module ``editors``.
         job_run: The module ``job_run``, sent only with ``job``.
-        mount: The module ``mount``, sent only with ``mount``.
     """
     call = record.Record(dirs.state_directory(), request["key"], request.get("keep", False))
     if request["mode"] == "kill":
         return _cancel(call, request["key"])
 
     def work() -> Answer:
-        enter()
-        return _supervise(run_type(call, request), request, _find("bash"), job_run, mount)
+        entered = storage.enter(request)
+        run = run_type(call, request)
+        answer = _supervise(run, request, _find("bash"), job_run)
+        return {**answer, **entered, **storage.leave(request, run.timed_out)}
 
     def clear() -> None:
         processes.kill_tree(-1, request["key"], time.monotonic() + KILL_WITHIN_S)
@@ -82,7 +83,7 @@ def _cancel(call: record.Record, key: str) -> Answer:
     return {"outcome": "finished" if state == record.DONE else "cancelled"}
 
 
-def _supervise(run: Run, request: Request, bash: str, job_run: Any, mount: Any) -> Answer:
+def _supervise(run: Run, request: Request, bash: str, job_run: Any) -> Answer:
     command = request["command"].encode()
     protect()
     problem = _syntax_error(bash, command)
@@ -94,8 +95,6 @@ def _supervise(run: Run, request: Request, bash: str, job_run: Any, mount: Any) 
     else:
         run.start(bash, command)
         run.watch(None if job_run is None else lambda: job_run.promote(run, request))
-        # The command may have waited for a file of the workspace.
-        run.silent = run.timed_out and mount is not None and not mount.answers(request["mount"])
     return run.result()
 
 
@@ -184,7 +183,6 @@ class Run:
         self.cancelled = False
         self.background = False
         self.survivors = False
-        self.silent = False  # the workspace's storage, at the time-out
         self.job: Answer | None = None  # the job, or why the command could not become a job
         self._wants_parts = "pipeline" in request
         self._parts = -1
@@ -380,8 +378,6 @@ class Run:
         parts = self.parts()
         if parts:
             answer["pipeline"] = parts
-        if self.silent:
-            answer["silent"] = True
         return answer
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import stat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Request = dict[str, Any]
+
 # Outside of the workspace, which may be a bucket: call records and full logs belong to this sandbox.
 STATE_PARENT = "/tmp"  # noqa: S108 - one fixed, checked, user-owned directory below it
 UPLOADS = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - each file in it is checked by its hash
@@ -19,8 +25,18 @@ class SetupError(Exception):
         self.detail = detail
 
 
-def enter(root: str) -> None:
-    """Create the workspace directory if it is missing, and change into it."""
+def enter(request: Request) -> Request:
+    """Create the workspace directory if it is missing, and change into it; return nothing for the answer."""
+    _enter(request["root"])
+    return {}
+
+
+def leave(request: Request, timed_out: bool) -> Request:
+    """Return what the end of a call adds to its answer: on the sandbox's own disk, nothing."""
+    return {}
+
+
+def _enter(root: str) -> None:
     try:
         os.chdir(root)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 
 from langchain_daytona_ws._guest import command, dirs, encode, job_log, job_store, processes
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 END_ROOM = 1024  # bytes reserved for the end
 ABOUT_ROOM = 64  # bytes reserved for the times
+SYNC = "langchain_daytona_ws._guest.sync"  # sent only for a synchronised workspace
+PUSH_EVERY_S = 30.0
 
 _supervised: list[Job] = []  # jobs that this process supervises
 
@@ -101,6 +104,8 @@ class Job:
         self._run = run
         self._spec = request["job"]
         self._key = request["key"]
+        self._request = request
+        self._sync = sys.modules[SYNC] if "sync" in request else None
         self._jobs = job_store.directory()
         self._list_lock = job_store.lock_list(self._jobs)
         self._name = ""
@@ -177,12 +182,18 @@ class Job:
         os.chdir("/")
         state = self._follow()
         run.drain()
+        if self._sync is not None:
+            self._sync.leave(self._request, False)
         self.log.save()
         job_store.save_end(self._directory, state, run.exit_code, pipeline=run.parts())
 
     def _follow(self) -> str:
         run, shell_ended = self._run, False
+        push_at = time.monotonic() + PUSH_EVERY_S
         while not run.ended() or run.reader >= 0:
+            if self._sync is not None and time.monotonic() >= push_at:
+                self._sync.start_push(self._request)
+                push_at = time.monotonic() + PUSH_EVERY_S
             if run.cancelled or time.monotonic() >= self._deadline:
                 run.timed_out = not run.cancelled
                 run.kill()
@@ -194,7 +205,7 @@ class Job:
                     job_store.save(self._directory, "shell", {"exit_code": run.exit_code})
                 except OSError:
                     pass  # informational; the end has its own record
-            run.collect(self._deadline)
+            run.collect(self._deadline if self._sync is None else min(self._deadline, push_at))
         return "finished"
 
 

@@ -55,8 +55,18 @@ def descriptors() -> list[int]:
     ]
 
 
-def enter(root: str, wanted: Request) -> list[str]:
+def enter(request: Request) -> Request:
     """Change into the mounted workspace; return the directories to which files below the mount were moved."""
+    moved = _enter(request["root"], request["mount"])
+    return {"moved": moved} if moved else {}
+
+
+def leave(request: Request, timed_out: bool) -> Request:
+    """After a time-out, return whether the workspace's storage is silent: the command may have waited for a file."""
+    return {"silent": True} if timed_out and not answers(request["mount"]) else {}
+
+
+def _enter(root: str, wanted: Request) -> list[str]:
     moved: list[str] = []
     for mounter in _mounters:
         if isinstance(mounter, SetupError):

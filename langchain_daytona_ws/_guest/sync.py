@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import _socket  # ``socket`` itself costs 4 ms
 import os
+import sys
 import time
 
-from langchain_daytona_ws._guest.dirs import SetupError
+from langchain_daytona_ws._guest.dirs import SetupError, state_directory
+from langchain_daytona_ws._guest.turn import CHANGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,37 +73,46 @@ def ask(path: str, text: str, wait_s: float) -> tuple[str, str] | None:
         return None
 
 
-def begin(wanted: Request, resident: Any) -> None:
-    """Ask for the pull that `enter` waits for; with the module of the resident, start it first."""
-    try:
-        if resident is not None:
-            resident.start(wanted["resident"], _secret())
-        _pulls.append(_pull(wanted))
-    except SetupError as error:
-        _pulls.append(error)
+def begin(wanted: Request) -> None:
+    """Ask for the pull that `enter` waits for, unless the resident is yet to be started."""
+    if not wanted["is_new"]:
+        try:
+            _pulls.append(_pull(wanted))
+        except SetupError as error:
+            _pulls.append(error)
 
 
 def _pull(wanted: Request) -> Question:
-    age = "fresh" if "resident" in wanted else "known"
+    age = "fresh" if wanted["is_new"] else "known"
     try:
-        return Question(wanted["socket"], "pull %s %s %.1f" % (wanted["id"], age, wanted["min_life_s"]))
+        return Question(socket_path(wanted), "pull %s %s %.1f" % (wanted["id"], age, wanted["min_life_s"]))
     except OSError:
         raise SetupError("sync_absent", "") from None
 
 
+def socket_path(wanted: Request) -> str:
+    return "%s/sync-%s.socket" % (state_directory(), wanted["name"])
+
+
 def descriptors() -> list[int]:
     """Return the file descriptors that must stay open until `enter`."""
-    return [pull.descriptor for pull in _pulls if isinstance(pull, Question)]
+    return [SECRET_FD, *(pull.descriptor for pull in _pulls if isinstance(pull, Question))]
 
 
-def enter(root: str, wanted: Request) -> None:
-    """Wait until the workspace is pulled, and change into it.
+def enter(request: Request) -> Request:
+    """Wait until the workspace is pulled, and change into it; the module of the resident starts it first, if sent.
 
     Raises:
         SetupError: ``sync_absent`` or ``sync_credentials`` if the host must send the resident or new credentials,
             ``sync_pulling`` if the pull takes longer, or another code if the workspace cannot be pulled.
     """
-    pull = _pulls.pop()
+    wanted = request["sync"]
+    if wanted["is_new"]:
+        resident = sys.modules["langchain_daytona_ws._guest.sync_resident"]
+        resident.start(socket_path(wanted), request["sync_resident"], _secret())
+        pull: Question | SetupError = _pull(wanted)
+    else:
+        pull = _pulls.pop()
     if isinstance(pull, SetupError):
         raise pull
     try:
@@ -109,31 +120,43 @@ def enter(root: str, wanted: Request) -> None:
     except OSError:
         raise SetupError("sync_absent", "") from None
     if answer is None:
-        progress = ask(wanted["socket"], "progress", CONNECT_S)
+        progress = ask(socket_path(wanted), "progress", CONNECT_S)
         raise SetupError("sync_pulling", progress[1] if progress else "")
     if answer[0] != "ok":
         raise SetupError("sync_" + answer[0], answer[1])
     try:
-        os.chdir(root)
+        os.chdir(request["root"])
     except OSError as error:
         raise SetupError("workspace", error.strerror or str(error)) from None
+    return {}
 
 
-def push(wanted: Request) -> str:
-    """Push the changes; return the resident's report as JSON text, or why there is none."""
+def leave(request: Request, timed_out: bool) -> Request:
+    """Push the changes of a call; return the resident's report as JSON text, or why there is none."""
+    if request.get("op", "write") not in CHANGES:
+        return {}
     try:
-        answer = Question(wanted["socket"], "push %s" % wanted["id"]).answer(WAIT_S)
+        answer = ask_for_push(request["sync"]).answer(WAIT_S)
     except OSError:
-        return '{"failure": "absent"}'
-    return '{"failure": "pending"}' if answer is None else answer[1]
+        return {"sync": '{"failure": "absent"}'}
+    return {"sync": '{"failure": "pending"}' if answer is None else answer[1]}
 
 
-def start_push(wanted: Request) -> None:
+def start_push(request: Request) -> None:
     """Ask for a push without waiting for it."""
     try:
-        Question(wanted["socket"], "push %s" % wanted["id"])
+        ask_for_push(request["sync"])
     except OSError:
         pass  # the next call starts a resident, which pushes
+
+
+def ask_for_push(wanted: Request) -> Question:
+    return Question(socket_path(wanted), "push %s" % wanted["id"])
+
+
+def main(request: Request) -> Request:
+    """Do nothing between pull and push: a call that only synchronises."""
+    return {"ok": True}
 
 
 def _secret() -> bytes:

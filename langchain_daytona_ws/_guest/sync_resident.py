@@ -37,11 +37,12 @@ OF_CREDENTIALS = ("expired", "denied", "signature")
 PR_SET_DUMPABLE = 4
 
 
-def start(spec: Spec, secret: bytes) -> None:
+def start(path: str, spec: Spec, secret: bytes) -> None:
     """Start a resident in place of the running one, if any.
 
     Args:
-        spec: ``id``, ``socket``, ``state``, ``root``, ``expires_at`` and the specifications of the ``copies``.
+        path: Its socket.
+        spec: ``id``, ``expires_at`` of the credentials, and the specifications of the ``copies``.
         secret: The credentials, as JSON.
 
     Raises:
@@ -56,14 +57,14 @@ def start(spec: Spec, secret: bytes) -> None:
         dirs.make_directory(copy["state"])
         if os.stat(copy["root"]).st_dev != os.stat(os.path.dirname(copy["root"])).st_dev:
             raise dirs.SetupError("sync_mount_point", copy["root"])
-    lock = _replace(spec)
+    lock = _replace(path, spec)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        new = "%s.%d" % (spec["socket"], os.getpid())
+        new = "%s.%d" % (path, os.getpid())
         listener.bind(new)
         os.chmod(new, 0o600)
         listener.listen(64)
-        os.rename(new, spec["socket"])
+        os.rename(new, path)
         pid = os.fork()
     except OSError as error:
         raise dirs.SetupError("processes", error.strerror or str(error)) from None
@@ -74,7 +75,7 @@ def start(spec: Spec, secret: bytes) -> None:
     os.waitpid(pid, 0)
 
 
-def _replace(spec: Spec) -> int:
+def _replace(path: str, spec: Spec) -> int:
     """End the running resident; return the lock that only one resident holds."""
     lock = os.open(spec["copies"][0]["state"] + "/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     until = time.monotonic() + REPLACE_WITHIN_S
@@ -85,7 +86,7 @@ def _replace(spec: Spec) -> int:
             return lock
         except BlockingIOError:
             if not asked:
-                sync.ask(spec["socket"], "end", REPLACE_WITHIN_S)
+                sync.ask(path, "end", REPLACE_WITHIN_S)
                 asked = True
             elif time.monotonic() > until:
                 # It hangs, or is stopped.

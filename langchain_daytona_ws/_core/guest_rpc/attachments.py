@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from langchain_daytona_ws._core.ports import SandboxPort
 from langchain_daytona_ws.errors import WorkspaceError
+
+
+class Resend(enum.Enum):
+    """Whether a request, of which nothing ran, must be sent again."""
+
+    NO = "no"
+    NOW = "now"  # with data that the sandbox lacked
+    WAIT = "wait"  # the sandbox is still preparing; it limits this itself
 
 
 @dataclass(slots=True)
@@ -67,7 +76,7 @@ class Attachment(Protocol[P]):
         """Return the data for the request that is sent now."""
         ...
 
-    async def on_answer(self, request: GuestRequest, payload: P, answer: Mapping[str, object]) -> bool:
+    async def on_answer(self, request: GuestRequest, payload: P, answer: Mapping[str, object]) -> Resend:
         """Record an answer; return whether the request did not run and must be sent again."""
         ...
 

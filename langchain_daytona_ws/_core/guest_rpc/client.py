@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core.answer import Answer, read_frame
-from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, Payload
+from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, Payload, Resend
 from langchain_daytona_ws._core.guest_rpc.errors import (
     LOST_WHILE_RUNNING,
     refused,
@@ -293,7 +293,8 @@ class GuestClient:
         """Send with all attachments; send again if an attachment had to deliver or renew data first."""
         sent = GuestRequest(self._port, info.id, entry, request, life_s)
         answer: Answer = {}
-        for _ in range(SENDS_MAX):
+        sends = 0
+        while sends < SENDS_MAX:
             payloads: list[Payload] = [await attachment.attach(sent) for attachment in self._attachments]
             fields = {name: value for payload in payloads for name, value in payload.fields.items()}
             # The payload, not its secret: a traceback may be shown with local variables, and its repr hides the secret.
@@ -303,8 +304,9 @@ class GuestClient:
                 await attachment.on_answer(sent, payload, answer)
                 for attachment, payload in zip(self._attachments, payloads, strict=True)
             ]
-            if not any(resends):
+            if not any(resend is not Resend.NO for resend in resends):
                 break
+            sends += Resend.NOW in resends
         return answer
 
     async def _send(

@@ -29,8 +29,8 @@ _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 # Field of a request → the additional guest module that it needs.
-_FIELD_MODULES = {"mount": "mount", "job": "job_run", "awake": "jobs", "editors": "editors"}
-_EARLY = "mount"
+_FIELD_MODULES = {"mount": "mount", "job": "job_run", "awake": "jobs", "editors": "editors", "sync": "sync", "sync_resident": "sync_resident"}
+_EARLY = ("mount", "sync")
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
 _BOOT = (
@@ -46,8 +46,8 @@ for name, source in {modules!r}:
     sys.modules[name] = module
     exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
     setattr(sys.modules[{package!r}], name.rpartition(".")[2], module)
-    if name == {early!r}:
-        module.begin(call["request"]["mount"])
+    if name in {early!r}:
+        module.begin(call["request"][{early!r}[name]])
 module.run(**call)
 """
 
@@ -96,9 +96,9 @@ def _variables(name: str, encoded: str) -> dict[str, str]:
 def _program(*names: str) -> str:
     modules = [(PACKAGE, "")]
     # The module that examines the mounts comes first: its work continues while the rest is compiled.
-    for name in _load_order(*sorted(names, key=lambda name: name != _EARLY), "boot"):
+    for name in _load_order(*sorted(names, key=lambda name: name not in _EARLY), "boot"):
         modules.append((f"{PACKAGE}.{name}", _bare(guest_source(name))))
-    program = _PROGRAM.format(modules=modules, package=PACKAGE, early=f"{PACKAGE}.{_EARLY}")
+    program = _PROGRAM.format(modules=modules, package=PACKAGE, early={f"{PACKAGE}.{name}": name for name in _EARLY})
     return _encode(program.encode(), level=9)
 
 

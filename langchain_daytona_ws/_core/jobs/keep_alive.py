@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
 from langchain_daytona_ws._core.jobs.models import Job, read_job, read_started
 from langchain_daytona_ws._core.ports import PortFault, SandboxPort
 
@@ -95,7 +95,7 @@ class JobTracker:
         """Return the command of a running job; None if the session knows no such job."""
         return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
 
-    async def on_answer(self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]) -> bool:
+    async def on_answer(self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]) -> Resend:
         """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
         port, sandbox_id = request.port, request.sandbox_id
         started, state, job = answer.get("job"), answer.get("awake"), request.fields.get("job")
@@ -111,7 +111,7 @@ class JobTracker:
             ended = state.get("ended")
             for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
                 self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")
-        return False
+        return Resend.NO
 
     async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
         """Restore or raise the interval, by the keep-alive state that the guest reported."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
 from langchain_daytona_ws._core.guest_rpc.payload import PACKAGE, guest_source
 from langchain_daytona_ws._core.mount.rename_probe import (
     LOSES_FILES,
@@ -147,11 +147,12 @@ class MountManager:
 
     async def on_answer(
         self, request: GuestRequest, payload: MountPayload, answer: Mapping[str, object]
-    ) -> bool:
+    ) -> Resend:
         """Record an answer; return whether nothing ran since the credentials were missing or refused."""
         if answer.get("error") == "setup" and str(answer.get("code")).startswith("mount_"):
             self._delivered.pop(request.sandbox_id, None)
-            return self._can_deliver(str(answer.get("code")), request, payload)
+            can_deliver = self._can_deliver(str(answer.get("code")), request, payload)
+            return Resend.NOW if can_deliver else Resend.NO
         self._delivered[request.sandbox_id] = _serial(payload.credentials)
         self.ends_at = expiry_text(payload.credentials)
         self.expires_at = payload.credentials.expires_at
@@ -162,7 +163,7 @@ class MountManager:
                     "files were in the workspace's directory while it was not mounted: they were moved to "
                     f"{directory}, on the machine's own disk"
                 )
-        return False
+        return Resend.NO
 
     def _can_deliver(self, code: str, request: GuestRequest, payload: MountPayload) -> bool:
         """Return whether other credentials may help; the next request then delivers them."""

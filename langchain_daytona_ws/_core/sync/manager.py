@@ -1,0 +1,276 @@
+"""The attachment that synchronises an S3 workspace with the sandbox's disk before and after each call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import posixpath
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
+from langchain_daytona_ws._core.guest_rpc.payload import guest_source
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
+from langchain_daytona_ws.errors import SandboxError
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+# As for a mount: background processes keep writing after the call.
+SPARE_LIFE_S = 600.0
+# Starting the resident, and waiting for a pull and for a push; longer ones continue, and the host asks again.
+MARGIN_S = 60.0
+ENTRIES = ("command", "files", "tree", "content", "sync")  # those that access the workspace
+PULL_LIMIT_S = 3600.0
+
+_MODULES = ("sync", "sync_copy", "sync_pull", "sync_push", "sync_resident", "sync_s3", "sync_tree", "ignore")
+_OF_CREDENTIALS = ("sync_expired", "sync_denied", "sync_signature")
+
+Source = Callable[[float], Awaitable[Credentials]]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPayload(Payload):
+    """The synchronisation that a request needs, and the credentials of a resident that it starts."""
+
+    credentials: Credentials = field(kw_only=True, repr=False)
+
+
+class SyncManager:
+    """Start the resident in a sandbox, and name it in each request.
+
+    Args:
+        workspace: The prefixes and their directories.
+        credentials: Returns credentials that are valid for at least the given seconds.
+        forget: Drops credentials that S3 has refused.
+        started: Sandboxes in which this session has started a resident; shared by the sync and the async runtime.
+        label: Part of the names of conflict copies.
+        now: Returns Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        workspace: S3Workspace,
+        credentials: Source,
+        forget: Callable[[Credentials], None],
+        *,
+        started: set[str],
+        label: str,
+        now: Callable[[], float],
+    ) -> None:
+        self._workspace = workspace
+        self._credentials = credentials
+        self._forget = forget
+        self._started = started
+        self._now = now
+        self._copies = [self._copy(mount, label) for mount in workspace.mounts]
+        self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
+        program = "".join(guest_source(name) for name in _MODULES)
+        # Without the label: sessions of one workspace share the resident.
+        identity = json.dumps([[self._copy(mount, "") for mount in workspace.mounts], program])
+        self._id = hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def _copy(self, mount: Mount, label: str) -> dict[str, object]:
+        parent, name = posixpath.split(mount.directory)
+        return {
+            "root": mount.directory,
+            "state": f"{parent}/.sync-{name}",
+            "bucket": mount.bucket,
+            "prefix": mount.prefix,
+            "region": self._workspace.region,
+            "endpoint": self._workspace.endpoint,
+            "label": label,
+            "ignored": [] if mount.read_only else list(self._workspace.sync_ignore),
+            "limit_bytes": self._workspace.sync_limit_bytes,
+            "read_only": mount.read_only,
+        }
+
+    @property
+    def margin_s(self) -> float:
+        """Seconds that synchronising may take, in addition to the call."""
+        return MARGIN_S
+
+    async def prepare(self, life_s: float) -> None:
+        """Fetch credentials before a sandbox is created.
+
+        Raises:
+            CredentialsRefused: No credentials are available.
+        """
+        await self._credentials(life_s + SPARE_LIFE_S)
+
+    async def attach(self, request: GuestRequest) -> Payload:
+        """Return the name of the resident, and the resident itself only if the sandbox lacks it."""
+        if request.entry not in ENTRIES:
+            return Payload({})
+        min_life_s = request.life_s + SPARE_LIFE_S
+        credentials = await self._credentials(min_life_s)
+        is_new = request.sandbox_id not in self._started
+        remaining_s = min_life_s if credentials.expires_at is None else credentials.expires_at - self._now()
+        call: dict[str, object] = {
+            "name": self._name,
+            "id": self._id,
+            "min_life_s": min(min_life_s, remaining_s),
+            "is_new": is_new,
+        }
+        if not is_new:
+            return SyncPayload({"sync": call}, credentials=credentials)
+        resident = {"id": self._id, "expires_at": credentials.expires_at, "copies": self._copies}
+        return SyncPayload(
+            {"sync": call, "sync_resident": resident}, _secret(credentials), credentials=credentials
+        )
+
+    async def on_answer(
+        self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]
+    ) -> Resend:
+        """Record an answer; return whether nothing ran since the resident or its credentials were missing."""
+        if not isinstance(payload, SyncPayload):
+            return Resend.NO
+        code = str(answer.get("code")) if answer.get("error") == "setup" else ""
+        if code == "sync_pulling":
+            self._started.add(request.sandbox_id)
+            return self._wait(request, str(answer.get("detail")))
+        if not code.startswith("sync_"):
+            self._started.add(request.sandbox_id)
+            return Resend.NO
+        self._started.discard(request.sandbox_id)
+        if payload.secret is None and code in ("sync_absent", "sync_credentials"):
+            return Resend.NOW
+        if code in _OF_CREDENTIALS and not request.is_refreshed:
+            # They may have been revoked before their end.
+            self._forget(payload.credentials)
+            request.is_refreshed = True
+            return Resend.NOW
+        return Resend.NO
+
+    def _wait(self, request: GuestRequest, progress: str) -> Resend:
+        """Report the progress of a long pull, and let the call ask again."""
+        try:
+            done, total = json.loads(progress)
+            logger.info("pulling the workspace into sandbox %s: %d of %d files", request.sandbox_id, done, total)
+        except (ValueError, TypeError, RecursionError):
+            logger.info("pulling the workspace into sandbox %s", request.sandbox_id)
+        return Resend.WAIT
+
+    def error(self, code: str, detail: str) -> SandboxError | None:
+        """Return the error for a failed synchronisation; nothing has run."""
+        if not code.startswith("sync_"):
+            return None
+        problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
+        where = self._workspace.workspace
+        context: dict[str, object] = {
+            "bucket": where.bucket,
+            "prefix": where.prefix,
+            "region": self._workspace.region,
+        }
+        if code == "sync_too_large":
+            size, limit = _sizes(detail)
+            context |= {"size_bytes": size, "limit_bytes": limit}
+            detail = f"{size:,} bytes to download, the limit is {limit:,}"
+        names = {**context, "endpoint": self._workspace.endpoint, "directory": where.directory}
+        cause = f" ({' '.join(detail.strip(' \"\n').split())})" if detail.strip(' "\n') else ""
+        return SandboxError(
+            f"The S3 workspace could not be copied into the sandbox: {problem.format(**names)}{cause}. "
+            f"{remedy.format(**names)}",
+            code=code,
+            op="sync",
+            retryable=code in _PASSING,
+            context=context,
+            for_model=f"The workspace's files cannot be reached: {for_model} Nothing ran. Tell the user.",
+        )
+
+
+def _sizes(detail: str) -> tuple[int, int]:
+    try:
+        size, limit = json.loads(detail)
+        return int(size), int(limit)
+    except (ValueError, TypeError, RecursionError, OverflowError):
+        return 0, 0
+
+
+def _secret(credentials: Credentials) -> bytes:
+    fields = {
+        "key": credentials.access_key_id,
+        "secret": credentials.secret_access_key,
+        "token": credentials.session_token,
+    }
+    return json.dumps(fields).encode()
+
+
+_MISCONFIGURED = "its configuration is wrong."
+_UNAVAILABLE = "its storage does not answer."
+_OTHER = ("it failed", "Check the message, then try again with a new sandbox.", _UNAVAILABLE)
+_KEYS_REMEDY = (
+    "Check that the role (options.mountRoleArn) or the keys in envVars are valid and that the sandbox's clock is right."
+)
+_REFUSALS = {
+    "sync_too_large": (
+        "it is larger than the limit",
+        "Set options.syncLimitBytes, use a sandbox with a larger disk, or mount the bucket instead (options.s3Mode: "
+        '"mount").',
+        "they are larger than this machine's limit.",
+    ),
+    "sync_unconditional": (
+        "the store at {endpoint} overwrites objects although the condition of a request (If-None-Match) does not hold, "
+        "so changes of two writers would be lost",
+        'Use a store with conditional writes (AWS S3, MinIO), or a mount (options.s3Mode: "mount").',
+        "the storage cannot protect files from being overwritten.",
+    ),
+    "sync_denied": (
+        "S3 denied access to s3://{bucket}/{prefix}",
+        "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
+        "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny "
+        "it. With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
+        "access is denied.",
+    ),
+    "sync_expired": ("S3 treats the credentials as expired", _KEYS_REMEDY, "access is denied."),
+    "sync_credentials": ("the credentials end too soon", _KEYS_REMEDY, "access is denied."),
+    "sync_signature": (
+        "S3 does not accept the signature of the requests",
+        "The secret key does not belong to the access key, or a proxy changes requests. " + _KEYS_REMEDY,
+        _MISCONFIGURED,
+    ),
+    "sync_no_bucket": (
+        "the bucket {bucket} does not exist",
+        "Check options.workspaceBucketName and options.skillsBucketName.",
+        _MISCONFIGURED,
+    ),
+    "sync_wrong_region": (
+        "a bucket is not in {region}",
+        "Set options.awsRegion (or AWS_REGION) to the region that the message names.",
+        _MISCONFIGURED,
+    ),
+    "sync_unreachable": (
+        "S3 cannot be reached from the sandbox",
+        "Check options.s3Endpoint and options.awsRegion, and that the sandbox's network allows S3.",
+        _UNAVAILABLE,
+    ),
+    "sync_unavailable": ("S3 does not answer, or is overloaded", "Try again later.", _UNAVAILABLE),
+    "sync_deadline": (
+        "it took longer than an hour",
+        "Try again: what was downloaded is kept. Check the sandbox's network.",
+        _UNAVAILABLE,
+    ),
+    "sync_disk_full": (
+        "the sandbox's disk is full",
+        "Use a snapshot or image whose sandboxes have a larger disk, or exclude files with options.syncIgnore.",
+        "this machine's disk is full.",
+    ),
+    "sync_mount_point": (
+        "{directory} is a mount point",
+        "Choose another options.workspaceRoot, or remove that mount from the sandbox: the workspace must be a plain "
+        "directory.",
+        _MISCONFIGURED,
+    ),
+    "sync_busy": (
+        "another process in the sandbox holds the workspace's lock",
+        "Use a new sandbox: close or release the session.",
+        "this machine is busy.",
+    ),
+    "sync_absent": (
+        "the process that synchronises it does not start or ends at once",
+        "Check that the sandbox has free memory and disk, and Python with ssl, then use a new sandbox.",
+        _UNAVAILABLE,
+    ),
+}
+_PASSING = {"sync_unreachable", "sync_unavailable", "sync_deadline", "sync_absent", "sync_busy"}

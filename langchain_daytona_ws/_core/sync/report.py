@@ -1,0 +1,165 @@
+"""The report of a synchronisation: what it moved, and what the model or the user has to act on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NAMES_MAX = 10
+NAME_CHARS = 300
+PENDING = "pending"
+# The resident's failures, in words.
+_FAILURES = {
+    "unreachable": "S3 could not be reached",
+    "unavailable": "S3 did not answer, or is overloaded",
+    "deadline": "it took too long",
+    "denied": "S3 denied access",
+    "expired": "the credentials have expired",
+    "signature": "S3 does not accept the credentials' signature",
+    "no_bucket": "the bucket does not exist",
+    "wrong_region": "the bucket is in another region",
+    "disk_full": "the machine's disk is full",
+    "absent": "the process that saves them had ended",
+    PENDING: "it takes longer than a call may last",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What the synchronisation before and after a call did.
+
+    Attributes:
+        pulled: Number of files that others had changed, and that are new here.
+        pushed: Number of files stored in S3.
+        deleted: Number of objects deleted from S3.
+        removed: Number of files removed here since others had deleted them.
+        conflicts: Path and name of the copy, for each file that was changed here and by another writer.
+        restored: Path and reason, for each deletion that was not carried out.
+        skipped: Path and reason, for each file that cannot be saved, or object that cannot be a file.
+        unpushed: Names of files that are not in S3 yet, at most ten.
+        unpushed_count: Number of such files; -1 if unknown.
+        failure: Why not everything was synchronised; "" if it was.
+        detail: The error of S3, for the engineer.
+        duration_s: Seconds in the sandbox.
+    """
+
+    pulled: int = 0
+    pushed: int = 0
+    deleted: int = 0
+    removed: int = 0
+    conflicts: tuple[tuple[str, str], ...] = ()
+    restored: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    unpushed: tuple[str, ...] = ()
+    unpushed_count: int = 0
+    failure: str = ""
+    detail: str = ""
+    duration_s: float = 0.0
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether files are still being stored."""
+        return self.failure == PENDING
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Facts for the model, only where there is something to act on."""
+        found = []
+        for path, copy in self.conflicts:
+            found.append(
+                f"conflict: {path} was changed here and by another writer. {path} is theirs now, yours is {copy}: merge "
+                "what you need into the first and delete the second"
+                + (_GIT if "/.git/" in f"/{path}" else "")
+            )
+        found += [f"{path} is here again: {reason}" for path, reason in self.restored]
+        if self.skipped:
+            names = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:NAMES_MAX])
+            found.append(f"not synchronised with S3: {names}")
+        if self.removed >= _MANY:
+            found.append(f"{self.removed:,} files were removed here since another writer deleted them")
+        if self.deleted >= _MANY:
+            found.append(f"{self.deleted:,} files were deleted from the workspace")
+        if self.failure:
+            cause = _FAILURES.get(self.failure, "it failed")
+            if self.unpushed_count:
+                many = f"{self.unpushed_count:,} changed files are" if self.unpushed_count > 0 else "changed files may be"
+                names = f" ({', '.join(self.unpushed)})" if self.unpushed else ""
+                found.append(f"{many} only on this machine so far{names}: {cause}. The next call saves them")
+            else:
+                found.append(f"changes of other writers may be missing here: {cause}")
+        return tuple(found)
+
+    def merged(self, later: SyncReport) -> SyncReport:
+        """Return this report together with that of a later synchronisation."""
+        return SyncReport(
+            pulled=self.pulled + later.pulled,
+            pushed=self.pushed + later.pushed,
+            deleted=self.deleted + later.deleted,
+            removed=self.removed + later.removed,
+            conflicts=self.conflicts + later.conflicts,
+            restored=self.restored + later.restored,
+            skipped=self.skipped + later.skipped,
+            unpushed=later.unpushed,
+            unpushed_count=later.unpushed_count,
+            failure=later.failure,
+            detail=later.detail,
+            duration_s=self.duration_s + later.duration_s,
+        )
+
+
+_MANY = 100
+_GIT = ". For a Git reference, `git merge` the commit that the copy names"
+
+
+def read_report(answer: Mapping[str, object]) -> SyncReport | None:
+    """Read the report in a guest's answer, which is hostile input; None if the call did not synchronise."""
+    text = answer.get("sync")
+    if text is None:
+        return None
+    try:
+        values = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        return SyncReport(failure="unreadable", unpushed_count=-1)
+    failure = _line(values.get("failure", ""))
+    return SyncReport(
+        pulled=_count(values, "pulled"),
+        pushed=_count(values, "pushed"),
+        deleted=_count(values, "removed_there"),
+        removed=_count(values, "removed_here"),
+        conflicts=_pairs(values, "conflicts"),
+        restored=_pairs(values, "restored"),
+        skipped=_pairs(values, "skipped"),
+        unpushed=tuple(_line(name) for name in _list(values, "unpushed")),
+        unpushed_count=-1 if failure in ("absent", PENDING) else _count(values, "unpushed_count"),
+        failure=failure,
+        detail=_line(values.get("detail", "")),
+        duration_s=_seconds(values.get("seconds")),
+    )
+
+
+def _count(values: Mapping[str, object], name: str) -> int:
+    value = values.get(name, 0)
+    return value if type(value) is int and 0 <= value < 10**9 else 0
+
+
+def _seconds(value: object) -> float:
+    return float(value) if type(value) in (int, float) and 0 <= float(str(value)) < 10**6 else 0.0
+
+
+def _list(values: Mapping[str, object], name: str) -> list[object]:
+    found = values.get(name)
+    return found[:NAMES_MAX] if isinstance(found, list) else []
+
+
+def _pairs(values: Mapping[str, object], name: str) -> tuple[tuple[str, str], ...]:
+    pairs = [pair for pair in _list(values, name) if isinstance(pair, list) and len(pair) == 2]
+    return tuple((_line(first), _line(second)) for first, second in pairs)
+
+
+def _line(value: object) -> str:
+    """Return a value as one printable line."""
+    text = value if isinstance(value, str) else ""
+    return "".join(char if char.isprintable() else "?" for char in text[:NAME_CHARS])
