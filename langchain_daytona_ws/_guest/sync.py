@@ -123,12 +123,22 @@ def enter(request: Request) -> Request:
         progress = ask(socket_path(wanted), "progress", CONNECT_S)
         raise SetupError("sync_pulling", progress[1] if progress else "")
     if answer[0] != "ok":
-        raise SetupError("sync_" + answer[0], answer[1])
+        raise SetupError("sync_" + answer[0], _detail(answer[1]))
     try:
         os.chdir(request["root"])
     except OSError as error:
         raise SetupError("workspace", error.strerror or str(error)) from None
     return {}
+
+
+def _detail(text: str) -> str:
+    import json  # takes 3 ms
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = ""
+    return value if isinstance(value, str) else text
 
 
 def leave(request: Request, timed_out: bool) -> Request:

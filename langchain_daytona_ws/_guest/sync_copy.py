@@ -53,7 +53,7 @@ class Raced(Exception):
 
 
 class Report:
-    """What the synchronisations have done since the last report was delivered."""
+    """The results of all synchronisations since the last report was delivered."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class Report:
 
     def values(self) -> dict[str, object]:
         lists = {"conflicts": self.conflicts, "restored": self.restored, "skipped": self.skipped}
-        found: dict[str, object] = {**self.counts, "seconds": round(self.seconds, 4)}
+        found: dict[str, object] = {**self.counts, "seconds": float(round(self.seconds, 4))}
         for name, items in lists.items():
             found[name] = sorted(items)[:NAMES_MAX]
             found[name + "_count"] = len(items)
@@ -80,7 +80,7 @@ class Copy:
     """The state of one working copy.
 
     Args:
-        spec: ``root``, ``state`` (a directory beside it), ``bucket``, ``prefix``, ``region``, ``endpoint``,
+        spec: ``root``, ``state`` (a directory next to it), ``bucket``, ``prefix``, ``region``, ``endpoint``,
             ``label`` (part of the names of conflict copies), ``ignored``, ``read_only``.
         credentials: Those of S3.
     """
@@ -100,7 +100,7 @@ class Copy:
         for name in os.listdir(self._temporary):  # of a resident that was killed
             os.unlink("%s/%s" % (self._temporary, name))
         self.report = Report()
-        self.told: set[str] = set()  # problems are reported once
+        self.reported: set[str] = set()  # problems are reported once
         self.is_new_directory = False
         self.index = self._index()
 
@@ -117,7 +117,9 @@ class Copy:
         if self.index.binding[:2] != identity:
             self.is_new_directory = True
             if self.index.entries:
-                self.report.restored.append(["./", "the workspace's directory was replaced, which deletes nothing in S3"])
+                self.report.restored.append(
+                    ["./", "the workspace's directory was replaced, which deletes nothing in S3"]
+                )
             honours = self.index.honours_delete
             self.index = self._index()
             self.index.honours_delete = honours
@@ -130,8 +132,8 @@ class Copy:
 
     def skip(self, path: str, reason: str) -> None:
         """Report a file that is not synchronised, once."""
-        if path + "\0" + reason not in self.told:
-            self.told.add(path + "\0" + reason)
+        if path + "\0" + reason not in self.reported:
+            self.reported.add(path + "\0" + reason)
             self.report.skipped.append([path, reason])
 
     def is_same_content(self, path: str, status: os.stat_result, entry: Entry) -> bool:
@@ -144,7 +146,7 @@ class Copy:
             return False
         return digest_of(self.tree.path(path), status, like=entry.content) == entry.content
 
-    def move_aside(self, path: str) -> str:
+    def rename_to_copy(self, path: str) -> str:
         """Rename a file to the name of a conflict copy; return the name."""
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", _shortened(name), self.spec["label"])
@@ -202,8 +204,8 @@ class Copy:
             Raced: Another file is there now.
             S3Error, LocalError, OSError: The file is unchanged.
         """
-        beside = "%s/%d" % (self._temporary, next(self._numbers))
-        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        new = "%s/%d" % (self._temporary, next(self._numbers))
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
             if size > PARTS_ABOVE_BYTES:
@@ -223,7 +225,7 @@ class Copy:
 
                 found = self.bucket.get(self.prefix + path, write)
                 content = digest.hexdigest()
-            self._place(path, found, fd, beside, content, expected)
+            self._install(path, found, fd, new, content=content, expected=expected)
         except S3Error as error:
             if error.code == "missing":
                 return False
@@ -231,7 +233,7 @@ class Copy:
         finally:
             os.close(fd)
             try:
-                os.unlink(beside)
+                os.unlink(new)
             except FileNotFoundError:
                 pass
         if found.etag == etag and modified:
@@ -254,12 +256,20 @@ class Copy:
 
             return self.bucket.get(self.prefix + path, write, (start, min(start + PART_BYTES, size), etag))
 
-        return list(self._parts.map(part, range(0, size, PART_BYTES)))[0]
+        found = list(self._parts.map(part, range(0, size, PART_BYTES)))  # all of them, or an error
+        return found[0]
 
-    def _place(
-        self, path: str, found: Found, fd: int, beside: str, content: str, expected: os.stat_result | None
+    def _install(
+        self,
+        path: str,
+        found: Found,
+        fd: int,
+        new: str,
+        *,
+        content: str,
+        expected: os.stat_result | None,
     ) -> None:
-        """Give a downloaded file its name, mode and time; record it in the index."""
+        """Move a downloaded file to its path, with its mode and time; record it in the index."""
         known = self.index.entries.get(path)
         mode = found.mode
         if not mode:  # written by a program that does not save modes: keep the mode that the file has here
@@ -273,8 +283,8 @@ class Copy:
             return
         if stat.S_ISLNK(mode):
             target = os.pread(fd, 4096, 0)
-            os.unlink(beside)
-            os.symlink(target, os.fsencode(beside))
+            os.unlink(new)
+            os.symlink(target, os.fsencode(new))
         else:
             # Set-user-ID and such bits are not taken over from a bucket.
             os.fchmod(fd, mode & 0o777)
@@ -285,7 +295,7 @@ class Copy:
         now = self.tree.status(path)
         if (now and _stamp(now)) != (expected and _stamp(expected)):
             raise Raced(path)
-        os.rename(beside, at)
+        os.rename(new, at)
         status = os.lstat(at)
         entry = Entry(found.etag, status, digest=content)
         entry.put_at = unix_time(found.modified)
@@ -328,7 +338,9 @@ class Copy:
         key, at = self.prefix + path, self.tree.path(path)
         if not stat.S_ISREG(status.st_mode):
             data = os.fsencode(os.readlink(at)) if stat.S_ISLNK(status.st_mode) else b""
-            etag, put_at = self.bucket.put(key, data, len(data), {**headers, "content-md5": content_md5(data)})
+            etag, put_at = self.bucket.put(
+                key, data, len(data), {**headers, "content-md5": content_md5(data)}
+            )
             return etag, put_at, hashlib.md5(data).hexdigest()  # noqa: S324
         fd = os.open(at, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -389,4 +401,3 @@ def _shortened(name: str) -> str:
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-

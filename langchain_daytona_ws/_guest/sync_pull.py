@@ -59,7 +59,9 @@ class Listing:
             self._pages = {}
         return True
 
-    def _segment(self, mark: str, end: str | None) -> tuple[list[tuple[bytes, list[tuple[str, str, int, str]]]], bool]:
+    def _segment(
+        self, mark: str, end: str | None
+    ) -> tuple[list[tuple[bytes, list[tuple[str, str, int, str]]]], bool]:
         """List the keys after a mark, up to the next mark."""
         copy, known = self._copy, self._pages.get(mark, [])
         pages: list[tuple[bytes, list[tuple[str, str, int, str]]]] = []
@@ -87,7 +89,7 @@ class Pull:
         self.total = self.done = 0  # objects of the running pull, for its progress
 
     def run(self) -> None:
-        """Bring all remote changes.
+        """Copy all remote changes here.
 
         Raises:
             S3Error, LocalError, OSError: Not everything could be pulled; what was pulled is in the index.
@@ -106,7 +108,7 @@ class Pull:
         self._remove_deleted()
         for path in wanted:
             self._make_room(path)
-        failures = [error for error in copy.pool.map(self._bring, wanted) if error is not None]
+        failures = [error for error in copy.pool.map(self._update_path, wanted) if error is not None]
         if failures:
             raise failures[0]
         copy.is_new_directory = False
@@ -157,12 +159,16 @@ class Pull:
         for path in sorted((path for path in entries if path not in objects), reverse=True):
             entry, status = entries[path], copy.tree.status(path)
             copy.index.drop(path)
-            if status is not None and copy.is_same_content(path, status, entry) and not copy.tree.ignores(path):
+            if (
+                status is not None
+                and copy.is_same_content(path, status, entry)
+                and not copy.tree.ignores(path)
+            ):
                 copy.discard(path, status)
                 copy.report.count("removed_here")
 
     def _make_room(self, path: str) -> None:
-        """Make the directories above a path; a file in their place is removed, or moved aside if it was changed."""
+        """Make the directories above a path; a file in their place is removed, or renamed to a conflict copy if it was changed."""
         copy = self._copy
         for parent in parents(path.rstrip("/")):
             status = copy.tree.status(parent)
@@ -183,9 +189,9 @@ class Pull:
             copy.index.drop(path)
             os.unlink(copy.tree.path(path))
         else:
-            copy.report.conflicts.append([path, copy.move_aside(path)])
+            copy.report.conflicts.append([path, copy.rename_to_copy(path)])
 
-    def _bring(self, path: str) -> Exception | None:
+    def _update_path(self, path: str) -> Exception | None:
         """Make one file what its object is; return the error if this is impossible."""
         try:
             for _ in range(TRIES):
@@ -213,14 +219,14 @@ class Pull:
         elif self._adopt(path, status, entry):
             return None
         elif entry is None or not copy.is_same_content(path, status, entry):
-            copy.report.conflicts.append([path, copy.move_aside(path)])
+            copy.report.conflicts.append([path, copy.rename_to_copy(path)])
             status = None
         if copy.download(path, size, etag, modified, status):
             copy.report.count("pulled")
         return None
 
     def _replace_directory(self, path: str) -> None:
-        """Put a file in the place of an empty directory; a directory with files of its own stays."""
+        """Write a file in the place of an empty directory; a directory with files of its own stays."""
         copy = self._copy
         try:
             os.rmdir(copy.tree.path(path))
@@ -230,7 +236,7 @@ class Pull:
         self._update(path)
 
     def _adopt(self, path: str, status: os.stat_result, entry: Entry | None) -> bool:
-        """Take a file as its object's if the contents are equal; return whether they are."""
+        """Record a file as its object's if the contents are equal; return whether they are."""
         copy = self._copy
         etag, size, modified = self._listing.objects[path]
         if entry is not None and entry.etag == etag:

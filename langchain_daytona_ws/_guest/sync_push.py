@@ -25,7 +25,7 @@ class Push:
         self.unpushed: dict[str, str] = {}  # path → reason
 
     def run(self) -> None:
-        """Bring all local changes to S3: contents first, then references to them, deletions last.
+        """Store all local changes in S3: contents first, then references to them, deletions last.
 
         Raises:
             S3Error: S3 cannot be reached, or refuses every request; ``unpushed`` names the files.
@@ -60,7 +60,7 @@ class Push:
             self.unpushed[path] = error.detail
             return error
         except Raced:
-            pass  # a program has written the name of a conflict anew: the next pull compares it
+            pass  # a program has written the name of a conflict again: the next pull compares it
         except (LocalError, OSError) as error:
             # For example a file that this user cannot read.
             self._copy.skip(path, str(error.args[-1] if error.args else error))
@@ -122,7 +122,7 @@ class Push:
             # Both have the same content, for example after an upload whose answer was lost.
             copy.index.set(path, Entry(found.etag, status, is_racy=True))
             return
-        name = copy.move_aside(path)
+        name = copy.rename_to_copy(path)
         copy.report.conflicts.append([path, name])
         ours = copy.tree.status(name)
         if ours is not None:
@@ -222,4 +222,5 @@ def _level(path: str) -> int:
     inside = "/" + path
     if "/.git/" not in inside or "/objects/" in inside:
         return 0
-    return 2 if inside.endswith(("/HEAD", "/index")) or "/refs/" in inside or inside.endswith("/packed-refs") else 1
+    is_last = inside.endswith(("/HEAD", "/index", "/packed-refs")) or "/refs/" in inside
+    return 2 if is_last else 1

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 PULL_LIMIT_S = 3600.0
 PUSH_LIMIT_S = 900.0
-REPLACE_WITHIN_S = 15.0
+REPLACE_WITHIN_S = 10.0
+KILL_WITHIN_S = 2.0
 NAMES_MAX = 10
 # New credentials may help; the host sends them once.
 OF_CREDENTIALS = ("expired", "denied", "signature")
@@ -78,25 +79,30 @@ def start(path: str, spec: Spec, secret: bytes) -> None:
 def _replace(path: str, spec: Spec) -> int:
     """End the running resident; return the lock that only one resident holds."""
     lock = os.open(spec["copies"][0]["state"] + "/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    until = time.monotonic() + REPLACE_WITHIN_S
-    asked = False
+    if _is_locked(lock, 0.0):
+        return lock
+    sync.ask(path, "end", REPLACE_WITHIN_S)
+    if _is_locked(lock, REPLACE_WITHIN_S):
+        return lock
+    pid = os.pread(lock, 20, 0)  # it hangs, or is stopped
+    if pid.isdigit():
+        os.kill(int(pid), signal.SIGKILL)
+    if _is_locked(lock, KILL_WITHIN_S):
+        return lock
+    raise dirs.SetupError("sync_busy", "")
+
+
+def _is_locked(lock: int, within_s: float) -> bool:
+    until = time.monotonic() + within_s
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
         except BlockingIOError:
-            if not asked:
-                sync.ask(path, "end", REPLACE_WITHIN_S)
-                asked = True
-            elif time.monotonic() > until:
-                # It hangs, or is stopped.
-                pid = os.pread(lock, 20, 0)
-                if pid.isdigit() and time.monotonic() < until + 2:
-                    os.kill(int(pid), signal.SIGKILL)
-                else:
-                    os.close(lock)
-                    raise dirs.SetupError("sync_busy", "another process holds the lock") from None
-            time.sleep(0.02)
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 def _run(spec: Spec, credentials: dict[str, str | None], listener: socket.socket, lock: int) -> NoReturn:
@@ -167,17 +173,19 @@ class Resident:
     def _answer(self, connection: socket.socket) -> None:
         with connection:
             try:
-                words = connection.makefile("r", encoding="ascii").readline().split()
-                if words[:1] == ["end"]:
+                request = connection.makefile("r", encoding="ascii").readline().split()
+                if request[:1] == ["end"]:
                     self._finish(connection)
-                elif words[:1] == ["progress"]:
+                elif request[:1] == ["progress"]:
                     busy = self._busy
                     _send(connection, "ok", [busy.done, busy.total] if busy else [0, 0])
-                elif words[1:2] != [self._spec["id"]]:
+                elif request[1:2] != [self._spec["id"]]:
                     _send(connection, "absent", "")
-                elif words[0] == "pull":
-                    self._answer_pull(connection, is_fresh=words[2] == "fresh", min_life_s=float(words[3]))
-                elif words[0] == "push":
+                elif request[0] == "pull":
+                    self._answer_pull(
+                        connection, is_fresh=request[2] == "fresh", min_life_s=float(request[3])
+                    )
+                elif request[0] == "push":
                     self._answer_push(connection)
             except (OSError, ValueError, IndexError):
                 pass  # the call has ended, or it is not a call of this package

@@ -35,7 +35,16 @@ BLOCK_BYTES = 256 * 1024
 ERROR_BYTES = 64 * 1024
 EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
 # Errors that concern every request: the rest of the work is not tried.
-GENERAL = ("denied", "expired", "signature", "no_bucket", "wrong_region", "unreachable", "unavailable", "deadline")
+GENERAL = (
+    "denied",
+    "expired",
+    "signature",
+    "no_bucket",
+    "wrong_region",
+    "unreachable",
+    "unavailable",
+    "deadline",
+)
 
 _CONTENTS = (b"<Contents>", b"</Contents>")
 
@@ -147,7 +156,9 @@ class Bucket:
                 return None
             raise
 
-    def get(self, key: str, write: Callable[[bytes], object], part: tuple[int, int, str] | None = None) -> Found:
+    def get(
+        self, key: str, write: Callable[[bytes], object], part: tuple[int, int, str] | None = None
+    ) -> Found:
         """Read an object.
 
         Args:
@@ -163,7 +174,9 @@ class Bucket:
             headers["if-match"] = '"%s"' % part[2]
         return Found(self._request("GET", key, headers=headers, write=write)[0])
 
-    def put(self, key: str, body: bytes | Callable[[], Slice], size: int, headers: Headers) -> tuple[str, float]:
+    def put(
+        self, key: str, body: bytes | Callable[[], Slice], size: int, headers: Headers
+    ) -> tuple[str, float]:
         """Store an object; return its ETag and when, in Unix seconds.
 
         Raises:
@@ -216,11 +229,13 @@ class Bucket:
         query: dict[str, str] | None = None,
         headers: Headers | None = None,
         body: bytes | Callable[[], Slice] = b"",
+        *,
         write: Callable[[bytes], object] | None = None,
     ) -> tuple[http.client.HTTPMessage, bytes]:
         """Send until S3 answers; return the headers, and the content unless ``write`` received it."""
         path = quote("%s/%s" % (self._base, key), safe="/~")
-        text = "&".join("%s=%s" % (name, quote(value, safe="")) for name, value in sorted((query or {}).items()))
+        pairs = sorted((query or {}).items())
+        text = "&".join("%s=%s" % (name, quote(value, safe="")) for name, value in pairs)
         error, failures = S3Error("unavailable", ""), 0
         for pause_s in PAUSES_S:
             if self._failure is not None:
@@ -228,17 +243,23 @@ class Bucket:
             if time.monotonic() + pause_s > self._deadline:
                 raise self._fail(S3Error("deadline", "the time for synchronising is over"))
             time.sleep(pause_s)
+            signed = self._signed(method, path, text, headers or {})
             try:
-                return self._attempt(method, path, text, dict(headers or {}), body, write)
-            except S3Error as refusal:
-                if refusal.code not in ("unavailable", "conflict", "skewed"):
-                    raise self._fail(refusal) from None
-                error = refusal
+                response = self._exchange(method, path + (text and "?" + text), body, signed)
+                if response.status < 300:
+                    return response.headers, self._content(response, write)
+                error = self._refusal(response)
+                if error.code not in ("unavailable", "conflict", "skewed"):
+                    break
             except (OSError, http.client.HTTPException) as fault:
+                self._connection().close()
                 error = S3Error("unreachable", "%s: %s" % (type(fault).__name__, fault))
                 failures += 1
                 if isinstance(fault, ssl.SSLCertVerificationError) or failures == UNREACHABLE_TRIES:
                     break
+            except BaseException:  # half of a request or an answer is left
+                self._connection().close()
+                raise
         if error.code == "conflict":
             error = S3Error("changed", error.detail)
         raise self._fail(error)
@@ -249,67 +270,54 @@ class Bucket:
             self._failure = error
         return error
 
-    def _attempt(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        headers: Headers,
-        body: bytes | Callable[[], Slice],
-        write: Callable[[bytes], object] | None,
-    ) -> tuple[http.client.HTTPMessage, bytes]:
-        self._sign(method, path, query, headers)
-        target = path + ("?" + query if query else "")
-        connection, is_new = self._connection()
+    def _exchange(
+        self, method: str, target: str, body: bytes | Callable[[], Slice], headers: Headers
+    ) -> http.client.HTTPResponse:
+        """Send one request on this thread's connection, and again if the store had closed it while it was idle."""
+        connection = self._connection()
+        was_open = connection.sock is not None
         try:
+            return _sent(connection, method, target, body, headers)
+        except ConnectionError:  # http.client.RemoteDisconnected is one
+            if not was_open:
+                raise
+        connection.close()
+        return _sent(connection, method, target, body, headers)
+
+    def _content(self, response: http.client.HTTPResponse, write: Callable[[bytes], object] | None) -> bytes:
+        """Return the content of an answer, or pass it on in pieces."""
+        if write is None:
+            return response.read()
+        piece = b""
+        while True:
             try:
-                response = _exchange(connection, method, target, body, headers)
-            except ConnectionError:  # http.client.RemoteDisconnected is one
-                if is_new:
-                    raise
-                # The store had closed the idle connection.
-                connection.close()
-                response = _exchange(connection, method, target, body, headers)
-            if response.status >= 300:
-                text = response.read(ERROR_BYTES)
-                if not response.isclosed():
-                    connection.close()
-                raise self._refusal(response, text)
-            if write is None:
-                return response.headers, response.read()
-            piece = b""
-            while True:
-                try:
-                    write(piece)
-                except OSError as error:
-                    raise LocalError(error) from None
-                piece = response.read(BLOCK_BYTES)
-                if not piece:
-                    break
-            if response.length:  # http.client does not report a body that ends early when it is read in pieces
-                raise http.client.IncompleteRead(b"")
-            return response.headers, b""
-        except S3Error:
-            raise
-        except BaseException:
-            connection.close()
-            raise
+                write(piece)
+            except OSError as error:
+                raise LocalError(error) from None
+            piece = response.read(BLOCK_BYTES)
+            if not piece:
+                break
+        if response.length:  # http.client does not report a body that ends early when it is read in pieces
+            raise http.client.IncompleteRead(b"")
+        return b""
 
-    def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
-        """Return this thread's connection, and whether it is new."""
+    def _connection(self) -> http.client.HTTPConnection:
+        """Return this thread's connection, which may not be open."""
         connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            return connection, connection.sock is None
-        settings: dict[str, Any] = {"timeout": CONNECT_S, "blocksize": BLOCK_BYTES}
-        if self._tls is None:
-            connection = http.client.HTTPConnection(self._host, self._port, **settings)
-        else:
-            connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls, **settings)
-        self._local.connection = connection
-        return connection, True
+        if connection is None:
+            settings: dict[str, Any] = {"timeout": CONNECT_S, "blocksize": BLOCK_BYTES}
+            if self._tls is None:
+                connection = http.client.HTTPConnection(self._host, self._port, **settings)
+            else:
+                connection = http.client.HTTPSConnection(
+                    self._host, self._port, context=self._tls, **settings
+                )
+            self._local.connection = connection
+        return connection
 
-    def _sign(self, method: str, path: str, query: str, headers: Headers) -> None:
-        """Add the headers of Signature Version 4 (S3 API). The body is not signed: TLS protects it."""
+    def _signed(self, method: str, path: str, query: str, headers: Headers) -> Headers:
+        """Return the headers with those of Signature Version 4 (S3 API). The body is not signed: TLS protects it."""
+        headers = dict(headers)
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + self._skew_s))
         headers["host"] = self._netloc
         headers["x-amz-date"] = at
@@ -330,6 +338,7 @@ class Bucket:
         headers["authorization"] = "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s" % (
             self._credentials["key"], scope, ";".join(names), signature,
         )  # fmt: skip
+        return headers
 
     def _signing_key(self, day: str) -> bytes:
         if day not in self._signing_keys:
@@ -339,7 +348,11 @@ class Bucket:
             self._signing_keys = {day: key}
         return self._signing_keys[day]
 
-    def _refusal(self, response: http.client.HTTPResponse, text: bytes) -> S3Error:
+    def _refusal(self, response: http.client.HTTPResponse) -> S3Error:
+        """Return the error of an answer."""
+        text = response.read(ERROR_BYTES)
+        if not response.isclosed():
+            self._connection().close()
         status, code = response.status, _text(text, "Code")
         detail = " ".join(("%d %s %s" % (status, code, _text(text, "Message"))).split())[:300]
         if code == "RequestTimeTooSkewed" and response.headers["Date"] and not self._skew_s:
@@ -367,7 +380,7 @@ class Bucket:
         return S3Error("refused", detail)
 
 
-def _exchange(
+def _sent(
     connection: http.client.HTTPConnection,
     method: str,
     target: str,
@@ -376,7 +389,8 @@ def _exchange(
 ) -> http.client.HTTPResponse:
     if connection.sock is None:
         connection.connect()
-        connection.sock.settimeout(TIMEOUT_S)
+        if connection.sock is not None:
+            connection.sock.settimeout(TIMEOUT_S)
     connection.request(method, target, body() if callable(body) else body, headers)
     return connection.getresponse()
 
@@ -396,12 +410,17 @@ class Page:
     def objects(self) -> list[tuple[str, str, int, str]]:
         """Return key below the prefix, ETag, size and last change of each object."""
         found = []
-        for item in ElementTree.fromstring(b"<L>" + self._contents + b"</L>"):
+        for item in ElementTree.fromstring(b"<L>%s</L>" % self._contents):  # noqa: S314 - expat limits entities
             values = {field.tag: field.text or "" for field in item}
             key = unquote_plus(values["Key"])
             if key.startswith(self._prefix) and key != self._prefix:
                 found.append(
-                    (key[len(self._prefix) :], values["ETag"].strip('"'), int(values["Size"]), values["LastModified"])
+                    (
+                        key[len(self._prefix) :],
+                        values["ETag"].strip('"'),
+                        int(values["Size"]),
+                        values["LastModified"],
+                    )
                 )
         return found
 
@@ -409,7 +428,7 @@ class Page:
 def _text(document: bytes, name: str) -> str:
     """Return the text of the first element of this name, in any namespace; "" if there is none."""
     try:
-        for element in ElementTree.fromstring(document).iter():
+        for element in ElementTree.fromstring(document).iter():  # noqa: S314 - as above
             if element.tag.rpartition("}")[2] == name:
                 return element.text or ""
     except (ElementTree.ParseError, LookupError, ValueError):

@@ -1,6 +1,6 @@
 """The files of a working copy, and the index: what each file was when it last equalled its object.
 
-The index is a file beside the workspace, never in the bucket. If it is lost or damaged, files are compared with their
+The index is a file next to the workspace, never in the bucket. If it is lost or damaged, files are compared with their
 objects by content; nothing is deleted on the word of an index that belongs to another directory or prefix.
 """
 
@@ -31,6 +31,13 @@ PROBE = ".langchain-daytona-ws-probe-"
 EMPTY_MD5 = hashlib.md5(b"").hexdigest()  # noqa: S324 - S3's ETag is an MD5
 
 
+# The fields of an entry in the index file.
+SAVED = {
+    "etag": str, "modified": str, "put_at": float, "mode": int, "size": int, "mtime_ns": int, "ctime_ns": int,
+    "inode": int, "is_racy": bool, "digest": str,
+}  # fmt: skip
+
+
 class Entry:
     """A file, symbolic link or empty directory, and its object, when both were the same.
 
@@ -38,9 +45,7 @@ class Entry:
     MD5 of the content if the ETag is not. A racy file may have changed again within the same time stamp.
     """
 
-    __slots__ = (
-        "etag", "modified", "put_at", "mode", "size", "mtime_ns", "ctime_ns", "inode", "is_racy", "digest", "seen",
-    )  # fmt: skip
+    __slots__ = (*SAVED, "seen")
 
     def __init__(
         self,
@@ -94,7 +99,7 @@ class Entry:
         return False
 
     def values(self) -> list[object]:
-        return [getattr(self, name) for name in self.__slots__[:-1]]
+        return [getattr(self, name) for name in SAVED]
 
     @classmethod
     def of_values(cls, values: list[Any]) -> Entry:
@@ -104,13 +109,12 @@ class Entry:
             TypeError, ValueError: The values are not those of an entry.
         """
         entry = cls.__new__(cls)
-        types = (str, str, float, int, int, int, int, int, bool, str)
-        for name, kind, value in zip(cls.__slots__, types, values):
-            if type(value) is not kind and not (kind is float and type(value) is int):
+        if len(values) != len(SAVED):
+            raise ValueError("fields")
+        for (name, kind), value in zip(SAVED.items(), values):
+            if type(value) is not kind:
                 raise TypeError(name)
             setattr(entry, name, value)
-        if len(values) != len(types):
-            raise ValueError("fields")
         entry.seen = 0
         return entry
 
@@ -120,7 +124,7 @@ def _unix(listed: str) -> float:
     import calendar
 
     try:
-        return calendar.timegm(time.strptime(listed[:19], "%Y-%m-%dT%H:%M:%S"))
+        return float(calendar.timegm(time.strptime(listed[:19], "%Y-%m-%dT%H:%M:%S")))
     except ValueError:
         return 0.0
 
@@ -228,7 +232,7 @@ class Tree:
         """Compare all files with the index."""
         self._generation += 1
         found = Scan()
-        self._walk("", self.root, entries, found)
+        self._walk(entries, found)
         generation = self._generation
         found.missing = [
             path
@@ -237,65 +241,58 @@ class Tree:
         ]
         return found
 
-    def _walk(self, base: str, directory: str, entries: dict[str, Entry], found: Scan) -> None:
-        pending = [(base, directory)]
-        generation = self._generation
+    def _walk(self, entries: dict[str, Entry], found: Scan) -> None:
+        pending = [("", self.root)]
         while pending:
             base, directory = pending.pop()
             try:
                 listed = list(os.scandir(directory))
+                if base:
+                    self._see_directory(base, not listed, entries, found)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # deleted since
             except OSError as error:
-                found.skip(base, error.strerror or str(error))
-                found.unreadable += (base,)
+                found.skip_unread(base, error)
                 continue
-            if base and not listed:
-                self._see_directory(base, directory, entries, found)
-            elif base in entries:
-                entries[base].seen = generation
             for item in listed:
                 path = base + item.name
-                if not path.isprintable() and not _is_utf8(path):
-                    found.skip(path, "its name is not UTF-8")
-                    continue
                 try:
-                    is_directory = item.is_dir(follow_symlinks=False)
-                    if self._is_ignored(path, is_directory):
-                        continue
-                    if is_directory:
-                        pending.append((path + "/", item.path))
-                        continue
-                    status = item.stat(follow_symlinks=False)
+                    if not path.isprintable() and not _is_utf8(path):
+                        found.skipped.append((path, "its name is not UTF-8"))
+                    elif item.is_dir(follow_symlinks=False):
+                        if not self._is_ignored(path, True):
+                            pending.append((path + "/", item.path))
+                    elif not self._is_ignored(path, False):
+                        self._see_file(path, item.stat(follow_symlinks=False), entries, found)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    found.skip(path, error.strerror or str(error))
-                    found.unreadable += (path,)
-                    continue
-                entry = entries.get(path)
-                if entry is not None:
-                    entry.seen = generation
-                    if entry.is_unchanged(status):
-                        continue
-                kind = stat.S_IFMT(status.st_mode)
-                if kind in (stat.S_IFREG, stat.S_IFLNK):
-                    found.changed[path] = status
-                else:
-                    found.skip(path, "a pipe, socket or device")
+                    found.skip_unread(path, error)
 
-    def _see_directory(self, path: str, directory: str, entries: dict[str, Entry], found: Scan) -> None:
+    def _see_file(self, path: str, status: os.stat_result, entries: dict[str, Entry], found: Scan) -> None:
         entry = entries.get(path)
-        status = self.status(path)
-        if status is None:
-            return
         if entry is not None:
             entry.seen = self._generation
-        if entry is None or entry.mode != status.st_mode:
+            if entry.is_unchanged(status):
+                return
+        if stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
             found.changed[path] = status
+        else:
+            found.skipped.append((path, "a pipe, socket or device"))
+
+    def _see_directory(self, path: str, is_empty: bool, entries: dict[str, Entry], found: Scan) -> None:
+        entry = entries.get(path)
+        if entry is not None:
+            entry.seen = self._generation
+        if is_empty:
+            status = os.lstat(self.path(path))
+            if entry is None or entry.mode != status.st_mode:
+                found.changed[path] = status
 
     def _is_ignored(self, path: str, is_directory: bool) -> bool:
-        return path.startswith(PROBE) or (self._ignore is not None and self._ignore.matches(path, is_directory))
+        return path.startswith(PROBE) or (
+            self._ignore is not None and self._ignore.matches(path, is_directory)
+        )
 
 
 class Scan:
@@ -307,8 +304,10 @@ class Scan:
         self.skipped: list[tuple[str, str]] = []
         self.unreadable: tuple[str, ...] = ()  # unknown files are not missing
 
-    def skip(self, path: str, reason: str) -> None:
-        self.skipped.append((path, reason))
+    def skip_unread(self, path: str, error: OSError) -> None:
+        """Record a file or directory that cannot be read."""
+        self.skipped.append((path, error.strerror or str(error)))
+        self.unreadable += (path,)
 
 
 def _is_utf8(text: str) -> bool:
@@ -356,7 +355,7 @@ def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if "-" not in like:
-            return _digest(fd, 0, status.st_size).hexdigest()
+            return str(_digest(fd, 0, status.st_size).hexdigest())
         step = part_bytes(status.st_size)
         starts = range(0, status.st_size, step)
         parts = b"".join(_digest(fd, start, step).digest() for start in starts)

@@ -34,7 +34,6 @@ from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
 
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.mount.manager import MountManager
     from langchain_daytona_ws._session.storage import S3Access, Storage
 
 COMMAND_TIMEOUT_MAX_S = 600
@@ -144,11 +143,11 @@ class _Runtime:
     async def client(self) -> GuestClient:
         """Return a client for the sandbox's guest programs. Nothing is provisioned yet."""
         set_up = self._set_up if self._hooks else None
-        attachments: list[Attachment[Any]] = [*self._mounts(), self._state.tracker]
+        attachments = [*self._storage_attachments(), self._state.tracker]
         return GuestClient(await self._port(), self, self._env, self._state.ids, attachments, set_up=set_up)
 
-    def _mounts(self) -> list[MountManager]:
-        return [self._s3.mount] if self._s3 and self._s3.mount else []
+    def _storage_attachments(self) -> list[Attachment[Any]]:
+        return [self._s3.attachment] if self._s3 else []
 
     def _env(self) -> dict[str, str]:
         return self._state.config.plain_env_vars()
@@ -159,7 +158,12 @@ class _Runtime:
     async def _run_hooks(self) -> None:
         info = await self.acquire()
         client = GuestClient(
-            await self._port(), self, self._env, self._state.ids, self._mounts(), only_sandbox_id=info.id
+            await self._port(),
+            self,
+            self._env,
+            self._state.ids,
+            self._storage_attachments(),
+            only_sandbox_id=info.id,
         )
         try:
             await self._hooks.run(client, info.id)
@@ -266,11 +270,14 @@ class _Runtime:
 
     def _end_of_writing(self, within_s: float = math.inf) -> tuple[str, ...]:
         """Return a notice if writes to S3 will fail within ``within_s`` seconds: only calls renew credentials."""
-        mount, until = self._s3.mount if self._s3 else None, self._state.clock.time() + within_s
-        if mount is None or mount.expires_at is None or mount.expires_at >= until:
+        storage = self._s3.attachment if self._s3 else None
+        until = self._state.clock.time() + within_s
+        if storage is None or storage.expires_at is None or storage.expires_at >= until:
             return ()
         return (
-            f"what it writes to the workspace begins to fail at {mount.ends_at}, unless another call comes before",
+            f"what it writes to the workspace begins to fail at {storage.ends_at}, unless another call comes before"
+            if self._s3 and self._s3.is_mounted
+            else f"what it writes after {storage.ends_at} is saved only when another call comes",
         )
 
     # --- files ---

@@ -21,6 +21,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
 from langchain_daytona_ws._core.s3.files import Answers, S3Files
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
+from langchain_daytona_ws._core.sync.manager import SyncManager
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
 
@@ -54,9 +55,17 @@ class LateFiles:
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
-    """One runtime's access to the workspace: the mount that its calls need, if any, and its files without a sandbox."""
+    """One runtime's access to the workspace.
 
-    mount: MountManager | None
+    Attributes:
+        attachment: Mounts or synchronises the workspace in each call.
+        is_mounted: Whether it is mounted.
+        files: The workspace's files without a sandbox; None if all access goes through the sandbox.
+        late: How long S3 may lack files of the latest command.
+    """
+
+    attachment: MountManager | SyncManager
+    is_mounted: bool
     files: S3Files | None
     late: LateFiles
 
@@ -89,7 +98,8 @@ class Storage:
         self._bucket = Bucket(workspace, clock)
         is_mounted = workspace.mode == "mount"
         self._renames = RenameProbe(ids) if is_mounted and needs_probe(workspace.endpoint) else None
-        late, answers, delivered = LateFiles(clock.monotonic), Answers(), dict[str, str]()
+        late, answers = LateFiles(clock.monotonic), Answers()
+        delivered, started = dict[str, str](), set[str]()
         location = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
         fetch, afetch = _ports(workspace, clock)
 
@@ -98,23 +108,27 @@ class Storage:
         ) -> S3Access:
             get = partial(self.credentials.get, run_once, port)
             store = store_of(self._bucket, partial(get, FILE_LIFE_S), self.credentials.forget)
-            probe = None if self._renames is None else partial(self._renames.get, run_once, store)
-            mount = MountManager(
-                workspace,
-                get,
-                self.credentials.forget,
-                delivered=delivered,
-                add_notice=add_notice,
-                caution=caution,
-                probe=probe,
+            forget = self.credentials.forget
+            attachment: MountManager | SyncManager = SyncManager(
+                workspace, get, forget, started=started, now=clock.time
             )
+            if is_mounted:
+                attachment = MountManager(
+                    workspace,
+                    get,
+                    forget,
+                    delivered=delivered,
+                    add_notice=add_notice,
+                    caution=caution,
+                    probe=None if self._renames is None else partial(self._renames.get, run_once, store),
+                )
 
             async def wait_until_ready() -> None:
                 check_open()
                 await late.wait(store.sleep)
 
             files = S3Files(store, where=location, answers=answers, wait_until_ready=wait_until_ready)
-            return S3Access(mount if is_mounted else None, files if direct else None, late)
+            return S3Access(attachment, is_mounted, files if direct else None, late)
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)
         self.async_access = access(once_on_loop, afetch, AsyncS3Store)

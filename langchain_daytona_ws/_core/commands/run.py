@@ -15,6 +15,8 @@ from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, rele
 from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.jobs.models import read_id
+from langchain_daytona_ws._core.sync.push import finish_push
+from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest import terminal
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
 
@@ -45,6 +47,7 @@ class CommandResult:
         from_record: Whether this is the recorded result of the same call made earlier: nothing ran now.
         notices: Further facts for the model.
         hint: A working alternative, if the command failed in a way that is typical of an S3 workspace.
+        sync: What the synchronisation with S3 did (``s3Mode: sync``); None without one.
         sandbox_id: The sandbox in which the command ran.
     """
 
@@ -61,6 +64,7 @@ class CommandResult:
     from_record: bool = False
     notices: tuple[str, ...] = ()
     hint: str | None = None
+    sync: SyncReport | None = None
     sandbox_id: str = ""
 
     @property
@@ -186,7 +190,10 @@ async def run_command(
             op="execute",
             for_model="This call was cancelled: the command was killed if it had started. What it had done stays.",
         )
-    return _result(answer, timeout_s, limit_bytes)
+    report = read_report(answer)
+    if report is not None:
+        report = await finish_push(client, root, report)
+    return _result(answer, timeout_s, limit_bytes, report)
 
 
 def check_command(command: str) -> None:
@@ -230,7 +237,7 @@ def facts_of_request(client: GuestClient, command: str) -> Answer:
     return facts
 
 
-def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult:
+def _result(answer: Answer, timeout_s: float, limit_bytes: int, report: SyncReport | None) -> CommandResult:
     """Read an answer, which is a JSON object with fields of any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     if len(head) + len(tail) > limit_bytes:
@@ -289,7 +296,8 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int) -> CommandResult
         pipeline=relevant_exit_codes(answer.get("pipeline"), exit_code),
         job_id=job_id,
         from_record=answer.get("from_record") is True,
-        notices=tuple(notices),
+        notices=(*notices, *(report.notices if report else ())),
+        sync=report,
     )
 
 

@@ -29,7 +29,14 @@ _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 # Field of a request → the additional guest module that it needs.
-_FIELD_MODULES = {"mount": "mount", "job": "job_run", "awake": "jobs", "editors": "editors", "sync": "sync", "sync_resident": "sync_resident"}
+_FIELD_MODULES = {
+    "mount": "mount",
+    "job": "job_run",
+    "awake": "jobs",
+    "editors": "editors",
+    "sync": "sync",
+    "sync_resident": "sync_resident",
+}
 _EARLY = ("mount", "sync")
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
@@ -98,7 +105,9 @@ def _program(*names: str) -> str:
     # The module that examines the mounts comes first: its work continues while the rest is compiled.
     for name in _load_order(*sorted(names, key=lambda name: name not in _EARLY), "boot"):
         modules.append((f"{PACKAGE}.{name}", _bare(guest_source(name))))
-    program = _PROGRAM.format(modules=modules, package=PACKAGE, early={f"{PACKAGE}.{name}": name for name in _EARLY})
+    program = _PROGRAM.format(
+        modules=modules, package=PACKAGE, early={f"{PACKAGE}.{name}": name for name in _EARLY}
+    )
     return _encode(program.encode(), level=9)
 
 

@@ -95,7 +95,9 @@ class JobTracker:
         """Return the command of a running job; None if the session knows no such job."""
         return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
 
-    async def on_answer(self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]) -> Resend:
+    async def on_answer(
+        self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]
+    ) -> Resend:
         """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
         port, sandbox_id = request.port, request.sandbox_id
         started, state, job = answer.get("job"), answer.get("awake"), request.fields.get("job")

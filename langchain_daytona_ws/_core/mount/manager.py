@@ -19,7 +19,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     Probed,
     Renames,
 )
-from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._guest.mount_request import VERSION
 from langchain_daytona_ws.errors import SandboxError
@@ -224,13 +224,6 @@ def mounter_source(workspaces: str = "", skills: str = "") -> str:
         head, line, tail = text.partition(f'\n{name} = ""\n')
         text = f"{head}{line and f'{chr(10)}{name} = {json.dumps(value)}{chr(10)}'}{tail}"
     return text
-
-
-def expiry_text(credentials: Credentials) -> str | None:
-    """Return when credentials end, for a message; None if that is unknown."""
-    if credentials.expires_at is None:
-        return None
-    return datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC).strftime("%H:%M UTC")
 
 
 def _serial(credentials: Credentials) -> str:

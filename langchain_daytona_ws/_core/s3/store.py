@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,13 @@ class Credentials:
     session_token: str | None = field(default=None, repr=False)
     expires_at: float | None = None
     life_s: float | None = None
+
+
+def expiry_text(credentials: Credentials) -> str | None:
+    """Return when credentials end, for a message; None if that is unknown."""
+    if credentials.expires_at is None:
+        return None
+    return datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC).strftime("%H:%M UTC")
 
 
 class CredentialsPort(Protocol):

@@ -6,12 +6,13 @@ import hashlib
 import json
 import logging
 import posixpath
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
-from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws.errors import SandboxError
 
@@ -45,7 +46,6 @@ class SyncManager:
         credentials: Returns credentials that are valid for at least the given seconds.
         forget: Drops credentials that S3 has refused.
         started: Sandboxes in which this session has started a resident; shared by the sync and the async runtime.
-        label: Part of the names of conflict copies.
         now: Returns Unix time in seconds.
     """
 
@@ -56,7 +56,6 @@ class SyncManager:
         forget: Callable[[Credentials], None],
         *,
         started: set[str],
-        label: str,
         now: Callable[[], float],
     ) -> None:
         self._workspace = workspace
@@ -64,12 +63,17 @@ class SyncManager:
         self._forget = forget
         self._started = started
         self._now = now
-        self._copies = [self._copy(mount, label) for mount in workspace.mounts]
+        self.ends_at: str | None = None  # end of the credentials of the resident
+        self.expires_at: float | None = None  # the same in Unix seconds
         self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
         program = "".join(guest_source(name) for name in _MODULES)
-        # Without the label: sessions of one workspace share the resident.
-        identity = json.dumps([[self._copy(mount, "") for mount in workspace.mounts], program])
+        identity = json.dumps([self._copies(""), program])
         self._id = hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def _copies(self, sandbox_id: str) -> list[dict[str, object]]:
+        # The label becomes part of the names of conflict copies.
+        label = re.sub("[^A-Za-z0-9]", "", sandbox_id)[:8]
+        return [self._copy(mount, label) for mount in self._workspace.mounts]
 
     def _copy(self, mount: Mount, label: str) -> dict[str, object]:
         parent, name = posixpath.split(mount.directory)
@@ -115,7 +119,8 @@ class SyncManager:
         }
         if not is_new:
             return SyncPayload({"sync": call}, credentials=credentials)
-        resident = {"id": self._id, "expires_at": credentials.expires_at, "copies": self._copies}
+        copies = self._copies(request.sandbox_id)
+        resident = {"id": self._id, "expires_at": credentials.expires_at, "copies": copies}
         return SyncPayload(
             {"sync": call, "sync_resident": resident}, _secret(credentials), credentials=credentials
         )
@@ -132,6 +137,9 @@ class SyncManager:
             return self._wait(request, str(answer.get("detail")))
         if not code.startswith("sync_"):
             self._started.add(request.sandbox_id)
+            if payload.secret is not None:
+                self.expires_at = payload.credentials.expires_at
+                self.ends_at = expiry_text(payload.credentials)
             return Resend.NO
         self._started.discard(request.sandbox_id)
         if payload.secret is None and code in ("sync_absent", "sync_credentials"):
@@ -147,7 +155,9 @@ class SyncManager:
         """Report the progress of a long pull, and let the call ask again."""
         try:
             done, total = json.loads(progress)
-            logger.info("pulling the workspace into sandbox %s: %d of %d files", request.sandbox_id, done, total)
+            logger.info(
+                "pulling the workspace into sandbox %s: %d of %d files", request.sandbox_id, done, total
+            )
         except (ValueError, TypeError, RecursionError):
             logger.info("pulling the workspace into sandbox %s", request.sandbox_id)
         return Resend.WAIT
@@ -168,7 +178,7 @@ class SyncManager:
             context |= {"size_bytes": size, "limit_bytes": limit}
             detail = f"{size:,} bytes to download, the limit is {limit:,}"
         names = {**context, "endpoint": self._workspace.endpoint, "directory": where.directory}
-        cause = f" ({' '.join(detail.strip(' \"\n').split())})" if detail.strip(' "\n') else ""
+        cause = f" ({' '.join(detail.split())})" if detail else ""
         return SandboxError(
             f"The S3 workspace could not be copied into the sandbox: {problem.format(**names)}{cause}. "
             f"{remedy.format(**names)}",
@@ -200,9 +210,7 @@ def _secret(credentials: Credentials) -> bytes:
 _MISCONFIGURED = "its configuration is wrong."
 _UNAVAILABLE = "its storage does not answer."
 _OTHER = ("it failed", "Check the message, then try again with a new sandbox.", _UNAVAILABLE)
-_KEYS_REMEDY = (
-    "Check that the role (options.mountRoleArn) or the keys in envVars are valid and that the sandbox's clock is right."
-)
+_KEYS_REMEDY = "Check that the role (options.mountRoleArn) or the keys in envVars are valid, and that the sandbox's clock is right."
 _REFUSALS = {
     "sync_too_large": (
         "it is larger than the limit",

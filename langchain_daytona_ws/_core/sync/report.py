@@ -27,7 +27,7 @@ _FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What the synchronisation before and after a call did.
+    """The result of the synchronisation before and after a call.
 
     Attributes:
         pulled: Number of files that others had changed, and that are new here.
@@ -65,13 +65,11 @@ class SyncReport:
     @property
     def notices(self) -> tuple[str, ...]:
         """Facts for the model, only where there is something to act on."""
-        found = []
-        for path, copy in self.conflicts:
-            found.append(
-                f"conflict: {path} was changed here and by another writer. {path} is theirs now, yours is {copy}: merge "
-                "what you need into the first and delete the second"
-                + (_GIT if "/.git/" in f"/{path}" else "")
-            )
+        found = [
+            f"conflict: {path} was changed here and by another writer. It is theirs now, and yours is {copy}: merge "
+            f"what you need into {path}, then delete {copy}{_GIT if '/.git/' in f'/{path}' else ''}"
+            for path, copy in self.conflicts
+        ]
         found += [f"{path} is here again: {reason}" for path, reason in self.restored]
         if self.skipped:
             names = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:NAMES_MAX])
@@ -83,7 +81,11 @@ class SyncReport:
         if self.failure:
             cause = _FAILURES.get(self.failure, "it failed")
             if self.unpushed_count:
-                many = f"{self.unpushed_count:,} changed files are" if self.unpushed_count > 0 else "changed files may be"
+                many = (
+                    f"{self.unpushed_count:,} changed files are"
+                    if self.unpushed_count > 0
+                    else "changed files may be"
+                )
                 names = f" ({', '.join(self.unpushed)})" if self.unpushed else ""
                 found.append(f"{many} only on this machine so far{names}: {cause}. The next call saves them")
             else:
@@ -146,7 +148,7 @@ def _count(values: Mapping[str, object], name: str) -> int:
 
 
 def _seconds(value: object) -> float:
-    return float(value) if type(value) in (int, float) and 0 <= float(str(value)) < 10**6 else 0.0
+    return value if isinstance(value, float) and 0 <= value < 10**6 else 0.0
 
 
 def _list(values: Mapping[str, object], name: str) -> list[object]:
