@@ -168,7 +168,7 @@ class Pull:
                 copy.report.count("removed_here")
 
     def _make_room(self, path: str) -> None:
-        """Make the directories above a path; a file in their place is removed, or renamed to a conflict copy if it was changed."""
+        """Make the directories above a path, in place of files; a file that was changed becomes a conflict copy."""
         copy = self._copy
         for parent in parents(path.rstrip("/")):
             status = copy.tree.status(parent)

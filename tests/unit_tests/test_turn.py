@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import boot, content, dirs, files, turn
+from langchain_daytona_ws._guest import boot, content, dirs, files, turn  # noqa: F401 - entries of boot
 
 READ: dict[str, Any] = {"op": "read"}
 VIEW: dict[str, Any] = {
@@ -36,9 +36,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
-    module: Any = content if request["op"] in ("view", "fetch") else files
-    entry = module.__name__.rpartition(".")[2]
-    return boot._execute(module, entry, {"root": str(root), "path": "f", **request}, lambda: None)
+    entry = "content" if request["op"] in ("view", "fetch") else "files"
+    return boot._execute(entry, {"root": str(root), "path": "f", **request}, dirs)
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])

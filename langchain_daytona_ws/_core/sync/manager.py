@@ -210,7 +210,10 @@ def _secret(credentials: Credentials) -> bytes:
 _MISCONFIGURED = "its configuration is wrong."
 _UNAVAILABLE = "its storage does not answer."
 _OTHER = ("it failed", "Check the message, then try again with a new sandbox.", _UNAVAILABLE)
-_KEYS_REMEDY = "Check that the role (options.mountRoleArn) or the keys in envVars are valid, and that the sandbox's clock is right."
+_KEYS_REMEDY = (
+    "Check that the role (options.mountRoleArn) or the keys in envVars are valid, and that the sandbox's clock is "
+    "right."
+)
 _REFUSALS = {
     "sync_too_large": (
         "it is larger than the limit",
