@@ -1,16 +1,18 @@
-"""Convert a path from a model to a path relative to the workspace, or refuse it. Pure.
+r"""Convert a path from a model to a path relative to the workspace, or refuse it; display and parse file names. Pure.
 
 ``..`` is resolved in the text of the path; symbolic links are checked again in the sandbox, where the file is opened.
-A relative path may be quoted as `names.shown` quotes names; a leading ``./`` makes ``~`` and the like ordinary
-characters. An absolute path below the workspace directory is accepted unquoted.
+A name that cannot be displayed exactly on one line is quoted as in bash, ``$'a\nb'``; a relative path may be quoted in
+the same way. A leading ``./`` makes ``~`` and the like ordinary characters. An absolute path below the workspace
+directory is accepted unquoted. A name that is not UTF-8 contains a lone surrogate for each byte (``surrogateescape``).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable
 from urllib.parse import unquote
 
-from langchain_daytona_ws._core.files.names import looks_foreign, shown, unquoted
 from langchain_daytona_ws._guest.dirs import STATE_PARENT
 from langchain_daytona_ws.errors import PathRefused
 
@@ -22,6 +24,20 @@ CANDIDATES_MAX = 8
 _LOG = re.compile(
     rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log", re.ASCII
 )
+
+# Beginnings of paths outside the workspace. With "./" in front, the path is an ordinary one, as in bash.
+_FOREIGN = (
+    ("home", re.compile(r"~([a-z_][a-z0-9_-]*)?(/|$)", re.ASCII)),
+    ("windows", re.compile(r"[A-Za-z]:[\\/]|\\\\")),
+    ("url", re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/", re.ASCII)),
+)
+_QUOTED = re.compile(r"(?<![^/])\$'((?:[^'\\]|\\.)*)'(?![^/])", re.DOTALL)
+_ESCAPE = re.compile(
+    r"\\(?:x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8})|([0-7]{1,3})|(.))", re.DOTALL
+)
+_CONTROLS = {"\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\f": "FORM FEED", "\0": "NUL"}
+_SPECIAL = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+_SPECIAL_BACK = dict(zip("ntrabeEfv\\'\"?", "\n\t\r\a\b\x1b\x1b\f\v\\'\"?", strict=True))
 
 
 def workspace_path(path: str, root: str) -> str:
@@ -41,7 +57,7 @@ def is_log(path: str) -> bool:
 def with_slashes(path: str, root: str) -> str | None:
     """Return a relative path with its backslashes replaced by slashes; None if it has no backslash to replace.
 
-    Backslashes of a quoted name (`names.shown`) or of an absolute path are part of the name.
+    Backslashes of a quoted name (`shown`) or of an absolute path are part of the name.
     """
     if "\\" not in path or path.startswith("/") or unquoted(path) != path:
         return None
@@ -180,3 +196,88 @@ def _without_dotdot(parts: list[str]) -> list[str]:
                 code="path_outside",
             )
     return kept
+
+
+def shown(path: str) -> str:
+    r"""Display a path on one line; control and invisible characters are quoted as in bash, ``$'a\nb'``."""
+    name = shown_name(path)
+    return f"./{path}" if name == path and looks_foreign(f"{path}/") else name
+
+
+def shown_name(name: str) -> str:
+    """Display a name in a directory, like `shown` a path."""
+    if not name.isprintable() or "$'" in name or name != name.strip():
+        return _quoted(name, str.isprintable)
+    return name
+
+
+def spelled_out(name: str) -> str:
+    """Display a name so that it differs visibly from names that look the same."""
+    if unicodedata.normalize("NFC", name) == name:
+        return shown(name)
+    return _quoted(name, lambda char: char.isprintable() and char.isascii())
+
+
+def characters(text: str) -> str:
+    """Name the characters of a short text: ``NO-BREAK SPACE (U+00A0)``."""
+    named = [_named(char) for char in text[:4]] + ["more"] * (len(text) > 4)
+    return " + ".join(named) or "nothing"
+
+
+def _named(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"the byte \\x{code - 0xDC00:02x}"
+    return f"{unicodedata.name(char, _CONTROLS.get(char, 'a character'))} (U+{code:04X})"
+
+
+def looks_foreign(path: str) -> str:
+    """Return the kind of location outside the workspace that a relative path refers to: home, windows, url, or ""."""
+    return next((kind for kind, beginning in _FOREIGN if beginning.match(path)), "")
+
+
+def unquoted(path: str) -> str:
+    """Return a path with each part unquoted that `shown` has quoted.
+
+    Raises:
+        PathRefused: An escape has no character.
+    """
+    return _QUOTED.sub(lambda part: _unescaped(part[1]), path)
+
+
+def _quoted(name: str, is_plain: Callable[[str], bool]) -> str:
+    return "$'" + "".join(_escaped(char, is_plain) for char in name) + "'"
+
+
+def _escaped(char: str, is_plain: Callable[[str], bool]) -> str:
+    if char in "\\'":
+        return "\\" + char
+    if is_plain(char):
+        return char
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if char in _SPECIAL:
+        return _SPECIAL[char]
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _unescaped(text: str) -> str:
+    try:
+        data = _ESCAPE.sub(_character, text).encode("utf-8", "surrogateescape")
+    except (ValueError, OverflowError):  # half a surrogate pair, or a code point that does not exist
+        raise PathRefused("The path is not valid Unicode text.", code="path_not_unicode") from None
+    # Bytes that are escaped separately may form UTF-8.
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _character(escape: re.Match[str]) -> str:
+    byte, short, long, octal, single = escape.groups()
+    if single is not None:
+        return _SPECIAL_BACK.get(single, escape[0])
+    if byte is not None or octal is not None:
+        code = int(byte, 16) if byte is not None else int(octal, 8) & 0xFF
+        return chr(code) if code < 0x80 else chr(0xDC00 + code)
+    return chr(int(short or long, 16))

@@ -20,8 +20,7 @@ from deepagents.backends.protocol import (
     ReadResult,
 )
 
-from langchain_daytona_ws._core.files.backend import ViewQuery
-from langchain_daytona_ws._core.files.models import Entry, FileView
+from langchain_daytona_ws._core.files.models import Entry, FileView, ViewQuery
 from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOperations
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.locations import FileLocation, locate

@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.files.models import OutputMode
-from langchain_daytona_ws._core.files.names import shown
 from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOperations
+from langchain_daytona_ws._core.paths import shown
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.runtime import idempotency_key_for_changes
 from langchain_daytona_ws.permissions import PermissionRequest, json_text

@@ -20,7 +20,7 @@ from botocore.config import Config
 
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, S3Store, SyncS3Store
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.backend import EditQuery, NeedsSandbox
+from langchain_daytona_ws._core.files.models import EditQuery, NeedsSandbox
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.files import S3Files

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
 from langchain_daytona_ws._core.answer import Reply
-from langchain_daytona_ws._core.files.backend import VIEWED_BYTES, FileBackend, ViewQuery
 from langchain_daytona_ws._core.files.errors import file_error as refused_file
 from langchain_daytona_ws._core.files.guest import FETCH_TRIES
-from langchain_daytona_ws._core.files.models import FileContent
+from langchain_daytona_ws._core.files.models import VIEWED_BYTES, FileBackend, FileContent, ViewQuery
 from langchain_daytona_ws._core.files.operations import EDIT_BYTES, FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.files import S3Files

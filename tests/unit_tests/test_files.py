@@ -18,8 +18,8 @@ from langchain_daytona_ws._core.files import errors as file_errors
 from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws._core.files.guest import INLINE_BYTES
 from langchain_daytona_ws._core.files.models import Entry, GrepResult, GrepRow
-from langchain_daytona_ws._core.files.names import shown
 from langchain_daytona_ws._core.files.operations import FileOperations
+from langchain_daytona_ws._core.paths import shown
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import files, near, search, tree
 from langchain_daytona_ws.errors import (
@@ -140,7 +140,7 @@ class TestKnowing:
     def test_another_session_knows_nothing(self, world: World) -> None:
         asyncio.run(world.ops.write("a", "one"))
         refusal(WriteConflict, world.session().write("a", "two"), world)
-        world.ops.forget()
+        world.ops._read_hashes.clear()
         refusal(WriteConflict, world.ops.write("a", "two"), world)
 
     def test_an_edit_keeps_and_so_does_not_hide_a_change_by_others(self, world: World) -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.backend import EditQuery
+from langchain_daytona_ws._core.files.models import EditQuery
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.backend import NeedsSandbox, WriteQuery
+from langchain_daytona_ws._core.files.models import NeedsSandbox, WriteQuery
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.files import S3Files

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.backend import NeedsSandbox
-from langchain_daytona_ws._core.files.models import GrepResult
+from langchain_daytona_ws._core.files.models import GrepResult, NeedsSandbox
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3 import search

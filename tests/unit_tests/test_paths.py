@@ -8,11 +8,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.files.names import shown, spelled_out
 from langchain_daytona_ws._core.paths import (
     candidates,
     is_log,
     outside,
+    shown,
+    spelled_out,
     with_slashes,
     workspace_path,
     workspace_pattern,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_daytona_ws._core.files.models import Difference
-from langchain_daytona_ws._core.files.names import shown, spelled_out
 from langchain_daytona_ws._core.files.rendering import difference
+from langchain_daytona_ws._core.paths import shown, spelled_out
 from langchain_daytona_ws._guest.edit import EditError
 from langchain_daytona_ws.errors import (
     EditRefused,
@@ -222,16 +222,12 @@ class Refusal:
     Args:
         kind: Class of the error.
         message: Template with the facts as fields, or a function of the facts.
-        own_facts: Names of its facts, in addition to ``errno``.
+        facts: Names of its facts.
     """
 
     kind: type[WorkspaceError]
     message: str | Callable[[Facts], str]
-    own_facts: tuple[str, ...] = ()
-
-    @property
-    def facts(self) -> tuple[str, ...]:
-        return ("errno", *self.own_facts)
+    facts: tuple[str, ...] = ()
 
     def text(self, facts: Facts) -> str:
         """Return the message.
@@ -276,6 +272,6 @@ REFUSALS: dict[str, Refusal] = {
         SandboxError,
         "The content arrived incomplete in the sandbox; nothing was written. Try again.",
     ),
-    "write_failed": Refusal(FileError, _write_failed, ("state", "bytes", "text")),
-    "os": Refusal(FileError, _os, ("text",)),
+    "write_failed": Refusal(FileError, _write_failed, ("errno", "state", "bytes", "text")),
+    "os": Refusal(FileError, _os, ("errno", "text")),
 }

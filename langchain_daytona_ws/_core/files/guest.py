@@ -6,30 +6,11 @@ import binascii
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Protocol
 
 from langchain_daytona_ws._core.answer import MAX_NUMBER, MAX_PATH, Answer, Reply, encodable
-from langchain_daytona_ws._core.files.backend import EditQuery, GrepQuery, ViewQuery, WriteQuery
+from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
-from langchain_daytona_ws._core.files.models import (
-    Difference,
-    Doubt,
-    DoubtKind,
-    Entry,
-    FileContent,
-    FileDeleted,
-    FileEdited,
-    FileText,
-    FileView,
-    FileWritten,
-    GlobResult,
-    GrepResult,
-    GrepRow,
-    Listing,
-    Omitted,
-    OmittedReason,
-    OutputMode,
-)
+from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.id_factory import Ids, random_id
 from langchain_daytona_ws._core.paths import is_log
 from langchain_daytona_ws._guest.dirs import UPLOADS
@@ -44,20 +25,6 @@ FETCH_TRIES = 3
 # contains the separator of its parts. As base64 it is below the size limit of an answer.
 INLINE_AGAIN_BYTES = 16 << 20
 KINDS = ("file", "dir", "link", "other")
-
-
-class Client(Protocol):
-    """The methods of a `GuestClient` that are used here."""
-
-    async def call(self, entry: str, request: Answer, *, timeout_s: float) -> Answer: ...
-
-    async def upload(self, path: str, data: bytes) -> None: ...
-
-    async def download(self, path: str, *, limit_bytes: int) -> bytes: ...
-
-
-def _always() -> bool:
-    return True
 
 
 class GuestFiles:
@@ -76,15 +43,15 @@ class GuestFiles:
 
     def __init__(
         self,
-        client: Callable[[], Awaitable[Client]],
+        client: Callable[[], Awaitable[GuestClient]],
         *,
         root: str,
         base: str | None = None,
         made: Collection[str] = (),
         staging_dir: str = UPLOADS,
         ids: Ids = random_id,
-        is_provisioned: Callable[[], bool] = _always,
-        may_exist: Callable[[], bool] = _always,
+        is_provisioned: Callable[[], bool] = lambda: True,
+        may_exist: Callable[[], bool] = lambda: True,
     ) -> None:
         self._client = client
         self._root = root
@@ -95,11 +62,13 @@ class GuestFiles:
         self._is_provisioned = is_provisioned
         self._may_exist = may_exist
 
-    async def read(self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int) -> FileText:
+    async def read(
+        self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int
+    ) -> models.FileText:
         reply = await self._call(
             "files", "read", path, offset=offset, limit=limit, limit_bytes=limit_bytes, max_bytes=max_bytes
         )
-        return FileText(
+        return models.FileText(
             path=reply.raw("path"),
             body=reply.text("body", 2 * limit_bytes + 4096),
             first=reply.number("first"),
@@ -114,20 +83,20 @@ class GuestFiles:
             sha256=reply.sha256("sha256"),
         )
 
-    async def view(self, path: str, query: ViewQuery) -> FileView:
+    async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
         reply = await self._call("content", "view", path, **asdict(query))
         real_path, sha256 = reply.raw("path"), reply.sha256("sha256")
         if "content" in reply:
-            return FileView(real_path, sha256, content=reply.content("content", query.binary_bytes))
+            return models.FileView(real_path, sha256, content=reply.content("content", query.binary_bytes))
         first, last, lines = reply.number("first"), reply.number("last"), reply.number("lines")
         if (first or last) and not query.offset == first <= last <= lines:
             raise reply.malformed("first")
         body = reply.text("body", query.limit_bytes)
-        return FileView(
+        return models.FileView(
             real_path, sha256, body, first, last, lines, cut=reply.flag("cut"), more=reply.flag("more")
         )
 
-    async def fetch(self, path: str, *, max_bytes: int) -> FileContent:
+    async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
         for attempt in range(FETCH_TRIES):
             inline_bytes = INLINE_BYTES if attempt == 0 else INLINE_AGAIN_BYTES
             reply = await self._call("content", "fetch", path, inline_bytes=inline_bytes, max_bytes=max_bytes)
@@ -143,12 +112,12 @@ class GuestFiles:
                         raise
                     continue  # the file's content may have broken the separation into parts
             if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
-                return FileContent(real_path, data, sha256)
+                return models.FileContent(real_path, data, sha256)
         raise WriteConflict(
             f"{path} changed while it was read. Try again.", code="busy", op="fetch", retryable=True
         )
 
-    async def write(self, path: str, query: WriteQuery, *, key: str) -> FileWritten:
+    async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
         fields: Answer = {"overwrite": query.overwrite, "max_bytes": query.max_bytes}
         if query.as_text:
             fields["as_text"] = True
@@ -162,7 +131,7 @@ class GuestFiles:
             sha256 = hashlib.sha256(query.content).hexdigest()
             fields |= {"content_from": staged, "content_sha256": sha256}
         reply = await self._call("files", "write", path, key=key, **fields)
-        return FileWritten(
+        return models.FileWritten(
             path=reply.raw("path"),
             created=reply.flag("created"),
             unchanged=reply.flag("unchanged"),
@@ -173,10 +142,10 @@ class GuestFiles:
             gone=reply.styles("gone"),
         )
 
-    async def edit(self, path: str, query: EditQuery, *, key: str) -> FileEdited:
+    async def edit(self, path: str, query: models.EditQuery, *, key: str) -> models.FileEdited:
         fields = {name: value for name, value in asdict(query).items() if name != "exact" or value}
         reply = await self._call("files", "edit", path, key=key, **fields)
-        return FileEdited(
+        return models.FileEdited(
             path=reply.raw("path"),
             count=reply.number("count"),
             lines=reply.numbers("at"),
@@ -190,22 +159,18 @@ class GuestFiles:
             before_sha256=reply.sha256("before_sha256"),
         )
 
-    async def delete(self, path: str, *, key: str) -> FileDeleted:
+    async def delete(self, path: str, *, key: str) -> models.FileDeleted:
         reply = await self._call("files", "delete", path, key=key)
-        return FileDeleted(path, reply.raw("kind", 16), reply.is_from_record)
+        return models.FileDeleted(path, reply.raw("kind", 16), reply.is_from_record)
 
-    async def list(self, path: str, *, limit: int, limit_bytes: int) -> Listing:
+    async def list(self, path: str, *, limit: int, limit_bytes: int) -> models.Listing:
         reply = await self._call("tree", "list", path, limit=limit, limit_bytes=limit_bytes)
-        return Listing(path, reply.entries("entries"), reply.number("total"), reply.flag("more"))
+        return models.Listing(path, reply.entries("entries"), reply.number("total"), reply.flag("more"))
 
-    async def glob(
-        self, path: str, pattern: str, *, limit: int, limit_bytes: int, timeout_s: float
-    ) -> tuple[GlobResult, Doubt | None]:
-        reply = await self._call(
-            "tree", "glob", path, pattern=pattern, limit=limit, limit_bytes=limit_bytes, timeout_s=timeout_s
-        )
-        result = GlobResult(
-            pattern=pattern,
+    async def glob(self, path: str, query: models.GlobQuery) -> tuple[models.GlobResult, models.Doubt | None]:
+        reply = await self._call("tree", "glob", path, **asdict(query))
+        result = models.GlobResult(
+            pattern=query.pattern,
             entries=reply.entries("paths"),
             total=reply.number("total"),
             more=reply.flag("more"),
@@ -215,10 +180,10 @@ class GuestFiles:
         )
         return result, reply.doubt("doubt")
 
-    async def grep(self, path: str, query: GrepQuery) -> tuple[GrepResult, Doubt | None]:
+    async def grep(self, path: str, query: models.GrepQuery) -> tuple[models.GrepResult, models.Doubt | None]:
         reply = await self._call("search", "grep", path, **asdict(query))
         rows = reply.grep_rows("rows", query.mode)
-        result = GrepResult(
+        result = models.GrepResult(
             pattern=query.pattern,
             mode=query.mode,
             rows=tuple(replace(row, path=path) for row in rows) if is_log(path) else rows,
@@ -272,23 +237,23 @@ class _FileReply(Reply):
             raise self.malformed(name)
         return value
 
-    def omitted(self, name: str) -> tuple[Omitted, ...]:
+    def omitted(self, name: str) -> tuple[models.Omitted, ...]:
         value = self._answer.get(name)
         if not isinstance(value, Mapping):
             raise self.malformed(name)
         return tuple(self._omitted(value[reason], reason, name) for reason in REASONS if reason in value)
 
-    def doubt(self, name: str) -> Doubt | None:
+    def doubt(self, name: str) -> models.Doubt | None:
         value = self._answer.get(name)
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != 3:
             raise self.malformed(name)
-        kinds: tuple[DoubtKind, ...] = DOUBTS
+        kinds: tuple[models.DoubtKind, ...] = DOUBTS
         kind = next((kind for kind in kinds if kind == value[0]), None)
         if kind is None:
             raise self.malformed(name)
-        return Doubt(kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH))
+        return models.Doubt(kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH))
 
     def styles(self, name: str) -> tuple[str, ...]:
         """Return the style names of a file; an empty tuple if the field is missing."""
@@ -297,34 +262,34 @@ class _FileReply(Reply):
             raise self.malformed(name)
         return found
 
-    def differences(self, name: str) -> tuple[Difference, ...]:
+    def differences(self, name: str) -> tuple[models.Difference, ...]:
         return tuple(self._difference(row, name) for row in self._list(name)) if name in self else ()
 
-    def entries(self, name: str) -> tuple[Entry, ...]:
+    def entries(self, name: str) -> tuple[models.Entry, ...]:
         return tuple(self._entry(row, name) for row in self._list(name))
 
-    def grep_rows(self, name: str, mode: OutputMode) -> tuple[GrepRow, ...]:
+    def grep_rows(self, name: str, mode: models.OutputMode) -> tuple[models.GrepRow, ...]:
         return tuple(self._grep_row(row, name, mode) for row in self._list(name))
 
-    def _omitted(self, value: object, reason: OmittedReason, where: str) -> Omitted:
+    def _omitted(self, value: object, reason: models.OmittedReason, where: str) -> models.Omitted:
         if not isinstance(value, list) or len(value) != 2 or not isinstance(value[1], list):
             raise self.malformed(where)
         count, paths = self._number(value[0], where), value[1]
         if not 0 < len(paths) <= min(count, NAMED):
             raise self.malformed(where)
-        return Omitted(reason, count, tuple(self._raw(path, where, MAX_PATH) for path in paths))
+        return models.Omitted(reason, count, tuple(self._raw(path, where, MAX_PATH) for path in paths))
 
-    def _difference(self, row: object, where: str) -> Difference:
+    def _difference(self, row: object, where: str) -> models.Difference:
         if not isinstance(row, list) or len(row) != 4:
             raise self.malformed(where)
         line, column = self._number(row[0], where), self._number(row[1], where)
-        return Difference(line, column, self._raw(row[2], where, 64), self._raw(row[3], where, 64))
+        return models.Difference(line, column, self._raw(row[2], where, 64), self._raw(row[3], where, 64))
 
-    def _entry(self, row: object, where: str) -> Entry:
+    def _entry(self, row: object, where: str) -> models.Entry:
         if not isinstance(row, list) or len(row) not in (4, 5) or row[1] not in KINDS:
             raise self.malformed(where)
         target = row[4] if len(row) == 5 and row[4] is not None else None
-        return Entry(
+        return models.Entry(
             name=self._raw(row[0], where, MAX_PATH),
             kind=str(row[1]),
             size_bytes=self._number(row[2], where),
@@ -332,19 +297,19 @@ class _FileReply(Reply):
             target=None if target is None else self._raw(target, where, MAX_PATH),
         )
 
-    def _grep_row(self, row: object, where: str, mode: OutputMode) -> GrepRow:
+    def _grep_row(self, row: object, where: str, mode: models.OutputMode) -> models.GrepRow:
         sizes = {"files_with_matches": (1,), "count": (2,), "content": (4, 5)}[mode]
         if not isinstance(row, list) or len(row) not in sizes:
             raise self.malformed(where)
         path = self._raw(row[0], where, MAX_PATH)
         if mode == "files_with_matches":
-            return GrepRow(path)
+            return models.GrepRow(path)
         number = self._number(row[1], where)
         if mode == "count":
-            return GrepRow(path, count=number)
+            return models.GrepRow(path, count=number)
         text = encodable(self._raw(row[3], where, 65536))
         is_match, column = self._flag(row[2], where), self._number(row[4], where) if len(row) == 5 else 0
-        return GrepRow(path, line=number, is_match=is_match, text=text, column=column)
+        return models.GrepRow(path, line=number, is_match=is_match, text=text, column=column)
 
 
 def _refusal(path: str, reply: _FileReply) -> WorkspaceError:

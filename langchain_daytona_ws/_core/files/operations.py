@@ -7,34 +7,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES
-from langchain_daytona_ws._core.files.backend import (
-    EditQuery,
-    FileBackend,
-    GrepQuery,
-    NeedsSandbox,
-    ViewQuery,
-    WriteQuery,
-)
+from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
-from langchain_daytona_ws._core.files.models import (
-    Doubt,
-    FileDeleted,
-    FileEdited,
-    FileText,
-    FileView,
-    FileWritten,
-    GlobResult,
-    GrepResult,
-    Listing,
-    OutputMode,
-)
-from langchain_daytona_ws._core.files.names import shown
 from langchain_daytona_ws._core.files.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.paths import (
     candidates,
     is_log,
     outside,
+    shown,
     with_slashes,
     workspace_path,
     workspace_pattern,
@@ -65,7 +46,6 @@ class FileOperations:
             Default: ``files``.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         limit_bytes: Most bytes of text in a result.
-        max_bytes: Largest file that can be read or edited.
         read_hashes: The hashes of read content, if several objects share them: path → SHA-256.
         new_key: Returns the idempotency key of a change.
         suggests_similar: Whether the error for a missing path names similar paths; this costs one more request.
@@ -73,12 +53,11 @@ class FileOperations:
 
     def __init__(
         self,
-        files: FileBackend,
-        sandbox: FileBackend | None = None,
+        files: models.FileBackend,
+        sandbox: models.FileBackend | None = None,
         *,
         root: str,
         limit_bytes: int = 65536,
-        max_bytes: int = MAX_BYTES,
         read_hashes: dict[str, str] | None = None,
         new_key: Callable[[], str] = random_id,
         suggests_similar: bool = True,
@@ -87,19 +66,18 @@ class FileOperations:
         self._sandbox = sandbox
         self._root = root
         self._limit_bytes = limit_bytes
-        self._max_bytes = max_bytes
         self._new_key = new_key
         self._suggests_similar = suggests_similar
         # path -> SHA-256 of the content that this session last read or wrote. No lock: only single get, set and
         # pop are used, which are atomic in CPython, and the backend compares the hash with the file itself.
         self._read_hashes: dict[str, str] = {} if read_hashes is None else read_hashes
 
-    async def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
+    async def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> models.FileText:
         """Read a page of numbered lines, from the 1-based line ``offset``."""
         _check_range("offset", offset, 1, 1 << 40)
         _check_range("limit", limit, 1, 1 << 40)
         location, files = await self._readable(path)
-        max_bytes = LOG_LIMIT_BYTES if is_log(location) else self._max_bytes
+        max_bytes = LOG_LIMIT_BYTES if is_log(location) else MAX_BYTES
         request = files.read(
             location, offset=offset, limit=limit, limit_bytes=self._limit_bytes, max_bytes=max_bytes
         )
@@ -107,7 +85,7 @@ class FileOperations:
         self._remember(location, result.path, result.sha256)
         return replace(result, path=location)
 
-    async def view(self, path: str, query: ViewQuery) -> FileView:
+    async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
         """Read lines without numbers, or a whole binary file."""
         location, files = await self._readable(path)
         result = await self._or_similar(location, files.view(location, query))
@@ -125,7 +103,7 @@ class FileOperations:
         self._remember(location, result.path, result.sha256)
         return result.data
 
-    async def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
+    async def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> models.FileWritten:
         """Write a whole file, and the directories above it.
 
         An existing file is replaced only with ``overwrite``, or if its content is the one that this session last read
@@ -137,21 +115,22 @@ class FileOperations:
         await self._check_backslashes(path, location)
         is_text = isinstance(content, str)
         data = _encoded(content, "content") if isinstance(content, str) else bytes(content)
-        query = WriteQuery(data, overwrite, self._read_hashes.get(location), is_text, self._max_bytes)
+        expected = None if overwrite else self._read_hashes.get(location)
+        query = models.WriteQuery(data, overwrite, expected, is_text, MAX_BYTES)
         result = await self._or_similar(location, self._files.write(location, query, key=self._new_key()))
         self._remember(location, result.path, result.sha256)
         return replace(result, path=location)
 
     async def edit(
         self, path: str, old_string: str, new_string: str, *, replace_all: bool = False, exact: bool = False
-    ) -> FileEdited:
+    ) -> models.FileEdited:
         """Replace ``old_string``, which must occur exactly once, or everywhere with ``replace_all``.
 
         Unless ``exact``, the text in the file may differ in characters that look alike, if it occurs once.
         """
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
-        query = EditQuery(old_string, new_string, replace_all, exact, self._max_bytes)
+        query = models.EditQuery(old_string, new_string, replace_all, exact, MAX_BYTES)
         result = await self._or_similar(location, self._files.edit(location, query, key=self._new_key()))
         if result.lines:  # a recorded edit has no lines
             self._remember_edit(location, result.path, result.before_sha256, result.sha256)
@@ -165,13 +144,13 @@ class FileOperations:
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has at most four bytes
             return (await self.edit(path, old, new, replace_all=replace_all, exact=True)).count
         location = await self._resolve(path)
-        before = await self._or_similar(location, self._files.fetch(location, max_bytes=self._max_bytes))
+        before = await self._or_similar(location, self._files.fetch(location, max_bytes=MAX_BYTES))
         try:
-            edited = apply_edit(before.data, old, new, replace_all, self._max_bytes, exact=True)
+            edited = apply_edit(before.data, old, new, replace_all, MAX_BYTES, exact=True)
         except EditError as error:
             raise edit_error(location, error) from None
         # Only over the downloaded content: a change by another call must not be lost.
-        query = WriteQuery(edited.data, False, before.sha256, False, self._max_bytes)
+        query = models.WriteQuery(edited.data, False, before.sha256, False, MAX_BYTES)
         result = await self._or_similar(location, self._files.write(location, query, key=self._new_key()))
         self._remember_edit(location, result.path, before.sha256, result.sha256)
         return len(edited.ranges)
@@ -181,23 +160,21 @@ class FileOperations:
         self._read_hashes.pop(await self._resolve(path), None)
         await self.write(path, content)
 
-    async def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> Listing:
+    async def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> models.Listing:
         """List one directory, directories first."""
         _check_range("limit", limit, 1, MOST_ROWS)
         location = await self._resolve(path)
         request = self._files.list(location, limit=limit, limit_bytes=self._limit_bytes)
         return await self._or_similar(location, request)
 
-    async def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> GlobResult:
+    async def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> models.GlobResult:
         """Find files below ``path``, newest first; the returned paths are relative to the workspace root."""
         _check_range("limit", limit, 1, MOST_ROWS)
         location = await self._resolve(path)
         relative, absolute = workspace_pattern(pattern, self._root)
         start = "." if absolute else location
-        request = self._files.glob(
-            start, relative, limit=limit, limit_bytes=self._limit_bytes, timeout_s=SEARCH_TIMEOUT_S
-        )
-        result, doubt = await self._or_similar(start, request)
+        query = models.GlobQuery(relative, limit, self._limit_bytes, SEARCH_TIMEOUT_S)
+        result, doubt = await self._or_similar(start, self._files.glob(start, query))
         return result if result.entries or result.more else replace(result, hint=glob_hint(pattern, doubt))
 
     async def grep(
@@ -206,12 +183,12 @@ class FileOperations:
         *,
         path: str = ".",
         glob: str | None = None,
-        output_mode: OutputMode = "files_with_matches",
+        output_mode: models.OutputMode = "files_with_matches",
         before: int = 0,
         after: int = 0,
         ignore_case: bool = False,
         limit: int = GREP_LIMIT,
-    ) -> GrepResult:
+    ) -> models.GrepResult:
         """Search for a regular expression in a file or below a directory.
 
         ``glob`` narrows the files; ``before`` and ``after`` add lines of context in mode ``content``;
@@ -224,7 +201,7 @@ class FileOperations:
             raise FileError("output_mode must be files_with_matches, content or count.", code="bad_argument")
         location, files = await self._readable(path)
         _encoded(pattern, "pattern")
-        query = GrepQuery(
+        query = models.GrepQuery(
             pattern,
             self._filter(glob, location) if glob else None,
             output_mode,
@@ -244,25 +221,21 @@ class FileOperations:
         return result if result.rows or result.more else replace(result, hint=grep_hint(pattern, glob, doubt))
 
     async def _grep(
-        self, files: FileBackend, location: str, query: GrepQuery
-    ) -> tuple[GrepResult, Doubt | None]:
+        self, files: models.FileBackend, location: str, query: models.GrepQuery
+    ) -> tuple[models.GrepResult, models.Doubt | None]:
         try:
             return await files.grep(location, query)
-        except NeedsSandbox:
+        except models.NeedsSandbox:
             if self._sandbox is None:
                 raise
         return await self._sandbox.grep(location, query)
 
-    async def delete(self, path: str) -> FileDeleted:
+    async def delete(self, path: str) -> models.FileDeleted:
         """Delete a file, a symlink itself, or an empty directory."""
         location = await self._resolve(path)
         result = await self._or_similar(location, self._files.delete(location, key=self._new_key()))
         self._read_hashes.pop(location, None)
         return result
-
-    def forget(self) -> None:
-        """Forget all read content: the sandbox is new."""
-        self._read_hashes.clear()
 
     async def check(self, path: str) -> None:
         """Check that a path can be changed.
@@ -272,7 +245,7 @@ class FileOperations:
         """
         await self._resolve(path)
 
-    async def _readable(self, path: str) -> tuple[str, FileBackend]:
+    async def _readable(self, path: str) -> tuple[str, models.FileBackend]:
         """Return a path relative to the workspace, or that of a command's log, and the backend that has it."""
         location = await self._resolve(path, log=True)
         return location, self._sandbox if self._sandbox and is_log(location) else self._files

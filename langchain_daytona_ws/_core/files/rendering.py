@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.files.models import (
     Listing,
     Omitted,
 )
-from langchain_daytona_ws._core.files.names import characters, shown, shown_name
+from langchain_daytona_ws._core.paths import characters, shown, shown_name
 from langchain_daytona_ws._guest.text import visible
 
 # Directories that are not searched and rarely wanted: naming them each time would be noise.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from langchain_daytona_ws._core.files.models import Doubt
-from langchain_daytona_ws._core.files.names import shown, shown_name
+from langchain_daytona_ws._core.paths import shown, shown_name
 
 _BASIC_OR = re.compile(r"(?<!\\)((?:\\\\)*)\\\|")
 _BASIC_SIGN = re.compile(r"(?<!\\)((?:\\\\)*)\\([|(){}+?])")

@@ -11,28 +11,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from langchain_daytona_ws._core.files.backend import EditQuery, GrepQuery, ViewQuery, WriteQuery
+from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
-from langchain_daytona_ws._core.files.models import (
-    Difference,
-    Doubt,
-    FileContent,
-    FileDeleted,
-    FileEdited,
-    FileText,
-    FileView,
-    FileWritten,
-    GlobResult,
-    GrepResult,
-    Listing,
-)
+from langchain_daytona_ws._core.s3 import search, tree
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
 from langchain_daytona_ws._core.s3.idempotency import CREATED, EDITED, REPLACED, Mark, mark_of, short
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
-from langchain_daytona_ws._core.s3.search import S3Search
 from langchain_daytona_ws._core.s3.store import ObjectStorePort, StoredObject, StoreFault
-from langchain_daytona_ws._core.s3.tree import S3Directories
 from langchain_daytona_ws._core.s3.writer import ConditionalWriter, Conflict
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
@@ -41,8 +27,8 @@ from langchain_daytona_ws._guest.walk import RefusedError
 from langchain_daytona_ws._guest.window import window
 
 T = TypeVar("T")
-R = TypeVar("R", FileWritten, FileEdited, FileDeleted)
-Answers = OrderedDict[str, FileWritten | FileEdited | FileDeleted]
+R = TypeVar("R", models.FileWritten, models.FileEdited, models.FileDeleted)
+Answers = OrderedDict[str, models.FileWritten | models.FileEdited | models.FileDeleted]
 
 REMEMBERED_CALLS = 500
 # After a conflict, an edit reads the object again. Each conflict means that another writer succeeded.
@@ -89,10 +75,10 @@ class S3Files:
         self._wait_until_ready = wait_until_ready
         self._lookup = Lookup(port)
         self._writer = ConditionalWriter(port, self._lookup)
-        self._directories = S3Directories(port, self._lookup)
-        self._search = S3Search(port, self._lookup)
 
-    async def read(self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int) -> FileText:
+    async def read(
+        self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int
+    ) -> models.FileText:
         with self._errors("read", path):
             key, stored = await self._load(path, max_bytes)
             data = _text(stored, max_bytes)
@@ -101,7 +87,7 @@ class S3Files:
             )
             if not page.body and offset > 1:
                 raise RefusedError("past_end", lines=page.lines)
-        return FileText(
+        return models.FileText(
             path=key,
             body=page.body,
             first=page.first,
@@ -116,22 +102,22 @@ class S3Files:
             sha256=sha256,
         )
 
-    async def view(self, path: str, query: ViewQuery) -> FileView:
+    async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
         with self._errors("view", path):
             most = query.binary_bytes if query.binary else query.max_bytes
             key, stored = await self._load(path, most)
             data = _content(stored, most)
             return await self._compute(len(data), lambda: _viewed(key, data, query))
 
-    async def fetch(self, path: str, *, max_bytes: int) -> FileContent:
+    async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
         with self._errors("fetch", path):
             key, stored = await self._load(path, max_bytes)
             data = _content(stored, max_bytes)
-            return FileContent(key, data, await self._compute(len(data), lambda: _sha256(data)))
+            return models.FileContent(key, data, await self._compute(len(data), lambda: _sha256(data)))
 
-    async def write(self, path: str, query: WriteQuery, *, key: str) -> FileWritten:
+    async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
         with self._errors("write", path):
-            at, recorded = await self._begin(path), self._recorded(key, FileWritten)
+            at, recorded = await self._begin(path), self._recorded(key, models.FileWritten)
             if recorded is not None:
                 return recorded
             if len(query.content) > LARGEST_PUT_BYTES:
@@ -144,9 +130,9 @@ class S3Files:
                         raise RefusedError("changed") from None
             raise RefusedError("busy")
 
-    async def edit(self, path: str, query: EditQuery, *, key: str) -> FileEdited:
+    async def edit(self, path: str, query: models.EditQuery, *, key: str) -> models.FileEdited:
         with self._errors("edit", path):
-            at, recorded = await self._begin(path), self._recorded(key, FileEdited)
+            at, recorded = await self._begin(path), self._recorded(key, models.FileEdited)
             if recorded is not None:
                 return recorded
             until = self._port.now() + EDIT_WITHIN_S
@@ -160,10 +146,10 @@ class S3Files:
                     await self._port.sleep(random.uniform(0, longest))  # noqa: S311 - spreads the retries of colliding writers
             raise RefusedError("changed")
 
-    async def delete(self, path: str, *, key: str) -> FileDeleted:
+    async def delete(self, path: str, *, key: str) -> models.FileDeleted:
         """Delete a file, or the marker of an empty directory."""
         with self._errors("delete", path):
-            at, recorded = await self._begin(path), self._recorded(key, FileDeleted)
+            at, recorded = await self._begin(path), self._recorded(key, models.FileDeleted)
             if recorded is not None:
                 return recorded
             if not at:
@@ -181,25 +167,20 @@ class S3Files:
             if info is None:
                 raise await self._lookup.not_found(at)
             await self._writer.delete(info)
-        return self._record(key, FileDeleted(path, "dir" if markers else "file"))
+        return self._record(key, models.FileDeleted(path, "dir" if markers else "file"))
 
-    async def list(self, path: str, *, limit: int, limit_bytes: int) -> Listing:
+    async def list(self, path: str, *, limit: int, limit_bytes: int) -> models.Listing:
         with self._errors("list", path, of_directories=True):
             key = await self._begin(path)
-            return await self._directories.list_directory(key, limit=limit, limit_bytes=limit_bytes)
+            return await tree.list_directory(self._lookup, key, limit=limit, limit_bytes=limit_bytes)
 
-    async def glob(
-        self, path: str, pattern: str, *, limit: int, limit_bytes: int, timeout_s: float
-    ) -> tuple[GlobResult, Doubt | None]:
+    async def glob(self, path: str, query: models.GlobQuery) -> tuple[models.GlobResult, models.Doubt | None]:
         with self._errors("glob", path, of_directories=True):
-            key = await self._begin(path)
-            return await self._directories.glob(
-                key, pattern, limit=limit, limit_bytes=limit_bytes, timeout_s=timeout_s
-            )
+            return await tree.glob(self._lookup, await self._begin(path), query)
 
-    async def grep(self, path: str, query: GrepQuery) -> tuple[GrepResult, Doubt | None]:
+    async def grep(self, path: str, query: models.GrepQuery) -> tuple[models.GrepResult, models.Doubt | None]:
         with self._errors("grep", path, of_directories=True):
-            return await self._search.grep(await self._begin(path), query)
+            return await search.grep(self._lookup, await self._begin(path), query)
 
     async def near(self, path: str) -> Sequence[str]:
         with self._errors("near", path):
@@ -247,7 +228,7 @@ class S3Files:
 
     # --- write ---
 
-    async def _write(self, key: str, query: WriteQuery, call: str) -> FileWritten:
+    async def _write(self, key: str, query: models.WriteQuery, call: str) -> models.FileWritten:
         data = query.content
         if not query.overwrite and query.expected_sha256 is None:
             # Usually a new file: existing content is read only after a conflict.
@@ -262,9 +243,8 @@ class S3Files:
             key, max_bytes=max(len(data), query.max_bytes) if is_read else len(data)
         )
         if old is None:
-            return await self._written(
-                key, data, await self._writer.put(key, data, None, call=call, action=CREATED)
-            )
+            mark = await self._writer.put(key, data, None, call=call, action=CREATED)
+            return await self._written(key, data, mark)
         mark = mark_of(old.metadata, call)
         if mark is not None:
             return await self._written(key, data, mark)
@@ -282,18 +262,11 @@ class S3Files:
 
     async def _written(
         self, key: str, data: bytes, mark: Mark | None, gone: Sequence[str] = ()
-    ) -> FileWritten:
-        """Return the result of a write.
-
-        Args:
-            key: The object's key.
-            data: The content of the request, or with ``mark=None`` that of the file.
-            mark: The mark of this call, maybe of an earlier attempt; None if the file already had the content.
-            gone: The known styles of the old content that are gone.
-        """
+    ) -> models.FileWritten:
+        """Return the result of a write of ``data``; without a mark of this call, the file already had the content."""
         kept = mark.kept if mark else []
         data = edits.in_style(data, kept)
-        return FileWritten(
+        return models.FileWritten(
             path=key,
             created=mark is not None and mark.action == CREATED,
             unchanged=mark is None,
@@ -324,7 +297,7 @@ class S3Files:
 
     # --- edit ---
 
-    async def _edit(self, key: str, query: EditQuery, call: str) -> FileEdited:
+    async def _edit(self, key: str, query: models.EditQuery, call: str) -> models.FileEdited:
         old = await self._lookup.load(key, max_bytes=query.max_bytes)
         mark = mark_of(old.metadata, call)
         if mark is not None:
@@ -334,46 +307,48 @@ class S3Files:
         mark = await self._writer.put(key, edited, old, call=call, action=f"{EDITED}{result.count}")
         return replace(result, count=mark.count)
 
-    async def _recorded_edit(self, key: str, mark: Mark, now: StoredObject) -> FileEdited:
+    async def _recorded_edit(self, key: str, mark: Mark, now: StoredObject) -> models.FileEdited:
         """Return the result of an edit by an earlier attempt of this call, without its positions."""
         data = now.data
         if data is None:  # another program made it too large to edit
             raise RefusedError("changed")
         sha256 = await self._compute(len(data), lambda: _sha256(data))
-        return FileEdited(key, mark.count, (), "", now.info.size_bytes, sha256, before_sha256=sha256)
+        return models.FileEdited(key, mark.count, (), "", now.info.size_bytes, sha256, before_sha256=sha256)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:
         """Run CPU-bound work on content of ``size`` bytes; large content outside the event loop."""
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
-def _edited(key: str, data: bytes, query: EditQuery) -> tuple[bytes, FileEdited]:
+def _edited(key: str, data: bytes, query: models.EditQuery) -> tuple[bytes, models.FileEdited]:
     """Return the edited content, and the result."""
     edited = edits.apply_edit(
         data, query.old, query.new, query.replace_all, query.max_bytes, exact=query.exact
     )
-    return edited.data, FileEdited(
+    return edited.data, models.FileEdited(
         path=key,
         count=len(edited.ranges),
         lines=tuple(edited.lines[: edits.SHOWN_RANGES]),
         snippet=edits.snippet(edited),
         size_bytes=len(edited.data),
         sha256=_sha256(edited.data),
-        differences=tuple(Difference(*row) for row in edited.differences),
+        differences=tuple(models.Difference(*row) for row in edited.differences),
         mixed=edited.mixed,
         verbatim=edited.verbatim,
         before_sha256=_sha256(data),
     )
 
 
-def _viewed(key: str, data: bytes, query: ViewQuery) -> FileView:
+def _viewed(key: str, data: bytes, query: models.ViewQuery) -> models.FileView:
     sha256 = _sha256(data)
     if query.binary or text.binary_kind(data):
         if len(data) > query.binary_bytes:
             raise RefusedError("too_large", bytes=len(data), max_bytes=query.binary_bytes)
-        return FileView(key, sha256, content=data)
+        return models.FileView(key, sha256, content=data)
     found = window(data, query.offset, query.limit, query.limit_bytes)
-    return FileView(key, sha256, found.body, found.first, found.last, found.lines, found.cut, found.more)
+    return models.FileView(
+        key, sha256, found.body, found.first, found.last, found.lines, found.cut, found.more
+    )
 
 
 def _content(stored: StoredObject, max_bytes: int) -> bytes:

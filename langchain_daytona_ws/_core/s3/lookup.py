@@ -26,7 +26,7 @@ class Lookup:
     """Finds the files and directories of a bucket."""
 
     def __init__(self, port: ObjectStorePort) -> None:
-        self._port = port
+        self.port = port
 
     async def load(self, key: str, *, max_bytes: int) -> StoredObject:
         """Read a file: one request if it exists.
@@ -46,7 +46,7 @@ class Lookup:
         if not key:
             raise RefusedError("is_directory")
         try:
-            return await self._port.get(key, max_bytes=max_bytes)
+            return await self.port.get(key, max_bytes=max_bytes)
         except StoreFault as fault:
             if fault.kind not in (StoreFaultKind.MISSING, StoreFaultKind.DENIED):
                 raise
@@ -57,11 +57,11 @@ class Lookup:
 
     async def file_at(self, key: str) -> ObjectInfo | None:
         """Return the object of exactly this key, which is listed before longer keys with this beginning."""
-        first = _first(await self._port.list_page(key, max_keys=1))
+        first = _first(await self.port.list_page(key, max_keys=1))
         return first if first is not None and first.key == key else None
 
     async def is_directory(self, key: str) -> bool:
-        return not key or _first(await self._port.list_page(below(key), max_keys=1)) is not None
+        return not key or _first(await self.port.list_page(below(key), max_keys=1)) is not None
 
     async def exists(self, key: str) -> bool:
         """Return whether the path is a file or a directory. Hidden keys do not count."""
@@ -88,7 +88,7 @@ class Lookup:
         """Return the names in a directory, up to the limit."""
         names_here, more = set[str](), None
         while len(names_here) < MAX_NAMES:
-            page = await self._port.list_page(above, delimiter=True, more=more)
+            page = await self.port.list_page(above, delimiter=True, more=more)
             names_here.update(path[len(above) : -1] for path in page.prefixes)
             names_here.update(info.key[len(above) :] for info in page.objects)
             more = page.more
@@ -129,7 +129,7 @@ class Lookup:
         here = below(key)
         # The first key of the parent that can be below this key answers for both.
         first = _first(
-            await self._port.list_page(below(parent_of(key)), start_after=key + "." + LAST, max_keys=1)
+            await self.port.list_page(below(parent_of(key)), start_after=key + "." + LAST, max_keys=1)
         )
         if first is None:
             await self._require_no_file_above(key)
@@ -146,7 +146,7 @@ class Lookup:
         low, high, nearest = 0, len(paths), None
         while low < high:
             middle = (low + high) // 2
-            first = _first(await self._port.list_page(paths[middle], max_keys=1))
+            first = _first(await self.port.list_page(paths[middle], max_keys=1))
             if first is None:
                 high = middle
             else:

@@ -9,15 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from langchain_daytona_ws._core.files.backend import GrepQuery, NeedsSandbox
-from langchain_daytona_ws._core.files.models import (
-    Doubt,
-    GrepResult,
-    GrepRow,
-    Omitted,
-    OmittedReason,
-    OutputMode,
-)
+from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.s3.expression import Expression, NeedsRipgrepError
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import below, parent_of
@@ -28,7 +20,7 @@ from langchain_daytona_ws._core.s3.store import (
     StoreFault,
     StoreFaultKind,
 )
-from langchain_daytona_ws._core.s3.walk import Walk
+from langchain_daytona_ws._core.s3.tree import Walk
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.doubt import Doubts
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
@@ -42,87 +34,79 @@ BATCH_FILES = 64
 BATCH_BYTES = 8 << 20
 
 
-class S3Search:
-    """Searches below one directory, or in one file.
+async def grep(
+    lookup: Lookup, key: str, query: models.GrepQuery
+) -> tuple[models.GrepResult, models.Doubt | None]:
+    """Search.
 
-    Args:
-        port: The bucket.
-        lookup: Looks up paths in the same bucket.
+    Raises:
+        RefusedError: As in the guest's contract.
+        models.NeedsSandbox: The search must run in the sandbox.
+        StoreFault: S3 failed.
     """
+    if not query.pattern or "\n" in query.pattern or "\0" in query.pattern:
+        raise RefusedError("bad_pattern", text="the pattern must be one line, and not empty")
+    try:
+        glob = Filter(query.glob) if query.glob else None
+    except GlobError as error:
+        raise RefusedError("bad_glob", text=str(error)) from None
+    deadline = lookup.port.now() + query.timeout_s
+    doubts = Doubts(query.glob or "", key, Filter)
+    found = _Candidates(below(key), glob, doubts)
+    walk = Walk(lookup.port, below(key), found, deadline)
+    await walk.run(True)
+    if walk.cut:
+        raise models.NeedsSandbox("the directory has too many names")
+    files, base, skipped = found.in_order(), below(key), found.skipped
+    alone = bool(key) and not walk.keys
+    if alone:
+        files, base = [await _file(lookup, key)], below(parent_of(key))
+        doubts = Doubts(query.glob or "", parent_of(key), Filter)
+        found = _Candidates(base, glob, doubts)
+        files = [info for info in files if found.is_wanted(info.key)]
+    expression = _expression(query)  # last: a refused search needs no expression
+    rows = Rows(base, query.limit, query.limit_bytes)
+    search = _ContentSearch(expression, rows, query, lookup.port, deadline, skip=len(base), alone=alone)
+    await _search_batches(lookup, files, search, deadline)
+    result = models.GrepResult(
+        pattern=query.pattern,
+        mode=query.mode,
+        rows=tuple(_row(query.mode, *row) for row in rows.sorted()),
+        more=rows.full,
+        timed_out=False,
+        skipped=tuple(base + name for name in SKIPPED if name in skipped),
+        omitted=tuple(
+            models.Omitted(reason, len(paths), tuple(sorted(paths)[:NAMED]))
+            for reason, paths in search.omitted.items()
+            if paths
+        ),
+    )
+    doubt = doubts.found(base, matched=bool(files))
+    return result, models.Doubt(*doubt) if doubt else None
 
-    def __init__(self, port: ObjectStorePort, lookup: Lookup) -> None:
-        self._port = port
-        self._lookup = lookup
 
-    async def grep(self, key: str, query: GrepQuery) -> tuple[GrepResult, Doubt | None]:
-        """Search.
+async def _file(lookup: Lookup, key: str) -> ObjectInfo:
+    """Return the one file to search."""
+    info = await lookup.file_at(key)
+    if info is None:
+        raise await lookup.not_found(key)
+    if info.size_bytes > MAX_TOTAL_BYTES:
+        raise models.NeedsSandbox("the file is too large")
+    return info
 
-        Raises:
-            RefusedError: As in the guest's contract.
-            NeedsSandbox: The search must run in the sandbox.
-            StoreFault: S3 failed.
-        """
-        if not query.pattern or "\n" in query.pattern or "\0" in query.pattern:
-            raise RefusedError("bad_pattern", text="the pattern must be one line, and not empty")
-        try:
-            glob = Filter(query.glob) if query.glob else None
-        except GlobError as error:
-            raise RefusedError("bad_glob", text=str(error)) from None
-        deadline = self._port.now() + query.timeout_s
-        doubts = Doubts(query.glob or "", key, Filter)
-        found = _Candidates(below(key), glob, doubts)
-        walk = Walk(self._port, below(key), found, deadline)
-        await walk.run(True)
-        if walk.cut:
-            raise NeedsSandbox("the directory has too many names")
-        files, base, skipped = found.in_order(), below(key), found.skipped
-        alone = bool(key) and not walk.keys
-        if alone:
-            files, base = [await self._file(key)], below(parent_of(key))
-            doubts = Doubts(query.glob or "", parent_of(key), Filter)
-            found = _Candidates(base, glob, doubts)
-            files = [info for info in files if found.is_wanted(info.key)]
-        expression = _expression(query)  # last: a refused search needs no expression
-        rows = Rows(base, query.limit, query.limit_bytes)
-        search = _ContentSearch(expression, rows, query, self._port, deadline, skip=len(base), alone=alone)
-        await self._search_batches(files, search, deadline)
-        result = GrepResult(
-            pattern=query.pattern,
-            mode=query.mode,
-            rows=tuple(_row(query.mode, *row) for row in rows.sorted()),
-            more=rows.full,
-            timed_out=False,
-            skipped=tuple(base + name for name in SKIPPED if name in skipped),
-            omitted=tuple(
-                Omitted(reason, len(paths), tuple(sorted(paths)[:NAMED]))
-                for reason, paths in search.omitted.items()
-                if paths
-            ),
+
+async def _search_batches(
+    lookup: Lookup, files: Sequence[ObjectInfo], search: _ContentSearch, deadline: float
+) -> None:
+    for batch in _batches(files):
+        if search.rows.full:
+            return
+        largest = max(info.size_bytes for info in batch)
+        got = await lookup.port.get_many(
+            [info.key for info in batch], max_bytes=largest, within_s=max(deadline - lookup.port.now(), 0)
         )
-        doubt = doubts.found(base, matched=bool(files))
-        return result, Doubt(*doubt) if doubt else None
-
-    async def _file(self, key: str) -> ObjectInfo:
-        """Return the one file to search."""
-        info = await self._lookup.file_at(key)
-        if info is None:
-            raise await self._lookup.not_found(key)
-        if info.size_bytes > MAX_TOTAL_BYTES:
-            raise NeedsSandbox("the file is too large")
-        return info
-
-    async def _search_batches(
-        self, files: Sequence[ObjectInfo], search: _ContentSearch, deadline: float
-    ) -> None:
-        for batch in _batches(files):
-            if search.rows.full:
-                return
-            largest = max(info.size_bytes for info in batch)
-            got = await self._port.get_many(
-                [info.key for info in batch], max_bytes=largest, within_s=max(deadline - self._port.now(), 0)
-            )
-            contents = [content for content in map(_loaded, got) if content is not None]
-            await self._port.offload(partial(search.search, contents))
+        contents = [content for content in map(_loaded, got) if content is not None]
+        await lookup.port.offload(partial(search.search, contents))
 
 
 class _Candidates:
@@ -152,7 +136,7 @@ class _Candidates:
         self._found[path] = info
         self._bytes += info.size_bytes
         if len(self._found) > MAX_FILES or self._bytes > MAX_TOTAL_BYTES:
-            raise NeedsSandbox("there is too much to search")
+            raise models.NeedsSandbox("there is too much to search")
 
     def is_wanted(self, path: str) -> bool:
         name = path[len(self._base) :]
@@ -173,7 +157,7 @@ class _ContentSearch:
         self,
         expression: Expression,
         rows: Rows,
-        query: GrepQuery,
+        query: models.GrepQuery,
         port: ObjectStorePort,
         deadline: float,
         *,
@@ -181,7 +165,7 @@ class _ContentSearch:
         alone: bool,
     ) -> None:
         self.rows = rows
-        self.omitted: dict[OmittedReason, list[str]] = {BINARY_MATCH: [], BINARY: []}
+        self.omitted: dict[models.OmittedReason, list[str]] = {BINARY_MATCH: [], BINARY: []}
         self._expression = expression
         self._query = query
         self._now = port.now
@@ -197,7 +181,7 @@ class _ContentSearch:
                     return
                 self._search_file("./" + stored.info.key[self._skip :], stored.data or b"")
         except NeedsRipgrepError:
-            raise NeedsSandbox("the expression needs ripgrep") from None
+            raise models.NeedsSandbox("the expression needs ripgrep") from None
 
     def _search_file(self, path: str, data: bytes) -> None:
         name, kind = path.encode(), text.binary_kind(data)
@@ -208,7 +192,7 @@ class _ContentSearch:
         lines = self._expression.lines(content, self._check)
         if kind == "binary":
             try:
-                reason: OmittedReason | None = BINARY_MATCH if next(lines, None) is not None else None
+                reason: models.OmittedReason | None = BINARY_MATCH if next(lines, None) is not None else None
             except NeedsRipgrepError:  # not worth a sandbox
                 reason = BINARY
             if reason is not None:
@@ -228,7 +212,7 @@ class _ContentSearch:
 
     def _check(self) -> None:
         if self._now() > self._deadline:
-            raise NeedsSandbox("the search takes too long")
+            raise models.NeedsSandbox("the search takes too long")
 
 
 def _with_context(
@@ -269,22 +253,22 @@ def _as_utf8(data: bytes) -> bytes:
     return data.removeprefix(text.BOM)
 
 
-def _row(mode: OutputMode, path: str, *values: Any) -> GrepRow:
+def _row(mode: models.OutputMode, path: str, *values: Any) -> models.GrepRow:
     match mode:
         case "files_with_matches":
-            return GrepRow(path)
+            return models.GrepRow(path)
         case "count":
-            return GrepRow(path, count=values[0])
+            return models.GrepRow(path, count=values[0])
         case "content":
             line, is_match, line_text, *column = values
-            return GrepRow(path, line, is_match, line_text, column=column[0] if column else 0)
+            return models.GrepRow(path, line, is_match, line_text, column=column[0] if column else 0)
 
 
-def _expression(query: GrepQuery) -> Expression:
+def _expression(query: models.GrepQuery) -> Expression:
     try:
         return Expression(query.pattern, ignore_case=query.ignore_case)
     except NeedsRipgrepError:
-        raise NeedsSandbox("the expression needs ripgrep") from None
+        raise models.NeedsSandbox("the expression needs ripgrep") from None
 
 
 def _batches(files: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
@@ -303,11 +287,11 @@ def _batches(files: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
 def _loaded(got: StoredObject | StoreFault | None) -> StoredObject | None:
     """Return a file's content; None if the file was deleted."""
     if got is None:
-        raise NeedsSandbox("the search takes too long")
+        raise models.NeedsSandbox("the search takes too long")
     if isinstance(got, StoreFault):
         if got.kind is StoreFaultKind.MISSING:
             return None
         raise got
     if got.data is None:
-        raise NeedsSandbox("a file has grown")
+        raise models.NeedsSandbox("a file has grown")
     return got

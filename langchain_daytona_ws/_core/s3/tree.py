@@ -1,4 +1,4 @@
-"""List a directory and match globs on objects.
+"""Walk the keys below a directory in one listing; list a directory, and match globs.
 
 S3 has no modification times for directories: they are 0.
 """
@@ -6,115 +6,191 @@ S3 has no modification times for directories: they are 0.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
 
-from langchain_daytona_ws._core.files.models import Doubt, Entry, GlobResult, Listing
+from langchain_daytona_ws._core.files.models import Doubt, Entry, GlobQuery, GlobResult, Listing
 from langchain_daytona_ws._core.s3.lookup import Lookup
-from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
+from langchain_daytona_ws._core.s3.names import LAST, below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
-from langchain_daytona_ws._core.s3.walk import Walk
 from langchain_daytona_ws._guest.doubt import readings
 from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES
 from langchain_daytona_ws._guest.walk import RefusedError
 
+S = TypeVar("S")
 States = frozenset[tuple[int, int]]
 
 LIST_TIMEOUT_S = 20.0
 
 
-class S3Directories:
-    """The operations on directories.
+class Visitor(Protocol[S]):
+    """Receives the entries of a walk. Paths are relative to the workspace root."""
+
+    def directory(self, above: S, path: str, name: str) -> S | None:
+        """Handle a directory once, before its entries; return its state, or None to skip it."""
+        ...
+
+    def file(self, above: S, path: str, name: str, info: ObjectInfo) -> None:
+        """Handle a file. A later directory of the same path hides the file."""
+        ...
+
+
+class Walk(Generic[S]):
+    """One walk; ``cut`` if it ended early, at the limit of entries or of time (``timed_out``).
 
     Args:
         port: The bucket.
-        lookup: Looks up paths in the same bucket.
+        base: The prefix of all keys: a directory with its ``/``, or ``""``.
+        visitor: Receives the entries.
+        deadline: End of the walk, on the port's clock.
     """
 
-    def __init__(self, port: ObjectStorePort, lookup: Lookup) -> None:
+    def __init__(self, port: ObjectStorePort, base: str, visitor: Visitor[S], deadline: float) -> None:
+        self.cut = self.timed_out = False
+        self.keys = 0  # number of listed keys, with hidden ones
         self._port = port
-        self._lookup = lookup
+        self._base = base
+        self._visitor = visitor
+        self._deadline = deadline
+        self._skipped = ""  # the latest skipped directory, with its "/"
+        self._above: list[tuple[str, S]] = []  # the directories of the latest key, with their states
 
-    async def list_directory(self, key: str, *, limit: int, limit_bytes: int) -> Listing:
-        """List directories first, then files, each by name; hidden names included."""
-        directories, files, cut = await self._names(below(key))
-        if not directories and not files:
-            await self._lookup.require_directory(key)
-        found = [Entry(name, "dir", 0, 0) for name in sorted(directories)]
-        found += [_entry(name, info) for name, info in sorted(files.items(), key=_name)]
-        entries = _fitting(found[:limit], limit_bytes)
-        return Listing(key or ".", entries, len(found), cut or len(found) > len(entries))
+    async def run(self, start: S, first_prefix: str = "") -> None:
+        """Walk.
 
-    async def _names(self, prefix: str) -> tuple[set[str], dict[str, ObjectInfo], bool]:
-        """Return the directories and the files in a directory, and whether the listing is incomplete."""
-        directories: set[str] = set()
-        files: dict[str, ObjectInfo] = {}
-        deadline = self._port.now() + LIST_TIMEOUT_S
+        Args:
+            start: The state of the base.
+            first_prefix: The beginning of the wanted names in the base.
+        """
         more: str | None = None
+        start_after = ""
         pages = 0
         while True:
-            page = await self._port.list_page(prefix, delimiter=True, more=more)
+            page = await self._port.list_page(self._base + first_prefix, start_after=start_after, more=more)
+            for info in page.objects:
+                self._visit(info, start)
             pages += 1
-            names = (name[len(prefix) : -1] for name in page.prefixes)
-            directories.update(name for name in names if not is_hidden(name))
-            files.update(
-                (o.key[len(prefix) :], o) for o in page.objects if not is_hidden(o.key[len(prefix) :])
-            )
-            more = page.more
-            cut = more is not None and (
-                len(directories) + len(files) > MAX_ENTRIES
-                or pages > MAX_ENTRIES // 100
-                or self._port.now() > deadline
-            )
-            if more is None or cut:
-                return directories, {n: o for n, o in files.items() if n not in directories}, cut
+            self.keys += len(page.objects)
+            if page.more is None:
+                return
+            self.timed_out = self._port.now() > self._deadline
+            self.cut = self.timed_out or max(self.keys, pages) > MAX_ENTRIES
+            if self.cut:
+                return
+            last = page.objects[-1].key if page.objects else ""
+            if self._skipped and last.startswith(self._skipped) and last < self._skipped + LAST:
+                more, start_after = None, self._skipped + LAST
+            else:
+                more, start_after = page.more, ""
 
-    async def glob(
-        self, key: str, pattern: str, *, limit: int, limit_bytes: int, timeout_s: float
-    ) -> tuple[GlobResult, Doubt | None]:
-        """Find files, or directories for a pattern that ends in ``/``, newest first."""
-        deadline = self._port.now() + timeout_s
-        result = await self._matches(key, pattern, limit, limit_bytes, deadline)
-        for kind, other in [] if result.total or result.more else readings(pattern, key):
-            try:
-                entries = (await self._matches(key, other, 1, limit_bytes, deadline)).entries
-            except RefusedError:  # the other reading cannot be used either
-                continue
-            if entries:
-                return result, Doubt(kind, other, entries[0].name)
-        return result, None
+    def _visit(self, info: ObjectInfo, start: S) -> None:
+        if self._skipped:
+            if info.key.startswith(self._skipped):
+                return
+            self._skipped = ""
+        *names, last = info.key[len(self._base) :].split("/")
+        state = self._enter(names, start)
+        if state is not None and not is_hidden(last):
+            self._visitor.file(state, info.key, last, info)
 
-    async def _matches(
-        self, key: str, pattern: str, limit: int, limit_bytes: int, deadline: float
-    ) -> GlobResult:
-        try:
-            literal, glob = compiled(pattern)
-        except GlobError as error:
-            raise RefusedError("bad_glob", text=str(error)) from None
-        base = key_of(f"{key}/{literal}".lstrip("/"))
-        search = _Search(glob)
-        walk = Walk(self._port, below(base), search, deadline)
-        await walk.run(glob.start(), _beginning(glob))
-        if not search.has_entries:
-            await self._need_base(key, base)
-        found = sorted(search.found.values(), key=lambda entry: (-entry.mtime_ns, entry.name))
-        entries = _fitting(found[:limit], limit_bytes)
-        return GlobResult(
-            pattern=pattern,
-            entries=entries,
-            total=len(found),
-            more=walk.cut or len(entries) < len(found),
-            timed_out=walk.timed_out,
-            skipped=tuple(search.walk.skipped[:20]),
+    def _enter(self, names: list[str], start: S) -> S | None:
+        """Enter a directory and report new directories above it; return its state, or None if one is skipped."""
+        common = 0
+        while common < min(len(names), len(self._above)) and names[common] == self._above[common][0]:
+            common += 1
+        del self._above[common:]
+        state = self._above[-1][1] if self._above else start
+        for count in range(common, len(names)):
+            path = self._base + "/".join(names[: count + 1])
+            below = None if is_hidden(names[count]) else self._visitor.directory(state, path, names[count])
+            if below is None:
+                self._skipped = path + "/"
+                return None
+            self._above.append((names[count], below))
+            state = below
+        return state
+
+
+async def list_directory(lookup: Lookup, key: str, *, limit: int, limit_bytes: int) -> Listing:
+    """List directories first, then files, each by name; hidden names included."""
+    directories, files, cut = await _names(lookup, below(key))
+    if not directories and not files:
+        await lookup.require_directory(key)
+    found = [Entry(name, "dir", 0, 0) for name in sorted(directories)]
+    found += [_entry(name, info) for name, info in sorted(files.items(), key=_name)]
+    entries = _fitting(found[:limit], limit_bytes)
+    return Listing(key or ".", entries, len(found), cut or len(found) > len(entries))
+
+
+async def _names(lookup: Lookup, prefix: str) -> tuple[set[str], dict[str, ObjectInfo], bool]:
+    """Return the directories and the files in a directory, and whether the listing is incomplete."""
+    directories: set[str] = set()
+    files: dict[str, ObjectInfo] = {}
+    deadline = lookup.port.now() + LIST_TIMEOUT_S
+    more: str | None = None
+    pages = 0
+    while True:
+        page = await lookup.port.list_page(prefix, delimiter=True, more=more)
+        pages += 1
+        names = (name[len(prefix) : -1] for name in page.prefixes)
+        directories.update(name for name in names if not is_hidden(name))
+        files.update((o.key[len(prefix) :], o) for o in page.objects if not is_hidden(o.key[len(prefix) :]))
+        more = page.more
+        cut = more is not None and (
+            len(directories) + len(files) > MAX_ENTRIES
+            or pages > MAX_ENTRIES // 100
+            or lookup.port.now() > deadline
         )
+        if more is None or cut:
+            return directories, {n: o for n, o in files.items() if n not in directories}, cut
 
-    async def _need_base(self, above: str, base: str) -> None:
-        """Refuse a search in a missing path. The directories in the pattern may be missing."""
+
+async def glob(lookup: Lookup, key: str, query: GlobQuery) -> tuple[GlobResult, Doubt | None]:
+    """Find files, or directories for a pattern that ends in ``/``, newest first."""
+    deadline = lookup.port.now() + query.timeout_s
+    result = await _matches(lookup, key, query, deadline)
+    for kind, other in [] if result.total or result.more else readings(query.pattern, key):
         try:
-            await self._lookup.require_directory(base)
-        except RefusedError:
-            if base == above:
-                raise
-            await self._lookup.require_directory(above)
+            found = await _matches(lookup, key, replace(query, pattern=other, limit=1), deadline)
+        except RefusedError:  # the other reading cannot be used either
+            continue
+        if found.entries:
+            return result, Doubt(kind, other, found.entries[0].name)
+    return result, None
+
+
+async def _matches(lookup: Lookup, key: str, query: GlobQuery, deadline: float) -> GlobResult:
+    try:
+        literal, pattern = compiled(query.pattern)
+    except GlobError as error:
+        raise RefusedError("bad_glob", text=str(error)) from None
+    base = key_of(f"{key}/{literal}".lstrip("/"))
+    search = _Search(pattern)
+    walk = Walk(lookup.port, below(base), search, deadline)
+    await walk.run(pattern.start(), _beginning(pattern))
+    if not search.has_entries:
+        await _need_base(lookup, key, base)
+    found = sorted(search.found.values(), key=lambda entry: (-entry.mtime_ns, entry.name))
+    entries = _fitting(found[: query.limit], query.limit_bytes)
+    return GlobResult(
+        pattern=query.pattern,
+        entries=entries,
+        total=len(found),
+        more=walk.cut or len(entries) < len(found),
+        timed_out=walk.timed_out,
+        skipped=tuple(search.walk.skipped[:20]),
+    )
+
+
+async def _need_base(lookup: Lookup, above: str, base: str) -> None:
+    """Refuse a search in a missing path. The directories in the pattern may be missing."""
+    try:
+        await lookup.require_directory(base)
+    except RefusedError:
+        if base == above:
+            raise
+        await lookup.require_directory(above)
 
 
 class _Search:
