@@ -62,7 +62,9 @@ class CredentialCache:
             CredentialsRefused: No usable credentials could be fetched.
         """
         cached = self._flight.value
-        if cached is not None and not cached.suffices(self._now(), min_life_s):
+        if cached is not None:
+            if cached.suffices(self._now(), min_life_s):
+                return cached.credentials
             self._flight.forget(cached)
         return (await run_once(self._flight, lambda: self._fetched(port))).credentials
 

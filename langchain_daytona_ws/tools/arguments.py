@@ -171,10 +171,10 @@ def _detail(name: str, text: str) -> InitErrorDetails:
     return InitErrorDetails(type=PydanticCustomError("argument", text), loc=(name,), input=None)
 
 
-def names(text: str) -> dict[str, str]:
-    """Parse a table: each line has names of other tools, ``->``, and this tool's name or a remark."""
-    table = {}
-    for line in text.strip().splitlines():
-        others, _, meaning = line.partition("->")
-        table.update({_plain(other): meaning.strip() for other in others.split()})
-    return table
+def by_foreign_name(table: Mapping[str, str]) -> dict[str, str]:
+    """Map each normalised name of other tools to this tool's name, or to a remark.
+
+    Args:
+        table: This tool's name, or a remark → the names of other tools, separated by spaces.
+    """
+    return {_plain(other): meaning for meaning, others in table.items() for other in others.split()}

@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S
 from langchain_daytona_ws._core.jobs.operations import JOB_DEFAULT_S
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
+from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
 from langchain_daytona_ws.tools.tracing import Facts, facts_of_command, facts_of_job
@@ -59,21 +59,27 @@ class BashInput(ToolInput):
     )
     description: str | None = Field(default=None, description="What it does, in 5 to 10 words.")
 
-    foreign_names: ClassVar[Mapping[str, str]] = names("""
-        cmd script code bash shell input CommandLine -> command
-        run_in_background is_background in_background async detach detached -> background
-        timeout_s timeout_sec timeout_secs timeout_seconds max_duration_s -> timeout
-        timeout_ms timeout_millis yield_time_ms block_until_ms hard_timeout -> use timeout, in seconds
-        explanation reason justification summary toolSummary toolAction thought -> description
-        cwd workdir working_directory working_dir directory dir path -> put cd in the command
-        env environment envs -> put NAME=value before the command
-        restart session_id session shell_id reset -> each call is a new shell
-        stdin is_input keys -> standard input is empty; use a here-document in the command
-        blocking wait wait_for_completion -> use background for what is not to be waited for
-        dangerouslyDisableSandbox sandbox_permissions with_escalated_permissions elevated -> leave it out
-        requires_approval require_user_approval SafeToAutoRun security_risk prefix_rule login tty pty -> leave it out
-        max_output_tokens max_output_length output_limit head tail -> the middle of a long output is left out anyway
-    """)
+    foreign_names: ClassVar[Mapping[str, str]] = by_foreign_name(
+        {
+            "command": "cmd script code bash shell input CommandLine",
+            "background": "run_in_background is_background in_background async detach detached",
+            "timeout": "timeout_s timeout_sec timeout_secs timeout_seconds max_duration_s",
+            "use timeout, in seconds": "timeout_ms timeout_millis yield_time_ms block_until_ms hard_timeout",
+            "description": "explanation reason justification summary toolSummary toolAction thought",
+            "put cd in the command": "cwd workdir working_directory working_dir directory dir path",
+            "put NAME=value before the command": "env environment envs",
+            "each call is a new shell": "restart session_id session shell_id reset",
+            "standard input is empty; use a here-document in the command": "stdin is_input keys",
+            "use background for what is not to be waited for": "blocking wait wait_for_completion",
+            "leave it out": (
+                "dangerouslyDisableSandbox sandbox_permissions with_escalated_permissions elevated "
+                "requires_approval require_user_approval SafeToAutoRun security_risk prefix_rule login tty pty"
+            ),
+            "the middle of a long output is left out anyway": (
+                "max_output_tokens max_output_length output_limit head tail"
+            ),
+        }
+    )
 
     @field_validator("command", mode="after")
     @classmethod

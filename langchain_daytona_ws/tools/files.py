@@ -16,7 +16,7 @@ from langchain_daytona_ws._core.paths import shown
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.runtime import idempotency_key_for_changes
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
-from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
+from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.tracing import Facts
 
@@ -64,46 +64,57 @@ class FileInput(ToolInput):
     always_so: ClassVar[frozenset[str]] = frozenset(
         {"n", "linenumbers", "showlinenumbers", "createdirs", "parents"}
     )
-    foreign_values: ClassVar[Mapping[str, str]] = names("""
-        view open cat show read_file view_file get -> read
-        create save put new write_file create_file -> write
-        str_replace replace update modify patch insert edit_file multi_edit search_replace -> edit
-        ls dir tree list_directory list_dir list_files -> list
-        find find_files file_search glob_file_search -> glob
-        search rg ripgrep search_files grep_search search_file_content -> grep
-        remove rm unlink delete_file -> delete
-    """)
-    foreign_names: ClassVar[Mapping[str, str]] = names("""
-        command operation op -> action
-        file_path filename file file_name target_file absolute_path notebook_path directory dir_path folder -> path
-        relative_workspace_path search_path target_directory SearchDirectory DirectoryPath uri cwd -> path
-        file_text contents text data body code_content new_content file_content -> content
-        old_str old old_text old_content oldText search find target_content original -> old_string
-        new_str new new_text newText replace replacement replacement_content -> new_string
-        force allow_overwrite -> overwrite
-        expected_replacements expected_occurrences allow_multiple count replace_all_occurrences -> replace_all
-        view_range line_range range lines -> offset and limit
-        start_line start_line_one_indexed line_start StartLine line from_line -> offset
-        end_line end_line_one_indexed_inclusive end_line_one_indexed line_end EndLine -> limit
-        max_results head_limit max_count head max_lines num_lines MaxResults -> limit
-        query regex expression search_term glob_pattern file_pattern -> pattern
-        include include_pattern includes file_glob type file_type file_extension extensions -> glob
-        A B C after before context_lines before_context after_context -> context
-        i case_insensitive insensitive -> ignore_case
-        case_sensitive -> use ignore_case, for the contrary
-        mode -> output_mode
-        insert_line insert_text insert_after -> use edit, with the line before as old_string
-        edits code_edit diff patch -> use edit, one call for each replacement
-        exclude exclude_pattern ignore ignore_patterns -> use glob to name the files to search
-        n line_numbers show_line_numbers -> lines are numbered anyway
-        recursive depth max_depth -> use glob with **/*
-        multiline dotall -> a pattern matches within one line
-        create_dirs create_directories make_dirs parents -> write makes directories itself
-        should_read_entire_file read_entire_file full -> a whole file is read without it
-        append mode_append -> use edit to add to a file
-        pages encoding description explanation instructions instruction reason thought -> leave it out
-        toolSummary toolAction security_risk requires_approval no_ignore respect_git_ignore -> leave it out
-    """)
+    foreign_values: ClassVar[Mapping[str, str]] = by_foreign_name(
+        {
+            "read": "view open cat show read_file view_file get",
+            "write": "create save put new write_file create_file",
+            "edit": "str_replace replace update modify patch insert edit_file multi_edit search_replace",
+            "list": "ls dir tree list_directory list_dir list_files",
+            "glob": "find find_files file_search glob_file_search",
+            "grep": "search rg ripgrep search_files grep_search search_file_content",
+            "delete": "remove rm unlink delete_file",
+        }
+    )
+    foreign_names: ClassVar[Mapping[str, str]] = by_foreign_name(
+        {
+            "action": "command operation op",
+            "path": (
+                "file_path filename file file_name target_file absolute_path notebook_path directory dir_path "
+                "folder relative_workspace_path search_path target_directory SearchDirectory DirectoryPath uri "
+                "cwd"
+            ),
+            "content": "file_text contents text data body code_content new_content file_content",
+            "old_string": "old_str old old_text old_content oldText search find target_content original",
+            "new_string": "new_str new new_text newText replace replacement replacement_content",
+            "overwrite": "force allow_overwrite",
+            "replace_all": "expected_replacements expected_occurrences allow_multiple count replace_all_occurrences",
+            "offset and limit": "view_range line_range range lines",
+            "offset": "start_line start_line_one_indexed line_start StartLine line from_line",
+            "limit": (
+                "end_line end_line_one_indexed_inclusive end_line_one_indexed line_end EndLine max_results "
+                "head_limit max_count head max_lines num_lines MaxResults"
+            ),
+            "pattern": "query regex expression search_term glob_pattern file_pattern",
+            "glob": "include include_pattern includes file_glob type file_type file_extension extensions",
+            "context": "A B C after before context_lines before_context after_context",
+            "ignore_case": "i case_insensitive insensitive",
+            "use ignore_case, for the contrary": "case_sensitive",
+            "output_mode": "mode",
+            "use edit, with the line before as old_string": "insert_line insert_text insert_after",
+            "use edit, one call for each replacement": "edits code_edit diff patch",
+            "use glob to name the files to search": "exclude exclude_pattern ignore ignore_patterns",
+            "lines are numbered anyway": "n line_numbers show_line_numbers",
+            "use glob with **/*": "recursive depth max_depth",
+            "a pattern matches within one line": "multiline dotall",
+            "write makes directories itself": "create_dirs create_directories make_dirs parents",
+            "a whole file is read without it": "should_read_entire_file read_entire_file full",
+            "use edit to add to a file": "append mode_append",
+            "leave it out": (
+                "pages encoding description explanation instructions instruction reason thought toolSummary "
+                "toolAction security_risk requires_approval no_ignore respect_git_ignore"
+            ),
+        }
+    )
 
     @field_validator("content", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.jobs.operations import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
 from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.tools.arguments import Problem, ToolInput, names
+from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.tracing import Facts
 
@@ -34,22 +34,27 @@ class JobInput(ToolInput):
     offset: int | None = Field(default=None, ge=0, le=OFFSET_MAX, description="logs: from this byte on.")
 
     verb: ClassVar[str] = "action"
-    foreign_values: ClassVar[Mapping[str, str]] = names("""
-        output log read tail get get_output read_output -> logs
-        kill cancel terminate end -> stop
-        poll check info wait -> status
-        ls jobs -> list
-    """)
-    foreign_names: ClassVar[Mapping[str, str]] = names("""
-        command operation op -> action
-        id bash_id shell_id task_id process_id session_id job pid -> job_id
-        lines n limit tail_lines last num_lines max_lines -> tail
-        since from start position -> offset
-        filter regex pattern -> leave it out, or search the log with bash
-        block wait timeout timeout_ms wait_s wait_for_completion yield_time_ms -> leave it out: the answer comes at once
-        signal force -> leave it out
-        description explanation reason -> leave it out
-    """)
+    foreign_values: ClassVar[Mapping[str, str]] = by_foreign_name(
+        {
+            "logs": "output log read tail get get_output read_output",
+            "stop": "kill cancel terminate end",
+            "status": "poll check info wait",
+            "list": "ls jobs",
+        }
+    )
+    foreign_names: ClassVar[Mapping[str, str]] = by_foreign_name(
+        {
+            "action": "command operation op",
+            "job_id": "id bash_id shell_id task_id process_id session_id job pid",
+            "tail": "lines n limit tail_lines last num_lines max_lines",
+            "offset": "since from start position",
+            "leave it out, or search the log with bash": "filter regex pattern",
+            "leave it out: the answer comes at once": (
+                "block wait timeout timeout_ms wait_s wait_for_completion yield_time_ms"
+            ),
+            "leave it out": "signal force description explanation reason",
+        }
+    )
 
     @classmethod
     def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
