@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from langchain_daytona_ws._approval import conversation
@@ -67,11 +67,12 @@ class _ReviewedCall(NamedTuple):
 class MiddlewareApprover:
     """Allow the calls that LangChain's ``HumanInTheLoopMiddleware`` has asked a human about; deny all others.
 
-    Pass `WorkspaceSession.interrupt_on` of a session with this approver to the middleware, or to
-    ``create_deep_agent``. The middleware asks before the tools run and removes or edits the calls that the human
-    refused or edited. An approval applies to one call in one message of the model, until a tool message answers the
-    call; a later identical call needs its own approval, even with the same id. A call is denied if no middleware in
-    this process has asked about it, for example after a crash between the answer and the call.
+    Pass `WorkspaceSession.interrupt_on` of a session with this approver to the middleware, or
+    `WorkspaceBackend.interrupt_on` to ``create_deep_agent``. The middleware asks before the tools run and removes or
+    edits the calls that the human refused or edited. An approval applies to one call in one message of the model, until
+    a tool message answers the call; a later identical call needs its own approval, even with the same id. A call is
+    denied if no middleware in this process has asked about it, for example after a crash between the answer and the
+    call.
     """
 
     def __init__(self) -> None:
@@ -91,19 +92,37 @@ class MiddlewareApprover:
             namespace: Name of the workspace, for the descriptions.
         """
 
-        def when(request: Any) -> bool:
-            call = request.tool_call
+        def needs(call: Mapping[str, Any]) -> bool:
             return needs_approval(mode, call["name"], _action(call["name"], call["args"]))
 
+        tools = [tool for tool, action in ASKS if needs_approval(mode, tool, action)]
+        return self.reviewing(dict.fromkeys(tools), needs, lambda call: _request(call, namespace))
+
+    def reviewing(
+        self,
+        tools: Iterable[str],
+        needs: Callable[[Mapping[str, Any]], bool],
+        build: Callable[[Mapping[str, Any]], PermissionRequest],
+    ) -> dict[str, Any]:
+        """Return the ``interrupt_on`` mapping for some tools.
+
+        Args:
+            tools: Names of the tools.
+            needs: Whether a call of them needs approval.
+            build: Builds the request of a call, whose arguments are not validated yet.
+        """
+
         def description(call: Mapping[str, Any], state: object, runtime: object) -> str:
-            request = _request(call, namespace)
+            request = build(call)
             self._record(request)
             return _description(request)
 
-        tools = [tool for tool, action in ASKS if needs_approval(mode, tool, action)]
+        def when(request: Any) -> bool:
+            return needs(request.tool_call)
+
         return {
             tool: {"allowed_decisions": list(_DECISIONS), "description": description, "when": when}
-            for tool in dict.fromkeys(tools)
+            for tool in tools
         }
 
     def __call__(self, request: PermissionRequest, /) -> PermissionDecision:
@@ -122,13 +141,18 @@ class MiddlewareApprover:
             original = self._tool_before_edit(call)
         if original is not None:
             raise AnswerUnusable(
-                f"the middleware asked about a call of {original}, and an edit changed it to a call of {request.tool}, "
-                "which the human was not asked about: an edit may change the arguments only; to use another tool, "
-                "reject the call with a reason"
+                f"the middleware asked about a call of {original}, and an edit changed it to a call of "
+                f"{_tool(request)}, which the human was not asked about: an edit may change the arguments only; to use "
+                "another tool, reject the call with a reason"
             )
+        remedy = (
+            "HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on())"
+            if request.called is None
+            else "and each subagent interrupt_on=backend.interrupt_on() and middleware=[backend.run_once]"
+        )
         raise AnswerUnusable(
             "no HumanInTheLoopMiddleware has asked about this call in this process: give the agent "
-            "HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on()), or the session another approver"
+            f"{remedy}, or the session another approver"
         )
 
     def _tool_before_edit(self, call: _ReviewedCall | None) -> str | None:
@@ -163,11 +187,16 @@ class MiddlewareApprover:
 
 def hitl_request(request: PermissionRequest) -> dict[str, Any]:
     """Return a request as a LangChain ``HITLRequest``, under the name of the tool that the model called."""
-    name = request.tool if request.called is None else request.called.name
+    name = _tool(request)
     arguments = request.arguments if request.called is None else request.called.arguments
     action = {"name": name, "args": plain_arguments(arguments), "description": _description(request)}
     review = {"action_name": name, "allowed_decisions": list(_DECISIONS)}
     return {"action_requests": [action], "review_configs": [review]}
+
+
+def _tool(request: PermissionRequest) -> str:
+    """Return the name of the tool that the model called."""
+    return request.tool if request.called is None else request.called.name
 
 
 def _description(request: PermissionRequest) -> str:
@@ -271,7 +300,7 @@ def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _
     if not message:
         return None
     return _ReviewedCall(
-        str(settings.get("thread_id") or ""), request.namespace, request.tool, message, call_id
+        str(settings.get("thread_id") or ""), request.namespace, _tool(request), message, call_id
     )
 
 

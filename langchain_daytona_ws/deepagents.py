@@ -25,12 +25,14 @@ from deepagents.backends.protocol import (
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._deepagents.approval import REVIEWED_TOOLS, call_request
 from langchain_daytona_ws._deepagents.calls import RunOnce
 from langchain_daytona_ws._deepagents.locations import artifact_directories
 from langchain_daytona_ws._deepagents.reader import Files, Reader
 from langchain_daytona_ws._deepagents.writer import Writer
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
-from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.errors import PathRefused
+from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
 from langchain_daytona_ws.session import WorkspaceSession
 
 OUTPUT_BYTES = 1 << 20
@@ -88,12 +90,12 @@ class WorkspaceBackend(SandboxBackendProtocol):
         async def ask(request: PermissionRequest, validate: _Validate | None) -> Approval[Any] | Answered:
             return gate.check(request, validate)
 
-        self._reader, self._writer = self._operations(session._sync, ask, outside_hashes)
-        self._areader, self._awriter = self._operations(session._async, gate.acheck, outside_hashes)
+        self._files, self._reader, self._writer = self._operations(session._sync, ask, outside_hashes)
+        _, self._areader, self._awriter = self._operations(session._async, gate.acheck, outside_hashes)
 
     def _operations(
         self, runtime: SyncRuntime | AsyncRuntime, ask: Any, outside_hashes: dict[str, str]
-    ) -> tuple[Reader, Writer]:
+    ) -> tuple[Files, Reader, Writer]:
         session = self.session
         files = Files(
             session.root,
@@ -115,7 +117,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             )
 
         ids = {"namespace": session.namespace, "session_id": session.id}
-        return Reader(files), Writer(files, run, run_internal, ask, **ids)
+        return files, Reader(files), Writer(files, run, run_internal, ask, **ids)
 
     @property
     def id(self) -> str:
@@ -125,6 +127,34 @@ class WorkspaceBackend(SandboxBackendProtocol):
     def guidance(self) -> str:
         """Return a text about this workspace for the system prompt of a Deep Agent."""
         return self.session._guidance(deep_agent_in=self.root)
+
+    def interrupt_on(self) -> dict[str, Any]:
+        """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
+
+        Pass the result to ``create_deep_agent(interrupt_on=…)``, with ``middleware=[backend.run_once]``: approvals
+        apply to the ids of the calls. The session needs ``approver=MiddlewareApprover()``. In mode ``bypass`` the
+        result is empty. Calls for files of other backends of a `CompositeBackend` are asked about too.
+
+        Raises:
+            ConfigError: The session has another approver, or none.
+        """
+        session, mode = self.session, self.session.config.permission_mode
+        if mode == "bypass":
+            return {}
+
+        def build(call: Mapping[str, Any]) -> PermissionRequest:
+            return call_request(call, self._files, namespace=session.namespace)[0]
+
+        def needs(call: Mapping[str, Any]) -> bool:
+            try:
+                request, location = call_request(call, self._files, namespace=session.namespace)
+            except PathRefused:
+                return False  # the tool refuses it
+            if location is not None and location.is_artifact and request.action != "delete":
+                return False
+            return needs_approval(mode, request.tool, request.action)
+
+        return session._middleware_approver().reviewing(REVIEWED_TOOLS, needs, build)
 
     def execute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a bash command in the workspace directory.

@@ -218,16 +218,19 @@ class WorkspaceSession:
         Raises:
             ConfigError: The session has another approver, or none.
         """
-        approver = self._gate.approver
         if self.config.permission_mode == "bypass":
             return {}
+        return self._middleware_approver().interrupt_on(self.config.permission_mode, self.namespace)
+
+    def _middleware_approver(self) -> MiddlewareApprover:
+        approver = self._gate.approver
         if not isinstance(approver, MiddlewareApprover):
             other = "none" if approver is None else type(approver).__qualname__
             raise ConfigError(
                 "interrupt_on() needs a session with approver=MiddlewareApprover(), which runs the calls that "
                 f"the middleware has asked about; this one has {other}"
             )
-        return approver.interrupt_on(self.config.permission_mode, self.namespace)
+        return approver
 
     @property
     def sandbox_id(self) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
+from langchain_daytona_ws._deepagents.locations import FileLocation
+from langchain_daytona_ws._deepagents.reader import Files
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import CalledTool, PermissionRequest
 
@@ -17,6 +19,7 @@ OUTSIDE_TOOL = "sandbox_file"
 
 # Deep Agents' tool for each action, and the tools' arguments except the path.
 _TOOL_NAMES = {"write": "write_file", "edit": "edit_file", "delete": "delete"}
+REVIEWED_TOOLS = ("execute", *_TOOL_NAMES.values())
 _TOOL_ARGUMENTS = {"content", "old_string", "new_string", "replace_all"}
 
 
@@ -125,6 +128,44 @@ def file_request(
         name=_TOOL_NAMES[action], arguments={"file_path": path, **shown}, names={"file_path": "path"}
     )
     return replace(request, tool=OUTSIDE_TOOL if is_outside else request.tool, called=called)
+
+
+def call_request(
+    call: Mapping[str, Any], files: Files, *, namespace: str
+) -> tuple[PermissionRequest, FileLocation | None]:
+    """Build the request of a call that has not run, with unvalidated arguments.
+
+    Args:
+        call: The model's call of one of `REVIEWED_TOOLS`.
+        files: Locates the path.
+        namespace: Name of the workspace.
+
+    Returns:
+        The request, and the location of the file; None for a command.
+
+    Raises:
+        PathRefused: The path is not valid.
+    """
+    arguments = dict(call["args"])
+    origin: dict[str, Any] = {"namespace": namespace, "tool_call_id": call.get("id")}
+    if call["name"] == "execute":
+        more = {name: arguments[name] for name in ("timeout",) if arguments.get(name) is not None}
+        return command_request(str(arguments.get("command", "")), more, **origin), None
+    path = str(arguments.pop("file_path", ""))
+    # Deep Agents' tools take a relative path as one below "/".
+    location, _ = files.at(path if path.startswith("/") else f"/{path}")
+    action = next(action for action, name in _TOOL_NAMES.items() if name == call["name"])
+    own = {name: value for name, value in arguments.items() if name in _TOOL_ARGUMENTS}
+    if action == "delete":
+        own = {"recursive": True}
+    request = file_request(
+        action,
+        {"path": location.name, **own},
+        path=location.path,
+        is_outside=location.is_outside,
+        **origin,
+    )
+    return request, location
 
 
 def upload_arguments(data: bytes) -> dict[str, object]:

@@ -21,12 +21,13 @@ from langgraph.types import Command
 from examples.scripted import ScriptedModel, turn
 from langchain_daytona_ws import (
     InterruptApprover,
+    MiddlewareApprover,
     PermissionDecision,
     PermissionRequest,
     WorkspaceBackend,
 )
 from langchain_daytona_ws._core.run_sync import run_sync as drive_coroutine
-from langchain_daytona_ws.errors import WriteConflict
+from langchain_daytona_ws.errors import ConfigError, WriteConflict
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.s3 import Bucket, bucket
@@ -377,6 +378,109 @@ def test_each_decision_does_what_it_says_for_each_tool(
     for text, part in zip(reply, reported, strict=True):
         assert part in text
     assert driven.run("grep '' *").output.rstrip("\n") == left
+
+
+def _approve_all(agent: Agent, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Answer every question of the middleware; return the asked tools and the tool messages."""
+    asked, state = [], agent.go()
+    while "__interrupt__" in state:
+        actions = state["__interrupt__"][0].value["action_requests"]
+        asked += [action["name"] for action in actions]
+        state = agent.go(Command(resume={"decisions": [answer(action) for action in actions]}))
+    return asked, [message for message in state["messages"] if isinstance(message, ToolMessage)]
+
+
+def _by_content(action: dict[str, Any]) -> dict[str, Any]:
+    text = str(action["args"])
+    if "refused" in text:
+        return {"type": "reject", "message": "not so"}
+    if "changed" in text:
+        args = {"command": "echo as edited"}
+        return {"type": "edit", "edited_action": {"name": action["name"], "args": args}}
+    return {"type": "approve"}
+
+
+@pytest.mark.parametrize("mode", ["ask", "edit", "bypass"])
+def test_langchains_middleware_asks_once_for_what_the_mode_asks_about(
+    server: LocalDaytona, open_session: OpenSession, mode: str
+) -> None:
+    driven = open_session(server, permissionMode=mode, approver=MiddlewareApprover())
+    root = driven.session.root
+    agent = Agent(
+        driven,
+        agent_call("execute", command="echo changed"),
+        agent_call("write_file", file_path=f"{root}/a", content="a"),
+        agent_call("edit_file", file_path=f"{root}/a", old_string="a", new_string="b"),
+        agent_call("write_file", file_path="/tmp/refused", content="a"),
+        agent_call("write_file", file_path="/large_tool_results/a", content="a"),
+        agent_call("write_file", file_path="../a", content="a"),
+        agent_call("delete", file_path=f"{root}/a"),
+        agent_call("ls", path="/tmp"),
+        run_once=True,
+        checkpointer=InMemorySaver(),
+        interrupt_on=WorkspaceBackend(driven.session).interrupt_on(),
+    )
+    asked, results = _approve_all(agent, _by_content)
+    always = ["execute", "write_file"]
+    assert asked == {
+        "ask": ["execute", "write_file", "edit_file", "write_file", "delete"],
+        "edit": always,
+    }.get(mode, [])
+    texts = [str(result.content) for result in results]
+    expected = ["changed" if mode == "bypass" else "as edited", "Updated", "Successfully replaced 1"]
+    expected += ["Updated" if mode == "bypass" else "not so", "Updated file /large", "not allowed", "Deleted"]
+    for text, part in zip(texts, expected, strict=False):
+        assert part in text
+    assert ("/tmp/refused" in texts[-1]) is (mode == "bypass")
+
+
+def test_the_middlewares_approvals_hold_in_a_subagent(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    driven = open_session(server, permissionMode="ask", approver=MiddlewareApprover())
+    backend = WorkspaceBackend(driven.session)
+    worker = {
+        "name": "worker",
+        "description": "works",
+        "system_prompt": "Work.",
+        "model": ScriptedModel(script=[agent_call("execute", command="echo ran >> log"), turn("Worked.")]),
+        "middleware": [backend.run_once],
+    }
+    agent = Agent(
+        driven,
+        agent_call("task", description="work", subagent_type="worker"),
+        backend=backend,
+        run_once=True,
+        checkpointer=InMemorySaver(),
+        interrupt_on=backend.interrupt_on(),
+        subagents=[worker],
+    )
+    asked, results = _approve_all(agent, lambda _: {"type": "approve"})
+    assert asked == ["execute"]
+    assert str(results[0].content) == "Worked."
+    assert driven.run("cat log").output == "ran\n"
+
+
+def test_without_the_calls_id_the_middlewares_approval_is_not_found(
+    server: LocalDaytona, open_session: OpenSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    driven = open_session(server, permissionMode="ask", approver=MiddlewareApprover())
+    agent = Agent(
+        driven,
+        agent_call("execute", command="echo ran"),
+        checkpointer=InMemorySaver(),
+        interrupt_on=WorkspaceBackend(driven.session).interrupt_on(),
+    )
+    _, results = _approve_all(agent, lambda _: {"type": "approve"})
+    assert "exit code 126" in str(results[0].content)
+    assert "interrupt_on=backend.interrupt_on() and middleware=[backend.run_once]" in caplog.text
+    assert server.requests == []
+
+
+def test_the_middleware_needs_its_own_approver(server: LocalDaytona, open_session: OpenSession) -> None:
+    driven = open_session(server, permissionMode="ask", approver=InterruptApprover())
+    with pytest.raises(ConfigError, match=r"MiddlewareApprover\(\)"):
+        WorkspaceBackend(driven.session).interrupt_on()
 
 
 @pytest.mark.parametrize("decision", [PermissionDecision.respond("I did it"), PermissionDecision.deny()])
