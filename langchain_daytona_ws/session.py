@@ -190,7 +190,7 @@ class WorkspaceSession:
 
     @property
     def is_on_s3(self) -> bool:
-        """Whether the workspace is an S3 mount; otherwise it is on the sandbox's own disk."""
+        """Whether the workspace's files are kept in S3; otherwise they are on the sandbox's own disk only."""
         return self._state.storage is not None
 
     def guidance(self) -> str:
@@ -201,7 +201,7 @@ class WorkspaceSession:
         options = self.config.options
         skills = options.skills_mount_path if options.skills_bucket_name and self.is_on_s3 else None
         return guidance(
-            root_is_s3=self.is_on_s3,
+            s3_mode=options.s3_mode if self.is_on_s3 else None,
             skills_path=skills,
             file_access=options.file_access,
             deep_agent_in=deep_agent_in,

@@ -117,8 +117,9 @@ class _Runtime:
         self._run_once = run_once
         self._port = port
         self._s3 = s3
+        self._is_mounted = s3 is not None and s3.is_mounted
         config, sandboxes = state.config, state.sandboxes
-        self._defaults = LOCAL_CACHES if s3 else {}
+        self._defaults = LOCAL_CACHES if self._is_mounted else {}
         self._hooks = Hooks(state.root, config.on_create or (), config.on_resume or (), self._defaults)
         self.is_persistent = config.persistent
         self.lost, self.failed = sandboxes.lost, sandboxes.failed
@@ -204,7 +205,7 @@ class _Runtime:
             job=job_request(command, JOB_DEFAULT_S, state.tracker, at_once=False) if becomes_job else None,
             on_output=on_output,
         )
-        if self._s3 is not None:
+        if self._s3 is not None and self._is_mounted:
             self._s3.late.command_ended()
         remarks: tuple[str, ...] = ()
         if result.job_id:
@@ -240,10 +241,10 @@ class _Runtime:
         )
 
     def _hint(self, command: str, output: str, exit_code: int) -> str | None:
-        """Return the hint for a failure that is typical of an S3 workspace; None for any other."""
-        if self._s3 is None:
+        """Return the hint for a failure that is typical of a mount of S3; None for any other."""
+        if not self._is_mounted:
             return None
-        # Sessions without S3 do not import the hints.
+        # Sessions without a mount do not import the hints.
         from langchain_daytona_ws._core.hints.hint import hint
 
         return hint(command, output, exit_code, root=self._state.root)
@@ -255,7 +256,7 @@ class _Runtime:
 
     def _output_at_risk(self, command: str) -> tuple[str, ...]:
         """Warn of output that goes to a file of an S3 mount: opening the file while it is written cuts it off."""
-        if self._s3 is None:
+        if not self._is_mounted:
             return ()
         from langchain_daytona_ws._core.hints.hint import written_here
 
@@ -276,7 +277,7 @@ class _Runtime:
             return ()
         return (
             f"what it writes to the workspace begins to fail at {storage.ends_at}, unless another call comes before"
-            if self._s3 and self._s3.is_mounted
+            if self._is_mounted
             else f"what it writes after {storage.ends_at} is saved only when another call comes",
         )
 

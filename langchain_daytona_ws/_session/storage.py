@@ -9,6 +9,7 @@ from functools import partial
 
 from langchain_daytona_ws._adapters.aws import AssumedRole, AsyncAssumedRole, GivenKeys
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, SyncS3Store
+from langchain_daytona_ws._core.files.models import FileBackend
 from langchain_daytona_ws._core.id_factory import Clock, Ids
 from langchain_daytona_ws._core.mount.manager import MountManager
 from langchain_daytona_ws._core.mount.rename_probe import (
@@ -20,8 +21,10 @@ from langchain_daytona_ws._core.mount.rename_probe import (
 )
 from langchain_daytona_ws._core.s3.files import Answers, S3Files
 from langchain_daytona_ws._core.s3.store import CredentialsPort
+from langchain_daytona_ws._core.s3.synced import SyncedFiles, SyncedObjects
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._core.sync.manager import SyncManager
+from langchain_daytona_ws._guest.ignore import Ignore
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
 
@@ -66,7 +69,7 @@ class S3Access:
 
     attachment: MountManager | SyncManager
     is_mounted: bool
-    files: S3Files | None
+    files: FileBackend | None
     late: LateFiles
 
 
@@ -102,6 +105,7 @@ class Storage:
         delivered, started = dict[str, str](), set[str]()
         location = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
         fetch, afetch = _ports(workspace, clock)
+        ignore = Ignore(list(workspace.sync_ignore))
 
         def access(
             run_once: RunOnce, port: CredentialsPort, store_of: type[SyncS3Store | AsyncS3Store]
@@ -127,7 +131,12 @@ class Storage:
                 check_open()
                 await late.wait(store.sleep)
 
-            files = S3Files(store, where=location, answers=answers, wait_until_ready=wait_until_ready)
+            files_of = partial(S3Files, where=location, answers=answers, wait_until_ready=wait_until_ready)
+            files: FileBackend = files_of(store)
+            if not is_mounted:
+                objects = SyncedObjects(store, ignore, clock.time)
+                root = workspace.workspace.directory
+                files = SyncedFiles(files_of(objects), objects, ignore, root=root, where=location)
             return S3Access(attachment, is_mounted, files if direct else None, late)
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)

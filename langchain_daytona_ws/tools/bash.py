@@ -147,7 +147,8 @@ class BashTool(WorkspaceTool):
         if "description" not in self.model_fields_set:
             becomes_job = self.session.config.on_timeout == "background"
             text = _description(_BECOMES_JOB if becomes_job else _KILLED)
-            self.description = f"{text}\n{S3_BASH_LINES}" if self.session.is_on_s3 else text
+            is_mounted = self.session.is_on_s3 and self.session.config.options.s3_mode == "mount"
+            self.description = f"{text}\n{S3_BASH_LINES}" if is_mounted else text
         return self
 
     @property

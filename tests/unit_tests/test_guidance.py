@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, S3_BASH_LINES, guidance
@@ -29,7 +31,7 @@ def test_the_lines_for_the_tool_are_few_and_look_like_its_others() -> None:
 
 
 def test_s3() -> None:
-    text = guidance(root_is_s3=True, skills_path="/mnt/skills", file_access="s3")
+    text = guidance(s3_mode="mount", skills_path="/mnt/skills", file_access="s3")
     for message in (
         "relative paths",
         "S3",
@@ -46,14 +48,24 @@ def test_s3() -> None:
 
 
 def test_the_guarantee_is_promised_only_where_it_holds() -> None:
-    text = guidance(root_is_s3=True, skills_path=None, file_access="sandbox")
+    text = guidance(s3_mode="mount", skills_path=None, file_access="sandbox")
     assert "never overwrite" not in text
     assert "neither bash nor workspace_file" in text
 
 
 @pytest.mark.parametrize("file_access", ["s3", "sandbox"])
+def test_a_synchronised_directory_has_one_line_about_saving(file_access: str) -> None:
+    text = guidance(s3_mode="sync", skills_path=None, file_access=file_access)
+    assert "relative paths" in text
+    assert "saved when each call returns" in text
+    assert len(text.splitlines()) == 3
+    for message in ("S3", "mv", "cp ", "git", "skills", "agent"):
+        assert message not in text
+
+
+@pytest.mark.parametrize("file_access", ["s3", "sandbox"])
 def test_an_ordinary_directory(file_access: str) -> None:
-    text = guidance(root_is_s3=False, skills_path=None, file_access=file_access)
+    text = guidance(s3_mode=None, skills_path=None, file_access=file_access)
     assert "relative paths" in text
     assert "lost with it" in text
     for message in ("S3", "mv", "skills", "Skills", "agent"):
@@ -61,31 +73,31 @@ def test_an_ordinary_directory(file_access: str) -> None:
     assert len(text) <= 250
 
 
-@pytest.mark.parametrize("root_is_s3", [True, False])
+@pytest.mark.parametrize("s3_mode", ["mount", "sync", None])
 @pytest.mark.parametrize("file_access", ["s3", "sandbox"])
 def test_a_deep_agent_is_told_of_its_own_tools_and_of_absolute_paths(
-    root_is_s3: bool, file_access: str
+    s3_mode: Literal["mount", "sync"] | None, file_access: str
 ) -> None:
     text = guidance(
-        root_is_s3=root_is_s3,
+        s3_mode=s3_mode,
         skills_path="/mnt/skills",
         file_access=file_access,
         deep_agent_in="/mnt/workspaces/demo",
     )
     assert "/mnt/workspaces/demo/" in text
     assert "absolute paths" in text
-    assert "edit_file" in text or not root_is_s3
+    assert "edit_file" in text or s3_mode != "mount"
     for message in ("relative", "workspace_file", "bash,", "bash may", "nor bash", "with bash", "{"):
         assert message not in text
 
 
 def test_skills_without_s3() -> None:
-    assert "/opt/skills, read-only" in guidance(root_is_s3=False, skills_path="/opt/skills", file_access="s3")
+    assert "/opt/skills, read-only" in guidance(s3_mode=None, skills_path="/opt/skills", file_access="s3")
 
 
-@pytest.mark.parametrize("root_is_s3", [True, False])
-def test_it_is_a_list_of_single_lines(root_is_s3: bool) -> None:
-    first, *lines = guidance(root_is_s3=root_is_s3, skills_path="/mnt/skills", file_access="s3").split("\n")
+@pytest.mark.parametrize("s3_mode", ["mount", "sync", None])
+def test_it_is_a_list_of_single_lines(s3_mode: Literal["mount", "sync"] | None) -> None:
+    first, *lines = guidance(s3_mode=s3_mode, skills_path="/mnt/skills", file_access="s3").split("\n")
     assert first == "The workspace:"
     assert all(line.startswith("- ") and line.endswith(".") for line in lines)
 

@@ -244,6 +244,11 @@ REFUSALS: dict[str, Refusal] = {
         PathRefused,
         "{path} leads out of the workspace. Only files inside the workspace can be used.",
     ),
+    "sandbox_only": Refusal(
+        FileUnsuitable,
+        "{path} is excluded from the saved files of the workspace: it can exist on the machine only. "
+        "Use {shell} to read or change it.",
+    ),
     "loop": Refusal(PathRefused, "{path} leads through too many symlinks."),
     "bad_path": Refusal(PathRefused, "{path} is not a path in the workspace."),
     "is_root": Refusal(PathRefused, "The workspace directory itself can't be deleted."),

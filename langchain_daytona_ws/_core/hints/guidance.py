@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 S3_BASH_LINES = """\
 - Files live in S3: they are written whole, from start to end. No mv, >>, sed -i, touch, chmod, ln, ./script,
@@ -17,7 +18,11 @@ _ABSOLUTE = (
     "{root}/a.txt."
 )
 _LOST = "It is a directory on the machine, and is lost with it. Tell the user what matters; do not rely on it later."
-_S3 = (
+_SAVED = (
+    "Its files are saved when each call returns. What is not in it, /tmp and installed packages too, is lost with the "
+    "machine."
+)
+_MOUNTED = (
     "It lives in S3 and outlives the machine. What is not in it, /tmp and installed packages too, is lost with "
     "the machine.",
     "A file is written whole, from start to end, and others see it when it is closed. Nothing here can be renamed, "
@@ -52,24 +57,28 @@ _DEEP_AGENTS_TOOLS = {
 
 
 def guidance(
-    *, root_is_s3: bool, skills_path: str | None, file_access: str, deep_agent_in: str | None = None
+    *,
+    s3_mode: Literal["mount", "sync"] | None,
+    skills_path: str | None,
+    file_access: str,
+    deep_agent_in: str | None = None,
 ) -> str:
     """Return instructions about the workspace for a system prompt, as a short list.
 
     Args:
-        root_is_s3: Whether the workspace is a mount of S3.
+        s3_mode: How commands access a workspace in S3; None for a workspace on the sandbox's own disk.
         skills_path: Directory with skills, mounted read-only; None without skills.
         file_access: ``"s3"`` if workspace_file accesses S3 directly, ``"sandbox"`` if it uses the mount. Ignored
-            without S3.
+            without a mount.
         deep_agent_in: The workspace directory, if the agent has Deep Agents' tools, which require absolute paths; None
             if the agent has this package's tools.
     """
     tools = _OWN_TOOLS if deep_agent_in is None else _DEEP_AGENTS_TOOLS
     lines = [_RELATIVE if deep_agent_in is None else _ABSOLUTE]
-    if root_is_s3:
-        lines += [*_S3, _GUARDED if file_access == "s3" else _UNGUARDED]
+    if s3_mode == "mount":
+        lines += [*_MOUNTED, _GUARDED if file_access == "s3" else _UNGUARDED]
     else:
-        lines.append(_LOST)
+        lines.append(_LOST if s3_mode is None else _SAVED)
     if skills_path is not None:
         lines.append(
             "Skills are in {skills}, read-only: read them with {shell}, and copy into the workspace what you "

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from langchain_daytona_ws._core.s3.attributes import kept
+
 NAME = "langchain-daytona-ws-calls"
 MAX_MARKS = 16
 CREATED, REPLACED, EDITED = "c", "w", "e"
@@ -60,9 +62,9 @@ def mark_of(metadata: Mapping[str, str], call: str) -> Mark | None:
 
 
 def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
-    """Return the metadata for the changed object, with the mark of the latest call."""
+    """Return the metadata for the changed object: its file attributes, and the mark of the latest call."""
     marks = (latest, *(mark for mark in marks_in(metadata) if mark.call != latest.call))
-    return {NAME: ",".join(mark.call + mark.action for mark in marks[:MAX_MARKS])}
+    return {**kept(metadata), NAME: ",".join(mark.call + mark.action for mark in marks[:MAX_MARKS])}
 
 
 def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call: str) -> bool:

@@ -137,7 +137,12 @@ class Lookup:
             raise RefusedError("is_directory")
 
     async def _require_no_file_above(self, key: str) -> None:
-        """Refuse a path that leads through a file.
+        """Refuse a path that leads through a file."""
+        if await self.file_above(key) is not None:
+            raise RefusedError("not_a_directory")
+
+    async def file_above(self, key: str) -> ObjectInfo | None:
+        """Return the file that a path leads through; None if all of its directories are directories or missing.
 
         If a key begins with a path, all shorter paths are directories. So only the longest path with which a key
         begins can be a file. It is found by binary search.
@@ -151,8 +156,8 @@ class Lookup:
                 high = middle
             else:
                 low, nearest = middle + 1, first
-        if nearest is not None and nearest.key == paths[low - 1] and not await self.is_directory(nearest.key):
-            raise RefusedError("not_a_directory")
+        is_file = nearest is not None and nearest.key == paths[low - 1]
+        return nearest if is_file and nearest and not await self.is_directory(nearest.key) else None
 
 
 def _similar(name: str, names_here: Collection[str]) -> list[str]:

@@ -114,6 +114,20 @@ class StoreFault(Exception):
         self.status = status
 
 
+class SymlinkFound(Exception):
+    """The object that was read is a symlink, which only a synchronised workspace has.
+
+    Args:
+        key: Its key.
+        target: Its target.
+    """
+
+    def __init__(self, key: str, target: str) -> None:
+        super().__init__(key)
+        self.key = key
+        self.target = target
+
+
 class ObjectStorePort(Protocol):
     """The bucket below the workspace's prefix. All methods raise only StoreFault.
 

@@ -21,6 +21,7 @@ from langchain_daytona_ws._core.s3.store import (
     StoredObject,
     StoreFault,
     StoreFaultKind,
+    SymlinkFound,
 )
 from langchain_daytona_ws._guest.walk import RefusedError
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
@@ -168,6 +169,8 @@ class ConditionalWriter:
                 return await self._lookup.find(key, max_bytes=0)
             except RefusedError:  # it is a directory now
                 return None
+            except SymlinkFound:
+                raise outcome_unknown("change", "a symlink is there now") from None
             except StoreFault as fault:
                 await self._pause(fault, tries)
 
