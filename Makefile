@@ -10,7 +10,7 @@ export PYTHON WORKERS
 	faults setup-demo setup-docs setup-dev clean
 
 help:
-	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes allows everything, ARGS=--s3 works on S3)"
+	@echo "make demo        an agent repairs a real package, on a local Daytona (ARGS=--yes allows everything, ARGS=--s3 keeps the files on S3)"
 	@echo "make test        the tests for a change, on the checkout (minutes)"
 	@echo "make test-all    all tests, on the checkout"
 	@echo "make test-real   compare the local mount-s3 and S3 with the originals (MOUNT_S3=path, S3_ENDPOINT=url)"
@@ -86,7 +86,7 @@ bench: setup-dev
 	@.venv/bin/python -m benchmarks $(ARGS)
 
 setup-demo:
-	@scripts/setup demo $(filter --s3,$(ARGS))
+	@scripts/setup demo $(filter --s3-mount,$(ARGS))
 
 setup-docs:
 	@scripts/setup docs

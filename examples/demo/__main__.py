@@ -1,7 +1,7 @@
 """Start a local Daytona, upload a real package with a planted bug, and run an agent that repairs it.
 
-Run it with ``make demo``. ``make demo ARGS="--yes"`` allows everything, ``ARGS="--s3"`` puts the workspace on a local
-S3, ``ARGS="--model provider:name"`` uses a real model.
+Run it with ``make demo``. ``make demo ARGS="--yes"`` allows everything, ``ARGS="--s3"`` keeps the workspace on a
+local S3, ``ARGS="--s3-mount"`` mounts it from there, ``ARGS="--model provider:name"`` uses a real model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from examples.demo.project import (
     set_up,
 )
 from examples.demo.screen import Screen
-from examples.demo.storage import BUCKET, options_for, own_environment, prefix_of, repaired_object
+from examples.demo.storage import BUCKET, S3Mode, options_for, own_environment, prefix_of, repaired_object
 from langchain_daytona_ws import WorkspaceError, WorkspaceSession
 from langchain_daytona_ws.local import IsolationUnavailable, LocalDaytona, S3Unavailable
 
@@ -33,10 +33,10 @@ NAMESPACE = "demo"
 
 
 async def repair(
-    server: LocalDaytona, package: Package, model: BaseChatModel, screen: Screen, *, s3: bool
+    server: LocalDaytona, package: Package, model: BaseChatModel, screen: Screen, *, s3_mode: S3Mode | None
 ) -> tuple[TestRun, TestRun]:
     """Return the first and the last test run of the package; raise DemoFailed if it is not repaired."""
-    options = {"apiKey": server.api_key, "apiUrl": server.api_url, **(options_for(server) if s3 else {})}
+    options = {"apiKey": server.api_key, "apiUrl": server.api_url, **(options_for(server, s3_mode) if s3_mode else {})}
     config = {"permissionMode": "ask", "options": options}
     async with WorkspaceSession(config, namespace=NAMESPACE, approver=screen.approve) as session:
         screen.title(f"1. {package.name} {package.version}, its tests, and a bug")
@@ -44,10 +44,9 @@ async def repair(
         await set_up(session, package)
         tests = await fingerprint_of_tests(session)
         screen.note(f"Unpacked into sandbox {session.sandbox_id}. One line of {BROKEN_FILE} was broken.")
-        if s3:
-            screen.note(
-                f"The workspace is s3://{BUCKET}/{prefix_of(NAMESPACE)}, mounted there with mount-s3."
-            )
+        if s3_mode:
+            how = "synchronised with every call" if s3_mode == "sync" else "mounted there with mount-s3"
+            screen.note(f"The workspace is s3://{BUCKET}/{prefix_of(NAMESPACE)}, {how}.")
 
         screen.title("2. The agent")
         record = await work(model, session, screen)
@@ -66,7 +65,13 @@ def main(
     """Run the demo; return its exit code. With a screen, the demo needs no terminal."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--yes", action="store_true", help="allow all that the agent wants to do")
-    parser.add_argument("--s3", action="store_true", help="put the workspace on a local S3, mounted")
+    storage = parser.add_mutually_exclusive_group()
+    storage.add_argument(
+        "--s3", dest="s3_mode", action="store_const", const="sync", help="keep the workspace on a local S3"
+    )
+    storage.add_argument(
+        "--s3-mount", dest="s3_mode", action="store_const", const="mount", help="mount it from a local S3"
+    )
     parser.add_argument(
         "--model", metavar="PROVIDER:NAME", help="chat model; default: a script plays its part"
     )
@@ -84,11 +89,12 @@ def main(
         model = model_for(options.model)
         if options.model is None:
             screen.note("No model given: a scripted model plays the agent's part. All else is real.", "bold")
-        with own_environment(s3=options.s3), LocalDaytona(s3=options.s3) as server:
-            also = f", a local S3 on {server.s3_endpoint}" if options.s3 else ""
+        mode: S3Mode | None = options.s3_mode
+        with own_environment(s3=bool(mode)), LocalDaytona(s3=bool(mode)) as server:
+            also = f", a local S3 on {server.s3_endpoint}" if mode else ""
             screen.note(f"A local Daytona serves on {server.api_url}{also}.")
-            before, after = asyncio.run(repair(server, package, model, screen, s3=options.s3))
-            if options.s3:
+            before, after = asyncio.run(repair(server, package, model, screen, s3_mode=mode))
+            if mode:
                 screen.note(
                     f"The sandbox is gone; boto3 reads the repaired file from {repaired_object(server, NAMESPACE)}"
                 )

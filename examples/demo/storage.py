@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 from botocore.config import Config
@@ -19,6 +19,8 @@ ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
 REGION = "us-east-1"
 # This process's own credentials, with which it assumes the role; the local STS accepts any.
 HOST_KEYS = {"AWS_ACCESS_KEY_ID": "AKIADEMO", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_REGION": REGION}
+
+S3Mode = Literal["sync", "mount"]
 
 _ACCOUNT = ("DAYTONA_",)
 _STORAGE = ("AWS_", "SANDBOX_MOUNT_", "FILESYSTEM_BUCKET_NAME", "SKILLS_BUCKET_NAME")
@@ -39,10 +41,11 @@ def own_environment(*, s3: bool) -> Iterator[None]:
         os.environ.update(before)
 
 
-def options_for(server: LocalDaytona) -> dict[str, Any]:
+def options_for(server: LocalDaytona, mode: S3Mode) -> dict[str, Any]:
     """Create a bucket on the server; return the options of a workspace in it."""
     return {
         "mountAwsS3Buckets": True,
+        "s3Mode": mode,
         "workspaceBucketName": server.make_bucket(BUCKET),
         "awsRegion": REGION,
         "s3Endpoint": server.s3_endpoint,

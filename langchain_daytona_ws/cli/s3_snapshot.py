@@ -80,7 +80,9 @@ def s3_snapshot(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the Dockerfile; send nothing.")] = False,
 ) -> None:
-    """Build a Daytona snapshot with mount-s3, for workspaces on S3.
+    """Build a Daytona snapshot with mount-s3, for workspaces that are mounted from S3.
+
+    Workspaces with `"s3Mode": "sync"` do not need it: they work on Daytona's default snapshot.
 
     Uses the account of DAYTONA_API_KEY and DAYTONA_API_URL. --replace deletes the old snapshot before the build, also
     if the build fails; to keep the old one until the build succeeds, use a new name.

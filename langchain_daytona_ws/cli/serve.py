@@ -89,7 +89,7 @@ def serve(
         ),
     ] = None,
     s3: Annotated[
-        bool, typer.Option("--s3", help="Serve S3 and STS too; sandboxes can mount buckets. Linux only.")
+        bool, typer.Option("--s3", help="Serve S3 and STS too; sandboxes can use buckets. Linux only.")
     ] = False,
     mount_s3: Annotated[
         Path | None,
@@ -165,12 +165,16 @@ def _announce(server: LocalDaytona) -> None:
 
 def _announce_with_s3(server: LocalDaytona) -> None:
     bucket = server.make_bucket(_BUCKET)
-    options = json.dumps(
-        {"mountAwsS3Buckets": True, "workspaceBucketName": bucket, "s3Endpoint": server.s3_endpoint}
-    )
-    keys = json.dumps({"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"})
+    options = {
+        "mountAwsS3Buckets": True,
+        "s3Mode": "sync",
+        "workspaceBucketName": bucket,
+        "s3Endpoint": server.s3_endpoint,
+    }
+    keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
     typer.echo(
-        f"S3 and STS are at {server.s3_endpoint} and accept any keys. Configuration of a workspace on S3:\n\n"
-        f'{{"options": {options}, "envVars": {keys}}}\n'
+        f"S3 and STS are at {server.s3_endpoint} and accept any keys. Configuration of a workspace on S3 "
+        f'("s3Mode": "mount" mounts the bucket instead):\n\n'
+        f"{json.dumps({'options': options, 'envVars': keys})}\n"
     )
     _announce(server)

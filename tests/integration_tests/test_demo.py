@@ -48,15 +48,21 @@ def test_the_picture_of_the_readme_is_of_this_demo() -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(480)
-def test_it_repairs_a_real_package_on_s3(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "how"),
+    [("--s3", "synchronised with every call"), ("--s3-mount", "mounted there with mount-s3")],
+)
+def test_it_repairs_a_real_package_on_s3(
+    console: Console, monkeypatch: pytest.MonkeyPatch, option: str, how: str
+) -> None:
     # Accounts in the environment are ignored, and restored afterwards.
     monkeypatch.setenv("AWS_PROFILE", "somebody-else")
     monkeypatch.setenv("SANDBOX_MOUNT_ROLE_EXTERNAL_ID", "somebody-elses")
     before = dict(os.environ)
-    assert demo.main(["--yes", "--s3"], console) == 0, shown(console)
+    assert demo.main(["--yes", option], console) == 0, shown(console)
     assert dict(os.environ) == before
     text = shown(console)
-    assert "The workspace is s3://demo-workspaces/sandbox/demo/, mounted there with mount-s3." in text
+    assert f"The workspace is s3://demo-workspaces/sandbox/demo/, {how}." in text
     assert (
         "The sandbox is gone; boto3 reads the repaired file from s3://demo-workspaces/sandbox/demo/pyasn1/"
         in text
@@ -66,7 +72,7 @@ def test_it_repairs_a_real_package_on_s3(console: Console, monkeypatch: pytest.M
 
 def test_a_file_on_s3_that_is_not_repaired_fails_it() -> None:
     with storage.own_environment(s3=True), LocalDaytona(s3=True) as server:
-        storage.options_for(server)
+        storage.options_for(server, "sync")
         with contextlib.closing(boto3.client("s3", endpoint_url=server.s3_endpoint)) as s3:
             s3.put_object(Bucket=storage.BUCKET, Key=f"sandbox/demo/{BROKEN_FILE}", Body=BROKEN.encode())
         with pytest.raises(DemoFailed, match="is not repaired"):
