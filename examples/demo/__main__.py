@@ -36,7 +36,11 @@ async def repair(
     server: LocalDaytona, package: Package, model: BaseChatModel, screen: Screen, *, s3_mode: S3Mode | None
 ) -> tuple[TestRun, TestRun]:
     """Return the first and the last test run of the package; raise DemoFailed if it is not repaired."""
-    options = {"apiKey": server.api_key, "apiUrl": server.api_url, **(options_for(server, s3_mode) if s3_mode else {})}
+    options = {
+        "apiKey": server.api_key,
+        "apiUrl": server.api_url,
+        **(options_for(server, s3_mode) if s3_mode else {}),
+    }
     config = {"permissionMode": "ask", "options": options}
     async with WorkspaceSession(config, namespace=NAMESPACE, approver=screen.approve) as session:
         screen.title(f"1. {package.name} {package.version}, its tests, and a bug")
