@@ -1,14 +1,17 @@
-"""Parse the output of ripgrep and grep incrementally into bounded rows."""
+"""Select the files of a search, and parse the output of ripgrep and grep incrementally into bounded rows."""
 
 from __future__ import annotations
 
 import os
 
-from langchain_daytona_ws._guest.match import Glob
+from langchain_daytona_ws._guest.doubt import BRACKETS, readings
+from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
+
+    from langchain_daytona_ws._guest.doubt import Kind
 
 LINE_CHARS = 500  # shown of a matching line
 LINE_BYTES = 4 * LINE_CHARS  # their largest size in UTF-8
@@ -22,6 +25,7 @@ class Filter:
     """The glob that limits a search: without ``/`` it matches names at any depth, and ``!`` negates it."""
 
     def __init__(self, pattern: str) -> None:
+        self.text = pattern
         self.negated = pattern.startswith("!")
         pattern = pattern[self.negated :]
         if pattern.endswith("/"):
@@ -38,6 +42,54 @@ class Filter:
 
     def names(self, name: str) -> bool:
         return not self.negated and self._glob.names(name)
+
+
+class Selection:
+    """Decides, in a walk below a directory, which files a search reads and which directories it enters.
+
+    If the glob does not match a file, but another reading of it does, this is a doubt. Paths are relative to the base.
+
+    Args:
+        glob: Limits the search; None for all files.
+        base: The directory searched, with its ``/``; "" for the root.
+    """
+
+    def __init__(self, glob: Filter | None, base: str) -> None:
+        self.skipped: list[str] = []  # directories directly in the base
+        self._glob = glob
+        self._base = base
+        self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
+        self._doubt: tuple[Kind, str, str] | None = None
+        self._readings: list[tuple[Kind, str, Filter]] = []
+        for kind, reading in [] if glob is None or glob.negated else readings(glob.text, base.rstrip("/")):
+            try:
+                self._readings.append((kind, reading, Filter(reading)))
+            except GlobError:  # this reading is not a valid glob
+                continue
+
+    def enters(self, path: str, name: str) -> bool:
+        if name not in self._skipping:
+            return True
+        if path == name:
+            self.skipped.append(name)
+        return False
+
+    def takes(self, path: str) -> bool:
+        if self._glob is None or self._glob.matches(path):
+            return True
+        if self._doubt is None:
+            matching = ((kind, text) for kind, text, reading in self._readings if reading.matches(path))
+            self._doubt = next(((kind, text, self._base + path) for kind, text in matching), None)
+        return False
+
+    def doubt(self, *, matched: bool) -> tuple[Kind, str, str] | None:
+        """Return kind, pattern and a path that it matches, or None.
+
+        Args:
+            matched: Whether the glob has matched files. Then only a reading of brackets is returned: brackets may have
+                matched other files than intended.
+        """
+        return None if self._doubt is None or (matched and self._doubt[0] != BRACKETS) else self._doubt
 
 
 class Rows:

@@ -14,8 +14,7 @@ import stat
 import subprocess
 import time
 
-from langchain_daytona_ws._guest.doubt import Doubts
-from langchain_daytona_ws._guest.match import SKIPPED, GlobError
+from langchain_daytona_ws._guest.match import GlobError
 from langchain_daytona_ws._guest.omitted import (
     BINARY,
     BINARY_MATCH,
@@ -25,7 +24,7 @@ from langchain_daytona_ws._guest.omitted import (
     is_too_binary,
     omitted,
 )
-from langchain_daytona_ws._guest.rows import LINE_BYTES, READERS, Filter, Rows, excerpt, offsets
+from langchain_daytona_ws._guest.rows import LINE_BYTES, READERS, Filter, Rows, Selection, excerpt, offsets
 from langchain_daytona_ws._guest.scan import GONE, Scan
 from langchain_daytona_ws._guest.text import BOM, SNIFF_BYTES, UTF16_BOMS, binary_kind
 from langchain_daytona_ws._guest.walk import SAFE, RefusedError, answer, locate, need_file
@@ -55,8 +54,8 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
     engine = _Engine.find(request.get("tool_path") or os.environ.get("PATH") or STANDARD_PATH)
     base, name, fd = _open_base(request["root"], request["path"])
     try:
-        doubts = Doubts(request.get("glob") or "", base.rstrip("/"), Filter)
-        files = _Files(fd, glob, doubts, searches_utf16=engine.name == "ripgrep")
+        selection = Selection(glob, base)
+        files = _Files(fd, selection, searches_utf16=engine.name == "ripgrep")
         scan = Scan(time.monotonic() + request["timeout_s"])
         if name:
             files.only(name)
@@ -77,9 +76,9 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
         "rows": rows.sorted(),
         "more": rows.full or rows.lost or scan.cut or scan.left_out or timed_out,
         "timed_out": timed_out,
-        "skipped": [base + name for name in files.skipped],
+        "skipped": [base + name for name in selection.skipped],
         "omitted": omitted(left_out),
-        "doubt": files.doubt(base),
+        "doubt": selection.doubt(matched=files.has_matched),
     }
 
 
@@ -102,25 +101,18 @@ def _open_base(root: str, path: str) -> tuple[str, str, int]:
 class _Files:
     """The files to search below a directory, and the files that the result leaves out."""
 
-    def __init__(self, fd: int, glob: Filter | None, doubts: Doubts, *, searches_utf16: bool) -> None:
+    def __init__(self, fd: int, selection: Selection, *, searches_utf16: bool) -> None:
         self.omitted: dict[str, set[str]] = {reason: set() for reason in REASONS}
-        self.skipped: list[str] = []  # skipped directories directly in the base
         self._fd = fd
-        self._glob = glob
-        self._doubts = doubts
+        self._selection = selection
         self._searches_utf16 = searches_utf16
-        self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
         self._found: list[str] = []
 
     def directory(self, _above: bool, path: str, name: str, _fd: int) -> bool | None:
-        if name not in self._skipping:
-            return True
-        if path == name:
-            self.skipped.append(name)
-        return None
+        return self._selection.enters(path, name) or None
 
     def file(self, _above: bool, path: str, name: str, fd: int) -> None:
-        if not self._is_wanted(path):
+        if not self._selection.takes(path):
             return
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -136,19 +128,14 @@ class _Files:
 
     def only(self, name: str) -> None:
         """Select this file, whatever its size."""
-        if not self._is_wanted(name):
+        if not self._selection.takes(name):
             return
         self._select(name, "" if self._searches_utf16 else self._kind(name, self._fd), 0)
 
-    def _is_wanted(self, path: str) -> bool:
-        if self._glob is None or self._glob.matches(path):
-            return True
-        self._doubts.see(path)
-        return False
-
-    def doubt(self, base: str) -> tuple[str, str, str] | None:
-        """Return an alternative interpretation of the glob; see `Doubts.found`."""
-        return self._doubts.found(base, matched=bool(self._found) or any(self.omitted.values()))
+    @property
+    def has_matched(self) -> bool:
+        """Whether the glob has matched files."""
+        return bool(self._found) or any(self.omitted.values())
 
     def _select(self, path: str, kind: str, size: int) -> None:
         if kind == "UTF-16 text" and not self._searches_utf16:

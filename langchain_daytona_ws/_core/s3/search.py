@@ -22,10 +22,9 @@ from langchain_daytona_ws._core.s3.store import (
 )
 from langchain_daytona_ws._core.s3.tree import Walk
 from langchain_daytona_ws._guest import text
-from langchain_daytona_ws._guest.doubt import Doubts
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
 from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, NAMED, is_too_binary
-from langchain_daytona_ws._guest.rows import Filter, Rows
+from langchain_daytona_ws._guest.rows import Filter, Rows, Selection
 from langchain_daytona_ws._guest.walk import RefusedError
 
 MAX_FILES = 500
@@ -41,7 +40,7 @@ async def grep(
 
     Raises:
         RefusedError: As in the guest's contract.
-        models.NeedsSandbox: The search must run in the sandbox.
+        NeedsSandbox: The search must run in the sandbox.
         StoreFault: S3 failed.
     """
     if not query.pattern or "\n" in query.pattern or "\0" in query.pattern:
@@ -51,19 +50,20 @@ async def grep(
     except GlobError as error:
         raise RefusedError("bad_glob", text=str(error)) from None
     deadline = lookup.port.now() + query.timeout_s
-    doubts = Doubts(query.glob or "", key, Filter)
-    found = _Candidates(below(key), glob, doubts)
-    walk = Walk(lookup.port, below(key), found, deadline)
+    base = below(key)
+    selection = Selection(glob, base)
+    found = _Candidates(base, selection)
+    walk = Walk(lookup.port, base, found, deadline)
     await walk.run(True)
     if walk.cut:
         raise models.NeedsSandbox("the directory has too many names")
-    files, base, skipped = found.in_order(), below(key), found.skipped
+    files = found.in_order()
     alone = bool(key) and not walk.keys
     if alone:
-        files, base = [await _file(lookup, key)], below(parent_of(key))
-        doubts = Doubts(query.glob or "", parent_of(key), Filter)
-        found = _Candidates(base, glob, doubts)
-        files = [info for info in files if found.is_wanted(info.key)]
+        base = below(parent_of(key))
+        selection = Selection(glob, base)
+        info = await _file(lookup, key)
+        files = [info] if selection.takes(key[len(base) :]) else []
     expression = _expression(query)  # last: a refused search needs no expression
     rows = Rows(base, query.limit, query.limit_bytes)
     search = _ContentSearch(expression, rows, query, lookup.port, deadline, skip=len(base), alone=alone)
@@ -74,14 +74,14 @@ async def grep(
         rows=tuple(_row(query.mode, *row) for row in rows.sorted()),
         more=rows.full,
         timed_out=False,
-        skipped=tuple(base + name for name in SKIPPED if name in skipped),
+        skipped=tuple(base + name for name in SKIPPED if name in selection.skipped),
         omitted=tuple(
             models.Omitted(reason, len(paths), tuple(sorted(paths)[:NAMED]))
             for reason, paths in search.omitted.items()
             if paths
         ),
     )
-    doubt = doubts.found(base, matched=bool(files))
+    doubt = selection.doubt(matched=bool(files))
     return result, models.Doubt(*doubt) if doubt else None
 
 
@@ -112,38 +112,24 @@ async def _search_batches(
 class _Candidates:
     """Collects the files to search, within the limits."""
 
-    def __init__(self, base: str, glob: Filter | None, doubts: Doubts) -> None:
-        self.skipped: list[str] = []  # directories directly in the base
+    def __init__(self, base: str, selection: Selection) -> None:
         self._base = base
-        self._glob = glob
-        self._doubts = doubts
-        self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
+        self._selection = selection
         self._found: dict[str, ObjectInfo] = {}
         self._bytes = 0
 
     def directory(self, _above: bool, path: str, name: str) -> bool | None:
         hidden = self._found.pop(path, None)
         self._bytes -= hidden.size_bytes if hidden else 0
-        if name not in self._skipping:
-            return True
-        if path == self._base + name:
-            self.skipped.append(name)
-        return None
+        return self._selection.enters(path[len(self._base) :], name) or None
 
     def file(self, _above: bool, path: str, _name: str, info: ObjectInfo) -> None:
-        if not self.is_wanted(path):
+        if not self._selection.takes(path[len(self._base) :]):
             return
         self._found[path] = info
         self._bytes += info.size_bytes
         if len(self._found) > MAX_FILES or self._bytes > MAX_TOTAL_BYTES:
             raise models.NeedsSandbox("there is too much to search")
-
-    def is_wanted(self, path: str) -> bool:
-        name = path[len(self._base) :]
-        if self._glob is None or self._glob.matches(name):
-            return True
-        self._doubts.see(name)
-        return False
 
     def in_order(self) -> list[ObjectInfo]:
         """Return the files in the order of ripgrep."""
