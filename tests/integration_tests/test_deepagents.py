@@ -670,10 +670,10 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
     )
     session, long = driven.session, "x" * 140_000
     ops = session.files._async_ops if driven.is_async else session.files._sync_ops
-    real, changed = ops._download_checked, [("small", "another call's")]
+    real, changed = ops._files.fetch, [("small", "another call's")]
 
-    async def fetched(*given: Any) -> Any:
-        found = await real(*given)
+    async def fetched(*given: Any, **limits: Any) -> Any:
+        found = await real(*given, **limits)
         for old, new in changed:
             await ops.edit("f", old, new)
         return found
@@ -683,7 +683,7 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
         return driven.runner.run(edited) if driven.runner else drive_coroutine(edited)
 
     driven.files("write", "f", f"{long}\nsmall\n")
-    monkeypatch.setattr(ops, "_download_checked", fetched)
+    monkeypatch.setattr(ops._files, "fetch", fetched)
     with pytest.raises(WriteConflict):
         edit()
     changed.clear()

@@ -153,10 +153,17 @@ def test_only_stores_that_are_not_amazons_are_asked(endpoint: str | None, needs:
 
 
 def test_s3_may_lack_what_a_command_has_just_written() -> None:
-    now_s = [50.0]
+    now_s, slept = [50.0], list[float]()
     late = LateFiles(lambda: now_s[0])
-    assert late.left_s() == 0.0
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    run_sync(late.wait(sleep))
+    assert slept == []
     late.command_ended()
-    assert late.left_s() == pytest.approx(LATE_S)
+    run_sync(late.wait(sleep))
+    assert slept == [pytest.approx(LATE_S)]
     now_s[0] += LATE_S * 1.01
-    assert late.left_s() == 0.0
+    run_sync(late.wait(sleep))
+    assert len(slept) == 1
