@@ -20,7 +20,7 @@ from benchmarks import clients
 from benchmarks.bench import Bench, Row
 from benchmarks.measure import Spread
 from benchmarks.result import Result
-from benchmarks.rows.warm_command import COMMAND, asend, requests_of
+from benchmarks.rows.warm_command import COMMAND, asend, kept_by, requests_of
 from benchmarks.served import Served, served
 from langchain_daytona_ws import WorkspaceSession
 
@@ -87,11 +87,11 @@ async def _growing(server: Served, numbers: Sequence[int], bench: Bench) -> list
 
 
 def _contenders(sessions: Sequence[WorkspaceSession], sandboxes: Sequence[AsyncSandbox]) -> dict[str, Work]:
-    calls = requests_of(COMMAND)
+    calls = [requests_of(COMMAND, kept_by(session)) for session in sessions]
     return {
         "session.arun": lambda i: sessions[i].arun(COMMAND),
         RAW: lambda i: sandboxes[i].process.exec(COMMAND),
-        SAME: lambda i: asend(sandboxes[i], next(calls)),
+        SAME: lambda i: asend(sandboxes[i], next(calls[i])),
     }
 
 

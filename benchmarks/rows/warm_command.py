@@ -15,6 +15,7 @@ from benchmarks.measure import Samples, Spread, ainterleaved, combined, interlea
 from benchmarks.result import Result, compared, figure
 from benchmarks.served import Served, served
 from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core.answer import read_frame
 from langchain_daytona_ws._core.commands.run import run_command
 from langchain_daytona_ws._core.guest_rpc.payload import GuestCall, guest_call
 from langchain_daytona_ws._core.run_sync import run_sync
@@ -23,7 +24,7 @@ NAME = "warm command"
 COMMAND = "echo hello"
 RAW, PEER = "sandbox.process.exec", "langchain-daytona execute"
 SAME = "the same request, sent by the SDK"
-CARRIED = "sandbox.process.exec, carrying the program"
+CARRIED = "sandbox.process.exec, carrying the same variables"
 PYTHON = "sandbox.process.exec of python3"
 TIMEOUT_S = 170
 
@@ -33,7 +34,7 @@ CLIENT_NOTE = (
 )
 
 WHOLE_NOTE = (
-    "the wrapper bounds time and output and runs a call once only: it starts Python, compiles its program and then "
+    "the wrapper bounds time and output and runs a call once only: it starts Python, loads its program and then "
     "starts bash, where the SDK starts a shell alone"
 )
 
@@ -51,7 +52,9 @@ def _sync(server: Served, rounds: int) -> Iterator[Result]:
         session.run(COMMAND)
         peer = clients.peer(sandbox)
         yield from _requests(server, session, sandbox, peer)
-        calls = requests_of(COMMAND)
+        first = next(requests_of(COMMAND))
+        answer = sandbox.process.exec(first.script, env=first.env, timeout=TIMEOUT_S)
+        calls = requests_of(COMMAND, kept_in(answer.result, first))
         environment = next(calls).env
         samples = interleaved(
             {
@@ -67,7 +70,7 @@ def _sync(server: Served, rounds: int) -> Iterator[Result]:
         sandbox.delete()
     yield from _found(samples, "session.run", RAW)
     yield compared(NAME, samples, "session.run", PEER, reach=0.35, quoted=True)
-    for part, label in ((CARRIED, "taking the program there"), (PYTHON, "the start of Python")):
+    for part, label in ((CARRIED, "its variables"), (PYTHON, "the start of Python")):
         added = combined(samples, lambda whole, raw: (whole - raw) * 1000, part, RAW)
         yield figure(NAME, f"session.run, in the wrapper: {label}", added, "ms", note=f"{part} − raw")
 
@@ -103,7 +106,9 @@ async def _async(server: Served, rounds: int) -> list[Result]:
     async with clients.araw(server) as daytona, clients.session(server) as session:
         sandbox = await daytona.create()
         await session.arun(COMMAND)
-        calls = requests_of(COMMAND)
+        first = next(requests_of(COMMAND))
+        answer = await sandbox.process.exec(first.script, env=first.env, timeout=TIMEOUT_S)
+        calls = requests_of(COMMAND, kept_in(answer.result, first))
         raw = f"async {RAW}"
         samples = await ainterleaved(
             {
@@ -125,10 +130,25 @@ async def asend(sandbox: AsyncSandbox, call: GuestCall) -> None:
     await sandbox.process.exec(call.script, env=call.env, timeout=TIMEOUT_S)
 
 
-def requests_of(command: str) -> Iterator[GuestCall]:
-    """Yield the requests that sessions would send for a command, endlessly; each is a separate call."""
+def kept_in(output: str, call: GuestCall) -> str:
+    """Return the digest of the program that the sandbox keeps since a call that brought the source."""
+    return str(read_frame(output, call.nonce)["program"])
+
+
+def kept_by(session: WorkspaceSession) -> str:
+    """Return the digest of the program that the sandbox of a session keeps for commands."""
+    return session._state.programs.digest(session.sandbox_id or "", ("command",))
+
+
+def requests_of(command: str, digest: str = "") -> Iterator[GuestCall]:
+    """Yield the requests that sessions would send for a command, endlessly; each is a separate call.
+
+    Args:
+        command: The command.
+        digest: The digest of the program that the sandbox keeps; "" for a sandbox that keeps none.
+    """
     while True:
-        caught = _Caught()
+        caught = _Caught(digest)
         try:
             work = run_command(
                 caught,  # type: ignore[arg-type]  # it has the methods used here
@@ -147,11 +167,14 @@ class _Made(Exception):
 class _Caught:
     """Captures a request instead of sending it."""
 
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+
     def new_key(self) -> str:
         return secrets.token_hex(16)
 
     async def call(self, entry: str, request: dict[str, object], **_: object) -> None:
-        raise _Made(guest_call(entry, request, self.new_key()))
+        raise _Made(guest_call(entry, request, self.new_key(), digest=self._digest))
 
 
 ROW = Row(NAME, "a command in an existing sandbox", run)

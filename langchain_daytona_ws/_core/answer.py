@@ -63,8 +63,13 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
             op="execute",
             for_model="This machine cannot run the workspace tools: python3 is missing. Tell the user.",
         )
-    raise SandboxError(
-        f"The sandbox's answer could not be read ({len(lines)} answers in {len(printed):,} characters).",
+    raise unreadable(f"{len(lines)} answers in {len(printed):,} characters")
+
+
+def unreadable(detail: str) -> SandboxError:
+    """Return the error for an answer that no guest program prints."""
+    return SandboxError(
+        f"The sandbox's answer could not be read ({detail}).",
         code="unreadable_answer",
         op="execute",
         retryable=True,

@@ -21,8 +21,15 @@ LOCK_WAIT_S = 20.0
 LOCKED = ("files", "content")  # entries that take the file lock
 
 
-def run(entry: str, request: Request, nonce: str) -> None:
-    """Print the entry's answer on one line after the nonce; the host ignores all other output."""
+def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
+    """Print the entry's answer on one line after the nonce; the host ignores all other output.
+
+    Args:
+        entry: Name of the entry module.
+        request: The request without its frame.
+        nonce: Begins the line.
+        program: Digest of the file that keeps the modules of this call, if this call has written it.
+    """
     ctype = os.environ.pop("LANGCHAIN_DAYTONA_WS_CTYPE", "")
     os.environ.pop("LC_CTYPE", None)
     if ctype:
@@ -30,9 +37,9 @@ def run(entry: str, request: Request, nonce: str) -> None:
     if "job" in request:
         storage = _storage(request)
         fds = storage.descriptors() if storage else []
-        text = str(sys.modules[PACKAGE + "job_run"].fork(lambda: _reply(entry, request), fds))
+        text = str(sys.modules[PACKAGE + "job_run"].fork(lambda: _reply(entry, request, program), fds))
     else:
-        text = _reply(entry, request)
+        text = _reply(entry, request, program)
     frame = ("\n%s %s\n" % (nonce, text)).encode("ascii")
     while frame:
         frame = frame[os.write(1, frame) :]
@@ -45,14 +52,15 @@ def run(entry: str, request: Request, nonce: str) -> None:
     os._exit(0)
 
 
-def _reply(entry: str, request: Request) -> str:
+def _reply(entry: str, request: Request, program: str) -> str:
+    more = {"program": program} if program else {}
     try:
-        return encode.encode(_answer(entry, request))
+        return encode.encode({**_answer(entry, request), **more})
     except dirs.SetupError as error:
         answer = {"error": "setup", "code": error.code, "detail": error.detail}
     except Exception as error:  # noqa: BLE001 - every failure is reported to the host
         answer = {"error": "guest", "code": type(error).__name__, "detail": _where(error)}
-    return encode.encode(answer)
+    return encode.encode({**answer, **more})
 
 
 def _where(error: BaseException) -> str:

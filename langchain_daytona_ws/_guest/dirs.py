@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Outside of the workspace, which may be a bucket: call records and full logs belong to this sandbox.
 STATE_PARENT = "/tmp"  # noqa: S108 - one fixed, checked, user-owned directory below it
+STATE_NAME = ".langchain-daytona-ws-%d"  # of the user's id
 UPLOADS = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - each file in it is checked by its hash
 
 
@@ -90,7 +91,7 @@ def run_quietly(argv: list[str]) -> int:
 
 def state_directory() -> str:
     """Return the package's own directory on the sandbox's disk, private to this user."""
-    path = "%s/.langchain-daytona-ws-%d" % (STATE_PARENT, os.getuid())
+    path = "%s/%s" % (STATE_PARENT, STATE_NAME % os.getuid())
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:

@@ -1,8 +1,8 @@
 """Check before each call that the workspace is mounted, alive and accepted by S3; otherwise mount it.
 
 ``begin`` starts early, while the other modules are compiled: it checks the mounts or, if the request has new
-credentials, starts the ``mounter``, a separate program that is sent as text and runs as root. A call never runs in the
-bare directory below a missing mount.
+credentials, starts the ``mounter``, a separate program that runs as root. Its source comes with new credentials, and
+stays in a file for repairs. A call never runs in the bare directory below a missing mount.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import select
 import time
 
+from langchain_daytona_ws._guest import dirs, keep
 from langchain_daytona_ws._guest.dirs import SetupError
 from langchain_daytona_ws._guest.mount_check import Check, device
 
@@ -167,16 +168,24 @@ class Mounter:
     Args:
         wanted: The mounts.
         secret: New credentials; empty to use the stored credentials.
+
+    Raises:
+        SetupError: ``mount_program`` if the source of the mounter must be sent.
     """
 
     def __init__(self, wanted: Request, secret: bytes) -> None:
         stdin = wanted["request"].encode() + b"\n" + secret
         command: list[str] = []
+        source = b""
         if os.getuid() != 0 and os.access(HELPER, os.X_OK):
             command = ["sudo", "-n", HELPER]
-        elif os.getuid() != 0:
-            command = ["sudo", "-n", "--", os.path.realpath("/proc/self/exe"), "-I", "-S", "-c", _RUN]
-            stdin = repr(wanted["program"]).encode() + b"\n" + stdin
+        else:
+            source = keep.source_of(dirs.state_directory(), wanted["program"])
+            if not source:
+                raise SetupError("mount_program", "")
+            if os.getuid() != 0:
+                command = ["sudo", "-n", "--", os.path.realpath("/proc/self/exe"), "-I", "-S", "-c", _RUN]
+                stdin = repr(source).encode() + b"\n" + stdin
         self._began = time.monotonic()
         self._is_sudo = bool(command)
         try:
@@ -189,9 +198,11 @@ class Mounter:
         except OSError as error:
             raise SetupError("processes", error.strerror or str(error)) from None
         if self._pid == 0:
-            _run_mounter((request, answer, self._errors), command, wanted["program"])
+            _run_mounter((request, answer, self._errors), command, source)
         os.close(request)
         os.close(answer)
+        if source and wanted["program"]["source"]:
+            keep.write(dirs.state_directory(), source)  # while the mounter runs
 
     @property
     def descriptors(self) -> list[int]:
@@ -229,7 +240,7 @@ class Mounter:
         return list(answer["moved"])
 
 
-def _run_mounter(streams: tuple[int, int, int], command: list[str], program: str) -> NoReturn:
+def _run_mounter(streams: tuple[int, int, int], command: list[str], source: bytes) -> NoReturn:
     """Run the mounter in the forked child.
 
     Without a command (the user is root) it runs in this process, which has Python started already.
@@ -240,7 +251,7 @@ def _run_mounter(streams: tuple[int, int, int], command: list[str], program: str
         os.closerange(3, 256)
         if command:
             os.execvp(command[0], command)
-        exec(compile(program, "mounter", "exec"), {"__name__": "__main__"})  # noqa: S102 - sent by the host
+        exec(compile(source, "mounter", "exec"), {"__name__": "__main__"})  # noqa: S102 - sent by the host
         import sys
 
         sys.stdout.flush()

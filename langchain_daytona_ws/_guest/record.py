@@ -130,7 +130,7 @@ def _recorded(body: bytes) -> Answer:
 
 
 def prune(state_dir: str, uploads_dir: str) -> None:
-    """Remove old records, logs and uploads by age, number and size; at most once a minute."""
+    """Remove old records, logs, programs and uploads by age, number and size; at most once a minute."""
     stamp = state_dir + "/tidied"
     now = time.time()
     try:
@@ -143,6 +143,7 @@ def prune(state_dir: str, uploads_dir: str) -> None:
     # Separately: logs are large, and must not displace the records that prevent a second run.
     _prune(_entries(state_dir, ".call"), now)
     _prune(_entries(state_dir, ".log") + _entries(uploads_dir, ""), now)
+    _prune(_entries(state_dir, ".program"), now)
 
 
 def _prune(entries: list[tuple[float, int, str]], now: float) -> None:

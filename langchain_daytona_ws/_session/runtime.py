@@ -18,6 +18,7 @@ from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
+from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES
 from langchain_daytona_ws._core.id_factory import Clock, Ids
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
@@ -83,6 +84,7 @@ class SessionState:
         tracker: The jobs that this session knows.
         notices: Notices for the next result.
         read_hashes: Path → SHA-256 of the content that this session last read or wrote there.
+        programs: The guest programs that the sandbox keeps.
     """
 
     config: SandboxConfig
@@ -94,6 +96,7 @@ class SessionState:
     tracker: JobTracker
     notices: Notices = field(default_factory=Notices)
     read_hashes: dict[str, str] = field(default_factory=dict)
+    programs: KeptPrograms = field(default_factory=KeptPrograms)
 
 
 class _Runtime:
@@ -145,7 +148,15 @@ class _Runtime:
         """Return a client for the sandbox's guest programs. Nothing is provisioned yet."""
         set_up = self._set_up if self._hooks else None
         attachments = [*self._storage_attachments(), self._state.tracker]
-        return GuestClient(await self._port(), self, self._env, self._state.ids, attachments, set_up=set_up)
+        return GuestClient(
+            await self._port(),
+            self,
+            self._env,
+            self._state.ids,
+            attachments,
+            programs=self._state.programs,
+            set_up=set_up,
+        )
 
     def _storage_attachments(self) -> list[Attachment[Any]]:
         return [self._s3.attachment] if self._s3 else []
@@ -164,6 +175,7 @@ class _Runtime:
             self._env,
             self._state.ids,
             self._storage_attachments(),
+            programs=self._state.programs,
             only_sandbox_id=info.id,
         )
         try:

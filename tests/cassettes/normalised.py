@@ -30,7 +30,8 @@ _SECRET_NAME = re.compile(r"(?i).*(token|password|apikey|api_key|authorization|c
 _FIXED: dict[str, Any] = {
     "serial": "<serial>",
     "spec": "<spec>",
-    "program": "<program>",
+    "program": "0" * 64,  # digests of programs
+    "digest": "0" * 64,
     "expires_at": "<time>",
     "duration_s": 0.5,
     "duration_ms": 500,

@@ -98,6 +98,7 @@ def test_what_is_sent_with_credentials_is_recorded_without() -> None:
         "url": "https://daytona.test/toolbox/a/process/execute",
         "body": {
             "guest": "command",
+            "carries": "source",
             "timeout": 5,
             "request": {"command": "ls"},
             "secret": ["AccessKeyId", "SecretAccessKey", "Version"],

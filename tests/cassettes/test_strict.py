@@ -155,8 +155,8 @@ def test_the_first_difference_is_shown(tmp_path: Path) -> None:
 def test_another_program_that_is_asked_the_same_needs_no_new_recording(
     monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
-    made = script._program
+    made = script._source
     monkeypatch.setattr(
-        script, "_program", lambda *names: script._encode(b"# other\n" + made(*names).encode(), level=1)
+        script, "_source", lambda program: script._encode(b"# other\n" + made(program).encode(), level=1)
     )
     replay(RECORDED / f"command-{runtime}.yaml", "command", is_async=RUNTIMES[runtime])

@@ -30,6 +30,7 @@ LONGEST_TEXT = 4096
 _BOOT = re.compile(
     r"export \w+CTYPE=\S+; exec python3 -I -S -c '[^']+'(?: 3<<'(?P<end>[\w-]+)'\n(?P<secret>[^\n]*)\n(?P=end)\n)?"
 )
+_LOADING = re.compile(r"^load\(eval\(request\)", re.MULTILINE)
 _FRAME = re.compile(r"\n([0-9a-f]{32}) (\{.*\})\n")
 _CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:;[^\r]*)?\r\n")
 
@@ -116,9 +117,10 @@ def _execution(sent: Plain) -> tuple[Plain, str]:
     if script is None or f"{ENV_PREFIX}REQUEST" not in env:
         return {**sent, "envs": sorted(env)}, ""
     call = ast.literal_eval(_variable(env, "REQUEST").decode("utf-8", "surrogatepass"))
-    _variable(env, "PROGRAM")
+    program = _variable(env, "PROGRAM").decode()
     plain: Plain = {
         "guest": call["entry"],
+        "carries": "digest" if _LOADING.search(program) else "source",
         "timeout": sent.get("timeout"),
         "request": _plain(call["request"]),
     }
@@ -139,6 +141,8 @@ def _plain(value: Any) -> Any:
         plain = {name: _plain(item) for name, item in value.items()}
         if isinstance(value.get("mount"), dict):
             plain["mount"]["request"] = json.loads(value["mount"]["request"])
+            if value["mount"]["program"]["source"]:
+                plain["mount"]["program"]["source"] = "<source>"
         return plain
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

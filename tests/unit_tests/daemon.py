@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import binascii
 import os
 import secrets
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
 from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 
@@ -36,12 +39,14 @@ class ShellPort:
         self._isolation += ["--bind", directory, directory]
         self.scripts: list[str] = []
         self.prefix: list[str] = []  # a program that starts the shell
+        self.programs: list[str] = []  # the text in each request
         self.extra_env: dict[str, str] = {}
 
     async def execute(
         self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
     ) -> ExecReply:
         self.scripts.append(script)
+        self.programs.append(program_in(env))
         process = subprocess.Popen(
             [*self.prefix, *self._isolation, self.shell],
             stdin=subprocess.PIPE,
@@ -88,6 +93,13 @@ class ShellPort:
         return ThreadTask(work)
 
 
+def program_in(env: Mapping[str, str]) -> str:
+    """Return the program that a request carries, without its compression."""
+    name = "LANGCHAIN_DAYTONA_WS_PROGRAM"
+    encoded = "".join(env[f"{name}{i}"] for i in range(int(env[name])))
+    return zlib.decompress(binascii.a2b_base64(encoded)).decode()
+
+
 class OneMachine:
     is_persistent = False
 
@@ -112,7 +124,10 @@ class Workspace:
     def __init__(self, shell: str, directory: Path) -> None:
         self.root = directory / "workspaces" / "ns"
         self.port = ShellPort(shell, directory)
-        self.guest_client = GuestClient(self.port, OneMachine(), dict, lambda: secrets.token_hex(16))
+        self.programs = KeptPrograms()
+        self.guest_client = GuestClient(
+            self.port, OneMachine(), dict, lambda: secrets.token_hex(16), programs=self.programs
+        )
 
     def on_disk(self, path: str | None) -> Path:
         """Where a file that the sandbox calls by this path in /tmp is on the host."""

@@ -325,12 +325,13 @@ def test_no_process_to_be_had_is_an_error_and_nothing_ran(
     monkeypatch.setattr(
         script, "guest_source", lambda name: source if name == "command" else guest_source(name)
     )
-    script._program.cache_clear()
+    script._source.cache_clear()
     with pytest.raises(SandboxError) as caught:
         bash.run("echo x", key="e1")
     monkeypatch.undo()
-    script._program.cache_clear()
+    script._source.cache_clear()
     assert caught.value.code == "no_processes"
+    bash.programs.forget("sb", ("command",))
     assert bash.run("echo x", key="e1").output == "x\n"
 
 

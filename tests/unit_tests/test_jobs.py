@@ -412,9 +412,9 @@ def _replaced(name: str, source: str) -> Iterator[None]:
     original = script.guest_source
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "guest_source", lambda wanted: source if wanted == name else original(wanted))
-        script._program.cache_clear()
+        script._source.cache_clear()
         yield
-    script._program.cache_clear()
+    script._source.cache_clear()
 
 
 class TestLog:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
+from langchain_daytona_ws._core.guest_rpc.payload import separate_program
 from langchain_daytona_ws._core.mount.manager import MountManager, mounter_source
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
@@ -665,11 +666,13 @@ class TestTheWayThroughSudo:
         monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
         monkeypatch.setattr(mount, "HELPER", str(helper))
         monkeypatch.setattr(mount.os, "getuid", lambda: 1000)
+        monkeypatch.setattr(mount.dirs, "state_directory", lambda: str(tmp_path))
         return tmp_path
 
     def repair(self, directory: str) -> str:
         request = changed("mounts.0.directory", directory)
-        wanted = {"request": json.dumps(request), "program": mounter_source()}
+        program = separate_program(mounter_source().encode(), with_source=True)
+        wanted = {"request": json.dumps(request), "program": program}
         with pytest.raises(SetupError) as refused:
             mount.Mounter(wanted, json.dumps(KEY).encode()).moved()
         assert "secret" not in refused.value.detail

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from langchain_daytona_ws._core.answer import Answer, read_frame
+from langchain_daytona_ws._core.answer import Answer, read_frame, unreadable
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, Payload, Resend
 from langchain_daytona_ws._core.guest_rpc.errors import (
     LOST_WHILE_RUNNING,
@@ -17,7 +17,8 @@ from langchain_daytona_ws._core.guest_rpc.errors import (
     unknown,
     unreachable,
 )
-from langchain_daytona_ws._core.guest_rpc.payload import guest_call
+from langchain_daytona_ws._core.guest_rpc.payload import guest_call, program_of
+from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
 from langchain_daytona_ws._core.ports import BackgroundTask, FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
@@ -43,6 +44,7 @@ DETAIL_CHARS = 1000
 # 10 seconds (Daytona API). If it still reports "started" later, the sandbox's daemon is dead.
 DEAD_AFTER_S = 10.0
 
+MISSING = "program"  # the error of a guest that has the digest, but not the program
 _MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 _CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
 
@@ -127,6 +129,7 @@ class GuestClient:
             variables.
         new_key: Returns random names for calls and answers.
         attachments: Parts that every request carries.
+        programs: The programs that sandboxes keep; shared by the clients of a session.
         set_up: Runs the hooks that have not run yet, before a request is sent.
         only_sandbox_id: The only sandbox to send to; "" for the session's current sandbox.
     """
@@ -139,12 +142,14 @@ class GuestClient:
         new_key: Callable[[], str],
         attachments: Sequence[Attachment[Any]] = (),
         *,
+        programs: KeptPrograms | None = None,
         set_up: Callable[[], Awaitable[None]] | None = None,
         only_sandbox_id: str = "",
     ) -> None:
         self._port = port
         self._sandboxes = sandboxes
         self._attachments = attachments
+        self._programs = KeptPrograms() if programs is None else programs
         self._set_up = set_up
         self._only_sandbox_id = only_sandbox_id
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
@@ -319,10 +324,49 @@ class GuestClient:
     ) -> Answer:
         """Send a request, with the secret of a payload if any, and return its answer unchecked.
 
+        It carries the digest of a program that the sandbox keeps. If the sandbox does not have the program, nothing has
+        run, and the request is sent again with the source.
+
         Raises:
             PortFault, SandboxError: There was no answer, or it was unreadable.
         """
-        call = guest_call(entry, request, self.new_key(), secret=with_secret.secret if with_secret else None)
+        program, until = program_of(entry, request), self._port.now() + within_s
+        digest = self._programs.digest(info.id, program)
+        answer: Answer = {}
+        if digest:
+            try:
+                answer = await self._send_once(info, entry, request, within_s, with_secret, digest=digest)
+            except (PortFault, SandboxError) as error:
+                if not isinstance(error, PortFault) or error.kind in _MAYBE_RAN:
+                    self._programs.forget(info.id, program)  # in case the file is the cause
+                raise
+            if answer.get("error") != MISSING:
+                self._programs.found(info.id)
+                return answer
+            self._programs.missing(info.id, program)
+        answer = await self._send_once(info, entry, request, until - self._port.now(), with_secret)
+        if answer.get("error") == MISSING:
+            raise unreadable("it asks for a program that it has received")
+        self._programs.learn(info.id, program, answer.pop("program", None))
+        return answer
+
+    async def _send_once(
+        self,
+        info: SandboxInfo,
+        entry: str,
+        request: Answer,
+        within_s: float,
+        with_secret: Payload | None,
+        *,
+        digest: str = "",
+    ) -> Answer:
+        call = guest_call(
+            entry,
+            request,
+            self.new_key(),
+            digest=digest,
+            secret=with_secret.secret if with_secret else None,
+        )
         try:
             reply = await self._port.execute(
                 info.id,

@@ -1,5 +1,8 @@
 """Pack a guest program and its request: one line of shell, and environment variables.
 
+The program is a set of guest modules. The first request for a set carries their source. The sandbox keeps them compiled
+in a file, and its answer contains the digest of this file; later requests carry only the digest.
+
 The daemon feeds a script on standard input to the first of zsh, bash and sh that it finds (Daytona API). zsh and bash
 read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line that all of
 these shells run alike. Program and request are compressed base64 in the request's environment variables, which the
@@ -12,10 +15,13 @@ import binascii
 import functools
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 
-PACKAGE = "langchain_daytona_ws._guest"
+from langchain_daytona_ws._guest.dirs import STATE_NAME, STATE_PARENT
+from langchain_daytona_ws._guest.loader import PACKAGE, digest_of
+
 # execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
 
@@ -23,21 +29,29 @@ _IMPORT = re.compile(
     rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))", re.MULTILINE
 )
 
+_IMPORT_LINE = re.compile(
+    rf"^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE
+)
 _INDENT = re.compile(r"^(?: {4})+", re.MULTILINE)
 # Docstrings and comments of guest modules, which contain no other multi-line strings.
 _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
+_REMARK = re.compile(r"  # .*$", re.MULTILINE)
+_RETURNS = re.compile(r"\) -> [^:\n]+:$", re.MULTILINE)
+_FOR_TYPES = re.compile(r"^TYPE_CHECKING = False\nif TYPE_CHECKING:.*\n(?:(?: .*)?\n)+", re.MULTILINE)
+_FUTURE = "from __future__ import annotations\n"
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
+Program = tuple[str, ...]  # guest modules; their imports and ``boot`` belong to the program too
 # Field of a request → the additional guest module that it needs.
+# The modules that start their work early come first.
 _FIELD_MODULES = {
     "mount": "mount",
+    "sync": "sync",
+    "sync_resident": "sync_resident",
     "job": "job_run",
     "awake": "jobs",
     "editors": "editors",
-    "sync": "sync",
-    "sync_resident": "sync_resident",
 }
-_EARLY = ("mount", "sync")
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
 _BOOT = (
@@ -46,17 +60,6 @@ _BOOT = (
     f'for i in range(int(e.pop("{ENV_PREFIX}"+k))))));'
     'p=u("PROGRAM");r=u("REQUEST");exec(p,{"request":r})'
 )
-_PROGRAM = """import sys
-call = eval(request)
-for name, source in {modules!r}:
-    module = type(sys)(name)
-    sys.modules[name] = module
-    exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
-    setattr(sys.modules[{package!r}], name.rpartition(".")[2], module)
-    if name in {early!r}:
-        module.begin(call["request"][{early!r}[name]])
-module.run(**call)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class GuestCall:
 
 
 def guest_call(
-    entry: str, request: dict[str, object], nonce: str, *, secret: bytes | None = None
+    entry: str, request: dict[str, object], nonce: str, *, digest: str = "", secret: bytes | None = None
 ) -> GuestCall:
     """Wrap a request for ``_guest/<entry>.py``.
 
@@ -77,12 +80,12 @@ def guest_call(
         entry: Name of the guest module whose ``main`` is called.
         request: Plain values only: None, bool, int, float, str, bytes, list, dict.
         nonce: Prefix of the answer's line; 16 or more random characters.
+        digest: Digest of the file that contains the program in the sandbox; "" to send its source.
         secret: Bytes for file descriptor 3 of the guest. An environment is readable by all processes of the user.
     """
     payload = repr({"entry": entry, "request": request, "nonce": nonce})
-    env = _variables(
-        "PROGRAM", _program(entry, *(_FIELD_MODULES[key] for key in _FIELD_MODULES if key in request))
-    )
+    program = _loading(digest) if digest else _source(program_of(entry, request))
+    env = _variables("PROGRAM", program)
     env.update(_variables("REQUEST", _encode(payload.encode("utf-8", "surrogatepass"), level=1)))
     # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
@@ -93,6 +96,11 @@ def guest_call(
     return GuestCall(script=script, env=env, nonce=nonce)
 
 
+def program_of(entry: str, request: Mapping[str, object]) -> Program:
+    """Return the program that a request needs."""
+    return (*(module for field, module in _FIELD_MODULES.items() if field in request), entry)
+
+
 def _variables(name: str, encoded: str) -> dict[str, str]:
     parts = [encoded[i : i + VARIABLE_BYTES] for i in range(0, len(encoded), VARIABLE_BYTES)]
     variables = {f"{ENV_PREFIX}{name}{i}": part for i, part in enumerate(parts)}
@@ -100,19 +108,38 @@ def _variables(name: str, encoded: str) -> dict[str, str]:
 
 
 @functools.cache
-def _program(*names: str) -> str:
-    modules = [(PACKAGE, "")]
-    # The module that examines the mounts comes first: its work continues while the rest is compiled.
-    for name in _load_order(*sorted(names, key=lambda name: name not in _EARLY), "boot"):
-        modules.append((f"{PACKAGE}.{name}", _bare(guest_source(name))))
-    program = _PROGRAM.format(
-        modules=modules, package=PACKAGE, early={f"{PACKAGE}.{name}": name for name in _EARLY}
-    )
-    return _encode(program.encode(), level=9)
+def _source(program: Program) -> str:
+    modules = [(name, _bare(guest_source(name))) for name in _load_order(*program, "boot")]
+    text = f"{joined_source('loader', 'keep', bare=True)}\nrun(eval(request), {modules!r})"
+    return _encode(text.encode(), level=9)
+
+
+@functools.lru_cache(maxsize=1024)
+def _loading(digest: str) -> str:
+    directory = f"{STATE_PARENT}/{STATE_NAME}"
+    text = f"{joined_source('loader', bare=True)}\nload(eval(request), {directory!r}, {digest!r})"
+    return _encode(text.encode(), level=9)
+
+
+def joined_source(*names: str, bare: bool = False) -> str:
+    """Return guest modules as one module, in which they share their names."""
+    text = "\n\n".join(_IMPORT_LINE.sub("", guest_source(name)) for name in names)
+    # Python accepts it at the beginning only.
+    before, future, after = text.partition(_FUTURE)
+    text = before + future + after.replace(_FUTURE, "")
+    return _bare(text) if bare else text
+
+
+def separate_program(source: bytes, *, with_source: bool) -> dict[str, object]:
+    """Return the field of a request that names a program which runs apart from the call.
+
+    The sandbox keeps the source in a file, like the modules of a call. The host knows its digest.
+    """
+    return {"digest": digest_of(source), "source": source if with_source else None}
 
 
 def _bare(source: str) -> str:
-    """Remove docstrings, comments and three of four spaces of each indent; each line keeps its number.
+    """Remove docstrings, comments, code for type checkers and most of each indent; each line keeps its number.
 
     An idle connection sends about 14 KB at once (RFC 6928); a larger request waits for one more round trip.
     """
@@ -121,7 +148,9 @@ def _bare(source: str) -> str:
         # A class body may consist of its docstring.
         return f'{prose[1]}""' + "\n" * prose[2].count("\n") if prose[2] else ""
 
-    return _INDENT.sub(lambda indent: " " * (len(indent[0]) // 4), _PROSE.sub(replacement, source))
+    source = _FOR_TYPES.sub(lambda block: "\n" * block[0].count("\n"), source)
+    source = _RETURNS.sub("):", _REMARK.sub("", _PROSE.sub(replacement, source)))
+    return _INDENT.sub(lambda indent: " " * (len(indent[0]) // 4), source)
 
 
 def _load_order(*names: str) -> list[str]:

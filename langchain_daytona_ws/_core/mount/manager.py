@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
-from langchain_daytona_ws._core.guest_rpc.payload import PACKAGE, guest_source
+from langchain_daytona_ws._core.guest_rpc.payload import joined_source, separate_program
 from langchain_daytona_ws._core.mount.rename_probe import (
     LOSES_FILES,
     LOSES_FILES_REMEDY,
@@ -38,8 +38,6 @@ Source = Callable[[float], Awaitable[Credentials]]
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - the mounter's directory for them
 
 _MOUNTER_MODULES = ("mount_request", "mount_keys", "mount_check", "mounter")
-_IMPORT = re.compile(rf"^from {re.escape(PACKAGE)}\.\w+ import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE)
-_FUTURE = "from __future__ import annotations\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,8 @@ class MountManager:
             "directories": self._directories,
             "has_secret": not is_known,
             "request": json.dumps(mounts),
-            "program": mounter_source(),
+            # A mounter always starts with new credentials, and otherwise rarely.
+            "program": separate_program(_mounter(), with_source=not is_known),
         }
         secret = None if is_known else _process_output(credentials)
         return MountPayload({"mount": mount}, secret, credentials=credentials)
@@ -168,7 +167,7 @@ class MountManager:
     def _can_deliver(self, code: str, request: GuestRequest, payload: MountPayload) -> bool:
         """Return whether other credentials may help; the next request then delivers them."""
         was_sent = payload.secret is not None
-        if code == "mount_credentials" and not was_sent:
+        if code in ("mount_credentials", "mount_program") and not was_sent:
             return True
         # Old credentials may have been revoked; new credentials may have expired during delivery.
         is_old = (
@@ -212,18 +211,19 @@ def mounter_source(workspaces: str = "", skills: str = "") -> str:
     """Return the program that root runs to mount a workspace.
 
     Args:
-        workspaces: For a snapshot's helper, the only directory below which it mounts workspaces; ``""`` for a
-            program that is sent with a call.
+        workspaces: For a snapshot's helper, the only directory below which it mounts workspaces; ``""`` for any.
         skills: For a helper, the only directory where it mounts skills.
     """
-    text = "\n\n".join(_IMPORT.sub("", guest_source(name)) for name in _MOUNTER_MODULES)
-    # Python accepts it at the beginning only.
-    before, future, after = text.partition(_FUTURE)
-    text = before + future + after.replace(_FUTURE, "")
+    text = joined_source(*_MOUNTER_MODULES)
     for name, value in (("WORKSPACES", workspaces), ("SKILLS", skills)):
         head, line, tail = text.partition(f'\n{name} = ""\n')
         text = f"{head}{line and f'{chr(10)}{name} = {json.dumps(value)}{chr(10)}'}{tail}"
     return text
+
+
+@functools.cache
+def _mounter() -> bytes:
+    return joined_source(*_MOUNTER_MODULES, bare=True).encode()
 
 
 def _serial(credentials: Credentials) -> str:

@@ -1,0 +1,73 @@
+"""Keep programs in files that `loader` reads: the compiled modules of a call, and the source of separate programs.
+
+A request that carries the source of its modules carries this module as text.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+
+from langchain_daytona_ws._guest.loader import PACKAGE, digest_of, head, read, start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any, Iterator
+
+    Call = dict[str, Any]
+
+
+def run(call: Call, modules: list[tuple[str, str]]) -> None:
+    """Compile, keep and run modules. The answer contains the digest of their file.
+
+    A process of the same user can forge this answer if it traces or replaces this process; it can do the same to every
+    other call.
+    """
+    compiled: list[tuple[str, CodeType]] = []
+
+    def compile_all() -> Iterator[tuple[str, CodeType]]:
+        for name, source in modules:
+            compiled.append((name, compile(source, "%s.%s" % (PACKAGE, name), "exec", dont_inherit=True)))
+            yield compiled[-1]
+
+    boot = start(compile_all(), call)
+    dirs = sys.modules[PACKAGE + ".dirs"]
+    try:
+        program = write(dirs.state_directory(), head() + marshal.dumps(compiled))
+    except dirs.SetupError:
+        program = ""  # the call reports it
+    boot.run(program=program, **call)
+
+
+def source_of(directory: str, program: dict[str, Any]) -> bytes:
+    """Return the source of a separate program; ``b""`` if neither the request nor a file contains it.
+
+    Args:
+        directory: Where files are kept.
+        program: ``digest``, and ``source``, which is None in most requests.
+    """
+    source: bytes = program["source"] or read(directory, program["digest"])
+    return source
+
+
+def write(directory: str, data: bytes) -> str:
+    """Write a file for `loader.read` and return its digest; return ``""`` if it cannot be written."""
+    digest = digest_of(data)
+    temporary = "%s/%s.program" % (directory, os.urandom(16).hex())
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.rename(temporary, "%s/%s.program" % (directory, digest))
+        except OSError:
+            os.unlink(temporary)
+            raise
+        finally:
+            os.close(fd)
+    except OSError:
+        return ""  # such as a full disk: the host sends the source again
+    return digest
