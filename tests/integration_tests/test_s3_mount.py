@@ -172,6 +172,28 @@ def test_a_broken_mount_is_mended_by_the_next_command_itself(
     assert bucket.server.count("execute") - before == (2 if lost else 1)
 
 
+_LOST_PROGRAMS = "rm /tmp/.langchain-daytona-ws-*/*.program; "
+# The modules of the call are asked for first. Then the mounter is, or the credentials, which bring the mounter along.
+LOST_PROGRAMS = {
+    "a mount that works": (_LOST_PROGRAMS, 2),
+    "a killed daemon": (_LOST_PROGRAMS + BREAKAGES["a killed daemon"], 3),
+    "lost credentials and daemon": (_LOST_PROGRAMS + BREAKAGES["lost credentials and daemon"], 3),
+}
+
+
+@pytest.mark.parametrize(("loss", "requests"), LOST_PROGRAMS.values(), ids=LOST_PROGRAMS)
+def test_lost_programs_are_sent_again_with_all_that_is_missing(
+    bucket: Bucket, workspace: Driven, loss: str, requests: int
+) -> None:
+    workspace.run(loss)
+    before = bucket.server.count("execute")
+    result = workspace.run(f"echo ran >> /tmp/ran; {WHERE_AM_I}; wc -l < /tmp/ran")
+    assert result.output == "mountpoint-s3\nknown1\n"
+    assert bucket.server.count("execute") - before == requests
+    assert workspace.run("wc -l < /tmp/ran").output == "1\n"
+    assert bucket.server.count("execute") - before == requests + 1
+
+
 def count(workspace: Driven, daemons: str) -> str:
     return workspace.run(f"pgrep -fc '[m]ount-s3.*{daemons}'").output
 
