@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from daytona import AsyncDaytona, DaytonaConfig
 
 from langchain_daytona_ws._adapters.answers import abound_answers
+from langchain_daytona_ws._adapters.proxies import check_async_proxy
 from langchain_daytona_ws._adapters.sdk import Account, client_config, making_a_client, tracing_is_wanted
 
 
@@ -71,6 +72,7 @@ async def leave(account: Account) -> None:
 
 def _new_client(account: Account) -> AsyncDaytona:
     with making_a_client():
+        check_async_proxy(account.api_url)
         client = Client(client_config(account))
     client._target = account.target
     return client

@@ -37,13 +37,30 @@ def check_proxies() -> None:
         except ValueError:
             problem = problem or "has no usable host and port"
         if problem:
-            raise ConfigError(
-                f"{scheme.upper()}_PROXY (or {scheme}_proxy) in the environment {problem}. Write it as "
-                "http://host:port, or unset it; NO_PROXY names the hosts that need no proxy.",
-                code="client",
-                op="connect",
-                for_model="The machine that runs this agent is set up wrongly. Nothing ran. Tell the user.",
-            )
+            raise _unusable(scheme, problem, "Write it as http://host:port")
+
+
+def check_async_proxy(url: str) -> None:
+    """Refuse a proxy that is not for HTTP, if requests to ``url`` would use it: aiohttp would send HTTP to it.
+
+    Raises:
+        ConfigError: ``code="client"``.
+    """
+    target = urlsplit(url)
+    kind = urlsplit(environment_proxies().get(target.scheme, "")).scheme
+    if kind not in ("", "http", "https") and not proxy_bypass(target.hostname or ""):
+        remedy = "Name an http:// proxy, or use the sync methods, which can use a SOCKS proxy"
+        raise _unusable(target.scheme, f"is a {kind} proxy, which async calls cannot use", remedy)
+
+
+def _unusable(scheme: str, problem: str, remedy: str) -> ConfigError:
+    return ConfigError(
+        f"{scheme.upper()}_PROXY (or {scheme}_proxy) in the environment {problem}. {remedy}, or unset it; NO_PROXY "
+        "names the hosts that need no proxy.",
+        code="client",
+        op="connect",
+        for_model="The machine that runs this agent is set up wrongly. Nothing ran. Tell the user.",
+    )
 
 
 def environment_proxies() -> dict[str, str]:

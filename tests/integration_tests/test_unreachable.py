@@ -294,6 +294,21 @@ class TestProxies:
         assert "http://host:port" in error.message
         assert "secret" not in error.message
 
+    @pytest.mark.parametrize("address", ["socks5://someone:secret@127.0.0.1:1", "ftp://127.0.0.1:1"])
+    def test_async_calls_name_the_variable_of_a_proxy_that_they_cannot_use(
+        self, address: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", address)
+        error = failure("https://daytona.invalid/api", "async")
+        assert error.code == "client"
+        assert (
+            f"HTTPS_PROXY (or https_proxy) in the environment is a {address.partition(':')[0]} proxy"
+            in error.message
+        )
+        assert "secret" not in error.message
+        monkeypatch.setenv("NO_PROXY", "daytona.invalid")
+        assert failure("https://daytona.invalid/api", "async").code == "unreachable"
+
 
 def test_an_address_that_never_answers_takes_no_longer_than_a_connection_may() -> None:
     """A full backlog drops what asks to connect, as a firewall does."""
