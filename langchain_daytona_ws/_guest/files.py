@@ -39,10 +39,10 @@ With ``log: true``, ``path`` is the absolute path of a command's log, which can 
 A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``,
 ``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,
 ``not_regular`` (kind), ``binary`` (bytes, what), ``too_large`` (bytes, max_bytes), ``past_end`` (lines),
-``exists_unread`` (bytes), ``changed``, ``not_found`` (hint, line, and perhaps differences, count), ``not_unique``
-(count, at), ``too_many`` (count), ``identical``, ``empty``, ``not_empty`` (count), ``is_root``, ``bad_path``,
-``bad_glob`` (text), ``bad_pattern`` (text), ``no_tool``, ``staging`` (the upload is missing or damaged), ``busy``
-(being changed), ``write_failed`` (errno, text, state, bytes), ``os`` (errno, text). ``state`` after a failed
+``exists_unread`` (bytes), ``changed`` (perhaps bytes), ``not_found`` (hint, line, and perhaps differences, count),
+``not_unique`` (count, at), ``too_many`` (count), ``identical``, ``empty``, ``not_empty`` (count), ``is_root``,
+``bad_path``, ``bad_glob`` (text), ``bad_pattern`` (text), ``no_tool``, ``staging`` (the upload is missing or damaged),
+``busy`` (being changed), ``write_failed`` (errno, text, state, bytes), ``os`` (errno, text). ``state`` after a failed
 write: ``unchanged`` or ``restored`` (the file has the old content), ``absent``, ``partial`` (the file has ``bytes``
 bytes), ``unknown``.
 """
@@ -227,7 +227,7 @@ def _text(content: Content) -> bytes:
 
 def _expect(present: Content, sha256: str | None) -> None:
     if sha256 is not None and present.sha256 != sha256:
-        raise RefusedError("changed")
+        raise RefusedError("changed", bytes=present.size)
 
 
 def _facts(content: Content) -> Answer:

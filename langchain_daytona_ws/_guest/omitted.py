@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from langchain_daytona_ws._guest.text import MARKED_UTF16
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,7 +22,7 @@ SEARCHED_BINARY_BYTES = 64 << 10
 
 def is_too_binary(kind: str, size_bytes: int) -> bool:
     """Return whether a file of this kind (see `text.binary_kind`) is not searched because of its size."""
-    return kind == "binary" and size_bytes > SEARCHED_BINARY_BYTES
+    return kind not in ("", MARKED_UTF16) and size_bytes > SEARCHED_BINARY_BYTES
 
 
 def omitted(paths: Mapping[str, Iterable[str]]) -> dict[str, list[object]]:

@@ -26,7 +26,14 @@ from langchain_daytona_ws._guest.omitted import (
 )
 from langchain_daytona_ws._guest.rows import LINE_BYTES, READERS, Filter, Rows, Selection, excerpt, offsets
 from langchain_daytona_ws._guest.scan import GONE, Scan
-from langchain_daytona_ws._guest.text import BOM, SNIFF_BYTES, UTF16_BOMS, binary_kind
+from langchain_daytona_ws._guest.text import (
+    BOM,
+    MARKED_UTF16,
+    SNIFF_BYTES,
+    UNMARKED_UTF16,
+    UTF16_BOMS,
+    binary_kind,
+)
 from langchain_daytona_ws._guest.walk import SAFE, RefusedError, answer, locate, need_file
 
 TYPE_CHECKING = False
@@ -130,7 +137,11 @@ class _Files:
         """Select this file, whatever its size."""
         if not self._selection.takes(name):
             return
-        self._select(name, "" if self._searches_utf16 else self._kind(name, self._fd), 0)
+        kind = self._kind(name, self._fd)
+        if kind in UNMARKED_UTF16:
+            self.omitted[UTF16].add(name)
+        else:
+            self._select(name, kind, 0)
 
     @property
     def has_matched(self) -> bool:
@@ -138,10 +149,10 @@ class _Files:
         return bool(self._found) or any(self.omitted.values())
 
     def _select(self, path: str, kind: str, size: int) -> None:
-        if kind == "UTF-16 text" and not self._searches_utf16:
+        if kind == MARKED_UTF16 and not self._searches_utf16:
             self.omitted[UTF16].add(path)
         elif is_too_binary(kind, size):
-            self.omitted[BINARY].add(path)
+            self.omitted[UTF16 if kind in UNMARKED_UTF16 else BINARY].add(path)
         else:
             self._found.append(path)
 
@@ -153,7 +164,7 @@ class _Files:
         """Return whether the lines of a matching file are shown; record it if they are not."""
         name = os.fsdecode(path[2:])
         try:
-            is_binary = self._kind(name, self._fd) == "binary"
+            is_binary = self._kind(name, self._fd) not in ("", MARKED_UTF16)
         except OSError:  # removed after the search
             return True
         if is_binary:

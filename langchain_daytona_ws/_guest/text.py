@@ -11,6 +11,9 @@ FOOTER_BYTES = 256  # reserved for the footer in a page's byte limit
 SNIFF_BYTES = 8192
 
 BOM = b"\xef\xbb\xbf"
+MARKED_UTF16 = "UTF-16 text"  # with a byte order mark
+UNMARKED_UTF16 = ("UTF-16LE text", "UTF-16BE text")
+UTF16_KINDS = (MARKED_UTF16, *UNMARKED_UTF16)
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
 
@@ -51,11 +54,21 @@ def binary_kind(data: bytes) -> str:
     """
     head = data[:SNIFF_BYTES]
     if head.startswith(UTF16_BOMS):
-        return "UTF-16 text"
+        return MARKED_UTF16
     controls = len(head) - len(head.translate(None, _CONTROLS))
     has_many = controls > 1 and controls * 20 > len(head)
     oddities = (b"\0" in head) + (b"\0\0" in head) + has_many + (not _is_utf8(head))
-    return "binary" if oddities > 1 else ""
+    if oddities > 1:
+        return _unmarked_utf16(head) or "binary"
+    return ""
+
+
+def _unmarked_utf16(head: bytes) -> str:
+    """Return the kind of UTF-16 without a byte order mark: mostly ASCII characters, whose high bytes are NUL."""
+    for kind, high, low in zip(UNMARKED_UTF16, (head[1::2], head[::2]), (head[::2], head[1::2])):
+        if len(high) > 1 and high.count(0) * 10 > len(high) * 7 and 0 not in low:
+            return kind
+    return ""
 
 
 def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int = 65536) -> Page:

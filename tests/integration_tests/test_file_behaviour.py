@@ -127,6 +127,24 @@ def test_knowing_what_is_there(backend: Backend) -> None:
     assert backend.get("a") == b"1 two"
 
 
+def test_a_file_that_is_too_large_to_read_is_not_to_be_read_first(backend: Backend) -> None:
+    large = b"a line\n" * 1_600_000
+    backend.put("a", large)
+    assert backend.ask("write", "a", "mine") == (
+        "exists_unread: a exists already (11,200,000 bytes), and is too large to read here. Look at it with bash; "
+        "pass overwrite=true to replace it."
+    )
+    backend.put("a", "short")
+    backend.ask("read", "a")
+    backend.put("a", large)
+    assert backend.ask("write", "a", "mine") == (
+        "changed: a has changed since this session read it, and has 11,200,000 bytes now, too large to read here. "
+        "Look at it with bash; to replace it, delete it first."
+    )
+    backend.ask("delete", "a")
+    assert backend.ask("write", "a", "mine") == "Created a (4 bytes)."
+
+
 MISSING = "missing: {} does not exist. Use list or glob to see the existing files."
 IS_DIRECTORY = "is_directory: {} is a directory: use list."
 NO_DIRECTORY = "not_a_directory: {}, or a part of this path, is not a directory."

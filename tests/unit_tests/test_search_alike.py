@@ -125,6 +125,24 @@ def test_utf16_is_searched_or_named(box: Box) -> None:
     assert box.text("needle", output_mode="content") == expected
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_named(box: Box, encoding: str) -> None:
+    data = "the needle caf\u00e9 \u20ac\r\n".encode(encoding)
+    box.put("in/windows.reg", data)
+    box.put("in/large.reg", data * 5000)
+    for path, names in (
+        ("in/windows.reg", "1 UTF-16 file: in/windows.reg"),
+        ("in/large.reg", "1 UTF-16 file: in/large.reg"),
+        ("in", "1 UTF-16 file: in/large.reg"),
+    ):
+        expected = ["No match.", f"[Not searched: {names}. Convert with iconv in bash.]"]
+        assert box.text("needle", path=path) == expected
+    kind = f"UTF-16{encoding[-2:].upper()} text"
+    for name in ("windows", "large"):
+        with pytest.raises(FileUnsuitable, match=f"is {kind} .*iconv"):
+            run_sync(box.ops.read(f"in/{name}.reg"))
+
+
 def test_all_of_many_files_are_searched(box: Box) -> None:
     """More names than one program takes."""
     if box.kind == "s3":

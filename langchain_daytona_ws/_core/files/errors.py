@@ -10,6 +10,8 @@ from langchain_daytona_ws._core.files.models import Difference
 from langchain_daytona_ws._core.files.rendering import difference
 from langchain_daytona_ws._core.paths import shown, spelled_out
 from langchain_daytona_ws._guest.edit import EditError
+from langchain_daytona_ws._guest.store import MAX_BYTES
+from langchain_daytona_ws._guest.text import UTF16_KINDS
 from langchain_daytona_ws.errors import (
     EditRefused,
     FileError,
@@ -104,8 +106,8 @@ def _too_large(facts: Facts) -> str:
 
 def _binary(facts: Facts) -> str:
     path, shell = facts["path"], facts["shell"]
-    if facts.get("what") == "UTF-16 text":
-        return f"{path} is UTF-16 text ({_size(facts)}). Convert it first, with iconv in {shell}."
+    if (kind := facts.get("what")) in UTF16_KINDS:
+        return f"{path} is {kind} ({_size(facts)}). Convert it first, with iconv in {shell}."
     return f"{path} is a binary file ({_size(facts)}). Inspect it with {shell}, such as `file` or `xxd`."
 
 
@@ -118,10 +120,25 @@ def _past_end(facts: Facts) -> str:
 
 
 def _exists(facts: Facts) -> str:
+    if facts["bytes"] > MAX_BYTES:
+        return (
+            f"{facts['path']} exists already ({_size(facts)}), and is too large to read here. Look at it with "
+            f"{facts['shell']}; pass overwrite=true to replace it."
+        )
     return (
         f"{facts['path']} exists already ({_size(facts)}) and was not read in this session. Read it first, "
         "or pass overwrite=true to replace it."
     )
+
+
+def _changed(facts: Facts) -> str:
+    text = f"{facts['path']} has changed since this session read it"
+    if facts.get("bytes", 0) > MAX_BYTES:
+        return (
+            f"{text}, and has {_size(facts)} now, too large to read here. Look at it with {facts['shell']}; to replace "
+            "it, delete it first."
+        )
+    return f"{text}. Read it again first."
 
 
 def _not_found(facts: Facts) -> str:
@@ -259,7 +276,7 @@ REFUSALS: dict[str, Refusal] = {
     "too_large": Refusal(FileUnsuitable, _too_large, ("bytes", "max_bytes")),
     "past_end": Refusal(FileError, _past_end, ("lines",)),
     "exists_unread": Refusal(WriteConflict, _exists, ("bytes",)),
-    "changed": Refusal(WriteConflict, "{path} has changed since this session read it. Read it again first."),
+    "changed": Refusal(WriteConflict, _changed, ("bytes",)),
     "busy": Refusal(WriteConflict, "{path} is being changed by another process now. Try again."),
     "not_found": Refusal(EditRefused, _not_found, ("hint", "line", "count", "differences")),
     "not_unique": Refusal(EditRefused, _not_unique, ("count", "at")),

@@ -283,7 +283,7 @@ class S3Files:
             again = await self._lookup.load(key, max_bytes=size)
             data = again.data if again.info.etag == old.info.etag else None
         if data is None or await self._compute(size, lambda: _sha256(data)) != expected:
-            raise RefusedError("changed")
+            raise RefusedError("changed", bytes=size)
 
     async def _conflicting_mark(self, key: str, data: bytes, call: str) -> Mark | None:
         """Return the mark of this call in the conflicting file; None if its content is the same; else refuse."""

@@ -23,7 +23,7 @@ from langchain_daytona_ws._core.s3.store import (
 from langchain_daytona_ws._core.s3.tree import Walk
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
-from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, NAMED, is_too_binary
+from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, NAMED, UTF16, is_too_binary
 from langchain_daytona_ws._guest.rows import Filter, Rows, Selection
 from langchain_daytona_ws._guest.walk import RefusedError
 
@@ -151,7 +151,7 @@ class _ContentSearch:
         alone: bool,
     ) -> None:
         self.rows = rows
-        self.omitted: dict[models.OmittedReason, list[str]] = {BINARY_MATCH: [], BINARY: []}
+        self.omitted: dict[models.OmittedReason, list[str]] = {BINARY_MATCH: [], BINARY: [], UTF16: []}
         self._expression = expression
         self._query = query
         self._now = port.now
@@ -171,12 +171,13 @@ class _ContentSearch:
 
     def _search_file(self, path: str, data: bytes) -> None:
         name, kind = path.encode(), text.binary_kind(data)
-        if is_too_binary(kind, len(data)) and not self._alone:
-            self.omitted[BINARY].append(self.rows.named(name))
+        is_unmarked = kind in text.UNMARKED_UTF16
+        if (is_unmarked and self._alone) or (is_too_binary(kind, len(data)) and not self._alone):
+            self.omitted[UTF16 if is_unmarked else BINARY].append(self.rows.named(name))
             return
         content = _as_utf8(data)
         lines = self._expression.lines(content, self._check)
-        if kind == "binary":
+        if kind not in ("", text.MARKED_UTF16):
             try:
                 reason: models.OmittedReason | None = BINARY_MATCH if next(lines, None) is not None else None
             except NeedsRipgrepError:  # not worth a sandbox
