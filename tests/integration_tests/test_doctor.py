@@ -163,10 +163,11 @@ class TestAllIsWell:
     @pytest.mark.usefixtures("host_keys")
     def test_a_synchronised_workspace_needs_nothing_of_a_mount(self, checked: Checked) -> None:
         checked.server.s3.accept_renames = True
-        report = checked.role("--no-sandbox", s3Mode="sync")
+        report = checked.role(s3Mode="sync")
         assert (report.exit_code, report.failed()) == (0, [])
-        for check in ("snapshot", "s3-new-file", "s3-renames"):
+        for check in ("snapshot", "s3-new-file", "s3-renames", "mount-s3", "fuse"):
             assert report.status(check) == "skipped"
+        assert "synchronised; a file that a command wrote was read from S3" in report.message("workspace")
         assert "options.s3Mode is sync" in report.message("s3-renames")
         assert report.status("s3-write") == report.status("s3-boundary") == "ok"
 

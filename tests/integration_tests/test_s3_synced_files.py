@@ -1,4 +1,4 @@
-"""Files of a synchronised workspace straight on S3, over boto3 and a real HTTP server; no sandbox is needed."""
+"""Files of a synchronised workspace straight on S3, over boto3 and a real HTTP server, and the commands that follow."""
 
 from __future__ import annotations
 
@@ -91,3 +91,21 @@ def test_the_model_is_told_nothing_of_a_mount(bucket: Bucket, open_session: Open
     assert "PYTHONPYCACHEPREFIX" not in result.output
     job = workspace.run("sleep 0.1 >> out.txt & wait")
     assert job.notices == ()
+
+
+def test_a_change_is_in_the_next_command_with_its_mode_and_seen_by_git(
+    bucket: Bucket, open_session: OpenSession
+) -> None:
+    workspace = synced(bucket, open_session, syncIgnore=["*.log"])
+    git = "git -c user.name=a -c user.email=a@b.c"
+    made = workspace.run(
+        f"printf 'echo one\n' > a.sh; chmod 755 a.sh; ln -s a.sh l; echo x > x.log; "
+        f"git init -q . && git add a.sh l && {git} commit -qm one"
+    )
+    assert made.exit_code == 0, made.output
+    workspace.files("edit", "l", "one", "two")  # of the same size
+    result = workspace.run("git status --porcelain a.sh l; ./l; stat -c %a a.sh; readlink l; cat x.log")
+    assert result.output.splitlines() == [" M a.sh", "two", "755", "a.sh", "x"]
+    assert "x.log" not in bucket.paths()
+    with pytest.raises(FileUnsuitable):
+        workspace.files("read", "x.log")

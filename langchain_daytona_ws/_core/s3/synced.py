@@ -152,7 +152,8 @@ class SyncedFiles:
 
     async def delete(self, path: str, *, key: str) -> models.FileDeleted:
         """Delete a file, a symlink itself, or the marker of an empty directory."""
-        return await self._follow("delete", path, lambda at: self._files.delete(at, key=key))
+        deleted = await self._follow("delete", path, lambda at: self._files.delete(at, key=key))
+        return replace(deleted, path=path)
 
     async def list(self, path: str, *, limit: int, limit_bytes: int) -> models.Listing:
         """List a directory; a symlink is listed as a file, since listings of S3 have no metadata."""
