@@ -249,6 +249,7 @@ class Resident:
                 self._busy = None
                 self._copy.report.seconds += time.monotonic() - began
             report = self._copy.report.values()
+            report.update(self._facts())
             names = sorted(self._push.unpushed)
             report["unpushed"], report["unpushed_count"] = names[:NAMES_MAX], len(names)
             if failure is not None:
@@ -256,6 +257,15 @@ class Resident:
             _send(connection, "ok", report)
             self._copy.forget_report()
             self._save()
+
+    def _facts(self) -> dict[str, object]:
+        """Return facts about the store and the disk."""
+        disk = os.statvfs(self._copy.tree.root)
+        return {
+            "round_trip_s": float(self._copy.bucket.round_trip_s),
+            "free_bytes": disk.f_bavail * disk.f_frsize,
+            "conditional_delete": self._copy.index.honours_delete is True,
+        }
 
     def _save(self) -> None:
         for copy in self._copies:

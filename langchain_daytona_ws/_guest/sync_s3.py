@@ -120,6 +120,7 @@ class Bucket:
         self._signing_keys: dict[str, bytes] = {}
         self._failure: S3Error | None = None
         self._deadline = 0.0
+        self.round_trip_s = 0.0  # of the last listing
         bucket, endpoint = spec["bucket"], spec["endpoint"]
         if endpoint is None:
             suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
@@ -145,7 +146,10 @@ class Bucket:
         query = {"encoding-type": "url", "list-type": "2", "max-keys": str(PAGE_KEYS), "prefix": prefix}
         if after:
             query["start-after"] = after
-        return Page(self._request("GET", "", query)[1], prefix)
+        began = time.monotonic()
+        page = Page(self._request("GET", "", query)[1], prefix)
+        self.round_trip_s = time.monotonic() - began
+        return page
 
     def head(self, key: str) -> Found | None:
         """Return an object's properties; None if it does not exist."""

@@ -131,7 +131,7 @@ class TestAllIsWell:
         assert (report.exit_code, report.failed()) == (0, [])
         assert list(report.checks) == ALL
         for name in ALL:
-            expected = "skipped" if name in OF_S3 or name in ("snapshot", "persistent") else "ok"
+            expected = "skipped" if name in (*OF_S3, "snapshot", "persistent", "sync") else "ok"
             assert report.status(name) == expected, report.checks[name]
         assert server.sandboxes == []
         assert server.count("create") == 1
@@ -141,7 +141,7 @@ class TestAllIsWell:
         report = checked.role(snapshot="fuse-s3")
         assert (report.exit_code, report.failed()) == (0, [])
         expected = dict.fromkeys(ALL, "ok") | {
-            "persistent": "skipped", "s3-skills": "skipped", "user": "warning",
+            "persistent": "skipped", "s3-skills": "skipped", "sync": "skipped", "user": "warning",
         }  # fmt: skip
         assert {name: report.status(name) for name in report.checks} == expected
         assert "read from S3" in report.message("workspace")
@@ -165,6 +165,13 @@ class TestAllIsWell:
         checked.server.s3.accept_renames = True
         report = checked.role(s3Mode="sync")
         assert (report.exit_code, report.failed()) == (0, [])
+        assert report.status("sync") == "ok"
+        for fact in (
+            "checks the conditions of writes and deletions",
+            "a listing takes",
+            "GiB of its disk are free",
+        ):
+            assert fact in report.message("sync")
         for check in ("snapshot", "s3-new-file", "s3-renames", "mount-s3", "fuse"):
             assert report.status(check) == "skipped"
         assert "synchronised; a file that a command wrote was read from S3" in report.message("workspace")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
 from langchain_daytona_ws._core.doctor.finding import Finding, failed, ok, skipped, warning
+from langchain_daytona_ws._core.sync.report import SyncReport
 from langchain_daytona_ws._guest.mount import HELPER
 
 CHECKS = ("bash", "python", "node", "search", "git", "mount-s3", "fuse", "user", "sandbox-clock")
@@ -93,6 +94,27 @@ def judge_sandbox(
         yield from skipped("the workspace is not mounted", "mount-s3", "fuse")
         yield ok("user", f"commands run as {_name(facts)}")
     yield _clock(facts, before_s, after_s)
+
+
+def judge_sync(report: SyncReport | None) -> Iterator[Finding]:
+    """Return the finding for the first synchronisation of a workspace; None without one."""
+    if report is None:
+        yield from skipped("the workspace is not synchronised", "sync")
+        return
+    facts = (
+        f"a listing takes {report.round_trip_s * 1000:.0f} ms from the sandbox, {report.free_bytes / 2**30:.1f} GiB of "
+        "its disk are free"
+    )
+    if report.failure:
+        yield failed("sync", f"{report.failure}: {report.detail}", "See the S3 checks above.", report.failure)
+    elif report.conditional_delete:
+        yield ok("sync", f"the store checks the conditions of writes and deletions; {facts}")
+    else:
+        yield warning(
+            "sync",
+            f"the store checks the conditions of writes, but not of deletions; {facts}",
+            "A file that another writer changes within the same milliseconds as it is deleted here may be lost.",
+        )
 
 
 def _required(facts: Mapping[str, str], check: str, program: str, why: str) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 NAMES_MAX = 10
 NAME_CHARS = 300
@@ -42,6 +42,9 @@ class SyncReport:
         failure: Why not everything was synchronised; "" if it was.
         detail: The error of S3, for the engineer.
         duration_s: Seconds in the sandbox.
+        round_trip_s: Seconds of the last listing of the prefix.
+        free_bytes: Free space on the disk of the workspace.
+        conditional_delete: Whether the store checks the condition of a deletion.
     """
 
     pulled: int = 0
@@ -56,6 +59,9 @@ class SyncReport:
     failure: str = ""
     detail: str = ""
     duration_s: float = 0.0
+    round_trip_s: float = 0.0
+    free_bytes: int = 0
+    conditional_delete: bool = False
 
     @property
     def is_pending(self) -> bool:
@@ -94,7 +100,8 @@ class SyncReport:
 
     def merged(self, later: SyncReport) -> SyncReport:
         """Return this report together with that of a later synchronisation."""
-        return SyncReport(
+        return replace(
+            later,
             pulled=self.pulled + later.pulled,
             pushed=self.pushed + later.pushed,
             deleted=self.deleted + later.deleted,
@@ -102,10 +109,6 @@ class SyncReport:
             conflicts=self.conflicts + later.conflicts,
             restored=self.restored + later.restored,
             skipped=self.skipped + later.skipped,
-            unpushed=later.unpushed,
-            unpushed_count=later.unpushed_count,
-            failure=later.failure,
-            detail=later.detail,
             duration_s=self.duration_s + later.duration_s,
         )
 
@@ -139,12 +142,15 @@ def read_report(answer: Mapping[str, object]) -> SyncReport | None:
         failure=failure,
         detail=_line(values.get("detail", "")),
         duration_s=_seconds(values.get("seconds")),
+        round_trip_s=_seconds(values.get("round_trip_s")),
+        free_bytes=_count(values, "free_bytes"),
+        conditional_delete=values.get("conditional_delete") is True,
     )
 
 
 def _count(values: Mapping[str, object], name: str) -> int:
     value = values.get(name, 0)
-    return value if type(value) is int and 0 <= value < 10**9 else 0
+    return value if type(value) is int and 0 <= value < 10**18 else 0
 
 
 def _seconds(value: object) -> float:

@@ -20,7 +20,7 @@ from langchain_daytona_ws._session.diagnosis.storage import PROBE, StorageDiagno
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
-CHECKS = ("sandbox", "workspace", *facts.CHECKS)
+CHECKS = ("sandbox", "workspace", "sync", *facts.CHECKS)
 FACTS_S = 30
 COMMAND_S = 60.0
 
@@ -94,7 +94,7 @@ def _examined(
         refusal = Finding("sandbox", workspace[0].status, workspace[0].found, code=workspace[0].code)
         return [refusal, *skipped("there is no sandbox", *CHECKS[1:])]
     if obstacle:
-        workspace = skipped(obstacle, "workspace")
+        workspace = skipped(obstacle, "workspace", "sync")
     found = [ok("sandbox", f"{identifier} was created, and answered after {took_s:.1f} s"), *workspace]
     nonce = f"facts{secrets.token_hex(8)}"
     port = SyncDaytonaPort(account_of(config))
@@ -119,10 +119,11 @@ def _examined(
 def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Finding]:
     """Write a file with a command of the session; on S3, read it from there."""
     name, text = PROBE + secrets.token_hex(6), secrets.token_hex(8)
-    ran = True
+    ran, report = True, None
     try:
         try:
             result = session.run(f"printf %s {text} > {name} && cat {name}", timeout_s=COMMAND_S)
+            report = result.sync
             finding = _judged(result, text, storage, name)
         except WorkspaceError as error:
             ran = isinstance(error, OutcomeUnknown)
@@ -136,7 +137,7 @@ def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Findi
             )
     finally:
         left = storage.remove(name) if storage is not None and ran else None
-    return [finding] if left is None else [finding, left]
+    return [finding, *facts.judge_sync(report), *([left] if left else [])]
 
 
 def _judged(result: CommandResult, text: str, storage: StorageDiagnosis | None, name: str) -> Finding:
