@@ -24,6 +24,8 @@ editor = vim
 pager = less
 [sequence]
 editor = vim
+[merge]
+tool = vimdiff
 E
 export GIT_CONFIG_GLOBAL=$PWD/config
 git init -qb main work && cd work
@@ -103,6 +105,17 @@ def test_vim_is_ended_where_it_would_wait_for_a_key(tmp_path: Path, command: str
     assert result.duration_s < 30
     assert "vim was ended, since no key can be pressed here" in result.notices[0]
     assert not list(tmp_path.rglob("*.swp"))
+
+
+@needs_vim
+@pytest.mark.parametrize("command", ["git merge side; git mergetool -y", "git difftool -y HEAD~1"])
+def test_an_editor_that_git_starts_is_ended(tmp_path: Path, command: str) -> None:
+    workspace = Workspace("bash", tmp_path)
+    workspace.run(SET_UP)
+    result = workspace.run(f"{GIT}{command}", timeout_s=60)
+    assert not result.timed_out
+    assert result.duration_s < 30
+    assert "vim was ended, since no key can be pressed here" in result.notices[0]
 
 
 @needs_vim

@@ -22,7 +22,9 @@ from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceE
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
 # What may start vim, which without a terminal waits for a key.
-_EDITOR = re.compile(r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|\$\{?(?:EDITOR|VISUAL))(?![\w.-])")
+_EDITOR = re.compile(
+    r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|mergetool|difftool|\$\{?(?:EDITOR|VISUAL))(?![\w.-])"
+)
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 
