@@ -692,6 +692,16 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
     assert driven.files("write", "f", "whole").created is False
 
 
+def test_a_history_of_more_than_ten_mebibytes_is_appended_to(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    backend = WorkspaceBackend(open_session(server).session)
+    path, history = "/conversation_history/session.md", "a message\n" * 1_200_000
+    assert backend.write(path, history).error is None
+    assert backend.edit(path, history, f"{history}and more\n").error is None
+    assert backend.execute(f"wc -c < {path}; tail -1 {path}").output == "12000009\nand more\n"
+
+
 def test_what_a_large_edit_has_not_shown_must_be_read(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:

@@ -139,14 +139,15 @@ class FileOperations:
     async def replace_text(self, path: str, old: str, new: str, *, replace_all: bool) -> int:
         """Replace text like `edit`, with strings of any size; return the number of replacements.
 
+        With long strings the file may have `VIEWED_BYTES`: Deep Agents appends to its history by replacing all of it.
         Text that only looks alike is not edited, because the result cannot report the differences.
         """
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has at most four bytes
             return (await self.edit(path, old, new, replace_all=replace_all, exact=True)).count
         location = await self._resolve(path)
-        before = await self._or_similar(location, self._files.fetch(location, max_bytes=MAX_BYTES))
+        before = await self._or_similar(location, self._files.fetch(location, max_bytes=models.VIEWED_BYTES))
         try:
-            edited = apply_edit(before.data, old, new, replace_all, MAX_BYTES, exact=True)
+            edited = apply_edit(before.data, old, new, replace_all, models.VIEWED_BYTES, exact=True)
         except EditError as error:
             raise edit_error(location, error) from None
         # Only over the downloaded content: a change by another call must not be lost.
