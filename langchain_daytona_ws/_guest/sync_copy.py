@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
+import shutil
 import stat
 import threading
 import time
@@ -24,6 +26,7 @@ from langchain_daytona_ws._guest.sync_tree import (
     Index,
     Tree,
     digest_of,
+    digest_of_open,
     is_racy,
     parents,
     part_bytes,
@@ -45,6 +48,7 @@ PARTS_ABOVE_BYTES = 64 * 1024 * 1024
 NAME_BYTES = 200
 TRASH_S = 24 * 3600
 TRASH_FILES = 10000
+TRASH_BYTES = 1024 * 1024 * 1024
 NAMES_MAX = 20  # in a report
 
 
@@ -95,34 +99,42 @@ class Copy:
         self._numbers = itertools.count()
         self._temporary = spec["state"] + "/new"
         self._trash = spec["state"] + "/trash"
-        for directory in (self._temporary, self._trash):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._names = threading.Lock()
+        self._make_state()
         for name in os.listdir(self._temporary):  # of a resident that was killed
-            os.unlink("%s/%s" % (self._temporary, name))
+            _remove("%s/%s" % (self._temporary, name))
         self.report = Report()
         self.reported: set[str] = set()  # problems are reported once
         self.is_new_directory = False
-        self.index = self._index()
+        self.index = self._index(self.tree.identity(), is_lost=False)
 
-    def _index(self) -> Index:
+    def _make_state(self) -> None:
+        for directory in (self._temporary, self._trash):
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+
+    def _index(self, identity: list[int] | None, *, is_lost: bool) -> Index:
         where = [self.spec[name] for name in ("endpoint", "bucket", "prefix")]
-        return Index(self.spec["state"] + "/index", [*(self.tree.identity() or ()), *where])
+        return Index(self.spec["state"] + "/index", [identity, *where], is_lost=is_lost)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the index describes the directory that exists now."""
+        return self.index.binding[0] == self.tree.identity()
 
     def bind(self) -> None:
         """Use the index only for the directory that it describes: another directory has no files to delete."""
-        identity = self.tree.identity()
-        if identity is None:
-            os.makedirs(self.tree.root, exist_ok=True)
-            identity = self.tree.identity() or []
-        if self.index.binding[:2] != identity:
-            self.is_new_directory = True
-            if self.index.entries:
-                self.report.restored.append(
-                    ["./", "the workspace's directory was replaced, which deletes nothing in S3"]
-                )
-            honours = self.index.honours_delete
-            self.index = self._index()
-            self.index.honours_delete = honours
+        self._make_state()
+        if self.is_bound and self.index.binding[0] is not None:
+            return
+        os.makedirs(self.tree.root, exist_ok=True)
+        self.is_new_directory = True
+        if self.index.entries:
+            self.report.restored.append(
+                ["./", "the workspace's directory was replaced, which deletes nothing in S3"]
+            )
+        honours = self.index.honours_delete
+        self.index = self._index(self.tree.identity(), is_lost=True)
+        self.index.honours_delete = honours
 
     def forget_report(self) -> None:
         """Begin a new report, after the last one was delivered."""
@@ -151,24 +163,23 @@ class Copy:
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", _shortened(name), self.spec["label"])
         copy, number = base, 1
-        while self.tree.status(copy) is not None or copy in self.index.entries:
-            number += 1
-            copy = "%s-%d" % (base, number)
-        os.rename(self.tree.path(path), self.tree.path(copy))
+        with self._names:  # several files may get the same name
+            while self.tree.status(copy) is not None or copy in self.index.entries:
+                number += 1
+                copy = "%s-%d" % (base, number)
+            os.rename(self.tree.path(path), self.tree.path(copy))
         self.index.drop(path)
         return copy
 
     def discard(self, path: str, status: os.stat_result) -> None:
-        """Remove a file that no longer exists in S3; a wrong listing must not destroy its content."""
-        at = self.tree.path(path.rstrip("/"))
+        """Remove a file that no longer exists in S3, and the directories that become empty."""
         if stat.S_ISDIR(status.st_mode):
             try:
-                os.rmdir(at)
+                os.rmdir(self.tree.path(path.rstrip("/")))
             except OSError:
                 return  # it has other content
         else:
-            name = "%d-%d-%s" % (time.time(), next(self._numbers), _shortened(os.path.basename(path)))
-            os.rename(at, "%s/%s" % (self._trash, name))
+            self.move_to_trash(path, status)
         for parent in reversed(list(parents(path))):
             if parent + "/" in self.index.entries:
                 return
@@ -177,19 +188,40 @@ class Copy:
             except OSError:
                 return
 
+    def move_to_trash(self, path: str, status: os.stat_result) -> None:
+        """Move a file away: a wrong listing must not destroy its content."""
+        at = self.tree.path(path)
+        name = "%d-%d-%s" % (time.time(), next(self._numbers), _shortened(os.path.basename(path)))
+        trash = "%s/%s" % (self._trash, name)
+        os.rename(at, trash)
+        moved = os.lstat(trash)
+        if (moved.st_size, moved.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            # A program has written the file meanwhile: it stays, as a new one.
+            os.link(trash, at, follow_symlinks=False)
+            os.unlink(trash)
+
     def empty_trash(self) -> None:
-        """Delete discarded files after a day, or if they are many."""
-        names = sorted(os.listdir(self._trash), reverse=True)
+        """Delete discarded files after a day, or if they are many or large."""
+        disk = os.statvfs(self._trash)
+        left = min(TRASH_BYTES, disk.f_bavail * disk.f_frsize // 4)
         oldest = time.time() - TRASH_S
-        for number, name in enumerate(names):
-            stamp = name.partition("-")[0]
-            if number >= TRASH_FILES or not stamp.isdigit() or int(stamp) < oldest:
-                os.unlink("%s/%s" % (self._trash, name))
+        for number, name in enumerate(sorted(os.listdir(self._trash), key=_trash_order, reverse=True)):
+            path = "%s/%s" % (self._trash, name)
+            left -= os.lstat(path).st_blocks * 512
+            if number >= TRASH_FILES or left < 0 or _trash_order(name)[0] < oldest:
+                _remove(path)
 
     # --- download ---
 
     def download(
-        self, path: str, size: int, etag: str, modified: str, expected: os.stat_result | None
+        self,
+        path: str,
+        size: int,
+        etag: str,
+        modified: str,
+        expected: os.stat_result | None,
+        *,
+        is_changed: bool = False,
     ) -> bool:
         """Replace a file by its object; return False if the object no longer exists.
 
@@ -199,6 +231,7 @@ class Copy:
             etag: ETag of the object in the listing; the object may be newer by now.
             modified: Its last change in the listing; "" if it is not from a listing.
             expected: Status of the file that may be replaced; None for no file.
+            is_changed: Whether the file may have content that S3 does not have, and must not be lost.
 
         Raises:
             Raced: Another file is there now.
@@ -225,7 +258,10 @@ class Copy:
 
                 found = self.bucket.get(self.prefix + path, write)
                 content = digest.hexdigest()
-            self._install(path, found, fd, new, content=content, expected=expected)
+            if expected is not None and is_changed:
+                expected = self._keep_changed(path, found, fd, content, expected)
+            if expected is None or not is_changed:
+                self._install(path, found, fd, new, content=content, expected=expected)
         except S3Error as error:
             if error.code == "missing":
                 return False
@@ -236,9 +272,40 @@ class Copy:
                 os.unlink(new)
             except FileNotFoundError:
                 pass
-        if found.etag == etag and modified:
-            self.index.entries[path].modified = modified
+        entry = self.index.entries.get(path)
+        if found.etag == etag and modified and entry is not None:
+            entry.modified = modified
         return True
+
+    def _keep_changed(
+        self, path: str, found: Found, fd: int, content: str, status: os.stat_result
+    ) -> os.stat_result | None:
+        """Adopt a file that equals its object, or rename it to a conflict copy; return the status of an adopted one."""
+        read_at_ns = time.time_ns()
+        if _has_content(self.tree.path(path), status, fd, found.mode, content):
+            self.adopt(path, status, found, digest=content, is_racy=is_racy(status, read_at_ns))
+            return status
+        now = self.tree.status(path)
+        if now is None or _stamp(now) != _stamp(status):
+            raise Raced(path)
+        self.report.conflicts.append([path, self.rename_to_copy(path)])
+        return None
+
+    def adopt(
+        self,
+        path: str,
+        status: os.stat_result,
+        found: Found | None,
+        *,
+        digest: str = "",
+        is_racy: bool = True,
+    ) -> None:
+        """Record a file whose content is that of its object. A push stores the mode that the file has here."""
+        entry = Entry(found.etag if found else "", status, digest=digest, is_racy=is_racy)
+        if found is not None:
+            entry.put_at = unix_time(found.modified)
+            entry.mode = found.mode or status.st_mode
+        self.index.set(path, entry)
 
     def _download_parts(self, path: str, size: int, etag: str, fd: int) -> Found:
         """Read a large object in parallel parts; all parts must be of one object."""
@@ -279,7 +346,8 @@ class Copy:
             os.makedirs(at, exist_ok=True)
             if stat.S_ISDIR(found.mode):
                 os.chmod(at, found.mode & 0o777 | 0o700)
-            self.index.set(path, Entry(found.etag, os.lstat(at), digest=content, modified=found.modified))
+            made = Entry(found.etag, os.lstat(at), digest=content, put_at=unix_time(found.modified))
+            self.index.set(path, made)
             return
         if stat.S_ISLNK(mode):
             target = os.pread(fd, 4096, 0)
@@ -292,10 +360,17 @@ class Copy:
             if mtime_ns is None:
                 mtime_ns = int(unix_time(found.modified) * 1e9) or time.time_ns()
             os.utime(fd, ns=(mtime_ns, mtime_ns))
-        now = self.tree.status(path)
-        if (now and _stamp(now)) != (expected and _stamp(expected)):
-            raise Raced(path)
-        os.rename(new, at)
+        if expected is None:
+            try:
+                os.link(new, at, follow_symlinks=False)
+            except FileExistsError:
+                raise Raced(path) from None
+            os.unlink(new)
+        else:
+            now = self.tree.status(path)
+            if now is None or _stamp(now) != _stamp(expected):
+                raise Raced(path)
+            os.rename(new, at)
         status = os.lstat(at)
         entry = Entry(found.etag, status, digest=content)
         entry.put_at = unix_time(found.modified)
@@ -320,6 +395,11 @@ class Copy:
         for _ in range(2):  # a file that changed while it was read is read again
             read_at_ns = time.time_ns()
             etag, put_at, digest = self._put(path, status, condition)
+            known = self.index.entries.get(path)
+            if known is not None and known.etag == etag and put_at and put_at <= known.changed_at:
+                # Only mode or time have changed, and listings show whole seconds: other copies would miss it.
+                time.sleep(1.0)
+                etag, put_at, digest = self._put(path, status, {"if-match": '"%s"' % etag})
             entry = Entry(etag, status, digest=digest, put_at=put_at, is_racy=is_racy(status, read_at_ns))
             self.index.set(path, entry)
             now = self.tree.status(path)
@@ -395,8 +475,43 @@ class Copy:
         return ""
 
 
+def _trash_order(name: str) -> tuple[int, int]:
+    """Return when a file was discarded, and its number; zeros for a file that has no such name."""
+    found = re.match("([0-9]{1,12})-([0-9]{1,12})-", name)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _remove(path: str) -> None:
+    """Delete anything: an agent may have made a directory there."""
+    try:
+        os.unlink(path)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _shortened(name: str) -> str:
     return name.encode()[:NAME_BYTES].decode(errors="ignore")
+
+
+def _has_content(path: str, status: os.stat_result, fd: int, mode: int, digest: str) -> bool:
+    """Return whether a file has the kind and the content of a downloaded object.
+
+    Args:
+        path: The file.
+        status: Its status.
+        fd: The downloaded content.
+        mode: The object's mode; 0 if unknown.
+        digest: MD5 of the content; "" if unknown.
+    """
+    kind = stat.S_IFMT(mode) or stat.S_IFREG
+    size = os.fstat(fd).st_size
+    if (
+        stat.S_IFMT(status.st_mode) != kind
+        or kind not in (stat.S_IFREG, stat.S_IFLNK)
+        or status.st_size != size
+    ):
+        return False
+    return digest_of(path, status) == (digest or digest_of_open(fd, size))
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -6,14 +6,16 @@ import bisect
 import errno
 import os
 import stat
+import time
 
 from langchain_daytona_ws._guest.sync_copy import Raced
 from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
-from langchain_daytona_ws._guest.sync_tree import Entry, digest_of, parents, problem_of
+from langchain_daytona_ws._guest.sync_tree import digest_of, is_racy, parents, problem_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from langchain_daytona_ws._guest.sync_copy import Copy
+    from langchain_daytona_ws._guest.sync_tree import Entry
 
     Object = tuple[str, int, str]  # ETag, size, last change
 
@@ -74,8 +76,10 @@ class Listing:
                 same = (page.digest, page.objects())
             pages.append(same)
             items = same[1]
-            if not page.has_more or not items or (end is not None and items[-1][0] >= end):
+            if not page.has_more or (items and end is not None and items[-1][0] >= end):
                 return pages, changed or len(pages) != len(known)
+            if not items or items[-1][0] <= after:
+                raise S3Error("unavailable", "a page of the listing has no further objects")
             after = items[-1][0]
 
 
@@ -85,7 +89,7 @@ class Pull:
     def __init__(self, copy: Copy) -> None:
         self._copy = copy
         self._listing = Listing(copy)
-        self._is_current = False  # the last pull compared everything, and all of it succeeded
+        self._failures: list[Exception] = []
         self.total = self.done = 0  # objects of the running pull, for its progress
 
     def run(self) -> None:
@@ -97,22 +101,21 @@ class Pull:
         """
         copy = self._copy
         copy.bind()
-        if copy.is_new_directory:
-            self._is_current = False
-        if not self._listing.refresh() and self._is_current:
+        if not self._listing.refresh() and copy.index.is_compared:
             return
-        self._is_current = False
+        copy.index.is_compared = False
         wanted = self._compare()
         self._check_size(wanted)
         self.total, self.done = len(wanted), 0
+        self._failures = []
         self._remove_deleted()
-        for path in wanted:
-            self._make_room(path)
-        failures = [error for error in copy.pool.map(self._update_path, wanted) if error is not None]
+        ready = [path for path in wanted if self._make_room(path)]
+        failures = self._failures
+        failures += [error for error in copy.pool.map(self._update_path, ready) if error is not None]
         if failures:
             raise failures[0]
         copy.is_new_directory = False
-        copy.index.is_complete = self._is_current = True
+        copy.index.is_complete = copy.index.is_compared = True
         copy.index.is_saved = copy.index.is_saved and not wanted
         copy.empty_trash()
 
@@ -143,12 +146,16 @@ class Pull:
         return not problem
 
     def _check_size(self, wanted: list[str]) -> None:
-        copy = self._copy
-        size = sum(self._listing.objects[path][1] for path in wanted)
+        copy, objects = self._copy, self._listing.objects
         limit = copy.spec["limit_bytes"]
         if limit is None:
             disk = os.statvfs(copy.tree.root)
             limit = disk.f_bavail * disk.f_frsize // 2
+        size = sum(objects[path][1] for path in wanted)
+        if size > limit:
+            # Files of an object's size are probably its content, after an index was lost.
+            statuses = ((objects[path][1], copy.tree.status(path)) for path in wanted)
+            size -= sum(size for size, status in statuses if status is not None and status.st_size == size)
         if size > limit:
             raise TooLarge(size, limit)
 
@@ -156,7 +163,8 @@ class Pull:
         """Remove the files whose objects are gone; files that have changed here stay, as new ones."""
         copy, objects = self._copy, self._listing.objects
         entries = copy.index.entries
-        for path in sorted((path for path in entries if path not in objects), reverse=True):
+        unchanged: list[tuple[str, os.stat_result]] = []
+        for path in [path for path in entries if path not in objects]:
             entry, status = entries[path], copy.tree.status(path)
             copy.index.drop(path)
             if (
@@ -164,30 +172,48 @@ class Pull:
                 and copy.is_same_content(path, status, entry)
                 and not copy.tree.ignores(path)
             ):
+                unchanged.append((path, status))
+        if not unchanged:
+            return
+        # If this process is killed now, the next one must not delete the objects of a listing that was wrong.
+        copy.index.save()
+        for path, status in sorted(unchanged, key=lambda item: item[0], reverse=True):
+            try:
                 copy.discard(path, status)
                 copy.report.count("removed_here")
+            except OSError as error:
+                self._failures.append(error)
 
-    def _make_room(self, path: str) -> None:
-        """Make the directories above a path, in place of files; a file that was changed becomes a conflict copy."""
+    def _make_room(self, path: str) -> bool:
+        """Make the directories above a path, in place of files; return whether this was possible.
+
+        A file that was changed becomes a conflict copy.
+        """
         copy = self._copy
-        for parent in parents(path.rstrip("/")):
-            status = copy.tree.status(parent)
-            if status is None:
-                os.mkdir(copy.tree.path(parent))
-            elif not stat.S_ISDIR(status.st_mode):
-                self._clear(parent, status)
-                os.mkdir(copy.tree.path(parent))
-        if path.endswith("/"):
-            status = copy.tree.status(path)
-            if status is not None and not stat.S_ISDIR(status.st_mode):
-                self._clear(path.rstrip("/"), status)
+        try:
+            for parent in parents(path.rstrip("/")):
+                status = copy.tree.status(parent)
+                if status is None:
+                    os.mkdir(copy.tree.path(parent))
+                elif not stat.S_ISDIR(status.st_mode):
+                    self._clear(parent, status)
+                    os.mkdir(copy.tree.path(parent))
+            if path.endswith("/"):
+                status = copy.tree.status(path)
+                if status is not None and not stat.S_ISDIR(status.st_mode):
+                    self._clear(path.rstrip("/"), status)
+        except OSError as error:
+            self._failures.append(error)
+            return False
+        return True
 
     def _clear(self, path: str, status: os.stat_result) -> None:
         copy = self._copy
         entry = copy.index.entries.get(path)
         if entry is not None and copy.is_same_content(path, status, entry):
             copy.index.drop(path)
-            os.unlink(copy.tree.path(path))
+            copy.index.save()  # if this process is killed now, the next one must not delete the object
+            copy.move_to_trash(path, status)
         else:
             copy.report.conflicts.append([path, copy.rename_to_copy(path)])
 
@@ -210,20 +236,29 @@ class Pull:
         copy = self._copy
         etag, size, modified = self._listing.objects[path]
         entry, status = copy.index.entries.get(path), copy.tree.status(path)
-        if status is None:
-            if entry is not None:
-                copy.report.restored.append([path, "it was deleted here and changed in S3"])
-        elif stat.S_ISDIR(status.st_mode):
+        is_changed = False
+        if status is not None and stat.S_ISDIR(status.st_mode):
             if not path.endswith("/"):
                 return self._replace_directory(path)
-        elif self._adopt(path, status, entry):
+        elif status is not None:
+            if self._adopt(path, status, entry):
+                return None
+            is_changed = entry is None or not copy.is_same_content(path, status, entry)
+        for _ in range(TRIES):
+            try:
+                is_there = copy.download(path, size, etag, modified, status, is_changed=is_changed)
+            except S3Error as error:
+                found = copy.bucket.head(copy.prefix + path) if error.code == "changed" else None
+                if found is None:
+                    raise
+                etag, size = found.etag, found.size  # it was replaced during its download
+                continue
+            if is_there:
+                copy.report.count("pulled")
+                if status is None and entry is not None:
+                    copy.report.restored.append([path, "it was deleted here and changed in S3"])
             return None
-        elif entry is None or not copy.is_same_content(path, status, entry):
-            copy.report.conflicts.append([path, copy.rename_to_copy(path)])
-            status = None
-        if copy.download(path, size, etag, modified, status):
-            copy.report.count("pulled")
-        return None
+        raise S3Error("changed", "%s is replaced again and again" % path)
 
     def _replace_directory(self, path: str) -> None:
         """Write a file in the place of an empty directory; a directory with files of its own stays."""
@@ -245,23 +280,32 @@ class Pull:
                 return True
             # Another writer has stored the same content, or changed the mode.
             found = copy.bucket.head(copy.prefix + path)
-            if found is None or found.etag != etag:
+            if (
+                found is None
+                or found.etag != etag
+                or _kind(found.mode, status) != stat.S_IFMT(status.st_mode)
+            ):
                 return False
-            if stat.S_ISREG(status.st_mode) and stat.S_ISREG(found.mode):
+            if stat.S_ISREG(found.mode):
                 os.chmod(copy.tree.path(path), found.mode & 0o777)
                 status = os.lstat(copy.tree.path(path))
             entry.modified = modified
             entry.observe(status, entry.is_racy)
+            copy.index.is_saved = False
             return True
         if size != status.st_size or not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             return False
+        read_at_ns = time.time_ns()
         if digest_of(copy.tree.path(path), status, like=etag) != etag:
             return False
-        adopted = Entry(etag, status, modified=modified, is_racy=True)
-        if entry is None:
-            found = copy.bucket.head(copy.prefix + path)
-            # The next push stores the mode that the file has here.
-            if found is not None and found.mode and found.mode != status.st_mode:
-                adopted.mode = found.mode
-        copy.index.set(path, adopted)
+        found = copy.bucket.head(copy.prefix + path)
+        if found is None or found.etag != etag or _kind(found.mode, status) != stat.S_IFMT(status.st_mode):
+            return False
+        copy.adopt(path, status, found, is_racy=is_racy(status, read_at_ns))
+        copy.index.entries[path].modified = modified
         return True
+
+
+def _kind(mode: int, status: os.stat_result) -> int:
+    """Return the kind of file of an object; that of the file here if the object has no mode."""
+    return stat.S_IFMT(mode) or stat.S_IFMT(status.st_mode)

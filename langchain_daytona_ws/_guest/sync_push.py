@@ -8,11 +8,12 @@ import time
 
 from langchain_daytona_ws._guest.sync_copy import Raced
 from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
-from langchain_daytona_ws._guest.sync_tree import PROBE, Entry, digest_of, is_racy
+from langchain_daytona_ws._guest.sync_tree import PROBE, Entry, is_racy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from langchain_daytona_ws._guest.sync_copy import Copy
+    from langchain_daytona_ws._guest.sync_tree import Scan
 
 
 class Push:
@@ -21,6 +22,7 @@ class Push:
     def __init__(self, copy: Copy) -> None:
         self._copy = copy
         self._changed: dict[str, os.stat_result] = {}
+        self._is_to_scan = False
         self.total = self.done = 0  # files of the running push, for its progress
         self.unpushed: dict[str, str] = {}  # path → reason
 
@@ -35,20 +37,39 @@ class Push:
         found = copy.tree.scan(copy.index.entries)
         for path, reason in found.skipped:
             copy.skip(path, reason)
-        self._changed = found.changed
         self.unpushed = {}
-        self.total, self.done = len(found.changed), 0
+        self.total = self.done = 0
+        self._is_to_scan = False
+        failure = self._save_all(found)
+        if failure is None and (found.missing or self._is_to_scan):
+            # A file that was moved while the directories were read may have been in neither of its places.
+            missing = set(found.missing)
+            found = copy.tree.scan(copy.index.entries)
+            found.missing = [path for path in found.missing if path in missing]
+            failure = self._save_all(found)
+        # Nothing is deleted before its replacement is there, or on the word of another directory's index.
+        if failure is None and not self.unpushed and not copy.is_new_directory and copy.is_bound:
+            for error in copy.pool.map(self._delete, found.missing):
+                failure = failure or error
+        if failure is None and self.unpushed:
+            failure = S3Error("local", next(iter(self.unpushed.values())))
+        if failure is not None:
+            if not copy.is_new_directory:
+                for path in found.missing:
+                    if path in copy.index.entries:
+                        self.unpushed.setdefault(path, failure.detail)
+            raise failure
+
+    def _save_all(self, found: Scan) -> S3Error | None:
+        """Upload the changed files of a scan; return the first error that concerns all files."""
+        self._changed = found.changed
+        self.total += len(found.changed)
         failure: S3Error | None = None
         for level in (0, 1, 2):
             paths = [path for path in found.changed if _level(path) == level]
-            for error in copy.pool.map(self._save, paths):
+            for error in self._copy.pool.map(self._save, paths):
                 failure = failure or error
-        # Nothing is deleted before its replacement is there, or on the word of another directory's index.
-        if failure is None and not self.unpushed and not copy.is_new_directory:
-            for error in copy.pool.map(self._delete, found.missing):
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        return failure
 
     def _save(self, path: str) -> S3Error | None:
         """Upload one changed file; return the error if it concerns all files."""
@@ -61,9 +82,10 @@ class Push:
             return error
         except Raced:
             pass  # a program has written the name of a conflict again: the next pull compares it
+        except PermissionError as error:
+            self._copy.skip(path, error.strerror or str(error))
         except (LocalError, OSError) as error:
-            # For example a file that this user cannot read.
-            self._copy.skip(path, str(error.args[-1] if error.args else error))
+            self.unpushed[path] = getattr(error, "strerror", None) or str(error)
         finally:
             self.done += 1
         return None
@@ -113,21 +135,20 @@ class Push:
         """Handle an object that another writer has changed: the writer's keeps its name, ours becomes a copy."""
         copy = self._copy
         found = copy.bucket.head(copy.prefix + path)
+        entry = copy.index.entries.get(path)
         if found is None:
             copy.index.drop(path)
             self._store(path, status, None)
             copy.report.count("pushed")
             return
-        if path.endswith("/") or digest_of(copy.tree.path(path), status, like=found.etag) == found.etag:
-            # Both have the same content, for example after an upload whose answer was lost.
-            copy.index.set(path, Entry(found.etag, status, is_racy=True))
-            return
-        name = copy.rename_to_copy(path)
-        copy.report.conflicts.append([path, name])
-        ours = copy.tree.status(name)
-        if ours is not None:
-            self._store(name, ours, None)
-        copy.download(path, found.size, found.etag, "", None)
+        if entry is not None and found.etag == entry.etag:
+            raise S3Error("unavailable", "S3 refuses to replace an object that nobody has changed")
+        if path.endswith("/"):
+            copy.adopt(path, status, found)
+        else:
+            copy.download(path, found.size, found.etag, "", status, is_changed=True)
+        # Modes that differ, and conflict copies, are stored after the next scan.
+        self._is_to_scan = True
 
     def _delete(self, path: str) -> S3Error | None:
         """Delete the object of a deleted file; return the error if it concerns all files."""
@@ -186,7 +207,7 @@ def probe(copy: Copy) -> None:
         S3Error: The store does not answer, or refuses.
     """
     index = copy.index
-    if index.honours_delete is not None:
+    if index.honours_delete is not None or copy.spec["read_only"]:
         return
     if copy.spec["endpoint"] is None:
         index.honours_delete = True  # AWS checks all conditions (S3 API)
@@ -219,8 +240,13 @@ def probe(copy: Copy) -> None:
 
 def _level(path: str) -> int:
     """Return the order of uploads: a reader of the prefix must not see a Git reference before its objects."""
-    inside = "/" + path
-    if "/.git/" not in inside or "/objects/" in inside:
+    _, git, inside = path.rpartition(".git/")  # of a work tree, or of a bare repository
+    inside = "/" + inside
+    if (
+        not git
+        or inside.startswith("/objects/")
+        or (inside.startswith("/modules/") and "/objects/" in inside)
+    ):
         return 0
     is_last = inside.endswith(("/HEAD", "/index", "/packed-refs")) or "/refs/" in inside
     return 2 if is_last else 1

@@ -13,6 +13,7 @@ import http.client
 import os
 import re
 import ssl
+import stat
 import threading
 import time
 from email.utils import parsedate_to_datetime
@@ -46,6 +47,7 @@ GENERAL = (
     "deadline",
 )
 
+OVERDUE = "the time for synchronising is over"
 _CONTENTS = (b"<Contents>", b"</Contents>")
 
 
@@ -72,13 +74,14 @@ class Found:
     def __init__(self, headers: http.client.HTTPMessage) -> None:
         self.etag = (headers["ETag"] or "").strip('"')
         self.modified = headers["Last-Modified"] or ""
-        self.size = int(headers["Content-Length"] or 0)
-        total = (headers["Content-Range"] or "").rpartition("/")[2]
-        if total.isdigit():
-            self.size = int(total)
+        self.range = headers["Content-Range"] or ""
+        size = self.range.rpartition("/")[2] or headers["Content-Length"] or ""
+        self.size = int(size) if re.fullmatch("[0-9]{1,18}", size) else 0
         mode = headers["x-amz-meta-file-permissions"] or ""
         self.mode = int(mode, 8) if re.fullmatch("[0-7]{1,7}", mode) else 0
-        mtime = re.fullmatch(r"(\d{1,19})ns", headers["x-amz-meta-file-mtime"] or "")
+        if self.mode and not stat.S_IFMT(self.mode):
+            self.mode |= stat.S_IFREG
+        mtime = re.fullmatch("([0-9]{1,19})ns", headers["x-amz-meta-file-mtime"] or "")
         self.mtime_ns = int(mtime[1]) if mtime else None
 
 
@@ -176,7 +179,10 @@ class Bucket:
         headers = {} if part is None else {"range": "bytes=%d-%d" % (part[0], part[1] - 1)}
         if part is not None and part[2]:
             headers["if-match"] = '"%s"' % part[2]
-        return Found(self._request("GET", key, headers=headers, write=write)[0])
+        found = Found(self._request("GET", key, headers=headers, write=write)[0])
+        if part is not None and not found.range.startswith("bytes %d-" % part[0]):
+            raise S3Error("unavailable", "S3 ignores the range of a request")
+        return found
 
     def put(
         self, key: str, body: bytes | Callable[[], Slice], size: int, headers: Headers
@@ -191,7 +197,10 @@ class Bucket:
 
     def begin_parts(self, key: str, headers: Headers) -> str:
         """Begin an upload in parts; return its id."""
-        return _text(self._request("POST", key, {"uploads": ""}, headers)[1], "UploadId")
+        upload = _text(self._request("POST", key, {"uploads": ""}, headers)[1], "UploadId")
+        if not upload:
+            raise S3Error("unavailable", "the answer has no id of an upload")
+        return upload
 
     def put_part(self, key: str, upload: str, number: int, body: Callable[[], Slice], size: int) -> str:
         """Upload one part; return its ETag."""
@@ -207,10 +216,19 @@ class Bucket:
         )
         body = ("<CompleteMultipartUpload>%s</CompleteMultipartUpload>" % parts).encode()
         headers = {**headers, "content-length": str(len(body))}
-        answer, text = self._request("POST", key, {"uploadId": upload}, headers, body)
+        try:
+            answer, text = self._request("POST", key, {"uploadId": upload}, headers, body)
+        except S3Error as error:
+            # An upload whose answer was lost is complete: the caller compares the object.
+            if error.code != "missing":
+                raise
+            raise S3Error("changed", error.detail) from None
         etag = _text(text, "ETag").strip('"')
         if not etag:  # S3 may answer 200 and report the failure in the body (S3 API)
-            raise S3Error("unavailable", _text(text, "Code") or "the upload was not completed")
+            code = _text(text, "Code")
+            if code in ("PreconditionFailed", "ConditionalRequestConflict"):
+                raise S3Error("changed", code)
+            raise S3Error("unavailable", code or "the upload was not completed")
         return etag, unix_time(answer["Date"])
 
     def abort_parts(self, key: str, upload: str) -> None:
@@ -245,7 +263,7 @@ class Bucket:
             if self._failure is not None:
                 raise self._failure
             if time.monotonic() + pause_s > self._deadline:
-                raise self._fail(S3Error("deadline", "the time for synchronising is over"))
+                raise self._fail(S3Error("deadline", OVERDUE))
             time.sleep(pause_s)
             signed = self._signed(method, path, text, headers or {})
             try:
@@ -257,6 +275,9 @@ class Bucket:
                     break
             except (OSError, http.client.HTTPException) as fault:
                 self._connection().close()
+                if time.monotonic() > self._deadline:
+                    error = S3Error("deadline", OVERDUE)
+                    break
                 error = S3Error("unreachable", "%s: %s" % (type(fault).__name__, fault))
                 failures += 1
                 if isinstance(fault, ssl.SSLCertVerificationError) or failures == UNREACHABLE_TRIES:
@@ -266,6 +287,8 @@ class Bucket:
                 raise
         if error.code == "conflict":
             error = S3Error("changed", error.detail)
+        elif error.code == "skewed":
+            error = S3Error("signature", error.detail)
         raise self._fail(error)
 
     def _fail(self, error: S3Error) -> S3Error:
@@ -281,29 +304,56 @@ class Bucket:
         connection = self._connection()
         was_open = connection.sock is not None
         try:
-            return _sent(connection, method, target, body, headers)
+            return self._sent(connection, method, target, body, headers)
         except ConnectionError:  # http.client.RemoteDisconnected is one
             if not was_open:
                 raise
         connection.close()
-        return _sent(connection, method, target, body, headers)
+        return self._sent(connection, method, target, body, headers)
+
+    def _sent(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        body: bytes | Callable[[], Slice],
+        headers: Headers,
+    ) -> http.client.HTTPResponse:
+        left_s = max(self._deadline - time.monotonic(), 0.001)
+        if connection.sock is None:
+            connection.timeout = min(CONNECT_S, left_s)
+            connection.connect()
+        if connection.sock is not None:
+            connection.sock.settimeout(min(TIMEOUT_S, left_s))
+        try:
+            connection.request(method, target, body() if callable(body) else body, headers)
+        except ConnectionError as error:
+            # The store may have refused the request before it read the body.
+            try:
+                return connection.getresponse()
+            except (OSError, http.client.HTTPException):
+                raise error from None
+        return connection.getresponse()
 
     def _content(self, response: http.client.HTTPResponse, write: Callable[[bytes], object] | None) -> bytes:
         """Return the content of an answer, or pass it on in pieces."""
-        if write is None:
-            return response.read()
-        piece = b""
+        pieces: list[bytes] = []
+        if write is not None:
+            _write(write, b"")
         while True:
-            try:
-                write(piece)
-            except OSError as error:
-                raise LocalError(error) from None
-            piece = response.read(BLOCK_BYTES)
+            piece = response.read1(BLOCK_BYTES)
             if not piece:
                 break
+            if write is None:
+                pieces.append(piece)
+            else:
+                _write(write, piece)
+            if time.monotonic() > self._deadline:
+                raise TimeoutError("the answer takes too long")
         if response.length:  # http.client does not report a body that ends early when it is read in pieces
             raise http.client.IncompleteRead(b"")
-        return b""
+        response.read()  # ends the answer, so that the connection can be used again
+        return b"".join(pieces)
 
     def _connection(self) -> http.client.HTTPConnection:
         """Return this thread's connection, which may not be open."""
@@ -359,8 +409,10 @@ class Bucket:
             self._connection().close()
         status, code = response.status, _text(text, "Code")
         detail = " ".join(("%d %s %s" % (status, code, _text(text, "Message"))).split())[:300]
-        if code == "RequestTimeTooSkewed" and response.headers["Date"] and not self._skew_s:
-            self._skew_s = unix_time(response.headers["Date"]) - time.time()
+        if code == "RequestTimeTooSkewed":
+            date = unix_time(response.headers["Date"])
+            if date:
+                self._skew_s = date - time.time()
             return S3Error("skewed", detail)
         if code == "NoSuchBucket":
             return S3Error("no_bucket", detail)
@@ -368,7 +420,7 @@ class Bucket:
             return S3Error("expired", detail)
         if code == "SignatureDoesNotMatch":
             return S3Error("signature", detail)
-        region = response.headers["x-amz-bucket-region"]
+        region = response.headers["x-amz-bucket-region"] or _text(text, "Region")
         if status in (301, 307, 400) and region and region != self._region:
             return S3Error("wrong_region", "the bucket is in %s" % region[:40])
         if status in (401, 403):
@@ -384,48 +436,67 @@ class Bucket:
         return S3Error("refused", detail)
 
 
-def _sent(
-    connection: http.client.HTTPConnection,
-    method: str,
-    target: str,
-    body: bytes | Callable[[], Slice],
-    headers: Headers,
-) -> http.client.HTTPResponse:
-    if connection.sock is None:
-        connection.connect()
-        if connection.sock is not None:
-            connection.sock.settimeout(TIMEOUT_S)
-    connection.request(method, target, body() if callable(body) else body, headers)
-    return connection.getresponse()
+def _write(write: Callable[[bytes], object], piece: bytes) -> None:
+    try:
+        write(piece)
+    except OSError as error:
+        raise LocalError(error) from None
 
 
 class Page:
-    """One page of a listing; its objects are parsed only when they are asked for."""
+    """One page of a listing; its objects are parsed only when they are asked for.
+
+    Raises:
+        S3Error: The answer is not a whole listing, for example a proxy's page: it must not look like an empty prefix.
+    """
 
     def __init__(self, text: bytes, prefix: str) -> None:
         start, end = text.find(_CONTENTS[0]), text.rfind(_CONTENTS[1])
         self._contents = text[start : end + len(_CONTENTS[1])] if start >= 0 else b""
         frame = text if start < 0 else text[:start] + text[end + len(_CONTENTS[1]) :]
-        self.has_more = _text(frame, "IsTruncated") == "true"
+        fields: dict[str, str] = {}
+        try:
+            root = ElementTree.fromstring(frame)  # noqa: S314 - expat limits entities
+            if root.tag.rpartition("}")[2] == "ListBucketResult":
+                fields = {field.tag.rpartition("}")[2]: field.text or "" for field in root}
+        except (ElementTree.ParseError, LookupError, ValueError):
+            pass
+        if fields.get("IsTruncated") not in ("true", "false"):
+            raise S3Error("unavailable", "the answer is not a listing")
+        self.has_more = fields["IsTruncated"] == "true"
+        self._is_encoded = fields.get("EncodingType") == "url"
+        self._count = fields.get("KeyCount")
         self._prefix = prefix
         # The rest of the page may differ each time.
         self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compares with the last page only
 
     def objects(self) -> list[tuple[str, str, int, str]]:
-        """Return key below the prefix, ETag, size and last change of each object."""
-        found = []
-        for item in ElementTree.fromstring(b"<L>%s</L>" % self._contents):  # noqa: S314 - expat limits entities
-            values = {field.tag: field.text or "" for field in item}
-            key = unquote_plus(values["Key"])
-            if key.startswith(self._prefix) and key != self._prefix:
-                found.append(
-                    (
-                        key[len(self._prefix) :],
-                        values["ETag"].strip('"'),
-                        int(values["Size"]),
-                        values["LastModified"],
+        """Return key below the prefix, ETag, size and last change of each object.
+
+        Raises:
+            S3Error: The page is incomplete.
+        """
+        found, count = [], 0
+        try:
+            for item in ElementTree.fromstring(b"<L>%s</L>" % self._contents):  # noqa: S314 - as above
+                count += 1
+                values = {field.tag: field.text or "" for field in item}
+                key = unquote_plus(values["Key"]) if self._is_encoded else values["Key"]
+                if key.startswith(self._prefix) and key != self._prefix:
+                    found.append(
+                        (
+                            key[len(self._prefix) :],
+                            values["ETag"].strip('"'),
+                            int(values["Size"]),
+                            values["LastModified"],
+                        )
                     )
-                )
+        except (ElementTree.ParseError, LookupError, ValueError):
+            raise S3Error("unavailable", "the listing is not complete") from None
+        if self._count is not None and self._count != str(count):
+            raise S3Error(
+                "unavailable", "the listing has %d objects in place of %s" % (count, self._count[:20])
+            )
         return found
 
 
@@ -444,7 +515,7 @@ def unix_time(date: str | None) -> float:
     """Return the time of a ``Date`` or ``Last-Modified`` header in Unix seconds; 0 if there is none."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return 0.0
 
 

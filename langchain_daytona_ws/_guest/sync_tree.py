@@ -6,10 +6,13 @@ objects by content; nothing is deleted on the word of an index that belongs to a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import stat
+import struct
 import time
 
 from langchain_daytona_ws._guest.ignore import Ignore
@@ -28,6 +31,8 @@ COMPONENT_BYTES = 255
 PATH_BYTES = 3500
 KEY_BYTES = 1024  # S3 API
 PROBE = ".langchain-daytona-ws-probe-"
+# statx(2)
+_AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, _BTIME_OFFSET = -100, 0x100, 0x800, 80
 EMPTY_MD5 = hashlib.md5(b"").hexdigest()  # noqa: S324 - S3's ETag is an MD5
 
 
@@ -92,11 +97,16 @@ class Entry:
             return False
         if self.modified:
             return self.modified == modified
-        # The listing's time of an own upload is within two seconds of the answer's.
-        if not self.put_at or abs(_unix(modified) - self.put_at) <= 2:
+        # An own upload is listed with a time up to two seconds before its answer's; a later one is another writer's.
+        if not self.put_at or 0 <= self.put_at - unix_of_listing(modified) <= 2:
             self.modified = modified
             return True
         return False
+
+    @property
+    def changed_at(self) -> float:
+        """When the object was stored, in Unix seconds; 0 if unknown."""
+        return max(self.put_at, unix_of_listing(self.modified))
 
     def values(self) -> list[object]:
         return [getattr(self, name) for name in SAVED]
@@ -112,14 +122,16 @@ class Entry:
         if len(values) != len(SAVED):
             raise ValueError("fields")
         for (name, kind), value in zip(SAVED.items(), values):
-            if type(value) is not kind:
+            if type(value) is not kind or (isinstance(value, int) and abs(value) >= 1 << 63):
                 raise TypeError(name)
             setattr(entry, name, value)
+        if not 0 <= entry.mode < 1 << 16 or not re.fullmatch("[ !#-~]*", entry.etag):
+            raise ValueError("mode or ETag")
         entry.seen = 0
         return entry
 
 
-def _unix(listed: str) -> float:
+def unix_of_listing(listed: str) -> float:
     """Return the time of a listing, such as ``2026-11-29T10:00:00.000Z``, in Unix seconds; 0 if it is malformed."""
     import calendar
 
@@ -129,35 +141,57 @@ def _unix(listed: str) -> float:
         return 0.0
 
 
+def _birth(path: str) -> tuple[int, int]:
+    """Return when a directory was made, since another one may get its inode; zeros if the system does not know."""
+    try:
+        import ctypes
+
+        found = ctypes.create_string_buffer(256)
+        flags = _AT_SYMLINK_NOFOLLOW
+        if ctypes.CDLL(None).statx(_AT_FDCWD, os.fsencode(path), flags, _STATX_BTIME, found) == 0:
+            seconds, nanoseconds = struct.unpack_from("=qI", found, _BTIME_OFFSET)
+            return int(seconds), int(nanoseconds)
+    except (ImportError, OSError, AttributeError):
+        pass  # a Python without ctypes, or an old C library
+    return 0, 0
+
+
 class Index:
     """The entries of a working copy by path; an empty directory's path ends in ``/``.
 
     Args:
         path: The index file.
-        binding: What the index belongs to: the directory's device and inode, the store, bucket and prefix.
+        binding: What the index belongs to: the directory's identity, the store, bucket and prefix.
+        is_lost: Whether the file is not read.
     """
 
-    def __init__(self, path: str, binding: list[object]) -> None:
+    def __init__(self, path: str, binding: list[object], *, is_lost: bool = False) -> None:
         self._path = path
         self.binding = binding
         self.entries: dict[str, Entry] = {}
         self.is_complete = False  # all objects were here once
+        self.is_compared = False  # and nothing has changed since all of them were compared with the listing
         self.is_saved = True
         self.honours_delete: bool | None = None  # whether the store checks the condition of a deletion
-        self._load()
+        if not is_lost:
+            self._load()
 
     def _load(self) -> None:
+        """Read the file, which an agent may have written; one wrong value makes all of it worthless."""
         try:
-            with open(self._path, encoding="utf-8") as file:
+            # A pipe of this name must not block.
+            with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:
                 saved = json.load(file)
-            if saved["version"] == VERSION and saved["binding"] == self.binding:
-                self.entries = {path: Entry.of_values(values) for path, values in saved["entries"].items()}
-                self.is_complete = saved["complete"] is True
-                self.honours_delete = saved["honours_delete"]
-        except FileNotFoundError:
-            return
+            if saved["version"] != VERSION or saved["binding"] != self.binding:
+                return
+            entries = {path: Entry.of_values(values) for path, values in saved["entries"].items()}
+            honours = saved["honours_delete"]
+            if any(map(problem_of, entries)) or honours not in (True, False, None):
+                return
+            self.entries, self.honours_delete = entries, honours
+            self.is_complete = saved["complete"] is True
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            self.entries = {}
+            pass
 
     def save(self) -> None:
         """Write the index file, if an entry has changed."""
@@ -177,11 +211,11 @@ class Index:
 
     def set(self, path: str, entry: Entry) -> None:
         self.entries[path] = entry
-        self.is_saved = False
+        self.is_saved = self.is_compared = False
 
     def drop(self, path: str) -> None:
         if self.entries.pop(path, None) is not None:
-            self.is_saved = False
+            self.is_saved = self.is_compared = False
 
 
 class Tree:
@@ -201,19 +235,28 @@ class Tree:
         return self.root + "/" + relative
 
     def identity(self) -> list[int] | None:
-        """Return the directory's device and inode; None if there is no directory."""
+        """Return the directory's device, inode and birth; None if there is no directory."""
         try:
             found = os.lstat(self.root)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return [found.st_dev, found.st_ino] if stat.S_ISDIR(found.st_mode) else None
+        return [found.st_dev, found.st_ino, *_birth(self.root)] if stat.S_ISDIR(found.st_mode) else None
 
     def status(self, relative: str) -> os.stat_result | None:
-        """Return the status of a file, link or directory; None if it does not exist."""
+        """Return the status of a file, link or directory; None if it does not exist, or only behind a link."""
+        relative = relative.rstrip("/")
         try:
-            return os.lstat(self.path(relative.rstrip("/")))
+            found = os.lstat(self.path(relative))
+            for parent in parents(relative):
+                if stat.S_ISLNK(os.lstat(self.path(parent)).st_mode):
+                    return None
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return None
+        return found
 
     def ignores(self, relative: str) -> bool:
         """Return whether a path or a directory above it is ignored."""
@@ -250,7 +293,8 @@ class Tree:
                 if base:
                     self._see_directory(base, not listed, entries, found)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # deleted since
+                found.unreadable += (base,)  # deleted since, or moved to a directory that was read before
+                continue
             except OSError as error:
                 found.skip_unread(base, error)
                 continue
@@ -265,7 +309,7 @@ class Tree:
                     elif not self._is_ignored(path, False):
                         self._see_file(path, item.stat(follow_symlinks=False), entries, found)
                 except FileNotFoundError:
-                    continue
+                    found.unreadable += (path,)
                 except OSError as error:
                     found.skip_unread(path, error)
 
@@ -362,6 +406,11 @@ def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
         return "%s-%d" % (hashlib.md5(parts).hexdigest(), len(starts))  # noqa: S324
     finally:
         os.close(fd)
+
+
+def digest_of_open(fd: int, size: int) -> str:
+    """Return the MD5 of the content of an open file."""
+    return str(_digest(fd, 0, size).hexdigest())
 
 
 def _digest(fd: int, start: int, size: int) -> Any:
