@@ -20,11 +20,25 @@ from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import KEYS, ROLE, s3_options
 
 ROOT = Path(__file__).parents[3]
+# On Python 3.14, as in pyproject.toml.
+OF_LANGSMITH = (
+    "ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning:"
+    "langsmith._internal._beta_decorator"
+)
 
 
 def watched(scene: str, config: dict[str, Any]) -> None:
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.integration_tests.langgraph.unblocked", scene],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            OF_LANGSMITH,
+            "-m",
+            "tests.integration_tests.langgraph.unblocked",
+            scene,
+        ],
         check=False,
         cwd=ROOT,
         input=json.dumps(config),
