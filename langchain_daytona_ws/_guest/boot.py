@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from langchain_daytona_ws._guest import dirs, encode, record, release, turn
+from langchain_daytona_ws._guest import dirs, encode, file_lock, record, release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,16 +78,16 @@ def _storage(request: Request) -> Any:
 
 def _answer(entry: str, request: Request) -> Answer:
     answer = _execute(entry, request, _storage(request) or dirs)
-    if "awake" in request:
-        answer["awake"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["awake"])
-    elif os.path.exists(dirs.state_directory() + "/jobs/awake"):
-        answer["awake"] = {}  # a session raised the auto-stop interval, and may no longer exist
+    if "keep_alive" in request:
+        answer["keep_alive"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["keep_alive"])
+    elif os.path.exists(dirs.state_directory() + "/jobs/keep_alive"):
+        answer["keep_alive"] = {}  # a session raised the auto-stop interval, and may no longer exist
     return answer
 
 
 def _execute(entry: str, request: Request, storage: Any) -> Answer:
     module = sys.modules[PACKAGE + entry]
-    if entry == "live":
+    if entry == "poll_output":
         return dict(module.main(request))  # it does not access the workspace, which may hang
     if entry == "command":
         # `command` manages the record itself: the process that keeps reading output may outlive the call.
@@ -96,7 +96,7 @@ def _execute(entry: str, request: Request, storage: Any) -> Answer:
 
     def work() -> Answer:
         entered = storage.enter(request)
-        if entry in LOCKED and not turn.acquire(dirs.state_directory(), request["op"], LOCK_WAIT_S):
+        if entry in LOCKED and not file_lock.acquire(dirs.state_directory(), request["op"], LOCK_WAIT_S):
             return {"ok": False, "error": "busy"}
         return {**module.main(request), **entered, **storage.leave(request, False)}
 

@@ -1,8 +1,8 @@
 """Read, write, edit and delete files in the sandbox. This docstring is the contract of all file operations.
 
 Entry modules, so that each call loads only what it needs: ``files`` (read, write, edit, delete), ``tree`` (list, glob)
-and ``search`` (grep); ``content`` and ``near`` document their own operations. Each maps one request to one answer that
-JSON can hold:
+and ``search`` (grep); ``content`` and ``similar_paths`` document their own operations. Each maps one request to one
+answer that JSON can hold:
 ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Paths are relative to the root, ``"."``
 for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``).
 Names that are not UTF-8 are sent as lone surrogates (``surrogateescape``) in ASCII-only JSON.
@@ -23,9 +23,9 @@ edit    old, new, replace_all (false), exact (false),   path, count, at: [line],
 list    limit, limit_bytes                              path, entries: [[name, kind, bytes, mtime_ns,
                                                         target]], total, more
 glob    pattern, limit, limit_bytes, timeout_s          paths: [[path, kind, bytes, mtime_ns]], total, more,
-                                                        timed_out, skipped: [path], omitted, doubt
+                                                        timed_out, skipped: [path], omitted, reading
 grep    pattern, glob (null), mode, before (0),         engine, rows, more, timed_out, skipped: [path],
-        after (0), ignore_case (false), limit,          omitted, doubt
+        after (0), ignore_case (false), limit,          omitted, reading
         limit_bytes, timeout_s, tool_path (PATH)
 delete                                                  path, kind, bytes
 ======  ==============================================  ===================================================
@@ -33,8 +33,8 @@ delete                                                  path, kind, bytes
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
 ``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``,
 and the column of the match if the line was cut. ``more``: a limit was reached. ``omitted``: ``{reason:
-[count, paths]}``, see the module ``omitted``. ``doubt``: null, or ``[kind, pattern, path]``, see the module ``doubt``.
-With ``log: true``, ``path`` is the absolute path of a command's log, which can be read and searched.
+[count, paths]}``, see the module ``omitted``. ``reading``: null, or ``[kind, pattern, path]``, see
+``glob_readings``. With ``log: true``, ``path`` is the absolute path of a command's log, which can be read and searched.
 
 A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``,
 ``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,

@@ -212,6 +212,6 @@ def remove(jobs: int, name: str) -> None:
 
 def keep_alive(jobs: int, minutes: int) -> int:
     """Record that a job needs an auto-stop interval of ``minutes``; return the longest interval of all jobs."""
-    minutes = max(minutes, number_of(load(jobs, "awake"), "minutes"))
-    save(jobs, "awake", {"minutes": minutes})
+    minutes = max(minutes, number_of(load(jobs, "keep_alive"), "minutes"))
+    save(jobs, "keep_alive", {"minutes": minutes})
     return minutes

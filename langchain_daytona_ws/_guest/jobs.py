@@ -195,11 +195,11 @@ def keep_alive(request: Row) -> Row:
 def _keep_alive(jobs: int, restored: bool) -> Row:
     lock = job_store.lock_list(jobs)
     try:
-        minutes = job_store.number_of(job_store.load(jobs, "awake"), "minutes")
+        minutes = job_store.number_of(job_store.load(jobs, "keep_alive"), "minutes")
         if not minutes or job_store.running(jobs):
             return {"minutes": minutes, "over": False}
         if restored:
-            os.unlink("awake", dir_fd=jobs)
+            os.unlink("keep_alive", dir_fd=jobs)
             return {"minutes": 0, "over": False}
         return {"minutes": minutes, "over": True}
     finally:

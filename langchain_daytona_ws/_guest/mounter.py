@@ -20,7 +20,13 @@ import sys
 import time
 
 from langchain_daytona_ws._guest.mount_check import Check, escaped
-from langchain_daytona_ws._guest.mount_keys import HOME, CredentialStore, acquire, make_home, open_for_root
+from langchain_daytona_ws._guest.mount_credentials import (
+    HOME,
+    CredentialStore,
+    acquire,
+    make_home,
+    open_for_root,
+)
 from langchain_daytona_ws._guest.mount_request import (
     LIMIT_CHARS,
     WORKSPACES,

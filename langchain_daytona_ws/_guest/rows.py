@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from langchain_daytona_ws._guest.doubt import BRACKETS, readings
+from langchain_daytona_ws._guest.glob_readings import BRACKETS, readings
 from langchain_daytona_ws._guest.match import SKIPPED, Glob, GlobError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable
 
-    from langchain_daytona_ws._guest.doubt import Kind
+    from langchain_daytona_ws._guest.glob_readings import Kind
 
 LINE_CHARS = 500  # shown of a matching line
 LINE_BYTES = 4 * LINE_CHARS  # their largest size in UTF-8
@@ -47,7 +47,8 @@ class Filter:
 class Selection:
     """Decides, in a walk below a directory, which files a search reads and which directories it enters.
 
-    If the glob does not match a file, but another reading of it does, this is a doubt. Paths are relative to the base.
+    If the glob matches no file, but another reading of it does, `reading` returns that one. Paths are relative to the
+    base.
 
     Args:
         glob: Limits the search; None for all files.
@@ -59,7 +60,7 @@ class Selection:
         self._glob = glob
         self._base = base
         self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
-        self._doubt: tuple[Kind, str, str] | None = None
+        self._reading: tuple[Kind, str, str] | None = None
         self._readings: list[tuple[Kind, str, Filter]] = []
         for kind, reading in [] if glob is None or glob.negated else readings(glob.text, base.rstrip("/")):
             try:
@@ -77,19 +78,19 @@ class Selection:
     def takes(self, path: str) -> bool:
         if self._glob is None or self._glob.matches(path):
             return True
-        if self._doubt is None:
+        if self._reading is None:
             matching = ((kind, text) for kind, text, reading in self._readings if reading.matches(path))
-            self._doubt = next(((kind, text, self._base + path) for kind, text in matching), None)
+            self._reading = next(((kind, text, self._base + path) for kind, text in matching), None)
         return False
 
-    def doubt(self, *, matched: bool) -> tuple[Kind, str, str] | None:
+    def reading(self, *, matched: bool) -> tuple[Kind, str, str] | None:
         """Return kind, pattern and a path that it matches, or None.
 
         Args:
             matched: Whether the glob has matched files. Then only a reading of brackets is returned: brackets may have
                 matched other files than intended.
         """
-        return None if self._doubt is None or (matched and self._doubt[0] != BRACKETS) else self._doubt
+        return None if self._reading is None or (matched and self._reading[0] != BRACKETS) else self._reading
 
 
 class Rows:

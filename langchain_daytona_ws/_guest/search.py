@@ -85,7 +85,7 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
         "timed_out": timed_out,
         "skipped": [base + name for name in selection.skipped],
         "omitted": omitted(left_out),
-        "doubt": selection.doubt(matched=files.has_matched),
+        "reading": selection.reading(matched=files.has_matched),
     }
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 
 from langchain_daytona_ws._guest.dirs import SetupError, state_directory
-from langchain_daytona_ws._guest.turn import CHANGES
+from langchain_daytona_ws._guest.file_lock import CHANGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from langchain_daytona_ws._guest.doubt import readings
+from langchain_daytona_ws._guest.glob_readings import readings
 from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
 from langchain_daytona_ws._guest.omitted import UNREADABLE, omitted
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES, Scan
@@ -80,8 +80,8 @@ def glob(request: dict[str, Any]) -> dict[str, Any]:
         except RefusedError:  # this interpretation is not valid either
             continue
         if reading["paths"]:
-            return {**result, "doubt": [kind, pattern, reading["paths"][0][0]]}
-    return {**result, "doubt": None}
+            return {**result, "reading": [kind, pattern, reading["paths"][0][0]]}
+    return {**result, "reading": None}
 
 
 def _matches(request: dict[str, Any]) -> dict[str, Any]:

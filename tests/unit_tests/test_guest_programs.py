@@ -22,7 +22,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import keep, loader, record
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError
 from tests.unit_tests.daemon import INFO, SANDBOX_PATH, OneMachine, Workspace, program_in
-from tests.unit_tests.test_calls import NONCE, ScriptedPort
+from tests.unit_tests.test_guest_client import NONCE, ScriptedPort
 
 DIGEST = "ab" * 32
 PROGRAM = ("command",)
@@ -281,7 +281,7 @@ def test_polls_learn_too() -> None:
     port = Answering(execute=[LEARNED, {"ok": True}, MISSING, LEARNED, {"ok": True}])
     guest_client = client_of(port)
     for _ in range(4):
-        assert run_sync(guest_client.poll(INFO, "live", {}, within_s=9)) == {"ok": True}
+        assert run_sync(guest_client.poll(INFO, "poll_output", {}, within_s=9)) == {"ok": True}
     assert port.carried == "sddsd"
 
 

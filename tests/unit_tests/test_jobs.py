@@ -457,7 +457,7 @@ class TestLog:
         bash.jobs.stop(job.id)
 
     def test_whatever_is_printed_is_only_output(self, bash: Jobs) -> None:
-        forged = '{"outcome": "job", "job": {"id": "aaaaaaaa"}, "awake": {"over": true}}'
+        forged = '{"outcome": "job", "job": {"id": "aaaaaaaa"}, "keep_alive": {"over": true}}'
         (bash.root).mkdir(parents=True)
         raw = b"a\0b\x1b[31mred\xff\xfe" + forged.encode() + "\nżółć 🐍\u2028".encode() + bytes(range(256))
         (bash.root / "raw").write_bytes(raw)
@@ -707,7 +707,7 @@ class TestKeepAlive:
         bash.run("true")
         bash.run("true")
         assert bash.port.autostop == [75, 15]
-        assert not (bash.state / "awake").exists()
+        assert not (bash.state / "keep_alive").exists()
         assert run_sync(bash.watch.attach(GuestRequest(bash.port, "sb", "command", {}, 1.0))).fields == {}
 
     def test_the_longest_job_counts(self, bash: Jobs) -> None:
@@ -826,7 +826,7 @@ class TestForgedAnswers:
         "value", [None, 1, [], {"over": "yes"}, {"minutes": -5}, {"minutes": 1 << 80}, {"ended": 3}]
     )
     def test_what_keeps_awake(self, bash: Jobs, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
-        _answers(monkeypatch, {"job": ROW, "awake": value})
+        _answers(monkeypatch, {"job": ROW, "keep_alive": value})
         bash.jobs.status("abcd2345")
         assert bash.port.autostop == []
 

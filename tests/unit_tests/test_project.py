@@ -54,6 +54,7 @@ def test_the_files_that_contributing_names_exist() -> None:
         package,
         package / "_core",
         package / "_core" / "s3",
+        package / "_guest",
         package / "tools",
         ROOT / "tests/unit_tests",
     ]

@@ -134,7 +134,7 @@ class LiveOutput:
             "wait_s": wait_s,
             "linger_s": linger_s,
         }
-        answer = await self._client.poll(self._info, "live", request, within_s=wait_s + POLL_MARGIN_S)
+        answer = await self._client.poll(self._info, "poll_output", request, within_s=wait_s + POLL_MARGIN_S)
         data = decode_base64(answer.get("data"))
         if len(data) > limit:
             raise SandboxError(

@@ -29,7 +29,7 @@ _OWN_SHELL = "bash"
 
 
 def file_error(
-    path: str, op: str, code: str, facts: Mapping[str, object], near: Sequence[str] = ()
+    path: str, op: str, code: str, facts: Mapping[str, object], similar: Sequence[str] = ()
 ) -> WorkspaceError:
     """Build the error for a refusal about ``path``.
 
@@ -40,15 +40,15 @@ def file_error(
         op: The operation.
         code: One of `REFUSALS`.
         facts: The facts; others than those of the refusal are ignored.
-        near: Existing paths that are similar to a missing path.
+        similar: Existing paths that are similar to a missing path.
 
     Raises:
         KeyError: A required fact is missing.
     """
     refusal = REFUSALS[code]
     context: dict[str, Any] = {"path": shown(path)}
-    if near:
-        context["similar"] = tuple(spelled_out(name) for name in near[:3])
+    if similar:
+        context["similar"] = tuple(spelled_out(name) for name in similar[:3])
     context |= {name: facts[name] for name in refusal.facts if name in facts}
     text = refusal.text({**context, "op": op, "shell": _OWN_SHELL})
     return refusal.kind(text, code=code, op=op, context=context, retryable=code == "busy")

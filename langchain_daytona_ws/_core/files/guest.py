@@ -14,7 +14,7 @@ from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.id_factory import Ids, random_id
 from langchain_daytona_ws._core.paths import is_log
 from langchain_daytona_ws._guest.dirs import UPLOADS
-from langchain_daytona_ws._guest.doubt import KINDS as DOUBTS
+from langchain_daytona_ws._guest.glob_readings import KINDS as READINGS
 from langchain_daytona_ws._guest.omitted import NAMED, REASONS
 from langchain_daytona_ws.errors import FileUnsuitable, SandboxError, WorkspaceError, WriteConflict
 
@@ -167,7 +167,9 @@ class GuestFiles:
         reply = await self._call("tree", "list", path, limit=limit, limit_bytes=limit_bytes)
         return models.Listing(path, reply.entries("entries"), reply.number("total"), reply.flag("more"))
 
-    async def glob(self, path: str, query: models.GlobQuery) -> tuple[models.GlobResult, models.Doubt | None]:
+    async def glob(
+        self, path: str, query: models.GlobQuery
+    ) -> tuple[models.GlobResult, models.GlobReading | None]:
         reply = await self._call("tree", "glob", path, **asdict(query))
         result = models.GlobResult(
             pattern=query.pattern,
@@ -178,9 +180,11 @@ class GuestFiles:
             skipped=reply.names("skipped"),
             omitted=reply.omitted("omitted"),
         )
-        return result, reply.doubt("doubt")
+        return result, reply.reading("reading")
 
-    async def grep(self, path: str, query: models.GrepQuery) -> tuple[models.GrepResult, models.Doubt | None]:
+    async def grep(
+        self, path: str, query: models.GrepQuery
+    ) -> tuple[models.GrepResult, models.GlobReading | None]:
         reply = await self._call("search", "grep", path, **asdict(query))
         rows = reply.grep_rows("rows", query.mode)
         result = models.GrepResult(
@@ -192,15 +196,15 @@ class GuestFiles:
             skipped=reply.names("skipped"),
             omitted=reply.omitted("omitted"),
         )
-        return result, reply.doubt("doubt")
+        return result, reply.reading("reading")
 
-    async def near(self, path: str) -> Sequence[str]:
-        return (await self._call("near", "near", path)).names("found")
+    async def similar(self, path: str) -> Sequence[str]:
+        return (await self._call("similar_paths", "similar", path)).names("found")
 
     async def exists(self, paths: Sequence[str]) -> Sequence[str]:
         if not self._is_provisioned():
             return ()
-        return (await self._call("near", "exists", ".", paths=list(paths))).names("found")
+        return (await self._call("similar_paths", "exists", ".", paths=list(paths))).names("found")
 
     async def _call(
         self, entry: str, op: str, path: str, *, key: str | None = None, **fields: object
@@ -243,17 +247,19 @@ class _FileReply(Reply):
             raise self.malformed(name)
         return tuple(self._omitted(value[reason], reason, name) for reason in REASONS if reason in value)
 
-    def doubt(self, name: str) -> models.Doubt | None:
+    def reading(self, name: str) -> models.GlobReading | None:
         value = self._answer.get(name)
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != 3:
             raise self.malformed(name)
-        kinds: tuple[models.DoubtKind, ...] = DOUBTS
+        kinds: tuple[models.ReadingKind, ...] = READINGS
         kind = next((kind for kind in kinds if kind == value[0]), None)
         if kind is None:
             raise self.malformed(name)
-        return models.Doubt(kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH))
+        return models.GlobReading(
+            kind, self._raw(value[1], name, MAX_PATH), self._raw(value[2], name, MAX_PATH)
+        )
 
     def styles(self, name: str) -> tuple[str, ...]:
         """Return the style names of a file; an empty tuple if the field is missing."""

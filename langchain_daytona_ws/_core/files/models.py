@@ -136,7 +136,7 @@ class Listing:
     more: bool
 
 
-DoubtKind = Literal["path", "brackets", "commas", "alternatives"]
+ReadingKind = Literal["path", "brackets", "commas", "alternatives"]
 OmittedReason = Literal["binary_match", "binary", "utf16", "unreadable"]
 
 
@@ -157,7 +157,7 @@ class Omitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class GlobReading:
     """Another reading of a glob that matches no file.
 
     Args:
@@ -167,7 +167,7 @@ class Doubt:
         path: A file or directory that this glob matches.
     """
 
-    kind: DoubtKind
+    kind: ReadingKind
     pattern: str
     path: str
 
@@ -318,9 +318,9 @@ class FileBackend(Protocol):
 
     async def list(self, path: str, *, limit: int, limit_bytes: int) -> Listing: ...
 
-    async def glob(self, path: str, query: GlobQuery) -> tuple[GlobResult, Doubt | None]: ...
+    async def glob(self, path: str, query: GlobQuery) -> tuple[GlobResult, GlobReading | None]: ...
 
-    async def grep(self, path: str, query: GrepQuery) -> tuple[GrepResult, Doubt | None]:
+    async def grep(self, path: str, query: GrepQuery) -> tuple[GrepResult, GlobReading | None]:
         """Search.
 
         Raises:
@@ -328,7 +328,7 @@ class FileBackend(Protocol):
         """
         ...
 
-    async def near(self, path: str) -> Sequence[str]:
+    async def similar(self, path: str) -> Sequence[str]:
         """Return existing paths that are similar to a missing path."""
         ...
 

@@ -175,8 +175,8 @@ class FileOperations:
         relative, absolute = workspace_pattern(pattern, self._root)
         start = "." if absolute else location
         query = models.GlobQuery(relative, limit, self._limit_bytes, SEARCH_TIMEOUT_S)
-        result, doubt = await self._or_similar(start, self._files.glob(start, query))
-        return result if result.entries or result.more else replace(result, hint=glob_hint(pattern, doubt))
+        result, reading = await self._or_similar(start, self._files.glob(start, query))
+        return result if result.entries or result.more else replace(result, hint=glob_hint(pattern, reading))
 
     async def grep(
         self,
@@ -214,16 +214,18 @@ class FileOperations:
             SEARCH_TIMEOUT_S,
         )
         try:
-            result, doubt = await self._or_similar(location, self._grep(files, location, query))
+            result, reading = await self._or_similar(location, self._grep(files, location, query))
         except FileError as error:
             if error.code != "bad_pattern":
                 raise
             raise FileError(f"{error.message}{unsupported(pattern)}", code=error.code, op=error.op) from None
-        return result if result.rows or result.more else replace(result, hint=grep_hint(pattern, glob, doubt))
+        return (
+            result if result.rows or result.more else replace(result, hint=grep_hint(pattern, glob, reading))
+        )
 
     async def _grep(
         self, files: models.FileBackend, location: str, query: models.GrepQuery
-    ) -> tuple[models.GrepResult, models.Doubt | None]:
+    ) -> tuple[models.GrepResult, models.GlobReading | None]:
         try:
             return await files.grep(location, query)
         except models.NeedsSandbox:
@@ -298,10 +300,10 @@ class FileOperations:
             if not self._suggests_similar or is_log(location):
                 raise
             try:
-                near = await self._files.near(location)
+                similar = await self._files.similar(location)
             except WorkspaceError:  # only adds to another error
                 raise error from None
-            raise file_error(location, error.op, error.code, error.context, near) from None
+            raise file_error(location, error.op, error.code, error.context, similar) from None
 
     def _remember(self, location: str, real_path: str, sha256: str) -> None:
         """Record the content under the requested path, and under the path that its symlinks lead to."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from langchain_daytona_ws._core.files.models import Doubt
+from langchain_daytona_ws._core.files.models import GlobReading
 from langchain_daytona_ws._core.paths import shown, shown_name
 
 _BASIC_OR = re.compile(r"(?<!\\)((?:\\\\)*)\\\|")
@@ -22,24 +22,24 @@ _BACKREFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\\[1-9]")
 _ONE_LINE = "A match is within one line: search for a part of it, and use context to see the lines around it"
 
 
-def glob_hint(pattern: str, doubt: Doubt | None) -> str:
+def glob_hint(pattern: str, reading: GlobReading | None) -> str:
     """Return a hint for a glob without result; ``""`` for no hint."""
-    if doubt is not None:
-        use = shown_name(doubt.pattern)
+    if reading is not None:
+        use = shown_name(reading.pattern)
         return {
             "path": f"The glob is taken from the path that is searched: use {use}",
-            "brackets": f"In a glob, [x] stands for one character. {shown(doubt.path)} exists: use {use}",
+            "brackets": f"In a glob, [x] stands for one character. {shown(reading.path)} exists: use {use}",
             "commas": f"In a glob, commas separate patterns only within braces: use {use}",
             "alternatives": f"@(a|b) is not a glob here: use {use}",
-        }[doubt.kind]
+        }[reading.kind]
     if "!(" in pattern:
         return "!(...) is not a glob here. In grep, a glob that begins with ! leaves files out: !*.min.js"
     return ""
 
 
-def grep_hint(pattern: str, glob: str | None, doubt: Doubt | None) -> str:
+def grep_hint(pattern: str, glob: str | None, reading: GlobReading | None) -> str:
     """Return a hint for a grep without result; ``""`` for no hint."""
-    about_glob = glob_hint(glob, doubt) if glob else ""
+    about_glob = glob_hint(glob, reading) if glob else ""
     if about_glob:
         return about_glob
     if _BASIC_OR.search(pattern):

@@ -49,7 +49,7 @@ _FIELD_MODULES = {
     "sync": "sync",
     "sync_resident": "sync_resident",
     "job": "job_run",
-    "awake": "jobs",
+    "keep_alive": "jobs",
     "editors": "editors",
 }
 _END = "END-OF-SECRET"  # no base64 has a hyphen

@@ -76,7 +76,7 @@ class JobTracker:
         if sandbox_id not in self._raised and not self._running.get(sandbox_id):
             return Payload({})
         watched = list(self._running.get(sandbox_id, ()))[:WATCHED_MAX]
-        return Payload({"awake": {"restored": sandbox_id in self._restored, "watched": watched}})
+        return Payload({"keep_alive": {"restored": sandbox_id in self._restored, "watched": watched}})
 
     def error(self, code: str, detail: str) -> None:
         """Return None: set-up failures never belong to this attachment."""
@@ -100,7 +100,7 @@ class JobTracker:
     ) -> Resend:
         """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
         port, sandbox_id = request.port, request.sandbox_id
-        started, state, job = answer.get("job"), answer.get("awake"), request.fields.get("job")
+        started, state, job = answer.get("job"), answer.get("keep_alive"), request.fields.get("job")
         minutes = _minutes(started, "awake_minutes")
         if isinstance(job, dict) and minutes:
             self.record(read_started(started, str(job["command"]), sandbox_id))

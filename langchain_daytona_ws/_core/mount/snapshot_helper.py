@@ -8,7 +8,7 @@ import shlex
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws._core.mount.manager import mounter_source
 from langchain_daytona_ws._guest.mount import HELPER
-from langchain_daytona_ws._guest.mount_keys import HOME
+from langchain_daytona_ws._guest.mount_credentials import HOME
 
 SUDOERS = "/etc/sudoers.d/langchain-daytona-ws"
 

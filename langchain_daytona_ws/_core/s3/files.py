@@ -174,17 +174,21 @@ class S3Files:
             key = await self._begin(path)
             return await tree.list_directory(self._lookup, key, limit=limit, limit_bytes=limit_bytes)
 
-    async def glob(self, path: str, query: models.GlobQuery) -> tuple[models.GlobResult, models.Doubt | None]:
+    async def glob(
+        self, path: str, query: models.GlobQuery
+    ) -> tuple[models.GlobResult, models.GlobReading | None]:
         with self._errors("glob", path, of_directories=True):
             return await tree.glob(self._lookup, await self._begin(path), query)
 
-    async def grep(self, path: str, query: models.GrepQuery) -> tuple[models.GrepResult, models.Doubt | None]:
+    async def grep(
+        self, path: str, query: models.GrepQuery
+    ) -> tuple[models.GrepResult, models.GlobReading | None]:
         with self._errors("grep", path, of_directories=True):
             return await search.grep(self._lookup, await self._begin(path), query)
 
-    async def near(self, path: str) -> Sequence[str]:
-        with self._errors("near", path):
-            return await self._lookup.near(await self._begin(path))
+    async def similar(self, path: str) -> Sequence[str]:
+        with self._errors("similar", path):
+            return await self._lookup.similar(await self._begin(path))
 
     async def exists(self, paths: Sequence[str]) -> Sequence[str]:
         with self._errors("exists", "."):

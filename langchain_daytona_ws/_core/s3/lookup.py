@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.s3.store import (
     StoreFaultKind,
 )
 from langchain_daytona_ws._guest.alike import same_name
-from langchain_daytona_ws._guest.near import MAX_NAMES, MAX_NEAR, spellings
+from langchain_daytona_ws._guest.similar_paths import MAX_NAMES, MAX_SIMILAR, spellings
 from langchain_daytona_ws._guest.walk import RefusedError
 
 
@@ -67,8 +67,8 @@ class Lookup:
         """Return whether the path is a file or a directory. Hidden keys do not count."""
         return await self.is_directory(key) or await self.file_at(key) is not None
 
-    async def near(self, key: str) -> list[str]:
-        """Return the keys that are similar to a missing key, like the guest's ``near``."""
+    async def similar(self, key: str) -> list[str]:
+        """Return the keys that are similar to a missing key, like the guest's ``similar_paths``."""
         found: list[str] = []
         for spelling in spellings(key):
             above, names = [""], spelling.split("/")
@@ -80,9 +80,9 @@ class Lookup:
                     f"{prefix}{other}/"
                     for prefix in above
                     for other in _similar(name, names_here if prefix == here else await self._names(prefix))
-                ][:MAX_NEAR]
+                ][:MAX_SIMILAR]
             found += [path[:-1] for path in above if path[:-1] not in (key, *found)]
-        return found[:MAX_NEAR]
+        return found[:MAX_SIMILAR]
 
     async def _names(self, above: str) -> set[str]:
         """Return the names in a directory, up to the limit."""

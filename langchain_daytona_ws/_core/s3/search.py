@@ -35,7 +35,7 @@ BATCH_BYTES = 8 << 20
 
 async def grep(
     lookup: Lookup, key: str, query: models.GrepQuery
-) -> tuple[models.GrepResult, models.Doubt | None]:
+) -> tuple[models.GrepResult, models.GlobReading | None]:
     """Search.
 
     Raises:
@@ -81,8 +81,8 @@ async def grep(
             if paths
         ),
     )
-    doubt = selection.doubt(matched=bool(files))
-    return result, models.Doubt(*doubt) if doubt else None
+    reading = selection.reading(matched=bool(files))
+    return result, models.GlobReading(*reading) if reading else None
 
 
 async def _file(lookup: Lookup, key: str) -> ObjectInfo:

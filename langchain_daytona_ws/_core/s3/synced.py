@@ -161,11 +161,15 @@ class SyncedFiles:
             "list", path, lambda at: self._files.list(at, limit=limit, limit_bytes=limit_bytes)
         )
 
-    async def glob(self, path: str, query: models.GlobQuery) -> tuple[models.GlobResult, models.Doubt | None]:
+    async def glob(
+        self, path: str, query: models.GlobQuery
+    ) -> tuple[models.GlobResult, models.GlobReading | None]:
         return await self._follow("glob", path, lambda at: self._files.glob(at, query))
 
-    async def grep(self, path: str, query: models.GrepQuery) -> tuple[models.GrepResult, models.Doubt | None]:
-        async def grep(at: str) -> tuple[models.GrepResult, models.Doubt | None]:
+    async def grep(
+        self, path: str, query: models.GrepQuery
+    ) -> tuple[models.GrepResult, models.GlobReading | None]:
+        async def grep(at: str) -> tuple[models.GrepResult, models.GlobReading | None]:
             found = await self._files.grep(at, query)
             # A symlink itself is omitted from a search.
             link = None if found[0].rows or at == "." else await self._link_at(at)
@@ -175,8 +179,8 @@ class SyncedFiles:
 
         return await self._follow("grep", path, grep)
 
-    async def near(self, path: str) -> Sequence[str]:
-        return await self._files.near(path)
+    async def similar(self, path: str) -> Sequence[str]:
+        return await self._files.similar(path)
 
     async def exists(self, paths: Sequence[str]) -> Sequence[str]:
         return await self._files.exists(paths)

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Generic, Protocol, TypeVar
 
-from langchain_daytona_ws._core.files.models import Doubt, Entry, GlobQuery, GlobResult, Listing
+from langchain_daytona_ws._core.files.models import Entry, GlobQuery, GlobReading, GlobResult, Listing
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import LAST, below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
-from langchain_daytona_ws._guest.doubt import readings
+from langchain_daytona_ws._guest.glob_readings import readings
 from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES
 from langchain_daytona_ws._guest.walk import RefusedError
@@ -146,7 +146,7 @@ async def _names(lookup: Lookup, prefix: str) -> tuple[set[str], dict[str, Objec
             return directories, {n: o for n, o in files.items() if n not in directories}, cut
 
 
-async def glob(lookup: Lookup, key: str, query: GlobQuery) -> tuple[GlobResult, Doubt | None]:
+async def glob(lookup: Lookup, key: str, query: GlobQuery) -> tuple[GlobResult, GlobReading | None]:
     """Find files, or directories for a pattern that ends in ``/``, newest first."""
     deadline = lookup.port.now() + query.timeout_s
     result = await _matches(lookup, key, query, deadline)
@@ -156,7 +156,7 @@ async def glob(lookup: Lookup, key: str, query: GlobQuery) -> tuple[GlobResult, 
         except RefusedError:  # the other reading cannot be used either
             continue
         if found.entries:
-            return result, Doubt(kind, other, found.entries[0].name)
+            return result, GlobReading(kind, other, found.entries[0].name)
     return result, None
 
 

@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.commands import streaming as live
 from langchain_daytona_ws._core.commands.streaming import LiveOutput
 from langchain_daytona_ws._core.ports import BackgroundTask, FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._guest import live as guest
+from langchain_daytona_ws._guest import poll_output as guest
 from langchain_daytona_ws._guest.output import Output
 from langchain_daytona_ws.errors import SandboxError
 from tests.unit_tests.daemon import INFO, Workspace

@@ -5,7 +5,7 @@ An entry module, called after a path was not found; the form of requests and ans
 ======  ==============================================  ===================================================
 op      request                                         answer, in addition to ``ok: true``
 ======  ==============================================  ===================================================
-near    path                                            found: [path], up to 3 similar paths
+similar path                                            found: [path], up to 3 similar paths
 exists  paths: [path]                                   found: [path], the paths that exist
 ======  ==============================================  ===================================================
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_NAMES = 5000  # checked in one directory
-MAX_NEAR = 3
+MAX_SIMILAR = 3
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def found(request: dict[str, Any]) -> dict[str, Any]:
     root = request["root"]
     if request["op"] == "exists":
         return {"found": [path for path in request["paths"] if exists(root, path)]}
-    return {"found": near(root, request["path"])}
+    return {"found": similar(root, request["path"])}
 
 
 def exists(root: str, path: str) -> bool:
@@ -44,7 +44,7 @@ def exists(root: str, path: str) -> bool:
         return False
 
 
-def near(root: str, path: str) -> list[str]:
+def similar(root: str, path: str) -> list[str]:
     """Return existing paths that are similar to ``path``; a backslash in it may stand for a slash."""
     paths: list[str] = []
     for spelling in spellings(path):
@@ -53,9 +53,9 @@ def near(root: str, path: str) -> list[str]:
             prefixes = [
                 prefix + similar for prefix in prefixes for similar in _names_like(root, prefix, name)
             ]
-            prefixes = [prefix + "/" for prefix in prefixes[:MAX_NEAR]]
+            prefixes = [prefix + "/" for prefix in prefixes[:MAX_SIMILAR]]
         paths += [similar[:-1] for similar in prefixes if similar[:-1] not in (path, *paths)]
-    return paths[:MAX_NEAR]
+    return paths[:MAX_SIMILAR]
 
 
 def spellings(path: str) -> list[str]:

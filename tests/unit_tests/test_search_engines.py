@@ -216,7 +216,7 @@ def site(box: Box) -> Box:
         ("app/[locale]/*", "app", r"use \[locale]/*"),
         ("**/*.@(ts|js)", ".", "use **/*.{ts,js}"),
         ("!(a|b)", ".", "!(...) is not a glob here"),
-        # Nothing to doubt.
+        # There is no other reading.
         ("*.py", ".", None),
         ("[ab].py", ".", None),
         ("app/**/*.py", "app", None),

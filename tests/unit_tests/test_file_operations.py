@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.files.models import Entry, GrepResult, GrepRow
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.paths import shown
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._guest import files, near, search, tree
+from langchain_daytona_ws._guest import files, search, similar_paths, tree
 from langchain_daytona_ws.errors import (
     EditRefused,
     FileError,
@@ -35,7 +35,7 @@ from langchain_daytona_ws.errors import (
 
 from .guest import guest_operations
 
-GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "near": near.main}
+GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "similar_paths": similar_paths.main}
 
 
 class World:

@@ -13,7 +13,7 @@ from langchain_daytona_ws.permissions.prefixes import (
     suggested_prefixes,
 )
 from langchain_daytona_ws.permissions.shell import simple_commands
-from tests.unit_tests.test_shell_words import FRIENDLY_TEXT
+from tests.unit_tests.test_permission_shell import FRIENDLY_TEXT
 
 
 def test_prefixes_match_whole_words() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import boot, content, dirs, files, turn  # noqa: F401 - entries of boot
+from langchain_daytona_ws._guest import boot, content, dirs, file_lock, files  # noqa: F401 - entries of boot
 
 READ: dict[str, Any] = {"op": "read"}
 VIEW: dict[str, Any] = {
@@ -45,12 +45,12 @@ def test_nothing_looks_into_the_midst_of_a_change(
     tmp_path: Path, state: str, request_: dict[str, Any]
 ) -> None:
     (tmp_path / "f").write_text("half of i")
-    assert turn.acquire(state, "write", 0)
+    assert file_lock.acquire(state, "write", 0)
     assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH], ids=lambda request: request["op"])
 def test_those_who_only_look_do_so_together(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("all of it")
-    assert turn.acquire(state, "read", 0)
+    assert file_lock.acquire(state, "read", 0)
     assert carried_out(tmp_path, request_)["ok"] is True

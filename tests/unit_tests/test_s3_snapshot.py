@@ -25,7 +25,7 @@ from langchain_daytona_ws._core.mount.snapshot_helper import SUDOERS
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws._guest import guard
 from langchain_daytona_ws._guest.mount import HELPER
-from langchain_daytona_ws._guest.mount_keys import HOME
+from langchain_daytona_ws._guest.mount_credentials import HOME
 from langchain_daytona_ws.errors import ConfigError
 
 NO_RUNNER = "Failed to create snapshot: No available runners"

@@ -19,13 +19,13 @@ from langchain_daytona_ws._core.files.models import NeedsSandbox, WriteQuery
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.files import S3Files
-from langchain_daytona_ws._guest import files, near, search, tree
+from langchain_daytona_ws._guest import files, search, similar_paths, tree
 from langchain_daytona_ws.errors import WorkspaceError
 
 from .bucket import MemoryBucket
 from .guest import guest_operations
 
-GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "near": near.main}
+GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "similar_paths": similar_paths.main}
 NAMES = ["a", "a.b", "a-", "b", "é", "node_modules", "A", "{x}", "a b", ".h"]
 # A few paths again and again, so that operations meet.
 PATHS = st.one_of(

@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.sandbox.get_or_create import (
 from langchain_daytona_ws._core.sandbox.network import network_rules
 from langchain_daytona_ws._core.sandbox.reservation import config_hash, sandbox_name, specification
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
-from tests.unit_tests.test_calls import ScriptedPort
+from tests.unit_tests.test_guest_client import ScriptedPort
 
 CONFIG = SandboxConfig.model_validate({"persistent": True})
 SPEC = specification(CONFIG, "demo", None, unique="x")

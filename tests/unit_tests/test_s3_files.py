@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3 import idempotency as marks
-from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error
+from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES
 from langchain_daytona_ws._core.s3.files import REMEMBERED_CALLS, Answers, S3Files
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws.errors import (
@@ -27,7 +27,6 @@ from langchain_daytona_ws.errors import (
     FileMissing,
     FileUnsuitable,
     OutcomeUnknown,
-    PathRefused,
     WorkspaceError,
     WriteConflict,
 )
@@ -549,61 +548,6 @@ def test_no_fault_gets_out(bucket: MemoryBucket, kind: StoreFaultKind, operation
 
 async def as_coroutine(call: Awaitable[object]) -> object:
     return await call
-
-
-class TestErrors:
-    @pytest.mark.parametrize(
-        ("kind", "code", "expected", "remedy"),
-        [
-            ("DENIED", "AccessDenied", "s3_denied", "s3:ListBucket"),
-            ("REFUSED", "NoSuchBucket", "s3_no_bucket", "workspaceBucketName"),
-            (
-                "REFUSED",
-                "PermanentRedirect",
-                "s3_region",
-                "The bucket is in eu-west-1. Set options.awsRegion",
-            ),
-            ("REFUSED", "AuthorizationHeaderMalformed", "s3_region", "options.awsRegion"),
-            ("REFUSED", "RequestTimeTooSkewed", "s3_clock", "NTP"),
-            ("REFUSED", "SignatureDoesNotMatch", "s3_signature", "AWS_SECRET_ACCESS_KEY"),
-            ("REFUSED", "InvalidObjectState", "s3_archived", "Restore"),
-            ("REFUSED", "KMS.DisabledException", "s3_kms_denied", "kms:Decrypt"),
-            ("REFUSED", "Certificate", "s3_certificate", "AWS_CA_BUNDLE"),
-            ("REFUSED", "Odd", "s3_refused", "message of S3"),
-            ("EXPIRED", "ExpiredToken", "s3_credentials", "mountRoleArn"),
-            ("PASSING", "SlowDown", "s3_throttled", "later"),
-            ("PASSING", "", "s3_unreachable", "network"),
-            ("UNKNOWN", "", "s3_unreachable", "network"),
-            ("MISSING", "", "s3_refused", "message of S3"),
-            ("CHANGED", "", "s3_refused", "message of S3"),
-        ],
-    )
-    def test_each_has_its_remedy(self, kind: str, code: str, expected: str, remedy: str) -> None:
-        region = "eu-west-1" if code == "PermanentRedirect" else ""
-        fault = StoreFault(
-            StoreFaultKind[kind], "it said no", code=code, region=region, status=503 if code else None
-        )
-        error = store_error(fault, "read", "s3://tenants/sandbox/demo/")
-        assert (error.code, error.op, remedy in error.message) == (expected, "read", True)
-        assert error.message.startswith("read in s3://tenants/sandbox/demo/ failed: it said no.")
-        assert "tenants" not in error.for_model
-        assert error.retryable is (kind in ("PASSING", "UNKNOWN"))
-
-    @pytest.mark.parametrize("status", [500, 502, 504])
-    def test_a_server_error_is_not_called_throttling(self, status: int) -> None:
-        fault = StoreFault(StoreFaultKind.PASSING, "Internal Server Error", code="500", status=status)
-        error = store_error(fault, "read", "")
-        assert (error.code, error.retryable) == ("s3_unavailable", True)
-        assert "overloaded" not in error.for_model
-
-    def test_a_denial_by_kms_is_another(self) -> None:
-        message = "AccessDenied: role x is not authorized to perform: kms:Decrypt on resource arn:aws:kms:..."
-        fault = StoreFault(StoreFaultKind.DENIED, message, code="AccessDenied", status=403)
-        assert store_error(fault, "read", "").code == "s3_kms_denied"
-
-    def test_a_key_that_is_too_long(self) -> None:
-        fault = StoreFault(StoreFaultKind.REFUSED, "too long", code="KeyTooLongError", status=400)
-        assert isinstance(store_error(fault, "write", ""), PathRefused)
 
 
 def test_an_edited_file_that_outgrew_the_limit(bucket: MemoryBucket) -> None:
