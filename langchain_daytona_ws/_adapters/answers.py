@@ -124,5 +124,5 @@ class _Bounded(httpx.SyncByteStream):
         self._stream.close()
 
 
-_TOO_LATE = "The answer had not ended when the time was up."
-_TOO_LONG = "The answer is longer than any can be."
+_TOO_LATE = "The answer did not end within the time limit."
+_TOO_LONG = "The answer is larger than the limit."

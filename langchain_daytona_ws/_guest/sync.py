@@ -1,6 +1,7 @@
-"""A call's side of the synchronisation: it asks the resident to pull before the command and to push after it.
+"""The synchronisation of one call: ask the resident to pull before the command, and to push after it.
 
-``begin`` starts early, while the other modules are compiled. A call never runs in a workspace that was not pulled.
+The module ``sync_resident`` explains the resident. ``begin`` runs early, while the other modules are compiled. A call
+never runs in a workspace that was not pulled.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def ask(path: str, text: str, wait_s: float) -> tuple[str, str] | None:
 
 
 def begin(wanted: Request) -> None:
-    """Ask for the pull that `enter` waits for, unless the resident is yet to be started."""
+    """Ask for the pull that `enter` waits for, unless this call starts the resident."""
     if not wanted["is_new"]:
         try:
             _pulls.append(_pull(wanted))
@@ -100,7 +101,7 @@ def descriptors() -> list[int]:
 
 
 def enter(request: Request) -> Request:
-    """Wait until the workspace is pulled, and change into it; the module of the resident starts it first, if sent.
+    """Wait until the workspace is pulled, and change into it. If the request carries the resident, start it first.
 
     Raises:
         SetupError: ``sync_absent`` or ``sync_credentials`` if the host must send the resident or new credentials,

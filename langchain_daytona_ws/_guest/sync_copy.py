@@ -86,7 +86,7 @@ class Copy:
     Args:
         spec: ``root``, ``state`` (a directory next to it), ``bucket``, ``prefix``, ``region``, ``endpoint``,
             ``label`` (part of the names of conflict copies), ``ignored``, ``read_only``.
-        credentials: Those of S3.
+        credentials: The credentials for S3.
     """
 
     def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
@@ -122,7 +122,7 @@ class Copy:
         return self.index.binding[0] == self.tree.identity()
 
     def bind(self) -> None:
-        """Use the index only for the directory that it describes: another directory has no files to delete."""
+        """Begin a new index if the directory was replaced, so that its missing files are not deleted in S3."""
         self._make_state()
         if self.is_bound and self.index.binding[0] is not None:
             return
@@ -242,7 +242,7 @@ class Copy:
         try:
             digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
             if size > PARTS_ABOVE_BYTES:
-                # Its ETag is of parts: other writers' parts may have other sizes, then it has no known digest.
+                # The ETag of an upload in parts depends on their sizes, so the digest of the content is unknown.
                 found, content = self._download_parts(path, size, etag, fd), ""
             else:
 
@@ -354,7 +354,7 @@ class Copy:
             os.unlink(new)
             os.symlink(target, os.fsencode(new))
         else:
-            # Set-user-ID and such bits are not taken over from a bucket.
+            # An object cannot set the set-user-ID, set-group-ID and sticky bits.
             os.fchmod(fd, mode & 0o777)
             mtime_ns = found.mtime_ns
             if mtime_ns is None:

@@ -1,4 +1,4 @@
-"""Pull: make the working copy what the prefix is, before a command runs."""
+"""Pull: make the working copy equal to the prefix, before a command runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     Object = tuple[str, int, str]  # ETag, size, last change
 
-# A listing of its own starts after each 900th key of the last listing, all in parallel; a page holds 1,000 keys.
+# A large prefix is listed in parallel segments, which start after each 900th key of the last listing. A page has at
+# most 1,000 keys.
 KEYS_APART = 900
 TRIES = 3  # for a file that a program is writing meanwhile
 
@@ -43,7 +44,7 @@ class Listing:
         self.objects: dict[str, Object] = {}
 
     def refresh(self) -> bool:
-        """List again; return whether anything has changed. A page with the bytes of the last one is not parsed."""
+        """List again; return whether anything has changed. A page whose bytes have not changed is not parsed."""
         ends: list[str | None] = [*self._marks[1:], None]
         results = list(self._copy.pool.map(self._segment, self._marks, ends))
         if not any(changed for _, changed in results):
@@ -160,7 +161,7 @@ class Pull:
             raise TooLarge(size, limit)
 
     def _remove_deleted(self) -> None:
-        """Remove the files whose objects are gone; files that have changed here stay, as new ones."""
+        """Remove the files whose objects are gone; files that have changed here stay and become new files."""
         copy, objects = self._copy, self._listing.objects
         entries = copy.index.entries
         unchanged: list[tuple[str, os.stat_result]] = []
@@ -218,7 +219,7 @@ class Pull:
             copy.report.conflicts.append([path, copy.rename_to_copy(path)])
 
     def _update_path(self, path: str) -> Exception | None:
-        """Make one file what its object is; return the error if this is impossible."""
+        """Make one file equal to its object; return the error if this is impossible."""
         try:
             for _ in range(TRIES):
                 try:
@@ -271,7 +272,7 @@ class Pull:
         self._update(path)
 
     def _adopt(self, path: str, status: os.stat_result, entry: Entry | None) -> bool:
-        """Record a file as its object's if the contents are equal; return whether they are."""
+        """Record a file that needs no download and return True: it has the object's content, or only it has changed."""
         copy = self._copy
         etag, size, modified = self._listing.objects[path]
         if entry is not None and entry.etag == etag:

@@ -1,4 +1,4 @@
-"""Push: make the prefix what the working copy is, after a command has run, without overwriting anyone's change."""
+"""Push: make the prefix equal to the working copy after a command, without overwriting changes of other writers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Push:
             found = copy.tree.scan(copy.index.entries)
             found.missing = [path for path in found.missing if path in missing]
             failure = self._save_all(found)
-        # Nothing is deleted before its replacement is there, or on the word of another directory's index.
+        # Delete only after all uploads have succeeded, and never because a replaced directory lacks files.
         if failure is None and not self.unpushed and not copy.is_new_directory and copy.is_bound:
             for error in copy.pool.map(self._delete, found.missing):
                 failure = failure or error
@@ -81,7 +81,7 @@ class Push:
             self.unpushed[path] = error.detail
             return error
         except Raced:
-            pass  # a program has written the name of a conflict again: the next pull compares it
+            pass  # a program wrote the file during a conflict; the next pull compares it
         except PermissionError as error:
             self._copy.skip(path, error.strerror or str(error))
         except (LocalError, OSError) as error:
@@ -120,7 +120,7 @@ class Push:
         return True
 
     def _store(self, path: str, status: os.stat_result, entry: Entry | None) -> None:
-        """Upload if the object is the known one; a file that was deleted there and changed here lives."""
+        """Upload if the object has not changed. If it was deleted in S3, create it again."""
         copy = self._copy
         if entry is not None:
             try:
@@ -132,7 +132,7 @@ class Push:
         return copy.upload(path, status, {"if-none-match": "*"})
 
     def _resolve(self, path: str, status: os.stat_result) -> None:
-        """Handle an object that another writer has changed: the writer's keeps its name, ours becomes a copy."""
+        """Keep both versions if another writer has changed the object: this file becomes a conflict copy."""
         copy = self._copy
         found = copy.bucket.head(copy.prefix + path)
         entry = copy.index.entries.get(path)
@@ -200,7 +200,7 @@ class Unconditional(Exception):
 
 
 def probe(copy: Copy) -> None:
-    """Test with a scratch object what conditions the store checks, and record it in the index.
+    """Test with a scratch object which conditions the store checks, and record it in the index.
 
     Raises:
         Unconditional: The store does not check the condition of an upload.

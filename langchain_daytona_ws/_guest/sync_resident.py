@@ -1,9 +1,9 @@
 """The resident: a process in the sandbox that keeps working copies in step with S3 between calls.
 
 It keeps connections, the last listing, the index and the credentials in memory, and answers over a Unix socket that
-only this user can reach. Losing it loses nothing: the next call starts another one, which compares files and objects.
-It has one set of credentials for its life; new credentials come with a new resident, so that they are never sent to a
-process that merely listens at the socket.
+only this user can reach. If it is killed, nothing is lost: the next call starts another one, which compares files and
+objects. It has one set of credentials for its life; new credentials come with a new resident, so that they are never
+sent to a process that merely listens at the socket.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Resident:
 
     Args:
         spec: See `start`.
-        credentials: Those of S3.
+        credentials: The credentials for S3.
     """
 
     def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
@@ -191,7 +191,7 @@ class Resident:
                 pass  # the call has ended, or it is not a call of this package
 
     def _finish(self, connection: socket.socket) -> None:
-        """End this process; a running synchronisation is stopped, and the next one continues it."""
+        """End this process. A running synchronisation stops; the next resident continues it."""
         for copy in self._copies:
             copy.bucket.begin(0.0)
         with self._turn:
@@ -281,7 +281,7 @@ def _failure(error: Exception) -> S3Error:
     import errno
 
     code = "disk_full" if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) else "local"
-    # Without the path, which is the host's.
+    # Without the path: it contains the workspace root.
     return S3Error(code, str(getattr(error, "strerror", None) or error.args[-1]))
 
 

@@ -35,7 +35,7 @@ TIMEOUT_S = 20.0
 BLOCK_BYTES = 256 * 1024
 ERROR_BYTES = 64 * 1024
 EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
-# Errors that concern every request: the rest of the work is not tried.
+# After one of these errors every other request would fail too, so none is sent.
 GENERAL = (
     "denied",
     "expired",
@@ -52,7 +52,7 @@ _CONTENTS = (b"<Contents>", b"</Contents>")
 
 
 class S3Error(Exception):
-    """A request that S3 refused, or did not answer; ``code`` is the reaction's name, not S3's."""
+    """A request that S3 refused, or did not answer; ``code`` is the kind of the failure, not S3's error code."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -174,7 +174,7 @@ class Bucket:
             part: First byte, end (excluded) and ETag of a part; None for the whole object.
 
         Raises:
-            S3Error: ``missing``, or ``changed`` if the ETag of a part is another one by now.
+            S3Error: ``missing``, or ``changed`` if a part was requested and the object has another ETag.
         """
         headers = {} if part is None else {"range": "bytes=%d-%d" % (part[0], part[1] - 1)}
         if part is not None and part[2]:
@@ -187,7 +187,7 @@ class Bucket:
     def put(
         self, key: str, body: bytes | Callable[[], Slice], size: int, headers: Headers
     ) -> tuple[str, float]:
-        """Store an object; return its ETag and when, in Unix seconds.
+        """Store an object; return its ETag and the time of the change in Unix seconds.
 
         Raises:
             S3Error: ``changed`` or ``missing`` if the condition in ``headers`` does not hold.
@@ -209,7 +209,7 @@ class Bucket:
         return (answer["ETag"] or "").strip('"')
 
     def end_parts(self, key: str, upload: str, etags: list[str], headers: Headers) -> tuple[str, float]:
-        """Make the object of its parts; return its ETag and when, in Unix seconds."""
+        """Join the parts to an object; return its ETag and the time of the change in Unix seconds."""
         parts = "".join(
             "<Part><PartNumber>%d</PartNumber><ETag>&quot;%s&quot;</ETag></Part>" % (number, etag)
             for number, etag in enumerate(etags, 1)
@@ -235,10 +235,10 @@ class Bucket:
         self._request("DELETE", key, {"uploadId": upload})
 
     def delete(self, key: str, etag: str | None) -> None:
-        """Delete an object, with ``etag`` only if it is still that one.
+        """Delete an object; with ``etag``, only if the object has this ETag.
 
         Raises:
-            S3Error: ``changed`` if the object is another one by now.
+            S3Error: ``changed`` if the object has another ETag.
         """
         self._request("DELETE", key, headers={} if etag is None else {"if-match": '"%s"' % etag})
 

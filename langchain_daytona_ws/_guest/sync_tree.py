@@ -1,7 +1,7 @@
-"""The files of a working copy, and the index: what each file was when it last equalled its object.
+"""The files of a working copy, and the index: the state of each file when it last equalled its object.
 
 The index is a file next to the workspace, never in the bucket. If it is lost or damaged, files are compared with their
-objects by content; nothing is deleted on the word of an index that belongs to another directory or prefix.
+objects by content; an index of another directory or prefix is not used, so it deletes nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SAVED = {
 
 
 class Entry:
-    """A file, symbolic link or empty directory, and its object, when both were the same.
+    """A file, symbolic link or empty directory and its object, in the state in which both were equal.
 
     ``modified`` is the time in the listing; an upload's answer has only ``put_at``, in Unix seconds. ``digest`` is the
     MD5 of the content if the ETag is not. A racy file may have changed again within the same time stamp.
@@ -363,7 +363,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def problem_of(path: str) -> str:
-    """Return why no file can have a key's path; "" if one can."""
+    """Return why a key cannot be the path of a file; "" if it can."""
     parts = path[:-1].split("/") if path.endswith("/") else path.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "a part of its path is empty, . or .."
@@ -390,7 +390,8 @@ def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
     Args:
         path: The file.
         status: Its status.
-        like: The digest to compare with. If this is the ETag of an upload in parts, the file's is computed.
+        like: The digest to compare with. If this is the ETag of an upload in parts, return the ETag that such an upload
+            of the file would have.
     """
     if stat.S_ISDIR(status.st_mode):
         return EMPTY_MD5

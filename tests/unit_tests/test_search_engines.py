@@ -212,7 +212,7 @@ def site(box: Box) -> Box:
         ("**/[[...slug]]/**", ".", r"app/docs/[[...slug]]/page.tsx exists: use **/\[\[...slug]]/**"),
         ("*.ts,*.js", ".", "use {*.ts,*.js}"),
         ("**/*.ts, **/*.{js,jsx}", ".", "use {**/*.ts,**/*.{js,jsx}}"),
-        ("app/**/*.ts", "app", "taken from the path that is searched: use **/*.ts"),
+        ("app/**/*.ts", "app", "relative to the searched path: use **/*.ts"),
         ("app/[locale]/*", "app", r"use \[locale]/*"),
         ("**/*.@(ts|js)", ".", "use **/*.{ts,js}"),
         ("!(a|b)", ".", "!(...) is not a glob here"),

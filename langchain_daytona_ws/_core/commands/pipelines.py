@@ -41,8 +41,8 @@ _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
 _CONTINUING = frozenset({"then", "do", "else", "elif", "time", "!"})
-# Builtins that hide the failure of a pipeline before them (``a | b || true``). bash cannot replace itself with them, as
-# it does with a program.
+# Builtins that hide the failure of a pipeline before them (``a | b || true``). bash
+# replaces itself by a program that is the last command, but not by a builtin.
 _BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
 
 

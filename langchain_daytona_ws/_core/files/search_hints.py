@@ -27,7 +27,7 @@ def glob_hint(pattern: str, reading: GlobReading | None) -> str:
     if reading is not None:
         use = shown_name(reading.pattern)
         return {
-            "path": f"The glob is taken from the path that is searched: use {use}",
+            "path": f"The glob is relative to the searched path: use {use}",
             "brackets": f"In a glob, [x] stands for one character. {shown(reading.path)} exists: use {use}",
             "commas": f"In a glob, commas separate patterns only within braces: use {use}",
             "alternatives": f"@(a|b) is not a glob here: use {use}",

@@ -1,4 +1,4 @@
-"""The part of the snapshot's Dockerfile that allows an unprivileged account to mount, as its only right of root."""
+"""The part of the snapshot's Dockerfile that allows an unprivileged account to mount S3, and nothing else, as root."""
 
 from __future__ import annotations
 

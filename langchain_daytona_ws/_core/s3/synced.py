@@ -58,7 +58,7 @@ class SyncedObjects:
         page = await self._port.list_page(
             prefix, delimiter=delimiter, max_keys=max_keys, start_after=start_after, more=more
         )
-        if max_keys == 1:  # asks whether a key is in use
+        if max_keys == 1:  # asks whether any key has this prefix
             return page
         return replace(
             page,
@@ -264,7 +264,7 @@ class Links:
         self._directories: set[str] = set()
 
     async def follow(self, path: str, link: SymlinkFound) -> str:
-        """Return the path that ``path`` leads to, over the symlink that is ``path`` or a directory of it.
+        """Replace a symlink in ``path`` (the last part or a directory) by its target; return the new path.
 
         Raises:
             RefusedError: ``outside``, ``loop`` or ``not_a_directory``.
@@ -285,7 +285,7 @@ class Links:
         return path if known is None else await self.follow(path, known)
 
     async def _resolved(self, real: list[str], parts: list[str]) -> str:
-        """Resolve ``..`` in the parts below a directory, as the kernel does: in the target of each symlink."""
+        """Resolve ``..`` below a directory as the kernel does: after a symlink, from the symlink's target."""
         known = len(real)  # these parts are directories
         for at, part in enumerate(parts):
             if part != "..":

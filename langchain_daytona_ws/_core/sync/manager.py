@@ -18,7 +18,7 @@ from langchain_daytona_ws.errors import SandboxError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# As for a mount: background processes keep writing after the call.
+# Background processes keep writing after the call.
 SPARE_LIFE_S = 600.0
 # Starting the resident, and waiting for a pull and for a push; longer ones continue, and the host asks again.
 MARGIN_S = 60.0
@@ -128,7 +128,7 @@ class SyncManager:
     async def on_answer(
         self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]
     ) -> Resend:
-        """Record an answer; return whether nothing ran since the resident or its credentials were missing."""
+        """Record an answer; return whether the request must be sent again, because the sandbox was not ready."""
         if not isinstance(payload, SyncPayload):
             return Resend.NO
         code = str(answer.get("code")) if answer.get("error") == "setup" else ""

@@ -33,7 +33,7 @@ class SyncReport:
         pulled: Number of files that others had changed, and that are new here.
         pushed: Number of files stored in S3.
         deleted: Number of objects deleted from S3.
-        removed: Number of files removed here since others had deleted them.
+        removed: Number of files removed here because others had deleted them.
         conflicts: Path and name of the copy, for each file that was changed here and by another writer.
         restored: Path and reason, for each deletion that was not carried out.
         skipped: Path and reason, for each file that cannot be saved, or object that cannot be a file.
@@ -81,7 +81,7 @@ class SyncReport:
             names = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:NAMES_MAX])
             found.append(f"not synchronised with S3: {names}")
         if self.removed >= _MANY:
-            found.append(f"{self.removed:,} files were removed here since another writer deleted them")
+            found.append(f"{self.removed:,} files were removed here because another writer deleted them")
         if self.deleted >= _MANY:
             found.append(f"{self.deleted:,} files were deleted from the workspace")
         if self.failure:
