@@ -46,6 +46,7 @@ PART_WORKERS = 6
 SMALL_BYTES = 1024 * 1024
 PARTS_ABOVE_BYTES = 64 * 1024 * 1024
 NAME_BYTES = 200
+PLAIN_MODE = stat.S_IFREG | 0o644  # of an object that a program stored without a mode
 TRASH_S = 24 * 3600
 TRASH_FILES = 10000
 TRASH_BYTES = 1024 * 1024 * 1024
@@ -304,7 +305,7 @@ class Copy:
         entry = Entry(found.etag if found else "", status, digest=digest, is_racy=is_racy)
         if found is not None:
             entry.put_at = unix_time(found.modified)
-            entry.mode = found.mode or status.st_mode
+            entry.mode = found.mode or PLAIN_MODE
         self.index.set(path, entry)
 
     def _download_parts(self, path: str, size: int, etag: str, fd: int) -> Found:
@@ -340,7 +341,7 @@ class Copy:
         known = self.index.entries.get(path)
         mode = found.mode
         if not mode:  # written by a program that does not save modes: keep the mode that the file has here
-            mode = known.mode if known is not None else stat.S_IFREG | 0o644
+            mode = known.mode if known is not None and stat.S_ISREG(known.mode) else PLAIN_MODE
         at = self.tree.path(path.rstrip("/"))
         if path.endswith("/"):
             os.makedirs(at, exist_ok=True)
@@ -374,6 +375,8 @@ class Copy:
         status = os.lstat(at)
         entry = Entry(found.etag, status, digest=content)
         entry.put_at = unix_time(found.modified)
+        if not found.mode:
+            entry.mode = PLAIN_MODE  # the next push stores the mode, so that other copies have it too
         # Any later write gives the file another modification time.
         entry.is_racy = status.st_mtime_ns > time.time_ns() - RACY_NS
         self.index.set(path, entry)
@@ -459,6 +462,7 @@ class Copy:
 
         try:
             etags = list(self._parts.map(part, range(1, -(-size // step) + 1)))
+            self._check_condition(key, condition)
             etag, put_at = self.bucket.end_parts(key, upload, etags, condition)
         except BaseException:
             try:
@@ -467,6 +471,14 @@ class Copy:
                 pass  # the first error is reported; a lifecycle rule of the bucket removes unfinished uploads
             raise
         return etag, put_at, ""
+
+    def _check_condition(self, key: str, condition: dict[str, str]) -> None:
+        """Check the condition of an upload's completion as well as possible: not every store does."""
+        etag = condition.get("if-match")
+        if etag is not None:
+            found = self.bucket.head(key)
+            if found is None or found.etag != etag.strip('"'):
+                raise S3Error("missing" if found is None else "changed", "the object is another one by now")
 
     def permanent_problem(self, path: str) -> str:
         """Return why a file can never be saved; "" if it can."""

@@ -8,7 +8,7 @@ import os
 import stat
 import time
 
-from langchain_daytona_ws._guest.sync_copy import Raced
+from langchain_daytona_ws._guest.sync_copy import PLAIN_MODE, Raced
 from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
 from langchain_daytona_ws._guest.sync_tree import digest_of, is_racy, parents, problem_of
 
@@ -284,7 +284,7 @@ class Pull:
             if (
                 found is None
                 or found.etag != etag
-                or _kind(found.mode, status) != stat.S_IFMT(status.st_mode)
+                or stat.S_IFMT(found.mode or PLAIN_MODE) != stat.S_IFMT(status.st_mode)
             ):
                 return False
             if stat.S_ISREG(found.mode):
@@ -292,6 +292,7 @@ class Pull:
                 status = os.lstat(copy.tree.path(path))
             entry.modified = modified
             entry.observe(status, entry.is_racy)
+            entry.mode = found.mode or PLAIN_MODE
             copy.index.is_saved = False
             return True
         if size != status.st_size or not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
@@ -300,13 +301,12 @@ class Pull:
         if digest_of(copy.tree.path(path), status, like=etag) != etag:
             return False
         found = copy.bucket.head(copy.prefix + path)
-        if found is None or found.etag != etag or _kind(found.mode, status) != stat.S_IFMT(status.st_mode):
+        if (
+            found is None
+            or found.etag != etag
+            or stat.S_IFMT(found.mode or PLAIN_MODE) != stat.S_IFMT(status.st_mode)
+        ):
             return False
         copy.adopt(path, status, found, is_racy=is_racy(status, read_at_ns))
         copy.index.entries[path].modified = modified
         return True
-
-
-def _kind(mode: int, status: os.stat_result) -> int:
-    """Return the kind of file of an object; that of the file here if the object has no mode."""
-    return stat.S_IFMT(mode) or stat.S_IFMT(status.st_mode)

@@ -706,6 +706,25 @@ def test_equal_content_with_another_mode_is_stored(s3: MemoryS3, make: Make) -> 
     assert s3.objects[PREFIX + "a"].metadata["file-permissions"] == "0100644"
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_an_object_without_a_mode_is_the_same_file_everywhere(s3: MemoryS3, make: Make, kind: str) -> None:
+    first, second = make("A"), make("B")
+    first.pull()
+    if kind == "file":
+        first.write("a", "1").chmod(0o755)
+    else:
+        (first.root / "a").symlink_to("1")
+    first.push()
+    s3.put(PREFIX + "a", b"by a program that saves no modes")
+    for copy in (first, second, first):
+        copy.pull()
+        copy.push()
+    for copy in (first, second):
+        assert not (copy.root / "a").is_symlink()
+        assert stat.S_IMODE((copy.root / "a").stat().st_mode) == (0o755 if kind == "file" else 0o644)
+    assert first.push()["pushed"] == second.push()["pushed"] == 0
+
+
 def test_a_link_with_the_content_of_a_file_replaces_it(s3: MemoryS3, make: Make) -> None:
     first, second = make("A"), make("B")
     first.pull()
@@ -888,10 +907,16 @@ def test_large_files_travel_in_parts(
 
 
 @pytest.mark.usefixtures("_parts")
-def test_the_completion_of_an_upload_is_conditional(s3: MemoryS3, make: Make, contents: Contents) -> None:
+@pytest.mark.parametrize("is_known", [False, True])
+def test_the_completion_of_an_upload_is_conditional(
+    s3: MemoryS3, make: Make, contents: Contents, is_known: bool
+) -> None:
     copy = make()
     copy.pull()
     mine, theirs = b"m" * 2_000_000, b"theirs"
+    if is_known:
+        copy.write("a", "1")
+        copy.push()
     copy.write("a", mine)
 
     def overtake(request: Request, _: Serve) -> Answer | None:
@@ -906,6 +931,29 @@ def test_the_completion_of_an_upload_is_conditional(s3: MemoryS3, make: Make, co
     assert sorted(contents().values()) == sorted([mine, theirs])
     assert contents()["a"] == theirs
     assert s3._uploads == {}
+
+
+@pytest.mark.usefixtures("_parts")
+def test_the_object_is_read_before_a_completion_that_the_store_does_not_check(
+    s3: MemoryS3, make: Make, contents: Contents
+) -> None:
+    copy = make()
+    copy.pull()
+    copy.write("a", "1")
+    copy.push()
+    mine = b"m" * 2_000_000
+    copy.write("a", mine)
+
+    def overtake(request: Request, _: Serve) -> Answer | None:
+        if request.query.get("partNumber") == "1":
+            s3.put(PREFIX + "a", b"theirs")
+        if request.method == "POST":
+            request.headers.pop("if-match", None)
+        return None
+
+    s3.intercept = overtake
+    assert copy.push()["conflicts_count"] == 1
+    assert sorted(contents().values()) == [mine, b"theirs"]
 
 
 @pytest.mark.usefixtures("_parts")

@@ -1,0 +1,93 @@
+"""The report of a synchronisation from a hostile sandbox."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+
+from langchain_daytona_ws._core.sync.report import NAME_CHARS, NAMES_MAX, SyncReport, read_report
+
+SCALARS = (
+    strategies.none()
+    | strategies.booleans()
+    | strategies.integers()
+    | strategies.floats()
+    | strategies.text(max_size=8)
+)
+JSON = strategies.recursive(
+    SCALARS,
+    lambda inner: (
+        strategies.lists(inner, max_size=4)
+        | strategies.dictionaries(strategies.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FIELDS = [
+    "pulled", "pushed", "removed_here", "removed_there", "conflicts", "restored", "skipped", "unpushed",
+    "unpushed_count", "failure", "detail", "seconds",
+]  # fmt: skip
+PAIRS = strategies.lists(strategies.lists(JSON | strategies.text(), min_size=2, max_size=2), max_size=30)
+
+
+def _check(report: SyncReport) -> None:
+    for count in (report.pulled, report.pushed, report.deleted, report.removed):
+        assert 0 <= count < 10**9
+    assert -1 <= report.unpushed_count < 10**9
+    assert 0 <= report.duration_s < 10**6
+    for pairs in (report.conflicts, report.restored, report.skipped):
+        assert len(pairs) <= NAMES_MAX
+        assert all(len(text) <= NAME_CHARS and text.isprintable() for pair in pairs for text in pair)
+    assert len(report.unpushed) <= NAMES_MAX
+    for notice in report.notices:
+        assert notice.isprintable()
+    assert report.merged(report).pushed == 2 * report.pushed
+
+
+@steady
+@given(strategies.dictionaries(strategies.sampled_from(FIELDS), JSON | PAIRS | strategies.text()))
+def test_any_values_are_a_report(values: dict[str, Any]) -> None:
+    report = read_report({"sync": json.dumps(values)})
+    assert report is not None
+    _check(report)
+
+
+@steady
+@given(JSON | strategies.text())
+def test_any_text_is_a_report(value: Any) -> None:
+    for text in (value, json.dumps(value)):
+        report = read_report({"sync": text})
+        assert (report is None) == (text is None)
+        if report is not None:
+            _check(report)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "{", "1e999", '{"pulled": 1e999}', '{"seconds": NaN}', '{"seconds": 1e400}']
+)
+def test_numbers_and_depths_out_of_range(text: str) -> None:
+    report = read_report({"sync": text})
+    assert report is not None
+    assert (report.pulled, report.duration_s) == (0, 0.0)
+
+
+def test_a_call_without_synchronisation_has_no_report() -> None:
+    assert read_report({}) is None
+
+
+def test_a_report_of_a_change_is_read() -> None:
+    values = {
+        "pulled": 1,
+        "pushed": 2,
+        "removed_there": 3,
+        "conflicts": [["a", "a.conflict-A"]],
+        "seconds": 0.5,
+    }
+    report = read_report({"sync": json.dumps(values)})
+    assert report == SyncReport(
+        pulled=1, pushed=2, deleted=3, conflicts=(("a", "a.conflict-A"),), duration_s=0.5
+    )
+    assert "a.conflict-A" in report.notices[0]
