@@ -1,4 +1,7 @@
-"""Run the fault matrix and print it: ``python -m tests.faults [--step NAME] [--fault NAME] [--workers N]``."""
+"""Run the fault matrix and print it: ``python -m tests.faults [--step NAME] [--fault NAME] [--workers N]``.
+
+A run of the whole matrix ends with random steps of working copies; see `sync_hunt.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,12 @@ from tests.faults import expected
 from tests.faults.cell import Verdict
 from tests.faults.faults import FAULT_CASES
 from tests.faults.steps import STEPS
+from tests.faults.sync_hunt import hunt
 from tests.faults.workers import run_cells
 
 
 def main() -> int:
-    """Run the chosen cells; return 1 if a cell has a problem."""
+    """Run the chosen cells, and after all of them the hunt; return 1 if there is a problem."""
     chosen = _arguments()
     names = [
         (step, fault, is_async)
@@ -52,7 +56,14 @@ def main() -> int:
     for reason in expected.REASONS:
         console.print(f"{reason}: {expected.REASONS[reason]}", markup=False, highlight=False, soft_wrap=True)
     console.print(_totals(verdicts, time.monotonic() - began))
-    return int(any(verdict.problems for verdict in verdicts) or len(verdicts) < len(names))
+    has_failed = any(verdict.problems for verdict in verdicts) or len(verdicts) < len(names)
+    if not (chosen.step or chosen.fault or chosen.runtime):
+        totals = hunt()
+        for seed, problem in totals.failures.items():
+            console.print(f"--- seed {seed}: {problem}", markup=False, highlight=False, soft_wrap=True)
+        console.print(str(totals), highlight=False)
+        has_failed = has_failed or bool(totals.failures)
+    return int(has_failed)
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """Random steps of several writers, with killed synchronisations and outages: no content is lost, all copies are equal.
 
-`make faults` runs thousands of calls; see `hunt.py`.
+`make faults` runs at least 1,500 calls; see `tests/faults/sync_hunt.py`.
 """
 
 from __future__ import annotations
