@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.models import Job as Job
     from langchain_daytona_ws._core.jobs.models import JobLog as JobLog
     from langchain_daytona_ws._core.jobs.models import JobState as JobState
+    from langchain_daytona_ws._core.sync.report import SyncReport as SyncReport
     from langchain_daytona_ws._session.files import WorkspaceFiles as WorkspaceFiles
     from langchain_daytona_ws._session.jobs import WorkspaceJobs as WorkspaceJobs
     from langchain_daytona_ws.approvers import InterruptApprover as InterruptApprover
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.errors import SandboxError as SandboxError
     from langchain_daytona_ws.errors import SandboxUnavailable as SandboxUnavailable
     from langchain_daytona_ws.errors import SessionClosed as SessionClosed
+    from langchain_daytona_ws.errors import UnpushedFiles as UnpushedFiles
     from langchain_daytona_ws.errors import WorkspaceError as WorkspaceError
     from langchain_daytona_ws.errors import WriteConflict as WriteConflict
     from langchain_daytona_ws.permissions import AnswerUnusable as AnswerUnusable
@@ -69,6 +71,7 @@ _HOMES = {
         "FileDeleted", "FileEdited", "FileText", "FileWritten", "GlobResult", "GrepResult", "Listing",
     ),
     "_core.jobs.models": ("Job", "JobLog", "JobState"),
+    "_core.sync.report": ("SyncReport",),
     "_core.id_factory": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "_session.files": ("WorkspaceFiles",),
@@ -78,7 +81,8 @@ _HOMES = {
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",
         "FileUnsuitable", "HookFailed", "JobError", "OutcomeUnknown", "PathRefused", "PermissionDenied",
-        "ProvisionError", "SandboxError", "SandboxUnavailable", "SessionClosed", "WorkspaceError", "WriteConflict",
+        "ProvisionError", "SandboxError", "SandboxUnavailable", "SessionClosed", "UnpushedFiles",
+        "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("AnswerUnusable", "Approver", "PermissionDecision", "PermissionRequest"),
     "session": ("WorkspaceSession",),

@@ -9,6 +9,7 @@ WorkspaceError
 ├── CredentialsRefused       no credentials for the workspace's S3 prefix could be obtained
 ├── SandboxError             the sandbox failed, or returned an invalid answer
 │   ├── SandboxUnavailable   the sandbox or the API is not reachable now; nothing ran
+│   ├── UnpushedFiles        files are only on the sandbox's disk, and not in S3; it was not deleted
 │   └── OutcomeUnknown       the call was sent, and it is unknown whether it took effect
 ├── JobError                 the background job does not exist, or too many jobs run
 ├── CommandRefused           the command is empty, too large, or contains a NUL byte; it was not sent
@@ -119,6 +120,12 @@ class SandboxUnavailable(SandboxError):
     """The sandbox or the API is not reachable now; nothing ran."""
 
     default_code = "sandbox_unavailable"
+
+
+class UnpushedFiles(SandboxError):
+    """Files of the workspace are only on the sandbox's disk, and not in S3, so the sandbox was not deleted."""
+
+    default_code = "unpushed_files"
 
 
 class OutcomeUnknown(SandboxError):

@@ -16,11 +16,12 @@ from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.models import Job
-from langchain_daytona_ws._core.ports import SandboxSpec
+from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.sandbox.reservation import specification
+from langchain_daytona_ws._core.sync.report import SyncReport
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.runtime import AsyncRuntime, Notices, SessionState, SyncRuntime
@@ -119,6 +120,8 @@ class WorkspaceSession:
             notices=notices,
         )
         self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
+        if workspace is not None and workspace.mode == "sync":
+            sandboxes.push_with(self._sync.last_push, self._async.last_push)
         self.files = WorkspaceFiles(self._sync.files, self._async.files)
         self.jobs = WorkspaceJobs(self._sync.jobs, self._async.jobs)
 
@@ -326,36 +329,61 @@ class WorkspaceSession:
         # The files of the new sandbox are not those that were read.
         self._state.read_hashes.clear()
 
-    def close(self) -> None:
+    def close(self, *, discard_unpushed: bool = False) -> None:
         """End the session. An ephemeral sandbox is deleted; a persistent sandbox stays for the next session.
 
+        With ``s3Mode: sync``, files that background processes have written since the last call are saved in S3 first.
+        If that fails, an ephemeral sandbox is not deleted: it stops when it is idle, and is kept for at most a day.
+
+        Args:
+            discard_unpushed: Whether to end the session without saving these files.
+
         Raises:
+            UnpushedFiles: Files are not in S3; the message names them, the sandbox and the remedies. The session has
+                ended; this method may be called again.
             SandboxUnavailable: The sandbox could not be deleted; its auto-stop and its TTL will end it.
         """
-        self._state.sandboxes.close()
-        self._close_storage()
+        try:
+            self._state.sandboxes.close(discard_unpushed=discard_unpushed)
+        finally:
+            self._close_storage()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, discard_unpushed: bool = False) -> None:
         """End the session as `close` does, and close this loop's connections."""
-        await self._state.sandboxes.aclose()
-        self._close_storage()
+        try:
+            await self._state.sandboxes.aclose(discard_unpushed=discard_unpushed)
+        finally:
+            self._close_storage()
 
-    def release(self) -> None:
+    def release(self, *, discard_unpushed: bool = False) -> None:
         """Delete the workspace's sandbox, even if this session has not used it, and end the session.
 
-        The files on the sandbox's own disk are lost; the files of an S3 workspace stay.
+        The files on the sandbox's own disk are lost; the files of an S3 workspace stay. With ``s3Mode: sync``, files
+        that are not in S3 yet are saved first; the sandbox is started for that if it is stopped.
+
+        Args:
+            discard_unpushed: Whether to delete the sandbox without saving these files.
 
         Raises:
             ProvisionError: A sandbox of this name exists that was not created by this package.
+            UnpushedFiles: Files are not in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """
-        self._state.sandboxes.release()
-        self._close_storage()
+        try:
+            self._state.sandboxes.release(discard_unpushed=discard_unpushed)
+        finally:
+            self._close_storage()
 
-    async def arelease(self) -> None:
+    async def arelease(self, *, discard_unpushed: bool = False) -> None:
         """Delete the workspace's sandbox as `release` does, and close this loop's connections."""
-        await self._state.sandboxes.arelease()
-        self._close_storage()
+        try:
+            await self._state.sandboxes.arelease(discard_unpushed=discard_unpushed)
+        finally:
+            self._close_storage()
+
+    def _recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
+        """Save the files of a sandbox that another session has kept; see `SandboxManager.recover`."""
+        return self._state.sandboxes.recover(info, deletes=deletes)
 
     def _close_storage(self) -> None:
         if self._state.storage is not None:
@@ -367,7 +395,10 @@ class WorkspaceSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except WorkspaceError as failure:
+            self._raise_unless(error, failure)
 
     async def __aenter__(self) -> Self:
         return self
@@ -375,7 +406,16 @@ class WorkspaceSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        try:
+            await self.aclose()
+        except WorkspaceError as failure:
+            self._raise_unless(error, failure)
+
+    def _raise_unless(self, error: BaseException | None, failure: WorkspaceError) -> None:
+        """Raise a failure to close, unless it would replace the program's own exception."""
+        if error is None:
+            raise failure
+        logger.warning("closing the session: %s", failure.message)
 
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:

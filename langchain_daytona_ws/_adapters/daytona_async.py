@@ -123,6 +123,11 @@ class AsyncDaytonaPort:
             sandbox = await self._sandbox(sandbox_id)
             await sandbox.set_autostop_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
+        with translated():
+            sandbox = await self._sandbox(sandbox_id)
+            await sandbox.set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
+
     async def delete(self, id_or_name: str) -> None:
         here = await self._here()
         with translated():

@@ -121,6 +121,10 @@ class SyncDaytonaPort:
         with translated():
             self._sandbox(sandbox_id).set_autostop_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
+        with translated():
+            self._sandbox(sandbox_id).set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
+
     async def delete(self, id_or_name: str) -> None:
         with translated():
             try:

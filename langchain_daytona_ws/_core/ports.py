@@ -161,6 +161,10 @@ class SandboxPort(Protocol):
         """Set the time without a request after which the sandbox is stopped; repeatable."""
         ...
 
+    async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
+        """Set the time for which the sandbox is stopped before it is deleted; repeatable."""
+        ...
+
     async def delete(self, id_or_name: str) -> None:
         """Request deletion; succeeds if the sandbox is gone already."""
         ...

@@ -24,6 +24,7 @@ END_ROOM = 1024  # bytes reserved for the end
 ABOUT_ROOM = 64  # bytes reserved for the times
 SYNC = "langchain_daytona_ws._guest.sync"  # sent only for a synchronised workspace
 PUSH_EVERY_S = 30.0
+PUSH_WAIT_S = 60.0  # for the push at a job's end
 
 _supervised: list[Job] = []  # jobs that this process supervises
 
@@ -183,7 +184,7 @@ class Job:
         state = self._follow()
         run.drain()
         if self._sync is not None:
-            self._sync.leave(self._request, False)
+            self._sync.push(self._request, PUSH_WAIT_S)
         self.log.save()
         job_store.save_end(self._directory, state, run.exit_code, pipeline=run.parts())
 
@@ -192,7 +193,7 @@ class Job:
         push_at = time.monotonic() + PUSH_EVERY_S
         while not run.ended() or run.reader >= 0:
             if self._sync is not None and time.monotonic() >= push_at:
-                self._sync.start_push(self._request)
+                self._sync.push(self._request, 0.0)
                 push_at = time.monotonic() + PUSH_EVERY_S
             if run.cancelled or time.monotonic() >= self._deadline:
                 run.timed_out = not run.cancelled

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # A longer pull or push continues in the resident; the host asks again, so that no request lasts long.
 WAIT_S = 20.0
 CONNECT_S = 2.0
+# A resident that works on a long pull or push answers other questions at once; a hung one does not.
+PATIENCE_S = 3.0
+ALIVE_S = 5.0
 ANSWER_BYTES = 256 * 1024
 SECRET_FD = 3
 
@@ -37,6 +40,7 @@ class Question:
     """
 
     def __init__(self, path: str, text: str) -> None:
+        self._text = b""
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._socket.settimeout(CONNECT_S)
         self._socket.connect(path)
@@ -52,18 +56,36 @@ class Question:
         Raises:
             OSError: The resident has ended.
         """
-        until, text = time.monotonic() + wait_s, b""
-        while not text.endswith(b"\n"):
+        until = time.monotonic() + wait_s
+        while not self._text.endswith(b"\n"):
             self._socket.settimeout(max(until - time.monotonic(), 0.001))
             try:
                 piece = self._socket.recv(65536)
             except _socket.timeout:
                 return None
-            if not piece or len(text) > ANSWER_BYTES:
+            if not piece or len(self._text) > ANSWER_BYTES:
                 raise OSError("the resident has ended")
-            text += piece
-        code, _, value = text.decode("ascii", "replace").partition(" ")
+            self._text += piece
+        code, _, value = self._text.decode("ascii", "replace").partition(" ")
         return code, value
+
+
+def patient_answer(question: Question, path: str) -> tuple[str, str] | tuple[None, str]:
+    """Return the answer, or None and the progress if there is none yet after `WAIT_S`.
+
+    Raises:
+        OSError: The resident has ended or hangs.
+    """
+    progress = ""
+    for wait_s in (PATIENCE_S, WAIT_S - PATIENCE_S):
+        answer = question.answer(wait_s)
+        if answer is not None:
+            return answer
+        alive = ask(path, "progress", ALIVE_S)
+        if alive is None or alive[0] != "ok":
+            raise OSError("the resident hangs")
+        progress = alive[1]
+    return None, progress
 
 
 def ask(path: str, text: str, wait_s: float) -> tuple[str, str] | None:
@@ -76,7 +98,7 @@ def ask(path: str, text: str, wait_s: float) -> tuple[str, str] | None:
 
 def begin(wanted: Request) -> None:
     """Ask for the pull that `enter` waits for, unless this call starts the resident."""
-    if not wanted["is_new"]:
+    if wanted["pulls"] and not wanted["is_new"]:
         try:
             _pulls.append(_pull(wanted))
         except SetupError as error:
@@ -110,21 +132,21 @@ def enter(request: Request) -> Request:
     wanted = request["sync"]
     if wanted["is_new"]:
         resident = sys.modules["langchain_daytona_ws._guest.sync_resident"]
-        resident.start(socket_path(wanted), request["sync_resident"], _secret())
-        pull: Question | SetupError = _pull(wanted)
-    else:
-        pull = _pulls.pop()
+        resident.start(socket_path(wanted), request["sync_resident"], _secret(), wanted)
+    if not wanted["pulls"]:
+        return {}
+    pull = _pull(wanted) if wanted["is_new"] else _pulls.pop()
     if isinstance(pull, SetupError):
         raise pull
     try:
-        answer = pull.answer(WAIT_S)
+        code, value = patient_answer(pull, socket_path(wanted))
     except OSError:
-        raise SetupError("sync_absent", "") from None
-    if answer is None:
-        progress = ask(socket_path(wanted), "progress", CONNECT_S)
-        raise SetupError("sync_pulling", progress[1] if progress else "")
-    if answer[0] != "ok":
-        raise SetupError("sync_" + answer[0], _detail(answer[1]))
+        raise SetupError("sync_absent", "") from None  # the host sends another one, which takes its place
+    if code is None:
+        raise SetupError("sync_pulling", value)
+    if code != "ok":
+        # Another process at the socket may answer anything.
+        raise SetupError("sync_" + (code if code.isidentifier() else "absent"), _detail(value))
     try:
         os.chdir(request["root"])
     except OSError as error:
@@ -146,23 +168,31 @@ def leave(request: Request, timed_out: bool) -> Request:
     """Push the changes of a call; return the resident's report as JSON text, or why there is none."""
     if request.get("op", "write") not in CHANGES:
         return {}
+    wanted = request["sync"]
+    path = socket_path(wanted)
     try:
-        answer = ask_for_push(request["sync"]).answer(WAIT_S)
+        code, report = patient_answer(Question(path, "push %s" % wanted["id"]), path)
     except OSError:
-        return {"sync": '{"failure": "absent"}'}
-    return {"sync": '{"failure": "pending"}' if answer is None else answer[1]}
+        code, report = "absent", ""
+    if code is None:
+        return {"sync": '{"failure": "pending"}'}
+    return {"sync": report if code == "ok" else '{"failure": "absent"}'}
 
 
-def start_push(request: Request) -> None:
-    """Ask for a push without waiting for it."""
+def push(request: Request, wait_s: float) -> bool:
+    """Push the changes of a job, and leave the report to the next call; return whether all files are in S3.
+
+    Args:
+        request: The call that started the job.
+        wait_s: How long to wait for the end of the push; 0 to return at once.
+    """
+    wanted = request["sync"]
     try:
-        ask_for_push(request["sync"])
+        question = Question(socket_path(wanted), "flush %s" % wanted["id"])
+        answer = question.answer(wait_s) if wait_s else None
     except OSError:
-        pass  # the next call starts a resident, which pushes
-
-
-def ask_for_push(wanted: Request) -> Question:
-    return Question(socket_path(wanted), "push %s" % wanted["id"])
+        return False  # the next call starts a resident, which pushes
+    return answer is not None and answer[0] == "ok"
 
 
 def main(request: Request) -> Request:

@@ -27,24 +27,30 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     Spec = dict[str, Any]
+    Request = dict[str, Any]
 
 PULL_LIMIT_S = 3600.0
 PUSH_LIMIT_S = 900.0
-REPLACE_WITHIN_S = 10.0
+END_WITHIN_S = 5.0
 KILL_WITHIN_S = 2.0
+LOOK_EVERY_S = 60.0
+CLIENT_S = 30.0  # in which a call must send its question
+START_WITHIN_S = 20.0
 NAMES_MAX = 10
 # New credentials may help; the host sends them once.
 OF_CREDENTIALS = ("expired", "denied", "signature")
 PR_SET_DUMPABLE = 4
+COMM = "workspace-sync"
 
 
-def start(path: str, spec: Spec, secret: bytes) -> None:
-    """Start a resident in place of the running one, if any.
+def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
+    """Start a resident, unless the running one, perhaps of another session, suits this call too.
 
     Args:
         path: Its socket.
-        spec: ``id``, ``expires_at`` of the credentials, and the specifications of the ``copies``.
+        spec: ``id``, ``key`` and ``expires_at`` of the credentials, and the specifications of the ``copies``.
         secret: The credentials, as JSON.
+        wanted: The field ``sync`` of the call's request.
 
     Raises:
         SetupError: It cannot be started.
@@ -58,7 +64,21 @@ def start(path: str, spec: Spec, secret: bytes) -> None:
         dirs.make_directory(copy["state"])
         if os.stat(copy["root"]).st_dev != os.stat(os.path.dirname(copy["root"])).st_dev:
             raise dirs.SetupError("sync_mount_point", copy["root"])
-    lock = _replace(path, spec)
+    # Of parallel calls, one starts it.
+    starting = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        if not _is_locked(starting, START_WITHIN_S):
+            raise dirs.SetupError("sync_busy", "")
+        question = "ping %s %.1f %s" % (wanted["id"], wanted["min_life_s"], wanted["key"])
+        running = sync.ask(path, question, sync.ALIVE_S)
+        if running is None or running[0] != "ok":
+            _start(path, spec, credentials, is_alive=running is not None)
+    finally:
+        os.close(starting)
+
+
+def _start(path: str, spec: Spec, credentials: dict[str, str | None], *, is_alive: bool) -> None:
+    lock = _replace(path, spec, is_alive=is_alive)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         new = "%s.%d" % (path, os.getpid())
@@ -70,26 +90,34 @@ def start(path: str, spec: Spec, secret: bytes) -> None:
     except OSError as error:
         raise dirs.SetupError("processes", error.strerror or str(error)) from None
     if pid == 0:
-        _run(spec, credentials, listener, lock)
+        _run(spec, credentials, listener, lock, path)
     listener.close()
     os.close(lock)
     os.waitpid(pid, 0)
 
 
-def _replace(path: str, spec: Spec) -> int:
+def _replace(path: str, spec: Spec, *, is_alive: bool) -> int:
     """End the running resident; return the lock that only one resident holds."""
     lock = os.open(spec["copies"][0]["state"] + "/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     if _is_locked(lock, 0.0):
         return lock
-    sync.ask(path, "end", REPLACE_WITHIN_S)
-    if _is_locked(lock, REPLACE_WITHIN_S):
+    if is_alive and sync.ask(path, "end", END_WITHIN_S) and _is_locked(lock, KILL_WITHIN_S):
         return lock
-    pid = os.pread(lock, 20, 0)  # it hangs, or is stopped
-    if pid.isdigit():
-        os.kill(int(pid), signal.SIGKILL)
+    _kill(os.pread(lock, 20, 0))  # it hangs, or another process has taken its socket
     if _is_locked(lock, KILL_WITHIN_S):
         return lock
     raise dirs.SetupError("sync_busy", "")
+
+
+def _kill(pid: bytes) -> None:
+    """Kill a resident; the file that names it may have been written by any process of this user."""
+    try:
+        with open("/proc/%d/comm" % int(pid), encoding="ascii", errors="replace") as file:
+            name = file.read()
+        if name == COMM + "\n":
+            os.kill(int(pid), signal.SIGKILL)
+    except (OSError, ValueError):
+        pass  # it has ended, or the file is damaged
 
 
 def _is_locked(lock: int, within_s: float) -> bool:
@@ -105,7 +133,9 @@ def _is_locked(lock: int, within_s: float) -> bool:
             return True
 
 
-def _run(spec: Spec, credentials: dict[str, str | None], listener: socket.socket, lock: int) -> NoReturn:
+def _run(
+    spec: Spec, credentials: dict[str, str | None], listener: socket.socket, lock: int, path: str
+) -> NoReturn:
     """Become the resident, in a process of its own that no call waits for."""
     try:
         os.setsid()
@@ -128,9 +158,9 @@ def _run(spec: Spec, credentials: dict[str, str | None], listener: socket.socket
         os.ftruncate(lock, 0)
         os.pwrite(lock, b"%d" % os.getpid(), 0)
         with open("/proc/self/comm", "w") as file:
-            file.write("workspace-sync")
+            file.write(COMM)
         _forbid_dumps()
-        Resident(spec, credentials).serve(listener)
+        Resident(spec, credentials).serve(listener, path)
     finally:
         os._exit(0)
 
@@ -156,7 +186,7 @@ class Resident:
     def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
         self._spec = spec
         self._turn = threading.Lock()
-        self._end = threading.Event()
+        self._is_ending = False
         self._copies = [Copy(copy, credentials) for copy in spec["copies"]]
         self._pulls = [Pull(copy) for copy in self._copies]
         self._copy = self._copies[0]  # the workspace; a second one is the skills, which are only pulled
@@ -164,10 +194,18 @@ class Resident:
         self._failure: S3Error | None = None  # of the last synchronisation
         self._busy: Pull | Push | None = None
 
-    def serve(self, listener: socket.socket) -> None:
-        """Answer calls until one asks this process to end."""
-        while not self._end.is_set():
-            connection = listener.accept()[0]
+    def serve(self, listener: socket.socket, path: str) -> None:
+        """Answer calls until one asks this process to end, or none can reach it any more."""
+        inode = os.stat(path).st_ino
+        listener.settimeout(LOOK_EVERY_S)
+        while True:
+            try:
+                connection = listener.accept()[0]
+            except socket.timeout:
+                if _inode(path) == inode:
+                    continue
+                return  # its socket was removed or replaced
+            connection.settimeout(CLIENT_S)
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
@@ -179,19 +217,23 @@ class Resident:
                 elif request[:1] == ["progress"]:
                     busy = self._busy
                     _send(connection, "ok", [busy.done, busy.total] if busy else [0, 0])
-                elif request[1:2] != [self._spec["id"]]:
+                elif request[1:2] != [self._spec["id"]] or not self._has_state():
                     _send(connection, "absent", "")
+                elif request[0] == "ping":
+                    suits = self._lives(float(request[2])) and request[3] in ("any", self._spec["key"])
+                    _send(connection, "ok" if suits else "credentials", "")
                 elif request[0] == "pull":
                     self._answer_pull(
                         connection, is_fresh=request[2] == "fresh", min_life_s=float(request[3])
                     )
-                elif request[0] == "push":
-                    self._answer_push(connection)
+                elif request[0] in ("push", "flush"):
+                    self._answer_push(connection, wants_report=request[0] == "push")
             except (OSError, ValueError, IndexError):
                 pass  # the call has ended, or it is not a call of this package
 
     def _finish(self, connection: socket.socket) -> None:
         """End this process. A running synchronisation stops; the next resident continues it."""
+        self._is_ending = True
         for copy in self._copies:
             copy.bucket.begin(0.0)
         with self._turn:
@@ -199,13 +241,22 @@ class Resident:
             _send(connection, "ok", "")
             os._exit(0)
 
-    def _answer_pull(self, connection: socket.socket, *, is_fresh: bool, min_life_s: float) -> None:
+    def _lives(self, min_life_s: float) -> bool:
         expires_at = self._spec["expires_at"]
-        if not is_fresh and expires_at is not None and expires_at - time.time() < min_life_s:
+        return expires_at is None or bool(expires_at - time.time() >= min_life_s)
+
+    def _has_state(self) -> bool:
+        """Return whether the directories of the index and of temporary files exist, which the agent may delete."""
+        return all(os.path.isdir(copy.spec["state"] + "/new") for copy in self._copies)
+
+    def _answer_pull(self, connection: socket.socket, *, is_fresh: bool, min_life_s: float) -> None:
+        if not is_fresh and not self._lives(min_life_s):
             _send(connection, "credentials", "")
             return
         with self._turn:
             code, detail = self._pull(is_fresh=is_fresh)
+            if self._is_ending:
+                code, detail = "absent", ""
             _send(connection, code, detail)
             self._save()
 
@@ -235,28 +286,46 @@ class Resident:
             self._copy.report.seconds += time.monotonic() - began
         return "ok", ""
 
-    def _answer_push(self, connection: socket.socket) -> None:
+    def _answer_push(self, connection: socket.socket, *, wants_report: bool) -> None:
         with self._turn:
-            began = time.monotonic()
-            self._copy.bucket.begin(began + PUSH_LIMIT_S)
-            self._busy = self._push
-            failure = self._failure
+            failure = self._run_push()
             try:
-                self._push.run()
-            except (S3Error, LocalError, OSError) as error:
-                failure = _failure(error)
+                if self._is_ending:
+                    _send(connection, "absent", "")
+                elif wants_report:
+                    _send(connection, "ok", self._report(failure))
+                    self._copy.forget_report()
+                else:
+                    # The next call reports what was done, and saves what is left.
+                    _send(connection, "failed" if failure or self._push.unpushed else "ok", "")
             finally:
-                self._busy = None
-                self._copy.report.seconds += time.monotonic() - began
-            report = self._copy.report.values()
-            report.update(self._facts())
-            names = sorted(self._push.unpushed)
-            report["unpushed"], report["unpushed_count"] = names[:NAMES_MAX], len(names)
-            if failure is not None:
-                report["failure"], report["detail"] = failure.code, failure.detail
-            _send(connection, "ok", report)
-            self._copy.forget_report()
-            self._save()
+                self._save()
+
+    def _report(self, failure: S3Error | None) -> dict[str, object]:
+        report = {**self._copy.report.values(), **self._facts()}
+        names = sorted(self._push.unpushed)
+        # A push that has failed without names may have failed before it knew the changed files.
+        report["unpushed"], report["unpushed_count"] = names[:NAMES_MAX], len(names) or -bool(failure)
+        failure = failure or self._failure
+        if failure is not None:
+            report["failure"], report["detail"] = failure.code, failure.detail
+        return report
+
+    def _run_push(self) -> S3Error | None:
+        began = time.monotonic()
+        self._copy.bucket.begin(began + PUSH_LIMIT_S)
+        self._busy = self._push
+        try:
+            probe(self._copy)
+            self._push.run()
+        except Unconditional:
+            return S3Error("unconditional", "")
+        except (S3Error, LocalError, OSError) as error:
+            return _failure(error)
+        finally:
+            self._busy = None
+            self._copy.report.seconds += time.monotonic() - began
+        return None
 
     def _facts(self) -> dict[str, object]:
         """Return facts about the store and the disk."""
@@ -273,6 +342,13 @@ class Resident:
                 copy.index.save()
             except OSError:
                 pass  # a full disk; a lost index costs time, and no data
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _failure(error: Exception) -> S3Error:

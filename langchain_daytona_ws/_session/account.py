@@ -10,9 +10,9 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
 from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, ours, remove
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
-from langchain_daytona_ws._core.sandbox.reservation import specification
+from langchain_daytona_ws._core.sandbox.reservation import SYNC_LABEL, specification, sync_location
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
-from langchain_daytona_ws.errors import SandboxError
+from langchain_daytona_ws.errors import ConfigError, SandboxError
 
 
 def persistent_spec(config: SandboxConfig, namespace: str) -> SandboxSpec:
@@ -36,6 +36,7 @@ class AccountSandboxes:
     """
 
     def __init__(self, config: SandboxConfig) -> None:
+        self._config = config
         account = account_of(config)
         self._inventory = Inventory(account)
         self._port = SyncDaytonaPort(account)
@@ -62,6 +63,31 @@ class AccountSandboxes:
             return self._inventory.sandbox(id_or_name)
         except PortFault as fault:
             raise _error(f"The sandbox {id_or_name} could not be read", fault) from fault
+
+    def check_recoverable(self, sandbox: SandboxSummary) -> None:
+        """Refuse a sandbox whose files cannot be saved in S3 with this configuration.
+
+        Raises:
+            ConfigError: The configuration has another S3 workspace, or none that is synchronised.
+            SandboxError: The workspace of the sandbox is not synchronised (``code="not_synchronised"``).
+        """
+        label = sandbox.labels.get(SYNC_LABEL)
+        if label is None:
+            raise SandboxError(
+                f"The workspace of the sandbox {sandbox.name} is not synchronised with S3 (options.s3Mode: sync), "
+                "so there is nothing to recover.",
+                code="not_synchronised",
+                op="recover",
+            )
+        workspace = s3_workspace(self._config, sandbox.labels.get("namespace", ""))
+        if workspace is None or workspace.mode != "sync" or sync_location(workspace) != label:
+            raise ConfigError(
+                f"The sandbox {sandbox.name} was made with another S3 workspace. Pass the configuration of its session "
+                "with --config: options.s3Mode, workspaceBucketName, workspacePrefix, workspaceRoot and s3Endpoint "
+                "must be the same.",
+                code="other_workspace",
+                op="recover",
+            )
 
     def remove(self, sandbox: SandboxSummary) -> None:
         """Delete a sandbox, and wait until it is gone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator
@@ -29,6 +30,8 @@ from langchain_daytona_ws._core.jobs.operations import (
     job_request,
 )
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sync.push import OneSandbox, push
+from langchain_daytona_ws._core.sync.report import LOST, MACHINE, SyncReport
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, once_on_loop
 from langchain_daytona_ws.config import SandboxConfig
@@ -36,6 +39,8 @@ from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._session.storage import S3Access, Storage
+
+logger = logging.getLogger("langchain_daytona_ws")
 
 COMMAND_TIMEOUT_MAX_S = 600
 PREWARM_TIMEOUT_S = 30.0
@@ -184,6 +189,37 @@ class _Runtime:
             if error.code != LOST_WHILE_RUNNING or (await self.acquire()).id == info.id:
                 raise
             # The interrupted hooks are lost with the sandbox; the new sandbox starts with the first hook.
+
+    async def last_push(self, info: SandboxInfo, *, limit_s: float, revives: bool) -> SyncReport | None:
+        """Push the files of a sandbox before the session ends; return None if there is nothing to push.
+
+        Args:
+            info: The sandbox.
+            limit_s: How long to wait.
+            revives: Whether to start the sandbox if it is stopped.
+        """
+        storage = self._state.storage
+        if storage is None:
+            return None
+        known = storage.sync_state.reports.get(info.id)
+        if known is None and info is self._state.sandboxes.info:
+            return None  # the workspace was never there
+        client = GuestClient(
+            await self._port(),
+            OneSandbox(info, is_persistent=self.is_persistent),
+            self._env,
+            self._state.ids,
+            self._storage_attachments(),
+            revives=revives,
+        )
+        report = await push(client, self._state.root, limit_s=limit_s)
+        if report.failure == LOST:
+            if known is not None and not known.is_saved:
+                logger.warning("sandbox %s has ended: %s", info.name, "; ".join(known.notices))
+            return None
+        if not revives and report.failure == MACHINE and (known is None or known.is_saved):
+            return None  # a persistent sandbox that does not run; its next session pushes
+        return report
 
     # --- commands ---
 

@@ -9,17 +9,20 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_daytona_ws._core.id_factory import Clock
-from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort, SandboxSpec
+from langchain_daytona_ws._core.ports import PortFault, SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE, find, get_or_create
+from langchain_daytona_ws._core.sandbox.reservation import EPHEMERAL_STOP_MINUTES, SYNC_LABEL
+from langchain_daytona_ws._core.sync.push import PUSH_LIMIT_S, unpushed_error
+from langchain_daytona_ws._core.sync.report import SyncReport
 from langchain_daytona_ws._session.clients import DaytonaClients
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
-from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, WorkspaceError
+from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, UnpushedFiles, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -28,7 +31,16 @@ CLOSE_WAITS_S = 120.0
 # How often the hooks start because the sandbox was stopped or lost while they ran.
 SET_UPS_MAX = 4
 
+EXIT_PUSH_S = 30.0  # for the last push when the interpreter exits
+KEEP_MINUTES = 24 * 60  # of a stopped sandbox with unpushed files; its time to live may end it sooner
+
 Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class LastPush(Protocol):
+    """Push the files of a sandbox that may be deleted afterwards; see `_Runtime.last_push`."""
+
+    async def __call__(self, info: SandboxInfo, *, limit_s: float, revives: bool) -> SyncReport | None: ...
 
 
 class SandboxManager:
@@ -64,8 +76,16 @@ class SandboxManager:
         self._flight: SingleFlight[SandboxInfo] = SingleFlight("provisioning the sandbox", "create")
         self._closed = False
         self._released = False
+        self._push: LastPush | None = None  # of a synchronised workspace
+        self._apush: LastPush | None = None
+        self._is_saved = False  # the last push has succeeded
+        self.is_kept = False  # the sandbox has unpushed files, which was reported
         self._lock = threading.Lock()
         self.clients = DaytonaClients(config, clock)
+
+    def push_with(self, push: LastPush, apush: LastPush) -> None:
+        """Set the last pushes of the sync and the async runtime."""
+        self._push, self._apush = push, apush
 
     @property
     def info(self) -> SandboxInfo | None:
@@ -210,12 +230,18 @@ class SandboxManager:
                 for_model="The workspace session has ended; no more commands or files. Tell the user.",
             )
 
-    def close(self) -> None:
+    def close(self, *, discard_unpushed: bool = False, limit_s: float = PUSH_LIMIT_S) -> None:
         """Delete an ephemeral sandbox, even if another thread is creating it, and close the sync connections.
 
-        It can be called again after a failure. A forked child does not delete its parent's sandbox.
+        Files of a synchronised workspace are pushed first. It can be called again after a failure. A forked child does
+        not delete its parent's sandbox.
+
+        Args:
+            discard_unpushed: Whether to delete without a push.
+            limit_s: How long to wait for the push.
 
         Raises:
+            UnpushedFiles: Files are not in S3; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted; its auto-stop and TTL will end it.
         """
         self._closed = True
@@ -223,69 +249,160 @@ class SandboxManager:
         if pending is not None and not on_a_loop():
             # The thread that creates it checks the flag and deletes it.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
-        info = self.info
+        push = None if discard_unpushed else self._push
         try:
-            if info is not None and self._is_ours_to_delete():
-                run_sync(self._delete(self.clients.sync(), info.id))
+            if (info := self._to_end(push)) is not None:
+                run_sync(self._end(self.clients.sync(), info, push, limit_s=limit_s))
             if self._undeleted:
                 run_sync(self._clear_away(self.clients.sync()))
         finally:
             self.clients.close()
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, discard_unpushed: bool = False) -> None:
         """Delete an ephemeral sandbox and close all connections, as `close` does, also this loop's."""
         self._closed = True
         await self._flight.settled(CLOSE_WAITS_S)
-        info = self.info
+        push = None if discard_unpushed else self._apush
         try:
-            if info is not None and self._is_ours_to_delete():
+            if (info := self._to_end(push)) is not None:
                 port = await self.clients.on_loop()
-                await self._finish(port, self._delete(port, info.id), info.id)
+                await self._finish(port, self._ended(port, info, push), info.id, push)
             if self._undeleted:
                 port = await self.clients.on_loop()
                 await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
         finally:
             await self.clients.aclose()
 
-    def release(self) -> None:
+    def release(self, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox, even if it is persistent or this session has not used it, and close the session."""
         self._released = True
-        self.close()
-        if self._config.persistent:
+        is_persistent = self._config.persistent
+        self.close(discard_unpushed=discard_unpushed or is_persistent)
+        if is_persistent:
             try:
-                run_sync(self._release(self.clients.sync()))
+                run_sync(self._release(self.clients.sync(), None if discard_unpushed else self._push))
             finally:
                 self.clients.close()
 
-    async def arelease(self) -> None:
+    async def arelease(self, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox and close the session, as `release` does, and close this loop's connections."""
         self._closed = self._released = True
+        is_persistent = self._config.persistent
         await self._flight.settled(CLOSE_WAITS_S)
         try:
-            if self._config.persistent:
+            if is_persistent:
+                push = None if discard_unpushed else self._apush
                 port = await self.clients.on_loop()
-                await self._finish(port, self._release(port), self._last_id or self._spec().name)
+                name = self._last_id or self._spec().name
+                await self._finish(port, self._release(port, push), name, push)
         finally:
-            await self.aclose()
+            await self.aclose(discard_unpushed=discard_unpushed or is_persistent)
 
-    async def _release(self, port: SandboxPort) -> None:
+    def recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
+        """Push the files of a sandbox of another session, which is started if it is stopped.
+
+        Args:
+            info: The sandbox.
+            deletes: Whether to delete it if all files are in S3.
+
+        Returns:
+            The report; None if the sandbox is gone.
+
+        Raises:
+            UnpushedFiles: Files are not in S3; the sandbox was not deleted.
+            SandboxUnavailable: The sandbox could not be deleted.
+        """
+        return run_sync(self._end(self.clients.sync(), info, self._push, deletes=deletes, revives=True))
+
+    def _to_end(self, push: LastPush | None) -> SandboxInfo | None:
+        """Return the sandbox, if closing must push from it or delete it."""
+        if self._config.persistent:
+            return None if push is None or self._is_saved else self.info
+        return self.info if _open_managers.get(self) == os.getpid() else None
+
+    async def _end(
+        self,
+        port: SandboxPort,
+        info: SandboxInfo,
+        push: LastPush | None,
+        *,
+        deletes: bool | None = None,
+        revives: bool | None = None,
+        limit_s: float = PUSH_LIMIT_S,
+    ) -> SyncReport | None:
+        """Push, then delete the sandbox; keep it if files are not in S3.
+
+        Args:
+            port: The API.
+            info: The sandbox.
+            push: The last push; None to delete without a push.
+            deletes: Whether to delete it. Default: if it is ephemeral.
+            revives: Whether to start it if it is stopped. Default: if it is deleted afterwards.
+            limit_s: How long to wait for the push.
+
+        Returns:
+            The report of the push; None if there was nothing to push.
+
+        Raises:
+            UnpushedFiles: Files are not in S3.
+            SandboxUnavailable: The sandbox could not be deleted.
+        """
+        deletes = not self._config.persistent if deletes is None else deletes
+        revives = deletes if revives is None else revives
+        report = None if push is None else await push(info, limit_s=limit_s, revives=revives)
+        if report is not None:
+            if not report.is_saved:
+                raise await self._kept(port, info, report)
+            for notice in report.notices:
+                logger.warning("last synchronisation of sandbox %s: %s", info.name, notice)
+        self._is_saved, self.is_kept = True, False
+        if deletes:
+            await lifecycle.discard(port, info.id)
+            self._deleted()
+        return report
+
+    async def _ended(self, port: SandboxPort, info: SandboxInfo, push: LastPush | None) -> None:
+        await self._end(port, info, push)
+
+    async def _kept(self, port: SandboxPort, info: SandboxInfo, report: SyncReport) -> UnpushedFiles:
+        """Keep a sandbox with unpushed files when it stops; return the error."""
+        self.is_kept = True
+        fate = "It stays, and the next session saves the files."
+        if not self._config.persistent:
+            fate = f"It stops {EPHEMERAL_STOP_MINUTES} minutes after its last request, and is deleted within a day."
+            try:
+                await port.set_autodelete(info.id, KEEP_MINUTES)
+            except PortFault as fault:
+                fate = (
+                    f"It will be deleted {EPHEMERAL_STOP_MINUTES} minutes after its last request, since its "
+                    f"auto-delete interval could not be changed: {fault.message}."
+                )
+        return unpushed_error(
+            info,
+            report,
+            fate=fate,
+            for_model="Some files of the workspace could not be saved to its storage. Tell the user.",
+        )
+
+    async def _release(self, port: SandboxPort, push: LastPush | None) -> None:
         spec = self._spec()
         found = await find(port, spec)
-        if found is not None:
-            await lifecycle.discard(port, found.id)
-        self._deleted()
+        if found is None:
+            self._deleted()
+            return
+        label = found.labels.get(SYNC_LABEL)
+        if push is not None and label is not None and label != spec.labels[SYNC_LABEL]:
+            report = SyncReport(failure="configuration", unpushed_count=-1)
+            raise await self._kept(port, found, report)
+        await self._end(port, found, None if label is None else push, deletes=True)
 
-    async def _delete(self, port: SandboxPort, sandbox_id: str) -> None:
-        await lifecycle.discard(port, sandbox_id)
-        self._deleted()
-
-    async def _finish(self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str) -> None:
-        """Run a deletion to its end, even if this call is cancelled."""
-        if not await port.finish(work, within_s=CLOSE_WAITS_S):
-            raise lifecycle.not_deleted(id_or_name, f"no answer within {CLOSE_WAITS_S:.0f} s")
-
-    def _is_ours_to_delete(self) -> bool:
-        return not self._config.persistent and _open_managers.get(self) == os.getpid()
+    async def _finish(
+        self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str, push: LastPush | None
+    ) -> None:
+        """Run a push and a deletion to their end, even if this call is cancelled."""
+        within_s = CLOSE_WAITS_S + (0.0 if push is None else PUSH_LIMIT_S)
+        if not await port.finish(work, within_s=within_s):
+            raise lifecycle.not_deleted(id_or_name, f"no answer within {within_s:.0f} s")
 
     def _deleted(self) -> None:
         if (info := self.info) is not None:
@@ -300,10 +417,10 @@ _open_managers: dict[SandboxManager, int] = {}
 
 def _close_at_exit() -> None:
     for manager, pid in list(_open_managers.items()):
-        if pid != os.getpid():
+        if pid != os.getpid() or manager.is_kept:
             continue
         try:
-            manager.close()
+            manager.close(limit_s=EXIT_PUSH_S)
         except WorkspaceError as error:
             logger.warning("at exit: %s", error)
 

@@ -23,7 +23,7 @@ from langchain_daytona_ws._core.s3.files import Answers, S3Files
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.synced import SyncedFiles, SyncedObjects
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
-from langchain_daytona_ws._core.sync.manager import SyncManager
+from langchain_daytona_ws._core.sync.manager import SyncManager, SyncState
 from langchain_daytona_ws._guest.ignore import Ignore
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
@@ -102,7 +102,8 @@ class Storage:
         is_mounted = workspace.mode == "mount"
         self._renames = RenameProbe(ids) if is_mounted and needs_probe(workspace.endpoint) else None
         late, answers = LateFiles(clock.monotonic), Answers()
-        delivered, started = dict[str, str](), set[str]()
+        delivered = dict[str, str]()
+        self.sync_state = SyncState()
         location = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
         fetch, afetch = _ports(workspace, clock)
         ignore = Ignore(list(workspace.sync_ignore))
@@ -114,7 +115,7 @@ class Storage:
             store = store_of(self._bucket, partial(get, FILE_LIFE_S), self.credentials.forget)
             forget = self.credentials.forget
             attachment: MountManager | SyncManager = SyncManager(
-                workspace, get, forget, started=started, now=clock.time
+                workspace, get, forget, state=self.sync_state, now=clock.time
             )
             if is_mounted:
                 attachment = MountManager(

@@ -6,19 +6,21 @@ import datetime
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from langchain_daytona_ws._core.sandbox.prune import age_s, prunable
 from langchain_daytona_ws.cli.configuration import ConfigOption, JsonOption, read_configuration
-from langchain_daytona_ws.cli.exits import USAGE_ERROR, error_exit
+from langchain_daytona_ws.cli.exits import USAGE_ERROR, cleaning_up, error_exit
 from langchain_daytona_ws.cli.output import print_json, print_table
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.sandbox.prune import SandboxSummary
     from langchain_daytona_ws._session.account import AccountSandboxes
+    from langchain_daytona_ws.config import SandboxConfig
 
 COLUMNS = ("name", "namespace", "state", "lifetime", "age", "last used", "auto-stop", "auto-delete")
 _UNITS = ((24 * 3600, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -48,7 +50,7 @@ def list_sandboxes(
     if namespace is not None and all_namespaces:
         raise error_exit("use --namespace or --all-namespaces, not both", code=USAGE_ERROR)
     with _errors_as_exits():
-        found = _account(config).all(namespace)
+        found = _account(read_configuration(config)).all(namespace)
     _show(found, as_json=as_json)
 
 
@@ -61,19 +63,46 @@ def release(
 ) -> None:
     """Delete one sandbox with its disk, and wait until it is deleted; files on S3 are kept."""
     with _errors_as_exits():
-        account = _account(config)
-        found = account.find(name)
-        if found is None or found.state == "destroyed":
-            raise error_exit(f"there is no sandbox {name}; see `langchain-daytona-ws sandboxes list`")
-        if not found.is_ours:
-            raise error_exit(
-                f"the sandbox {found.name} ({found.id}) was not made by this library: it has no label "
-                "managed-by=langchain-daytona-ws. To delete it, use the Daytona dashboard"
-            )
+        account = _account(read_configuration(config))
+        found = _find(account, name)
         account.remove(found)
     if as_json:
         print_json({"released": _as_json(found)})
     else:
+        typer.echo(f"Deleted {found.name}.")
+
+
+@sandboxes.command()
+def recover(
+    name: Annotated[str, typer.Argument(help="Name or id of the sandbox.")],
+    *,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Save files that are only on a sandbox's disk in S3 (s3Mode: sync), with the configuration of its session.
+
+    A stopped sandbox is started. An ephemeral one that its session has kept is deleted if all files are in S3.
+    """
+    from langchain_daytona_ws._core.ports import SandboxInfo
+    from langchain_daytona_ws.session import WorkspaceSession
+
+    with _errors_as_exits():
+        settings = read_configuration(config)
+        account = _account(settings)
+        found = _find(account, name)
+        account.check_recoverable(found)
+        info = SandboxInfo(found.id, found.name, found.state, found.organization_id, found.labels)
+        with cleaning_up(), WorkspaceSession(settings, namespace=found.labels["namespace"]) as session:
+            report = session._recover(info, deletes=found.is_kept)
+    if report is None:
+        raise error_exit(f"there is no sandbox {name} any more; see `langchain-daytona-ws sandboxes list`")
+    if as_json:
+        print_json({"recovered": _as_json(found), "sync": asdict(report), "deleted": found.is_kept})
+        return
+    for notice in report.notices:
+        typer.echo(f"[{notice}]", err=True)
+    typer.echo(f"Saved {report.pushed:,} files of {found.name} in S3, deleted {report.deleted:,} there.")
+    if found.is_kept:
         typer.echo(f"Deleted {found.name}.")
 
 
@@ -99,7 +128,7 @@ def prune(
     if as_json and not (yes or dry_run):
         raise error_exit("--json can't ask: add --yes or --dry-run", code=USAGE_ERROR)
     with _errors_as_exits():
-        account = _account(config)
+        account = _account(read_configuration(config))
         old = prunable(account.all(namespace), now=time.time(), older_than_s=limit_s)
     if dry_run or not as_json:
         _show(old, as_json=as_json, dry_run=True)
@@ -135,11 +164,24 @@ def _remove(
     return deleted, failures
 
 
-def _account(source: str | None) -> AccountSandboxes:
+def _account(config: SandboxConfig) -> AccountSandboxes:
     # Imported here to keep `--help` fast: the SDK takes a second to import.
     from langchain_daytona_ws._session.account import AccountSandboxes
 
-    return AccountSandboxes(read_configuration(source))
+    return AccountSandboxes(config)
+
+
+def _find(account: AccountSandboxes, name: str) -> SandboxSummary:
+    """Return a sandbox of this library, or exit."""
+    found = account.find(name)
+    if found is None or found.state == "destroyed":
+        raise error_exit(f"there is no sandbox {name}; see `langchain-daytona-ws sandboxes list`")
+    if not found.is_ours:
+        raise error_exit(
+            f"the sandbox {found.name} ({found.id}) was not made by this library: it has no label "
+            "managed-by=langchain-daytona-ws. Use the Daytona dashboard for it"
+        )
+    return found
 
 
 @contextmanager

@@ -52,11 +52,11 @@ class Driven:
         request = {"type": "tool_call", "id": tool_call_id, "name": tool.name, "args": args}
         return self.invoke(tool, request, config)
 
-    def close(self) -> None:
+    def close(self, **arguments: Any) -> None:
         if self.runner:
-            self.runner.run(self.session.aclose())
+            self.runner.run(self.session.aclose(**arguments))
         else:
-            self.session.close()
+            self.session.close(**arguments)
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -194,7 +194,7 @@ async def run_command(
         )
     report = read_report(answer)
     if report is not None:
-        report = await finish_push(client, root, report)
+        report = await finish_push(client.for_same_sandbox(), root, report)
     return _result(answer, timeout_s, limit_bytes, report)
 
 

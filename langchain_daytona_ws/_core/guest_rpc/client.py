@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -132,6 +133,7 @@ class GuestClient:
         programs: The programs that sandboxes keep; shared by the clients of a session.
         set_up: Runs the hooks that have not run yet, before a request is sent.
         only_sandbox_id: The only sandbox to send to; "" for the session's current sandbox.
+        revives: Whether to start the sandbox if it is stopped.
     """
 
     def __init__(
@@ -145,6 +147,7 @@ class GuestClient:
         programs: KeptPrograms | None = None,
         set_up: Callable[[], Awaitable[None]] | None = None,
         only_sandbox_id: str = "",
+        revives: bool = True,
     ) -> None:
         self._port = port
         self._sandboxes = sandboxes
@@ -152,6 +155,7 @@ class GuestClient:
         self._programs = KeptPrograms() if programs is None else programs
         self._set_up = set_up
         self._only_sandbox_id = only_sandbox_id
+        self._revives = revives
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
         self.variables = env
         self.new_key = new_key
@@ -166,6 +170,7 @@ class GuestClient:
         *,
         timeout_s: float,
         life_s: float | None = None,
+        within_s: float = math.inf,
         killable: bool = False,
         on_send: Callable[[SandboxInfo], None] | None = None,
     ) -> Answer:
@@ -176,6 +181,7 @@ class GuestClient:
             request: With a ``key`` it runs at most once; without a ``key`` it must be repeatable.
             timeout_s: Longest time that the guest may take.
             life_s: Seconds for which processes of the request will use the workspace. Default: ``timeout_s``.
+            within_s: Seconds after which no further request is sent. Default: enough for the guest's time and retries.
             killable: Whether to end the command in the sandbox when this call is cancelled.
             on_send: Called with the sandbox, each time before the request is sent.
 
@@ -190,7 +196,8 @@ class GuestClient:
         for attachment in self._attachments:
             await attachment.prepare(life_s)
         info = await self._acquire()
-        attempts = _Attempts(until=self._port.now() + timeout_s + self._margin_s + RETRY_WITHIN_S)
+        own_s = timeout_s + self._margin_s + RETRY_WITHIN_S
+        attempts = _Attempts(until=self._port.now() + min(own_s, within_s))
         try:
             answer: Answer | None = None
             while answer is None:
@@ -212,6 +219,12 @@ class GuestClient:
             raise unknown("It was still running when its time was up.", code="still_running")
         self.sandbox_id = info.id
         return self._checked(answer)
+
+    def for_same_sandbox(self) -> GuestClient:
+        """Return a client that sends only to the sandbox that has answered last, and runs no hooks there."""
+        same = copy.copy(self)
+        same._only_sandbox_id, same._set_up = self.sandbox_id, None
+        return same
 
     async def poll(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
         """Send a request that only reads, once, without attachments.
@@ -464,12 +477,12 @@ class GuestClient:
 
     async def _revived(self, info: SandboxInfo, attempts: _Attempts) -> lifecycle.Revival:
         """Read the sandbox's state from the control plane, and restart it if it is stopped or its daemon is dead."""
-        revival = await lifecycle.revive(self._port, info)
+        revival = await lifecycle.revive(self._port, info, starts=self._revives)
         if revival is not lifecycle.Revival.READY or not attempts.found_only_a_gateway(self._port.now()):
             return revival
         if await lifecycle.answers(self._port, info):
             return revival
-        if self._sandboxes.is_persistent:
+        if self._sandboxes.is_persistent and self._revives:
             return await lifecycle.restart(self._port, info)
         return lifecycle.Revival.UNUSABLE
 

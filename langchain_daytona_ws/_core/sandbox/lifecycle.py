@@ -170,8 +170,13 @@ class Revival(enum.Enum):
     UNUSABLE = "it exists, and cannot be used"
 
 
-async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
+async def revive(port: SandboxPort, info: SandboxInfo, *, starts: bool = True) -> Revival:
     """Read a sandbox's state from the control plane, and start the sandbox if it is stopped.
+
+    Args:
+        port: The API.
+        info: The sandbox.
+        starts: Whether to start it; otherwise a stopped sandbox is unusable.
 
     Raises:
         SandboxUnavailable: The control plane did not return the state.
@@ -188,6 +193,8 @@ async def revive(port: SandboxPort, info: SandboxInfo) -> Revival:
             if found.state in _READY:
                 return Revival.RESTARTED if was_down else Revival.READY
             was_down = True
+            if found.state in _SLEEPING and not starts:
+                return Revival.UNUSABLE
             if found.state in _SLEEPING:
                 await port.start(info.id, timeout_s=START_WITHIN_S)
                 return Revival.RESTARTED

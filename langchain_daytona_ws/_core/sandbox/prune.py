@@ -37,6 +37,11 @@ class SandboxSummary:
         return self.labels.get("managed-by") == MANAGED_BY
 
     @property
+    def is_kept(self) -> bool:
+        """Whether it is an ephemeral sandbox that its session has kept, and does not use any more."""
+        return self.labels.get("lifetime") == "ephemeral" and self.auto_delete_minutes != 0
+
+    @property
     def used_at(self) -> float | None:
         """Time of the last known use."""
         return self.last_activity_at if self.last_activity_at is not None else self.created_at

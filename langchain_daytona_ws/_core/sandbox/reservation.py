@@ -16,6 +16,8 @@ MANAGED_BY = "langchain-daytona-ws"
 EPHEMERAL_STOP_MINUTES = 15
 # It is destroyed at this age in any state (Daytona API, ttlMinutes).
 EPHEMERAL_TTL_MINUTES = 24 * 60
+# Label of a sandbox whose workspace is synchronised with S3: a hash of the location in S3 and of the directory.
+SYNC_LABEL = "sync-location"
 
 
 def sandbox_name(namespace: str, *identity: str) -> str:
@@ -70,12 +72,15 @@ def specification(
     """
     options, keep = config.options, config.persistent
     location = _location(config, workspace)
-    access = ("s3Mode=sync",) if workspace and workspace.mode == "sync" else ()
+    access: tuple[str, ...] = ()
     labels = {
         "managed-by": MANAGED_BY,
         "namespace": namespace,
         "lifetime": "persistent" if keep else "ephemeral",
     }
+    if workspace is not None and workspace.mode == "sync":
+        access = ("s3Mode=sync",)
+        labels[SYNC_LABEL] = sync_location(workspace)
     spec = SandboxSpec(
         name=sandbox_name(namespace, *location) if keep else _name(namespace, unique),
         snapshot=options.snapshot,
@@ -95,6 +100,12 @@ def specification(
     return replace(
         _persistent(spec, config), labels={**labels, "config-hash": config_hash(config, *location, *access)}
     )
+
+
+def sync_location(workspace: S3Workspace) -> str:
+    """Return the value of the label `SYNC_LABEL`: only with the same value can files be pushed from a sandbox."""
+    where = workspace.workspace
+    return _hash(json.dumps([workspace.endpoint, where.bucket, where.prefix, where.directory]))
 
 
 def _location(config: SandboxConfig, workspace: S3Workspace | None) -> tuple[str, ...]:

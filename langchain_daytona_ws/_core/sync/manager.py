@@ -14,6 +14,7 @@ from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Paylo
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
+from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws.errors import SandboxError
 
 logger = logging.getLogger("langchain_daytona_ws")
@@ -26,7 +27,9 @@ ENTRIES = ("command", "files", "tree", "content", "sync")  # those that access t
 PULL_LIMIT_S = 3600.0
 
 _MODULES = ("sync", "sync_copy", "sync_pull", "sync_push", "sync_resident", "sync_s3", "sync_tree", "ignore")
-_OF_CREDENTIALS = ("sync_expired", "sync_denied", "sync_signature")
+_OF_CREDENTIALS = ("expired", "denied", "signature")
+
+_RESTARTED = ("absent", "credentials")
 
 Source = Callable[[float], Awaitable[Credentials]]
 
@@ -38,6 +41,19 @@ class SyncPayload(Payload):
     credentials: Credentials = field(kw_only=True, repr=False)
 
 
+@dataclass(slots=True)
+class SyncState:
+    """What a session knows of its sandboxes; shared by the sync and the async runtime.
+
+    Attributes:
+        started: Sandboxes in which a resident runs, as far as is known.
+        reports: Sandbox → report of its last synchronisation; only sandboxes whose workspace was entered.
+    """
+
+    started: set[str] = field(default_factory=set)
+    reports: dict[str, SyncReport] = field(default_factory=dict)
+
+
 class SyncManager:
     """Start the resident in a sandbox, and name it in each request.
 
@@ -45,7 +61,7 @@ class SyncManager:
         workspace: The prefixes and their directories.
         credentials: Returns credentials that are valid for at least the given seconds.
         forget: Drops credentials that S3 has refused.
-        started: Sandboxes in which this session has started a resident; shared by the sync and the async runtime.
+        state: What the session knows of its sandboxes.
         now: Returns Unix time in seconds.
     """
 
@@ -55,13 +71,13 @@ class SyncManager:
         credentials: Source,
         forget: Callable[[Credentials], None],
         *,
-        started: set[str],
+        state: SyncState,
         now: Callable[[], float],
     ) -> None:
         self._workspace = workspace
         self._credentials = credentials
         self._forget = forget
-        self._started = started
+        self._state = state
         self._now = now
         self.ends_at: str | None = None  # end of the credentials of the resident
         self.expires_at: float | None = None  # the same in Unix seconds
@@ -109,18 +125,22 @@ class SyncManager:
             return Payload({})
         min_life_s = request.life_s + SPARE_LIFE_S
         credentials = await self._credentials(min_life_s)
-        is_new = request.sandbox_id not in self._started
+        is_new = request.sandbox_id not in self._state.started
         remaining_s = min_life_s if credentials.expires_at is None else credentials.expires_at - self._now()
+        key = hashlib.sha256(credentials.access_key_id.encode()).hexdigest()[:16]
         call: dict[str, object] = {
             "name": self._name,
             "id": self._id,
             "min_life_s": min(min_life_s, remaining_s),
             "is_new": is_new,
+            "pulls": request.fields.get("pulls", True),
+            # S3 has refused other credentials.
+            "key": key if request.is_refreshed else "any",
         }
         if not is_new:
             return SyncPayload({"sync": call}, credentials=credentials)
         copies = self._copies(request.sandbox_id)
-        resident = {"id": self._id, "expires_at": credentials.expires_at, "copies": copies}
+        resident = {"id": self._id, "key": key, "expires_at": credentials.expires_at, "copies": copies}
         return SyncPayload(
             {"sync": call, "sync_resident": resident}, _secret(credentials), credentials=credentials
         )
@@ -131,18 +151,21 @@ class SyncManager:
         """Record an answer; return whether the request must be sent again, because the sandbox was not ready."""
         if not isinstance(payload, SyncPayload):
             return Resend.NO
+        state, sandbox_id = self._state, request.sandbox_id
         code = str(answer.get("code")) if answer.get("error") == "setup" else ""
         if code == "sync_pulling":
-            self._started.add(request.sandbox_id)
+            state.started.add(sandbox_id)
             return self._wait(request, str(answer.get("detail")))
         if not code.startswith("sync_"):
-            self._started.add(request.sandbox_id)
+            state.started.add(sandbox_id)
             if payload.secret is not None:
                 self.expires_at = payload.credentials.expires_at
                 self.ends_at = expiry_text(payload.credentials)
+            self._record(sandbox_id, payload.credentials, read_report(answer))
             return Resend.NO
-        self._started.discard(request.sandbox_id)
-        if payload.secret is None and code in ("sync_absent", "sync_credentials"):
+        state.started.discard(sandbox_id)
+        code = code.removeprefix("sync_")
+        if payload.secret is None and (code in _RESTARTED or f"sync_{code}" not in _REFUSALS):
             return Resend.NOW
         if code in _OF_CREDENTIALS and not request.is_refreshed:
             # They may have been revoked before their end.
@@ -150,6 +173,16 @@ class SyncManager:
             request.is_refreshed = True
             return Resend.NOW
         return Resend.NO
+
+    def _record(self, sandbox_id: str, credentials: Credentials, report: SyncReport | None) -> None:
+        """Record the report of a call; after some failures, the next call starts a resident."""
+        self._state.reports[sandbox_id] = report or self._state.reports.get(sandbox_id, SyncReport())
+        if report is None:
+            return
+        if report.failure in _OF_CREDENTIALS:
+            self._forget(credentials)
+        if report.failure in (*_OF_CREDENTIALS, "absent", "unreadable"):
+            self._state.started.discard(sandbox_id)
 
     def _wait(self, request: GuestRequest, progress: str) -> Resend:
         """Report the progress of a long pull, and let the call ask again."""

@@ -1,27 +1,128 @@
-"""Calls that only synchronise: the rest of a long push, and the last push before a sandbox is deleted."""
+"""Pushes outside of a command: the rest of a long push, a failed one once more, and the last one of a sandbox."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.sync.report import SyncReport, read_report
+from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
+from langchain_daytona_ws._core.ports import SandboxInfo
+from langchain_daytona_ws._core.sync.report import LOST, MACHINE, PENDING, SyncReport, read_report
+from langchain_daytona_ws.errors import SandboxUnavailable, UnpushedFiles, WorkspaceError
 
 CALL_S = 30.0
 PUSH_LIMIT_S = 900.0
+# After these failures another resident, with new credentials, may succeed at once.
+_REPEATED = ("absent", "unreadable", "expired", "denied", "signature")
 
 
-async def push(client: GuestClient, root: str) -> SyncReport:
-    """Pull and push; wait until all files are in S3, for at most 15 minutes.
+async def push(client: GuestClient, root: str, *, limit_s: float = PUSH_LIMIT_S) -> SyncReport:
+    """Push without a pull; wait until all files are in S3. The report names any failure; this does not raise.
 
-    Raises:
-        WorkspaceError: As `GuestClient.call` raises.
+    Args:
+        client: Sends to the sandbox.
+        root: The workspace directory.
+        limit_s: How long to wait.
     """
-    return await finish_push(client, root, SyncReport(failure="pending"))
+    return await finish_push(client, root, SyncReport(failure=PENDING, unpushed_count=-1), limit_s=limit_s)
 
 
-async def finish_push(client: GuestClient, root: str, report: SyncReport) -> SyncReport:
-    """Wait for the end of a push that takes longer than a call; return the reports as one."""
-    until = client.now() + PUSH_LIMIT_S
-    while report.is_pending and client.now() < until:
-        answer = await client.call("sync", {"root": root}, timeout_s=CALL_S)
-        report = report.merged(read_report(answer) or SyncReport())
+async def finish_push(
+    client: GuestClient, root: str, report: SyncReport, *, limit_s: float = PUSH_LIMIT_S
+) -> SyncReport:
+    """Wait for the end of a push that takes longer than a call, and repeat once a push that may succeed now.
+
+    Returns:
+        The reports as one. It does not raise: the call that the push belongs to has run.
+    """
+    until, may_repeat = client.now() + limit_s, True
+    while client.now() < until:
+        if not report.is_pending:
+            if not (may_repeat and report.failure in _REPEATED):
+                break
+            may_repeat = False
+        try:
+            answer = await client.call(
+                "sync", {"root": root, "pulls": False}, timeout_s=CALL_S, within_s=until - client.now()
+            )
+        except WorkspaceError as error:
+            return _failed(report, error)
+        later = read_report(answer) or SyncReport(failure="unreadable", unpushed_count=-1)
+        report = report.merged(later)
     return report
+
+
+def _failed(report: SyncReport, error: WorkspaceError) -> SyncReport:
+    if error.code == LOST_WHILE_RUNNING:
+        failure = LOST
+    else:
+        failure = error.code.removeprefix("sync_") if error.code.startswith("sync_") else MACHINE
+    count = report.unpushed_count or -1
+    return replace(report, failure=failure, detail=error.message, unpushed_count=count)
+
+
+def unpushed_error(info: SandboxInfo, report: SyncReport, *, fate: str, for_model: str) -> UnpushedFiles:
+    """Return the error for a sandbox that has files which are not in S3.
+
+    Args:
+        info: The sandbox.
+        report: The report of the failed push.
+        fate: What happens to the sandbox, as a sentence.
+        for_model: The text for the model.
+    """
+    command = f"langchain-daytona-ws sandboxes recover {info.name}"
+    return UnpushedFiles(
+        f"The sandbox {info.name} ({info.id}) was not deleted, since {report.unpushed_text} only on its disk, and not "
+        f"in S3: {report.cause}{f' ({report.detail})' if report.detail else ''}. {fate} To save the files, close the "
+        f"session again, or run `{command}` with this configuration (--config). To delete the sandbox with these "
+        "files, pass discard_unpushed=True.",
+        op="close",
+        retryable=True,
+        context={
+            "sandbox_id": info.id,
+            "sandbox_name": info.name,
+            "files": list(report.unpushed),
+            "count": report.unpushed_count,
+            "cause": report.failure,
+        },
+        for_model=for_model,
+    )
+
+
+class OneSandbox:
+    """The `SandboxSource` of one existing sandbox, which is neither created nor replaced.
+
+    Args:
+        info: The sandbox.
+        is_persistent: Whether its disk outlives a stop.
+    """
+
+    def __init__(self, info: SandboxInfo, *, is_persistent: bool) -> None:
+        self.is_persistent = is_persistent
+        self._info = info
+        self._error: WorkspaceError | None = None
+
+    async def acquire(self) -> SandboxInfo:
+        """Return the sandbox.
+
+        Raises:
+            SandboxUnavailable: It is gone, or does not run.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._info
+
+    def lost(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is gone."""
+        self._error = SandboxUnavailable(f"The sandbox {info.id} is gone.", code=LOST_WHILE_RUNNING)
+
+    def failed(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is stopped or in an error state."""
+        self._error = SandboxUnavailable(f"The sandbox {info.id} exists, but does not run.", code="unusable")
+
+    def starts(self) -> int:
+        """Return 0: the starts of this sandbox are not counted."""
+        return 0
+
+    def restarted(self, since: int) -> None:
+        """Ignore a restart: nobody is told of it."""

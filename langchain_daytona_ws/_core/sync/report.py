@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 NAMES_MAX = 10
 NAME_CHARS = 300
 PENDING = "pending"
+MACHINE = "machine"  # it did not answer, or the call to it failed
+LOST = "lost"  # the machine has ended
 # The resident's failures, in words.
 _FAILURES = {
     "unreachable": "S3 could not be reached",
@@ -21,6 +23,9 @@ _FAILURES = {
     "wrong_region": "the bucket is in another region",
     "disk_full": "the machine's disk is full",
     "absent": "the process that saves them had ended",
+    "unconditional": "the storage does not protect files from being overwritten",
+    "configuration": "it was made with another configuration",
+    MACHINE: "the machine did not answer",
     PENDING: "it takes longer than a call may last",
 }
 
@@ -69,6 +74,11 @@ class SyncReport:
         return self.failure == PENDING
 
     @property
+    def is_saved(self) -> bool:
+        """Whether all files are in S3, as far as the sandbox knows."""
+        return self.unpushed_count == 0
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """Facts for the model, only where there is something to act on."""
         found = [
@@ -84,19 +94,33 @@ class SyncReport:
             found.append(f"{self.removed:,} files were removed here because another writer deleted them")
         if self.deleted >= _MANY:
             found.append(f"{self.deleted:,} files were deleted from the workspace")
-        if self.failure:
-            cause = _FAILURES.get(self.failure, "it failed")
+        if self.failure == LOST:
+            found.append(f"{self.unpushed_text} lost: the machine has ended before they were saved")
+        elif self.failure:
             if self.unpushed_count:
-                many = (
-                    f"{self.unpushed_count:,} changed files are"
-                    if self.unpushed_count > 0
-                    else "changed files may be"
+                found.append(
+                    f"{self.unpushed_text} only on this machine so far: {self.cause}. The next call saves them"
                 )
-                names = f" ({', '.join(self.unpushed)})" if self.unpushed else ""
-                found.append(f"{many} only on this machine so far{names}: {cause}. The next call saves them")
             else:
-                found.append(f"changes of other writers may be missing here: {cause}")
+                found.append(f"changes of other writers may be missing here: {self.cause}")
         return tuple(found)
+
+    @property
+    def cause(self) -> str:
+        """The failure in words."""
+        return _FAILURES.get(self.failure, "it failed")
+
+    @property
+    def unpushed_text(self) -> str:
+        """The subject of a sentence about the unpushed files."""
+        names = f" ({', '.join(self.unpushed)})" if self.unpushed else ""
+        if self.unpushed_count == 1:
+            return f"1 changed file{names} is"
+        return (
+            f"{self.unpushed_count:,} changed files{names} are"
+            if self.unpushed_count > 0
+            else "changed files may be"
+        )
 
     def merged(self, later: SyncReport) -> SyncReport:
         """Return this report together with that of a later synchronisation."""
@@ -129,6 +153,7 @@ def read_report(answer: Mapping[str, object]) -> SyncReport | None:
     if not isinstance(values, dict):
         return SyncReport(failure="unreadable", unpushed_count=-1)
     failure = _line(values.get("failure", ""))
+    is_unknown = failure in ("absent", PENDING) or values.get("unpushed_count") == -1
     return SyncReport(
         pulled=_count(values, "pulled"),
         pushed=_count(values, "pushed"),
@@ -138,7 +163,7 @@ def read_report(answer: Mapping[str, object]) -> SyncReport | None:
         restored=_pairs(values, "restored"),
         skipped=_pairs(values, "skipped"),
         unpushed=tuple(_line(name) for name in _list(values, "unpushed")),
-        unpushed_count=-1 if failure in ("absent", PENDING) else _count(values, "unpushed_count"),
+        unpushed_count=-1 if is_unknown else _count(values, "unpushed_count"),
         failure=failure,
         detail=_line(values.get("detail", "")),
         duration_s=_seconds(values.get("seconds")),

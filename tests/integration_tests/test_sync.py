@@ -1,0 +1,446 @@
+"""A workspace that is synchronised with S3, through real sessions: every path into the sandbox saves its files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_daytona_ws import UnpushedFiles, WorkspaceSession
+from langchain_daytona_ws.cli.app import app
+from langchain_daytona_ws.local import S3Fault
+from tests.integration_tests.conftest import Driven, config_for
+from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options
+
+__all__ = ["bucket", "host_keys"]  # fixtures
+
+OpenSession = Callable[..., Driven]
+
+
+def synced(bucket: Bucket, open_session: OpenSession, **settings: Any) -> Driven:
+    return bucket.session(open_session, options={"s3Mode": "sync", **settings.pop("options", {})}, **settings)
+
+
+def config_of(bucket: Bucket, **settings: Any) -> dict[str, Any]:
+    options = s3_options(bucket.server, bucket.name, s3Mode="sync")
+    return config_for(bucket.server, options=options, envVars=KEYS, **settings)
+
+
+def write_inside(bucket: Bucket, workspace: Driven, name: str, text: str) -> None:
+    """Write a file as a background process does: without a call of the session."""
+    path = f"{workspace.session.root}/{name}"
+    code, output = bucket.server.run_inside(sandbox_of(workspace), f"printf %s {text!r} > {path}")
+    assert code == 0, output
+
+
+def sandbox_of(workspace: Driven) -> str:
+    assert workspace.session.sandbox_id
+    return workspace.session.sandbox_id
+
+
+def refuse_uploads(bucket: Bucket) -> None:
+    bucket.server.s3.add_fault(S3Fault("status", method="PUT", status=403, times=None))
+
+
+def names(bucket: Bucket) -> list[str]:
+    return [record.name for record in bucket.server.sandboxes]
+
+
+def leave(workspace: Driven, error: Exception | None) -> None:
+    """Leave the session's block, with an exception or without."""
+
+    async def aleave() -> None:
+        async with workspace.session:
+            if error:
+                raise error
+
+    if workspace.runner:
+        workspace.runner.run(aleave())
+        return
+    with workspace.session:
+        if error:
+            raise error
+
+
+class TestClose:
+    pytestmark = pytest.mark.sync_and_async
+
+    def test_it_saves_the_files_of_background_processes(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("echo first > first.txt")
+        write_inside(bucket, workspace, "late.txt", "late")
+        bucket.server.clear_requests()
+        workspace.close()
+        assert bucket.get("late.txt") == b"late"
+        assert bucket.server.sandboxes == []
+        assert bucket.server.count("execute") == 1
+
+    def test_a_session_without_a_sandbox_requests_nothing(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.files("write", "f.txt", "x")
+        workspace.close()
+        assert bucket.server.requests == []
+
+    def test_a_sandbox_that_is_gone_is_fine(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        bucket.server.destroy_sandbox(sandbox_of(workspace))
+        workspace.close()
+
+    def test_it_does_not_delete_files_that_are_not_in_s3(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        for number in range(12):
+            write_inside(bucket, workspace, f"f{number:02}", "x")
+        [name] = names(bucket)
+        refuse_uploads(bucket)
+        with pytest.raises(UnpushedFiles) as caught:
+            workspace.close()
+        error = caught.value
+        assert error.code == "unpushed_files"
+        assert error.context["files"] == [f"f{number:02}" for number in range(10)]
+        assert error.context["count"] == 12
+        for text in ("12 changed files", "f09", name, f"sandboxes recover {name}", "discard_unpushed=True"):
+            assert text in error.message
+        assert "f10" not in error.message
+        assert bucket.name not in error.for_model
+        sandbox = sandbox_of(workspace)
+        bucket.server.stop_sandbox(sandbox)
+        [kept] = bucket.server.sandboxes
+        assert (kept.state, kept.auto_delete_interval) == ("stopped", 1440)
+        bucket.server.s3.clear_faults()
+        workspace.close(discard_unpushed=True)
+        assert bucket.server.sandboxes == []
+        assert bucket.paths() == []
+
+    def test_it_can_be_called_again(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        refuse_uploads(bucket)
+        with pytest.raises(UnpushedFiles):
+            workspace.close()
+        bucket.server.s3.clear_faults()
+        workspace.close()
+        assert bucket.get("late.txt") == b"late"
+        assert bucket.server.sandboxes == []
+
+    def test_discarding_is_possible(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        workspace.close(discard_unpushed=True)
+        assert bucket.paths() == []
+        assert bucket.server.sandboxes == []
+
+    def test_the_program_s_own_exception_stays(
+        self, bucket: Bucket, open_session: OpenSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        [name] = names(bucket)
+        refuse_uploads(bucket)
+
+        with pytest.raises(KeyError, match="own"), caplog.at_level(logging.WARNING):
+            leave(workspace, KeyError("own"))
+        assert "late.txt" in caplog.text
+        assert f"sandboxes recover {name}" in caplog.text
+        bucket.server.s3.clear_faults()
+
+    def test_leaving_a_block_without_an_exception_raises(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        refuse_uploads(bucket)
+
+        with pytest.raises(UnpushedFiles):
+            leave(workspace, None)
+        bucket.server.s3.clear_faults()
+
+    def test_a_workspace_that_was_never_entered_is_deleted(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        bucket.server.s3.add_fault(S3Fault("status", method="GET", status=403, times=None))
+        workspace = synced(bucket, open_session)
+        assert workspace.call(workspace.bash, command="true").status == "error"
+        workspace.close()
+        assert bucket.server.sandboxes == []
+
+    def test_a_cancelled_close_saves_and_deletes(self, bucket: Bucket) -> None:
+        async def work() -> None:
+            session = WorkspaceSession(config_of(bucket), namespace=bucket.namespace)
+            await session.arun("true")
+            write_inside(bucket, Driven(session, asyncio.Runner()), "late.txt", "late")
+            closing = asyncio.ensure_future(session.aclose())
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            while bucket.server.sandboxes:  # noqa: ASYNC110 - the server has no event to offer
+                await asyncio.sleep(0.01)
+
+        asyncio.run(work())
+        assert bucket.get("late.txt") == b"late"
+
+
+class TestExit:
+    def run(self, bucket: Bucket, *, uploads: bool) -> subprocess.CompletedProcess[str]:
+        text = f"""
+            import sys
+            from langchain_daytona_ws import WorkspaceSession
+            session = WorkspaceSession({config_of(bucket)!r}, namespace={bucket.namespace!r})
+            session.run("true")
+            print(session.sandbox_id, flush=True)
+            sys.stdin.readline()
+        """
+        child = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(text)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stdout
+        assert child.stdin
+        sandbox_id = child.stdout.readline().strip()
+        path = f"/mnt/workspaces/{bucket.namespace}/late.txt"
+        code, output = bucket.server.run_inside(sandbox_id, f"printf late > {path}")
+        assert code == 0, output
+        if not uploads:
+            refuse_uploads(bucket)
+        output, errors = child.communicate("\n", timeout=180)
+        return subprocess.CompletedProcess([], child.returncode, output, errors)
+
+    def test_the_exit_saves_and_deletes(self, bucket: Bucket) -> None:
+        ran = self.run(bucket, uploads=True)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert bucket.get("late.txt") == b"late"
+        assert bucket.server.sandboxes == []
+
+    def test_the_exit_keeps_a_sandbox_with_unpushed_files(self, bucket: Bucket) -> None:
+        ran = self.run(bucket, uploads=False)
+        assert ran.returncode == 0
+        [name] = names(bucket)
+        assert f"sandboxes recover {name}" in ran.stderr
+        assert bucket.server.sandboxes[0].auto_delete_interval == 1440
+        bucket.server.s3.clear_faults()
+
+
+class TestPersistent:
+    def test_release_refuses_with_unpushed_files(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, persistent=True)
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        workspace.close()
+        assert bucket.get("late.txt") == b"late"
+        write_inside(bucket, workspace, "later.txt", "later")
+        bucket.server.stop_sandbox(sandbox_of(workspace))
+        refuse_uploads(bucket)
+        other = synced(bucket, open_session, persistent=True)
+        with pytest.raises(UnpushedFiles, match=r"later\.txt"):
+            release(other)
+        assert len(bucket.server.sandboxes) == 1
+        bucket.server.s3.clear_faults()
+        bucket.server.stop_sandbox(sandbox_of(workspace))
+        release(synced(bucket, open_session, persistent=True))
+        assert bucket.get("later.txt") == b"later"
+        assert bucket.server.sandboxes == []
+
+    def test_release_can_discard(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, persistent=True)
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        release(workspace, discard_unpushed=True)
+        assert bucket.paths() == []
+        assert bucket.server.sandboxes == []
+
+    def test_close_does_not_start_a_stopped_sandbox(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, persistent=True)
+        workspace.run("true")
+        bucket.server.stop_sandbox(sandbox_of(workspace))
+        workspace.close()
+        assert [record.state for record in bucket.server.sandboxes] == ["stopped"]
+        release(workspace)
+
+
+class TestRecover:
+    def invoke(self, bucket: Bucket, tmp_path: Path, *arguments: str, **options: Any) -> Any:
+        settings = config_of(bucket)
+        settings["options"].update(options)
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(settings))
+        return CliRunner().invoke(
+            app, ["sandboxes", "recover", "--config", str(file), *arguments], env={"COLUMNS": "200"}
+        )
+
+    def kept(self, bucket: Bucket, open_session: OpenSession) -> str:
+        """Return the name of a sandbox that a session has kept."""
+        workspace = synced(bucket, open_session)
+        workspace.run("echo 1 > pushed.txt")
+        write_inside(bucket, workspace, "late.txt", "late")
+        refuse_uploads(bucket)
+        with pytest.raises(UnpushedFiles):
+            workspace.close()
+        [name] = names(bucket)
+        return name
+
+    @pytest.mark.parametrize("stopped", [True, False])
+    def test_it_saves_and_deletes(
+        self, bucket: Bucket, open_session: OpenSession, tmp_path: Path, stopped: bool
+    ) -> None:
+        name = self.kept(bucket, open_session)
+        refused = self.invoke(bucket, tmp_path, name)
+        assert refused.exit_code == 1
+        assert "late.txt" in refused.stderr
+        bucket.server.s3.clear_faults()
+        if stopped:
+            bucket.server.stop_sandbox(name)
+        result = self.invoke(bucket, tmp_path, name)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout == f"Saved 1 files of {name} in S3, deleted 0 there.\nDeleted {name}.\n"
+        assert bucket.get("late.txt") == b"late"
+        assert bucket.server.sandboxes == []
+
+    def test_as_json(self, bucket: Bucket, open_session: OpenSession, tmp_path: Path) -> None:
+        name = self.kept(bucket, open_session)
+        bucket.server.s3.clear_faults()
+        result = self.invoke(bucket, tmp_path, name, "--json")
+        report = json.loads(result.stdout)
+        assert (report["recovered"]["name"], report["sync"]["pushed"], report["deleted"]) == (name, 1, True)
+
+    def test_a_sandbox_in_use_is_not_deleted(
+        self, bucket: Bucket, open_session: OpenSession, tmp_path: Path
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        [name] = names(bucket)
+        result = self.invoke(bucket, tmp_path, name)
+        assert result.stdout == f"Saved 1 files of {name} in S3, deleted 0 there.\n"
+        assert workspace.run("cat late.txt").output == "late"
+
+    @pytest.mark.parametrize("other", [{"workspacePrefix": "other/{namespace}/"}, {"s3Mode": "mount"}])
+    def test_another_workspace_is_refused(
+        self, bucket: Bucket, open_session: OpenSession, tmp_path: Path, other: dict[str, str]
+    ) -> None:
+        name = self.kept(bucket, open_session)
+        bucket.server.s3.clear_faults()
+        result = self.invoke(bucket, tmp_path, name, **other)
+        assert result.exit_code == 2
+        assert "made with another S3 workspace" in result.stderr
+        assert bucket.paths() == ["pushed.txt"]
+
+    def test_a_sandbox_without_synchronisation_is_refused(
+        self, bucket: Bucket, open_session: OpenSession, tmp_path: Path
+    ) -> None:
+        open_session(bucket.server).run("true")
+        [name] = names(bucket)
+        result = self.invoke(bucket, tmp_path, name)
+        assert result.exit_code == 1
+        assert "nothing to recover" in result.stderr
+
+    def test_no_such_sandbox(self, bucket: Bucket, tmp_path: Path) -> None:
+        result = self.invoke(bucket, tmp_path, "no-such")
+        assert result.exit_code == 1
+        assert "no sandbox no-such" in result.stderr
+
+
+STATE = "/tmp/.langchain-daytona-ws-$(id -u)"
+# Takes the resident's socket, and answers in its place.
+IMPOSTOR = """
+import os, socket, sys
+path = sys.argv[1]
+os.unlink(path)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen(9)
+null = os.open("/dev/null", os.O_RDWR)
+for fd in (0, 1, 2):
+    os.dup2(null, fd)
+if os.fork():
+    os._exit(0)
+os.setsid()
+connections = []
+while True:
+    connection = listener.accept()[0]
+    connection.recv(100)
+    connections.append(connection)
+    try:
+        connection.sendall({answer})
+    except OSError:
+        pass
+"""
+
+
+def impostor(answer: str) -> str:
+    script = IMPOSTOR.replace("{answer}", answer)
+    return f"cat > /tmp/impostor.py <<'END'\n{script}\nEND\npython3 /tmp/impostor.py {STATE}/sync-*.socket"
+
+
+# Commands that an agent could run, by accident or not.
+DAMAGES = {
+    "killed": "pkill -9 -x workspace-sync",
+    "stopped": "pkill -STOP -x workspace-sync",
+    "socket": f"rm {STATE}/sync-*.socket",
+    "socket-directory": f"rm -rf {STATE}",
+    "state": 'rm -rf "$(dirname "$PWD")"/.sync-*',
+    "pkill-python": "pkill -f '[p]ython'; true",
+    "garbage": impostor(r"b'\xff\x00 no answer\n' * 9"),
+    "huge": impostor("b'x' * 10_000_000"),
+    "silent": impostor("b''"),
+}
+
+
+class TestResident:
+    @pytest.mark.parametrize("how", sorted(DAMAGES))
+    def test_losing_it_in_a_call_loses_nothing(
+        self, bucket: Bucket, open_session: OpenSession, how: str
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("echo 1 > first.txt")
+        result = workspace.run(f"echo 2 > second.txt\n{DAMAGES[how]}\necho 3 > third.txt")
+        assert bucket.paths() == ["first.txt", "second.txt", "third.txt"]
+        assert result.notices == ()
+        bucket.put("other.txt", b"of another writer")
+        assert workspace.run("cat other.txt; echo 4 > first.txt").output == "of another writer"
+        assert bucket.get("first.txt") == b"4\n"
+
+    @pytest.mark.parametrize("how", sorted(DAMAGES))
+    def test_losing_it_between_calls_loses_nothing(
+        self, bucket: Bucket, open_session: OpenSession, how: str
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("echo 1 > first.txt")
+        code, output = bucket.server.run_inside(
+            sandbox_of(workspace), f"cd {workspace.session.root}\n{DAMAGES[how]}"
+        )
+        assert code == 0, output
+        bucket.put("other.txt", b"of another writer")
+        result = workspace.run("cat other.txt; echo 2 > first.txt")
+        assert (result.output, result.notices) == ("of another writer", ())
+        assert bucket.get("first.txt") == b"2\n"
+
+
+def release(workspace: Driven, **arguments: Any) -> None:
+    if workspace.runner:
+        workspace.runner.run(workspace.session.arelease(**arguments))
+    else:
+        workspace.session.release(**arguments)
