@@ -296,7 +296,7 @@ class Resident:
                     _send(connection, "ok", self._report(failure))
                     self._copy.forget_report()
                 else:
-                    # The next call reports what was done, and saves what is left.
+                    # The next call gets the report, and saves the remaining files.
                     _send(connection, "failed" if failure or self._push.unpushed else "ok", "")
             finally:
                 self._save()

@@ -31,7 +31,7 @@ from langchain_daytona_ws._core.jobs.operations import (
 )
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sync.push import OneSandbox, push
-from langchain_daytona_ws._core.sync.report import LOST, MACHINE, SyncReport
+from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, SyncReport
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, once_on_loop
 from langchain_daytona_ws.config import SandboxConfig
@@ -217,7 +217,7 @@ class _Runtime:
             if known is not None and not known.is_saved:
                 logger.warning("sandbox %s has ended: %s", info.name, "; ".join(known.notices))
             return None
-        if not revives and report.failure == MACHINE and (known is None or known.is_saved):
+        if not revives and report.failure == NO_ANSWER and (known is None or known.is_saved):
             return None  # a persistent sandbox that does not run; its next session pushes
         return report
 

@@ -81,7 +81,7 @@ def recover(
 ) -> None:
     """Save files that are only on a sandbox's disk in S3 (s3Mode: sync), with the configuration of its session.
 
-    A stopped sandbox is started. An ephemeral one that its session has kept is deleted if all files are in S3.
+    A stopped sandbox is started. An ephemeral sandbox is deleted if all files are in S3 and no session uses it.
     """
     from langchain_daytona_ws._core.ports import SandboxInfo
     from langchain_daytona_ws.session import WorkspaceSession

@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,21 @@ from typer.testing import CliRunner
 
 from langchain_daytona_ws import UnpushedFiles, WorkspaceSession
 from langchain_daytona_ws.cli.app import app
-from langchain_daytona_ws.local import S3Fault
+from langchain_daytona_ws.local import LocalDaytona, S3Fault
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
 OpenSession = Callable[..., Driven]
+
+
+@pytest.fixture(autouse=True)
+def no_sandbox_is_left(s3_server: LocalDaytona) -> Iterator[None]:
+    """Destroy the sandboxes that a session has kept."""
+    yield
+    for record in s3_server.sandboxes:
+        s3_server.destroy_sandbox(record.id)
 
 
 def synced(bucket: Bucket, open_session: OpenSession, **settings: Any) -> Driven:

@@ -43,7 +43,7 @@ class SyncPayload(Payload):
 
 @dataclass(slots=True)
 class SyncState:
-    """What a session knows of its sandboxes; shared by the sync and the async runtime.
+    """The state of a session's sandboxes, as far as it is known; shared by the sync and the async runtime.
 
     Attributes:
         started: Sandboxes in which a resident runs, as far as is known.
@@ -61,7 +61,7 @@ class SyncManager:
         workspace: The prefixes and their directories.
         credentials: Returns credentials that are valid for at least the given seconds.
         forget: Drops credentials that S3 has refused.
-        state: What the session knows of its sandboxes.
+        state: The state of the session's sandboxes.
         now: Returns Unix time in seconds.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws._core.ports import SandboxInfo
-from langchain_daytona_ws._core.sync.report import LOST, MACHINE, PENDING, SyncReport, read_report
+from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, PENDING, SyncReport, read_report
 from langchain_daytona_ws.errors import SandboxUnavailable, UnpushedFiles, WorkspaceError
 
 CALL_S = 30.0
@@ -56,7 +56,7 @@ def _failed(report: SyncReport, error: WorkspaceError) -> SyncReport:
     if error.code == LOST_WHILE_RUNNING:
         failure = LOST
     else:
-        failure = error.code.removeprefix("sync_") if error.code.startswith("sync_") else MACHINE
+        failure = error.code.removeprefix("sync_") if error.code.startswith("sync_") else NO_ANSWER
     count = report.unpushed_count or -1
     return replace(report, failure=failure, detail=error.message, unpushed_count=count)
 
@@ -125,4 +125,4 @@ class OneSandbox:
         return 0
 
     def restarted(self, since: int) -> None:
-        """Ignore a restart: nobody is told of it."""
+        """Ignore a restart: it is not reported."""

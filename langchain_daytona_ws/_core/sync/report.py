@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 NAMES_MAX = 10
 NAME_CHARS = 300
 PENDING = "pending"
-MACHINE = "machine"  # it did not answer, or the call to it failed
+NO_ANSWER = "no_answer"  # the sandbox did not answer, or the call to it failed
 LOST = "lost"  # the machine has ended
 # The resident's failures, in words.
 _FAILURES = {
@@ -25,7 +25,7 @@ _FAILURES = {
     "absent": "the process that saves them had ended",
     "unconditional": "the storage does not protect files from being overwritten",
     "configuration": "it was made with another configuration",
-    MACHINE: "the machine did not answer",
+    NO_ANSWER: "the machine did not answer",
     PENDING: "it takes longer than a call may last",
 }
 
