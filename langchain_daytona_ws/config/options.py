@@ -111,8 +111,8 @@ class SandboxOptions(ConfigModel):
     sync_limit_bytes: Annotated[int, WholeNumber(1, 2**53 - 1, "bytes")] | None = Field(
         default=None,
         description=(
-            "Largest total size of the workspace's files; commands are refused above it. Default: half of the "
-            "sandbox's free disk. Only with `s3Mode` `sync`."
+            "Largest total size of the files that one pull downloads; a larger one is refused, and nothing runs. "
+            "Default: half of the sandbox's free disk. Only with `s3Mode` `sync`."
         ),
     )
     workspace_prefix: WorkspacePrefix = Field(
