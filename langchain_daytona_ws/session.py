@@ -95,7 +95,7 @@ class WorkspaceSession:
         self._gate = ApprovalGate(
             self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s
         )
-        notices = self._notices = Notices()
+        notices = Notices()
         workspace = s3_workspace(self.config, self.namespace)
         warn_of_network(self.config, workspace)
 
@@ -113,7 +113,7 @@ class WorkspaceSession:
             ids=ids,
             clock=clock,
             sandboxes=sandboxes,
-            storage=self._open_storage(workspace, sandboxes.check_open),
+            storage=self._open_storage(workspace, sandboxes.check_open, notices.add),
             tracker=JobTracker(
                 first.auto_stop_minutes or 0, first.ttl_minutes, self._on_job_end, notices.add
             ),
@@ -138,7 +138,12 @@ class WorkspaceSession:
         """
         return cls(SandboxConfig.from_env(), namespace=namespace, **arguments)
 
-    def _open_storage(self, workspace: S3Workspace | None, check_open: Callable[[], None]) -> Storage | None:
+    def _open_storage(
+        self,
+        workspace: S3Workspace | None,
+        check_open: Callable[[], None],
+        add_notice: Callable[[str], None],
+    ) -> Storage | None:
         if workspace is None:
             return None
         # What only a workspace on S3 needs is not imported without one.
@@ -150,7 +155,7 @@ class WorkspaceSession:
             workspace,
             direct=direct,
             check_open=check_open,
-            add_notice=self._notices.add,
+            add_notice=add_notice,
             caution=caution,
             clock=self._clock,
             ids=self._ids,
@@ -312,7 +317,7 @@ class WorkspaceSession:
 
     def _on_job_end(self, job: Job, about_jobs: bool) -> None:
         if not about_jobs:
-            self._notices.add(f"{job.summary}; see its output with bash_job")
+            self._state.notices.add(f"{job.summary}; see its output with bash_job")
         if self._on_job_done is None:
             return
         try:
@@ -323,9 +328,9 @@ class WorkspaceSession:
 
     def _on_lost(self) -> None:
         if self._state.storage is not None:
-            self._notices.add(LOST_NOTICE_S3)
+            self._state.notices.add(LOST_NOTICE_S3)
             return
-        self._notices.add(LOST_NOTICE)
+        self._state.notices.add(LOST_NOTICE)
         # The files of the new sandbox are not those that were read.
         self._state.read_hashes.clear()
 

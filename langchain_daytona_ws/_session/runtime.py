@@ -234,6 +234,8 @@ class _Runtime:
     ) -> CommandResult:
         """Run a command, and add the session's notices and hint to its result."""
         state, config = self._state, self._state.config
+        if on_output is not None:
+            on_output = self._callback(on_output)
         timeout_s = config.timeout_s if timeout_s is None else timeout_s
         if not 0 < timeout_s <= COMMAND_TIMEOUT_MAX_S:
             raise CommandRefused(
@@ -267,6 +269,14 @@ class _Runtime:
             hint=self._hint(command, result.output, result.exit_code),
             sandbox_id=info.id if info else "",
         )
+
+    def _callback(self, on_output: OnOutput) -> OnOutput:
+        """Return a callback for output that this runtime can call.
+
+        Raises:
+            TypeError: This runtime cannot call it.
+        """
+        return on_output
 
     async def run_quietly(
         self, command: str, *, idempotency_key: str | None, limit_bytes: int
@@ -390,23 +400,8 @@ class SyncRuntime(_Runtime):
         s3 = state.storage.sync_access if state.storage else None
         super().__init__(state, once_blocking, state.sandboxes.clients.here, s3)
 
-    async def run(
-        self,
-        command: str,
-        *,
-        timeout_s: float | None,
-        idempotency_key: str | None,
-        on_output: OnOutput | None = None,
-        limit_bytes: int | None = None,
-    ) -> CommandResult:
-        """Run a command; ``on_output`` must not be a coroutine function."""
-        return await super().run(
-            command,
-            timeout_s=timeout_s,
-            idempotency_key=idempotency_key,
-            on_output=None if on_output is None else called_plainly(on_output),
-            limit_bytes=limit_bytes,
-        )
+    def _callback(self, on_output: OnOutput) -> OnOutput:
+        return called_plainly(on_output)
 
 
 class AsyncRuntime(_Runtime):

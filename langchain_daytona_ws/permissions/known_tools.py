@@ -131,7 +131,7 @@ _SHELL_TEXT = "*[][;&|$`<>(){}'\"\\]*"
 _PIP = """
     -i -f -e -r -c -C -t --index-url --extra-index-url --index --default-index --find-links --trusted-host
     --editable --requirement --constraint --python --config-settings --global-option --build-option
-    --install-option --target --prefix --root --src --log --proxy --cert --credential_cache-provider
+    --install-option --target --prefix --root --src --log --proxy --cert --keyring-provider
     *://* *@* */* .* *.whl *.gz *.zip
 """
 _FROM_ELSEWHERE = "*:* /* [!@]*/* .* @*/*/* *.tgz *.tar*"

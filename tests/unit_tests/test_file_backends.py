@@ -222,7 +222,7 @@ NAMED: dict[str, Callable[[FileOperations], Awaitable[object]]] = {
     "a way through a file": lambda ops: ops.read("README.md/x"),
     "the base of a search": lambda ops: ops.glob("*", path="DOCS"),
     "outside, there without its first part": lambda ops: ops.read("/workspace/Docs/A"),
-    "outside, a directory": lambda ops: ops.glob("*", path="/work/Docs"),
+    "outside, a directory": lambda ops: ops.glob("*", path="/project/Docs"),
     "outside, not there": lambda ops: ops.read("/workspace/zzz"),
     "outside, a home": lambda ops: ops.write("~/Docs/A", "x"),
     "as it was printed": lambda ops: ops.read("$'Shot 9\\u202fPM.png'"),

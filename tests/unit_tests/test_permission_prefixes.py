@@ -176,7 +176,7 @@ def test_no_prefix_is_suggested_for_a_verb_that_runs_anything(pair: str) -> None
         (
             "pip install",
             ["-i x", "--index-url=x", "--index-u x", "--extra-index-url x", "-r x", "-qr x", "-e x", ".", "./x",
-             "git+ssh://x", "https://x", "x@y", "x.whl", "--python x"],
+             "git+ssh://x", "https://x", "x@y", "x.whl", "--python x", "--keyring-provider=subprocess x"],
             ["x", "x==1.0", "-U x", "-q --upgrade x", "--no-deps x"],
         ),
         ("pip3.11 install", ["-i x"], ["x"]),

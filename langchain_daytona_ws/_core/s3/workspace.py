@@ -51,7 +51,7 @@ class S3Workspace:
         keys: Keys from envVars.
         mode: Whether the prefix is mounted in the directory, or synchronised with it.
         sync_ignore: gitignore patterns of files that are not synchronised.
-        sync_limit_bytes: Largest total size of the files that one pull downloads; None for half of the sandbox's free disk.
+        sync_limit_bytes: Largest total size of the files that one pull downloads; None for half of the free disk.
     """
 
     region: str
