@@ -51,6 +51,7 @@ TRASH_S = 24 * 3600
 TRASH_FILES = 10000
 TRASH_BYTES = 1024 * 1024 * 1024
 NAMES_MAX = 20  # in a report
+WATCHED_MAX = 500
 
 
 class Raced(Exception):
@@ -101,6 +102,7 @@ class Copy:
         self._temporary = spec["state"] + "/new"
         self._trash = spec["state"] + "/trash"
         self._names = threading.Lock()
+        self._watched: dict[str, tuple[str, os.stat_result]] = {}  # file in the trash → path, status
         self._make_state()
         for name in os.listdir(self._temporary):  # of a resident that was killed
             _remove("%s/%s" % (self._temporary, name))
@@ -159,8 +161,13 @@ class Copy:
             return False
         return digest_of(self.tree.path(path), status, like=entry.content) == entry.content
 
-    def rename_to_copy(self, path: str) -> str:
-        """Rename a file to the name of a conflict copy; return the name."""
+    def rename_to_copy(self, path: str, source: str | None = None) -> str:
+        """Rename a file to the name of a conflict copy of ``path``; return the name.
+
+        Args:
+            path: The file.
+            source: A file outside of the working copy to be renamed in its place.
+        """
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", _shortened(name), self.spec["label"])
         copy, number = base, 1
@@ -168,8 +175,9 @@ class Copy:
             while self.tree.status(copy) is not None or copy in self.index.entries:
                 number += 1
                 copy = "%s-%d" % (base, number)
-            os.rename(self.tree.path(path), self.tree.path(copy))
-        self.index.drop(path)
+            os.rename(source or self.tree.path(path), self.tree.path(copy))
+        if source is None:
+            self.index.drop(path)
         return copy
 
     def discard(self, path: str, status: os.stat_result) -> None:
@@ -190,16 +198,39 @@ class Copy:
                 return
 
     def move_to_trash(self, path: str, status: os.stat_result) -> None:
-        """Move a file away: a wrong listing must not destroy its content."""
-        at = self.tree.path(path)
+        """Move a file away: a wrong listing must not destroy its content, nor a program lose what it writes to it."""
+        os.rename(self.tree.path(path), self._watch(path, status))
+
+    def _watch(self, path: str, status: os.stat_result) -> str:
+        """Return a name in the trash for a file of this status; `restore_written` will compare it."""
         name = "%d-%d-%s" % (time.time(), next(self._numbers), _shortened(os.path.basename(path)))
         trash = "%s/%s" % (self._trash, name)
-        os.rename(at, trash)
-        moved = os.lstat(trash)
-        if (moved.st_size, moved.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
-            # A program has written the file meanwhile: it stays, as a new one.
-            os.link(trash, at, follow_symlinks=False)
-            os.unlink(trash)
+        with self._names:
+            self._watched[trash] = path, status
+            if len(self._watched) > WATCHED_MAX:  # each costs time in every push
+                del self._watched[next(iter(self._watched))]
+        return trash
+
+    def restore_written(self) -> None:
+        """Restore the files that a program has written since a pull removed or replaced them."""
+        for trash, (path, status) in list(self._watched.items()):
+            try:
+                now = os.lstat(trash)
+                if (now.st_size, now.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+                    continue
+                del self._watched[trash]
+                if self.tree.status(path) is None:
+                    os.makedirs(os.path.dirname(self.tree.path(path)), exist_ok=True)
+                    os.rename(trash, self.tree.path(path))
+                    self.report.restored.append(
+                        [path, "a program here still writes it; it was deleted in S3"]
+                    )
+                else:
+                    self.report.conflicts.append([path, self.rename_to_copy(path, trash)])
+            except FileNotFoundError:
+                self._watched.pop(trash, None)  # the trash was emptied
+            except OSError as error:
+                self.skip(path, error.strerror or str(error))
 
     def empty_trash(self) -> None:
         """Delete discarded files after a day, or if they are many or large."""
@@ -371,6 +402,8 @@ class Copy:
             now = self.tree.status(path)
             if now is None or _stamp(now) != _stamp(expected):
                 raise Raced(path)
+            if stat.S_ISREG(now.st_mode):
+                os.link(at, self._watch(path, now))
             os.rename(new, at)
         status = os.lstat(at)
         entry = Entry(found.etag, status, digest=content)

@@ -34,6 +34,7 @@ class Push:
         """
         copy = self._copy
         copy.bind()
+        copy.restore_written()
         found = copy.tree.scan(copy.index.entries)
         for path, reason in found.skipped:
             copy.skip(path, reason)

@@ -560,6 +560,30 @@ def test_directories_of_an_agent_in_the_state_do_not_stop_it(make: Make, s3: Mem
 # --- other writers ---
 
 
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_output_of_a_job_to_a_file_that_another_writer_changes_is_kept(
+    s3: MemoryS3, make: Make, contents: Contents, is_deleted: bool
+) -> None:
+    copy = make()
+    copy.pull()
+    copy.write("d/log", "1")
+    copy.push()
+    with (copy.root / "d" / "log").open("ab", buffering=0) as log:
+        if is_deleted:
+            s3.remove(PREFIX + "d/log")
+        else:
+            s3.put(PREFIX + "d/log", b"edited")
+        copy.pull()
+        copy.push()
+        log.write(b"2")
+        report = copy.push()
+        assert (report["restored_count"], report["conflicts_count"]) == ((1, 0) if is_deleted else (0, 1))
+        log.write(b"3")
+        copy.push()
+    wanted = {"d/log": b"123"} if is_deleted else {"d/log": b"edited", "d/log.conflict-A": b"123"}
+    assert contents() == wanted
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_an_object_that_is_replaced_during_its_download_arrives_whole(
     s3: MemoryS3, make: Make, monkeypatch: pytest.MonkeyPatch, large: bool

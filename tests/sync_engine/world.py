@@ -7,6 +7,7 @@ or deleted a file, or another writer an object, that contained it.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -142,6 +143,10 @@ class WorkingCopy:
         self.start(action, kill_at)
         return self.finish()
 
+    @property
+    def is_running(self) -> bool:
+        return self._worker is not None
+
     def end(self) -> None:
         if self._worker is not None:
             self._worker.end()
@@ -182,10 +187,14 @@ class World:
         self._tokens = 0
         self.removed: set[bytes] = set()
         self.log: list[str] = []
+        self._logs: dict[str, list[io.FileIO]] = {label: [] for label in LABELS}  # open in jobs of a copy
+        self._unlinked: set[int] = set()  # inodes of files that agents deleted
+        self._orphans: dict[str, set[bytes]] = {label: set() for label in LABELS}
         self.calls = self.kills = self.conflicts = 0
 
     def close(self) -> None:
         for copy in self.copies:
+            self._end_jobs(copy)
             copy.end()
         shutil.rmtree(self._directory)
 
@@ -202,7 +211,8 @@ class World:
             self.sync, self.sync, self.sync, self.sync_killed, self.sync_killed, self.sync_both, self.sync_failing,
             self.write, self.write, self.append, self.edit, self.rename, self.delete, self.make_directory,
             self.remove_tree, self.chmod, self.symlink, self.touch, self.put, self.put, self.remove, self.restart,
-            self.lose_index, self.move_behind_link, self.same_content,
+            self.lose_index, self.move_behind_link, self.same_content, self.open_log, self.sync_busy,
+            self.sync_busy,
         ]  # fmt: skip
         chosen = actions[action % len(actions)]
         copy = self.copies[which % len(self.copies)]
@@ -218,6 +228,9 @@ class World:
         self.calls += 1
         if report is None:
             self.kills += 1
+            for copy in self.copies:
+                if not copy.is_running:
+                    self._end_jobs(copy)
             return "killed"
         self.conflicts += report["conflicts_count"]
         return str({name: text for name, text in report.items() if text and name != "seconds"})
@@ -270,6 +283,43 @@ class World:
         self._store.intercept = None
         return " ".join(texts)
 
+    def open_log(self, copy: WorkingCopy, first: int, *_: int) -> str | None:
+        """Start a job that keeps a file open and appends to it."""
+        at = self._existing(copy, first)
+        if at is None:
+            return None
+        self._logs[copy.spec["label"]].append(io.FileIO(at, "ab"))
+        return str(at.relative_to(copy.root))
+
+    def _end_jobs(self, copy: WorkingCopy) -> None:
+        """End the jobs of a copy whose process is killed: it forgets the files that it has replaced."""
+        label = copy.spec["label"]
+        for log in self._logs[label]:
+            log.close()
+        self._logs[label] = []
+        self.removed |= self._orphans[label]
+
+    def _write_logs(self, copy: WorkingCopy) -> list[bytes]:
+        label, tokens = copy.spec["label"], []
+        for log in self._logs[label]:
+            tokens.append(self.token())
+            self._orphans[label].add(tokens[-1])
+            if os.fstat(log.fileno()).st_ino in self._unlinked:
+                self.removed.add(tokens[-1])
+            log.write(tokens[-1])
+        return tokens
+
+    def sync_busy(self, copy: WorkingCopy, first: int, *_: int) -> str:
+        """Synchronise while jobs write."""
+        texts = []
+        for action in ("pull", "push"):
+            copy.start(action)
+            tokens = self._write_logs(copy)
+            texts.append(f"{self._note(copy.finish())} {tokens}")
+            if first % 2:
+                self._write_logs(copy)
+        return " ".join(texts)
+
     def _path(self, copy: WorkingCopy, number: int) -> Path:
         return Path(copy.root, NAMES[number % len(NAMES)])
 
@@ -291,8 +341,10 @@ class World:
                 for name in names:
                     if not Path(directory, name).is_symlink():
                         self.removed.update(TOKEN.findall(Path(directory, name).read_bytes()))
+            self._unlinked.update(inner.lstat().st_ino for inner in at.rglob("*"))
             shutil.rmtree(at)
         elif at.exists():
+            self._unlinked.add(at.lstat().st_ino)
             self.removed.update(TOKEN.findall(at.read_bytes()))
             at.unlink()
 
@@ -412,12 +464,14 @@ class World:
         return "d to e"
 
     def restart(self, copy: WorkingCopy, *_: int) -> str:
+        self._end_jobs(copy)
         copy.end()
         return ""
 
     def lose_index(self, copy: WorkingCopy, first: int, *_: int) -> str | None:
         if first % 3:
             return None
+        self._end_jobs(copy)
         copy.end()
         Path(copy.spec["state"], "index").unlink(missing_ok=True)
         return ""
