@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from langchain_daytona_ws.permissions import known_tools
@@ -111,9 +110,9 @@ def _is_option(first: Words) -> bool:
     return bool(first) and first[0].startswith("-") and first[0] not in known_tools.HARMLESS_FIRST
 
 
-def _patterns(tool: Words) -> Sequence[str]:
+def _patterns(tool: Words) -> Words:
     canonical = (known_tools.ALIASES.get(tool[0], tool[0]), *tool[1:])
-    return known_tools.DIVERTING.get(canonical, "").split()
+    return known_tools.DIVERTING.get(canonical, ())
 
 
 def _matches(word: str, pattern: str) -> bool:

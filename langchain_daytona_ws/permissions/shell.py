@@ -28,20 +28,18 @@ _TOKEN = re.compile(
 _ESCAPE_IN_DOUBLE_QUOTES = re.compile(r'\\([$`"\\])')
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # Reserved words at the start of a command. Refused even in quotes: no program has such a name.
-_RESERVED = _names("""
-    if then elif else fi for in until while do done case esac coproc select function time { } ! [[ ]]
-""")
+_RESERVED = frozenset({
+    "if", "then", "elif", "else", "fi", "for", "in", "until", "while", "do", "done", "case", "esac", "coproc",
+    "select", "function", "time", "{", "}", "!", "[[", "]]",
+})  # fmt: skip
 
 # Builtins that evaluate some arguments again: printf -v 'a[$(rm x)]' runs rm from a literal word.
-_EVALUATES_AGAIN = _names("""
-    [ bind builtin command compgen complete compopt declare enable eval exec export getopts hash let local
-    mapfile printf read readarray readonly set shift test trap typeset ulimit unset wait
-""")
+_EVALUATES_AGAIN = frozenset({
+    "[", "bind", "builtin", "command", "compgen", "complete", "compopt", "declare", "enable", "eval", "exec",
+    "export", "getopts", "hash", "let", "local", "mapfile", "printf", "read", "readarray", "readonly", "set", "shift",
+    "test", "trap", "typeset", "ulimit", "unset", "wait",
+})  # fmt: skip
 
 
 def simple_commands(command: str) -> tuple[Words, ...] | None:

@@ -69,7 +69,7 @@ def _is_inside(path: str, root: str, *, is_here: bool) -> bool:
 
 
 def _matches(rule: Rule, failure: Failure) -> bool:
-    if rule.programs and failure.error.program not in rule.programs.split():
+    if rule.programs and failure.error.program not in rule.programs:
         return False
     if not rule.message.search(failure.error.message):
         return False
@@ -99,24 +99,21 @@ def _is_elsewhere(message: str, root: str) -> bool:
 # --- whether the command failed with the error, or only printed its text ---
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # Programs that start no other program: if a command has only these, another program's error is a text that they read.
-_READERS = _names("""
-    awk cat cd cmp column cut diff echo egrep false fgrep file find grep head jq less ls more nl od pwd printf rg
-    sleep sort stat strings tac tail test tr true tree uniq wc which xxd zcat zgrep [ exit export set
-    for done fi in case esac
-""")
+_READERS = frozenset({
+    "awk", "cat", "cd", "cmp", "column", "cut", "diff", "echo", "egrep", "false", "fgrep", "file", "find", "grep",
+    "head", "jq", "less", "ls", "more", "nl", "od", "pwd", "printf", "rg", "sleep", "sort", "stat", "strings", "tac",
+    "tail", "test", "tr", "true", "tree", "uniq", "wc", "which", "xxd", "zcat", "zgrep", "[", "exit", "export", "set",
+    "for", "done", "fi", "in", "case", "esac",
+})  # fmt: skip
 _PROGRAMS_BY_NAME = {
-    "ld": _names("gcc g++ cc c++ clang clang++ ld make cargo go"),
-    "node": _names("node npm npx yarn pnpm"),
-    "npm": _names("npm npx"),
-    "pip": _names("pip pip3 python"),
-    "python": _names("python pytest pip pip3 uv virtualenv"),
-    "sqlite3": _names("sqlite3 python pytest"),
-    "dbm": _names("python"),
+    "ld": {"gcc", "g++", "cc", "c++", "clang", "clang++", "ld", "make", "cargo", "go"},
+    "node": {"node", "npm", "npx", "yarn", "pnpm"},
+    "npm": {"npm", "npx"},
+    "pip": {"pip", "pip3", "python"},
+    "python": {"python", "pytest", "pip", "pip3", "uv", "virtualenv"},
+    "sqlite3": {"sqlite3", "python", "pytest"},
+    "dbm": {"python"},
 }
 _JOINT = re.compile(r"[|;\n]")
 # Words with these characters can refer to files that the command does not name.
@@ -134,7 +131,7 @@ def _is_of_this_command(error: ErrorLine, ran: list[Simple], exit_code: int) -> 
         )
         expands = any("$" in word for simple in ran for word in simple.words)
         return is_named or (exit_code != 0 and (not reads_only or expands))
-    programs = _PROGRAMS_BY_NAME.get(error.program, frozenset({error.program}))
+    programs = _PROGRAMS_BY_NAME.get(error.program, {error.program})
     own = [simple for simple in ran if simple.plain_program in programs]
     if exit_code != 0:
         return bool(own) or not reads_only

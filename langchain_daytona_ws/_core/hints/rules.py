@@ -64,7 +64,7 @@ class Rule:
     """One known failure, and the advice for it.
 
     Attributes:
-        programs: Names of the programs that print the message; "" for any program.
+        programs: Names of the programs that print the message; () for any program.
         message: Pattern of the message.
         advice: The working alternative, up to 200 characters.
         when: A further condition, if the message alone is ambiguous. It examines the failed program, not words that
@@ -72,7 +72,7 @@ class Rule:
         fill: Returns advice with the command's own words; None if it cannot.
     """
 
-    programs: str
+    programs: tuple[str, ...]
     message: re.Pattern[str]
     advice: str
     when: When | None = None
@@ -106,15 +106,14 @@ def _executed(failure: Failure) -> str | None:
 # --- conditions ---
 
 
-def _runs(programs: str, verbs: str = "") -> When:
-    """Return a condition: one of the programs ran, with one of the verbs if any are named."""
-    names, allowed = programs.split(), verbs.split()
-    return lambda failure: any(not allowed or simple.verb in allowed for simple in failure.of(*names))
+def _runs(program: str, verb: str) -> When:
+    """Return a condition: the program ran with the verb."""
+    return lambda failure: any(simple.verb == verb for simple in failure.of(program))
 
 
-def _has(programs: str, letters: str, *names: str) -> When:
-    """Return a condition: one of the programs ran with one of the options."""
-    return lambda failure: any(simple.has_flag(letters, *names) for simple in failure.of(*programs.split()))
+def _has(program: str, letters: str, *names: str) -> When:
+    """Return a condition: the program ran with one of the options."""
+    return lambda failure: any(simple.has_flag(letters, *names) for simple in failure.of(program))
 
 
 def _at(pattern: str) -> When:
@@ -151,7 +150,7 @@ def _installs_for_node(failure: Failure) -> bool:
     )
 
 
-def _redirects(operators: str) -> When:
+def _redirects(*operators: str) -> When:
     """Return a condition: the file that the shell names is, or by a variable may be, the target of a redirection."""
 
     def when(failure: Failure) -> bool:
@@ -160,7 +159,7 @@ def _redirects(operators: str) -> When:
         matching = [redirect for redirect in redirects if redirect.target == named] or [
             redirect for redirect in redirects if "$" in redirect.target
         ]
-        return any(redirect.operator in operators.split() for redirect in matching)
+        return any(redirect.operator in operators for redirect in matching)
 
     return when
 
@@ -220,144 +219,147 @@ _UPLOAD_FAILED = "Writing that file failed a moment ago. Run the command again."
 
 # The first match wins: rules for one program come before rules for any program.
 RULES: tuple[Rule, ...] = (
-    Rule("", _r(r"^ENOTCONN: .*, \w+ '|^\[Errno 107\].*: '|^(?!\[Errno|.*\b(?:recv|send|socket|getpeername|shutdown)\b)"
+    Rule((), _r(r"^ENOTCONN: .*, \w+ '|^\[Errno 107\].*: '|^(?!\[Errno|.*\b(?:recv|send|socket|getpeername|shutdown)\b)"
         r".*transport endpoint is not connected"),
          "The workspace's connection to S3 was lost while this ran. Run the command again: it is repaired first."),
     # Stores other than S3 refuse a rename with another error code than S3; mount-s3 translates it to this error.
-    Rule("mv", _r(r"^cannot move .*: input/output error"), "Files here cannot be renamed. Use: cp -r A B && rm -rf A",
+    Rule(("mv",), _r(r"^cannot move .*: input/output error"),
+         "Files here cannot be renamed. Use: cp -r A B && rm -rf A",
          fill=_moved),
-    Rule("python", _r(r"\[Errno 5\] .* -> "), _RENAMED_BY_PYTHON),
-    Rule("", _r(r"\brenam.*: input/output error|^EIO: .*, rename"), _RENAMED),
-    Rule("", _r(r"\[Errno 5\]|: input/output error|^EIO: "),
+    Rule(("python",), _r(r"\[Errno 5\] .* -> "), _RENAMED_BY_PYTHON),
+    Rule((), _r(r"\brenam.*: input/output error|^EIO: .*, rename"), _RENAMED),
+    Rule((), _r(r"\[Errno 5\]|: input/output error|^EIO: "),
          "S3 or the workspace's credentials failed. Try again once; if it fails again, tell the user."),
-    Rule("", _r(r"read-only file system|^EROFS: "),
+    Rule((), _r(r"read-only file system|^EROFS: "),
          "That directory is read-only. cp what you need into the workspace and change the copy."),
-    Rule("", _r(r"stale file handle|\[Errno 116\]|^ESTALE: "),
+    Rule((), _r(r"stale file handle|\[Errno 116\]|^ESTALE: "),
          "The file was replaced while it was being read. Read it again from the start."),
-    Rule("sqlite3", _r(r"disk I/O error|readonly database|unable to open database"),
+    Rule(("sqlite3",), _r(r"disk I/O error|readonly database|unable to open database"),
          "SQLite cannot write here. Work on a database under /tmp (cp FILE.db /tmp/ first if there is one), "
          "then cp it back."),
-    Rule("dbm", _r("invalid argument"), _TMP_THEN_CP + "Make it under /tmp, then cp it here."),
-    Rule("git", _r("symref for HEAD"), "git cannot keep its data here. Use: git clone URL /tmp/repo, work there, and "
-         "cp -r what is to stay here.", _runs("git", "clone")),
-    Rule("git", _r("symref for HEAD"), "git cannot keep its data here. Use: rm -rf .git && git init "
+    Rule(("dbm",), _r("invalid argument"), _TMP_THEN_CP + "Make it under /tmp, then cp it here."),
+    Rule(("git",), _r("symref for HEAD"), "git cannot keep its data here. Use: git clone URL /tmp/repo, work there, "
+         "and cp -r what is to stay here.", _runs("git", "clone")),
+    Rule(("git",), _r("symref for HEAD"), "git cannot keep its data here. Use: rm -rf .git && git init "
          "--separate-git-dir=/tmp/repo.git .", _runs("git", "init")),
-    Rule("git", _r(r"renaming .*" + _ENOSYS),
+    Rule(("git",), _r(r"renaming .*" + _ENOSYS),
          "Files here cannot be renamed. Use: cp A B && git rm -q A && git add B"),
-    Rule("git", _r(rf"{_ENOSYS}|{_EPERM}|unable to write new_index|couldn't set 'refs"),
+    Rule(("git",), _r(rf"{_ENOSYS}|{_EPERM}|unable to write new_index|couldn't set 'refs"),
          "git cannot keep its data here. Use: cp -r . /tmp/repo && cd /tmp/repo, work there, and cp files back."),
-    Rule("python uv", _EITHER, "A virtual environment cannot be made here. Use: python3 -m venv /tmp/venv, then "
+    Rule(("python", "uv"), _EITHER, "A virtual environment cannot be made here. Use: python3 -m venv /tmp/venv, then "
          "/tmp/venv/bin/python", _makes_venv),
-    Rule("pip uv", _EITHER, _PIP),
-    Rule("python", _r(rf"{_EPERM}|{_ENOSYS}|\.dist-info"), _PIP, _at("/pip/_internal/")),
-    Rule("npm node", _r(r"EPERM|ENOSYS"), "npm cannot install here. Use: mkdir -p /tmp/app && cp -r . /tmp/app && "
+    Rule(("pip", "uv"), _EITHER, _PIP),
+    Rule(("python",), _r(rf"{_EPERM}|{_ENOSYS}|\.dist-info"), _PIP, _at("/pip/_internal/")),
+    Rule(("npm", "node"), _r(r"EPERM|ENOSYS"), "npm cannot install here. Use: mkdir -p /tmp/app && cp -r . /tmp/app && "
          "cd /tmp/app && npm install, and run from there.", _installs_for_node),
-    Rule("sed", _NOT_IMPLEMENTED, "sed -i cannot work here. Use: sed SCRIPT FILE > /tmp/x && cp /tmp/x FILE, or "
+    Rule(("sed",), _NOT_IMPLEMENTED, "sed -i cannot work here. Use: sed SCRIPT FILE > /tmp/x && cp /tmp/x FILE, or "
          "edit it with the file tool."),
-    Rule("perl", _EITHER, "perl -i cannot work here. Use: perl -pe SCRIPT FILE > /tmp/x && cp /tmp/x FILE, or "
+    Rule(("perl",), _EITHER, "perl -i cannot work here. Use: perl -pe SCRIPT FILE > /tmp/x && cp /tmp/x FILE, or "
          "edit it with the file tool."),
-    Rule("rsync", _EITHER, "rsync cannot work here. Use: cp -r SOURCE/. TARGET/"),
-    Rule("patch", _EITHER, "patch cannot work here. Use: git apply PATCHFILE (add -p0 for paths without a/ and b/), or "
-         "cp the file to /tmp, patch it there and cp it back."),
-    Rule("mv", _r("preserving|preserve"),
+    Rule(("rsync",), _EITHER, "rsync cannot work here. Use: cp -r SOURCE/. TARGET/"),
+    Rule(("patch",), _EITHER, "patch cannot work here. Use: git apply PATCHFILE (add -p0 for paths without a/ and b/), "
+         "or cp the file to /tmp, patch it there and cp it back."),
+    Rule(("mv",), _r("preserving|preserve"),
          "It was moved; only times and permissions could not be kept, which is harmless."),
-    Rule("mv", _EITHER, "Files here cannot be renamed. Use: cp -r A B && rm -rf A", fill=_moved),
-    Rule("cp", _r(r"preserving|ownership"),
+    Rule(("mv",), _EITHER, "Files here cannot be renamed. Use: cp -r A B && rm -rf A", fill=_moved),
+    Rule(("cp",), _r(r"preserving|ownership"),
          "It was copied; only times and permissions could not be kept, which is harmless. Use cp -r, not cp -a."),
-    Rule("cp", _r(rf"(?:hard|symbolic) link.*{_EPERM}"), "Links cannot be made here. Use cp without -l and -s."),
-    Rule("tar", _r(r"symlink|hard link"),
+    Rule(("cp",), _r(rf"(?:hard|symbolic) link.*{_EPERM}"), "Links cannot be made here. Use cp without -l and -s."),
+    Rule(("tar",), _r(r"symlink|hard link"),
          "Links cannot be made here. Unpack under /tmp, then cp -rL what you need here."),
-    Rule("tar", _r(r"cannot (?:utime|change)"),
+    Rule(("tar",), _r(r"cannot (?:utime|change)"),
          "It was unpacked; only times and permissions could not be set, which is harmless. "
          "Use: tar xm --no-same-owner --no-same-permissions"),
-    Rule("tar", _r("cannot write: bad file descriptor|cannot open: operation not permitted"),
+    Rule(("tar",), _r("cannot write: bad file descriptor|cannot open: operation not permitted"),
          "An archive here cannot be added to. Make it whole with tar c, or change it under /tmp and cp it here."),
-    Rule("unzip", _r("cannot set (?:modif|permissions)"),
+    Rule(("unzip",), _r("cannot set (?:modif|permissions)"),
          "It was unpacked; only times and permissions could not be set, which is harmless. Use: unzip -DD"),
-    Rule("zip", _r("invalid argument|could not create|" + _EPERM),
+    Rule(("zip",), _r("invalid argument|could not create|" + _EPERM),
          "zip cannot write here. Use: zip -r /tmp/x.zip FILES && cp /tmp/x.zip ."),
-    Rule("wget", _EITHER, "A download here cannot be resumed. Use: wget -O FILE URL"),
-    Rule("curl", _r(r"\(23\)"), "A download here cannot be resumed. Use: curl -o FILE URL, without -C",
+    Rule(("wget",), _EITHER, "A download here cannot be resumed. Use: wget -O FILE URL"),
+    Rule(("curl",), _r(r"\(23\)"), "A download here cannot be resumed. Use: curl -o FILE URL, without -C",
          _has("curl", "C", "--continue-at")),
-    Rule("", _r("final link failed|Fatal error: .*file truncated|unable to copy file"),
+    Rule((), _r("final link failed|Fatal error: .*file truncated|unable to copy file"),
          "Compilers cannot write here. Use -o /tmp/PROGRAM and run it from there (objects and libraries too)."),
-    Rule("sort", _EITHER, "sort cannot write onto its own input here. Use: sort FILE > /tmp/x && cp /tmp/x FILE"),
-    Rule("touch", _NOT_PERMITTED, "The file exists, and times cannot be set here: nothing to do. To change the time, "
-         "rewrite it: cp FILE /tmp/x && cp /tmp/x FILE"),
-    Rule("tee", _NOT_PERMITTED, "Appending to an existing file is impossible here. Use: (cat FILE; COMMAND) > /tmp/x "
-         "&& cp /tmp/x FILE"),
-    Rule("chmod chown chgrp", _r(f"{_EPERM}|changing ownership.*invalid argument"),
+    Rule(("sort",), _EITHER, "sort cannot write onto its own input here. Use: sort FILE > /tmp/x && cp /tmp/x FILE"),
+    Rule(("touch",), _NOT_PERMITTED, "The file exists, and times cannot be set here: nothing to do. To change the "
+         "time, rewrite it: cp FILE /tmp/x && cp /tmp/x FILE"),
+    Rule(("tee",), _NOT_PERMITTED, "Appending to an existing file is impossible here. Use: (cat FILE; COMMAND) > "
+         "/tmp/x && cp /tmp/x FILE"),
+    Rule(("chmod", "chown", "chgrp"), _r(f"{_EPERM}|changing ownership.*invalid argument"),
          "Permissions cannot be changed here, and nothing is executable. Run scripts as: bash x.sh, python3 x.py"),
-    Rule("install", _NOT_PERMITTED, "Permissions cannot be set here. Use: cp SOURCE TARGET"),
-    Rule("shell make", _r(r"^(?!/root/)[^:\s]{1,250}: permission denied"),
+    Rule(("install",), _NOT_PERMITTED, "Permissions cannot be set here. Use: cp SOURCE TARGET"),
+    Rule(("shell", "make"), _r(r"^(?!/root/)[^:\s]{1,250}: permission denied"),
          "Files here are never executable. Use: bash x.sh or python3 x.py; compiled programs run from /tmp.",
          fill=_executed),
-    Rule("python", _r(r"\[Errno 13\] Permission denied: '\.?/?[^/'][^']{0,100}'"),
+    Rule(("python",), _r(r"\[Errno 13\] Permission denied: '\.?/?[^/'][^']{0,100}'"),
          "Files here are never executable. Run them through bash, python3 or node.",
          _at(r"/subprocess\.py, in |\bsubprocess\.\w+\(|\bos\.exec")),
-    Rule("ln", _NOT_PERMITTED, "Links cannot be made here. Use: cp -r TARGET NAME"),
-    Rule("rmdir", _r(rf"{_EPERM}|no such file"), "A directory here goes with its last file, and a directory with files "
-         "cannot be removed by rmdir. Use: rm -rf DIR"),
-    Rule("rm", _r("no such file"), "Directories here vanish with their last file, so rm -r may complain after "
+    Rule(("ln",), _NOT_PERMITTED, "Links cannot be made here. Use: cp -r TARGET NAME"),
+    Rule(("rmdir",), _r(rf"{_EPERM}|no such file"), "A directory here goes with its last file, and a directory with "
+         "files cannot be removed by rmdir. Use: rm -rf DIR"),
+    Rule(("rm",), _r("no such file"), "Directories here vanish with their last file, so rm -r may complain after "
          "doing its work. Use: rm -rf DIR", _has("rm", "rR", "--recursive")),
-    Rule("truncate dd fallocate", _EITHER, "A file here cannot be changed in place. Work on a copy under /tmp, then cp "
-         "it over the file."),
-    Rule("bzip2 xz", _NOT_PERMITTED, "It cannot set permissions here. Use: bzip2 -c FILE > FILE.bz2 (or xz -c), "
+    Rule(("truncate", "dd", "fallocate"), _EITHER, "A file here cannot be changed in place. Work on a copy under /tmp, "
+         "then cp it over the file."),
+    Rule(("bzip2", "xz"), _NOT_PERMITTED, "It cannot set permissions here. Use: bzip2 -c FILE > FILE.bz2 (or xz -c), "
          "then rm FILE"),
     # --- Python ---
-    Rule("python", _EITHER, "The data was copied; only permissions and times could not be set. Use: "
+    Rule(("python",), _EITHER, "The data was copied; only permissions and times could not be set. Use: "
          "shutil.copyfile(a, b) then os.remove(a), not shutil.move.", _in_shutil("move")),
-    Rule("python", _EITHER, "The files were copied; only permissions and times could not be set. Use: cp -r A B, not "
-         "shutil.copytree.", _in_shutil("_?copytree")),
-    Rule("python", _EITHER, "The data was copied; only permissions and times could not be set. Use: "
+    Rule(("python",), _EITHER, "The files were copied; only permissions and times could not be set. Use: cp -r A B, "
+         "not shutil.copytree.", _in_shutil("_?copytree")),
+    Rule(("python",), _EITHER, "The data was copied; only permissions and times could not be set. Use: "
          "shutil.copyfile, not shutil.copy or copy2.", _in_shutil("copy(?:2|mode|stat)?")),
-    Rule("python", _r("no such file"), "Directories here vanish with their last file. Use: "
+    Rule(("python",), _r("no such file"), "Directories here vanish with their last file. Use: "
          "shutil.rmtree(DIR, ignore_errors=True)", _in_shutil(r"_?rmtree\w*")),
-    Rule("python", _r(rf"{_ENOSYS}(?:: .{{1,300}} -> |$)"), _RENAMED_BY_PYTHON),
+    Rule(("python",), _r(rf"{_ENOSYS}(?:: .{{1,300}} -> |$)"), _RENAMED_BY_PYTHON),
     # A directory is refused so, until a file has once been renamed.
-    Rule("python", _r(rf"{_EPERM}: .{{1,300}} -> "), _RENAMED_BY_PYTHON,
+    Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "), _RENAMED_BY_PYTHON,
          _at(r"\.(?:rename|replace)\(|in (?:rename|replace)\n")),
-    Rule("python", _r(rf"{_EPERM}: .{{1,300}} -> "), "Links cannot be made here. Use: shutil.copyfile(source, name)"),
-    Rule("python", _r(_EPERM), "Permissions and times cannot be set here. Leave out os.chmod, os.utime and "
+    Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "),
+         "Links cannot be made here. Use: shutil.copyfile(source, name)"),
+    Rule(("python",), _r(_EPERM), "Permissions and times cannot be set here. Leave out os.chmod, os.utime and "
          "Path.touch on files that exist.", _at(r"\bchmod\b|\butime\b|\bin touch\n|\.touch\(")),
-    Rule("python", _r(_EPERM + ": "), "A file here cannot be appended to, nor opened while it is written. Read it, "
+    Rule(("python",), _r(_EPERM + ": "), "A file here cannot be appended to, nor opened while it is written. Read it, "
          "then write it whole with mode 'w', and close it before others use it."),
-    Rule("python", _r(r"\[Errno 22\] invalid argument$"), _TMP_THEN_CP
+    Rule(("python",), _r(r"\[Errno 22\] invalid argument$"), _TMP_THEN_CP
          + "Save it under /tmp, then cp (or shutil.copyfile) it here.",
          _at(_WRITING)),
-    Rule("python", _r(r"\[Errno 9\]"), "A file here cannot be opened for reading and writing. Read it, then write it "
-         "whole with mode 'w'; or work under /tmp and cp it here.", _reads_and_writes),
-    Rule("python", _r(r"\[Errno 9\] bad file descriptor"), _CUT_OFF),
-    Rule("python", _r(r"\[Errno 12\] cannot allocate memory: '"), _TOO_MANY_OPEN),
-    Rule("python", _r(r"\[Errno 2\] no such file or directory: '[^'/]{1,200}'$"), _UPLOAD_FAILED, _writes_as_open),
+    Rule(("python",), _r(r"\[Errno 9\]"), "A file here cannot be opened for reading and writing. Read it, then write "
+         "it whole with mode 'w'; or work under /tmp and cp it here.", _reads_and_writes),
+    Rule(("python",), _r(r"\[Errno 9\] bad file descriptor"), _CUT_OFF),
+    Rule(("python",), _r(r"\[Errno 12\] cannot allocate memory: '"), _TOO_MANY_OPEN),
+    Rule(("python",), _r(r"\[Errno 2\] no such file or directory: '[^'/]{1,200}'$"), _UPLOAD_FAILED, _writes_as_open),
     # --- Node ---
-    Rule("node", _r(r"^(?:ENOSYS|EPERM): .*, rename"), "Files here cannot be renamed. Use: fs.copyFileSync(a, b), then "
-         "fs.unlinkSync(a)"),
-    Rule("node", _r(r"^EPERM: .*, (?:symlink|link)"), "Links cannot be made here. Use: fs.copyFileSync"),
-    Rule("node", _r(r"^EPERM: .*, (?:f?chmod|f?chown|f?utime)"), "Permissions and times cannot be set here. Leave it "
-         "out."),
-    Rule("node", _r(r"^EPERM: .*, open"), "A file here cannot be appended to, nor opened while it is written. Read it, "
-         "then write it whole with fs.writeFileSync."),
-    Rule("node", _r(r"^EBADF: .*, write"), _CUT_OFF),
-    Rule("node", _r(r"^ENOMEM: .*, open"), _TOO_MANY_OPEN),
+    Rule(("node",), _r(r"^(?:ENOSYS|EPERM): .*, rename"), "Files here cannot be renamed. Use: fs.copyFileSync(a, b), "
+         "then fs.unlinkSync(a)"),
+    Rule(("node",), _r(r"^EPERM: .*, (?:symlink|link)"), "Links cannot be made here. Use: fs.copyFileSync"),
+    Rule(("node",), _r(r"^EPERM: .*, (?:f?chmod|f?chown|f?utime)"), "Permissions and times cannot be set here. Leave "
+         "it out."),
+    Rule(("node",), _r(r"^EPERM: .*, open"), "A file here cannot be appended to, nor opened while it is written. Read "
+         "it, then write it whole with fs.writeFileSync."),
+    Rule(("node",), _r(r"^EBADF: .*, write"), _CUT_OFF),
+    Rule(("node",), _r(r"^ENOMEM: .*, open"), _TOO_MANY_OPEN),
     # --- any program ---
     # A shell reports "3: Bad file descriptor" for a redirection to a descriptor that is not open.
-    Rule("", _r(r"(?:write error|error writing .*|writing output|write failed|^[^\s:]*[^\s:\d][^\s:]*): "
+    Rule((), _r(r"(?:write error|error writing .*|writing output|write failed|^[^\s:]*[^\s:\d][^\s:]*): "
                r"bad file descriptor"),
          _CUT_OFF, _closes_nothing),
-    Rule("shell", _r(r"^(?:cannot create )?[^:]{1,200}: cannot allocate memory"), _TOO_MANY_OPEN,
-         _redirects("> >| &> <>")),
-    Rule("", _r(r"^cannot (?:create|open) .*: cannot allocate memory"), _TOO_MANY_OPEN),
-    Rule("", _r(rf"(?:renam|mov|backup|replac).*{_ENOSYS}"), _RENAMED),
-    Rule("shell", _r(rf"^(?:cannot create )?[^:]{{1,200}}: {_EPERM}"),
+    Rule(("shell",), _r(r"^(?:cannot create )?[^:]{1,200}: cannot allocate memory"), _TOO_MANY_OPEN,
+         _redirects(">", ">|", "&>", "<>")),
+    Rule((), _r(r"^cannot (?:create|open) .*: cannot allocate memory"), _TOO_MANY_OPEN),
+    Rule((), _r(rf"(?:renam|mov|backup|replac).*{_ENOSYS}"), _RENAMED),
+    Rule(("shell",), _r(rf"^(?:cannot create )?[^:]{{1,200}}: {_EPERM}"),
          "Appending to an existing file is impossible here. Use: (cat FILE; COMMAND) > /tmp/x && cp /tmp/x FILE",
-         _redirects(">> &>>")),
-    Rule("shell", _r(rf"^(?:cannot create )?[^:]{{1,200}}: {_EPERM}"), _WAITING),
-    Rule("shell", _r(r"^[^/:][^:]{0,150}/[^:]{1,100}: no such file"),
+         _redirects(">>", "&>>")),
+    Rule(("shell",), _r(rf"^(?:cannot create )?[^:]{{1,200}}: {_EPERM}"), _WAITING),
+    Rule(("shell",), _r(r"^[^/:][^:]{0,150}/[^:]{1,100}: no such file"),
          "Directories here vanish with their last file. Use mkdir -p DIR before writing into it.",
-         _redirects("> >> >| &> &>>")),
-    Rule("shell", _r(r"^(?:cannot create )?[^/:]{1,200}: no such file"), _UPLOAD_FAILED, _redirects("> >| &>")),
-    Rule("cat cp head tail less wc grep rm diff", _NOT_PERMITTED,
+         _redirects(">", ">>", ">|", "&>", "&>>")),
+    Rule(("shell",), _r(r"^(?:cannot create )?[^/:]{1,200}: no such file"), _UPLOAD_FAILED,
+         _redirects(">", ">|", "&>")),
+    Rule(("cat", "cp", "head", "tail", "less", "wc", "grep", "rm", "diff"), _NOT_PERMITTED,
          "The file is open elsewhere: it cannot be read, replaced or removed while it is being written. Wait until its "
          "writer has closed it, or stop the writer."),
 )  # fmt: skip
