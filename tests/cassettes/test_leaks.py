@@ -53,7 +53,7 @@ def _files() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: path.stem)
-def test_no_cassette_holds_what_looks_like_a_secret(path: Path) -> None:
+def test_no_cassette_contains_a_secret(path: Path) -> None:
     assert leaks(path.read_text()) == []
 
 
@@ -77,13 +77,13 @@ def test_a_planted_secret_is_found_and_not_written(tmp_path: Path, kind: str, wr
     assert not (tmp_path / "bad.yaml").exists()
 
 
-def test_the_recorders_own_secrets_are_not_written_whatever_they_look_like(tmp_path: Path) -> None:
+def test_secrets_of_the_recorder_are_never_written(tmp_path: Path) -> None:
     cassette = load(RECORDED / "command-sync.yaml")
     with pytest.raises(Leaked):
         save(tmp_path / "bad.yaml", cassette, secrets=["echo one"])
 
 
-def test_what_is_sent_with_credentials_is_recorded_without() -> None:
+def test_credentials_are_not_recorded() -> None:
     secret = json.dumps({"Version": 1, "AccessKeyId": SECRETS["access key"], "SecretAccessKey": "x" * 40})
     call = guest_call("command", {"command": "ls"}, "0" * 32, secret=secret.encode())
     body = json.dumps({"command": call.script, "envs": {**call.env, "MY_TOKEN": "t0k3n"}, "timeout": 5})
@@ -124,7 +124,7 @@ def test_an_sts_answer_is_recorded_without_credentials() -> None:
     assert "<Expiration>2025-06-15T16:06:40.000Z</Expiration>" in answer["body"]
 
 
-def test_a_sandbox_is_recorded_without_what_tells_of_the_account() -> None:
+def test_account_details_of_a_sandbox_are_not_recorded() -> None:
     body = {
         "id": SECRETS["organization"],
         "organizationId": SECRETS["organization"].replace("7", "8"),
@@ -143,7 +143,7 @@ def test_a_sandbox_is_recorded_without_what_tells_of_the_account() -> None:
     }
 
 
-def test_what_is_no_text_is_not_recorded() -> None:
+def test_binary_bodies_are_not_recorded() -> None:
     with pytest.raises(NoText):
         _answer(b"\x89PNG\r\n")
 

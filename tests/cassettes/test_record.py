@@ -24,7 +24,7 @@ KEY = "dtn_of_an_account"
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_a_recording_leaves_no_difference_and_names_nobody(tmp_path: Path) -> None:
+def test_recording_again_changes_nothing(tmp_path: Path) -> None:
     with LocalDaytona(s3=True, api_key=KEY) as server:
         server.make_bucket(BUCKET)
         outer = {

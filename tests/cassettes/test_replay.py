@@ -39,7 +39,7 @@ def test_the_replay_is_as_it_was_recorded(name: str, runtime: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "runtime"), CASSETTES)
-def test_a_cassette_says_what_it_was_recorded_against(name: str, runtime: str) -> None:
+def test_a_cassette_names_the_recorded_server(name: str, runtime: str) -> None:
     recorded = load(RECORDED / f"{name}-{runtime}.yaml")["recorded"]
     assert recorded["server"].startswith((LOCAL, "Daytona at "))
     assert recorded["sdk"].startswith("daytona ")

@@ -152,9 +152,7 @@ def test_the_first_difference_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_another_program_that_is_asked_the_same_needs_no_new_recording(
-    monkeypatch: pytest.MonkeyPatch, runtime: str
-) -> None:
+def test_a_changed_program_needs_no_new_recording(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
     made = script._source
     monkeypatch.setattr(
         script, "_source", lambda program: script._encode(b"# other\n" + made(program).encode(), level=1)

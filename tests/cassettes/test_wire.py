@@ -33,7 +33,7 @@ def test_a_body_is_the_same_however_it_is_handed_over(body: Any) -> None:
     assert request(body)["body"] == "äöü", "it can be read once more"
 
 
-def test_what_cannot_be_read_by_people_is_told_by_its_digest() -> None:
+def test_binary_data_is_recorded_by_its_digest() -> None:
     assert request(b"\xff")["body"] == {
         "bytes": 1,
         "sha256": "a8100ae6aa1940d0b663bb31cd466142ebbdbd5187131b92d93818987832eb89",
@@ -53,20 +53,20 @@ def test_of_the_headers_the_conditions_and_the_marks_are_kept() -> None:
     assert plain["headers"] == {"if-match": '"a"', "range": "bytes=0-1", "x-amz-meta-calls": "b"}
 
 
-def test_a_script_that_is_not_ours_is_told_as_it_is() -> None:
+def test_a_foreign_script_is_recorded_unchanged() -> None:
     plain, nonce = request_of("POST", EXECUTE, {}, json.dumps({"command": "ls", "envs": {"KEY": "value"}}))
     assert plain["body"] == {"command": "ls", "envs": ["KEY"]}
     assert nonce == ""
 
 
-def test_bytes_and_texts_of_a_request_to_a_guest_are_told_apart_from_their_packing() -> None:
+def test_a_guest_request_is_recorded_without_its_encoding() -> None:
     call = guest_call("files", {"op": "write", "content": "grüße".encode(), "odd": "\udc80"}, NONCE)
     plain, nonce = request_of("POST", EXECUTE, {}, json.dumps({"command": call.script, "envs": call.env}))
     assert plain["body"]["request"] == {"op": "write", "content": "grüße", "odd": "\udc80"}
     assert nonce == NONCE
 
 
-def test_an_answer_of_a_guest_is_what_it_was_to_whoever_asks() -> None:
+def test_a_guest_answer_is_replayed_for_any_nonce() -> None:
     answer = {
         "exit_code": 0,
         "head": base64.b64encode("grüße\n".encode()).decode(),
@@ -81,7 +81,7 @@ def test_an_answer_of_a_guest_is_what_it_was_to_whoever_asks() -> None:
     assert read_frame(played["result"], NONCE) == answer
 
 
-def test_what_is_no_frame_is_played_as_it_was() -> None:
+def test_an_answer_without_a_frame_is_replayed_unchanged() -> None:
     body = {"exitCode": 127, "result": "sh: 1: python3: not found\n"}
     plain = answer_of(response(json.dumps(body).encode()), is_json=True)
     assert json.loads(response_of(plain, NONCE)["body"]["string"]) == body

@@ -50,7 +50,7 @@ def here() -> Iterator[World]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("step", "fault", "is_async"), CELLS)
-def test_a_cell_is_as_it_should_be(
+def test_a_cell_ends_as_expected(
     here: World, step: str, fault: str, is_async: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A captured log record would keep its error alive, and with it the connection.
@@ -63,7 +63,7 @@ def test_a_cell_is_as_it_should_be(
     assert not verdict.leaked
 
 
-def test_of_every_cell_it_is_said_what_is_right() -> None:
+def test_every_cell_has_an_expected_outcome() -> None:
     for step in STEPS:
         for fault in FAULT_CASES:
             reason = expected.reason(step, fault)
@@ -72,6 +72,6 @@ def test_of_every_cell_it_is_said_what_is_right() -> None:
                 assert reason or re.fullmatch(r"[a-z0-9_]+", outcome)
 
 
-def test_the_chosen_cells_exist_and_leave_no_step_out() -> None:
+def test_the_chosen_cells_exist_and_cover_all_steps() -> None:
     assert all(expected.reason(step, fault) is None for step, fault, _ in CELLS)
     assert {step for step, _, _ in CELLS} == set(STEPS)

@@ -110,7 +110,7 @@ def test_an_answer_that_ends_is_read(port: Port, toolbox: Toolbox) -> None:
         assert port.execute().output == "all of it"
 
 
-def test_one_that_is_too_long_is_not_read_to_its_end(port: Port, toolbox: Toolbox) -> None:
+def test_an_oversized_answer_is_not_read_completely(port: Port, toolbox: Toolbox) -> None:
     sent = []
 
     def long() -> Iterator[bytes]:
@@ -128,7 +128,7 @@ def test_one_that_is_too_long_is_not_read_to_its_end(port: Port, toolbox: Toolbo
     assert port.execute().output == "all of it"  # on a new connection
 
 
-def test_one_that_comes_a_byte_at_a_time_ends_with_the_time_out(port: Port, toolbox: Toolbox) -> None:
+def test_a_slow_answer_ends_at_the_time_out(port: Port, toolbox: Toolbox) -> None:
     over, sent = threading.Event(), 0
 
     def slow() -> Iterator[bytes]:

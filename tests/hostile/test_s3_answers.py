@@ -200,7 +200,9 @@ def forging(stage: Stage, name: str, forged: list[Forgery]) -> Iterator[None]:
 @pytest.mark.parametrize("name", CALLS)
 @given(forged=st.lists(forgeries(), min_size=1, max_size=2))
 @examples(2)
-def test_what_the_model_is_told(stage: Stage, name: str, asynchronous: bool, forged: list[Forgery]) -> None:
+def test_errors_for_the_model_hold_no_secret(
+    stage: Stage, name: str, asynchronous: bool, forged: list[Forgery]
+) -> None:
     with forging(stage, name, forged), stage.session() as session:
         tool = WorkspaceFileTool(session=session)
         args = {"action": "write" if name == "create" else name, **CALLS[name]}
@@ -217,7 +219,9 @@ def test_what_the_model_is_told(stage: Stage, name: str, asynchronous: bool, for
 @pytest.mark.parametrize("name", ["download", *CALLS])
 @given(forged=st.lists(forgeries(), min_size=1, max_size=2), asynchronous=st.booleans())
 @examples(3)
-def test_what_the_program_gets(stage: Stage, name: str, forged: list[Forgery], asynchronous: bool) -> None:
+def test_only_documented_errors_are_raised(
+    stage: Stage, name: str, forged: list[Forgery], asynchronous: bool
+) -> None:
     method = "write" if name == "create" else name
     given = CALLS.get(name, {"path": "src/a.py"})
     with forging(stage, name, forged), stage.session() as session:
@@ -279,7 +283,7 @@ def test_not_found_is_no_proof_of_a_deletion(stage: Stage) -> None:
         assert f"{PREFIX}src/a.py" not in stage.held()
 
 
-def test_a_part_is_not_taken_for_the_whole(stage: Stage) -> None:
+def test_a_truncated_body_is_not_accepted(stage: Stage) -> None:
     """An edit would have removed the rest of the file."""
     part = [Replace(status=206, body=b"x = 1"), Replace(header=("content-range", b"bytes 0-4/6"))]
     with forging(stage, "edit", [always(*part, only="GET")]), stage.session() as session:
@@ -298,7 +302,7 @@ def test_an_error_without_a_code_is_named_by_its_status(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("date", [b"999999999999999", b"22222222222", b"9999-12-31T23:59:59-12:00"])
-def test_a_date_that_is_none(stage: Stage, date: bytes) -> None:
+def test_an_invalid_date_is_unreadable(stage: Stage, date: bytes) -> None:
     """Botocore raised RuntimeError for the first date; later dates were reported as sandbox faults."""
     with (
         forging(stage, "read", [always(Replace(header=("last-modified", date)))]),
@@ -364,7 +368,7 @@ STS_CALLS = {"bash": {"command": "cat a.py"}, "file": {"action": "read", "path":
 @pytest.mark.parametrize("name", STS_CALLS)
 @given(forged=st.lists(forgeries(only=st.just("POST"), at=st.none()), min_size=1, max_size=2))
 @examples(2)
-def test_what_sts_answers(mounted: tuple[Mounted, ForgingS3], name: str, forged: list[Forgery]) -> None:
+def test_hostile_answers_of_sts(mounted: tuple[Mounted, ForgingS3], name: str, forged: list[Forgery]) -> None:
     workspace, proxy = mounted
     workspace.forget()
     proxy.forge(*forged)

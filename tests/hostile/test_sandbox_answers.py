@@ -93,7 +93,7 @@ def test_a_lie_is_a_result_or_an_error_message(world: World, name: str, data: st
 @given(answer=st.binary(max_size=200) | st.binary(max_size=50).map(lambda noise: b"NONCE " + noise + b"\n"))
 @example(answer=b"NONCE " + b"[" * 100_000 + b"\n")
 @examples(15)
-def test_what_is_no_answer_is_an_error_message(world: World, name: str, answer: bytes) -> None:
+def test_an_invalid_answer_becomes_an_error_message(world: World, name: str, answer: bytes) -> None:
     world.sandbox.answer_with(answer)
     message = world.call(name)
     check(message)

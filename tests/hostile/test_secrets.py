@@ -63,7 +63,7 @@ def nested(path: tuple[str, ...], value: object) -> dict[str, Any]:
 
 @pytest.mark.parametrize("shape", WRONG)
 @pytest.mark.parametrize("path", KEYS, ids=".".join)
-def test_what_stands_in_the_wrong_place_is_not_quoted(path: tuple[str, ...], shape: str) -> None:
+def test_misplaced_secrets_are_not_quoted(path: tuple[str, ...], shape: str) -> None:
     secret = f"dtn_{PLANTED}"
     try:
         config = SandboxConfig.model_validate(nested(path, WRONG[shape](secret)))

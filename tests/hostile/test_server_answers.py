@@ -87,7 +87,7 @@ def true_sandbox(server: LocalDaytona) -> dict[str, Any]:
 @pytest.mark.parametrize("action", ASKED)
 @given(data=st.data())
 @examples(8)
-def test_an_answer_of_another_shape(
+def test_an_answer_with_wrong_types(
     server: LocalDaytona, action: str, asynchronous: bool, data: st.DataObject
 ) -> None:
     real = {"exitCode": 0, "result": "x"} if action == "execute" else true_sandbox(server)

@@ -106,7 +106,7 @@ def test_another_host_needs_the_flag() -> None:
     assert "--allow-remote" in result.stderr
 
 
-def test_a_taken_port_is_one_message() -> None:
+def test_a_used_port_is_reported_in_one_message() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -117,7 +117,7 @@ def test_a_taken_port_is_one_message() -> None:
     assert "choose another --port" in result.stderr
 
 
-def test_missing_bubblewrap_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_bubblewrap_is_reported_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     result = invoke("serve")
     assert result.exit_code == 1
@@ -181,7 +181,7 @@ def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> No
             time.sleep(0.05)
 
 
-def test_what_it_tells_to_try_works(tmp_path: Path) -> None:
+def test_the_printed_example_works(tmp_path: Path) -> None:
     from langchain_daytona_ws.cli.serve import _EXAMPLE
 
     with LocalDaytona() as server:
@@ -216,7 +216,7 @@ def test_with_s3_its_configuration_makes_a_workspace_there() -> None:
             assert session.run("cat a.txt").output == "one\n"
 
 
-def test_an_original_mount_s3_that_is_not_there_is_one_message() -> None:
+def test_a_missing_mount_s3_is_reported_in_one_message() -> None:
     result = invoke("serve", "--s3", "--mount-s3", "/nowhere/mount-s3")
     assert result.exit_code == 2
     assert "/nowhere/mount-s3 does not exist" in " ".join(result.stderr.split())

@@ -110,7 +110,7 @@ def test_a_program_that_hangups_do_not_concern_goes_on() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_what_comes_from_elsewhere_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     from langchain_daytona_ws.cli.output import print_table
 
     print_table(("a", "b"), [("\x1b[2J[bold]x[/bold]\u202e", "one\ntwo")])

@@ -70,7 +70,7 @@ def test_a_job_from_its_start_to_its_end(server: LocalDaytona, jobs: Jobs) -> No
     assert len(server.sandboxes) == 1
 
 
-def test_one_that_runs_is_stopped(jobs: Jobs) -> None:
+def test_a_running_job_is_stopped(jobs: Jobs) -> None:
     job = jobs.start("--max-duration", "60", "sleep", "50")
     assert jobs.reported("status", job)["state"] == "running"
     assert jobs.reported("status", job)["command"] == "sleep 50"
@@ -91,16 +91,14 @@ def test_a_lost_one(server: LocalDaytona, jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("action", ["list", "status", "logs", "stop", "wait"])
-def test_no_sandbox_is_created_to_say_that_there_are_none(
-    server: LocalDaytona, jobs: Jobs, action: str
-) -> None:
+def test_listing_jobs_creates_no_sandbox(server: LocalDaytona, jobs: Jobs, action: str) -> None:
     result = jobs(action, *([] if action == "list" else ["abcd2345"]))
     assert result.exit_code == 1
     assert "no sandbox now" in result.stderr
     assert server.count("create") == 0
 
 
-def test_none_of_that_id(jobs: Jobs) -> None:
+def test_an_unknown_job_id(jobs: Jobs) -> None:
     jobs.start("--", "true")
     result = jobs("status", "abcd2345")
     assert result.exit_code == 1

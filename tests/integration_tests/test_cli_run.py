@@ -86,7 +86,7 @@ def test_a_workspace_on_s3(bucket: Bucket) -> None:
     assert bucket.server.sandboxes == []
 
 
-def test_a_persistent_one_stays(server: LocalDaytona) -> None:
+def test_a_persistent_sandbox_stays(server: LocalDaytona) -> None:
     assert run(server, "--", "echo kept > /tmp/f", persistent=True).exit_code == 0
     assert run(server, "--", "cat /tmp/f", persistent=True).stdout == "kept\n"
     assert [item.labels["lifetime"] for item in server.sandboxes] == ["persistent"]
@@ -121,7 +121,7 @@ class TestNothingRan:
         assert server.requests == []
 
 
-def test_nobody_can_tell_whether_it_ran(server: LocalDaytona) -> None:
+def test_an_unknown_outcome(server: LocalDaytona) -> None:
     def lose() -> None:
         until_executed(server)
         server.destroy_sandbox(server.sandboxes[0].id)

@@ -76,7 +76,7 @@ class TestList:
         assert invoke(server, "list").stdout == "There are no sandboxes.\n"
         assert reported(server, "list") == {"sandboxes": []}
 
-    def test_ours_of_all_namespaces_or_one(self, server: LocalDaytona) -> None:
+    def test_sandboxes_of_all_namespaces_or_one(self, server: LocalDaytona) -> None:
         other = foreign(server)
         with working(server, "one", "two") as (first, second):
             listed = reported(server, "list")["sandboxes"]
@@ -127,12 +127,12 @@ class TestRelease:
             assert reported(server, "release", second["id"]) == {"released": second}
         assert server.sandboxes == []
 
-    def test_none_of_that_name(self, server: LocalDaytona) -> None:
+    def test_an_unknown_name(self, server: LocalDaytona) -> None:
         result = invoke(server, "release", "no-such")
         assert result.exit_code == 1
         assert "no sandbox no-such" in result.stderr
 
-    def test_a_foreign_one_is_refused(self, server: LocalDaytona) -> None:
+    def test_a_foreign_sandbox_is_refused(self, server: LocalDaytona) -> None:
         other = foreign(server)
         result = invoke(server, "release", other)
         assert result.exit_code == 1
@@ -151,7 +151,9 @@ class TestRelease:
             assert invoke(server, "release", sandbox).exit_code == 0
             assert server.sandboxes == []
 
-    def test_one_that_does_not_go(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_sandbox_that_cannot_be_deleted(
+        self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(housekeeping, "DELETE_WITHIN_S", 1.0)
         with working(server, "one") as [sandbox]:
             server.faults.add(Fault("stuck", action="delete"))
@@ -162,7 +164,7 @@ class TestRelease:
 
 
 class TestPrune:
-    def test_what_nobody_has_used(self, server: LocalDaytona) -> None:
+    def test_unused_sandboxes_are_pruned(self, server: LocalDaytona) -> None:
         other = foreign(server)
         age(server, other, 30 * DAY_S, auto_stop_interval=0)
         with working(server, "old", "new", "stopped") as (old, new, stopped):
@@ -179,7 +181,7 @@ class TestPrune:
             assert sorted(item.id for item in server.sandboxes) == sorted([other, new])
             assert reported(server, "prune", "--older-than", "7d", "--yes") == {"deleted": [], "failed": []}
 
-    def test_one_that_runs_is_left_until_its_auto_stop_is_due(self, server: LocalDaytona) -> None:
+    def test_a_running_sandbox_is_kept_until_its_auto_stop(self, server: LocalDaytona) -> None:
         with working(server, "job") as [sandbox]:
             # As a background job of up to six hours leaves it.
             age(server, sandbox, 3 * 3600, auto_stop_interval=6 * 60)
@@ -201,7 +203,7 @@ class TestPrune:
             assert (result.exit_code == 0) == (left == 0)
             assert len(server.sandboxes) == left
 
-    def test_one_that_came_to_be_used_meanwhile_is_left(
+    def test_a_sandbox_that_is_used_meanwhile_is_kept(
         self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with working(server, "one") as [sandbox]:
@@ -216,7 +218,7 @@ class TestPrune:
             assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "Deleted 0 of 1.")
             assert len(server.sandboxes) == 1
 
-    def test_what_could_not_be_deleted_is_told(self, server: LocalDaytona) -> None:
+    def test_failed_deletions_are_reported(self, server: LocalDaytona) -> None:
         with working(server, "one", "two") as (first, second):
             for sandbox in (first, second):
                 age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)

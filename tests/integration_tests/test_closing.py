@@ -43,7 +43,7 @@ def test_a_sandbox_that_is_gone_already_is_fine(server: LocalDaytona, workspace:
     workspace.close()
 
 
-def test_what_cannot_be_deleted_is_said(server: LocalDaytona, workspace: Driven) -> None:
+def test_a_failed_deletion_is_reported(server: LocalDaytona, workspace: Driven) -> None:
     workspace.run("true")
     server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
     with pytest.raises(SandboxUnavailable, match="dashboard"):
@@ -60,7 +60,7 @@ def test_it_can_be_tried_again(server: LocalDaytona, workspace: Driven) -> None:
     assert server.sandboxes == []
 
 
-def test_no_answer_in_time_is_said(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_out_is_reported(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox_manager, "CLOSE_WAITS_S", 0.2)
 
     async def work() -> None:
@@ -199,7 +199,7 @@ def test_closing_ends_however_long_retry_after_is(server: LocalDaytona, workspac
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
-def test_a_cancelled_close_goes_on_deleting(
+def test_a_cancelled_close_still_deletes(
     server: LocalDaytona, caplog: pytest.LogCaptureFixture, is_refused: bool
 ) -> None:
     came, goes_on = threading.Event(), threading.Event()

@@ -193,7 +193,7 @@ def test_given_keys_are_given(fetch: Fetch) -> None:
         fetch(workspace(None, role=None, keys=keys))
 
 
-def test_a_keyring_replaces_them_before_they_end_and_when_s3_calls_them_expired(server: LocalDaytona) -> None:
+def test_the_cache_replaces_expiring_and_refused_credentials(server: LocalDaytona) -> None:
     made = workspace(server.s3_endpoint)
     port, async_port, cache = AssumedRole(made), AsyncAssumedRole(made), CredentialCache()
     try:
@@ -439,7 +439,7 @@ def test_expired_credentials_of_this_machine(
     assert "have expired" in str(refused)
 
 
-def test_nobody_there(sts: Sts, fetch: Fetch) -> None:
+def test_no_connection(sts: Sts, fetch: Fetch) -> None:
     endpoint = sts.endpoint
     sts.server_close()
     refused = refusal(fetch, workspace(endpoint))

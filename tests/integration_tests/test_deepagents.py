@@ -163,9 +163,7 @@ def test_a_refusal_names_the_path_and_the_tool_to_use(
         assert str(result.content).startswith(text)
 
 
-def test_writing_replaces_unless_somebody_else_has_changed_it(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_a_write_replaces_only_an_unchanged_file(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server)
     root = driven.session.root
     driven.run("echo before > seen.txt; echo before > unseen.txt")
@@ -186,7 +184,7 @@ def test_writing_replaces_unless_somebody_else_has_changed_it(
 
 
 @pytest.mark.parametrize("run_once", [False, True])
-def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
+def test_approval_is_requested_and_a_denial_is_a_result(
     server: LocalDaytona, open_session: OpenSession, run_once: bool
 ) -> None:
     asked: list[PermissionRequest] = []
@@ -235,7 +233,7 @@ def test_what_needs_asking_is_asked_and_a_denial_is_a_result(
     assert driven.run("ls").output == ""
 
 
-def test_nothing_is_provisioned_for_what_is_denied(server: LocalDaytona, open_session: OpenSession) -> None:
+def test_a_denied_call_provisions_nothing(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server, permissionMode="ask")
     script = [agent_call("execute", command="id"), agent_call("write_file", file_path="/tmp/a", content="b")]
     results = Agent(driven, *script).results()
@@ -243,7 +241,7 @@ def test_nothing_is_provisioned_for_what_is_denied(server: LocalDaytona, open_se
     assert server.requests == []
 
 
-def test_edit_mode_asks_for_files_beyond_the_workspace_only(
+def test_edit_mode_asks_only_for_files_outside_the_workspace(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:
     driven = open_session(server, permissionMode="edit")
@@ -342,7 +340,7 @@ DECIDED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str], 
 
 
 @pytest.mark.parametrize("decision", DECIDED)
-def test_each_decision_does_what_it_says_for_each_tool(
+def test_each_decision_has_its_effect_for_each_tool(
     server: LocalDaytona, open_session: OpenSession, decision: str
 ) -> None:
     decide, reported, left = DECIDED[decision]
@@ -401,7 +399,7 @@ def _by_content(action: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["ask", "edit", "bypass"])
-def test_langchains_middleware_asks_once_for_what_the_mode_asks_about(
+def test_langchains_middleware_asks_once_per_call(
     server: LocalDaytona, open_session: OpenSession, mode: str
 ) -> None:
     driven = open_session(server, permissionMode=mode, approver=MiddlewareApprover())
@@ -552,9 +550,7 @@ def test_long_results_are_put_aside_on_the_sandboxs_own_disk(
     assert asked == ["bash: seq 1 60000"]
 
 
-def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_both_ends_of_a_long_result_name_its_file(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server)
     command = "seq 1 200000; echo the needle; seq 1 200000"
     (result,) = Agent(driven, agent_call("execute", command=command)).results()
@@ -566,7 +562,7 @@ def test_of_a_very_long_result_both_ends_say_where_all_of_it_is(
     assert log in str(found.content)
 
 
-def test_what_is_put_aside_may_lie_elsewhere(server: LocalDaytona, open_session: OpenSession) -> None:
+def test_artifacts_may_be_in_another_directory(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server, permissionMode="ask")
     root = "/home/daytona/agent"
     backend = WorkspaceBackend(driven.session, artifacts_root=root)
@@ -774,7 +770,7 @@ def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, open_ses
     assert found[0].content == b"1"
 
 
-def test_what_can_not_run_is_said(server: LocalDaytona, open_session: OpenSession) -> None:
+def test_impossible_calls_are_reported(server: LocalDaytona, open_session: OpenSession) -> None:
     backend = WorkspaceBackend(open_session(server).session)
     assert backend.execute(" ").exit_code == 126
     assert "at most 600" in backend.execute("true", timeout=601).output
@@ -788,9 +784,7 @@ def test_what_can_not_run_is_said(server: LocalDaytona, open_session: OpenSessio
     assert "left out" in long.output
 
 
-def test_after_the_session_has_ended_every_call_says_so(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_every_call_after_the_end_is_refused(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server)
     backend = WorkspaceBackend(driven.session)
     driven.close()

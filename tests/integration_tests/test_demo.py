@@ -95,7 +95,7 @@ def test_without_a_terminal_it_asks_for_yes(console: Console, monkeypatch: pytes
     assert "make demo ARGS=--yes" in shown(console)
 
 
-def test_a_model_that_cannot_be_had_is_one_message(console: Console) -> None:
+def test_an_unavailable_model_is_reported_in_one_message(console: Console) -> None:
     assert demo.main(["--yes", "--model", "nobody:nothing"], console) == 1
     assert "the model nobody:nothing is not available" in shown(console)
 
@@ -129,7 +129,7 @@ def test_another_archive_than_the_pinned_one_is_refused(
         ("OK\n", None),
     ],
 )
-def test_what_a_test_run_came_to(output: str, run: TestRun | None) -> None:
+def test_the_result_of_a_test_run_is_parsed(output: str, run: TestRun | None) -> None:
     assert TestRun.read(output) == run
 
 
@@ -170,5 +170,5 @@ def test_the_scripted_model_follows_its_script() -> None:
     assert not last.tool_calls
 
 
-def test_what_a_terminal_would_obey_is_written_out() -> None:
+def test_control_characters_are_escaped() -> None:
     assert printable("a\tb\x1b[2Jc\u202ed\n") == "a       b\\x1b[2Jc\\u202ed\n"

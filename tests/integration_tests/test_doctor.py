@@ -178,7 +178,7 @@ class TestAllIsWell:
         assert "options.s3Mode is sync" in report.message("s3-renames")
         assert report.status("s3-write") == report.status("s3-boundary") == "ok"
 
-    def test_with_keys_the_boundary_is_only_what_they_reach(self, checked: Checked) -> None:
+    def test_static_keys_that_reach_more_are_a_warning(self, checked: Checked) -> None:
         report = checked.keys()
         assert report.failed() == []
         assert report.status("s3-boundary") == "warning"
@@ -288,7 +288,7 @@ class TestTheConfiguration:
         assert checked.server.s3_endpoint in caution["found"]
 
     @pytest.mark.parametrize("with_sandbox", [True, False])
-    def test_what_a_session_refuses_is_told_without_a_request(
+    def test_invalid_settings_are_reported_without_a_request(
         self, server: LocalDaytona, with_sandbox: bool
     ) -> None:
         network = {"mode": "restricted", "allowDomains": ["example.org"]}
@@ -309,7 +309,7 @@ class TestTheAccount:
         assert "DAYTONA_API_KEY" in report.message("api")
         assert {report.status(name) for name in ("snapshot", *sandbox_checks.CHECKS)} == {"skipped"}
 
-    def test_nobody_there(self, server: LocalDaytona) -> None:
+    def test_no_connection(self, server: LocalDaytona) -> None:
         report = doctor(server, options={"apiUrl": "http://127.0.0.1:1/api"})
         assert report.checks["api"]["code"] == "unreachable"
         assert "options.apiUrl" in report.message("api")
@@ -438,7 +438,7 @@ class TestTheBucket:
         report = checked.keys("--no-sandbox", workspaceBucketName="no-such-bucket")
         assert report.checks["s3-list"]["code"] == "s3_no_bucket"
 
-    def test_nobody_there(self, checked: Checked) -> None:
+    def test_no_connection(self, checked: Checked) -> None:
         report = checked.keys("--no-sandbox", s3Endpoint="http://127.0.0.1:9")
         assert report.checks["s3-clock"]["code"] == "s3_unreachable"
         assert report.checks["s3-list"]["code"] == "s3_unreachable"

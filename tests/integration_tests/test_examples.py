@@ -46,7 +46,7 @@ def outputs(notebook: Any) -> list[Any]:
     "path", [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.full) for path in NOTEBOOKS[1:])],
     ids=[path.stem for path in NOTEBOOKS],
 )  # fmt: skip
-def test_a_notebook_prints_what_it_is_committed_with(path: Path, temporary: Path) -> None:
+def test_a_notebook_prints_its_committed_output(path: Path, temporary: Path) -> None:
     before = path.read_bytes()
     fresh = execute(path)
     assert outputs(fresh) == outputs(nbformat.read(path, as_version=4)), "run `make examples`"

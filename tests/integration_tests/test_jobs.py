@@ -86,7 +86,7 @@ class TestSession:
         assert "sleep 600" not in workspace.run("ps axo args").output
         assert jobs(workspace, "stop", job.id).state == "stopped"
 
-    def test_a_start_costs_one_request_more_than_a_command(
+    def test_starting_a_job_takes_one_request_more_than_a_command(
         self, server: LocalDaytona, workspace: Driven
     ) -> None:
         workspace.run("true")
@@ -125,7 +125,7 @@ class TestSession:
         assert (len(made), len(refused), refused[0].code) == (11, 1, "jobs_full")
         assert server.count("create") == 1
 
-    def test_who_waits_is_told_of_the_end_once(self, server: LocalDaytona) -> None:
+    def test_the_end_is_reported_once_to_a_waiting_caller(self, server: LocalDaytona) -> None:
         ended: list[Job] = []
         settings = config_for(server)
         with WorkspaceSession(settings, namespace="demo", on_job_done=ended.append) as session:
@@ -144,7 +144,7 @@ class TestSession:
             assert f"job {second.id} finished" in reported[0]
             assert "exit code 2" in reported[0]
 
-    def test_what_the_callback_raises_is_logged(
+    def test_errors_of_the_callback_are_logged(
         self, server: LocalDaytona, caplog: pytest.LogCaptureFixture
     ) -> None:
         def fail(job: Job) -> None:
@@ -191,7 +191,7 @@ class TestTools:
         assert [job["id"] for job in listed.artifact["jobs"]] == [job_id]
         assert "[it had ended before]" in workspace.call(tool, action="stop", job_id=job_id).content
 
-    def test_the_parts_of_its_pipeline_are_told(self, workspace: Driven) -> None:
+    def test_the_exit_codes_of_its_pipeline_are_reported(self, workspace: Driven) -> None:
         message = workspace.call(workspace.bash, command="echo a; exit 3 | tail -1", background=True)
         job = jobs(workspace, "join", message.artifact["id"])
         assert (job.exit_code, job.pipeline) == (0, (3, 0))
@@ -213,7 +213,7 @@ class TestTools:
             {"action": "logs", "job_id": "abcd2345", "offset": -1}, {"action": "status", "job_id": "a" * 10_000},
         ],
     )  # fmt: skip
-    def test_what_is_wrong_is_said_and_nothing_created(
+    def test_invalid_arguments_create_nothing(
         self, server: LocalDaytona, workspace: Driven, arguments: dict[str, Any]
     ) -> None:
         message = workspace.call(job_tool(workspace), **arguments)
@@ -259,7 +259,7 @@ class TestTools:
         assert workspace.call(job_tool(workspace), action="stop", job_id="abcd2345").status == "error"
         assert server.requests == []
 
-    def test_the_limit_is_said_with_what_to_do(self, workspace: Driven) -> None:
+    def test_the_limit_is_reported_with_a_remedy(self, workspace: Driven) -> None:
         begun = [jobs(workspace, "start", LONG).id for _ in range(10)]
         message = workspace.call(workspace.bash, command="echo x > ran", background=True)
         assert message.status == "error"
@@ -268,7 +268,7 @@ class TestTools:
         assert all(job_id in message.content for job_id in begun)
         assert workspace.run("ls").output == ""
 
-    def test_a_command_that_takes_too_long_goes_on(
+    def test_a_command_becomes_a_job_at_its_time_out(
         self, server: LocalDaytona, open_session: OpenSession
     ) -> None:
         workspace = open_session(server, onTimeout="background")
@@ -449,7 +449,7 @@ class TestStorage:
         assert bucket.server.count("create") == 1
         assert [path for path in bucket.paths() if path != "f.txt"] == []
 
-    def test_a_log_shows_the_hint_of_what_failed(self, bucket: Bucket, open_session: OpenSession) -> None:
+    def test_a_log_contains_the_hint_for_the_failure(self, bucket: Bucket, open_session: OpenSession) -> None:
         workspace = bucket.session(open_session)
         job = jobs(workspace, "start", "echo x > /tmp/f.txt; cp /tmp/f.txt f.txt; mv f.txt g.txt")
         assert jobs(workspace, "join", job.id).exit_code == 1

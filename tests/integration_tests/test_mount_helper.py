@@ -81,7 +81,7 @@ def test_it_mounts_what_it_is_given_credentials_for_and_nothing_else_with_them(b
     assert box.location.ok("cat /mnt/workspaces/demo/f") == "of the workspace\n"
 
 
-def test_what_it_says_of_a_failure_holds_no_secret(box: Box) -> None:
+def test_its_error_messages_contain_no_secret(box: Box) -> None:
     box.location.server.s3.deny = (f"{BUCKET}/sandbox/demo/",)
     refused = box.ask(HOST)
     assert refused["code"] == "denied"
@@ -98,7 +98,7 @@ def test_it_leaves_files_and_mounts_of_others_alone(box: Box) -> None:
     assert box.ask(HOST)["ok"] is True
 
 
-def test_what_its_caller_has_set_does_not_reach_the_mount(box: Box) -> None:
+def test_the_callers_environment_does_not_reach_the_mount(box: Box) -> None:
     hostile = (
         "trap '' CHLD HUP TERM; ulimit -c unlimited; umask 0; cd /tmp; export AWS_PROFILE=evil TMPDIR=/tmp;"
     )

@@ -49,7 +49,7 @@ def test_closing_leaves_it_and_the_next_session_finds_it(
     assert second.session.sandbox_id == first.session.sandbox_id
 
 
-def test_the_first_use_looks_creates_and_runs(server: LocalDaytona, open_session: OpenSession) -> None:
+def test_the_first_use_searches_creates_and_runs(server: LocalDaytona, open_session: OpenSession) -> None:
     open_session(server, persistent=True).run("true")
     assert actions(server) == ["get", "create", "execute"]
     [sandbox] = server.sandboxes
@@ -101,7 +101,7 @@ async def test_a_sync_call_on_the_loop_that_runs_the_hooks_is_refused(server: Lo
     await session.aclose()
 
 
-def test_a_repeated_call_that_began_a_job_keeps_nobody_awake(
+def test_a_repeated_start_does_not_keep_the_sandbox_running(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:
     session = open_session(server, persistent=True).session
@@ -123,7 +123,7 @@ def test_each_workspace_has_its_own(server: LocalDaytona, open_session: OpenSess
     assert len(server.sandboxes) == 3
 
 
-def test_a_stopped_one_is_started_by_the_next_session(
+def test_a_stopped_sandbox_is_started_by_the_next_session(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:
     open_session(server, persistent=True).run("echo kept > /tmp/f; sleep 600 >/dev/null 2>&1 &")
@@ -135,7 +135,7 @@ def test_a_stopped_one_is_started_by_the_next_session(
     assert actions(server) == ["get", "start", "get", "execute"]
 
 
-def test_a_stopped_one_is_started_by_an_open_session(
+def test_a_stopped_sandbox_is_started_by_an_open_session(
     clocked: LocalDaytona, open_session: OpenSession
 ) -> None:
     workspace = open_session(clocked, persistent=True, lifecycle={"idleTimeoutSeconds": 60})
@@ -148,7 +148,7 @@ def test_a_stopped_one_is_started_by_an_open_session(
     assert workspace.run("cat /tmp/f").notices == ()
 
 
-def test_nobody_coming_it_is_deleted(clocked: LocalDaytona, open_session: OpenSession) -> None:
+def test_an_unused_sandbox_is_deleted(clocked: LocalDaytona, open_session: OpenSession) -> None:
     lifecycle = {"idleTimeoutSeconds": 60, "maxLifetimeSeconds": 3600}
     open_session(clocked, persistent=True, lifecycle=lifecycle).run("true")
     clocked.clock.advance(61)
@@ -157,9 +157,7 @@ def test_nobody_coming_it_is_deleted(clocked: LocalDaytona, open_session: OpenSe
     assert clocked.sandboxes == []
 
 
-def test_one_that_is_gone_is_replaced_and_that_is_told(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_a_deleted_sandbox_is_replaced_with_a_notice(server: LocalDaytona, open_session: OpenSession) -> None:
     workspace = open_session(server, persistent=True)
     workspace.run("touch /tmp/f")
     server.destroy_sandbox(workspace.session.sandbox_id or "")
@@ -168,7 +166,7 @@ def test_one_that_is_gone_is_replaced_and_that_is_told(
     assert "machine was replaced" in result.notices[0]
 
 
-def test_one_that_another_session_replaced_is_told_too(
+def test_a_replacement_by_another_session_is_reported(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:
     item, other = open_session(server, persistent=True), open_session(server, persistent=True)
@@ -180,7 +178,7 @@ def test_one_that_another_session_replaced_is_told_too(
     assert item.session.sandbox_id == other.session.sandbox_id
 
 
-def test_calls_at_once_on_a_stopped_one_are_told_once_in_each_session(server: LocalDaytona) -> None:
+def test_a_restart_is_reported_once_per_session(server: LocalDaytona) -> None:
     config = config_for(server, persistent=True, onResume="echo resumed >> /tmp/log")
     sessions = [WorkspaceSession(config, namespace="demo") for _ in range(2)]
     for session in sessions:
@@ -196,9 +194,7 @@ def test_calls_at_once_on_a_stopped_one_are_told_once_in_each_session(server: Lo
     assert sessions[0].run("wc -l < /tmp/log").output == "4\n"
 
 
-def test_one_that_failed_is_replaced_and_that_is_told(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_a_failed_sandbox_is_replaced_with_a_notice(server: LocalDaytona, open_session: OpenSession) -> None:
     open_session(server, persistent=True).run("touch /tmp/f")
     server.stop_sandbox(server.sandboxes[0].id)
     server.faults.add(Fault("fail", "start"))
@@ -325,7 +321,7 @@ class TestHooks:
             stopped.result()
         assert result.output == "begun\nbegun\ndone\n"
 
-    def test_it_is_done_once_in_a_machine_that_came_in_the_midst(
+    def test_on_create_runs_once_in_a_replaced_sandbox(
         self, server: LocalDaytona, open_session: OpenSession
     ) -> None:
         settings: dict[str, Any] = {"persistent": True, "onCreate": "echo create >> /tmp/log; [ -e /tmp/ok ]"}
@@ -340,7 +336,7 @@ class TestHooks:
         assert workspace.run("cat /tmp/log").output == "create\n" * 2
         assert open_session(server, **settings).run("cat /tmp/log").output == "create\n" * 2
 
-    def test_what_is_not_known_of_a_hook_is_not_said_of_the_command(
+    def test_an_unknown_hook_outcome_does_not_apply_to_the_command(
         self, server: LocalDaytona, open_session: OpenSession
     ) -> None:
         hook = "[ -e /tmp/again ] || { touch /tmp/again; kill -9 $PPID; sleep 60; }"
@@ -384,7 +380,7 @@ def test_prewarming_leaves_the_first_command_one_request(
     assert server.count("execute") == before + 1
 
 
-def test_what_prewarming_failed_at_is_raised_by_the_first_command(
+def test_the_first_command_raises_the_error_of_prewarming(
     server: LocalDaytona, open_session: OpenSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     workspace = open_session(server, options={"snapshot": "no-such"})

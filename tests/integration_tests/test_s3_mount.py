@@ -201,7 +201,7 @@ def count(workspace: Driven, daemons: str) -> str:
 @pytest.mark.parametrize(
     ("signal", "which"), [("KILL", ""), ("STOP", "workspaces"), ("STOP", "skills"), ("STOP", "")]
 )
-def test_a_daemon_that_is_dead_or_hangs_is_replaced_by_the_call_that_meets_it(
+def test_a_dead_or_hung_mount_is_replaced_by_the_next_call(
     bucket: Bucket, open_session: OpenSession, signal: str, which: str
 ) -> None:
     skills = bucket.server.make_bucket(f"skills-{bucket.namespace}")
@@ -244,7 +244,7 @@ def test_an_old_daemon_that_ends_late_takes_no_new_mount_away(bucket: Bucket, wo
     assert count(workspace, "workspaces") == "1\n"
 
 
-def test_keys_that_were_replaced_are_used_by_the_mount_that_is_there(bucket: Bucket) -> None:
+def test_new_keys_are_used_by_the_existing_mount(bucket: Bucket) -> None:
     bucket.put("known.txt", b"known")
     box = OneSandbox(bucket)
     try:
@@ -262,7 +262,7 @@ def test_keys_that_were_replaced_are_used_by_the_mount_that_is_there(bucket: Buc
         box.close()
 
 
-def test_files_found_underneath_are_kept_and_told_of(bucket: Bucket, workspace: Driven) -> None:
+def test_files_below_the_mount_point_are_kept_and_reported(bucket: Bucket, workspace: Driven) -> None:
     workspace.run(BREAKAGES["a plain directory with a file"])
     result = workspace.run("ls; cat /tmp/found-under-workspace-*/below.txt")
     assert result.output == "known.txt\nbelow\n"
@@ -329,7 +329,7 @@ def _breaks(name: str) -> dict[str, Any]:
         ("skills denied", "mount_denied", "skillsBucketName"),
     ],
 )
-def test_what_keeps_it_from_mounting_is_named_with_its_remedy(
+def test_a_failed_mount_is_reported_with_its_remedy(
     bucket: Bucket, open_session: OpenSession, name: str, code: str, remedy: str
 ) -> None:
     if name == "wrong region" and not _has(bucket, "elsewhere"):

@@ -124,7 +124,7 @@ def test_two_sessions_lose_no_edit(bucket: Bucket) -> None:
     assert bucket.get("counters.txt") == f"a={EDITS}\nb={EDITS}\n".encode()
 
 
-def test_the_loser_of_two_writes_is_told_to_read_again(bucket: Bucket, open_session: OpenSession) -> None:
+def test_the_second_of_two_writes_is_refused(bucket: Bucket, open_session: OpenSession) -> None:
     bucket.put("f.txt", b"first\n")
     item, other = bucket.session(open_session), bucket.session(open_session)
     for workspace in (item, other):
@@ -143,7 +143,7 @@ def test_a_closed_session_touches_no_file(bucket: Bucket, open_session: OpenSess
     assert bucket.paths() == []
 
 
-def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, open_session: OpenSession) -> None:
+def test_a_lost_sandbox_is_reported_and_loses_no_file(bucket: Bucket, open_session: OpenSession) -> None:
     workspace = bucket.session(open_session)
     workspace.run("echo kept > f.txt; echo gone > /tmp/g")
     workspace.files("read", "f.txt")
@@ -155,7 +155,9 @@ def test_a_lost_machine_is_told_of_and_loses_no_file(bucket: Bucket, open_sessio
     workspace.files("write", "f.txt", "still as it was read")  # the content that was read is unchanged
 
 
-def test_the_model_is_told_what_works_here(bucket: Bucket, open_session: OpenSession) -> None:
+def test_the_tool_description_names_the_limits_of_the_mount(
+    bucket: Bucket, open_session: OpenSession
+) -> None:
     workspace = bucket.session(open_session)
     assert "Files live in S3" in workspace.bash.description
     assert "S3" in workspace.session.guidance()
@@ -176,7 +178,7 @@ def test_elsewhere_the_model_is_not_bothered(server: LocalDaytona, open_session:
 
 
 @pytest.mark.usefixtures("host_keys")
-def test_what_runs_on_is_told_how_long_it_may_write(bucket: Bucket, open_session: OpenSession) -> None:
+def test_a_job_is_told_until_when_it_can_write(bucket: Bucket, open_session: OpenSession) -> None:
     workspace = bucket.session(open_session, role=True)
     [_, notice] = workspace.run("sleep 60 &").notices
     assert "begins to fail at" in notice

@@ -129,7 +129,7 @@ def test_a_dry_run_prints_the_dockerfile_and_sends_nothing(server: LocalDaytona)
         ({"DAYTONA_API_KEY": "k", "DAYTONA_API_URL": "ftp://x"}, (), ("DAYTONA_API_URL",)),
     ],
 )
-def test_what_is_missing_or_wrong_is_named_with_both_remedies(
+def test_missing_arguments_are_named_with_both_remedies(
     variables: dict[str, str], arguments: tuple[str, ...], message: tuple[str, ...]
 ) -> None:
     result = build(None, *arguments, **variables)
@@ -230,7 +230,7 @@ class TestAFailure:
         assert "DAYTONA_API_KEY" in result.stderr
         assert "wrong" not in result.stderr
 
-    def test_nobody_there(self, server: LocalDaytona) -> None:
+    def test_no_connection(self, server: LocalDaytona) -> None:
         result = build(server, DAYTONA_API_URL="http://127.0.0.1:1/api")
         assert result.exit_code == 1
         assert "options.apiUrl" in result.stderr

@@ -81,7 +81,7 @@ def test_a_prefix_of_its_own(bucket: Bucket, open_session: OpenSession) -> None:
     assert bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read() == b"x"
 
 
-def test_the_model_is_told_nothing_of_a_mount(bucket: Bucket, open_session: OpenSession) -> None:
+def test_the_model_reads_nothing_about_a_mount(bucket: Bucket, open_session: OpenSession) -> None:
     workspace = synced(bucket, open_session)
     assert "S3" not in workspace.bash.description
     assert "S3" not in workspace.session.guidance()

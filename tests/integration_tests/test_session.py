@@ -105,7 +105,7 @@ class TestRequests:
 
 
 class TestCreation:
-    def test_what_is_asked_for_leaks_nothing(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_requests_leak_no_secret(self, server: LocalDaytona, workspace: Driven) -> None:
         workspace.run("true")
         (sandbox,) = server.sandboxes
         assert sandbox.auto_stop_interval == 15
@@ -188,7 +188,7 @@ class TestCreation:
         bare = open_session(server, namespace="other")
         assert bare.run("printenv GREETING").exit_code == 1
 
-    def test_workspace_root_is_configurable_and_never_told(
+    def test_workspace_root_is_configurable_and_never_shown(
         self, server: LocalDaytona, open_session: Make
     ) -> None:
         driven = open_session(server, options={"workspaceRoot": "/mnt/else/where"})
@@ -244,7 +244,7 @@ class TestCreationFails:
         ("name", "value"),
         [("HTTP_PROXY", "::secret"), ("SSL_CERT_FILE", "/nowhere"), ("ALL_PROXY", "socks5://127.0.0.1:1")],
     )
-    def test_a_machine_set_up_wrongly_is_told_at_once(
+    def test_a_wrong_set_up_is_reported_at_once(
         self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, name: str, value: str
     ) -> None:
         monkeypatch.setitem(sys.modules, "socksio", None)  # not installed
@@ -316,7 +316,7 @@ class TestLost:
         assert message.status == "error"
         assert "read" in message.content
 
-    def test_an_idle_one_is_replaced(self, open_session: Make) -> None:
+    def test_an_idle_sandbox_is_replaced(self, open_session: Make) -> None:
         clock = ManualClock()
         with LocalDaytona(clock=clock) as server:
             driven = open_session(server)
@@ -325,7 +325,7 @@ class TestLost:
             assert "machine was replaced" in driven.run("echo new").text
             driven.close()
 
-    def test_a_stopped_one_is_started_again(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_a_stopped_sandbox_is_started_again(self, server: LocalDaytona, workspace: Driven) -> None:
         workspace.run("echo kept > file")
         sandbox = server.sandboxes[0]
         server.stop_sandbox(sandbox.id)

@@ -409,7 +409,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 @pytest.mark.sync_and_async
 class TestFaults:
     @pytest.mark.parametrize("name", FAULTS)
-    def test_a_lost_look_is_taken_again(
+    def test_a_lost_poll_is_repeated(
         self, server: LocalDaytona, workspace: Driven, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.05)
@@ -419,7 +419,7 @@ class TestFaults:
         result = workspace.run(f"echo one; {wait_for('go1')}; echo two", timeout_s=60, on_output=received)
         assert received.all == result.output == "one\ntwo\n"
 
-    def test_looks_that_always_fail_are_given_up_and_the_end_tells_all(
+    def test_failing_polls_end_and_the_result_has_all_output(
         self, server: LocalDaytona, workspace: Driven, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(live, "FIRST_PAUSE_S", 0.01)
@@ -550,7 +550,7 @@ class TestALookThatHangs:
         assert result.truncated
         assert received.all == "".join(f"{number}\n" for number in range(100_001))
 
-    def test_the_next_command_is_streamed_as_ever(
+    def test_the_next_command_is_streamed(
         self, server: LocalDaytona, workspace: Driven, hanging: Hanging
     ) -> None:
         workspace.run("true")

@@ -111,7 +111,7 @@ class TestCustomStream:
         texts = {chunk["tool_call_id"]: chunk["text"] for chunk in chunks.dicts}
         assert sorted(texts.values()) == ["left\n", "right\n"]
 
-    def test_a_graph_in_a_graph_is_heard(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_a_subgraph_streams(self, server: LocalDaytona, workspace: Driven) -> None:
         outer = StateGraph(MessagesState)
         outer.add_node("inner", agent(workspace.bash, COMMAND))
         outer.add_edge(START, "inner")
@@ -124,7 +124,7 @@ class TestCustomStream:
         streamed(workspace, outer.compile(), take, stream_mode="custom", subgraphs=True)
         assert chunks.text == "one\ntwo\n"
 
-    def test_a_tool_node_by_itself_is_heard(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_a_tool_node_without_a_graph_streams(self, server: LocalDaytona, workspace: Driven) -> None:
         graph = StateGraph(MessagesState)
         graph.add_node("model", lambda state: {"messages": [_called(COMMAND)]})
         graph.add_node("tools", ToolNode([workspace.bash]))
@@ -147,7 +147,7 @@ class TestCustomStream:
         streamed(workspace, agent(workspace.bash, "sleep 0.6; echo one"), lambda part: None, **options)
         assert [request.action for request in server.requests] == ["execute"]
 
-    def test_outside_of_a_graph_nobody_is_asked(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_outside_of_a_graph_there_is_no_polling(self, server: LocalDaytona, workspace: Driven) -> None:
         workspace.run("true")
         server.clear_requests()
         assert workspace.call(workspace.bash, command="sleep 0.6; echo one").artifact["output"] == "one\n"

@@ -101,7 +101,7 @@ class TestApproval:
         assert driven.call(driven.bash, command="echo ok").content == "ok\n[exit code 0]"
         assert seen == [0]
 
-    def test_a_denial_makes_no_request_and_tells_the_model(
+    def test_a_denial_makes_no_request_and_is_reported_to_the_model(
         self, server: LocalDaytona, open_session: Make
     ) -> None:
         driven = open_session(
@@ -168,7 +168,7 @@ class TestApproval:
             assert driven.call(driven.file, **arguments).status == "success", arguments
         assert [request.action for request in approver.requests] == asked
 
-    def test_the_request_says_what_would_happen(self, server: LocalDaytona, open_session: Make) -> None:
+    def test_the_request_describes_the_call(self, server: LocalDaytona, open_session: Make) -> None:
         approver = Asked()
         driven = open_session(server, permissionMode="ask", approver=approver, namespace="shop")
         driven.call(driven.file, "call_9", action="write", path="a.py", content="x = 1\n")
@@ -183,7 +183,7 @@ class TestApproval:
         assert "-1\n+2" in edit.diff
         assert edit.diff_is_from_arguments
 
-    def test_edited_arguments_run_and_the_model_is_told(
+    def test_edited_arguments_run_and_are_reported_to_the_model(
         self, server: LocalDaytona, open_session: Make
     ) -> None:
         approver = Asked(PermissionDecision.allow_edited({"command": "echo safe"}))
@@ -248,7 +248,9 @@ class TestApproval:
             driven.call(driven.bash, command=command)
         assert len(approver.requests) == 7
 
-    def test_what_is_refused_anyway_is_not_asked(self, server: LocalDaytona, open_session: Make) -> None:
+    def test_a_call_that_would_be_refused_needs_no_approval(
+        self, server: LocalDaytona, open_session: Make
+    ) -> None:
         approver = Asked()
         driven = open_session(server, permissionMode="ask", approver=approver)
         assert driven.call(driven.bash, command=" ").status == "error"
@@ -332,7 +334,7 @@ class TestMessages:
         assert "python3" in BashTool(session=session).description
         assert ".ts" in BashTool(session=session).description
 
-    def test_what_is_traced_holds_no_session(self, workspace: Driven) -> None:
+    def test_traces_contain_no_session(self, workspace: Driven) -> None:
         seen: list[str] = []
 
         class Tracer(BaseCallbackHandler):

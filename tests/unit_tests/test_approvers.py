@@ -119,7 +119,7 @@ def test_answers_are_read(decision: dict[str, Any], expected: PermissionDecision
         ({"decisions": [{"type": "allow_always"}]}, "can't be answered with allow_always"),
     ],
 )
-def test_what_is_malformed_is_unusable(answer: Any, why: str) -> None:
+def test_a_malformed_answer_is_unusable(answer: Any, why: str) -> None:
     assert why in decided(answer)
 
 
@@ -216,7 +216,7 @@ class Unreadable(InMemorySaver):
         return super().get_tuple(config)
 
 
-def test_an_answer_that_can_not_be_told_whose_it_is_is_not_taken() -> None:
+def test_an_ambiguous_answer_is_refused() -> None:
     saver = Unreadable()
     graph = graph_of(RUN, saver)
     graph.invoke({}, THREAD)
@@ -273,7 +273,7 @@ def test_the_mapping_is_that_of_the_mode(mode: Any, tools: set[str]) -> None:
     "args", [{}, {"command": None}, {"command": ["rm"], "path": 5, "content": {"a": 1}}, {"job_id": 7}]
 )
 @pytest.mark.parametrize("tool", ["bash", "workspace_file", "bash_job"])
-def test_a_call_that_nobody_has_checked_is_asked_about_and_described(tool: str, args: dict[str, Any]) -> None:
+def test_an_unvalidated_call_is_asked_about_and_described(tool: str, args: dict[str, Any]) -> None:
     entry = MiddlewareApprover().interrupt_on("ask", "demo")[tool]
     call = {"name": tool, "args": args, "id": "call_1"}
     assert entry["when"](SimpleNamespace(tool_call=call))
@@ -314,7 +314,7 @@ def asked_and_run(
 NOBODY = "no HumanInTheLoopMiddleware has asked about this call in this process"
 
 
-def test_only_what_was_asked_about_is_let_through() -> None:
+def test_only_approved_calls_are_allowed() -> None:
     approver = MiddlewareApprover()
     with pytest.raises(AnswerUnusable, match=NOBODY):
         approver(RUN)
@@ -332,7 +332,7 @@ def test_only_what_was_asked_about_is_let_through() -> None:
         approver(RUN)
 
 
-def test_an_unpickled_one_was_asked_about_nothing() -> None:
+def test_an_unpickled_approver_has_no_approved_calls() -> None:
     (reported,) = asked_and_run(
         MiddlewareApprover(), RUN, judge=lambda item: pickle.loads(pickle.dumps(item))
     )

@@ -28,7 +28,7 @@ NAMED = config(lc_agent_name="first")
 
 @pytest.mark.parametrize("metadata", [{}, {"lc_agent_name": "first"}])
 @pytest.mark.parametrize("ns", ["work:a1|tools:other", "work:a1|1|tools:other", "work:a1|12|tools:other"])
-def test_it_stays_where_a_node_runs_its_graphs_again(ns: str, metadata: dict[str, Any]) -> None:
+def test_the_key_is_stable_when_a_node_runs_again(ns: str, metadata: dict[str, Any]) -> None:
     assert key(config(ns, **metadata)) == key(config(**metadata))
 
 
@@ -50,7 +50,7 @@ def test_it_stays_where_a_node_runs_its_graphs_again(ns: str, metadata: dict[str
         key(None),
     ],
 )
-def test_whatever_makes_it_another_call_gives_another_name(other: str) -> None:
+def test_another_call_has_another_key(other: str) -> None:
     assert len(other) == 32
     assert other != key(NAMED)
 
@@ -69,5 +69,5 @@ def test_outside_of_a_graph_there_is_no_step(around: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [5, ["a"], "\ud800", "a|b"])
-def test_a_name_of_any_kind_is_taken(name: Any) -> None:
+def test_an_agent_name_may_be_of_any_type(name: Any) -> None:
     assert key(config(lc_agent_name=name)) not in {key(config()), key(NAMED)}

@@ -36,7 +36,7 @@ class TestChunks:
             assert text == expected
         assert chunks.size_bytes == min(len(whole), limit)
 
-    def test_room_is_for_one_byte_that_tells_of_more(self) -> None:
+    def test_one_byte_beyond_the_limit_is_read(self) -> None:
         chunks = Chunks(3)
         assert chunks.room_bytes == 4
         assert chunks.feed(b"abc") == "abc"
@@ -55,6 +55,6 @@ def test_a_cut_through_a_character_leaves_it_out(text: str, at: int) -> None:
     assert len(text) - len(first) - len(last) <= 1
 
 
-def test_what_is_no_utf_8_is_left_as_it_is() -> None:
+def test_invalid_utf_8_is_kept() -> None:
     assert whole_end(b"a\x80") == b"a\x80"
     assert whole_start(b"\x80\x80\x80\x80a") == b"\x80a"

@@ -220,7 +220,7 @@ def test_values_are_normalised() -> None:
     assert isinstance(SandboxConfig(timeout_s=60.0).timeout_s, int)
 
 
-def test_null_says_not_given() -> None:
+def test_null_means_not_given() -> None:
     config = SandboxConfig.model_validate({"network": None, "lifecycle": None, "options": {"target": None}})
     assert config == SandboxConfig()
 
@@ -248,7 +248,7 @@ def test_api_urls_that_are_taken(api_url: str, kept: str) -> None:
 # --- the environment -------------------------------------------------------------------------------------
 
 
-def test_environment_stands_in_for_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAYTONA_API_KEY", SECRET)
     monkeypatch.setenv("DAYTONA_ORGANIZATION_ID", "org-env")
     monkeypatch.setenv("DAYTONA_API_URL", "http://127.0.0.1:3986/api")
@@ -307,7 +307,7 @@ def test_the_region_comes_from_the_first_of_two_variables_that_is_set(
     assert SandboxOptions(aws_region="ap-south-1").aws_region == "ap-south-1"
 
 
-def test_a_bad_one_of_two_variables_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_invalid_one_of_two_variables_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu central")
     assert str(refused({})) == (
         "SandboxConfig: options.awsRegion: is not a region; example: eu-central-1; it comes from the "
@@ -847,7 +847,7 @@ def test_the_parts_name_paths_from_themselves() -> None:
         ('{"envVars": {"A": "a", "A": "b"}}', "envVars.A: occurs more than once"),
     ],
 )
-def test_json_that_is_refused(text: str | bytes, phrase: str) -> None:
+def test_invalid_json_is_refused(text: str | bytes, phrase: str) -> None:
     with pytest.raises(ConfigError) as caught:
         SandboxConfig.model_validate_json(text)
     assert phrase in str(caught.value)

@@ -98,7 +98,7 @@ def test_they_are_fetched_once_and_again_when_they_live_too_short(
     assert get(600) == "AKIA2"
 
 
-def test_ones_that_never_live_that_long_are_not_fetched_for_each_call(
+def test_short_lived_credentials_are_not_fetched_for_each_call(
     get: Callable[[float], str], office: Office, clock: Clock
 ) -> None:
     office.life_s = 10
@@ -111,7 +111,9 @@ def test_ones_that_never_live_that_long_are_not_fetched_for_each_call(
     assert get(0) == "AKIA3"
 
 
-def test_ones_without_an_end_are_kept(get: Callable[[float], str], office: Office, clock: Clock) -> None:
+def test_credentials_without_expiry_are_kept(
+    get: Callable[[float], str], office: Office, clock: Clock
+) -> None:
     office.life_s = None
     assert get(1200) == "AKIA1"
     clock.time += 10**9
@@ -123,7 +125,7 @@ def test_both_faces_share_them(cache: Cache, office: Office) -> None:
     assert office.asked == 1
 
 
-def test_only_the_refused_ones_are_forgotten(get: Callable[[float], str], cache: Cache) -> None:
+def test_only_refused_credentials_are_dropped(get: Callable[[float], str], cache: Cache) -> None:
     cache.forget(Credentials("AKIA0", SECRET))
     assert get(600) == "AKIA1"
     first = cache.get_blocking(600)
@@ -135,7 +137,7 @@ def test_only_the_refused_ones_are_forgotten(get: Callable[[float], str], cache:
     assert get(600) == "AKIA2"
 
 
-def test_what_cannot_be_renewed_is_used_while_it_lives_and_that_is_logged(
+def test_credentials_that_cannot_be_renewed_are_used_until_they_expire(
     get: Callable[[float], str], office: Office, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert get(720) == "AKIA1"
@@ -161,7 +163,9 @@ def test_what_cannot_be_renewed_is_used_while_it_lives_and_that_is_logged(
     assert get(720) == f"AKIA{office.asked}"
 
 
-def test_what_s3_refused_is_no_substitute(get: Callable[[float], str], cache: Cache, office: Office) -> None:
+def test_refused_credentials_are_not_used_as_a_fallback(
+    get: Callable[[float], str], cache: Cache, office: Office
+) -> None:
     get(600)
     cache.forget(cache.get_blocking(600))
     office.refuses = True

@@ -79,7 +79,7 @@ def test_every_method_of_the_protocol_is_its_own_also_the_async_ones() -> None:
     assert {f"a{name}" for name in wanted if not name.startswith("a") and name != "id"} <= wanted
 
 
-def test_making_one_provisions_nothing() -> None:
+def test_creating_a_backend_provisions_nothing() -> None:
     with WorkspaceSession({}, namespace="demo") as session:
         backend = WorkspaceBackend(session)
         assert backend.id == session.id
@@ -114,7 +114,7 @@ def test_locations(path: str, full: str, relative: str | None) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/../x", "/a\0b", "\ud800", "/" + "x" * 300])
-def test_what_is_no_path_is_refused(path: str) -> None:
+def test_invalid_paths_are_refused(path: str) -> None:
     with pytest.raises(PathRefused):
         locate(path, ROOT)
 
@@ -232,9 +232,7 @@ def test_windows(data: bytes, asked: tuple[int, int, int], expected: tuple[objec
     st.integers(1, 7),
     st.integers(40, 200),
 )
-def test_windows_one_after_the_other_give_the_whole_file(
-    lines: list[str], limit: int, limit_bytes: int
-) -> None:
+def test_consecutive_windows_give_the_whole_file(lines: list[str], limit: int, limit_bytes: int) -> None:
     data = "\n".join(lines).lstrip("\ufeff").encode()
     parts, offset = [], 1
     while True:
@@ -284,7 +282,7 @@ class Twins:
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("data", [b"", b"one\r\ntwo\n", b"\0\1", b"\0" * 101, b"x" * 2001, b"x" * 150])
 @pytest.mark.parametrize("op", ["view", "fetch"])
-def test_the_sandbox_and_s3_read_alike(tmp_path: Path, op: str, data: bytes, binary: bool) -> None:
+def test_the_sandbox_and_s3_return_the_same_text(tmp_path: Path, op: str, data: bytes, binary: bool) -> None:
     twins = Twins(tmp_path, {"f": data})
     query = replace(VIEW, binary=binary)
     here, there = twins.both(
@@ -296,7 +294,7 @@ def test_the_sandbox_and_s3_read_alike(tmp_path: Path, op: str, data: bytes, bin
 
 
 @pytest.mark.parametrize("path", ["none", "d", "d/none", "f/below"])
-def test_the_sandbox_and_s3_refuse_alike(tmp_path: Path, path: str) -> None:
+def test_the_sandbox_and_s3_refuse_the_same_calls(tmp_path: Path, path: str) -> None:
     twins = Twins(tmp_path, {"d/g": b"x", "f": b"x"})
     here, there = twins.both(lambda files: files.fetch(path, max_bytes=2000))
     assert isinstance(here, tuple)

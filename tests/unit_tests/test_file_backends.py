@@ -231,7 +231,7 @@ NAMED: dict[str, Callable[[FileOperations], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("subject", NAMED)
-def test_names_are_taken_alike(tmp_path: Path, subject: str) -> None:
+def test_both_backends_resolve_names_alike(tmp_path: Path, subject: str) -> None:
     twins = Twins(tmp_path)
     for path in (
         *(
@@ -372,7 +372,7 @@ INTENDED = {
 
 
 @pytest.mark.parametrize("subject", INTENDED)
-def test_edits_are_meant_alike(tmp_path: Path, subject: str) -> None:
+def test_both_backends_apply_edits_alike(tmp_path: Path, subject: str) -> None:
     before, old, new, text = INTENDED[subject]
     twins = Twins(tmp_path)
     (tmp_path / "a").write_bytes(before)

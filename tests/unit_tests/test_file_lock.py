@@ -41,16 +41,14 @@ def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])
-def test_nothing_looks_into_the_midst_of_a_change(
-    tmp_path: Path, state: str, request_: dict[str, Any]
-) -> None:
+def test_no_read_sees_a_half_written_file(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("half of i")
     assert file_lock.acquire(state, "write", 0)
     assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH], ids=lambda request: request["op"])
-def test_those_who_only_look_do_so_together(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
+def test_reads_share_the_lock(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("all of it")
     assert file_lock.acquire(state, "read", 0)
     assert carried_out(tmp_path, request_)["ok"] is True

@@ -137,7 +137,7 @@ class TestKnowing:
         asyncio.run(world.ops.read("a"))
         asyncio.run(world.ops.write("a", "three"))
 
-    def test_another_session_knows_nothing(self, world: World) -> None:
+    def test_read_hashes_belong_to_one_session(self, world: World) -> None:
         asyncio.run(world.ops.write("a", "one"))
         refusal(WriteConflict, world.session().write("a", "two"), world)
         world.ops._read_hashes.clear()

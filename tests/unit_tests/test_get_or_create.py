@@ -44,13 +44,13 @@ def refused(**answers: list[Any]) -> ProvisionError:
     return caught.value
 
 
-def test_one_that_runs_costs_one_look() -> None:
+def test_a_running_sandbox_costs_one_request() -> None:
     had, port = claimed(get=[found("started")])
     assert (had.info.id, had.created, had.notice) == ("one", False, None)
     assert port.asked == ["get"]
 
 
-def test_none_is_created() -> None:
+def test_a_missing_sandbox_is_created() -> None:
     had, port = claimed(get=[None], create=[found("started")])
     assert (had.created, port.asked) == (True, ["get", "create"])
 
@@ -62,7 +62,7 @@ def test_the_loser_of_a_race_takes_the_winners() -> None:
     assert port.asked == ["get", "create", "get", "get"]
 
 
-def test_a_create_whose_answer_was_lost_is_found_again() -> None:
+def test_a_lost_answer_of_create_is_recovered() -> None:
     had, port = claimed(
         get=[None, found("started")], create=[PortFault(FaultKind.DROPPED, "connection reset")]
     )
@@ -71,7 +71,7 @@ def test_a_create_whose_answer_was_lost_is_found_again() -> None:
 
 
 @pytest.mark.parametrize("state", ["stopped", "archived", "paused"])
-def test_one_that_sleeps_is_woken_and_that_is_told(state: str) -> None:
+def test_a_stopped_sandbox_is_started_with_a_notice(state: str) -> None:
     had, port = claimed(get=[found(state), found("started")], start=[None])
     assert port.asked == ["get", "start", "get"]
     assert "started again" in (had.notice or "")
@@ -80,12 +80,12 @@ def test_one_that_sleeps_is_woken_and_that_is_told(state: str) -> None:
 @pytest.mark.parametrize(
     "state", ["starting", "creating", "stopping", "restoring", "archiving", "resizing", "unknown"]
 )
-def test_one_in_a_change_is_waited_for(state: str) -> None:
+def test_a_state_change_is_waited_for(state: str) -> None:
     had, _ = claimed(get=[found(state), found(state), found("started")])
     assert had.info.state == "started"
 
 
-def test_a_change_of_somebody_elses_is_waited_for() -> None:
+def test_a_state_change_by_another_process_is_waited_for() -> None:
     had, port = claimed(
         get=[found("stopped"), found("starting"), found("started")], start=[BUSY], create=[None]
     )
@@ -93,19 +93,19 @@ def test_a_change_of_somebody_elses_is_waited_for() -> None:
     assert "create" not in port.asked
 
 
-def test_one_that_is_being_destroyed_makes_room() -> None:
+def test_a_sandbox_being_destroyed_is_replaced() -> None:
     had, _ = claimed(get=[found("destroying"), found("destroyed"), None], create=[found("started", "new")])
     assert (had.info.id, had.created) == ("new", True)
 
 
-def test_a_recoverable_one_is_recovered() -> None:
+def test_a_recoverable_sandbox_is_recovered() -> None:
     had, port = claimed(get=[found("error", recoverable=True), found("started")], recover=[None])
     assert "recovered" in (had.notice or "")
     assert "delete" not in port.asked
 
 
 @pytest.mark.parametrize("state", ["error", "build_failed"])
-def test_one_beyond_use_is_replaced_and_that_is_told(state: str) -> None:
+def test_a_failed_sandbox_is_replaced_with_a_notice(state: str) -> None:
     had, _ = claimed(get=[found(state), None], delete=[None], create=[found("started", "new")])
     assert (had.info.id, had.created) == ("new", True)
     assert "replaced" in (had.notice or "")
@@ -122,7 +122,7 @@ def test_a_recovery_that_is_refused_ends_in_a_replacement() -> None:
     assert port.asked.count("recover") == 1
 
 
-def test_a_new_one_that_fails_is_deleted_and_not_made_for_ever() -> None:
+def test_failing_new_sandboxes_are_deleted_and_retried_a_few_times() -> None:
     port = ScriptedPort(get=[None, found("build_failed")], create=[found("build_failed")], delete=[None])
     with pytest.raises(ProvisionError) as caught:
         run_sync(get_or_create(port, SPEC))
@@ -130,7 +130,7 @@ def test_a_new_one_that_fails_is_deleted_and_not_made_for_ever() -> None:
     assert port.asked == ["get", "create", "get", "delete"]
 
 
-def test_what_a_refused_create_left_is_deleted() -> None:
+def test_the_rest_of_a_refused_create_is_deleted() -> None:
     failed = PortFault(FaultKind.REFUSED, "entered error state")
     port = ScriptedPort(get=[None, found("error")], create=[failed], delete=[None])
     with pytest.raises(ProvisionError):
@@ -155,7 +155,7 @@ TAKEN = PortFault(FaultKind.NAME_TAKEN, "Sandbox with name x already exists")
     ],
     ids=["a taken name that nobody sees", "stops again", "fails again", "stays although deleted"],
 )
-def test_what_changes_nothing_is_given_up_in_time(answers: dict[str, list[Any]]) -> None:
+def test_a_stuck_state_change_times_out(answers: dict[str, list[Any]]) -> None:
     port = ScriptedPort(**answers)
     with pytest.raises(ProvisionError) as caught:
         run_sync(get_or_create(port, SPEC))
@@ -172,7 +172,7 @@ def test_a_start_beyond_the_quota_is_not_waited_for() -> None:
     assert (caught.value.code, port.slept_s) == ("quota", 0.0)
 
 
-def test_one_that_is_stuck_is_reported() -> None:
+def test_a_stuck_sandbox_is_reported() -> None:
     error = refused(get=[found("stopping")])
     assert (error.code, error.retryable) == ("stuck", True)
     assert "sandboxes release" in error.message
@@ -182,14 +182,14 @@ def test_one_that_is_stuck_is_reported() -> None:
 @pytest.mark.parametrize(
     "labels", [{}, {**SPEC.labels, "managed-by": "x"}, {**SPEC.labels, "namespace": "y"}]
 )
-def test_somebody_elses_is_not_touched(labels: dict[str, str]) -> None:
+def test_a_foreign_sandbox_is_not_changed(labels: dict[str, str]) -> None:
     error = refused(get=[found("stopped", labels=labels)])
     assert error.code == "name_taken"
     with pytest.raises(ProvisionError, match="its labels differ"):
         run_sync(find(ScriptedPort(get=[found("started", labels=labels)]), SPEC))
 
 
-def test_one_of_another_configuration_is_reported_and_kept() -> None:
+def test_a_sandbox_of_another_configuration_is_reported_and_kept() -> None:
     other = {**SPEC.labels, "config-hash": "other"}
     error = refused(get=[found("started", labels=other)])
     assert error.code == "config_changed"
@@ -217,7 +217,7 @@ def test_a_name_is_dns_safe(namespace: str) -> None:
     assert name != sandbox_name(namespace)
 
 
-def test_the_hash_is_over_what_makes_the_machine_and_nothing_secret() -> None:
+def test_the_config_hash_covers_immutable_settings_and_no_secret() -> None:
     def hashed(**settings: Any) -> str:
         return config_hash(SandboxConfig.model_validate({"persistent": True, **settings}), "bucket")
 
@@ -267,7 +267,7 @@ def test_lifetimes_are_whole_minutes_rounded_up() -> None:
     assert spec(idleTimeoutSeconds=61).ttl_minutes is None
 
 
-def test_an_ephemeral_one_has_a_name_of_its_own_and_ends_by_itself() -> None:
+def test_an_ephemeral_sandbox_has_a_random_name_and_a_lifetime() -> None:
     config = SandboxConfig()
     item, other = (specification(config, "demo", None, unique=unique) for unique in ("a", "b"))
     assert item.name != other.name

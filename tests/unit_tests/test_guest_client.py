@@ -157,7 +157,7 @@ class Timed(ScriptedPort):
         return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
 
-def test_what_setting_up_takes_is_not_taken_off_the_calls_own_time() -> None:
+def test_set_up_does_not_count_towards_the_deadline() -> None:
     port = Timed(execute=[{"ok": True}])
 
     async def set_up() -> None:
@@ -168,7 +168,7 @@ def test_what_setting_up_takes_is_not_taken_off_the_calls_own_time() -> None:
     assert port.within_s == [10 + MARGIN_S]
 
 
-def test_nothing_is_said_of_not_running_when_the_machine_cannot_be_set_up_again() -> None:
+def test_a_failed_set_up_after_sending_is_an_unknown_outcome() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
     done: list[None] = []
 
@@ -188,7 +188,7 @@ def test_nothing_is_said_of_not_running_when_the_machine_cannot_be_set_up_again(
 @pytest.mark.parametrize(
     "output", [info("stopping"), fault(FaultKind.UNAVAILABLE)], ids=["stuck", "no answer"]
 )
-def test_a_machine_that_is_no_help_is_given_up_in_time(output: Any) -> None:
+def test_an_unusable_sandbox_is_abandoned_in_time(output: Any) -> None:
     port = ScriptedPort(get=[output])
     with pytest.raises(SandboxUnavailable, match="control plane"):
         run_sync(lifecycle.revive(port, INFO))
@@ -211,7 +211,7 @@ def test_retry_after_is_obeyed_within_reason() -> None:
     assert port.slept_s == RETRY_WITHIN_S
 
 
-def test_what_never_arrived_is_unavailable_in_the_end() -> None:
+def test_requests_that_never_arrive_end_as_unavailable() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.NOT_SENT)], get=[info("started")])
     with pytest.raises(SandboxUnavailable) as caught:
         call(port)
@@ -219,7 +219,7 @@ def test_what_never_arrived_is_unavailable_in_the_end() -> None:
     assert port.slept_s <= 2 * RETRY_WITHIN_S
 
 
-def test_a_certificate_that_is_refused_is_told_at_once() -> None:
+def test_a_refused_certificate_is_reported_at_once() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.UNTRUSTED)])
     with pytest.raises(SandboxUnavailable, match="SSL_CERT_FILE") as caught:
         call(port)
@@ -234,13 +234,13 @@ def test_a_certificate_that_is_refused_is_told_at_once() -> None:
     assert caught.value.code == "certificate"
 
 
-def test_what_may_have_arrived_is_unknown_in_the_end() -> None:
+def test_requests_that_may_have_arrived_end_as_unknown() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
     with pytest.raises(OutcomeUnknown):
         call(port)
 
 
-def test_what_only_reads_is_unavailable_in_the_end() -> None:
+def test_reads_end_as_unavailable() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
     with pytest.raises(SandboxUnavailable):
         call(port, key=None)
@@ -248,7 +248,7 @@ def test_what_only_reads_is_unavailable_in_the_end() -> None:
 
 @pytest.mark.parametrize("kind", [FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED])
 @pytest.mark.parametrize("found", [None, info("destroyed"), info("destroying")])
-def test_one_that_is_gone_is_replaced(kind: FaultKind, found: SandboxInfo | None) -> None:
+def test_a_deleted_sandbox_is_replaced(kind: FaultKind, found: SandboxInfo | None) -> None:
     managers = Managers()
     port = ScriptedPort(execute=[fault(kind), {"ok": True}], get=[found])
     assert call(port, managers=managers) == {"ok": True}
@@ -256,7 +256,7 @@ def test_one_that_is_gone_is_replaced(kind: FaultKind, found: SandboxInfo | None
 
 
 @pytest.mark.parametrize("state", ["error", "build_failed", "archived"])
-def test_one_that_is_of_no_use_is_replaced_and_not_forgotten(state: str) -> None:
+def test_a_failed_sandbox_is_replaced_and_recorded(state: str) -> None:
     managers = Managers()
     port = ScriptedPort(execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info(state)])
     assert call(port, managers=managers) == {"ok": True}
@@ -272,7 +272,7 @@ def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> 
         call(ScriptedPort(execute=[fault(FaultKind.NOT_SENT)], get=[fault(FaultKind.NOT_SENT)]))
 
 
-def test_one_that_is_gone_after_it_may_have_run_is_unknown() -> None:
+def test_a_sandbox_lost_after_sending_is_an_unknown_outcome() -> None:
     managers = Managers()
     port = ScriptedPort(
         execute=[fault(FaultKind.DROPPED), fault(FaultKind.NOT_FOUND), {"ok": True}], get=[None]
@@ -284,7 +284,7 @@ def test_one_that_is_gone_after_it_may_have_run_is_unknown() -> None:
     assert port.asked.count("execute") == 2
 
 
-def test_machines_that_vanish_as_they_are_made_are_not_made_for_ever() -> None:
+def test_vanishing_sandboxes_are_not_created_endlessly() -> None:
     managers = Managers()
     port = ScriptedPort(execute=[fault(FaultKind.NOT_FOUND)], get=[None])
     with pytest.raises(SandboxUnavailable):
@@ -292,7 +292,7 @@ def test_machines_that_vanish_as_they_are_made_are_not_made_for_ever() -> None:
     assert len(managers.lost_ones) == 3
 
 
-def test_a_stopped_one_is_started() -> None:
+def test_a_stopped_sandbox_is_started() -> None:
     port = ScriptedPort(
         execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info("stopped")], start=[None]
     )
@@ -302,7 +302,7 @@ def test_a_stopped_one_is_started() -> None:
     assert managers.restarts == 1
 
 
-def test_one_between_states_is_waited_for() -> None:
+def test_a_sandbox_between_states_is_waited_for() -> None:
     port = ScriptedPort(
         execute=[fault(FaultKind.NOT_STARTED), {"ok": True}],
         get=[info("stopping"), info("stopping"), info("stopped")],
@@ -355,7 +355,7 @@ def test_a_missing_python_is_not_asked_for_again() -> None:
         ({"error": "guest", "code": "ValueError", "detail": "x:1"}, SandboxError, "guest_failed"),
     ],
 )
-def test_what_the_guest_reports(answer: dict[str, object], kind: type[WorkspaceError], code: str) -> None:
+def test_errors_of_the_guest(answer: dict[str, object], kind: type[WorkspaceError], code: str) -> None:
     with pytest.raises(kind) as caught:
         call(ScriptedPort(execute=[answer]))
     assert caught.value.code == code
@@ -606,7 +606,7 @@ def test_a_gateways_trouble_costs_no_machine(is_persistent: bool, ping: PortFaul
     assert (managers.failed_ones, managers.restarts) == ([], 0)
 
 
-def test_a_gateway_that_says_other_things_is_not_taken_for_a_dead_daemon() -> None:
+def test_other_gateway_errors_do_not_mean_a_dead_daemon() -> None:
     other = fault(FaultKind.DROPPED, status=504)
     port, managers = ScriptedPort(execute=[*[BAD_GATEWAY, other] * 20, {"ok": True}], get=[INFO]), Managers()
     with pytest.raises(OutcomeUnknown):

@@ -67,7 +67,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_bash_runs_it_as_given(workspace: Workspace, name: str) -> None:
+def test_bash_runs_the_command_unchanged(workspace: Workspace, name: str) -> None:
     command, output, exit_code = EXACT[name]
     result = workspace.run(command)
     assert result.exit_code == exit_code

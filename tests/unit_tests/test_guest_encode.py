@@ -25,7 +25,7 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-def test_it_is_what_json_writes(value: object) -> None:
+def test_the_encoder_writes_what_json_writes(value: object) -> None:
     assert encoded(value) == json.dumps(value)
     assert encoded(value).isascii()
     assert "\n" not in encoded(value)

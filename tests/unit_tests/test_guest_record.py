@@ -41,12 +41,12 @@ class TestOnce:
         assert run_once(call(), 0, work, nothing) == {"n": 1, "from_record": True}
         assert done == [1]
 
-    def test_a_running_one_is_waited_for_and_then_given_up(self, call: Callable[[], Record]) -> None:
+    def test_a_running_call_is_waited_for_until_the_limit(self, call: Callable[[], Record]) -> None:
         holder = call()
         assert holder.lock(0)
         assert run_once(call(), 0.05, dict, nothing) == {"outcome": "running"}
 
-    def test_one_that_died_is_unknown_and_cleared(self, call: Callable[[], Record]) -> None:
+    def test_a_killed_call_has_an_unknown_outcome(self, call: Callable[[], Record]) -> None:
         dead = call()
         dead.lock(0)
         dead.write(record.STARTED, b"1")
@@ -55,7 +55,7 @@ class TestOnce:
         assert run_once(call(), 0, dict, lambda: cleared.append(1)) == {"outcome": "unknown"}
         assert cleared == [1]
 
-    def test_a_cancelled_one_does_not_start(self, call: Callable[[], Record]) -> None:
+    def test_a_cancelled_call_does_not_start(self, call: Callable[[], Record]) -> None:
         cancelled = call()
         cancelled.lock(0)
         cancelled.write(record.CANCELLED)
@@ -82,7 +82,7 @@ class TestOnce:
         first.close()
         assert run_once(call(), 0, dict, nothing) == {"outcome": "unknown"}
 
-    def test_half_a_record_is_never_taken_for_a_whole_one(
+    def test_a_truncated_record_is_not_used(
         self, call: Callable[[], Record], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = call()

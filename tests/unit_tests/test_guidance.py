@@ -9,7 +9,7 @@ import pytest
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, S3_BASH_LINES, guidance
 
 
-def test_the_lines_for_the_tool_are_few_and_look_like_its_others() -> None:
+def test_the_lines_for_the_tool_are_few_and_formatted_like_the_others() -> None:
     assert S3_BASH_LINES.startswith("- ")
     assert not S3_BASH_LINES.endswith("\n")
     # A token is about four characters of English; the names and signs in here are shorter.

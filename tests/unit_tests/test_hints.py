@@ -217,7 +217,7 @@ NEARBY = [
 @pytest.mark.parametrize(
     ("command", "output", "message"), [row[1:] for row in NEARBY], ids=[row[0] for row in NEARBY]
 )
-def test_what_failed_decides_and_no_word_nearby(command: str, output: str, message: str | None) -> None:
+def test_the_failed_program_decides_the_hint(command: str, output: str, message: str | None) -> None:
     given = hint(command, output, 1)
     if message is None:
         assert given is None
@@ -344,12 +344,12 @@ TEXT = st.lists(
 
 @settings(deadline=None)
 @given(command=TEXT, output=TEXT, exit_code=st.integers(0, 255))
-def test_any_text_gives_one_short_line_or_nothing(command: str, output: str, exit_code: int) -> None:
+def test_any_text_gives_at_most_one_short_line(command: str, output: str, exit_code: int) -> None:
     given_hint = hint(command, output, exit_code)
     assert given_hint is None or (given_hint.isprintable() and 0 < len(given_hint) <= HINT_CHARS)
 
 
-def test_what_is_looked_at_is_bounded() -> None:
+def test_the_examined_text_is_bounded() -> None:
     many = list(error_lines("".join(f"p{i}: x: Operation not permitted\n" for i in range(2_000))))
     assert [item.program for item in many] == [f"p{i}" for i in range(1_960, 2_000)]
     assert [item.is_last for item in many] == [False] * 39 + [True]

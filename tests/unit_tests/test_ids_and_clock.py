@@ -77,7 +77,7 @@ def test_a_session_names_itself_and_its_sandbox_by_the_ids_that_it_is_given() ->
 
 
 @pytest.mark.parametrize("wrong", ["1", "0" * 31, "0" * 33, "A" * 32, "0" * 31 + "\n", 1])
-def test_what_is_no_id_is_refused(wrong: Any) -> None:
+def test_invalid_ids_are_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="ids must return 32"):
         WorkspaceSession({}, namespace="demo", ids=lambda: wrong)
 
@@ -100,7 +100,7 @@ def test_both_stores_go_and_wait_by_the_clock(store: Callable[..., Any], run: Ca
     assert made.now() == clock.now
 
 
-def test_whether_credentials_have_expired_is_told_by_the_clock() -> None:
+def test_expiry_of_credentials_follows_the_clock() -> None:
     from datetime import UTC, datetime
 
     end = datetime.fromtimestamp(ENDS_S, UTC)

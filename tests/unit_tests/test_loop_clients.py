@@ -78,7 +78,7 @@ def test_accounts_and_loops_have_their_own(closed: list[AsyncDaytona]) -> None:
     assert set(closed) == made
 
 
-def test_a_cancelled_one_takes_it_from_nobody(closed: list[AsyncDaytona]) -> None:
+def test_a_cancelled_caller_closes_no_shared_client(closed: list[AsyncDaytona]) -> None:
     async def main() -> None:
         ports = [AsyncDaytonaPort(ACCOUNT) for _ in range(2)]
         first, second = (asyncio.create_task(client_of(port)) for port in ports)

@@ -148,7 +148,7 @@ NAMES = st.one_of(
 @settings(deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=3))
 @example(["file:", "a"])
-def test_what_is_shown_is_taken(names: list[str]) -> None:
+def test_shown_paths_are_accepted(names: list[str]) -> None:
     path = "/".join(names)
     if set(names) & {".", ".."}:
         return
@@ -177,7 +177,7 @@ def test_says_what_to_use(path: str, text: str) -> None:
     assert path in ("/", ".") or caught.value.for_model.startswith(f"{shown(path)} is ")
 
 
-def test_what_a_path_outside_may_mean() -> None:
+def test_a_path_outside_suggests_one_inside() -> None:
     assert candidates("/workspace/src/a.py", ROOT) == ("workspace/src/a.py", "src/a.py", "a.py")
     assert candidates("../src/a.py", ROOT) == ("src/a.py", "a.py")
     assert candidates("/tmp/../var/x", ROOT) == ("var/x", "x")

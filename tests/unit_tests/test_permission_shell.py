@@ -113,7 +113,7 @@ FRIENDLY_TEXT = st.lists(st.tuples(FRIENDLY_WORD, st.sampled_from(JOINTS)), min_
 @example(command="a && b || git status; b | a\n\n git &&\n a b;")
 @example(command='a \'x y\' "q\\"r\\a" z\\ z \'\' ""')
 @example(command="git commit -m 'Grüße, $(b) `b` $b !! \"'")
-def test_what_is_called_simple_is_exactly_what_bash_runs(
+def test_simple_commands_are_what_bash_runs(
     command: str, locale: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     segments = simple_commands(command)

@@ -129,7 +129,7 @@ def test_the_notice_counts_what_is_left_out() -> None:
     assert before.count("a") + after.count("\\x00") + count == 2000
 
 
-def test_background_is_said_first() -> None:
+def test_background_is_shown_first() -> None:
     assert bash("serve", background=True).summary == "bash (in the background): serve"
     long = bash("serve", background=True, hours=8)
     assert long.summary == "bash (in the background, for 8 hours): serve"

@@ -125,7 +125,7 @@ def test_reading_takes_time_in_proportion(piece: str) -> None:
         ([0, *[1] * 99, 0], 0, ()),
     ],
 )
-def test_what_is_told_of_the_parts(reported: object, exit_code: int, expected: tuple[int, ...]) -> None:
+def test_relevant_exit_codes(reported: object, exit_code: int, expected: tuple[int, ...]) -> None:
     assert relevant_exit_codes(reported, exit_code) == expected
 
 
@@ -164,7 +164,7 @@ REPORTED = {
 
 
 @pytest.mark.parametrize("command", REPORTED)
-def test_the_parts_are_told_and_nothing_else_changes(tmp_path: Path, command: str) -> None:
+def test_exit_codes_are_reported_and_nothing_else_changes(tmp_path: Path, command: str) -> None:
     workspace = Workspace("bash", tmp_path)
     result = workspace.run(command)
     assert result.pipeline == REPORTED[command]
@@ -185,14 +185,14 @@ def test_the_model_reads_them_before_the_exit_code(tmp_path: Path) -> None:
     assert workspace.run("yes | head -1").text == "y\n[exit code 0]"
 
 
-def test_a_time_out_is_told_as_ever(tmp_path: Path) -> None:
+def test_a_time_out_is_reported(tmp_path: Path) -> None:
     result = Workspace("bash", tmp_path).run("echo before; false | sleep 60 | cat", timeout_s=0.5)
     assert (result.exit_code, result.timed_out, result.output) == (124, True, "before\n")
     assert result.pipeline == ()
 
 
 @pytest.mark.parametrize("name", ["BASH_ENV", "POSIXLY_CORRECT"])
-def test_where_bash_is_set_up_by_somebody_else_it_is_left_alone(tmp_path: Path, name: str) -> None:
+def test_no_exit_codes_if_bash_has_a_foreign_startup_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "theirs").write_text("echo theirs\n")
     workspace = Workspace("bash", tmp_path)
     workspace.port.extra_env = {name: str(tmp_path / "theirs")}
@@ -207,7 +207,7 @@ def test_a_script_of_more_than_an_argument_takes(tmp_path: Path, monkeypatch: py
     assert Workspace("bash", tmp_path).run(filler + "false | true").pipeline == (1, 0)
 
 
-def test_what_a_command_writes_there_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forged_exit_codes_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "ends_in_pipeline", lambda command: True)
     workspace = Workspace("bash", tmp_path)
     # It can say what it likes of itself, within what a pipeline can be.

@@ -54,7 +54,9 @@ def test_ages(text: str, seconds: int | None) -> None:
         ({"auto_stop_minutes": None}, 7, True),
     ],
 )
-def test_what_is_old(changes: dict[str, object], older_than_h: float, is_old: bool) -> None:
+def test_sandboxes_are_old_by_their_last_activity(
+    changes: dict[str, object], older_than_h: float, is_old: bool
+) -> None:
     item = sandbox(**changes)
     assert prunable([item], now=NOW, older_than_s=older_than_h * HOUR_S) == ([item] if is_old else [])
 
@@ -95,7 +97,7 @@ DROPPED = PortFault(FaultKind.DROPPED, "gone away")
     "answers",
     [(None,), ("destroyed",), ("started", "destroying", None), (DROPPED, "destroying", "destroyed")],
 )
-def test_it_is_gone_when_the_control_plane_says_so(answers: tuple[str | PortFault | None, ...]) -> None:
+def test_a_deletion_is_confirmed_by_the_control_plane(answers: tuple[str | PortFault | None, ...]) -> None:
     port = Answers(*answers)
     run_sync(remove(port, "id"))  # type: ignore[arg-type]
     assert port.deleted == ["id"]

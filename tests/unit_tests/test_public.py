@@ -46,7 +46,7 @@ def test_building_the_tools_loads_neither_daytona_nor_boto3() -> None:
     assert not any(module.startswith("langchain_daytona_ws.local") for module in loaded)
 
 
-def test_every_public_name_resolves_and_is_told_to_type_checkers() -> None:
+def test_every_public_name_resolves_and_is_visible_to_type_checkers() -> None:
     assert langchain_daytona_ws.__all__ == sorted(langchain_daytona_ws.__all__)
     for name in langchain_daytona_ws.__all__:
         if name not in TYPE_ALIASES:

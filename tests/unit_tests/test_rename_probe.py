@@ -74,13 +74,13 @@ def test_a_store_that_refuses_is_asked_once_and_keeps_nothing(fault: StoreFault)
     assert store.asked == [(f"{KEY}-source", KEY)]
 
 
-def test_a_store_that_accepts_is_found_out_and_cleaned_up() -> None:
+def test_a_store_that_accepts_renames_is_detected_and_cleaned_up() -> None:
     store = Store(None)
     probed = run_sync(probe_renames(store, "n"))
     assert (probed.renames, probed.left, store.objects) == (Renames.ACCEPTED, "", set())
 
 
-def test_what_cannot_be_cleaned_up_is_named() -> None:
+def test_a_remaining_object_is_named() -> None:
     assert run_sync(probe_renames(Store(None, deletes=False), "n")).left == KEY
     assert run_sync(probe_renames(Store(DROPPED, deletes=False), "n")).left == KEY
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_cleaned_up_is_named() -> None:
     ],
     ids=lambda fault: fault.code,
 )
-def test_what_the_mount_meets_as_well_is_left_to_it(fault: StoreFault) -> None:
+def test_errors_that_the_mount_reports_are_left_to_it(fault: StoreFault) -> None:
     assert run_sync(probe_renames(Store(fault), "n")).renames is Renames.NOT_ASKED
 
 

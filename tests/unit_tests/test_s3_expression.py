@@ -92,7 +92,7 @@ def test_usual_ones_need_no_sandbox(pattern: str) -> None:
         r"\_", r"\/", r"[\:]", "\ud800", "(?i)\\p{Bad}",
     ],
 )  # fmt: skip
-def test_what_may_differ_is_left_to_ripgrep(pattern: str) -> None:
+def test_ambiguous_expressions_are_left_to_ripgrep(pattern: str) -> None:
     with pytest.raises(NeedsRipgrepError):
         Expression(pattern, ignore_case=False)
 
@@ -146,7 +146,7 @@ def test_words_beyond_ascii_are_left_to_ripgrep_where_it_matters() -> None:
 @pytest.mark.parametrize(
     "pattern", ["(a|aa)*c", "(.*)*(.*)*(.*)*x", "(x+x+)+y", r"(\w{0,50}\d){3}", "(a|b|ab|ba){990}c"]
 )
-def test_hostile_ones_are_looked_after(pattern: str) -> None:
+def test_hostile_expressions_are_bounded(pattern: str) -> None:
     """The clock is read often enough for any pattern: the time between two readings is short."""
     data = (b"ab" * 250 + b"x" * 499 + b"\n") * 10
     polls: list[None] = []

@@ -307,7 +307,7 @@ class TestLostAnswers:
         assert bucket.data()["a"] == b"one one 2"
 
     @pytest.mark.parametrize("event", [UNKNOWN, LOST])
-    def test_nobody_can_tell(self, bucket: MemoryBucket, ops: FileOperations, event: object) -> None:
+    def test_the_outcome_is_unknown(self, bucket: MemoryBucket, ops: FileOperations, event: object) -> None:
         """Bash overwrote the object, and with it the idempotency keys."""
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [event], "get": [None, lambda: bucket.put_by_others("a", "bash")]}
@@ -490,7 +490,7 @@ class TestTree:
             bucket.put_by_others(name)
         assert [entry.name for entry in run_sync(ops.glob("*")).entries] == ["a", "c", "b"]
 
-    def test_what_nobody_wants_to_see_is_jumped_over(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_dependency_directories_are_skipped(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.page = 10
         for n in range(1000):
             bucket.put_by_others(f"node_modules/m{n:03}/x.py")
@@ -524,7 +524,9 @@ class TestTree:
 
 @pytest.mark.parametrize("kind", list(StoreFaultKind))
 @pytest.mark.parametrize("operation", ["get", "list", "put", "delete"])
-def test_no_fault_gets_out(bucket: MemoryBucket, kind: StoreFaultKind, operation: str) -> None:
+def test_every_fault_becomes_an_error_of_this_package(
+    bucket: MemoryBucket, kind: StoreFaultKind, operation: str
+) -> None:
     """Any fault of S3 at any request: a result or a WorkspaceError."""
     calls: list[Callable[[FileOperations], Awaitable[object]]] = [
         lambda ops: ops.read("a"),

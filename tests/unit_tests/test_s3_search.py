@@ -69,7 +69,7 @@ def test_only_what_matches_the_glob_is_loaded(bucket: MemoryBucket) -> None:
     assert bucket.asked("get") == [("get", "a/x.py")]
 
 
-def test_encodings_are_told_by_their_mark(bucket: MemoryBucket) -> None:
+def test_encodings_are_detected_by_their_mark(bucket: MemoryBucket) -> None:
     bucket.objects.clear()
     bucket.put_by_others("utf16le", "\ufeffönly\n".encode("utf-16-le"))
     bucket.put_by_others("utf16be", "\ufeffönly\n".encode("utf-16-be"))

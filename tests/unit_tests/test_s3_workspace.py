@@ -170,7 +170,7 @@ def test_no_bucket() -> None:
         {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": SECRET},
     ],
 )
-def test_nobody_to_give_credentials(env_vars: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_an_error(env_vars: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     # This machine's own keys are no substitute.
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAHOST")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -202,7 +202,7 @@ def test_skills_in_the_bucket_of_the_workspaces_would_show_all_of_them() -> None
 
 
 @pytest.mark.parametrize("namespace", ["", "..", "a/b", "*", "a?", "${aws:userid}", "a\n"])
-def test_what_is_no_namespace_gets_no_prefix(namespace: str) -> None:
+def test_an_invalid_namespace_has_no_prefix(namespace: str) -> None:
     config = SandboxConfig.model_validate({"options": BUCKET, "envVars": KEYS})
     with pytest.raises(ConfigError, match=r"^namespace: "):
         s3_workspace(config, namespace)

@@ -69,7 +69,7 @@ KINDS = [
 ]
 
 
-def test_an_answer_without_a_body_is_told_by_its_status() -> None:
+def test_an_answer_without_a_body_is_classified_by_its_status() -> None:
     assert caught(DaytonaError("Failed to execute command: ", status_code=502)).message == (
         "Failed to execute command: HTTP 502 without a message"
     )
@@ -88,7 +88,7 @@ def test_a_certificate_that_is_refused_is_told_by_its_reason_only() -> None:
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), SystemExit()])
-def test_what_steers_the_program_passes(error: BaseException) -> None:
+def test_control_flow_exceptions_pass(error: BaseException) -> None:
     with pytest.raises(type(error)), translated():
         raise error
 

@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._session.single_flight import SingleFlight, WouldDeadlock
 
 
-def test_threads_share_one_making() -> None:
+def test_threads_share_one_creation() -> None:
     flight: SingleFlight[object] = SingleFlight()
     made: list[object] = []
     release = threading.Event()
@@ -29,7 +29,7 @@ def test_threads_share_one_making() -> None:
     assert len(made) == 1
 
 
-def test_threads_and_loops_share_one_making() -> None:
+def test_threads_and_loops_share_one_creation() -> None:
     flight: SingleFlight[int] = SingleFlight()
     made: list[int] = []
     release = threading.Event()
@@ -52,7 +52,7 @@ def test_threads_and_loops_share_one_making() -> None:
     assert made == [1]
 
 
-def test_a_failure_reaches_all_who_waited_and_is_not_kept() -> None:
+def test_a_failure_reaches_all_waiting_callers_and_is_not_kept() -> None:
     flight: SingleFlight[int] = SingleFlight()
 
     async def work() -> list[object]:

@@ -155,7 +155,7 @@ SHOW = "; ".join(f'echo "{name}=${{{name}-unset}}"' for name in ALL)
     ],
 )
 @pytest.mark.parametrize("image", [{}, IMAGE])
-def test_what_the_user_has_set_wins(
+def test_variables_of_the_user_take_precedence(
     tmp_path: Path, image: dict[str, str], own: dict[str, str], different: dict[str, str]
 ) -> None:
     workspace = Workspace("bash", tmp_path)

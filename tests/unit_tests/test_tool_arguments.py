@@ -92,7 +92,7 @@ class TestLeftOut:
     def test_what_is_done_anyway_may_be_asked_for(self) -> None:
         assert FileInput.model_validate({"action": "grep", "pattern": "a", "-n": True}).pattern == "a"
 
-    def test_what_nobody_knows_is_never_ignored(self) -> None:
+    def test_unknown_arguments_are_never_ignored(self) -> None:
         assert "zork: there is no such argument" in refusal(BashInput, command="true", zork=None)
 
 
@@ -119,7 +119,7 @@ class TestUnknown:
             (JobInput, "command", "use action"),
         ],
     )
-    def test_it_says_what_is_meant_and_what_there_is(
+    def test_an_unknown_argument_names_the_intended_and_the_valid_ones(
         self, model: type[ToolInput], name: str, intended: str
     ) -> None:
         output = refusal(model, **{**REQUIRED[model], name: "x"})
@@ -246,7 +246,7 @@ class TestContent:
                 content = [content]
         assert "JSON" in refusal(FileInput, action="write", path="a.json", content=content)
 
-    def test_who_is_asked_sees_what_will_be_written(self) -> None:
+    def test_the_approver_sees_the_written_content(self) -> None:
         request = PermissionRequest.for_file(
             "write", {"path": "a.json", "content": {"a": 1}}, namespace="demo"
         )

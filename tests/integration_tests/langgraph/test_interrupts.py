@@ -53,7 +53,7 @@ def test_nothing_is_provisioned_before_the_answer_and_what_is_approved_runs_once
     assert (done.status, done.content) == ("success", "ran\n[exit code 0]")
 
 
-def test_parallel_calls_of_one_node_are_each_answered(stage: Stage) -> None:
+def test_parallel_calls_of_a_node_get_their_own_answers(stage: Stage) -> None:
     session = stage.session()
     graph = stage.tool_node(session)
     calls = [
@@ -118,7 +118,7 @@ class InOrder:
 
 
 @pytest.mark.parametrize("by_id", [False, True])
-def test_an_answer_for_one_call_never_counts_for_another_that_comes_first(stage: Stage, by_id: bool) -> None:
+def test_an_answer_never_applies_to_another_call(stage: Stage, by_id: bool) -> None:
     order = InOrder(["harmless", "harmful"], ["harmful", "harmless"])
     session = stage.session()
     graph = stage.tool_node(session, wrap_tool_call=order.sync, awrap_tool_call=order.on_loop)
@@ -138,7 +138,7 @@ def test_an_answer_for_one_call_never_counts_for_another_that_comes_first(stage:
     assert stage.see(session, "cat log") == "harmless\n"
 
 
-def test_two_sessions_in_one_node_do_not_take_each_others_answers(stage: Stage) -> None:
+def test_two_sessions_in_a_node_get_their_own_answers(stage: Stage) -> None:
     first, second = stage.session(namespace="first"), stage.session(namespace="second")
     tools = [
         *WorkspaceToolkit(session=first).get_tools()[:1],
@@ -171,7 +171,7 @@ def test_going_on_without_an_answer_asks_again(stage: Stage) -> None:
     assert stage.see(session, "cat log") == "one\ntwo\n"
 
 
-def test_another_process_goes_on(lasting: Stage) -> None:
+def test_another_process_resumes_the_graph(lasting: Stage) -> None:
     calls = calling(bash("one", "echo one >> log"), bash("two", "echo two >> log"))
     graph = lasting.tool_node(lasting.session(persistent=True))
     lasting.do(graph, calls)
@@ -227,9 +227,7 @@ DECISIONS = [
 
 
 @pytest.mark.parametrize(("decision", "status", "text"), DECISIONS)
-def test_each_decision_does_what_it_says(
-    quick: Stage, decision: dict[str, Any], status: str, text: str
-) -> None:
+def test_each_decision_has_its_effect(quick: Stage, decision: dict[str, Any], status: str, text: str) -> None:
     graph = quick.tool_node(quick.session())
     quick.do(graph, calling(bash("one", "echo asked for")))
     message = results(quick.do(graph, Command(resume=answer_with(decision))))["one"]
@@ -278,7 +276,7 @@ def test_a_decision_of_this_package_resumes_too(quick: Stage) -> None:
         {"type": "approve"},
     ],
 )
-def test_what_is_no_answer_denies_and_tells_the_engineer(
+def test_an_unusable_answer_denies_and_is_logged(
     quick: Stage, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     graph = quick.tool_node(quick.session())
@@ -423,7 +421,7 @@ def test_a_sub_graph_asks_through_its_parent(stage: Stage) -> None:
     assert stage.see(session, "cat log") == "one\n"
 
 
-def test_a_question_waits_for_what_runs_beside_it(server: LocalDaytona) -> None:
+def test_an_interrupt_waits_for_parallel_tools(server: LocalDaytona) -> None:
     """Each run of the graph has an event loop of its own, whose end cancels what the graph has left behind."""
     stage = Stage(server, None, None)
     session = stage.session()
@@ -458,7 +456,7 @@ def test_a_question_waits_for_what_runs_beside_it(server: LocalDaytona) -> None:
     stage.close()
 
 
-def test_a_question_keeps_nobody_elses_turn(quick: Stage) -> None:
+def test_an_interrupt_releases_the_turn(quick: Stage) -> None:
     session = quick.session()
     graph = quick.tool_node(session)
     for number in range(3):
@@ -469,7 +467,9 @@ def test_a_question_keeps_nobody_elses_turn(quick: Stage) -> None:
     assert "1" in results(quick.do(graph, Command(resume=answer_with(APPROVE)), other))["one"].text
 
 
-def test_where_nobody_could_answer_it_is_denied(quick: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_call_is_denied_if_the_graph_cannot_be_interrupted(
+    quick: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
     session = quick.session(approver=InterruptApprover())
     tool = WorkspaceToolkit(session=session).get_tools()[0]
     runs = StateGraph(MessagesState).add_edge(START, "tools")

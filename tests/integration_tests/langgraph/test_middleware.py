@@ -57,7 +57,7 @@ ANSWERS = (
 
 
 @pytest.mark.parametrize("mode", ["ask", "edit"])
-def test_the_middleware_asks_once_for_what_the_mode_asks_about(stage: Stage, mode: str) -> None:
+def test_the_middleware_asks_once_per_call(stage: Stage, mode: str) -> None:
     session = stage.session(approver=MiddlewareApprover(), permissionMode=mode)
     agent = agent_of(stage, session, *CALLS)
     (question,) = stage.questions(stage.do(agent, GO))
@@ -87,7 +87,7 @@ def test_in_bypass_there_is_nothing_to_ask(quick: Stage) -> None:
 
 
 @pytest.mark.parametrize("approver", [None, lambda request: None, InterruptApprover()])
-def test_two_who_decide_are_refused(approver: Any) -> None:
+def test_two_approvers_for_one_call_are_refused(approver: Any) -> None:
     session = WorkspaceSession({}, namespace="demo", approver=approver)
     with pytest.raises(ConfigError, match=r"MiddlewareApprover\(\)"):
         session.interrupt_on()
@@ -129,9 +129,7 @@ def statuses(state: dict[str, Any]) -> list[str]:
     ("decision", "log"),
     [(APPROVE, "ran\nran\n"), (EDIT, "edited\nran\n"), (REJECT, "ran\n"), (RESPOND, "ran\n")],
 )
-def test_a_call_that_is_made_again_is_asked_about_again(
-    quick: Stage, decision: dict[str, Any], log: str
-) -> None:
+def test_a_repeated_call_needs_a_new_approval(quick: Stage, decision: dict[str, Any], log: str) -> None:
     session = quick.session(approver=MiddlewareApprover())
     agent = same_ids(quick, session, turns=3, checkpointer=quick.saver)
     quick.do(agent, GO)
@@ -145,7 +143,7 @@ def test_a_call_that_is_made_again_is_asked_about_again(
 
 @pytest.mark.parametrize("interrupt_mode", ["batched", "per_call"])
 @pytest.mark.parametrize("decision", [None, APPROVE, EDIT, USELESS, ELSEWHERE, REJECT, RESPOND])
-def test_what_was_asked_about_counts_for_that_very_call(
+def test_an_approval_counts_for_one_call(
     quick: Stage, interrupt_mode: str, decision: dict[str, Any] | None
 ) -> None:
     """An answer does not apply to the same call in another message, for which no middleware asks."""
@@ -190,7 +188,7 @@ def test_a_question_without_an_answer_counts_for_nothing(quick: Stage, interrupt
     assert quick.server.requests == []
 
 
-def test_what_was_asked_about_counts_for_one_thread(quick: Stage) -> None:
+def test_an_approval_counts_for_one_thread(quick: Stage) -> None:
     session = quick.session(approver=MiddlewareApprover())
     agent = same_ids(quick, session, checkpointer=quick.saver)
     other = {"configurable": {"thread_id": "other"}}

@@ -109,7 +109,7 @@ def test_agents_without_names_of_their_own_are_told_that_a_result_was_recorded(
     assert output(state) == ["2\n[exit code 0]", f"{AGAIN}\n2\n[exit code 0]"]
 
 
-def test_of_whatever_was_recorded_they_are_told(quick: Stage) -> None:
+def test_recorded_results_are_marked(quick: Stage) -> None:
     session = quick.session(permissionMode="bypass")
     quick.see(session, "echo a > edited; touch deleted")
     job = quick.wait(session.jobs.start, session.jobs.astart, "sleep 600")

@@ -91,7 +91,7 @@ def test_a_create_that_answers_creating_is_polled_for(server: LocalDaytona) -> N
     assert server.count("get") >= 1
 
 
-def test_a_cancelled_call_goes_on_in_the_sandbox(server: LocalDaytona) -> None:
+def test_a_cancelled_call_continues_in_the_sandbox(server: LocalDaytona) -> None:
     async def work(daytona: AsyncDaytona) -> None:
         sandbox = await daytona.create()
         command = "touch /tmp/begun; until [ -e /tmp/go ]; do sleep 0.05; done; echo finished > /tmp/outcome"

@@ -111,7 +111,7 @@ def test_a_wrong_execute_is_refused(either: Toolbox, body: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"x"', b"[" * 100_000], ids=lambda body: repr(body[:5]))
-def test_a_body_that_is_no_object_is_refused(toolbox: Toolbox, body: bytes) -> None:
+def test_a_body_must_be_a_json_object(toolbox: Toolbox, body: bytes) -> None:
     answer = toolbox.request("POST", "/process/execute", content=body)
     assert (answer.status_code, answer.json()["code"]) == (400, "BAD_REQUEST")
 
@@ -145,7 +145,9 @@ RESULTS = {
 
 
 @pytest.mark.parametrize(("body", "code", "result"), RESULTS.values(), ids=RESULTS)
-def test_what_an_execute_answers(toolbox: Toolbox, body: dict[str, Any], code: int, result: str) -> None:
+def test_execute_returns_exit_code_and_output(
+    toolbox: Toolbox, body: dict[str, Any], code: int, result: str
+) -> None:
     content = json.dumps(body).encode()  # httpx refuses half a pair
     answer = toolbox.request("POST", "/process/execute", content=content)
     assert (answer.status_code, answer.json()) == (200, {"exitCode": code, "result": result})
@@ -239,7 +241,7 @@ def test_a_replacement_without_a_body_is_400_without_one(toolbox: Toolbox) -> No
 
 
 @pytest.mark.parametrize("path", ["/env", "/files/upload-v2", "/no/such/thing"])
-def test_what_it_does_not_know_is_404(toolbox: Toolbox, path: str) -> None:
+def test_unknown_paths_return_404(toolbox: Toolbox, path: str) -> None:
     assert toolbox.request("POST", path, json={}).status_code == 404
 
 
@@ -270,7 +272,7 @@ def parts(*named: tuple[str, bytes | str]) -> Any:
     ]
 
 
-def test_an_upload_says_what_it_wrote(toolbox: Toolbox) -> None:
+def test_an_upload_returns_the_written_files(toolbox: Toolbox) -> None:
     folder = toolbox.folder()
     files = parts(
         ("files[0].path", f"  {folder}/deep/a \n"), ("files[0].file", b"123"),
@@ -305,7 +307,7 @@ def test_a_wrong_part_is_reported_and_the_others_are_written(either: Toolbox, or
     assert either.run(f"ls {folder}") == "fine\n"
 
 
-def test_an_upload_that_is_no_form_is_refused(toolbox: Toolbox) -> None:
+def test_an_upload_must_be_a_form(toolbox: Toolbox) -> None:
     answer = toolbox.request(
         "POST", "/files/bulk-upload", content=b"x", headers={"Content-Type": "text/plain"}
     )
@@ -384,7 +386,7 @@ def test_folders(toolbox: Toolbox, mode: str | None, made: str | None, status: i
         assert toolbox.run(f"stat -c %a {name}/a {name}/a/b").split() == [made, made]
 
 
-def test_a_folder_that_is_there_stays_as_it_is(toolbox: Toolbox) -> None:
+def test_an_existing_folder_is_unchanged(toolbox: Toolbox) -> None:
     name = toolbox.folder()
     toolbox.run(f"chmod 700 {name}; touch {name}/file")
     query = {"path": name, "mode": "755"}
@@ -443,7 +445,7 @@ def test_times_have_no_trailing_zeros(toolbox: Toolbox) -> None:
         assert f"00:00:{ending} +0000" in described["modTime"] or os.environ.get("TZ")
 
 
-def test_a_listing_skips_what_cannot_be_looked_at(toolbox: Toolbox) -> None:
+def test_a_listing_skips_unreadable_entries(toolbox: Toolbox) -> None:
     name = toolbox.folder()
     toolbox.run(f"cd {name}; mkdir d; touch d/x f; ln -s nowhere dangling; ln -s d link; ln -s loop loop")
     entries = toolbox.request("GET", "/files", params={"path": name, "depth": "2"}).json()
@@ -511,7 +513,7 @@ DOWNLOADS = {
 
 
 @pytest.mark.parametrize(("path", "code"), DOWNLOADS.items())
-def test_a_download_that_fails_says_why_in_its_part(either: Toolbox, path: str, code: str) -> None:
+def test_a_failed_download_has_its_error_in_its_part(either: Toolbox, path: str, code: str) -> None:
     content = download(either, path)
     assert b'name="error"' in content
     error = json.loads(content[content.index(b"{") : content.rindex(b"}") + 1])

@@ -49,7 +49,7 @@ def test_lines_before_a_syntax_error_run(sandbox: Sandbox) -> None:
     assert response.exit_code != 0
 
 
-def test_each_shell_is_what_it_says(connect: Callable[[LocalDaytona], Daytona]) -> None:
+def test_each_shell_identifies_itself(connect: Callable[[LocalDaytona], Daytona]) -> None:
     for shell in ("zsh", "bash", "dash"):
         assert shutil.which(shell), f"this test needs {shell}"
         with LocalDaytona(shell=shell) as server:
@@ -95,7 +95,7 @@ def test_a_time_out_kills_the_group_and_discards_the_output(sandbox: Sandbox) ->
     assert "sleep 400" in left  # what called setsid survives
 
 
-def test_it_waits_for_whoever_holds_the_output_open(sandbox: Sandbox) -> None:
+def test_execute_waits_until_the_output_is_closed(sandbox: Sandbox) -> None:
     started = time.monotonic()
     response = sandbox.process.exec("(sleep 0.7; echo late) & echo early")
     assert response.result == "early\nlate\n"
@@ -154,7 +154,7 @@ def test_an_empty_command_is_refused(sandbox: Sandbox) -> None:
         sandbox.process.exec("")
 
 
-def test_nothing_is_cancelled_when_the_client_goes_away(server: LocalDaytona, sandbox: Sandbox) -> None:
+def test_a_disconnected_client_cancels_nothing(server: LocalDaytona, sandbox: Sandbox) -> None:
     import http.client
 
     connection = http.client.HTTPConnection(
@@ -211,7 +211,7 @@ def test_a_dead_daemon_is_a_bare_502(server: LocalDaytona, sandbox: Sandbox) -> 
     assert sandbox.process.exec("echo again").result == "again\n"
 
 
-def test_a_sandbox_destroyed_in_the_midst_ends_its_calls(server: LocalDaytona, sandbox: Sandbox) -> None:
+def test_destroying_a_sandbox_ends_its_calls(server: LocalDaytona, sandbox: Sandbox) -> None:
     timer = threading.Timer(0.3, server.destroy_sandbox, (sandbox.id,))
     timer.start()
     with pytest.raises(DaytonaBadGatewayError):

@@ -210,7 +210,7 @@ def test_the_daemon_cannot_be_traced(server: LocalDaytona, sandbox: Sandbox) -> 
     assert sandbox.process.exec("echo alive").result == "alive\n"
 
 
-def test_a_daemon_that_takes_nothing_holds_up_nobody_else(server: LocalDaytona, daytona: Daytona) -> None:
+def test_a_blocked_daemon_does_not_delay_others(server: LocalDaytona, daytona: Daytona) -> None:
     sandbox = daytona.create()
     other = daytona.create()
     running = server._running
@@ -293,7 +293,7 @@ def test_a_blocked_network_is_blocked(server: LocalDaytona, daytona: Daytona) ->
         assert blocked.process.exec(reach).result == "refused\nrefused\n"
 
 
-def test_what_is_not_enforced_is_refused(
+def test_unenforced_settings_are_refused(
     server: LocalDaytona, daytona: Daytona, connect: Callable[[LocalDaytona], Daytona]
 ) -> None:
     with pytest.raises(DaytonaError, match="networkAllowList is not enforced by the local server"):
@@ -330,7 +330,7 @@ def test_silly_fields_are_refused(server: LocalDaytona, body: dict[str, Any]) ->
     assert server.sandboxes == []
 
 
-def test_one_sandboxs_trouble_does_not_keep_others_from_their_end(
+def test_a_failing_sandbox_does_not_block_the_cleanup_of_others(
     clock: ManualClock, connect: Callable[[LocalDaytona], Daytona], caplog: pytest.LogCaptureFixture
 ) -> None:
     with LocalDaytona(clock=clock) as server:

@@ -76,7 +76,7 @@ def test_host_files_are_out_of_sight_and_reach(sandbox: Sandbox, tmp_path: Path)
     assert sandbox.process.exec("ls /home").result == "daytona\n"
 
 
-def test_the_disk_of_another_sandbox_is_out_of_reach(server: LocalDaytona, daytona: Daytona) -> None:
+def test_a_sandbox_cannot_read_the_disk_of_another(server: LocalDaytona, daytona: Daytona) -> None:
     mine, other = daytona.create(), daytona.create()
     other.fs.upload_file(b"theirs", "/tmp/theirs")
     for record in server.sandboxes:
@@ -168,7 +168,7 @@ def test_a_root_that_sandboxes_cannot_enter_is_refused(tmp_path: Path) -> None:
     assert list(closed.iterdir()) == []
 
 
-def test_no_isolation_runs_on_the_host_and_says_so(
+def test_without_isolation_commands_run_on_the_host_with_a_warning(
     caplog: pytest.LogCaptureFixture, connect: Callable[[LocalDaytona], Daytona], tmp_path: Path
 ) -> None:
     with LocalDaytona(isolation="none") as server:

@@ -90,7 +90,7 @@ def test_auto_delete_counts_from_stopping(server: LocalDaytona, daytona: Daytona
         daytona.get(sandbox.id)
 
 
-def test_ephemeral_ones_are_destroyed_instead_of_stopped(
+def test_ephemeral_sandboxes_are_destroyed_instead_of_stopped(
     server: LocalDaytona, daytona: Daytona, clock: ManualClock
 ) -> None:
     by_hand = daytona.create(params(ephemeral=True))
@@ -119,9 +119,7 @@ def test_time_to_live_destroys_in_any_state(
     assert state(server) == ["started"]
 
 
-def test_stopped_ones_are_archived_and_start_again(
-    server: LocalDaytona, daytona: Daytona, clock: ManualClock
-) -> None:
+def test_archived_sandboxes_start_again(server: LocalDaytona, daytona: Daytona, clock: ManualClock) -> None:
     sandbox = daytona.create(params(auto_archive_interval=30, auto_delete_interval=60))
     sandbox.process.exec("echo kept > f")
     sandbox.stop()
@@ -133,7 +131,7 @@ def test_stopped_ones_are_archived_and_start_again(
     assert sandbox.process.exec("cat f").result == "kept\n"
 
 
-def test_a_slow_change_of_state_goes_by_the_clock(
+def test_a_state_change_takes_the_time_of_the_clock(
     server: LocalDaytona, daytona: Daytona, clock: ManualClock
 ) -> None:
     sandbox = daytona.create()

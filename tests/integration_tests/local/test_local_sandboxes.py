@@ -83,7 +83,7 @@ def test_listing_pages_and_filters(daytona: Daytona) -> None:
     assert [item.name for item in daytona.list(ListSandboxesQuery(name="box-3"))] == ["box-3"]
 
 
-def test_a_page_stays_right_when_a_sandbox_goes_meanwhile(daytona: Daytona) -> None:
+def test_pages_stay_consistent_when_a_sandbox_is_deleted(daytona: Daytona) -> None:
     made = [daytona.create(named(f"box-{n}")) for n in range(4)]
     pages = daytona.list(ListSandboxesQuery(limit=2))
     seen = [next(pages).name, next(pages).name]

@@ -251,7 +251,7 @@ def test_no_answer_waits_for_an_acknowledgement(
     assert all(accepted)
 
 
-def test_a_client_that_leaves_in_the_midst_makes_no_noise(
+def test_a_disconnecting_client_is_not_logged(
     server: LocalDaytona, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     host, port = server.api_url.split("/")[2].split(":")

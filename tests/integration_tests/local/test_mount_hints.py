@@ -304,7 +304,7 @@ FINE = [
 
 
 @pytest.mark.parametrize("command", FINE)
-def test_no_hint_for_what_went_as_anywhere(mounted_sandbox: Mounted, row: str, command: str) -> None:
+def test_no_hint_for_other_failures(mounted_sandbox: Mounted, row: str, command: str) -> None:
     code, output = _run(mounted_sandbox, row, command)
     assert hint(command, output, code) is None, output
 

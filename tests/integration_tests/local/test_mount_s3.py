@@ -62,7 +62,7 @@ def test_an_upload_given_up_leaves_nothing(mounted_sandbox: Mounted) -> None:
     assert within(30, lambda: "Uploads" not in mounted_sandbox.s3.list_multipart_uploads(Bucket=BUCKET))
 
 
-def test_a_replaced_object_is_stale_to_who_reads_it(mounted_sandbox: Mounted) -> None:
+def test_a_replaced_object_is_stale_for_its_readers(mounted_sandbox: Mounted) -> None:
     mounted_sandbox.put(f"{HOME}stale", b"a" * 12 * MIB)
     printed = mounted_sandbox.python(
         "f = open('/mnt/w/stale', 'rb', 0); f.read(10); pause(); f.seek(11 * 1024 * 1024)\n"
@@ -72,7 +72,7 @@ def test_a_replaced_object_is_stale_to_who_reads_it(mounted_sandbox: Mounted) ->
     assert printed == "ESTALE b'bbb'"
 
 
-def test_folders_exist_by_what_is_in_them(mounted_sandbox: Mounted) -> None:
+def test_folders_exist_while_they_have_files(mounted_sandbox: Mounted) -> None:
     mounted_sandbox.ok("mkdir /mnt/w/local")
     assert mounted_sandbox.keys(f"{HOME}local") == []
     mounted_sandbox.ok("mkdir /mnt/w/local/deeper && echo x > /mnt/w/local/deeper/f")
@@ -112,7 +112,7 @@ def test_closing_by_another_process_completes_nothing(mounted_sandbox: Mounted) 
 
 
 @pytest.mark.parametrize("how", ["os.O_RDONLY", "os.O_WRONLY | os.O_TRUNC"])
-def test_opening_what_a_group_of_processes_writes_cuts_it_off(mounted_sandbox: Mounted, how: str) -> None:
+def test_opening_a_file_ends_its_writing_by_other_processes(mounted_sandbox: Mounted, how: str) -> None:
     # A name of its own: the mount remembers the other for a tenth of a second.
     cut = f"/mnt/w/cut-{'r' if how == 'os.O_RDONLY' else 'w'}"
     printed = mounted_sandbox.python(
@@ -211,7 +211,7 @@ def denied(mounted_sandbox: Mounted) -> Iterator[str]:
     mounted_sandbox.server.s3.deny = ()
 
 
-def test_what_s3_refuses_is_an_input_output_error(mounted_sandbox: Mounted, denied: str) -> None:
+def test_a_refusal_of_s3_is_an_input_output_error(mounted_sandbox: Mounted, denied: str) -> None:
     printed = mounted_sandbox.python(
         f"p = '{denied}'; print(err(os.stat, p), err(open, p + '/f'), err(os.listdir, p), err(os.unlink, p + '/f'),"
         " err(os.mkdir, p + '2'), err(os.open, p + '2', W), err(os.rename, p + '2', p + '3'))"

@@ -13,22 +13,22 @@ from langchain_daytona_ws.local import LocalDaytona, S3Unavailable, mounting
 from .conftest import Connect
 from .mounted import BUCKET, HOME, KEYS, Mounted, within
 from .test_local_isolation import (
+    test_a_sandbox_cannot_read_the_disk_of_another,
     test_host_files_are_out_of_sight_and_reach,
     test_it_runs_as_an_unprivileged_user_of_the_host,
     test_no_file_descriptor_of_the_server_leaks,
     test_proc_sys_is_not_writable,
     test_root_inside_is_root_over_its_own_files,
-    test_the_disk_of_another_sandbox_is_out_of_reach,
     test_the_process_tree_is_its_own,
 )
 
 __all__ = [  # held of sandboxes that may mount as of all others
+    "test_a_sandbox_cannot_read_the_disk_of_another",
     "test_host_files_are_out_of_sight_and_reach",
     "test_it_runs_as_an_unprivileged_user_of_the_host",
     "test_no_file_descriptor_of_the_server_leaks",
     "test_proc_sys_is_not_writable",
     "test_root_inside_is_root_over_its_own_files",
-    "test_the_disk_of_another_sandbox_is_out_of_reach",
     "test_the_process_tree_is_its_own",
 ]
 
@@ -108,7 +108,7 @@ def test_a_daemon_that_hangs_is_not_known_by_the_root(alone: Mounted) -> None:
     alone.ok("pkill -KILL mount-s3")
 
 
-def test_at_its_end_it_unmounts_what_is_mounted_at_its_path_then(alone: Mounted) -> None:
+def test_at_its_end_it_unmounts_its_path(alone: Mounted) -> None:
     alone.mount("/mnt/w")
     alone.ok("(cd /mnt/w; exec sleep 300) >/dev/null 2>&1 & sleep 0.2; umount -l /mnt/w; pgrep mount-s3")
     alone.mount("/mnt/w")
@@ -232,7 +232,7 @@ def test_two_servers_share_no_bucket() -> None:
         assert item.s3_endpoint != other.s3_endpoint
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_arguments_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="isolation='bubblewrap'"):
         LocalDaytona(s3=True, isolation="none")
     monkeypatch.setattr(mounting.importlib.util, "find_spec", lambda name: None)

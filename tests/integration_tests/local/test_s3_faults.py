@@ -67,7 +67,7 @@ def test_an_answer_that_does_not_come_through(s3: LocalS3, kind: Any, done: bool
         put(bucket, kind)  # it happens once
 
 
-def test_an_answer_that_says_no(s3: LocalS3) -> None:
+def test_a_refusing_answer(s3: LocalS3) -> None:
     with client(s3, "s3") as bucket:
         s3.add_fault(S3Fault("status", method="PUT", times=None, status=503, retry_after_s=2))
         for _ in range(2):
@@ -79,7 +79,7 @@ def test_an_answer_that_says_no(s3: LocalS3) -> None:
         assert "refused" not in keys(bucket)
 
 
-def test_a_body_that_ends_in_its_midst(s3: LocalS3) -> None:
+def test_a_truncated_body(s3: LocalS3) -> None:
     with client(s3, "s3") as bucket:
         bucket.put_object(Bucket="agents", Key="large", Body=b"x" * 1000)
         s3.add_fault(S3Fault("truncate", method="GET"))

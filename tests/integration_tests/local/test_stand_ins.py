@@ -59,7 +59,7 @@ def test_a_store_answers_in_motos_place_and_holds_its_own_sessions() -> None:
                 session.get_object(Bucket="agents", Key="mine/a é+b")
 
 
-def test_sandboxes_get_the_program_that_is_named(tmp_path: Path) -> None:
+def test_sandboxes_get_the_given_mount_s3(tmp_path: Path) -> None:
     program = tmp_path / "any-name"
     program.write_text("#!/bin/sh\necho the original, with $*\n")
     program.chmod(0o700)
@@ -68,7 +68,7 @@ def test_sandboxes_get_the_program_that_is_named(tmp_path: Path) -> None:
     assert answer.result == "the original, with --version\n"
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_invalid_combinations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="need s3=True"):
         LocalDaytona(mount_s3="/bin/true")
     with pytest.raises(ValueError, match=r"mount_s3: .*does not exist"):

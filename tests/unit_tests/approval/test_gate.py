@@ -28,7 +28,7 @@ from tests.unit_tests.approval.conftest import (
 )
 
 
-def test_nobody_is_asked_where_the_mode_says_so(check: Check) -> None:
+def test_a_mode_without_approval_calls_no_approver(check: Check) -> None:
     gate = ApprovalGate("bypass", None)
     assert check(gate, bash()).arguments == {"command": "ls"}
     read = PermissionRequest.for_file("read", {"path": "a"}, namespace="demo")
@@ -90,7 +90,7 @@ def test_an_async_approver_is_cancelled_at_the_time_out(check: Check) -> None:
         assert cancelled.wait(SOON_S)
 
 
-def test_a_turn_that_is_never_given_back_denies_the_others(check: Check) -> None:
+def test_a_turn_that_is_not_released_denies_the_others(check: Check) -> None:
     asked: list[PermissionRequest] = []
     gate = ApprovalGate("ask", lambda request: asked.append(request) or ALLOW, approval_timeout_s=0.02)
     stalled = Ticket(None)
@@ -186,7 +186,7 @@ def test_a_sync_approver_does_not_block_the_loop(timeout_s: float | None) -> Non
     asyncio.run(main())
 
 
-def test_a_prompt_nobody_answers_does_not_hold_up_the_end_of_the_loop(blocked: threading.Event) -> None:
+def test_an_unanswered_prompt_does_not_delay_the_end_of_the_loop(blocked: threading.Event) -> None:
     async def main() -> None:
         gate = ApprovalGate("ask", cast("Any", lambda _: blocked.wait(SOON_S)))
         with pytest.raises(TimeoutError):
@@ -223,7 +223,7 @@ def test_an_interrupted_wait_passes_on_and_cancels_the_approver(monkeypatch: pyt
     assert not gate._turns._queue
 
 
-def test_an_approver_that_uses_a_tool_is_told_instead_of_waiting_for_itself(check: Check) -> None:
+def test_an_approver_that_uses_a_tool_gets_an_error_instead_of_a_deadlock(check: Check) -> None:
     codes: list[str] = []
 
     def approver(_: PermissionRequest) -> PermissionDecision:

@@ -15,7 +15,7 @@ from langchain_daytona_ws.permissions import PermissionDecision, PermissionReque
 from tests.unit_tests.approval.conftest import ALLOW, SOON_S, aallow, bash, until, wait_for
 
 
-def test_an_always_given_meanwhile_covers_who_waits() -> None:
+def test_allow_always_also_applies_to_waiting_calls() -> None:
     asked: list[str] = []
     everybody_waits = threading.Event()
 
@@ -100,7 +100,7 @@ def test_first_come_first_served(blocked: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("approver_form", ["sync", "async"])
-def test_whoever_is_cancelled_leaves_the_queue(approver_form: str, blocked: threading.Event) -> None:
+def test_a_cancelled_call_leaves_the_queue(approver_form: str, blocked: threading.Event) -> None:
     async def main() -> None:
         asked: list[str] = []
         hold = asyncio.Event()

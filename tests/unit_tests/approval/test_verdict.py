@@ -85,7 +85,7 @@ def test_edited_arguments_are_validated_and_the_model_is_told(check: Check, as_a
     )
 
 
-def test_an_edit_that_changes_nothing_is_none(check: Check) -> None:
+def test_an_edit_that_changes_nothing_is_ignored(check: Check) -> None:
     gate = ApprovalGate("ask", lambda request: PermissionDecision.allow_edited(request.arguments))
     assert check(gate, bash(), only_command) == Approval(bash().arguments)
 

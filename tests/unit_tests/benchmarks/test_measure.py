@@ -36,7 +36,7 @@ def test_warm_up_rounds_are_called_and_not_counted() -> None:
     assert samples == {"one": [2.0, 3.0, 4.0]}
 
 
-def test_what_is_left_is_tidied_after_each_call() -> None:
+def test_clean_up_runs_after_each_call() -> None:
     called: list[str] = []
     interleaved(
         {"a": lambda: called.append("a")}, 2, warm_up=1, tidy=lambda: called.append("tidied")

@@ -21,11 +21,11 @@ MISSED = Result(
 UNASKED = figure("other", "a figure", 12.3, "ms")
 
 
-def test_what_is_within_reach_is_reached() -> None:
+def test_a_ratio_within_the_target_meets_it() -> None:
     assert (REACHED.reached, REACHED.excess) == (True, None)
 
 
-def test_what_is_not_says_by_how_much() -> None:
+def test_a_missed_target_is_reported_with_its_distance() -> None:
     assert MISSED.reached is False
     assert MISSED.excess == pytest.approx(0.2)
 

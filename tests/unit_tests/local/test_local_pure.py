@@ -39,7 +39,7 @@ def struck(faults: Faults, count: int, action: str = "execute", path: str = "/x"
     return [bool(faults.take(action, path)) for _ in range(count)]
 
 
-def test_a_fault_strikes_as_often_as_told() -> None:
+def test_a_fault_applies_the_given_number_of_times() -> None:
     faults = Faults()
     faults.add(Fault("latency", times=2))
     assert struck(faults, 4) == [True, True, False, False]

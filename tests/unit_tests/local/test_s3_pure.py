@@ -192,7 +192,7 @@ def test_of_two_changes_under_the_same_condition_one_is_made() -> None:
     assert sorted(moto.bodies) == [b"0", b"1"]
 
 
-def test_who_may_list_only_under_a_condition_is_not_told_what_is_missing() -> None:
+def test_a_conditional_listing_permission_hides_missing_keys() -> None:
     gate = Gate(Moto(), "/control")
     assert ask(gate, "GET", "/agents/missing")[0] == "404 Not Found"
     ask(gate, "POST", "/control", json.dumps({"settings": {"head_403": True, "deny": []}}).encode())
