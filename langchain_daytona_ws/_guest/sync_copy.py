@@ -198,11 +198,11 @@ class Copy:
                 return
 
     def move_to_trash(self, path: str, status: os.stat_result) -> None:
-        """Move a file away: a wrong listing must not destroy its content, nor a program lose what it writes to it."""
+        """Move a file to the trash, so that a wrong listing, or a program that still writes it, loses nothing."""
         os.rename(self.tree.path(path), self._watch(path, status))
 
     def _watch(self, path: str, status: os.stat_result) -> str:
-        """Return a name in the trash for a file of this status; `restore_written` will compare it."""
+        """Return a new name in the trash, and record the file's status for `restore_written`."""
         name = "%d-%d-%s" % (time.time(), next(self._numbers), _shortened(os.path.basename(path)))
         trash = "%s/%s" % (self._trash, name)
         with self._names:
@@ -506,12 +506,14 @@ class Copy:
         return etag, put_at, ""
 
     def _check_condition(self, key: str, condition: dict[str, str]) -> None:
-        """Check the condition of an upload's completion as well as possible: not every store does."""
+        """Check the condition by a request first: some stores ignore it when they complete an upload."""
         etag = condition.get("if-match")
         if etag is not None:
             found = self.bucket.head(key)
             if found is None or found.etag != etag.strip('"'):
-                raise S3Error("missing" if found is None else "changed", "the object is another one by now")
+                raise S3Error(
+                    "missing" if found is None else "changed", "another writer has replaced the object"
+                )
 
     def permanent_problem(self, path: str) -> str:
         """Return why a file can never be saved; "" if it can."""

@@ -44,7 +44,7 @@ COMM = "workspace-sync"
 
 
 def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
-    """Start a resident, unless the running one, perhaps of another session, suits this call too.
+    """Start a resident, unless one is running that this call can use, even if another session started it.
 
     Args:
         path: Its socket.
@@ -64,7 +64,7 @@ def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
         dirs.make_directory(copy["state"])
         if os.stat(copy["root"]).st_dev != os.stat(os.path.dirname(copy["root"])).st_dev:
             raise dirs.SetupError("sync_mount_point", copy["root"])
-    # Of parallel calls, one starts it.
+    # Only one of several parallel calls starts it.
     starting = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         if not _is_locked(starting, START_WITHIN_S):

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
+from langchain_daytona_ws._core.sync import manager, report
 from langchain_daytona_ws._core.sync.report import NAME_CHARS, NAMES_MAX, SyncReport, read_report
+from langchain_daytona_ws._guest.sync_s3 import GENERAL
 
 SCALARS = (
     strategies.none()
@@ -91,3 +93,9 @@ def test_a_report_of_a_change_is_read() -> None:
         pulled=1, pushed=2, deleted=3, conflicts=(("a", "a.conflict-A"),), duration_s=0.5
     )
     assert "a.conflict-A" in report.notices[0]
+
+
+@pytest.mark.parametrize("code", GENERAL)
+def test_every_failure_of_s3_has_its_messages(code: str) -> None:
+    assert f"sync_{code}" in manager._REFUSALS, "the error if a pull fails"
+    assert code in report._FAILURES, "the notice if a push fails"

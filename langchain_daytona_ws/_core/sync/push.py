@@ -1,4 +1,4 @@
-"""Pushes outside of a command: the rest of a long push, a failed one once more, and the last one of a sandbox."""
+"""Pushes outside of a command: to finish a long push, to repeat a failed one, and before a sandbox is deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def push(client: GuestClient, root: str, *, limit_s: float = PUSH_LIMIT_S)
 async def finish_push(
     client: GuestClient, root: str, report: SyncReport, *, limit_s: float = PUSH_LIMIT_S
 ) -> SyncReport:
-    """Wait for the end of a push that takes longer than a call, and repeat once a push that may succeed now.
+    """Wait for the end of a push that takes longer than a call. Repeat a push once if its failure may have passed.
 
     Returns:
         The reports as one. It does not raise: the call that the push belongs to has run.
