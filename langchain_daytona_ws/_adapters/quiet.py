@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _here = threading.local()
+_filtered = {"loggers": 0}  # how many loggers there were when the filters were last set
 
 
 def _is_loud(record: logging.LogRecord) -> bool:
@@ -17,12 +18,16 @@ def _is_loud(record: logging.LogRecord) -> bool:
 @contextmanager
 def unlogged() -> Iterator[None]:
     """Suppress botocore's debug records in this thread."""
-    # A filter does not apply to child loggers, and each imported module adds loggers.
-    for name in logging.root.manager.loggerDict.copy():
-        if name.partition(".")[0] == "botocore":
-            logger = logging.getLogger(name)
-            if _is_loud not in logger.filters:
-                logger.addFilter(_is_loud)
+    # A filter does not apply to child loggers, and each imported module adds loggers. Loggers are never removed.
+    loggers = logging.root.manager.loggerDict
+    if len(loggers) != _filtered["loggers"]:
+        names = list(loggers.copy())
+        for name in names:
+            if name.partition(".")[0] == "botocore":
+                logger = logging.getLogger(name)
+                if _is_loud not in logger.filters:
+                    logger.addFilter(_is_loud)
+        _filtered["loggers"] = len(names)
     before, _here.quiet = getattr(_here, "quiet", False), True
     try:
         yield

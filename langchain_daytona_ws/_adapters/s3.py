@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ Expired = Callable[[Credentials], None]
 BODY_ATTEMPTS = 3
 BODY_PAUSE_S = 0.2
 AT_A_TIME = 8
+PIECE_BYTES = 256 << 10
 
 
 class _BodyLost(Exception):
@@ -173,25 +175,29 @@ class Bucket:
                     raise ValueError("not the whole object")
                 info = answers.described(key, answer, "ContentLength")
                 fits = info.size_bytes <= max_bytes
-                data = self._body(body, info.size_bytes) if fits else None
-                return StoredObject(info, data, answers.metadata(answer))
+                data, sha256 = self._body(body, info.size_bytes) if fits else (None, "")
+                return StoredObject(info, data, answers.metadata(answer), sha256)
             finally:
                 body.close()
 
-    def _body(self, body: Any, size: int) -> bytes:
+    def _body(self, body: Any, size: int) -> tuple[bytes, str]:
+        """Read a content, and hash its pieces while the next pieces arrive."""
         from langchain_daytona_ws._adapters.s3_faults import translated
 
+        digest, pieces, count = hashlib.sha256(), list[bytes](), 0
         try:
             with unlogged(), translated():
-                data: bytes = body.read(size + 1)
                 # Reading to the end makes botocore verify the checksum, if the response has one.
-                data += body.read(1)
+                while count <= size and (piece := body.read(min(PIECE_BYTES, size - count + 1))):
+                    digest.update(piece)
+                    pieces.append(piece)
+                    count += len(piece)
         except StoreFault as fault:
             raise _BodyLost(fault) from None
-        if len(data) != size:
-            message = f"the answer ended after {len(data)} of {size} bytes"
+        if count != size:
+            message = f"the answer ended after {count} of {size} bytes"
             raise _BodyLost(StoreFault(StoreFaultKind.PASSING, message))
-        return data
+        return b"".join(pieces), digest.hexdigest()
 
     def _full(self, key: str) -> str:
         """Return a key with the workspace's prefix; refuse keys that a proxy could resolve to another prefix."""

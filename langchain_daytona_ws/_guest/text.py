@@ -39,7 +39,7 @@ def count_lines(data: bytes) -> int:
 
 def newline_style(data: bytes) -> str:
     """Return the line endings: ``lf`` (also if there are none), ``crlf`` or ``mixed``."""
-    crlf = data.count(b"\r\n")
+    crlf = data.count(b"\r\n") if b"\r" in data else 0
     if not crlf:
         return "lf"
     return "crlf" if crlf == data.count(b"\n") else "mixed"
@@ -78,9 +78,10 @@ def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int
     """
     result = Page(data)
     budget = max(limit_bytes - FOOTER_BYTES, 64)
-    rows: list[str] = []
     start = start_of_line(data, offset)
-    number = offset
+    rows, taken = _plain_rows(data[start : start + budget], offset, limit, budget)
+    number, start = offset + len(rows), start + taken
+    budget -= sum(map(len, rows)) + len(rows)
     while start < len(data) and len(rows) < limit:
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
@@ -134,6 +135,32 @@ def as_shown(line: bytes, first: bool) -> tuple[str, bool]:
 def visible(text: str) -> str:
     """Escape terminal control characters, and characters that databases and model APIs refuse (Postgres: NUL)."""
     return text.replace("\0", "\\x00").replace("\x1b", "\\x1b")
+
+
+def _plain_rows(head: bytes, number: int, limit: int, budget: int) -> tuple[list[str], int]:
+    """Number the first lines that fit, if all lines are plain ASCII and short; otherwise none.
+
+    They are decoded together: to decode each takes longer than to read the file from S3.
+
+    Returns:
+        The rows, and the size of their lines in bytes.
+    """
+    end = head.rfind(b"\n")
+    if end < 0 or not head.isascii() or any(control in head for control in (b"\r", b"\0", b"\x1b")):
+        return [], 0
+    lines = head[:end].decode("ascii").split("\n", limit)[:limit]
+    if len(lines[0]) > budget - 64 or max(map(len, lines)) > LINE_CHARS:
+        return [], 0
+    rows: list[str] = []
+    size = taken = 0
+    for line in lines:
+        row = f"{number + len(rows):>6}\t{line}"
+        size += len(row) + 1
+        if size > budget:
+            break
+        rows.append(row)
+        taken += len(line) + 1
+    return rows, taken
 
 
 def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:

@@ -83,7 +83,7 @@ class S3Files:
             key, stored = await self._load(path, max_bytes)
             data = _text(stored, max_bytes)
             page, sha256 = await self._compute(
-                len(data), lambda: (text.page(data, offset, limit, limit_bytes), _sha256(data))
+                len(data), lambda: (text.page(data, offset, limit, limit_bytes), _hash_of(stored))
             )
             if not page.body and offset > 1:
                 raise RefusedError("past_end", lines=page.lines)
@@ -107,13 +107,13 @@ class S3Files:
             most = query.binary_bytes if query.binary else query.max_bytes
             key, stored = await self._load(path, most)
             data = _content(stored, most)
-            return await self._compute(len(data), lambda: _viewed(key, data, query))
+            return await self._compute(len(data), lambda: _viewed(key, data, _hash_of(stored), query))
 
     async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
         with self._errors("fetch", path):
             key, stored = await self._load(path, max_bytes)
             data = _content(stored, max_bytes)
-            return models.FileContent(key, data, await self._compute(len(data), lambda: _sha256(data)))
+            return models.FileContent(key, data, await self._compute(len(data), lambda: _hash_of(stored)))
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
         with self._errors("write", path):
@@ -282,11 +282,11 @@ class S3Files:
 
     async def _require_unchanged(self, key: str, old: StoredObject, expected: str | None) -> None:
         """Refuse the write if the file has changed since it was read."""
-        data, size = old.data, old.info.size_bytes
-        if data is None and size <= LARGEST_COMPARED_BYTES:
+        size = old.info.size_bytes
+        if old.data is None and size <= LARGEST_COMPARED_BYTES:
             again = await self._lookup.load(key, max_bytes=size)
-            data = again.data if again.info.etag == old.info.etag else None
-        if data is None or await self._compute(size, lambda: _sha256(data)) != expected:
+            old = again if again.info.etag == old.info.etag else old
+        if old.data is None or await self._compute(size, lambda: _hash_of(old)) != expected:
             raise RefusedError("changed", bytes=size)
 
     async def _conflicting_mark(self, key: str, data: bytes, call: str) -> Mark | None:
@@ -307,16 +307,15 @@ class S3Files:
         if mark is not None:
             return await self._recorded_edit(key, mark, old)
         data = _text(old, query.max_bytes)
-        edited, result = await self._compute(len(data), partial(_edited, key, data, query))
+        edited, result = await self._compute(len(data), lambda: _edited(key, data, _hash_of(old), query))
         mark = await self._writer.put(key, edited, old, call=call, action=f"{EDITED}{result.count}")
         return replace(result, count=mark.count)
 
     async def _recorded_edit(self, key: str, mark: Mark, now: StoredObject) -> models.FileEdited:
         """Return the result of an edit by an earlier attempt of this call, without its positions."""
-        data = now.data
-        if data is None:  # another program made it too large to edit
+        if now.data is None:  # another program made it too large to edit
             raise RefusedError("changed")
-        sha256 = await self._compute(len(data), lambda: _sha256(data))
+        sha256 = await self._compute(len(now.data), lambda: _hash_of(now))
         return models.FileEdited(key, mark.count, (), "", now.info.size_bytes, sha256, before_sha256=sha256)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:
@@ -324,7 +323,7 @@ class S3Files:
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
-def _edited(key: str, data: bytes, query: models.EditQuery) -> tuple[bytes, models.FileEdited]:
+def _edited(key: str, data: bytes, sha256: str, query: models.EditQuery) -> tuple[bytes, models.FileEdited]:
     """Return the edited content, and the result."""
     edited = edits.apply_edit(
         data, query.old, query.new, query.replace_all, query.max_bytes, exact=query.exact
@@ -339,12 +338,11 @@ def _edited(key: str, data: bytes, query: models.EditQuery) -> tuple[bytes, mode
         differences=tuple(models.Difference(*row) for row in edited.differences),
         mixed=edited.mixed,
         verbatim=edited.verbatim,
-        before_sha256=_sha256(data),
+        before_sha256=sha256,
     )
 
 
-def _viewed(key: str, data: bytes, query: models.ViewQuery) -> models.FileView:
-    sha256 = _sha256(data)
+def _viewed(key: str, data: bytes, sha256: str, query: models.ViewQuery) -> models.FileView:
     if query.binary or text.binary_kind(data):
         if len(data) > query.binary_bytes:
             raise RefusedError("too_large", bytes=len(data), max_bytes=query.binary_bytes)
@@ -373,6 +371,10 @@ def _styles(old: bytes, new: bytes) -> tuple[list[str], list[str]]:
     """Return the styles of a file that the new text keeps, and the styles that are gone."""
     kept = edits.style_to_keep(old, new)
     return kept, edits.style_gone(old, edits.in_style(new, kept))
+
+
+def _hash_of(stored: StoredObject) -> str:
+    return stored.sha256 or _sha256(stored.data or b"")
 
 
 def _sha256(data: bytes) -> str:

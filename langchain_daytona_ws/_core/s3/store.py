@@ -58,11 +58,16 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object with its content, or with ``data=None`` if the content is over the requested limit."""
+    """An object with its content, or with ``data=None`` if the content is over the requested limit.
+
+    Attributes:
+        sha256: The hash of the content, if it was computed while the content arrived; otherwise "".
+    """
 
     info: ObjectInfo
     data: bytes | None = field(repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
