@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
 
-from langchain_daytona_ws._adapters import loop_clients
+from langchain_daytona_ws._adapters import loop_clients, transfers
 from langchain_daytona_ws._adapters.background import AsyncioTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import (
     PING_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
-    TRANSFER_TIMEOUT_S,
     Account,
     create_params,
     describe,
+    version_of,
 )
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
@@ -151,25 +150,20 @@ class AsyncDaytonaPort:
             fs = (await self._sandbox(sandbox_id)).fs
             await fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
-    # The SDK's transfer time-outs apply to single reads.
-
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
         with translated():
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
-                await (await self._sandbox(sandbox_id)).fs.upload_file(data, path, timeout=TRANSFER_TIMEOUT_S)
+            content = transfers.HashedUpload(data)
+            await transfers.aupload((await self._sandbox(sandbox_id)).fs, path, content)
+            return content.sha256
 
-    async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
+    async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
         with translated():
-            async with asyncio.timeout(TRANSFER_TIMEOUT_S):
-                fs = (await self._sandbox(sandbox_id)).fs
-                parts = await fs.download_file_stream(path, timeout=TRANSFER_TIMEOUT_S)
-                async with contextlib.aclosing(cast("AsyncGenerator[bytes]", parts)):
-                    data = bytearray()
-                    async for part in parts:  # a hostile sandbox may send parts without end
-                        data += part
-                        if len(data) > limit_bytes:
-                            break
-                    return bytes(data)
+            await transfers.adownload((await self._sandbox(sandbox_id)).fs, path, write)
+
+    async def version(self, sandbox_id: str, path: str) -> str:
+        with translated():
+            fs = (await self._sandbox(sandbox_id)).fs
+            return version_of(await fs.get_file_info(path, request_timeout=REQUEST_TIMEOUT_S))
 
     async def sleep(self, seconds: float) -> None:
         await self._clock.asleep(seconds)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from daytona import Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox
 from urllib3 import Retry
 
+from langchain_daytona_ws._adapters import transfers
 from langchain_daytona_ws._adapters.answers import bound_answers, bound_transfers
 from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
@@ -18,13 +18,13 @@ from langchain_daytona_ws._adapters.proxies import ProxiedPools, environment_pro
 from langchain_daytona_ws._adapters.sdk import (
     PING_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
-    TRANSFER_TIMEOUT_S,
     Account,
     client_config,
     create_params,
     describe,
     making_a_client,
     tracing_is_wanted,
+    version_of,
 )
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
@@ -146,15 +146,20 @@ class SyncDaytonaPort:
         with translated():
             self._sandbox(sandbox_id).fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
         with translated():
-            self._sandbox(sandbox_id).fs.upload_file(data, path, timeout=TRANSFER_TIMEOUT_S)
+            content = transfers.HashedUpload(data)
+            transfers.upload(self._sandbox(sandbox_id).fs, path, content)
+            return content.sha256
 
-    async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
+    async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
         with translated():
-            parts = self._sandbox(sandbox_id).fs.download_file_stream(path, timeout=TRANSFER_TIMEOUT_S)
-            with contextlib.closing(cast("Generator[bytes]", parts)):
-                return _gathered(parts, limit_bytes)
+            transfers.download(self._sandbox(sandbox_id).fs, path, write)
+
+    async def version(self, sandbox_id: str, path: str) -> str:
+        with translated():
+            found = self._sandbox(sandbox_id).fs.get_file_info(path, request_timeout=REQUEST_TIMEOUT_S)
+            return version_of(found)
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
@@ -166,13 +171,3 @@ class SyncDaytonaPort:
         # Only a second Ctrl-C can interrupt it, and each request has its own time-out.
         await work
         return True
-
-
-def _gathered(parts: Iterable[bytes], limit_bytes: int) -> bytes:
-    """Join the parts, up to the limit: a hostile sandbox may send parts without end."""
-    data = bytearray()
-    for part in parts:
-        data += part
-        if len(data) > limit_bytes:
-            break
-    return bytes(data)

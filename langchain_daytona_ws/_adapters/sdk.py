@@ -19,6 +19,8 @@ from langchain_daytona_ws.errors import ConfigError
 
 if TYPE_CHECKING:
     from daytona import AsyncSandbox, Sandbox
+    from daytona_toolbox_api_client import FileInfo
+    from daytona_toolbox_api_client_async import FileInfo as AsyncFileInfo
 
 # The SDK has no time-out of its own for control-plane requests.
 REQUEST_TIMEOUT_S = 30.0
@@ -136,3 +138,8 @@ def describe(sandbox: Sandbox | AsyncSandbox) -> SandboxInfo:
         labels=dict(sandbox.labels or {}),
         recoverable=bool(sandbox.recoverable),
     )
+
+
+def version_of(found: FileInfo | AsyncFileInfo) -> str:
+    """Return a text that differs after each change of a file's content."""
+    return f"{found.size} {found.mod_time}"

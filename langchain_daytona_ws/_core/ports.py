@@ -177,10 +177,16 @@ class SandboxPort(Protocol):
         """Send the sandbox's daemon a request that changes nothing; return if it answers."""
         ...
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None: ...
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
+        """Write a file, and its directory; return the SHA-256 of the content, computed while it is sent."""
+        ...
 
-    async def download(self, sandbox_id: str, path: str, *, limit_bytes: int) -> bytes:
-        """Return a file; of a file over the limit, at least one byte more than the limit."""
+    async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
+        """Pass a file's pieces to ``write``, in order; errors of ``write`` end the download."""
+        ...
+
+    async def version(self, sandbox_id: str, path: str) -> str:
+        """Return a text that differs after each change of the file's content."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...

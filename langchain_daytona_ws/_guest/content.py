@@ -8,7 +8,7 @@ op      request (default)                               answer, in addition to `
 view    offset, limit, limit_bytes, binary (true: treat path, bytes, sha256; of text: body, first, last,
         the file as binary), binary_bytes (largest      lines, cut, more; of a binary file: content (base64)
         binary file), max_bytes
-fetch   inline_bytes, max_bytes                         path, bytes, sha256; content (base64) up to
+fetch   inline_bytes, max_bytes                         path, bytes; content (base64) up to
                                                         ``inline_bytes``, otherwise null
 ======  ==============================================  ===================================================
 """
@@ -16,6 +16,7 @@ fetch   inline_bytes, max_bytes                         path, bytes, sha256; con
 from __future__ import annotations
 
 import binascii
+import os
 
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.store import Content, load
@@ -51,11 +52,15 @@ def view(request: Request) -> Answer:
 
 
 def fetch(request: Request) -> Answer:
+    inline_bytes, max_bytes = request["inline_bytes"], request["max_bytes"]
     with locate(request["root"], request["path"]) as location:
-        content = _loaded(location, request["inline_bytes"], request["max_bytes"])
-        path = location.path
-    inline = None if content.data is None else base64(content.data)
-    return {"content": inline, "path": path, **_facts(content)}
+        size = need_file(location.status()).st_size
+        if inline_bytes < size <= max_bytes:
+            os.close(location.open(os.O_RDONLY))  # an unreadable file is refused here
+            return {"content": None, "path": location.path, "bytes": size}
+        content = _loaded(location, inline_bytes, max_bytes)
+        inline = None if content.data is None else base64(content.data)
+        return {"content": inline, "path": location.path, "bytes": content.size}
 
 
 def base64(data: bytes) -> str:

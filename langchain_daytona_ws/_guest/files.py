@@ -13,7 +13,8 @@ op      request (default)                               answer, in addition to `
 read    offset (1), limit (2000), limit_bytes (65536),  path, body, first, last, lines, cut, lossy, newline,
         max_bytes (10 MiB)                              bom, bytes, mtime_ns, sha256
 write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256; kept and
-        content_sha256; overwrite (false),              gone: [bom, crlf, bytes] of the old text, if any
+        content_sha256, content_bytes; overwrite        gone: [bom, crlf, bytes] of the old text, if any
+        (false),
         expected_sha256 (null), max_bytes, as_text
         (false: keep line ends and byte order mark)
 edit    old, new, replace_all (false), exact (false),   path, count, at: [line], snippet, bytes, sha256,
@@ -88,7 +89,8 @@ def read(request: Request) -> Answer:
 
 
 def write(request: Request) -> Answer:
-    source = Source(request.get("content"), request.get("content_from"), request.get("content_sha256"))
+    upload = (request.get("content_from"), request.get("content_sha256"), request.get("content_bytes"))
+    source = Source(request.get("content"), *upload)
     try:
         for wait_s in (*VANISHED_WAITS_S, None):
             try:
@@ -155,10 +157,13 @@ def delete(request: Request) -> Answer:
 def _write(location: Location, source: Source, request: Request) -> Answer:
     overwrite, expected = request.get("overwrite", False), request.get("expected_sha256")
     for _ in range(3):
-        if location.status() is None:
+        status = location.status()
+        if status is None:
             if create(location, source):
                 return _written(source, created=True)
             continue  # another process created it
+        if overwrite and not request.get("as_text") and source.move(location, need_file(status)):
+            return _written(source)
         try:
             old = _present(location, source.size, request)
         except RefusedError as refusal:
@@ -172,7 +177,8 @@ def _write(location: Location, source: Source, request: Request) -> Answer:
             if expected is None:
                 raise RefusedError("exists_unread", bytes=old.size)
             _expect(old, expected)
-        replace(location, new.chunks(), old)
+        if not (new is source and source.move(location, need_file(status))):
+            replace(location, new.chunks(), old)
         return {**_written(new), **notes}
     raise RefusedError("busy")
 

@@ -1,13 +1,15 @@
-"""Read and replace whole files in place, by plain open, truncate, write and close.
+"""Read whole files, and replace them: an upload is renamed into place, other content is written in place.
 
-No rename, append or chmod: the workspace may be an S3 mount, which supports none of them. A failed write can therefore
-lose the old content: it is kept in memory and restored, and the answer reports what the file contains now.
+An S3 mount supports no rename, append or chmod: there an upload is copied, by plain open, truncate, write and close. A
+failed write can therefore lose the old content: it is kept in memory and restored, and the answer reports what the file
+contains now.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 
 from langchain_daytona_ws._guest.walk import SAFE, Location, RefusedError, need_file
@@ -34,21 +36,73 @@ class Content:
 
 
 class Source:
-    """The bytes to write: from the request, or from an upload on the sandbox's own disk, which is then removed."""
+    """The bytes to write: from the request, or from an upload on the sandbox's own disk, which is then removed.
 
-    def __init__(self, data: bytes | None, path: str | None, sha256: str | None = None) -> None:
+    An upload that only this user can have written is not read again: its size is checked, and its hash is the one that
+    the host computed while it sent the bytes.
+    """
+
+    def __init__(
+        self, data: bytes | None, path: str | None, sha256: str | None = None, size: int | None = None
+    ) -> None:
         self.path = path
+        self.is_own = False
         if data is not None:
             self._fd = -1
             self._data = data
         else:
             self._data = b""
             self._fd = self._open_upload()
+            status = os.fstat(self._fd)
+            if size is not None and status.st_size != size:
+                self.close()
+                raise RefusedError("staging")
+            self.is_own = size is not None and status.st_uid == os.geteuid() and status.st_nlink == 1
         self.size = 0
+        if self.is_own and sha256 is not None:
+            self.size, self.sha256 = status.st_size, sha256
+            return
         self.sha256 = self._hash()
         if sha256 is not None and sha256 != self.sha256:
             self.close()
             raise RefusedError("staging")
+
+    def move(self, location: Location, old: os.stat_result | None) -> bool:
+        """Make the upload the file, atomically; return False if it must be copied.
+
+        Args:
+            location: The file.
+            old: The status of the file to replace; None to create it.
+
+        Raises:
+            FileExistsError: Another process created the file first.
+        """
+        above = os.fstat(location.parent)
+        if not self.is_own or above.st_mode & stat.S_ISGID:  # files in it belong to its group
+            return False
+        upload = os.fstat(self._fd)
+        if old is None:
+            mask = os.umask(0)
+            os.umask(mask)
+            mode = 0o666 & ~mask
+        else:
+            # Another name of the file, or its owner, would be lost.
+            if old.st_nlink != 1 or (old.st_uid, old.st_gid) != (upload.st_uid, upload.st_gid):
+                return False
+            mode = stat.S_IMODE(old.st_mode)
+            if not mode & stat.S_IWUSR:  # writing in place is refused
+                return False
+        try:
+            os.fchmod(self._fd, mode)
+            if old is None:
+                os.link(str(self.path), location.name, dst_dir_fd=location.parent, follow_symlinks=False)
+            else:
+                os.rename(str(self.path), location.name, dst_dir_fd=location.parent)
+        except FileExistsError:
+            raise
+        except OSError:  # another file system, such as a mount, or a directory that is not writable
+            return False
+        return True
 
     def chunks(self) -> Iterator[bytes]:
         if self._fd < 0:
@@ -125,6 +179,8 @@ def load(location: Location, max_bytes: int) -> Content:
 def create(location: Location, source: Source) -> bool:
     """Write a new file; return False if another process created it first."""
     try:
+        if source.move(location, None):
+            return True
         fd = location.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     except FileExistsError:
         return False

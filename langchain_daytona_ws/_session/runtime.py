@@ -384,7 +384,6 @@ class _Runtime:
             root=self._state.root,
             base=base,
             made=made,
-            ids=self._state.ids,
             is_provisioned=lambda: self._state.sandboxes.info is not None,
             may_exist=self._state.sandboxes.may_exist,
         )

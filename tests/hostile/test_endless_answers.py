@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._adapters import answers, daytona_async
+from langchain_daytona_ws._adapters import answers, transfers
 from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.local import LocalDaytona
 
 WHOLE = b'{"exitCode": 0, "result": "all of it"}'
-PART = b'--b\r\nContent-Disposition: form-data; name="%s"; filename="f"\r\n\r\n'
 
 
 class Toolbox(ThreadingHTTPServer):
@@ -40,12 +40,15 @@ class Toolbox(ThreadingHTTPServer):
 class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         assert isinstance(self.server, Toolbox)
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.send_response(200)
         is_file = "download" in self.path
-        self.send_header("Content-Type", "multipart/form-data; boundary=b" if is_file else "application/json")
+        self.send_header("Content-Type", "application/octet-stream" if is_file else "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         with contextlib.suppress(OSError):
@@ -74,8 +77,10 @@ class Port:
     def execute(self) -> Any:
         return self.run(self.port.execute(self.info.id, "true", env={}, timeout_s=1))
 
-    def download(self, limit_bytes: int) -> bytes:
-        return bytes(self.run(self.port.download(self.info.id, "/f", limit_bytes=limit_bytes)))
+    def download(self) -> bytes:
+        received = Received(1 << 20)
+        self.run(self.port.download(self.info.id, "/f", received.write))
+        return received.data
 
     def close(self) -> None:
         self.run(self.port.delete(self.info.id))
@@ -148,22 +153,35 @@ def test_a_slow_answer_ends_at_the_time_out(port: Port, toolbox: Toolbox) -> Non
 def test_so_does_a_file_that_comes_a_byte_at_a_time(
     port: Port, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (answers, daytona_async):
-        monkeypatch.setattr(module, "TRANSFER_TIMEOUT_S", 1)
+    monkeypatch.setattr(transfers, "TRANSFER_TIMEOUT_S", 1)
     over, sent = threading.Event(), 0
 
     def slow() -> Iterator[bytes]:
         nonlocal sent
-        yield PART % b"file"
         while not over.wait(0.2) and sent < 100:
             sent += 1
             yield b"x"
-        yield b"\r\n--b--\r\n"
 
     toolbox.pieces = slow()
     with pytest.raises(PortFault) as caught:
-        port.download(1 << 20)
+        port.download()
     over.set()
     assert caught.value.kind is FaultKind.DROPPED
-    toolbox.pieces = iter([PART % b"file" + b"all of it\r\n--b--\r\n"])
-    assert port.download(1 << 20) == b"all of it"
+    toolbox.pieces = iter([b"all ", b"of it"])
+    assert port.download() == b"all of it"
+
+
+def test_a_file_longer_than_announced_is_not_read_to_its_end(port: Port, toolbox: Toolbox) -> None:
+    sent = []
+
+    def long() -> Iterator[bytes]:
+        for _ in range(64):
+            sent.append(1 << 20)
+            yield b"x" * (1 << 20)
+
+    toolbox.pieces = long()
+    with pytest.raises(TooLongError):
+        port.download()
+    assert sum(sent) < 32 << 20
+    toolbox.pieces = iter([b"all of it"])
+    assert port.download() == b"all of it"  # on a new connection

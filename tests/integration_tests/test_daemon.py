@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core.files.received import Received
 from langchain_daytona_ws._core.guest_rpc import client as calls
 from langchain_daytona_ws._core.run_sync import run_sync as run
 from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE
@@ -105,9 +106,9 @@ def test_a_file_that_the_daemon_cannot_write_or_read_is_an_error_on_each_kind(
     with WorkspaceSession(config_for(of_each_kind), namespace="demo") as session:
         session.run("mkdir -p /tmp/folder")
         client = run(session._sync.client())
-        for path in ("/tmp/folder", "/etc/passwd/x"):
+        for directory in ("/etc/passwd", "/etc/passwd/x"):
             with pytest.raises(SandboxError, match="refused"):
-                run(client.upload(path, b"x"))
+                run(client.upload(directory, b"x"))
         for path in ("/tmp/none", "/tmp/folder", "/etc/passwd/x"):
             with pytest.raises(SandboxError):
-                run(client.download(path, limit_bytes=10))
+                run(client.download(path, Received(10)))

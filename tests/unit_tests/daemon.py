@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import hashlib
 import os
 import secrets
 import signal
@@ -76,8 +77,9 @@ class ShellPort:
     async def delete(self, id_or_name: str) -> None:
         raise NotImplementedError
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
         Path(path).write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
 
     async def sleep(self, seconds: float) -> None:
         return None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain_daytona_ws._core.files.guest import GuestFiles
 from langchain_daytona_ws._core.files.operations import FileOperations
+from langchain_daytona_ws._core.guest_rpc.client import DownloadTarget
 
 Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 Upload = Callable[[str, bytes], Awaitable[None]]
-Download = Callable[[str, int], Awaitable[bytes]]
+Download = Callable[
+    [str], Awaitable[tuple[bytes, bool]]
+]  # the content, and whether the file stayed unchanged
 
 
 class Client:
@@ -22,13 +26,18 @@ class Client:
     async def call(self, entry: str, request: dict[str, Any], *, timeout_s: float) -> Any:
         return await self._call(entry, request)
 
-    async def upload(self, path: str, data: bytes) -> None:
+    async def upload(self, directory: str, data: bytes) -> tuple[str, str]:
         assert self._upload
+        path = f"{directory}/upload"
         await self._upload(path, data)
+        return path, hashlib.sha256(data).hexdigest()
 
-    async def download(self, path: str, *, limit_bytes: int) -> bytes:
+    async def download(self, path: str, target: DownloadTarget) -> bool:
         assert self._download
-        return await self._download(path, limit_bytes)
+        content, is_steady = await self._download(path)
+        target.restart()
+        target.write(content)
+        return is_steady
 
 
 def guest_files(

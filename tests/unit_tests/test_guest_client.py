@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Coroutine, Mapping
 from typing import Any
@@ -76,8 +77,9 @@ class ScriptedPort:
     async def delete(self, id_or_name: str) -> None:
         self._next("delete")
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> None:
+    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
         self._next("upload")
+        return hashlib.sha256(data).hexdigest()
 
     async def sleep(self, seconds: float) -> None:
         self.slept_s += seconds

@@ -430,6 +430,66 @@ class TestWrite:
         assert (box.root / "big").read_bytes() == data
         assert not staged.exists()
 
+    @pytest.mark.parametrize("as_text", [False, True])
+    def test_an_upload_becomes_the_file_at_once_with_the_mode_of_the_old_one(
+        self, box: Box, tmp_path: Path, as_text: bool
+    ) -> None:
+        target = box.put("a", b"old")
+        target.chmod(0o754)
+        request, inode = _staged(tmp_path, b"newer"), (tmp_path / "staged").stat().st_ino
+        with target.open("rb") as reader:
+            answer = box.ask("write", "a", **request, overwrite=True, as_text=as_text)
+            assert reader.read() == b"old"  # not cut off while it is read
+        assert (answer["created"], answer["sha256"]) == (False, request["content_sha256"])
+        assert (target.read_bytes(), target.stat().st_mode & 0o7777) == (b"newer", 0o754)
+        assert target.stat().st_ino == inode
+        assert not (tmp_path / "staged").exists()
+
+    def test_an_upload_of_a_new_file_has_the_mode_of_a_new_file(self, box: Box, tmp_path: Path) -> None:
+        request = _staged(tmp_path, b"new")
+        (tmp_path / "staged").chmod(0o600)
+        assert box.ask("write", "d/a", **request)["created"]
+        plain = box.put("plain", b"")
+        created = box.root / "d" / "a"
+        assert created.stat().st_mode == plain.stat().st_mode
+        assert created.stat().st_nlink == 1
+        assert not (tmp_path / "staged").exists()
+
+    @pytest.mark.parametrize("reason", ["another name", "another file system", "a group's directory"])
+    def test_an_upload_is_copied_if_the_file_must_stay_the_same(
+        self, box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+    ) -> None:
+        target = box.put("a", b"old")
+        if reason == "another name":
+            (box.root / "b").hardlink_to(target)
+        elif reason == "a group's directory":
+            box.root.chmod(0o2755)
+        else:
+
+            def fail(*_: object, **__: object) -> None:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+            monkeypatch.setattr(os, "rename", fail)
+        inode = target.stat().st_ino
+        box.ask("write", "a", **_staged(tmp_path, b"newer"), overwrite=True)
+        assert (target.read_bytes(), target.stat().st_ino) == (b"newer", inode)
+        assert not (tmp_path / "staged").exists()
+
+    def test_an_upload_of_another_size_or_with_another_name_is_checked(
+        self, box: Box, tmp_path: Path
+    ) -> None:
+        target = box.put("a", b"old")
+        request = _staged(tmp_path, b"newer")
+        (tmp_path / "staged").write_bytes(b"cut")
+        answer = box.ask("write", "a", **request, overwrite=True)
+        assert answer == {"ok": False, "error": "staging"}
+        request = _staged(tmp_path, b"newer")
+        (tmp_path / "staged").write_bytes(b"other")
+        (tmp_path / "second name").hardlink_to(tmp_path / "staged")
+        answer = box.ask("write", "a", **request, overwrite=True)
+        assert answer == {"ok": False, "error": "staging"}
+        assert target.read_bytes() == b"old"
+
     def test_a_damaged_or_missing_upload_changes_nothing(self, box: Box, tmp_path: Path) -> None:
         target = box.put("a", b"old")
         staged = tmp_path / "staged"
@@ -1053,3 +1113,11 @@ def test_bytes_come_back(box: Box, data: bytes, more: bytes) -> None:
     assert (box.root / "f").read_bytes() == data
     box.ask("write", "f", content=more, expected_sha256=hashlib.sha256(data).hexdigest())
     assert (box.root / "f").read_bytes() == more
+
+
+def _staged(directory: Path, data: bytes) -> dict[str, Any]:
+    """Write an upload, and return the fields of its request."""
+    staged = directory / "staged"
+    staged.write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return {"content_from": str(staged), "content_sha256": sha256, "content_bytes": len(data)}

@@ -10,20 +10,17 @@ from dataclasses import asdict, replace
 from langchain_daytona_ws._core.answer import MAX_NUMBER, MAX_PATH, Answer, Reply, encodable
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
+from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.id_factory import Ids, random_id
 from langchain_daytona_ws._core.paths import is_log
 from langchain_daytona_ws._guest.dirs import UPLOADS
 from langchain_daytona_ws._guest.glob_readings import KINDS as READINGS
 from langchain_daytona_ws._guest.omitted import NAMED, REASONS
-from langchain_daytona_ws.errors import FileUnsuitable, SandboxError, WorkspaceError, WriteConflict
+from langchain_daytona_ws.errors import FileUnsuitable, WorkspaceError, WriteConflict
 
 CALL_TIMEOUT_S = 30.0
 INLINE_BYTES = 256 << 10  # of content inside a request or answer
 FETCH_TRIES = 3
-# Limit for content in the answer itself after a corrupt download: a download of the daemon 0.190 ends where a file
-# contains the separator of its parts. As base64 it is below the size limit of an answer.
-INLINE_AGAIN_BYTES = 16 << 20
 KINDS = ("file", "dir", "link", "other")
 
 
@@ -36,7 +33,6 @@ class GuestFiles:
         base: The directory that paths are relative to. Default: ``root``.
         made: Directories that are created, with sudo if necessary, before a file is written there.
         staging_dir: Directory for uploads of large content; the guest deletes them.
-        ids: Creates names for uploads.
         is_provisioned: Returns whether there is a sandbox; without one, `exists` creates none.
         may_exist: Returns whether there may be a sandbox of an earlier session, and so its logs.
     """
@@ -49,7 +45,6 @@ class GuestFiles:
         base: str | None = None,
         made: Collection[str] = (),
         staging_dir: str = UPLOADS,
-        ids: Ids = random_id,
         is_provisioned: Callable[[], bool] = lambda: True,
         may_exist: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -58,7 +53,6 @@ class GuestFiles:
         self._base = base
         self._made = made
         self._staging_dir = staging_dir
-        self._ids = ids
         self._is_provisioned = is_provisioned
         self._may_exist = may_exist
 
@@ -97,22 +91,22 @@ class GuestFiles:
         )
 
     async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
-        for attempt in range(FETCH_TRIES):
-            inline_bytes = INLINE_BYTES if attempt == 0 else INLINE_AGAIN_BYTES
-            reply = await self._call("content", "fetch", path, inline_bytes=inline_bytes, max_bytes=max_bytes)
-            real_path, sha256, size = reply.raw("path"), reply.sha256("sha256"), reply.number("bytes")
+        for _ in range(FETCH_TRIES):
+            reply = await self._call("content", "fetch", path, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
+            real_path, size = reply.raw("path"), reply.number("bytes")
             if "content" in reply:
                 data = reply.content("content", max_bytes)
-            else:
-                absolute = f"{(self._base or self._root).rstrip('/')}/{_encodable_path(real_path)}"
-                try:
-                    data = await (await self._client()).download(absolute, limit_bytes=size)
-                except SandboxError as error:
-                    if attempt or error.code != "daytona_refused":
-                        raise
-                    continue  # the file's content may have broken the separation into parts
-            if len(data) == size and hashlib.sha256(data).hexdigest() == sha256:
-                return models.FileContent(real_path, data, sha256)
+                if len(data) != size:
+                    raise reply.malformed("content")
+                return models.FileContent(real_path, data, hashlib.sha256(data).hexdigest())
+            absolute = f"{(self._base or self._root).rstrip('/')}/{_encodable_path(real_path)}"
+            received = Received(size)
+            try:
+                is_steady = await (await self._client()).download(absolute, received)
+            except TooLongError:
+                continue
+            if is_steady and received.size == size:
+                return models.FileContent(real_path, received.data, received.sha256)
         raise WriteConflict(
             f"{path} changed while it was read. Try again.", code="busy", op="fetch", retryable=True
         )
@@ -126,10 +120,9 @@ class GuestFiles:
         if len(query.content) <= INLINE_BYTES:
             fields["content"] = query.content
         else:
-            staged = f"{self._staging_dir}/upload-{self._ids()}"
-            await (await self._client()).upload(staged, query.content)
-            sha256 = hashlib.sha256(query.content).hexdigest()
-            fields |= {"content_from": staged, "content_sha256": sha256}
+            staged, sha256 = await (await self._client()).upload(self._staging_dir, query.content)
+            size = len(query.content)
+            fields |= {"content_from": staged, "content_sha256": sha256, "content_bytes": size}
         reply = await self._call("files", "write", path, key=key, **fields)
         return models.FileWritten(
             path=reply.raw("path"),

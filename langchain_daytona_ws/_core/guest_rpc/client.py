@@ -75,6 +75,16 @@ class SandboxSource(Protocol):
         """Record a restart, unless it was recorded since ``starts`` returned ``since``."""
 
 
+class DownloadTarget(Protocol):
+    """Receives the content of a download."""
+
+    def restart(self) -> None:
+        """Discard what was received."""
+
+    def write(self, piece: bytes) -> object:
+        """Receive the next piece."""
+
+
 @dataclass(slots=True)
 class _Attempts:
     """The attempts of one call so far. Times in seconds, on the port's clock."""
@@ -238,15 +248,35 @@ class GuestClient:
         """Start work that runs during a call."""
         return self._port.background(work)
 
-    async def upload(self, path: str, data: bytes) -> None:
-        """Upload bytes to the sandbox's own disk; sent again after a fault."""
-        await self._transfer(lambda sandbox_id: self._port.upload(sandbox_id, path, data))
+    async def upload(self, directory: str, data: bytes) -> tuple[str, str]:
+        """Upload bytes to a new file on the sandbox's own disk; to another new file after a fault.
 
-    async def download(self, path: str, *, limit_bytes: int) -> bytes:
-        """Download a file from the sandbox; of a larger file, at least one byte more than the limit."""
-        return await self._transfer(
-            lambda sandbox_id: self._port.download(sandbox_id, path, limit_bytes=limit_bytes)
-        )
+        A request that is still under way after a fault can so change no file that is used.
+
+        Returns:
+            The file's path, and the SHA-256 of the bytes.
+        """
+
+        async def upload(sandbox_id: str) -> tuple[str, str]:
+            path = f"{directory}/upload-{self.new_key()}"
+            return path, await self._port.upload(sandbox_id, path, data)
+
+        return await self._transfer(upload)
+
+    async def download(self, path: str, target: DownloadTarget) -> bool:
+        """Download a file from the sandbox; again from its start after a fault.
+
+        Returns:
+            Whether the file stayed unchanged meanwhile.
+        """
+
+        async def download(sandbox_id: str) -> bool:
+            target.restart()
+            before = await self._port.version(sandbox_id, path)
+            await self._port.download(sandbox_id, path, target.write)
+            return before == await self._port.version(sandbox_id, path)
+
+        return await self._transfer(download)
 
     async def _acquire(self) -> SandboxInfo:
         info = await self._sandboxes.acquire()

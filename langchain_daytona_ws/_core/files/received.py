@@ -1,0 +1,43 @@
+"""The content of a download, in memory; it is hashed while it arrives."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+
+class TooLongError(Exception):
+    """More arrived than was announced."""
+
+
+class Received:
+    """Receives a download.
+
+    Args:
+        most: Most bytes to receive. A hostile sandbox may send bytes without end.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.restart()
+
+    def restart(self) -> None:
+        """Discard what was received."""
+        self._file = io.BytesIO()
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if self.size > self._most:
+            raise TooLongError
+        self._digest.update(piece)
+        self._file.write(piece)
+
+    @property
+    def data(self) -> bytes:
+        return self._file.getvalue()  # BytesIO shares its buffer
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
