@@ -7,6 +7,7 @@ directory is an empty object whose key ends in ``/``; other directories have no 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -21,6 +22,7 @@ from langchain_daytona_ws._guest.sync_s3 import Bucket, S3Error, Slice, content_
 from langchain_daytona_ws._guest.sync_tree import (
     KEY_BYTES,
     PART_BYTES,
+    PATH_BYTES,
     RACY_NS,
     Entry,
     Index,
@@ -381,11 +383,12 @@ class Copy:
             made = Entry(found.etag, os.lstat(at), digest=content, put_at=unix_time(found.modified))
             self.index.set(path, made)
             return
-        if stat.S_ISLNK(mode):
-            target = os.pread(fd, 4096, 0)
+        target = _target(fd) if stat.S_ISLNK(mode) else b""
+        if target:
             os.unlink(new)
             os.symlink(target, os.fsencode(new))
         else:
+            mode = PLAIN_MODE if stat.S_ISLNK(mode) else mode
             # An object cannot set the set-user-ID, set-group-ID and sticky bits.
             os.fchmod(fd, mode & 0o777)
             mtime_ns = found.mtime_ns
@@ -393,17 +396,16 @@ class Copy:
                 mtime_ns = int(unix_time(found.modified) * 1e9) or time.time_ns()
             os.utime(fd, ns=(mtime_ns, mtime_ns))
         if expected is None:
-            try:
-                os.link(new, at, follow_symlinks=False)
-            except FileExistsError:
-                raise Raced(path) from None
-            os.unlink(new)
+            _move_new(new, at)
         else:
             now = self.tree.status(path)
             if now is None or _stamp(now) != _stamp(expected):
                 raise Raced(path)
             if stat.S_ISREG(now.st_mode):
-                os.link(at, self._watch(path, now))
+                try:
+                    os.link(at, self._watch(path, now))
+                except OSError:
+                    pass  # another user's file, or no hard links here: later writes to it are lost
             os.rename(new, at)
         status = os.lstat(at)
         entry = Entry(found.etag, status, digest=content)
@@ -538,6 +540,30 @@ def _remove(path: str) -> None:
 
 def _shortened(name: str) -> str:
     return name.encode()[:NAME_BYTES].decode(errors="ignore")
+
+
+def _move_new(new: str, at: str) -> None:
+    """Move a file to a path at which there is none.
+
+    Raises:
+        Raced: A file is there now.
+    """
+    try:
+        os.link(new, at, follow_symlinks=False)
+    except FileExistsError:
+        raise Raced(at) from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        os.rename(new, at)  # a file system without hard links
+    else:
+        os.unlink(new)
+
+
+def _target(fd: int) -> bytes:
+    """Return the content of an open file as the target of a link; empty if no link can have this target."""
+    target = os.pread(fd, PATH_BYTES + 1, 0)
+    return b"" if len(target) > PATH_BYTES or b"\0" in target else target
 
 
 def _has_content(path: str, status: os.stat_result, fd: int, mode: int, digest: str) -> bool:

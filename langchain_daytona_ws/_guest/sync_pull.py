@@ -228,6 +228,9 @@ class Pull:
                     continue
                 return None
         except (S3Error, LocalError, OSError) as error:
+            if isinstance(error, S3Error) and error.code == "archived":
+                self._copy.skip(path, "its storage class must be restored before it can be read")
+                return None
             return error
         finally:
             self.done += 1

@@ -47,6 +47,25 @@ GENERAL = (
     "deadline",
 )
 
+_OF_CODE = {
+    "NoSuchBucket": "no_bucket",
+    "SignatureDoesNotMatch": "signature",
+    "InvalidObjectState": "archived",
+    "SlowDown": "unavailable",
+    "RequestTimeout": "unavailable",
+}
+_OF_STATUS = {
+    401: "denied",
+    403: "denied",
+    404: "missing",
+    409: "conflict",  # ConditionalRequestConflict: try again (S3 API)
+    412: "changed",
+    429: "unavailable",
+    500: "unavailable",
+    502: "unavailable",
+    503: "unavailable",
+    504: "unavailable",
+}
 OVERDUE = "the time for synchronising is over"
 _CONTENTS = (b"<Contents>", b"</Contents>")
 
@@ -72,7 +91,7 @@ class Found:
     """An object's properties, from the headers of an answer."""
 
     def __init__(self, headers: http.client.HTTPMessage) -> None:
-        self.etag = (headers["ETag"] or "").strip('"')
+        self.etag = _etag(headers)
         self.modified = headers["Last-Modified"] or ""
         self.range = headers["Content-Range"] or ""
         size = self.range.rpartition("/")[2] or headers["Content-Length"] or ""
@@ -193,7 +212,7 @@ class Bucket:
             S3Error: ``changed`` or ``missing`` if the condition in ``headers`` does not hold.
         """
         answer = self._request("PUT", key, headers={**headers, "content-length": str(size)}, body=body)[0]
-        return (answer["ETag"] or "").strip('"'), unix_time(answer["Date"])
+        return _etag(answer), unix_time(answer["Date"])
 
     def begin_parts(self, key: str, headers: Headers) -> str:
         """Begin an upload in parts; return its id."""
@@ -206,7 +225,7 @@ class Bucket:
         """Upload one part; return its ETag."""
         query = {"partNumber": str(number), "uploadId": upload}
         answer = self._request("PUT", key, query, {"content-length": str(size)}, body)[0]
-        return (answer["ETag"] or "").strip('"')
+        return _etag(answer)
 
     def end_parts(self, key: str, upload: str, etags: list[str], headers: Headers) -> tuple[str, float]:
         """Join the parts to an object; return its ETag and the time of the change in Unix seconds."""
@@ -282,6 +301,9 @@ class Bucket:
                 failures += 1
                 if isinstance(fault, ssl.SSLCertVerificationError) or failures == UNREACHABLE_TRIES:
                     break
+            except ValueError as fault:  # a header or an answer that HTTP does not allow
+                self._connection().close()
+                raise S3Error("refused", str(fault)) from None
             except BaseException:  # half of a request or an answer is left
                 self._connection().close()
                 raise
@@ -414,26 +436,15 @@ class Bucket:
             if date:
                 self._skew_s = date - time.time()
             return S3Error("skewed", detail)
-        if code == "NoSuchBucket":
-            return S3Error("no_bucket", detail)
         if code in EXPIRED or (code == "AccessDenied" and "expired" in detail.lower()):
             return S3Error("expired", detail)
-        if code == "SignatureDoesNotMatch":
-            return S3Error("signature", detail)
         region = response.headers["x-amz-bucket-region"] or _text(text, "Region")
         if status in (301, 307, 400) and region and region != self._region:
             return S3Error("wrong_region", "the bucket is in %s" % region[:40])
-        if status in (401, 403):
-            return S3Error("denied", detail)
-        if status == 404:
-            return S3Error("missing", detail)
-        if status == 412:
-            return S3Error("changed", detail)
-        if status == 409:
-            return S3Error("conflict", detail)  # ConditionalRequestConflict: try again (S3 API)
-        if status in (429, 500, 502, 503, 504) or code in ("SlowDown", "RequestTimeout"):
-            return S3Error("unavailable", detail)
-        return S3Error("refused", detail)
+        reaction = _OF_CODE.get(code) or _OF_STATUS.get(status)
+        if reaction is None:
+            reaction = "unavailable" if status < 400 else "refused"  # a redirect is a proxy's
+        return S3Error(reaction, detail)
 
 
 def _write(write: Callable[[bytes], object], piece: bytes) -> None:
@@ -517,6 +528,18 @@ def unix_time(date: str | None) -> float:
         return parsedate_to_datetime(date or "").timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):
         return 0.0
+
+
+def _etag(headers: http.client.HTTPMessage) -> str:
+    """Return the ETag of an answer.
+
+    Raises:
+        S3Error: There is none: a proxy has answered, and nothing was read or stored.
+    """
+    etag = headers["ETag"]
+    if not etag:
+        raise S3Error("unavailable", "the answer is not one of S3: it has no ETag")
+    return str(etag).strip('"')
 
 
 def content_md5(data: bytes) -> str:

@@ -67,6 +67,7 @@ def test_files_wait_on_the_disk_while_s3_is_down(s3: MemoryS3, make: Make, conte
             "wrong_region",
         ),
         (Answer(502, b"<html>Bad Gateway"), "unavailable"),
+        (Answer(302, b"", {"Location": "http://127.0.0.1/login"}), "unavailable"),
     ],
 )
 def test_a_refusal_of_all_requests_stops_after_a_few(
@@ -202,6 +203,53 @@ def test_an_answer_that_is_no_whole_listing_changes_nothing(
     copy.write("b", "3")
     assert copy.push()["failure"] == ""
     assert contents() == {"a": b"1", "b": b"3"}
+
+
+def test_a_page_of_a_proxy_is_no_file_and_no_success(s3: MemoryS3, make: Make, contents: Contents) -> None:
+    copy = make()
+    copy.pull()
+    copy.write("a", "1")
+    copy.write("large", b"2" * 3_000_000)
+    s3.intercept = lambda request, _: Answer(200, HTML) if request.key else None
+    s3.put(PREFIX + "theirs", b"3")
+    assert copy.pull()["failure"] == "unavailable"
+    report = copy.push()
+    assert (report["failure"], report["unpushed"]) == ("unavailable", ["a", "large"])
+    s3.intercept = None
+    assert copy.pull()["failure"] == copy.push()["failure"] == ""
+    assert contents() == copy.files() == {"a": b"1", "large": b"2" * 3_000_000, "theirs": b"3"}
+
+
+def test_an_archived_object_is_reported_and_stays(s3: MemoryS3, make: Make, contents: Contents) -> None:
+    s3.put(PREFIX + "a", b"1")
+    s3.put(PREFIX + "cold", b"2")
+    refused = error(403, "InvalidObjectState", "The operation is not valid for the object's storage class")
+    s3.intercept = lambda request, _: refused if request.key.endswith("cold") else None
+    copy = make()
+    report = copy.pull()
+    assert (report["failure"], report["skipped_count"]) == ("", 1)
+    assert copy.push()["failure"] == ""
+    assert copy.files() == {"a": b"1"}
+    assert contents() == {"a": b"1", "cold": b"2"}
+
+
+@pytest.mark.parametrize("etag", ["a\r\nx-amz-acl: public-read", "\u20ac"])
+def test_an_etag_that_is_no_header_fails_one_file(
+    s3: MemoryS3, make: Make, monkeypatch: pytest.MonkeyPatch, etag: str
+) -> None:
+    monkeypatch.setattr(sync_copy, "PARTS_ABOVE_BYTES", 100)
+    s3.put(PREFIX + "a", b"1" * 200, etag=etag)
+    s3.put(PREFIX + "b", b"2")
+    copy = make()
+    assert copy.pull()["failure"] == "refused"
+    assert copy.files() == {"b": b"2"}
+
+
+def test_a_read_only_copy_stores_nothing(s3: MemoryS3, make: Make) -> None:
+    s3.put(PREFIX + "a", b"1")
+    copy = make(read_only=True)
+    assert copy.pull()["failure"] == ""
+    assert {request.method for request in s3.requests} == {"GET"}
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])
@@ -531,6 +579,18 @@ def test_a_file_that_becomes_shorter_is_named_and_stored_later(
     assert contents() == {"a": b"x" * 10}
 
 
+def test_a_disk_without_hard_links_works(s3: MemoryS3, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copy = make()
+    for content in (b"1", b"2"):
+        s3.put(PREFIX + "a", content)
+        assert copy.pull()["failure"] == copy.push()["failure"] == ""
+        assert copy.files() == {"a": content}
+
+
 @pytest.mark.parametrize("discarded", [20, 0])
 def test_the_trash_is_bounded(
     make: Make, s3: MemoryS3, monkeypatch: pytest.MonkeyPatch, discarded: int
@@ -747,6 +807,23 @@ def test_an_object_without_a_mode_is_the_same_file_everywhere(s3: MemoryS3, make
         assert not (copy.root / "a").is_symlink()
         assert stat.S_IMODE((copy.root / "a").stat().st_mode) == (0o755 if kind == "file" else 0o644)
     assert first.push()["pushed"] == second.push()["pushed"] == 0
+
+
+@pytest.mark.parametrize("target", [b"", b"a\0b", b"x" * 5000, b"\xff\n", b"../../outside"])
+def test_any_content_may_have_the_mode_of_a_link(
+    s3: MemoryS3, make: Make, contents: Contents, target: bytes
+) -> None:
+    s3.put(PREFIX + "a", target, {"file-permissions": "0120777", "file-mtime": "9999999999999999999ns"})
+    s3.put(PREFIX + "b", b"1", {"file-permissions": "0177777", "file-mtime": "9999999999999999999ns"})
+    copy = make()
+    assert copy.pull()["failure"] == ""
+    at = copy.root / "a"
+    assert (os.fsencode(os.readlink(at)) if at.is_symlink() else at.read_bytes()) == target
+    assert stat.S_IMODE((copy.root / "b").stat().st_mode) == 0o777
+    copy.push()
+    assert contents() == {"a": target, "b": b"1"}
+    assert copy.pull()["failure"] == ""
+    assert copy.push()["pushed"] == 0
 
 
 def test_a_link_with_the_content_of_a_file_replaces_it(s3: MemoryS3, make: Make) -> None:

@@ -22,6 +22,8 @@ _FAILURES = {
     "no_bucket": "the bucket does not exist",
     "wrong_region": "the bucket is in another region",
     "disk_full": "the machine's disk is full",
+    "local": "a file could not be read or written",
+    "changed": "another writer replaced an object meanwhile",
     "absent": "the process that saves them had ended",
     "unconditional": "the storage does not protect files from being overwritten",
     "configuration": "it was made with another configuration",
