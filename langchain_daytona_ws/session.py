@@ -146,7 +146,7 @@ class WorkspaceSession:
     ) -> Storage | None:
         if workspace is None:
             return None
-        # What only a workspace on S3 needs is not imported without one.
+        # Without a workspace on S3, its modules are not imported.
         from langchain_daytona_ws._session.storage import Storage
 
         direct = self.config.options.file_access == "s3"

@@ -21,7 +21,7 @@ from langchain_daytona_ws._guest import terminal
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
-# What may start vim, which without a terminal waits for a key.
+# Programs that may start vim, which waits for a key without a terminal.
 _EDITOR = re.compile(
     r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|mergetool|difftool|\$\{?(?:EDITOR|VISUAL))(?![\w.-])"
 )
