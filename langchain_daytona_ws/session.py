@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +22,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.sandbox.reservation import specification
-from langchain_daytona_ws._core.sync.report import SyncReport
+from langchain_daytona_ws._core.sync.report import LOST, SyncReport
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.runtime import AsyncRuntime, Notices, SessionState, SyncRuntime
@@ -44,6 +45,11 @@ LOST_NOTICE = (
 LOST_NOTICE_S3 = (
     f"{_LOST}process, installed package and file outside the workspace. The workspace's files are unchanged; "
     "what follows ran on a new machine"
+)
+
+LOST_NOTICE_SYNC = (
+    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are those that were "
+    "saved when the last call returned; what follows ran on a new machine"
 )
 
 
@@ -327,8 +333,14 @@ class WorkspaceSession:
             logger.exception("on_job_done failed for job %s", job.id)
 
     def _on_lost(self) -> None:
-        if self._state.storage is not None:
+        storage = self._state.storage
+        if storage is not None and storage.is_mounted:
             self._state.notices.add(LOST_NOTICE_S3)
+            return
+        if storage is not None:
+            self._state.notices.add(LOST_NOTICE_SYNC)
+            for report in storage.sync_state.take_unsaved():
+                self._state.notices.add(replace(report, failure=LOST).notices[-1])
             return
         self._state.notices.add(LOST_NOTICE)
         # The files of the new sandbox are not those that were read.

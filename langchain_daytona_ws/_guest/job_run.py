@@ -24,7 +24,7 @@ END_ROOM = 1024  # bytes reserved for the end
 ABOUT_ROOM = 64  # bytes reserved for the times
 SYNC = "langchain_daytona_ws._guest.sync"  # sent only for a synchronised workspace
 PUSH_EVERY_S = 30.0
-PUSH_WAIT_S = 60.0  # for the push at a job's end
+PUSH_WAIT_S = 20.0  # for the push at a job's end
 
 _supervised: list[Job] = []  # jobs that this process supervises
 
@@ -183,10 +183,11 @@ class Job:
         os.chdir("/")
         state = self._follow()
         run.drain()
+        is_saved = True
         if self._sync is not None:
-            self._sync.push(self._request, PUSH_WAIT_S)
+            is_saved = self._sync.push(self._request, PUSH_WAIT_S)
         self.log.save()
-        job_store.save_end(self._directory, state, run.exit_code, pipeline=run.parts())
+        job_store.save_end(self._directory, state, run.exit_code, pipeline=run.parts(), unsaved=not is_saved)
 
     def _follow(self) -> str:
         run, shell_ended = self._run, False

@@ -136,7 +136,13 @@ def save(job: int, name: str, record: Row) -> None:
 
 
 def save_end(
-    job: int, state: str, exit_code: int | None, reason: str = "", pipeline: Sequence[int] = ()
+    job: int,
+    state: str,
+    exit_code: int | None,
+    reason: str = "",
+    pipeline: Sequence[int] = (),
+    *,
+    unsaved: bool = False,
 ) -> None:
     """Record the end of a job atomically.
 
@@ -148,6 +154,7 @@ def save_end(
         "ended_ms": now_ms(),
         "reason": reason,
         "pipeline": list(pipeline),
+        "unsaved": unsaved,
     }
     save(job, "ending", end)
     os.rename("ending", "end", src_dir_fd=job, dst_dir_fd=job)

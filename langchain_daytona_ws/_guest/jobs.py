@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 COMMAND_MAX = 2000  # shown characters of a command
-STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes
+STOP_WAIT_S = 30.0  # longer than a supervisor takes to kill its processes and to push their files
 CANCEL = signal.SIGUSR2
 
 
@@ -89,6 +89,8 @@ def _row(jobs: int, name: str) -> Row:
         }
         if end.get("pipeline"):
             row["pipeline"] = end["pipeline"]
+        if end.get("unsaved"):
+            row["unsaved"] = True
         return row
     finally:
         os.close(job)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
-# A longer pull or push continues in the resident; the host asks again, so that no request lasts long.
-WAIT_S = 20.0
 CONNECT_S = 2.0
 # A resident that works on a long pull or push answers other questions at once; a hung one does not.
 PATIENCE_S = 3.0
@@ -70,15 +68,16 @@ class Question:
         return code, value
 
 
-def patient_answer(question: Question, path: str) -> tuple[str, str] | tuple[None, str]:
-    """Return the answer, or None and the progress if there is none yet after `WAIT_S`.
+def patient_answer(question: Question, path: str, wait_s: float) -> tuple[str, str] | tuple[None, str]:
+    """Return the answer, or None and the progress if there is none yet after ``wait_s`` seconds.
 
     Raises:
         OSError: The resident has ended or hangs.
     """
     progress = ""
-    for wait_s in (PATIENCE_S, WAIT_S - PATIENCE_S):
-        answer = question.answer(wait_s)
+    first_s = min(PATIENCE_S, wait_s)
+    for piece_s in (first_s, wait_s - first_s):
+        answer = question.answer(piece_s)
         if answer is not None:
             return answer
         alive = ask(path, "progress", ALIVE_S)
@@ -139,7 +138,7 @@ def enter(request: Request) -> Request:
     if isinstance(pull, SetupError):
         raise pull
     try:
-        code, value = patient_answer(pull, socket_path(wanted))
+        code, value = patient_answer(pull, socket_path(wanted), wanted["wait_s"])
     except OSError:
         raise SetupError("sync_absent", "") from None  # the host sends another one, which takes its place
     if code is None:
@@ -171,7 +170,7 @@ def leave(request: Request, timed_out: bool) -> Request:
     wanted = request["sync"]
     path = socket_path(wanted)
     try:
-        code, report = patient_answer(Question(path, "push %s" % wanted["id"]), path)
+        code, report = patient_answer(Question(path, "push %s" % wanted["id"]), path, wanted["wait_s"])
     except OSError:
         code, report = "absent", ""
     if code is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
-from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES
+from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, git_settings
 from langchain_daytona_ws._core.id_factory import Clock, Ids
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.operations import (
@@ -127,7 +127,9 @@ class _Runtime:
         self._s3 = s3
         self._is_mounted = s3 is not None and s3.is_mounted
         config, sandboxes = state.config, state.sandboxes
-        self._defaults = LOCAL_CACHES if self._is_mounted else {}
+        self._defaults: Mapping[str, str] = LOCAL_CACHES if self._is_mounted else {}
+        if s3 is not None and not self._is_mounted:
+            self._defaults = git_settings(config.plain_env_vars())
         self._hooks = Hooks(state.root, config.on_create or (), config.on_resume or (), self._defaults)
         self.is_persistent = config.persistent
         self.lost, self.failed = sandboxes.lost, sandboxes.failed
@@ -386,7 +388,13 @@ class _Runtime:
             made=made,
             is_provisioned=lambda: self._state.sandboxes.info is not None,
             may_exist=self._state.sandboxes.may_exist,
+            on_report=self._add_notices,
         )
+
+    def _add_notices(self, report: SyncReport) -> None:
+        """Keep the notices of a file operation for the next result."""
+        for notice in report.notices:
+            self._state.notices.add(notice)
 
     def _new_key(self) -> str:
         return _idempotency_key.get() or self._state.ids()

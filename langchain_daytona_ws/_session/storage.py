@@ -99,7 +99,7 @@ class Storage:
     ) -> None:
         self.credentials = CredentialCache(now=clock.time)
         self._bucket = Bucket(workspace, clock)
-        is_mounted = workspace.mode == "mount"
+        is_mounted = self.is_mounted = workspace.mode == "mount"
         self._renames = RenameProbe(ids) if is_mounted and needs_probe(workspace.endpoint) else None
         late, answers = LateFiles(clock.monotonic), Answers()
         delivered = dict[str, str]()

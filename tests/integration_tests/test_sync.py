@@ -8,7 +8,10 @@ import logging
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,10 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_daytona_ws import UnpushedFiles, WorkspaceSession
+from langchain_daytona_ws._core.guest_rpc import payload
+from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws.cli.app import app
+from langchain_daytona_ws.deepagents import WorkspaceBackend
 from langchain_daytona_ws.local import LocalDaytona, S3Fault
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options
@@ -445,6 +451,303 @@ class TestResident:
         result = workspace.run("cat other.txt; echo 2 > first.txt")
         assert (result.output, result.notices) == ("of another writer", ())
         assert bucket.get("first.txt") == b"2\n"
+
+
+class TestPaths:
+    """Every path into the sandbox leaves its files in S3."""
+
+    def test_a_command_that_times_out(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        result = workspace.run("echo 1 > a; sleep 1000", timeout_s=1)
+        assert result.timed_out
+        assert bucket.get("a") == b"1\n"
+
+    def test_a_cancelled_call(self, bucket: Bucket) -> None:
+        async def work() -> None:
+            async with WorkspaceSession(config_of(bucket), namespace=bucket.namespace) as session:
+                await session.arun("true")
+                running = asyncio.ensure_future(session.arun("echo 1 > a; sleep 1000"))
+                begun = f"[ -s {session.root}/a ]"
+                inside = partial(bucket.server.run_inside, str(session.sandbox_id), begun)
+                await asyncio.to_thread(wait_for, lambda: inside()[0] == 0)
+                running.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await running
+                await asyncio.to_thread(wait_for, lambda: "a" in bucket.paths())
+
+        asyncio.run(work())
+
+    def test_a_command_that_becomes_a_job(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, onTimeout="background")
+        command = "echo 1 > a; until [ -e /tmp/go ]; do sleep 0.05; done; echo 2 > b"
+        result = workspace.run(command, timeout_s=1)
+        assert bucket.paths() == ["a"]
+        workspace.run("touch /tmp/go")
+        job = jobs(workspace, "join", result.job_id)
+        assert (job.state, job.notices) == ("finished", ())
+        assert bucket.paths() == ["a", "b"]
+
+    def test_a_job(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        started = jobs(workspace, "start", "echo 1 > a")
+        job = jobs(workspace, "join", started.id)
+        assert (job.state, job.notices) == ("finished", ())
+        assert bucket.get("a") == b"1\n"
+
+    def test_a_job_is_saved_while_it_runs(
+        self, bucket: Bucket, open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = guest_source("job_run")
+        assert "PUSH_EVERY_S = 30.0" in source
+        sooner = source.replace("PUSH_EVERY_S = 30.0", "PUSH_EVERY_S = 0.2")
+        monkeypatch.setattr(
+            payload, "guest_source", lambda name: sooner if name == "job_run" else guest_source(name)
+        )
+        payload._source.cache_clear()
+        workspace = synced(bucket, open_session)
+        job = jobs(
+            workspace, "start", "touch begun; until [ -e /tmp/go ]; do sleep 0.05; done; echo 1 > a; cat"
+        )
+        assert bucket.paths() == [] or bucket.paths() == ["begun"]
+        bucket.server.run_inside(sandbox_of(workspace), "touch /tmp/go")
+        wait_for(lambda: "a" in bucket.paths())
+        jobs(workspace, "stop", job.id)
+        payload._source.cache_clear()
+
+    def test_a_job_whose_files_cannot_be_saved_says_so(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        started = jobs(workspace, "start", "until [ -e /tmp/go ]; do sleep 0.05; done; echo 1 > a")
+        refuse_uploads(bucket)
+        bucket.server.run_inside(sandbox_of(workspace), "touch /tmp/go")
+        job = jobs(workspace, "join", started.id)
+        assert "not all of its files could be saved" in job.text
+        bucket.server.s3.clear_faults()
+        workspace.run("true")
+        assert bucket.get("a") == b"1\n"
+
+    def test_hooks(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, onCreate=["echo 1 > made"], onResume=["echo 1 > resumed"])
+        workspace.run("true")
+        assert bucket.paths() == ["made", "resumed"]
+
+    def test_file_operations_in_the_sandbox(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, options={"fileAccess": "sandbox"})
+        bucket.put("given", b"by another writer")
+        assert "by another" in workspace.files("read", "given").body
+        workspace.files("write", "a", "1")
+        workspace.files("write", "large", b"x" * 400_000)
+        assert bucket.get("a") == b"1"
+        assert len(bucket.get("large")) == 400_000
+        refuse_uploads(bucket)
+        workspace.files("write", "b", "2")
+        bucket.server.s3.clear_faults()
+        result = workspace.run("true")
+        assert "1 changed file (b) is only on this machine" in result.text
+        assert bucket.get("b") == b"2"
+
+    def test_an_upload_that_cannot_be_saved_is_told_of_once(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        refuse_uploads(bucket)
+        message = workspace.call(workspace.bash, command="echo 1 > a")
+        assert "1 changed file (a) is only on this machine so far" in message.content
+        assert message.artifact["sync"]["unpushed"] == ("a",)
+        assert bucket.name not in message.content
+        bucket.server.s3.clear_faults()
+        message = workspace.call(workspace.bash, "call_2", command="true")
+        assert message.content == "[exit code 0]"
+        assert message.artifact["sync"]["pushed"] == 1
+        assert bucket.get("a") == b"1\n"
+
+    def test_a_recorded_result_has_its_report(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        first = workspace.run("echo 1 > a", idempotency_key="k1")
+        second = workspace.run("echo 1 > a", idempotency_key="k1")
+        assert second.from_record
+        assert first.sync
+        assert first.sync.pushed == 1
+        assert second.sync == first.sync
+
+    def test_a_long_pull_reports_its_progress(
+        self, bucket: Bucket, open_session: OpenSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bucket.put("a", b"1")
+        bucket.put("b", b"2")
+        workspace = synced(bucket, open_session)
+        bucket.server.s3.add_fault(S3Fault("late", method="GET", delay_s=4.0, times=3))
+        pieces: list[str] = []
+        with caplog.at_level(logging.INFO):
+            assert workspace.run("cat a b", on_output=pieces.append).output == "12"
+        bucket.server.s3.clear_faults()
+        assert "[copying the workspace into the sandbox: 0 of 2 files]\n" in pieces
+        assert pieces[-1] == "12"
+        assert "0 of 2 files" in caplog.text
+
+    def test_deep_agents(self, bucket: Bucket, open_session: OpenSession) -> None:
+        backend = WorkspaceBackend(synced(bucket, open_session).session)
+        root = backend.root
+        assert backend.write(f"{root}/written", "1").error is None
+        assert backend.execute("cat written; echo 2 > executed").output == "1"
+        assert backend.upload_files([(f"{root}/uploaded", b"3")])[0].error is None
+        assert backend.edit(f"{root}/executed", "2", "4").error is None
+        [found] = backend.download_files([f"{root}/executed"])
+        assert found.content == b"4\n"
+        assert backend.execute("cat executed uploaded; mkdir d; echo 5 > d/f").output.startswith("4\n3")
+        assert backend.delete(f"{root}/d").error is None
+        assert bucket.paths() == ["executed", "uploaded", "written"]
+
+    def test_a_replaced_machine_tells_what_is_lost(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("echo 1 > a")
+        refuse_uploads(bucket)
+        workspace.run("echo 2 > b")
+        bucket.server.s3.clear_faults()
+        bucket.server.destroy_sandbox(sandbox_of(workspace))
+        result = workspace.run("ls")
+        assert result.output == "a\n"
+        assert "saved when the last call returned" in result.notices[0]
+        assert "1 changed file (b) is lost" in result.notices[1]
+
+    def test_a_restarted_machine_saves_what_is_left(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, persistent=True)
+        workspace.run("echo 1 > a")
+        write_inside(bucket, workspace, "late.txt", "late")
+        bucket.server.stop_sandbox(sandbox_of(workspace))
+        workspace.run("true")
+        assert bucket.get("late.txt") == b"late"
+        release(workspace)
+
+    def test_parallel_first_calls(self, bucket: Bucket) -> None:
+        bucket.put("given", b"x")
+        with WorkspaceSession(config_of(bucket), namespace=bucket.namespace) as session:
+            with ThreadPoolExecutor(4) as pool:
+                results = list(pool.map(lambda n: session.run(f"cat given; echo {n} > f{n}"), range(4)))
+            assert [(result.output, result.notices) for result in results] == [("x", ())] * 4
+            assert session.run("pgrep -xc workspace-sync").output == "1\n"
+        assert bucket.paths() == ["f0", "f1", "f2", "f3", "given"]
+
+    def test_two_sessions_share_one_resident(self, bucket: Bucket, open_session: OpenSession) -> None:
+        first = synced(bucket, open_session, persistent=True)
+        second = synced(bucket, open_session, persistent=True)
+        seen = set()
+        for number in range(3):
+            for name, workspace in (("a", first), ("b", second)):
+                result = workspace.run(f"echo {number} >> {name}; pgrep -x workspace-sync")
+                assert result.notices == ()
+                seen.add(result.output)
+        assert len(seen) == 1
+        assert (bucket.get("a"), bucket.get("b")) == (b"0\n1\n2\n",) * 2
+        release(first)
+
+
+def jobs(workspace: Driven, name: str, *arguments: Any, **named: Any) -> Any:
+    if workspace.runner:
+        return workspace.runner.run(getattr(workspace.session.jobs, f"a{name}")(*arguments, **named))
+    return getattr(workspace.session.jobs, name)(*arguments, **named)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+class TestGit:
+    def test_status_does_not_store_the_index_again(self, bucket: Bucket, open_session: OpenSession) -> None:
+        first, second = synced(bucket, open_session), synced(bucket, open_session)
+        files = "for n in 1 2 3; do echo $n > f$n; touch -d '1 hour ago' f$n; done"
+        first.run(f"{GIT}; git init -q .; {files}; git add .; git commit -qm one")
+        result = second.run("git status --porcelain; git log --oneline | wc -l")
+        assert result.output == "1\n"
+        assert result.sync
+        assert result.sync.pushed == 0
+        assert first.run("git status --porcelain").sync.pushed == 0  # type: ignore[union-attr]
+
+    def test_a_users_own_settings_win(self, bucket: Bucket, open_session: OpenSession) -> None:
+        own = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.name", "GIT_CONFIG_VALUE_0": "own"}
+        workspace = synced(bucket, open_session, envVars={**KEYS, **own})
+        assert workspace.run("git config user.name; git config core.checkStat").output == "own\n"
+
+    def test_a_repository_of_two_sandboxes_loses_no_commit(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        first, second = synced(bucket, open_session), synced(bucket, open_session)
+        first.run(
+            f"{GIT}; git init -qb main up && cd up && echo 0 > f && git add f && git commit -qm base && cd .. && "
+            "git clone -q up r && cd r && git checkout -qb side && echo s > s && git add s && git commit -qm side && "
+            "git checkout -q main && git merge -q --no-edit side && git rebase -q side && git gc -q"
+        )
+        second.run("cd r && git status --porcelain && git fsck --strict")
+        # Both commit on one branch at once: each has pulled before the other has pushed.
+        commit = (
+            f"cd r; {GIT}; touch /tmp/ready; until [ -e /tmp/go ]; do sleep 0.05; done; "
+            "echo {n} > {n}; git add {n}; git commit -qm {n}"
+        )
+        with ThreadPoolExecutor(2) as pool:
+            calls = [
+                pool.submit(workspace.session.run, commit.format(n=name))
+                for name, workspace in (("one", first), ("two", second))
+            ]
+            for workspace in (first, second):
+                inside = partial(bucket.server.run_inside, sandbox_of(workspace))
+                wait_for(lambda inside=inside: inside("[ -e /tmp/ready ]")[0] == 0)
+            for workspace in (first, second):
+                bucket.server.run_inside(sandbox_of(workspace), "touch /tmp/go")
+            results = [call.result() for call in calls]
+        texts = [notice for result in results for notice in result.notices]
+        assert [text for text in texts if "refs/heads/main.conflict-" in text and "git merge" in text]
+        workspace = synced(bucket, open_session)
+        result = workspace.run(
+            "cd r; git log --all --format=%s | sort; git fsck --full; git for-each-ref --format='%(refname)'"
+        )
+        assert {"base", "one", "side", "two"} <= set(result.output.split())
+        assert "refs/heads/main.conflict-" in result.output
+        assert not [line for line in result.output.splitlines() if "missing" in line or "error" in line]
+        merged = workspace.run(
+            f"cd r; {GIT}; git reset -q --hard; git merge -q --no-edit main.conflict-*; ls; rm .git/*.conflict-*"
+        )
+        assert {"one", "two"} <= set(merged.output.split()), merged.output
+
+
+GIT = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b"
+
+
+class TestSecrets:
+    @pytest.mark.usefixtures("host_keys")
+    def test_no_credential_is_on_the_disk_in_an_argument_or_in_an_environment(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session, role=True)
+        workspace.run("echo 1 > a")
+        storage = workspace.session._state.storage
+        assert storage
+        cached = storage.credentials._flight.value
+        assert cached
+        issued = cached.credentials
+        for secret in (issued.secret_access_key, issued.session_token):
+            assert secret
+            script = f"""
+                cd /; hidden={secret[:8]!r}{secret[8:]!r}
+                grep -laF -f <(printf %s "$hidden") /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null
+                grep -rlaF -f <(printf %s "$hidden") /tmp /mnt /home /root /var/tmp /dev/shm 2>/dev/null
+            """
+            found = workspace.run(script).output.split()
+            assert found == []
+
+    def test_its_memory_and_its_socket_are_private(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session)
+        script = f"""
+            pid=$(pgrep -x workspace-sync); cat /proc/$pid/environ; head -c1 /proc/$pid/mem
+            stat -c '%a %U' {STATE}; stat -c '%a' {STATE}/sync-*.socket
+        """
+        output = workspace.run(script).output
+        assert output.count("Permission denied") == 2, output
+        assert output.splitlines()[-2:] == ["700 daytona", "600"]
 
 
 def release(workspace: Driven, **arguments: Any) -> None:

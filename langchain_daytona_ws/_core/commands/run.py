@@ -183,7 +183,14 @@ async def run_command(
     else:
         live = LiveOutput(client, key, on_output)
         request["live"] = True
-        call = client.call("command", request, timeout_s=timeout_s, killable=True, on_send=live.sent_to)
+        call = client.call(
+            "command",
+            request,
+            timeout_s=timeout_s,
+            killable=True,
+            on_send=live.sent_to,
+            on_progress=live.emit_note,
+        )
         answer = await live.during(call)
     if answer.get("outcome") == "cancelled":
         raise WorkspaceError(

@@ -86,6 +86,10 @@ class LiveOutput:
         except RuntimeError as error:  # no thread is available
             logger.warning("the output of a command is not streamed, it comes with its result: %s", error)
 
+    async def emit_note(self, text: str) -> None:
+        """Pass on a line that is not output: the command has not begun."""
+        await self._emit(text)
+
     async def during(self, call: Awaitable[Answer]) -> Answer:
         """Await the call; on return, the whole output has been passed on."""
         try:

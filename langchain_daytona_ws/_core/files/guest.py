@@ -13,6 +13,8 @@ from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
 from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.paths import is_log
+from langchain_daytona_ws._core.sync.push import finish_push
+from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.dirs import UPLOADS
 from langchain_daytona_ws._guest.glob_readings import KINDS as READINGS
 from langchain_daytona_ws._guest.omitted import NAMED, REASONS
@@ -34,6 +36,7 @@ class GuestFiles:
         made: Directories that are created, with sudo if necessary, before a file is written there.
         staging_dir: Directory for uploads of large content; the guest deletes them.
         is_provisioned: Returns whether there is a sandbox; without one, `exists` creates none.
+        on_report: Receives the report of the synchronisation with S3 after a change.
         may_exist: Returns whether there may be a sandbox of an earlier session, and so its logs.
     """
 
@@ -47,6 +50,7 @@ class GuestFiles:
         staging_dir: str = UPLOADS,
         is_provisioned: Callable[[], bool] = lambda: True,
         may_exist: Callable[[], bool] = lambda: True,
+        on_report: Callable[[SyncReport], None] = lambda report: None,
     ) -> None:
         self._client = client
         self._root = root
@@ -55,6 +59,7 @@ class GuestFiles:
         self._staging_dir = staging_dir
         self._is_provisioned = is_provisioned
         self._may_exist = may_exist
+        self._on_report = on_report
 
     async def read(
         self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int
@@ -215,7 +220,11 @@ class GuestFiles:
         if key is not None:
             request["key"] = key
         client = await self._client()
-        reply = _FileReply(op, await client.call(entry, request, timeout_s=CALL_TIMEOUT_S))
+        answer = await client.call(entry, request, timeout_s=CALL_TIMEOUT_S)
+        report = read_report(answer)
+        if report is not None:
+            self._on_report(await finish_push(client.for_same_sandbox(), self._root, report))
+        reply = _FileReply(op, answer)
         if not reply.flag("ok"):
             raise _refusal(path, reply)
         return reply

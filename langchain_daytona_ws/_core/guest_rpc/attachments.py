@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from langchain_daytona_ws._core.ports import SandboxPort
 from langchain_daytona_ws.errors import WorkspaceError
+
+OnProgress = Callable[[str], Awaitable[None]]
 
 
 class Resend(enum.Enum):
@@ -30,6 +32,8 @@ class GuestRequest:
         fields: The request without the fields of attachments.
         life_s: Seconds for which processes of the request will use the workspace.
         is_refreshed: Whether new credentials were fetched for this request.
+        since: When it was first sent, on the port's clock.
+        on_progress: Receives lines about long preparations in the sandbox; None without a listener.
     """
 
     port: SandboxPort
@@ -38,6 +42,8 @@ class GuestRequest:
     fields: Mapping[str, object] = field(repr=False)
     life_s: float
     is_refreshed: bool = False
+    since: float = 0.0
+    on_progress: OnProgress | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core.answer import Answer, read_frame, unreadable
-from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, Payload, Resend
+from langchain_daytona_ws._core.guest_rpc.attachments import (
+    Attachment,
+    GuestRequest,
+    OnProgress,
+    Payload,
+    Resend,
+)
 from langchain_daytona_ws._core.guest_rpc.errors import (
     LOST_WHILE_RUNNING,
     refused,
@@ -183,6 +189,7 @@ class GuestClient:
         within_s: float = math.inf,
         killable: bool = False,
         on_send: Callable[[SandboxInfo], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Answer:
         """Send a request until it is answered.
 
@@ -194,6 +201,7 @@ class GuestClient:
             within_s: Seconds after which no further request is sent. Default: enough for the guest's time and retries.
             killable: Whether to end the command in the sandbox when this call is cancelled.
             on_send: Called with the sandbox, each time before the request is sent.
+            on_progress: Receives lines about long preparations in the sandbox.
 
         Raises:
             OutcomeUnknown: The request may or may not have run.
@@ -212,7 +220,14 @@ class GuestClient:
             answer: Answer | None = None
             while answer is None:
                 info, answer = await self._try(
-                    info, entry, request, attempts, timeout_s=timeout_s, life_s=life_s, on_send=on_send
+                    info,
+                    entry,
+                    request,
+                    attempts,
+                    timeout_s=timeout_s,
+                    life_s=life_s,
+                    on_send=on_send,
+                    on_progress=on_progress,
                 )
         except GeneratorExit:
             raise
@@ -296,6 +311,7 @@ class GuestClient:
         timeout_s: float,
         life_s: float,
         on_send: Callable[[SandboxInfo], object] | None,
+        on_progress: OnProgress | None,
     ) -> tuple[SandboxInfo, Answer | None]:
         """Send once; return the answer, or None and the sandbox to send to next."""
         if self._set_up is not None:
@@ -305,7 +321,10 @@ class GuestClient:
             on_send(info)
         try:
             within_s = min(timeout_s + self._margin_s, attempts.until - began)
-            return info, await self._send_attached(info, entry, request, life_s, within_s)
+            sent = GuestRequest(
+                self._port, info.id, entry, request, life_s, since=began, on_progress=on_progress
+            )
+            return info, await self._send_attached(info, sent, within_s)
         except PortFault as fault:
             lasted_s = self._port.now() - began
             # After a long request, the cause is a proxy that gave up while the command kept running.
@@ -335,11 +354,8 @@ class GuestClient:
                 raise unknown("Then the machine could not be set up again.") from error
             raise
 
-    async def _send_attached(
-        self, info: SandboxInfo, entry: str, request: Answer, life_s: float, within_s: float
-    ) -> Answer:
+    async def _send_attached(self, info: SandboxInfo, sent: GuestRequest, within_s: float) -> Answer:
         """Send with all attachments; send again if an attachment had to deliver or renew data first."""
-        sent = GuestRequest(self._port, info.id, entry, request, life_s)
         answer: Answer = {}
         sends = 0
         while sends < SENDS_MAX:
@@ -347,7 +363,7 @@ class GuestClient:
             fields = {name: value for payload in payloads for name, value in payload.fields.items()}
             # The payload, not its secret: a traceback may be shown with local variables, and its repr hides the secret.
             with_secret = next((payload for payload in payloads if payload.secret is not None), None)
-            answer = await self._send(info, entry, {**request, **fields}, within_s, with_secret)
+            answer = await self._send(info, sent.entry, {**sent.fields, **fields}, within_s, with_secret)
             resends = [
                 await attachment.on_answer(sent, payload, answer)
                 for attachment, payload in zip(self._attachments, payloads, strict=True)

@@ -88,6 +88,24 @@ def guidance(
     return "The workspace:\n" + text.format(root=deep_agent_in, skills=skills_path, **tools)
 
 
+def git_settings(env_vars: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that make git ignore the facts of a file which another sandbox sees otherwise.
+
+    Without them, `git status` in each sandbox rewrites the index, which is then stored in S3 again.
+
+    Args:
+        env_vars: The user's variables; with git settings of their own, the result is empty.
+    """
+    if "GIT_CONFIG_COUNT" in env_vars:
+        return {}
+    values = {"GIT_CONFIG_COUNT": str(len(_GIT))}
+    for number, (name, value) in enumerate(_GIT.items()):
+        values |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return values
+
+
+_GIT = {"core.trustctime": "false", "core.checkStat": "minimal"}
+
 _CACHES = "/tmp/.workspace-cache"  # noqa: S108 - in the sandbox, whose only user is the agent
 
 # Programs that keep caches next to the files that they process, which a mount of S3 refuses: mypy, ruff, coverage and

@@ -13,6 +13,8 @@ from langchain_daytona_ws.errors import JobError
 
 JobState = Literal["running", "finished", "stopped", "timed_out", "lost"]
 
+UNSAVED = "at its end, not all of its files could be saved in S3; the next bash call saves them"
+
 _ID = re.compile(r"[a-km-np-z2-9]{8}", re.ASCII)
 _COMMAND_MAX = 2000
 _EXIT_CODE_MAX = 255
@@ -144,6 +146,7 @@ def read_job(row: object, sandbox_id: str) -> Job:
         duration_s=reply.number("duration_ms") / 1000,
         log_bytes=reply.number("log_bytes"),
         reason=reply.text("reason", 200),
+        notices=(UNSAVED,) if isinstance(row, Mapping) and row.get("unsaved") is True else (),
         sandbox_id=sandbox_id,
     )
 

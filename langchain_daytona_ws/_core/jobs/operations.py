@@ -19,6 +19,7 @@ from langchain_daytona_ws._core.jobs.models import (
     read_job,
     read_started,
 )
+from langchain_daytona_ws._core.sync.report import read_report
 from langchain_daytona_ws.errors import CommandRefused
 
 JOB_DEFAULT_S = 3600.0
@@ -104,7 +105,9 @@ class JobOps:
         job = read_started(answer.get("job"), command, client.sandbox_id)
         if answer.get("from_record") is True:
             job = replace(await self.status(job.id), notices=(STARTED_BEFORE,))
-        return replace(job, notices=(*job.notices, *self._remarks(job)))
+        report = read_report(answer)
+        synchronised = () if report is None or report.is_pending else report.notices
+        return replace(job, notices=(*synchronised, *job.notices, *self._remarks(job)))
 
     async def status(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """Return a job's state, after waiting up to ``wait_s`` seconds for its end."""

@@ -25,6 +25,10 @@ SPARE_LIFE_S = 600.0
 MARGIN_S = 60.0
 ENTRIES = ("command", "files", "tree", "content", "sync")  # those that access the workspace
 PULL_LIMIT_S = 3600.0
+# A longer pull or push continues in the resident; the next request asks for its end.
+WAIT_S = 20.0
+PROGRESS_EVERY_S = 3.0
+PAUSE_S = 0.5  # the sandbox does the waiting, but a hostile one may not
 
 _MODULES = ("sync", "sync_copy", "sync_pull", "sync_push", "sync_resident", "sync_s3", "sync_tree", "ignore")
 _OF_CREDENTIALS = ("expired", "denied", "signature")
@@ -52,6 +56,13 @@ class SyncState:
 
     started: set[str] = field(default_factory=set)
     reports: dict[str, SyncReport] = field(default_factory=dict)
+
+    def take_unsaved(self) -> list[SyncReport]:
+        """Return the reports of sandboxes with files that are not in S3, and forget all: the sandboxes are gone."""
+        reports = list(self.reports.values())
+        self.reports.clear()
+        self.started.clear()
+        return [report for report in reports if not report.is_saved]
 
 
 class SyncManager:
@@ -134,6 +145,7 @@ class SyncManager:
             "min_life_s": min(min_life_s, remaining_s),
             "is_new": is_new,
             "pulls": request.fields.get("pulls", True),
+            "wait_s": WAIT_S if request.on_progress is None else PROGRESS_EVERY_S,
             # S3 has refused other credentials.
             "key": key if request.is_refreshed else "any",
         }
@@ -155,7 +167,7 @@ class SyncManager:
         code = str(answer.get("code")) if answer.get("error") == "setup" else ""
         if code == "sync_pulling":
             state.started.add(sandbox_id)
-            return self._wait(request, str(answer.get("detail")))
+            return await self._wait(request, str(answer.get("detail")))
         if not code.startswith("sync_"):
             state.started.add(sandbox_id)
             if payload.secret is not None:
@@ -184,15 +196,18 @@ class SyncManager:
         if report.failure in (*_OF_CREDENTIALS, "absent", "unreadable"):
             self._state.started.discard(sandbox_id)
 
-    def _wait(self, request: GuestRequest, progress: str) -> Resend:
+    async def _wait(self, request: GuestRequest, progress: str) -> Resend:
         """Report the progress of a long pull, and let the call ask again."""
-        try:
-            done, total = json.loads(progress)
-            logger.info(
-                "pulling the workspace into sandbox %s: %d of %d files", request.sandbox_id, done, total
-            )
-        except (ValueError, TypeError, RecursionError):
-            logger.info("pulling the workspace into sandbox %s", request.sandbox_id)
+        if request.port.now() > request.since + PULL_LIMIT_S + MARGIN_S:
+            return Resend.NO
+        counts = _pair(progress)
+        text = "copying the workspace into the sandbox"
+        if counts is not None and counts[1]:
+            text += f": {counts[0]:,} of {counts[1]:,} files"
+        logger.info("%s %s", text, request.sandbox_id)
+        if request.on_progress is not None:
+            await request.on_progress(f"[{text}]\n")
+        await request.port.sleep(PAUSE_S)
         return Resend.WAIT
 
     def error(self, code: str, detail: str) -> SandboxError | None:
@@ -207,7 +222,7 @@ class SyncManager:
             "region": self._workspace.region,
         }
         if code == "sync_too_large":
-            size, limit = _sizes(detail)
+            size, limit = _pair(detail) or (0, 0)
             context |= {"size_bytes": size, "limit_bytes": limit}
             detail = f"{size:,} bytes to download, the limit is {limit:,}"
         names = {**context, "endpoint": self._workspace.endpoint, "directory": where.directory}
@@ -223,12 +238,13 @@ class SyncManager:
         )
 
 
-def _sizes(detail: str) -> tuple[int, int]:
+def _pair(text: str) -> tuple[int, int] | None:
+    """Read two numbers of the resident, which may be hostile; None if they are malformed."""
     try:
-        size, limit = json.loads(detail)
-        return int(size), int(limit)
+        first, second = json.loads(text)
+        return int(first), int(second)
     except (ValueError, TypeError, RecursionError, OverflowError):
-        return 0, 0
+        return None
 
 
 def _secret(credentials: Credentials) -> bytes:
@@ -295,6 +311,11 @@ _REFUSALS = {
         "Try again: what was downloaded is kept. Check the sandbox's network.",
         _UNAVAILABLE,
     ),
+    "sync_pulling": (
+        "it is not done after an hour",
+        "Try again: the files that were downloaded are kept. Check the sandbox's network.",
+        _UNAVAILABLE,
+    ),
     "sync_disk_full": (
         "the sandbox's disk is full",
         "Use a snapshot or image whose sandboxes have a larger disk, or exclude files with options.syncIgnore.",
@@ -317,4 +338,11 @@ _REFUSALS = {
         _UNAVAILABLE,
     ),
 }
-_PASSING = {"sync_unreachable", "sync_unavailable", "sync_deadline", "sync_absent", "sync_busy"}
+_PASSING = {
+    "sync_pulling",
+    "sync_unreachable",
+    "sync_unavailable",
+    "sync_deadline",
+    "sync_absent",
+    "sync_busy",
+}
