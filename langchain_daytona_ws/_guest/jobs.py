@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 COMMAND_MAX = 2000  # shown characters of a command
-STOP_WAIT_S = 30.0  # longer than a supervisor takes to kill its processes and to push their files
+STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes
 CANCEL = signal.SIGUSR2
 
 
