@@ -270,7 +270,8 @@ class WorkspaceSession:
                 result and runs nothing. Default: none.
             on_output: Called with pieces of the output while the command runs, in another thread, and with the rest at
                 the end, in this thread; a recorded result comes in one piece. The pieces together are the output, up to
-                1,048,576 bytes and a note if it is longer. It is never called twice at once, nor after this method has
+                1,048,576 bytes and a note if it is longer; before them come lines about a long copy of the workspace
+                (``s3Mode: sync``). It is never called twice at once, nor after this method has
                 returned. Its first error is logged and ends the calls; the command goes on.
 
         Returns:

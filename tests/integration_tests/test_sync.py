@@ -683,7 +683,7 @@ class TestGit:
             "git checkout -q main && git merge -q --no-edit side && git rebase -q side && git gc -q"
         )
         second.run("cd r && git status --porcelain && git fsck --strict")
-        # Both commit on one branch at once: each has pulled before the other has pushed.
+        # Both commit on one branch at once: each has pulled before any push.
         commit = (
             f"cd r; {GIT}; touch /tmp/ready; until [ -e /tmp/go ]; do sleep 0.05; done; "
             "echo {n} > {n}; git add {n}; git commit -qm {n}"
