@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import subprocess
 import sys
 import textwrap
@@ -658,6 +659,33 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 class TestGit:
+    @pytest.mark.parametrize("other", ["x", "a"], ids=["other files", "one file"])
+    def test_two_commits_at_once_are_joined_as_the_notice_says(
+        self, bucket: Bucket, open_session: OpenSession, other: str
+    ) -> None:
+        first, second = synced(bucket, open_session), synced(bucket, open_session)
+        first.run("git init -q -b main . && git config user.email a@b && git config user.name n")
+        first.run("seq 9 > a && git add a && git commit -qm base")
+        second.run("true")
+        script = f"cd {second.session.root} && sed -i s/9/nine/ a && seq 3 > y && git add . && git commit -qm second"
+        code, output = bucket.server.run_inside(
+            sandbox_of(second), script
+        )  # without a call: it was not pulled
+        assert code == 0, output
+        first.run(
+            f"{'sed -i s/1/one/' if other == 'a' else 'echo 1 >>'} {other} && git add . && git commit -qm first"
+        )
+        notices = second.run("true").notices
+        assert len(notices) == (3 if other == "a" else 2)
+        assert notices[-1].startswith("conflict: another writer used Git in the workspace.")
+        for command in re.findall("`([^`]*)`", notices[0]):
+            result = second.run(command.replace("commit", "commit -qm all").replace("merge", "merge -m both"))
+            assert result.exit_code == 0, result
+        assert first.run("git status --porcelain").output == ""
+        text = first.run("cat a y; git log --format=%s").output
+        for expected in ("nine", "both", "first", "second", *(["one"] if other == "a" else [])):
+            assert expected in text.split()
+
     def test_status_does_not_store_the_index_again(self, bucket: Bucket, open_session: OpenSession) -> None:
         first, second = synced(bucket, open_session), synced(bucket, open_session)
         files = "for n in 1 2 3; do echo $n > f$n; touch -d '1 hour ago' f$n; done"
@@ -700,7 +728,7 @@ class TestGit:
                 bucket.server.run_inside(sandbox_of(workspace), "touch /tmp/go")
             results = [call.result() for call in calls]
         texts = [notice for result in results for notice in result.notices]
-        assert [text for text in texts if "refs/heads/main.conflict-" in text and "git merge" in text]
+        assert [text for text in texts if "git merge main.conflict-" in text]
         workspace = synced(bucket, open_session)
         result = workspace.run(
             "cd r; git log --all --format=%s | sort; git fsck --full; git for-each-ref --format='%(refname)'"

@@ -29,14 +29,14 @@ JSON = strategies.recursive(
 )
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIELDS = [
-    "pulled", "pushed", "removed_here", "removed_there", "conflicts", "restored", "skipped", "unpushed",
-    "unpushed_count", "failure", "detail", "seconds",
+    "pulled", "pushed", "removed_here", "removed_there", "conflicts", "conflicts_count", "restored", "skipped",
+    "unpushed", "unpushed_count", "failure", "detail", "seconds",
 ]  # fmt: skip
 PAIRS = strategies.lists(strategies.lists(JSON | strategies.text(), min_size=2, max_size=2), max_size=30)
 
 
 def _check(report: SyncReport) -> None:
-    for count in (report.pulled, report.pushed, report.deleted, report.removed):
+    for count in (report.pulled, report.pushed, report.deleted, report.removed, report.conflict_count):
         assert 0 <= count < 10**18
     assert -1 <= report.unpushed_count < 10**18
     assert 0 <= report.duration_s < 10**6
@@ -90,7 +90,7 @@ def test_a_report_of_a_change_is_read() -> None:
     }
     report = read_report({"sync": json.dumps(values)})
     assert report == SyncReport(
-        pulled=1, pushed=2, deleted=3, conflicts=(("a", "a.conflict-A"),), duration_s=0.5
+        pulled=1, pushed=2, deleted=3, conflicts=(("a", "a.conflict-A"),), conflict_count=1, duration_s=0.5
     )
     assert "a.conflict-A" in report.notices[0]
 
@@ -99,3 +99,35 @@ def test_a_report_of_a_change_is_read() -> None:
 def test_every_failure_of_s3_has_its_messages(code: str) -> None:
     assert f"sync_{code}" in manager._REFUSALS, "the error if a pull fails"
     assert code in report._FAILURES, "the notice if a push fails"
+
+
+def test_conflicts_that_are_not_named_are_counted() -> None:
+    pairs = [[f"f{number:02}", f"f{number:02}.conflict-A"] for number in range(20)]
+    report = read_report({"sync": json.dumps({"conflicts": pairs, "conflicts_count": 1234})})
+    assert report is not None
+    assert (len(report.conflicts), report.conflict_count) == (NAMES_MAX, 1234)
+    assert len(report.notices) == NAMES_MAX + 1
+    assert "1,224 more files" in report.notices[-1]
+    assert "*.conflict-*" in report.notices[-1]
+
+
+def test_the_conflicts_of_git_are_one_notice_for_each_branch_and_repository() -> None:
+    names = ["refs/heads/main", "index", "logs/HEAD", "logs/refs/heads/main", "COMMIT_EDITMSG"]
+    pairs = [[f"{at}.git/{name}", f"{at}.git/{name}.conflict-A"] for at in ("", "d/") for name in names]
+    report = read_report({"sync": json.dumps({"conflicts": pairs})})
+    assert report is not None
+    [branch, other_branch, copies, other_copies] = report.notices
+    assert "committed in the workspace on" in branch
+    assert "git merge main.conflict-A`" in branch
+    assert "committed in d on" in other_branch
+    assert ".git/index.conflict-A, .git/logs/HEAD.conflict-A" in copies
+    assert "d/.git/index.conflict-A, d/.git/logs/HEAD.conflict-A" in other_copies
+
+
+def test_other_files_of_git_are_named_each() -> None:
+    names = ["a/.git/HEAD", "a/.git/packed-refs", ".github/index", "index"]
+    pairs = [[name, f"{name}.conflict-A"] for name in names]
+    report = read_report({"sync": json.dumps({"conflicts": pairs})})
+    assert report is not None
+    for name, notice in zip(names, report.notices, strict=True):
+        assert f"yours is {name}.conflict-A: merge" in notice

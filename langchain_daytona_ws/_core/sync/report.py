@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 NAMES_MAX = 10
@@ -26,6 +27,7 @@ _FAILURES = {
     "changed": "another writer replaced an object meanwhile",
     "absent": "the process that saves them had ended",
     "unconditional": "the storage does not protect files from being overwritten",
+    "archived": "S3 has an archived object of the same name",
     "configuration": "it was made with another configuration",
     NO_ANSWER: "the machine did not answer",
     PENDING: "it takes longer than a call may last",
@@ -41,7 +43,8 @@ class SyncReport:
         pushed: Number of files stored in S3.
         deleted: Number of objects deleted from S3.
         removed: Number of files removed here because others had deleted them.
-        conflicts: Path and name of the copy, for each file that was changed here and by another writer.
+        conflicts: Path and name of the copy, for files that were changed here and by another writer, at most ten.
+        conflict_count: Number of such files.
         restored: Path and reason, for each deletion that was not carried out.
         skipped: Path and reason, for each file that cannot be saved, or object that cannot be a file.
         unpushed: Names of files that are not in S3 yet, at most ten.
@@ -59,6 +62,7 @@ class SyncReport:
     deleted: int = 0
     removed: int = 0
     conflicts: tuple[tuple[str, str], ...] = ()
+    conflict_count: int = 0
     restored: tuple[tuple[str, str], ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     unpushed: tuple[str, ...] = ()
@@ -83,11 +87,13 @@ class SyncReport:
     @property
     def notices(self) -> tuple[str, ...]:
         """Facts for the model, only where there is something to act on."""
-        found = [
-            f"conflict: {path} was changed here and by another writer. It is theirs now, and yours is {copy}: merge "
-            f"what you need into {path}, then delete {copy}{_GIT if '/.git/' in f'/{path}' else ''}"
-            for path, copy in self.conflicts
-        ]
+        found = list(_conflict_notices(self.conflicts))
+        unnamed = self.conflict_count - len(self.conflicts)
+        if unnamed > 0:
+            found.append(
+                f"conflict: {unnamed:,} more files were changed here and by another writer. They are theirs now: find "
+                "yours with `find . -name '*.conflict-*'`, merge them, then delete the copies"
+            )
         found += [f"{path} is here again: {reason}" for path, reason in self.restored]
         if self.skipped:
             names = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:NAMES_MAX])
@@ -133,6 +139,7 @@ class SyncReport:
             deleted=self.deleted + later.deleted,
             removed=self.removed + later.removed,
             conflicts=self.conflicts + later.conflicts,
+            conflict_count=self.conflict_count + later.conflict_count,
             restored=self.restored + later.restored,
             skipped=self.skipped + later.skipped,
             duration_s=self.duration_s + later.duration_s,
@@ -140,7 +147,36 @@ class SyncReport:
 
 
 _MANY = 100
-_GIT = ". For a Git reference, `git merge` the commit that the copy names"
+# Files of Git itself that Git writes with each command, or that only record what was done.
+_OF_GIT = re.compile(r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/")
+
+
+def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    """Return one notice for each file and for each Git repository."""
+    copies: dict[str, list[str]] = {}
+    for path, copy in conflicts:
+        before, git, inside = f"/{path}".rpartition("/.git/")
+        repository = before.lstrip("/") or "the workspace"
+        if git and _OF_GIT.search(inside):
+            copies.setdefault(repository, []).append(copy)
+        elif git and inside.startswith("refs/heads/"):
+            branch = copy.rpartition(".git/refs/heads/")[2]
+            yield (
+                f"conflict: another writer committed in {repository} on the same branch. The branch is theirs now, "
+                f"and your commits are on {branch}. Commit all files first (`git add -A && git commit`), then `git "
+                f"merge {branch}` and `git branch -D {branch}`"
+            )
+        else:
+            hint = ". For a Git reference, `git merge` the commit that the copy names" if git else ""
+            yield (
+                f"conflict: {path} was changed here and by another writer. It is theirs now, and yours is {copy}: "
+                f"merge what you need into {path}, then delete {copy}{hint}"
+            )
+    for repository, names in copies.items():
+        yield (
+            f"conflict: another writer used Git in {repository}. These copies hold nothing to merge: delete "
+            f"{', '.join(names)}"
+        )
 
 
 def read_report(answer: Mapping[str, object]) -> SyncReport | None:
@@ -162,6 +198,7 @@ def read_report(answer: Mapping[str, object]) -> SyncReport | None:
         deleted=_count(values, "removed_there"),
         removed=_count(values, "removed_here"),
         conflicts=_pairs(values, "conflicts"),
+        conflict_count=max(_count(values, "conflicts_count"), len(_pairs(values, "conflicts"))),
         restored=_pairs(values, "restored"),
         skipped=_pairs(values, "skipped"),
         unpushed=tuple(_line(name) for name in _list(values, "unpushed")),
