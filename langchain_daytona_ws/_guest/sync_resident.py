@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from langchain_daytona_ws._guest import dirs, sync
 from langchain_daytona_ws._guest.sync_copy import Copy
@@ -191,6 +192,7 @@ class Resident:
         self._pulls = [Pull(copy) for copy in self._copies]
         self._copy = self._copies[0]  # the workspace; a second one is the skills, which are only pulled
         self._push = Push(self._copy)
+        self._pool = ThreadPoolExecutor(1)
         self._failure: S3Error | None = None  # of the last synchronisation
         self._busy: Pull | Push | None = None
 
@@ -264,11 +266,8 @@ class Resident:
         began = time.monotonic()
         self._failure = None
         try:
-            for copy, pull in zip(self._copies, self._pulls):
-                copy.bucket.begin(began + PULL_LIMIT_S)
-                self._busy = pull
-                probe(copy)
-                pull.run()
+            self._busy = self._pulls[0]
+            self._pull_all(began + PULL_LIMIT_S)
         except Unconditional:
             return "unconditional", ""
         except TooLarge as error:
@@ -285,6 +284,22 @@ class Resident:
             self._busy = None
             self._copy.report.seconds += time.monotonic() - began
         return "ok", ""
+
+    def _pull_all(self, deadline: float) -> None:
+        """Pull the workspace and the skills at the same time; wait for both, and raise the first error."""
+
+        def pull(copy: Copy, pull: Pull) -> None:
+            copy.bucket.begin(deadline)
+            probe(copy)
+            pull.run()
+
+        pulls = [self._pool.submit(pull, *pair) for pair in zip(self._copies[1:], self._pulls[1:])]
+        try:
+            pull(self._copies[0], self._pulls[0])
+        finally:
+            wait(pulls)
+        for other in pulls:
+            other.result()
 
     def _answer_push(self, connection: socket.socket, *, wants_report: bool) -> None:
         with self._turn:
