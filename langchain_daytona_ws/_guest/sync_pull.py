@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._guest.sync_copy import Copy
     from langchain_daytona_ws._guest.sync_tree import Entry
 
-    Object = tuple[str, int, str]  # ETag, size, last change
+    Object = tuple[str, str, int, str]  # path, ETag, size, last change
 
 # A large prefix is listed in parallel segments, which start after each 900th key of the last listing. A page has at
 # most 1,000 keys.
@@ -40,7 +40,7 @@ class Listing:
     def __init__(self, copy: Copy) -> None:
         self._copy = copy
         self._marks = [""]
-        self._pages: dict[str, list[tuple[bytes, list[tuple[str, str, int, str]]]]] = {}
+        self._pages: dict[str, list[tuple[bytes, list[Object]]]] = {}
         self.objects: dict[str, Object] = {}
 
     def refresh(self) -> bool:
@@ -53,21 +53,19 @@ class Listing:
         self.objects = {}
         for end, (pages, _) in zip(ends, results):
             for _, items in pages:
-                for path, etag, size, modified in items:
-                    if end is None or path <= end:
-                        self.objects[path] = (etag, size, modified)
+                for item in items:
+                    if end is None or item[0] <= end:
+                        self.objects[item[0]] = item
         if any(len(pages) > 1 for pages, _ in results):
             keys = list(self.objects)
             self._marks = ["", *keys[KEYS_APART - 1 :: KEYS_APART]]
             self._pages = {}
         return True
 
-    def _segment(
-        self, mark: str, end: str | None
-    ) -> tuple[list[tuple[bytes, list[tuple[str, str, int, str]]]], bool]:
+    def _segment(self, mark: str, end: str | None) -> tuple[list[tuple[bytes, list[Object]]], bool]:
         """List the keys after a mark, up to the next mark."""
         copy, known = self._copy, self._pages.get(mark, [])
-        pages: list[tuple[bytes, list[tuple[str, str, int, str]]]] = []
+        pages: list[tuple[bytes, list[Object]]] = []
         changed, after = mark not in self._pages, mark
         while True:
             page = copy.bucket.page(copy.prefix, copy.prefix + after if after else "")
@@ -124,7 +122,7 @@ class Pull:
         """Return the paths whose objects are not those of the index."""
         copy, objects = self._copy, self._listing.objects
         entries, wanted = copy.index.entries, []
-        for path, (etag, _, modified) in objects.items():
+        for path, etag, _, modified in objects.values():
             entry = entries.get(path)
             if entry is None or not entry.is_listed_as(etag, modified):
                 wanted.append(path)
@@ -152,10 +150,10 @@ class Pull:
         if limit is None:
             disk = os.statvfs(copy.tree.root)
             limit = disk.f_bavail * disk.f_frsize // 2
-        size = sum(objects[path][1] for path in wanted)
+        size = sum(objects[path][2] for path in wanted)
         if size > limit:
             # Files of an object's size are probably its content, after an index was lost.
-            statuses = ((objects[path][1], copy.tree.status(path)) for path in wanted)
+            statuses = ((objects[path][2], copy.tree.status(path)) for path in wanted)
             size -= sum(size for size, status in statuses if status is not None and status.st_size == size)
         if size > limit:
             raise TooLarge(size, limit)
@@ -238,7 +236,7 @@ class Pull:
 
     def _update(self, path: str) -> None:
         copy = self._copy
-        etag, size, modified = self._listing.objects[path]
+        _, etag, size, modified = self._listing.objects[path]
         entry, status = copy.index.entries.get(path), copy.tree.status(path)
         is_changed = False
         if status is not None and stat.S_ISDIR(status.st_mode):
@@ -277,7 +275,7 @@ class Pull:
     def _adopt(self, path: str, status: os.stat_result, entry: Entry | None) -> bool:
         """Record a file that needs no download and return True: it has the object's content, or only it has changed."""
         copy = self._copy
-        etag, size, modified = self._listing.objects[path]
+        _, etag, size, modified = self._listing.objects[path]
         if entry is not None and entry.etag == etag:
             if not copy.is_same_content(path, status, entry):
                 entry.modified = modified  # only this copy has changed it: the next push stores it

@@ -95,8 +95,12 @@ class Entry:
         """Return whether the listing shows the object that is known here."""
         if self.etag != etag:
             return False
+        self.etag = etag  # one string in place of two
+        if self.modified == modified:
+            self.modified = modified
+            return True
         if self.modified:
-            return self.modified == modified
+            return False
         # An own upload is listed with a time up to two seconds before its answer's; a later one is another writer's.
         if not self.put_at or 0 <= self.put_at - unix_of_listing(modified) <= 2:
             self.modified = modified
