@@ -28,6 +28,9 @@ def main(
         Path | None,
         typer.Option("--json", help="File for the results; default for a whole run: results.json."),
     ] = None,
+    merge: Annotated[
+        bool, typer.Option(help="Replace these rows in results.json, and write their date beside them.")
+    ] = False,
     docs: Annotated[
         bool, typer.Option(help="Only write the results of results.json into docs/benchmarks.md.")
     ] = False,
@@ -62,10 +65,11 @@ def main(
     took_s = time.monotonic() - began
     console.print(report.table(results))
     console.print(f"{took_s:.0f} s")
-    if json_path is None and not (only or quick):
+    if json_path is None and (merge or not (only or quick)):
         json_path = report.RESULTS
     if json_path is not None:
-        json_path.write_text(report.as_json(results, took_s=took_s, load=load), "utf-8")
+        earlier = json_path.read_text("utf-8") if merge else ""
+        json_path.write_text(report.as_json(results, took_s=took_s, load=load, earlier=earlier), "utf-8")
         console.print(f"written: {json_path}")
 
 

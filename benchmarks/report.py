@@ -70,21 +70,30 @@ def _number(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def as_json(results: Sequence[Result], *, took_s: float, load: float) -> str:
+def as_json(results: Sequence[Result], *, took_s: float, load: float, earlier: str = "") -> str:
     """Return JSON of the results, with the machine, the versions and the date.
 
     Args:
-        results: All results.
+        results: The results of this run.
         took_s: The run's duration in seconds.
         load: The load average before the run: other programs distort the figures.
+        earlier: JSON of an earlier run. It keeps the rows that this run does not have, and this run's rows replace its
+            own; ``later_runs`` has the date, machine and versions of each such row. "" for a whole run.
     """
-    document = {
+    run = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "took_s": round(took_s),
         "machine": {**hardware(), "load_before": round(load, 2)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "results": [result.as_json() for result in results],
     }
+    found = [result.as_json() for result in results]
+    document: dict[str, Any] = {**run, "results": found}
+    if earlier:
+        document = json.loads(earlier)
+        rows = {result.row: run for result in results}
+        kept = [result for result in document["results"] if result["row"] not in rows]
+        document["later_runs"] = {**document.get("later_runs", {}), **rows}
+        document["results"] = [*kept, *found]
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -105,15 +114,20 @@ def page_block(document: dict[str, Any]) -> str:
     """Return the block of docs/benchmarks.md about ``results.json``, with its markers."""
     versions = document["versions"]
     setup = f"{document['machine']['cores']} cores, Python {versions['python']}, {document['date']}"
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("langchain-daytona", "daytona"))
     rows = [
         f"| {result.row} | {result.what} | {result.baseline} | {value_of(result)} | {_reach(result)} |"
         for result in map(read, document["results"])
         if result.quoted
     ]
+    later = "".join(
+        f" Row *{row}*: {run['date']}, load {run['machine']['load_before']:.1f} before."
+        for row, run in document.get("later_runs", {}).items()
+    )
     return "\n".join(
         [
             BEGIN,
-            f"Medians ({setup}; langchain-daytona {versions['langchain-daytona']}, daytona {versions['daytona']}):",
+            f"Medians ({setup}; {packages}).{later}",
             "",
             "| row | what | ÷ | result | reach |",
             "|---|---|---|---|---|",

@@ -14,6 +14,7 @@ from benchmarks.rows import (
     imports,
     memory,
     network,
+    sync,
     throughput,
     warm_command,
 )
@@ -26,5 +27,6 @@ ROWS: tuple[Row, ...] = (
     files.ROW,
     memory.ROW,
     throughput.ROW,
+    sync.ROW,
     endurance.ROW,
 )

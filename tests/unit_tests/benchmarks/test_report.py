@@ -58,6 +58,19 @@ def test_the_json_holds_machine_versions_and_date() -> None:
     assert reported["results"][1]["note"] == "why"
 
 
+def test_rows_that_were_measured_again_replace_theirs_and_carry_their_date() -> None:
+    whole = report.as_json([REACHED, MISSED, UNASKED], took_s=600, load=0.3)
+    again = Result("row", "ours", "raw", Spread(1.0, 1.0, 1.0, 9), reach=1.15, quoted=True)
+    merged = json.loads(report.as_json([again], took_s=9, load=4.5, earlier=whole))
+    assert list(map(read, merged["results"])) == [UNASKED, again]
+    assert (merged["took_s"], merged["machine"]["load_before"]) == (600, 0.3)
+    assert list(merged["later_runs"]) == ["row"]
+    assert (merged["later_runs"]["row"]["took_s"], merged["later_runs"]["row"]["date"]) == (9, merged["date"])
+    assert f"Row *row*: {merged['date']}, load 4.5 before." in report.page_block(merged)
+    twice = json.loads(report.as_json([UNASKED], took_s=1, load=0, earlier=json.dumps(merged)))
+    assert list(twice["later_runs"]) == ["row", "other"]
+
+
 def test_the_table_shows_ratio_reach_and_what_is_missed() -> None:
     console = Console(file=io.StringIO(), width=200)
     console.print(report.table([REACHED, MISSED, UNASKED]))
