@@ -29,7 +29,7 @@ def main(
         typer.Option("--json", help="File for the results; default for a whole run: results.json."),
     ] = None,
     merge: Annotated[
-        bool, typer.Option(help="Replace these rows in results.json, and write their date beside them.")
+        bool, typer.Option(help="Replace these rows in results.json, and write their date next to them.")
     ] = False,
     docs: Annotated[
         bool, typer.Option(help="Only write the results of results.json into docs/benchmarks.md.")
@@ -45,6 +45,8 @@ def main(
     unknown = set(only or ()) - names
     if unknown:
         raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
+    if merge and quick:
+        raise typer.BadParameter("the figures of --quick are not reliable: they are not merged")
     console = Console(width=None if os.isatty(1) else 160)
     prepare()
     load = os.getloadavg()[0]
