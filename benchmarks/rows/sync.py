@@ -125,7 +125,7 @@ def _of_count(server: Served, store: MemoryS3, count: int, bench: Bench) -> Iter
 def _unchanged(server: Served, both: Workspaces, count: int, bench: Bench) -> Iterator[Result]:
     samples = interleaved(
         {SYNC: lambda: succeed(both.sync, "true"), DISK: lambda: succeed(both.disk, "true")},
-        bench.times(60, 5),
+        bench.times(40, 5),
     )
     yield _added(
         samples, f"a warm call that changes nothing, {count:,} objects: added", UNCHANGED_REACH_MS[count],
@@ -160,7 +160,7 @@ def _pushed(both: Workspaces, count: int, changed: int, reach: float, bench: Ben
 
         return seconds
 
-    rounds = bench.times(5 if changed > 100 else 20, 2)
+    rounds = bench.times(4 if changed > 100 else 15, 2)
     samples = interleaved_values({SYNC: push(both.sync), DISK: push(both.disk)}, rounds)
     files = f"{changed:,} changed file{'s' if changed > 1 else ''}"
     return _added(samples, f"push of {files}, {count:,} objects", reach, PUSH_NOTE)
@@ -192,7 +192,7 @@ def _first_call(both: Workspaces, count: int, bench: Bench) -> Result:
                 SYNC: lambda: starts.first_call(both.new_sync()),
                 DISK: lambda: starts.first_call(both.new_disk()),
             },
-            bench.times(5, 1), warm_up=0, tidy=starts.close,
+            bench.times(3, 1), warm_up=0, tidy=starts.close,
         )  # fmt: skip
     return figure(
         NAME, f"first call of a new sandbox, {count:,} objects", Spread.of(samples[SYNC]), "s",
@@ -256,7 +256,7 @@ def _transfers(server: Served, store: MemoryS3, bench: Bench) -> Iterator[Result
                     lambda: s3.download_file(BUCKET, "theirs", str(Path(directory, "copy")))
                 ),
             },
-            bench.times(9, 2),
+            bench.times(7, 2),
         )
         peak = _resident_kib(both.sync)
     for ours, baseline in (("push", "upload_file"), ("pull", "download_file")):
