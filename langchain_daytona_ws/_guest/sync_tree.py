@@ -395,7 +395,7 @@ def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
         path: The file.
         status: Its status.
         like: The digest to compare with. If this is the ETag of an upload in parts, return the ETag that such an upload
-            of the file would have.
+            of the file would have; "" if the number of parts differs, since the ETags cannot be compared.
     """
     if stat.S_ISDIR(status.st_mode):
         return EMPTY_MD5
@@ -407,6 +407,8 @@ def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
             return str(_digest(fd, 0, status.st_size).hexdigest())
         step = part_bytes(status.st_size)
         starts = range(0, status.st_size, step)
+        if not like.endswith("-%d" % len(starts)):
+            return ""
         parts = b"".join(_digest(fd, start, step).digest() for start in starts)
         return "%s-%d" % (hashlib.md5(parts).hexdigest(), len(starts))  # noqa: S324
     finally:

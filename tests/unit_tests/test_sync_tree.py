@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
+from langchain_daytona_ws._guest import sync_tree
 from langchain_daytona_ws._guest.sync_push import _level
 from langchain_daytona_ws._guest.sync_tree import SAVED, Entry, Index, Tree, digest_of, parents, problem_of
 
@@ -213,3 +214,15 @@ def test_a_status_is_not_that_of_a_file_behind_a_link(tmp_path: Path) -> None:
     assert tree.status("link") is not None
     for path in ("link/a", "loop/a", "d/a/b", "none", "none/a"):
         assert tree.status(path) is None
+
+
+def test_a_file_is_not_read_for_an_etag_with_other_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("the file was read")
+
+    at = tmp_path / "a"
+    at.write_bytes(b"123")
+    monkeypatch.setattr(sync_tree, "_digest", read)
+    assert digest_of(str(at), os.lstat(at), like="x-13") == ""
