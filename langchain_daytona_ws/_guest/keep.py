@@ -32,7 +32,14 @@ def run(call: Call, modules: list[tuple[str, str]]) -> None:
             compiled.append((name, compile(source, "%s.%s" % (PACKAGE, name), "exec", dont_inherit=True)))
             yield compiled[-1]
 
-    boot = start(compile_all(), call)
+    try:
+        boot = start(compile_all(), call)
+    except ImportError as error:
+        name = error.name or ""
+        lacks = name if name.replace(".", "_").isidentifier() else ""
+        frame = '\n%s {"error": "setup", "code": "python", "detail": "%s"}\n' % (call["nonce"], lacks)
+        os.write(1, frame.encode("ascii", "replace"))
+        os._exit(0)
     dirs = sys.modules[PACKAGE + ".dirs"]
     try:
         program = write(dirs.state_directory(), head() + marshal.dumps(compiled))

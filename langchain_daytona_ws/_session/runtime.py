@@ -213,6 +213,7 @@ class _Runtime:
             self._state.ids,
             self._storage_attachments(),
             revives=revives,
+            programs=self._state.programs,
         )
         report = await push(client, self._state.root, limit_s=limit_s)
         if report.failure == LOST:

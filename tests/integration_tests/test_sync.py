@@ -644,6 +644,44 @@ class TestPaths:
         assert (bucket.get("a"), bucket.get("b")) == (b"0\n1\n2\n",) * 2
         release(first)
 
+    def test_sessions_with_other_settings_take_turns(self, bucket: Bucket) -> None:
+        plain = config_of(bucket, persistent=True)
+        other = config_of(bucket, persistent=True)
+        other["options"]["syncIgnore"] = ["*.log"]
+        with (
+            WorkspaceSession(plain, namespace=bucket.namespace) as first,
+            WorkspaceSession(other, namespace=bucket.namespace) as second,
+            ThreadPoolExecutor(2) as pool,
+        ):
+
+            def work(session: WorkspaceSession, name: str) -> list[tuple[str, ...]]:
+                return [session.run(f"echo {number} >> {name}").notices for number in range(4)]
+
+            calls = [pool.submit(work, first, "a"), pool.submit(work, second, "b")]
+            assert [notices for call in calls for notices in call.result()] == [()] * 8
+        assert (bucket.get("a"), bucket.get("b")) == (b"0\n1\n2\n3\n",) * 2
+
+    @pytest.mark.usefixtures("host_keys")
+    def test_credentials_that_end_in_a_call(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, role=True)
+        workspace.run("true")
+        with ThreadPoolExecutor(1) as pool:
+            command = "echo 1 > a; touch /tmp/begun; until [ -e /tmp/go ]; do sleep 0.05; done"
+            running = pool.submit(workspace.run, command)
+            inside = partial(bucket.server.run_inside, sandbox_of(workspace))
+            wait_for(lambda: inside("[ -e /tmp/begun ]")[0] == 0)
+            bucket.server.s3.expire_credentials()
+            inside("touch /tmp/go")
+            assert running.result().notices == ()
+        assert bucket.get("a") == b"1\n"
+
+    @pytest.mark.usefixtures("host_keys")
+    def test_credentials_that_end_before_a_job(self, bucket: Bucket, open_session: OpenSession) -> None:
+        workspace = synced(bucket, open_session, role=True)
+        job = jobs(workspace, "start", "sleep 1000", max_duration_s=7200)
+        assert [notice for notice in job.notices if "is saved only when another call comes" in notice]
+        assert jobs(workspace, "stop", job.id).state == "stopped"
+
 
 def jobs(workspace: Driven, name: str, *arguments: Any, **named: Any) -> Any:
     if workspace.runner:

@@ -188,6 +188,26 @@ def test_another_python_gets_its_own_program(workspace: Workspace, tmp_path: Pat
     assert carried(workspace) == "dsd"
 
 
+def test_a_python_without_ssl_is_named(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    incomplete = tmp_path / "bin" / "python3"
+    python = shutil.which("python3", path=SANDBOX_PATH)
+    program = "import sys; sys.modules['ssl'] = None; exec(sys.argv[1])"
+    incomplete.write_text(f'#!/bin/sh\nexec {python} -I -S -c "{program}" "$4"\n')
+    incomplete.chmod(0o755)
+    workspace.port.extra_env["PATH"] = f"{tmp_path}/bin:{SANDBOX_PATH}"
+    assert workspace.run("echo x").output == "x\n"
+    request: dict[str, object] = {
+        "root": str(workspace.root),
+        "sync": {"is_new": True, "pulls": False},
+        "sync_resident": {},
+    }
+    with pytest.raises(SandboxError, match="lacks the module ssl") as caught:
+        run_sync(workspace.guest_client.call("sync", request, timeout_s=20))
+    assert caught.value.code == "python_incomplete"
+    assert "incomplete" in caught.value.for_model
+
+
 def test_a_repeated_call_finds_its_record_with_either(workspace: Workspace) -> None:
     for letters in ("s", "d", "ds"):
         assert workspace.run("echo $RANDOM >>ran; wc -l <ran", key="k1").output == "1\n"

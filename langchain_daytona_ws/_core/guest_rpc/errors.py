@@ -20,6 +20,15 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
             op="execute",
             for_model="This machine cannot run commands: bash is missing. Tell the user.",
         )
+    if code == "python":
+        return SandboxError(
+            f"The sandbox's Python lacks the module {detail}, which the workspace tools need. Use a snapshot or image "
+            "with a complete Python 3.8 or later (options.snapshot or options.image).",
+            code="python_incomplete",
+            op="execute",
+            context={"module": detail},
+            for_model="This machine cannot run the workspace tools: its Python is incomplete. Tell the user.",
+        )
     if code == "processes":
         return SandboxError(
             f"The sandbox cannot start another process: {detail}. Use a larger one, or let the agent end some.",

@@ -33,8 +33,6 @@ PAUSE_S = 0.5  # the sandbox does the waiting, but a hostile one may not
 _MODULES = ("sync", "sync_copy", "sync_pull", "sync_push", "sync_resident", "sync_s3", "sync_tree", "ignore")
 _OF_CREDENTIALS = ("expired", "denied", "signature")
 
-_RESTARTED = ("absent", "credentials")
-
 Source = Callable[[float], Awaitable[Credentials]]
 
 
@@ -51,11 +49,13 @@ class SyncState:
 
     Attributes:
         started: Sandboxes in which a resident runs, as far as is known.
+        refused: Sandboxes whose resident has credentials that S3 has refused; it must be replaced.
         reports: Sandbox → report of its last synchronisation; only sandboxes whose workspace was entered.
     """
 
     started: set[str] = field(default_factory=set)
     reports: dict[str, SyncReport] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
 
     def take_unsaved(self) -> list[SyncReport]:
         """Return the reports of sandboxes with files that are not in S3, and forget all: the sandboxes are gone."""
@@ -146,8 +146,7 @@ class SyncManager:
             "is_new": is_new,
             "pulls": request.fields.get("pulls", True),
             "wait_s": WAIT_S if request.on_progress is None else PROGRESS_EVERY_S,
-            # S3 has refused other credentials.
-            "key": key if request.is_refreshed else "any",
+            "key": key if request.sandbox_id in self._state.refused else "any",
         }
         if not is_new:
             return SyncPayload({"sync": call}, credentials=credentials)
@@ -168,20 +167,26 @@ class SyncManager:
         if code == "sync_pulling":
             state.started.add(sandbox_id)
             return await self._wait(request, str(answer.get("detail")))
-        if not code.startswith("sync_"):
+        if answer.get("error") in ("setup", "guest") and not code.startswith("sync_"):
+            return Resend.NO  # nothing ran, or not to its end, for another reason
+        if not code:
             state.started.add(sandbox_id)
             if payload.secret is not None:
+                state.refused.discard(sandbox_id)
                 self.expires_at = payload.credentials.expires_at
                 self.ends_at = expiry_text(payload.credentials)
             self._record(sandbox_id, payload.credentials, read_report(answer))
             return Resend.NO
         state.started.discard(sandbox_id)
         code = code.removeprefix("sync_")
-        if payload.secret is None and (code in _RESTARTED or f"sync_{code}" not in _REFUSALS):
+        if code == "absent":
+            return Resend.NOW  # it has ended, for example since another session has started another one
+        if payload.secret is None and (code == "credentials" or f"sync_{code}" not in _REFUSALS):
             return Resend.NOW
         if code in _OF_CREDENTIALS and not request.is_refreshed:
             # They may have been revoked before their end.
             self._forget(payload.credentials)
+            state.refused.add(sandbox_id)
             request.is_refreshed = True
             return Resend.NOW
         return Resend.NO
@@ -193,6 +198,7 @@ class SyncManager:
             return
         if report.failure in _OF_CREDENTIALS:
             self._forget(credentials)
+            self._state.refused.add(sandbox_id)
         if report.failure in (*_OF_CREDENTIALS, "absent", "unreadable"):
             self._state.started.discard(sandbox_id)
 

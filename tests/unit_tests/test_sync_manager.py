@@ -1,0 +1,155 @@
+"""The attachment that names the resident in each request: when it sends the resident, and when it sends again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Resend
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
+from langchain_daytona_ws._core.sync.manager import MARGIN_S, PULL_LIMIT_S, SyncManager, SyncState
+
+SAVED = {"outcome": "finished", "sync": json.dumps({"pushed": 1})}
+
+
+class Port:
+    """A clock that only sleeping advances."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class Session:
+    """A manager with the state of its session."""
+
+    def __init__(self) -> None:
+        self.port = Port()
+        self.state = SyncState()
+        self.forgotten: list[str] = []
+        self.fetched = 0
+        workspace = S3Workspace(
+            region="us-east-1",
+            endpoint=None,
+            workspace=Mount("bucket", "ns/", "/mnt/workspaces/ns"),
+            skills=None,
+            kms_key_arn=None,
+            role=None,
+            keys=None,
+            mode="sync",
+        )
+        self.manager = SyncManager(
+            workspace, self.credentials, self.forget, state=self.state, now=lambda: 0.0
+        )
+
+    async def credentials(self, min_life_s: float) -> Credentials:
+        return Credentials(f"AKIA{self.fetched}", "secret", None, expires_at=3600.0)
+
+    def forget(self, credentials: Credentials) -> None:
+        self.forgotten.append(credentials.access_key_id)
+        self.fetched += 1
+
+    def request(self, **fields: object) -> GuestRequest:
+        return GuestRequest(self.port, "sb", "command", fields, 60.0)  # type: ignore[arg-type]
+
+    def send(self, answer: Mapping[str, object], request: GuestRequest | None = None) -> tuple[Any, Resend]:
+        """Return the fields of a request, and the reaction to its answer."""
+        request = request or self.request()
+        payload = run_sync(self.manager.attach(request))
+        return payload.fields, run_sync(self.manager.on_answer(request, payload, answer))
+
+
+def refusal(code: str, detail: str = "") -> dict[str, object]:
+    return {"error": "setup", "code": code, "detail": detail}
+
+
+def test_the_resident_is_sent_once() -> None:
+    session = Session()
+    first, _ = session.send(SAVED)
+    second, _ = session.send(SAVED)
+    assert "sync_resident" in first
+    assert "sync_resident" not in second
+    assert session.state.reports["sb"].pushed == 1
+
+
+@pytest.mark.parametrize("code", ["sync_absent", "sync_credentials", "sync_of_an_impostor"])
+def test_a_missing_resident_is_sent_at_once(code: str) -> None:
+    session = Session()
+    session.send(SAVED)
+    assert session.send(refusal(code))[1] is Resend.NOW
+    assert "sync_resident" in session.send(SAVED)[0]
+
+
+@pytest.mark.parametrize("failure", ["absent", "expired", "denied", "signature", "unreadable"])
+def test_after_some_failed_pushes_the_next_call_sends_the_resident(failure: str) -> None:
+    session = Session()
+    session.send(SAVED)
+    session.send({**SAVED, "sync": json.dumps({"failure": failure})})
+    assert "sync_resident" in session.send(SAVED)[0]
+
+
+def test_a_resident_with_refused_credentials_is_replaced() -> None:
+    session = Session()
+    first, _ = session.send(SAVED)
+    assert first["sync"]["key"] == "any"
+    session.send({**SAVED, "sync": json.dumps({"failure": "expired"})})
+    assert session.forgotten == ["AKIA0"]
+    second, _ = session.send(SAVED)
+    assert second["sync"]["key"] == second["sync_resident"]["key"] != first["sync_resident"]["key"]
+    assert session.send(SAVED)[0]["sync"]["key"] == "any"
+
+
+def test_new_credentials_are_tried_once_a_request() -> None:
+    session = Session()
+    session.send(SAVED)
+    request = session.request()
+    assert session.send(refusal("sync_denied"), request)[1] is Resend.NOW
+    assert session.send(refusal("sync_denied"), request)[1] is Resend.NO
+
+
+def test_a_sandbox_that_pulls_for_ever_is_given_up() -> None:
+    session = Session()
+    notes: list[str] = []
+
+    async def on_progress(text: str) -> None:
+        notes.append(text)
+
+    request = session.request()
+    request.on_progress = on_progress
+    requests = 0
+    while session.send(refusal("sync_pulling", "[1, 2]"), request)[1] is Resend.WAIT:
+        requests += 1
+    assert PULL_LIMIT_S < session.port.time < PULL_LIMIT_S + 2 * MARGIN_S
+    assert requests == len(notes) < 10_000
+    assert notes[0] == "[copying the workspace into the sandbox: 1 of 2 files]\n"
+    error = session.manager.error("sync_pulling", "[1, 2]")
+    assert error
+    assert error.retryable
+
+
+@pytest.mark.parametrize("detail", ["", "[]", "nothing", '"x"', "[1e999, 2]", "[" * 100_000, "[null, {}]"])
+def test_forged_progress_is_harmless(detail: str) -> None:
+    assert Session().send(refusal("sync_pulling", detail))[1] is Resend.WAIT
+
+
+@pytest.mark.parametrize("answer", [refusal("bash"), {"error": "guest", "code": "KeyError"}])
+def test_a_workspace_that_was_not_entered_needs_no_push(answer: dict[str, object]) -> None:
+    session = Session()
+    session.send(answer)
+    assert session.state.reports == {}
+
+
+def test_a_refused_file_operation_has_entered_the_workspace() -> None:
+    session = Session()
+    session.send({"ok": False, "error": "missing", "sync": "{}"})
+    assert "sb" in session.state.reports
