@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # A large prefix is listed in parallel segments, which start after each 900th key of the last listing. A page has at
 # most 1,000 keys.
 KEYS_APART = 900
+HIDDEN = "S3 has objects below this name too; a directory has this name here"
 TRIES = 3  # for a file that a program is writing meanwhile
 
 
@@ -139,7 +140,7 @@ class Pull:
         if not problem and not path.endswith("/"):
             after = bisect.bisect_left(keys, path + "/")
             if after < len(keys) and keys[after].startswith(path + "/"):
-                problem = "S3 has objects below this name too; a directory has this name here"
+                problem = HIDDEN
         if problem:
             copy.skip(path, problem)
         return not problem
@@ -213,6 +214,8 @@ class Pull:
             copy.index.drop(path)
             copy.index.save()  # if this process is killed now, the next one must not delete the object
             copy.move_to_trash(path, status)
+            if path in self._listing.objects:
+                copy.skip(path, HIDDEN)
         else:
             copy.report.conflicts.append([path, copy.rename_to_copy(path)])
 

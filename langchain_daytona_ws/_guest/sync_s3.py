@@ -100,7 +100,7 @@ class Found:
         self.mode = int(mode, 8) if re.fullmatch("[0-7]{1,7}", mode) else 0
         if self.mode and not stat.S_IFMT(self.mode):
             self.mode |= stat.S_IFREG
-        mtime = re.fullmatch("([0-9]{1,19})ns", headers["x-amz-meta-file-mtime"] or "")
+        mtime = re.fullmatch("(-?[0-9]{1,20})ns", headers["x-amz-meta-file-mtime"] or "")
         self.mtime_ns = int(mtime[1]) if mtime else None
 
 

@@ -126,7 +126,7 @@ class Entry:
         if len(values) != len(SAVED):
             raise ValueError("fields")
         for (name, kind), value in zip(SAVED.items(), values):
-            if type(value) is not kind or (isinstance(value, int) and abs(value) >= 1 << 63):
+            if type(value) is not kind or (isinstance(value, int) and abs(value) >= 1 << 68):
                 raise TypeError(name)
             setattr(entry, name, value)
         if not 0 <= entry.mode < 1 << 16 or not re.fullmatch("[ !#-~]*", entry.etag):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
@@ -860,13 +861,29 @@ def test_objects_of_a_file_and_below_it_are_kept(s3: MemoryS3, make: Make, conte
     copy.push()
     s3.put(PREFIX + "a/b", b"2")
     report = copy.pull()
-    assert report["skipped"] == [] or "below this name" in report["skipped"][0][1]
+    assert "below this name" in report["skipped"][0][1]  # its writer may have stored it a moment ago
     copy.push()
     again = make()  # as after a kill
     again.pull()
     again.push()
     assert contents() == {"a": b"1", "a/b": b"2"}
     assert again.files() == {"a/b": b"2"}
+
+
+@pytest.mark.parametrize("year", [1935, 1969, 1970, 2400])
+def test_times_of_other_centuries_survive(s3: MemoryS3, make: Make, year: int) -> None:
+    first, second = make("A"), make("B")
+    first.pull()
+    first.write("a", "1")
+    then = int(datetime.datetime(year, 12, 31, tzinfo=datetime.UTC).timestamp()) * 10**9 + 5
+    os.utime(first.root / "a", ns=(then, then))
+    assert first.push()["failure"] == ""
+    second.pull()
+    assert os.stat(second.root / "a").st_mtime_ns == then
+    again = make("B")  # it loads the index
+    s3.requests.clear()
+    again.pull()
+    assert {request.method for request in s3.requests if request.key} == set()
 
 
 def test_a_directory_in_the_place_of_a_file_and_back(make: Make, contents: Contents) -> None:
