@@ -32,8 +32,10 @@ SHORT: dict[str, dict[str, float]] = {
     "langchain_daytona_ws._core.sandbox.lifecycle": {"CREATE_CALL_S": 3.0, "START_WITHIN_S": 5.0},
     "langchain_daytona_ws._core.jobs.operations": {"CALL_S": 3.0},
     "langchain_daytona_ws._core.files.guest": {"CALL_TIMEOUT_S": 3.0},
-    "langchain_daytona_ws._adapters.daytona_sync": {"REQUEST_TIMEOUT_S": 3.0, "TRANSFER_TIMEOUT_S": 3},
-    "langchain_daytona_ws._adapters.daytona_async": {"REQUEST_TIMEOUT_S": 3.0, "TRANSFER_TIMEOUT_S": 3},
+    "langchain_daytona_ws._adapters.daytona_sync": {"REQUEST_TIMEOUT_S": 3.0},
+    "langchain_daytona_ws._adapters.daytona_async": {"REQUEST_TIMEOUT_S": 3.0},
+    "langchain_daytona_ws._adapters.answers": {"TRANSFER_TIMEOUT_S": 3.0},
+    "langchain_daytona_ws._adapters.transfers": {"TRANSFER_TIMEOUT_S": 3.0},
     "langchain_daytona_ws._adapters.s3_clients": {"READ_TIMEOUT_S": 3},
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.faults import expected
+from tests.faults import expected, faults
 from tests.faults.cell import run_cell
 from tests.faults.faults import FAULT_CASES
 from tests.faults.steps import STEPS
@@ -61,6 +62,13 @@ def test_a_cell_ends_as_expected(
     assert not verdict.ran_twice
     assert not verdict.lost
     assert not verdict.leaked
+
+
+@pytest.mark.parametrize("table", [faults.SHORT, faults.RARELY], ids=["SHORT", "RARELY"])
+def test_the_shortened_times_exist(table: dict[str, dict[str, float]]) -> None:
+    for module, times in table.items():
+        for name in times:
+            assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def test_every_cell_has_an_expected_outcome() -> None:
