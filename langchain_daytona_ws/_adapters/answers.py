@@ -19,8 +19,6 @@ from langchain_daytona_ws._adapters.sdk import CONNECT_TIMEOUT_S, TRANSFER_TIMEO
 # The largest are a command's output of 1 MiB and a listing of 5,000 names, each written as JSON in JSON.
 LONGEST_ANSWER_BYTES = 32 << 20
 PIECE_BYTES = 1 << 20
-# A file of 128 MiB and its multipart framing.
-LONGEST_TRANSFER_BYTES = 136 << 20
 
 
 def bound_answers(api: Any) -> None:
@@ -93,7 +91,7 @@ async def _aall_of(response: aiohttp.ClientResponse) -> bytes:
 
 
 def bound_transfers(client: httpx.Client) -> None:
-    """Limit the sync file client's responses to 136 MiB and 600 seconds: httpx's time-outs apply to single reads."""
+    """Limit the sync upload client's responses to 32 MiB and 600 seconds: httpx's time-outs apply to single reads."""
 
     def bound(answer: httpx.Response) -> None:
         answer.stream = _Bounded(
@@ -114,7 +112,7 @@ class _Bounded(httpx.SyncByteStream):
         size = 0
         for piece in self._stream:
             size += len(piece)
-            if size > LONGEST_TRANSFER_BYTES:
+            if size > LONGEST_ANSWER_BYTES:
                 raise httpx.ReadError(_TOO_LONG)
             if monotonic() > self._until:
                 raise httpx.ReadTimeout(_TOO_LATE)

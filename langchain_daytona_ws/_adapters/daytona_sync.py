@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -53,34 +54,73 @@ class Client(Daytona):
             super()._init_otel(sdk_version)
 
 
+class _SharedClients:
+    """One client for all sessions of an account in this process; the SDK's sync client is thread-safe.
+
+    Each client reads the system's certificates twice, and has its own connections.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[Account, tuple[Client, int]] = {}  # with the number of users
+
+    def join(self, account: Account) -> Client:
+        """Return the client; each caller must `leave`."""
+        with self._lock:
+            client, users = self._made.get(account, (None, 0))
+            if client is None:
+                with making_a_client():
+                    client = Client(client_config(account))
+                client._target = account.target
+            self._made[account] = (client, users + 1)
+            return client
+
+    def leave(self, account: Account) -> None:
+        """Release the client; the last user closes its connections, which the SDK keeps until garbage collection."""
+        with self._lock:
+            if account not in self._made:
+                return  # a forked child leaves its parent's client
+            client, users = self._made.pop(account)
+            if users > 1:
+                self._made[account] = (client, users - 1)
+                return
+        client._api_client.rest_client.pool_manager.clear()
+        client._toolbox_api_client.rest_client.pool_manager.clear()
+        client._http_client.close()
+
+
+_shared = {os.getpid(): _SharedClients()}
+
+
+def _shared_here() -> _SharedClients:
+    """Return the clients of this process: a forked child must not use a connection or a lock of its parent."""
+    return _shared.setdefault(os.getpid(), _SharedClients())
+
+
 class SyncDaytonaPort:
-    """A `SandboxPort` with one client for all threads; the SDK's sync client is thread-safe."""
+    """A `SandboxPort` for all threads, with the client that all sessions of the account share."""
 
     def __init__(self, account: Account, clock: Clock = SYSTEM_CLOCK) -> None:
         self._account = account
         self._clock = clock
         self.now = clock.monotonic
-        self._client: Daytona | None = None
+        self._client: Client | None = None
         self._lock = threading.Lock()
         self._sandboxes: dict[str, Sandbox] = {}
 
     def _daytona(self) -> Daytona:
         with self._lock:
             if self._client is None:
-                with making_a_client():
-                    self._client = Client(client_config(self._account))
-                self._client._target = self._account.target
+                self._client = _shared_here().join(self._account)
             return self._client
 
     def close(self) -> None:
-        """Close all connections, which the SDK keeps until garbage collection. Later requests open new ones."""
+        """Close all connections, unless another session uses them. Later requests open new ones."""
         with self._lock:
             client, self._client = self._client, None
             self._sandboxes = {}
         if client is not None:
-            client._api_client.rest_client.pool_manager.clear()
-            client._toolbox_api_client.rest_client.pool_manager.clear()
-            client._http_client.close()
+            _shared_here().leave(self._account)
 
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:
         self._sandboxes[sandbox.id] = sandbox

@@ -1,0 +1,53 @@
+"""Sessions of one account in one process share a sync client, which the last of them closes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+from langchain_daytona_ws._adapters import daytona_sync
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.sdk import Account
+
+ACCOUNT = Account(api_key="one", api_url="http://127.0.0.1:1/api", target=None)
+OTHER = Account(api_key="two", api_url="http://127.0.0.1:1/api", target=None)
+
+
+def test_it_is_shared_and_closed_by_the_last() -> None:
+    ports = [SyncDaytonaPort(ACCOUNT) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        clients = list(pool.map(lambda port: port._daytona(), ports * 2))
+    assert len(set(map(id, clients))) == 1
+    other = SyncDaytonaPort(OTHER)
+    assert other._daytona() is not clients[0]
+    other.close()
+    for port in ports[1:] * 2:  # a second close releases nothing
+        port.close()
+    assert not clients[0]._http_client.is_closed
+    ports[0].close()
+    assert clients[0]._http_client.is_closed
+    later = ports[0]._daytona()
+    assert later is not clients[0]
+    ports[0].close()
+
+
+def _is_other_in_child(port: SyncDaytonaPort, results: multiprocessing.Queue[bool]) -> None:
+    inherited = port._daytona()
+    own = SyncDaytonaPort(ACCOUNT)
+    results.put(own._daytona() is not inherited)
+    own.close()
+    port.close()
+    results.put(not inherited._http_client.is_closed)
+
+
+def test_a_forked_child_uses_and_closes_no_client_of_its_parent() -> None:
+    port = SyncDaytonaPort(ACCOUNT)
+    port._daytona()
+    fork = multiprocessing.get_context("fork")
+    results = fork.Queue()
+    with daytona_sync._shared_here()._lock:  # held at the moment of the fork
+        child = fork.Process(target=_is_other_in_child, args=(port, results))
+        child.start()
+    assert [results.get(timeout=60), results.get(timeout=60)] == [True, True]
+    child.join()
+    port.close()
