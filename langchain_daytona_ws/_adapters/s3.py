@@ -19,6 +19,7 @@ from langchain_daytona_ws._core.s3.store import (
     Credentials,
     KeyPage,
     ObjectInfo,
+    PageRequest,
     StoredObject,
     StoreFault,
     StoreFaultKind,
@@ -108,6 +109,23 @@ class Bucket:
         with unlogged(), translated():
             answer = clients.reads.list_objects_v2(**request)
             return answers.page(answer, self._prefix + prefix, self._prefix)
+
+    def list_pages(self, clients: Clients, requests: Sequence[PageRequest]) -> list[KeyPage | StoreFault]:
+        def page_or_fault(request: PageRequest) -> KeyPage | StoreFault:
+            try:
+                return self.list_page(
+                    clients,
+                    request.prefix,
+                    delimiter=request.delimiter,
+                    max_keys=answers.LONGEST_PAGE,
+                    start_after=request.start_after,
+                    more=request.more,
+                )
+            except StoreFault as fault:
+                return fault
+
+        with ThreadPoolExecutor(min(AT_A_TIME, max(len(requests), 1)), "langchain-daytona-ws-s3") as pool:
+            return list(pool.map(page_or_fault, requests))
 
     def get(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
         for attempt in range(BODY_ATTEMPTS):
@@ -206,6 +224,12 @@ class Bucket:
         return self._prefix + key
 
 
+def _raise_if_expired(got: Sequence[object]) -> None:
+    for item in got:
+        if isinstance(item, StoreFault) and item.kind is StoreFaultKind.EXPIRED:
+            raise item
+
+
 class S3Store(ABC):
     """The port, over one bucket that several ports may share.
 
@@ -243,6 +267,14 @@ class S3Store(ABC):
             )
         )
 
+    async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
+        def pages(clients: Clients) -> list[KeyPage | StoreFault]:
+            got = self._bucket.list_pages(clients, requests)
+            _raise_if_expired(got)
+            return got
+
+        return await self._do(pages)
+
     async def get(self, key: str, *, max_bytes: int) -> StoredObject:
         return await self._do(lambda clients: self._bucket.get(clients, key, max_bytes))
 
@@ -253,9 +285,7 @@ class S3Store(ABC):
 
         def get(clients: Clients) -> list[StoredObject | StoreFault | None]:
             got = self._bucket.get_many(clients, keys, max_bytes, max(until - self.now(), 0.0))
-            for item in got:
-                if isinstance(item, StoreFault) and item.kind is StoreFaultKind.EXPIRED:
-                    raise item
+            _raise_if_expired(got)
             return got
 
         return await self._do(get)

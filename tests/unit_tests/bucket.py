@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo, StoredObject, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.s3.store import (
+    KeyPage,
+    ObjectInfo,
+    PageRequest,
+    StoredObject,
+    StoreFault,
+    StoreFaultKind,
+)
 
 T = TypeVar("T")
 
@@ -79,6 +86,23 @@ class MemoryBucket:
                 objects.append(self._info(key))
             last = key
         return KeyPage(tuple(objects), tuple(prefixes), None)
+
+    async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
+        self.requests.append(("list at once", str(len(requests))))
+        pages: list[KeyPage | StoreFault] = []
+        for request in requests:
+            try:
+                page = await self.list_page(
+                    request.prefix,
+                    delimiter=request.delimiter,
+                    start_after=request.start_after,
+                    more=request.more,
+                )
+            except StoreFault as fault:
+                pages.append(fault)
+            else:
+                pages.append(page)
+        return pages
 
     async def get(self, key: str, *, max_bytes: int) -> StoredObject:
         self._begin("get", key)

@@ -79,6 +79,16 @@ class KeyPage:
     more: str | None  # the token of the next page
 
 
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """The arguments of `ObjectStorePort.list_page`."""
+
+    prefix: str
+    delimiter: bool
+    start_after: str
+    more: str | None
+
+
 class StoreFaultKind(enum.Enum):
     """The kind of a failed S3 request, by the possible reaction."""
 
@@ -150,6 +160,10 @@ class ObjectStorePort(Protocol):
         more: str | None = None,
     ) -> KeyPage:
         """List keys that begin with ``prefix``, in UTF-8 order; ``more`` is the token of an earlier page."""
+        ...
+
+    async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
+        """List several pages in parallel."""
         ...
 
     async def get(self, key: str, *, max_bytes: int) -> StoredObject:

@@ -17,6 +17,7 @@ from langchain_daytona_ws._core.s3.store import (
     KeyPage,
     ObjectInfo,
     ObjectStorePort,
+    PageRequest,
     StoredObject,
     StoreFault,
     StoreFaultKind,
@@ -60,6 +61,13 @@ class SyncedObjects:
         )
         if max_keys == 1:  # asks whether any key has this prefix
             return page
+        return self._without_ignored(page)
+
+    async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
+        pages = await self._port.list_pages(requests)
+        return [self._without_ignored(page) if isinstance(page, KeyPage) else page for page in pages]
+
+    def _without_ignored(self, page: KeyPage) -> KeyPage:
         return replace(
             page,
             objects=tuple(info for info in page.objects if not self._is_ignored(info.key)),

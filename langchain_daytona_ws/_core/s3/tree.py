@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from langchain_daytona_ws._core.files.models import Entry, GlobQuery, GlobReading, GlobResult, Listing
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import LAST, below, is_hidden, key_of
+from langchain_daytona_ws._core.s3.pages import Pages
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
 from langchain_daytona_ws._guest.glob_readings import readings
 from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
@@ -63,11 +64,11 @@ class Walk(Generic[S]):
             start: The state of the base.
             first_prefix: The beginning of the wanted names in the base.
         """
-        more: str | None = None
+        listing = Pages(self._port, self._base + first_prefix)
         start_after = ""
         pages = 0
         while True:
-            page = await self._port.list_page(self._base + first_prefix, start_after=start_after, more=more)
+            page = await listing.next(start_after)
             for info in page.objects:
                 self._visit(info, start)
             pages += 1
@@ -80,9 +81,9 @@ class Walk(Generic[S]):
                 return
             last = page.objects[-1].key if page.objects else ""
             if self._skipped and last.startswith(self._skipped) and last < self._skipped + LAST:
-                more, start_after = None, self._skipped + LAST
+                start_after = self._skipped + LAST
             else:
-                more, start_after = page.more, ""
+                start_after = ""
 
     def _visit(self, info: ObjectInfo, start: S) -> None:
         if self._skipped:
@@ -128,10 +129,10 @@ async def _names(lookup: Lookup, prefix: str) -> tuple[set[str], dict[str, Objec
     directories: set[str] = set()
     files: dict[str, ObjectInfo] = {}
     deadline = lookup.port.now() + LIST_TIMEOUT_S
-    more: str | None = None
+    listing = Pages(lookup.port, prefix, delimiter=True)
     pages = 0
     while True:
-        page = await lookup.port.list_page(prefix, delimiter=True, more=more)
+        page = await listing.next()
         pages += 1
         names = (name[len(prefix) : -1] for name in page.prefixes)
         directories.update(name for name in names if not is_hidden(name))
