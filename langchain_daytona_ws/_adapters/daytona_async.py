@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,11 +150,11 @@ class AsyncDaytonaPort:
             fs = (await self._sandbox(sandbox_id)).fs
             await fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
+    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
         with translated():
-            content = transfers.HashedUpload(data)
-            await transfers.aupload((await self._sandbox(sandbox_id)).fs, path, content)
-            return content.sha256
+            uploads = [(path, transfers.HashedUpload(data)) for path, data in files]
+            await transfers.aupload((await self._sandbox(sandbox_id)).fs, uploads)
+            return [content.sha256 for _, content in uploads]
 
     async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
         with translated():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from daytona import Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox
@@ -186,11 +186,11 @@ class SyncDaytonaPort:
         with translated():
             self._sandbox(sandbox_id).fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
+    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
         with translated():
-            content = transfers.HashedUpload(data)
-            transfers.upload(self._sandbox(sandbox_id).fs, path, content)
-            return content.sha256
+            uploads = [(path, transfers.HashedUpload(data)) for path, data in files]
+            transfers.upload(self._sandbox(sandbox_id).fs, uploads)
+            return [content.sha256 for _, content in uploads]
 
     async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
         with translated():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
 
@@ -49,20 +49,19 @@ class HashedUpload(io.BytesIO):
         return self._digest.hexdigest()
 
 
-def upload(fs: Any, path: str, content: HashedUpload) -> None:
-    """Upload a file, as ``fs.upload_file`` of the SDK does for bytes.
+def upload(fs: Any, files: Sequence[tuple[str, HashedUpload]]) -> None:
+    """Upload files in one request, as ``fs.upload_files`` of the SDK does.
 
     Args:
         fs: The SDK's file system of a sandbox.
-        path: The absolute path of the file.
-        content: The content.
+        files: Absolute paths, and the content of each.
     """
     _, url, headers, *_ = fs._api_client._upload_files_serialize(None, None, None, None)
     headers.pop("Content-Type", None)
     answer = fs._http_client.post(
         url,
-        data={"files[0].path": path},
-        files={"files[0].file": (path, content)},
+        data={f"files[{number}].path": path for number, (path, _) in enumerate(files)},
+        files={f"files[{number}].file": file for number, file in enumerate(files)},
         headers=headers,
         timeout=TRANSFER_TIMEOUT_S,
     )
@@ -70,13 +69,16 @@ def upload(fs: Any, path: str, content: HashedUpload) -> None:
         raise _refused(answer.status_code, answer.content)
 
 
-async def aupload(fs: Any, path: str, content: HashedUpload) -> None:
-    """Upload a file, as `upload` does."""
+async def aupload(fs: Any, files: Sequence[tuple[str, HashedUpload]]) -> None:
+    """Upload files, as `upload` does."""
     _, url, headers, *_ = fs._api_client._upload_files_serialize(None, None, None, None)
     headers.pop("Content-Type", None)
     form = aiohttp.FormData()
-    form.add_field("files[0].path", path)
-    form.add_field("files[0].file", content, filename=path, content_type="application/octet-stream")
+    for number, (path, content) in enumerate(files):
+        form.add_field(f"files[{number}].path", path)
+        form.add_field(
+            f"files[{number}].file", content, filename=path, content_type="application/octet-stream"
+        )
     limits = aiohttp.ClientTimeout(total=TRANSFER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
     session = http_session_of(fs._api_client.api_client)
     async with session.post(url, data=form, headers=headers, timeout=limits) as answer:

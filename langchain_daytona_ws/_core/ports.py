@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -177,8 +177,8 @@ class SandboxPort(Protocol):
         """Send the sandbox's daemon a request that changes nothing; return if it answers."""
         ...
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
-        """Write a file, and its directory; return the SHA-256 of the content, computed while it is sent."""
+    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Write files and their directories in one request; return the hashes, computed while they are sent."""
         ...
 
     async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:

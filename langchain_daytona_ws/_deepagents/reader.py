@@ -107,16 +107,30 @@ class Reader:
         return _read_result(path, viewed, max(int(offset), 0), int(limit))
 
     async def download(self, paths: list[str]) -> list[FileDownloadResponse]:
-        return [await self._download(path) for path in paths]
-
-    async def _download(self, path: str) -> FileDownloadResponse:
-        if not path.startswith("/"):
-            return FileDownloadResponse(path=path, error="invalid_path")
-        try:
-            location, ops = self._files.at(path)
-            return FileDownloadResponse(path=path, content=await ops.fetch(location.path))
-        except WorkspaceError as error:
-            return FileDownloadResponse(path=path, error=transfer_error(error))
+        answers = [FileDownloadResponse(path=path) for path in paths]
+        wanted: dict[FileOperations, list[tuple[FileDownloadResponse, str]]] = {}
+        for answer in answers:
+            if not answer.path.startswith("/"):
+                answer.error = "invalid_path"
+                continue
+            try:
+                location, ops = self._files.at(answer.path)
+            except WorkspaceError as error:
+                answer.error = transfer_error(error)
+            else:
+                wanted.setdefault(ops, []).append((answer, location.path))
+        for ops, downloads in wanted.items():
+            results: list[bytes | WorkspaceError]
+            try:
+                results = await ops.fetch_many([path for _, path in downloads])
+            except WorkspaceError as error:
+                results = [error] * len(downloads)
+            for (answer, _), result in zip(downloads, results, strict=True):
+                if isinstance(result, WorkspaceError):
+                    answer.error = transfer_error(result)
+                else:
+                    answer.content = result
+        return answers
 
     async def ls(self, path: str) -> LsResult:
         try:

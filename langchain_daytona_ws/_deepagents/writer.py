@@ -235,22 +235,36 @@ class Writer:
             )
 
     async def upload(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
-        return [await self._upload(path, data) for path, data in files]
+        answers = [FileUploadResponse(path=path) for path, _ in files]
+        allowed: dict[FileOperations, list[tuple[FileUploadResponse, str, bytes]]] = {}
+        for answer, (path, data) in zip(answers, files, strict=True):
+            if not path.startswith("/"):
+                answer.error = "invalid_path"
+                continue
+            try:
+                location, ops = await self._may_upload(path, data)
+            except WorkspaceError as error:
+                answer.error = transfer_error(error)
+            else:
+                allowed.setdefault(ops, []).append((answer, location.path, data))
+        for ops, uploads in allowed.items():
+            try:
+                errors = await ops.overwrite_many([(path, data) for _, path, data in uploads])
+            except WorkspaceError as error:
+                errors = [error] * len(uploads)
+            for (answer, _, _), failure in zip(uploads, errors, strict=True):
+                answer.error = transfer_error(failure) if failure else None
+        return answers
 
-    async def _upload(self, path: str, data: bytes) -> FileUploadResponse:
-        if not path.startswith("/"):
-            return FileUploadResponse(path=path, error="invalid_path")
-        try:
-            location, ops = self._files.at(path)
-            if not location.is_artifact:
-                arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
-                # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.
-                request = replace(self._request("write", arguments, location), called=None)
-                require_approval(await self._ask(request, None))
-            await ops.write(location.path, data, overwrite=True)
-        except WorkspaceError as error:
-            return FileUploadResponse(path=path, error=transfer_error(error))
-        return FileUploadResponse(path=path)
+    async def _may_upload(self, path: str, data: bytes) -> tuple[FileLocation, FileOperations]:
+        """Return where to upload a file, once that is approved."""
+        location, ops = self._files.at(path)
+        if not location.is_artifact:
+            arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
+            # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.
+            request = replace(self._request("write", arguments, location), called=None)
+            require_approval(await self._ask(request, None))
+        return location, ops
 
     async def _approved(self, action: str, arguments: dict[str, Any], location: FileLocation, call: T) -> T:
         answer = await self._ask(self._request(action, arguments, location), type(call).model_validate)

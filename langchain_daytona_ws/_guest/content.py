@@ -20,7 +20,7 @@ import os
 
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.store import Content, load
-from langchain_daytona_ws._guest.walk import Location, RefusedError, answer, locate, need_file
+from langchain_daytona_ws._guest.walk import Location, RefusedError, answer_all, locate, need_file
 from langchain_daytona_ws._guest.window import Window, window
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def main(request: Request) -> Answer:
-    return answer(_OPS[request["op"]], request)
+    return answer_all(_OPS, request)
 
 
 def view(request: Request) -> Answer:

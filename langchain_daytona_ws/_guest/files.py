@@ -29,6 +29,7 @@ grep    pattern, glob (null), mode, before (0),         engine, rows, more, time
         after (0), ignore_case (false), limit,          omitted, reading
         limit_bytes, timeout_s, tool_path (PATH)
 delete                                                  path, kind, bytes
+batch   requests: [request]; also in ``content``        answers: [answer]
 ======  ==============================================  ===================================================
 
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
@@ -56,7 +57,7 @@ import time
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.store import MAX_BYTES, Content, Source, create, load, replace
-from langchain_daytona_ws._guest.walk import Location, RefusedError, answer, kind_of, locate, need_file
+from langchain_daytona_ws._guest.walk import Location, RefusedError, answer_all, kind_of, locate, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ VANISHED_WAITS_S = (0.05, 1.2)
 
 
 def main(request: Request) -> Answer:
-    return answer(_OPS[request["op"]], request)
+    return answer_all(_OPS, request)
 
 
 def read(request: Request) -> Answer:

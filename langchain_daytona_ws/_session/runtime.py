@@ -351,15 +351,16 @@ class _Runtime:
             limit_bytes: Most bytes of text in a result.
             suggests_similar: Whether to name paths that are similar to a missing one.
         """
-        sandbox = self._guest_files()
+        sandbox, on_s3 = self._guest_files(), self._s3.files if self._s3 else None
         return FileOperations(
-            (self._s3.files if self._s3 else None) or sandbox,
+            on_s3 or sandbox,
             sandbox,
             root=self._state.root,
             limit_bytes=limit_bytes,
             read_hashes=self._state.read_hashes,
             new_key=self._new_key,
             suggests_similar=suggests_similar,
+            batches=None if on_s3 else sandbox,
         )
 
     def file_operations_outside(
@@ -372,13 +373,15 @@ class _Runtime:
             read_hashes: Path → SHA-256 of the content that was last read there.
             made: Directories that are created, with sudo if necessary, before a file is written there.
         """
+        sandbox = self._guest_files(base="/", made=made)
         return FileOperations(
-            self._guest_files(base="/", made=made),
+            sandbox,
             root="/",
             limit_bytes=limit_bytes,
             read_hashes=read_hashes,
             new_key=self._new_key,
             suggests_similar=False,
+            batches=sandbox,
         )
 
     def _guest_files(self, *, base: str | None = None, made: Collection[str] = ()) -> GuestFiles:

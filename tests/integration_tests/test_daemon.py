@@ -108,7 +108,7 @@ def test_a_file_that_the_daemon_cannot_write_or_read_is_an_error_on_each_kind(
         client = run(session._sync.client())
         for directory in ("/etc/passwd", "/etc/passwd/x"):
             with pytest.raises(SandboxError, match="refused"):
-                run(client.upload(directory, b"x"))
+                run(client.upload(directory, [b"x"]))
         for path in ("/tmp/none", "/tmp/folder", "/etc/passwd/x"):
             with pytest.raises(SandboxError):
                 run(client.download(path, Received(10)))

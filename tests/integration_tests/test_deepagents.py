@@ -770,6 +770,44 @@ def test_each_file_of_a_batch_has_its_own_outcome(server: LocalDaytona, open_ses
     assert found[0].content == b"1"
 
 
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_several_files_are_one_request_of_each_kind(
+    server: LocalDaytona, open_session: OpenSession, is_outside: bool
+) -> None:
+    driven = open_session(server)
+    backend = WorkspaceBackend(driven.session)
+    top = "/tmp/batch" if is_outside else backend.root
+    contents = {f"{top}/d/small-{number}": b"%d\0" % number for number in range(40)}
+    contents |= {f"{top}/large-{number}": bytes([number]) * 600_000 for number in range(3)}
+    backend.execute(":")
+
+    def requests() -> dict[str, int]:
+        counts = {name: server.count(name) for name in ("execute", "upload", "download")}
+        server.clear_requests()
+        return counts
+
+    async def transfer() -> tuple[Any, Any]:
+        uploaded = await backend.aupload_files(list(contents.items()))
+        sent.append(requests())
+        return uploaded, await backend.adownload_files([*contents, f"{top}/none"])
+
+    sent: list[dict[str, int]] = []
+    requests()
+    if driven.runner:
+        uploaded, downloaded = driven.runner.run(transfer())
+    else:
+        uploaded = backend.upload_files(list(contents.items()))
+        sent.append(requests())
+        downloaded = backend.download_files([*contents, f"{top}/none"])
+    assert sent[0] == {"execute": 1, "upload": 1, "download": 0}
+    assert requests() == {"execute": 1, "upload": 0, "download": 3}
+    assert [item.error for item in uploaded] == [None] * len(contents)
+    assert [(item.path, item.content) for item in downloaded[:-1]] == list(contents.items())
+    assert downloaded[-1].error == "file_not_found"
+    count = backend.execute(f"ls {top}/d | wc -l; ls -A /tmp/.langchain-daytona-ws-uploads").output
+    assert count == "40\n"
+
+
 def test_impossible_calls_are_reported(server: LocalDaytona, open_session: OpenSession) -> None:
     backend = WorkspaceBackend(open_session(server).session)
     assert backend.execute(" ").exit_code == 126

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,10 @@ class ShellPort:
     async def delete(self, id_or_name: str) -> None:
         raise NotImplementedError
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
-        Path(path).write_bytes(data)
-        return hashlib.sha256(data).hexdigest()
+    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
+        for path, data in files:
+            Path(path).write_bytes(data)
+        return [hashlib.sha256(data).hexdigest() for _, data in files]
 
     async def sleep(self, seconds: float) -> None:
         return None

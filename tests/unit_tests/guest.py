@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from langchain_daytona_ws._core.files.guest import GuestFiles
@@ -26,11 +26,14 @@ class Client:
     async def call(self, entry: str, request: dict[str, Any], *, timeout_s: float) -> Any:
         return await self._call(entry, request)
 
-    async def upload(self, directory: str, data: bytes) -> tuple[str, str]:
+    async def upload(self, directory: str, contents: Sequence[bytes]) -> list[tuple[str, str]]:
         assert self._upload
-        path = f"{directory}/upload"
-        await self._upload(path, data)
-        return path, hashlib.sha256(data).hexdigest()
+        uploads = []
+        for number, data in enumerate(contents):
+            path = f"{directory}/upload-{number}"
+            await self._upload(path, data)
+            uploads.append((path, hashlib.sha256(data).hexdigest()))
+        return uploads
 
     async def download(self, path: str, target: DownloadTarget) -> bool:
         assert self._download

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -77,9 +77,9 @@ class ScriptedPort:
     async def delete(self, id_or_name: str) -> None:
         self._next("delete")
 
-    async def upload(self, sandbox_id: str, path: str, data: bytes) -> str:
+    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
         self._next("upload")
-        return hashlib.sha256(data).hexdigest()
+        return [hashlib.sha256(data).hexdigest() for _, data in files]
 
     async def sleep(self, seconds: float) -> None:
         self.slept_s += seconds

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from langchain_daytona_ws._adapters import daytona_sync
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
@@ -40,6 +42,7 @@ def _is_other_in_child(port: SyncDaytonaPort, results: multiprocessing.Queue[boo
     results.put(not inherited._http_client.is_closed)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12
 def test_a_forked_child_uses_and_closes_no_client_of_its_parent() -> None:
     port = SyncDaytonaPort(ACCOUNT)
     port._daytona()

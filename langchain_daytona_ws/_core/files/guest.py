@@ -23,6 +23,8 @@ from langchain_daytona_ws.errors import FileUnsuitable, WorkspaceError, WriteCon
 CALL_TIMEOUT_S = 30.0
 INLINE_BYTES = 256 << 10  # of content inside a request or answer
 FETCH_TRIES = 3
+BATCH_FILES = 64  # in one request
+BATCH_INLINE_BYTES = 4 << 20  # of all content in one answer
 KINDS = ("file", "dir", "link", "other")
 
 
@@ -96,8 +98,32 @@ class GuestFiles:
         )
 
     async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
-        for _ in range(FETCH_TRIES):
-            reply = await self._call("content", "fetch", path, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
+        reply = await self._call("content", "fetch", path, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
+        return await self._received(path, reply, max_bytes)
+
+    async def fetch_many(
+        self, paths: Sequence[str], *, max_bytes: int
+    ) -> Sequence[models.FileContent | WorkspaceError]:
+        results: list[models.FileContent | WorkspaceError] = []
+        for start in range(0, len(paths), BATCH_FILES):
+            part = paths[start : start + BATCH_FILES]
+            inline_bytes = min(INLINE_BYTES, BATCH_INLINE_BYTES // len(part))
+            fields = {"inline_bytes": inline_bytes, "max_bytes": max_bytes}
+            replies = await self._batch("content", [self._request("fetch", path, **fields) for path in part])
+            for path, reply in zip(part, replies, strict=True):
+                try:
+                    results.append(await self._received(path, _accepted(path, reply), max_bytes))
+                except WorkspaceError as error:
+                    results.append(error)
+        return results
+
+    async def _received(self, path: str, reply: _FileReply, max_bytes: int) -> models.FileContent:
+        """Return the content in an answer, or download it."""
+        for turn in range(FETCH_TRIES):
+            if turn:
+                reply = await self._call(
+                    "content", "fetch", path, inline_bytes=INLINE_BYTES, max_bytes=max_bytes
+                )
             real_path, size = reply.raw("path"), reply.number("bytes")
             if "content" in reply:
                 data = reply.content("content", max_bytes)
@@ -117,28 +143,48 @@ class GuestFiles:
         )
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
-        fields: Answer = {"overwrite": query.overwrite, "max_bytes": query.max_bytes}
-        if query.as_text:
-            fields["as_text"] = True
-        if not query.overwrite:
-            fields["expected_sha256"] = query.expected_sha256
-        if len(query.content) <= INLINE_BYTES:
-            fields["content"] = query.content
-        else:
-            staged, sha256 = await (await self._client()).upload(self._staging_dir, query.content)
-            size = len(query.content)
-            fields |= {"content_from": staged, "content_sha256": sha256, "content_bytes": size}
-        reply = await self._call("files", "write", path, key=key, **fields)
-        return models.FileWritten(
-            path=reply.raw("path"),
-            created=reply.flag("created"),
-            unchanged=reply.flag("unchanged"),
-            size_bytes=reply.number("bytes"),
-            sha256=reply.sha256("sha256"),
-            from_record=reply.is_from_record,
-            kept=reply.styles("kept"),
-            gone=reply.styles("gone"),
-        )
+        fields = await self._write_fields([query], INLINE_BYTES)
+        return _written(await self._call("files", "write", path, key=key, **fields[0]))
+
+    async def write_many(
+        self, writes: Sequence[tuple[str, models.WriteQuery]], *, new_key: Callable[[], str]
+    ) -> Sequence[models.FileWritten | WorkspaceError]:
+        results: list[models.FileWritten | WorkspaceError] = []
+        for start in range(0, len(writes), BATCH_FILES):
+            part = writes[start : start + BATCH_FILES]
+            fields = await self._write_fields([query for _, query in part], INLINE_BYTES)
+            requests = [
+                self._request("write", path, **each) for (path, _), each in zip(part, fields, strict=True)
+            ]
+            replies = await self._batch("files", requests, key=new_key())
+            for (path, _), reply in zip(part, replies, strict=True):
+                try:
+                    results.append(_written(_accepted(path, reply)))
+                except WorkspaceError as error:
+                    results.append(error)
+        return results
+
+    async def _write_fields(self, queries: Sequence[models.WriteQuery], inline_bytes: int) -> list[Answer]:
+        """Return the fields of writes; content over ``inline_bytes`` in all is uploaded first, in one request."""
+        found: list[Answer] = []
+        large: list[tuple[Answer, bytes]] = []
+        for query in queries:
+            fields: Answer = {"overwrite": query.overwrite, "max_bytes": query.max_bytes}
+            if query.as_text:
+                fields["as_text"] = True
+            if not query.overwrite:
+                fields["expected_sha256"] = query.expected_sha256
+            if len(query.content) <= inline_bytes:
+                fields["content"] = query.content
+                inline_bytes -= len(query.content)
+            else:
+                large.append((fields, query.content))
+            found.append(fields)
+        if large:
+            uploads = await (await self._client()).upload(self._staging_dir, [data for _, data in large])
+            for (fields, data), (path, sha256) in zip(large, uploads, strict=True):
+                fields |= {"content_from": path, "content_sha256": sha256, "content_bytes": len(data)}
+        return found
 
     async def edit(self, path: str, query: models.EditQuery, *, key: str) -> models.FileEdited:
         fields = {name: value for name, value in asdict(query).items() if name != "exact" or value}
@@ -207,7 +253,18 @@ class GuestFiles:
     async def _call(
         self, entry: str, op: str, path: str, *, key: str | None = None, **fields: object
     ) -> _FileReply:
-        """Send a request; a change with its key, because it must run only once."""
+        """Send the request of one operation, and return its answer if it is no refusal."""
+        return _accepted(path, await self._send(entry, op, self._request(op, path, **fields), key))
+
+    async def _batch(
+        self, entry: str, requests: Sequence[Answer], *, key: str | None = None
+    ) -> Sequence[_FileReply]:
+        """Send several requests as one; return their answers, accepted and refused."""
+        request: Answer = {"root": self._root, "op": "batch", "requests": list(requests)}
+        reply = await self._send(entry, "batch", request, key)
+        return reply.answers([str(each["op"]) for each in requests])
+
+    def _request(self, op: str, path: str, **fields: object) -> Answer:
         request: Answer = {"root": self._root, "op": op, "path": path, **fields}
         if is_log(path):
             if not self._may_exist():
@@ -217,6 +274,10 @@ class GuestFiles:
             # Every call enters the workspace first, so that a mount on the path exists.
             below = [made for made in self._made if op == "write" and f"/{path}".startswith(f"{made}/")]
             request |= {"base": self._base, "made": below}
+        return request
+
+    async def _send(self, entry: str, op: str, request: Answer, key: str | None) -> _FileReply:
+        """Send a request; a change with its key, because it must run only once."""
         if key is not None:
             request["key"] = key
         client = await self._client()
@@ -224,14 +285,18 @@ class GuestFiles:
         report = read_report(answer)
         if report is not None:
             self._on_report(await finish_push(client.for_same_sandbox(), self._root, report))
-        reply = _FileReply(op, answer)
-        if not reply.flag("ok"):
-            raise _refusal(path, reply)
-        return reply
+        return _FileReply(op, answer)
 
 
 class _FileReply(Reply):
     """The answer to a file request."""
+
+    def answers(self, ops: Sequence[str]) -> Sequence[_FileReply]:
+        """Return the answers of a batch."""
+        found = self._list("answers")
+        if len(found) != len(ops):
+            raise self.malformed("answers")
+        return [_FileReply(op, each) for op, each in zip(ops, found, strict=True)]
 
     def content(self, name: str, most: int) -> bytes:
         """Return bytes that are sent as base64."""
@@ -341,6 +406,26 @@ _FACTS: Mapping[str, Callable[[_FileReply, str], object]] = {
     "on_s3": lambda _reply, _name: True,
 }
 """Each fact of a refusal, and how it is checked."""
+
+
+def _accepted(path: str, reply: _FileReply) -> _FileReply:
+    """Return an answer that is no refusal."""
+    if not reply.flag("ok"):
+        raise _refusal(path, reply)
+    return reply
+
+
+def _written(reply: _FileReply) -> models.FileWritten:
+    return models.FileWritten(
+        path=reply.raw("path"),
+        created=reply.flag("created"),
+        unchanged=reply.flag("unchanged"),
+        size_bytes=reply.number("bytes"),
+        sha256=reply.sha256("sha256"),
+        from_record=reply.is_from_record,
+        kept=reply.styles("kept"),
+        gone=reply.styles("gone"),
+    )
 
 
 def _encodable_path(path: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from langchain_daytona_ws._guest.text import footer
+from langchain_daytona_ws.errors import WorkspaceError
 
 VIEWED_BYTES = 32 << 20  # of a viewed text file
 
@@ -335,3 +336,15 @@ class FileBackend(Protocol):
     async def exists(self, paths: Sequence[str]) -> Sequence[str]:
         """Return the paths that exist."""
         ...
+
+
+class BatchBackend(Protocol):
+    """Operations on several files in one request; each file has its own result or error."""
+
+    async def fetch_many(
+        self, paths: Sequence[str], *, max_bytes: int
+    ) -> Sequence[FileContent | WorkspaceError]: ...
+
+    async def write_many(
+        self, writes: Sequence[tuple[str, WriteQuery]], *, new_key: Callable[[], str]
+    ) -> Sequence[FileWritten | WorkspaceError]: ...

@@ -49,6 +49,7 @@ class FileOperations:
         read_hashes: The hashes of read content, if several objects share them: path → SHA-256.
         new_key: Returns the idempotency key of a change.
         suggests_similar: Whether the error for a missing path names similar paths; this costs one more request.
+        batches: The files as `files`, several in one request; None if that is not possible.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class FileOperations:
         read_hashes: dict[str, str] | None = None,
         new_key: Callable[[], str] = random_id,
         suggests_similar: bool = True,
+        batches: models.BatchBackend | None = None,
     ) -> None:
         self._files = files
         self._sandbox = sandbox
@@ -68,6 +70,7 @@ class FileOperations:
         self._limit_bytes = limit_bytes
         self._new_key = new_key
         self._suggests_similar = suggests_similar
+        self._batches = batches
         # path -> SHA-256 of the content that this session last read or wrote. No lock: only single get, set and
         # pop are used, which are atomic in CPython, and the backend compares the hash with the file itself.
         self._read_hashes: dict[str, str] = {} if read_hashes is None else read_hashes
@@ -103,6 +106,51 @@ class FileOperations:
         self._remember(location, result.path, result.sha256)
         return result.data
 
+    async def fetch_many(self, paths: Sequence[str]) -> list[bytes | WorkspaceError]:
+        """Read whole files, as `fetch` does, in one request if they are in the sandbox; return errors as results."""
+        if self._batches is None or len(paths) < 2:
+            return [await as_result(self.fetch(path)) for path in paths]
+        found: list[bytes | WorkspaceError | None] = [None] * len(paths)
+        locations: dict[int, str] = {}
+        for number, path in enumerate(paths):
+            location = await as_result(self._resolve(path))
+            if isinstance(location, WorkspaceError):  # it may be a log
+                found[number] = await as_result(self.fetch(path))
+            else:
+                locations[number] = location
+        results = await self._batches.fetch_many(list(locations.values()), max_bytes=LARGEST_BYTES)
+        for (number, location), result in zip(locations.items(), results, strict=True):
+            if isinstance(result, models.FileContent):
+                self._remember(location, result.path, result.sha256)
+                found[number] = result.data
+            else:
+                found[number] = result
+        return [result for result in found if result is not None]
+
+    async def overwrite_many(self, files: Sequence[tuple[str, bytes]]) -> list[WorkspaceError | None]:
+        """Write whole files and replace existing files; in one request if they are in the sandbox."""
+        results: list[WorkspaceError | None] = [None] * len(files)
+        if self._batches is None or len(files) < 2:
+            for number, (path, data) in enumerate(files):
+                written = await as_result(self.write(path, data, overwrite=True))
+                results[number] = written if isinstance(written, WorkspaceError) else None
+            return results
+        queries: dict[int, tuple[str, models.WriteQuery]] = {}
+        for number, (path, data) in enumerate(files):
+            try:
+                location = await self._writable(path)
+            except WorkspaceError as error:
+                results[number] = error
+            else:
+                queries[number] = (location, models.WriteQuery(data, True, None, False, MAX_BYTES))
+        answers = await self._batches.write_many(list(queries.values()), new_key=self._new_key)
+        for (number, (location, _)), answer in zip(queries.items(), answers, strict=True):
+            if isinstance(answer, models.FileWritten):
+                self._remember(location, answer.path, answer.sha256)
+            else:
+                results[number] = answer
+        return results
+
     async def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> models.FileWritten:
         """Write a whole file, and the directories above it.
 
@@ -110,9 +158,7 @@ class FileOperations:
         or wrote. A string keeps the byte order mark and, if it has only line feeds, the CRLF line ends of the text
         that it replaces; bytes are written unchanged.
         """
-        location = await self._resolve(path)
-        _check_file(path, location)
-        await self._check_backslashes(path, location)
+        location = await self._writable(path)
         is_text = isinstance(content, str)
         data = _encoded(content, "content") if isinstance(content, str) else bytes(content)
         expected = None if overwrite else self._read_hashes.get(location)
@@ -248,6 +294,13 @@ class FileOperations:
         """
         await self._resolve(path)
 
+    async def _writable(self, path: str) -> str:
+        """Return the path of a file to write, relative to the workspace."""
+        location = await self._resolve(path)
+        _check_file(path, location)
+        await self._check_backslashes(path, location)
+        return location
+
     async def _readable(self, path: str) -> tuple[str, models.FileBackend]:
         """Return a path relative to the workspace, or that of a command's log, and the backend that has it."""
         location = await self._resolve(path, log=True)
@@ -327,6 +380,14 @@ class FileOperations:
             # With "./" in front, a name without a directory matches only in this directory.
             relative = "./" + relative.removeprefix(below)
         return "!" + relative if negated else relative
+
+
+async def as_result(work: Awaitable[T]) -> T | WorkspaceError:
+    """Return the result of an operation, or its error."""
+    try:
+        return await work
+    except WorkspaceError as error:
+        return error
 
 
 def _check_file(path: str, location: str) -> None:

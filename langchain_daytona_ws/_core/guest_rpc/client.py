@@ -263,18 +263,19 @@ class GuestClient:
         """Start work that runs during a call."""
         return self._port.background(work)
 
-    async def upload(self, directory: str, data: bytes) -> tuple[str, str]:
-        """Upload bytes to a new file on the sandbox's own disk; to another new file after a fault.
+    async def upload(self, directory: str, contents: Sequence[bytes]) -> list[tuple[str, str]]:
+        """Upload contents to new files on the sandbox's own disk; to other new files after a fault.
 
         A request that is still under way after a fault can so change no file that is used.
 
         Returns:
-            The file's path, and the SHA-256 of the bytes.
+            The path of each file, and the SHA-256 of its content.
         """
 
-        async def upload(sandbox_id: str) -> tuple[str, str]:
-            path = f"{directory}/upload-{self.new_key()}"
-            return path, await self._port.upload(sandbox_id, path, data)
+        async def upload(sandbox_id: str) -> list[tuple[str, str]]:
+            paths = [f"{directory}/upload-{self.new_key()}" for _ in contents]
+            hashes = await self._port.upload(sandbox_id, list(zip(paths, contents, strict=True)))
+            return list(zip(paths, hashes, strict=True))
 
         return await self._transfer(upload)
 
