@@ -282,10 +282,11 @@ class GuestFiles:
             request["key"] = key
         client = await self._client()
         answer = await client.call(entry, request, timeout_s=CALL_TIMEOUT_S)
+        reply = _FileReply(op, answer)  # refuses an answer that is no object
         report = read_report(answer)
         if report is not None:
             self._on_report(await finish_push(client.for_same_sandbox(), self._root, report))
-        return _FileReply(op, answer)
+        return reply
 
 
 class _FileReply(Reply):
