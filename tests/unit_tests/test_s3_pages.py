@@ -66,7 +66,7 @@ def test_ten_pages_take_few_rounds(name: str) -> None:
     assert len(keys_of(listed(bucket, "top/"))) == 10_001
     together = [int(count) for kind, count in bucket.requests if kind == "list at once"]
     alone = len(bucket.asked("list")) - sum(together)
-    assert alone + len(together) <= 7  # one after the other: 11
+    assert alone + len(together) <= 7  # 11 without parallel requests
     assert len(bucket.asked("list")) <= 11 + 2 * PARTS
 
 
