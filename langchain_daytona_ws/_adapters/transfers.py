@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 import aiohttp
+import httpx
 import urllib3
 from daytona import DaytonaError
 from daytona.internal.shared_session import http_session_of
@@ -58,15 +59,20 @@ def upload(fs: Any, files: Sequence[tuple[str, HashedUpload]]) -> None:
     """
     _, url, headers, *_ = fs._api_client._upload_files_serialize(None, None, None, None)
     headers.pop("Content-Type", None)
-    answer = fs._http_client.post(
+    sent = fs._http_client.stream(
+        "POST",
         url,
         data={f"files[{number}].path": path for number, (path, _) in enumerate(files)},
         files={f"files[{number}].file": file for number, file in enumerate(files)},
         headers=headers,
         timeout=TRANSFER_TIMEOUT_S,
     )
-    if not answer.is_success:
-        raise _refused(answer.status_code, answer.content)
+    with sent as answer:
+        if not answer.is_success:
+            raise _refused(answer.status_code, answer.read())
+        # The status says that the files are stored; reading the rest only keeps the connection.
+        with contextlib.suppress(httpx.HTTPError):
+            answer.read()
 
 
 async def aupload(fs: Any, files: Sequence[tuple[str, HashedUpload]]) -> None:
