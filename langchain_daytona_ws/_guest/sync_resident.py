@@ -310,6 +310,9 @@ class Resident:
                 elif wants_report:
                     _send(connection, "ok", self._report(failure))
                     self._copy.forget_report()
+                    self._failure = (
+                        None  # a later push without a pull, as of `close`, must not report it again
+                    )
                 else:
                     # The next call gets the report, and saves the remaining files.
                     _send(connection, "failed" if failure or self._push.unpushed else "ok", "")

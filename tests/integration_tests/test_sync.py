@@ -155,6 +155,18 @@ class TestClose:
         assert bucket.get("late.txt") == b"late"
         assert bucket.server.sandboxes == []
 
+    def test_it_does_not_repeat_the_failure_of_an_earlier_pull(
+        self, bucket: Bucket, open_session: OpenSession, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        bucket.server.s3.add_fault(S3Fault("malformed", method="GET", times=None))
+        assert "changes of other writers may be missing" in workspace.run("true").notices[0]
+        bucket.server.s3.clear_faults()
+        with caplog.at_level(logging.INFO):
+            workspace.close()
+        assert "missing" not in caplog.text
+
     def test_discarding_is_possible(self, bucket: Bucket, open_session: OpenSession) -> None:
         workspace = synced(bucket, open_session)
         workspace.run("true")

@@ -29,7 +29,8 @@ JSON = strategies.recursive(
 )
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIELDS = [
-    "pulled", "pushed", "removed_here", "removed_there", "conflicts", "conflicts_count", "restored", "skipped",
+    "pulled", "pushed", "removed_here", "removed_there", "conflicts", "conflicts_count",
+    "restored", "restored_count", "skipped", "skipped_count",
     "unpushed", "unpushed_count", "failure", "detail", "seconds",
 ]  # fmt: skip
 PAIRS = strategies.lists(strategies.lists(JSON | strategies.text(), min_size=2, max_size=2), max_size=30)
@@ -109,6 +110,20 @@ def test_conflicts_that_are_not_named_are_counted() -> None:
     assert len(report.notices) == NAMES_MAX + 1
     assert "1,224 more files" in report.notices[-1]
     assert "*.conflict-*" in report.notices[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("restored", "990 more files are here again"), ("skipped", "f09: r; and 990 more")]
+)
+def test_files_that_are_not_named_are_counted(name: str, expected: str) -> None:
+    pairs = [[f"f{number:02}", "r"] for number in range(20)]
+    report = read_report({"sync": json.dumps({name: pairs, f"{name}_count": 1000})})
+    assert report is not None
+    assert expected in report.notices[-1]
+    twice = report.merged(report)
+    assert (
+        f"{2000 - len(twice.restored if name == 'restored' else report.skipped):,} more" in twice.notices[-1]
+    )
 
 
 def test_the_conflicts_of_git_are_one_notice_for_each_branch_and_repository() -> None:

@@ -45,8 +45,10 @@ class SyncReport:
         removed: Number of files removed here because others had deleted them.
         conflicts: Path and name of the copy, for files that were changed here and by another writer, at most ten.
         conflict_count: Number of such files.
-        restored: Path and reason, for each deletion that was not carried out.
-        skipped: Path and reason, for each file that cannot be saved, or object that cannot be a file.
+        restored: Path and reason, for deletions that were not carried out, at most ten.
+        restored_count: Number of such deletions.
+        skipped: Path and reason, for files that cannot be saved, and objects that cannot be files, at most ten.
+        skipped_count: Number of such files and objects.
         unpushed: Names of files that are not in S3 yet, at most ten.
         unpushed_count: Number of such files; -1 if unknown.
         failure: Why not everything was synchronised; "" if it was.
@@ -64,7 +66,9 @@ class SyncReport:
     conflicts: tuple[tuple[str, str], ...] = ()
     conflict_count: int = 0
     restored: tuple[tuple[str, str], ...] = ()
+    restored_count: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
+    skipped_count: int = 0
     unpushed: tuple[str, ...] = ()
     unpushed_count: int = 0
     failure: str = ""
@@ -95,9 +99,13 @@ class SyncReport:
                 "yours with `find . -name '*.conflict-*'`, merge them, then delete the copies"
             )
         found += [f"{path} is here again: {reason}" for path, reason in self.restored]
+        unnamed = self.restored_count - len(self.restored)
+        if unnamed > 0:
+            found.append(f"{unnamed:,} more files are here again for such reasons: list the directory")
         if self.skipped:
             names = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:NAMES_MAX])
-            found.append(f"not synchronised with S3: {names}")
+            unnamed = max(self.skipped_count, len(self.skipped)) - len(self.skipped[:NAMES_MAX])
+            found.append(f"not synchronised with S3: {names}{f'; and {unnamed:,} more' if unnamed else ''}")
         if self.removed >= _MANY:
             found.append(f"{self.removed:,} files were removed here because another writer deleted them")
         if self.deleted >= _MANY:
@@ -141,7 +149,9 @@ class SyncReport:
             conflicts=self.conflicts + later.conflicts,
             conflict_count=self.conflict_count + later.conflict_count,
             restored=self.restored + later.restored,
+            restored_count=self.restored_count + later.restored_count,
             skipped=self.skipped + later.skipped,
+            skipped_count=self.skipped_count + later.skipped_count,
             duration_s=self.duration_s + later.duration_s,
         )
 
@@ -198,9 +208,11 @@ def read_report(answer: Mapping[str, object]) -> SyncReport | None:
         deleted=_count(values, "removed_there"),
         removed=_count(values, "removed_here"),
         conflicts=_pairs(values, "conflicts"),
-        conflict_count=max(_count(values, "conflicts_count"), len(_pairs(values, "conflicts"))),
+        conflict_count=_total(values, "conflicts"),
         restored=_pairs(values, "restored"),
+        restored_count=_total(values, "restored"),
         skipped=_pairs(values, "skipped"),
+        skipped_count=_total(values, "skipped"),
         unpushed=tuple(_line(name) for name in _list(values, "unpushed")),
         unpushed_count=-1 if is_unknown else _count(values, "unpushed_count"),
         failure=failure,
@@ -229,6 +241,10 @@ def _list(values: Mapping[str, object], name: str) -> list[object]:
 def _pairs(values: Mapping[str, object], name: str) -> tuple[tuple[str, str], ...]:
     pairs = [pair for pair in _list(values, name) if isinstance(pair, list) and len(pair) == 2]
     return tuple((_line(first), _line(second)) for first, second in pairs)
+
+
+def _total(values: Mapping[str, object], name: str) -> int:
+    return max(_count(values, f"{name}_count"), len(_pairs(values, name)))
 
 
 def _line(value: object) -> str:
