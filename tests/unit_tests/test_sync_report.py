@@ -146,3 +146,14 @@ def test_other_files_of_git_are_named_each() -> None:
     assert report is not None
     for name, notice in zip(names, report.notices, strict=True):
         assert f"yours is {name}.conflict-A: merge" in notice
+
+
+@pytest.mark.parametrize(
+    ("pushed", "deleted", "is_reported"),
+    [(0, 500, True), (499, 500, True), (500, 500, False), (0, 99, False)],
+)
+def test_many_deletions_are_reported_unless_the_files_were_renamed(
+    pushed: int, deleted: int, is_reported: bool
+) -> None:
+    notices = " ".join(SyncReport(pushed=pushed, deleted=deleted).notices)
+    assert (f"{deleted} files were deleted from the workspace" in notices) is is_reported

@@ -108,7 +108,7 @@ class SyncReport:
             found.append(f"not synchronised with S3: {names}{f'; and {unnamed:,} more' if unnamed else ''}")
         if self.removed >= _MANY:
             found.append(f"{self.removed:,} files were removed here because another writer deleted them")
-        if self.deleted >= _MANY:
+        if self.deleted >= _MANY and self.pushed < self.deleted:  # otherwise files were renamed
             found.append(f"{self.deleted:,} files were deleted from the workspace")
         if self.failure == LOST:
             found.append(f"{self.unpushed_text} lost: the machine has ended before they were saved")
