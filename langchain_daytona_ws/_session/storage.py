@@ -114,10 +114,10 @@ class Storage:
             get = partial(self.credentials.get, run_once, port)
             store = store_of(self._bucket, partial(get, FILE_LIFE_S), self.credentials.forget)
             forget = self.credentials.forget
-            attachment: MountManager | SyncManager = SyncManager(
-                workspace, get, forget, state=self.sync_state, now=clock.time
-            )
-            if is_mounted:
+            attachment: MountManager | SyncManager
+            if not is_mounted:
+                attachment = SyncManager(workspace, get, forget, state=self.sync_state, now=clock.time)
+            else:
                 attachment = MountManager(
                     workspace,
                     get,

@@ -132,7 +132,7 @@ class TestClose:
         assert error.context["count"] == 12
         for text in ("12 changed files", "f09", name, f"sandboxes recover {name}", "discard_unpushed=True"):
             assert text in error.message
-        assert "f10" not in error.message
+        assert ", f10" not in error.message
         assert bucket.name not in error.for_model
         sandbox = sandbox_of(workspace)
         bucket.server.stop_sandbox(sandbox)

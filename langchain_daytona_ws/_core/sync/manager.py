@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -93,9 +94,13 @@ class SyncManager:
         self.ends_at: str | None = None  # end of the credentials of the resident
         self.expires_at: float | None = None  # the same in Unix seconds
         self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def _id(self) -> str:
+        # Computed with the first request: then the modules are in memory, and no event loop waits for a disk.
         program = "".join(guest_source(name) for name in _MODULES)
         identity = json.dumps([self._copies(""), program])
-        self._id = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def _copies(self, sandbox_id: str) -> list[dict[str, object]]:
         # The label becomes part of the names of conflict copies.
