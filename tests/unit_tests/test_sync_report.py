@@ -6,28 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, strategies
 
 from langchain_daytona_ws._core.sync import manager, report
 from langchain_daytona_ws._core.sync.report import NAME_CHARS, NAMES_MAX, SyncReport, read_report
 from langchain_daytona_ws._guest.sync_s3 import GENERAL
+from tests.unit_tests.drawn_json import JSON, steady
 
-SCALARS = (
-    strategies.none()
-    | strategies.booleans()
-    | strategies.integers()
-    | strategies.floats()
-    | strategies.text(max_size=8)
-)
-JSON = strategies.recursive(
-    SCALARS,
-    lambda inner: (
-        strategies.lists(inner, max_size=4)
-        | strategies.dictionaries(strategies.text(max_size=8), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIELDS = [
     "pulled", "pushed", "removed_here", "removed_there", "conflicts", "conflicts_count",
     "restored", "restored_count", "skipped", "skipped_count",

@@ -10,28 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, strategies
 
 from langchain_daytona_ws._guest import sync_tree
 from langchain_daytona_ws._guest.sync_push import _level
 from langchain_daytona_ws._guest.sync_tree import SAVED, Entry, Index, Tree, digest_of, parents, problem_of
+from tests.unit_tests.drawn_json import JSON, steady
 
-SCALARS = (
-    strategies.none()
-    | strategies.booleans()
-    | strategies.integers()
-    | strategies.floats()
-    | strategies.text(max_size=8)
-)
-JSON = strategies.recursive(
-    SCALARS,
-    lambda inner: (
-        strategies.lists(inner, max_size=4)
-        | strategies.dictionaries(strategies.text(max_size=8), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 BINDING: list[object] = [[1, 2, 3, 4], None, "agents", "p/"]
 
 

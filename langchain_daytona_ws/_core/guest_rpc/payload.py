@@ -183,6 +183,11 @@ def guest_source(name: str) -> str:
     return resources.files(PACKAGE).joinpath(f"{name}.py").read_text("utf-8")
 
 
+def whole_source(name: str) -> str:
+    """Return the source of a guest module and of all guest modules that it imports."""
+    return "".join(map(guest_source, _load_order(name)))
+
+
 def load_guest() -> None:
     """Read all guest modules into the cache, so that later calls on an event loop read no files."""
     for file in resources.files(PACKAGE).iterdir():

@@ -19,6 +19,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     Probed,
     Renames,
 )
+from langchain_daytona_ws._core.s3.policy import PERMISSIONS_REMEDY
 from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._guest.mount_request import VERSION
@@ -283,9 +284,7 @@ _REFUSALS = {
     ),
     "mount_denied": (
         "S3 denied access to s3://{bucket}/{prefix}",
-        "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
-        "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny "
-        "it. With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
+        PERMISSIONS_REMEDY,
         "access is denied.",
     ),
     "mount_signature": (

@@ -11,6 +11,13 @@ from langchain_daytona_ws._core.s3.workspace import S3Workspace
 # STS API, AssumeRole, RoleSessionName: 2 to 64 characters; a namespace has only allowed characters.
 SESSION_NAME_LENGTH = 64
 
+# For messages about denied access; formatted with the bucket's prefix.
+PERMISSIONS_REMEDY = (
+    "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
+    "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny "
+    "it. With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket."
+)
+
 
 def session_policy(workspace: S3Workspace) -> str:
     """Return the session policy of a workspace as minified JSON.

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
-from langchain_daytona_ws._core.guest_rpc.payload import guest_source
+from langchain_daytona_ws._core.guest_rpc.payload import whole_source
+from langchain_daytona_ws._core.s3.policy import PERMISSIONS_REMEDY
 from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
@@ -31,7 +32,6 @@ WAIT_S = 20.0
 PROGRESS_EVERY_S = 3.0
 PAUSE_S = 0.5  # the sandbox does the waiting, but a hostile one may not
 
-_MODULES = ("sync", "sync_copy", "sync_pull", "sync_push", "sync_resident", "sync_s3", "sync_tree", "ignore")
 _OF_CREDENTIALS = ("expired", "denied", "signature")
 
 Source = Callable[[float], Awaitable[Credentials]]
@@ -98,8 +98,7 @@ class SyncManager:
     @functools.cached_property
     def _id(self) -> str:
         # Computed with the first request: then the modules are in memory, and no event loop waits for a disk.
-        program = "".join(guest_source(name) for name in _MODULES)
-        identity = json.dumps([self._copies(""), program])
+        identity = json.dumps([self._copies(""), whole_source("sync_resident")])
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def _copies(self, sandbox_id: str) -> list[dict[str, object]]:
@@ -289,9 +288,7 @@ _REFUSALS = {
     ),
     "sync_denied": (
         "S3 denied access to s3://{bucket}/{prefix}",
-        "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
-        "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny "
-        "it. With options.skillsBucketName, also s3:ListBucket and s3:GetObject on that bucket.",
+        PERMISSIONS_REMEDY,
         "access is denied.",
     ),
     "sync_expired": ("S3 treats the credentials as expired", _KEYS_REMEDY, "access is denied."),
