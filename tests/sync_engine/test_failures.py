@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -951,9 +952,8 @@ def test_files_that_cannot_be_objects_are_reported_once_and_stay(make: Make, con
     long = "/".join(["n" * 200] * 6)
     copy.write(long, "2")
     server = socket.socket(socket.AF_UNIX)
-    os.chdir(copy.root)
-    server.bind("socket")
-    os.chdir("/")
+    with contextlib.chdir(copy.root):  # the path of a socket is limited to 108 bytes
+        server.bind("socket")
     report = copy.push()
     server.close()
     assert report["skipped_count"] == 4

@@ -33,6 +33,7 @@ PREFIX = "sandbox/ns/"
 LABELS = "ABC"
 NAMES = ("a", "b", "d/a", "d/b", "d/e/a", "run.sh", "d", "e", "é", "x y+z%", ".git/HEAD", ".git/objects/o")
 WAIT_S = 60.0
+PROJECT = Path(__file__).parents[2]
 SYNCS_MAX = 8
 TOKEN = re.compile(rb"<\d+>")
 
@@ -67,7 +68,8 @@ class Workers:
 
     def __init__(self, prefix: tuple[str, ...] = ()) -> None:
         command = [*prefix, sys.executable, "-m", "tests.sync_engine.worker"]
-        self._program = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        # A test before this one may have changed into another directory.
+        self._program = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=PROJECT)
         self._directory = tempfile.mkdtemp()
         self._count = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
     entry = "content" if request["op"] in ("view", "fetch") else "files"
-    return boot._execute(entry, {"root": str(root), "path": "f", **request}, dirs)
+    with contextlib.chdir("."):  # the call changes into the workspace, and this returns from it
+        return boot._execute(entry, {"root": str(root), "path": "f", **request}, dirs)
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])
