@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -54,39 +55,42 @@ class Client(Daytona):
             super()._init_otel(sdk_version)
 
 
-class _SharedClients:
+class _SharedClient:
     """One client for all sessions of an account in this process; the SDK's sync client is thread-safe.
 
-    Each client reads the system's certificates twice, and has its own connections.
+    Each client reads the system's certificates twice, and has its own connections. They are closed when no session
+    refers to the client any more, also if a session was never closed.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._made: dict[Account, tuple[Client, int]] = {}  # with the number of users
+    def __init__(self, account: Account) -> None:
+        with making_a_client():
+            self.client = Client(client_config(account))
+        self.client._target = account.target
+        weakref.finalize(self, _close, self.client, os.getpid()).atexit = False
 
-    def join(self, account: Account) -> Client:
-        """Return the client; each caller must `leave`."""
-        with self._lock:
-            client, users = self._made.get(account, (None, 0))
-            if client is None:
-                with making_a_client():
-                    client = Client(client_config(account))
-                client._target = account.target
-            self._made[account] = (client, users + 1)
-            return client
 
-    def leave(self, account: Account) -> None:
-        """Release the client; the last user closes its connections, which the SDK keeps until garbage collection."""
-        with self._lock:
-            if account not in self._made:
-                return  # a forked child leaves its parent's client
-            client, users = self._made.pop(account)
-            if users > 1:
-                self._made[account] = (client, users - 1)
-                return
+def _close(client: Client, made_in: int) -> None:
+    """Close the connections, which the SDK keeps until garbage collection, unless a fork has inherited them."""
+    if made_in == os.getpid():
         client._api_client.rest_client.pool_manager.clear()
         client._toolbox_api_client.rest_client.pool_manager.clear()
         client._http_client.close()
+
+
+class _SharedClients:
+    """The clients of this process that sessions use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: weakref.WeakValueDictionary[Account, _SharedClient] = weakref.WeakValueDictionary()
+
+    def get(self, account: Account) -> _SharedClient:
+        """Return the account's client; it is shared by all who keep it."""
+        with self._lock:
+            shared = self._used.get(account)
+            if shared is None:
+                shared = self._used[account] = _SharedClient(account)
+            return shared
 
 
 _shared = {os.getpid(): _SharedClients()}
@@ -104,23 +108,21 @@ class SyncDaytonaPort:
         self._account = account
         self._clock = clock
         self.now = clock.monotonic
-        self._client: Client | None = None
+        self._shared: _SharedClient | None = None
         self._lock = threading.Lock()
         self._sandboxes: dict[str, Sandbox] = {}
 
     def _daytona(self) -> Daytona:
         with self._lock:
-            if self._client is None:
-                self._client = _shared_here().join(self._account)
-            return self._client
+            if self._shared is None:
+                self._shared = _shared_here().get(self._account)
+            return self._shared.client
 
     def close(self) -> None:
         """Close all connections, unless another session uses them. Later requests open new ones."""
         with self._lock:
-            client, self._client = self._client, None
+            self._shared = None
             self._sandboxes = {}
-        if client is not None:
-            _shared_here().leave(self._account)
 
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:
         self._sandboxes[sandbox.id] = sandbox

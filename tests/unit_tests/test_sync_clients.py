@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,6 +32,14 @@ def test_it_is_shared_and_closed_by_the_last() -> None:
     later = ports[0]._daytona()
     assert later is not clients[0]
     ports[0].close()
+
+
+def test_it_is_closed_when_nobody_holds_the_last_port() -> None:
+    port = SyncDaytonaPort(ACCOUNT)
+    client = port._daytona()
+    del port
+    gc.collect()
+    assert client._http_client.is_closed
 
 
 def _is_other_in_child(port: SyncDaytonaPort, results: multiprocessing.Queue[bool]) -> None:
