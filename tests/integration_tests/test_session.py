@@ -448,7 +448,7 @@ def test_a_hostile_env_file_steers_nothing(
     driven.run("true")
     assert server.sandboxes[0].target != "evil"
     ports = (driven.session._state.sandboxes.clients._sync, driven.session._state.sandboxes.clients._async)
-    clients = [ports[0]._client] if ports[0] else [item.client for item in ports[1]._loops.values()]  # type: ignore[union-attr]
+    clients = [ports[0]._daytona()] if ports[0] else [item.client for item in ports[1]._loops.values()]  # type: ignore[union-attr]
     assert [client._tracer_provider for client in clients] == [None]
 
 
