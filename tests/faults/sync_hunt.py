@@ -65,7 +65,7 @@ def _round(workers: Workers, store: MemoryS3, seed: int, totals: Totals) -> None
     world = World(workers, store.endpoint, store)
     try:
         for step in drawn(draw, STEPS):
-            world.step(step)
+            world.step(*step)
         world.check()
     except AssertionError as failure:
         totals.failures[seed] = str(failure)

@@ -55,8 +55,9 @@ class SkippingClock:
         with self._lock:
             self._skipped_s += seconds
             self.waited.append(seconds)
-            due = [act for moment, act in self._due if moment <= self._skipped_s]
-            self._due = [(moment, act) for moment, act in self._due if moment > self._skipped_s]
+            now = self.monotonic()
+            due = [act for moment, act in self._due if moment <= now]
+            self._due = [(moment, act) for moment, act in self._due if moment > now]
         for act in due:
             act()
         self._servers.advance(seconds)
@@ -74,9 +75,9 @@ class SkippingClock:
         await asyncio.to_thread(self.sleep, seconds)
 
     def after(self, seconds: float, act: Callable[[], object]) -> None:
-        """Call `act` after these seconds of waits."""
+        """Call `act` in the first wait that ends after these seconds, in which requests take time too."""
         with self._lock:
-            self._due.append((self._skipped_s + seconds, act))
+            self._due.append((self.monotonic() + seconds, act))
 
     def jump(self, seconds: float) -> None:
         """Move Unix time forward, by which credentials expire."""

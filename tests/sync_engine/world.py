@@ -37,7 +37,17 @@ PROJECT = Path(__file__).parents[2]
 SYNCS_MAX = 8
 TOKEN = re.compile(rb"<\d+>")
 
-Step = tuple[int, int, int, int]
+# Methods of `World`, of the form (copy, first, second); frequent ones several times.
+SYNCHRONISATIONS = ("sync", "sync", "sync", "sync_busy", "sync_busy", "sync_both")
+FAILURES = ("sync_killed", "sync_killed", "sync_failing", "restart", "lose_index")
+COMMANDS = (
+    "write", "write", "append", "edit", "rename", "delete", "make_directory", "remove_tree", "chmod", "symlink",
+    "touch", "move_behind_link", "same_content", "open_log",
+)  # fmt: skip
+OTHER_WRITERS = ("put", "put", "remove")
+ACTIONS = (*SYNCHRONISATIONS, *FAILURES, *COMMANDS, *OTHER_WRITERS)
+
+Step = tuple[str, int, int, int]
 
 
 def client(endpoint: str) -> Any:
@@ -206,25 +216,16 @@ class World:
 
     # --- steps ---
 
-    def step(self, step: Step) -> None:
-        """Execute one drawn step."""
-        action, which, first, second = step
-        actions: list[Callable[[WorkingCopy, int, int], str | None]] = [
-            self.sync, self.sync, self.sync, self.sync_killed, self.sync_killed, self.sync_both, self.sync_failing,
-            self.write, self.write, self.append, self.edit, self.rename, self.delete, self.make_directory,
-            self.remove_tree, self.chmod, self.symlink, self.touch, self.put, self.put, self.remove, self.restart,
-            self.lose_index, self.move_behind_link, self.same_content, self.open_log, self.sync_busy,
-            self.sync_busy,
-        ]  # fmt: skip
-        chosen = actions[action % len(actions)]
+    def step(self, action: str, which: int, first: int, second: int) -> None:
+        """Execute one of `ACTIONS`, with numbers that choose the working copy and the details."""
         copy = self.copies[which % len(self.copies)]
         try:
-            detail = chosen(copy, first, second)
+            detail = getattr(self, action)(copy, first, second)
         except OSError as failure:  # the command of an agent may fail, such as `mv a a/b`
             self.removed.add(b"<%d>" % self._tokens)
             detail = f"failed: {failure.strerror}"
         if detail is not None:
-            self.log.append(f"{copy.spec['label']} {chosen.__name__}({first}, {second}): {detail}")
+            self.log.append(f"{copy.spec['label']} {action}({first}, {second}): {detail}")
 
     def _note(self, report: dict[str, Any] | None) -> str:
         self.calls += 1
@@ -563,5 +564,5 @@ def _shown(found: tuple[str, int, bytes] | None) -> str:
 
 def drawn(random_steps: random.Random, count: int) -> list[Step]:
     """Draw steps for a hunt."""
-    limits = (1000, 100, 1000, 1000)
-    return [tuple(random_steps.randrange(limit) for limit in limits) for _ in range(count)]  # type: ignore[misc]
+    draw = random_steps.randrange
+    return [(random_steps.choice(ACTIONS), draw(100), draw(1000), draw(1000)) for _ in range(count)]
