@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.config import PermissionMode as PermissionMode
     from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
     from langchain_daytona_ws.config import SandboxOptions as SandboxOptions
+    from langchain_daytona_ws.config import SandboxResources as SandboxResources
     from langchain_daytona_ws.deepagents import WorkspaceBackend as WorkspaceBackend
     from langchain_daytona_ws.errors import CommandRefused as CommandRefused
     from langchain_daytona_ws.errors import ConfigError as ConfigError
@@ -76,7 +77,14 @@ _HOMES = {
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "_session.files": ("WorkspaceFiles",),
     "_session.jobs": ("WorkspaceJobs",),
-    "config": ("PermissionMode", "LifecycleConfig", "NetworkConfig", "SandboxConfig", "SandboxOptions"),
+    "config": (
+        "PermissionMode",
+        "LifecycleConfig",
+        "NetworkConfig",
+        "SandboxConfig",
+        "SandboxOptions",
+        "SandboxResources",
+    ),
     "deepagents": ("WorkspaceBackend",),
     "errors": (
         "CommandRefused", "ConfigError", "CredentialsRefused", "EditRefused", "FileError", "FileMissing",

@@ -127,6 +127,11 @@ class AsyncDaytonaPort:
             sandbox = await self._sandbox(sandbox_id)
             await sandbox.set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
+        with translated():
+            sandbox = await self._sandbox(sandbox_id)
+            await sandbox.set_labels(dict(labels), request_timeout=REQUEST_TIMEOUT_S)
+
     async def delete(self, id_or_name: str) -> None:
         here = await self._here()
         with translated():

@@ -167,6 +167,10 @@ class SyncDaytonaPort:
         with translated():
             self._sandbox(sandbox_id).set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
+        with translated():
+            self._sandbox(sandbox_id).set_labels(dict(labels), request_timeout=REQUEST_TIMEOUT_S)
+
     async def delete(self, id_or_name: str) -> None:
         with translated():
             try:

@@ -82,6 +82,10 @@ def _summary(sandbox: Any) -> SandboxSummary:
         auto_stop_minutes=sandbox.auto_stop_interval,
         auto_delete_minutes=sandbox.auto_delete_interval,
         labels=dict(sandbox.labels or {}),
+        user=sandbox.user,
+        cpu=sandbox.cpu,
+        memory_gib=sandbox.memory,
+        disk_gib=sandbox.disk,
     )
 
 

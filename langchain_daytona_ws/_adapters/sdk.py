@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, DaytonaConfig
+from daytona import (
+    CreateSandboxFromImageParams,
+    CreateSandboxFromSnapshotParams,
+    DaytonaConfig,
+    Resources,
+)
 
 from langchain_daytona_ws._adapters.proxies import check_proxies
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
@@ -111,6 +116,7 @@ def tracing_is_wanted() -> bool:
 def create_params(spec: SandboxSpec) -> CreateSandboxFromImageParams | CreateSandboxFromSnapshotParams:
     common: dict[str, Any] = {
         "name": spec.name,
+        "os_user": spec.user,
         "env_vars": dict(spec.env),
         "labels": dict(spec.labels),
         "auto_stop_interval": spec.auto_stop_minutes,
@@ -124,7 +130,11 @@ def create_params(spec: SandboxSpec) -> CreateSandboxFromImageParams | CreateSan
         common["network_allow_list"] = spec.network.allow_cidrs
         common["domain_allow_list"] = spec.network.allow_domains
     if spec.image is not None:
-        return CreateSandboxFromImageParams(image=spec.image, **common)
+        size = spec.resources
+        resources = (
+            None if size is None else Resources(cpu=size.cpu, memory=size.memory_gib, disk=size.disk_gib)
+        )
+        return CreateSandboxFromImageParams(image=spec.image, resources=resources, **common)
     return CreateSandboxFromSnapshotParams(snapshot=spec.snapshot, **common)
 
 

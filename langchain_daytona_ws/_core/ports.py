@@ -17,6 +17,8 @@ class SandboxSpec:
     name: str
     snapshot: str | None = None
     image: Any = None  # an image reference, or a daytona.Image
+    resources: Resources | None = None  # only with an image
+    user: str | None = None  # None: the image's
     target: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -25,6 +27,15 @@ class SandboxSpec:
     auto_delete_minutes: int | None = None
     ttl_minutes: int | None = None
     network: NetworkRules | None = None  # None: the organization's default
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Size of a sandbox; None: Daytona's default."""
+
+    cpu: int | None = None
+    memory_gib: int | None = None
+    disk_gib: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,10 @@ class SandboxPort(Protocol):
 
     async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
         """Set the time for which the sandbox is stopped before it is deleted; repeatable."""
+        ...
+
+    async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
+        """Replace all labels of the sandbox (Daytona API: PUT); repeatable."""
         ...
 
     async def delete(self, id_or_name: str) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._session.account import AccountSandboxes
     from langchain_daytona_ws.config import SandboxConfig
 
-COLUMNS = ("name", "namespace", "state", "lifetime", "age", "last used", "auto-stop", "auto-delete")
+COLUMNS = (
+    "name", "namespace", "state", "lifetime", "age", "last used", "auto-stop", "auto-delete", "size", "user", "labels",
+)  # fmt: skip
 _UNITS = ((24 * 3600, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 sandboxes = typer.Typer(
@@ -215,6 +217,11 @@ def _as_json(sandbox: SandboxSummary) -> dict[str, Any]:
         "last_activity_at": _timestamp(sandbox.last_activity_at),
         "auto_stop_minutes": sandbox.auto_stop_minutes,
         "auto_delete_minutes": sandbox.auto_delete_minutes,
+        "cpu": sandbox.cpu,
+        "memory_gib": sandbox.memory_gib,
+        "disk_gib": sandbox.disk_gib,
+        "user": sandbox.user,
+        "labels": sandbox.own_labels,
     }
 
 
@@ -228,7 +235,17 @@ def _row(sandbox: SandboxSummary, now: float) -> tuple[str, ...]:
         _age(sandbox.last_activity_at, now, " ago"),
         _interval(sandbox.auto_stop_minutes, never=0),
         _interval(sandbox.auto_delete_minutes, never=-1, at_once="when stopped"),
+        _size(sandbox),
+        sandbox.user,
+        ", ".join(f"{name}={value}" for name, value in sorted(sandbox.own_labels.items())),
     )
+
+
+def _size(sandbox: SandboxSummary) -> str:
+    """Return CPU cores, memory and disk, such as ``1 CPU, 1+3 GiB``."""
+    if sandbox.cpu is None or sandbox.memory_gib is None or sandbox.disk_gib is None:
+        return ""
+    return f"{sandbox.cpu:g} CPU, {sandbox.memory_gib:g}+{sandbox.disk_gib:g} GiB"
 
 
 def _timestamp(time_s: float | None) -> str | None:

@@ -12,7 +12,7 @@ from langchain_daytona_ws.config.models import (
     SandboxConfig,
 )
 from langchain_daytona_ws.config.namespace import validate_namespace
-from langchain_daytona_ws.config.options import SandboxOptions
+from langchain_daytona_ws.config.options import SandboxOptions, SandboxResources
 from langchain_daytona_ws.config.values import ImageDefinition
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "PermissionMode",
     "SandboxConfig",
     "SandboxOptions",
+    "SandboxResources",
     "validate_namespace",
 ]

@@ -21,12 +21,33 @@ from langchain_daytona_ws.config.values import (
     IgnorePatterns,
     Image,
     KmsKeyArn,
+    Labels,
     Line,
     Region,
     RoleArn,
+    User,
     WholeNumber,
     WorkspacePrefix,
 )
+
+
+class SandboxResources(ConfigModel):
+    """Size of the sandbox; Daytona's default for each value that is not given.
+
+    Daytona refuses a size above the organization's limits, by default 4 CPU cores, 8 GiB of memory and 10 GiB of disk.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    cpu: Annotated[int, WholeNumber(1, 512, "CPU cores")] | None = Field(
+        default=None, description="CPU cores. Daytona's default: 1."
+    )
+    memory_gib: Annotated[int, WholeNumber(1, 4096, "GiB")] | None = Field(
+        default=None, alias="memoryGiB", description="Memory, in GiB. Daytona's default: 1."
+    )
+    disk_gib: Annotated[int, WholeNumber(1, 65_536, "GiB")] | None = Field(
+        default=None, alias="diskGiB", description="Disk, in GiB. Daytona's default: 3."
+    )
 
 
 class SandboxOptions(ConfigModel):
@@ -37,6 +58,14 @@ class SandboxOptions(ConfigModel):
             "not": {
                 "properties": {"snapshot": {"type": "string"}, "image": {"type": "string"}},
                 "required": ["snapshot", "image"],
+            },
+            "dependentSchemas": {
+                "resources": {
+                    "anyOf": [
+                        {"properties": {"resources": {"type": "null"}}},
+                        {"properties": {"image": {"type": "string"}}, "required": ["image"]},
+                    ]
+                }
             },
             "if": {"properties": {"s3Mode": {"const": "sync"}}, "required": ["s3Mode"]},
             "then": {"properties": {"mountAwsS3Buckets": {"const": True}}, "required": ["mountAwsS3Buckets"]},
@@ -80,6 +109,21 @@ class SandboxOptions(ConfigModel):
         description=(
             "Docker/OCI image to create the sandbox from, in Python also a `daytona.Image`; "
             "not together with `snapshot`."
+        ),
+    )
+    resources: SandboxResources | None = Field(
+        default=None,
+        description="Size of the sandbox. Only with `image`: a snapshot has its own size.",
+    )
+    user: User | None = Field(
+        default=None,
+        description="User in the sandbox that commands run as; it must exist in the image. Default: the image's.",
+    )
+    labels: Labels = Field(
+        default_factory=dict,
+        description=(
+            "Labels of the sandbox in Daytona, a name to a string; not secret. They are added to a persistent sandbox "
+            "that exists already. The names of this package's own labels are reserved."
         ),
     )
     workspace_root: Directory = Field(
@@ -196,6 +240,15 @@ class SandboxOptions(ConfigModel):
                 "image",
                 "can't be combined with snapshot: a sandbox is created from one of them; leave the other out",
             )
+        resources = given.get("resources")
+        if resources is not None and given.get("image") is None:
+            yield (
+                "resources",
+                "is for sandboxes from an image: a snapshot has its own size; set options.image, or build a snapshot "
+                "of this size and leave resources out",
+            )
+        if resources in ({}, SandboxResources()):
+            yield "resources", "names no size; give cpu, memoryGiB or diskGiB, or leave it out"
         if given.get("s3Mode") == "sync":
             if given.get("mountAwsS3Buckets") is not True:
                 yield (

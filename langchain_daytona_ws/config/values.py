@@ -33,6 +33,13 @@ MAX_PREFIX_LENGTH = 128
 MAX_PATTERN_LENGTH = 1000
 MAX_PATTERNS = 200
 
+MAX_LABELS = 32
+MAX_LABEL_LENGTH = 255
+# Labels by which this package and the Daytona SDK recognise a sandbox.
+RESERVED_LABELS = frozenset(
+    {"managed-by", "namespace", "lifetime", "config-hash", "sync-location", "code-toolbox-language"}
+)
+
 MASK = str(SecretStr("x"))  # pydantic's text for every secret
 RESERVED_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: limit of one "NAME=value" in execve, without its NUL byte
@@ -48,6 +55,8 @@ _PREFIX = re.compile(
     rf"(?!-)(?=.{{1,{MAX_PREFIX_LENGTH}}}$)(?:{_PREFIX_PART})*\{{namespace\}}/(?:{_PREFIX_PART})*"
 )
 _IGNORE_PATTERN = re.compile(rf"[^\0\r\n]{{1,{MAX_PATTERN_LENGTH}}}")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
 
 
@@ -211,6 +220,44 @@ def external_id(value: str) -> str:
     return value
 
 
+def user(value: str) -> str:
+    """Accept the name of a user in the sandbox (Linux: at most 32 characters)."""
+    if not _USER.fullmatch(value):
+        raise refusal(
+            "is not the name of a user; use 1 to 32 letters, digits and _.-, starting with a letter or _, such as "
+            '"daytona"'
+        )
+    return value
+
+
+def label_name(value: str) -> str:
+    """Accept the name of a label that is not reserved."""
+    if not _LABEL_NAME.fullmatch(value):
+        raise refusal(
+            "is not the name of a label; use 1 to 63 letters, digits and ._/-, starting with a letter or digit"
+        )
+    if value in RESERVED_LABELS:
+        raise refusal("is a label that this package or Daytona's SDK sets itself; use another name")
+    return value
+
+
+def label_value(value: str) -> str:
+    """Accept the value of a label: a line of printable text."""
+    if len(value) > MAX_LABEL_LENGTH or not value.isprintable():
+        raise refusal(
+            f"must be printable text of at most {MAX_LABEL_LENGTH} characters; shorten it, and remove control "
+            "characters such as a final newline"
+        )
+    return value
+
+
+def labels(value: dict[str, str]) -> dict[str, str]:
+    """Refuse too many labels: each listing contains all of them."""
+    if len(value) > MAX_LABELS:
+        raise refusal(f"has more than {MAX_LABELS} labels; keep the rest elsewhere")
+    return value
+
+
 def workspace_prefix(value: str) -> str:
     """Accept the prefix of the workspaces in their bucket, with ``{namespace}`` as one of its parts."""
     example = f'such as "sandbox/{NAMESPACE_FIELD}/"'
@@ -314,6 +361,22 @@ IgnorePatterns = Annotated[
     ],
     AfterValidator(ignore_patterns),
     Field(json_schema_extra={"maxItems": MAX_PATTERNS}),
+]
+User = Annotated[str, AfterValidator(user), _pattern(_USER)]
+Labels = Annotated[
+    dict[
+        Annotated[str, AfterValidator(label_name)],
+        Annotated[str, AfterValidator(label_value), Field(json_schema_extra={"maxLength": MAX_LABEL_LENGTH})],
+    ],
+    AfterValidator(labels),
+    Field(
+        json_schema_extra={
+            "maxProperties": MAX_LABELS,
+            "propertyNames": {
+                "pattern": f"^(?!({'|'.join(sorted(RESERVED_LABELS))})$){_LABEL_NAME.pattern}$",
+            },
+        }
+    ),
 ]
 Variables = Annotated[
     dict[Annotated[str, AfterValidator(variable_name)], Annotated[SecretStr, AfterValidator(variable_value)]],

@@ -52,6 +52,8 @@ _INTERVALS = {
 _MINIMUM = dict(_INTERVALS.values())
 # Higher than any useful value, and low enough for date arithmetic.
 _MAXIMUM = 2**31
+# The usual limits of an organization (Daytona's documentation), with their names and units in its errors.
+_LARGEST = {"cpu": (4, "CPU", ""), "memory": (8, "Memory", "GB"), "disk": (10, "Disk", "GB")}
 _UNENFORCED = ("networkAllowList", "domainAllowList")
 
 
@@ -70,11 +72,16 @@ class Control:
         fields = _create_fields(body)
         build_info, snapshot = body.get("buildInfo"), body.get("snapshot")
         if build_info is not None:
+            if snapshot:
+                raise ApiError(400, "Cannot specify a snapshot when using a build info entry")
             require_dockerfile(build_info)
+            _require_allowed_size(fields)
             now = timestamp(self._clock.now())
             build = {**build_info, "createdAt": now, "updatedAt": now, "snapshotRef": f"local/{uuid.uuid4()}"}
             fields |= {"build_info": build, "snapshot": None}
         else:
+            if any(fields.get(name) for name in _LARGEST):
+                raise ApiError(400, "Cannot specify Sandbox resources when using a snapshot")
             if snapshot is not None and not isinstance(snapshot, str):
                 raise ApiError(400, "snapshot must be a str")
             fields["snapshot"] = snapshot or "default"
@@ -220,6 +227,16 @@ def _create_fields(body: dict[str, Any]) -> dict[str, Any]:
             _require_within(value, _MINIMUM.get(attribute, 0), _MAXIMUM, key)
         fields[attribute] = _strings(value, key) if kind is dict else value
     return fields
+
+
+def _require_allowed_size(fields: dict[str, Any]) -> None:
+    """Refuse a size above the organization's limits.."""
+    for name, (largest, label, unit) in _LARGEST.items():
+        if fields.get(name, 0) > largest:
+            raise ApiError(
+                403,
+                f"{label} request {fields[name]}{unit} exceeds maximum allowed per sandbox ({largest}{unit}).",
+            )
 
 
 def _strings(value: Any, name: str) -> dict[str, str]:

@@ -18,6 +18,8 @@ from .faults import Fault, first
 from .isolation import Bubblewrap, NoIsolation, ProcessTree
 from .record import SandboxRecord
 
+# Users in the sandboxes; they share one uid.
+USERS = ("daytona", "root")
 CHANGE_IN_PROGRESS = "Sandbox state change in progress"
 
 logger = logging.getLogger(__name__)
@@ -265,6 +267,8 @@ class Fleet:
             raise ApiError(409, CHANGE_IN_PROGRESS)
 
     def _start(self, record: SandboxRecord) -> ProcessTree:
+        if record.user not in USERS:  # assumed: Docker's message for a user that an image does not have
+            raise RuntimeError(f"unable to find user {record.user}: no matching entries in passwd file")
         return self._isolation.start(
             record.folder, _hostname(record.id), self._env(record), offline=record.network_block_all
         )

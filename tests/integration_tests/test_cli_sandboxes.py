@@ -32,7 +32,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def invoke(server: LocalDaytona, *arguments: str, answer: str | None = None, **variables: str) -> Any:
     account = {"DAYTONA_API_URL": server.api_url, "DAYTONA_API_KEY": server.api_key}
     result = CliRunner().invoke(
-        app, ["sandboxes", *arguments], env={"COLUMNS": "200", **account, **variables}, input=answer
+        app, ["sandboxes", *arguments], env={"COLUMNS": "250", **account, **variables}, input=answer
     )
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert server.api_key not in result.output
@@ -48,7 +48,8 @@ def reported(server: LocalDaytona, *arguments: str, **variables: str) -> Any:
 @contextmanager
 def working(server: LocalDaytona, *namespaces: str) -> Iterator[list[str]]:
     """Return the ids of running sandboxes of sessions in these namespaces."""
-    sessions = [WorkspaceSession(config_for(server), namespace=namespace) for namespace in namespaces]
+    config = config_for(server, options={"labels": {"team": "ml"}})
+    sessions = [WorkspaceSession(config, namespace=namespace) for namespace in namespaces]
     try:
         for session in sessions:
             session.run("true")
@@ -92,8 +93,21 @@ class TestList:
             assert first_report["lifetime"] == "ephemeral"
             assert first_report["created_at"].endswith("Z")
             assert (first_report["auto_stop_minutes"], first_report["auto_delete_minutes"]) == (15, 0)
+            assert (first_report["cpu"], first_report["memory_gib"], first_report["disk_gib"]) == (1, 1, 3)
+            assert (first_report["user"], first_report["labels"]) == ("daytona", {"team": "ml"})
             table = invoke(server, "list").stdout
-        for message in (first_report["name"], "one", "started", "ephemeral", "15 min", "when stopped", "ago"):
+        for message in (
+            first_report["name"],
+            "one",
+            "started",
+            "ephemeral",
+            "15 min",
+            "when stopped",
+            "ago",
+            "1 CPU, 1+3 GiB",
+            "daytona",
+            "team=ml",
+        ):
             assert message in table
 
     def test_all_pages(self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch) -> None:

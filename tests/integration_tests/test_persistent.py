@@ -59,6 +59,48 @@ def test_the_first_use_searches_creates_and_runs(server: LocalDaytona, open_sess
     assert (sandbox.auto_archive_interval, sandbox.ttl_minutes) == (0, 0)
 
 
+def test_size_user_and_labels(server: LocalDaytona, open_session: OpenSession) -> None:
+    options = {"image": "python:3.12", "resources": {"cpu": 2, "memoryGiB": 4}, "user": "root"}
+    labels = {"team": "ml", "old": "1"}
+    open_session(server, persistent=True, options={**options, "labels": labels}).run("true")
+    [sandbox] = server.sandboxes
+    assert (sandbox.cpu, sandbox.memory, sandbox.disk, sandbox.user) == (2, 4, 3, "root")
+    assert (sandbox.labels["team"], sandbox.labels["old"]) == ("ml", "1")
+    later = open_session(server, persistent=True, options={**options, "labels": {"team": "web"}})
+    later.run("true")
+    [sandbox] = server.sandboxes
+    assert (sandbox.labels["team"], sandbox.labels["old"]) == ("web", "1")
+    assert sandbox.labels["namespace"] == "demo"
+    server.clear_requests()
+    later.run("true")
+    assert actions(server) == ["execute"]
+    with pytest.raises(ProvisionError, match="resources, user, target") as caught:
+        open_session(server, persistent=True, options={**options, "user": "daytona"}).run("true")
+    assert caught.value.code == "config_changed"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "remedy"),
+    [
+        ({"image": "x", "resources": {"cpu": 5}}, "resources", "Lower options.resources"),
+        ({"image": "x", "resources": {"diskGiB": 11}}, "resources", "Disk request 11GB exceeds"),
+        ({"user": "nobody-here"}, "user_not_found", "correct options.user"),
+    ],
+)
+def test_a_refused_size_or_user_names_the_remedy(
+    server: LocalDaytona,
+    open_session: OpenSession,
+    options: dict[str, Any],
+    code: str,
+    remedy: str,
+) -> None:
+    for persistent in (True, False):
+        with pytest.raises(ProvisionError, match=remedy) as caught:
+            open_session(server, persistent=persistent, options=options).run("true")
+        assert caught.value.code == code
+        assert server.sandboxes == []
+
+
 def test_releasing_deletes_it_used_or_not(server: LocalDaytona, open_session: OpenSession) -> None:
     open_session(server, persistent=True).run("true")
     session = WorkspaceSession(config_for(server, persistent=True), namespace="demo")

@@ -91,6 +91,9 @@ def test_defaults() -> None:
             "target": None,
             "snapshot": None,
             "image": None,
+            "resources": None,
+            "user": None,
+            "labels": {},
             "workspace_root": "/mnt/workspaces",
             "mount_aws_s3_buckets": False,
             "s3_mode": "mount",
@@ -132,7 +135,10 @@ CAMEL: dict[str, Any] = {
         "organizationId": "org",
         "apiUrl": "https://daytona.example.com/api/",
         "target": "eu",
-        "snapshot": "fuse-s3",
+        "image": "python:3.12",
+        "resources": {"cpu": 2, "memoryGiB": 4, "diskGiB": 10},
+        "user": "agent",
+        "labels": {"team": "ml", "cost/centre": ""},
         "workspaceRoot": "/srv//work/./x/",
         "mountAwsS3Buckets": True,
         "s3Mode": "sync",
@@ -169,7 +175,10 @@ SNAKE: dict[str, Any] = {
         "organization_id": "org",
         "api_url": "https://daytona.example.com/api/",
         "target": "eu",
-        "snapshot": "fuse-s3",
+        "image": "python:3.12",
+        "resources": {"cpu": 2, "memory_gib": 4, "disk_gib": 10},
+        "user": "agent",
+        "labels": {"team": "ml", "cost/centre": ""},
         "workspace_root": "/srv//work/./x/",
         "mount_aws_s3_buckets": True,
         "s3_mode": "sync",
@@ -654,6 +663,45 @@ REFUSALS: list[tuple[Any, str, str]] = [
             "arn:aws:kms:eu-central-1:123456789012:key/*",
             f"{KEY}\n",
             "",
+        )
+    ),
+    *(
+        ({"options": {"image": "python:3.12", "resources": bad}}, f"options.resources{at}", phrase)
+        for bad, at, phrase in (
+            ({}, "", "give cpu, memoryGiB or diskGiB, or leave it out"),
+            ({"cpu": None}, "", "names no size"),
+            ({"cpu": 0}, ".cpu", "must be a whole number of CPU cores from 1 to 512; it is 0"),
+            ({"cpu": 1.5}, ".cpu", "must be a whole number"),
+            ({"memoryGiB": 4097}, ".memoryGiB", "a whole number of GiB from 1 to 4096"),
+            ({"diskGiB": "10"}, ".diskGiB", "written without quotes"),
+            ({"cpu": 1, "disk": 10}, ".disk", "unknown key"),
+            (2, "", "must be an object"),
+        )
+    ),
+    ({"options": {"resources": {"cpu": 2}}}, "options.resources", "set options.image, or build a snapshot"),
+    (
+        {"options": {"snapshot": "s", "resources": {"cpu": 2}}},
+        "options.resources",
+        "leave resources out",
+    ),
+    *(
+        ({"options": {"user": bad}}, "options.user", "use 1 to 32 letters")
+        for bad in ("", "1000", "a b", "root:root", "-x", "x" * 33, "agent\n", "ö")
+    ),
+    *(
+        ({"options": {"labels": bad}}, f"options.labels{at}", phrase)
+        for bad, at, phrase in (
+            ({"managed-by": "me"}, ".managed-by", "use another name"),
+            ({"namespace": "x"}, ".namespace", "use another name"),
+            ({"code-toolbox-language": "x"}, ".code-toolbox-language", "Daytona's SDK sets itself"),
+            ({"": "x"}, "", "1 to 63 letters"),
+            ({"a" * 64: "x"}, "", "1 to 63 letters"),
+            ({"a b": "x"}, "", "1 to 63 letters"),
+            ({"a": "x\n"}, ".a", "must be printable text"),
+            ({"a": "x" * 256}, ".a", "at most 255 characters"),
+            ({"a": 5}, ".a", "must be a string"),
+            ({str(n): "" for n in range(33)}, "", "more than 32 labels"),
+            ("a=b", "", "must be an object"),
         )
     ),
     ({"options": {"s3Mode": "Sync"}}, "options.s3Mode", 'must be "mount" or "sync"'),

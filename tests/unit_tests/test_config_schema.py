@@ -88,6 +88,9 @@ GOOD: list[dict[str, Any]] = [
     {"persistent": True, "lifecycle": {"idleTimeoutSeconds": 1, "maxLifetimeSeconds": 2_592_000}},
     {"onCreate": "make", "onResume": ["a", "b"]},
     {"options": {"image": "python:3.12", "snapshot": None, "apiUrl": "http://127.0.0.1:3986/api"}},
+    {"options": {"image": "python:3.12", "resources": {"cpu": 1}, "user": "a.b", "labels": {"a/b": "ö"}}},
+    {"options": {"image": "x", "resources": {"memoryGiB": 4096, "diskGiB": 1, "cpu": None}}},
+    {"options": {"resources": None, "user": None, "labels": {}}},
     {"options": {"apiUrl": "http://[::1]/", "s3Endpoint": "http://minio:9000", "apiKey": None}},
     {"options": {"mountRoleArn": "arn:aws-cn:iam::123456789012:role/a/b", "mountRoleExternalId": "a:b/c"}},
     {"options": {"stsEndpoint": "http://127.0.0.1:9000", "stsRegion": "eu-west-1", "fileAccess": "sandbox"}},
@@ -152,6 +155,17 @@ BAD: list[Any] = [
     {"options": {"target": ""}},
     {"options": {"image": {}}},
     {"options": {"snapshot": "a", "image": "b"}},
+    {"options": {"resources": {"cpu": 1}}},
+    {"options": {"snapshot": "s", "resources": {"cpu": 1}}},
+    *(
+        {"options": {"image": "x", "resources": bad}}
+        for bad in ({}, {"cpu": 0}, {"cpu": 513}, {"memoryGiB": 0.5}, {"diskGiB": True}, {"disk": 1}, 5)
+    ),
+    *({"options": {"user": bad}} for bad in ("", "1", "a b", "a" * 33)),
+    *(
+        {"options": {"labels": bad}}
+        for bad in (None, {"managed-by": "x"}, {"a b": "x"}, {"a": "x" * 256}, {"a": 1}, {"a" * 64: ""})
+    ),
     {"options": {"workspaceRoot": "relative"}},
     {"options": {"workspaceBucketName": "s3://x"}},
     {"options": {"awsRegion": "eu central"}},

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import SandboxConfig
-from langchain_daytona_ws._core.ports import FaultKind, NetworkRules, PortFault, SandboxInfo
+from langchain_daytona_ws._core.ports import FaultKind, NetworkRules, PortFault, Resources, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
 from langchain_daytona_ws._core.sandbox.get_or_create import (
@@ -224,13 +224,16 @@ def test_the_config_hash_covers_immutable_settings_and_no_secret() -> None:
     same = [
         {"envVars": {"TOKEN": "secret"}}, {"onCreate": "secret"}, {"permissionMode": "edit"}, {"timeout": 5},
         {"options": {"apiKey": "secret"}}, {"lifecycle": {"idleTimeoutSeconds": 60}},
+        {"options": {"labels": {"team": "ml"}}},
     ]  # fmt: skip
     assert {hashed(**settings) for settings in same} == {hashed()}
     different = [
         {"options": {"snapshot": "a"}}, {"options": {"image": "a"}}, {"options": {"target": "eu"}},
         {"options": {"workspaceRoot": "/w"}}, {"network": {"mode": "deny-all"}},
+        {"options": {"user": "agent"}}, {"options": {"image": "a", "resources": {"cpu": 2}}},
+        {"options": {"image": "a", "resources": {"diskGiB": 2}}},
     ]  # fmt: skip
-    assert len({hashed(), *(hashed(**settings) for settings in different)}) == 6
+    assert len({hashed(), *(hashed(**settings) for settings in different)}) == 9
 
 
 def test_the_specification_follows_the_mode_and_the_prefix_of_s3() -> None:
@@ -253,6 +256,54 @@ def test_the_specification_follows_the_mode_and_the_prefix_of_s3() -> None:
     assert made(s3Mode="sync", syncIgnore=["a"], syncLimitBytes=5) == (name, hashed)
     # Another prefix has other files.
     assert made(workspacePrefix="{namespace}/")[0] != made()[0]
+
+
+LABELLED = specification(
+    SandboxConfig.model_validate(
+        {
+            "persistent": True,
+            "options": {
+                "image": "python:3.12",
+                "resources": {"cpu": 2, "diskGiB": 8},
+                "user": "agent",
+                "labels": {"team": "ml"},
+            },
+        }
+    ),
+    "demo",
+    None,
+    unique="x",
+)
+
+
+def test_size_user_and_labels_are_part_of_the_specification() -> None:
+    assert LABELLED.resources == Resources(cpu=2, memory_gib=None, disk_gib=8)
+    assert LABELLED.user == "agent"
+    assert {name: LABELLED.labels[name] for name in ("team", "namespace")} == {
+        "team": "ml",
+        "namespace": "demo",
+    }
+    assert (SPEC.resources, SPEC.user) == (None, None)
+
+
+def labelled(labels: dict[str, str], *answers: Any) -> ScriptedPort:
+    known = found("started", labels={**LABELLED.labels, "team": "other", **labels})
+    port = ScriptedPort(get=[known], set_labels=list(answers))
+    assert run_sync(get_or_create(port, LABELLED)).info is known
+    return port
+
+
+def test_labels_are_added_to_an_existing_sandbox_and_others_are_kept() -> None:
+    port = labelled({"dashboard": "mine"}, None)
+    assert port.asked == ["get", "set_labels"]
+    assert port.labels == {**LABELLED.labels, "dashboard": "mine"}
+    assert labelled({"team": "ml", "more": ""}).asked == ["get"]
+
+
+def test_labels_that_cannot_be_added_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    labelled({}, PortFault(FaultKind.FORBIDDEN, "Access denied"))
+    assert "labels of sandbox" in caplog.text
+    assert "Access denied" in caplog.text
 
 
 def test_lifetimes_are_whole_minutes_rounded_up() -> None:

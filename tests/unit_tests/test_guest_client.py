@@ -37,6 +37,7 @@ class ScriptedPort:
         self.answers = answers
         self.asked: list[str] = []
         self.slept_s = 0.0
+        self.labels: Mapping[str, str] = {}  # the last that were set
 
     def _next(self, name: str) -> Any:
         self.asked.append(name)
@@ -73,6 +74,10 @@ class ScriptedPort:
 
     async def ping(self, sandbox_id: str) -> None:
         self._next("ping")
+
+    async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
+        self.labels = labels
+        self._next("set_labels")
 
     async def delete(self, id_or_name: str) -> None:
         self._next("delete")

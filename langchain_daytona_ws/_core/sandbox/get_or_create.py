@@ -77,6 +77,7 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
             continue
         check_ours(found, spec)
         if found.state == "started":
+            await search.update_labels(found)
             return Acquired(found, created=search.created == found.id, notice=search.notice)
         if found.state in _SLEEPING:
             await search.start(found)
@@ -119,9 +120,9 @@ def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
     if found.labels.get("config-hash") != spec.labels["config-hash"]:
         raise ProvisionError(
             f"The workspace's sandbox {found.name} ({found.id}) was made from another configuration (snapshot, image, "
-            "target, workspaceRoot, network, s3Mode or buckets). Use that configuration, or delete the sandbox, and "
-            "what is on its own disk with it: session.release(), or `langchain-daytona-ws sandboxes release "
-            f"{found.name}`.",
+            "resources, user, target, workspaceRoot, network, s3Mode or buckets). Use that configuration, or delete "
+            "the sandbox, and what is on its own disk with it: session.release(), or `langchain-daytona-ws sandboxes "
+            f"release {found.name}`.",
             code="config_changed",
             op="claim",
             context={"sandbox_id": found.id},
@@ -186,6 +187,19 @@ class _Search:
             return
         if left is not None and left.state in _FAILED and _is_ours(left, self._spec):
             await lifecycle.discard_quietly(self._port, left.id)
+
+    async def update_labels(self, found: SandboxInfo) -> None:
+        """Add the labels of the configuration to an existing sandbox; a failure is logged.
+
+        Daytona replaces all labels at once and has no condition for it: of two sessions that add labels at the same
+        time, one may remove the other's.
+        """
+        if found.id == self.created or self._spec.labels.items() <= found.labels.items():
+            return
+        try:
+            await self._port.set_labels(found.id, {**found.labels, **self._spec.labels})
+        except PortFault as fault:
+            logger.warning("the labels of sandbox %s were not updated: %s", found.name, fault)
 
     async def start(self, found: SandboxInfo) -> None:
         if self._again(f"start {found.id}"):

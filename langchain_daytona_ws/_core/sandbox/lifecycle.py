@@ -109,6 +109,8 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
             if found is not None:
                 return found
         elif not last.passing and not NO_RUNNER.search(last.message):
+            # Without a status, the SDK itself gave up: the new sandbox went into an error state, for example.
+            maybe_created |= last.status is None and last.kind is FaultKind.REFUSED
             raise create_error(last, nothing_created=not maybe_created)
         reached |= last.kind is not FaultKind.NOT_SENT
         pause_s = max(pause_s, last.retry_after_s or 0.0)

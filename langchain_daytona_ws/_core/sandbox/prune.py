@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from langchain_daytona_ws._core.ports import PortFault, SandboxPort
 from langchain_daytona_ws._core.sandbox.lifecycle import DELETE_WITHIN_S, POLL_S, discard, not_deleted
 from langchain_daytona_ws._core.sandbox.reservation import MANAGED_BY
+from langchain_daytona_ws.config.values import RESERVED_LABELS
 from langchain_daytona_ws.errors import SandboxUnavailable
 
 _RUNNING = {"started", "starting", "creating", "restoring", "resuming"}
@@ -30,11 +31,20 @@ class SandboxSummary:
     auto_stop_minutes: float | None
     auto_delete_minutes: float | None
     labels: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    cpu: float | None = None
+    memory_gib: float | None = None
+    disk_gib: float | None = None
 
     @property
     def is_ours(self) -> bool:
         """Whether this package created the sandbox."""
         return self.labels.get("managed-by") == MANAGED_BY
+
+    @property
+    def own_labels(self) -> dict[str, str]:
+        """Labels of the configuration, without the reserved ones."""
+        return {name: value for name, value in self.labels.items() if name not in RESERVED_LABELS}
 
     @property
     def is_kept(self) -> bool:

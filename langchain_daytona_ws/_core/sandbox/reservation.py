@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 
-from langchain_daytona_ws._core.ports import SandboxSpec
+from langchain_daytona_ws._core.ports import Resources, SandboxSpec
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._core.sandbox.network import network_rules
 from langchain_daytona_ws.config import LifecycleConfig, SandboxConfig, SandboxOptions
@@ -39,12 +39,12 @@ def config_hash(config: SandboxConfig, *location: str) -> str:
     """Return a hash of the settings that a sandbox is created from. It covers no secret.
 
     Args:
-        config: The configuration; envVars, hooks and the account are not part of the hash.
+        config: The configuration; envVars, labels, hooks and the account are not part of the hash.
         location: Location of the workspace's files, and how commands access them.
     """
     options = config.options
     image = options.image
-    parts = [
+    parts: list[object] = [
         options.snapshot,
         image if image is None or isinstance(image, str) else image.dockerfile(),
         options.target,
@@ -52,6 +52,11 @@ def config_hash(config: SandboxConfig, *location: str) -> str:
         None if config.network is None else config.network.model_dump(mode="json"),
         *location,
     ]
+    # Only if they are set: the hashes of sandboxes without them stay the same.
+    if options.resources is not None:
+        parts.append(["resources", options.resources.model_dump(mode="json")])
+    if options.user is not None:
+        parts.append(["user", options.user])
     return _hash(json.dumps(parts))
 
 
@@ -74,6 +79,7 @@ def specification(
     location = _location(config, workspace)
     access: tuple[str, ...] = ()
     labels = {
+        **options.labels,
         "managed-by": MANAGED_BY,
         "namespace": namespace,
         "lifetime": "persistent" if keep else "ephemeral",
@@ -85,6 +91,8 @@ def specification(
         name=sandbox_name(namespace, *location) if keep else _name(namespace, unique),
         snapshot=options.snapshot,
         image=options.image,
+        resources=_resources(options),
+        user=options.user,
         target=options.target,
         env=config.plain_env_vars(),
         labels=labels,
@@ -100,6 +108,11 @@ def specification(
     return replace(
         _persistent(spec, config), labels={**labels, "config-hash": config_hash(config, *location, *access)}
     )
+
+
+def _resources(options: SandboxOptions) -> Resources | None:
+    size = options.resources
+    return None if size is None else Resources(size.cpu, size.memory_gib, size.disk_gib)
 
 
 def sync_location(workspace: S3Workspace) -> str:

@@ -321,6 +321,9 @@ def test_unenforced_settings_are_refused(
         {"autoDeleteInterval": -2},
         {"autoArchiveInterval": 10**12},
         {"cpu": -1},
+        {"cpu": 1},
+        {"snapshot": "default", "memory": 1},
+        {"snapshot": "default", "buildInfo": {"dockerfileContent": "FROM x"}},
         {"snapshot": ["default"]},
     ],
 )

@@ -10,10 +10,17 @@ from daytona import (
     Daytona,
     Image,
     ListSandboxesQuery,
+    Resources,
     Sandbox,
     SandboxState,
 )
-from daytona.common.errors import DaytonaConflictError, DaytonaNotFoundError, DaytonaValidationError
+from daytona.common.errors import (
+    DaytonaConflictError,
+    DaytonaError,
+    DaytonaForbiddenError,
+    DaytonaNotFoundError,
+    DaytonaValidationError,
+)
 
 from langchain_daytona_ws.local import Fault, LocalDaytona
 
@@ -48,6 +55,18 @@ def test_a_created_sandbox_is_started_at_once_with_all_that_was_asked(
     (record,) = server.sandboxes
     assert (record.id, record.name, record.state, record.ttl_minutes) == (sandbox.id, "one", "started", 60)
     assert sandbox.process.exec("echo $A").result == "b c\n"
+
+
+def test_a_size_is_for_images_and_has_limits(server: LocalDaytona, daytona: Daytona) -> None:
+    made = daytona.create(
+        CreateSandboxFromImageParams(image="x", resources=Resources(cpu=4, memory=8, disk=10), os_user="root")
+    )
+    assert (made.cpu, made.memory, made.disk, made.user) == (4, 8, 10, "root")
+    with pytest.raises(DaytonaForbiddenError, match=r"Memory request 9GB exceeds maximum .* \(8GB\)"):
+        daytona.create(CreateSandboxFromImageParams(image="x", resources=Resources(memory=9)))
+    with pytest.raises(DaytonaError, match="unable to find user nobody-here"):
+        daytona.create(named("failed", os_user="nobody-here"))
+    assert [record.state for record in server.sandboxes] == ["started", "error"]
 
 
 def test_names_are_unique_until_deleted(daytona: Daytona) -> None:
