@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.models import Listing as Listing
     from langchain_daytona_ws._core.id_factory import Clock as Clock
     from langchain_daytona_ws._core.jobs.models import Job as Job
+    from langchain_daytona_ws._core.jobs.models import JobLine as JobLine
     from langchain_daytona_ws._core.jobs.models import JobLog as JobLog
     from langchain_daytona_ws._core.jobs.models import JobState as JobState
     from langchain_daytona_ws._core.sync.report import SyncReport as SyncReport
@@ -71,7 +72,7 @@ _HOMES = {
     "_core.files.models": (
         "FileDeleted", "FileEdited", "FileText", "FileWritten", "GlobResult", "GrepResult", "Listing",
     ),
-    "_core.jobs.models": ("Job", "JobLog", "JobState"),
+    "_core.jobs.models": ("Job", "JobLine", "JobLog", "JobState"),
     "_core.sync.report": ("SyncReport",),
     "_core.id_factory": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),

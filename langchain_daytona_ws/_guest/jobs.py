@@ -53,6 +53,8 @@ def _job(jobs: int, request: Row) -> Row:
         answer["was_running"] = _stop(jobs, name)
     elif op == "status":
         _wait_for_end(jobs, name, request["wait_s"])
+    elif op == "logs" and request.get("wait_s"):
+        _wait_for_output(jobs, name, request["offset"], request["wait_s"])
     # Before the log: if the job has ended, its log is complete.
     answer["job"] = _row(jobs, name)
     if op == "logs":
@@ -126,6 +128,17 @@ def _wait_for_end(jobs: int, name: str, wait_s: float) -> None:
     while time.monotonic() < until and job_store.is_held(jobs, name):
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
+
+
+def _wait_for_output(jobs: int, name: str, offset: int, wait_s: float) -> None:
+    until, pause = time.monotonic() + wait_s, 0.01
+    job = job_store.open_job(jobs, name)
+    try:
+        while time.monotonic() < until and job_log.size(job) <= offset and job_store.is_held(jobs, name):
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
+    finally:
+        os.close(job)
 
 
 def _logs(jobs: int, request: Row) -> Row:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._core.jobs.models import Job, JobLog
+from collections.abc import AsyncIterator, Iterator
+
+from langchain_daytona_ws._core.jobs.follow import LogFollower
+from langchain_daytona_ws._core.jobs.models import Job, JobLine, JobLog
 from langchain_daytona_ws._core.jobs.operations import JobOps
 from langchain_daytona_ws._core.run_sync import run_sync
 
@@ -98,6 +101,34 @@ class WorkspaceJobs:
         return await self._async_ops.logs(
             job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes
         )
+
+    def follow(
+        self, job_id: str, *, offset: int | None = None, tail_lines: int | None = None
+    ) -> Iterator[JobLine]:
+        """Return an iterator over the lines of a job's output, which waits for each line, until the job's end.
+
+        Each request waits up to 20 seconds in the sandbox and returns when there is output. A line is yielded when it
+        is complete, or longer than 65,536 bytes. The last item has the kind ``"end"`` and states how the job has ended:
+        it is ``lost`` if the sandbox was stopped. A restart of the sandbox and bytes that the log has not kept are
+        items of the kind ``"notice"``. The requests keep the sandbox running.
+
+        Args:
+            job_id: The job.
+            offset: First byte, see `logs`. Default: the beginning of the output.
+            tail_lines: Begin with this number of last lines instead, at most 10,000.
+        """
+        follower = LogFollower(self._sync_ops, job_id, offset=offset, tail_lines=tail_lines)
+        while (lines := run_sync(follower.lines())) is not None:
+            yield from lines
+
+    async def afollow(
+        self, job_id: str, *, offset: int | None = None, tail_lines: int | None = None
+    ) -> AsyncIterator[JobLine]:
+        """Return an async iterator over the lines of a job's output, as `follow` does."""
+        follower = LogFollower(self._async_ops, job_id, offset=offset, tail_lines=tail_lines)
+        while (lines := await follower.lines()) is not None:
+            for line in lines:
+                yield line
 
     def stop(self, job_id: str) -> Job:
         """Stop a job and all its processes: TERM, and KILL a second later. An ended job is returned unchanged."""

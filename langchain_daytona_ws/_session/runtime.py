@@ -141,6 +141,7 @@ class _Runtime:
             root=state.root,
             limit_bytes=config.output_limit_bytes,
             defaults=self._defaults,
+            starts=sandboxes.starts,
             remarks=lambda job: self._job_remarks(job.command, job.ends_at - job.started_at),
             advise=self._hint,
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.session import WorkspaceSession
 
 COLUMNS = ("job", "state", "exit code", "started", "for", "output", "command")
-FOLLOW_S = 10.0
+TAIL_LINES = 100
 COMMAND_CHARS = 60
 
 jobs = typer.Typer(
@@ -146,13 +146,12 @@ def logs(
     if tail is not None and offset is not None:
         raise error_exit("use --tail or --offset, not both", code=USAGE_ERROR)
     with _session(config, namespace) as session:
+        if follow:
+            _follow(session, job, tail, offset)
+            return
         log = session.jobs.logs(job, tail_lines=tail, offset=offset)
-        _print(log)
-        while follow and log.is_more_to_come:
-            if log.next_offset >= log.size_bytes:
-                session.jobs.join(job, timeout_s=FOLLOW_S)
-            log = session.jobs.logs(job, offset=log.next_offset)
-            _print(log)
+        typer.echo(log.output.encode(), nl=False)
+        _print_notices(log)
     typer.echo(f"[read on with --offset {log.next_offset}] [{printable(log.job.summary)}]", err=True)
 
 
@@ -188,9 +187,23 @@ def _show(job: Job, *, as_json: bool) -> None:
         typer.echo(printable(job.text))
 
 
-def _print(log: JobLog) -> None:
-    typer.echo(log.output.encode(), nl=False)
-    _print_notices(log)
+def _follow(session: WorkspaceSession, job: str, tail: int | None, offset: int | None) -> None:
+    """Print lines while they come; after Ctrl-C, print where to continue."""
+    next_offset = offset or 0
+    if tail is None and offset is None:
+        tail = TAIL_LINES
+    try:
+        for line in session.jobs.follow(job, tail_lines=tail, offset=offset):
+            next_offset = line.next_offset
+            if line.kind == "output":
+                typer.echo(line.text.encode(), nl=False)
+            elif line.kind == "notice":
+                typer.echo(f"[{printable(line.text)}]", err=True)
+            else:
+                typer.echo(f"[read on with --offset {next_offset}] [{printable(line.text)}]", err=True)
+    except KeyboardInterrupt:
+        typer.echo(f"[read on with --offset {next_offset}]", err=True)
+        raise
 
 
 def _print_notices(result: Job | JobLog) -> None:

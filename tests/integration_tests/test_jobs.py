@@ -6,7 +6,7 @@ import asyncio
 import json
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from langchain_daytona_ws import (
     CommandRefused,
     Job,
     JobError,
+    JobLine,
     PermissionDecision,
     PermissionRequest,
     WorkspaceSession,
@@ -58,6 +59,16 @@ def printed(workspace: Driven, job: Job, text: str) -> None:
         assert time.monotonic() < deadline
 
 
+def followed(workspace: Driven, job_id: str, **start: Any) -> Iterator[JobLine]:
+    """Follow a job through the runtime that the test is over."""
+    if workspace.runner is None:
+        yield from workspace.session.jobs.follow(job_id, **start)
+        return
+    lines = aiter(workspace.session.jobs.afollow(job_id, **start))
+    while (line := workspace.runner.run(anext(lines, None))) is not None:  # type: ignore[arg-type]
+        yield line
+
+
 def intervals(server: LocalDaytona) -> list[int]:
     """List what the auto-stop interval was set to."""
     return [int(item.path.rpartition("/")[2]) for item in server.requests if "/autostop/" in item.path]
@@ -78,6 +89,35 @@ class TestSession:
         assert jobs(workspace, "logs", job.id, offset=6).output == "done\n"
         assert [item.id for item in jobs(workspace, "list")] == [job.id]
         assert server.count("create") == 1
+
+    def test_following_yields_lines_while_they_come(self, workspace: Driven) -> None:
+        job = jobs(workspace, "start", f"echo one; printf two; {GO}; echo; echo three >&2; exit 4")
+        lines = followed(workspace, job.id)
+        first = next(lines)
+        assert (first.kind, first.text, first.next_offset, first.job.is_running) == (
+            "output",
+            "one\n",
+            4,
+            True,
+        )
+        workspace.run("touch /tmp/go")
+        *rest, end = lines
+        assert [line.text for line in rest] == ["two\n", "three\n"]
+        assert (end.kind, end.job.state, end.job.exit_code, end.next_offset) == ("end", "finished", 4, 14)
+        assert [line.text for line in followed(workspace, job.id, offset=4)][:-1] == ["two\n", "three\n"]
+        assert [line.text for line in followed(workspace, job.id, tail_lines=1)][:-1] == ["three\n"]
+        with pytest.raises(JobError, match="no job"):
+            next(followed(workspace, "abcd2345"))
+        with pytest.raises(CommandRefused, match="not both"):
+            next(followed(workspace, job.id, offset=1, tail_lines=1))
+
+    def test_waiting_for_output_takes_one_request(self, server: LocalDaytona, workspace: Driven) -> None:
+        job = jobs(workspace, "start", "echo a; sleep 1.2; echo b")
+        printed(workspace, job, "a")
+        before = server.count("execute")
+        assert [line.text for line in followed(workspace, job.id)][:-1] == ["a\n", "b\n"]
+        # The output so far, the wait for the line, and that for the end, unless both came at once.
+        assert server.count("execute") - before <= 3
 
     def test_stopping(self, workspace: Driven) -> None:
         job = jobs(workspace, "start", f"setsid {LONG} & echo begun; {LONG}")
@@ -360,6 +400,20 @@ class TestMachine:
         driven(ops.list())
         driven(ops.list())
         assert intervals(server) == [75, 15]
+
+    def test_following_reports_a_stop_and_a_start(
+        self, server: LocalDaytona, open_session: OpenSession
+    ) -> None:
+        workspace = open_session(server, persistent=True)
+        job = jobs(workspace, "start", f"echo begun; {LONG}")
+        printed(workspace, job, "begun")
+        lines = followed(workspace, job.id)
+        assert next(lines).text == "begun\n"
+        server.stop_sandbox(server.sandboxes[0].id)
+        notice, end = lines
+        assert (notice.kind, notice.text) == ("notice", "the machine was stopped and has been started again")
+        assert (end.kind, end.job.state) == ("end", "lost")
+        assert "the machine was stopped or restarted" in end.text
 
     def test_jobs_outlive_the_session_of_a_persistent_sandbox(
         self, server: LocalDaytona, open_session: OpenSession

@@ -11,6 +11,7 @@ from langchain_daytona_ws._core.answer import Reply
 from langchain_daytona_ws._core.commands.pipelines import relevant_exit_codes
 from langchain_daytona_ws.errors import JobError
 
+LineKind = Literal["output", "notice", "end"]
 JobState = Literal["running", "finished", "stopped", "timed_out", "lost"]
 
 UNSAVED = "at its end, not all of its files could be saved in S3; the next bash call saves them"
@@ -116,6 +117,34 @@ class JobLog:
     @property
     def is_more_to_come(self) -> bool:
         return self.job.is_running or self.next_offset < self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """A line of a job's output, or an event between the lines, see `WorkspaceJobs.follow`.
+
+    Attributes:
+        kind: ``"output"``; ``"notice"``: an event, such as a restart of the sandbox; ``"end"``: the last one, with the
+            job's end.
+        text: The line with its line break, if it has one; of a notice or the end a sentence without one.
+        next_offset: Offset of the output after this line: `WorkspaceJobs.follow` can continue there.
+        job: The job's state when the line was read.
+    """
+
+    kind: LineKind
+    text: str
+    next_offset: int
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """A piece of a job's output as bytes, with the job's state just before it was read."""
+
+    job: Job
+    data: bytes
+    offset: int
+    size_bytes: int
 
 
 def is_job_id(name: str) -> bool:

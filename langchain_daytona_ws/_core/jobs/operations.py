@@ -14,6 +14,7 @@ from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S, JobTracker
 from langchain_daytona_ws._core.jobs.models import (
     Job,
     JobLog,
+    LogPiece,
     is_job_id,
     no_such_job,
     read_job,
@@ -31,6 +32,8 @@ JOBS_MAX = 1000
 CALL_S = 30.0
 # Longer than the supervisor needs to end a process tree; or the guest, if the supervisor is gone.
 STOP_S = 40.0
+# Shortest time of a request that waits for output in vain.
+READ_ON_PAUSE_S = 1.0
 # Longest wait for a job's end in one request.
 WAIT_CALL_S = 20.0
 COMMAND_SHOWN = 2000
@@ -49,6 +52,7 @@ class JobOps:
         limit_bytes: Most bytes of a log to return at once.
         defaults: Environment variables of the commands, for names that have no value yet.
         remarks: Returns notices about a job that has just started.
+        starts: Returns the number of known starts of the sandbox.
         advise: Returns the hint for a command, its output and its exit code (0 while it runs).
     """
 
@@ -61,6 +65,7 @@ class JobOps:
         limit_bytes: int,
         defaults: Mapping[str, str] | None,
         remarks: Callable[[Job], tuple[str, ...]],
+        starts: Callable[[], int] = lambda: 0,
         advise: Callable[[str, str, int], str | None] = lambda command, output, exit_code: None,
     ) -> None:
         self._client = client
@@ -69,6 +74,7 @@ class JobOps:
         self._limit_bytes = limit_bytes
         self._defaults = dict(defaults or {})
         self._remarks = remarks
+        self.starts = starts
         self._advise = advise
 
     async def start(self, command: str, *, max_duration_s: float | None, idempotency_key: str | None) -> Job:
@@ -158,16 +164,36 @@ class JobOps:
         """
         limit_bytes = self._limit_bytes if limit_bytes is None else limit_bytes
         _check_range("limit_bytes", limit_bytes, LOG_PIECE_MIN_BYTES, self._limit_bytes)
-        if tail_lines is not None:
-            _check_range("The tail", tail_lines, 1, TAIL_LINES_MAX)
-        if offset is not None:
-            _check_range("The offset", offset, 0, OFFSET_MAX)
-            if tail_lines is not None:
-                raise CommandRefused("Give a tail or an offset, not both.", code="log_range")
-        fields = {"offset": offset, "tail_lines": tail_lines or TAIL_LINES, "limit_bytes": limit_bytes}
-        answer, job = await self._job_call("logs", job_id, CALL_S, **fields)
-        log = _log(answer, job, limit_bytes, requested_offset=offset)
-        return replace(log, hint=self._advise(job.command, log.output, job.exit_code or 0))
+        _check_start(offset, tail_lines)
+        piece = await self._read(job_id, offset, tail_lines or TAIL_LINES, limit_bytes)
+        log = _log(piece, requested_offset=offset)
+        return replace(log, hint=self._advise(log.job.command, log.output, log.job.exit_code or 0))
+
+    async def read_on(
+        self, job_id: str, *, offset: int | None, tail_lines: int | None, wait_s: float
+    ) -> LogPiece:
+        """Return the next piece of a job's output; wait for output or the job's end, at most ``wait_s`` seconds.
+
+        Raises:
+            CommandRefused: A number is out of range, or both a tail and an offset are given.
+            JobError: There is no such job.
+        """
+        _check_start(offset, tail_lines)
+        client = await self._client()
+        began = client.now()
+        piece = await self._read(job_id, offset, tail_lines or TAIL_LINES, self._limit_bytes, wait_s=wait_s)
+        if wait_s and piece.job.is_running and not piece.data:
+            # A damaged sandbox may answer at once.
+            await client.sleep(max(0.0, READ_ON_PAUSE_S - (client.now() - began)))
+        return piece
+
+    async def _read(
+        self, job_id: str, offset: int | None, tail_lines: int, limit_bytes: int, *, wait_s: float = 0.0
+    ) -> LogPiece:
+        wait = {"wait_s": wait_s} if wait_s else {}
+        fields = {"offset": offset, "tail_lines": tail_lines, "limit_bytes": limit_bytes, **wait}
+        answer, job = await self._job_call("logs", job_id, CALL_S + wait_s, **fields)
+        return _piece(answer, job, limit_bytes)
 
     def command_of(self, job_id: str) -> str | None:
         """Return the command of a job that this session knows to run."""
@@ -227,28 +253,45 @@ def _refuse_syntax(answer: Answer) -> NoReturn:
     )
 
 
-def _log(answer: Answer, job: Job, limit_bytes: int, *, requested_offset: int | None) -> JobLog:
+def _piece(answer: Answer, job: Job, limit_bytes: int) -> LogPiece:
     reply = Reply("logs", answer)
     data, offset, size = decode_base64(answer.get("data")), reply.number("offset"), reply.number("size_bytes")
     if len(data) > limit_bytes or offset + len(data) > size:
         raise reply.malformed("data")
+    return LogPiece(job, data, offset, size)
+
+
+def _log(read: LogPiece, *, requested_offset: int | None) -> JobLog:
+    data, offset = read.data, read.offset
     piece = whole_start(data) if offset and requested_offset is None else data
     offset += len(data) - len(piece)
-    if job.is_running or offset + len(piece) < size:
+    if read.job.is_running or offset + len(piece) < read.size_bytes:
         piece = whole_end(piece)  # the rest of a character comes with the next piece
     notices: tuple[str, ...] = ()
     if requested_offset is not None and offset > requested_offset:
-        notices = (
-            f"{offset - requested_offset:,} bytes before this are not kept: of a long log, the middle is left out",
-        )
+        notices = (left_out(offset - requested_offset),)
     return JobLog(
-        job=job,
+        job=read.job,
         output=piece.decode("utf-8", "replace"),
         offset=offset,
         next_offset=offset + len(piece),
-        size_bytes=size,
+        size_bytes=read.size_bytes,
         notices=notices,
     )
+
+
+def left_out(size_bytes: int) -> str:
+    """Return the notice about a gap in a log."""
+    return f"{size_bytes:,} bytes before this are not kept: of a long log, the middle is left out"
+
+
+def _check_start(offset: int | None, tail_lines: int | None) -> None:
+    if tail_lines is not None:
+        _check_range("The tail", tail_lines, 1, TAIL_LINES_MAX)
+    if offset is not None:
+        _check_range("The offset", offset, 0, OFFSET_MAX)
+        if tail_lines is not None:
+            raise CommandRefused("Give a tail or an offset, not both.", code="log_range")
 
 
 def _check_range(name: str, value: int, least: int, most: int) -> None:
