@@ -14,7 +14,7 @@ from langchain_daytona_ws._guest.output import Output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Mapping
 
     Request = dict[str, Any]
     Answer = dict[str, Any]
@@ -127,11 +127,9 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
         return None
     reader, writer = os.pipe()
     try:
-        pid = os.fork()
+        pid = _spawn(bash, command, writer, os.environ, [b"-O", b"extglob", b"-n"])
     except OSError as error:
         raise dirs.SetupError("processes", error.strerror or str(error)) from None
-    if pid == 0:
-        _exec(bash, command, writer, dict(os.environ), [b"-O", b"extglob", b"-n"])
     os.close(writer)
     message = b""
     while True:
@@ -143,29 +141,40 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
     return message if os.waitpid(pid, 0)[1] else None
 
 
-def _exec(bash: str, command: bytes, writer: int, env: dict[str, str], options: list[bytes]) -> None:
-    """Replace the forked child with bash; never return."""
+def _spawn(bash: str, command: bytes, writer: int, env: Mapping[str, str], options: list[bytes]) -> int:
+    """Start bash in its own session, without input, and with its output to ``writer``; return its pid."""
+    script, tail = -1, [b"-c", command]
+    if len(command) > ARGUMENT_MAX_BYTES:
+        script = _memory_file(command)
+        tail = [b"/dev/fd/%d" % script]
     try:
-        for number in DEFAULT_SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(writer, 1)
-        os.dup2(writer, 2)
-        if len(command) <= ARGUMENT_MAX_BYTES:
-            tail = [b"-c", command]
-        else:
-            script = os.memfd_create("command", 0)
-            view = memoryview(command)
-            while view:
-                view = view[os.write(script, view) :]
-            os.lseek(script, 0, 0)
-            tail = [b"/dev/fd/%d" % script]
-        os.execve(bash, [b"bash", *options, *tail], env)
-    except BaseException as error:  # noqa: BLE001 - no exception may leave a forked child
-        os.write(2, b"bash could not be started: %s\n" % str(error).encode("utf-8", "replace"))
+        how: dict[str, Any] = {
+            "file_actions": [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writer, 1),
+                (os.POSIX_SPAWN_DUP2, writer, 2),
+            ],
+            "setsigdef": DEFAULT_SIGNALS,
+        }
+        argv = [b"bash", *options, *tail]
+        # Unlike fork, this copies no memory of the process.
+        try:
+            return os.posix_spawn(bash, argv, env, setsid=True, **how)
+        except NotImplementedError:  # a Python that was built for an old C library
+            return os.posix_spawn(bash, argv, env, setpgroup=0, **how)
     finally:
-        os._exit(126)
+        if script >= 0:
+            os.close(script)
+
+
+def _memory_file(data: bytes) -> int:
+    """Return an inheritable file descriptor, from which the data can be read."""
+    fd = os.memfd_create("command", 0)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, 0)
+    return fd
 
 
 class Run:
@@ -219,9 +228,7 @@ class Run:
         if self._wants_parts:
             self._watch_parts(env)
         self.began = time.monotonic()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _exec(bash, command, writer, env, [])
+        self.pid = _spawn(bash, command, writer, env, [])
         os.close(writer)
         os.set_blocking(self.reader, False)
         if self.is_live:

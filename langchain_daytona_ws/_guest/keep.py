@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import marshal
 import os
-import sys
 
-from langchain_daytona_ws._guest.loader import PACKAGE, digest_of, head, read, start
+from langchain_daytona_ws._guest.loader import digest_of, head, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(call: Call, modules: list[tuple[str, str]]) -> None:
-    """Compile, keep and run modules. The answer contains the digest of their file.
+    """Compile, keep and run modules, of which the first is `starter`. The answer contains the digest of their file.
 
     A process of the same user can forge this answer if it traces or replaces this process; it can do the same to every
     other call.
@@ -29,21 +28,23 @@ def run(call: Call, modules: list[tuple[str, str]]) -> None:
 
     def compile_all() -> Iterator[tuple[str, CodeType]]:
         for name, source in modules:
-            compiled.append((name, compile(source, "%s.%s" % (PACKAGE, name), "exec", dont_inherit=True)))
+            compiled.append((name, compile(source, name, "exec", dont_inherit=True)))
             yield compiled[-1]
 
+    pieces = compile_all()
+    names: dict[str, Any] = {}
+    exec(next(pieces)[1], names)  # noqa: S102 - sent by the host
     try:
-        boot = start(compile_all(), call)
+        boot = names["start"](pieces, call)
     except ImportError as error:
         name = error.name or ""
         lacks = name if name.replace(".", "_").isidentifier() else ""
         frame = '\n%s {"error": "setup", "code": "python", "detail": "%s"}\n' % (call["nonce"], lacks)
         os.write(1, frame.encode("ascii", "replace"))
         os._exit(0)
-    dirs = sys.modules[PACKAGE + ".dirs"]
     try:
-        program = write(dirs.state_directory(), head() + marshal.dumps(compiled))
-    except dirs.SetupError:
+        program = write(boot.dirs.state_directory(), head() + marshal.dumps(compiled))
+    except boot.dirs.SetupError:
         program = ""  # the call reports it
     boot.run(program=program, **call)
 

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -321,18 +323,36 @@ class TestOnceOnly:
 def test_no_process_to_be_had_is_an_error_and_nothing_ran(
     bash: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = guest_source("command").replace("self.pid = os.fork()", "raise OSError(11, 'Try again')")
-    monkeypatch.setattr(
-        script, "guest_source", lambda name: source if name == "command" else guest_source(name)
-    )
-    script._source.cache_clear()
-    with pytest.raises(SandboxError) as caught:
+    with spawning("raise OSError(11, 'Try again')", monkeypatch), pytest.raises(SandboxError) as caught:
         bash.run("echo x", key="e1")
-    monkeypatch.undo()
-    script._source.cache_clear()
     assert caught.value.code == "no_processes"
     bash.programs.forget("sb", ("command",))
     assert bash.run("echo x", key="e1").output == "x\n"
+
+
+def test_a_python_that_cannot_create_sessions_creates_process_groups(
+    bash: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with spawning("raise NotImplementedError", monkeypatch):
+        result = bash.run("ps -o pgid= -p $$; echo $$; kill 0; echo not reached")
+    group, pid = result.output.split()
+    assert group == pid
+    assert result.exit_code == 143
+
+
+@contextmanager
+def spawning(statement: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Replace the statement by which the guest starts bash in a new session."""
+    usual = "return os.posix_spawn(bash, argv, env, setsid=True, **how)"
+    assert usual in guest_source("command")
+    source = guest_source("command").replace(usual, statement)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            script, "guest_source", lambda name: source if name == "command" else guest_source(name)
+        )
+        script._source.cache_clear()
+        yield
+    script._source.cache_clear()
 
 
 def test_a_command_ignores_no_signal_that_the_daemon_ignores(bash: Workspace) -> None:

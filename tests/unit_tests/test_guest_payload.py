@@ -127,27 +127,29 @@ def _is_for_type_checkers(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
-def test_the_programs_lose_their_prose_and_nothing_else() -> None:
+def test_the_programs_lose_their_prose_and_types_and_nothing_else() -> None:
     names = [path.stem for path in Path(script.__file__).parents[2].joinpath("_guest").glob("*.py")]
     assert "command" in names
     for name in names:
         source = script.guest_source(name)
         bare = script._bare(source)
         assert _meaning(bare) == _meaning(source), name
-        assert not re.search(r"^\s*#|  # |TYPE_CHECKING", bare, re.MULTILINE), name
+        assert not re.search(r"^\s*#|  # |TYPE_CHECKING|__future__", bare, re.MULTILINE), name
+        for node in ast.walk(ast.parse(bare)):
+            assert not isinstance(node, ast.AnnAssign), name
+            assert getattr(node, "annotation", None) is None, name
 
 
 def _meaning(source: str) -> str:
-    """Return the statements with their line numbers, without docstrings and code for type checkers."""
-    tree = ast.parse(source)
+    """Return the statements with their line numbers, without docstrings and types."""
+    tree = _Untyped().visit(ast.parse(source))
     tree.body = [
         node
         for node in tree.body
-        if not _is_for_type_checkers(node) and ast.unparse(node) != "TYPE_CHECKING = False"
+        if not _is_for_type_checkers(node)
+        and ast.unparse(node) not in ("TYPE_CHECKING = False", "from __future__ import annotations")
     ]
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
         documented = isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
         if documented and ast.get_docstring(node) is not None:
             del node.body[0]
@@ -155,6 +157,22 @@ def _meaning(source: str) -> str:
             if hasattr(node, name):
                 setattr(node, name, None)
     return ast.dump(tree, include_attributes=True)
+
+
+class _Untyped(ast.NodeTransformer):
+    """Removes the types of functions, parameters and variables."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        assert node.value is not None
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
 REQUEST = {

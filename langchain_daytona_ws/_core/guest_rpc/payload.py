@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from langchain_daytona_ws._guest.dirs import STATE_NAME, STATE_PARENT
-from langchain_daytona_ws._guest.loader import PACKAGE, digest_of
+from langchain_daytona_ws._guest.loader import digest_of
+from langchain_daytona_ws._guest.starter import PACKAGE
 
 # execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
@@ -36,7 +37,13 @@ _INDENT = re.compile(r"^(?: {4})+", re.MULTILINE)
 # Docstrings and comments of guest modules, which contain no other multi-line strings.
 _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
 _REMARK = re.compile(r"  # .*$", re.MULTILINE)
-_RETURNS = re.compile(r"\) -> [^:\n]+:$", re.MULTILINE)
+_SIGNATURE = re.compile(r"^([ \t]*def \w+\()([\s\S]*?)\)(?: -> [^\n]+)?:$", re.MULTILINE)
+_NESTED = r"[^][]*"
+for _ in range(3):
+    _NESTED = rf"(?:[^][]|\[{_NESTED}\])*"
+_TYPE = rf": (?:[^][,=()\n]|\[{_NESTED}\])+"
+_PARAMETER = re.compile(rf"\b(\w+){_TYPE}")
+_VARIABLE = re.compile(rf"^([ \t]*(?:self\.)?\w+){_TYPE} = ", re.MULTILINE)
 _FOR_TYPES = re.compile(r"^TYPE_CHECKING = False\nif TYPE_CHECKING:.*\n(?:(?: .*)?\n)+", re.MULTILINE)
 _FUTURE = "from __future__ import annotations\n"
 
@@ -109,7 +116,7 @@ def _variables(name: str, encoded: str) -> dict[str, str]:
 
 @functools.cache
 def _source(program: Program) -> str:
-    modules = [(name, _bare(guest_source(name))) for name in _load_order(*program, "boot")]
+    modules = [(name, _bare(guest_source(name))) for name in ("starter", *_load_order(*program, "boot"))]
     text = f"{joined_source('loader', 'keep', bare=True)}\nrun(eval(request), {modules!r})"
     return _encode(text.encode(), level=9)
 
@@ -139,17 +146,20 @@ def separate_program(source: bytes, *, with_source: bool) -> dict[str, object]:
 
 
 def _bare(source: str) -> str:
-    """Remove docstrings, comments, code for type checkers and most of each indent; each line keeps its number.
+    """Remove docstrings, comments, types and most of each indent; each line keeps its number.
 
-    An idle connection sends about 14 KB at once (RFC 6928); a larger request waits for one more round trip.
+    An idle connection sends about 14 KB at once (RFC 6928); a larger request waits for one more round trip. Types need
+    the import of ``__future__``, which would read a file in each call.
     """
 
     def replacement(prose: re.Match[str]) -> str:
         # A class body may consist of its docstring.
         return f'{prose[1]}""' + "\n" * prose[2].count("\n") if prose[2] else ""
 
-    source = _FOR_TYPES.sub(lambda block: "\n" * block[0].count("\n"), source)
-    source = _RETURNS.sub("):", _REMARK.sub("", _PROSE.sub(replacement, source)))
+    source = _FOR_TYPES.sub(lambda block: "\n" * block[0].count("\n"), source.replace(_FUTURE, "\n"))
+    source = _REMARK.sub("", _PROSE.sub(replacement, source))
+    source = _SIGNATURE.sub(lambda found: found[1] + _PARAMETER.sub(r"\1", found[2]) + "):", source)
+    source = _VARIABLE.sub(r"\1 = ", source)
     return _INDENT.sub(lambda indent: " " * (len(indent[0]) // 4), source)
 
 
