@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.sync.report import SyncReport as SyncReport
     from langchain_daytona_ws._session.files import WorkspaceFiles as WorkspaceFiles
     from langchain_daytona_ws._session.jobs import WorkspaceJobs as WorkspaceJobs
+    from langchain_daytona_ws._session.process_end import close_on_sigterm as close_on_sigterm
     from langchain_daytona_ws.approvers import InterruptApprover as InterruptApprover
     from langchain_daytona_ws.approvers import MiddlewareApprover as MiddlewareApprover
     from langchain_daytona_ws.config import LifecycleConfig as LifecycleConfig
@@ -78,6 +79,7 @@ _HOMES = {
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "_session.files": ("WorkspaceFiles",),
     "_session.jobs": ("WorkspaceJobs",),
+    "_session.process_end": ("close_on_sigterm",),
     "config": (
         "PermissionMode",
         "LifecycleConfig",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
@@ -35,6 +36,8 @@ from langchain_daytona_ws.permissions import Approver
 if TYPE_CHECKING:
     from langchain_daytona_ws._session.storage import Storage
 
+P = ParamSpec("P")
+
 logger = logging.getLogger("langchain_daytona_ws")
 
 _LOST = "The machine was replaced: the earlier one is gone, and with it every "
@@ -57,7 +60,8 @@ class WorkspaceSession:
     """One workspace in a Daytona sandbox, for tools and for the program around them.
 
     Nothing is requested until the first use. Then one sandbox is created for all callers. It is deleted by `close`, by
-    leaving a ``with`` block, or when the interpreter exits. With ``persistent: true`` there is one sandbox per
+    leaving a ``with`` block, when nothing refers to the session any more, or when the interpreter exits. SIGTERM ends
+    a process without that, see `close_on_sigterm`. With ``persistent: true`` there is one sandbox per
     workspace: any host finds it again, and it is kept until `release`. A session may be shared between threads and
     event loops. Calls of your program need no approval; the model's calls, through the tools, do.
 
@@ -105,13 +109,13 @@ class WorkspaceSession:
         workspace = s3_workspace(self.config, self.namespace)
         warn_of_network(self.config, workspace)
 
-        def spec() -> SandboxSpec:
-            return specification(self.config, self.namespace, workspace, unique=ids()[-12:])
+        def spec(config: SandboxConfig = self.config) -> SandboxSpec:
+            return specification(config, namespace, workspace, unique=ids()[-12:])
 
         first = spec()  # an invalid specification is an error here, and not at the first command
         self._on_job_done = on_job_done
         sandboxes = SandboxManager(
-            self.config, spec, on_lost=self._on_lost, add_notice=notices.add, clock=clock
+            self.config, spec, on_lost=_weak(self._on_lost), add_notice=notices.add, clock=clock
         )
         self._state = SessionState(
             config=self.config,
@@ -121,15 +125,15 @@ class WorkspaceSession:
             sandboxes=sandboxes,
             storage=self._open_storage(workspace, sandboxes.check_open, notices.add),
             tracker=JobTracker(
-                first.auto_stop_minutes or 0, first.ttl_minutes, self._on_job_end, notices.add
+                first.auto_stop_minutes or 0, first.ttl_minutes, _weak(self._on_job_end), notices.add
             ),
             notices=notices,
         )
         self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
         if workspace is not None and workspace.mode == "sync":
             sandboxes.push_with(self._sync.last_push, self._async.last_push)
-        self.files = WorkspaceFiles(self._sync.files, self._async.files)
-        self.jobs = WorkspaceJobs(self._sync.jobs, self._async.jobs)
+        # Nothing that a sandbox manager refers to may refer to its session: that would keep the session alive.
+        weakref.finalize(self, sandboxes.abandon).atexit = False
 
     @classmethod
     def from_env(cls, *, namespace: str, **arguments: Any) -> Self:
@@ -201,6 +205,16 @@ class WorkspaceSession:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the same session: copies of a tool share its sandbox."""
         return self
+
+    @property
+    def files(self) -> WorkspaceFiles:
+        """The workspace's files."""
+        return WorkspaceFiles(self._sync.files, self._async.files, session=self)
+
+    @property
+    def jobs(self) -> WorkspaceJobs:
+        """The workspace's background jobs."""
+        return WorkspaceJobs(self._sync.jobs, self._async.jobs, session=self)
 
     @property
     def is_on_s3(self) -> bool:
@@ -434,6 +448,18 @@ class WorkspaceSession:
         if error is None:
             raise failure
         logger.warning("closing the session: %s", failure.message)
+
+
+def _weak(method: Callable[P, None]) -> Callable[P, None]:
+    """Return a function that calls a bound method, and does nothing once the method's object is gone."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        bound = reference()
+        if bound is not None:
+            bound(*args, **kwargs)
+
+    return call
 
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:

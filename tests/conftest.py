@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
+import threading
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -93,6 +96,22 @@ def _ready(server: LocalDaytona) -> LocalDaytona:
         server.stop()
         server.start()
     return server
+
+
+@pytest.fixture(autouse=True)
+def _no_sandbox_is_deleted_later() -> Iterator[None]:
+    """Prevent requests during later tests: wait for unreferenced sessions, forget those that are still open."""
+    yield
+    process_end = sys.modules.get("langchain_daytona_ws._session.process_end")
+    if process_end is None:
+        return
+    until = time.monotonic() + 60
+    while not process_end._unreferenced.empty() or any(
+        "-unreferenced" in thread.name for thread in threading.enumerate()
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    process_end._open.clear()
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ class DaytonaClients:
         with self._lock:
             if self._sync is None or self._sync_made_in != os.getpid():
                 # After a fork, parent and child must not share a connection: they would read each other's answers.
-                self._sync, self._sync_made_in = SyncDaytonaPort(self._account(), self._clock), os.getpid()
+                self._sync, self._sync_made_in = SyncDaytonaPort(self.account(), self._clock), os.getpid()
             return self._sync
 
     async def here(self) -> SyncDaytonaPort:
@@ -58,10 +58,11 @@ class DaytonaClients:
 
         with self._lock:
             if self._async is None:
-                self._async = AsyncDaytonaPort(self._account(), self._clock)
+                self._async = AsyncDaytonaPort(self.account(), self._clock)
             return self._async
 
-    def _account(self) -> Account:
+    def account(self) -> Account:
+        """Return the Daytona account."""
         from langchain_daytona_ws._adapters.sdk import account_of
 
         return account_of(self._config)

@@ -25,7 +25,8 @@ class WorkspaceFiles:
     `WriteConflict`) if nothing was changed, and the errors of `WorkspaceSession.run` if the sandbox failed.
     """
 
-    def __init__(self, sync_ops: FileOperations, async_ops: FileOperations) -> None:
+    def __init__(self, sync_ops: FileOperations, async_ops: FileOperations, *, session: object) -> None:
+        self._session = session  # kept alive: an unreferenced session ends
         self._sync_ops = sync_ops  # coroutines that do not suspend
         self._async_ops = async_ops
 

@@ -26,7 +26,8 @@ class WorkspaceJobs:
     All methods raise `JobError` for an unknown job, and the errors of `WorkspaceSession.run`.
     """
 
-    def __init__(self, sync_ops: JobOps, async_ops: JobOps) -> None:
+    def __init__(self, sync_ops: JobOps, async_ops: JobOps, *, session: object) -> None:
+        self._session = session  # kept alive: an unreferenced session ends
         self._sync_ops = sync_ops  # coroutines that do not suspend
         self._async_ops = async_ops
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
@@ -19,10 +18,11 @@ from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE, f
 from langchain_daytona_ws._core.sandbox.reservation import EPHEMERAL_STOP_MINUTES, SYNC_LABEL
 from langchain_daytona_ws._core.sync.push import PUSH_LIMIT_S, unpushed_error
 from langchain_daytona_ws._core.sync.report import SyncReport
+from langchain_daytona_ws._session import process_end
 from langchain_daytona_ws._session.clients import DaytonaClients
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
-from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, UnpushedFiles, WorkspaceError
+from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, UnpushedFiles
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -31,7 +31,9 @@ CLOSE_WAITS_S = 120.0
 # How often the hooks start because the sandbox was stopped or lost while they ran.
 SET_UPS_MAX = 4
 
-EXIT_PUSH_S = 30.0  # for the last push when the interpreter exits
+# When the process ends: for a creation in another thread, and for the requests after the last push.
+END_CREATION_S = 2.0
+END_AFTER_PUSH_S = 3.0
 KEEP_MINUTES = 24 * 60  # of a stopped sandbox with unpushed files; its time to live may end it sooner
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -70,6 +72,8 @@ class SandboxManager:
         self._add_notice = add_notice
         self._last_id = ""
         self._reached = False  # whether Daytona has ever answered this session
+        self._namespace = ""  # of the sandbox
+        self._creating = ""  # name of the sandbox that is being created
         self._undeleted: list[str] = []  # ids and names of sandboxes that must still be deleted
         self._set_up: SingleFlight[int] = SingleFlight("setting up the sandbox", "create")
         self._starts = 0  # known starts of the sandbox
@@ -91,6 +95,22 @@ class SandboxManager:
     def info(self) -> SandboxInfo | None:
         """The sandbox; None before it is provisioned."""
         return self._flight.value
+
+    @property
+    def name(self) -> str:
+        """Name of the sandbox, also while it is created; of several, the latest. It is for the log."""
+        info = self.info
+        return info.name if info else self._creating or ", ".join(self._undeleted)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session was closed, or has no reference any more."""
+        return self._closed
+
+    @property
+    def workspace(self) -> tuple[str, object]:
+        """The namespace and the account, which together identify a workspace that is not in S3."""
+        return self._namespace, self.clients.account()
 
     def may_exist(self) -> bool:
         """Return whether the sandbox may exist without being created now."""
@@ -114,23 +134,45 @@ class SandboxManager:
         organization_id = self._config.options.organization_id
         if self._config.persistent:
             return await self._get_or_create(port, organization_id)
-        info = await lifecycle.provision(
-            port,
-            self._spec(),
-            organization_id=organization_id,
-            left=self._delete_later,
-            reached_before=self._reached,
-        )
-        self._reached = True
-        if self._closed:
-            await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
-            self.check_open()
-        _delete_at_exit(self)
+        spec = self._spec()
+        self._creating, self._namespace = spec.name, spec.labels["namespace"]
+        process_end.add(self)
+        try:
+            info = await lifecycle.provision(
+                port,
+                spec,
+                organization_id=organization_id,
+                left=self._delete_later,
+                reached_before=self._reached,
+            )
+            self._reached = True
+            if self._closed:
+                await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
+                self.check_open()
+        except BaseException:
+            if not self._undeleted:
+                process_end.remove(self)
+            raise
+        finally:
+            self._creating = ""
+        self._warn_of_another()
         try:
             await self._clear_away(port)
         except SandboxUnavailable as error:
             logger.warning("%s", error)
         return info
+
+    def _warn_of_another(self) -> None:
+        """Warn if another session of this process has a sandbox for the same workspace, and the two share no files."""
+        if self._config.options.workspace_bucket_name is not None:
+            return
+        others = [other for other in process_end.opened_here() if other is not self and not other.is_closed]
+        if any(other.workspace == self.workspace for other in others):
+            logger.warning(
+                "The workspace %s is open in two sessions of this process. Each has its own sandbox and its own files. "
+                "Use one session for both, set persistent: true, or close the first session.",
+                self._namespace,
+            )
 
     async def _get_or_create(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
         acquired = await get_or_create(port, self._spec(), reached_before=self._reached)
@@ -173,7 +215,7 @@ class SandboxManager:
         """Record that the sandbox is gone; the next `acquire` creates or finds another."""
         if self._flight.forget(info):
             self._record_start()
-            _open_managers.pop(self, None)
+            process_end.remove(self)
             # A persistent sandbox may be recovered; the next `acquire` reports it.
             if not self._config.persistent:
                 self._on_lost()
@@ -192,7 +234,7 @@ class SandboxManager:
         with self._lock:
             if id_or_name not in self._undeleted:
                 self._undeleted.append(id_or_name)
-        _delete_at_exit(self)
+        process_end.add(self)
 
     async def _clear_away(self, port: SandboxPort) -> None:
         """Delete recorded sandboxes; failed deletions are repeated when the session closes."""
@@ -230,7 +272,7 @@ class SandboxManager:
                 for_model="The workspace session has ended; no more commands or files. Tell the user.",
             )
 
-    def close(self, *, discard_unpushed: bool = False, limit_s: float = PUSH_LIMIT_S) -> None:
+    def close(self, *, discard_unpushed: bool = False) -> None:
         """Delete an ephemeral sandbox, even if another thread is creating it, and close the sync connections.
 
         Files of a synchronised workspace are pushed first. It can be called again after a failure. A forked child does
@@ -238,7 +280,6 @@ class SandboxManager:
 
         Args:
             discard_unpushed: Whether to delete without a push.
-            limit_s: How long to wait for the push.
 
         Raises:
             UnpushedFiles: Files are not in S3; the sandbox was not deleted.
@@ -252,7 +293,7 @@ class SandboxManager:
         push = None if discard_unpushed else self._push
         try:
             if (info := self._to_end(push)) is not None:
-                run_sync(self._end(self.clients.sync(), info, push, limit_s=limit_s))
+                run_sync(self._end(self.clients.sync(), info, push))
             if self._undeleted:
                 run_sync(self._clear_away(self.clients.sync()))
         finally:
@@ -263,13 +304,41 @@ class SandboxManager:
         self._closed = True
         await self._flight.settled(CLOSE_WAITS_S)
         push = None if discard_unpushed else self._apush
+        await self._aclose(push, within_s=CLOSE_WAITS_S, push_s=0.0 if push is None else PUSH_LIMIT_S)
+
+    def abandon(self) -> None:
+        """Delete an ephemeral sandbox soon: its session has no reference. The garbage collector may call this."""
+        self._closed = True
+        process_end.end_unreferenced(self)
+
+    async def end(self, within_s: float) -> None:
+        """Close as `aclose` does, in a limited time, also if the thread that creates the sandbox is blocked."""
+        until = time.monotonic() + within_s
+        self._closed = True
+        await self._flight.settled(min(END_CREATION_S, within_s))
+        if self._creating:
+            port = await self.clients.on_loop()
+            sweep = lifecycle.sweep(port, self._creating, self._delete_later)
+            await self._finish(port, sweep, self._creating, until - time.monotonic())
+        left_s = until - time.monotonic()
+        push_s = 0.0 if self._apush is None else max(left_s - END_AFTER_PUSH_S, 0.0)
+        await self._aclose(self._apush, within_s=left_s - push_s, push_s=push_s)
+
+    async def _aclose(self, push: LastPush | None, *, within_s: float, push_s: float) -> None:
+        """Push and delete; then close this loop's connections.
+
+        Args:
+            push: The last push; None to delete without a push.
+            within_s: Seconds for the deletion.
+            push_s: Seconds for the push.
+        """
         try:
             if (info := self._to_end(push)) is not None:
                 port = await self.clients.on_loop()
-                await self._finish(port, self._ended(port, info, push), info.id, push)
+                await self._finish(port, self._ended(port, info, push, push_s), info.id, within_s + push_s)
             if self._undeleted:
                 port = await self.clients.on_loop()
-                await port.finish(self._clear_away(port), within_s=CLOSE_WAITS_S)
+                await self._finish(port, self._clear_away(port), self._undeleted[0], within_s)
         finally:
             await self.clients.aclose()
 
@@ -294,7 +363,8 @@ class SandboxManager:
                 push = None if discard_unpushed else self._apush
                 port = await self.clients.on_loop()
                 name = self._last_id or self._spec().name
-                await self._finish(port, self._release(port, push), name, push)
+                within_s = CLOSE_WAITS_S + (0.0 if push is None else PUSH_LIMIT_S)
+                await self._finish(port, self._release(port, push), name, within_s)
         finally:
             await self.aclose(discard_unpushed=discard_unpushed or is_persistent)
 
@@ -318,7 +388,7 @@ class SandboxManager:
         """Return the sandbox, if closing must push from it or delete it."""
         if self._config.persistent:
             return None if push is None or self._is_saved else self.info
-        return self.info if _open_managers.get(self) == os.getpid() else None
+        return self.info if process_end.is_open(self) else None
 
     async def _end(
         self,
@@ -361,8 +431,10 @@ class SandboxManager:
             self._deleted()
         return report
 
-    async def _ended(self, port: SandboxPort, info: SandboxInfo, push: LastPush | None) -> None:
-        await self._end(port, info, push)
+    async def _ended(
+        self, port: SandboxPort, info: SandboxInfo, push: LastPush | None, limit_s: float
+    ) -> None:
+        await self._end(port, info, push, limit_s=limit_s)
 
     async def _kept(self, port: SandboxPort, info: SandboxInfo, report: SyncReport) -> UnpushedFiles:
         """Keep a sandbox with unpushed files when it stops; return the error."""
@@ -397,37 +469,13 @@ class SandboxManager:
         await self._end(port, found, None if label is None else push, deletes=True)
 
     async def _finish(
-        self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str, push: LastPush | None
+        self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str, within_s: float
     ) -> None:
-        """Run a push and a deletion to their end, even if this call is cancelled."""
-        within_s = CLOSE_WAITS_S + (0.0 if push is None else PUSH_LIMIT_S)
-        if not await port.finish(work, within_s=within_s):
+        """Run a push or a deletion to its end, even if this call is cancelled."""
+        if not await port.finish(work, within_s=max(within_s, 0.0)):
             raise lifecycle.not_deleted(id_or_name, f"no answer within {within_s:.0f} s")
 
     def _deleted(self) -> None:
         if (info := self.info) is not None:
             self._flight.forget(info)
-        _open_managers.pop(self, None)
-
-
-# SandboxManager → id of the process that created the sandbox. A forked child must not delete its parent's sandbox, at
-# exit or at the end of a ``with`` block. If the parent is gone, auto-stop ends the sandbox.
-_open_managers: dict[SandboxManager, int] = {}
-
-
-def _close_at_exit() -> None:
-    for manager, pid in list(_open_managers.items()):
-        if pid != os.getpid() or manager.is_kept:
-            continue
-        try:
-            manager.close(limit_s=EXIT_PUSH_S)
-        except WorkspaceError as error:
-            logger.warning("at exit: %s", error)
-
-
-def _delete_at_exit(manager: SandboxManager) -> None:
-    # Registered again for each sandbox: the handler registered last runs first, so that handlers that close connections
-    # run after the deletion.
-    atexit.unregister(_close_at_exit)
-    atexit.register(_close_at_exit)
-    _open_managers[manager] = os.getpid()
+        process_end.remove(self)

@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_daytona_ws import Clock, WorkspaceSession
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._session import sandbox_manager
+from langchain_daytona_ws._session import process_end
 from tests.cassettes.fixed_ids import counted
 
 NAMESPACE = "cassette"
@@ -63,4 +63,4 @@ class Stage:
     def forget_sandboxes(self) -> None:
         """Prevent the deletion of sandboxes at exit after a failed replay: there is no server."""
         for session in self.sessions:
-            sandbox_manager._open_managers.pop(session._state.sandboxes, None)
+            process_end.remove(session._state.sandboxes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -269,6 +270,21 @@ class TestExit:
         assert f"sandboxes recover {name}" in ran.stderr
         assert bucket.server.sandboxes[0].auto_delete_interval == 1440
         bucket.server.s3.clear_faults()
+
+
+def test_an_unreferenced_session_is_saved_and_deleted(bucket: Bucket) -> None:
+    session = WorkspaceSession(config_of(bucket), namespace=bucket.namespace)
+    path = f"/mnt/workspaces/{bucket.namespace}/late.txt"
+    sandbox_id = session.run("true").sandbox_id
+    code, output = bucket.server.run_inside(sandbox_id, f"printf late > {path}")
+    assert code == 0, output
+    del session
+    gc.collect()
+    until = time.monotonic() + 60
+    while bucket.server.sandboxes and time.monotonic() < until:
+        time.sleep(0.02)
+    assert bucket.server.sandboxes == []
+    assert bucket.get("late.txt") == b"late"
 
 
 class TestPersistent:

@@ -10,7 +10,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from langchain_daytona_ws.local import LocalDaytona
 from tests.sync_engine.memory_s3 import MemoryS3
-from tests.sync_engine.world import COMMANDS, FAILURES, OTHER_WRITERS, PREFIX, SYNCHRONISATIONS, Workers, World
+from tests.sync_engine.world import (
+    COMMANDS,
+    FAILURES,
+    OTHER_WRITERS,
+    PREFIX,
+    SYNCHRONISATIONS,
+    Workers,
+    World,
+)
 
 NUMBERS = strategies.integers(0, 999)
 COPIES = strategies.integers(0, 2)

@@ -72,7 +72,7 @@ class Jobs:
         self.ended: list[Job] = []
         self.reported: list[str] = []
         self.watch, self.guest_client, self.ops = self.session()
-        self.jobs = WorkspaceJobs(self.ops, self.ops)
+        self.jobs = WorkspaceJobs(self.ops, self.ops, session=self)
         self.state = self.port.tmp / f".langchain-daytona-ws-{os.getuid()}" / "jobs"
 
     def session(self) -> tuple[JobTracker, GuestClient, JobOps]:

@@ -68,7 +68,7 @@ async def provision(
         raise
     except BaseException as error:
         if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
-            await port.finish(_sweep(port, spec.name, left), within_s=DELETE_WITHIN_S)
+            await port.finish(sweep(port, spec.name, left), within_s=DELETE_WITHIN_S)
         raise
     await check_organization(port, info, organization_id, made_here=True)
     return info
@@ -281,7 +281,7 @@ async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
         logger.warning("%s", error)
 
 
-async def _sweep(port: SandboxPort, name: str, left: Callable[[str], object]) -> None:
+async def sweep(port: SandboxPort, name: str, left: Callable[[str], object]) -> None:
     """Delete the sandbox of a failed or abandoned create, which may still appear."""
     was_checked = False
     for pause_s in LINGER_S:

@@ -1,0 +1,244 @@
+"""Delete ephemeral sandboxes of unclosed sessions: at exit, at SIGTERM, and after the last reference to the session."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import atexit
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+from langchain_daytona_ws.errors import WorkspaceError
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+EXIT_WITHIN_S = 30.0  # for all deletions at exit, with the last pushes of synchronised workspaces
+SIGTERM_WITHIN_S = 8.0  # Docker kills a container 10 s after SIGTERM
+AT_ONCE = 20  # deletions
+
+
+class OpenSandbox(Protocol):
+    """A sandbox that must be deleted before the process ends: a `SandboxManager`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def workspace(self) -> tuple[str, object]:
+        """The namespace and the account."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it must not be deleted, because it has files that could not be saved."""
+
+    async def end(self, within_s: float) -> None:
+        """Save the files of a synchronised workspace, and delete the sandbox."""
+
+
+# Sandbox → id of the process that created it. A forked child must not delete its parent's sandbox. If the parent is
+# gone, auto-stop ends the sandbox.
+_open: dict[OpenSandbox, int] = {}
+_unreferenced: queue.SimpleQueue[OpenSandbox] = queue.SimpleQueue()
+
+
+def add(sandbox: OpenSandbox) -> None:
+    """Record a sandbox that must be deleted before this process ends."""
+    # Registered again for each sandbox: the handler registered last runs first, so that handlers that close connections
+    # run after the deletion.
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
+    _open[sandbox] = os.getpid()
+
+
+def remove(sandbox: OpenSandbox) -> None:
+    """Forget a sandbox that is gone."""
+    _open.pop(sandbox, None)
+
+
+def is_open(sandbox: OpenSandbox) -> bool:
+    """Return whether this process, and not its parent, has created the sandbox and must delete it."""
+    return _open.get(sandbox) == os.getpid()
+
+
+def opened_here() -> list[OpenSandbox]:
+    """Return the sandboxes that this process must delete."""
+    return [sandbox for sandbox in list(_open) if is_open(sandbox) and not sandbox.is_kept]
+
+
+def _at_exit() -> None:
+    end(opened_here(), within_s=EXIT_WITHIN_S, when="at exit")
+
+
+# --- a session without references ---
+
+
+def end_unreferenced(sandbox: OpenSandbox) -> None:
+    """Delete the sandbox of a session that was garbage-collected, in a thread that lives until then.
+
+    The collector may run in any thread at any time, also while that thread holds locks. So this takes no lock and does
+    not wait: ``Thread.start`` would wait for a thread that needs locks of `threading`, and is not used.
+    """
+    if not is_open(sandbox) or sandbox.is_kept:
+        return
+    _unreferenced.put(sandbox)
+    with suppress(RuntimeError):  # the interpreter exits, and its exit handler deletes the sandbox
+        _thread.start_new_thread(_start_ending_unreferenced, ())
+
+
+def _start_ending_unreferenced() -> None:
+    with suppress(RuntimeError):
+        # Not a daemon: the interpreter's exit waits for it.
+        threading.Thread(target=_end_unreferenced, name="langchain-daytona-ws-unreferenced").start()
+
+
+def _end_unreferenced() -> None:
+    """Delete all waiting sandboxes; other threads that were started for them find none."""
+    sandboxes = []
+    with suppress(queue.Empty):
+        while True:
+            sandboxes.append(_unreferenced.get_nowait())
+    end(sandboxes, within_s=EXIT_WITHIN_S, when="after the last reference to its session")
+
+
+# --- SIGTERM ---
+
+
+def close_on_sigterm(*, within_s: float = SIGTERM_WITHIN_S) -> None:
+    """Delete this process's ephemeral sandboxes at SIGTERM, and then do what SIGTERM did before.
+
+    By default SIGTERM ends a process without running exit handlers: its ephemeral sandboxes stay until their auto-stop.
+    After this call they are deleted in parallel, and all sessions that use them are closed. Then the earlier handler is
+    called. Without an earlier handler, the process is ended by SIGTERM, as its parent expects. During the deletion a
+    second SIGTERM has its earlier effect at once. An ignored SIGTERM stays ignored.
+
+    A handler that is installed later replaces this one. A server such as uvicorn installs its own: close the sessions
+    in its lifespan instead, which also lets running requests end first.
+
+    Args:
+        within_s: Seconds to wait for all deletions, with the last pushes of synchronised workspaces; afterwards
+            auto-stop ends the sandboxes. Default: 8, since Docker kills a container 10 seconds after SIGTERM.
+
+    Raises:
+        RuntimeError: This is not the main thread, or SIGTERM has a handler that was not installed by Python.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "close_on_sigterm() must be called in the main thread, where Python handles signals. Call it where the "
+            "program starts, or close the sessions in the lifespan of the server."
+        )
+    earlier = signal.getsignal(signal.SIGTERM)
+    if earlier is None:
+        raise RuntimeError(
+            "close_on_sigterm() cannot call the present handler of SIGTERM, which was not installed by Python. Close "
+            "the sessions where that handler ends the program."
+        )
+    if isinstance(earlier, _SigtermHandler):
+        earlier.within_s = within_s
+    elif earlier is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, _SigtermHandler(earlier, within_s))
+
+
+class _SigtermHandler:
+    def __init__(self, earlier: Callable[[int, FrameType | None], Any] | int, within_s: float) -> None:
+        self.earlier = earlier
+        self.within_s = within_s
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, self.earlier)  # for a second SIGTERM
+        if not _end_all_in_a_thread(self.within_s):
+            return
+        if callable(self.earlier):
+            self.earlier(number, frame)
+            if signal.getsignal(number) is self.earlier:  # the program goes on
+                signal.signal(number, self)
+        else:
+            signal.raise_signal(number)
+
+
+def _end_all_in_a_thread(within_s: float) -> bool:
+    """Delete all sandboxes; return False if the interpreter is exiting, whose exit handler deletes them.
+
+    The signal may have interrupted the main thread while it runs an event loop, or holds a lock. Another thread is
+    waited for, but not for ever.
+    """
+    sandboxes = opened_here()
+    if not sandboxes:
+        return True
+    ended = _thread.allocate_lock()
+    ended.acquire()
+
+    def work() -> None:
+        try:
+            end(sandboxes, within_s=within_s, when="at SIGTERM")
+        finally:
+            ended.release()
+
+    try:
+        _thread.start_new_thread(work, ())  # as in `end_unreferenced`
+    except RuntimeError:
+        return False
+    ended.acquire(timeout=within_s + 1)
+    return True
+
+
+# --- the deletion ---
+
+
+def end(sandboxes: Iterable[OpenSandbox], *, within_s: float, when: str) -> None:
+    """Delete sandboxes in parallel; log each failure.
+
+    Args:
+        sandboxes: The sandboxes.
+        within_s: Seconds for all of it.
+        when: When this happens, for the log.
+    """
+    if sandboxes := list(sandboxes):
+        with asyncio.Runner(loop_factory=_LoopWithoutThreads) as runner:
+            runner.run(_end_all(sandboxes, within_s, when))
+
+
+async def _end_all(sandboxes: list[OpenSandbox], within_s: float, when: str) -> None:
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within_s
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def end_one(sandbox: OpenSandbox) -> None:
+        name = sandbox.name
+        async with slots:
+            try:
+                await sandbox.end(max(until - loop.time(), 0.0))
+            except WorkspaceError as error:
+                logger.warning("%s, sandbox %s: %s", when, name, error.message)
+            except Exception:
+                # The other sandboxes must be deleted all the same.
+                logger.exception("%s, sandbox %s was not deleted", when, name)
+
+    await asyncio.gather(*map(end_one, sandboxes))
+
+
+class _LoopWithoutThreads(asyncio.SelectorEventLoop):
+    """An event loop that runs blocking functions itself: at exit, Python 3.12 and later start no thread."""
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Arguments], T], *args: *Arguments
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - of the function, for the coroutine that waits for it
+            future.set_exception(error)
+        return future
