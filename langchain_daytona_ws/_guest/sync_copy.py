@@ -36,9 +36,11 @@ from langchain_daytona_ws._guest.sync_tree import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable, TypeVar
 
     from langchain_daytona_ws._guest.sync_s3 import Found
+
+    T = TypeVar("T")
 
     Spec = dict[str, Any]
     Pairs = list[list[str]]
@@ -144,6 +146,19 @@ class Copy:
     def forget_report(self) -> None:
         """Begin a new report, after the last one was delivered."""
         self.report = Report()
+
+    def for_each(self, work: Callable[[str], T | None], paths: list[str]) -> list[T]:
+        """Call ``work`` with each path, many at the same time; return the results that are not None.
+
+        The workers take the paths from one iterator, since a future for each of 10,000 paths would need 10 MiB.
+        """
+        remaining = iter(paths)
+
+        def run(_: int) -> list[T]:
+            return [result for result in map(work, remaining) if result is not None]
+
+        results = self.pool.map(run, range(min(WORKERS, len(paths))))
+        return list(itertools.chain.from_iterable(results))
 
     # --- single files ---
 
@@ -272,6 +287,7 @@ class Copy:
             S3Error, LocalError, OSError: The file is unchanged.
         """
         new = "%s/%d" % (self._temporary, next(self._numbers))
+        is_installed = False
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
@@ -282,7 +298,7 @@ class Copy:
 
                 def write(piece: bytes) -> None:
                     nonlocal digest
-                    if not piece:  # the beginning of an attempt
+                    if not piece:  # the content begins again
                         os.ftruncate(fd, 0)
                         os.lseek(fd, 0, os.SEEK_SET)
                         digest = hashlib.md5()  # noqa: S324
@@ -296,16 +312,15 @@ class Copy:
                 expected = self._keep_changed(path, found, fd, content, expected)
             if expected is None or not is_changed:
                 self._install(path, found, fd, new, content=content, expected=expected)
+                is_installed = True
         except S3Error as error:
             if error.code == "missing":
                 return False
             raise
         finally:
             os.close(fd)
-            try:
-                os.unlink(new)
-            except FileNotFoundError:
-                pass
+            if not is_installed:
+                _remove(new)
         entry = self.index.entries.get(path)
         if found.etag == etag and modified and entry is not None:
             entry.modified = modified
@@ -382,6 +397,7 @@ class Copy:
                 os.chmod(at, found.mode & 0o777 | 0o700)
             made = Entry(found.etag, os.lstat(at), digest=content, put_at=unix_time(found.modified))
             self.index.set(path, made)
+            os.unlink(new)
             return
         target = _target(fd) if stat.S_ISLNK(mode) else b""
         if target:

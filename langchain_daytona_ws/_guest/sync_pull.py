@@ -111,7 +111,7 @@ class Pull:
         self._remove_deleted()
         ready = [path for path in wanted if self._make_room(path)]
         failures = self._failures
-        failures += [error for error in copy.pool.map(self._update_path, ready) if error is not None]
+        failures += copy.for_each(self._update_path, ready)
         if failures:
             raise failures[0]
         copy.is_new_directory = False

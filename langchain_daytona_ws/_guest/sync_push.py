@@ -50,8 +50,7 @@ class Push:
             failure = self._save_all(found)
         # Delete only after all uploads have succeeded, and never because a replaced directory lacks files.
         if failure is None and not self.unpushed and not copy.is_new_directory and copy.is_bound:
-            for error in copy.pool.map(self._delete, found.missing):
-                failure = failure or error
+            failure = next(iter(copy.for_each(self._delete, found.missing)), None)
         if failure is None and self.unpushed:
             failure = S3Error("local", next(iter(self.unpushed.values())))
         if failure is not None:
@@ -65,12 +64,11 @@ class Push:
         """Upload the changed files of a scan; return the first error that concerns all files."""
         self._changed = found.changed
         self.total += len(found.changed)
-        failure: S3Error | None = None
+        failures: list[S3Error] = []
         for level in (0, 1, 2):
             paths = [path for path in found.changed if _level(path) == level]
-            for error in self._copy.pool.map(self._save, paths):
-                failure = failure or error
-        return failure
+            failures += self._copy.for_each(self._save, paths)
+        return failures[0] if failures else None
 
     def _save(self, path: str) -> S3Error | None:
         """Upload one changed file; return the error if it concerns all files."""

@@ -290,6 +290,8 @@ class Bucket:
                     break
             except (OSError, http.client.HTTPException) as fault:
                 self._connection().close()
+                if write is not None:
+                    _write(write, b"")
                 if time.monotonic() > self._deadline:
                     error = S3Error("deadline", OVERDUE)
                     break
@@ -350,8 +352,9 @@ class Bucket:
         if connection.sock is None:
             connection.timeout = min(CONNECT_S, left_s)
             connection.connect()
-        if connection.sock is not None:
-            connection.sock.settimeout(min(TIMEOUT_S, left_s))
+        timeout_s = min(TIMEOUT_S, left_s)
+        if connection.sock is not None and connection.sock.gettimeout() != timeout_s:
+            connection.sock.settimeout(timeout_s)
         try:
             connection.request(method, target, body() if callable(body) else body, headers)
         except ConnectionError as error:
@@ -365,8 +368,6 @@ class Bucket:
     def _content(self, response: http.client.HTTPResponse, write: Callable[[bytes], object] | None) -> bytes:
         """Return the content of an answer, or pass it on in pieces."""
         pieces: list[bytes] = []
-        if write is not None:
-            _write(write, b"")
         while True:
             piece = response.read1(BLOCK_BYTES)
             if not piece:

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterator
 
-VERSION = 1
+VERSION = 2
 # Files whose time is this close to the scan may change again within the same time stamp.
 RACY_NS = 20_000_000
 BLOCK_BYTES = 1024 * 1024
@@ -185,12 +185,15 @@ class Index:
         try:
             # A pipe of this name must not block.
             with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:
-                saved = json.load(file)
-            if saved["version"] != VERSION or saved["binding"] != self.binding:
-                return
-            entries = {path: Entry.of_values(values) for path, values in saved["entries"].items()}
+                saved = json.loads(file.readline())
+                if saved["version"] != VERSION or saved["binding"] != self.binding:
+                    return
+                lines = (json.loads(line) for line in file)
+                entries = {path: Entry.of_values(values) for path, values in lines}
             honours = saved["honours_delete"]
-            if any(map(problem_of, entries)) or honours not in (True, False, None):
+            if len(entries) != saved["count"] or honours not in (True, False, None):
+                return
+            if any(map(problem_of, entries)):
                 return
             self.entries, self.honours_delete = entries, honours
             self.is_complete = saved["complete"] is True
@@ -198,18 +201,21 @@ class Index:
             pass
 
     def save(self) -> None:
-        """Write the index file, if an entry has changed."""
+        """Write the index file, if an entry has changed: a line of JSON about all of it, and one for each entry."""
         if self.is_saved:
             return
-        content = {
+        about = {
             "version": VERSION,
             "binding": self.binding,
             "complete": self.is_complete,
             "honours_delete": self.honours_delete,
-            "entries": {path: entry.values() for path, entry in self.entries.items()},
+            "count": len(self.entries),
         }
+        encode = json.JSONEncoder().encode
         with open(self._path + ".new", "w", encoding="utf-8") as file:
-            json.dump(content, file)
+            file.write(encode(about) + "\n")
+            for path, entry in self.entries.items():
+                file.write(encode([path, entry.values()]) + "\n")
         os.replace(self._path + ".new", self._path)
         self.is_saved = True
 
