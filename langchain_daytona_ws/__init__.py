@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.models import JobLine as JobLine
     from langchain_daytona_ws._core.jobs.models import JobLog as JobLog
     from langchain_daytona_ws._core.jobs.models import JobState as JobState
+    from langchain_daytona_ws._core.sandbox.preview import PreviewUrl as PreviewUrl
     from langchain_daytona_ws._core.sync.report import SyncReport as SyncReport
     from langchain_daytona_ws._session.files import WorkspaceFiles as WorkspaceFiles
     from langchain_daytona_ws._session.jobs import WorkspaceJobs as WorkspaceJobs
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.tools.bash import BashTool as BashTool
     from langchain_daytona_ws.tools.files import WorkspaceFileTool as WorkspaceFileTool
     from langchain_daytona_ws.tools.jobs import BashJobTool as BashJobTool
+    from langchain_daytona_ws.tools.preview import PreviewTool as PreviewTool
     from langchain_daytona_ws.tools.toolkit import WorkspaceToolkit as WorkspaceToolkit
 
 _HOMES = {
@@ -74,6 +76,7 @@ _HOMES = {
         "FileDeleted", "FileEdited", "FileText", "FileWritten", "GlobResult", "GrepResult", "Listing",
     ),
     "_core.jobs.models": ("Job", "JobLine", "JobLog", "JobState"),
+    "_core.sandbox.preview": ("PreviewUrl",),
     "_core.sync.report": ("SyncReport",),
     "_core.id_factory": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
@@ -100,6 +103,7 @@ _HOMES = {
     "tools.bash": ("BashTool",),
     "tools.files": ("WorkspaceFileTool",),
     "tools.jobs": ("BashJobTool",),
+    "tools.preview": ("PreviewTool",),
     "tools.toolkit": ("WorkspaceToolkit",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

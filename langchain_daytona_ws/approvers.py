@@ -305,7 +305,8 @@ def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _
 
 
 def _action(tool: str, arguments: Mapping[str, Any]) -> str:
-    return "run" if tool == "bash" else str(arguments.get("action"))
+    fixed = {"bash": "run", "preview_url": "open"}.get(tool)
+    return fixed or str(arguments.get("action"))
 
 
 def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:
@@ -316,4 +317,6 @@ def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:
         return PermissionRequest.for_bash(str(arguments.get("command", "")), arguments=arguments, **origin)
     if tool == "bash_job":
         return PermissionRequest.for_job(_action(tool, arguments), arguments, **origin)
+    if tool == "preview_url":
+        return PermissionRequest.for_preview(arguments, **origin)
     return PermissionRequest.for_file(_action(tool, arguments), arguments, **origin)

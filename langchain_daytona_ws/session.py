@@ -22,6 +22,7 @@ from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
+from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._core.sandbox.reservation import specification
 from langchain_daytona_ws._core.sync.report import LOST, SyncReport
 from langchain_daytona_ws._session.files import WorkspaceFiles
@@ -317,6 +318,28 @@ class WorkspaceSession:
         return await self._async.run(
             command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output
         )
+
+    def preview_url(self, port: int, *, expires_s: float = EXPIRES_S) -> PreviewUrl:
+        """Return a link to a server in the sandbox, for a browser: Daytona's signed preview link.
+
+        Anyone with the link can use the server until it expires. Requests to it keep the sandbox running. A link is
+        made whether or not a server listens on the port; the first visit in a browser may show a warning of Daytona's.
+
+        Args:
+            port: The port in the sandbox, from 3000 to 9999.
+            expires_s: Seconds after which the link ends, from 1 to 86,400. Default: an hour.
+
+        Raises:
+            CommandRefused: An argument is invalid, or there is no sandbox yet.
+            SandboxError: Daytona refused, or the sandbox is gone.
+            ProvisionError: A persistent sandbox could not be found or started.
+            SessionClosed: The session is closed.
+        """
+        return run_sync(self._sync.preview_url(port, expires_s=expires_s))
+
+    async def apreview_url(self, port: int, *, expires_s: float = EXPIRES_S) -> PreviewUrl:
+        """Return a link to a server in the sandbox, as `preview_url` does."""
+        return await self._async.preview_url(port, expires_s=expires_s)
 
     def prewarm(self) -> None:
         """Start to provision the sandbox in a thread, and return at once.

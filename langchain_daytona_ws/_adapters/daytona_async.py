@@ -127,6 +127,12 @@ class AsyncDaytonaPort:
             sandbox = await self._sandbox(sandbox_id)
             await sandbox.set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
+        with translated():
+            sandbox = await self._sandbox(sandbox_id)
+            link = await sandbox.create_signed_preview_url(port, expires_s, request_timeout=REQUEST_TIMEOUT_S)
+            return link.url
+
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
         with translated():
             sandbox = await self._sandbox(sandbox_id)

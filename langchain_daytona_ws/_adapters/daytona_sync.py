@@ -167,6 +167,13 @@ class SyncDaytonaPort:
         with translated():
             self._sandbox(sandbox_id).set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
+        with translated():
+            link = self._sandbox(sandbox_id).create_signed_preview_url(
+                port, expires_s, request_timeout=REQUEST_TIMEOUT_S
+            )
+            return link.url
+
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
         with translated():
             self._sandbox(sandbox_id).set_labels(dict(labels), request_timeout=REQUEST_TIMEOUT_S)

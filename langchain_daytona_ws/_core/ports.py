@@ -176,6 +176,10 @@ class SandboxPort(Protocol):
         """Set the time for which the sandbox is stopped before it is deleted; repeatable."""
         ...
 
+    async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
+        """Return a signed link to a port of the sandbox. The link is a secret."""
+        ...
+
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
         """Replace all labels of the sandbox (Daytona API: PUT); repeatable."""
         ...

@@ -30,6 +30,7 @@ from langchain_daytona_ws._core.jobs.operations import (
     job_request,
 )
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws._core.sync.push import OneSandbox, push
 from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, SyncReport
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
@@ -151,6 +152,19 @@ class _Runtime:
     async def acquire(self) -> SandboxInfo:
         """Return the session's sandbox, creating or starting it if necessary."""
         return await self._state.sandboxes.acquire(self._run_once, await self._port())
+
+    async def preview_url(self, port: int, *, expires_s: float) -> PreviewUrl:
+        """Return a signed link to a port of the sandbox."""
+        sandboxes = self._state.sandboxes
+        sandboxes.check_open()
+        return await preview_url(
+            await self._port(),
+            self,
+            port,
+            expires_s=expires_s,
+            may_exist=sandboxes.may_exist(),
+            now=self._state.clock.time,
+        )
 
     async def client(self) -> GuestClient:
         """Return a client for the sandbox's guest programs. Nothing is provisioned yet."""

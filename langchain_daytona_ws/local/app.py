@@ -20,6 +20,7 @@ from .errors import ApiError, DaemonGone
 from .faults import Faults, apply_before, first, replacement, send_answer
 from .fleet import Fleet
 from .journal import Journal
+from .previews import Previews
 from .proxy import Proxy
 from .record import timestamp
 from .replies import json_reply
@@ -38,11 +39,14 @@ class Middleware:
         self._faults = faults
         self._fleet = fleet
         self._clock = clock
+        self._without_key: list[Endpoint] = [_unknown]
 
     def route(self, method: str, path: str, action: str, endpoint: Endpoint) -> Route:
         return Route(path, self.wrap(action, endpoint), methods=[method])
 
-    def wrap(self, action: str, endpoint: Endpoint) -> ASGIApp:
+    def wrap(self, action: str, endpoint: Endpoint, *, needs_key: bool = True) -> ASGIApp:
+        if not needs_key:
+            self._without_key.append(endpoint)
         return _WrappedEndpoint(self, action, endpoint)
 
     async def serve(
@@ -73,7 +77,7 @@ class Middleware:
         now = timestamp(self._clock.now())
         path = request.scope["path"]
         try:
-            if endpoint is not _unknown and not self._authorized(request):
+            if endpoint not in self._without_key and not self._authorized(request):
                 raise ApiError(401, "Invalid credentials")
             return await endpoint(request)
         except ApiError as error:
@@ -109,7 +113,7 @@ class _WrappedEndpoint:
         await self._middleware.serve(self._action, self._endpoint, scope, receive, send)
 
 
-def build(middleware: Middleware, control: Control, toolbox: Proxy) -> ASGIApp:
+def build(middleware: Middleware, control: Control, toolbox: Proxy, previews: Previews) -> ASGIApp:
     """Return the application. Routes are matched in order, so frequent ones come first."""
     routes = [
         middleware.route(method, f"/toolbox/{{sandbox}}{path}", action, toolbox.endpoint(handler))
@@ -119,8 +123,10 @@ def build(middleware: Middleware, control: Control, toolbox: Proxy) -> ASGIApp:
     routes.append(Route("/toolbox/{sandbox}/{rest:path}", unknown))
     routes += [
         middleware.route(method, f"/api{path}", action, endpoint)
-        for method, path, action, endpoint in _control_routes(control)
+        for method, path, action, endpoint in (*_control_routes(control), *_preview_routes(previews))
     ]
+    page = middleware.wrap("preview", previews.page, needs_key=False)
+    routes += [Route("/preview/{name}", page), Route("/preview/{name}/{path:path}", page)]
     # socket.io (state events) is not implemented: clients that get a 404 poll instead.
     routes.append(Route("/api/socket.io/", middleware.wrap("socket.io", _unknown)))
     return Router(routes, redirect_slashes=False, default=middleware.wrap("unknown", _unknown))
@@ -182,6 +188,15 @@ def _control_routes(control: Control) -> list[tuple[str, str, str, Endpoint]]:
         ("POST", "/snapshots/{snapshot}/activate", "snapshots", control.snapshot_activate),
         ("GET", "/snapshots/{snapshot}/build-logs-url", "snapshots.log", control.snapshot_log_url),
         ("GET", "/snapshots/{snapshot}/build-logs", "snapshots.log", control.snapshot_log),
+    ]
+
+
+def _preview_routes(previews: Previews) -> list[tuple[str, str, str, Endpoint]]:
+    port = "/sandbox/{sandbox}/ports/{port}"
+    return [
+        ("GET", f"{port}/preview-url", "preview-url", previews.standard_url),
+        ("GET", f"{port}/signed-preview-url", "preview-url", previews.signed_url),
+        ("POST", f"{port}/signed-preview-url/{{token}}/expire", "preview-url", previews.expire),
     ]
 
 

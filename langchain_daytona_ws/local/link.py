@@ -47,10 +47,10 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def receive(
-        self, header: dict[str, Any]
+        self, header: dict[str, Any], body: bytes = b""
     ) -> AsyncIterator[tuple[dict[str, Any], AsyncIterator[bytes]]]:
         """Send one request and yield the answer's header and the chunks of its body."""
-        async with self._exchange(header, b"") as (answer, connection):
+        async with self._exchange(header, body) as (answer, connection):
             yield answer, _chunks(connection)
 
     @contextlib.asynccontextmanager

@@ -85,7 +85,7 @@ class Proxy:
             if record.state != "started" or record.processes is None:
                 raise ApiError(400, NOT_RUNNING)
             # Until the last byte of the answer is sent.
-            request.scope["cleanup"].enter_context(self._keep_alive(record))
+            request.scope["cleanup"].enter_context(self.keep_alive(record))
             try:
                 return await handler(record.processes.link, request)
             except DaemonError as error:
@@ -94,7 +94,8 @@ class Proxy:
         return answer
 
     @contextlib.contextmanager
-    def _keep_alive(self, record: SandboxRecord) -> Iterator[None]:
+    def keep_alive(self, record: SandboxRecord) -> Iterator[None]:
+        """Prevent the sandbox's auto-stop until the block ends."""
         record.open_requests += 1
         record.last_activity_at = self._clock.now()
         try:

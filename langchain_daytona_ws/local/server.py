@@ -24,6 +24,7 @@ from .faults import Faults
 from .fleet import Fleet
 from .isolation import Bubblewrap, IsolationKind, NoIsolation
 from .journal import Journal, Request
+from .previews import Previews
 from .proxy import DAEMON_KINDS, DaemonKind, Proxy
 from .record import SandboxRecord
 from .s3 import DEFAULT_REGION, LocalS3, S3Store
@@ -319,7 +320,8 @@ class LocalDaytona:
         )
         self._snapshots = Snapshots(self._clock.now())
         control = Control(fleet, self._snapshots, self._clock)
-        return app.build(middleware, control, Proxy(fleet, self._clock, self._daemon))
+        proxy = Proxy(fleet, self._clock, self._daemon)
+        return app.build(middleware, control, proxy, Previews(fleet, self._clock, proxy.keep_alive))
 
 
 def _is_loopback(host: str) -> bool:

@@ -78,7 +78,7 @@ class CalledTool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionRequest:
-    r"""A tool call that needs approval. Create it with `for_bash`, `for_file` or `for_job`.
+    r"""A tool call that needs approval. Create it with `for_bash`, `for_file`, `for_job` or `for_preview`.
 
     ``summary`` and ``diff`` are safe to print: control characters, terminal escapes, bidi and zero-width characters are
     escaped (``\x1b``, ``\u202e``), so that a call can't imitate the prompt. ``arguments`` are the model's, unchanged:
@@ -86,9 +86,9 @@ class PermissionRequest:
     (``"a (3 lines)"``).
 
     Args:
-        tool: ``"bash"``, ``"workspace_file"``, ``"bash_job"``, or ``"sandbox_file"`` (Deep Agents: a file outside of
-            the workspace).
-        action: ``"run"``, ``"write"``, ``"edit"``, ``"delete"`` or ``"stop"``.
+        tool: ``"bash"``, ``"workspace_file"``, ``"bash_job"``, ``"preview_url"``, or ``"sandbox_file"`` (Deep Agents: a
+            file outside of the workspace).
+        action: ``"run"``, ``"write"``, ``"edit"``, ``"delete"``, ``"stop"`` or ``"open"``.
         arguments: The arguments of the tool call; a read-only deep copy is stored.
         summary: One line of at most 400 characters; a longer call is shown with its head and tail.
         namespace: Name of the workspace.
@@ -227,6 +227,29 @@ class PermissionRequest:
             action=action,
             arguments={**arguments, "action": action},
             summary=label + job,
+            namespace=namespace,
+            tool_call_id=tool_call_id,
+        )
+
+    @classmethod
+    def for_preview(
+        cls, arguments: Mapping[str, object], *, namespace: str, tool_call_id: str | None = None
+    ) -> PermissionRequest:
+        """Build the request for a link to a port of the sandbox.
+
+        Args:
+            arguments: The call's ``port``, ``expires_s``, and any other.
+            namespace: Name of the workspace.
+            tool_call_id: The model's id of the call. Default: none.
+        """
+        port = legible.one_line(str(arguments.get("port", "")), 60)
+        expires = arguments.get("expires_s")
+        for_s = "" if expires is None else f" for {legible.one_line(str(expires), 60)} seconds"
+        return cls(
+            tool="preview_url",
+            action="open",
+            arguments=arguments,
+            summary=f"preview_url: open port {port} to anyone with the link{for_s}",
             namespace=namespace,
             tool_call_id=tool_call_id,
         )

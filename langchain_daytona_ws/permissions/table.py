@@ -25,6 +25,7 @@ ASKS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
         ("bash_job", "logs"): _READS,
         ("bash_job", "list"): _READS,
         ("bash_job", "stop"): _RUNS_COMMANDS,
+        ("preview_url", "open"): _RUNS_COMMANDS,
     }
 )
 """(tool, action) → the modes in which the action needs approval."""

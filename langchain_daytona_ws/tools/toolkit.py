@@ -13,6 +13,7 @@ from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.bash import BashTool
 from langchain_daytona_ws.tools.files import WorkspaceFileTool
 from langchain_daytona_ws.tools.jobs import BashJobTool
+from langchain_daytona_ws.tools.preview import PreviewTool
 from langchain_daytona_ws.tools.streaming import OnChunk
 
 
@@ -24,12 +25,14 @@ class WorkspaceToolkit(BaseToolkit):
     Args:
         session: The session that the tools share.
         on_output: Callback for the output of running commands, see `BashTool`.
+        previews: Whether `get_tools` includes a `PreviewTool`. Default: False.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     session: WorkspaceSession
     on_output: OnChunk | None = None
+    previews: bool = False
 
     @classmethod
     def from_config(
@@ -38,6 +41,7 @@ class WorkspaceToolkit(BaseToolkit):
         *,
         namespace: str,
         on_output: OnChunk | None = None,
+        previews: bool = False,
         **arguments: Any,
     ) -> Self:
         """Return the toolkit of a new session, which leaving a ``with`` block closes.
@@ -46,12 +50,14 @@ class WorkspaceToolkit(BaseToolkit):
             config: A `SandboxConfig`, or its JSON as a dict.
             namespace: Name of the workspace.
             on_output: Callback for the output of running commands, see `BashTool`.
+            previews: Whether `get_tools` includes a `PreviewTool`.
             arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
 
         Raises:
             ConfigError: The configuration or the namespace is invalid.
         """
-        return cls(session=WorkspaceSession(config, namespace=namespace, **arguments), on_output=on_output)
+        session = WorkspaceSession(config, namespace=namespace, **arguments)
+        return cls(session=session, on_output=on_output, previews=previews)
 
     @property
     def bash(self) -> BashTool:
@@ -68,9 +74,14 @@ class WorkspaceToolkit(BaseToolkit):
         """A new `BashJobTool` of the session."""
         return BashJobTool(session=self.session)
 
+    @property
+    def preview(self) -> PreviewTool:
+        """A new `PreviewTool` of the session."""
+        return PreviewTool(session=self.session)
+
     def get_tools(self) -> list[BaseTool]:
-        """Return a `BashTool`, a `WorkspaceFileTool` and a `BashJobTool`."""
-        return [self.bash, self.files, self.jobs]
+        """Return a `BashTool`, a `WorkspaceFileTool`, a `BashJobTool` and, with ``previews``, a `PreviewTool`."""
+        return [self.bash, self.files, self.jobs, *([self.preview] if self.previews else [])]
 
     def __enter__(self) -> Self:
         return self

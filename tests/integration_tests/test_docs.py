@@ -155,13 +155,14 @@ def test_the_configuration_table_is_the_schema() -> None:
 
 
 def test_the_permission_table_is_the_code() -> None:
-    row = r"^\| (`(?:workspace_file|bash|bash_job)`[^|]*) \| (.*) \|$"
+    row = r"^\| (`(?:workspace_file|bash|bash_job|preview_url)`[^|]*) \| (.*) \|$"
     table = dict(re.findall(row, text_of("permissions.md"), re.MULTILINE))
-    assert len(table) == 5
+    assert len(table) == 6
     documented: dict[tuple[str, str], list[str]] = {}
     for heading, answers in table.items():
         tool, _, actions = heading.replace("`", "").partition(": ")
-        for action in actions.split(", ") if actions else ["run"]:
+        unnamed = "open" if tool == "preview_url" else "run"
+        for action in actions.split(", ") if actions else [unnamed]:
             documented[tool, action] = answers.split(" | ")
     assert set(documented) == {
         *(
@@ -169,6 +170,7 @@ def test_the_permission_table_is_the_code() -> None:
             for action in ("read", "list", "glob", "grep", "write", "edit", "delete")
         ),
         ("bash", "run"),
+        ("preview_url", "open"),
         *(("bash_job", action) for action in ("status", "logs", "list", "stop")),
     }
     for (tool, action), answers in documented.items():

@@ -233,7 +233,11 @@ def test_an_ambiguous_answer_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "tools"),
-    [("ask", {"workspace_file", "bash", "bash_job"}), ("edit", {"bash", "bash_job"}), ("bypass", set())],
+    [
+        ("ask", {"workspace_file", "bash", "bash_job", "preview_url"}),
+        ("edit", {"bash", "bash_job", "preview_url"}),
+        ("bypass", set()),
+    ],
 )
 def test_the_mapping_is_that_of_the_mode(mode: Any, tools: set[str]) -> None:
     mapping = MiddlewareApprover().interrupt_on(mode, "demo")

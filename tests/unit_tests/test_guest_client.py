@@ -75,6 +75,9 @@ class ScriptedPort:
     async def ping(self, sandbox_id: str) -> None:
         self._next("ping")
 
+    async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
+        return str(self._next("preview_url"))
+
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
         self.labels = labels
         self._next("set_labels")

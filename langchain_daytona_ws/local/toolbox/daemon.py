@@ -8,7 +8,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Any
 
-from . import files, wire
+from . import connect, files, wire
 from .children import Children
 from .errors import ToolboxError, bad_request, reason
 from .execute import check_env, execute, find_shell
@@ -78,6 +78,9 @@ class Daemon:
                 return
             if operation == "read":
                 self._read(request, connection)
+                return
+            if operation == "connect":
+                connect.relay(int(request["port"]), connection)
                 return
             value = self._operations[operation](request, connection)
             header: dict[str, Any] = {} if value is None else {"value": value}

@@ -95,7 +95,7 @@ def test_two_approvers_for_one_call_are_refused(approver: Any) -> None:
 
 def test_without_the_middleware_it_is_denied(quick: Stage, caplog: pytest.LogCaptureFixture) -> None:
     session = quick.session(approver=MiddlewareApprover())
-    assert session.interrupt_on().keys() == {"bash", "workspace_file", "bash_job"}
+    assert session.interrupt_on().keys() == {"bash", "workspace_file", "bash_job", "preview_url"}
     message = results(quick.do(quick.tool_node(session), calling(bash("one", "echo"))))["one"]
     assert message.status == "error"
     assert "no HumanInTheLoopMiddleware has asked about this call" in caplog.text
