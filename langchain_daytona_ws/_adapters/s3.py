@@ -192,22 +192,24 @@ class Bucket:
                 if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.OK:
                     raise ValueError("not the whole object")
                 info = answers.described(key, answer, "ContentLength")
-                fits = info.size_bytes <= max_bytes
-                data, sha256 = self._body(body, info.size_bytes) if fits else (None, "")
-                return StoredObject(info, data, answers.metadata(answer), sha256)
+                if info.size_bytes > max_bytes:
+                    return StoredObject(info, None, answers.metadata(answer))
+                data, sha256, newlines = self._body(body, info.size_bytes)
+                return StoredObject(info, data, answers.metadata(answer), sha256, newlines)
             finally:
                 body.close()
 
-    def _body(self, body: Any, size: int) -> tuple[bytes, str]:
-        """Read a content, and hash its pieces while the next pieces arrive."""
+    def _body(self, body: Any, size: int) -> tuple[bytes, str, int]:
+        """Read a content; hash its pieces and count their line feeds while the next pieces arrive."""
         from langchain_daytona_ws._adapters.s3_faults import translated
 
-        digest, pieces, count = hashlib.sha256(), list[bytes](), 0
+        digest, pieces, count, newlines = hashlib.sha256(), list[bytes](), 0, 0
         try:
             with unlogged(), translated():
                 # Reading to the end makes botocore verify the checksum, if the response has one.
                 while count <= size and (piece := body.read(min(PIECE_BYTES, size - count + 1))):
                     digest.update(piece)
+                    newlines += piece.count(b"\n")
                     pieces.append(piece)
                     count += len(piece)
         except StoreFault as fault:
@@ -215,7 +217,7 @@ class Bucket:
         if count != size:
             message = f"the answer ended after {count} of {size} bytes"
             raise _BodyLost(StoreFault(StoreFaultKind.PASSING, message))
-        return b"".join(pieces), digest.hexdigest()
+        return b"".join(pieces), digest.hexdigest(), newlines
 
     def _full(self, key: str) -> str:
         """Return a key with the workspace's prefix; refuse keys that a proxy could resolve to another prefix."""

@@ -23,18 +23,20 @@ class Page:
 
     __slots__ = ("body", "bom", "cut", "first", "last", "lines", "lossy", "newline")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, newlines: int | None) -> None:
         self.body = ""
         self.first = self.last = 0  # 1-based, inclusive; 0 when nothing is shown
-        self.lines = count_lines(data)
+        self.lines = count_lines(data, newlines)
         self.cut = 0  # lines shown in part
         self.lossy = False  # some bytes are not text, and are shown as \xNN
         self.newline = newline_style(data)
         self.bom = data.startswith(BOM)
 
 
-def count_lines(data: bytes) -> int:
-    return data.count(b"\n") + (1 if data and not data.endswith(b"\n") else 0)
+def count_lines(data: bytes, newlines: int | None = None) -> int:
+    """Return the number of lines; ``newlines`` is the number of line feeds, if it is known."""
+    newlines = data.count(b"\n") if newlines is None else newlines
+    return newlines + (1 if data and not data.endswith(b"\n") else 0)
 
 
 def newline_style(data: bytes) -> str:
@@ -71,12 +73,19 @@ def _unmarked_utf16(head: bytes) -> str:
     return ""
 
 
-def page(data: bytes, offset: int = 1, limit: int = PAGE_LINES, limit_bytes: int = 65536) -> Page:
+def page(
+    data: bytes,
+    offset: int = 1,
+    limit: int = PAGE_LINES,
+    limit_bytes: int = 65536,
+    newlines: int | None = None,
+) -> Page:
     """Number up to ``limit`` lines from the 1-based line ``offset``, in at most ``limit_bytes`` bytes.
 
-    At least one line is shown, cut if necessary. If ``offset`` is past the end, the page has no lines.
+    At least one line is shown, cut if necessary. If ``offset`` is past the end, the page has no lines. ``newlines`` is
+    the number of line feeds, if it is known.
     """
-    result = Page(data)
+    result = Page(data, newlines)
     budget = max(limit_bytes - FOOTER_BYTES, 64)
     start = start_of_line(data, offset)
     rows, taken = _plain_rows(data[start : start + budget], offset, limit, budget)
@@ -149,18 +158,14 @@ def _plain_rows(head: bytes, number: int, limit: int, budget: int) -> tuple[list
     if end < 0 or not head.isascii() or any(control in head for control in (b"\r", b"\0", b"\x1b")):
         return [], 0
     lines = head[:end].decode("ascii").split("\n", limit)[:limit]
-    if len(lines[0]) > budget - 64 or max(map(len, lines)) > LINE_CHARS:
+    sizes = list(map(len, lines))
+    if sizes[0] > budget - 64 or max(sizes) > LINE_CHARS:
         return [], 0
-    rows: list[str] = []
-    size = taken = 0
-    for line in lines:
-        row = f"{number + len(rows):>6}\t{line}"
-        size += len(row) + 1
-        if size > budget:
-            break
-        rows.append(row)
-        taken += len(line) + 1
-    return rows, taken
+    rows = list(map("%6d\t%s".__mod__, enumerate(lines, number)))
+    size = sum(map(len, rows)) + len(rows)
+    while size > budget:
+        size -= len(rows.pop()) + 1
+    return rows, sum(sizes[: len(rows)]) + len(rows)
 
 
 def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:

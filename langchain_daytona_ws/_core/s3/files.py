@@ -83,7 +83,8 @@ class S3Files:
             key, stored = await self._load(path, max_bytes)
             data = _text(stored, max_bytes)
             page, sha256 = await self._compute(
-                len(data), lambda: (text.page(data, offset, limit, limit_bytes), _hash_of(stored))
+                len(data),
+                lambda: (text.page(data, offset, limit, limit_bytes, stored.newlines), _hash_of(stored)),
             )
             if not page.body and offset > 1:
                 raise RefusedError("past_end", lines=page.lines)

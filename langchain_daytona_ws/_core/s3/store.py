@@ -62,12 +62,14 @@ class StoredObject:
 
     Attributes:
         sha256: The hash of the content, if it was computed while the content arrived; otherwise "".
+        newlines: The number of its line feeds, if they were counted while it arrived; otherwise None.
     """
 
     info: ObjectInfo
     data: bytes | None = field(repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict)
     sha256: str = field(default="", compare=False)
+    newlines: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
