@@ -18,6 +18,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from langchain_daytona_ws._adapters import s3_answers
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, S3Store, SyncS3Store
 from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws._core.files.models import EditQuery, NeedsSandbox
@@ -154,6 +155,27 @@ def test_one_request_reads(runtime: Runtime, bucket: s3.Bucket) -> None:
     bucket.server.s3.clear_requests()
     runtime.run(runtime.ops().read("a"))
     assert len(bucket.server.s3.requests) == 1
+
+
+def test_an_edit_is_one_get_and_one_put(runtime: Runtime, bucket: s3.Bucket) -> None:
+    bucket.put("src/a", b"one")
+    bucket.server.s3.clear_requests()
+    runtime.run(runtime.ops().edit("src/a", "one", "two"))
+    sent = [(item.method, item.key, item.status) for item in bucket.server.s3.requests]
+    assert sent == [("GET", bucket.key("src/a"), 200), ("PUT", bucket.key("src/a"), 200)]
+
+
+@pytest.mark.parametrize("form", ["many/{0:03}", "many/{1}/{0}"], ids=["one directory", "several"])
+def test_many_objects_are_listed_and_no_page_twice(
+    runtime: Runtime, bucket: s3.Bucket, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_answers, "LONGEST_PAGE", 20)
+    for number in range(200):
+        bucket.put(form.format(number, number % 10), b"")
+    bucket.server.s3.clear_requests()
+    assert runtime.run(runtime.ops().glob("**", path="many", limit=1)).total == 200
+    queries = [tuple(sorted(item.query.items())) for item in bucket.server.s3.requests]
+    assert len(queries) == len(set(queries)) >= 10
 
 
 class TestTogether:

@@ -42,9 +42,13 @@ class MemoryBucket:
     page: int = 1000
     forbidding: bool = False  # GET of a missing key is answered with 403
     requests: list[tuple[str, str]] = field(default_factory=list)
+    listed: list[tuple[str, bool, str]] = field(
+        default_factory=list
+    )  # prefix, delimiter and position of each page
     script: dict[str, list[object]] = field(default_factory=dict)
     clock_s: float = 1000.0
     sleeps: list[float] = field(default_factory=list)
+    modified_ns: int = 0  # of the latest change
 
     def put_by_others(self, key: str, data: bytes | str = b"x") -> None:
         raw = data.encode() if isinstance(data, str) else data
@@ -66,6 +70,7 @@ class MemoryBucket:
         more: str | None = None,
     ) -> KeyPage:
         self._begin("list", prefix)
+        self.listed.append((prefix, delimiter, start_after if more is None else more))
         behind = (start_after if more is None else more).encode()
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
@@ -176,5 +181,5 @@ class MemoryBucket:
 
     def _tick(self) -> int:
         """Return a time behind all earlier ones, in whole seconds as S3's are."""
-        latest = max((kept.modified_ns for kept in self.objects.values()), default=0)
-        return latest + 1_000_000_000
+        self.modified_ns += 1_000_000_000
+        return self.modified_ns

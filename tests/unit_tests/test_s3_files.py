@@ -115,6 +115,38 @@ class TestRequests:
         assert self.taken(bucket, ops.write("big", b"x" * (1 << 20))) == ["list", "put"]
 
 
+READS: dict[str, Callable[[FileOperations], Awaitable[object]]] = {
+    "list": lambda ops: ops.list("src"),
+    "list of a missing directory": lambda ops: ops.list("source"),
+    "list of a file": lambda ops: ops.list("src/d01/f001.py"),
+    "glob": lambda ops: ops.glob("**/f02*"),
+    "glob that matches nothing": lambda ops: ops.glob("src/[d]99/*"),
+    "glob with several readings": lambda ops: ops.glob("*.ts,*.tsx", path="src"),
+    "glob in a missing directory": lambda ops: ops.glob("*.py", path="source"),
+    "glob in a file": lambda ops: ops.glob("*.py", path="src/d01/f001.py"),
+    "grep": lambda ops: ops.grep("x", path="src/d01"),
+    "grep in a file": lambda ops: ops.grep("x", path="src/d01/f001.py"),
+    "grep in a missing directory": lambda ops: ops.grep("x", path="source/d01"),
+    "similar names": lambda ops: ops.read("Src/D01/f001.py"),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_no_operation_lists_a_page_twice(
+    bucket: MemoryBucket, read: Callable[[FileOperations], Awaitable[object]]
+) -> None:
+    bucket.page = 7
+    for n in range(60):
+        bucket.put_by_others(f"src/d{n % 5:02}/f{n:03}.py")
+
+    async def run() -> None:
+        with contextlib.suppress(FileError):
+            await read(session(bucket))
+
+    run_sync(run())
+    assert len(bucket.listed) == len(set(bucket.listed)) > 0
+
+
 def test_a_key_that_the_store_cannot_hold_is_refused_and_not_busy(
     bucket: MemoryBucket, ops: FileOperations
 ) -> None:

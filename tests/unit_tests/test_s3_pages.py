@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +69,37 @@ def test_ten_pages_take_few_rounds(name: str) -> None:
     together = [int(count) for kind, count in bucket.requests if kind == "list at once"]
     alone = len(bucket.asked("list")) - sum(together)
     assert alone + len(together) <= 7  # 11 without parallel requests
-    assert len(bucket.asked("list")) <= 11 + 2 * PARTS
+    assert len(bucket.asked("list")) <= 30
+
+
+TREES = {
+    "many directories": "{0:03}/file-{1}.txt",
+    "packages below one directory": "src/package_{0}/module_{1}.py",
+    "names that do not resemble each other": "{2}/{3}/{1}",
+    "one large directory among small ones": "{4}/{1:05}",
+}
+
+
+@pytest.mark.parametrize("form", TREES.values(), ids=TREES)
+def test_directories_are_listed_at_the_same_time(form: str) -> None:
+    bucket = MemoryBucket()
+    hashes = [hashlib.md5(b"%d" % (number // 100)).hexdigest() for number in range(10_000)]
+    for number, digest in enumerate(hashes):
+        large = "lib" if number < 7_000 else digest[:2]
+        bucket.put_by_others(form.format(number // 100, number, digest[:1], digest[1:6], large))
+    assert len(keys_of(listed(bucket))) == 10_000
+    together = [int(count) for kind, count in bucket.requests if kind == "list at once"]
+    alone = len(bucket.asked("list")) - sum(together)
+    assert alone + len(together) <= 7  # 10 without parallel requests
+    assert len(bucket.asked("list")) <= 10 + 3 * PARTS
+
+
+def test_a_failed_listing_of_directories_costs_only_time() -> None:
+    bucket = MemoryBucket(page=2)
+    for number in range(10):
+        bucket.put_by_others(f"{number}/{number}")
+    bucket.script["list"] = [None, None, StoreFault(StoreFaultKind.DENIED, "AccessDenied")]
+    assert len(keys_of(listed(bucket))) == 10
 
 
 def test_a_failure_is_raised_when_its_turn_comes() -> None:

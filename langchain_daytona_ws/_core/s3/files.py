@@ -16,6 +16,7 @@ from langchain_daytona_ws._core.files.errors import edit_error, file_error
 from langchain_daytona_ws._core.s3 import search, tree
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
 from langchain_daytona_ws._core.s3.idempotency import CREATED, EDITED, REPLACED, Mark, mark_of, short
+from langchain_daytona_ws._core.s3.listings import Listings
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.store import ObjectStorePort, StoredObject, StoreFault
@@ -173,28 +174,29 @@ class S3Files:
     async def list(self, path: str, *, limit: int, limit_bytes: int) -> models.Listing:
         with self._errors("list", path, of_directories=True):
             key = await self._begin(path)
-            return await tree.list_directory(self._lookup, key, limit=limit, limit_bytes=limit_bytes)
+            return await tree.list_directory(self._listing(), key, limit=limit, limit_bytes=limit_bytes)
 
     async def glob(
         self, path: str, query: models.GlobQuery
     ) -> tuple[models.GlobResult, models.GlobReading | None]:
         with self._errors("glob", path, of_directories=True):
-            return await tree.glob(self._lookup, await self._begin(path), query)
+            return await tree.glob(self._listing(), await self._begin(path), query)
 
     async def grep(
         self, path: str, query: models.GrepQuery
     ) -> tuple[models.GrepResult, models.GlobReading | None]:
         with self._errors("grep", path, of_directories=True):
-            return await search.grep(self._lookup, await self._begin(path), query)
+            return await search.grep(self._listing(), await self._begin(path), query)
 
     async def similar(self, path: str) -> Sequence[str]:
         with self._errors("similar", path):
-            return await self._lookup.similar(await self._begin(path))
+            return await self._listing().similar(await self._begin(path))
 
     async def exists(self, paths: Sequence[str]) -> Sequence[str]:
         with self._errors("exists", "."):
             await self._wait_until_ready()
-            return [path for path in paths if await self._lookup.exists(key_of(path))]
+            lookup = self._listing()
+            return [path for path in paths if await lookup.exists(key_of(path))]
 
     # --- all operations ---
 
@@ -211,6 +213,10 @@ class S3Files:
             raise edit_error(path, error) from None
         except StoreFault as fault:
             raise store_error(fault, op, self._where) from fault
+
+    def _listing(self) -> Lookup:
+        """Return a lookup for one operation that changes nothing."""
+        return Lookup(Listings(self._port))
 
     async def _begin(self, path: str) -> str:
         await self._wait_until_ready()

@@ -1,32 +1,46 @@
 """List many keys by parallel requests, in their order.
 
 S3 lists a prefix page by page. After the first page, the rest of the keys is divided into parts, whose pages are
-requested in parallel. The division assumes that the other names resemble the names of the first page. If they do not,
-some parts are empty, which costs a request for each.
+requested in parallel. Keys in directories are divided at the directories that a listing with a delimiter finds, which
+is requested together with the second page. Names of one directory are divided by assuming that they resemble the names
+of the last page. If they do not, some parts are empty, which costs a request for each.
 """
 
 from __future__ import annotations
 
 import string
+from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Sequence
 from os.path import commonprefix
 
-from langchain_daytona_ws._core.s3.store import KeyPage, ObjectStorePort, PageRequest
+from langchain_daytona_ws._core.s3.store import KeyPage, ObjectStorePort, PageRequest, StoreFault
 
 PARTS = 8
 KEPT_PAGES = 3  # of one part
+LEVELS = 4  # of directories that are listed
 _CLASSES = (string.digits, string.ascii_uppercase, string.ascii_lowercase)
 
 
 class _Part:
     """Keys after ``start``, up to ``end``, and the pages that have arrived and were not returned yet."""
 
-    def __init__(self, start: str, end: str | None, more: str | None = None) -> None:
-        self.start = start
+    def __init__(self, start: str, end: str | None) -> None:
+        self.start = start  # of the keys that have not arrived
         self.end = end
-        self.more = more
+        self.more: str | None = None
         self.pages = deque[KeyPage]()
         self.is_complete = False
+        self.names: tuple[str, str] | None = None  # the first and the last name of the latest page
+
+    @property
+    def is_waiting(self) -> bool:
+        return len(self.pages) < KEPT_PAGES and not self.is_complete
+
+    def within(self, names: list[str]) -> list[str]:
+        """Return the names between start and end; ``names`` are in order."""
+        last = len(names) if self.end is None else bisect_left(names, self.end)
+        return names[bisect_right(names, self.start) : last]
 
     def receive(self, page: KeyPage) -> None:
         end = self.end
@@ -37,6 +51,11 @@ class _Part:
             page = KeyPage(objects, prefixes, None if is_past else page.more)
         self.pages.append(page)
         self.more, self.is_complete = page.more, page.more is None
+        names = [page.objects[at].key for at in (0, -1) if page.objects]
+        names += [page.prefixes[at] for at in (0, -1) if page.prefixes]
+        if names:
+            self.names = min(names), max(names)
+            self.start = max(names)
 
 
 class Pages:
@@ -53,6 +72,7 @@ class Pages:
         self._prefix = prefix
         self._delimiter = delimiter
         self._parts = [_Part("", None)]
+        self._directories: list[str] | None = [] if delimiter else None  # in order; None: not listed yet
 
     async def next(self, start_after: str = "") -> KeyPage:
         """Return the next page, whose ``more`` is None only if it is the last.
@@ -68,29 +88,49 @@ class Pages:
         page = part.pages.popleft()
         if part.is_complete and not part.pages:
             del self._parts[0]
-        elif len(self._parts) == 1 and not part.pages:
-            self._divide(part, page)
         return KeyPage(page.objects, page.prefixes, "more" if self._parts else None)
 
     async def _request(self) -> None:
         """Request the next page of each part. A failure of a later part is raised when its turn comes."""
-        waiting = [part for part in self._parts if len(part.pages) < KEPT_PAGES and not part.is_complete]
+        above = self._unlisted()
+        if not above:
+            self._divide()
+        waiting = [part for part in self._parts if part.is_waiting]
         requests = [
             PageRequest(self._prefix, self._delimiter, "" if part.more else part.start, part.more)
             for part in waiting
         ]
-        if len(requests) == 1:
+        if len(requests) == 1 and not above:
             only = requests[0]
             found = await self._port.list_page(
                 only.prefix, delimiter=only.delimiter, start_after=only.start_after, more=only.more
             )
             waiting[0].receive(found)
             return
-        for part, page in zip(waiting, await self._port.list_pages(requests), strict=True):
+        listings = [PageRequest(directory, True, self._parts[0].start, None) for directory in above]
+        answers = await self._port.list_pages([*requests, *listings])
+        for part, page in zip(waiting, answers, strict=False):
             if isinstance(page, KeyPage):
                 part.receive(page)
             elif part is self._parts[0]:
                 raise page
+        if above:
+            self._learn(answers[len(requests) :])
+
+    def _unlisted(self) -> list[str]:
+        """Return the directories around the latest key, if their names are not known yet."""
+        first = self._parts[0]
+        if self._directories is not None or not first.names:
+            return []
+        last = first.start
+        base = len(self._prefix.rpartition("/")[0])
+        inner = [last[: at + 1] for at in range(base + 1, len(last)) if last[at] == "/"]
+        return [self._prefix, *inner][:LEVELS] if inner else []
+
+    def _learn(self, listings: Sequence[KeyPage | StoreFault]) -> None:
+        """Keep the names of directories; failed listings only save time."""
+        found = {name for page in listings if isinstance(page, KeyPage) for name in page.prefixes}
+        self._directories = sorted(found)
 
     def _skip(self, key: str) -> None:
         """Forget the keys up to ``key``."""
@@ -100,17 +140,20 @@ class Pages:
             # Further directories may be skipped: divide the keys again after the next page.
             self._parts = [_Part(max(key, self._parts[0].start), None)]
 
-    def _divide(self, part: _Part, page: KeyPage) -> None:
-        """Divide the rest of the keys after a page."""
-        names = [*(info.key for info in page.objects), *page.prefixes]
-        if not names:
-            return
-        ends = _chosen(splits(min(names), max(names), len(self._prefix)))
-        if not ends:
-            return
-        last, part.end = part.end, ends[0]
-        bounds = [*ends[1:], last]
-        self._parts += [_Part(start, end) for start, end in zip(ends, bounds, strict=True)]
+    def _divide(self) -> None:
+        """Divide parts until pages of `PARTS` parts are requested."""
+        for part in [part for part in self._parts if part.is_waiting and part.names]:
+            waiting = [part for part in self._parts if part.is_waiting]
+            room = PARTS - len(waiting)
+            ends = part.within(self._directories or [])
+            if not ends and len(waiting) == 1 and part.names:
+                ends = part.within(splits(*part.names, len(self._prefix)))
+            ends = _chosen(ends, room)
+            if ends:
+                at = self._parts.index(part) + 1
+                bounds = [*ends[1:], part.end]
+                self._parts[at:at] = [_Part(start, end) for start, end in zip(ends, bounds, strict=True)]
+                part.end = ends[0]
 
 
 def splits(first: str, last: str, fixed: int) -> list[str]:
@@ -130,7 +173,7 @@ def splits(first: str, last: str, fixed: int) -> list[str]:
     return sorted(found)
 
 
-def _chosen(ends: list[str]) -> list[str]:
-    """Return up to ``PARTS - 1`` of the ends, at equal distances."""
-    most = min(PARTS - 1, len(ends))
+def _chosen(ends: list[str], room: int) -> list[str]:
+    """Return up to ``room`` of the ends, at equal distances."""
+    most = min(room, len(ends))
     return [ends[number * len(ends) // most] for number in range(most)]

@@ -79,6 +79,7 @@ class KeyPage:
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
     more: str | None  # the token of the next page
+    is_filtered: bool = False  # keys were left out, since their files are ignored
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,11 +68,10 @@ class SyncedObjects:
         return [self._without_ignored(page) if isinstance(page, KeyPage) else page for page in pages]
 
     def _without_ignored(self, page: KeyPage) -> KeyPage:
-        return replace(
-            page,
-            objects=tuple(info for info in page.objects if not self._is_ignored(info.key)),
-            prefixes=tuple(name for name in page.prefixes if not self._is_ignored(name)),
-        )
+        objects = tuple(info for info in page.objects if not self._is_ignored(info.key))
+        prefixes = tuple(name for name in page.prefixes if not self._is_ignored(name))
+        is_filtered = (objects, prefixes) != (page.objects, page.prefixes)
+        return KeyPage(objects, prefixes, page.more, is_filtered)
 
     async def get(self, key: str, *, max_bytes: int) -> StoredObject:
         stored = await self._port.get(key, max_bytes=max_bytes)
