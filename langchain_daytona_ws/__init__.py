@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.config import SandboxConfig as SandboxConfig
     from langchain_daytona_ws.config import SandboxOptions as SandboxOptions
     from langchain_daytona_ws.config import SandboxResources as SandboxResources
+    from langchain_daytona_ws.config import namespace_of as namespace_of
     from langchain_daytona_ws.deepagents import WorkspaceBackend as WorkspaceBackend
     from langchain_daytona_ws.errors import CommandRefused as CommandRefused
     from langchain_daytona_ws.errors import ConfigError as ConfigError
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.permissions import Approver as Approver
     from langchain_daytona_ws.permissions import PermissionDecision as PermissionDecision
     from langchain_daytona_ws.permissions import PermissionRequest as PermissionRequest
+    from langchain_daytona_ws.pool import PoolEvent as PoolEvent
+    from langchain_daytona_ws.pool import SessionLease as SessionLease
+    from langchain_daytona_ws.pool import WorkspacePool as WorkspacePool
     from langchain_daytona_ws.session import WorkspaceSession as WorkspaceSession
     from langchain_daytona_ws.tools.bash import BashTool as BashTool
     from langchain_daytona_ws.tools.files import WorkspaceFileTool as WorkspaceFileTool
@@ -90,6 +94,7 @@ _HOMES = {
         "SandboxConfig",
         "SandboxOptions",
         "SandboxResources",
+        "namespace_of",
     ),
     "deepagents": ("WorkspaceBackend",),
     "errors": (
@@ -99,6 +104,7 @@ _HOMES = {
         "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("AnswerUnusable", "Approver", "PermissionDecision", "PermissionRequest"),
+    "pool": ("PoolEvent", "SessionLease", "WorkspacePool"),
     "session": ("WorkspaceSession",),
     "tools.bash": ("BashTool",),
     "tools.files": ("WorkspaceFileTool",),

@@ -436,6 +436,14 @@ class WorkspaceSession:
         finally:
             self._close_storage()
 
+    @property
+    def _is_closed(self) -> bool:
+        return self._state.sandboxes.is_closed
+
+    def _runs_jobs(self) -> bool:
+        """Return whether closing this session may end background jobs."""
+        return not self.config.persistent and self._state.tracker.latest_end() > self._clock.time()
+
     def _recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
         """Save the files of a sandbox that another session has kept; see `SandboxManager.recover`."""
         return self._state.sandboxes.recover(info, deletes=deletes)

@@ -85,6 +85,7 @@ class SandboxManager:
         self._is_saved = False  # the last push has succeeded
         self.is_kept = False  # the sandbox has unpushed files, which was reported
         self._lock = threading.Lock()
+        self.on_created: Callable[[SandboxInfo, float], object] | None = None  # gets the seconds that it took
         self.clients = DaytonaClients(config, clock)
 
     def push_with(self, push: LastPush, apush: LastPush) -> None:
@@ -131,7 +132,7 @@ class SandboxManager:
         await run_once(self._set_up, lambda: self._run_set_up(work))
 
     async def _provision(self, port: SandboxPort) -> SandboxInfo:
-        organization_id = self._config.options.organization_id
+        organization_id, began = self._config.options.organization_id, port.now()
         if self._config.persistent:
             return await self._get_or_create(port, organization_id)
         spec = self._spec()
@@ -156,6 +157,7 @@ class SandboxManager:
         finally:
             self._creating = ""
         self._warn_of_another()
+        self._report_created(info, port.now() - began)
         try:
             await self._clear_away(port)
         except SandboxUnavailable as error:
@@ -175,6 +177,7 @@ class SandboxManager:
             )
 
     async def _get_or_create(self, port: SandboxPort, organization_id: str | None) -> SandboxInfo:
+        began = port.now()
         acquired = await get_or_create(port, self._spec(), reached_before=self._reached)
         self._reached = True
         await lifecycle.check_organization(port, acquired.info, organization_id, made_here=acquired.created)
@@ -187,7 +190,13 @@ class SandboxManager:
         elif acquired.notice is not None:
             self._add_notice(acquired.notice)
         self._last_id = acquired.info.id
+        if acquired.created:
+            self._report_created(acquired.info, port.now() - began)
         return acquired.info
+
+    def _report_created(self, info: SandboxInfo, duration_s: float) -> None:
+        if self.on_created is not None:
+            self.on_created(info, duration_s)
 
     async def _run_set_up(self, work: Work) -> int:
         """Run the work; run it again if the sandbox was started meanwhile."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -175,3 +176,19 @@ async def once_blocking(flight: SingleFlight[T], make: Callable[[], Coroutine[An
 async def once_on_loop(flight: SingleFlight[T], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Return the value of a flight without blocking the event loop."""
     return await flight.aget(make)
+
+
+class Wait(Protocol):
+    """A way to wait until a future is done, at most ``timeout_s`` seconds: `wait_blocking` or `wait_on_loop`."""
+
+    async def __call__(self, future: Future[None], timeout_s: float) -> None: ...
+
+
+async def wait_blocking(future: Future[None], timeout_s: float) -> None:
+    """Wait for a future; block the thread meanwhile."""
+    futures.wait([future], timeout=timeout_s)
+
+
+async def wait_on_loop(future: Future[None], timeout_s: float) -> None:
+    """Wait for a future without blocking the event loop."""
+    await asyncio.wait([_quietly_wrapped(future)], timeout=timeout_s)

@@ -11,7 +11,7 @@ from langchain_daytona_ws.config.models import (
     PermissionMode,
     SandboxConfig,
 )
-from langchain_daytona_ws.config.namespace import validate_namespace
+from langchain_daytona_ws.config.namespace import namespace_of, validate_namespace
 from langchain_daytona_ws.config.options import SandboxOptions, SandboxResources
 from langchain_daytona_ws.config.values import ImageDefinition
 
@@ -24,5 +24,6 @@ __all__ = [
     "SandboxConfig",
     "SandboxOptions",
     "SandboxResources",
+    "namespace_of",
     "validate_namespace",
 ]

@@ -1,13 +1,17 @@
-"""Validate the namespace: the name of a workspace's directory and S3 prefix."""
+"""The namespace, which is the name of a workspace's directory and S3 prefix: its validation, and that of any key."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from langchain_daytona_ws.config.problems import FOR_MODEL, quoted
 from langchain_daytona_ws.errors import ConfigError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+# The end of a namespace that `namespace_of` has made from a key that is not a valid namespace.
+_HASHED = re.compile(r".*--[0-9a-f]{40}")
+_READABLE_CHARS = 40
 
 
 def validate_namespace(value: str) -> str:
@@ -29,6 +33,35 @@ def validate_namespace(value: str) -> str:
         op="validate",
         for_model=FOR_MODEL,
     )
+
+
+def namespace_of(key: str) -> str:
+    """Return the namespace of a workspace that is named by any string, such as a user's e-mail address.
+
+    Two keys never have the same namespace. A key that is a valid namespace is returned unchanged, so that
+    ``WorkspaceSession(namespace=key)`` finds the same workspace. For any other key, and for a valid namespace that
+    looks like a result for another key, the result has readable characters of the key and 40 hexadecimal digits of its
+    SHA-256. Upper and lower case differ, as they do in S3 keys and in the names of sandboxes, which have a hash of the
+    namespace.
+
+    Args:
+        key: Any string that is not empty.
+
+    Raises:
+        ConfigError: The key is empty, or is not a string.
+    """
+    if not isinstance(key, str) or not key:
+        problem = (
+            "must not be empty" if key == "" else f"must be a string, and is of type {type(key).__name__}"
+        )
+        raise ConfigError(
+            f"the key of a workspace: {problem}.", code="key", op="validate", for_model=FOR_MODEL
+        )
+    if _SEGMENT.fullmatch(key) and not _HASHED.fullmatch(key):
+        return key
+    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", key)[:_READABLE_CHARS].strip("-.") or "key"
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    return f"{readable}--{digest}"
 
 
 def _problem(value: object) -> str:

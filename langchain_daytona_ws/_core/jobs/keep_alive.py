@@ -95,6 +95,12 @@ class JobTracker:
         """Return the command of a running job; None if the session knows no such job."""
         return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
 
+    def latest_end(self) -> float:
+        """Return when the last of the known running jobs is stopped at the latest, in Unix time; 0 without a job."""
+        return max(
+            (job.ends_at for jobs in list(self._running.values()) for job in list(jobs.values())), default=0.0
+        )
+
     async def on_answer(
         self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]
     ) -> Resend:

@@ -1,0 +1,266 @@
+"""The open workspaces of a pool: which are in use or being closed, and who waits. No requests, no waiting."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from langchain_daytona_ws.errors import SessionClosed
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class Slot(Generic[T]):
+    """An open workspace.
+
+    Attributes:
+        key: The key that it was opened for.
+        namespace: Its namespace.
+        value: Its session.
+        leases: How many callers use it now.
+        used_at: When the last of them ended, on the monotonic clock.
+        is_closing: Whether it is being closed, and cannot be leased.
+        closed: Done when it is closed.
+    """
+
+    key: str
+    namespace: str
+    value: T
+    leases: int = 0
+    used_at: float = -math.inf
+    is_closing: bool = False
+    closed: Future[None] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[T]):
+    """The result of one attempt to get a slot.
+
+    Attributes:
+        slot: The slot; None if the caller must wait.
+        opened: Whether the slot is new.
+        reason: Why the caller must wait: its workspace is being closed or in use, or all slots are in use.
+        changed: Done when another attempt may succeed.
+        to_close: Slots that the caller must close now, and pass to `Slots.done`.
+    """
+
+    slot: Slot[T] | None = None
+    opened: bool = False
+    reason: Literal["", "closing", "in_use", "full"] = ""
+    changed: Future[None] = field(default_factory=Future)
+    to_close: tuple[Slot[T], ...] = ()
+
+
+class Slots(Generic[T]):
+    """The slots of a pool, at most ``most``, for callers on any thread and event loop.
+
+    Args:
+        make: Makes the value of a slot for a key and its namespace.
+        most: Limit of slots, including those that are being closed.
+        idle_s: Seconds after which an unused slot is closed; None for no limit.
+        now: Returns seconds on a monotonic clock.
+        is_ended: Whether a value can't be used any more.
+        is_busy: Whether a value must not be closed yet, although it is not leased.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str, str], T],
+        *,
+        most: int,
+        idle_s: float | None,
+        now: Callable[[], float],
+        is_ended: Callable[[T], bool],
+        is_busy: Callable[[T], bool],
+    ) -> None:
+        self._make = make
+        self._most = most
+        self._idle_s = math.inf if idle_s is None else idle_s
+        self._now = now
+        self._is_ended = is_ended
+        self._is_busy = is_busy
+        # Reentrant: the garbage collector may close a waiting coroutine, which then calls `forget`, while this thread
+        # holds the lock.
+        self._lock = threading.RLock()
+        self._slots: dict[str, Slot[T]] = {}  # by namespace, the least recently used first
+        self._reserved: Counter[str] = Counter()  # namespaces that callers wait to close
+        self._waiting: list[object] = []  # tickets of callers that wait for a free slot
+        self._is_open = True
+        self._changed = _uncancellable()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def in_use(self) -> int:
+        """How many slots are in use."""
+        with self._lock:
+            return sum(slot.leases > 0 for slot in self._slots.values())
+
+    def lease(self, key: str, namespace: str, ticket: object) -> Step[T]:
+        """Lease the slot of a namespace, and open it if necessary; the caller passes it to `end`.
+
+        Args:
+            key: The key, for a new slot.
+            namespace: The namespace.
+            ticket: Identifies the caller in all its attempts.
+
+        Raises:
+            SessionClosed: The pool is closed.
+        """
+        with self._lock:
+            self._check_open()
+            slot = self._slots.get(namespace)
+            if slot is not None and not slot.is_closing and not slot.leases and self._is_ended(slot.value):
+                self._remove(slot)  # the host's program has closed it
+                slot = None
+            idle = self._take_idle(but=namespace)
+            if slot is not None:
+                if slot.is_closing or self._reserved[namespace]:
+                    return Step(reason="closing", changed=self._changed, to_close=idle)
+                slot.leases += 1
+                return Step(slot, to_close=idle)
+            position = self._position(ticket)
+            if self._most - len(self._slots) <= position:
+                if ticket not in self._waiting:
+                    self._waiting.append(ticket)
+                more = self._take_oldest(position)
+                return Step(reason="full", changed=self._changed, to_close=(*idle, *more))
+            slot = self._add(key, namespace)
+            slot.leases = 1
+            self.forget(ticket)
+            return Step(slot, opened=True, to_close=idle)
+
+    def end(self, slot: Slot[T]) -> tuple[Slot[T], ...]:
+        """End a lease; return the slots that the caller must close now."""
+        with self._lock:
+            slot.leases -= 1
+            if slot.leases == 0:
+                slot.used_at = self._now()
+                if self._slots.get(slot.namespace) is slot:
+                    self._slots[slot.namespace] = self._slots.pop(slot.namespace)
+                self._notify()
+            return self._take_idle(but=slot.namespace)
+
+    def forget(self, ticket: object) -> None:
+        """Remove a caller that waits no longer."""
+        with self._lock:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+                self._notify()
+
+    def reserve(self, key: str, namespace: str) -> Step[T]:
+        """Reserve the slot of a namespace to close it, and open it first if necessary.
+
+        The caller calls `hold` first, so that it need not wait for ever, and `unhold` at the end.
+
+        Raises:
+            SessionClosed: The pool is closed.
+        """
+        with self._lock:
+            self._check_open()
+            slot = self._slots.get(namespace)
+            if slot is None:
+                slot = self._add(key, namespace)
+            elif slot.is_closing or slot.leases:
+                reason: Literal["closing", "in_use"] = "closing" if slot.is_closing else "in_use"
+                return Step(reason=reason, changed=self._changed)
+            slot.is_closing = True
+            return Step(slot)
+
+    def hold(self, namespace: str) -> None:
+        """Refuse leases of a namespace until `unhold`."""
+        with self._lock:
+            self._reserved[namespace] += 1
+
+    def unhold(self, namespace: str) -> None:
+        """Allow leases of a namespace again."""
+        with self._lock:
+            self._reserved[namespace] -= 1
+            if not self._reserved[namespace]:
+                del self._reserved[namespace]
+            self._notify()
+
+    def done(self, slot: Slot[T]) -> None:
+        """Record that a slot is closed."""
+        with self._lock:
+            self._remove(slot)
+            if not slot.closed.done():
+                slot.closed.set_result(None)
+
+    def close(self) -> tuple[list[Slot[T]], list[Slot[T]]]:
+        """Refuse further leases. Return the slots that the caller must close, and those that others are closing."""
+        with self._lock:
+            self._is_open = False
+            closing = [slot for slot in self._slots.values() if slot.is_closing]
+            to_close = [slot for slot in self._slots.values() if not slot.is_closing]
+            for slot in to_close:
+                slot.is_closing = True
+            self._notify()
+            return to_close, closing
+
+    def reopen(self) -> None:
+        """Allow leases again."""
+        with self._lock:
+            self._is_open = True
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise SessionClosed(
+                "This pool was closed. Enter it again (`async with pool`), or make a new WorkspacePool.",
+                code="pool_closed",
+                for_model="The workspaces of this service are closed; no more commands or files. Tell the user.",
+            )
+
+    def _add(self, key: str, namespace: str) -> Slot[T]:
+        slot = self._slots[namespace] = Slot(key, namespace, self._make(key, namespace))
+        slot.closed.set_running_or_notify_cancel()  # a cancelled wrapper must not cancel it
+        return slot
+
+    def _remove(self, slot: Slot[T]) -> None:
+        if self._slots.get(slot.namespace) is slot:
+            del self._slots[slot.namespace]
+        self._notify()
+
+    def _position(self, ticket: object) -> int:
+        return self._waiting.index(ticket) if ticket in self._waiting else len(self._waiting)
+
+    def _take_idle(self, *, but: str) -> tuple[Slot[T], ...]:
+        """Return the slots that have been unused for too long, except one, now as closing."""
+        limit = self._now() - self._idle_s
+        return self._taken(slot for slot in self._unused() if slot.used_at <= limit and slot.namespace != but)
+
+    def _take_oldest(self, position: int) -> tuple[Slot[T], ...]:
+        """Return the least recently used slot as closing, unless enough slots are being closed already."""
+        closing = sum(slot.is_closing for slot in self._slots.values())
+        return () if closing > position else self._taken(self._unused()[:1])
+
+    def _unused(self) -> list[Slot[T]]:
+        return [
+            slot
+            for slot in self._slots.values()
+            if not slot.leases and not slot.is_closing and not self._is_busy(slot.value)
+        ]
+
+    def _taken(self, slots: Iterable[Slot[T]]) -> tuple[Slot[T], ...]:
+        taken = tuple(slots)
+        for slot in taken:
+            slot.is_closing = True
+        return taken
+
+    def _notify(self) -> None:
+        """Wake all callers that wait for a change."""
+        changed, self._changed = self._changed, _uncancellable()
+        changed.set_result(None)
+
+
+def _uncancellable() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()  # a cancelled waiter must not cancel it for the others
+    return future
