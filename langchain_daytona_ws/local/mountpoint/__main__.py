@@ -85,7 +85,11 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     """Mount, call `ready` when the kernel has connected, and serve until the unmount."""
     _log(options)
     _check_mount_point(options.directory)
+    # Otherwise mfusepy, when it is first imported, prefers libfuse 2, which the original's package installs.
+    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
     # These imports take a third of a second: option errors are reported before them.
+    import mfusepy
+
     from .bucket import Bucket
     from .filesystem import FileSystem, Mount
     from .tree import Tree
@@ -96,10 +100,6 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     if lifetime is None and options.cache is not None:
         lifetime = 60.0
     files = FileSystem(bucket, Tree(bucket, lifetime), options, ready)
-    # Otherwise mfusepy prefers libfuse 2, which the original's package installs.
-    os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
-    import mfusepy
-
     flags: dict[str, Any] = {"default_permissions": True, "noatime": True, "ro": options.read_only}
     flags |= {"allow_other": options.allow_other, "auto_unmount": options.auto_unmount}
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):

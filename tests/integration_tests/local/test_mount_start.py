@@ -119,12 +119,12 @@ def test_at_its_end_it_unmounts_its_path(alone: Mounted) -> None:
 def test_beside_a_libfuse_of_version_2_it_uses_version_3(alone: Mounted) -> None:
     # As with mount-s3's own package: programs that load "fuse" by the linker get that library.
     alone.ok(
-        "mkdir -p /root/lib && cat > /root/lib/sitecustomize.py <<'END'\n"
+        "mkdir -p /root/lib && cat > /root/lib/linker.py <<'END'\n"
         "import ctypes.util\n"
         "find = ctypes.util.find_library\n"
         "ctypes.util.find_library = lambda name: 'libfuse.so.2' if name == 'fuse' else find(name)\n"
         "END\n"
-        "sed -e '1s/ -IS$//' -e 's#^import sys$#import sys; sys.path.insert(0, \"/root/lib\"); import sitecustomize#' "
+        "sed -e '1s/ -IS$//' -e 's#^import sys$#import sys; sys.path.insert(0, \"/root/lib\"); import linker#' "
         "$(command -v mount-s3) > /root/mount-s3 && chmod +x /root/mount-s3"
     )
     command = alone.mount_command("/mnt/w").replace("mount-s3", "/root/mount-s3", 1)
