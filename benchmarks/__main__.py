@@ -32,7 +32,10 @@ def main(
         bool, typer.Option(help="Replace these rows in results.json, and write their date next to them.")
     ] = False,
     docs: Annotated[
-        bool, typer.Option(help="Only write the results of results.json into docs/benchmarks.md.")
+        bool,
+        typer.Option(
+            help="Only write the results of results.json into docs/benchmarks.md and docs/images/parts.svg."
+        ),
     ] = False,
 ) -> None:
     """Compare this library with the SDK, langchain-daytona and Deep Agents, on a local Daytona."""

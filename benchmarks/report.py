@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.picture import PICTURE, draw
 from benchmarks.result import Result, read
 
 HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ def table(results: Iterable[Result]) -> Table:
             result.what,
             result.baseline,
             f"{value_of(result)}\n[dim]({_number(result.value.low)} to {_number(result.value.high)})[/dim]",
-            "" if result.reach is None else f"≤ {_number(result.reach)}",
+            "" if result.reach is None else f"{result.limit} {_number(result.reach)}",
             _verdict(result),
             "\n".join(
                 [*(f"{name}: {_number(value)}" for name, value in result.medians.items()), result.note]
@@ -116,7 +117,8 @@ def page_block(document: dict[str, Any]) -> str:
     setup = f"{document['machine']['cores']} cores, Python {versions['python']}, {document['date']}"
     packages = ", ".join(f"{name} {versions[name]}" for name in ("langchain-daytona", "daytona"))
     rows = [
-        f"| {result.row} | {result.what} | {result.baseline} | {value_of(result)} | {_reach(result)} |"
+        f"| {result.row} | {result.what} | {result.baseline} | {value_of(result)} | {_absolute(result)} "
+        f"| {_reach(result)} |"
         for result in map(read, document["results"])
         if result.quoted
     ]
@@ -129,8 +131,8 @@ def page_block(document: dict[str, Any]) -> str:
             BEGIN,
             f"Medians ({setup}; {packages}).{later}",
             "",
-            "| row | what | ÷ | result | reach |",
-            "|---|---|---|---|---|",
+            "| row | what | ÷ | result | medians | reach |",
+            "|---|---|---|---|---|---|",
             *rows,
             END,
         ]
@@ -140,11 +142,16 @@ def page_block(document: dict[str, Any]) -> str:
 def _reach(result: Result) -> str:
     if result.reach is None:
         return ""
-    return f"≤ {_number(result.reach)}" + ("" if result.reached else f", {_missed(result)}")
+    return f"{result.limit} {_number(result.reach)}" + ("" if result.reached else f", {_missed(result)}")
 
 
-def renew(page: Path = PAGE, results: Path = RESULTS) -> None:
-    """Write the block of these results into docs/benchmarks.md.
+def _absolute(result: Result) -> str:
+    medians, unit = result.absolute
+    return f"{' / '.join(map(_number, medians))} {unit}" if medians else ""
+
+
+def renew(page: Path = PAGE, results: Path = RESULTS, picture: Path = PICTURE) -> None:
+    """Write the block of these results into docs/benchmarks.md, and draw the picture of the parts of a command.
 
     Raises:
         ValueError: The page has no markers.
@@ -154,5 +161,6 @@ def renew(page: Path = PAGE, results: Path = RESULTS) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no {BEGIN} and {END}, the markers of the block")
-    block = page_block(json.loads(results.read_text("utf-8")))
-    page.write_text(before + block + after, "utf-8")
+    document = json.loads(results.read_text("utf-8"))
+    page.write_text(before + page_block(document) + after, "utf-8")
+    picture.write_text(draw(document), "utf-8")

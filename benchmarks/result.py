@@ -20,6 +20,7 @@ class Result:
         value: The ratio, or the figure itself.
         unit: ``×`` for a ratio.
         reach: The upper limit of `value`; None for no limit.
+        at_least: Whether `reach` is the lower limit instead.
         medians: The medians behind the ratio, each with its unit in its name.
         note: An explanation that the reader needs.
         quoted: Whether docs/benchmarks.md has it.
@@ -31,20 +32,34 @@ class Result:
     value: Spread
     unit: str = "×"
     reach: float | None = None
+    at_least: bool = False
     medians: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
     quoted: bool = False
 
     @property
     def reached(self) -> bool | None:
-        return None if self.reach is None else self.value.median <= self.reach
+        if self.reach is None:
+            return None
+        return self.value.median >= self.reach if self.at_least else self.value.median <= self.reach
 
     @property
     def excess(self) -> float | None:
-        """The excess of `value` over the limit, relative to it (0.2: a fifth); None within the limit."""
+        """The distance of `value` from the limit, relative to it (0.2: a fifth); None within the limit."""
         if self.reach is None or self.reached:
             return None
-        return self.value.median / self.reach - 1 if self.reach else self.value.median
+        return abs(self.value.median / self.reach - 1) if self.reach else self.value.median
+
+    @property
+    def limit(self) -> str:
+        """The sign of the limit."""
+        return "≥" if self.at_least else "≤"
+
+    @property
+    def absolute(self) -> tuple[list[float], str]:
+        """The medians of `value` and of the baseline, and their unit; no medians if there are none."""
+        unit = next((name.rpartition(", ")[2] for name in self.medians), "")
+        return [value for name, value in self.medians.items() if name.rpartition(", ")[2] == unit][:2], unit
 
     def as_json(self) -> dict[str, Any]:
         medians = {name: round(value, 4) for name, value in self.medians.items()}

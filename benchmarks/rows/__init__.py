@@ -14,6 +14,7 @@ from benchmarks.rows import (
     imports,
     memory,
     network,
+    parts,
     sync,
     throughput,
     warm_command,
@@ -21,6 +22,7 @@ from benchmarks.rows import (
 
 ROWS: tuple[Row, ...] = (
     warm_command.ROW,
+    parts.ROW,
     first_result.ROW,
     network.ROW,
     imports.ROW,

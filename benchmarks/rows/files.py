@@ -28,6 +28,15 @@ LINE = "{:07d} the quick brown fox jumps over the lazy dog, and on\n"
 MARK = "state-{:012d}"
 PAGED = "a page of it, as a model reads; the SDK transfers the whole file"
 OURS, EDITED = "written.txt", "edited.txt"
+# Name of an operation and size → limit of its time ÷ that of the quoted baseline.
+REACHES = {
+    ("files.read", "1 KiB"): 0.22,
+    ("files.write", "1 KiB"): 0.22,
+    ("files.edit", "1 KiB"): 0.22,
+    ("backend.download_files", "50 MiB"): 1.1,
+    ("backend.upload_files", "50 MiB"): 1.2,
+    ("files.read", "1 MiB on S3"): 1.15,
+}
 
 Operations = dict[str, Callable[[], object]]
 
@@ -178,7 +187,10 @@ def _peers(to: Contenders, contents: Contents) -> Operations:
 
 def _found(samples: Samples, ours: str, baseline: str, size: str, note: str = "") -> Result:
     quoted = baseline.startswith("Base") and (size == "50 MiB" or not ours.startswith("backend"))
-    return compared(NAME, samples, ours, baseline, what=f"{ours}, {size}", note=note, quoted=quoted)
+    reach = REACHES.get((ours, size)) if quoted else None
+    return compared(
+        NAME, samples, ours, baseline, what=f"{ours}, {size}", note=note, reach=reach, quoted=quoted
+    )
 
 
 def _on_s3(bench: Bench) -> Iterator[Result]:
@@ -207,7 +219,11 @@ def _read_on_s3(session: WorkspaceSession, s3: Any, size: str, contents: Content
         },
         rounds,
     )
-    return compared(NAME, samples, "files.read", baseline, what=f"files.read, {size} on S3", quoted=True)
+    size = f"{size} on S3"
+    reach = REACHES.get(("files.read", size))
+    return compared(
+        NAME, samples, "files.read", baseline, what=f"files.read, {size}", reach=reach, quoted=True
+    )
 
 
 def _s3(server: Served) -> Any:

@@ -68,15 +68,21 @@ def _sync(server: Served, rounds: int) -> Iterator[Result]:
             rounds,
         )
         sandbox.delete()
-    yield from _found(samples, "session.run", RAW)
-    yield compared(NAME, samples, "session.run", PEER, reach=0.35, quoted=True)
+    yield from _found(samples, "session.run", RAW, reach=4.0)
+    yield compared(NAME, samples, "session.run", PEER, reach=0.13, quoted=True)
+    yield figure(NAME, "bytes of a warm request", _bytes(next(calls)), "bytes", reach=2048, quoted=True)
     for part, label in ((CARRIED, "its variables"), (PYTHON, "the start of Python")):
         added = combined(samples, lambda whole, raw: (whole - raw) * 1000, part, RAW)
         yield figure(NAME, f"session.run, in the wrapper: {label}", added, "ms", note=f"{part} − raw")
 
 
-def _found(samples: Samples, ours: str, raw: str) -> Iterator[Result]:
-    yield compared(NAME, samples, ours, raw, note=WHOLE_NOTE, quoted=True)
+def _bytes(call: GuestCall) -> int:
+    """Return the size of a request's script and variables, with those that carry the command."""
+    return len(call.script) + sum(len(name) + len(value) for name, value in call.env.items())
+
+
+def _found(samples: Samples, ours: str, raw: str, *, reach: float | None = None) -> Iterator[Result]:
+    yield compared(NAME, samples, ours, raw, note=WHOLE_NOTE, reach=reach, quoted=True)
     added = combined(samples, lambda mine, same: mine - same, ours, SAME)
     base = Spread.of(samples[raw]).median
     # Differences, since one start of Python in the sandbox varies by more than the client adds.

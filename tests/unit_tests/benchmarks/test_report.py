@@ -30,6 +30,19 @@ def test_a_missed_target_is_reported_with_its_distance() -> None:
     assert MISSED.excess == pytest.approx(0.2)
 
 
+def test_a_lower_limit_is_missed_from_below() -> None:
+    rate = Result("row", "commands/s", "raw", Spread(0.2, 0.1, 0.3, 9), reach=0.25, at_least=True)
+    assert (rate.reached, rate.limit, rate.excess) == (False, "≥", pytest.approx(0.2))
+    assert Result("row", "commands/s", "raw", Spread(0.3, 0.1, 0.3, 9), reach=0.25, at_least=True).reached
+
+
+def test_the_medians_of_a_ratio_have_one_unit() -> None:
+    medians = {"commands/s": 36.0, "p99, ms": 38.0, "raw, commands/s": 257.0, "raw, p99, ms": 5.0}
+    rate = Result("row", "x", "raw", Spread(1, 1, 1, 1), medians=medians)
+    assert rate.absolute == ([36.0, 257.0], "commands/s")
+    assert UNASKED.absolute == ([], "")
+
+
 def test_where_nothing_is_demanded_nothing_is_reached() -> None:
     assert (UNASKED.reached, UNASKED.excess) == (None, None)
 
@@ -90,13 +103,14 @@ def reported(tmp_path: Path) -> Path:
 def test_the_page_gets_the_quoted_results_and_keeps_the_rest(tmp_path: Path, reported: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text(f"# Title\n\n{report.BEGIN}\nold\n{report.END}\n\nEnd.\n", "utf-8")
-    report.renew(page, reported)
+    report.renew(page, reported, tmp_path / "parts.svg")
     text = page.read_text("utf-8")
     assert text.startswith("# Title\n\n<!-- benchmarks -->\nMedians (")
     assert text.endswith("<!-- /benchmarks -->\n\nEnd.\n")
-    assert "| row | ours too | raw | 1.38× | ≤ 1.15, missed by 20 % |" in text
+    assert "| row | ours too | raw | 1.38× | 2.76 ms | ≤ 1.15, missed by 20 % |" in text
+    assert (tmp_path / "parts.svg").read_text("utf-8").startswith("<svg ")
     assert "a figure" not in text
-    report.renew(page, reported)
+    report.renew(page, reported, tmp_path / "parts.svg")
     assert page.read_text("utf-8") == text
 
 
@@ -104,4 +118,4 @@ def test_a_page_without_markers_is_an_error(tmp_path: Path, reported: Path) -> N
     page = tmp_path / "benchmarks.md"
     page.write_text("# Title\n", "utf-8")
     with pytest.raises(ValueError, match="<!-- benchmarks -->"):
-        report.renew(page, reported)
+        report.renew(page, reported, tmp_path / "parts.svg")
