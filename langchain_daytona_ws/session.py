@@ -274,6 +274,7 @@ class WorkspaceSession:
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
         on_output: OnOutput | None = None,
+        pty: bool | tuple[int, int] = False,
     ) -> CommandResult:
         """Run a bash command in the workspace directory.
 
@@ -288,6 +289,10 @@ class WorkspaceSession:
                 1,048,576 bytes and a note if it is longer; before them come lines about a long copy of the workspace
                 (``s3Mode: sync``). It is never called twice at once, nor after this method has
                 returned. Its first error is logged and ends the calls; the command goes on.
+            pty: Whether the command gets a pseudo-terminal, of 80 columns and 24 rows or of the given pair. Then
+                ``output`` and ``on_output`` have the terminal's control codes, and the result's ``screen`` is the text
+                that it shows. Nothing is typed: a program that reads the terminal gets the end of its input. The
+                terminal is closed when the command ends; processes that it left in the background get a hang-up.
 
         Returns:
             The result, with any exit code.
@@ -300,7 +305,13 @@ class WorkspaceSession:
             SessionClosed: The session is closed.
         """
         return run_sync(
-            self._sync.run(command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output)
+            self._sync.run(
+                command,
+                timeout_s=timeout_s,
+                idempotency_key=idempotency_key,
+                on_output=on_output,
+                pty=pty,
+            )
         )
 
     async def arun(
@@ -310,13 +321,14 @@ class WorkspaceSession:
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
         on_output: OnOutput | None = None,
+        pty: bool | tuple[int, int] = False,
     ) -> CommandResult:
         """Run a bash command as `run` does. Cancelling this call kills the command.
 
         ``on_output`` is called on this loop. It may be a coroutine function, which is awaited.
         """
         return await self._async.run(
-            command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output
+            command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output, pty=pty
         )
 
     def preview_url(self, port: int, *, expires_s: float = EXPIRES_S) -> PreviewUrl:

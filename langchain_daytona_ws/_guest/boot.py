@@ -91,8 +91,7 @@ def _execute(entry: str, request: Request, storage: Any) -> Answer:
         return dict(module.main(request))  # it does not access the workspace, which may hang
     if entry == "command":
         # `command` manages the record itself: the process that keeps reading output may outlive the call.
-        job_run, editors = (sys.modules.get(PACKAGE + name) for name in ("job_run", "editors"))
-        return dict(module.main(request, storage, (editors or module).Run, job_run))
+        return dict(module.main(request, storage, sys.modules.get(PACKAGE + "job_run")))
 
     def work() -> Answer:
         entered = storage.enter(request)

@@ -39,13 +39,12 @@ PARTS_MAX = 32  # commands in a pipeline
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def main(request: Request, storage: Any, run_type: Any, job_run: Any) -> Answer:
+def main(request: Request, storage: Any, job_run: Any) -> Answer:
     """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return the answer.
 
     Args:
         request: The command and its options; with ``job`` the command can become a background job.
         storage: The module that enters and leaves the workspace: ``dirs``, ``mount`` or ``sync``.
-        run_type: The class of the running command: ``Run``, or the one of the module ``editors``.
         job_run: The module ``job_run``, sent only with ``job``.
     """
     call = record.Record(dirs.state_directory(), request["key"], request.get("keep", False))
@@ -54,7 +53,7 @@ def main(request: Request, storage: Any, run_type: Any, job_run: Any) -> Answer:
 
     def work() -> Answer:
         entered = storage.enter(request)
-        run = run_type(call, request)
+        run = Run(call, request)
         answer = _supervise(run, request, _find("bash"), job_run)
         return {**answer, **entered, **storage.leave(request, run.timed_out)}
 
@@ -141,8 +140,19 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
     return message if os.waitpid(pid, 0)[1] else None
 
 
-def _spawn(bash: str, command: bytes, writer: int, env: Mapping[str, str], options: list[bytes]) -> int:
-    """Start bash in its own session, without input, and with its output to ``writer``; return its pid."""
+def _spawn(
+    bash: str,
+    command: bytes,
+    writer: int,
+    env: Mapping[str, str],
+    options: list[bytes],
+    *,
+    path: str = os.devnull,
+) -> int:
+    """Start bash in its own session, with its input from ``path`` and its output to ``writer``; return its pid.
+
+    If ``path`` is a terminal, it becomes the controlling terminal of the session, which opens it first.
+    """
     script, tail = -1, [b"-c", command]
     if len(command) > ARGUMENT_MAX_BYTES:
         script = _memory_file(command)
@@ -150,7 +160,7 @@ def _spawn(bash: str, command: bytes, writer: int, env: Mapping[str, str], optio
     try:
         how: dict[str, Any] = {
             "file_actions": [
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 0, path, os.O_RDWR, 0),
                 (os.POSIX_SPAWN_DUP2, writer, 1),
                 (os.POSIX_SPAWN_DUP2, writer, 2),
             ],
@@ -178,7 +188,9 @@ def _memory_file(data: bytes) -> int:
 
 
 class Run:
-    """One running command."""
+    """One running command. Modules that are sent only for some commands replace this class."""
+
+    _spawn = staticmethod(_spawn)
 
     def __init__(self, call: record.Record, request: Request) -> None:
         self.key = request["key"]
@@ -220,7 +232,7 @@ class Run:
             pass
         env = dict(os.environ)
         env[processes.MARKER] = self.key
-        # There is no terminal: a prompt would wait until the time-out.
+        # Nothing can be typed: a prompt would wait until the time-out.
         env.setdefault("GIT_TERMINAL_PROMPT", "0")
         terminal.prepare(env, self.user_vars)
         for name, value in self.defaults.items():
@@ -228,7 +240,7 @@ class Run:
         if self._wants_parts:
             self._watch_parts(env)
         self.began = time.monotonic()
-        self.pid = _spawn(bash, command, writer, env, [])
+        self.pid = self._spawn(bash, command, writer, env, [])
         os.close(writer)
         os.set_blocking(self.reader, False)
         if self.is_live:

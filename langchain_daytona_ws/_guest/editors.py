@@ -10,7 +10,7 @@ from langchain_daytona_ws._guest import command, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
 INTERVAL_S = 2.5
 # Names of vim's processes. Other editors end by themselves if there is no terminal.
@@ -34,12 +34,15 @@ class Run(command.Run):
 
     def _end_editors(self) -> None:
         # An editor whose CPU time grows is still working.
-        before, self._seen = self._seen, waiting_editors()
+        before, self._seen = self._seen, self._waiting_editors()
         idle = {pid: editor[0] for pid, editor in self._seen.items() if before.get(pid) == editor}
         own = processes.tree(self.pid, self.key) if idle else {}
         ours = {pid: own[pid] for pid in idle if pid in own}
         processes.send(ours, signal.SIGTERM)
         self._ended.update(idle[pid] for pid in ours)
+
+    def _waiting_editors(self) -> dict[int, tuple[str, int]]:
+        return waiting_editors(NAMES, _has_no_input)
 
     def result(self) -> dict[str, Any]:
         answer = super().result()
@@ -48,11 +51,15 @@ class Run(command.Run):
         return answer
 
 
-def waiting_editors() -> dict[int, tuple[str, int]]:
+command.Run = Run  # type: ignore[misc,assignment]  # this module is sent only for commands that need it
+
+
+def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> dict[int, tuple[str, int]]:
     """Return the editors on this machine that may wait for a key, which cannot be pressed here.
 
-    At the end of its standard input vim replaces it by its standard error. If that can only be written to, such as
-    the pipe of a command's output, vim waits for ever.
+    Args:
+        names: Names of the editors' processes.
+        waits: Returns whether the process of this pid may wait for a key.
 
     Returns:
         pid → (name, CPU time in clock ticks).
@@ -65,14 +72,19 @@ def waiting_editors() -> dict[int, tuple[str, int]]:
                 name, _, rest = file.read().partition(b" (")[2].rpartition(b") ")
             fields = rest.split()
             parents.add(int(fields[1]))
-            if name in NAMES and _cannot_be_read("/proc/%s/fdinfo/0" % pid):
+            if name in names and waits(pid):
                 found[int(pid)] = (name.decode(), int(fields[11]) + int(fields[12]))
         except (OSError, IndexError):  # ended, or of another user
             continue
     return {pid: editor for pid, editor in found.items() if pid not in parents}
 
 
-def _cannot_be_read(fdinfo: str) -> bool:
-    with open(fdinfo, "rb") as file:
+def _has_no_input(pid: str) -> bool:
+    """Return whether the process has replaced its standard input by its standard error, which cannot be read.
+
+    At the end of its standard input vim does so. If its standard error can only be written to, such as the pipe of a
+    command's output, vim waits for ever.
+    """
+    with open("/proc/%s/fdinfo/0" % pid, "rb") as file:
         flags = file.read().partition(b"flags:")[2].split()[0]
     return int(flags, 8) & os.O_ACCMODE == os.O_WRONLY

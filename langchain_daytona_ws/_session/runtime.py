@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_daytona_ws._core.commands.hooks import Hooks
-from langchain_daytona_ws._core.commands.run import CommandResult, run_command
+from langchain_daytona_ws._core.commands.run import CommandResult, run_command, terminal_size
 from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
 from langchain_daytona_ws._core.files.guest import GuestFiles
 from langchain_daytona_ws._core.files.operations import FileOperations
@@ -249,6 +249,7 @@ class _Runtime:
         idempotency_key: str | None,
         on_output: OnOutput | None = None,
         limit_bytes: int | None = None,
+        pty: bool | tuple[int, int] = False,
     ) -> CommandResult:
         """Run a command, and add the session's notices and hint to its result."""
         state, config = self._state, self._state.config
@@ -261,6 +262,7 @@ class _Runtime:
                 code="timeout_range",
             )
         check_idempotency_key(idempotency_key)
+        terminal = terminal_size(pty)
         becomes_job = config.on_timeout == "background"
         result = await run_command(
             await self.client(),
@@ -272,6 +274,7 @@ class _Runtime:
             defaults=self._defaults,
             job=job_request(command, JOB_DEFAULT_S, state.tracker, at_once=False) if becomes_job else None,
             on_output=on_output,
+            pty=terminal,
         )
         if self._s3 is not None and self._is_mounted:
             self._s3.late.command_ended()
@@ -284,7 +287,7 @@ class _Runtime:
         return replace(
             result,
             notices=(*state.notices.drain(), *result.notices, *remarks),
-            hint=self._hint(command, result.output, result.exit_code),
+            hint=self._hint(command, result.screen or result.output, result.exit_code),
             sandbox_id=info.id if info else "",
         )
 

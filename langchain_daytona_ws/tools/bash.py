@@ -32,21 +32,21 @@ _BECOMES_JOB = (
 
 def _description(at_timeout: str) -> str:
     return f"""\
-Run a bash command in the workspace directory and get its output and exit code.
+Run a bash command in the workspace directory.
 - Each call is a new shell in the workspace: cd and variables do not carry over, files do. Use relative paths.
-- Nothing can be typed: standard input is empty, there are no editors. Pass -y, -m.
-- Use python3. TypeScript (.ts) is not transpiled: run compiled JavaScript.
+- Nothing can be typed, and there are no editors: pass -y, -m.
+- Use python3. TypeScript is not transpiled.
 - {at_timeout}
-- With background: true it returns a job id at once: for servers and long work, up to an hour, longer with hours.
+- With background: true it returns a job id at once: for servers and work of up to an hour, longer with hours.
   See it with bash_job.
-- Do not cut output with head or tail: of a long one the middle is left out, and a notice names a file with all of it.
+- Do not cut output with head or tail: a long one is cut in the middle, and a notice names a file with all of it.
 - To read, search and change files, prefer workspace_file."""
 
 
 class BashInput(ToolInput):
     """Arguments of the ``bash`` tool."""
 
-    command: str = Field(description="The command, given to bash exactly as it is.")
+    command: str = Field(description="Given to bash as it is.")
     timeout: float | None = Field(
         default=None,
         description=f"Seconds until it is killed, at most {COMMAND_TIMEOUT_MAX_S}; "
@@ -57,7 +57,8 @@ class BashInput(ToolInput):
         default=None,
         description=f"background: instead of timeout, at most {HOURS_MAX}.",
     )
-    description: str | None = Field(default=None, description="What it does, in 5 to 10 words.")
+    pty: bool = Field(default=False, description="In a terminal.")
+    description: str | None = Field(default=None, description="In 5 to 10 words.")
 
     foreign_names: ClassVar[Mapping[str, str]] = by_foreign_name(
         {
@@ -65,6 +66,7 @@ class BashInput(ToolInput):
             "background": "run_in_background is_background in_background async detach detached",
             "timeout": "timeout_s timeout_sec timeout_secs timeout_seconds max_duration_s",
             "use timeout, in seconds": "timeout_ms timeout_millis yield_time_ms block_until_ms hard_timeout",
+            "pty": "tty use_pty pseudo_terminal terminal interactive",
             "description": "explanation reason justification summary toolSummary toolAction thought",
             "put cd in the command": "cwd workdir working_directory working_dir directory dir path",
             "put NAME=value before the command": "env environment envs",
@@ -73,7 +75,7 @@ class BashInput(ToolInput):
             "use background for what is not to be waited for": "blocking wait wait_for_completion",
             "leave it out": (
                 "dangerouslyDisableSandbox sandbox_permissions with_escalated_permissions elevated "
-                "requires_approval require_user_approval SafeToAutoRun security_risk prefix_rule login tty pty"
+                "requires_approval require_user_approval SafeToAutoRun security_risk prefix_rule login"
             ),
             "the middle of a long output is left out anyway": (
                 "max_output_tokens max_output_length output_limit head tail"
@@ -100,6 +102,8 @@ class BashInput(ToolInput):
                 yield "hours", "only with background: true"
             if timeout is not None:
                 yield "timeout", "give timeout or hours, not both"
+        if background and values.get("pty") in (True, "true"):
+            yield "pty", "a job has no terminal; leave it out, or leave background out"
         limit = JOB_TIMEOUT_MAX_S if background else COMMAND_TIMEOUT_MAX_S
         if _is_number(timeout) and not 0 < timeout <= limit:
             yield "timeout", _range_of_timeout(timeout, limit, background=background)
@@ -135,12 +139,15 @@ class BashTool(WorkspaceTool):
         on_output: Called with each piece of a command's output, like the callback of `WorkspaceSession.run`, but with a
             dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (the number of characters
             of this call before it) and ``text``. LangGraph's custom stream gets the same dicts if it has a listener.
+        raw_output: Whether the artifact of a command with ``pty`` has its output with all control codes too, as
+            ``raw_output``. Default: False; ``output`` is the text that the terminal shows.
     """
 
     name: str = "bash"
     description: str = _description(_KILLED)
     args_schema: type[BaseModel] = BashInput
     on_output: OnChunk | None = Field(default=None, exclude=True, repr=False)
+    raw_output: bool = False
 
     @model_validator(mode="after")
     def _complete_description(self) -> Self:
@@ -170,7 +177,8 @@ class BashTool(WorkspaceTool):
     def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
         # Another description is the same call.
         background = {"background": True} if wanted.background else {}
-        return {"command": wanted.command, "timeout": _timeout_s(wanted), **background}
+        terminal = {"pty": True} if wanted.pty else {}
+        return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
 
     async def _perform(
         self, runtime: Runtime, wanted: BashInput, key: str | None, trace: Callable[[Facts], None]
@@ -183,11 +191,17 @@ class BashTool(WorkspaceTool):
             return f"{end if job.is_running else ''}{job.text}", asdict(job)
         on_output = output_to(self.on_output, current_tool_call_id(), lambda: self.session.sandbox_id)
         result = await runtime.run(
-            wanted.command, timeout_s=timeout_s, idempotency_key=key, on_output=on_output
+            wanted.command,
+            timeout_s=timeout_s,
+            idempotency_key=key,
+            on_output=on_output,
+            pty=wanted.pty,
         )
         trace(facts_of_command(result))
-        result = replace(result, output=rendering.output(result.output))
-        return result.text, asdict(result)
+        raw = {"raw_output": result.output} if self.raw_output and result.screen is not None else {}
+        shown = rendering.output(result.output if result.screen is None else result.screen)
+        result = replace(result, output=shown, screen=None)
+        return result.text, {**asdict(result), **raw}
 
 
 def _timeout_s(wanted: BashInput) -> float | None:

@@ -269,6 +269,41 @@ class TestApproval:
         assert driven.run("cat a").output == "2\n"
 
 
+class TestTerminal:
+    COMMAND = r"printf '\033[32mgreen\033[0m 10%%\r\033[Kdone\n'; test -t 0 && stty size; cat; exit 3"
+
+    def test_the_model_gets_the_text_that_a_person_would_read(self, workspace: Driven) -> None:
+        message = workspace.call(workspace.bash, command=self.COMMAND, pty=True)
+        assert message.content == "done\n24 80\n[exit code 3]"
+        assert (message.artifact["output"], "raw_output" in message.artifact) == ("done\n24 80", False)
+
+    def test_the_control_codes_are_in_the_artifact_on_request(self, workspace: Driven) -> None:
+        tool = BashTool(session=workspace.session, raw_output=True)
+        artifact = workspace.call(tool, command=self.COMMAND, pty=True).artifact
+        assert artifact["raw_output"].startswith("\x1b[32mgreen\x1b[0m 10%\r\x1b[Kdone\r\n")
+        assert "raw_output" not in workspace.call(tool, command="true").artifact
+
+    def test_the_session_has_both(self, workspace: Driven) -> None:
+        result = workspace.run("tput cols; printf '\\033[1mx'", pty=(120, 30))
+        assert (result.screen, result.output) == ("120\nx", "120\r\n\x1b[1mx")
+        assert workspace.run("echo x").screen is None
+        streamed: list[str] = []
+        assert workspace.run("sleep 0.6; echo x", pty=True, on_output=streamed.append).screen == "x"
+        assert "".join(streamed) == "x\r\n"
+
+    def test_a_repeated_call_gets_its_record(self, workspace: Driven) -> None:
+        first, again = (
+            workspace.call(workspace.bash, command="echo x >> ran; cat ran", pty=True) for _ in range(2)
+        )
+        assert first.content == "x\n[exit code 0]"
+        assert "recorded result" in again.content
+        assert again.artifact["output"] == "x"
+
+    def test_a_job_has_no_terminal(self, workspace: Driven) -> None:
+        message = workspace.call(workspace.bash, command="true", pty=True, background=True)
+        assert (message.status, "a job has no terminal" in message.content) == ("error", True)
+
+
 class TestMessages:
     def test_an_exit_code_is_a_result(self, workspace: Driven) -> None:
         message = workspace.call(workspace.bash, command="echo no >&2; exit 4")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
+from langchain_daytona_ws._core.commands import screen
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
 from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, relevant_exit_codes
 from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
@@ -49,6 +50,8 @@ class CommandResult:
         from_record: Whether this is the recorded result of the same call made earlier: nothing ran now.
         notices: Further facts for the model.
         hint: A working alternative, if the command failed in a way that is typical of an S3 workspace.
+        screen: The output as a terminal shows it, without control codes, if the command had a pseudo-terminal
+            (``pty``); otherwise None. Then ``output`` has the control codes.
         sync: What the synchronisation with S3 did (``s3Mode: sync``); None without one.
         sandbox_id: The sandbox in which the command ran.
     """
@@ -68,13 +71,15 @@ class CommandResult:
     hint: str | None = None
     sync: SyncReport | None = None
     sandbox_id: str = ""
+    screen: str | None = None
 
     @property
     def text(self) -> str:
         """The result for the model: notices, output, hint, exit code."""
         parts = [f"[{notice}]" for notice in self.notices]
-        if self.output:
-            parts.append(self.output.rstrip("\n"))
+        output = self.output if self.screen is None else self.screen
+        if output:
+            parts.append(output.rstrip("\n"))
         end = f"exit code {self.exit_code}" if self.job_id is None else f"still running as job {self.job_id}"
         return "\n".join([*parts, *self.remarks, f"[{end}]"])
 
@@ -143,6 +148,7 @@ async def run_command(
     defaults: Mapping[str, str] | None = None,
     job: Mapping[str, object] | None = None,
     on_output: OnOutput | None = None,
+    pty: tuple[int, int] | None = None,
 ) -> CommandResult:
     """Run a command in the workspace directory and return its result.
 
@@ -157,6 +163,7 @@ async def run_command(
         defaults: Environment variables for names that have no value yet.
         job: The job that the command becomes at its time-out, see `job_request`; None to kill the command.
         on_output: Receives the output while the command runs, see `LiveOutput`.
+        pty: Columns and rows of its pseudo-terminal; None for none.
 
     Raises:
         CommandRefused: The command cannot run; no request was sent.
@@ -176,6 +183,8 @@ async def run_command(
         "keep": keep,
         **facts_of_request(client, command),
     }
+    if pty is not None:
+        request["pty"] = list(pty)
     if job is not None:
         request["job"] = job
     if on_output is None:
@@ -202,7 +211,7 @@ async def run_command(
     report = read_report(answer)
     if report is not None:
         report = await finish_push(client.for_same_sandbox(), root, report)
-    return _result(answer, timeout_s, limit_bytes, report)
+    return _result(answer, timeout_s, limit_bytes, report, pty)
 
 
 def check_command(command: str) -> None:
@@ -246,7 +255,34 @@ def facts_of_request(client: GuestClient, command: str) -> Answer:
     return facts
 
 
-def _result(answer: Answer, timeout_s: float, limit_bytes: int, report: SyncReport | None) -> CommandResult:
+def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
+    """Return the columns and rows of a command's pseudo-terminal; None for none.
+
+    Raises:
+        CommandRefused: The size is out of range. No request was sent.
+    """
+    if pty is False or pty is True:
+        return (screen.COLUMNS, screen.ROWS) if pty else None
+    size = tuple(pty)
+    ranges = (screen.COLUMNS_RANGE, screen.ROWS_RANGE)
+    if len(size) != 2 or not all(
+        type(value) is int and value in allowed for value, allowed in zip(size, ranges, strict=True)
+    ):
+        raise CommandRefused(
+            f"The terminal's size is a pair of columns ({ranges[0][0]} to {ranges[0][-1]}) and rows ({ranges[1][0]} to "
+            f"{ranges[1][-1]}), or true for {screen.COLUMNS} by {screen.ROWS}.",
+            code="terminal_size",
+        )
+    return size[0], size[1]
+
+
+def _result(
+    answer: Answer,
+    timeout_s: float,
+    limit_bytes: int,
+    report: SyncReport | None,
+    pty: tuple[int, int] | None,
+) -> CommandResult:
     """Read an answer, which is a JSON object with fields of any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     if len(head) + len(tail) > limit_bytes:
@@ -291,11 +327,10 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int, report: SyncRepo
     if answer.get("from_record") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")
     exit_code = _number(answer, "exit_code")
+    where = _rest_location(log_path, size, log_bytes, answer)
     return CommandResult(
         exit_code=exit_code,
-        output=_joined(head, tail, size, _rest_location(log_path, size, log_bytes, answer))
-        if truncated
-        else _text(head),
+        output=_joined(head, tail, size, where) if truncated else _text(head),
         timed_out=timed_out,
         truncated=truncated,
         output_bytes=size,
@@ -307,6 +342,7 @@ def _result(answer: Answer, timeout_s: float, limit_bytes: int, report: SyncRepo
         from_record=answer.get("from_record") is True,
         notices=(*notices, *(report.notices if report else ())),
         sync=report,
+        screen=None if pty is None else _screen(head, tail, size, where, pty=pty, limit_bytes=limit_bytes),
     )
 
 
@@ -359,6 +395,19 @@ def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
     left_out = size - len(first) - len(last)
     notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"
     return f"{_text(first)}\n{notice}\n{_text(last)}"
+
+
+def _screen(
+    head: bytes, tail: bytes, size: int, where: str, *, pty: tuple[int, int], limit_bytes: int
+) -> str:
+    """Render the output of a terminal; head and tail apart, so that the notice between them stays readable."""
+    first, last = whole_end(head), whole_start(tail)
+    left_out = size - len(first) - len(last)
+    if size <= len(head) + len(tail):
+        return screen.render(_text(head + tail), *pty, limit_chars=limit_bytes)
+    notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"
+    parts = [screen.render(_text(part), *pty, limit_chars=limit_bytes // 2) for part in (first, last)]
+    return f"{parts[0]}\n{notice}\n{parts[1]}"
 
 
 def _text(data: bytes) -> str:

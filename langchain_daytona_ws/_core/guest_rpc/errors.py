@@ -37,6 +37,14 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
             retryable=True,
             for_model=f"The machine cannot start another process: {detail}. Nothing ran. End what is not needed.",
         )
+    if code == "pty":
+        return SandboxError(
+            f"The sandbox has no pseudo-terminal for the command: {detail}. Run it without pty, or use a snapshot or "
+            "image whose sandboxes have /dev/ptmx and /dev/pts.",
+            code="no_terminal",
+            op="execute",
+            for_model=f"This machine has no terminal: {detail}. Nothing ran. Run it without pty.",
+        )
     if code == "workspace":
         return SandboxError(
             f"The workspace directory could not be made or entered in the sandbox: {detail}. The sandbox's user "

@@ -58,6 +58,7 @@ _FIELD_MODULES = {
     "job": "job_run",
     "keep_alive": "jobs",
     "editors": "editors",
+    "pty": "pty_run",
 }
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 

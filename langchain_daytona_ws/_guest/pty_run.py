@@ -1,0 +1,128 @@
+"""Run a command in a pseudo-terminal. Sent only if the command wants one.
+
+Nothing is typed. A program that reads the terminal gets the end of its input at once, as at Ctrl-D: whenever no input
+waits, the supervisor writes the character for it. A program that switches this off (an editor, a pager) gets the
+character itself; if it waits for a key all the same, it is ended like an editor without a terminal.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import sys
+import termios
+import time
+
+from langchain_daytona_ws._guest import command, dirs, editors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Mapping
+
+TYPE_EVERY_S = 0.2
+TYPE_SOON_S = 0.005  # after output: a pager may wait for the next key
+HANG_UP_WAIT_S = 0.5
+END_OF_INPUT = b"\x04"
+# Names of further programs that may wait for a key.
+NAMES = (b"nano", b"pico", b"emacs", b"less", b"more", b"most", b"pg", b"man", b"info")
+
+
+class Run(editors.Run):
+    """A running command with a pseudo-terminal as its standard input and output, and as its controlling terminal."""
+
+    def __init__(self, call: Any, request: dict[str, Any]) -> None:
+        super().__init__(call, request)
+        self._columns, self._rows = request["pty"]
+        self._terminal = ""
+        self._type_at = 0.0
+
+    def _spawn(  # type: ignore[override]  # of the terminal's path, which is chosen here
+        self, bash: str, script: bytes, writer: int, env: Mapping[str, str], options: list[bytes]
+    ) -> int:
+        """Start bash in a terminal, whose two ends replace those of the pipe for its output."""
+        try:
+            reader, terminal = os.openpty()
+            self._terminal = os.ttyname(terminal)
+            # struct winsize, from termios.h: rows, columns, and two unused numbers.
+            size = b"".join(n.to_bytes(2, sys.byteorder) for n in (self._rows, self._columns, 0, 0))
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+            settings = termios.tcgetattr(terminal)
+            settings[3] &= ~termios.ECHO  # typed characters are not output
+            termios.tcsetattr(terminal, termios.TCSANOW, settings)
+        except (OSError, termios.error) as error:
+            raise dirs.SetupError("pty", str(error)) from None
+        for end, fd in ((reader, self.reader), (terminal, writer)):
+            os.dup2(end, fd, inheritable=False)
+            os.close(end)
+        return command._spawn(bash, script, writer, env, options, path=self._terminal)
+
+    def start(self, bash: str, script: bytes) -> None:
+        if "TERM" not in self.user_vars:
+            os.environ["TERM"] = "xterm-256color"
+            self.user_vars = [*self.user_vars, "TERM"]
+        # less ends after its last page, and does not switch to another screen.
+        os.environ.setdefault("LESS", "-ERX")
+        super().start(bash, script)
+
+    def collect(self, until: float) -> None:
+        if time.monotonic() >= self._type_at:
+            self._end_input()
+            self._type_at = time.monotonic() + TYPE_EVERY_S
+        super().collect(min(until, self._type_at) if self.reader >= 0 else until)
+
+    def _end_input(self) -> None:
+        """Write an end of input, unless input waits already."""
+        if self.reader < 0 or self.exit_code is not None:
+            return
+        try:
+            terminal = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError:
+            return  # closed by all programs
+        try:
+            waiting = select.poll()
+            waiting.register(terminal, select.POLLIN)
+            if not waiting.poll(0):
+                os.write(self.reader, END_OF_INPUT)
+        except OSError:
+            pass
+        finally:
+            os.close(terminal)
+
+    def _read(self, size: int) -> int:
+        try:
+            count = super()._read(size)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+        else:
+            if count > 0:
+                self._type_at = min(self._type_at, time.monotonic() + TYPE_SOON_S)
+            return count
+        # Linux reports the end of a terminal's output so.
+        os.close(self.reader)
+        self.reader = -1
+        return -1
+
+    def drain(self) -> None:
+        """Read the rest of the output, and close the terminal: processes in the background get a hang-up."""
+        until = time.monotonic() + HANG_UP_WAIT_S
+        super().drain()
+        output = select.poll()
+        while self.reader >= 0 and time.monotonic() < until:
+            output.register(self.reader, select.POLLIN)
+            output.poll(20)
+            super().drain()
+        if self.reader >= 0:
+            os.close(self.reader)
+            self.reader = -1
+
+    def _waiting_editors(self) -> dict[int, tuple[str, int]]:
+        return editors.waiting_editors(editors.NAMES + NAMES, self._reads_terminal)
+
+    def _reads_terminal(self, pid: str) -> bool:
+        return os.readlink("/proc/%s/fd/0" % pid) == self._terminal
+
+
+command.Run = Run  # type: ignore[misc]  # this module is sent only for commands that need it
