@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 # Imported first: if Deep Agents is not installed, its error names the extra to install.
@@ -116,8 +117,9 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 command, idempotency_key=idempotency_key, limit_bytes=ERROR_BYTES
             )
 
+        asks_about = partial(needs_approval, session.config.permission_mode)
         ids = {"namespace": session.namespace, "session_id": session.id}
-        return files, Reader(files), Writer(files, run, run_internal, ask, **ids)
+        return files, Reader(files), Writer(files, run, run_internal, ask, asks_about, **ids)
 
     @property
     def id(self) -> str:

@@ -210,7 +210,13 @@ class WorkspaceSession:
     @property
     def files(self) -> WorkspaceFiles:
         """The workspace's files."""
-        return WorkspaceFiles(self._sync.files, self._async.files, session=self)
+        return WorkspaceFiles(
+            self._sync.files,
+            self._async.files,
+            self._sync.transfers,
+            self._async.transfers,
+            session=self,
+        )
 
     @property
     def jobs(self) -> WorkspaceJobs:

@@ -23,7 +23,14 @@ from langchain_daytona_ws._adapters.sdk import (
     version_of,
 )
 from langchain_daytona_ws._core.id_factory import Clock
-from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import (
+    BackgroundTask,
+    ExecReply,
+    OnBytes,
+    SandboxInfo,
+    SandboxSpec,
+    UploadSource,
+)
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -161,15 +168,21 @@ class AsyncDaytonaPort:
             fs = (await self._sandbox(sandbox_id)).fs
             await fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
-    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
+    async def upload(
+        self, sandbox_id: str, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
+    ) -> list[str]:
         with translated():
-            uploads = [(path, transfers.HashedUpload(data)) for path, data in files]
-            await transfers.aupload((await self._sandbox(sandbox_id)).fs, uploads)
-            return [content.sha256 for _, content in uploads]
+            return list(await transfers.aupload((await self._sandbox(sandbox_id)).fs, files, on_bytes))
 
-    async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
+    async def download(
+        self,
+        sandbox_id: str,
+        path: str,
+        write: Callable[[bytes], object],
+        on_bytes: OnBytes | None = None,
+    ) -> None:
         with translated():
-            await transfers.adownload((await self._sandbox(sandbox_id)).fs, path, write)
+            await transfers.adownload((await self._sandbox(sandbox_id)).fs, path, write, on_bytes)
 
     async def version(self, sandbox_id: str, path: str) -> str:
         with translated():

@@ -29,7 +29,14 @@ from langchain_daytona_ws._adapters.sdk import (
     version_of,
 )
 from langchain_daytona_ws._core.id_factory import Clock
-from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import (
+    BackgroundTask,
+    ExecReply,
+    OnBytes,
+    SandboxInfo,
+    SandboxSpec,
+    UploadSource,
+)
 
 # The core repeats unanswered requests, since it knows whether they may have run. Here only reads on a stale connection
 # are repeated. The SDK's own retries would repeat a POST (its RemoteDisconnectedRetry), repeat after a refused
@@ -199,15 +206,21 @@ class SyncDaytonaPort:
         with translated():
             self._sandbox(sandbox_id).fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
-    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
+    async def upload(
+        self, sandbox_id: str, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
+    ) -> list[str]:
         with translated():
-            uploads = [(path, transfers.HashedUpload(data)) for path, data in files]
-            transfers.upload(self._sandbox(sandbox_id).fs, uploads)
-            return [content.sha256 for _, content in uploads]
+            return list(transfers.upload(self._sandbox(sandbox_id).fs, files, on_bytes))
 
-    async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
+    async def download(
+        self,
+        sandbox_id: str,
+        path: str,
+        write: Callable[[bytes], object],
+        on_bytes: OnBytes | None = None,
+    ) -> None:
         with translated():
-            transfers.download(self._sandbox(sandbox_id).fs, path, write)
+            transfers.download(self._sandbox(sandbox_id).fs, path, write, on_bytes)
 
     async def version(self, sandbox_id: str, path: str) -> str:
         with translated():

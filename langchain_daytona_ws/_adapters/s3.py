@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,10 +16,13 @@ from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.quiet import unlogged
 from langchain_daytona_ws._core.id_factory import Clock
+from langchain_daytona_ws._core.ports import OnBytes, UploadSource
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import (
     Credentials,
     KeyPage,
     ObjectInfo,
+    ObjectSink,
     PageRequest,
     StoredObject,
     StoreFault,
@@ -28,6 +32,7 @@ from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._adapters.s3_clients import Clients, ClientSets
+    from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
 
 T = TypeVar("T")
 Current = Callable[[], Awaitable[Credentials]]
@@ -165,6 +170,12 @@ class Bucket:
             answer = clients.changes.put_object(**request, Body=data, Metadata=dict(metadata))
             return ObjectInfo(key, len(data), 0, answers.text(answer["ETag"]))
 
+    def transfer(self, clients: Clients, key: str) -> ObjectTransfer:
+        """Return the transfer of one object's content in pieces."""
+        from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
+
+        return ObjectTransfer(clients, self._bucket, self._full(key), key=key, sleep=self.clock.sleep)
+
     def delete(self, clients: Clients, key: str) -> None:
         from langchain_daytona_ws._adapters.s3_faults import translated
 
@@ -297,6 +308,41 @@ class S3Store(ABC):
     ) -> ObjectInfo:
         return await self._do(lambda clients: self._bucket.put(clients, key, data, if_match, metadata))
 
+    async def receive(
+        self,
+        key: str,
+        sink: ObjectSink,
+        *,
+        check: Callable[[StoredObject], None],
+        on_bytes: OnBytes | None = None,
+    ) -> StoredObject:
+        with self._reporting(on_bytes) as report:
+            return await self._do(
+                lambda clients: self._bucket.transfer(clients, key).receive(sink, check, report)
+            )
+
+    async def send(
+        self,
+        key: str,
+        source: UploadSource,
+        *,
+        if_match: str | None,
+        metadata: Mapping[str, str],
+        is_executable: bool = False,
+        on_bytes: OnBytes | None = None,
+    ) -> str:
+        with self._reporting(on_bytes) as report:
+            return await self._do(
+                lambda clients: self._bucket.transfer(clients, key).send(source, if_match, metadata, report)
+            )
+
+    @abstractmethod
+    def _reporting(self, on_bytes: OnBytes | None) -> contextlib.AbstractContextManager[OnBytes]:
+        """Return a function for the thread of a request, which calls ``on_bytes`` where the caller wants it."""
+
+    @abstractmethod
+    async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]: ...
+
     async def delete(self, key: str) -> None:
         await self._do(lambda clients: self._bucket.delete(clients, key))
 
@@ -329,6 +375,25 @@ class SyncS3Store(S3Store):
     async def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)
 
+    @contextlib.contextmanager
+    def _reporting(self, on_bytes: OnBytes | None) -> Iterator[OnBytes]:
+        yield on_bytes or _ignore
+
+    async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        async def run(work: Callable[[], Awaitable[T]]) -> T:
+            return await work()
+
+        if len(works) == 1:
+            return [await works[0]()]
+        with ThreadPoolExecutor(AT_A_TIME, "langchain-daytona-ws-s3") as pool:
+            futures = [pool.submit(run_sync, run(work)) for work in works]
+            try:
+                wait(futures)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
 
 class AsyncS3Store(S3Store):
     """The object store port of the async runtime: blocking work runs in threads of the running loop."""
@@ -338,3 +403,36 @@ class AsyncS3Store(S3Store):
 
     async def sleep(self, seconds: float) -> None:
         await self._clock.asleep(seconds)
+
+    @contextlib.contextmanager
+    def _reporting(self, on_bytes: OnBytes | None) -> Iterator[OnBytes]:
+        """Report on the running loop; a cancelled request ends at its next piece."""
+        loop, is_over = asyncio.get_running_loop(), threading.Event()
+
+        def report(count: int) -> None:
+            if is_over.is_set():
+                raise StoreFault(StoreFaultKind.REFUSED, "the transfer was cancelled")
+            if on_bytes is not None:
+                loop.call_soon_threadsafe(on_bytes, count)
+
+        try:
+            yield report
+        finally:
+            is_over.set()
+
+    async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        slots = asyncio.Semaphore(AT_A_TIME)
+
+        async def run(work: Callable[[], Awaitable[T]]) -> T:
+            async with slots:
+                return await work()
+
+        found = await asyncio.gather(*map(run, works), return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+        return [each for each in found if not isinstance(each, BaseException)]
+
+
+def _ignore(count: int) -> None:
+    pass

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
-from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo
+from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo, StoredObject
 
 LONGEST_PAGE = 1000
 _LONGEST_TOKEN = 4096
@@ -40,6 +42,29 @@ def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInf
     if abs(modified_ns) >= 1 << 62:
         raise ValueError("the date is out of range")
     return ObjectInfo(key, size, modified_ns, text(answer["ETag"]))
+
+
+def rest(key: str, answer: Mapping[str, Any], start: int) -> tuple[int, StoredObject]:
+    """Read the answer with an object's content from ``start``; return the length of that content."""
+    status = answer["ResponseMetadata"]["HTTPStatusCode"]
+    info = described(key, answer, "ContentLength")
+    length = info.size_bytes
+    if start:
+        if status != HTTPStatus.PARTIAL_CONTENT or answer.get("ContentRange") != (
+            f"bytes {start}-{start + length - 1}/{start + length}"
+        ):
+            raise ValueError("not the requested part")
+        info = replace(info, size_bytes=start + length)
+    elif status != HTTPStatus.OK:
+        raise ValueError("not the whole object")
+    return length, StoredObject(info, None, metadata(answer))
+
+
+def part(answer: Mapping[str, Any]) -> dict[str, str]:
+    """Read what the completion of an upload repeats of a part: its ETag, and its checksum if S3 has one."""
+    checksum = answer.get("ChecksumCRC32")
+    found = {"ETag": text(answer["ETag"])}
+    return {**found, "ChecksumCRC32": text(checksum)} if checksum is not None else found
 
 
 def metadata(answer: Mapping[str, Any]) -> dict[str, str]:

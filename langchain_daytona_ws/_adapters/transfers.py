@@ -2,13 +2,16 @@
 
 Downloads use the daemon's endpoint for one file: its answer is the content alone. In the answer for several files,
 daemon 0.190 separates them by a fixed text, which a file can contain.
+
+A transfer may take any time while bytes move; it ends when too few bytes move, see `Pace`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
-import io
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any
@@ -20,101 +23,206 @@ from daytona import DaytonaError
 from daytona.internal.shared_session import http_session_of
 
 from langchain_daytona_ws._adapters.sdk import CONNECT_TIMEOUT_S, TRANSFER_TIMEOUT_S
+from langchain_daytona_ws._core.ports import BytesSource, OnBytes, UploadSource
 
 PIECE_BYTES = 1 << 20
+SENT_BYTES = 1 << 20
+QUICK_BYTES = 64 << 10  # so much content in memory is hashed on the event loop
 MESSAGE_BYTES = 4096
+STALL_S = 60.0
+LEAST_BYTES = 64 << 10
 Write = Callable[[bytes], object]
 
 
-class HashedUpload(io.BytesIO):
-    """The content of an upload, which is hashed while the HTTP client reads it from start to end."""
+class Pace:
+    """The time limit of a transfer: 64 KiB, or the end, within each 60 seconds."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._data = data
-        self._digest = hashlib.sha256()
-        self._hashed = 0
+    def __init__(self) -> None:
+        self._count = 0
+        self._until = monotonic() + STALL_S
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        start = self.tell()
-        piece = super().read(size)
-        if start == self._hashed:  # a client may seek, to find out the length
-            self._digest.update(piece)
-            self._hashed += len(piece)
-        return piece
+    def moved(self, count: int) -> bool:
+        """Record transferred bytes; return whether they renewed the limit."""
+        self._count += count
+        if self._count < LEAST_BYTES:
+            return False
+        self._count, self._until = 0, monotonic() + STALL_S
+        return True
 
     @property
-    def sha256(self) -> str:
-        if self._hashed != len(self._data):
-            return hashlib.sha256(self._data).hexdigest()
-        return self._digest.hexdigest()
+    def is_over(self) -> bool:
+        return monotonic() > self._until
 
 
-def upload(fs: Any, files: Sequence[tuple[str, HashedUpload]]) -> None:
+class Upload:
+    """The body of an upload request, ``multipart/form-data``; each file is hashed while it is sent.
+
+    Args:
+        files: Absolute paths in the sandbox, and the content of each.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, UploadSource]]) -> None:
+        boundary = secrets.token_hex(16)
+        # Each path comes before its file (Daytona API).
+        self._parts = [(_head(boundary, number, path), source) for number, (path, source) in enumerate(files)]
+        self._end = f"--{boundary}--\r\n".encode()
+        self.length = sum(len(head) + source.size_bytes + 2 for head, source in self._parts) + len(self._end)
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.is_quick = sum(source.size_bytes for _, source in self._parts) <= QUICK_BYTES and all(
+            isinstance(source, BytesSource) for _, source in self._parts
+        )
+        self.hashes: list[str] = []
+        self.failure: Exception | None = None  # of reading a content
+
+    def pieces(self) -> Iterator[tuple[bytes, int]]:
+        """Yield pieces of the body, small pieces joined, and the number of bytes of content in each."""
+        joined, count = bytearray(), 0
+        for piece, content_count in self._parts_of_body():
+            if not joined and len(piece) == SENT_BYTES:
+                yield piece, content_count
+                continue
+            joined += piece
+            count += content_count
+            if len(joined) >= SENT_BYTES:
+                yield bytes(joined), count
+                joined, count = bytearray(), 0
+        yield bytes(joined), count
+
+    def _parts_of_body(self) -> Iterator[tuple[bytes, int]]:
+        for head, source in self._parts:
+            yield head, 0
+            try:
+                yield from self._content(source)
+            except Exception as error:
+                self.failure = error
+                raise
+            yield b"\r\n", 0
+        yield self._end, 0
+
+    def _content(self, source: UploadSource) -> Iterator[tuple[bytes, int]]:
+        digest, left = hashlib.sha256(), source.size_bytes
+        with source.open() as file:
+            while left:
+                piece = file.read(min(SENT_BYTES, left))
+                digest.update(piece)
+                left -= len(piece)
+                yield piece, len(piece)
+        self.hashes.append(digest.hexdigest())
+
+
+def _head(boundary: str, number: int, path: str) -> bytes:
+    """Return a path, and the beginning of its file."""
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].path"\r\n\r\n{path}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].file"; filename="file"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+
+
+def _request(fs: Any, body: Upload) -> tuple[str, dict[str, str]]:
+    """Return address and headers of an upload request."""
+    _, url, headers, *_ = fs._api_client._upload_files_serialize(None, None, None, None)
+    own = {"Content-Type": body.content_type, "Content-Length": str(body.length)}
+    return url, {**headers, **own}
+
+
+def upload(
+    fs: Any, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
+) -> Sequence[str]:
     """Upload files in one request, as ``fs.upload_files`` of the SDK does.
 
     Args:
         fs: The SDK's file system of a sandbox.
         files: Absolute paths, and the content of each.
+        on_bytes: Called with the size of each sent piece of content.
+
+    Returns:
+        The SHA-256 of each content.
     """
-    _, url, headers, *_ = fs._api_client._upload_files_serialize(None, None, None, None)
-    headers.pop("Content-Type", None)
-    sent = fs._http_client.stream(
-        "POST",
-        url,
-        data={f"files[{number}].path": path for number, (path, _) in enumerate(files)},
-        files={f"files[{number}].file": file for number, file in enumerate(files)},
-        headers=headers,
-        timeout=TRANSFER_TIMEOUT_S,
-    )
-    with sent as answer:
+    body = Upload(files)
+    url, headers = _request(fs, body)
+
+    def sent() -> Iterator[bytes]:
+        for piece, count in body.pieces():
+            yield piece
+            if count and on_bytes is not None:
+                on_bytes(count)
+
+    # Each write has its own limit. The answer may take longer: a gateway may pass on the files when it has them all.
+    limits = httpx.Timeout(TRANSFER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, write=STALL_S)
+    with fs._http_client.stream("POST", url, content=sent(), headers=headers, timeout=limits) as answer:
         if not answer.is_success:
             raise _refused(answer.status_code, answer.read())
         # The status says that the files are stored; reading the rest only keeps the connection.
         with contextlib.suppress(httpx.HTTPError):
             answer.read()
+    return body.hashes
 
 
-async def aupload(fs: Any, files: Sequence[tuple[str, HashedUpload]]) -> None:
-    """Upload files, as `upload` does."""
-    _, url, headers, *_ = fs._api_client._upload_files_serialize(None, None, None, None)
-    headers.pop("Content-Type", None)
-    form = aiohttp.FormData()
-    for number, (path, content) in enumerate(files):
-        form.add_field(f"files[{number}].path", path)
-        form.add_field(
-            f"files[{number}].file", content, filename=path, content_type="application/octet-stream"
-        )
-    limits = aiohttp.ClientTimeout(total=TRANSFER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+async def aupload(
+    fs: Any, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
+) -> Sequence[str]:
+    """Upload files, as `upload` does; ``on_bytes`` is called on the event loop."""
+    body = Upload(files)
+    url, headers = _request(fs, body)
+    loop, pace, pieces = asyncio.get_running_loop(), Pace(), body.pieces()
+
+    async def sent() -> AsyncIterator[bytes]:
+        end = (b"", 0)
+        while True:
+            take = next(pieces, end) if body.is_quick else await asyncio.to_thread(next, pieces, end)
+            if take is end:
+                limit.reschedule(loop.time() + TRANSFER_TIMEOUT_S)
+                return
+            piece, count = take
+            yield piece
+            if pace.moved(len(piece)):
+                limit.reschedule(loop.time() + STALL_S)
+            if count and on_bytes is not None:
+                on_bytes(count)
+
     session = http_session_of(fs._api_client.api_client)
-    async with session.post(url, data=form, headers=headers, timeout=limits) as answer:
-        if not answer.ok:
-            raise _refused(answer.status, await answer.content.read(MESSAGE_BYTES))
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+    try:
+        async with (
+            asyncio.timeout(STALL_S) as limit,
+            session.post(url, data=sent(), headers=headers, timeout=limits) as answer,
+        ):
+            if not answer.ok:
+                raise _refused(answer.status, await answer.content.read(MESSAGE_BYTES))
+    except aiohttp.ClientError:
+        if body.failure is not None:  # aiohttp reports it as a failure of the connection
+            raise body.failure from None
+        raise
+    return body.hashes
 
 
-def download(fs: Any, path: str, write: Write) -> None:
+def download(fs: Any, path: str, write: Write, on_bytes: OnBytes | None = None) -> None:
     """Pass the pieces of a file to ``write``.
 
     Args:
         fs: The SDK's file system of a sandbox.
         path: The absolute path of the file.
         write: Called with each piece, in order; its errors end the download.
+        on_bytes: Called with the size of each written piece.
     """
-    until = monotonic() + TRANSFER_TIMEOUT_S
+    pace = Pace()
     with _answer(fs, path) as answer:
         if answer.status != 200:
             raise _refused(answer.status, answer.read(MESSAGE_BYTES))
         while piece := answer.read1(PIECE_BYTES):
             write(piece)
-            if monotonic() > until:
-                raise urllib3.exceptions.ProtocolError("The file had not ended when the time was up.")
+            if on_bytes is not None:
+                on_bytes(len(piece))
+            if not pace.moved(len(piece)) and pace.is_over:
+                raise urllib3.exceptions.ProtocolError("The download was too slow.")
 
 
 @contextlib.contextmanager
 def _answer(fs: Any, path: str) -> Iterator[urllib3.BaseHTTPResponse]:
     method, url, headers, *_ = fs._api_client._download_file_serialize(path, None, None, None, None)
     pools = fs._api_client.api_client.rest_client.pool_manager
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=TRANSFER_TIMEOUT_S)
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=STALL_S)
     answer = pools.request(method, url, headers=headers, timeout=timeout, preload_content=False)
     try:
         yield answer
@@ -125,22 +233,38 @@ def _answer(fs: Any, path: str) -> Iterator[urllib3.BaseHTTPResponse]:
         answer.release_conn()
 
 
-async def adownload(fs: Any, path: str, write: Write) -> None:
-    """Pass the pieces of a file to ``write``, as `download` does."""
-    async with _aanswer(fs, path) as answer:
+async def adownload(fs: Any, path: str, write: Write, on_bytes: OnBytes | None = None) -> None:
+    """Pass the pieces of a file to ``write``, as `download` does; ``write`` is called in a thread for large pieces."""
+    method, url, headers, *_ = fs._api_client._download_file_serialize(path, None, None, None, None)
+    session = http_session_of(fs._api_client.api_client)
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+    loop, pace = asyncio.get_running_loop(), Pace()
+    async with (
+        asyncio.timeout(STALL_S) as limit,
+        session.request(method, url, headers=headers, timeout=limits) as answer,
+    ):
         if answer.status != 200:
             raise _refused(answer.status, await answer.content.read(MESSAGE_BYTES))
-        async for piece in answer.content.iter_any():
-            write(piece)
+        async for piece in _large_pieces(answer, lambda: limit.reschedule(loop.time() + STALL_S), pace):
+            await asyncio.to_thread(write, piece)
+            if on_bytes is not None:
+                on_bytes(len(piece))
 
 
-@contextlib.asynccontextmanager
-async def _aanswer(fs: Any, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
-    method, url, headers, *_ = fs._api_client._download_file_serialize(path, None, None, None, None)
-    limits = aiohttp.ClientTimeout(total=TRANSFER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-    session = http_session_of(fs._api_client.api_client)
-    async with session.request(method, url, headers=headers, timeout=limits) as answer:
-        yield answer
+async def _large_pieces(
+    answer: aiohttp.ClientResponse, renew: Callable[[], None], pace: Pace
+) -> AsyncIterator[bytes]:
+    """Join the pieces that arrive, for a thread's start costs more than a small piece."""
+    joined = bytearray()
+    async for piece in answer.content.iter_any():
+        joined += piece
+        if pace.moved(len(piece)):
+            renew()
+        if len(joined) >= PIECE_BYTES:
+            yield bytes(joined)
+            joined.clear()
+    if joined:
+        yield bytes(joined)
 
 
 def _refused(status: int, body: bytes) -> DaytonaError:

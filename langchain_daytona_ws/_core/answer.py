@@ -121,6 +121,10 @@ class Reply:
         """Whether the answer was recorded by an earlier attempt of the call."""
         return self._answer.get("from_record") is True
 
+    def part(self, name: str) -> object:
+        """Return a field that another `Reply` checks."""
+        return self._answer.get(name)
+
     def flag(self, name: str) -> bool:
         return self._flag(self._answer.get(name), name)
 

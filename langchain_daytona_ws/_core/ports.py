@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import io
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -65,6 +66,35 @@ class ExecReply:
 
     exit_code: int
     output: str
+
+
+class UploadSource(Protocol):
+    """The content of a file to upload. It is opened again if the upload is repeated."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def open(self) -> BinaryIO:
+        """Open the content at its start. Reading raises a `FileError` if the content is no longer ``size_bytes``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BytesSource:
+    """Content in memory."""
+
+    data: bytes = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+    def open(self) -> BinaryIO:
+        return io.BytesIO(self.data)  # shares the bytes
+
+
+OnBytes = Callable[[int], object]
+"""Called with the number of bytes that have just been transferred, in the caller's thread."""
 
 
 class FaultKind(enum.Enum):
@@ -196,12 +226,20 @@ class SandboxPort(Protocol):
         """Send the sandbox's daemon a request that changes nothing; return if it answers."""
         ...
 
-    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
+    async def upload(
+        self, sandbox_id: str, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
+    ) -> list[str]:
         """Write files and their directories in one request; return the hashes, computed while they are sent."""
         ...
 
-    async def download(self, sandbox_id: str, path: str, write: Callable[[bytes], object]) -> None:
-        """Pass a file's pieces to ``write``, in order; errors of ``write`` end the download."""
+    async def download(
+        self,
+        sandbox_id: str,
+        path: str,
+        write: Callable[[bytes], object],
+        on_bytes: OnBytes | None = None,
+    ) -> None:
+        """Pass a file's pieces to ``write``, in order; its errors end the download. ``write`` may block."""
         ...
 
     async def version(self, sandbox_id: str, path: str) -> str:

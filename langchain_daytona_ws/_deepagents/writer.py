@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import (
+    OUTSIDE_TOOL,
     AnsweredInstead,
     Ask,
     CommandCall,
@@ -96,6 +97,7 @@ class Writer:
         run: Runs a command.
         run_internal: Runs the command that deletes a tree.
         ask: Asks for approval.
+        asks_about: Whether the mode asks about an action (second argument) of a tool.
         namespace: Name of the workspace.
         session_id: Scope of the call ids, if the graph has no thread.
     """
@@ -106,6 +108,7 @@ class Writer:
         run: Run,
         run_internal: RunInternal,
         ask: Ask,
+        asks_about: Callable[[str, str], bool],
         *,
         namespace: str,
         session_id: str,
@@ -114,6 +117,7 @@ class Writer:
         self._run = run
         self._run_internal = run_internal
         self._ask = ask
+        self._asks_about = asks_about
         self._namespace = namespace
         self._session_id = session_id
 
@@ -259,7 +263,9 @@ class Writer:
     async def _may_upload(self, path: str, data: bytes) -> tuple[FileLocation, FileOperations]:
         """Return where to upload a file, once that is approved."""
         location, ops = self._files.at(path)
-        if not location.is_artifact:
+        tool = OUTSIDE_TOOL if location.is_outside else "workspace_file"
+        if not location.is_artifact and self._asks_about(tool, "write"):
+            # Showing a large content takes longer than its upload.
             arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
             # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.
             request = replace(self._request("write", arguments, location), called=None)

@@ -18,7 +18,7 @@ PACKAGE = "langchain_daytona_ws._guest."
 STORAGE = ("mount", "sync")  # request fields, and the modules that are sent with them
 FILE_WAIT_S = 30.0
 LOCK_WAIT_S = 20.0
-LOCKED = ("files", "content")  # entries that take the file lock
+LOCKED = ("files", "content", "transfer")  # entries that take the file lock
 
 
 def run(entry: str, request: Request, nonce: str, program: str = "") -> None:

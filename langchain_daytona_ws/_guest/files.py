@@ -1,8 +1,8 @@
 """Read, write, edit and delete files in the sandbox. This docstring is the contract of all file operations.
 
 Entry modules, so that each call loads only what it needs: ``files`` (read, write, edit, delete), ``tree`` (list, glob)
-and ``search`` (grep); ``content`` and ``similar_paths`` document their own operations. Each maps one request to one
-answer that JSON can hold:
+and ``search`` (grep); ``content``, ``transfer`` and ``similar_paths`` document their own operations. Each maps one
+request to one answer that JSON can hold:
 ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Paths are relative to the root, ``"."``
 for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``).
 Names that are not UTF-8 are sent as lone surrogates (``surrogateescape``) in ASCII-only JSON.
@@ -16,7 +16,8 @@ write   content: bytes, or content_from: path with      path, created, unchanged
         content_sha256, content_bytes; overwrite        gone: [bom, crlf, bytes] of the old text, if any
         (false),
         expected_sha256 (null), max_bytes, as_text
-        (false: keep line ends and byte order mark)
+        (false: keep line ends and byte order mark),
+        executable (false: keep the mode)
 edit    old, new, replace_all (false), exact (false),   path, count, at: [line], snippet, bytes, sha256,
         expected_sha256 (null), max_bytes               before_sha256; if set: differences: [[line, column,
                                                         text in the file, text in old]], mixed (encodings),
@@ -91,7 +92,7 @@ def read(request: Request) -> Answer:
 
 def write(request: Request) -> Answer:
     upload = (request.get("content_from"), request.get("content_sha256"), request.get("content_bytes"))
-    source = Source(request.get("content"), *upload)
+    source = Source(request.get("content"), *upload, executable=request.get("executable", False))
     try:
         for wait_s in (*VANISHED_WAITS_S, None):
             try:
@@ -173,6 +174,7 @@ def _write(location: Location, source: Source, request: Request) -> Answer:
             raise
         new, notes = _styled(source, old, request)
         if old.sha256 == new.sha256:  # also if the request was sent twice
+            new.make_executable(location)
             return _written(new, unchanged=True)
         if not overwrite:
             if expected is None:
@@ -180,6 +182,7 @@ def _write(location: Location, source: Source, request: Request) -> Answer:
             _expect(old, expected)
         if not (new is source and source.move(location, need_file(status))):
             replace(location, new.chunks(), old)
+            new.make_executable(location)
         return {**_written(new), **notes}
     raise RefusedError("busy")
 

@@ -130,7 +130,7 @@ def _recorded(body: bytes) -> Answer:
 
 
 def prune(state_dir: str, uploads_dir: str) -> None:
-    """Remove old records, logs, programs and uploads by age, number and size; at most once a minute."""
+    """Remove old records, logs and programs by age, number and size, and uploads by age; at most once a minute."""
     stamp = state_dir + "/tidied"
     now = time.time()
     try:
@@ -142,8 +142,12 @@ def prune(state_dir: str, uploads_dir: str) -> None:
     os.utime(stamp)
     # Separately: logs are large, and must not displace the records that prevent a second run.
     _prune(_entries(state_dir, ".call"), now)
-    _prune(_entries(state_dir, ".log") + _entries(uploads_dir, ""), now)
+    _prune(_entries(state_dir, ".log"), now)
     _prune(_entries(state_dir, ".program"), now)
+    # By age only: an upload that is still written may be large.
+    for modified, _, path in _entries(uploads_dir, ""):
+        if now - modified > 3600:
+            os.unlink(path)
 
 
 def _prune(entries: list[tuple[float, int, str]], now: float) -> None:

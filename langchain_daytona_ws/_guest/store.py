@@ -43,10 +43,16 @@ class Source:
     """
 
     def __init__(
-        self, data: bytes | None, path: str | None, sha256: str | None = None, size: int | None = None
+        self,
+        data: bytes | None,
+        path: str | None,
+        sha256: str | None = None,
+        size: int | None = None,
+        executable: bool = False,
     ) -> None:
         self.path = path
         self.is_own = False
+        self.executable = executable
         if data is not None:
             self._fd = -1
             self._data = data
@@ -84,7 +90,7 @@ class Source:
         if old is None:
             mask = os.umask(0)
             os.umask(mask)
-            mode = 0o666 & ~mask
+            mode = self.new_mode & ~mask
         else:
             # Another name of the file, or its owner, would be lost.
             if old.st_nlink != 1 or (old.st_uid, old.st_gid) != (upload.st_uid, upload.st_gid):
@@ -92,6 +98,8 @@ class Source:
             mode = stat.S_IMODE(old.st_mode)
             if not mode & stat.S_IWUSR:  # writing in place is refused
                 return False
+            if self.executable:
+                mode |= (mode & 0o444) >> 2
         try:
             os.fchmod(self._fd, mode)
             if old is None:
@@ -103,6 +111,25 @@ class Source:
         except OSError:  # another file system, such as a mount, or a directory that is not writable
             return False
         return True
+
+    @property
+    def new_mode(self) -> int:
+        """The mode of a new file, without the umask."""
+        return 0o777 if self.executable else 0o666
+
+    def make_executable(self, location: Location) -> None:
+        """Make a file executable where it is readable, if the source is; an S3 mount has no such mode."""
+        if not self.executable:
+            return
+        try:
+            fd = location.open(os.O_RDONLY)
+            try:
+                mode = stat.S_IMODE(os.fstat(fd).st_mode)
+                os.fchmod(fd, mode | (mode & 0o444) >> 2)
+            finally:
+                os.close(fd)
+        except OSError:
+            return
 
     def chunks(self) -> Iterator[bytes]:
         if self._fd < 0:
@@ -181,7 +208,7 @@ def create(location: Location, source: Source) -> bool:
     try:
         if source.move(location, None):
             return True
-        fd = location.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        fd = location.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, source.new_mode)
     except FileExistsError:
         return False
     error = _fill(fd, source.chunks())

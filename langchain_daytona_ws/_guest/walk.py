@@ -59,8 +59,8 @@ class Location:
         except FileNotFoundError:
             return None
 
-    def open(self, flags: int) -> int:
-        return os.open(self.name, flags | SAFE, 0o666, dir_fd=self.parent)
+    def open(self, flags: int, mode: int = 0o666) -> int:
+        return os.open(self.name, flags | SAFE, mode, dir_fd=self.parent)
 
     def open_dir(self) -> int:
         try:

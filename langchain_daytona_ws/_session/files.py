@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, overload
+
 from langchain_daytona_ws._core.files.models import (
     FileDeleted,
     FileEdited,
@@ -16,19 +20,35 @@ from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, 
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
 
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.transfers.models import OnProgress, Transferred
+    from langchain_daytona_ws._core.transfers.operations import TransferOperations
+
+Local = str | os.PathLike[str]
+
 
 class WorkspaceFiles:
-    """Read, download, write, edit, list, glob, grep and delete files of the workspace.
+    """Read, write, edit, list, glob, grep and delete files of the workspace; upload and download files of this host.
 
     Paths are relative to the workspace. Each call is one request to a warm sandbox, or two if more than 256 KiB are
     written or downloaded. All methods raise `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`,
     `WriteConflict`) if nothing was changed, and the errors of `WorkspaceSession.run` if the sandbox failed.
     """
 
-    def __init__(self, sync_ops: FileOperations, async_ops: FileOperations, *, session: object) -> None:
+    def __init__(
+        self,
+        sync_ops: FileOperations,
+        async_ops: FileOperations,
+        sync_transfers: Callable[[], TransferOperations],
+        async_transfers: Callable[[], TransferOperations],
+        *,
+        session: object,
+    ) -> None:
         self._session = session  # kept alive: an unreferenced session ends
         self._sync_ops = sync_ops  # coroutines that do not suspend
         self._async_ops = async_ops
+        self._sync_transfers = sync_transfers
+        self._async_transfers = async_transfers
 
     def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read a page of numbered lines of a text file of at most 10 MiB.
@@ -44,24 +64,112 @@ class WorkspaceFiles:
         """Read a page of lines, as `read` does."""
         return await self._async_ops.read(path, offset=offset, limit=limit)
 
-    def download(self, path: str) -> bytes:
-        """Return the content of a file of at most 128 MiB, text or binary.
+    def upload(self, local: Local, path: str = "", *, on_progress: OnProgress | None = None) -> Transferred:
+        """Upload a file of this host, or a directory with all files below it.
 
-        The download counts as a read: the file may then be overwritten.
+        Contents are streamed and hashed on the way; memory use does not depend on their size. Each file replaces an
+        existing one when it is complete; other files in an existing directory are kept. A file that its owner may
+        execute stays executable. Below a directory, a symbolic link to a file inside that directory is uploaded as a
+        file; other links, and special files, are not read, but reported as ``skipped``.
 
         Args:
-            path: The file.
+            local: The file or directory; it may be, or lead through, a symbolic link.
+            path: The path in the workspace that it gets. A path that ends with ``/`` is a directory to upload into,
+                under the same name. Default: the workspace directory.
+            on_progress: Called with the `TransferProgress` after each piece, in this thread; if files go straight to
+                S3, also in others, one call at a time. Its first error is logged, and ends the calls.
+
+        Returns:
+            The files, with their hashes, and the entries that were left out.
+
+        Raises:
+            FileError: Reading ``local`` failed (codes ``local_…``), or the workspace refused a file. The files before
+                it are uploaded.
+            PathRefused: The path leaves the workspace.
+        """
+        return run_sync(self._sync_transfers().upload(local, path, on_progress))
+
+    async def aupload(
+        self, local: Local, path: str = "", *, on_progress: OnProgress | None = None
+    ) -> Transferred:
+        """Upload a file or a directory, as `upload` does. ``on_progress`` is called on this loop."""
+        return await self._async_transfers().upload(local, path, on_progress)
+
+    @overload
+    def download(self, path: str) -> bytes: ...
+
+    @overload
+    def download(
+        self,
+        path: str,
+        local: Local,
+        *,
+        on_progress: OnProgress | None = None,
+        max_bytes: int | None = None,
+    ) -> Transferred: ...
+
+    def download(
+        self,
+        path: str,
+        local: Local | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        max_bytes: int | None = None,
+    ) -> bytes | Transferred:
+        """Download a file, or a directory with all files below it, to this host; or return a file's content.
+
+        Contents are streamed and hashed on the way; memory use does not depend on their size. Each file gets its name,
+        and replaces an existing file, when it is complete; other files in an existing directory are kept. Nothing is
+        written outside of ``local``, whatever the workspace contains: below a directory, a symbolic link to a file of
+        the workspace is downloaded as a file, no link is created, and no existing link is followed.
+
+        Args:
+            path: The file or directory in the workspace.
+            local: The path on this host that it gets; missing directories above it are created. A path that ends with
+                ``/`` is a directory to download into, under the same name. Default: return the content of a file of at
+                most 128 MiB; this counts as a read, so that the file may be overwritten.
+            on_progress: Called as by `upload`.
+            max_bytes: Refuse to download more bytes in all. Default: no limit.
+
+        Returns:
+            The content; or, with ``local``, the files with their hashes, and the entries that were left out: links,
+            special files, and names that this host can't have.
 
         Raises:
             FileMissing: The file does not exist.
-            FileUnsuitable: The path is a directory, or the file is larger.
+            FileUnsuitable: Without ``local``, it is a directory, or larger.
+            FileError: Writing ``local`` failed (codes ``local_…``), or the files are larger than ``max_bytes``.
             WriteConflict: The file changed during each of several downloads.
         """
-        return run_sync(self._sync_ops.fetch(path))
+        if local is None:
+            return run_sync(self._sync_ops.fetch(path))
+        return run_sync(self._sync_transfers().download(path, local, on_progress, max_bytes=max_bytes))
 
-    async def adownload(self, path: str) -> bytes:
-        """Return the content of a file, as `download` does."""
-        return await self._async_ops.fetch(path)
+    @overload
+    async def adownload(self, path: str) -> bytes: ...
+
+    @overload
+    async def adownload(
+        self,
+        path: str,
+        local: Local,
+        *,
+        on_progress: OnProgress | None = None,
+        max_bytes: int | None = None,
+    ) -> Transferred: ...
+
+    async def adownload(
+        self,
+        path: str,
+        local: Local | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        max_bytes: int | None = None,
+    ) -> bytes | Transferred:
+        """Download a file or a directory, as `download` does. ``on_progress`` is called on this loop."""
+        if local is None:
+            return await self._async_ops.fetch(path)
+        return await self._async_transfers().download(path, local, on_progress, max_bytes=max_bytes)
 
     def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> FileWritten:
         """Write a whole file; create the directories above it.

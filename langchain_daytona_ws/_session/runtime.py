@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_daytona_ws._core.commands.hooks import Hooks
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command, terminal_size
@@ -39,7 +40,10 @@ from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
 
 if TYPE_CHECKING:
+    from langchain_daytona_ws._core.transfers.operations import TransferOperations
     from langchain_daytona_ws._session.storage import S3Access, Storage
+
+T = TypeVar("T")
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -402,6 +406,20 @@ class _Runtime:
             batches=sandbox,
         )
 
+    def transfers(self) -> TransferOperations:
+        """Return the transfers between the host's files and the workspace's."""
+        # Sessions without transfers do not import them.
+        from langchain_daytona_ws._core.transfers.guest import GuestTransfers
+        from langchain_daytona_ws._core.transfers.operations import TransferOperations
+
+        through_sandbox = GuestTransfers(self._guest_files(), new_key=self._state.ids, offload=self.offload)
+        on_s3 = self._s3.transfers if self._s3 else None
+        return TransferOperations(on_s3 or through_sandbox, root=self._state.root, offload=self.offload)
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        """Run work that blocks on the host's files."""
+        raise NotImplementedError
+
     def _guest_files(self, *, base: str | None = None, made: Collection[str] = ()) -> GuestFiles:
         return GuestFiles(
             self.client,
@@ -432,6 +450,9 @@ class SyncRuntime(_Runtime):
     def _callback(self, on_output: OnOutput) -> OnOutput:
         return called_plainly(on_output)
 
+    async def offload(self, work: Callable[[], T]) -> T:
+        return work()
+
 
 class AsyncRuntime(_Runtime):
     """The runtime of async methods, for every event loop."""
@@ -439,3 +460,6 @@ class AsyncRuntime(_Runtime):
     def __init__(self, state: SessionState) -> None:
         s3 = state.storage.async_access if state.storage else None
         super().__init__(state, once_on_loop, state.sandboxes.clients.on_loop, s3)
+
+    async def offload(self, work: Callable[[], T]) -> T:
+        return await asyncio.to_thread(work)

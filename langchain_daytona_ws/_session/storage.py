@@ -22,8 +22,10 @@ from langchain_daytona_ws._core.mount.rename_probe import (
 from langchain_daytona_ws._core.s3.files import Answers, S3Files
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.synced import SyncedFiles, SyncedObjects
+from langchain_daytona_ws._core.s3.transfers import S3Transfers
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._core.sync.manager import SyncManager, SyncState
+from langchain_daytona_ws._core.transfers.models import TransferBackend
 from langchain_daytona_ws._guest.ignore import Ignore
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
@@ -65,12 +67,14 @@ class S3Access:
         is_mounted: Whether it is mounted.
         files: The workspace's files without a sandbox; None if all access goes through the sandbox.
         late: How long S3 may lack files of the latest command.
+        transfers: Transfers without a sandbox; None as for `files`.
     """
 
     attachment: MountManager | SyncManager
     is_mounted: bool
     files: FileBackend | None
     late: LateFiles
+    transfers: TransferBackend | None
 
 
 class Storage:
@@ -133,12 +137,15 @@ class Storage:
                 await late.wait(store.sleep)
 
             files_of = partial(S3Files, where=location, answers=answers, wait_until_ready=wait_until_ready)
-            files: FileBackend = files_of(store)
+            files: S3Files | SyncedFiles = files_of(store)
             if not is_mounted:
                 objects = SyncedObjects(store, ignore, clock.time)
                 root = workspace.workspace.directory
                 files = SyncedFiles(files_of(objects), objects, ignore, root=root, where=location)
-            return S3Access(attachment, is_mounted, files if direct else None, late)
+            transfers = S3Transfers(files, store, new_key=ids)
+            return S3Access(
+                attachment, is_mounted, files if direct else None, late, transfers if direct else None
+            )
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)
         self.async_access = access(once_on_loop, afetch, AsyncS3Store)

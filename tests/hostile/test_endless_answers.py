@@ -153,7 +153,7 @@ def test_a_slow_answer_ends_at_the_time_out(port: Port, toolbox: Toolbox) -> Non
 def test_so_does_a_file_that_comes_a_byte_at_a_time(
     port: Port, toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfers, "TRANSFER_TIMEOUT_S", 1)
+    monkeypatch.setattr(transfers, "STALL_S", 1.0)
     over, sent = threading.Event(), 0
 
     def slow() -> Iterator[bytes]:

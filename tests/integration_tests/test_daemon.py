@@ -9,6 +9,7 @@ import pytest
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._core.files.received import Received
 from langchain_daytona_ws._core.guest_rpc import client as calls
+from langchain_daytona_ws._core.ports import BytesSource
 from langchain_daytona_ws._core.run_sync import run_sync as run
 from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE
 from langchain_daytona_ws.errors import FileMissing, OutcomeUnknown, SandboxError
@@ -108,7 +109,7 @@ def test_a_file_that_the_daemon_cannot_write_or_read_is_an_error_on_each_kind(
         client = run(session._sync.client())
         for directory in ("/etc/passwd", "/etc/passwd/x"):
             with pytest.raises(SandboxError, match="refused"):
-                run(client.upload(directory, [b"x"]))
+                run(client.upload(directory, [BytesSource(b"x")]))
         for path in ("/tmp/none", "/tmp/folder", "/etc/passwd/x"):
             with pytest.raises(SandboxError):
                 run(client.download(path, Received(10)))

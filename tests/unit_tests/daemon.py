@@ -18,7 +18,14 @@ from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
-from langchain_daytona_ws._core.ports import BackgroundTask, ExecReply, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import (
+    BackgroundTask,
+    ExecReply,
+    OnBytes,
+    SandboxInfo,
+    SandboxSpec,
+    UploadSource,
+)
 from langchain_daytona_ws._core.run_sync import run_sync
 
 # As a sandbox has it: a version manager's shim in the host's PATH would cost 80 ms a call.
@@ -77,10 +84,16 @@ class ShellPort:
     async def delete(self, id_or_name: str) -> None:
         raise NotImplementedError
 
-    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
-        for path, data in files:
+    async def upload(
+        self, sandbox_id: str, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
+    ) -> list[str]:
+        hashes = []
+        for path, source in files:
+            with source.open() as file:
+                data = file.read()
             Path(path).write_bytes(data)
-        return [hashlib.sha256(data).hexdigest() for _, data in files]
+            hashes.append(hashlib.sha256(data).hexdigest())
+        return hashes
 
     async def sleep(self, seconds: float) -> None:
         return None

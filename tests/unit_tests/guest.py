@@ -8,7 +8,8 @@ from typing import Any
 
 from langchain_daytona_ws._core.files.guest import GuestFiles
 from langchain_daytona_ws._core.files.operations import FileOperations
-from langchain_daytona_ws._core.guest_rpc.client import DownloadTarget
+from langchain_daytona_ws._core.guest_rpc.client import DownloadTarget, Meter
+from langchain_daytona_ws._core.ports import UploadSource
 
 Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 Upload = Callable[[str, bytes], Awaitable[None]]
@@ -26,16 +27,20 @@ class Client:
     async def call(self, entry: str, request: dict[str, Any], *, timeout_s: float) -> Any:
         return await self._call(entry, request)
 
-    async def upload(self, directory: str, contents: Sequence[bytes]) -> list[tuple[str, str]]:
+    async def upload(
+        self, directory: str, contents: Sequence[UploadSource], meter: Meter | None = None
+    ) -> list[tuple[str, str]]:
         assert self._upload
         uploads = []
-        for number, data in enumerate(contents):
+        for number, source in enumerate(contents):
+            with source.open() as file:
+                data = file.read()
             path = f"{directory}/upload-{number}"
             await self._upload(path, data)
             uploads.append((path, hashlib.sha256(data).hexdigest()))
         return uploads
 
-    async def download(self, path: str, target: DownloadTarget) -> bool:
+    async def download(self, path: str, target: DownloadTarget, meter: Meter | None = None) -> bool:
         assert self._download
         content, is_steady = await self._download(path)
         target.restart()

@@ -6,6 +6,7 @@ import binascii
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from langchain_daytona_ws._core.answer import MAX_NUMBER, MAX_PATH, Answer, Reply, encodable
 from langchain_daytona_ws._core.files import models
@@ -13,6 +14,7 @@ from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
 from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.paths import is_log
+from langchain_daytona_ws._core.ports import BytesSource
 from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.dirs import UPLOADS
@@ -54,11 +56,11 @@ class GuestFiles:
         may_exist: Callable[[], bool] = lambda: True,
         on_report: Callable[[SyncReport], None] = lambda report: None,
     ) -> None:
-        self._client = client
+        self.client = client
         self._root = root
         self._base = base
         self._made = made
-        self._staging_dir = staging_dir
+        self.staging_dir = staging_dir
         self._is_provisioned = is_provisioned
         self._may_exist = may_exist
         self._on_report = on_report
@@ -66,7 +68,7 @@ class GuestFiles:
     async def read(
         self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int
     ) -> models.FileText:
-        reply = await self._call(
+        reply = await self.call(
             "files", "read", path, offset=offset, limit=limit, limit_bytes=limit_bytes, max_bytes=max_bytes
         )
         return models.FileText(
@@ -85,7 +87,7 @@ class GuestFiles:
         )
 
     async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
-        reply = await self._call("content", "view", path, **asdict(query))
+        reply = await self.call("content", "view", path, **asdict(query))
         real_path, sha256 = reply.raw("path"), reply.sha256("sha256")
         if "content" in reply:
             return models.FileView(real_path, sha256, content=reply.content("content", query.binary_bytes))
@@ -98,7 +100,7 @@ class GuestFiles:
         )
 
     async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
-        reply = await self._call("content", "fetch", path, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
+        reply = await self.call("content", "fetch", path, inline_bytes=INLINE_BYTES, max_bytes=max_bytes)
         return await self._received(path, reply, max_bytes)
 
     async def fetch_many(
@@ -109,19 +111,19 @@ class GuestFiles:
             part = paths[start : start + BATCH_FILES]
             inline_bytes = min(INLINE_BYTES, BATCH_INLINE_BYTES // len(part))
             fields = {"inline_bytes": inline_bytes, "max_bytes": max_bytes}
-            replies = await self._batch("content", [self._request("fetch", path, **fields) for path in part])
+            replies = await self.batch("content", [self.request("fetch", path, **fields) for path in part])
             for path, reply in zip(part, replies, strict=True):
                 try:
-                    results.append(await self._received(path, _accepted(path, reply), max_bytes))
+                    results.append(await self._received(path, accepted(path, reply), max_bytes))
                 except WorkspaceError as error:
                     results.append(error)
         return results
 
-    async def _received(self, path: str, reply: _FileReply, max_bytes: int) -> models.FileContent:
+    async def _received(self, path: str, reply: FileReply, max_bytes: int) -> models.FileContent:
         """Return the content in an answer, or download it."""
         for turn in range(FETCH_TRIES):
             if turn:
-                reply = await self._call(
+                reply = await self.call(
                     "content", "fetch", path, inline_bytes=INLINE_BYTES, max_bytes=max_bytes
                 )
             real_path, size = reply.raw("path"), reply.number("bytes")
@@ -130,10 +132,9 @@ class GuestFiles:
                 if len(data) != size:
                     raise reply.malformed("content")
                 return models.FileContent(real_path, data, hashlib.sha256(data).hexdigest())
-            absolute = f"{(self._base or self._root).rstrip('/')}/{_encodable_path(real_path)}"
             received = Received(size)
             try:
-                is_steady = await (await self._client()).download(absolute, received)
+                is_steady = await (await self.client()).download(self.absolute(real_path), received)
             except TooLongError:
                 continue
             if is_steady and received.size == size:
@@ -142,9 +143,17 @@ class GuestFiles:
             f"{path} changed while it was read. Try again.", code="busy", op="fetch", retryable=True
         )
 
+    def absolute(self, path: str) -> str:
+        """Return the absolute path of a file, if a request to the daemon can contain it.
+
+        Raises:
+            FileUnsuitable: It is not UTF-8.
+        """
+        return f"{(self._base or self._root).rstrip('/')}/{_encodable_path(path)}"
+
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
         fields = await self._write_fields([query], INLINE_BYTES)
-        return _written(await self._call("files", "write", path, key=key, **fields[0]))
+        return written(await self.call("files", "write", path, key=key, **fields[0]))
 
     async def write_many(
         self, writes: Sequence[tuple[str, models.WriteQuery]], *, new_key: Callable[[], str]
@@ -154,22 +163,24 @@ class GuestFiles:
             part = writes[start : start + BATCH_FILES]
             fields = await self._write_fields([query for _, query in part], INLINE_BYTES)
             requests = [
-                self._request("write", path, **each) for (path, _), each in zip(part, fields, strict=True)
+                self.request("write", path, **each) for (path, _), each in zip(part, fields, strict=True)
             ]
-            replies = await self._batch("files", requests, key=new_key())
+            replies = await self.batch("files", requests, key=new_key())
             for (path, _), reply in zip(part, replies, strict=True):
                 try:
-                    results.append(_written(_accepted(path, reply)))
+                    results.append(written(accepted(path, reply)))
                 except WorkspaceError as error:
                     results.append(error)
         return results
 
-    async def _write_fields(self, queries: Sequence[models.WriteQuery], inline_bytes: int) -> list[Answer]:
+    async def _write_fields(
+        self, queries: Sequence[models.WriteQuery], inline_bytes: int
+    ) -> list[dict[str, Any]]:
         """Return the fields of writes; content over ``inline_bytes`` in all is uploaded first, in one request."""
-        found: list[Answer] = []
-        large: list[tuple[Answer, bytes]] = []
+        found: list[dict[str, Any]] = []
+        large: list[tuple[dict[str, Any], bytes]] = []
         for query in queries:
-            fields: Answer = {"overwrite": query.overwrite, "max_bytes": query.max_bytes}
+            fields: dict[str, Any] = {"overwrite": query.overwrite, "max_bytes": query.max_bytes}
             if query.as_text:
                 fields["as_text"] = True
             if not query.overwrite:
@@ -181,14 +192,15 @@ class GuestFiles:
                 large.append((fields, query.content))
             found.append(fields)
         if large:
-            uploads = await (await self._client()).upload(self._staging_dir, [data for _, data in large])
+            contents = [BytesSource(data) for _, data in large]
+            uploads = await (await self.client()).upload(self.staging_dir, contents)
             for (fields, data), (path, sha256) in zip(large, uploads, strict=True):
                 fields |= {"content_from": path, "content_sha256": sha256, "content_bytes": len(data)}
         return found
 
     async def edit(self, path: str, query: models.EditQuery, *, key: str) -> models.FileEdited:
         fields = {name: value for name, value in asdict(query).items() if name != "exact" or value}
-        reply = await self._call("files", "edit", path, key=key, **fields)
+        reply = await self.call("files", "edit", path, key=key, **fields)
         return models.FileEdited(
             path=reply.raw("path"),
             count=reply.number("count"),
@@ -204,17 +216,17 @@ class GuestFiles:
         )
 
     async def delete(self, path: str, *, key: str) -> models.FileDeleted:
-        reply = await self._call("files", "delete", path, key=key)
+        reply = await self.call("files", "delete", path, key=key)
         return models.FileDeleted(path, reply.raw("kind", 16), reply.is_from_record)
 
     async def list(self, path: str, *, limit: int, limit_bytes: int) -> models.Listing:
-        reply = await self._call("tree", "list", path, limit=limit, limit_bytes=limit_bytes)
+        reply = await self.call("tree", "list", path, limit=limit, limit_bytes=limit_bytes)
         return models.Listing(path, reply.entries("entries"), reply.number("total"), reply.flag("more"))
 
     async def glob(
         self, path: str, query: models.GlobQuery
     ) -> tuple[models.GlobResult, models.GlobReading | None]:
-        reply = await self._call("tree", "glob", path, **asdict(query))
+        reply = await self.call("tree", "glob", path, **asdict(query))
         result = models.GlobResult(
             pattern=query.pattern,
             entries=reply.entries("paths"),
@@ -229,7 +241,7 @@ class GuestFiles:
     async def grep(
         self, path: str, query: models.GrepQuery
     ) -> tuple[models.GrepResult, models.GlobReading | None]:
-        reply = await self._call("search", "grep", path, **asdict(query))
+        reply = await self.call("search", "grep", path, **asdict(query))
         rows = reply.grep_rows("rows", query.mode)
         result = models.GrepResult(
             pattern=query.pattern,
@@ -243,28 +255,41 @@ class GuestFiles:
         return result, reply.reading("reading")
 
     async def similar(self, path: str) -> Sequence[str]:
-        return (await self._call("similar_paths", "similar", path)).names("found")
+        return (await self.call("similar_paths", "similar", path)).names("found")
 
     async def exists(self, paths: Sequence[str]) -> Sequence[str]:
         if not self._is_provisioned():
             return ()
-        return (await self._call("similar_paths", "exists", ".", paths=list(paths))).names("found")
+        return (await self.call("similar_paths", "exists", ".", paths=list(paths))).names("found")
 
-    async def _call(
-        self, entry: str, op: str, path: str, *, key: str | None = None, **fields: object
-    ) -> _FileReply:
+    async def call(
+        self,
+        entry: str,
+        op: str,
+        path: str,
+        *,
+        key: str | None = None,
+        call_s: float = CALL_TIMEOUT_S,
+        **fields: object,
+    ) -> FileReply:
         """Send the request of one operation, and return its answer if it is no refusal."""
-        return _accepted(path, await self._send(entry, op, self._request(op, path, **fields), key))
+        return accepted(path, await self._send(entry, op, self.request(op, path, **fields), key, call_s))
 
-    async def _batch(
-        self, entry: str, requests: Sequence[Answer], *, key: str | None = None
-    ) -> Sequence[_FileReply]:
+    async def batch(
+        self,
+        entry: str,
+        requests: Sequence[Answer],
+        *,
+        key: str | None = None,
+        call_s: float = CALL_TIMEOUT_S,
+    ) -> Sequence[FileReply]:
         """Send several requests as one; return their answers, accepted and refused."""
         request: Answer = {"root": self._root, "op": "batch", "requests": list(requests)}
-        reply = await self._send(entry, "batch", request, key)
+        reply = await self._send(entry, "batch", request, key, call_s)
         return reply.answers([str(each["op"]) for each in requests])
 
-    def _request(self, op: str, path: str, **fields: object) -> Answer:
+    def request(self, op: str, path: str, **fields: object) -> Answer:
+        """Return the request of one operation."""
         request: Answer = {"root": self._root, "op": op, "path": path, **fields}
         if is_log(path):
             if not self._may_exist():
@@ -276,28 +301,28 @@ class GuestFiles:
             request |= {"base": self._base, "made": below}
         return request
 
-    async def _send(self, entry: str, op: str, request: Answer, key: str | None) -> _FileReply:
+    async def _send(self, entry: str, op: str, request: Answer, key: str | None, call_s: float) -> FileReply:
         """Send a request; a change with its key, because it must run only once."""
         if key is not None:
             request["key"] = key
-        client = await self._client()
-        answer = await client.call(entry, request, timeout_s=CALL_TIMEOUT_S)
-        reply = _FileReply(op, answer)  # refuses an answer that is no object
+        client = await self.client()
+        answer = await client.call(entry, request, timeout_s=call_s)
+        reply = FileReply(op, answer)  # refuses an answer that is no object
         report = read_report(answer)
         if report is not None:
             self._on_report(await finish_push(client.for_same_sandbox(), self._root, report))
         return reply
 
 
-class _FileReply(Reply):
+class FileReply(Reply):
     """The answer to a file request."""
 
-    def answers(self, ops: Sequence[str]) -> Sequence[_FileReply]:
+    def answers(self, ops: Sequence[str]) -> Sequence[FileReply]:
         """Return the answers of a batch."""
         found = self._list("answers")
         if len(found) != len(ops):
             raise self.malformed("answers")
-        return [_FileReply(op, each) for op, each in zip(ops, found, strict=True)]
+        return [FileReply(op, each) for op, each in zip(ops, found, strict=True)]
 
     def content(self, name: str, most: int) -> bytes:
         """Return bytes that are sent as base64."""
@@ -386,7 +411,7 @@ class _FileReply(Reply):
         return models.GrepRow(path, line=number, is_match=is_match, text=text, column=column)
 
 
-def _refusal(path: str, reply: _FileReply) -> WorkspaceError:
+def _refusal(path: str, reply: FileReply) -> WorkspaceError:
     """Read the answer of a refused operation."""
     code = reply.raw("error", 64)
     if code not in REFUSALS:
@@ -398,25 +423,25 @@ def _refusal(path: str, reply: _FileReply) -> WorkspaceError:
         return reply.malformed(str(missing.args[0]))
 
 
-_FACTS: Mapping[str, Callable[[_FileReply, str], object]] = {
+_FACTS: Mapping[str, Callable[[FileReply, str], object]] = {
     **dict.fromkeys(("bytes", "max_bytes", "lines", "line", "count"), Reply.number),
     **dict.fromkeys(("what", "kind", "hint", "text", "errno"), Reply.maybe),
     "at": Reply.numbers,
-    "differences": _FileReply.differences,
+    "differences": FileReply.differences,
     "state": lambda reply, name: reply.raw(name, 32),
     "on_s3": lambda _reply, _name: True,
 }
 """Each fact of a refusal, and how it is checked."""
 
 
-def _accepted(path: str, reply: _FileReply) -> _FileReply:
+def accepted(path: str, reply: FileReply) -> FileReply:
     """Return an answer that is no refusal."""
     if not reply.flag("ok"):
         raise _refusal(path, reply)
     return reply
 
 
-def _written(reply: _FileReply) -> models.FileWritten:
+def written(reply: FileReply) -> models.FileWritten:
     return models.FileWritten(
         path=reply.raw("path"),
         created=reply.flag("created"),

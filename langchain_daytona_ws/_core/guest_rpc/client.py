@@ -26,7 +26,14 @@ from langchain_daytona_ws._core.guest_rpc.errors import (
 )
 from langchain_daytona_ws._core.guest_rpc.payload import guest_call, program_of
 from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
-from langchain_daytona_ws._core.ports import BackgroundTask, FaultKind, PortFault, SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.ports import (
+    BackgroundTask,
+    FaultKind,
+    PortFault,
+    SandboxInfo,
+    SandboxPort,
+    UploadSource,
+)
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
 
@@ -89,6 +96,16 @@ class DownloadTarget(Protocol):
 
     def write(self, piece: bytes) -> object:
         """Receive the next piece."""
+
+
+class Meter(Protocol):
+    """Counts the bytes of a transfer."""
+
+    def restart(self) -> None:
+        """Begin again, after a fault."""
+
+    def add(self, count: int) -> None:
+        """Count bytes that were transferred."""
 
 
 @dataclass(slots=True)
@@ -263,7 +280,9 @@ class GuestClient:
         """Start work that runs during a call."""
         return self._port.background(work)
 
-    async def upload(self, directory: str, contents: Sequence[bytes]) -> list[tuple[str, str]]:
+    async def upload(
+        self, directory: str, contents: Sequence[UploadSource], meter: Meter | None = None
+    ) -> list[tuple[str, str]]:
         """Upload contents to new files on the sandbox's own disk; to other new files after a fault.
 
         A request that is still under way after a fault can so change no file that is used.
@@ -274,12 +293,15 @@ class GuestClient:
 
         async def upload(sandbox_id: str) -> list[tuple[str, str]]:
             paths = [f"{directory}/upload-{self.new_key()}" for _ in contents]
-            hashes = await self._port.upload(sandbox_id, list(zip(paths, contents, strict=True)))
+            files = list(zip(paths, contents, strict=True))
+            if meter is not None:
+                meter.restart()
+            hashes = await self._port.upload(sandbox_id, files, meter.add if meter else None)
             return list(zip(paths, hashes, strict=True))
 
         return await self._transfer(upload)
 
-    async def download(self, path: str, target: DownloadTarget) -> bool:
+    async def download(self, path: str, target: DownloadTarget, meter: Meter | None = None) -> bool:
         """Download a file from the sandbox; again from its start after a fault.
 
         Returns:
@@ -288,8 +310,10 @@ class GuestClient:
 
         async def download(sandbox_id: str) -> bool:
             target.restart()
+            if meter is not None:
+                meter.restart()
             before = await self._port.version(sandbox_id, path)
-            await self._port.download(sandbox_id, path, target.write)
+            await self._port.download(sandbox_id, path, target.write, meter.add if meter else None)
             return before == await self._port.version(sandbox_id, path)
 
         return await self._transfer(download)

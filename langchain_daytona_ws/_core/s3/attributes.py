@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 
 PERMISSIONS, MTIME, OWNER, GROUP = "file-permissions", "file-mtime", "file-owner", "file-group"
-NEW_FILE = "0100644"
+NEW_FILE, NEW_DIRECTORY = "0100644", "0040755"
 _OCTAL = re.compile(r"0{0,5}[0-7]{1,6}", re.ASCII)
 _ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 
@@ -20,6 +20,17 @@ _ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 def is_symlink(metadata: Mapping[str, str]) -> bool:
     """Return whether an object is a symlink, with the target as its content."""
     return stat.S_ISLNK(_mode(metadata))
+
+
+def is_executable(metadata: Mapping[str, str]) -> bool:
+    """Return whether the owner of a file may execute it."""
+    return bool(_mode(metadata) & stat.S_IXUSR)
+
+
+def executable(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata with the permission to execute for those who may read."""
+    mode = _mode(metadata) or int(NEW_FILE, 8)
+    return {**metadata, PERMISSIONS: f"0{mode | (mode & 0o444) >> 2:o}"}
 
 
 def kept(metadata: Mapping[str, str]) -> dict[str, str]:

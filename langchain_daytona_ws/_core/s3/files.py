@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -13,14 +13,23 @@ from typing import TypeVar
 
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
+from langchain_daytona_ws._core.guest_rpc.client import Meter
 from langchain_daytona_ws._core.s3 import search, tree
+from langchain_daytona_ws._core.s3.attributes import is_executable
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
 from langchain_daytona_ws._core.s3.idempotency import CREATED, EDITED, REPLACED, Mark, mark_of, short
 from langchain_daytona_ws._core.s3.listings import Listings
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
-from langchain_daytona_ws._core.s3.store import ObjectStorePort, StoredObject, StoreFault
+from langchain_daytona_ws._core.s3.store import (
+    ObjectSink,
+    ObjectStorePort,
+    StoredObject,
+    StoreFault,
+    StoreFaultKind,
+)
 from langchain_daytona_ws._core.s3.writer import ConditionalWriter, Conflict
+from langchain_daytona_ws._core.transfers.models import Outgoing, Survey, TransferredFile
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.files import COUNTED_ENTRIES
@@ -32,6 +41,7 @@ R = TypeVar("R", models.FileWritten, models.FileEdited, models.FileDeleted)
 Answers = OrderedDict[str, models.FileWritten | models.FileEdited | models.FileDeleted]
 
 REMEMBERED_CALLS = 500
+RECEIVE_TRIES = 3
 # After a conflict, an edit reads the object again. Each conflict means that another writer succeeded.
 EDIT_TRIES = 40
 EDIT_WITHIN_S = 45.0
@@ -116,6 +126,59 @@ class S3Files:
             key, stored = await self._load(path, max_bytes)
             data = _content(stored, max_bytes)
             return models.FileContent(key, data, await self._compute(len(data), lambda: _hash_of(stored)))
+
+    async def survey(self, path: str) -> Survey:
+        """List the files to download: one file, or all below a directory."""
+        with self._errors("download", path, of_directories=True):
+            return await tree.survey(self._lookup, await self._begin(path))
+
+    async def receive(self, path: str, sink: ObjectSink, meter: Meter) -> bool:
+        """Pass a file's content to ``sink``; return whether the file is executable."""
+        with self._errors("download", path):
+            key = await self._begin(path)
+            for _ in range(RECEIVE_TRIES):
+                try:
+                    stored = await self._lookup.receive(key, sink, meter.add)
+                except StoreFault as fault:
+                    if fault.kind is not StoreFaultKind.CHANGED:
+                        raise
+                else:
+                    return is_executable(stored.metadata)
+            raise RefusedError("busy")
+
+    async def send(self, file: Outgoing, meter: Meter, *, key: str) -> TransferredFile:
+        """Upload a file over the present object, or to a free key."""
+        with self._errors("upload", file.path):
+            at = await self._begin(file.path)
+            old = await self._lookup.find(at, max_bytes=0)
+            sha256 = ""
+
+            async def put(etag: str | None, metadata: Mapping[str, str]) -> None:
+                nonlocal sha256
+                sha256 = await self._port.send(
+                    at,
+                    file.source,
+                    if_match=etag,
+                    metadata=metadata,
+                    is_executable=file.is_executable,
+                    on_bytes=meter.add,
+                )
+
+            action = REPLACED if old else CREATED
+            try:
+                await self._writer.put_by(put, at, old, call=short(key), action=action)
+            except Conflict:
+                raise RefusedError("changed") from None
+            return TransferredFile(file.path, file.source.size_bytes, sha256)
+
+    async def make_directory(self, path: str) -> None:
+        """Create the marker of an empty directory, unless there is one."""
+        with self._errors("upload", path):
+            at = await self._begin(path)
+            if not await self._lookup.is_directory(at):
+                await self._lookup.require_free(at)
+                with suppress(Conflict):
+                    await self._writer.put(below(at), b"", None, call=short(at), action=CREATED)
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
         with self._errors("write", path):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from langchain_daytona_ws._core.ports import OnBytes
 from langchain_daytona_ws._core.s3.names import LAST, ancestors, below, is_hidden, parent_of
 from langchain_daytona_ws._core.s3.store import (
     KeyPage,
     ObjectInfo,
+    ObjectSink,
     ObjectStorePort,
     StoredObject,
     StoreFault,
@@ -54,6 +56,20 @@ class Lookup:
                 raise
         await self.require_free(key)
         return None
+
+    async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
+        """Pass a file's content to ``sink``; one request if the file exists. It raises what `load` raises."""
+        if not key:
+            raise RefusedError("is_directory")
+        try:
+            return await self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
+        except StoreFault as fault:
+            if fault.kind not in (StoreFaultKind.MISSING, StoreFaultKind.DENIED):
+                raise
+            if fault.kind is StoreFaultKind.DENIED and await self.file_at(key):
+                raise
+        await self.require_free(key)
+        raise RefusedError("missing")
 
     async def file_at(self, key: str) -> ObjectInfo | None:
         """Return the object of exactly this key, which is listed before longer keys with this beginning."""

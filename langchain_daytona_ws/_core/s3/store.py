@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
+
+from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 
 T = TypeVar("T")
 
@@ -146,6 +148,16 @@ class SymlinkFound(Exception):
         self.target = target
 
 
+class ObjectSink(Protocol):
+    """Receives the content of an object."""
+
+    def restart(self) -> None:
+        """Discard what was received."""
+
+    def write(self, piece: bytes) -> object:
+        """Receive the next piece. It may block."""
+
+
 class ObjectStorePort(Protocol):
     """The bucket below the workspace's prefix. All methods raise only StoreFault.
 
@@ -183,6 +195,53 @@ class ObjectStorePort(Protocol):
         self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
         """Replace the object with the ETag ``if_match``; with None, create an object that must not exist."""
+        ...
+
+    async def receive(
+        self,
+        key: str,
+        sink: ObjectSink,
+        *,
+        check: Callable[[StoredObject], None],
+        on_bytes: OnBytes | None = None,
+    ) -> StoredObject:
+        """Pass an object's content to ``sink`` in pieces; return its description.
+
+        A lost connection is continued where it ended, if the object is still the same.
+
+        Args:
+            key: The key.
+            sink: Receives the content; its errors end the request.
+            check: Called with the description before any content; its errors end the request.
+            on_bytes: Called with the size of each received piece, by the caller's thread or loop; before an error with
+                the negative number of all bytes.
+        """
+        ...
+
+    async def send(
+        self,
+        key: str,
+        source: UploadSource,
+        *,
+        if_match: str | None,
+        metadata: Mapping[str, str],
+        is_executable: bool = False,
+        on_bytes: OnBytes | None = None,
+    ) -> str:
+        """Put a content of any size, on the condition of `put`; return its SHA-256. A large one goes in parts.
+
+        Args:
+            key: The key.
+            source: The content.
+            if_match: As of `put`.
+            metadata: As of `put`.
+            is_executable: Whether to add the permission to execute, where file attributes are stored.
+            on_bytes: Called as by `receive`.
+        """
+        ...
+
+    async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        """Run several coroutines, some at a time. All end; then the first error is raised."""
         ...
 
     async def delete(self, key: str) -> None:

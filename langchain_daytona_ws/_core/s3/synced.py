@@ -9,13 +9,23 @@ from typing import TypeVar
 
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
-from langchain_daytona_ws._core.s3.attributes import is_symlink, stamped
+from langchain_daytona_ws._core.guest_rpc.client import Meter
+from langchain_daytona_ws._core.ports import OnBytes, UploadSource
+from langchain_daytona_ws._core.s3.attributes import (
+    NEW_DIRECTORY,
+    PERMISSIONS,
+    executable,
+    is_symlink,
+    stamped,
+)
 from langchain_daytona_ws._core.s3.errors import store_error
+from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import ancestors, below, key_of, parent_of
 from langchain_daytona_ws._core.s3.store import (
     KeyPage,
     ObjectInfo,
+    ObjectSink,
     ObjectStorePort,
     PageRequest,
     StoredObject,
@@ -23,6 +33,7 @@ from langchain_daytona_ws._core.s3.store import (
     StoreFaultKind,
     SymlinkFound,
 )
+from langchain_daytona_ws._core.transfers.models import Outgoing, Survey, TransferredFile
 from langchain_daytona_ws._guest.ignore import Ignore
 from langchain_daytona_ws._guest.walk import MAX_LINKS, RefusedError
 from langchain_daytona_ws.errors import WorkspaceError
@@ -30,7 +41,7 @@ from langchain_daytona_ws.errors import WorkspaceError
 T = TypeVar("T")
 
 PATH_BYTES = 4095  # Linux: PATH_MAX without its NUL byte
-_OF_DIRECTORIES = ("list", "glob", "grep")
+_OF_DIRECTORIES = ("list", "glob", "grep", "make")
 
 
 class SyncedObjects:
@@ -96,7 +107,52 @@ class SyncedObjects:
     async def put(
         self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
+        if key.endswith("/"):  # the marker of an empty directory
+            metadata = {**metadata, PERMISSIONS: NEW_DIRECTORY}
         return await self._port.put(key, data, if_match=if_match, metadata=stamped(metadata, self._now_s()))
+
+    async def receive(
+        self,
+        key: str,
+        sink: ObjectSink,
+        *,
+        check: Callable[[StoredObject], None],
+        on_bytes: OnBytes | None = None,
+    ) -> StoredObject:
+        """Receive a file; a symlink is raised before its content is received."""
+
+        def check_kind(stored: StoredObject) -> None:
+            if is_symlink(stored.metadata):
+                raise SymlinkFound(key, "")
+            check(stored)
+
+        try:
+            return await self._port.receive(key, sink, check=check_kind, on_bytes=on_bytes)
+        except SymlinkFound:
+            await self.get(key, max_bytes=PATH_BYTES)  # with its target
+            raise StoreFault(StoreFaultKind.CHANGED, "the object was a symlink, and is none now") from None
+
+    async def send(
+        self,
+        key: str,
+        source: UploadSource,
+        *,
+        if_match: str | None,
+        metadata: Mapping[str, str],
+        is_executable: bool = False,
+        on_bytes: OnBytes | None = None,
+    ) -> str:
+        stamped_now = stamped(metadata, self._now_s())
+        return await self._port.send(
+            key,
+            source,
+            if_match=if_match,
+            metadata=executable(stamped_now) if is_executable else stamped_now,
+            on_bytes=on_bytes,
+        )
+
+    async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        return await self._port.gather(works)
 
     async def delete(self, key: str) -> None:
         await self._port.delete(key)
@@ -125,9 +181,7 @@ class SyncedFiles:
         where: Bucket and prefix for errors; never shown to the model.
     """
 
-    def __init__(
-        self, files: models.FileBackend, port: SyncedObjects, ignore: Ignore, *, root: str, where: str
-    ) -> None:
+    def __init__(self, files: S3Files, port: SyncedObjects, ignore: Ignore, *, root: str, where: str) -> None:
         self._files = files
         self._port = port
         self._lookup = Lookup(port)
@@ -150,6 +204,21 @@ class SyncedFiles:
 
     async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
         return await self._follow("fetch", path, lambda at: self._files.fetch(at, max_bytes=max_bytes))
+
+    async def survey(self, path: str) -> Survey:
+        return await self._follow("survey", path, self._files.survey)
+
+    async def receive(self, path: str, sink: ObjectSink, meter: Meter) -> bool:
+        return await self._follow("download", path, lambda at: self._files.receive(at, sink, meter))
+
+    async def send(self, file: Outgoing, meter: Meter, *, key: str) -> TransferredFile:
+        def send(at: str) -> Awaitable[TransferredFile]:
+            return self._files.send(replace(file, path=at), meter, key=key)
+
+        return replace(await self._follow("upload", file.path, send), path=file.path)
+
+    async def make_directory(self, path: str) -> None:
+        await self._follow("make", path, self._files.make_directory)
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
         return await self._follow("write", path, lambda at: self._files.write(at, query, key=key))

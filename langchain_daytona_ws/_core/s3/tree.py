@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from langchain_daytona_ws._core.files.models import Entry, GlobQuery, GlobReading, GlobResult, Listing
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import LAST, below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.pages import Pages
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
+from langchain_daytona_ws._core.transfers.local import too_many_files
+from langchain_daytona_ws._core.transfers.models import FoundFile, Survey
 from langchain_daytona_ws._guest.glob_readings import readings
 from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES
@@ -23,6 +25,7 @@ S = TypeVar("S")
 States = frozenset[tuple[int, int]]
 
 LIST_TIMEOUT_S = 20.0
+SURVEY_TIMEOUT_S = 120.0
 
 
 class Visitor(Protocol[S]):
@@ -145,6 +148,44 @@ async def _names(lookup: Lookup, prefix: str) -> tuple[set[str], dict[str, Objec
         )
         if more is None or cut:
             return directories, {n: o for n, o in files.items() if n not in directories}, cut
+
+
+async def survey(lookup: Lookup, key: str) -> Survey:
+    """List a file, or all files below a directory, for a download."""
+    info = await lookup.file_at(key) if key else None
+    if info is not None and not await lookup.is_directory(key):
+        return Survey(key, False, (FoundFile("", info.size_bytes),))
+    found = _Files(below(key))
+    walk = Walk(lookup.port, below(key), found, lookup.port.now() + SURVEY_TIMEOUT_S)
+    await walk.run(True)
+    if walk.cut:
+        raise too_many_files("download")
+    if not walk.keys:
+        await lookup.require_directory(key)
+    files = tuple(FoundFile(name, size) for name, size in found.files.items())
+    return Survey(key or ".", True, files, tuple(sorted(found.empty)))
+
+
+class _Files:
+    """Collects the files below a directory."""
+
+    def __init__(self, base: str) -> None:
+        self.files: dict[str, int] = {}
+        self.empty: set[str] = set()
+        self._base = base
+
+    def directory(self, above: Literal[True], path: str, name: str) -> Literal[True]:
+        self._enter(path)
+        self.files.pop(path[len(self._base) :], None)  # a file of this name is hidden
+        self.empty.add(path[len(self._base) :])
+        return True
+
+    def file(self, above: Literal[True], path: str, name: str, info: ObjectInfo) -> None:
+        self._enter(path)
+        self.files[path[len(self._base) :]] = info.size_bytes
+
+    def _enter(self, path: str) -> None:
+        self.empty.discard(path[len(self._base) :].rpartition("/")[0])
 
 
 async def glob(lookup: Lookup, key: str, query: GlobQuery) -> tuple[GlobResult, GlobReading | None]:

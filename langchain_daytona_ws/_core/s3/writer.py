@@ -8,7 +8,7 @@ after another put.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,9 @@ from langchain_daytona_ws._core.s3.store import (
 )
 from langchain_daytona_ws._guest.walk import RefusedError
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
+
+Put = Callable[[str | None, Mapping[str, str]], Awaitable[object]]
+"""Sends a content; called with the ETag to replace, or None, and with the metadata."""
 
 WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.2
@@ -90,17 +93,25 @@ class ConditionalWriter:
             OutcomeUnknown: It may have been written.
             StoreFault: It was not written.
         """
+
+        async def put(etag: str | None, metadata: Mapping[str, str]) -> object:
+            return await self._port.put(key, data, if_match=etag, metadata=metadata)
+
+        return await self.put_by(put, key, old, call=call, action=action)
+
+    async def put_by(self, put: Put, key: str, old: StoredObject | None, *, call: str, action: str) -> Mark:
+        """Write an object as `put` does, by a function that sends the content."""
         tries = _Tries(self._port.now() + WITHIN_S)
         with _report_unknown(tries):
-            return await self._put(key, data, old, Mark(call, action), tries)
+            return await self._put(put, key, old, Mark(call, action), tries)
 
-    async def _put(self, key: str, data: bytes, old: StoredObject | None, mark: Mark, tries: _Tries) -> Mark:
+    async def _put(self, put: Put, key: str, old: StoredObject | None, mark: Mark, tries: _Tries) -> Mark:
         before = {} if old is None else old.metadata
         etag = None if old is None else old.info.etag
         metadata = with_mark(before, mark)
         while True:
             try:
-                await self._port.put(key, data, if_match=etag, metadata=metadata)
+                await put(etag, metadata)
             except StoreFault as fault:
                 # A put on the condition that the key is free cannot find its object missing: S3 refuses the key.
                 changed = fault.kind is StoreFaultKind.CHANGED or (

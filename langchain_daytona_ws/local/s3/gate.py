@@ -155,7 +155,10 @@ class Gate:
         except S3Error as error:
             return _error_response(error, request, environ, start)
         if request.method in ("PUT", "POST", "DELETE") and request.key:
-            return self._write(environ, start)
+            try:
+                return self._write(request, environ, start)
+            except S3Error as error:
+                return _error_response(error, request, environ, start)
         if request.method in ("GET", "HEAD") and request.key and self._settings.head_403:
             return self._hide_missing(request, environ, start)
         lists = request.method == "GET" and not request.key
@@ -207,7 +210,7 @@ class Gate:
             pass
         return not statuses[0].startswith("404")
 
-    def _write(self, environ: Environ, start: StartResponse) -> Iterable[bytes]:
+    def _write(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Write one object at a time, because moto's check of a condition and its write are not atomic."""
         body = b"".join(_body(environ))
         environ["wsgi.input"] = io.BytesIO(body)
@@ -215,7 +218,28 @@ class Gate:
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         with self._write_lock:
+            if self._enforces_policies and request.method == "POST" and "HTTP_IF_MATCH" in environ:
+                self._check_match(request, environ)
             return list(self._backend(environ, start))
+
+    def _check_match(self, request: Request, environ: Environ) -> None:
+        """Check the condition of CompleteMultipartUpload, which moto ignores."""
+        head: list[Any] = []
+        asked = {
+            **environ, "REQUEST_METHOD": "HEAD", "QUERY_STRING": "", "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO(),
+        }  # fmt: skip
+        asked.pop("HTTP_IF_MATCH")
+        for _ in self._backend(asked, lambda *arguments: head.extend(arguments)):
+            pass
+        if str(head[0]).startswith("404"):
+            raise S3Error("404 Not Found", "NoSuchKey", "The specified key does not exist.")
+        etag = next((value for name, value in head[1] if name.lower() == "etag"), "")
+        if etag.strip('"') != environ["HTTP_IF_MATCH"].strip('"'):
+            raise S3Error(
+                "412 Precondition Failed",
+                "PreconditionFailed",
+                "At least one of the pre-conditions you specified did not hold",
+            )
 
     def _list(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Encode the key after which a listing starts: moto leaves control characters in it, which XML forbids."""

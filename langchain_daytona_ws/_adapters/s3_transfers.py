@@ -1,0 +1,187 @@
+"""Transfer the content of one object in pieces: resume a lost download, upload a large content in parts.
+
+Importing this module imports boto3, which takes a third of a second: import it in functions only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+from langchain_daytona_ws._adapters import s3_answers as answers
+from langchain_daytona_ws._adapters.quiet import unlogged
+from langchain_daytona_ws._adapters.s3_clients import Clients
+from langchain_daytona_ws._adapters.s3_faults import translated
+from langchain_daytona_ws._core.ports import OnBytes, UploadSource
+from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
+
+# Lost connections in a row without a byte between them.
+ATTEMPTS = 3
+PAUSE_S = 0.2
+PIECE_BYTES = 1 << 20
+# A larger content is uploaded in parts of at least this size, of which S3 takes 10,000 (S3 API).
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000
+
+
+class _Lost(Exception):
+    """The connection was closed before the end of the content."""
+
+    def __init__(self, fault: StoreFault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class ObjectTransfer:
+    """The transfer of one object. The methods block, and raise only StoreFault and errors of the host's files.
+
+    ``on_bytes`` is called with the size of each piece, and before an error with the negative number of all bytes.
+
+    Args:
+        clients: The clients.
+        bucket: The bucket.
+        full_key: The object's key.
+        key: The key relative to the workspace's prefix.
+        sleep: Waits for seconds.
+    """
+
+    def __init__(
+        self, clients: Clients, bucket: str, full_key: str, *, key: str, sleep: Callable[[float], None]
+    ) -> None:
+        self._clients = clients
+        self._target: dict[str, Any] = {"Bucket": bucket, "Key": full_key}
+        self._key = key
+        self._sleep = sleep
+
+    def receive(
+        self, sink: ObjectSink, check: Callable[[StoredObject], None], on_bytes: OnBytes
+    ) -> StoredObject:
+        """Download the object, see `ObjectStorePort.receive`."""
+        sink.restart()
+        found: StoredObject | None = None
+        count = failures = 0
+        try:
+            while True:
+                before = count
+                try:
+                    described, body, left = self._open(found, count)
+                    with contextlib.closing(body):
+                        if found is None:
+                            check(described)
+                            found = described
+                        for piece in self._pieces(body, left):
+                            sink.write(piece)
+                            count += len(piece)
+                            on_bytes(len(piece))
+                except _Lost as lost:
+                    failures = failures + 1 if count == before else 1
+                    if failures >= ATTEMPTS:
+                        raise lost.fault from None
+                    self._sleep(PAUSE_S * 2**failures)
+                else:
+                    return found
+        except BaseException:
+            on_bytes(-count)
+            raise
+
+    def _open(self, found: StoredObject | None, start: int) -> tuple[StoredObject, Any, int]:
+        """Request the content from ``start``; return the object's description, the content, and its length."""
+        condition: dict[str, Any] = {} if found is None else {"IfMatch": found.info.etag}
+        if start:
+            condition["Range"] = f"bytes={start}-"
+        with unlogged(), translated():
+            answer = self._clients.reads.get_object(**self._target, **condition)
+            body = answer["Body"]
+            try:
+                length, described = answers.rest(self._key, answer, start)
+                if found is not None and described.info.size_bytes != found.info.size_bytes:
+                    raise StoreFault(StoreFaultKind.CHANGED, "the object has another size now")
+            except BaseException:
+                body.close()
+                raise
+            return described, body, length
+
+    @staticmethod
+    def _pieces(body: Any, length: int) -> Iterator[bytes]:
+        while True:
+            try:
+                with unlogged(), translated():
+                    # Reading to the end makes botocore verify the checksum, if the answer has one.
+                    piece: bytes = body.read(min(PIECE_BYTES, length + 1))
+            except StoreFault as fault:
+                raise _Lost(fault) from None
+            length -= len(piece)
+            if length < 0 or (not piece and length):
+                message = "the answer has another length than it says"
+                raise _Lost(StoreFault(StoreFaultKind.PASSING, message))
+            if not piece:
+                return
+            yield piece
+
+    def send(
+        self, source: UploadSource, if_match: str | None, metadata: Mapping[str, str], on_bytes: OnBytes
+    ) -> str:
+        """Upload a content, see `ObjectStorePort.send`."""
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
+        if source.size_bytes > PART_BYTES:
+            return self._send_in_parts(source, condition, metadata, on_bytes)
+        with source.open() as file:
+            data = _read(file, source.size_bytes)
+        with unlogged(), translated(changes=True):
+            self._clients.changes.put_object(**self._target, **condition, Body=data, Metadata=dict(metadata))
+        on_bytes(len(data))
+        return hashlib.sha256(data).hexdigest()
+
+    def _send_in_parts(
+        self,
+        source: UploadSource,
+        condition: Mapping[str, Any],
+        metadata: Mapping[str, str],
+        on_bytes: OnBytes,
+    ) -> str:
+        """Upload in parts. Nothing is visible before the last request, which has the condition."""
+        changes = self._clients.changes
+        with unlogged(), translated():
+            created = changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
+            upload = {**self._target, "UploadId": answers.text(created["UploadId"])}
+        digest, count = hashlib.sha256(), 0
+        parts: list[Any] = []
+        try:
+            for data in _parts(source):
+                digest.update(data)
+                number = len(parts) + 1
+                with unlogged(), translated():
+                    part = self._clients.reads.upload_part(**upload, PartNumber=number, Body=data)
+                    parts.append({"PartNumber": number, **answers.part(part)})
+                count += len(data)
+                on_bytes(len(data))
+            with unlogged(), translated(changes=True):
+                changes.complete_multipart_upload(**upload, **condition, MultipartUpload={"Parts": parts})
+        except BaseException:
+            # A lifecycle rule of the bucket removes what this leaves.
+            with contextlib.suppress(StoreFault), unlogged(), translated():
+                self._clients.reads.abort_multipart_upload(**upload)
+            on_bytes(-count)
+            raise
+        return digest.hexdigest()
+
+
+def _parts(source: UploadSource) -> Iterator[bytes]:
+    left = source.size_bytes
+    part_bytes = max(PART_BYTES, -(-left // MOST_PARTS))
+    with source.open() as file:
+        while left:
+            data = _read(file, min(part_bytes, left))
+            left -= len(data)
+            yield data
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """Return the next ``size`` bytes; `UploadSource` raises if there are fewer."""
+    pieces = []
+    while size:
+        pieces.append(file.read(size))
+        size -= len(pieces[-1])
+    return b"".join(pieces)

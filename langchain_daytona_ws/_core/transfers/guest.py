@@ -1,0 +1,364 @@
+"""Transfers through the sandbox.
+
+Downloads: the guest lists the files in one call, and joins many small files into one, which the daemon serves; a large
+file is served as it is. Uploads: the daemon writes several files of one request to the sandbox's own disk, and the
+guest renames them into place, or copies them to a mount, in one more request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from langchain_daytona_ws._core.answer import MAX_PATH, Answer, Reply
+from langchain_daytona_ws._core.files.guest import FileReply, GuestFiles, accepted, written
+from langchain_daytona_ws._core.files.received import Received, TooLongError
+from langchain_daytona_ws._core.ports import UploadSource
+from langchain_daytona_ws._core.transfers.local import MAX_FILES, too_many_files
+from langchain_daytona_ws._core.transfers.models import (
+    FoundFile,
+    Incoming,
+    Outgoing,
+    Progress,
+    ProgressMeter,
+    Sink,
+    SkippedEntry,
+    SkipReason,
+    Survey,
+    TransferredFile,
+)
+from langchain_daytona_ws.errors import WriteConflict
+
+T = TypeVar("T")
+
+INLINE_BYTES = 256 << 10  # of content inside a request or answer
+INLINE_ROWS = 2000
+LISTING_BYTES = 256 << 20  # 200,000 of the longest paths are fewer
+PACKED_FILE_BYTES = 256 << 10  # a larger file is transferred by itself
+PACK_BYTES = 8 << 20  # joined for one download; the host keeps it in memory
+PACK_FILES = 500
+GROUP_BYTES = 64 << 20  # uploaded in one request
+GROUP_FILES = 250
+TRIES = 3
+CALL_S = 60.0
+COPIED_BYTES_A_SECOND = 1 << 20  # to a slow mount
+LONGEST_CALL_S = 3600.0
+
+_SKIPPED: dict[str, SkipReason] = {
+    "missing": "gone",
+    "gone": "gone",
+    "unreadable": "unreadable",
+    "outside": "link",
+    "loop": "link",
+    "is_directory": "gone",
+    "not_a_directory": "gone",
+    "not_regular": "special",
+}
+_SURVEYED: tuple[SkipReason, ...] = ("link", "special", "unreadable", "gone")
+
+
+class GuestTransfers:
+    """The `TransferBackend` of a sandbox.
+
+    Args:
+        files: The sandbox's files.
+        new_key: Returns the idempotency key of a change.
+        offload: Reads a small local file.
+    """
+
+    def __init__(
+        self,
+        files: GuestFiles,
+        *,
+        new_key: Callable[[], str],
+        offload: Callable[[Callable[[], Any]], Awaitable[Any]],
+    ) -> None:
+        self._files = files
+        self._new_key = new_key
+        self._offload = offload
+
+    # --- download ---
+
+    async def survey(self, path: str) -> Survey:
+        reply = await self._files.call(
+            "transfer",
+            "survey",
+            path,
+            call_s=CALL_S + 30,
+            within_s=CALL_S,
+            inline_bytes=INLINE_BYTES,
+            inline_rows=INLINE_ROWS,
+        )  # fmt: skip
+        real_path = reply.raw("path")
+        if reply.raw("kind", 8) == "file":
+            content = reply.content("content", INLINE_BYTES) if "content" in reply else None
+            size = reply.number("bytes") if content is None else len(content)
+            file = FoundFile("", size, reply.flag("executable"))
+            return Survey(real_path, False, (file,), content=content)
+        if "found" in reply:
+            return _Listing("survey", reply.part("found")).survey(real_path)
+        name, data = await self._joined(reply, "found_from", LISTING_BYTES)
+        await self._drop(name)
+        try:
+            listing = await self._offload(lambda: json.loads(data))
+        except (ValueError, RecursionError):
+            raise reply.malformed("found_from") from None
+        return _Listing("survey", listing).survey(real_path)
+
+    async def receive(
+        self, found: Survey, files: Sequence[FoundFile], into: Incoming, progress: Progress
+    ) -> None:
+        if found.content is not None:
+            await self._store(files[0], memoryview(found.content), into, progress, files[0].is_executable)
+            return
+        small = [file for file in files if _is_packed(file)]
+        for file in files:
+            if not _is_packed(file):
+                await self._receive_large(found, file, into, progress)
+        await self._receive_packed(found, small, into, progress)
+
+    async def _receive_large(
+        self, found: Survey, file: FoundFile, into: Incoming, progress: Progress
+    ) -> None:
+        path = _path(found, file)
+        absolute = self._files.absolute(path)
+        meter = progress.meter([(path, file.size_bytes)])
+
+        async def fill(sink: Sink) -> None:
+            for _ in range(TRIES):
+                client = await self._files.client()
+                try:
+                    if await client.download(absolute, sink, meter):
+                        return
+                except TooLongError:  # it grows
+                    continue
+            raise WriteConflict(
+                f"{path} changed while it was read. Try again.", code="busy", op="download", retryable=True
+            )
+
+        # It may have grown a little since it was found.
+        await into.store(file, fill, most_bytes=2 * file.size_bytes + PACK_BYTES)
+
+    async def _receive_packed(
+        self, found: Survey, files: Sequence[FoundFile], into: Incoming, progress: Progress
+    ) -> None:
+        kept: list[str] = []
+        waiting = list(files)
+        while waiting:
+            group = _first_group(waiting)
+            max_bytes = max(PACK_BYTES, group[0].size_bytes)
+            reply = await self._files.call(
+                "transfer",
+                "pack",
+                found.path,
+                call_s=CALL_S + 30,
+            within_s=CALL_S,
+                names=[file.name for file in group],
+                drop=kept,
+                inline_bytes=INLINE_BYTES,
+                max_bytes=max_bytes,
+            )  # fmt: skip
+            packed = _Packed("pack", {"files": reply.part("files")}).files(len(group))
+            if sum(size for size, _ in packed if isinstance(size, int)) != reply.number("bytes"):
+                raise reply.malformed("bytes")
+            later = [file for file, (size, _) in zip(group, packed, strict=True) if size == "later"]
+            if len(later) == len(group):
+                raise reply.malformed("files")
+            meter = progress.meter([(_path(found, file), file.size_bytes) for file in group])
+            if "content" in reply:
+                kept, data = [], reply.content("content", INLINE_BYTES)
+                if len(data) != reply.number("bytes"):
+                    raise reply.malformed("content")
+                meter.add(len(data))
+            else:
+                name, data = await self._joined(reply, "content_from", max_bytes, meter)
+                kept = [name]
+            await self._split(memoryview(data), group, packed, into)
+            waiting = [*later, *waiting[len(group) :]]
+        if kept:
+            await self._drop(*kept)
+
+    async def _split(
+        self,
+        data: memoryview,
+        group: Sequence[FoundFile],
+        packed: Sequence[tuple[int | str, bool]],
+        into: Incoming,
+    ) -> None:
+        """Store the files of a pack."""
+        start = 0
+        for file, (size, is_executable) in zip(group, packed, strict=True):
+            if isinstance(size, int):
+                await self._store(file, data[start : start + size], into, None, is_executable)
+                start += size
+            elif size != "later":
+                into.skip(file.name, _SKIPPED.get(size, "unreadable"))
+
+    async def _store(
+        self,
+        file: FoundFile,
+        content: memoryview,
+        into: Incoming,
+        progress: Progress | None,
+        is_executable: bool | None,
+    ) -> None:
+        async def fill(sink: Sink) -> bool | None:
+            await self._offload(lambda: sink.write(bytes(content)))
+            return is_executable
+
+        await into.store(file, fill, most_bytes=len(content))
+        if progress is not None:
+            progress.move(file.name, len(content))
+
+    async def _joined(
+        self, reply: FileReply, field: str, most_bytes: int, meter: ProgressMeter | None = None
+    ) -> tuple[str, bytes]:
+        """Download a file of the guest; return its name and its content."""
+        name, directory, size = reply.raw(field, 64), reply.raw("at", 128), reply.number("bytes")
+        if "/" in name or size > most_bytes:
+            raise reply.malformed(field)
+        received = Received(size)
+        client = await self._files.client()
+        try:
+            await client.download(f"{directory}/{name}", received, meter)
+        except TooLongError:
+            raise reply.malformed(field) from None
+        if received.size != size:
+            raise reply.malformed(field)
+        return name, received.data
+
+    async def _drop(self, *names: str) -> None:
+        await self._files.call("transfer", "drop", ".", names=list(names))
+
+    # --- upload ---
+
+    async def send(self, files: Sequence[Outgoing], progress: Progress) -> Sequence[TransferredFile]:
+        sent: list[TransferredFile] = []
+        for group in _groups(files):
+            sent += await self._send_group(group, progress)
+        return sent
+
+    async def _send_group(self, group: Sequence[Outgoing], progress: Progress) -> list[TransferredFile]:
+        meter = progress.meter([(file.path, file.source.size_bytes) for file in group])
+        total = sum(file.source.size_bytes for file in group)
+        if total <= INLINE_BYTES:
+            contents = await self._offload(lambda: [_content(file.source) for file in group])
+            fields: list[Answer] = [{"content": content} for content in contents]
+            meter.add(total)
+        else:
+            client = await self._files.client()
+            uploads = await client.upload(self._files.staging_dir, [file.source for file in group], meter)
+            fields = [
+                {"content_from": at, "content_sha256": sha256, "content_bytes": file.source.size_bytes}
+                for file, (at, sha256) in zip(group, uploads, strict=True)
+            ]
+        requests = []
+        for file, each in zip(group, fields, strict=True):
+            mode = {"executable": True} if file.is_executable else {}
+            requests.append(self._files.request("write", file.path, overwrite=True, **mode, **each))
+        call_s = min(CALL_S + total / COPIED_BYTES_A_SECOND, LONGEST_CALL_S)
+        replies = await self._files.batch("files", requests, key=self._new_key(), call_s=call_s)
+        results = [written(accepted(file.path, reply)) for file, reply in zip(group, replies, strict=True)]
+        return [
+            TransferredFile(file.path, result.size_bytes, result.sha256)
+            for file, result in zip(group, results, strict=True)
+        ]
+
+    async def make_directories(self, paths: Sequence[str]) -> None:
+        for start in range(0, len(paths), PACK_FILES):
+            part = paths[start : start + PACK_FILES]
+            requests = [self._files.request("make", path) for path in part]
+            for path, reply in zip(part, await self._files.batch("transfer", requests), strict=True):
+                accepted(path, reply)
+
+
+def _content(source: UploadSource) -> bytes:
+    with source.open() as file:
+        parts = []
+        left = source.size_bytes
+        while left:
+            parts.append(file.read(left))
+            left -= len(parts[-1])
+    return b"".join(parts)
+
+
+def _path(found: Survey, file: FoundFile) -> str:
+    return "/".join(part for part in (found.path, file.name) if part not in ("", "."))
+
+
+def _is_packed(file: FoundFile) -> bool:
+    """Return whether a file is joined with others: small files, and those that no request to the daemon can name."""
+    try:
+        file.name.encode()
+    except UnicodeEncodeError:
+        return True
+    return bool(file.name) and file.size_bytes <= PACKED_FILE_BYTES
+
+
+def _first_group(files: Sequence[FoundFile]) -> Sequence[FoundFile]:
+    size = 0
+    for count, file in enumerate(files[:PACK_FILES]):
+        size += file.size_bytes
+        if count and size > PACK_BYTES:
+            return files[:count]
+    return files[:PACK_FILES]
+
+
+def _groups(files: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
+    start = size = 0
+    for count, file in enumerate(files):
+        if count > start and (size + file.source.size_bytes > GROUP_BYTES or count - start == GROUP_FILES):
+            yield files[start:count]
+            start, size = count, 0
+        size += file.source.size_bytes
+    if start < len(files):
+        yield files[start:]
+
+
+class _Listing(Reply):
+    """The files of a directory as the guest lists them. Their names are checked when they are used."""
+
+    def survey(self, path: str) -> Survey:
+        if self.flag("cut"):
+            raise too_many_files("download")
+        files = tuple(self._file(row) for row in self._rows("files"))
+        empty = tuple(self._raw(name, "empty", MAX_PATH) for name in self._rows("empty"))
+        return Survey(path, True, files, empty, tuple(self._skipped(row) for row in self._rows("skipped")))
+
+    def _rows(self, name: str) -> list[Any]:
+        value = self._answer.get(name)
+        if not isinstance(value, list) or len(value) > MAX_FILES:
+            raise self.malformed(name)
+        return value
+
+    def _file(self, row: object) -> FoundFile:
+        if not isinstance(row, list) or len(row) != 3 or not row[0]:
+            raise self.malformed("files")
+        name, size = self._raw(row[0], "files", MAX_PATH), self._number(row[1], "files")
+        return FoundFile(name, size, self._flag(row[2], "files"))
+
+    def _skipped(self, row: object) -> SkippedEntry:
+        if not isinstance(row, list) or len(row) != 2:
+            raise self.malformed("skipped")
+        reason = next((reason for reason in _SURVEYED if reason == row[1]), None)
+        if reason is None:
+            raise self.malformed("skipped")
+        return SkippedEntry(self._raw(row[0], "skipped", MAX_PATH), reason)
+
+
+class _Packed(Reply):
+    """What became of the files of a pack: its size, or the code of its refusal, and whether it is executable."""
+
+    def files(self, count: int) -> list[tuple[int | str, bool]]:
+        value = self._answer.get("files")
+        if not isinstance(value, list) or len(value) != count:
+            raise self.malformed("files")
+        return [self._file(row) for row in value]
+
+    def _file(self, row: object) -> tuple[int | str, bool]:
+        if isinstance(row, list) and len(row) == 1:
+            return self._raw(row[0], "files", 64), False
+        if not isinstance(row, list) or len(row) != 2:
+            raise self.malformed("files")
+        return self._number(row[0], "files"), self._flag(row[1], "files")

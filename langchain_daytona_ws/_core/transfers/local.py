@@ -1,0 +1,449 @@
+"""Read and write the host's files for transfers. All functions block.
+
+Reading: a symbolic link below the uploaded directory is read only if it leads to a file inside that directory.
+Writing: names come from the sandbox, and may be hostile. A name is checked before it is used; no symbolic link below
+the target is followed, and none is created. A file is written beside its final name, which it gets when it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import BinaryIO
+
+from langchain_daytona_ws._core.files.received import TooLongError
+from langchain_daytona_ws._core.transfers.models import SkippedEntry, SkipReason
+from langchain_daytona_ws.errors import FileError
+
+MAX_FILES = 200_000
+TEMPORARY = ".langchain-daytona-ws-"
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_WINDOWS = os.name == "nt"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """A file of the host to upload."""
+
+    path: str
+    size_bytes: int
+    is_executable: bool
+
+    def open(self) -> BinaryIO:
+        with _local_errors(self.path):
+            fd = os.open(self.path, os.O_RDONLY | _NO_FOLLOW)
+            try:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode) or status.st_size != self.size_bytes:
+                    raise _changed(self.path)
+            except BaseException:
+                os.close(fd)
+                raise
+        return _Reading(fd, self.path, self.size_bytes)  # type: ignore[return-value]  # has what is used of it
+
+
+class _Reading(io.RawIOBase):
+    """An open file whose size must stay the announced size."""
+
+    def __init__(self, fd: int, path: str, size_bytes: int) -> None:
+        self._fd = fd
+        self._path = path
+        self._left = size_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        with _local_errors(self._path):
+            piece = os.read(self._fd, self._left if size < 0 else size)
+        if not piece and size and self._left:
+            raise _changed(self._path)
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTree:
+    """A file or directory of the host to upload.
+
+    Args:
+        name: Its name.
+        is_directory: Whether it is a directory.
+        files: Name and source of each file; the name is relative to the directory, with slashes, or ``""``.
+        empty_directories: The directories without entries.
+        skipped: Entries that are not uploaded.
+    """
+
+    name: str
+    is_directory: bool
+    files: tuple[tuple[str, LocalSource], ...]
+    empty_directories: tuple[str, ...] = ()
+    skipped: tuple[SkippedEntry, ...] = ()
+
+
+def scan(local: str) -> LocalTree:
+    """Return the files to upload. The path itself may be, or lead through, a symbolic link.
+
+    Raises:
+        FileError: It does not exist, is neither a file nor a directory, or has too many entries.
+    """
+    with _local_errors(local):
+        root = os.path.realpath(local)
+        status = os.stat(root)
+    name = os.path.basename(os.path.abspath(local))
+    if stat.S_ISREG(status.st_mode):
+        return LocalTree(name, False, (("", _source(root, status)),))
+    if not stat.S_ISDIR(status.st_mode):
+        raise FileError(f"{local} is neither a file nor a directory.", code="local_special", op="upload")
+    return _Scan(root).tree(name)
+
+
+class _Scan:
+    """Collects the entries below a directory."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._files: list[tuple[str, LocalSource]] = []
+        self._empty: list[str] = []
+        self._skipped: list[SkippedEntry] = []
+
+    def tree(self, name: str) -> LocalTree:
+        pending = [""]  # no recursion: a tree may be deeper than Python's stack
+        while pending:
+            below = pending.pop()
+            directories = self._directory(below)
+            if directories is None:
+                self._skip(below, "unreadable")
+                continue
+            pending += directories
+        self._files.sort()
+        skipped = tuple(sorted(self._skipped, key=lambda entry: entry.path))
+        return LocalTree(name, True, tuple(self._files), tuple(sorted(self._empty)), skipped)
+
+    def _directory(self, below: str) -> list[str] | None:
+        """Collect the files of a directory; return its directories, None if it is unreadable."""
+        directories: list[str] = []
+        count = 0
+        try:
+            with os.scandir(os.path.join(self._root, *below.split("/"))) as entries:
+                for entry in entries:
+                    count += 1
+                    name = f"{below}/{entry.name}" if below else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(name)
+                    else:
+                        self._entry(name, entry)
+        except PermissionError:
+            return None
+        if not count and below:
+            self._empty.append(below)
+        if len(self._files) + len(self._empty) + len(directories) > MAX_FILES:
+            raise too_many_files("upload")
+        return directories
+
+    def _entry(self, name: str, entry: os.DirEntry[str]) -> None:
+        is_link = entry.is_symlink()
+        try:
+            path = os.path.realpath(entry.path) if is_link else entry.path
+            status = os.lstat(path)
+            is_inside = os.path.commonpath([path, self._root]) == self._root
+        except (OSError, ValueError):  # removed meanwhile; a loop of links; another drive
+            self._skip(name, "link" if is_link else "gone")
+            return
+        if is_link and not (is_inside and stat.S_ISREG(status.st_mode)):
+            self._skip(name, "link")
+        elif stat.S_ISREG(status.st_mode):
+            self._files.append((name, _source(path, status)))
+        else:
+            self._skip(name, "special")
+
+    def _skip(self, name: str, reason: SkipReason) -> None:
+        self._skipped.append(SkippedEntry(name, reason))
+
+
+def _source(path: str, status: os.stat_result) -> LocalSource:
+    is_executable = not _WINDOWS and bool(status.st_mode & stat.S_IXUSR)
+    return LocalSource(path, status.st_size, is_executable)
+
+
+class NameRefused(Exception):
+    """The host can't have a file of this name.
+
+    Args:
+        reason: The reason to skip the file.
+    """
+
+    def __init__(self, reason: SkipReason) -> None:
+        super().__init__(reason)
+        self.reason: SkipReason = reason
+
+
+class LocalTarget:
+    """The file or directory of the host that a download writes.
+
+    Args:
+        local: Its path, which may be, or lead through, a symbolic link.
+        is_directory: Whether a directory is downloaded. Then an existing directory keeps its other files.
+
+    Raises:
+        FileError: A file or directory is in the way.
+    """
+
+    def __init__(self, local: str, *, is_directory: bool) -> None:
+        with _local_errors(local):
+            self._root = os.path.realpath(local)
+            self._is_directory = is_directory
+            self._lock = threading.Lock()  # files from S3 arrive several at a time
+            self._directories: set[str] = set()
+            self._written: set[tuple[int, int]] = set()
+            if is_directory:
+                os.makedirs(self._root, exist_ok=True)
+                return
+            if os.path.isdir(self._root):
+                raise FileError(
+                    f"{local} is a directory. To download into it, end its path with a slash.",
+                    code="local_is_directory",
+                    op="download",
+                )
+            os.makedirs(os.path.dirname(self._root), exist_ok=True)
+
+    def open(self, name: str, most_bytes: int) -> LocalSink:
+        """Begin to write a file.
+
+        Args:
+            name: Its path relative to the directory; ``""`` for the file itself.
+            most_bytes: Most bytes to accept.
+
+        Raises:
+            NameRefused: The host can't have this file.
+            FileError: Writing failed.
+        """
+        path = self._path(name)
+        with _local_errors(path), _name_errors():
+            self._make_parents(name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                raise NameRefused("name_twin" if path in self._directories else "name")
+            return LocalSink(self, path, most_bytes)
+
+    def make_directory(self, name: str) -> None:
+        """Create an empty directory, and the directories above it.
+
+        Raises:
+            NameRefused: The host can't have this directory.
+        """
+        path = self._path(f"{name}/x")
+        with _local_errors(path), _name_errors():
+            self._make_parents(f"{name}/x")
+
+    def replace(self, temporary: str, path: str) -> None:
+        """Give a complete file its final name.
+
+        Raises:
+            NameRefused: Another file of this download has the same name on this file system.
+        """
+        with self._lock:
+            with suppress(FileNotFoundError):
+                found = os.lstat(path)
+                if (found.st_dev, found.st_ino) in self._written:
+                    raise NameRefused("name_twin")
+            os.replace(temporary, path)
+            status = os.lstat(path)
+            self._written.add((status.st_dev, status.st_ino))
+
+    def _path(self, name: str) -> str:
+        """Return the path of a file after checking its name."""
+        if not self._is_directory:
+            return self._root
+        parts = name.split("/")
+        for part in parts:
+            if not is_usable(part):
+                raise NameRefused("name")
+        return os.path.join(self._root, *parts)
+
+    def _make_parents(self, name: str) -> None:
+        path = self._root
+        for part in name.split("/")[:-1] if self._is_directory else []:
+            path = os.path.join(path, part)
+            if path in self._directories:
+                continue
+            with suppress(FileExistsError):
+                os.mkdir(path)
+            # A link could lead out of the target.
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                raise NameRefused("name")
+            self._directories.add(path)
+
+
+def is_usable(part: str) -> bool:
+    """Return whether a name can be that of a file in a directory of this host, and nothing else."""
+    if part in ("", ".", "..") or "\0" in part or "/" in part:
+        return False
+    try:
+        os.fsencode(part)
+    except UnicodeEncodeError:
+        return False
+    if not _WINDOWS:
+        return True
+    is_plain = not set(part) & set('\\:*?"<>|') and part.isprintable() and part == part.rstrip(" .")
+    return is_plain and not PureWindowsPath(part).is_reserved()
+
+
+class LocalSink:
+    """A file that is being downloaded, under a temporary name beside its final one.
+
+    A cancelled transfer may end it while a thread still writes: a lock keeps them apart, and after the end nothing is
+    created any more.
+    """
+
+    def __init__(self, target: LocalTarget, path: str, most_bytes: int) -> None:
+        self._target = target
+        self._path = path
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._temporary = os.path.join(os.path.dirname(path), TEMPORARY + secrets.token_hex(8))
+        self._fd = -1
+        self._is_over = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def restart(self) -> None:
+        with self._opened() as fd:
+            os.ftruncate(fd, 0)
+            os.lseek(fd, 0, os.SEEK_SET)
+            self._begin()
+
+    def write(self, piece: bytes) -> None:
+        with self._opened() as fd:
+            if self.size_bytes + len(piece) > self._most_bytes:
+                raise TooLongError
+            self._digest.update(piece)
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(fd, view) :]
+            self.size_bytes += len(piece)
+
+    def commit(self, *, is_executable: bool) -> None:
+        """Give the complete file its final name.
+
+        Raises:
+            NameRefused: Another file of this download has the same name on this file system.
+        """
+        with self._opened() as fd:
+            with _name_errors():
+                self._set_mode(fd, is_executable)
+            try:
+                os.close(fd)
+                self._fd = -1
+                self._target.replace(self._temporary, self._path)
+            except BaseException:
+                self._remove()
+                raise
+
+    def abort(self) -> None:
+        """Remove what was written. Harmless after `commit`."""
+        with self._lock:
+            self._is_over = True
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+                self._remove()
+
+    def _remove(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._temporary)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        with self._lock, _local_errors(self._path):
+            if self._is_over:
+                raise FileError("The transfer has ended.", code="cancelled", op="download")
+            if self._fd < 0:
+                # The mode of a new file obeys the umask.
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+                with _name_errors():
+                    self._fd = os.open(self._temporary, flags, 0o666)
+            yield self._fd
+
+    def _set_mode(self, fd: int, is_executable: bool) -> None:
+        """Keep the mode of the file that is replaced; make it executable where it is readable."""
+        if _WINDOWS:
+            return
+        own = wanted = stat.S_IMODE(os.fstat(fd).st_mode)
+        with suppress(FileNotFoundError):
+            found = os.lstat(self._path)
+            if stat.S_ISREG(found.st_mode):
+                wanted = found.st_mode & 0o777
+        if is_executable:
+            wanted |= (wanted & 0o444) >> 2
+        if wanted != own:
+            os.fchmod(fd, wanted)
+
+
+def too_many_files(op: str) -> FileError:
+    return FileError(
+        f"The directory has more than {MAX_FILES:,} files. Transfer its directories one by one, or one archive of it.",
+        code="too_many_files",
+        op=op,
+    )
+
+
+def _changed(path: str) -> FileError:
+    return FileError(
+        f"{path} changed while it was read. Try again.", code="local_changed", op="upload", retryable=True
+    )
+
+
+_KNOWN = {
+    errno.ENOENT: "local_missing",
+    errno.ENOTDIR: "local_not_directory",
+    errno.EEXIST: "local_not_directory",
+    errno.EISDIR: "local_is_directory",
+}
+
+
+@contextmanager
+def _name_errors() -> Iterator[None]:
+    """Refuse a name that the host's file system does not accept: too long, or not in its encoding."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise
+        raise NameRefused("name") from None
+
+
+@contextmanager
+def _local_errors(path: str) -> Iterator[None]:
+    """Raise failures of the host's file system as errors of this package."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise FileError(
+            f"{path} on this machine can't be used: {reason}.",
+            code=_KNOWN.get(error.errno or 0, "local_failed"),
+            op="transfer",
+            context={"local": path, "errno": errno.errorcode.get(error.errno or 0, "")},
+            for_model="A file of the machine that runs this agent can't be used.",
+        ) from error
