@@ -27,7 +27,7 @@ from langchain_daytona_ws._core.ports import BytesSource, OnBytes, UploadSource
 
 PIECE_BYTES = 1 << 20
 SENT_BYTES = 1 << 20
-QUICK_BYTES = 64 << 10  # so much content in memory is hashed on the event loop
+QUICK_BYTES = 64 << 10  # content in memory up to this size is hashed on the event loop
 MESSAGE_BYTES = 4096
 STALL_S = 60.0
 LEAST_BYTES = 64 << 10

@@ -18,7 +18,7 @@ make                                                    path
 
 ``found`` is ``{"files": [[path, bytes, executable]], "empty": [directory], "skipped": [[path, reason]], "cut": flag}``
 with paths relative to the directory; ``found_from`` is the name of a file with its JSON, and ``content_from`` that of a
-file with the contents, one after the other. Both are in the state directory ``at``, for the daemon to read, and are
+file with the contents, joined. Both are in the state directory ``at``, for the daemon to read, and are
 removed by ``drop``, or by age. The code ``later`` means that the file did not fit into the limits.
 """
 
@@ -189,7 +189,7 @@ def make(request: Request) -> Answer:
 
 
 class _Joined:
-    """Contents, one after the other, in a file that is removed unless it is `kept`."""
+    """Contents, joined in a file that is removed unless it is `kept`."""
 
     def __init__(self) -> None:
         self.directory = dirs.state_directory()

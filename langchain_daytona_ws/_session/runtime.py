@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -414,7 +415,9 @@ class _Runtime:
 
         through_sandbox = GuestTransfers(self._guest_files(), new_key=self._state.ids, offload=self.offload)
         on_s3 = self._s3.transfers if self._s3 else None
-        return TransferOperations(on_s3 or through_sandbox, root=self._state.root, offload=self.offload)
+        return TransferOperations(
+            on_s3 or through_sandbox, root=self._state.root, offload=self.offload, new_lock=threading.Lock
+        )
 
     async def offload(self, work: Callable[[], T]) -> T:
         """Run work that blocks on the host's files."""

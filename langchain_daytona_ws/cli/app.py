@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from langchain_daytona_ws.cli.cp import cp
 from langchain_daytona_ws.cli.doctor import doctor
 from langchain_daytona_ws.cli.jobs import jobs
 from langchain_daytona_ws.cli.run import run
@@ -40,6 +41,7 @@ def options(
 app.command()(doctor)
 # Options after the first word of the command belong to the command.
 app.command(context_settings={"allow_interspersed_args": False})(run)
+app.command()(cp)
 app.add_typer(jobs)
 app.add_typer(sandboxes)
 app.command()(serve)

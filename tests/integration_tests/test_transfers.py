@@ -33,7 +33,7 @@ OpenSession = Callable[..., Driven]
 KINDS = ("disk", "mount", "mount-objects", "sync", "sync-objects")
 
 
-class Side:
+class Case:
     """A session over one kind of workspace, and a directory of this host."""
 
     def __init__(self, kind: str, driven: Driven, host: Path) -> None:
@@ -59,7 +59,7 @@ class Side:
 
 
 @pytest.fixture(params=KINDS)
-def side(request: pytest.FixtureRequest, open_session: OpenSession, tmp_path: Path) -> Iterator[Side]:
+def case(request: pytest.FixtureRequest, open_session: OpenSession, tmp_path: Path) -> Iterator[Case]:
     kind: str = request.param
     if kind == "disk":
         driven = open_session(request.getfixturevalue("server"))
@@ -69,7 +69,7 @@ def side(request: pytest.FixtureRequest, open_session: OpenSession, tmp_path: Pa
             "fileAccess": "s3" if kind.endswith("objects") else "sandbox",
         }
         driven = request.getfixturevalue("bucket").session(open_session, options=options)
-    made = Side(kind, driven, tmp_path)
+    made = Case(kind, driven, tmp_path)
     yield made
     if made.is_direct:
         assert driven.session.sandbox_id is None
@@ -84,42 +84,42 @@ def tree(directory: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_file_there_and_back(side: Side) -> None:
+def test_a_file_there_and_back(case: Case) -> None:
     content = os.urandom(700_000)
-    local = side.put("a.bin", content)
+    local = case.put("a.bin", content)
     sha256 = hashlib.sha256(content).hexdigest()
-    sent = side.upload(local, "data/b.bin")
+    sent = case.upload(local, "data/b.bin")
     assert [(file.path, file.size_bytes, file.sha256) for file in sent.files] == [
         ("data/b.bin", 700_000, sha256)
     ]
-    assert side.driven.files("download", "data/b.bin") == content
-    back = side.download("data/b.bin", side.host / "new" / "c.bin")
+    assert case.driven.files("download", "data/b.bin") == content
+    back = case.download("data/b.bin", case.host / "new" / "c.bin")
     assert back == sent
-    assert (side.host / "new" / "c.bin").read_bytes() == content
-    side.upload(local, "data/")
-    side.put("a.bin", "short")
-    side.upload(local, "data/b.bin")
-    assert side.driven.files("download", "data/b.bin") == b"short"
-    side.download("data/a.bin", f"{side.host}/into/")
-    assert (side.host / "into" / "a.bin").read_bytes() == content
-    side.download("data/b.bin", side.host / "new" / "c.bin")
-    assert (side.host / "new" / "c.bin").read_bytes() == b"short"
+    assert (case.host / "new" / "c.bin").read_bytes() == content
+    case.upload(local, "data/")
+    case.put("a.bin", "short")
+    case.upload(local, "data/b.bin")
+    assert case.driven.files("download", "data/b.bin") == b"short"
+    case.download("data/a.bin", f"{case.host}/into/")
+    assert (case.host / "into" / "a.bin").read_bytes() == content
+    case.download("data/b.bin", case.host / "new" / "c.bin")
+    assert (case.host / "new" / "c.bin").read_bytes() == b"short"
 
 
-def test_a_directory_there_and_back(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_there_and_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(through_guest, "INLINE_ROWS", 20)
     monkeypatch.setattr(through_guest, "INLINE_BYTES", 4096)
     monkeypatch.setattr(through_guest, "GROUP_FILES", 25)
     monkeypatch.setattr(through_guest, "PACK_FILES", 25)
     for number in range(60):
-        side.put(f"project/src/{number:02}/file {number}.txt", f"{number}\n" * 100)
-    side.put("project/run.sh", "echo hi\n", 0o755)
-    side.put("project/large.bin", os.urandom(400_000))
-    side.put("project/empty.txt", "")
-    (side.host / "project" / "none" / "below").mkdir(parents=True)
+        case.put(f"project/src/{number:02}/file {number}.txt", f"{number}\n" * 100)
+    case.put("project/run.sh", "echo hi\n", 0o755)
+    case.put("project/large.bin", os.urandom(400_000))
+    case.put("project/empty.txt", "")
+    (case.host / "project" / "none" / "below").mkdir(parents=True)
     reports: list[TransferProgress] = []
-    sent = side.upload(side.host / "project", "copy", on_progress=reports.append)
-    expected = tree(side.host / "project")
+    sent = case.upload(case.host / "project", "copy", on_progress=reports.append)
+    expected = tree(case.host / "project")
     assert {file.path: file.sha256 for file in sent.files} == {
         f"copy/{name}": hashlib.sha256(data).hexdigest() for name, data in expected.items()
     }
@@ -127,32 +127,32 @@ def test_a_directory_there_and_back(side: Side, monkeypatch: pytest.MonkeyPatch)
     assert (reports[-1].done_bytes, reports[-1].total_bytes) == (total, total)
     assert {report.name for report in reports} <= {file.path for file in sent.files}
     reports.clear()
-    back = side.download("copy", side.host / "back", on_progress=reports.append)
+    back = case.download("copy", case.host / "back", on_progress=reports.append)
     assert back.skipped == ()
-    assert tree(side.host / "back") == expected
+    assert tree(case.host / "back") == expected
     assert sorted(back.files, key=lambda file: file.path) == sorted(sent.files, key=lambda file: file.path)
     assert (reports[-1].done_bytes, reports[-1].total_bytes) == (total, total)
-    assert (side.host / "back" / "run.sh").stat().st_mode & 0o100 or side.kind.startswith("mount")
-    assert not (side.host / "back" / "empty.txt").stat().st_mode & 0o100
+    assert (case.host / "back" / "run.sh").stat().st_mode & 0o100 or case.kind.startswith("mount")
+    assert not (case.host / "back" / "empty.txt").stat().st_mode & 0o100
     assert (
-        side.host / "back" / "none" / "below"
-    ).is_dir() or side.kind == "mount"  # a mount keeps it for itself
+        case.host / "back" / "none" / "below"
+    ).is_dir() or case.kind == "mount"  # a mount keeps it for itself
     # A second upload replaces what changed, and keeps other files.
-    side.put("project/empty.txt", "not any more")
-    side.driven.files("write", "copy/other.txt", "kept")
-    side.upload(side.host / "project" / "empty.txt", "copy/")
-    side.upload(side.host / "project", "copy")
-    side.put("back/own.txt", "kept too")
-    side.download("copy", side.host / "back")
-    assert tree(side.host / "back") == {
-        **tree(side.host / "project"), "other.txt": b"kept", "own.txt": b"kept too"
+    case.put("project/empty.txt", "not any more")
+    case.driven.files("write", "copy/other.txt", "kept")
+    case.upload(case.host / "project" / "empty.txt", "copy/")
+    case.upload(case.host / "project", "copy")
+    case.put("back/own.txt", "kept too")
+    case.download("copy", case.host / "back")
+    assert tree(case.host / "back") == {
+        **tree(case.host / "project"), "other.txt": b"kept", "own.txt": b"kept too"
     }  # fmt: skip
 
 
-def test_links_and_special_files_of_the_host(side: Side) -> None:
-    secret = side.put("secret", "of the host")
-    side.put("d/a.txt", "a")
-    side.put("d/sub/b.txt", "b")
+def test_links_and_special_files_of_the_host(case: Case) -> None:
+    secret = case.put("secret", "of the host")
+    case.put("d/a.txt", "a")
+    case.put("d/sub/b.txt", "b")
     links = {
         "in": "a.txt",
         "up": "../secret",
@@ -162,29 +162,29 @@ def test_links_and_special_files_of_the_host(side: Side) -> None:
         "gone": "none",
     }
     for name, target in links.items():
-        (side.host / "d" / name).symlink_to(target)
-    os.mkfifo(side.host / "d" / "fifo")
-    sent = side.upload(side.host / "d", "d")
+        (case.host / "d" / name).symlink_to(target)
+    os.mkfifo(case.host / "d" / "fifo")
+    sent = case.upload(case.host / "d", "d")
     assert {file.path for file in sent.files} == {"d/a.txt", "d/in", "d/sub/b.txt"}
     assert sent.skipped == tuple(
         SkippedEntry(name, "special" if name == "fifo" else "link")
         for name in sorted(("up", "out", "dir", "loop", "gone", "fifo"))
     )
-    assert side.driven.files("download", "d/in") == b"a"
-    (side.host / "named").symlink_to("d")
-    assert len(side.upload(side.host / "named", "e").files) == 3, "a link that is named is followed"
+    assert case.driven.files("download", "d/in") == b"a"
+    (case.host / "named").symlink_to("d")
+    assert len(case.upload(case.host / "named", "e").files) == 3, "a link that is named is followed"
 
 
 def test_links_and_special_files_of_the_workspace(
     open_session: OpenSession, server: LocalDaytona, tmp_path: Path
 ) -> None:
-    side = Side("disk", open_session(server), tmp_path)
-    side.driven.run(
+    case = Case("disk", open_session(server), tmp_path)
+    case.driven.run(
         "mkdir -p d/sub && echo a > d/a.txt && cd d && ln -s a.txt in && ln -s ../top.txt top && echo t > ../top.txt "
         "&& ln -s /etc/passwd out && ln -s ../../../etc/passwd up && ln -s sub dir && ln -s loop loop "
         "&& mkfifo fifo && ln a.txt hard && printf x > $'\\xff.txt' && printf y > 'a\\b' && printf z > $'new\\nline'"
     )  # fmt: skip
-    back = side.download("d", tmp_path / "back")
+    back = case.download("d", tmp_path / "back")
     assert [entry.path for entry in back.skipped if entry.reason == "link"] == ["dir", "loop", "out", "up"]
     assert [entry.path for entry in back.skipped if entry.reason == "special"] == ["fifo"]
     assert not [path for path in (tmp_path / "back").rglob("*") if path.is_symlink()]
@@ -193,14 +193,14 @@ def test_links_and_special_files_of_the_workspace(
     assert sorted(os.fsencode(name) for name in found) == [
         b"a.txt", b"a\\b", b"hard", b"in", b"new\nline", b"\xff.txt"
     ]  # fmt: skip
-    other = side.upload(tmp_path / "back", "again")
+    other = case.upload(tmp_path / "back", "again")
     assert len(other.files) == 7
-    assert side.driven.run("cat again/$'\\xff.txt' again/'a\\b'").output == "xy"
+    assert case.driven.run("cat again/$'\\xff.txt' again/'a\\b'").output == "xy"
 
 
 def test_links_of_a_synchronised_workspace(bucket: Bucket, open_session: OpenSession, tmp_path: Path) -> None:
     options = {"s3Mode": "sync", "syncIgnore": ["node_modules/"]}
-    side = Side("sync-objects", bucket.session(open_session, options=options), tmp_path)
+    case = Case("sync-objects", bucket.session(open_session, options=options), tmp_path)
     for name, data, permissions in (
         ("d/a.txt", b"a", "0100644"),
         ("d/run", b"r", "0100755"),
@@ -211,60 +211,60 @@ def test_links_of_a_synchronised_workspace(bucket: Bucket, open_session: OpenSes
         bucket.client.put_object(
             Bucket=bucket.name, Key=bucket.key(name), Body=data, Metadata={"file-permissions": permissions}
         )
-    back = side.download("d", tmp_path / "back")
+    back = case.download("d", tmp_path / "back")
     assert tree(tmp_path / "back") == {"a.txt": b"a", "in": b"a", "run": b"r"}
     assert back.skipped == (SkippedEntry("dir", "link"), SkippedEntry("out", "link"))
-    side.put("p/node_modules/x.js", "x")
-    side.put("p/index.js", "i")
-    sent = side.upload(tmp_path / "p", "p")
+    case.put("p/node_modules/x.js", "x")
+    case.put("p/index.js", "i")
+    sent = case.upload(tmp_path / "p", "p")
     assert [file.path for file in sent.files] == ["p/index.js"]
     assert sent.skipped == (SkippedEntry("node_modules/x.js", "ignored"),)
 
 
-def test_what_is_refused(side: Side) -> None:
-    side.put("a.txt", "a")
-    side.put("d/b.txt", "b")
-    side.upload(side.host / "a.txt")
-    side.upload(side.host / "d")
+def test_what_is_refused(case: Case) -> None:
+    case.put("a.txt", "a")
+    case.put("d/b.txt", "b")
+    case.upload(case.host / "a.txt")
+    case.upload(case.host / "d")
     for local, path, code in (
-        (side.host / "none", "x", "local_missing"),
-        (side.host / "a.txt" / "x", "x", "local_not_directory"),
-        (side.host / "a.txt", "d", "is_directory"),
-        (side.host / "a.txt", "a.txt/x", "not_a_directory"),
+        (case.host / "none", "x", "local_missing"),
+        (case.host / "a.txt" / "x", "x", "local_not_directory"),
+        (case.host / "a.txt", "d", "is_directory"),
+        (case.host / "a.txt", "a.txt/x", "not_a_directory"),
     ):
         with pytest.raises(FileError) as caught:
-            side.upload(local, path)
+            case.upload(local, path)
         assert caught.value.code == code
     for path in ("../x", "/etc/x", "~/x", "a\0b"):
         with pytest.raises(PathRefused):
-            side.upload(side.host / "a.txt", path)
+            case.upload(case.host / "a.txt", path)
     with pytest.raises(FileMissing):
-        side.download("none", side.host / "x")
-    assert not (side.host / "x").exists()
+        case.download("none", case.host / "x")
+    assert not (case.host / "x").exists()
     with pytest.raises(FileError) as caught:
-        side.download("a.txt", side.host / "d")
+        case.download("a.txt", case.host / "d")
     assert caught.value.code == "local_is_directory"
     with pytest.raises(FileError) as caught:
-        side.download("d", side.host / "a.txt")
+        case.download("d", case.host / "a.txt")
     assert caught.value.code == "local_not_directory"
     with pytest.raises(FileError) as caught:
-        side.download("d", side.host / "y", max_bytes=0)
+        case.download("d", case.host / "y", max_bytes=0)
     assert caught.value.code == "too_large"
-    assert not (side.host / "y").exists()
+    assert not (case.host / "y").exists()
     with pytest.raises(ValueError, match="NUL"):
-        side.download("a.txt", "x\0y")
+        case.download("a.txt", "x\0y")
 
 
-def test_a_failing_callback_ends_the_reports_only(side: Side, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_callback_ends_the_reports_only(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
     def fail(progress: TransferProgress) -> None:
         calls.append(progress)
         raise RuntimeError("of the callback")
 
-    side.put("d/a", "a")
-    side.put("d/b", "b")
-    assert len(side.upload(side.host / "d", "d", on_progress=fail).files) == 2
+    case.put("d/a", "a")
+    case.put("d/b", "b")
+    assert len(case.upload(case.host / "d", "d", on_progress=fail).files) == 2
     assert len(calls) == 1
     assert "of the callback" in caplog.text
 
@@ -272,16 +272,16 @@ def test_a_failing_callback_ends_the_reports_only(side: Side, caplog: pytest.Log
 def test_an_upload_is_repeated_after_a_lost_connection(
     open_session: OpenSession, server: LocalDaytona, tmp_path: Path
 ) -> None:
-    side = Side("disk", open_session(server), tmp_path)
+    case = Case("disk", open_session(server), tmp_path)
     content = os.urandom(3 << 20)
-    local = side.put("a", content)
+    local = case.put("a", content)
     reports: list[TransferProgress] = []
-    side.driven.run("true")
+    case.driven.run("true")
     server.faults.add(Fault("drop_after", action="upload"))
-    side.upload(local, "a", on_progress=reports.append)
+    case.upload(local, "a", on_progress=reports.append)
     assert reports[-1].done_bytes == len(content)
     server.faults.add(Fault("truncate", action="download"))
-    side.download("a", tmp_path / "b", on_progress=reports.append)
+    case.download("a", tmp_path / "b", on_progress=reports.append)
     assert (tmp_path / "b").read_bytes() == content
     assert reports[-1].done_bytes == len(content)
 
@@ -290,36 +290,36 @@ def test_a_file_that_changes_while_it_is_uploaded(
     open_session: OpenSession, server: LocalDaytona, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfers, "SENT_BYTES", 1 << 16)
-    side = Side("disk", open_session(server), tmp_path)
-    local = side.put("a", b"x" * (1 << 20))
-    side.driven.run("true")
+    case = Case("disk", open_session(server), tmp_path)
+    local = case.put("a", b"x" * (1 << 20))
+    case.driven.run("true")
 
     def shorten(progress: TransferProgress) -> None:
         os.truncate(local, 10)
 
     with pytest.raises(FileError) as caught:
-        side.upload(local, "a", on_progress=shorten)
+        case.upload(local, "a", on_progress=shorten)
     assert caught.value.code == "local_changed"
-    assert side.driven.run("ls -A").output == ""
+    assert case.driven.run("ls -A").output == ""
 
 
 @pytest.mark.sync_and_async
 def test_a_cancelled_download_leaves_nothing(
     open_session: OpenSession, server: LocalDaytona, tmp_path: Path
 ) -> None:
-    side = Side("disk", open_session(server), tmp_path)
+    case = Case("disk", open_session(server), tmp_path)
     content = b"x" * (4 << 20)
-    side.upload(side.put("a", content), "a")
-    side.put("b", "before")
+    case.upload(case.put("a", content), "a")
+    case.put("b", "before")
 
     class Stopped(BaseException):
         pass
 
     def stop(progress: TransferProgress) -> None:
-        raise asyncio.CancelledError if side.driven.is_async else Stopped
+        raise asyncio.CancelledError if case.driven.is_async else Stopped
 
     with pytest.raises((asyncio.CancelledError, Stopped)):
-        side.download("a", tmp_path / "b", on_progress=stop)
+        case.download("a", tmp_path / "b", on_progress=stop)
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     assert (tmp_path / "b").read_text() == "before"
 
@@ -336,16 +336,16 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_large_file_goes_to_s3_in_parts(
     mode: str, bucket: Bucket, open_session: OpenSession, tmp_path: Path, parts: int
 ) -> None:
-    side = Side("objects", bucket.session(open_session, options={"s3Mode": mode}), tmp_path)
+    case = Case("objects", bucket.session(open_session, options={"s3Mode": mode}), tmp_path)
     content = os.urandom(2 * parts + 1000)
-    local = side.put("a", content, 0o755)
+    local = case.put("a", content, 0o755)
     reports: list[TransferProgress] = []
-    sent = side.upload(local, "a", on_progress=reports.append)
+    sent = case.upload(local, "a", on_progress=reports.append)
     assert bucket.get("a") == content
     assert sent.files[0].sha256 == hashlib.sha256(content).hexdigest()
     assert [report.done_bytes for report in reports] == [parts, 2 * parts, len(content)]
-    side.upload(local, "a")  # over the present object
-    side.download("a", tmp_path / "b")
+    case.upload(local, "a")  # over the present object
+    case.download("a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == content
     assert bool((tmp_path / "b").stat().st_mode & 0o100) is (mode == "sync")
     assert bucket.server.requests == []
@@ -354,13 +354,13 @@ def test_a_large_file_goes_to_s3_in_parts(
 def test_another_writer_wins_over_an_upload_in_parts(
     bucket: Bucket, open_session: OpenSession, tmp_path: Path, parts: int
 ) -> None:
-    side = Side("objects", bucket.session(open_session), tmp_path)
-    local = side.put("a", os.urandom(2 * parts))
+    case = Case("objects", bucket.session(open_session), tmp_path)
+    local = case.put("a", os.urandom(2 * parts))
     for before in (None, b"before"):
         if before:
             bucket.put("a", before)
         with pytest.raises(WriteConflict):
-            side.upload(local, "a", on_progress=lambda progress: bucket.put("a", b"theirs"))
+            case.upload(local, "a", on_progress=lambda progress: bucket.put("a", b"theirs"))
         assert bucket.get("a") == b"theirs"
         bucket.client.delete_object(Bucket=bucket.name, Key=bucket.key("a"))
     uploads = bucket.client.list_multipart_uploads(Bucket=bucket.name)
@@ -368,20 +368,20 @@ def test_another_writer_wins_over_an_upload_in_parts(
 
 
 def test_lost_answers_of_s3(bucket: Bucket, open_session: OpenSession, tmp_path: Path, parts: int) -> None:
-    side = Side("objects", bucket.session(open_session), tmp_path)
+    case = Case("objects", bucket.session(open_session), tmp_path)
     content = os.urandom(2 * parts)
-    local = side.put("a", content)
+    local = case.put("a", content)
     faults = [S3Fault("drop_after", method="POST"), S3Fault("drop_after", method="PUT")]
 
     def lose(progress: TransferProgress) -> None:
         if faults and progress.done_bytes == progress.total_bytes:  # the last request completes the upload
             bucket.server.s3.add_fault(faults.pop(0))
 
-    side.upload(local, "a", on_progress=lose)
+    case.upload(local, "a", on_progress=lose)
     assert bucket.get("a") == content
     bucket.server.s3.add_fault(S3Fault("truncate", method="GET", times=2))
     reports: list[TransferProgress] = []
-    side.download("a", tmp_path / "b", on_progress=reports.append)
+    case.download("a", tmp_path / "b", on_progress=reports.append)
     assert (tmp_path / "b").read_bytes() == content
     assert reports[-1].done_bytes == len(content)
 
@@ -396,17 +396,17 @@ def test_memory_does_not_grow_with_the_file(
         driven = open_session(request.getfixturevalue("server"))
     else:
         driven = request.getfixturevalue("bucket").session(open_session)
-    side = Side(kind, driven, tmp_path)
-    side.upload(side.put("small", b"x" * 300_000), "small")  # imports and connections
-    side.download("small", tmp_path / "small.back")
+    case = Case(kind, driven, tmp_path)
+    case.upload(case.put("small", b"x" * 300_000), "small")  # imports and connections
+    case.download("small", tmp_path / "small.back")
     local = tmp_path / "large"
     with open(local, "wb") as file:
         for number in range(96):
             file.write(bytes([number]) * (1 << 20))
     tracemalloc.start()
     try:
-        side.upload(local, "large")
-        side.download("large", tmp_path / "large.back")
+        case.upload(local, "large")
+        case.download("large", tmp_path / "large.back")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,9 +1,10 @@
-"""The host's side of transfers: its files are read and written as documented, whatever the names are."""
+"""The host's files in transfers: they are read and written as documented, whatever the names are."""
 
 from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def below(directory: Path) -> set[str]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_refused(name: str, tmp_path: Path) -> None:
-    target = LocalTarget(str(tmp_path / "t"), is_directory=True)
+    target = LocalTarget(str(tmp_path / "t"), is_directory=True, new_lock=threading.Lock)
     with pytest.raises(NameRefused) as caught:
         write(target, name)
     assert caught.value.reason == "name"
@@ -49,7 +50,7 @@ def test_a_hostile_name_is_refused(name: str, tmp_path: Path) -> None:
     "name", ["-rf", "~", "$(x)", "a\\b", "C:x", "\udcff", "new\nline", "\x1b[31m", "con", "...", " "]
 )
 def test_a_strange_name_is_a_name(name: str, tmp_path: Path) -> None:
-    write(LocalTarget(str(tmp_path / "t"), is_directory=True), f"d/{name}")
+    write(LocalTarget(str(tmp_path / "t"), is_directory=True, new_lock=threading.Lock), f"d/{name}")
     assert os.listdir(tmp_path / "t" / "d") == [name]
 
 
@@ -71,7 +72,7 @@ def test_links_in_the_target_are_not_followed(tmp_path: Path) -> None:
     root.mkdir()
     (root / "dir").symlink_to(outside)
     (root / "file").symlink_to(outside / "file")
-    target = LocalTarget(str(root), is_directory=True)
+    target = LocalTarget(str(root), is_directory=True, new_lock=threading.Lock)
     with pytest.raises(NameRefused):
         write(target, "dir/x")
     with pytest.raises(NameRefused):
@@ -81,15 +82,15 @@ def test_links_in_the_target_are_not_followed(tmp_path: Path) -> None:
     assert os.listdir(outside) == ["file"]
     assert not (root / "file").is_symlink()
     (tmp_path / "named").symlink_to(root)
-    write(LocalTarget(str(tmp_path / "named"), is_directory=True), "y")
+    write(LocalTarget(str(tmp_path / "named"), is_directory=True, new_lock=threading.Lock), "y")
     assert (root / "y").read_bytes() == b"x"
     (tmp_path / "link.txt").symlink_to(outside / "file")
-    write(LocalTarget(str(tmp_path / "link.txt"), is_directory=False), "", b"named")
+    write(LocalTarget(str(tmp_path / "link.txt"), is_directory=False, new_lock=threading.Lock), "", b"named")
     assert (outside / "file").read_bytes() == b"named", "a link that the caller named is followed"
 
 
 def test_a_file_in_the_way_of_a_directory(tmp_path: Path) -> None:
-    target = LocalTarget(str(tmp_path), is_directory=True)
+    target = LocalTarget(str(tmp_path), is_directory=True, new_lock=threading.Lock)
     write(target, "a")
     write(target, "d/x")
     for name in ("a/b", "d"):
@@ -99,7 +100,7 @@ def test_a_file_in_the_way_of_a_directory(tmp_path: Path) -> None:
 
 
 def test_twins_of_a_file_system_that_knows_no_case(tmp_path: Path) -> None:
-    target = LocalTarget(str(tmp_path), is_directory=True)
+    target = LocalTarget(str(tmp_path), is_directory=True, new_lock=threading.Lock)
     write(target, "readme", b"first")
     os.link(tmp_path / "readme", tmp_path / "README")  # as if both names were one
     with pytest.raises(NameRefused) as caught:
@@ -108,14 +109,14 @@ def test_twins_of_a_file_system_that_knows_no_case(tmp_path: Path) -> None:
     with pytest.raises(NameRefused):
         write(target, "readme", b"twice in the listing")
     assert (tmp_path / "readme").read_bytes() == b"first"
-    again = LocalTarget(str(tmp_path), is_directory=True)
+    again = LocalTarget(str(tmp_path), is_directory=True, new_lock=threading.Lock)
     write(again, "readme", b"another download")
     assert below(tmp_path) == {"readme", "README"}
 
 
 def test_a_file_is_complete_or_as_before(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("before")
-    target = LocalTarget(str(tmp_path), is_directory=True)
+    target = LocalTarget(str(tmp_path), is_directory=True, new_lock=threading.Lock)
     sink = target.open("a", 10)
     sink.write(b"12345")
     assert (tmp_path / "a").read_text() == "before"
@@ -135,7 +136,7 @@ def test_a_file_is_complete_or_as_before(tmp_path: Path) -> None:
 
 
 def test_modes(tmp_path: Path) -> None:
-    target = LocalTarget(str(tmp_path), is_directory=True)
+    target = LocalTarget(str(tmp_path), is_directory=True, new_lock=threading.Lock)
     before = os.umask(0o027)
     try:
         write(target, "plain")
@@ -184,7 +185,7 @@ def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_progress_names_the_file_that_is_transferred() -> None:
     reports: list[TransferProgress] = []
-    progress = Progress(reports.append, 30)
+    progress = Progress(reports.append, 30, threading.Lock())
     meter = progress.meter([("a", 10), ("empty", 0), ("b", 20)])
     meter.add(4)
     meter.add(6)

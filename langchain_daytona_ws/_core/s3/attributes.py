@@ -28,7 +28,7 @@ def is_executable(metadata: Mapping[str, str]) -> bool:
 
 
 def executable(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata with the permission to execute for those who may read."""
+    """Return the metadata with the permission to execute for every class that has the permission to read."""
     mode = _mode(metadata) or int(NEW_FILE, 8)
     return {**metadata, PERMISSIONS: f"0{mode | (mode & 0o444) >> 2:o}"}
 

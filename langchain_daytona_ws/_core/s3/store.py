@@ -228,7 +228,7 @@ class ObjectStorePort(Protocol):
         is_executable: bool = False,
         on_bytes: OnBytes | None = None,
     ) -> str:
-        """Put a content of any size, on the condition of `put`; return its SHA-256. A large one goes in parts.
+        """Upload a content of any size, on the condition of `put`; return its SHA-256. Large content is sent in parts.
 
         Args:
             key: The key.

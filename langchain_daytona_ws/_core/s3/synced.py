@@ -130,7 +130,7 @@ class SyncedObjects:
             return await self._port.receive(key, sink, check=check_kind, on_bytes=on_bytes)
         except SymlinkFound:
             await self.get(key, max_bytes=PATH_BYTES)  # with its target
-            raise StoreFault(StoreFaultKind.CHANGED, "the object was a symlink, and is none now") from None
+            raise StoreFault(StoreFaultKind.CHANGED, "the object was a symlink, and has changed") from None
 
     async def send(
         self,

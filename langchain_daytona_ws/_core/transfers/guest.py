@@ -15,8 +15,8 @@ from langchain_daytona_ws._core.answer import MAX_PATH, Answer, Reply
 from langchain_daytona_ws._core.files.guest import FileReply, GuestFiles, accepted, written
 from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.ports import UploadSource
-from langchain_daytona_ws._core.transfers.local import MAX_FILES, too_many_files
 from langchain_daytona_ws._core.transfers.models import (
+    MAX_FILES,
     FoundFile,
     Incoming,
     Outgoing,
@@ -27,6 +27,7 @@ from langchain_daytona_ws._core.transfers.models import (
     SkipReason,
     Survey,
     TransferredFile,
+    too_many_files,
 )
 from langchain_daytona_ws.errors import WriteConflict
 
@@ -90,8 +91,10 @@ class GuestTransfers:
             inline_bytes=INLINE_BYTES,
             inline_rows=INLINE_ROWS,
         )  # fmt: skip
-        real_path = reply.raw("path")
-        if reply.raw("kind", 8) == "file":
+        real_path, kind = reply.raw("path"), reply.raw("kind", 8)
+        if kind not in ("file", "dir"):
+            raise reply.malformed("kind")
+        if kind == "file":
             content = reply.content("content", INLINE_BYTES) if "content" in reply else None
             size = reply.number("bytes") if content is None else len(content)
             file = FoundFile("", size, reply.flag("executable"))
@@ -348,7 +351,7 @@ class _Listing(Reply):
 
 
 class _Packed(Reply):
-    """What became of the files of a pack: its size, or the code of its refusal, and whether it is executable."""
+    """The results for the files of a pack: the size or the code of a refusal, and whether the file is executable."""
 
     def files(self, count: int) -> list[tuple[int | str, bool]]:
         value = self._answer.get("files")

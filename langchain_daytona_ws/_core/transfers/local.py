@@ -2,7 +2,8 @@
 
 Reading: a symbolic link below the uploaded directory is read only if it leads to a file inside that directory.
 Writing: names come from the sandbox, and may be hostile. A name is checked before it is used; no symbolic link below
-the target is followed, and none is created. A file is written beside its final name, which it gets when it is complete.
+the target is followed, and none is created. A file is written in its directory under a temporary name, and renamed
+when it is complete.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import io
 import os
 import secrets
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,10 +21,16 @@ from pathlib import PureWindowsPath
 from typing import BinaryIO
 
 from langchain_daytona_ws._core.files.received import TooLongError
-from langchain_daytona_ws._core.transfers.models import SkippedEntry, SkipReason
+from langchain_daytona_ws._core.transfers.models import (
+    MAX_FILES,
+    NewLock,
+    SkippedEntry,
+    SkipReason,
+    too_many_files,
+)
 from langchain_daytona_ws.errors import FileError
 
-MAX_FILES = 200_000
+MAX_DEPTH = 201  # of a file; the guest finds no deeper one
 TEMPORARY = ".langchain-daytona-ws-"
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WINDOWS = os.name == "nt"
@@ -198,16 +204,19 @@ class LocalTarget:
     Args:
         local: Its path, which may be, or lead through, a symbolic link.
         is_directory: Whether a directory is downloaded. Then an existing directory keeps its other files.
+        new_lock: Makes locks: files may arrive several at a time, and a cancelled transfer may end while a thread still
+            writes.
 
     Raises:
         FileError: A file or directory is in the way.
     """
 
-    def __init__(self, local: str, *, is_directory: bool) -> None:
+    def __init__(self, local: str, *, is_directory: bool, new_lock: NewLock) -> None:
         with _local_errors(local):
             self._root = os.path.realpath(local)
             self._is_directory = is_directory
-            self._lock = threading.Lock()  # files from S3 arrive several at a time
+            self.new_lock = new_lock
+            self._lock = new_lock()
             self._directories: set[str] = set()
             self._written: set[tuple[int, int]] = set()
             if is_directory:
@@ -250,7 +259,7 @@ class LocalTarget:
             self._make_parents(f"{name}/x")
 
     def replace(self, temporary: str, path: str) -> None:
-        """Give a complete file its final name.
+        """Rename a complete file to its final name.
 
         Raises:
             NameRefused: Another file of this download has the same name on this file system.
@@ -269,9 +278,8 @@ class LocalTarget:
         if not self._is_directory:
             return self._root
         parts = name.split("/")
-        for part in parts:
-            if not is_usable(part):
-                raise NameRefused("name")
+        if len(parts) > MAX_DEPTH or not all(map(is_usable, parts)):
+            raise NameRefused("name")
         return os.path.join(self._root, *parts)
 
     def _make_parents(self, name: str) -> None:
@@ -303,17 +311,16 @@ def is_usable(part: str) -> bool:
 
 
 class LocalSink:
-    """A file that is being downloaded, under a temporary name beside its final one.
+    """A file that is being downloaded, under a temporary name in the same directory.
 
-    A cancelled transfer may end it while a thread still writes: a lock keeps them apart, and after the end nothing is
-    created any more.
+    After its end nothing is created any more, even if a thread still writes.
     """
 
     def __init__(self, target: LocalTarget, path: str, most_bytes: int) -> None:
         self._target = target
         self._path = path
         self._most_bytes = most_bytes
-        self._lock = threading.Lock()
+        self._lock = target.new_lock()
         self._temporary = os.path.join(os.path.dirname(path), TEMPORARY + secrets.token_hex(8))
         self._fd = -1
         self._is_over = False
@@ -344,7 +351,7 @@ class LocalSink:
             self.size_bytes += len(piece)
 
     def commit(self, *, is_executable: bool) -> None:
-        """Give the complete file its final name.
+        """Rename the complete file to its final name.
 
         Raises:
             NameRefused: Another file of this download has the same name on this file system.
@@ -398,14 +405,6 @@ class LocalSink:
             wanted |= (wanted & 0o444) >> 2
         if wanted != own:
             os.fchmod(fd, wanted)
-
-
-def too_many_files(op: str) -> FileError:
-    return FileError(
-        f"The directory has more than {MAX_FILES:,} files. Transfer its directories one by one, or one archive of it.",
-        code="too_many_files",
-        op=op,
-    )
 
 
 def _changed(path: str) -> FileError:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from langchain_daytona_ws._core.ports import UploadSource
+from langchain_daytona_ws.errors import FileError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
+MAX_FILES = 200_000  # of a directory
+
+NewLock = Callable[[], AbstractContextManager[object]]
 SkipReason = Literal["link", "special", "unreadable", "name", "name_twin", "ignored", "gone"]
 
 
@@ -37,7 +41,7 @@ class SkippedEntry:
     Args:
         path: Its path relative to the directory.
         reason: ``link``: a symbolic link that leads out of the directory, to a directory, or nowhere. ``special``: a
-            FIFO, a socket or a device. ``unreadable``: permission was denied. ``name``: the other side can't have this
+            FIFO, a socket or a device. ``unreadable``: permission was denied. ``name``: the receiver can't have this
             name. ``name_twin``: the host's file system does not distinguish it from another name. ``ignored``:
             ``syncIgnore`` excludes it from the files on S3. ``gone``: it was removed during the transfer.
     """
@@ -89,13 +93,16 @@ class Progress:
     Args:
         on_progress: The callback; None for none.
         total_bytes: The size of all files.
+        lock: Several files may be transferred at the same time.
     """
 
-    def __init__(self, on_progress: OnProgress | None, total_bytes: int) -> None:
+    def __init__(
+        self, on_progress: OnProgress | None, total_bytes: int, lock: AbstractContextManager[object]
+    ) -> None:
         self._on_progress = on_progress
         self._total_bytes = total_bytes
         self._done_bytes = 0
-        self._lock = threading.Lock()  # several files may be transferred at the same time
+        self._lock = lock
 
     def move(self, name: str, count: int) -> None:
         """Count bytes of a file; a negative number if it is transferred again."""
@@ -110,7 +117,7 @@ class Progress:
                 logger.warning("the progress callback failed, and is not called again", exc_info=True)
 
     def meter(self, files: Sequence[tuple[str, int]]) -> ProgressMeter:
-        """Return the meter of files that are transferred one after the other.
+        """Return the meter of files that are transferred in this order.
 
         Args:
             files: Name and size of each.
@@ -119,7 +126,7 @@ class Progress:
 
 
 class ProgressMeter:
-    """Counts the bytes of files that are transferred one after the other."""
+    """Counts the bytes of files that are transferred in this order."""
 
     def __init__(self, progress: Progress, files: Sequence[tuple[str, int]]) -> None:
         self._progress = progress
@@ -250,9 +257,17 @@ class TransferBackend(Protocol):
     async def send(
         self, files: Sequence[Outgoing], progress: Progress
     ) -> Sequence[TransferredFile | SkippedEntry]:
-        """Upload files; each replaces an existing file when it is complete. Return what became of each."""
+        """Upload files; each replaces an existing file when it is complete. Return the result for each."""
         ...
 
     async def make_directories(self, paths: Sequence[str]) -> None:
         """Create directories that have no files."""
         ...
+
+
+def too_many_files(op: str) -> FileError:
+    return FileError(
+        f"The directory has more than {MAX_FILES:,} files. Transfer its directories one by one, or one archive of it.",
+        code="too_many_files",
+        op=op,
+    )

@@ -1,4 +1,4 @@
-"""Upload and download files and directories: the host's side, for every kind of workspace."""
+"""Upload and download files and directories: the part that is the same for every kind of workspace."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from langchain_daytona_ws._core.paths import shown, workspace_path
 from langchain_daytona_ws._core.transfers.local import LocalSink, LocalTarget, NameRefused, scan
 from langchain_daytona_ws._core.transfers.models import (
     FoundFile,
+    NewLock,
     OnProgress,
     Outgoing,
     Progress,
@@ -40,9 +41,11 @@ class TransferOperations:
         backend: The workspace's files.
         root: The workspace directory in the sandbox.
         offload: Runs blocking work on the host's files.
+        new_lock: Makes locks.
     """
 
-    def __init__(self, backend: TransferBackend, *, root: str, offload: Offload) -> None:
+    def __init__(self, backend: TransferBackend, *, root: str, offload: Offload, new_lock: NewLock) -> None:
+        self._new_lock = new_lock
         self._backend = backend
         self._root = root
         self._offload = offload
@@ -61,7 +64,7 @@ class TransferOperations:
             Outgoing(below + name if name else top, source, source.is_executable)
             for name, source in tree.files
         ]
-        progress = Progress(on_progress, sum(source.size_bytes for _, source in tree.files))
+        progress = Progress(on_progress, sum(source.size_bytes for _, source in tree.files), self._new_lock())
         if tree.is_directory and not tree.files and not tree.empty_directories and below:
             await self._backend.make_directories([top])
         if tree.empty_directories:
@@ -103,9 +106,11 @@ class TransferOperations:
             )
         if _is_into(text):
             text = os.path.join(text, location.rpartition("/")[2] if location != "." else "")
-        target = await self._offload(lambda: LocalTarget(text, is_directory=found.is_directory))
+        target = await self._offload(
+            lambda: LocalTarget(text, is_directory=found.is_directory, new_lock=self._new_lock)
+        )
         into = _Incoming(target, location, self._offload, max_bytes)
-        progress = Progress(on_progress, total)
+        progress = Progress(on_progress, total, self._new_lock())
         for name in found.empty_directories:
             try:
                 await self._offload(lambda name=name: target.make_directory(name))  # type: ignore[misc]
