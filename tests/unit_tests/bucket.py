@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import (
     KeyPage,
     ObjectInfo,
+    ObjectSink,
     PageRequest,
     StoredObject,
     StoreFault,
@@ -145,6 +147,43 @@ class MemoryBucket:
         if lost:
             raise lost
         return self._info(key)
+
+    async def receive(
+        self,
+        key: str,
+        sink: ObjectSink,
+        *,
+        check: Callable[[StoredObject], None],
+        on_bytes: OnBytes | None = None,
+    ) -> StoredObject:
+        sink.restart()
+        stored = await self.get(key, max_bytes=1 << 62)
+        check(replace(stored, data=None))
+        data = stored.data or b""
+        sink.write(data)
+        if on_bytes is not None:
+            on_bytes(len(data))
+        return stored
+
+    async def send(
+        self,
+        key: str,
+        source: UploadSource,
+        *,
+        if_match: str | None,
+        metadata: Mapping[str, str],
+        is_executable: bool = False,
+        on_bytes: OnBytes | None = None,
+    ) -> str:
+        with source.open() as file:
+            data = file.read()
+        await self.put(key, data, if_match=if_match, metadata=metadata)
+        if on_bytes is not None:
+            on_bytes(len(data))
+        return hashlib.sha256(data).hexdigest()
+
+    async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+        return [await work() for work in works]
 
     async def delete(self, key: str) -> None:
         lost = self._begin("delete", key)

@@ -130,7 +130,7 @@ class S3Files:
     async def survey(self, path: str) -> Survey:
         """List the files to download: one file, or all below a directory."""
         with self._errors("download", path, of_directories=True):
-            return await tree.survey(self._lookup, await self._begin(path))
+            return await tree.survey(self._listing(), await self._begin(path))
 
     async def receive(self, path: str, sink: ObjectSink, meter: Meter) -> bool:
         """Pass a file's content to ``sink``; return whether the file is executable."""

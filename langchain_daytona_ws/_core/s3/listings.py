@@ -22,6 +22,7 @@ class Listings:
         self._pages: dict[PageRequest, tuple[KeyPage, int]] = {}  # with the number of keys that was requested
         self._room = KEPT_KEYS
         self.get, self.get_many, self.put, self.delete = port.get, port.get_many, port.put, port.delete
+        self.receive, self.send, self.gather = port.receive, port.send, port.gather
         self.offload, self.sleep, self.now = port.offload, port.sleep, port.now
 
     async def list_page(
