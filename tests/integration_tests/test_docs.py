@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import re
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import cycle
@@ -81,14 +82,16 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.fixture
-def account(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LocalDaytona:
+def account(server: LocalDaytona, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalDaytona]:
     """Set the environment of an account on the local server, and an empty directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DAYTONA_API_URL", server.api_url)
     monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
     for name in ("DAYTONA_TARGET", "DAYTONA_ORGANIZATION_ID"):
         monkeypatch.delenv(name, raising=False)
-    return server
+    before = signal.getsignal(signal.SIGTERM)
+    yield server
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("code", examples("python"))
