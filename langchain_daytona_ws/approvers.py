@@ -84,12 +84,12 @@ class MiddlewareApprover:
         """Pickle the approver without its approvals: they are valid in this process only."""
         return MiddlewareApprover, ()
 
-    def interrupt_on(self, mode: PermissionMode, namespace: str) -> dict[str, Any]:
+    def interrupt_on(self, mode: PermissionMode, namespace: str | Callable[[], str]) -> dict[str, Any]:
         """Return the ``interrupt_on`` mapping of the middleware for a permission mode.
 
         Args:
             mode: ``"ask"``, ``"edit"`` or ``"bypass"``; the mapping for ``"bypass"`` is empty.
-            namespace: Name of the workspace, for the descriptions.
+            namespace: Name of the workspace, for the descriptions; or a function that returns that of the current run.
         """
 
         def needs(call: Mapping[str, Any]) -> bool:
@@ -309,8 +309,10 @@ def _action(tool: str, arguments: Mapping[str, Any]) -> str:
     return fixed or str(arguments.get("action"))
 
 
-def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:
+def _request(call: Mapping[str, Any], namespace: str | Callable[[], str]) -> PermissionRequest:
     """Build the request of a call whose arguments are not validated yet."""
+    if callable(namespace):
+        namespace = namespace()
     tool, arguments = str(call["name"]), dict(call["args"])
     origin: dict[str, Any] = {"namespace": namespace, "tool_call_id": call.get("id")}
     if tool == "bash":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,16 +27,19 @@ from deepagents.backends.protocol import (
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import CommandResult
+from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import REVIEWED_TOOLS, call_request
 from langchain_daytona_ws._deepagents.calls import RunOnce
-from langchain_daytona_ws._deepagents.locations import artifact_directories
-from langchain_daytona_ws._deepagents.reader import Files, Reader
+from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_directories, locate
+from langchain_daytona_ws._deepagents.reader import Files, NoFiles, Reader
 from langchain_daytona_ws._deepagents.writer import Writer
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
-from langchain_daytona_ws.errors import PathRefused
+from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
-from langchain_daytona_ws.session import WorkspaceSession
+from langchain_daytona_ws.pool import WorkspacePool
+from langchain_daytona_ws.session import SessionSource, WorkspaceSession
 
 OUTPUT_BYTES = 1 << 20
 """Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
@@ -45,8 +50,16 @@ ERROR_BYTES = 16 << 10  # output of a failed deletion
 _Validate = Callable[[Mapping[str, object]], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Operations:
+    """The operations of one call."""
+
+    reader: Reader
+    writer: Writer
+
+
 class WorkspaceBackend(SandboxBackendProtocol):
-    """A Deep Agents backend over the files, commands and permissions of a `WorkspaceSession`.
+    """A Deep Agents backend over the files, commands and permissions of a `WorkspaceSession` or a `WorkspacePool`.
 
     ``create_deep_agent(backend=WorkspaceBackend(session))``. Several agents may share a session. Nothing is provisioned
     until it is needed. Close the session after use; the backend itself needs no closing.
@@ -63,7 +76,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
     model; a graph's interrupts and cancellation are raised.
 
     In a graph, the methods behave as Deep Agents describes them to the model: ``write`` replaces a file, unless it has
-    changed since this session read it, and ``glob`` returns absolute paths of files. Outside of a graph, they behave as
+    changed since this thread read it, and ``glob`` returns absolute paths of files. Outside of a graph, they behave as
     LangChain's standard tests for sandboxes require: ``write`` replaces no file, and ``glob`` returns files and
     directories, relative to the searched directory.
 
@@ -72,7 +85,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
     crash of its process, the call does not run twice.
 
     Args:
-        session: The session of the workspace.
+        session: The session of the workspace, or a `WorkspacePool` that has the session of each run. The key of a run
+            comes from the running graph.
         artifacts_root: Directory in which Deep Agents stores long results. Pass the same value as to
             `CompositeBackend`. Default: ``"/"``.
 
@@ -80,55 +94,37 @@ class WorkspaceBackend(SandboxBackendProtocol):
         ConfigError: ``artifacts_root`` is not an absolute path.
     """
 
-    def __init__(self, session: WorkspaceSession, *, artifacts_root: str = "/") -> None:
+    def __init__(self, session: WorkspaceSession | WorkspacePool, *, artifacts_root: str = "/") -> None:
         self._artifacts = artifact_directories(artifacts_root)
         self.session = session
-        self.root = session.root
+        self._source: SessionSource = session
+        self._id = random_id()
         self.run_once = RunOnce()
-        gate = session._gate
-        outside_hashes: dict[str, str] = {}  # of files outside the workspace that this backend has read
-
-        async def ask(request: PermissionRequest, validate: _Validate | None) -> Approval[Any] | Answered:
-            return gate.check(request, validate)
-
-        self._files, self._reader, self._writer = self._operations(session._sync, ask, outside_hashes)
-        _, self._areader, self._awriter = self._operations(session._async, gate.acheck, outside_hashes)
-
-    def _operations(
-        self, runtime: SyncRuntime | AsyncRuntime, ask: Any, outside_hashes: dict[str, str]
-    ) -> tuple[Files, Reader, Writer]:
-        session = self.session
-        files = Files(
-            session.root,
-            runtime.file_operations(limit_bytes=RESULT_BYTES),
-            runtime.file_operations_outside(
-                limit_bytes=RESULT_BYTES, read_hashes=outside_hashes, made=self._artifacts
-            ),
-            artifacts=self._artifacts,
-        )
-
-        async def run(command: str, *, timeout_s: float | None, idempotency_key: str | None) -> CommandResult:
-            return await runtime.run(
-                command, timeout_s=timeout_s, idempotency_key=idempotency_key, limit_bytes=OUTPUT_BYTES
-            )
-
-        async def run_internal(command: str, *, idempotency_key: str | None) -> CommandResult:
-            return await runtime.run_quietly(
-                command, idempotency_key=idempotency_key, limit_bytes=ERROR_BYTES
-            )
-
-        asks_about = partial(needs_approval, session.config.permission_mode)
-        ids = {"namespace": session.namespace, "session_id": session.id}
-        return files, Reader(files), Writer(files, run, run_internal, ask, asks_about, **ids)
 
     @property
     def id(self) -> str:
-        """Id of the session. The id of the sandbox, once created, is ``session.sandbox_id``."""
-        return self.session.id
+        """Id of the session, or of the backend of a pool. The sandbox, once created, is ``session.sandbox_id``."""
+        return self.session.id if isinstance(self.session, WorkspaceSession) else self._id
+
+    @property
+    def root(self) -> str:
+        """The workspace directory; with a pool, that of the running graph.
+
+        Raises:
+            ConfigError: With a pool, outside of a run that has a key.
+        """
+        return self._root_of(self._source._namespace_of(calls.run_config()))
+
+    def _root_of(self, namespace: str) -> str:
+        return f"{self._source._example.config.options.workspace_root}/{namespace}"
 
     def guidance(self) -> str:
-        """Return a text about this workspace for the system prompt of a Deep Agent."""
-        return self.session._guidance(deep_agent_in=self.root)
+        """Return a text about this workspace for the system prompt of a Deep Agent.
+
+        With a pool, the text is the same for all workspaces.
+        """
+        root = self.root if isinstance(self.session, WorkspaceSession) else ""
+        return self._source._example._guidance(deep_agent_in=root)
 
     def interrupt_on(self) -> dict[str, Any]:
         """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
@@ -140,23 +136,92 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Raises:
             ConfigError: The session has another approver, or none.
         """
-        session, mode = self.session, self.session.config.permission_mode
+        example = self._source._example
+        mode = example.config.permission_mode
         if mode == "bypass":
             return {}
 
-        def build(call: Mapping[str, Any]) -> PermissionRequest:
-            return call_request(call, self._files, namespace=session.namespace)[0]
+        def request_of(call: Mapping[str, Any]) -> tuple[PermissionRequest, FileLocation | None]:
+            namespace = self._source._current_namespace()
+            root = self._root_of(namespace)
+            return call_request(call, lambda path: locate(path, root, self._artifacts), namespace=namespace)
 
         def needs(call: Mapping[str, Any]) -> bool:
             try:
-                request, location = call_request(call, self._files, namespace=session.namespace)
+                request, location = request_of(call)
             except PathRefused:
                 return False  # the tool refuses it
             if location is not None and location.is_artifact and request.action != "delete":
                 return False
             return needs_approval(mode, request.tool, request.action)
 
-        return session._middleware_approver().reviewing(REVIEWED_TOOLS, needs, build)
+        approver = example._middleware_approver()
+        return approver.reviewing(REVIEWED_TOOLS, needs, lambda call: request_of(call)[0])
+
+    @contextmanager
+    def _here(self) -> Iterator[_Operations]:
+        """Return the operations in the session of the running graph, for a sync call."""
+        run = calls.run_config()
+        with ExitStack() as stack:
+            try:
+                session = stack.enter_context(self._source._lease(run))
+            except WorkspaceError as error:
+                yield _refusing(error)
+                return
+            remembered = session._conversation(run).remembered
+
+            async def ask(request: PermissionRequest, validate: _Validate | None) -> Approval[Any] | Answered:
+                return session._gate.check(request, validate, remembered=remembered)
+
+            yield self._operations(session, session._sync, ask, run)
+
+    @asynccontextmanager
+    async def _ahere(self) -> AsyncIterator[_Operations]:
+        """Return the operations as `_here` does, for an async call."""
+        run = calls.run_config()
+        async with AsyncExitStack() as stack:
+            try:
+                session = await stack.enter_async_context(self._source._lease(run))
+            except WorkspaceError as error:
+                yield _refusing(error)
+                return
+            ask = partial(session._gate.acheck, remembered=session._conversation(run).remembered)
+            yield self._operations(session, session._async, ask, run)
+
+    def _operations(
+        self,
+        session: WorkspaceSession,
+        runtime: SyncRuntime | AsyncRuntime,
+        ask: Any,
+        run: Mapping[str, Any],
+    ) -> _Operations:
+        conversation = session._conversation(run)
+        files = Files(
+            session.root,
+            runtime.file_operations(conversation, limit_bytes=RESULT_BYTES),
+            runtime.file_operations_outside(conversation, limit_bytes=RESULT_BYTES, made=self._artifacts),
+            artifacts=self._artifacts,
+        )
+
+        async def execute(
+            command: str, *, timeout_s: float | None, idempotency_key: str | None
+        ) -> CommandResult:
+            return await runtime.run(
+                command,
+                timeout_s=timeout_s,
+                idempotency_key=idempotency_key,
+                limit_bytes=OUTPUT_BYTES,
+                conversation=conversation,
+            )
+
+        async def run_internal(command: str, *, idempotency_key: str | None) -> CommandResult:
+            return await runtime.run_quietly(
+                command, idempotency_key=idempotency_key, limit_bytes=ERROR_BYTES
+            )
+
+        ids = {"namespace": session.namespace, "session_id": session.id}
+        asks_about = partial(needs_approval, session.config.permission_mode)
+        return _Operations(Reader(files), Writer(files, execute, run_internal, ask, asks_about, **ids))
 
     def execute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a bash command in the workspace directory.
@@ -169,19 +234,23 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Returns:
             The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it is unknown.
         """
-        return run_sync(self._writer.execute(command, timeout))
+        with self._here() as at:
+            return run_sync(at.writer.execute(command, timeout))
 
     async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a command as `execute` does. Cancelling this call kills the command."""
-        return await self._awriter.execute(command, timeout)
+        async with self._ahere() as at:
+            return await at.writer.execute(command, timeout)
 
     def ls(self, path: str) -> LsResult:
         """List a directory with absolute paths; a directory of more than 5000 entries is an error."""
-        return run_sync(self._reader.ls(path))
+        with self._here() as at:
+            return run_sync(at.reader.ls(path))
 
     async def als(self, path: str) -> LsResult:
         """List as `ls` does."""
-        return await self._areader.ls(path)
+        async with self._ahere() as at:
+            return await at.reader.ls(path)
 
     def read(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
         """Read lines of a text file of at most 32 MiB, or a whole binary file of at most 500 KiB as base64.
@@ -191,37 +260,45 @@ class WorkspaceBackend(SandboxBackendProtocol):
             offset: Number of lines to skip. Default: 0.
             limit: Maximum number of lines; fewer are returned if they exceed 500 KiB. Default: 2000.
         """
-        return run_sync(self._reader.read(file_path, offset, limit))
+        with self._here() as at:
+            return run_sync(at.reader.read(file_path, offset, limit))
 
     async def aread(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
         """Read as `read` does."""
-        return await self._areader.read(file_path, offset, limit)
+        async with self._ahere() as at:
+            return await at.reader.read(file_path, offset, limit)
 
     def write(self, file_path: str, content: str) -> WriteResult:
         """Write a whole file and create its parent directories. The class describes when a file is replaced."""
-        return run_sync(self._writer.write(file_path, content))
+        with self._here() as at:
+            return run_sync(at.writer.write(file_path, content))
 
     async def awrite(self, file_path: str, content: str) -> WriteResult:
         """Write as `write` does."""
-        return await self._awriter.write(file_path, content)
+        async with self._ahere() as at:
+            return await at.writer.write(file_path, content)
 
     def edit(self, file_path: str, old_string: str, new_string: str, replace_all: bool = False) -> EditResult:
         """Replace a string that occurs once, or all occurrences with ``replace_all``; the file's line ends are kept."""
-        return run_sync(self._writer.edit(file_path, old_string, new_string, replace_all))
+        with self._here() as at:
+            return run_sync(at.writer.edit(file_path, old_string, new_string, replace_all))
 
     async def aedit(
         self, file_path: str, old_string: str, new_string: str, replace_all: bool = False
     ) -> EditResult:
         """Edit as `edit` does."""
-        return await self._awriter.edit(file_path, old_string, new_string, replace_all)
+        async with self._ahere() as at:
+            return await at.writer.edit(file_path, old_string, new_string, replace_all)
 
     def delete(self, file_path: str) -> DeleteResult:
         """Delete a file, a symbolic link (not its target), or a directory with its contents."""
-        return run_sync(self._writer.delete(file_path))
+        with self._here() as at:
+            return run_sync(at.writer.delete(file_path))
 
     async def adelete(self, file_path: str) -> DeleteResult:
         """Delete as `delete` does."""
-        return await self._awriter.delete(file_path)
+        async with self._ahere() as at:
+            return await at.writer.delete(file_path)
 
     def grep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
@@ -235,13 +312,15 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 searched directory. Default: all files.
             max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters.
         """
-        return run_sync(self._reader.grep(pattern, path, glob, max_count))
+        with self._here() as at:
+            return run_sync(at.reader.grep(pattern, path, glob, max_count))
 
     async def agrep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
     ) -> GrepResult:
         """Search as `grep` does."""
-        return await self._areader.grep(pattern, path, glob, max_count)
+        async with self._ahere() as at:
+            return await at.reader.grep(pattern, path, glob, max_count)
 
     def glob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find files by name, newest first. The class describes the format of the paths.
@@ -251,24 +330,41 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 Hidden names need an explicit dot.
             path: Directory to search. Default: the workspace.
         """
-        return run_sync(self._reader.glob(pattern, path))
+        with self._here() as at:
+            return run_sync(at.reader.glob(pattern, path))
 
     async def aglob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find as `glob` does."""
-        return await self._areader.glob(pattern, path)
+        async with self._ahere() as at:
+            return await at.reader.glob(pattern, path)
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files and replace existing ones; each file has its own result."""
-        return run_sync(self._writer.upload(files))
+        with self._here() as at:
+            return run_sync(at.writer.upload(files))
 
     async def aupload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files as `upload_files` does."""
-        return await self._awriter.upload(files)
+        async with self._ahere() as at:
+            return await at.writer.upload(files)
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read whole files of at most 128 MiB; each file has its own result."""
-        return run_sync(self._reader.download(paths))
+        with self._here() as at:
+            return run_sync(at.reader.download(paths))
 
     async def adownload_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read files as `download_files` does."""
-        return await self._areader.download(paths)
+        async with self._ahere() as at:
+            return await at.reader.download(paths)
+
+
+def _refusing(error: WorkspaceError) -> _Operations:
+    """Return operations whose results are an error: the call has no session."""
+    files = NoFiles(error)
+
+    async def refuse(*_: object, **__: object) -> Any:
+        raise error
+
+    writer = Writer(files, refuse, refuse, refuse, lambda tool, action: True, namespace="", session_id="")
+    return _Operations(Reader(files), writer)

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -137,6 +137,14 @@ class WorkspacePool:
             "on_job_done": on_job_done,
             "clock": clock,
         }
+        self._arguments = {
+            **self._session_arguments,
+            "key": key,
+            "idle_close_s": idle_close_s,
+            "max_sessions": max_sessions,
+            "wait_s": wait_s,
+            "on_event": on_event,
+        }
         self._wait_s = wait_s
         self._on_event = on_event
         # Never provisioned: it finds an invalid configuration now, and answers for all sessions.
@@ -154,6 +162,18 @@ class WorkspacePool:
 
     def __repr__(self) -> str:
         return f"WorkspacePool(sessions={len(self._slots)}, in_use={self._slots.in_use})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a pool over persistent sandboxes: unpickled elsewhere, it finds the same sandboxes.
+
+        The same holds as for a `WorkspaceSession`. Open sessions are not pickled.
+        """
+        if not self.config.persistent:
+            raise TypeError(
+                "a WorkspacePool over ephemeral sandboxes cannot be pickled: the copy would have other sandboxes for "
+                "the same keys; set persistent: true in the configuration"
+            )
+        return _rebuilt, (self.config, self._arguments)
 
     def __copy__(self) -> Self:
         return self
@@ -182,6 +202,36 @@ class WorkspacePool:
         """Return the lease of a run's session."""
         return self.session(key_of(self._key, run))
 
+    def _namespace_of(self, run: Mapping[str, Any] | None) -> str:
+        """Return the namespace for a run."""
+        return namespace_of(key_of(self._key, run))
+
+    def guidance(self) -> str:
+        """Return a short list of facts about the workspaces, for an agent's system prompt."""
+        return self._example.guidance()
+
+    def interrupt_on(self) -> dict[str, Any]:
+        """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about.
+
+        See `WorkspaceSession.interrupt_on`. The pool needs ``approver=MiddlewareApprover()``.
+
+        Raises:
+            ConfigError: The pool has another approver, or none.
+        """
+        if self.config.permission_mode == "bypass":
+            return {}
+        approver = self._example._middleware_approver()
+        return approver.interrupt_on(self.config.permission_mode, self._current_namespace)
+
+    def _current_namespace(self) -> str:
+        """Return the namespace of the run that the caller is part of; empty for a run without a key."""
+        from langchain_core.runnables.config import ensure_config
+
+        try:
+            return self._namespace_of(ensure_config())
+        except ConfigError:
+            return ""  # the tool refuses the call
+
     def release(self, key: str, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox of a key, also a persistent sandbox that this process has not used, and close its session.
 
@@ -199,16 +249,18 @@ class WorkspacePool:
             SessionClosed: The pool is closed.
         """
         slot = run_sync(self._reserve(key, wait_blocking))
-        with self._ending(slot):
-            slot.value.release(discard_unpushed=discard_unpushed)
+        for ended in [slot, *self._taken_unclosed(slot.namespace)]:
+            with self._ending(ended):
+                ended.value.release(discard_unpushed=discard_unpushed)
 
     async def arelease(self, key: str, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox of a key as `release` does. If this call is cancelled, the deletion goes on."""
         slot = await self._reserve(key, wait_on_loop)
 
         async def work() -> None:
-            with self._ending(slot):
-                await slot.value.arelease(discard_unpushed=discard_unpushed)
+            for ended in [slot, *self._taken_unclosed(slot.namespace)]:
+                with self._ending(ended):
+                    await ended.value.arelease(discard_unpushed=discard_unpushed)
 
         await self._shielded(work())
 
@@ -411,10 +463,13 @@ class WorkspacePool:
                 error=failure,
             )
 
-    def _taken_unclosed(self) -> list[_Slot]:
-        """Return the sessions whose closing has failed, to try again."""
-        unclosed, self._unclosed = self._unclosed, []
-        return unclosed
+    def _taken_unclosed(self, namespace: str | None = None) -> list[_Slot]:
+        """Return the sessions whose closing has failed, of all namespaces or of one, to try again."""
+        taken = [slot for slot in list(self._unclosed) if namespace in (None, slot.namespace)]
+        for slot in taken:
+            with suppress(ValueError):  # another thread has taken it
+                self._unclosed.remove(slot)
+        return taken
 
     async def _shielded(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run work to its end, even if this call is cancelled."""
@@ -478,6 +533,10 @@ class SessionLease:
 
 async def _gathered(work: list[Coroutine[Any, Any, WorkspaceError | None]]) -> list[WorkspaceError | None]:
     return list(await asyncio.gather(*work))
+
+
+def _rebuilt(config: SandboxConfig, arguments: dict[str, Any]) -> WorkspacePool:
+    return WorkspacePool(config, **arguments)
 
 
 def _raise_first(failures: list[WorkspaceError | None]) -> None:

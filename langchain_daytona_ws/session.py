@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
+from langchain_daytona_ws._approval.conversation import first_turn
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.commands.streaming import OnOutput
@@ -25,9 +27,17 @@ from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_netwo
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._core.sandbox.reservation import specification
 from langchain_daytona_ws._core.sync.report import LOST, SyncReport
+from langchain_daytona_ws._session.conversations import (
+    Conversation,
+    Notices,
+    conversation_of,
+    forget_conversations,
+    identity_of,
+    thread_of,
+)
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
-from langchain_daytona_ws._session.runtime import AsyncRuntime, Notices, SessionState, SyncRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SessionState, SyncRuntime, ThreadRuntime
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws.approvers import MiddlewareApprover
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
@@ -103,11 +113,16 @@ class WorkspaceSession:
         self._ids, self._clock = ids, clock
         self.id = first_of(ids)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
+        notices, own = Notices(), Conversation()
+        notices.join(own)
         self._gate = ApprovalGate(
-            self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s
+            self.config.permission_mode,
+            approver,
+            approval_timeout_s=approval_timeout_s,
+            remembered=own.remembered,
         )
-        notices = Notices()
         workspace = s3_workspace(self.config, self.namespace)
+        self._identity = identity_of(self.config, self.namespace, workspace)
         warn_of_network(self.config, workspace)
 
         def spec(config: SandboxConfig = self.config) -> SandboxSpec:
@@ -128,7 +143,9 @@ class WorkspaceSession:
             tracker=JobTracker(
                 first.auto_stop_minutes or 0, first.ttl_minutes, _weak(self._on_job_end), notices.add
             ),
+            lost_notice=_lost_notice(workspace),
             notices=notices,
+            own=own,
         )
         self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
         if workspace is not None and workspace.mode == "sync":
@@ -181,7 +198,7 @@ class WorkspaceSession:
 
         The pickle contains no secret; the API key is read from ``DAYTONA_API_KEY`` at unpickling. The approver,
         ``on_job_done``, ``ids`` and ``clock`` are pickled too, functions by their names. Remembered approvals and the
-        hashes of read files are not.
+        hashes of read files are not: they belong to the threads of a process.
         """
         if not self.config.persistent:
             raise TypeError(
@@ -389,18 +406,43 @@ class WorkspaceSession:
             logger.exception("on_job_done failed for job %s", job.id)
 
     def _on_lost(self) -> None:
-        storage = self._state.storage
-        if storage is not None and storage.is_mounted:
-            self._state.notices.add(LOST_NOTICE_S3)
-            return
-        if storage is not None:
-            self._state.notices.add(LOST_NOTICE_SYNC)
-            for report in storage.sync_state.take_unsaved():
-                self._state.notices.add(replace(report, failure=LOST).notices[-1])
-            return
-        self._state.notices.add(LOST_NOTICE)
+        state = self._state
+        state.notices.add(state.lost_notice)
+        if state.storage is not None and not state.storage.is_mounted:
+            for report in state.storage.sync_state.take_unsaved():
+                state.notices.add(replace(report, failure=LOST).notices[-1])
         # The files of the new sandbox are not those that were read.
-        self._state.read_hashes.clear()
+        for conversation in state.notices.conversations():
+            conversation.forget_files(all_of_them=state.storage is None)
+
+    def _lease(self, run: Mapping[str, Any] | None) -> nullcontext[WorkspaceSession]:
+        """Return this session for a run: all runs use it."""
+        return nullcontext(self)
+
+    def _namespace_of(self, run: Mapping[str, Any] | None) -> str:
+        """Return the namespace for a run."""
+        return self.namespace
+
+    def _current_namespace(self) -> str:
+        """Return the namespace of the run that the caller is part of."""
+        return self.namespace
+
+    @property
+    def _example(self) -> WorkspaceSession:
+        return self
+
+    def _conversation(self, run: Mapping[str, Any] | None) -> Conversation:
+        """Return the state of a run's thread, which gets the notices of this session from now on."""
+        thread = thread_of(run)
+        conversation = self._state.own
+        if thread is not None:
+            turn = first_turn((run or {}).get("configurable") or {})
+            conversation = conversation_of(self._identity, thread, turn)
+        self._state.notices.join(conversation)
+        return conversation
+
+    def _threaded(self, runtime: SyncRuntime | AsyncRuntime, conversation: Conversation) -> ThreadRuntime:
+        return ThreadRuntime(runtime, self._state, conversation)
 
     def close(self, *, discard_unpushed: bool = False) -> None:
         """End the session. An ephemeral sandbox is deleted; a persistent sandbox stays for the next session.
@@ -442,6 +484,7 @@ class WorkspaceSession:
             UnpushedFiles: Files are not in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """
+        forget_conversations(self._identity)
         try:
             self._state.sandboxes.release(discard_unpushed=discard_unpushed)
         finally:
@@ -449,6 +492,7 @@ class WorkspaceSession:
 
     async def arelease(self, *, discard_unpushed: bool = False) -> None:
         """Delete the workspace's sandbox as `release` does, and close this loop's connections."""
+        forget_conversations(self._identity)
         try:
             await self._state.sandboxes.arelease(discard_unpushed=discard_unpushed)
         finally:
@@ -513,3 +557,30 @@ def _weak(method: Callable[P, None]) -> Callable[P, None]:
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:
     return WorkspaceSession(config, **settings)
+
+
+def _lost_notice(workspace: S3Workspace | None) -> str:
+    if workspace is None:
+        return LOST_NOTICE
+    return LOST_NOTICE_SYNC if workspace.mode == "sync" else LOST_NOTICE_S3
+
+
+class Lease(
+    AbstractContextManager[WorkspaceSession], AbstractAsyncContextManager[WorkspaceSession], Protocol
+):
+    """The use of a session by one call."""
+
+
+class SessionSource(Protocol):
+    """The source of each call's session, for the tools: a `WorkspaceSession` itself, or a `WorkspacePool`."""
+
+    @property
+    def _example(self) -> WorkspaceSession:
+        """A session with the settings of all."""
+        ...
+
+    def _lease(self, run: Mapping[str, Any] | None) -> Lease: ...
+    def _namespace_of(self, run: Mapping[str, Any] | None) -> str: ...
+    def _current_namespace(self) -> str: ...
+    def close(self) -> None: ...
+    async def aclose(self) -> None: ...

@@ -70,6 +70,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _no_conversations_of_other_tests() -> Iterator[None]:
+    """Forget the threads of a test: others use the same names and ids for new ones."""
+    yield
+    conversations = sys.modules.get("langchain_daytona_ws._session.conversations")
+    if conversations is not None:
+        conversations._conversations.clear()
+
+
 @pytest.fixture(scope="session")
 def worker_server() -> Iterator[LocalDaytona]:
     """Yield this worker's server. Tests use `server`, which resets it."""

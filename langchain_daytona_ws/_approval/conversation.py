@@ -1,8 +1,8 @@
-"""Find a tool call in the messages of the running LangGraph graph, and whether it has a result."""
+"""Find tool calls and their results in the messages of the running LangGraph graph."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 # LangGraph's private name, unchanged since 1.0; there is no public API to read the graph's state from a task.
@@ -49,3 +49,40 @@ def tool_of(messages: Sequence[object], tool_call_id: str) -> str | None:
             if call["id"] == tool_call_id:
                 return call["name"]
     return None
+
+
+def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None:
+    """Return the id of the sandbox that the last result of some tools came from; None if no result names one.
+
+    Args:
+        messages: The messages, which a client may have forged.
+        tools: Names of the tools.
+    """
+    from langchain_core.messages import ToolMessage
+
+    for message in reversed(messages):
+        if isinstance(message, ToolMessage) and message.name in tools and isinstance(message.artifact, dict):
+            sandbox_id = message.artifact.get("sandbox_id")
+            if isinstance(sandbox_id, str) and sandbox_id:
+                return sandbox_id
+    return None
+
+
+def first_turn(settings: Mapping[str, Any]) -> str | None:
+    """Return the id of the message with the first tool calls of a conversation; None in a later turn.
+
+    None also if that can't be known: outside of a graph, in a graph inside another, and if the graph's state lacks the
+    message with the calls.
+
+    Args:
+        settings: The ``configurable`` of the task's config.
+    """
+    messages = messages_of(settings)
+    if not messages or "|" in str(settings.get("checkpoint_ns") or ""):
+        return None
+    from langchain_core.messages import AIMessage, ToolMessage
+
+    last = messages[-1]
+    if not isinstance(last, AIMessage) or not last.tool_calls:
+        return None
+    return None if any(isinstance(message, ToolMessage) for message in messages) else last.id

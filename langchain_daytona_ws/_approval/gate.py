@@ -95,7 +95,11 @@ class ApprovalGate:
         self._turns = Turns()
 
     def check(
-        self, request: PermissionRequest, validate: Callable[[Mapping[str, object]], T] | None = None
+        self,
+        request: PermissionRequest,
+        validate: Callable[[Mapping[str, object]], T] | None = None,
+        *,
+        remembered: RememberedApprovals | None = None,
     ) -> Approval[T] | Answered:
         """Ask for approval if the mode requires it; block until there is an answer.
 
@@ -103,6 +107,7 @@ class ApprovalGate:
             request: The call to approve.
             validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises. Default:
                 None, an edit denies the call.
+            remembered: The approvals of the call's thread. Default: those of the gate.
 
         Returns:
             `Approval`: the arguments to run with. `Answered`: the approver's answer in place of the tool.
@@ -112,25 +117,39 @@ class ApprovalGate:
                 ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
                 ``would_deadlock``.
         """
-        return run_sync(self._check(request, validate, BlockingRuntime))
+        return run_sync(self._check(request, validate, remembered, BlockingRuntime))
 
     async def acheck(
-        self, request: PermissionRequest, validate: Callable[[Mapping[str, object]], T] | None = None
+        self,
+        request: PermissionRequest,
+        validate: Callable[[Mapping[str, object]], T] | None = None,
+        *,
+        remembered: RememberedApprovals | None = None,
     ) -> Approval[T] | Answered:
         """Ask as `check` does, without blocking the event loop; cancelling the call withdraws the request."""
-        return await self._check(request, validate, AsyncioRuntime)
+        return await self._check(request, validate, remembered, AsyncioRuntime)
 
-    def allows(self, tool: str, action: str, arguments: Mapping[str, object]) -> bool:
+    def allows(
+        self,
+        tool: str,
+        action: str,
+        arguments: Mapping[str, object],
+        remembered: RememberedApprovals | None = None,
+    ) -> bool:
         """Return whether a call needs no approval: by the mode, or because a remembered approval covers it."""
-        return not needs_approval(self.mode, tool, action) or self.remembered.covers(tool, action, arguments)
+        if not needs_approval(self.mode, tool, action):
+            return True
+        return (self.remembered if remembered is None else remembered).covers(tool, action, arguments)
 
     async def _check(
         self,
         request: PermissionRequest,
         validate: Callable[[Mapping[str, object]], T] | None,
+        remembered: RememberedApprovals | None,
         new_runtime: Callable[[], ApprovalRuntime],
     ) -> Approval[T] | Answered:
-        if self.allows(request.tool, request.action, request.arguments):
+        remembered = self.remembered if remembered is None else remembered
+        if self.allows(request.tool, request.action, request.arguments, remembered):
             return Approval(request.arguments)
         if self.approver is None:
             deny(
@@ -154,7 +173,7 @@ class ApprovalGate:
             self._turns.join(ticket)
             has_turn = await runtime.wait(ticket.granted, self.approval_timeout_s)
             # An "always" answer to an earlier request may cover this one.
-            if self.allows(request.tool, request.action, request.arguments):
+            if self.allows(request.tool, request.action, request.arguments, remembered):
                 return Approval(request.arguments)
             if not has_turn:
                 deny(
@@ -170,7 +189,7 @@ class ApprovalGate:
                 request,
                 outcome,
                 validate,
-                remembered=self.remembered,
+                remembered=remembered,
                 timeout_s=self.approval_timeout_s,
             )
         except WouldDeadlock:

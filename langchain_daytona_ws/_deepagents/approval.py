@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._deepagents.locations import FileLocation
-from langchain_daytona_ws._deepagents.reader import Files
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import CalledTool, PermissionRequest
 
@@ -131,13 +130,13 @@ def file_request(
 
 
 def call_request(
-    call: Mapping[str, Any], files: Files, *, namespace: str
+    call: Mapping[str, Any], locate: Callable[[str], FileLocation], *, namespace: str
 ) -> tuple[PermissionRequest, FileLocation | None]:
     """Build the request of a call that has not run, with unvalidated arguments.
 
     Args:
         call: The model's call of one of `REVIEWED_TOOLS`.
-        files: Locates the path.
+        locate: Returns the location of a path.
         namespace: Name of the workspace.
 
     Returns:
@@ -153,7 +152,7 @@ def call_request(
         return command_request(str(arguments.get("command", "")), more, **origin), None
     path = str(arguments.pop("file_path", ""))
     # Deep Agents' tools take a relative path as one below "/".
-    location, _ = files.at(path if path.startswith("/") else f"/{path}")
+    location = locate(path if path.startswith("/") else f"/{path}")
     action = next(action for action, name in _TOOL_NAMES.items() if name == call["name"])
     own = {name: value for name, value in arguments.items() if name in _TOOL_ARGUMENTS}
     if action == "delete":

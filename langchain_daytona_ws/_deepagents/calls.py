@@ -70,7 +70,7 @@ def tool_call_id() -> str | None:
     call = _tool_call.get()
     if call is not None:
         return call["id"]
-    return str(_config().get("configurable", {}).get("checkpoint_ns") or "") or None
+    return str(run_config().get("configurable", {}).get("checkpoint_ns") or "") or None
 
 
 def idempotency_key(
@@ -99,8 +99,9 @@ def idempotency_key(
     if any(call["args"].get(name) != value for name, value in requested.items()):
         return None
     arguments = {"tool": tool, **operation}
-    return call_key(_config(), call["id"], arguments, namespace=namespace, session_id=session_id)
+    return call_key(run_config(), call["id"], arguments, namespace=namespace, session_id=session_id)
 
 
-def _config() -> Mapping[str, Any]:
+def run_config() -> Mapping[str, Any]:
+    """Return the config of the running graph; empty outside a graph."""
     return get_config() if is_in_graph() else {}

@@ -76,6 +76,22 @@ class Files:
         return location, self._outside if location.is_outside else self._workspace
 
 
+class NoFiles(Files):
+    """The files of a call that has no session.
+
+    Args:
+        error: Raised for each path.
+    """
+
+    def __init__(self, error: WorkspaceError) -> None:
+        self.root = "/"
+        self._error = error
+
+    def at(self, path: str) -> tuple[FileLocation, FileOperations]:
+        """Raise the error."""
+        raise self._error
+
+
 class Reader:
     """Read, download, list, find and search, as coroutines.
 

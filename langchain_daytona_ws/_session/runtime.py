@@ -6,9 +6,8 @@ import asyncio
 import logging
 import math
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,9 +31,11 @@ from langchain_daytona_ws._core.jobs.operations import (
     job_request,
 )
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sandbox.get_or_create import REPLACED_NOTICE
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws._core.sync.push import OneSandbox, push
 from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, SyncReport
+from langchain_daytona_ws._session.conversations import Conversation, Notices
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, once_on_loop
 from langchain_daytona_ws.config import SandboxConfig
@@ -65,22 +66,6 @@ def idempotency_key_for_changes(key: str | None) -> Iterator[None]:
         _idempotency_key.reset(token)
 
 
-class Notices:
-    """Notices about the sandbox for the model; the next result contains each of them once."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[str] = deque()
-        self.add = self._waiting.append
-
-    def drain(self) -> tuple[str, ...]:
-        """Return the waiting notices and forget them."""
-        drained = []
-        with suppress(IndexError):  # another thread may remove the last notice
-            while True:
-                drained.append(self._waiting.popleft())
-        return tuple(drained)
-
-
 @dataclass(frozen=True, slots=True)
 class SessionState:
     """The state that both runtimes of a session share.
@@ -93,8 +78,9 @@ class SessionState:
         sandboxes: The session's sandbox.
         storage: The S3 workspace; None for a workspace on the sandbox's own disk.
         tracker: The jobs that this session knows.
-        notices: Notices for the next result.
-        read_hashes: Path → SHA-256 of the content that this session last read or wrote there.
+        lost_notice: The notice for a thread whose sandbox was lost or replaced.
+        notices: The notices of all threads.
+        own: The state of the calls without a thread.
         programs: The guest programs that the sandbox keeps.
     """
 
@@ -105,9 +91,26 @@ class SessionState:
     sandboxes: SandboxManager
     storage: Storage | None
     tracker: JobTracker
+    lost_notice: str
     notices: Notices = field(default_factory=Notices)
-    read_hashes: dict[str, str] = field(default_factory=dict)
+    own: Conversation = field(default_factory=Conversation)
     programs: KeptPrograms = field(default_factory=KeptPrograms)
+
+    def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
+        """Return the notices that a thread has not seen yet, for its next result.
+
+        If an earlier result of the thread came from another sandbox, one of them is about that.
+        """
+        with conversation.lock:
+            notices, info = self.notices.drain(conversation), self.sandboxes.info
+            if self.lost_notice in notices:
+                conversation.sandbox_id = ""
+            elif info is not None and conversation.sandbox_id not in ("", info.id):
+                notices = [self.lost_notice, *(notice for notice in notices if notice != REPLACED_NOTICE)]
+            if info is not None:
+                conversation.sandbox_id = info.id
+            conversation.has_begun = True
+            return tuple(notices)
 
 
 class _Runtime:
@@ -140,7 +143,7 @@ class _Runtime:
         self.is_persistent = config.persistent
         self.lost, self.failed = sandboxes.lost, sandboxes.failed
         self.starts, self.restarted = sandboxes.starts, sandboxes.restarted
-        self.files = self.file_operations(limit_bytes=config.output_limit_bytes, suggests_similar=True)
+        self.files = self.files_of(state.own)
         self.jobs = JobOps(
             self.client,
             state.tracker,
@@ -255,8 +258,9 @@ class _Runtime:
         on_output: OnOutput | None = None,
         limit_bytes: int | None = None,
         pty: bool | tuple[int, int] = False,
+        conversation: Conversation | None = None,
     ) -> CommandResult:
-        """Run a command, and add the session's notices and hint to its result."""
+        """Run a command, and add the notices of the thread and a hint to its result."""
         state, config = self._state, self._state.config
         if on_output is not None:
             on_output = self._callback(on_output)
@@ -291,7 +295,7 @@ class _Runtime:
         info = state.sandboxes.info
         return replace(
             result,
-            notices=(*state.notices.drain(), *result.notices, *remarks),
+            notices=(*state.drain_notices(conversation or state.own), *result.notices, *remarks),
             hint=self._hint(command, result.screen or result.output, result.exit_code),
             sandbox_id=info.id if info else "",
         )
@@ -367,10 +371,18 @@ class _Runtime:
 
     # --- files ---
 
-    def file_operations(self, *, limit_bytes: int, suggests_similar: bool = False) -> FileOperations:
+    def files_of(self, conversation: Conversation) -> FileOperations:
+        """Return the operations on the workspace's files for a thread."""
+        limit_bytes = self._state.config.output_limit_bytes
+        return self.file_operations(conversation, limit_bytes=limit_bytes, suggests_similar=True)
+
+    def file_operations(
+        self, conversation: Conversation, *, limit_bytes: int, suggests_similar: bool = False
+    ) -> FileOperations:
         """Return the operations on the workspace's files.
 
         Args:
+            conversation: The thread, which must have read a file to overwrite it.
             limit_bytes: Most bytes of text in a result.
             suggests_similar: Whether to name paths that are similar to a missing one.
         """
@@ -380,20 +392,20 @@ class _Runtime:
             sandbox,
             root=self._state.root,
             limit_bytes=limit_bytes,
-            read_hashes=self._state.read_hashes,
+            read_hashes=conversation.read_hashes,
             new_key=self._new_key,
             suggests_similar=suggests_similar,
             batches=None if on_s3 else sandbox,
         )
 
     def file_operations_outside(
-        self, *, limit_bytes: int, read_hashes: dict[str, str], made: Collection[str]
+        self, conversation: Conversation, *, limit_bytes: int, made: Collection[str]
     ) -> FileOperations:
         """Return the operations on all of the sandbox's files, by their absolute paths.
 
         Args:
+            conversation: The thread, which must have read a file to overwrite it.
             limit_bytes: Most bytes of text in a result.
-            read_hashes: Path → SHA-256 of the content that was last read there.
             made: Directories that are created, with sudo if necessary, before a file is written there.
         """
         sandbox = self._guest_files(base="/", made=made)
@@ -401,7 +413,7 @@ class _Runtime:
             sandbox,
             root="/",
             limit_bytes=limit_bytes,
-            read_hashes=read_hashes,
+            read_hashes=conversation.outside_hashes,
             new_key=self._new_key,
             suggests_similar=False,
             batches=sandbox,
@@ -466,3 +478,52 @@ class AsyncRuntime(_Runtime):
 
     async def offload(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
+
+
+class ThreadRuntime:
+    """A runtime for the calls of one thread, with its read hashes and notices.
+
+    Args:
+        runtime: The runtime of the session.
+        state: The state of the session.
+        conversation: The state of the thread.
+    """
+
+    def __init__(
+        self, runtime: SyncRuntime | AsyncRuntime, state: SessionState, conversation: Conversation
+    ) -> None:
+        self._runtime = runtime
+        self._state = state
+        self.conversation = conversation
+        self.files = runtime.files_of(conversation)
+        self.jobs = runtime.jobs
+        self.preview_url = runtime.preview_url
+
+    @property
+    def sandbox_id(self) -> str | None:
+        """Id of the sandbox; None while there is no sandbox."""
+        info = self._state.sandboxes.info
+        return info.id if info else None
+
+    async def run(
+        self,
+        command: str,
+        *,
+        timeout_s: float | None,
+        idempotency_key: str | None,
+        on_output: OnOutput | None = None,
+        pty: bool | tuple[int, int] = False,
+    ) -> CommandResult:
+        """Run a command, see `_Runtime.run`."""
+        return await self._runtime.run(
+            command,
+            timeout_s=timeout_s,
+            idempotency_key=idempotency_key,
+            on_output=on_output,
+            pty=pty,
+            conversation=self.conversation,
+        )
+
+    def drain_notices(self) -> tuple[str, ...]:
+        """Return the notices that the thread has not seen yet."""
+        return self._state.drain_notices(self.conversation)

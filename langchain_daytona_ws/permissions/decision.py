@@ -107,7 +107,10 @@ class PermissionDecision:
 
     @classmethod
     def allow_always(cls, scope: Scope, prefix: str | None = None) -> PermissionDecision:
-        """Allow the call, and allow similar calls in this session without asking.
+        """Allow the call, and allow similar calls without asking from now on.
+
+        The approval is kept for the graph's thread in this workspace, in the memory of the process. For a call without
+        a thread id, it is kept for the session.
 
         Args:
             scope: ``"command"``: this exact command (for the file tool: this exact call). ``"prefix"``, for bash

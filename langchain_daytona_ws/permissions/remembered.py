@@ -1,4 +1,4 @@
-"""Approvals that are remembered for the rest of the session."""
+"""Approvals that are remembered for a thread of a workspace, or for a session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langchain_daytona_ws.permissions.request import PermissionRequest
 
 
 class RememberedApprovals:
-    """Approvals for the rest of the session, in memory; safe for use by several threads."""
+    """Approvals in memory; safe for use by several threads of the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, Self, TypeAlias
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
+from langchain_daytona_ws._approval import conversation as messages
 from langchain_daytona_ws._approval.control_flow import is_control_flow
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime, ThreadRuntime
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.session import WorkspaceSession
+from langchain_daytona_ws.pool import WorkspacePool
+from langchain_daytona_ws.session import SessionSource, WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
 from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall, begin_current
 from langchain_daytona_ws.tools.tracing import Facts, RunManager, traced
 
-Runtime: TypeAlias = SyncRuntime | AsyncRuntime
 Validate: TypeAlias = Callable[[Mapping[str, object]], Any]
 Ask: TypeAlias = Callable[[PermissionRequest, Validate], Awaitable[Approval[Any] | Answered]]
+
+# The tools of a session, by their default names: their results name its sandbox.
+_TOOLS = frozenset({"bash", "workspace_file", "bash_job"})
 
 # Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
 
 
 class WorkspaceTool(BaseTool):
-    """A tool over a `WorkspaceSession`.
+    """A tool over a `WorkspaceSession`, or over the sessions of a `WorkspacePool`.
 
     Failures are returned to the model as a tool message of status ``error``. Only control flow is raised: a graph's
     interrupt, cancellation, Ctrl-C.
@@ -40,10 +45,21 @@ class WorkspaceTool(BaseTool):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    session: WorkspaceSession = Field(exclude=True, repr=False)
+    # None with a pool: a program that passes a session need not check for that.
+    session: WorkspaceSession = Field(default=None, exclude=True, repr=False)  # type: ignore[assignment]
+    pool: WorkspacePool | None = Field(default=None, exclude=True, repr=False)
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
     handle_tool_error: bool | str | Callable[[ToolException], str] | None = True
     handle_validation_error: bool | str | Callable[[Any], str] | None = Field(default_factory=lambda: explain)
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        check_source(self.session, self.pool)
+        return self
+
+    @property
+    def _source(self) -> SessionSource:
+        return self.session if self.pool is None else self.pool
 
     def run(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.run`."""
@@ -66,44 +82,50 @@ class WorkspaceTool(BaseTool):
     def _run(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[str, dict[str, Any]]:
-        gate = self.session._gate
+        with (
+            as_tool_message() as reported,
+            traced(run_manager) as trace,
+            self._source._lease(config) as session,
+        ):
+            call = _Call(session, session._sync, config, trace, reported)
 
-        async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
-            return gate.check(request, validate)
+            async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
+                return session._gate.check(request, validate, remembered=call.conversation.remembered)
 
-        with as_tool_message(), traced(run_manager) as trace:
-            return run_sync(self._call(self.session._sync, ask, arguments, config, trace))
+            return run_sync(self._call(call, ask, arguments))
 
     async def _arun(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[str, dict[str, Any]]:
-        with as_tool_message(), traced(run_manager) as trace:
-            return await self._call(self.session._async, self.session._gate.acheck, arguments, config, trace)
+        with as_tool_message() as reported, traced(run_manager) as trace:
+            async with self._source._lease(config) as session:
+                call = _Call(session, session._async, config, trace, reported)
+                ask = partial(session._gate.acheck, remembered=call.conversation.remembered)
+                return await self._call(call, ask, arguments)
 
-    async def _call(
-        self,
-        runtime: Runtime,
-        ask: Ask,
-        arguments: dict[str, Any],
-        config: RunnableConfig | None,
-        trace: Callable[[Facts], None],
-    ) -> tuple[str, dict[str, Any]]:
+    async def _call(self, call: _Call, ask: Ask, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
+        runtime, session = call.runtime, call.session
         note: list[str] = []
-        if not self.session._gate.allows(self.name, action, shown):
+        if not session._gate.allows(self.name, action, shown, call.conversation.remembered):
             await self._refuse_early(runtime, wanted)  # a call that cannot succeed needs no approval
-            approval = await ask(self._request(action, shown), self._input.of_edit)
+            approval = await ask(self._request(session, action, shown), self._input.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             if approval.edited:
                 wanted, note = approval.validated, [approval.note] if approval.note else []
                 action, shown = self._described(wanted)
         begin_current()
-        key = self._idempotency_key(config, self._identity(wanted, shown))
-        text, artifact = await self._perform(runtime, wanted, key, trace)
-        notices = [*self.session._state.notices.drain(), *note]
+        call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
+        key = self._idempotency_key(call, self._identity(wanted, shown))
+        try:
+            text, artifact = await self._perform(runtime, wanted, key, call.trace)
+        except WorkspaceError:
+            call.reported.extend(runtime.drain_notices())
+            raise
+        notices = [*runtime.drain_notices(), *note]
         return "\n".join([*(f"[{notice}]" for notice in notices), text]), artifact
 
     # --- what each tool defines ---
@@ -117,11 +139,13 @@ class WorkspaceTool(BaseTool):
         """Return the action, and the arguments as a permission request shows them."""
         raise NotImplementedError
 
-    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(
+        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
+    ) -> PermissionRequest:
         """Return the request for approval."""
         raise NotImplementedError
 
-    async def _refuse_early(self, runtime: Runtime, wanted: Any) -> None:
+    async def _refuse_early(self, runtime: ThreadRuntime, wanted: Any) -> None:
         """Raise the error of a call that cannot succeed."""
 
     def _identity(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
@@ -129,18 +153,48 @@ class WorkspaceTool(BaseTool):
         return arguments
 
     async def _perform(
-        self, runtime: Runtime, wanted: Any, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ThreadRuntime, wanted: Any, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
         """Perform the operation; return the content and the artifact."""
         raise NotImplementedError
 
-    def _idempotency_key(self, config: RunnableConfig | None, identity: dict[str, object]) -> str | None:
+    def _idempotency_key(self, call: _Call, identity: dict[str, object]) -> str | None:
         """Name the call, so that a graph node that runs again repeats nothing; None without a tool call id."""
         call_id = _tool_call_id.get()
         if not call_id:
             return None
-        session = self.session
-        return call_key(config, call_id, identity, namespace=session.namespace, session_id=session.id)
+        session = call.session
+        return call_key(call.config, call_id, identity, namespace=session.namespace, session_id=session.id)
+
+
+class _Call:
+    """One call of a tool: its session, its thread, and the notices for its result."""
+
+    def __init__(
+        self,
+        session: WorkspaceSession,
+        runtime: SyncRuntime | AsyncRuntime,
+        config: RunnableConfig | None,
+        trace: Callable[[Facts], None],
+        reported: list[str],
+    ) -> None:
+        self.session = session
+        self.config = config
+        self.trace = trace
+        self.reported = reported
+        self.conversation = session._conversation(config)
+        self.runtime = session._threaded(runtime, self.conversation)
+
+    def recall_sandbox(self, tools: Collection[str]) -> None:
+        """Find the sandbox of the thread's last result in the graph's messages, after a restart of the process.
+
+        Args:
+            tools: Names of the tools that use the session.
+        """
+        conversation = self.conversation
+        if not conversation.has_begun and not conversation.sandbox_id:
+            settings = (self.config or {}).get("configurable") or {}
+            conversation.sandbox_id = messages.sandbox_of(messages.messages_of(settings), tools) or ""
 
 
 def current_tool_call_id() -> str | None:
@@ -156,10 +210,25 @@ def _remembered(tool_call_id: str | None) -> Iterator[None]:
         _tool_call_id.reset(token)
 
 
+def check_source(session: WorkspaceSession | None, pool: WorkspacePool | None) -> None:
+    """Refuse a tool without a session and without a pool, or with both.
+
+    Raises:
+        ValueError: It has none, or both.
+    """
+    if (session is None) == (pool is None):
+        raise ValueError("give either session=WorkspaceSession(…) or pool=WorkspacePool(…)")
+
+
 @contextmanager
-def as_tool_message() -> Iterator[None]:
-    """Turn this package's errors into tool messages; tracers find the error itself as the cause."""
+def as_tool_message() -> Iterator[list[str]]:
+    """Turn this package's errors into tool messages; tracers find the error itself as the cause.
+
+    Yields a list for the notices that an error's message begins with.
+    """
+    reported: list[str] = []
     try:
-        yield
+        yield reported
     except WorkspaceError as error:
-        raise ToolException(f"[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error
+        notices = "".join(f"[{notice}]\n" for notice in reported)
+        raise ToolException(f"{notices}[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error

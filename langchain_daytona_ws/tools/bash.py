@@ -13,10 +13,11 @@ from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S
 from langchain_daytona_ws._core.jobs.operations import JOB_DEFAULT_S
-from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
+from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S, ThreadRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
 from langchain_daytona_ws.tools.tracing import Facts, facts_of_command, facts_of_job
 
@@ -135,7 +136,8 @@ class BashTool(WorkspaceTool):
     background command.
 
     Args:
-        session: The session that runs the commands and asks for approval.
+        session: The session that runs the commands and asks for approval; None with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Default: None.
         on_output: Called with each piece of a command's output, like the callback of `WorkspaceSession.run`, but with a
             dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (the number of characters
             of this call before it) and ``text``. LangGraph's custom stream gets the same dicts if it has a listener.
@@ -152,9 +154,10 @@ class BashTool(WorkspaceTool):
     @model_validator(mode="after")
     def _complete_description(self) -> Self:
         if "description" not in self.model_fields_set:
-            becomes_job = self.session.config.on_timeout == "background"
+            example = self._source._example
+            becomes_job = example.config.on_timeout == "background"
             text = _description(_BECOMES_JOB if becomes_job else _KILLED)
-            is_mounted = self.session.is_on_s3 and self.session.config.options.s3_mode == "mount"
+            is_mounted = example.is_on_s3 and example.config.options.s3_mode == "mount"
             self.description = f"{text}\n{S3_BASH_LINES}" if is_mounted else text
         return self
 
@@ -166,10 +169,12 @@ class BashTool(WorkspaceTool):
         check_command(wanted.command)  # a call that cannot run needs no approval
         return "run", wanted.model_dump(exclude_none=True, exclude_defaults=True)
 
-    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(
+        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
+    ) -> PermissionRequest:
         return PermissionRequest.for_bash(
             str(arguments["command"]),
-            namespace=self.session.namespace,
+            namespace=session.namespace,
             tool_call_id=current_tool_call_id(),
             arguments=arguments,
         )
@@ -181,7 +186,7 @@ class BashTool(WorkspaceTool):
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
 
     async def _perform(
-        self, runtime: Runtime, wanted: BashInput, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ThreadRuntime, wanted: BashInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
         timeout_s = _timeout_s(wanted)
         if wanted.background:
@@ -189,7 +194,7 @@ class BashTool(WorkspaceTool):
             trace(facts_of_job(job))
             end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
             return f"{end if job.is_running else ''}{job.text}", asdict(job)
-        on_output = output_to(self.on_output, current_tool_call_id(), lambda: self.session.sandbox_id)
+        on_output = output_to(self.on_output, current_tool_call_id(), lambda: runtime.sandbox_id)
         result = await runtime.run(
             wanted.command,
             timeout_s=timeout_s,

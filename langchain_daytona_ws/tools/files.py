@@ -14,10 +14,11 @@ from langchain_daytona_ws._core.files.models import OutputMode
 from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOperations
 from langchain_daytona_ws._core.paths import shown
 from langchain_daytona_ws._guest.text import PAGE_LINES
-from langchain_daytona_ws._session.runtime import idempotency_key_for_changes
+from langchain_daytona_ws._session.runtime import ThreadRuntime, idempotency_key_for_changes
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
+from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.tracing import Facts
 
 DESCRIPTION = """\
@@ -143,7 +144,8 @@ class WorkspaceFileTool(WorkspaceTool):
     The artifact is the operation's result as a dict.
 
     Args:
-        session: The session that has the files and asks for approval.
+        session: The session that has the files and asks for approval; None with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Default: None.
     """
 
     name: str = "workspace_file"
@@ -157,16 +159,18 @@ class WorkspaceFileTool(WorkspaceTool):
     def _described(self, wanted: FileInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_defaults=True, exclude_none=True)
 
-    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(
+        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
+    ) -> PermissionRequest:
         return PermissionRequest.for_file(
-            action, arguments, namespace=self.session.namespace, tool_call_id=current_tool_call_id()
+            action, arguments, namespace=session.namespace, tool_call_id=current_tool_call_id()
         )
 
-    async def _refuse_early(self, runtime: Runtime, wanted: FileInput) -> None:
+    async def _refuse_early(self, runtime: ThreadRuntime, wanted: FileInput) -> None:
         await runtime.files.check(wanted.path or "")
 
     async def _perform(
-        self, runtime: Runtime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ThreadRuntime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
         with idempotency_key_for_changes(key):
             text, result = await _operation(runtime.files, wanted)

@@ -10,9 +10,11 @@ from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.jobs.operations import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
+from langchain_daytona_ws._session.runtime import ThreadRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.tracing import Facts
 
 DESCRIPTION = """\
@@ -71,7 +73,8 @@ class BashJobTool(WorkspaceTool):
     Only ``stop`` needs approval. The artifact is the `Job` or `JobLog` as a dict, of a list ``{"jobs": [...]}``.
 
     Args:
-        session: The session that has the jobs and asks for approval.
+        session: The session that has the jobs and asks for approval; None with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Default: None.
     """
 
     name: str = "bash_job"
@@ -87,17 +90,19 @@ class BashJobTool(WorkspaceTool):
             check_job_id(wanted.job_id)  # a call that cannot succeed needs no approval
         return wanted.action, wanted.model_dump(exclude_none=True)
 
-    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(
+        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
+    ) -> PermissionRequest:
         return PermissionRequest.for_job(
             action,
             arguments,
-            command=self.session.jobs.command_of(str(arguments.get("job_id", ""))),
-            namespace=self.session.namespace,
+            command=session.jobs.command_of(str(arguments.get("job_id", ""))),
+            namespace=session.namespace,
             tool_call_id=current_tool_call_id(),
         )
 
     async def _perform(
-        self, runtime: Runtime, wanted: JobInput, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ThreadRuntime, wanted: JobInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
         return await _operation(runtime.jobs, wanted, key)
 

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_MAX_S, EXPIRES_S, PORTS, check_preview
+from langchain_daytona_ws._session.runtime import ThreadRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import Runtime, WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.tracing import Facts
 
 DESCRIPTION = """\
@@ -46,7 +48,8 @@ class PreviewTool(WorkspaceTool):
     `PreviewUrl` as a dict, and so in the graph's state and its traces until it expires.
 
     Args:
-        session: The session whose sandbox runs the server; it asks for approval.
+        session: The session whose sandbox runs the server; it asks for approval. None with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Default: None.
     """
 
     name: str = "preview_url"
@@ -60,16 +63,18 @@ class PreviewTool(WorkspaceTool):
     def _described(self, wanted: PreviewInput) -> tuple[str, dict[str, object]]:
         return "open", wanted.model_dump(exclude_none=True)
 
-    def _request(self, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(
+        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
+    ) -> PermissionRequest:
         return PermissionRequest.for_preview(
-            arguments, namespace=self.session.namespace, tool_call_id=current_tool_call_id()
+            arguments, namespace=session.namespace, tool_call_id=current_tool_call_id()
         )
 
-    async def _refuse_early(self, runtime: Runtime, wanted: PreviewInput) -> None:
+    async def _refuse_early(self, runtime: ThreadRuntime, wanted: PreviewInput) -> None:
         check_preview(wanted.port, wanted.expires_s or EXPIRES_S)
 
     async def _perform(
-        self, runtime: Runtime, wanted: PreviewInput, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ThreadRuntime, wanted: PreviewInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
         expires_s = wanted.expires_s or EXPIRES_S
         link = await runtime.preview_url(wanted.port, expires_s=expires_s)

@@ -6,10 +6,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from langchain_core.tools import BaseTool, BaseToolkit
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, model_validator
 
 from langchain_daytona_ws.config import SandboxConfig
-from langchain_daytona_ws.session import WorkspaceSession
+from langchain_daytona_ws.pool import WorkspacePool
+from langchain_daytona_ws.session import SessionSource, WorkspaceSession
+from langchain_daytona_ws.tools.base import check_source
 from langchain_daytona_ws.tools.bash import BashTool
 from langchain_daytona_ws.tools.files import WorkspaceFileTool
 from langchain_daytona_ws.tools.jobs import BashJobTool
@@ -18,21 +20,38 @@ from langchain_daytona_ws.tools.streaming import OnChunk
 
 
 class WorkspaceToolkit(BaseToolkit):
-    """Make the tools of a `WorkspaceSession`.
+    """Make the tools of a `WorkspaceSession`, or of a `WorkspacePool` that has a session for each run.
 
-    As a context manager, sync or async, it closes the session at the end.
+    As a context manager, sync or async, it closes the session or the pool at the end.
 
     Args:
-        session: The session that the tools share.
+        session: The session that the tools share; None with a pool.
+        pool: The pool that has the session of each run. Default: None.
         on_output: Callback for the output of running commands, see `BashTool`.
         previews: Whether `get_tools` includes a `PreviewTool`. Default: False.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    session: WorkspaceSession
+    # None with a pool: a program that passes a session need not check for that.
+    session: WorkspaceSession = Field(default=None)  # type: ignore[assignment]
+    pool: WorkspacePool | None = None
     on_output: OnChunk | None = None
     previews: bool = False
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        check_source(self.session, self.pool)
+        return self
+
+    @property
+    def _source(self) -> SessionSource:
+        return self.session if self.pool is None else self.pool
+
+    @property
+    def _source_argument(self) -> dict[str, Any]:
+        """The argument of the tools."""
+        return {"session": self.session} if self.pool is None else {"pool": self.pool}
 
     @classmethod
     def from_config(
@@ -61,23 +80,23 @@ class WorkspaceToolkit(BaseToolkit):
 
     @property
     def bash(self) -> BashTool:
-        """A new `BashTool` of the session."""
-        return BashTool(session=self.session, on_output=self.on_output)
+        """A new `BashTool` of the session or pool."""
+        return BashTool(**self._source_argument, on_output=self.on_output)
 
     @property
     def files(self) -> WorkspaceFileTool:
-        """A new `WorkspaceFileTool` of the session."""
-        return WorkspaceFileTool(session=self.session)
+        """A new `WorkspaceFileTool` of the session or pool."""
+        return WorkspaceFileTool(**self._source_argument)
 
     @property
     def jobs(self) -> BashJobTool:
-        """A new `BashJobTool` of the session."""
-        return BashJobTool(session=self.session)
+        """A new `BashJobTool` of the session or pool."""
+        return BashJobTool(**self._source_argument)
 
     @property
     def preview(self) -> PreviewTool:
-        """A new `PreviewTool` of the session."""
-        return PreviewTool(session=self.session)
+        """A new `PreviewTool` of the session or pool."""
+        return PreviewTool(**self._source_argument)
 
     def get_tools(self) -> list[BaseTool]:
         """Return a `BashTool`, a `WorkspaceFileTool`, a `BashJobTool` and, with ``previews``, a `PreviewTool`."""
@@ -89,7 +108,7 @@ class WorkspaceToolkit(BaseToolkit):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.session.close()
+        self._source.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,4 +116,4 @@ class WorkspaceToolkit(BaseToolkit):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.session.aclose()
+        await self._source.aclose()

@@ -25,11 +25,13 @@ from langchain_daytona_ws import (
     PermissionDecision,
     PermissionRequest,
     WorkspaceBackend,
+    WorkspacePool,
+    namespace_of,
 )
 from langchain_daytona_ws._core.run_sync import run_sync as drive_coroutine
 from langchain_daytona_ws.errors import ConfigError, WriteConflict
 from langchain_daytona_ws.local import LocalDaytona
-from tests.integration_tests.conftest import Driven
+from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import Bucket, bucket
 
 __all__ = ["bucket"]  # fixtures
@@ -862,3 +864,99 @@ def test_no_async_method_blocks_the_loop(s3_server: LocalDaytona, bucket: Bucket
             assert (await backend.aexecute("echo done")).output == "done\n"
 
     asyncio.run(work())
+
+
+class PooledAgent:
+    """A Deep Agent over a pool, called by several threads."""
+
+    def __init__(
+        self, pool: WorkspacePool, runner: asyncio.Runner | None, *script: AIMessage, **more: Any
+    ) -> None:
+        self.backend = WorkspaceBackend(pool)
+        self._runner = runner
+        self.graph = create_deep_agent(
+            model=ScriptedModel(script=[*script, turn("Done.")]),
+            backend=self.backend,
+            middleware=[self.backend.run_once],
+            checkpointer=InMemorySaver(),
+            **more,
+        )
+
+    def results(self, given: Any, **settings: Any) -> list[str]:
+        config: Any = {"configurable": settings}
+        if self._runner is None:
+            state = self.graph.invoke(given, config)
+        else:
+            state = self._runner.run(self.graph.ainvoke(given, config))
+        return [str(message.content) for message in state["messages"] if isinstance(message, ToolMessage)]
+
+
+@pytest.fixture(params=["sync", "async"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner | None]:
+    if request.param == "sync":
+        yield None
+        return
+    with asyncio.Runner() as running:
+        yield running
+
+
+GO_ON = {"messages": [("user", "Go on.")]}
+
+
+def test_a_pool_gives_each_thread_its_own_workspace(
+    server: LocalDaytona, runner: asyncio.Runner | None
+) -> None:
+    script = (agent_call("execute", command="cat f; pwd; echo mine > f"), agent_call("glob", pattern="*"))
+    with WorkspacePool(config_for(server)) as pool:
+        agent = PooledAgent(pool, runner, *script)
+        for thread in ("ann@x.org", "bob"):
+            ran, found = agent.results(GO_ON, thread_id=thread)
+            assert "No such file" in ran
+            assert f"/{namespace_of(thread)}\n" in ran
+            assert f"/{namespace_of(thread)}/f" in found
+    assert server.sandboxes == []
+
+
+def test_a_call_without_a_key_gets_an_error(server: LocalDaytona, runner: asyncio.Runner | None) -> None:
+    call = (
+        agent_call("execute", command="true"),
+        agent_call("write_file", file_path="/a", content="a"),
+        agent_call("edit_file", file_path="/a", old_string="a", new_string="b"),
+        agent_call("read_file", file_path="/a"),
+        agent_call("ls", path="/"),
+        agent_call("glob", pattern="*"),
+        agent_call("grep", pattern="a"),
+        agent_call("delete", file_path="/a"),
+    )
+    with WorkspacePool(config_for(server), key="user") as pool:
+        agent = PooledAgent(pool, runner, *call)
+        results = agent.results(GO_ON, thread_id="t", langgraph_auth_user={"identity": "ann"})
+        assert len(results) == len(call)
+        assert all("[no_key]" in result for result in results)
+        backend = agent.backend
+        assert "[no_key]" in str(backend.upload_files([("/a", b"a")])[0].error)
+        assert "[no_key]" in str(backend.download_files(["/a"])[0].error)
+        with pytest.raises(ConfigError, match="authenticated no user"):
+            _ = backend.root
+    assert server.requests == []
+
+
+def test_the_guidance_is_the_same_for_all_workspaces(server: LocalDaytona) -> None:
+    pool = WorkspacePool(config_for(server))
+    backend = WorkspaceBackend(pool)
+    assert "pwd prints its path" in backend.guidance()
+    assert backend.id != WorkspaceBackend(pool).id
+
+
+def test_the_middleware_asks_for_the_workspace_of_the_run(
+    server: LocalDaytona, runner: asyncio.Runner | None
+) -> None:
+    config = config_for(server, permissionMode="ask")
+    with WorkspacePool(config, approver=MiddlewareApprover()) as pool:
+        interrupt_on = WorkspaceBackend(pool).interrupt_on()
+        agent = PooledAgent(pool, runner, agent_call("execute", command="pwd"), interrupt_on=interrupt_on)
+        for thread in ("ann", "bob"):
+            assert agent.results(GO_ON, thread_id=thread) == []
+            answer = Command(resume={"decisions": [{"type": "approve"}]})
+            (result,) = agent.results(answer, thread_id=thread)
+            assert f"/{thread}\n" in result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -234,6 +235,19 @@ def test_release_deletes_a_persistent_sandbox(server: LocalDaytona, open_pool: A
     pooled.release("never used")
 
 
+def test_release_deletes_a_sandbox_that_could_not_be_deleted_before(
+    server: LocalDaytona, open_pool: Any
+) -> None:
+    pooled = open_pool(server, idle_close_s=0)
+    pooled.run("a", "true")
+    server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
+    pooled.run("b", "true")
+    wait_until(lambda: ("close", "a") in pooled.kinds())
+    assert len(server.sandboxes) == 2
+    pooled.release("a")
+    assert [sandbox.labels["namespace"] for sandbox in server.sandboxes] == ["b"]
+
+
 def test_release_waits_for_the_leases(server: LocalDaytona, open_pool: Any) -> None:
     pooled = open_pool(server)
     lease = pooled.pool.session("a")
@@ -391,6 +405,21 @@ def test_the_lifespan_of_a_server(server: LocalDaytona) -> None:
             assert client.get("/bob").text.endswith("/bob\n")
             assert len(server.sandboxes) == 2
         assert server.sandboxes == []
+
+
+def test_a_pickled_pool_finds_the_persistent_sandboxes(server: LocalDaytona) -> None:
+    pool = WorkspacePool(config_for(server, persistent=True), max_sessions=7)
+    with pool.session("a") as session:
+        session.run("echo 1 > f")
+    with pool, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAYTONA_API_KEY", server.api_key)
+        copied = pickle.loads(pickle.dumps(pool))
+        assert server.api_key.encode() not in pickle.dumps(pool)
+    assert copied._slots._most == 7
+    with copied, copied.session("a") as session:
+        assert session.run("cat f").output == "1\n"
+    with pytest.raises(TypeError, match="persistent: true"):
+        pickle.dumps(WorkspacePool(config_for(server)))
 
 
 def test_an_invalid_configuration_is_refused_at_once(server: LocalDaytona) -> None:

@@ -17,6 +17,10 @@ _ABSOLUTE = (
     "It is the directory {root}, where every command starts. Give the file tools absolute paths, such as "
     "{root}/a.txt."
 )
+_ABSOLUTE_ANYWHERE = (
+    "It is the directory where every command starts: pwd prints its path. Give the file tools absolute paths "
+    "in it."
+)
 _LOST = "It is a directory on the machine, and is lost with it. Tell the user what matters; do not rely on it later."
 _SAVED = (
     "Its files are saved when each call returns. What is not in it, /tmp and installed packages too, is lost with the "
@@ -70,11 +74,11 @@ def guidance(
         skills_path: Directory with skills, mounted read-only; None without skills.
         file_access: ``"s3"`` if workspace_file accesses S3 directly, ``"sandbox"`` if it uses the mount. Ignored
             without a mount.
-        deep_agent_in: The workspace directory, if the agent has Deep Agents' tools, which require absolute paths; None
-            if the agent has this package's tools.
+        deep_agent_in: The workspace directory, if the agent has Deep Agents' tools, which require absolute paths; empty
+            if each run has another; None if the agent has this package's tools.
     """
     tools = _OWN_TOOLS if deep_agent_in is None else _DEEP_AGENTS_TOOLS
-    lines = [_RELATIVE if deep_agent_in is None else _ABSOLUTE]
+    lines = [_RELATIVE if deep_agent_in is None else _ABSOLUTE if deep_agent_in else _ABSOLUTE_ANYWHERE]
     if s3_mode == "mount":
         lines += [*_MOUNTED, _GUARDED if file_access == "s3" else _UNGUARDED]
     else:

@@ -14,7 +14,13 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 
-from langchain_daytona_ws import InterruptApprover, PermissionDecision, WorkspaceSession, WorkspaceToolkit
+from langchain_daytona_ws import (
+    InterruptApprover,
+    PermissionDecision,
+    WorkspacePool,
+    WorkspaceSession,
+    WorkspaceToolkit,
+)
 
 
 async def tools(config: dict[str, Any]) -> None:
@@ -42,6 +48,17 @@ async def use(tool: Any, **args: Any) -> Any:
     message = await tool.ainvoke({"type": "tool_call", "id": f"{args}", "name": tool.name, "args": args})
     assert message.status == "success", message.content
     return message.artifact
+
+
+async def pool(config: dict[str, Any]) -> None:
+    """Use the tools of a pool that closes one session for another."""
+    async with WorkspacePool(config, max_sessions=1) as own:
+        bash = WorkspaceToolkit(pool=own).bash
+        for thread in ("a", "b", "a"):
+            call = {"type": "tool_call", "id": thread, "name": "bash", "args": {"command": "true"}}
+            message = await bash.ainvoke(call, {"configurable": {"thread_id": thread}})
+            assert message.status == "success", message.content
+        await own.arelease("b")
 
 
 async def session(config: dict[str, Any]) -> None:
@@ -95,7 +112,7 @@ async def blocking(config: dict[str, Any]) -> None:
         own.run("echo")
 
 
-SCENES = {scene.__name__: scene for scene in (tools, session, approvals, blocking)}
+SCENES = {scene.__name__: scene for scene in (tools, session, approvals, pool, blocking)}
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
