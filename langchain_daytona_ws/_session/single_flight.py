@@ -116,7 +116,7 @@ class SingleFlight(Generic[T]):
             if is_first:
                 return await self._amake(future, make)
             try:
-                return await asyncio.shield(_quietly_wrapped(future))
+                return future.result() if future.done() else await asyncio.shield(_quietly_wrapped(future))
             except _MakerCancelled:
                 continue
 

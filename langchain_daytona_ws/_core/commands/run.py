@@ -245,7 +245,8 @@ def check_command(command: str) -> None:
 def facts_of_request(client: GuestClient, command: str) -> Answer:
     """Return the optional fields of a request that depend on its command and environment."""
     facts: Answer = {}
-    own = [name for name, _, _ in terminal.VALUES if name in client.variables()]
+    variables = client.variables()
+    own = [name for name, _, _ in terminal.VALUES if name in variables]
     if own:
         facts["own"] = own
     if ends_in_pipeline(command):
