@@ -6,7 +6,7 @@ WORKERS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 3)))
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHON WORKERS
 
-.PHONY: help demo test test-all test-real test-wheel matrix check words format dist docs picture record examples bench \
+.PHONY: help demo test test-all test-real test-wheel live matrix check words format dist docs picture record examples bench \
 	faults setup-demo setup-docs setup-dev clean
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test        the tests for a change, on the checkout (minutes)"
 	@echo "make test-all    all tests, on the checkout"
 	@echo "make test-real   compare the local mount-s3 and S3 with the originals (MOUNT_S3=path, S3_ENDPOINT=url)"
+	@echo "make live        check the facts of the real service, in the account of DAYTONA_API_KEY (costs sandbox minutes)"
 	@echo "make test-wheel  all tests, on the built wheel"
 	@echo "make matrix      some tests of each kind, on the wheel, with each installed Python, newest and lowest versions"
 	@echo "make check       ruff, mypy --strict, import-linter, and the contents of the distributions"
@@ -44,6 +45,9 @@ test-wheel: setup-dev
 test-real: setup-dev
 	@.venv/bin/python -m tests.real --workers $(WORKERS) $(if $(MOUNT_S3),--mount-s3 $(MOUNT_S3)) \
 		$(if $(S3_ENDPOINT),--s3-endpoint $(S3_ENDPOINT)) $(ARGS)
+
+live: setup-dev
+	@.venv/bin/python -m tests.live $(ARGS)
 
 matrix: setup-dev
 	@scripts/matrix
