@@ -8,10 +8,10 @@ search, without a shell, and is killed at the limit of rows, bytes or seconds.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
 import os
 import select
 import stat
-import subprocess
 import time
 
 from langchain_daytona_ws._guest.match import GlobError
@@ -290,19 +290,9 @@ class _Search:
         self._stderr = b""
         # In the C locale GNU grep treats each byte of an old encoding as a character.
         locale = "C" if self.request["pattern"].isascii() else "C.UTF-8"
-        child = subprocess.Popen(
-            [*(os.fsencode(argument) for argument in options), *files],
-            cwd=f"/proc/self/fd/{self._fd}",  # in the child: the directory opened above, even if it was moved
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": STANDARD_PATH, "LC_ALL": locale},
-            bufsize=0,
-        )
-        assert child.stdout is not None  # noqa: S101 (for the type checker)
-        assert child.stderr is not None  # noqa: S101
+        argv = [*(os.fsencode(argument) for argument in options), *files]
+        pid, out, err = _start(argv, {"PATH": STANDARD_PATH, "LC_ALL": locale}, self._fd)
         try:
-            out, err = child.stdout.fileno(), child.stderr.fileno()
             waiting = {out, err}
             poll = select.poll()
             for stream in waiting:
@@ -324,11 +314,11 @@ class _Search:
                         reader.feed(chunk)
         finally:
             if self.rows.full or self.timed_out:
-                child.kill()
-            child.stdout.close()
-            child.stderr.close()
-            code = child.wait()
-        return code
+                os.kill(pid, 9)
+            os.close(out)
+            os.close(err)
+            status = os.waitpid(pid, 0)[1]
+        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
     def _find_in_long_lines(self) -> None:
         """Add excerpts of the matches whose position in a long line was not printed."""
@@ -363,6 +353,34 @@ class _Search:
             self.rows.add(path, line, True, text, at - line_start + 1)
         else:
             row[3:] = [text, at - line_start + 1]
+
+
+def _start(argv: list[bytes], env: dict[str, str], directory: int) -> tuple[int, int, int]:
+    """Start a program in an open directory, even if it was moved; return its pid, output and error output.
+
+    Importing ``subprocess`` takes 10 ms.
+    """
+    out, out_writer = os.pipe()
+    err, err_writer = os.pipe()
+    before = os.open(".", os.O_PATH)
+    try:
+        os.fchdir(directory)
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, out_writer, 1),
+            (os.POSIX_SPAWN_DUP2, err_writer, 2),
+        ]
+        ignored = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python
+        pid = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsigdef=ignored)
+    except BaseException:
+        os.close(out)
+        os.close(err)
+        raise
+    finally:
+        os.fchdir(before)
+        for fd in (before, out_writer, err_writer):
+            os.close(fd)
+    return pid, out, err
 
 
 def _line_begin(fd: int, at: int) -> int:

@@ -47,6 +47,10 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
         "tree",
         {"op": "glob", "path": ".", "pattern": "*", "limit": 9, "limit_bytes": 999, "timeout_s": 9},
     ),
+    "grep": (
+        "search",
+        {"path": ".", "pattern": "one", "mode": "count", "limit": 9, "limit_bytes": 999, "timeout_s": 9},
+    ),
 }
 
 

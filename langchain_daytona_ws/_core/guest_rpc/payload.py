@@ -63,10 +63,9 @@ _FIELD_MODULES = {
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
 _BOOT = (
-    "import os,zlib,binascii as b;e=os.environ;"
-    f'u=lambda k:zlib.decompress(b.a2b_base64("".join(e.pop("{ENV_PREFIX}"+k+str(i))'
-    f'for i in range(int(e.pop("{ENV_PREFIX}"+k))))));'
-    'p=u("PROGRAM");r=u("REQUEST");exec(p,{"request":r})'
+    f'import os,zlib,binascii as b;g=os.environ.pop;n="{ENV_PREFIX}";'
+    'u=lambda k:zlib.decompress(b.a2b_base64("".join(g(n+k+str(i))for i in range(int(g(n+k))))));'
+    'r=u("REQUEST");exec(u("PROGRAM"),{"request":r})'
 )
 
 
