@@ -109,7 +109,9 @@ def _ready(server: LocalDaytona) -> LocalDaytona:
 
 @pytest.fixture(autouse=True)
 def _no_sandbox_is_deleted_later() -> Iterator[None]:
-    """Prevent requests during later tests: wait for unreferenced sessions, forget those that are still open."""
+    """Prevent requests during later tests: wait for unreferenced sessions, forget those that the test has left open."""
+    process_end = sys.modules.get("langchain_daytona_ws._session.process_end")
+    of_the_module = set() if process_end is None else {*process_end._open}
     yield
     process_end = sys.modules.get("langchain_daytona_ws._session.process_end")
     if process_end is None:
@@ -120,7 +122,8 @@ def _no_sandbox_is_deleted_later() -> Iterator[None]:
     ):
         assert time.monotonic() < until
         time.sleep(0.005)
-    process_end._open.clear()
+    for sandbox in {*process_end._open} - of_the_module:
+        process_end.remove(sandbox)
 
 
 @pytest.fixture
