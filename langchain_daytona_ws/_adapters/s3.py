@@ -29,6 +29,7 @@ from langchain_daytona_ws._core.s3.store import (
     StoreFaultKind,
 )
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
+from langchain_daytona_ws._guest.media import HEAD_BYTES
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._adapters.s3_clients import Clients, ClientSets
@@ -204,7 +205,8 @@ class Bucket:
                     raise ValueError("not the whole object")
                 info = answers.described(key, answer, "ContentLength")
                 if info.size_bytes > max_bytes:
-                    return StoredObject(info, None, answers.metadata(answer))
+                    head = body.read(HEAD_BYTES) if max_bytes else b""  # 0: only the description is wanted
+                    return StoredObject(info, None, answers.metadata(answer), head=head)
                 data, sha256, newlines = self._body(body, info.size_bytes)
                 return StoredObject(info, data, answers.metadata(answer), sha256, newlines)
             finally:

@@ -56,7 +56,7 @@ import os
 import time
 
 from langchain_daytona_ws._guest import edit as edits
-from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest import media, text
 from langchain_daytona_ws._guest.store import MAX_BYTES, Content, Source, create, load, replace
 from langchain_daytona_ws._guest.walk import Location, RefusedError, answer_all, kind_of, locate, need_file
 
@@ -79,8 +79,17 @@ def main(request: Request) -> Answer:
 def read(request: Request) -> Answer:
     max_bytes = request.get("max_bytes", MAX_BYTES)
     with locate(request["root"], request["path"]) as location:
-        content = _small(location, max_bytes)
+        try:
+            content = _small(location, max_bytes)
+        except RefusedError as refusal:
+            kind = _large_media(location) if refusal.error == "too_large" else ""
+            if not kind:
+                raise
+            raise RefusedError("binary", bytes=refusal.facts["bytes"], what=kind) from None
         path = location.path
+    kind = media.media_kind(content.data or b"")
+    if kind:
+        raise RefusedError("binary", bytes=content.size, what=kind)
     data = _text(content)
     offset = request.get("offset", 1)
     page = text.page(data, offset, request.get("limit", text.PAGE_LINES), request.get("limit_bytes", 65536))
@@ -227,11 +236,24 @@ def _small(location: Location, max_bytes: int) -> Content:
     raise RefusedError("too_large", bytes=size, max_bytes=max_bytes)
 
 
+def _large_media(location: Location) -> str:
+    """Return the kind of an image or a PDF document that is too large to be loaded; ``""`` for any other file."""
+    try:
+        fd = location.open(os.O_RDONLY)
+        try:
+            need_file(os.fstat(fd))
+            return media.media_kind(os.read(fd, media.HEAD_BYTES))
+        finally:
+            os.close(fd)
+    except OSError:
+        return ""
+
+
 def _text(content: Content) -> bytes:
     data = content.data or b""
     kind = text.binary_kind(data)
     if kind:
-        raise RefusedError("binary", bytes=content.size, what=kind)
+        raise RefusedError("binary", bytes=content.size, what=media.media_kind(data) or kind)
     return data
 
 

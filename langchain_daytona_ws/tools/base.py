@@ -27,6 +27,8 @@ from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall, begin_cu
 from langchain_daytona_ws.tools.tracing import Facts, RunManager, traced
 
 Validate: TypeAlias = Callable[[Mapping[str, object]], Any]
+Content: TypeAlias = str | list[dict[str, Any]]
+"""A text, or LangChain's standard content blocks."""
 Ask: TypeAlias = Callable[[PermissionRequest, Validate], Awaitable[Approval[Any] | Answered]]
 
 # The tools of a session, by their default names: their results name its sandbox.
@@ -81,7 +83,7 @@ class WorkspaceTool(BaseTool):
 
     def _run(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[Content, dict[str, Any]]:
         with (
             as_tool_message() as reported,
             traced(run_manager) as trace,
@@ -96,14 +98,14 @@ class WorkspaceTool(BaseTool):
 
     async def _arun(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[Content, dict[str, Any]]:
         with as_tool_message() as reported, traced(run_manager) as trace:
             async with self._source._lease(config) as session:
                 call = _Call(session, session._async, config, trace, reported)
                 ask = partial(session._gate.acheck, remembered=call.conversation.remembered)
                 return await self._call(call, ask, arguments)
 
-    async def _call(self, call: _Call, ask: Ask, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    async def _call(self, call: _Call, ask: Ask, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
@@ -121,12 +123,14 @@ class WorkspaceTool(BaseTool):
         call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
         key = self._idempotency_key(call, self._identity(wanted, shown))
         try:
-            text, artifact = await self._perform(runtime, wanted, key, call.trace)
+            content, artifact = await self._perform(runtime, wanted, key, call.trace)
         except WorkspaceError:
             call.reported.extend(runtime.drain_notices())
             raise
-        notices = [*runtime.drain_notices(), *note]
-        return "\n".join([*(f"[{notice}]" for notice in notices), text]), artifact
+        notices = [f"[{notice}]" for notice in (*runtime.drain_notices(), *note)]
+        if isinstance(content, str):
+            return "\n".join([*notices, content]), artifact
+        return [*({"type": "text", "text": notice} for notice in notices), *content], artifact
 
     # --- what each tool defines ---
 
@@ -154,7 +158,7 @@ class WorkspaceTool(BaseTool):
 
     async def _perform(
         self, runtime: ThreadRuntime, wanted: Any, key: str | None, trace: Callable[[Facts], None]
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[Content, dict[str, Any]]:
         """Perform the operation; return the content and the artifact."""
         raise NotImplementedError
 

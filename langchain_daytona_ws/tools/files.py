@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.files.models import OutputMode
 from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOperations
 from langchain_daytona_ws._core.paths import shown
+from langchain_daytona_ws._guest.media import MIME_TYPES
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.runtime import ThreadRuntime, idempotency_key_for_changes
+from langchain_daytona_ws.errors import FileUnsuitable
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.base import Content, WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.media import (
+    MediaKind,
+    accepted_kinds,
+    artifact,
+    content_blocks,
+    is_accepted,
+)
 from langchain_daytona_ws.tools.tracing import Facts
 
 DESCRIPTION = """\
@@ -29,6 +38,8 @@ Work with the files of the workspace. Paths are relative to it.
 - list: path. glob: pattern such as **/*.py, newest first.
 - grep: pattern (regular expression), path, glob, output_mode, context, ignore_case.
 - delete: path of a file or an empty directory."""
+
+_MEDIA_NAMES: Mapping[MediaKind, str] = {"image": "images", "pdf": "PDFs"}
 
 Action = Literal["read", "write", "edit", "list", "glob", "grep", "delete"]
 
@@ -141,16 +152,35 @@ class FileInput(ToolInput):
 class WorkspaceFileTool(WorkspaceTool):
     """The tool ``workspace_file``: a model reads, writes, edits, lists, finds, searches and deletes workspace files.
 
-    The artifact is the operation's result as a dict.
+    The artifact is the operation's result as a dict. With ``media``, ``read`` of an image (PNG, JPEG, GIF, WebP) or a
+    PDF document returns LangChain's standard content block after a line of text, for files of at most 3,750,000 bytes
+    and 8,000 pixels a side; the artifact has the facts without the content. The content decides what a file is, not its
+    name. Otherwise the result says what the file is. A provider that does not accept such a block ends the run with an
+    error.
 
     Args:
         session: The session that has the files and asks for approval; None with a pool.
         pool: The `WorkspacePool` that has the session of each run. Default: None.
+        media: The kinds of files to show: True (``"image"`` and ``"pdf"``), a list of them, or the chat model, whose
+            profile lists the kinds that it accepts in tool messages. Default: False.
     """
 
     name: str = "workspace_file"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = FileInput
+    media: Any = Field(default=False, exclude=True)
+
+    @field_validator("media")
+    @classmethod
+    def _read_media(cls, media: Any) -> frozenset[MediaKind]:
+        return accepted_kinds(media)
+
+    @model_validator(mode="after")
+    def _describe_media(self) -> Self:
+        if self.media and self.description == DESCRIPTION:
+            names = " and ".join(_MEDIA_NAMES[kind] for kind in sorted(self.media))
+            self.description = DESCRIPTION.replace("text only.", f"text; {names} are shown.")
+        return self
 
     @property
     def _input(self) -> type[FileInput]:
@@ -171,10 +201,27 @@ class WorkspaceFileTool(WorkspaceTool):
 
     async def _perform(
         self, runtime: ThreadRuntime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[Content, dict[str, Any]]:
+        content: Content
         with idempotency_key_for_changes(key):
-            text, result = await _operation(runtime.files, wanted)
-        return text, _sendable(result)
+            try:
+                content, result = await _operation(runtime.files, wanted)
+            except FileUnsuitable as refusal:
+                if not self.media or wanted.action != "read" or refusal.context.get("what") not in MIME_TYPES:
+                    raise
+                content, result = await self._media(runtime.files, wanted.path or "", refusal)
+        return content, _sendable(result)
+
+    async def _media(
+        self, ops: FileOperations, path: str, refusal: FileUnsuitable
+    ) -> tuple[Content, dict[str, Any]]:
+        """Return an image or a PDF document, which `FileOperations.read` has refused."""
+        if not is_accepted(str(refusal.context["what"]), self.media):
+            raise refusal
+        media, content = await ops.media(path, refusal)
+        if not is_accepted(media.kind, self.media):  # it has changed since
+            raise refusal
+        return content_blocks(media, content), artifact(media, content)
 
 
 def _sendable(value: Any) -> Any:

@@ -29,6 +29,8 @@ class WorkspaceToolkit(BaseToolkit):
         pool: The pool that has the session of each run. Default: None.
         on_output: Callback for the output of running commands, see `BashTool`.
         previews: Whether `get_tools` includes a `PreviewTool`. Default: False.
+        media: The kinds of files that ``workspace_file`` shows to the model, or the chat model; see
+            `WorkspaceFileTool`. Default: False.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -38,6 +40,7 @@ class WorkspaceToolkit(BaseToolkit):
     pool: WorkspacePool | None = None
     on_output: OnChunk | None = None
     previews: bool = False
+    media: Any = False
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -61,6 +64,7 @@ class WorkspaceToolkit(BaseToolkit):
         namespace: str,
         on_output: OnChunk | None = None,
         previews: bool = False,
+        media: Any = False,
         **arguments: Any,
     ) -> Self:
         """Return the toolkit of a new session, which leaving a ``with`` block closes.
@@ -70,13 +74,14 @@ class WorkspaceToolkit(BaseToolkit):
             namespace: Name of the workspace.
             on_output: Callback for the output of running commands, see `BashTool`.
             previews: Whether `get_tools` includes a `PreviewTool`.
+            media: The kinds of files to show to the model, or the chat model, see `WorkspaceFileTool`.
             arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
 
         Raises:
             ConfigError: The configuration or the namespace is invalid.
         """
         session = WorkspaceSession(config, namespace=namespace, **arguments)
-        return cls(session=session, on_output=on_output, previews=previews)
+        return cls(session=session, on_output=on_output, previews=previews, media=media)
 
     @property
     def bash(self) -> BashTool:
@@ -86,7 +91,7 @@ class WorkspaceToolkit(BaseToolkit):
     @property
     def files(self) -> WorkspaceFileTool:
         """A new `WorkspaceFileTool` of the session or pool."""
-        return WorkspaceFileTool(**self._source_argument)
+        return WorkspaceFileTool(**self._source_argument, media=self.media)
 
     @property
     def jobs(self) -> BashJobTool:

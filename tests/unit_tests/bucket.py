@@ -119,7 +119,8 @@ class MemoryBucket:
             raise StoreFault(StoreFaultKind.MISSING, "NoSuchKey", code="NoSuchKey", status=404)
         kept = self.objects[key]
         data = kept.data if len(kept.data) <= max_bytes else None
-        return StoredObject(self._info(key), data, dict(kept.metadata))
+        head = kept.data[:32] if data is None and max_bytes else b""
+        return StoredObject(self._info(key), data, dict(kept.metadata), head=head)
 
     async def get_many(
         self, keys: Sequence[str], *, max_bytes: int, within_s: float

@@ -277,6 +277,7 @@ class TestRefusals:
     @pytest.mark.parametrize("code", file_errors.REFUSALS)
     def test_each_has_words(self, code: str) -> None:
         facts = {"bytes": 1, "max_bytes": 1, "lines": 1, "count": 1, "at": [1], "line": 1, "state": "partial"}
+        facts["what"] = "PNG image"
         error = file_errors.file_error("a\nb", "read", code, facts)
         assert error.code == code
         assert "{path}" not in error.message

@@ -10,6 +10,7 @@ from langchain_daytona_ws._core.files.models import Difference
 from langchain_daytona_ws._core.files.rendering import difference
 from langchain_daytona_ws._core.paths import shown, spelled_out
 from langchain_daytona_ws._guest.edit import EditError
+from langchain_daytona_ws._guest.media import MIME_TYPES, PDF
 from langchain_daytona_ws._guest.store import MAX_BYTES
 from langchain_daytona_ws._guest.text import UTF16_KINDS
 from langchain_daytona_ws.errors import (
@@ -106,9 +107,28 @@ def _too_large(facts: Facts) -> str:
 
 def _binary(facts: Facts) -> str:
     path, shell = facts["path"], facts["shell"]
+    if facts.get("what") == PDF:
+        return f"{path} is a {PDF} ({_size(facts)}). Extract its text with {shell}, such as with pdftotext."
+    if facts.get("what") in MIME_TYPES:
+        return f"{path} is a {facts['what']} ({_size(facts)}), which can't be shown. Inspect it with {shell}."
     if (kind := facts.get("what")) in UTF16_KINDS:
         return f"{path} is {kind} ({_size(facts)}). Convert it first, with iconv in {shell}."
     return f"{path} is a binary file ({_size(facts)}). Inspect it with {shell}, such as `file` or `xxd`."
+
+
+def _media_too_large(facts: Facts) -> str:
+    size = _size(facts)
+    limit = f"{facts['max_bytes']:,}"
+    if "width" in facts:
+        size, limit = (
+            f"{facts['width']:,}x{facts['height']:,} pixels",
+            f"{facts['max_pixels']:,} pixels a side",
+        )
+    smaller = "some of its pages, or extract its text," if facts["what"] == PDF else "a smaller copy"
+    return (
+        f"{facts['path']} is a {facts['what']} of {size}, over the limit of {limit}. Make {smaller} with "
+        f"{facts['shell']}, and read that."
+    )
 
 
 def _not_regular(facts: Facts) -> str:
@@ -273,6 +293,15 @@ REFUSALS: dict[str, Refusal] = {
     "not_a_directory": Refusal(FileUnsuitable, "{path}, or a part of this path, is not a directory."),
     "not_regular": Refusal(FileUnsuitable, _not_regular, ("kind",)),
     "binary": Refusal(FileUnsuitable, _binary, ("bytes", "what")),
+    "media_too_large": Refusal(
+        FileUnsuitable, _media_too_large, ("bytes", "max_bytes", "what", "width", "height", "max_pixels")
+    ),
+    "media_damaged": Refusal(
+        FileUnsuitable,
+        "{path} begins like a {what} and is incomplete or damaged ({bytes:,} bytes). Inspect it with {shell}, such as "
+        "`file`.",
+        ("bytes", "what"),
+    ),
     "too_large": Refusal(FileUnsuitable, _too_large, ("bytes", "max_bytes")),
     "past_end": Refusal(FileError, _past_end, ("lines",)),
     "exists_unread": Refusal(WriteConflict, _exists, ("bytes",)),

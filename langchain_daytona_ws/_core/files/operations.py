@@ -9,6 +9,7 @@ from typing import TypeVar
 from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
+from langchain_daytona_ws._core.files.media import MAX_PIXELS, MEDIA_BYTES, Media, recognised
 from langchain_daytona_ws._core.files.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.paths import (
@@ -22,7 +23,14 @@ from langchain_daytona_ws._core.paths import (
 )
 from langchain_daytona_ws._guest.edit import EditError, apply_edit
 from langchain_daytona_ws._guest.text import PAGE_LINES
-from langchain_daytona_ws.errors import EditRefused, FileError, FileMissing, PathRefused, WorkspaceError
+from langchain_daytona_ws.errors import (
+    EditRefused,
+    FileError,
+    FileMissing,
+    FileUnsuitable,
+    PathRefused,
+    WorkspaceError,
+)
 
 T = TypeVar("T")
 
@@ -87,6 +95,31 @@ class FileOperations:
         result = await self._or_similar(location, request)
         self._remember(location, result.path, result.sha256)
         return replace(result, path=location)
+
+    async def media(self, path: str, refusal: FileUnsuitable) -> tuple[Media, models.FileContent]:
+        """Read a complete image or PDF document that `read` has refused.
+
+        Raises:
+            FileUnsuitable: It is too large, damaged, or has changed to another kind of file.
+        """
+        facts = {name: refusal.context[name] for name in ("what", "bytes")} | {"max_bytes": MEDIA_BYTES}
+        location, files = await self._readable(path)
+        size = facts["bytes"]
+        if not isinstance(size, int) or size > MEDIA_BYTES:
+            raise file_error(location, "read", "media_too_large", facts)
+        content = await self._or_similar(location, files.fetch(location, max_bytes=MEDIA_BYTES))
+        found = recognised(content.data)
+        if found is None:
+            raise file_error(location, "read", "media_damaged", {**facts, "bytes": len(content.data)})
+        if (
+            found.width is not None
+            and found.height is not None
+            and max(found.width, found.height) > MAX_PIXELS
+        ):
+            pixels = {"width": found.width, "height": found.height, "max_pixels": MAX_PIXELS}
+            raise file_error(location, "read", "media_too_large", {**facts, **pixels})
+        self._remember(location, content.path, content.sha256)
+        return found, replace(content, path=location)
 
     async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
         """Read lines without numbers, or a whole binary file."""

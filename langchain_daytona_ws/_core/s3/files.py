@@ -33,6 +33,7 @@ from langchain_daytona_ws._core.transfers.models import Outgoing, Survey, Transf
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.files import COUNTED_ENTRIES
+from langchain_daytona_ws._guest.media import media_kind
 from langchain_daytona_ws._guest.walk import RefusedError
 from langchain_daytona_ws._guest.window import window
 
@@ -92,6 +93,8 @@ class S3Files:
     ) -> models.FileText:
         with self._errors("read", path):
             key, stored = await self._load(path, max_bytes)
+            if kind := media_kind(stored.head if stored.data is None else stored.data):
+                raise RefusedError("binary", bytes=stored.info.size_bytes, what=kind)
             data = _text(stored, max_bytes)
             page, sha256 = await self._compute(
                 len(data),
@@ -433,7 +436,7 @@ def _text(stored: StoredObject, max_bytes: int) -> bytes:
     data = _content(stored, max_bytes)
     kind = text.binary_kind(data)
     if kind:
-        raise RefusedError("binary", bytes=len(data), what=kind)
+        raise RefusedError("binary", bytes=len(data), what=media_kind(data) or kind)
     return data
 
 

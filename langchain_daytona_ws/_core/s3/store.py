@@ -65,6 +65,7 @@ class StoredObject:
     Attributes:
         sha256: The hash of the content, if it was computed while the content arrived; otherwise "".
         newlines: The number of its line feeds, if they were counted while it arrived; otherwise None.
+        head: The first bytes of a content over the limit.
     """
 
     info: ObjectInfo
@@ -72,6 +73,7 @@ class StoredObject:
     metadata: Mapping[str, str] = field(default_factory=dict)
     sha256: str = field(default="", compare=False)
     newlines: int | None = field(default=None, compare=False)
+    head: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
