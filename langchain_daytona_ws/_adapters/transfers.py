@@ -111,10 +111,10 @@ class Upload:
 
 
 def _head(boundary: str, number: int, path: str) -> bytes:
-    """Return a path, and the beginning of its file."""
+    """Return a path, and the beginning of its file. The path is a new name of this package, without quotation marks."""
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].path"\r\n\r\n{path}\r\n'
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].file"; filename="file"\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].file"; filename="{path}"\r\n'
         "Content-Type: application/octet-stream\r\n\r\n"
     ).encode()
 

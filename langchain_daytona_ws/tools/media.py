@@ -25,7 +25,7 @@ def accepted_kinds(media: Any) -> frozenset[MediaKind]:
         media: True for all kinds, False for none, the kinds themselves, or the chat model, whose profile lists them.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It has another type, or a kind is unknown.
     """
     if isinstance(media, bool):
         return KINDS if media else frozenset()
