@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
-from langchain_daytona_ws import WorkspaceToolkit
+from langchain_daytona_ws import WorkspaceError, WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
 from tests.hostile.forged import ForgingSandbox, answer_of, examples, forgeries
 
@@ -19,6 +20,7 @@ LIMIT_CHARS = 40_000  # the output limit of 4 KiB, a page of a file, and their h
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "run": ("bash", {"command": "seq 5; exit 3"}),
     "pipeline": ("bash", {"command": "exit 3 | cat"}),
+    "terminal": ("bash", {"command": "seq 5; printf '\\e[31mred\\r'", "pty": True}),
     "long output": ("bash", {"command": "seq 9999"}),
     "background": ("bash", {"command": "sleep 60", "background": True}),
     "read": ("workspace_file", {"action": "read", "path": "a.txt"}),
@@ -98,6 +100,22 @@ def test_an_invalid_answer_becomes_an_error_message(world: World, name: str, ans
     message = world.call(name)
     check(message)
     assert message.status == "error"
+
+
+@given(data=st.data())
+@examples(15)
+def test_a_lie_about_a_followed_job_ends_or_is_lines(world: World, data: st.DataObject) -> None:
+    real = world.real_answers["job logs"]
+    world.sandbox.answer_with(data.draw(forgeries({**real, "job": {**real["job"], "state": "finished"}})))
+    size, failures = 0, []
+    try:
+        for line in itertools.islice(world.session.jobs.follow(world.job, offset=0), 20):
+            size += len(line.text)
+            line.text.encode("utf-8")
+    except WorkspaceError as error:
+        failures.append(error.for_model)
+    assert "/mnt/workspaces" not in str(failures)
+    assert size <= LIMIT_CHARS
 
 
 def test_two_answers_are_none(world: World) -> None:

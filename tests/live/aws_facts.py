@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -165,3 +166,30 @@ def _(account: Account) -> str:
 def _(account: Account) -> bool:
     session: WorkspaceSession = account.notes["mounted"]
     return "not permitted" in session.run("echo a > append.txt; echo b >> append.txt").output
+
+
+@MOUNTED(WORKSPACE, "mounted: chmod, links and truncation of an existing file are refused", "1 1 1 1")
+def _(account: Account) -> str:
+    session: WorkspaceSession = account.notes["mounted"]
+    commands = ("chmod +x old", "ln -s old link", "ln old hard", "truncate -s 1 old")
+    script = "; ".join(f"{command} 2>/dev/null; printf '%s ' $?" for command in commands)
+    return session.run(f"echo old > old; sleep 1; {script}").output.strip()
+
+
+@MOUNTED(WORKSPACE, "mounted: another writer's object is seen at once, and its replacement too", "one two")
+def _(account: Account) -> str:
+    session: WorkspaceSession = account.notes["mounted"]
+    seen = []
+    for text in ("one", "two"):
+        account.s3.put_object(**at(account, "outside.txt"), Body=text.encode())
+        time.sleep(1.5)  # attributes of directories are kept for a second
+        seen.append(session.run("cat outside.txt").output.strip())
+    return " ".join(seen)
+
+
+@MOUNTED(WORKSPACE, "mounted: everyday writes work: heredoc, cp, cp -r, rm, reading in Python", "0 done")
+def _(account: Account) -> str:
+    session: WorkspaceSession = account.notes["mounted"]
+    copies = "cp h i && mkdir d && cp h d/j && cp -r d e && rm i"
+    result = session.run(f"cat > h <<'E'\ndone\nE\n{copies} && python3 -c 'print(open(\"e/j\").read())'")
+    return f"{result.exit_code} {result.output.strip()}"
