@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import logging
 import re
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -253,14 +252,12 @@ def test_the_example_for_a_langgraph_server(
 ) -> None:
     monkeypatch.setenv("DAYTONA_API_URL", server.api_url)
     monkeypatch.setenv("DAYTONA_API_KEY", server.api_key)
-    monkeypatch.syspath_prepend(str(tmp_path))
     page = (Path(__file__).parents[2] / "docs" / "pool.md").read_text("utf-8")
-    for code in re.findall(r"^```py\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
-        (tmp_path / code.split()[1]).write_text(code)
+    (code,) = re.findall(r"^```py\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "workspace_agent.py").write_text(code)
     model = ScriptedModel(script=[turn(bash={"command": "pwd"}), turn("done")])
-    graph = as_langgraph_loads(tmp_path / "graph.py", model=model).graph
-    app = as_langgraph_loads(tmp_path / "app.py").app
-    pool = sys.modules.pop("workspaces").pool
+    module = as_langgraph_loads(tmp_path / "workspace_agent.py", model=model)
+    graph, app, pool = module.graph, module.app, module.pool
     user = SimpleNamespace(identity="ann@example.com", is_authenticated=True)
     with TestClient(app):
         state = graph.invoke({"messages": [("user", "where?")]}, run(langgraph_auth_user=user))

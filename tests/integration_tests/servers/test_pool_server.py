@@ -41,10 +41,8 @@ def running(server: LocalDaytona, tmp_path: Path) -> Iterator[tuple[ServerProces
     folder = tmp_path / "server"
     folder.mkdir()
     page = (ROOT / "docs" / "pool.md").read_text("utf-8")
-    for code in re.findall(r"^```py\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
-        name = code.split()[1]
-        beginning = MODEL if name == "graph.py" else ""
-        (folder / name).write_text(beginning + code.replace(", persistent=True", ""))
+    (code,) = re.findall(r"^```py\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (folder / "workspace_agent.py").write_text(MODEL + code.replace(", persistent=True", ""))
     (settings,) = re.findall(r"^```json\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     (folder / "langgraph.json").write_text(json.dumps(json.loads(settings)))
     (folder / "auth.py").write_text(AUTH)
