@@ -57,7 +57,7 @@ class PoolEvent:
             got no session.
         key: The key of the workspace.
         namespace: Its namespace.
-        duration_s: Seconds that it took; 0 for ``open``.
+        duration_s: Seconds that the creation, the closing or the wait took; 0 for ``open``.
         sandbox_id: The sandbox; None if there is none.
         sessions: How many sessions are open now.
         in_use: How many of them are in use now.
@@ -96,14 +96,14 @@ class WorkspacePool:
         approver: As in `WorkspaceSession`, for each session. The request has the namespace of the workspace.
         approval_timeout_s: As in `WorkspaceSession`.
         on_job_done: As in `WorkspaceSession`, for each session.
-        idle_close_s: Seconds after which an unused session is closed; its ephemeral sandbox is deleted. No thread
-            waits for that: the pool checks all sessions at each use, and Daytona's auto-stop ends the sandboxes of an
+        idle_close_s: Seconds after which an unused session is closed; its ephemeral sandbox is deleted. The pool checks
+            this at each use of a session, without a background thread; Daytona's auto-stop ends the sandboxes of an
             idle process. A session whose ephemeral sandbox runs a background job is not closed before the job's time is
             over. None for no limit. Default: 15 minutes.
         max_sessions: Limit of open sessions. If it is reached, the least recently used session is closed. If all are
             in use, a call waits for ``wait_s``. Default: 100.
-        wait_s: Seconds that a call waits for a session, also while its earlier session is closed; then the call is
-            refused with `SandboxUnavailable`. Default: 60.
+        wait_s: Seconds that a call waits for a session, also while the earlier session of its key is being closed; then
+            the call is refused with `SandboxUnavailable`. Default: 60.
         on_event: Called with a `PoolEvent`, in the thread where it happens. It must not block; its errors are logged.
         clock: The time of the pool and its sessions. Default: this machine's.
 
@@ -147,17 +147,19 @@ class WorkspacePool:
         }
         self._wait_s = wait_s
         self._on_event = on_event
-        # Never provisioned: it finds an invalid configuration now, and answers for all sessions.
-        self._example = self._made("example", "example")
+        # This session gets no sandbox. Making it validates the configuration now, and it has the facts that are the
+        # same for all sessions.
+        self._example = self._new_session("example", "example")
         self._slots: Slots[WorkspaceSession] = Slots(
-            self._made,
+            self._new_session,
             most=max_sessions,
             idle_s=idle_close_s,
             now=clock.monotonic,
             is_ended=lambda session: session._is_closed,
             is_busy=lambda session: session._runs_jobs(),
         )
-        self._unclosed: list[_Slot] = []  # their sandboxes could not be deleted, or their files not be saved
+        # Slots whose closing has failed: the sandbox could not be deleted, or the files could not be saved.
+        self._unclosed: list[_Slot] = []
         self._closing: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
@@ -183,9 +185,10 @@ class WorkspacePool:
         return self
 
     def session(self, key: str) -> SessionLease:
-        """Return a context manager, sync and async, over the session of a key.
+        """Return a context manager, sync and async, for the session of a key.
 
-        Inside, the session is in use: it is not closed for others. It is opened if necessary. Do not close it.
+        The session is opened if necessary. Inside the block it is in use, and is not closed for other keys. Do not
+        close it yourself.
 
         Args:
             key: Any string that is not empty.
@@ -249,7 +252,7 @@ class WorkspacePool:
             SessionClosed: The pool is closed.
         """
         slot = run_sync(self._reserve(key, wait_blocking))
-        for ended in [slot, *self._taken_unclosed(slot.namespace)]:
+        for ended in [slot, *self._take_unclosed(slot.namespace)]:
             with self._ending(ended):
                 ended.value.release(discard_unpushed=discard_unpushed)
 
@@ -258,7 +261,7 @@ class WorkspacePool:
         slot = await self._reserve(key, wait_on_loop)
 
         async def work() -> None:
-            for ended in [slot, *self._taken_unclosed(slot.namespace)]:
+            for ended in [slot, *self._take_unclosed(slot.namespace)]:
                 with self._ending(ended):
                     await ended.value.arelease(discard_unpushed=discard_unpushed)
 
@@ -272,7 +275,7 @@ class WorkspacePool:
                 again.
         """
         to_close, closing = self._slots.close()
-        to_close += self._taken_unclosed()
+        to_close += self._take_unclosed()
         if to_close:
             with ThreadPoolExecutor(min(len(to_close), CLOSE_WORKERS)) as workers:
                 failures = list(workers.map(self._close, to_close))
@@ -282,8 +285,8 @@ class WorkspacePool:
     async def aclose(self) -> None:
         """Close all sessions as `close` does. If this call is cancelled, the closing goes on."""
         to_close, closing = self._slots.close()
-        to_close += self._taken_unclosed()
-        failures = await self._shielded(_gathered([self._aclose(slot) for slot in to_close]))
+        to_close += self._take_unclosed()
+        failures = await self._shielded(_gather([self._aclose(slot) for slot in to_close]))
         _raise_first(failures)
         for slot in closing:
             await wait_on_loop(slot.closed, CLOSE_WAITS_S)
@@ -307,7 +310,7 @@ class WorkspacePool:
     ) -> None:
         try:
             self.close()
-        except WorkspaceError:  # it is logged
+        except WorkspaceError:  # `close` has logged it
             if error is None:
                 raise
 
@@ -320,7 +323,7 @@ class WorkspacePool:
     ) -> None:
         try:
             await self.aclose()
-        except WorkspaceError:  # it is logged
+        except WorkspaceError:  # `aclose` has logged it
             if error is None:
                 raise
 
@@ -347,7 +350,7 @@ class WorkspacePool:
         return step.slot
 
     async def _reserve(self, key: str, wait: Wait) -> _Slot:
-        """Return the slot of a key, to be closed, once all its leases have ended."""
+        """Return the slot of a key for closing, after all its leases have ended."""
         namespace, began = namespace_of(key), time.monotonic()
         self._slots.hold(namespace)
         try:
@@ -380,25 +383,26 @@ class WorkspacePool:
 
     def _refusal(self, reason: str) -> SandboxUnavailable:
         waited = f"after {self._wait_s:g} s"
-        message, for_model = {
+        code, message, for_model = {
             "full": (
+                "pool_full",
                 f"All {len(self._slots)} sessions of the pool are in use {waited}. Raise max_sessions, as far as the "
                 "Daytona account allows that many sandboxes, or wait_s, or run fewer calls at a time.",
                 "All machines are in use. Nothing ran. Try again later, or tell the user.",
             ),
             "in_use": (
+                "pool_in_use",
                 f"The workspace is still in use {waited}, and was not released. Cancel its runs first, or try again.",
                 "The workspace is in use.",
             ),
             "closing": (
+                "pool_closing",
                 f"The workspace's earlier session is still being closed {waited}. Try again, or raise wait_s; with "
                 "s3Mode: sync, closing saves files.",
                 "The workspace is being saved. Nothing ran. Try again later, or tell the user.",
             ),
         }[reason]
-        return SandboxUnavailable(
-            message, code=f"pool_{reason}", op="lease", retryable=True, for_model=for_model
-        )
+        return SandboxUnavailable(message, code=code, op="lease", retryable=True, for_model=for_model)
 
     def _end(self, slot: _Slot) -> None:
         """End a lease."""
@@ -406,12 +410,12 @@ class WorkspacePool:
 
     # --- opening and closing ---
 
-    def _made(self, key: str, namespace: str) -> WorkspaceSession:
+    def _new_session(self, key: str, namespace: str) -> WorkspaceSession:
         session = WorkspaceSession(self.config, namespace=namespace, **self._session_arguments)
-        session._state.sandboxes.on_created = partial(_weak(self._created), key, namespace)
+        session._state.sandboxes.on_created = partial(_weak(self._report_created), key, namespace)
         return session
 
-    def _created(self, key: str, namespace: str, info: SandboxInfo, duration_s: float) -> None:
+    def _report_created(self, key: str, namespace: str, info: SandboxInfo, duration_s: float) -> None:
         self._report("create", key, namespace, duration_s=duration_s, sandbox_id=info.id)
 
     def _close_soon(self, step: Step[WorkspaceSession]) -> None:
@@ -442,7 +446,7 @@ class WorkspacePool:
 
     @contextmanager
     def _ending(self, slot: _Slot) -> Iterator[None]:
-        """Record that a slot is closed after the work inside, and how that ended."""
+        """Record that the block has closed a slot, with its failure if it has one."""
         began, sandbox_id = time.monotonic(), slot.value.sandbox_id
         failure: WorkspaceError | None = None
         try:
@@ -463,7 +467,7 @@ class WorkspacePool:
                 error=failure,
             )
 
-    def _taken_unclosed(self, namespace: str | None = None) -> list[_Slot]:
+    def _take_unclosed(self, namespace: str | None = None) -> list[_Slot]:
         """Return the sessions whose closing has failed, of all namespaces or of one, to try again."""
         taken = [slot for slot in list(self._unclosed) if namespace in (None, slot.namespace)]
         for slot in taken:
@@ -531,7 +535,7 @@ class SessionLease:
         self._pool._end(self._slots.pop())
 
 
-async def _gathered(work: list[Coroutine[Any, Any, WorkspaceError | None]]) -> list[WorkspaceError | None]:
+async def _gather(work: list[Coroutine[Any, Any, WorkspaceError | None]]) -> list[WorkspaceError | None]:
     return list(await asyncio.gather(*work))
 
 

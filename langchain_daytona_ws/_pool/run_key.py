@@ -34,17 +34,17 @@ def key_of(source: RunKey, run: Mapping[str, Any] | None) -> str:
     """
     settings = (run or {}).get("configurable") or {}
     if source == "thread":
-        return _thread(settings)
+        return _thread_id(settings)
     if source == "user":
-        return _user(settings)
-    return _from(source, run or {})
+        return _user_identity(settings)
+    return _result_of(source, run or {})
 
 
 def check_key(source: object) -> None:
     """Refuse a value that is not a source of keys.
 
     Raises:
-        ConfigError: It is neither ``"thread"`` nor ``"user"`` nor a function, or an async function.
+        ConfigError: It is neither ``"thread"`` nor ``"user"`` nor a function, or it is an async function.
     """
     is_async = inspect.iscoroutinefunction(source) or inspect.iscoroutinefunction(
         getattr(source, "__call__", None)  # noqa: B004 - an object with an async __call__
@@ -58,7 +58,7 @@ def check_key(source: object) -> None:
     )
 
 
-def _thread(settings: Mapping[str, Any]) -> str:
+def _thread_id(settings: Mapping[str, Any]) -> str:
     thread = settings.get("thread_id")
     # LangGraph converts ids of other types to strings too.
     if isinstance(thread, (str, int, UUID)) and not isinstance(thread, bool) and thread != "":
@@ -69,9 +69,9 @@ def _thread(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _user(settings: Mapping[str, Any]) -> str:
+def _user_identity(settings: Mapping[str, Any]) -> str:
     user = settings.get("langgraph_auth_user")
-    # A server passes an object. A mapping may be JSON of a client, in a server that passes that on.
+    # LangGraph's server passes an object. A dict may be a client's JSON, which some servers copy into the config.
     is_authenticated = user is not None and not isinstance(user, dict)
     identity = getattr(user, "identity", None) if is_authenticated else None
     if isinstance(identity, str) and identity and getattr(user, "is_authenticated", True) is True:
@@ -83,7 +83,7 @@ def _user(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _from(source: KeyOf, run: Mapping[str, Any]) -> str:
+def _result_of(source: KeyOf, run: Mapping[str, Any]) -> str:
     try:
         key = source(run)  # type: ignore[arg-type]
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The open workspaces of a pool: which are in use or being closed, and who waits. No requests, no waiting."""
+"""The open sessions of a pool: those in use, those being closed, and the waiting callers. It sends no requests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class Slot(Generic[T]):
-    """An open workspace.
+    """The place of one session in the pool.
 
     Attributes:
         key: The key that it was opened for.
-        namespace: Its namespace.
-        value: Its session.
-        leases: How many callers use it now.
-        used_at: When the last of them ended, on the monotonic clock.
+        namespace: The namespace of the key.
+        value: The session.
+        leases: How many callers use the session now.
+        used_at: When the last lease ended, in seconds on the monotonic clock.
         is_closing: Whether it is being closed, and cannot be leased.
-        closed: Done when it is closed.
+        closed: Done when the session is closed.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Step(Generic[T]):
     Attributes:
         slot: The slot; None if the caller must wait.
         opened: Whether the slot is new.
-        reason: Why the caller must wait: its workspace is being closed or in use, or all slots are in use.
+        reason: Why the caller must wait: the session of its key is being closed or in use, or all slots are in use.
         changed: Done when another attempt may succeed.
         to_close: Slots that the caller must close now, and pass to `Slots.done`.
     """
@@ -65,8 +65,8 @@ class Slots(Generic[T]):
         most: Limit of slots, including those that are being closed.
         idle_s: Seconds after which an unused slot is closed; None for no limit.
         now: Returns seconds on a monotonic clock.
-        is_ended: Whether a value can't be used any more.
-        is_busy: Whether a value must not be closed yet, although it is not leased.
+        is_ended: Returns whether a value can't be used any more.
+        is_busy: Returns whether a value must not be closed yet, although it is not leased.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Slots(Generic[T]):
             self._check_open()
             slot = self._slots.get(namespace)
             if slot is not None and not slot.is_closing and not slot.leases and self._is_ended(slot.value):
-                self._remove(slot)  # the host's program has closed it
+                self._remove(slot)  # the program that uses the pool has closed the session itself
                 slot = None
             idle = self._take_idle(but=namespace)
             if slot is not None:
@@ -158,7 +158,7 @@ class Slots(Generic[T]):
     def reserve(self, key: str, namespace: str) -> Step[T]:
         """Reserve the slot of a namespace to close it, and open it first if necessary.
 
-        The caller calls `hold` first, so that it need not wait for ever, and `unhold` at the end.
+        The caller calls `hold` before its first attempt, so that no new leases delay it, and `unhold` at the end.
 
         Raises:
             SessionClosed: The pool is closed.
@@ -234,12 +234,14 @@ class Slots(Generic[T]):
     def _take_idle(self, *, but: str) -> tuple[Slot[T], ...]:
         """Return the slots that have been unused for too long, except one, now as closing."""
         limit = self._now() - self._idle_s
-        return self._taken(slot for slot in self._unused() if slot.used_at <= limit and slot.namespace != but)
+        return self._mark_closing(
+            slot for slot in self._unused() if slot.used_at <= limit and slot.namespace != but
+        )
 
     def _take_oldest(self, position: int) -> tuple[Slot[T], ...]:
         """Return the least recently used slot as closing, unless enough slots are being closed already."""
         closing = sum(slot.is_closing for slot in self._slots.values())
-        return () if closing > position else self._taken(self._unused()[:1])
+        return () if closing > position else self._mark_closing(self._unused()[:1])
 
     def _unused(self) -> list[Slot[T]]:
         return [
@@ -248,7 +250,7 @@ class Slots(Generic[T]):
             if not slot.leases and not slot.is_closing and not self._is_busy(slot.value)
         ]
 
-    def _taken(self, slots: Iterable[Slot[T]]) -> tuple[Slot[T], ...]:
+    def _mark_closing(self, slots: Iterable[Slot[T]]) -> tuple[Slot[T], ...]:
         taken = tuple(slots)
         for slot in taken:
             slot.is_closing = True
