@@ -111,6 +111,8 @@ def _end_unreferenced() -> None:
     with suppress(queue.Empty):
         while True:
             sandboxes.append(_unreferenced.get_nowait())
+    # A forked child inherits what its parent had put here.
+    sandboxes = [sandbox for sandbox in sandboxes if is_open(sandbox)]
     end(sandboxes, within_s=EXIT_WITHIN_S, when="after the last reference to its session")
 
 

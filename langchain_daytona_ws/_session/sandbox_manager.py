@@ -245,10 +245,10 @@ class SandboxManager:
                 self._undeleted.append(id_or_name)
         process_end.add(self)
 
-    async def _clear_away(self, port: SandboxPort) -> None:
+    async def _clear_away(self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S) -> None:
         """Delete recorded sandboxes; failed deletions are repeated when the session closes."""
         for id_or_name in list(self._undeleted):
-            await lifecycle.discard(port, id_or_name)
+            await lifecycle.discard(port, id_or_name, within_s=within_s)
             with self._lock, suppress(ValueError):  # the other runtime may have removed it
                 self._undeleted.remove(id_or_name)
 
@@ -341,13 +341,17 @@ class SandboxManager:
             within_s: Seconds for the deletion.
             push_s: Seconds for the push.
         """
+        # The last failed request ends before the time is over: its error has the cause.
+        delete_s = min(lifecycle.DELETE_WITHIN_S, max(within_s - 1, 0.0))
         try:
             if (info := self._to_end(push)) is not None:
                 port = await self.clients.on_loop()
-                await self._finish(port, self._ended(port, info, push, push_s), info.id, within_s + push_s)
+                work = self._ended(port, info, push, push_s, delete_s)
+                await self._finish(port, work, info.id, within_s + push_s)
             if self._undeleted:
                 port = await self.clients.on_loop()
-                await self._finish(port, self._clear_away(port), self._undeleted[0], within_s)
+                work = self._clear_away(port, within_s=delete_s)
+                await self._finish(port, work, self._undeleted[0], within_s)
         finally:
             await self.clients.aclose()
 
@@ -408,6 +412,7 @@ class SandboxManager:
         deletes: bool | None = None,
         revives: bool | None = None,
         limit_s: float = PUSH_LIMIT_S,
+        delete_s: float = lifecycle.DELETE_WITHIN_S,
     ) -> SyncReport | None:
         """Push, then delete the sandbox; keep it if files are not in S3.
 
@@ -418,6 +423,7 @@ class SandboxManager:
             deletes: Whether to delete it. Default: if it is ephemeral.
             revives: Whether to start it if it is stopped. Default: if it is deleted afterwards.
             limit_s: How long to wait for the push.
+            delete_s: How long a failed deletion is repeated.
 
         Returns:
             The report of the push; None if there was nothing to push.
@@ -436,14 +442,14 @@ class SandboxManager:
                 logger.warning("last synchronisation of sandbox %s: %s", info.name, notice)
         self._is_saved, self.is_kept = True, False
         if deletes:
-            await lifecycle.discard(port, info.id)
+            await lifecycle.discard(port, info.id, within_s=delete_s)
             self._deleted()
         return report
 
     async def _ended(
-        self, port: SandboxPort, info: SandboxInfo, push: LastPush | None, limit_s: float
+        self, port: SandboxPort, info: SandboxInfo, push: LastPush | None, limit_s: float, delete_s: float
     ) -> None:
-        await self._end(port, info, push, limit_s=limit_s)
+        await self._end(port, info, push, limit_s=limit_s, delete_s=delete_s)
 
     async def _kept(self, port: SandboxPort, info: SandboxInfo, report: SyncReport) -> UnpushedFiles:
         """Keep a sandbox with unpushed files when it stops; return the error."""

@@ -85,6 +85,20 @@ def test_exit_reports_what_it_could_not_delete(server: LocalDaytona) -> None:
     assert len(errors.splitlines()) == 1
 
 
+def test_exit_ends_in_time_and_reports_the_cause(server: LocalDaytona) -> None:
+    server.faults.add(Fault(kind="status", status=503, action="delete", times=None))
+    code = """
+        from langchain_daytona_ws._session import process_end
+        process_end.EXIT_WITHIN_S = 3.0
+        session = open_session(0)
+    """
+    began = time.monotonic()
+    _, errors = program(server, code).communicate(timeout=180)
+    assert time.monotonic() - began < 60
+    assert "could not be deleted: " in errors
+    assert "fault injected" in errors
+
+
 # --- SIGTERM ---
 
 
@@ -94,6 +108,7 @@ def test_sigterm_deletes_and_ends_the_process(server: LocalDaytona) -> None:
     assert server.sandboxes == []
 
 
+@pytest.mark.full
 def test_without_it_they_stay(server: LocalDaytona) -> None:
     code = "sessions = open_sessions(1); print(flush=True); signal.pause()"
     assert terminated_when_ready(program(server, code)) == (-signal.SIGTERM, "")

@@ -241,13 +241,18 @@ async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
     return True
 
 
-async def discard(port: SandboxPort, id_or_name: str) -> None:
+async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELETE_WITHIN_S) -> None:
     """Delete a sandbox, with retries; succeeds if it is gone already.
 
+    Args:
+        port: The API.
+        id_or_name: The sandbox.
+        within_s: Seconds in which a failed request is repeated.
+
     Raises:
-        SandboxUnavailable: It could not be deleted within a minute; its auto-stop and TTL will end it.
+        SandboxUnavailable: It could not be deleted in that time; its auto-stop and TTL will end it.
     """
-    until, pause_s = port.now() + DELETE_WITHIN_S, FIRST_PAUSE_S
+    until, pause_s = port.now() + within_s, FIRST_PAUSE_S
     while True:
         try:
             return await port.delete(id_or_name)
