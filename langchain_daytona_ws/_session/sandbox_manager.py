@@ -332,6 +332,7 @@ class SandboxManager:
         left_s = until - time.monotonic()
         push_s = 0.0 if self._apush is None else max(left_s - END_AFTER_PUSH_S, 0.0)
         await self._aclose(self._apush, within_s=left_s - push_s, push_s=push_s)
+        process_end.remove(self)
 
     async def _aclose(self, push: LastPush | None, *, within_s: float, push_s: float) -> None:
         """Push and delete; then close this loop's connections.
