@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.bench import Bench
+from benchmarks.picture import PICTURE
 from benchmarks.result import Result
 
 BUSY = 1.0
@@ -76,6 +77,9 @@ def main(
         earlier = json_path.read_text("utf-8") if merge else ""
         json_path.write_text(report.as_json(results, took_s=took_s, load=load, earlier=earlier), "utf-8")
         console.print(f"written: {json_path}")
+        if json_path == report.RESULTS:
+            report.renew()
+            console.print(f"written: {report.PAGE}, {PICTURE}")
 
 
 def prepare() -> None:
