@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from langgraph.graph import START, MessagesState, StateGraph
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
 
 from langchain_daytona_ws import WorkspaceSession, close_on_sigterm
 
@@ -30,7 +32,11 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
 
 
-app = Starlette(lifespan=lifespan)
+async def sleep(request: Request) -> None:
+    await request.app.state.sessions[0].arun("sleep 600", timeout_s=600)
+
+
+app = Starlette(lifespan=lifespan, routes=[Route("/sleep", sleep)])
 
 # For `langgraph dev`, which serves a graph and the app.
 graph = StateGraph(MessagesState).add_node("nothing", lambda _: {}).add_edge(START, "nothing").compile()

@@ -6,10 +6,13 @@ import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from langchain_daytona_ws.local import LocalDaytona
@@ -79,5 +82,29 @@ def test_the_table_of_the_documentation(
             running.end(signal.Signals[ended_by])
         left = opened & {sandbox.id for sandbox in server.sandboxes}
         assert fewest <= len(left) <= most, running.output
+    finally:
+        running.kill()
+
+
+@pytest.mark.full
+def test_a_running_request_ends_in_a_limited_time(server: LocalDaytona, folder: Path) -> None:
+    env = {"CLOSED_BY": "lifespan", "CONFIG": json.dumps(config_for(server))}
+    command = [*arguments("uvicorn"), "--timeout-graceful-shutdown", "1"]
+    running = ServerProcess(*command, folder=folder, log=folder / "log", env=env)
+    try:
+        running.wait_for("ready")
+        before = server.count("execute")
+        with (
+            ThreadPoolExecutor() as pool,
+            httpx.Client(transport=httpx.HTTPTransport(uds=str(folder / "socket"))) as client,
+        ):
+            request = pool.submit(client.get, "http://server/sleep", timeout=120)
+            until = time.monotonic() + 60
+            while server.count("execute") == before:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            running.end(signal.SIGTERM)
+            assert request.exception() or request.result().status_code == 500
+        assert server.sandboxes == []
     finally:
         running.kill()
