@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
+from langchain_daytona_ws import WorkspacePool, WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import config_for
 
@@ -175,6 +175,15 @@ def test_a_cell_that_runs_twice_holds_one(server: LocalDaytona, caplog: pytest.L
     until(lambda: len(server.sandboxes) == 1)
     assert caplog.text == ""
     del toolkit
+    until(lambda: server.sandboxes == [])
+
+
+def test_a_pool_without_references_is_closed(server: LocalDaytona) -> None:
+    pool = WorkspacePool(config_for(server))
+    with pool.session("demo") as session:
+        session.run("true")
+    del pool, session
+    gc.collect()
     until(lambda: server.sandboxes == [])
 
 
