@@ -61,7 +61,7 @@ def rest(key: str, answer: Mapping[str, Any], start: int) -> tuple[int, StoredOb
 
 
 def part(answer: Mapping[str, Any]) -> dict[str, str]:
-    """Read what the completion of an upload repeats of a part: its ETag, and its checksum if S3 has one."""
+    """Return the facts of an uploaded part that completes the upload: its ETag, and its checksum if S3 sent one."""
     checksum = answer.get("ChecksumCRC32")
     found = {"ETag": text(answer["ETag"])}
     return {**found, "ChecksumCRC32": text(checksum)} if checksum is not None else found

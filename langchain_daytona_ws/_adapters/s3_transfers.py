@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.quiet import unlogged
@@ -16,6 +16,7 @@ from langchain_daytona_ws._adapters.s3_clients import Clients
 from langchain_daytona_ws._adapters.s3_faults import translated
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
 
 # Lost connections in a row without a byte between them.
 ATTEMPTS = 3
@@ -114,7 +115,7 @@ class ObjectTransfer:
                 raise _Lost(fault) from None
             length -= len(piece)
             if length < 0 or (not piece and length):
-                message = "the answer has another length than it says"
+                message = "the length of the content differs from the announced length"
                 raise _Lost(StoreFault(StoreFaultKind.PASSING, message))
             if not piece:
                 return
@@ -127,8 +128,7 @@ class ObjectTransfer:
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
         if source.size_bytes > PART_BYTES:
             return self._send_in_parts(source, condition, metadata, on_bytes)
-        with source.open() as file:
-            data = _read(file, source.size_bytes)
+        data = content_of(source)
         with unlogged(), translated(changes=True):
             self._clients.changes.put_object(**self._target, **condition, Body=data, Metadata=dict(metadata))
         on_bytes(len(data))
@@ -160,7 +160,7 @@ class ObjectTransfer:
             with unlogged(), translated(changes=True):
                 changes.complete_multipart_upload(**upload, **condition, MultipartUpload={"Parts": parts})
         except BaseException:
-            # A lifecycle rule of the bucket removes what this leaves.
+            # If this fails too, a lifecycle rule of the bucket can remove the parts.
             with contextlib.suppress(StoreFault), unlogged(), translated():
                 self._clients.reads.abort_multipart_upload(**upload)
             on_bytes(-count)
@@ -173,15 +173,6 @@ def _parts(source: UploadSource) -> Iterator[bytes]:
     part_bytes = max(PART_BYTES, -(-left // MOST_PARTS))
     with source.open() as file:
         while left:
-            data = _read(file, min(part_bytes, left))
+            data = read_exactly(file, min(part_bytes, left))
             left -= len(data)
             yield data
-
-
-def _read(file: BinaryIO, size: int) -> bytes:
-    """Return the next ``size`` bytes; `UploadSource` raises if there are fewer."""
-    pieces = []
-    while size:
-        pieces.append(file.read(size))
-        size -= len(pieces[-1])
-    return b"".join(pieces)

@@ -1,7 +1,7 @@
 """Render a terminal's output as text: what a person would see after scrolling back. Pure.
 
-Colours, titles and charsets are dropped; the cursor, erasing, scrolling, tabs and the alternate screen are followed, so
-that a progress bar is one line. The work is bounded by the length of the output: see `_BUDGET`.
+Colours, titles and character sets are dropped. Cursor movements, erasing, scrolling, tabs and the alternate screen are
+carried out, so that a progress bar is one line. The work is limited by the length of the output and by `_BUDGET`.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ class _Screen:
             elif kind == "csi":
                 self._sequence(token["csi"], token["private"], token["numbers"])
             elif kind == "escape":
-                self._escapes.get(token["escape"], bool)()
+                self._escapes.get(token["escape"], _ignore)()
             elif kind == "control":
-                self._controls.get(token["control"], bool)()
+                self._controls.get(token["control"], _ignore)()
 
     def text(self) -> str:
-        """Return all lines, without white space at their ends, with at most two blank lines after each other."""
+        """Return all lines, without white space at their ends, and with at most two blank lines in a row."""
         lines, wrapped = self._lines, self._wrapped
         parts = list(self._scrolled)
         if self._main is not None:  # a full-screen program did not end: the earlier text, then its screen
@@ -228,7 +228,7 @@ class _Screen:
     # --- erasing ---
 
     def _erase_screen(self, _: int, numbers: list[int]) -> None:
-        kind = numbers[0]
+        kind = numbers[0]  # 0: after the cursor, 1: before it, 2: the screen, 3: the lines that scrolled out
         if kind in (0, 1):
             self._erase_line(0, [kind])
         first, last = {0: (self._y + 1, self._rows), 1: (0, self._y)}.get(kind, (0, self._rows))
@@ -277,7 +277,7 @@ class _Screen:
             if private == "?" and final in "hl" and set(values) & {47, 1047, 1049}:
                 self._alternate(final == "h")
             return
-        self._sequences.get(final, _nothing)(max(1, values[0]), values)
+        self._sequences.get(final, _ignore)(max(1, values[0]), values)
 
     def _alternate(self, enters: bool) -> None:
         if enters == (self._main is not None):
@@ -303,8 +303,8 @@ def _number(text: str) -> int:
     return min(int(digits), _NUMBER_MAX) if digits.isascii() and digits.isdigit() else 0
 
 
-def _nothing(_: int, numbers: list[int]) -> None:
-    """Ignore a sequence that changes no text."""
+def _ignore(*_: object) -> None:
+    """Ignore a control code that changes no text."""
 
 
 def _text(row: _Row, *, keeps_end: bool) -> str:

@@ -38,6 +38,7 @@ _INDENT = re.compile(r"^(?: {4})+", re.MULTILINE)
 _PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
 _REMARK = re.compile(r"  # .*$", re.MULTILINE)
 _SIGNATURE = re.compile(r"^([ \t]*def \w+\()([\s\S]*?)\)(?: -> [^\n]+)?:$", re.MULTILINE)
+# Text with brackets inside brackets, three deep: the types of parameters and variables.
 _NESTED = r"[^][]*"
 for _ in range(3):
     _NESTED = rf"(?:[^][]|\[{_NESTED}\])*"

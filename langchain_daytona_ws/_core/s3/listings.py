@@ -1,4 +1,4 @@
-"""The pages that one operation has listed: it requests none of them twice."""
+"""Keep the pages that one operation has listed, so that no page is requested twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEPT_KEYS = 20_000  # of one operation
 
 
 class Listings:
-    """An `ObjectStorePort` for one operation that changes nothing: it keeps the listed pages.
+    """An `ObjectStorePort` for one operation that changes no object: it keeps the listed pages.
 
     Args:
         port: The bucket.
@@ -34,7 +34,7 @@ class Listings:
         start_after: str = "",
         more: str | None = None,
     ) -> KeyPage:
-        """List keys; there may be more than ``max_keys``."""
+        """List keys; a kept page may have more than ``max_keys``."""
         request = PageRequest(prefix, delimiter, start_after, more)
         page = self._known(request, max_keys)
         if page is None:
@@ -60,7 +60,7 @@ class Listings:
         page, requested = self._pages.get(request, (None, 0))
         if page is None or requested < max_keys:
             return None
-        # A request for one key asks whether there is any; keys that were left out count.
+        # A request for one key asks whether any key exists. A page without its ignored keys cannot answer that.
         return None if page.is_filtered and max_keys == 1 else page
 
     def _keep(self, request: PageRequest, page: KeyPage, max_keys: int) -> None:

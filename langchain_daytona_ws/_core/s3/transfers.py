@@ -22,7 +22,7 @@ from langchain_daytona_ws._core.transfers.models import (
 from langchain_daytona_ws.errors import FileMissing, FileUnsuitable, PathRefused
 
 GROUP = 64
-NO_LIMIT = 1 << 62  # an answer of S3 says how long it is
+NO_LIMIT = 1 << 62  # the adapter accepts no more than the length that S3 announces
 
 
 class Objects(Protocol):
@@ -62,14 +62,14 @@ class S3Transfers:
             await self._port.gather([partial(self._receive, found, file, into, progress) for file in part])
 
     async def _receive(self, found: Survey, file: FoundFile, into: Incoming, progress: Progress) -> None:
-        path = "/".join(part for part in (found.path, file.name) if part not in ("", "."))
+        path = found.path_of(file)
         meter = progress.meter([(path, file.size_bytes)])
 
         async def fill(sink: Sink) -> bool:
             return await self._files.receive(path, sink, meter)
 
         try:
-            await into.store(file, fill, most_bytes=NO_LIMIT)
+            await into.store(file, fill, max_bytes=NO_LIMIT)
         except FileMissing:
             if not file.name:
                 raise

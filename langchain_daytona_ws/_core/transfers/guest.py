@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from langchain_daytona_ws._core.answer import MAX_PATH, Answer, Reply
 from langchain_daytona_ws._core.files.guest import FileReply, GuestFiles, accepted, written
 from langchain_daytona_ws._core.files.received import Received, TooLongError
-from langchain_daytona_ws._core.ports import UploadSource
 from langchain_daytona_ws._core.transfers.models import (
     MAX_FILES,
     FoundFile,
@@ -27,6 +26,7 @@ from langchain_daytona_ws._core.transfers.models import (
     SkipReason,
     Survey,
     TransferredFile,
+    content_of,
     too_many_files,
 )
 from langchain_daytona_ws.errors import WriteConflict
@@ -43,6 +43,7 @@ GROUP_BYTES = 64 << 20  # uploaded in one request
 GROUP_FILES = 250
 TRIES = 3
 CALL_S = 60.0
+ANSWER_S = 30.0  # for the answer, after the guest's own limit of CALL_S
 COPIED_BYTES_A_SECOND = 1 << 20  # to a slow mount
 LONGEST_CALL_S = 3600.0
 
@@ -86,11 +87,11 @@ class GuestTransfers:
             "transfer",
             "survey",
             path,
-            call_s=CALL_S + 30,
+            call_s=CALL_S + ANSWER_S,
             within_s=CALL_S,
             inline_bytes=INLINE_BYTES,
             inline_rows=INLINE_ROWS,
-        )  # fmt: skip
+        )
         real_path, kind = reply.raw("path"), reply.raw("kind", 8)
         if kind not in ("file", "dir"):
             raise reply.malformed("kind")
@@ -124,7 +125,7 @@ class GuestTransfers:
     async def _receive_large(
         self, found: Survey, file: FoundFile, into: Incoming, progress: Progress
     ) -> None:
-        path = _path(found, file)
+        path = found.path_of(file)
         absolute = self._files.absolute(path)
         meter = progress.meter([(path, file.size_bytes)])
 
@@ -140,8 +141,8 @@ class GuestTransfers:
                 f"{path} changed while it was read. Try again.", code="busy", op="download", retryable=True
             )
 
-        # It may have grown a little since it was found.
-        await into.store(file, fill, most_bytes=2 * file.size_bytes + PACK_BYTES)
+        # The file may have grown since the survey: up to this limit, the new content is downloaded.
+        await into.store(file, fill, max_bytes=2 * file.size_bytes + PACK_BYTES)
 
     async def _receive_packed(
         self, found: Survey, files: Sequence[FoundFile], into: Incoming, progress: Progress
@@ -155,20 +156,20 @@ class GuestTransfers:
                 "transfer",
                 "pack",
                 found.path,
-                call_s=CALL_S + 30,
-            within_s=CALL_S,
+                call_s=CALL_S + ANSWER_S,
+                within_s=CALL_S,
                 names=[file.name for file in group],
                 drop=kept,
                 inline_bytes=INLINE_BYTES,
                 max_bytes=max_bytes,
-            )  # fmt: skip
+            )
             packed = _Packed("pack", {"files": reply.part("files")}).files(len(group))
             if sum(size for size, _ in packed if isinstance(size, int)) != reply.number("bytes"):
                 raise reply.malformed("bytes")
             later = [file for file, (size, _) in zip(group, packed, strict=True) if size == "later"]
             if len(later) == len(group):
                 raise reply.malformed("files")
-            meter = progress.meter([(_path(found, file), file.size_bytes) for file in group])
+            meter = progress.meter([(found.path_of(file), file.size_bytes) for file in group])
             if "content" in reply:
                 kept, data = [], reply.content("content", INLINE_BYTES)
                 if len(data) != reply.number("bytes"):
@@ -210,16 +211,16 @@ class GuestTransfers:
             await self._offload(lambda: sink.write(bytes(content)))
             return is_executable
 
-        await into.store(file, fill, most_bytes=len(content))
+        await into.store(file, fill, max_bytes=len(content))
         if progress is not None:
             progress.move(file.name, len(content))
 
     async def _joined(
-        self, reply: FileReply, field: str, most_bytes: int, meter: ProgressMeter | None = None
+        self, reply: FileReply, field: str, max_bytes: int, meter: ProgressMeter | None = None
     ) -> tuple[str, bytes]:
         """Download a file of the guest; return its name and its content."""
         name, directory, size = reply.raw(field, 64), reply.raw("at", 128), reply.number("bytes")
-        if "/" in name or size > most_bytes:
+        if "/" in name or size > max_bytes:
             raise reply.malformed(field)
         received = Received(size)
         client = await self._files.client()
@@ -246,7 +247,7 @@ class GuestTransfers:
         meter = progress.meter([(file.path, file.source.size_bytes) for file in group])
         total = sum(file.source.size_bytes for file in group)
         if total <= INLINE_BYTES:
-            contents = await self._offload(lambda: [_content(file.source) for file in group])
+            contents = await self._offload(lambda: [content_of(file.source) for file in group])
             fields: list[Answer] = [{"content": content} for content in contents]
             meter.add(total)
         else:
@@ -274,20 +275,6 @@ class GuestTransfers:
             requests = [self._files.request("make", path) for path in part]
             for path, reply in zip(part, await self._files.batch("transfer", requests), strict=True):
                 accepted(path, reply)
-
-
-def _content(source: UploadSource) -> bytes:
-    with source.open() as file:
-        parts = []
-        left = source.size_bytes
-        while left:
-            parts.append(file.read(left))
-            left -= len(parts[-1])
-    return b"".join(parts)
-
-
-def _path(found: Survey, file: FoundFile) -> str:
-    return "/".join(part for part in (found.path, file.name) if part not in ("", "."))
 
 
 def _is_packed(file: FoundFile) -> bool:

@@ -30,7 +30,7 @@ from langchain_daytona_ws._core.transfers.models import (
 )
 from langchain_daytona_ws.errors import FileError
 
-MAX_DEPTH = 201  # of a file; the guest finds no deeper one
+MAX_DEPTH = 201  # parts of a path; the guest lists no deeper files
 TEMPORARY = ".langchain-daytona-ws-"
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WINDOWS = os.name == "nt"
@@ -114,7 +114,11 @@ def scan(local: str) -> LocalTree:
     if stat.S_ISREG(status.st_mode):
         return LocalTree(name, False, (("", _source(root, status)),))
     if not stat.S_ISDIR(status.st_mode):
-        raise FileError(f"{local} is neither a file nor a directory.", code="local_special", op="upload")
+        raise FileError(
+            f"{local} is neither a file nor a directory. Write its content to a file, and upload that.",
+            code="local_special",
+            op="upload",
+        )
     return _Scan(root).tree(name)
 
 
@@ -230,12 +234,12 @@ class LocalTarget:
                 )
             os.makedirs(os.path.dirname(self._root), exist_ok=True)
 
-    def open(self, name: str, most_bytes: int) -> LocalSink:
+    def open(self, name: str, max_bytes: int) -> LocalSink:
         """Begin to write a file.
 
         Args:
             name: Its path relative to the directory; ``""`` for the file itself.
-            most_bytes: Most bytes to accept.
+            max_bytes: Limit of the size.
 
         Raises:
             NameRefused: The host can't have this file.
@@ -246,7 +250,7 @@ class LocalTarget:
             self._make_parents(name)
             if os.path.isdir(path) and not os.path.islink(path):
                 raise NameRefused("name_twin" if path in self._directories else "name")
-            return LocalSink(self, path, most_bytes)
+            return LocalSink(self, path, max_bytes)
 
     def make_directory(self, name: str) -> None:
         """Create an empty directory, and the directories above it.
@@ -313,13 +317,13 @@ def is_usable(part: str) -> bool:
 class LocalSink:
     """A file that is being downloaded, under a temporary name in the same directory.
 
-    After its end nothing is created any more, even if a thread still writes.
+    After `commit` or `abort` nothing is created any more, even if a thread still writes.
     """
 
-    def __init__(self, target: LocalTarget, path: str, most_bytes: int) -> None:
+    def __init__(self, target: LocalTarget, path: str, max_bytes: int) -> None:
         self._target = target
         self._path = path
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._lock = target.new_lock()
         self._temporary = os.path.join(os.path.dirname(path), TEMPORARY + secrets.token_hex(8))
         self._fd = -1
@@ -342,7 +346,7 @@ class LocalSink:
 
     def write(self, piece: bytes) -> None:
         with self._opened() as fd:
-            if self.size_bytes + len(piece) > self._most_bytes:
+            if self.size_bytes + len(piece) > self._max_bytes:
                 raise TooLongError
             self._digest.update(piece)
             view = memoryview(piece)
@@ -414,11 +418,14 @@ def _changed(path: str) -> FileError:
 
 
 _KNOWN = {
-    errno.ENOENT: "local_missing",
-    errno.ENOTDIR: "local_not_directory",
-    errno.EEXIST: "local_not_directory",
-    errno.EISDIR: "local_is_directory",
+    errno.ENOENT: ("local_missing", "Correct the path."),
+    errno.ENOTDIR: ("local_not_directory", "Choose a path that does not lead through a file."),
+    errno.EEXIST: ("local_not_directory", "Choose a path that does not lead through a file."),
+    errno.EISDIR: ("local_is_directory", "Choose the path of a file."),
+    errno.EACCES: ("local_failed", "Correct the permissions, or choose another path."),
+    errno.ENOSPC: ("local_failed", "Free space on its disk, or choose a path on another disk."),
 }
+_OTHER = ("local_failed", "Correct the cause, or choose another path.")
 
 
 @contextmanager
@@ -439,9 +446,10 @@ def _local_errors(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
+        code, remedy = _KNOWN.get(error.errno or 0, _OTHER)
         raise FileError(
-            f"{path} on this machine can't be used: {reason}.",
-            code=_KNOWN.get(error.errno or 0, "local_failed"),
+            f"{path} on this machine can't be used: {reason}. {remedy}",
+            code=code,
             op="transfer",
             context={"local": path, "errno": errno.errorcode.get(error.errno or 0, "")},
             for_model="A file of the machine that runs this agent can't be used.",

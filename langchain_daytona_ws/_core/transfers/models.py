@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from langchain_daytona_ws._core.ports import UploadSource
 from langchain_daytona_ws.errors import FileError
@@ -167,9 +167,9 @@ class FoundFile:
     """A file of the workspace to download.
 
     Args:
-        name: Its path relative to the downloaded directory; ``""`` if it is itself what is downloaded.
+        name: Its path relative to the downloaded directory; ``""`` if this file alone is downloaded.
         size_bytes: Its size when it was found.
-        is_executable: Whether its owner may execute it; None if that is only known with the content.
+        is_executable: Whether its owner may execute it; None if this is known only after the download.
     """
 
     name: str
@@ -182,7 +182,7 @@ class Survey:
     """A file or a directory of the workspace.
 
     Args:
-        path: Its path, which the symbolic links of the requested path lead to.
+        path: Its path, with the symbolic links of the requested path resolved.
         is_directory: Whether it is a directory.
         files: The file, or all files below the directory.
         empty_directories: The directories below it without entries, relative to it.
@@ -196,6 +196,10 @@ class Survey:
     empty_directories: tuple[str, ...] = ()
     skipped: tuple[SkippedEntry, ...] = ()
     content: bytes | None = None
+
+    def path_of(self, file: FoundFile) -> str:
+        """Return the path of one of the files in the workspace."""
+        return "/".join(part for part in (self.path, file.name) if part not in ("", "."))
 
 
 class Sink(Protocol):
@@ -226,14 +230,14 @@ class Incoming(Protocol):
     """Stores the downloaded files on the host."""
 
     async def store(
-        self, file: FoundFile, fill: Callable[[Sink], Awaitable[bool | None]], *, most_bytes: int
+        self, file: FoundFile, fill: Callable[[Sink], Awaitable[bool | None]], *, max_bytes: int
     ) -> None:
         """Store a file, under its name only if ``fill`` returns.
 
         Args:
             file: The file.
-            fill: Writes the content; returns whether the file is executable, None if that is known.
-            most_bytes: Most bytes of content to accept.
+            fill: Writes the content; returns whether the file is executable, or None if ``file`` has this fact.
+            max_bytes: Limit of the content's size.
         """
         ...
 
@@ -263,6 +267,21 @@ class TransferBackend(Protocol):
     async def make_directories(self, paths: Sequence[str]) -> None:
         """Create directories that have no files."""
         ...
+
+
+def content_of(source: UploadSource) -> bytes:
+    """Return the whole content of a small file."""
+    with source.open() as file:
+        return read_exactly(file, source.size_bytes)
+
+
+def read_exactly(file: BinaryIO, count: int) -> bytes:
+    """Return the next ``count`` bytes of an open `UploadSource`, which raises an error if it has fewer."""
+    pieces = []
+    while count:
+        pieces.append(file.read(count))
+        count -= len(pieces[-1])
+    return b"".join(pieces)
 
 
 def too_many_files(op: str) -> FileError:

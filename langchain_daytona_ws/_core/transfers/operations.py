@@ -1,4 +1,4 @@
-"""Upload and download files and directories: the part that is the same for every kind of workspace."""
+"""Upload and download files and directories: the logic that all kinds of workspaces share."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ class TransferOperations:
         total = sum(file.size_bytes for file in found.files)
         if max_bytes is not None and total > max_bytes:
             raise FileError(
-                f"{shown(location)} has {total:,} bytes, over the limit of {max_bytes:,}.",
+                f"{shown(location)} has {total:,} bytes, over the limit of {max_bytes:,}. Raise max_bytes, or download "
+                "a part of it.",
                 code="too_large",
                 op="download",
                 context={"bytes": total, "max_bytes": max_bytes},
@@ -143,12 +144,12 @@ class _Incoming:
         self.skipped: list[SkippedEntry] = []
 
     async def store(
-        self, file: FoundFile, fill: Callable[[Sink], Awaitable[bool | None]], *, most_bytes: int
+        self, file: FoundFile, fill: Callable[[Sink], Awaitable[bool | None]], *, max_bytes: int
     ) -> None:
         if self._left_bytes is not None:
-            most_bytes = min(most_bytes, self._left_bytes)
+            max_bytes = min(max_bytes, self._left_bytes)
         try:
-            sink = await self._offload(lambda: self._target.open(file.name, most_bytes))
+            sink = await self._offload(lambda: self._target.open(file.name, max_bytes))
         except NameRefused as refused:
             self.skip(file.name, refused.reason)
             return
@@ -177,7 +178,7 @@ class _Incoming:
 def _local_text(local: str | os.PathLike[str]) -> str:
     text = os.fspath(local)
     if "\0" in text:
-        raise ValueError("the local path holds a NUL character")
+        raise ValueError("the local path contains a NUL character")
     return text
 
 
