@@ -1,8 +1,8 @@
 """Run a command in a pseudo-terminal. Sent only if the command wants one.
 
-Nothing is typed. A program that reads the terminal gets the end of its input at once, as at Ctrl-D: whenever no input
-waits, the supervisor writes the character for it. A program that switches this off (an editor, a pager) gets the
-character itself; if it waits for a key all the same, it is ended like an editor without a terminal.
+Nothing is typed. A program that reads the terminal gets the end of its input at once, as at Ctrl-D: the supervisor
+writes Ctrl-D whenever the terminal has no input. A program that switches off the meaning of Ctrl-D (an editor, a pager)
+reads the character itself. If it then still waits for a key, it is ended like an editor without a terminal.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Run(editors.Run):
     def __init__(self, call: Any, request: dict[str, Any]) -> None:
         super().__init__(call, request)
         self._columns, self._rows = request["pty"]
-        self._terminal = ""
-        self._type_at = 0.0
+        self._terminal = ""  # its path
+        self._type_at = 0.0  # when to write the next end of input
 
-    def _spawn(  # type: ignore[override]  # of the terminal's path, which is chosen here
+    def _spawn(  # type: ignore[override]  # without `path`: this method opens the terminal
         self, bash: str, script: bytes, writer: int, env: Mapping[str, str], options: list[bytes]
     ) -> int:
-        """Start bash in a terminal, whose two ends replace those of the pipe for its output."""
+        """Start bash in a terminal; the two ends of the terminal replace those of the pipe for its output."""
         try:
             reader, terminal = os.openpty()
             self._terminal = os.ttyname(terminal)
@@ -100,7 +100,7 @@ class Run(editors.Run):
             if count > 0:
                 self._type_at = min(self._type_at, time.monotonic() + TYPE_SOON_S)
             return count
-        # Linux reports the end of a terminal's output so.
+        # Linux reports the end of a terminal's output as EIO.
         os.close(self.reader)
         self.reader = -1
         return -1

@@ -54,7 +54,12 @@ def survey(request: Request) -> Answer:
         if status is None or not stat.S_ISDIR(status.st_mode):
             status = need_file(status)
             size = status.st_size
-            found = {"kind": "file", "path": location.path, "bytes": size, "executable": _executable(status)}
+            found = {
+                "kind": "file",
+                "path": location.path,
+                "bytes": size,
+                "executable": _is_executable(status),
+            }
             fd = location.open(os.O_RDONLY)  # an unreadable file is refused here
             try:
                 need_file(os.fstat(fd))
@@ -119,7 +124,7 @@ class _Tree:
                 self.skipped.append([path, "link"])
                 return
         if kind_of(status) == "file":
-            self.files.append([path, status.st_size, _executable(status)])
+            self.files.append([path, status.st_size, _is_executable(status)])
         else:
             self.skipped.append([path, "special"])
 
@@ -160,7 +165,7 @@ def _add(request: Request, name: str, joined: _Joined) -> list[Any]:
         while True:
             chunk = os.read(fd, CHUNK)
             if not chunk:
-                return [size - before, _executable(status)]
+                return [size - before, _is_executable(status)]
             size += len(chunk)
             if size - before > left:
                 raise RefusedError("later")
@@ -243,5 +248,5 @@ def _read(fd: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _executable(status: os.stat_result) -> bool:
+def _is_executable(status: os.stat_result) -> bool:
     return bool(status.st_mode & stat.S_IXUSR)

@@ -1,4 +1,7 @@
-"""The state of each thread of a workspace in this process: its approvals, read files and seen notices."""
+"""The state of each thread of a workspace in this process: its approvals, read files and seen notices.
+
+A thread is a conversation with an agent, as LangGraph names it by ``thread_id``, and not a thread of the process.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ NOTICES_MAX = 200
 
 
 class Conversation:
-    """The state of one thread in one workspace; also of calls without a thread, for each session its own.
+    """The state of one thread in one workspace. The calls of a session without a thread share one of their own.
 
     Attributes:
         remembered: The approvals of calls that need no further question.
@@ -29,7 +32,7 @@ class Conversation:
         sandbox_id: The sandbox of the thread's last result; empty if it is unknown.
         has_begun: Whether the thread has had a result in this process.
         first_turn: Id of the message with the thread's first calls; None if it is unknown.
-        lock: Held while the notices for a result are collected: parallel calls must not get the same ones.
+        lock: Held while the notices for a result are collected: parallel calls must not get the same notices.
     """
 
     def __init__(self, first_turn: str | None = None) -> None:
@@ -101,13 +104,13 @@ _conversations: OrderedDict[tuple[str, str], Conversation] = OrderedDict()  # th
 def conversation_of(workspace: str, thread: str, first_turn: str | None) -> Conversation:
     """Return the state of a thread, which all sessions of the workspace in this process share.
 
-    Programs use one id for several conversations, such as "1" after each start of a notebook: a conversation that
-    begins now gets a new state.
+    Programs use one id for several conversations, such as "1" after each start of a notebook. A conversation that
+    begins now gets a new state, also if an earlier conversation had the same id.
 
     Args:
         workspace: The result of `identity_of`.
         thread: The id of the thread.
-        first_turn: Id of the message with the present calls, if they are the first ones of the thread; else None.
+        first_turn: Id of the message with the present calls, if they are the first calls of the thread; else None.
     """
     key = (workspace, thread)
     with _lock:

@@ -25,7 +25,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 EXIT_WITHIN_S = 30.0  # for all deletions at exit, with the last pushes of synchronised workspaces
 SIGTERM_WITHIN_S = 8.0  # Docker kills a container 10 s after SIGTERM
-AT_ONCE = 20  # deletions
+AT_ONCE = 20  # deletions at a time
 
 
 class OpenSandbox(Protocol):
@@ -43,7 +43,7 @@ class OpenSandbox(Protocol):
 
     @property
     def is_kept(self) -> bool:
-        """Whether it must not be deleted, because it has files that could not be saved."""
+        """Whether it must be kept, because it has files that could not be saved."""
 
     async def end(self, within_s: float) -> None:
         """Save the files of a synchronised workspace, and delete the sandbox."""
@@ -57,8 +57,8 @@ _unreferenced: queue.SimpleQueue[OpenSandbox] = queue.SimpleQueue()
 
 def add(sandbox: OpenSandbox) -> None:
     """Record a sandbox that must be deleted before this process ends."""
-    # Registered again for each sandbox: the handler registered last runs first, so that handlers that close connections
-    # run after the deletion.
+    # Registered again for each sandbox: exit handlers run in the reverse order of their registration, and the deletion
+    # must run before handlers that close connections.
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
     _open[sandbox] = os.getpid()
@@ -70,7 +70,7 @@ def remove(sandbox: OpenSandbox) -> None:
 
 
 def is_open(sandbox: OpenSandbox) -> bool:
-    """Return whether this process, and not its parent, has created the sandbox and must delete it."""
+    """Return whether this process must delete the sandbox: it has created it, and not its parent process."""
     return _open.get(sandbox) == os.getpid()
 
 
@@ -101,7 +101,7 @@ def end_unreferenced(sandbox: OpenSandbox) -> None:
 
 def _start_ending_unreferenced() -> None:
     with suppress(RuntimeError):
-        # Not a daemon: the interpreter's exit waits for it.
+        # Not a daemon thread: the interpreter waits for it before it exits.
         threading.Thread(target=_end_unreferenced, name="langchain-daytona-ws-unreferenced").start()
 
 
@@ -174,8 +174,8 @@ class _SigtermHandler:
 def _end_all_in_a_thread(within_s: float) -> bool:
     """Delete all sandboxes; return False if the interpreter is exiting, whose exit handler deletes them.
 
-    The signal may have interrupted the main thread while it runs an event loop, or holds a lock. Another thread is
-    waited for, but not for ever.
+    The signal may have interrupted the main thread while it ran an event loop, or held a lock. So another thread does
+    the work, and this thread waits for it for a limited time.
     """
     sandboxes = opened_here()
     if not sandboxes:

@@ -31,7 +31,7 @@ CLOSE_WAITS_S = 120.0
 # How often the hooks start because the sandbox was stopped or lost while they ran.
 SET_UPS_MAX = 4
 
-# When the process ends: for a creation in another thread, and for the requests after the last push.
+# Seconds at the end of the process: to wait for a creation in another thread, and for the requests after the last push.
 END_CREATION_S = 2.0
 END_AFTER_PUSH_S = 3.0
 KEEP_MINUTES = 24 * 60  # of a stopped sandbox with unpushed files; its time to live may end it sooner

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.session import WorkspaceSession
 
 COLUMNS = ("job", "state", "exit code", "started", "for", "output", "command")
-TAIL_LINES = 100
 COMMAND_CHARS = 60
 
 jobs = typer.Typer(
@@ -189,6 +188,8 @@ def _show(job: Job, *, as_json: bool) -> None:
 
 def _follow(session: WorkspaceSession, job: str, tail: int | None, offset: int | None) -> None:
     """Print lines while they come; after Ctrl-C, print where to continue."""
+    from langchain_daytona_ws._core.jobs.operations import TAIL_LINES
+
     next_offset = offset or 0
     if tail is None and offset is None:
         tail = TAIL_LINES

@@ -230,7 +230,7 @@ def _create_fields(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_allowed_size(fields: dict[str, Any]) -> None:
-    """Refuse a size above the organization's limits.."""
+    """Refuse a size above the organization's limits."""
     for name, (largest, label, unit) in _LARGEST.items():
         if fields.get(name, 0) > largest:
             raise ApiError(

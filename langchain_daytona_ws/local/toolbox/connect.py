@@ -11,7 +11,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 def relay(port: int, connection: socket.socket) -> None:
-    """Send what `connection` has to the server on a port of localhost, and its answer back, until it is closed.
+    """Send the request that `connection` contains to the server on a port of localhost; send its answer back.
 
     Raises:
         ToolboxError: no server accepts the connection.
