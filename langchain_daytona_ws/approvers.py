@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from langchain_daytona_ws._approval import conversation
 from langchain_daytona_ws._approval.interrupts import answer_to, may_have_answer
+from langchain_daytona_ws._core.commands.run import thread_of
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.permissions import (
     ASKS,
@@ -300,7 +301,7 @@ def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _
     if not message:
         return None
     return _ReviewedCall(
-        str(settings.get("thread_id") or ""), request.namespace, _tool(request), message, call_id
+        thread_of({"configurable": settings}) or "", request.namespace, _tool(request), message, call_id
     )
 
 

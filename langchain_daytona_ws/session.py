@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.conversation import first_turn
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
-from langchain_daytona_ws._core.commands.run import CommandResult
+from langchain_daytona_ws._core.commands.run import CommandResult, thread_of
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
@@ -33,7 +33,6 @@ from langchain_daytona_ws._session.conversations import (
     conversation_of,
     forget_conversations,
     identity_of,
-    thread_of,
 )
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs

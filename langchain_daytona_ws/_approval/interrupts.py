@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from langchain_daytona_ws._core.commands.run import thread_of
 from langchain_daytona_ws.permissions import (
     AnswerUnusable,
     PermissionDecision,
@@ -126,7 +127,7 @@ class _Task:
                 "InterruptApprover was asked outside of a LangGraph graph and can't interrupt it: use the tools in "
                 "a graph, or give the session a callback as its approver"
             )
-        if not settings.get(_SAVER) or not settings.get("thread_id"):
+        if not settings.get(_SAVER) or thread_of({"configurable": settings}) is None:
             raise AnswerUnusable(
                 "InterruptApprover needs a graph with a checkpointer and a thread_id in its config, so that the graph "
                 "can be resumed with the answer"

@@ -9,8 +9,6 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Mapping
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
@@ -129,12 +127,6 @@ def forget_conversations(workspace: str) -> None:
     with _lock:
         for key in [key for key in _conversations if key[0] == workspace]:
             del _conversations[key]
-
-
-def thread_of(run: Mapping[str, Any] | None) -> str | None:
-    """Return the thread id in a run's config; None for a call outside of a thread."""
-    thread = ((run or {}).get("configurable") or {}).get("thread_id")
-    return None if thread is None or thread == "" else str(thread)
 
 
 def identity_of(config: SandboxConfig, namespace: str, workspace: S3Workspace | None) -> str:

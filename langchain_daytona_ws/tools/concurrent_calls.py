@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from langchain_daytona_ws._core.commands.run import thread_of
+
 _running: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
 _current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_concurrent_call", default=None)
 
@@ -23,7 +25,7 @@ class ConcurrentCall:
 
     def __init__(self, config: Mapping[str, Any] | None) -> None:
         settings = (config or {}).get("configurable") or {}
-        self._task = (str(settings.get("thread_id") or ""), str(settings.get("checkpoint_ns") or ""))
+        self._task = (thread_of(config) or "", str(settings.get("checkpoint_ns") or ""))
         self._done: asyncio.Future[None] | None = None
         self._token = _current.set(self)
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from langchain.agents import create_agent
@@ -93,6 +94,14 @@ def test_each_thread_has_its_own_workspace(server: LocalDaytona, client: Client)
         assert namespaces == {namespace_of(thread) for thread in ("a@b.com", "a-b.com", "../a")}
         assert last(client.send(graph, calling("cat f"), run(thread_id="../a"))) == "mine\n[exit code 0]"
     assert server.sandboxes == []
+
+
+def test_a_thread_id_may_be_of_another_type(server: LocalDaytona, client: Client) -> None:
+    with WorkspacePool(config_for(server)) as pool:
+        graph = graph_over(pool)
+        for thread in (0, UUID(int=7)):
+            client.send(graph, calling("echo mine > f"), run(thread_id=thread))
+            assert last(client.send(graph, calling("cat f"), run(thread_id=str(thread)))).startswith("mine")
 
 
 def test_a_client_cannot_reach_the_workspace_of_another(server: LocalDaytona, client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -10,7 +11,7 @@ from langchain_daytona_ws._core.commands.run import call_key, step_of
 
 
 def config(
-    ns: str = "work:a1|tools:b2", *, step: int = 2, thread: str = "one", **metadata: Any
+    ns: str = "work:a1|tools:b2", *, step: int = 2, thread: Any = "one", **metadata: Any
 ) -> dict[str, Any]:
     return {
         "configurable": {"thread_id": thread, "checkpoint_ns": ns},
@@ -66,6 +67,12 @@ def test_a_session_s_id_stands_for_the_thread_where_there_is_none() -> None:
 )
 def test_outside_of_a_graph_there_is_no_step(around: Any) -> None:
     assert step_of(around) == ""
+
+
+@pytest.mark.parametrize("thread", [7, 0, UUID(int=7)])
+def test_a_thread_id_of_another_type_is_as_good_as_its_text(thread: Any) -> None:
+    assert key(config(thread=thread)) == key(config(thread=str(thread)))
+    assert key(config(thread=thread)) != key(config(thread=""))
 
 
 @pytest.mark.parametrize("name", [5, ["a"], "\ud800", "a|b"])

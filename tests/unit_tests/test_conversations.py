@@ -9,13 +9,13 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMes
 
 from langchain_daytona_ws import SandboxConfig, WorkspaceSession
 from langchain_daytona_ws._approval.conversation import first_turn, sandbox_of
+from langchain_daytona_ws._core.commands.run import thread_of
 from langchain_daytona_ws._session import conversations
 from langchain_daytona_ws._session.conversations import (
     Conversation,
     Notices,
     conversation_of,
     forget_conversations,
-    thread_of,
 )
 
 S3 = {

@@ -111,6 +111,15 @@ def step_of(config: Mapping[str, Any] | None) -> str:
     return "|".join([outer, *nodes, str(number), str(agent)])
 
 
+def thread_of(config: Mapping[str, Any] | None) -> str | None:
+    """Return the thread id in a run's config; None for a call outside of a thread.
+
+    LangGraph accepts ids of any type, such as numbers and UUIDs, and converts them to strings too.
+    """
+    thread = ((config or {}).get("configurable") or {}).get("thread_id")
+    return None if thread is None or thread == "" else str(thread)
+
+
 def call_key(
     config: Mapping[str, Any] | None,
     tool_call_id: str,
@@ -130,7 +139,7 @@ def call_key(
         namespace: The workspace's name.
         session_id: Scope of the ids if the graph has no thread.
     """
-    thread = ((config or {}).get("configurable") or {}).get("thread_id") or session_id
+    thread = thread_of(config) or session_id
     where = "/".join(part for part in (namespace, thread, step_of(config)) if part)
     identity = json.dumps([where, tool_call_id, arguments], sort_keys=True, default=str)
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
