@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -27,6 +29,7 @@ BUCKET = "bench-files"
 LINE = "{:07d} the quick brown fox jumps over the lazy dog, and on\n"
 MARK = "state-{:012d}"
 PAGED = "a page of it, as a model reads; the SDK transfers the whole file"
+SMALL_FILES = 500
 OURS, EDITED = "written.txt", "edited.txt"
 # Name of an operation and size → limit of its time ÷ that of the quoted baseline.
 REACHES = {
@@ -42,12 +45,20 @@ Operations = dict[str, Callable[[], object]]
 
 
 def run(bench: Bench) -> Iterator[Result]:
-    with served() as server, clients.raw(server) as daytona, clients.session(server) as session:
+    with (
+        served() as server,
+        clients.raw(server) as daytona,
+        clients.session(server) as session,
+        tempfile.TemporaryDirectory() as host,
+    ):
         sandbox = daytona.create()
         for size, count in SIZES.items():
             bench.report(size)
             rounds = bench.times(20, 2) if count <= MIB else bench.times(5, 1)
             yield from _of_size(Contents(count), size, Contenders(session, sandbox, count), rounds)
+        bench.report("files of this machine")
+        contenders = Contenders(session, sandbox, SIZES["50 MiB"])
+        yield from _of_host(contenders, Path(host), bench.times(5, 1))
         sandbox.delete()
     yield from _on_s3(bench)
 
@@ -107,9 +118,10 @@ class Contenders:
         self.sandbox.fs.upload_file(data.replace(old.encode(), new.encode()), self.raw_edited)
 
 
-def _succeeded(answer: Any) -> None:
-    if answer.error is not None:
-        raise RuntimeError(answer.error)
+def _succeeded(*answers: Any) -> None:
+    for answer in answers:
+        if answer.error is not None:
+            raise RuntimeError(answer.error)
 
 
 def _of_size(contents: Contents, size: str, to: Contenders, rounds: int) -> Iterator[Result]:
@@ -191,6 +203,61 @@ def _found(samples: Samples, ours: str, baseline: str, size: str, note: str = ""
     return compared(
         NAME, samples, ours, baseline, what=f"{ours}, {size}", note=note, reach=reach, quoted=quoted
     )
+
+
+def _of_host(to: Contenders, host: Path, rounds: int) -> Iterator[Result]:
+    """Transfer files of this machine: one of 50 MiB, and a directory of small ones."""
+    large, many, back = host / "large", host / "many", host / "back"
+    large.write_text(Contents(SIZES["50 MiB"]).new())
+    many.mkdir()
+    small = Contents(SIZES["1 KiB"])
+    for number in range(SMALL_FILES):
+        (many / f"{number}.txt").write_text(small.with_mark(number))
+    files, peer, theirs = to.session.files, to.peer, f"{to.theirs}-host"
+    names = [f"{theirs}-many/{path.name}" for path in sorted(many.iterdir())]
+
+    def read_many() -> list[tuple[str, bytes]]:
+        return [(name, path.read_bytes()) for name, path in zip(names, sorted(many.iterdir()), strict=True)]
+
+    def write_many(answers: Sequence[Any]) -> None:
+        back.mkdir(exist_ok=True)
+        for answer in answers:
+            (back / answer.path.rpartition("/")[2]).write_bytes(answer.content)
+
+    # The downloads need files, and the order of the contenders changes.
+    files.upload(host, ".")
+    to.sandbox.fs.upload_file(str(large), theirs)
+    _succeeded(*peer.upload_files(read_many()))
+    samples = interleaved(
+        {
+            "files.upload": lambda: files.upload(large, "large"),
+            "files.download": lambda: files.download("large", host / "ours"),
+            "fs.upload_file": lambda: to.sandbox.fs.upload_file(str(large), theirs),
+            "fs.download_file": lambda: to.sandbox.fs.download_file(theirs, str(host / "theirs")),
+            "BaseSandbox.upload_files": lambda: _succeeded(
+                *peer.upload_files([(theirs, large.read_bytes())])
+            ),
+            "BaseSandbox.download_files": lambda: (host / "theirs").write_bytes(
+                peer.download_files([theirs])[0].content or b""
+            ),
+            "files.upload of many": lambda: files.upload(many, "many"),
+            "files.download of many": lambda: files.download("many", host / "copies"),
+            "BaseSandbox.upload_files of many": lambda: _succeeded(*peer.upload_files(read_many())),
+            "BaseSandbox.download_files of many": lambda: write_many(peer.download_files(names)),
+        },
+        rounds,
+        warm_up=1,
+    )
+    for name in ("upload", "download"):
+        yield _found(samples, f"files.{name}", f"BaseSandbox.{name}_files", "50 MiB file")
+        yield _found(samples, f"files.{name}", f"fs.{name}_file", "50 MiB file")
+        yield compared(
+            NAME,
+            samples,
+            f"files.{name} of many",
+            f"BaseSandbox.{name}_files of many",
+            what=f"files.{name}, {SMALL_FILES} files of 1 KiB",
+        )
 
 
 def _on_s3(bench: Bench) -> Iterator[Result]:
