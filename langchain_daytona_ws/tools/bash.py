@@ -36,7 +36,7 @@ def _description(at_timeout: str) -> str:
 Run a bash command in the workspace directory.
 - Each call is a new shell in the workspace: cd and variables do not carry over, files do. Use relative paths.
 - Nothing can be typed, and there are no editors: pass -y, -m.
-- Use python3. TypeScript is not transpiled.
+- Use python3. TypeScript (.ts) is not transpiled.
 - {at_timeout}
 - With background: true it returns a job id at once: for servers and work of up to an hour, longer with hours.
   See it with bash_job.
