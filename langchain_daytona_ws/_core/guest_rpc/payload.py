@@ -35,7 +35,7 @@ _IMPORT_LINE = re.compile(
 )
 _INDENT = re.compile(r"^(?: {4})+", re.MULTILINE)
 # Docstrings and comments of guest modules, which contain no other multi-line strings.
-_PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")|#.*)$', re.MULTILINE)
+_PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")(?=(\s*?\n\1\S)?)|#.*)$', re.MULTILINE)
 _REMARK = re.compile(r"  # .*$", re.MULTILINE)
 _SIGNATURE = re.compile(r"^([ \t]*def \w+\()([\s\S]*?)\)(?: -> [^\n]+)?:$", re.MULTILINE)
 # Text with brackets inside brackets, three deep: the types of parameters and variables.
@@ -155,7 +155,8 @@ def _bare(source: str) -> str:
 
     def replacement(prose: re.Match[str]) -> str:
         # A class body may consist of its docstring.
-        return f'{prose[1]}""' + "\n" * prose[2].count("\n") if prose[2] else ""
+        rest = "" if prose[3] or not prose[2] else f'{prose[1]}""'
+        return rest + "\n" * (prose[2] or "").count("\n")
 
     source = _FOR_TYPES.sub(lambda block: "\n" * block[0].count("\n"), source.replace(_FUTURE, "\n"))
     source = _REMARK.sub("", _PROSE.sub(replacement, source))
