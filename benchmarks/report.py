@@ -26,8 +26,8 @@ PACKAGES = ("langchain-daytona-ws", "daytona", "langchain-daytona", "deepagents"
 def table(results: Iterable[Result]) -> Table:
     """Return a table for the terminal."""
     drawn = Table(title="÷ is a ratio of medians' rounds; quartiles in brackets", title_justify="left")
-    for name in ("row", "what", "÷", "ratio", "reach", "", "medians, note"):
-        drawn.add_column(name, justify="right" if name in ("ratio", "reach") else "left", overflow="fold")
+    for name in ("row", "what", "÷", "ratio", "target", "", "medians, note"):
+        drawn.add_column(name, justify="right" if name in ("ratio", "target") else "left", overflow="fold")
     last = ""
     for result in results:
         if last not in ("", result.row):
@@ -131,7 +131,7 @@ def page_block(document: dict[str, Any]) -> str:
             BEGIN,
             f"Medians ({setup}; {packages}).{later}",
             "",
-            "| row | what | ÷ | result | medians | reach |",
+            "| row | what | ÷ | result | medians | target |",
             "|---|---|---|---|---|---|",
             *rows,
             END,
