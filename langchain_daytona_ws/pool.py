@@ -35,7 +35,7 @@ from langchain_daytona_ws._session.single_flight import (
 from langchain_daytona_ws.config import SandboxConfig, namespace_of
 from langchain_daytona_ws.errors import ConfigError, SandboxUnavailable, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
-from langchain_daytona_ws.session import WorkspaceSession, _weak
+from langchain_daytona_ws.session import WorkspaceSession, weak_method
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -412,7 +412,7 @@ class WorkspacePool:
 
     def _new_session(self, key: str, namespace: str) -> WorkspaceSession:
         session = WorkspaceSession(self.config, namespace=namespace, **self._session_arguments)
-        session._state.sandboxes.on_created = partial(_weak(self._report_created), key, namespace)
+        session._state.sandboxes.on_created = partial(weak_method(self._report_created), key, namespace)
         return session
 
     def _report_created(self, key: str, namespace: str, info: SandboxInfo, duration_s: float) -> None:

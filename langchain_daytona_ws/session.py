@@ -36,7 +36,7 @@ from langchain_daytona_ws._session.conversations import (
 )
 from langchain_daytona_ws._session.files import WorkspaceFiles
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
-from langchain_daytona_ws._session.runtime import AsyncRuntime, SessionState, SyncRuntime, ThreadRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SessionState, SyncRuntime
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws.approvers import MiddlewareApprover
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
@@ -71,7 +71,7 @@ class WorkspaceSession:
 
     Nothing is requested until the first use. Then one sandbox is created for all callers. It is deleted by `close`, by
     leaving a ``with`` block, when nothing refers to the session any more, or when the interpreter exits. SIGTERM ends
-    a process without that, see `close_on_sigterm`. With ``persistent: true`` there is one sandbox per
+    a process without deleting the sandbox, see `close_on_sigterm`. With ``persistent: true`` there is one sandbox per
     workspace: any host finds it again, and it is kept until `release`. A session may be shared between threads and
     event loops. Calls of your program need no approval; the model's calls, through the tools, do.
 
@@ -130,7 +130,7 @@ class WorkspaceSession:
         first = spec()  # an invalid specification is an error here, and not at the first command
         self._on_job_done = on_job_done
         sandboxes = SandboxManager(
-            self.config, spec, on_lost=_weak(self._on_lost), add_notice=notices.add, clock=clock
+            self.config, spec, on_lost=weak_method(self._on_lost), add_notice=notices.add, clock=clock
         )
         self._state = SessionState(
             config=self.config,
@@ -140,7 +140,7 @@ class WorkspaceSession:
             sandboxes=sandboxes,
             storage=self._open_storage(workspace, sandboxes.check_open, notices.add),
             tracker=JobTracker(
-                first.auto_stop_minutes or 0, first.ttl_minutes, _weak(self._on_job_end), notices.add
+                first.auto_stop_minutes or 0, first.ttl_minutes, weak_method(self._on_job_end), notices.add
             ),
             lost_notice=_lost_notice(workspace),
             notices=notices,
@@ -440,8 +440,10 @@ class WorkspaceSession:
         self._state.notices.join(conversation)
         return conversation
 
-    def _threaded(self, runtime: SyncRuntime | AsyncRuntime, conversation: Conversation) -> ThreadRuntime:
-        return ThreadRuntime(runtime, self._state, conversation)
+    def _runtime_of(
+        self, runtime: SyncRuntime | AsyncRuntime, conversation: Conversation
+    ) -> ConversationRuntime:
+        return ConversationRuntime(runtime, self._state, conversation)
 
     def close(self, *, discard_unpushed: bool = False) -> None:
         """End the session. An ephemeral sandbox is deleted; a persistent sandbox stays for the next session.
@@ -542,7 +544,7 @@ class WorkspaceSession:
         logger.warning("closing the session: %s", failure.message)
 
 
-def _weak(method: Callable[P, None]) -> Callable[P, None]:
+def weak_method(method: Callable[P, None]) -> Callable[P, None]:
     """Return a function that calls a bound method, and does nothing once the method's object is gone."""
     reference = weakref.WeakMethod(method)
 
@@ -575,7 +577,7 @@ class SessionSource(Protocol):
 
     @property
     def _example(self) -> WorkspaceSession:
-        """A session with the settings of all."""
+        """A session with the settings that all sessions of the source share."""
         ...
 
     def _lease(self, run: Mapping[str, Any] | None) -> Lease: ...

@@ -101,7 +101,7 @@ class Source:
             if not mode & stat.S_IWUSR:  # writing in place is refused
                 return False
             if self.executable:
-                mode |= (mode & 0o444) >> 2
+                mode = _executable_mode(mode)
         try:
             os.fchmod(self._fd, mode)
             if old is None:
@@ -120,14 +120,14 @@ class Source:
         return 0o777 if self.executable else 0o666
 
     def make_executable(self, location: Location) -> None:
-        """Make a file executable where it is readable, if the source is; an S3 mount has no such mode."""
+        """Make a file executable, if the source is executable; an S3 mount refuses this and is ignored."""
         if not self.executable:
             return
         try:
             fd = location.open(os.O_RDONLY)
             try:
                 mode = stat.S_IMODE(os.fstat(fd).st_mode)
-                os.fchmod(fd, mode | (mode & 0o444) >> 2)
+                os.fchmod(fd, _executable_mode(mode))
             finally:
                 os.close(fd)
         except OSError:
@@ -287,6 +287,11 @@ def _unlink(location: Location) -> None:
         os.unlink(location.name, dir_fd=location.parent)
     except OSError:  # the caller reports the file
         return
+
+
+def _executable_mode(mode: int) -> int:
+    """Return the mode with the permission to execute for every class that may read."""
+    return mode | (mode & 0o444) >> 2
 
 
 def _sha256(size: int) -> Any:

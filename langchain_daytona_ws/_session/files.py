@@ -74,7 +74,7 @@ class WorkspaceFiles:
 
         Args:
             local: The file or directory; it may be, or lead through, a symbolic link.
-            path: The path in the workspace that it gets. A path that ends with ``/`` is a directory to upload into,
+            path: The path of the copy in the workspace. A path that ends with ``/`` is a directory to upload into,
                 under the same name. Default: the workspace directory.
             on_progress: Called with the `TransferProgress` after each piece, in this thread; if files go straight to
                 S3, also in others, one call at a time. Its first error is logged, and ends the calls.
@@ -125,11 +125,11 @@ class WorkspaceFiles:
 
         Args:
             path: The file or directory in the workspace.
-            local: The path on this host that it gets; missing directories above it are created. A path that ends with
+            local: The path of the copy on this host; missing directories above it are created. A path that ends with
                 ``/`` is a directory to download into, under the same name. Default: return the content of a file of at
                 most 128 MiB; this counts as a read, so that the file may be overwritten.
             on_progress: Called as by `upload`.
-            max_bytes: Refuse to download more bytes in all. Default: no limit.
+            max_bytes: Limit of the size of all files together. Default: no limit.
 
         Returns:
             The content; or, with ``local``, the files with their hashes, and the entries that were left out: links,

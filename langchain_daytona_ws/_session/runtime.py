@@ -480,13 +480,13 @@ class AsyncRuntime(_Runtime):
         return await asyncio.to_thread(work)
 
 
-class ThreadRuntime:
-    """A runtime for the calls of one thread, with its read hashes and notices.
+class ConversationRuntime:
+    """The runtime for the calls of one conversation: the session's runtime, with the conversation's files and notices.
 
     Args:
         runtime: The runtime of the session.
         state: The state of the session.
-        conversation: The state of the thread.
+        conversation: The state of the conversation.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from langchain_daytona_ws._approval.control_flow import is_control_flow
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime, ThreadRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SyncRuntime
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import WorkspacePool
@@ -31,7 +31,7 @@ Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or LangChain's standard content blocks."""
 Ask: TypeAlias = Callable[[PermissionRequest, Validate], Awaitable[Approval[Any] | Answered]]
 
-# The tools of a session, by their default names: their results name its sandbox.
+# Default names of the tools whose results contain the id of the sandbox.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job"})
 
 # Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
@@ -47,7 +47,7 @@ class WorkspaceTool(BaseTool):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    # None with a pool: a program that passes a session need not check for that.
+    # None with a pool. Its type lacks None, so that programs that pass a session need no check for it.
     session: WorkspaceSession = Field(default=None, exclude=True, repr=False)  # type: ignore[assignment]
     pool: WorkspacePool | None = Field(default=None, exclude=True, repr=False)
     response_format: Literal["content", "content_and_artifact"] = "content_and_artifact"
@@ -65,14 +65,14 @@ class WorkspaceTool(BaseTool):
 
     def run(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.run`."""
-        with _remembered(tool_call_id):
+        with _in_tool_call(tool_call_id):
             return super().run(*args, tool_call_id=tool_call_id, **kwargs)
 
     async def arun(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.arun`."""
         call = ConcurrentCall(kwargs.get("config"))
         try:
-            with _remembered(tool_call_id):
+            with _in_tool_call(tool_call_id):
                 return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
         except Exception as error:
             if is_control_flow(error):
@@ -85,11 +85,11 @@ class WorkspaceTool(BaseTool):
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
         with (
-            as_tool_message() as reported,
+            as_tool_message() as error_notices,
             traced(run_manager) as trace,
             self._source._lease(config) as session,
         ):
-            call = _Call(session, session._sync, config, trace, reported)
+            call = _Call(session, session._sync, config, trace, error_notices)
 
             async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
                 return session._gate.check(request, validate, remembered=call.conversation.remembered)
@@ -99,9 +99,9 @@ class WorkspaceTool(BaseTool):
     async def _arun(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with as_tool_message() as reported, traced(run_manager) as trace:
+        with as_tool_message() as error_notices, traced(run_manager) as trace:
             async with self._source._lease(config) as session:
-                call = _Call(session, session._async, config, trace, reported)
+                call = _Call(session, session._async, config, trace, error_notices)
                 ask = partial(session._gate.acheck, remembered=call.conversation.remembered)
                 return await self._call(call, ask, arguments)
 
@@ -125,7 +125,7 @@ class WorkspaceTool(BaseTool):
         try:
             content, artifact = await self._perform(runtime, wanted, key, call.trace)
         except WorkspaceError:
-            call.reported.extend(runtime.drain_notices())
+            call.error_notices.extend(runtime.drain_notices())
             raise
         notices = [f"[{notice}]" for notice in (*runtime.drain_notices(), *note)]
         if isinstance(content, str):
@@ -149,15 +149,15 @@ class WorkspaceTool(BaseTool):
         """Return the request for approval."""
         raise NotImplementedError
 
-    async def _refuse_early(self, runtime: ThreadRuntime, wanted: Any) -> None:
+    async def _refuse_early(self, runtime: ConversationRuntime, wanted: Any) -> None:
         """Raise the error of a call that cannot succeed."""
 
     def _identity(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
-        """Return what a repeated call has in common with the first one."""
+        """Return the arguments that are equal in a call and in its repetition."""
         return arguments
 
     async def _perform(
-        self, runtime: ThreadRuntime, wanted: Any, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ConversationRuntime, wanted: Any, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[Content, dict[str, Any]]:
         """Perform the operation; return the content and the artifact."""
         raise NotImplementedError
@@ -172,7 +172,7 @@ class WorkspaceTool(BaseTool):
 
 
 class _Call:
-    """One call of a tool: its session, its thread, and the notices for its result."""
+    """One call of a tool: its session, its conversation, and the notices for an error's message."""
 
     def __init__(
         self,
@@ -180,14 +180,14 @@ class _Call:
         runtime: SyncRuntime | AsyncRuntime,
         config: RunnableConfig | None,
         trace: Callable[[Facts], None],
-        reported: list[str],
+        error_notices: list[str],
     ) -> None:
         self.session = session
         self.config = config
         self.trace = trace
-        self.reported = reported
+        self.error_notices = error_notices
         self.conversation = session._conversation(config)
-        self.runtime = session._threaded(runtime, self.conversation)
+        self.runtime = session._runtime_of(runtime, self.conversation)
 
     def recall_sandbox(self, tools: Collection[str]) -> None:
         """Find the sandbox of the thread's last result in the graph's messages, after a restart of the process.
@@ -206,7 +206,7 @@ def current_tool_call_id() -> str | None:
 
 
 @contextmanager
-def _remembered(tool_call_id: str | None) -> Iterator[None]:
+def _in_tool_call(tool_call_id: str | None) -> Iterator[None]:
     token = _tool_call_id.set(tool_call_id)
     try:
         yield
@@ -228,11 +228,11 @@ def check_source(session: WorkspaceSession | None, pool: WorkspacePool | None) -
 def as_tool_message() -> Iterator[list[str]]:
     """Turn this package's errors into tool messages; tracers find the error itself as the cause.
 
-    Yields a list for the notices that an error's message begins with.
+    Yields a list. The notices that are added to it begin the message of an error.
     """
-    reported: list[str] = []
+    error_notices: list[str] = []
     try:
-        yield reported
+        yield error_notices
     except WorkspaceError as error:
-        notices = "".join(f"[{notice}]\n" for notice in reported)
+        notices = "".join(f"[{notice}]\n" for notice in error_notices)
         raise ToolException(f"{notices}[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error

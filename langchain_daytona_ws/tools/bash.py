@@ -13,7 +13,7 @@ from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S
 from langchain_daytona_ws._core.jobs.operations import JOB_DEFAULT_S
-from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S, ThreadRuntime
+from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S, ConversationRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
@@ -186,7 +186,7 @@ class BashTool(WorkspaceTool):
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
 
     async def _perform(
-        self, runtime: ThreadRuntime, wanted: BashInput, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ConversationRuntime, wanted: BashInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
         timeout_s = _timeout_s(wanted)
         if wanted.background:

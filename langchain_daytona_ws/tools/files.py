@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, 
 from langchain_daytona_ws._core.paths import shown
 from langchain_daytona_ws._guest.media import MIME_TYPES
 from langchain_daytona_ws._guest.text import PAGE_LINES
-from langchain_daytona_ws._session.runtime import ThreadRuntime, idempotency_key_for_changes
+from langchain_daytona_ws._session.runtime import ConversationRuntime, idempotency_key_for_changes
 from langchain_daytona_ws.errors import FileUnsuitable
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
 from langchain_daytona_ws.session import WorkspaceSession
@@ -196,11 +196,11 @@ class WorkspaceFileTool(WorkspaceTool):
             action, arguments, namespace=session.namespace, tool_call_id=current_tool_call_id()
         )
 
-    async def _refuse_early(self, runtime: ThreadRuntime, wanted: FileInput) -> None:
+    async def _refuse_early(self, runtime: ConversationRuntime, wanted: FileInput) -> None:
         await runtime.files.check(wanted.path or "")
 
     async def _perform(
-        self, runtime: ThreadRuntime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ConversationRuntime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[Content, dict[str, Any]]:
         content: Content
         with idempotency_key_for_changes(key):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.jobs.operations import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
-from langchain_daytona_ws._session.runtime import ThreadRuntime
+from langchain_daytona_ws._session.runtime import ConversationRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
@@ -102,7 +102,7 @@ class BashJobTool(WorkspaceTool):
         )
 
     async def _perform(
-        self, runtime: ThreadRuntime, wanted: JobInput, key: str | None, trace: Callable[[Facts], None]
+        self, runtime: ConversationRuntime, wanted: JobInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[str, dict[str, Any]]:
         return await _operation(runtime.jobs, wanted, key)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_MAX_S, EXPIRES_S, PORTS, check_preview
-from langchain_daytona_ws._session.runtime import ThreadRuntime
+from langchain_daytona_ws._session.runtime import ConversationRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ToolInput, by_foreign_name
@@ -70,11 +70,15 @@ class PreviewTool(WorkspaceTool):
             arguments, namespace=session.namespace, tool_call_id=current_tool_call_id()
         )
 
-    async def _refuse_early(self, runtime: ThreadRuntime, wanted: PreviewInput) -> None:
+    async def _refuse_early(self, runtime: ConversationRuntime, wanted: PreviewInput) -> None:
         check_preview(wanted.port, wanted.expires_s or EXPIRES_S)
 
     async def _perform(
-        self, runtime: ThreadRuntime, wanted: PreviewInput, key: str | None, trace: Callable[[Facts], None]
+        self,
+        runtime: ConversationRuntime,
+        wanted: PreviewInput,
+        key: str | None,
+        trace: Callable[[Facts], None],
     ) -> tuple[str, dict[str, Any]]:
         expires_s = wanted.expires_s or EXPIRES_S
         link = await runtime.preview_url(wanted.port, expires_s=expires_s)

@@ -35,7 +35,7 @@ class WorkspaceToolkit(BaseToolkit):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    # None with a pool: a program that passes a session need not check for that.
+    # None with a pool. Its type lacks None, so that programs that pass a session need no check for it.
     session: WorkspaceSession = Field(default=None)  # type: ignore[assignment]
     pool: WorkspacePool | None = None
     on_output: OnChunk | None = None

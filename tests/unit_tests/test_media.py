@@ -1,4 +1,4 @@
-"""Images and documents are recognised by their content; damaged ones are refused."""
+"""Images and documents are media_of by their content; damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from langchain_daytona_ws import WorkspaceFileTool, WorkspaceSession, WorkspaceToolkit
-from langchain_daytona_ws._core.files.media import Media, recognised
+from langchain_daytona_ws._core.files.media import Media, media_of
 from langchain_daytona_ws._core.files.models import FileContent
 from langchain_daytona_ws._guest.media import GIF, JPEG, PDF, PNG, WEBP, media_kind
 from langchain_daytona_ws.tools.media import accepted_kinds, content_blocks
@@ -30,14 +30,14 @@ FILES = {
 def test_a_complete_file(kind: str) -> None:
     data, width, height = FILES[kind]
     assert media_kind(data[:32]) == kind
-    assert recognised(data) == Media(kind, width, height)
+    assert media_of(data) == Media(kind, width, height)
 
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_truncated_file(kind: str) -> None:
     data = FILES[kind][0]
     for size in range(len(data) - 6):
-        found = recognised(data[:size])
+        found = media_of(data[:size])
         assert found is None, f"the first {size} bytes"
 
 
@@ -54,11 +54,11 @@ def test_a_truncated_file(kind: str) -> None:
 )
 def test_other_content(data: bytes) -> None:
     assert media_kind(data) == ""
-    assert recognised(data) is None
+    assert media_of(data) is None
 
 
 def test_a_picture_without_an_area() -> None:
-    assert recognised(pictures.png(0, 5)) is None
+    assert media_of(pictures.png(0, 5)) is None
 
 
 HEADS = [data[:size] for data, *_ in FILES.values() for size in (8, 20)]
@@ -66,7 +66,7 @@ HEADS = [data[:size] for data, *_ in FILES.values() for size in (8, 20)]
 
 @given(st.sampled_from(HEADS), st.binary(max_size=80), st.sampled_from([b"", b"\xff\xd9", b";", b"%%EOF"]))
 def test_no_content_raises(head: bytes, middle: bytes, end: bytes) -> None:
-    found = recognised(head + middle + end)
+    found = media_of(head + middle + end)
     assert found is None or found.kind == media_kind(head)
 
 
@@ -116,7 +116,7 @@ def test_the_blocks_reach_anthropic() -> None:
     messages: list[Any] = [HumanMessage("look")]
     for number, kind in enumerate((PNG, PDF)):
         content = FileContent(f"d/{kind}", FILES[kind][0], "0" * 64)
-        found = recognised(content.data)
+        found = media_of(content.data)
         assert found is not None
         call = {"name": "workspace_file", "args": {"action": "read"}, "id": f"call_{number}"}
         messages += [

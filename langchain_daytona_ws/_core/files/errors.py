@@ -122,7 +122,7 @@ def _media_too_large(facts: Facts) -> str:
     if "width" in facts:
         size, limit = (
             f"{facts['width']:,}x{facts['height']:,} pixels",
-            f"{facts['max_pixels']:,} pixels a side",
+            f"{facts['max_side_pixels']:,} pixels a side",
         )
     smaller = "some of its pages, or extract its text," if facts["what"] == PDF else "a smaller copy"
     return (
@@ -294,7 +294,7 @@ REFUSALS: dict[str, Refusal] = {
     "not_regular": Refusal(FileUnsuitable, _not_regular, ("kind",)),
     "binary": Refusal(FileUnsuitable, _binary, ("bytes", "what")),
     "media_too_large": Refusal(
-        FileUnsuitable, _media_too_large, ("bytes", "max_bytes", "what", "width", "height", "max_pixels")
+        FileUnsuitable, _media_too_large, ("bytes", "max_bytes", "what", "width", "height", "max_side_pixels")
     ),
     "media_damaged": Refusal(
         FileUnsuitable,

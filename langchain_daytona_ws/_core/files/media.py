@@ -1,7 +1,7 @@
 """Check images and PDF documents before a model receives them. Pure.
 
-A provider refuses an invalid image with an error that ends the graph. So this checks the parts that a truncated file
-lacks, and the dimensions; it does not decode the pixels.
+A model's provider refuses an invalid image with an error that ends the graph. So this module checks the dimensions, and
+the parts that a truncated file lacks; it does not decode the pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from langchain_daytona_ws._guest.media import GIF, JPEG, MIME_TYPES, PDF, PNG, WEBP, media_kind
 
 MEDIA_BYTES = 3_750_000  # 5 MB as base64, the smallest limit of the common providers
-MAX_PIXELS = 8000  # of a side, the smallest limit of the common providers
+MAX_SIDE_PIXELS = 8000  # of a side, the smallest limit of the common providers
 
 _Size = tuple[int, int]
 
@@ -40,7 +40,7 @@ class Media:
         return self.kind != PDF
 
 
-def recognised(data: bytes) -> Media | None:
+def media_of(data: bytes) -> Media | None:
     """Return the description of a complete file; None if it is damaged or of another kind."""
     kind = media_kind(data)
     if kind == PDF:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
-from langchain_daytona_ws._core.files.media import MAX_PIXELS, MEDIA_BYTES, Media, recognised
+from langchain_daytona_ws._core.files.media import MAX_SIDE_PIXELS, MEDIA_BYTES, Media, media_of
 from langchain_daytona_ws._core.files.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.paths import (
@@ -108,15 +108,15 @@ class FileOperations:
         if not isinstance(size, int) or size > MEDIA_BYTES:
             raise file_error(location, "read", "media_too_large", facts)
         content = await self._or_similar(location, files.fetch(location, max_bytes=MEDIA_BYTES))
-        found = recognised(content.data)
+        found = media_of(content.data)
         if found is None:
             raise file_error(location, "read", "media_damaged", {**facts, "bytes": len(content.data)})
         if (
             found.width is not None
             and found.height is not None
-            and max(found.width, found.height) > MAX_PIXELS
+            and max(found.width, found.height) > MAX_SIDE_PIXELS
         ):
-            pixels = {"width": found.width, "height": found.height, "max_pixels": MAX_PIXELS}
+            pixels = {"width": found.width, "height": found.height, "max_side_pixels": MAX_SIDE_PIXELS}
             raise file_error(location, "read", "media_too_large", {**facts, **pixels})
         self._remember(location, content.path, content.sha256)
         return found, replace(content, path=location)

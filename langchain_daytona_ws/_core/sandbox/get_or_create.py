@@ -113,7 +113,7 @@ def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
             f"A sandbox named {found.name} ({found.id}) exists but was not created by this package for this workspace "
             "(its labels differ). Delete or rename it in the Daytona dashboard, or use another namespace.",
             code="name_taken",
-            op="claim",
+            op="get_or_create",
             context={"sandbox_id": found.id},
             for_model=_FOR_MODEL,
         )
@@ -124,7 +124,7 @@ def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
             "the sandbox, and what is on its own disk with it: session.release(), or `langchain-daytona-ws sandboxes "
             f"release {found.name}`.",
             code="config_changed",
-            op="claim",
+            op="get_or_create",
             context={"sandbox_id": found.id},
             for_model=_FOR_MODEL,
         )
@@ -272,7 +272,7 @@ class _Search:
             "check it in the Daytona dashboard, or delete it, and what is on its own disk with it: "
             f"session.release(), or `langchain-daytona-ws sandboxes release {self._spec.name}`.",
             code="stuck",
-            op="claim",
+            op="get_or_create",
             retryable=True,
             context={"sandbox_id": found.id if found else None, "state": state},
             for_model="The workspace's machine is not ready. Nothing ran. Try again later, or tell the user.",
