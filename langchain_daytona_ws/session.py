@@ -410,9 +410,7 @@ class WorkspaceSession:
         if state.storage is not None and not state.storage.is_mounted:
             for report in state.storage.sync_state.take_unsaved():
                 state.notices.add(replace(report, failure=LOST).notices[-1])
-        # The files of the new sandbox are not those that were read.
-        for conversation in state.notices.conversations():
-            conversation.forget_files(all_of_them=state.storage is None)
+        self._forget_files()
 
     def _lease(self, run: Mapping[str, Any] | None) -> nullcontext[WorkspaceSession]:
         """Return this session for a run: all runs use it."""
@@ -462,14 +460,14 @@ class WorkspaceSession:
         try:
             self._state.sandboxes.close(discard_unpushed=discard_unpushed)
         finally:
-            self._close_storage()
+            self._end()
 
     async def aclose(self, *, discard_unpushed: bool = False) -> None:
         """End the session as `close` does, and close this loop's connections."""
         try:
             await self._state.sandboxes.aclose(discard_unpushed=discard_unpushed)
         finally:
-            self._close_storage()
+            self._end()
 
     def release(self, *, discard_unpushed: bool = False) -> None:
         """Delete the workspace's sandbox, even if this session has not used it, and end the session.
@@ -489,7 +487,7 @@ class WorkspaceSession:
         try:
             self._state.sandboxes.release(discard_unpushed=discard_unpushed)
         finally:
-            self._close_storage()
+            self._end()
 
     async def arelease(self, *, discard_unpushed: bool = False) -> None:
         """Delete the workspace's sandbox as `release` does, and close this loop's connections."""
@@ -497,7 +495,7 @@ class WorkspaceSession:
         try:
             await self._state.sandboxes.arelease(discard_unpushed=discard_unpushed)
         finally:
-            self._close_storage()
+            self._end()
 
     @property
     def _is_closed(self) -> bool:
@@ -511,9 +509,17 @@ class WorkspaceSession:
         """Save the files of a sandbox that another session has kept; see `SandboxManager.recover`."""
         return self._state.sandboxes.recover(info, deletes=deletes)
 
-    def _close_storage(self) -> None:
-        if self._state.storage is not None:
-            self._state.storage.close()
+    def _end(self) -> None:
+        storage = self._state.storage
+        if not self.config.persistent:
+            self._forget_files()
+        if storage is not None:
+            storage.close()
+
+    def _forget_files(self) -> None:
+        """Forget what the threads have read: the files of the next sandbox are not those of this one."""
+        for conversation in self._state.notices.conversations():
+            conversation.forget_files(all_of_them=self._state.storage is None)
 
     def __enter__(self) -> Self:
         return self

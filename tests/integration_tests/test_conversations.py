@@ -41,6 +41,7 @@ class Chat:
         builder = StateGraph(MessagesState)
         builder.add_node("tools", ToolNode(WorkspaceToolkit(session=session).get_tools()))
         builder.add_edge(START, "tools")
+        self.session = session
         self.graph: Any = builder.compile(checkpointer=saver)
         self.runner = runner
         self.calls = 0
@@ -117,6 +118,15 @@ def test_and_what_was_approved(chat_over: Open) -> None:
     assert asked.commands == ["echo 1"]
     chat.bash("b", "echo 1")
     assert asked.commands == ["echo 1"] * 2
+
+
+def test_what_was_read_ends_with_an_ephemeral_sandbox(chat_over: Open) -> None:
+    first = chat_over()
+    first.file("a", "write", path="f", content="1\n")
+    first.session.close()
+    second = chat_over()
+    second.bash("a", "echo 1 > f")  # a new file of the same content
+    assert second.file("a", "write", path="f", content="2\n").status == "error"
 
 
 def test_approvals_end_with_the_conversation(server: LocalDaytona, open_session: Any) -> None:
