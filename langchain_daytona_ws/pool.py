@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -252,20 +252,30 @@ class WorkspacePool:
             SessionClosed: The pool is closed.
         """
         slot = run_sync(self._reserve(key, wait_blocking))
+        failures = []
         for ended in [slot, *self._take_unclosed(slot.namespace)]:
-            with self._ending(ended):
-                ended.value.release(discard_unpushed=discard_unpushed)
+            try:
+                with self._ending(ended):
+                    ended.value.release(discard_unpushed=discard_unpushed)
+            except WorkspaceError as error:
+                failures.append(error)
+        _raise_first(failures)
 
     async def arelease(self, key: str, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox of a key as `release` does. If this call is cancelled, the deletion goes on."""
         slot = await self._reserve(key, wait_on_loop)
 
-        async def work() -> None:
+        async def work() -> list[WorkspaceError]:
+            failures = []
             for ended in [slot, *self._take_unclosed(slot.namespace)]:
-                with self._ending(ended):
-                    await ended.value.arelease(discard_unpushed=discard_unpushed)
+                try:
+                    with self._ending(ended):
+                        await ended.value.arelease(discard_unpushed=discard_unpushed)
+                except WorkspaceError as error:
+                    failures.append(error)
+            return failures
 
-        await self._shielded(work())
+        _raise_first(await self._shielded(work()))
 
     def close(self) -> None:
         """Close all sessions in parallel, also those in use; later calls are refused.
@@ -276,20 +286,21 @@ class WorkspacePool:
         """
         to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
+        failures: list[WorkspaceError | None] = []
         if to_close:
             with ThreadPoolExecutor(min(len(to_close), CLOSE_WORKERS)) as workers:
-                failures = list(workers.map(self._close, to_close))
-            _raise_first(failures)
+                failures += workers.map(self._close, to_close)
         futures.wait([slot.closed for slot in closing], timeout=CLOSE_WAITS_S)
+        _raise_first(failures)
 
     async def aclose(self) -> None:
         """Close all sessions as `close` does. If this call is cancelled, the closing goes on."""
         to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
         failures = await self._shielded(_gather([self._aclose(slot) for slot in to_close]))
-        _raise_first(failures)
         for slot in closing:
             await wait_on_loop(slot.closed, CLOSE_WAITS_S)
+        _raise_first(failures)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -543,7 +554,7 @@ def _rebuilt(config: SandboxConfig, arguments: dict[str, Any]) -> WorkspacePool:
     return WorkspacePool(config, **arguments)
 
 
-def _raise_first(failures: list[WorkspaceError | None]) -> None:
+def _raise_first(failures: Sequence[WorkspaceError | None]) -> None:
     failed = [failure for failure in failures if failure is not None]
     if failed:
         for other in failed[1:]:

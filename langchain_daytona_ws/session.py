@@ -31,6 +31,7 @@ from langchain_daytona_ws._session.conversations import (
     Conversation,
     Notices,
     conversation_of,
+    current,
     forget_conversations,
     identity_of,
 )
@@ -394,8 +395,9 @@ class WorkspaceSession:
             logger.warning("prewarming: %s", error.message)
 
     def _on_job_end(self, job: Job, about_jobs: bool) -> None:
-        if not about_jobs:
-            self._state.notices.add(f"{job.summary}; see its output with bash_job")
+        if job.state != "lost":  # a lost sandbox has a notice of its own
+            seen_by = (current.get() or self._state.own) if about_jobs else None
+            self._state.notices.add(f"{job.summary}; see its output with bash_job", but=seen_by)
         if self._on_job_done is None:
             return
         try:

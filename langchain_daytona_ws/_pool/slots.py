@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Generic, Literal, TypeVar
 
 from langchain_daytona_ws.errors import SessionClosed
@@ -234,27 +235,27 @@ class Slots(Generic[T]):
     def _take_idle(self, *, but: str) -> tuple[Slot[T], ...]:
         """Return the slots that have been unused for too long, except one, now as closing."""
         limit = self._now() - self._idle_s
+        idle = takewhile(lambda slot: slot.used_at <= limit, self._unused())
         return self._mark_closing(
-            slot for slot in self._unused() if slot.used_at <= limit and slot.namespace != but
+            [slot for slot in idle if slot.namespace != but and not self._is_busy(slot.value)]
         )
 
     def _take_oldest(self, position: int) -> tuple[Slot[T], ...]:
         """Return the least recently used slot as closing, unless enough slots are being closed already."""
         closing = sum(slot.is_closing for slot in self._slots.values())
-        return () if closing > position else self._mark_closing(self._unused()[:1])
+        if closing > position:
+            return ()
+        oldest = (slot for slot in self._unused() if not self._is_busy(slot.value))
+        return self._mark_closing([*islice(oldest, 1)])
 
-    def _unused(self) -> list[Slot[T]]:
-        return [
-            slot
-            for slot in self._slots.values()
-            if not slot.leases and not slot.is_closing and not self._is_busy(slot.value)
-        ]
+    def _unused(self) -> Iterator[Slot[T]]:
+        """Return the slots without a lease, the least recently used first."""
+        return (slot for slot in self._slots.values() if not slot.leases and not slot.is_closing)
 
-    def _mark_closing(self, slots: Iterable[Slot[T]]) -> tuple[Slot[T], ...]:
-        taken = tuple(slots)
-        for slot in taken:
+    def _mark_closing(self, slots: list[Slot[T]]) -> tuple[Slot[T], ...]:
+        for slot in slots:
             slot.is_closing = True
-        return taken
+        return tuple(slots)
 
     def _notify(self) -> None:
         """Wake all callers that wait for a change."""

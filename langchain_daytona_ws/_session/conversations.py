@@ -9,6 +9,9 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
@@ -64,14 +67,20 @@ class Notices:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: deque[str] = deque(maxlen=NOTICES_MAX)
+        # Each with the thread that must not get it.
+        self._kept: deque[tuple[str, Conversation | None]] = deque(maxlen=NOTICES_MAX)
         self._count = 0
         self._positions: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
 
-    def add(self, notice: str) -> None:
-        """Add a notice for all threads that use the session."""
+    def add(self, notice: str, *, but: Conversation | None = None) -> None:
+        """Add a notice for all threads that use the session.
+
+        Args:
+            notice: The text.
+            but: The thread that has the same facts in its result. Default: none.
+        """
         with self._lock:
-            self._kept.append(notice)
+            self._kept.append((notice, but))
             self._count += 1
 
     def join(self, conversation: Conversation) -> None:
@@ -92,7 +101,22 @@ class Notices:
         with self._lock:
             missed = self._count - self._positions.get(conversation, self._count)
             self._positions[conversation] = self._count
-            return list(dict.fromkeys(list(self._kept)[-missed:] if missed else ()))
+            new = list(self._kept)[-missed:] if missed else []
+            return list(dict.fromkeys(notice for notice, but in new if but is not conversation))
+
+
+current: ContextVar[Conversation | None] = ContextVar("langchain_daytona_ws_conversation", default=None)
+"""The thread whose call runs in this context; None for a call of the program."""
+
+
+@contextmanager
+def call_of(conversation: Conversation) -> Iterator[None]:
+    """Set `current` for the call inside."""
+    token = current.set(conversation)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 _lock = threading.Lock()

@@ -17,6 +17,7 @@ from langchain_daytona_ws._approval.control_flow import is_control_flow
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._session.conversations import call_of
 from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SyncRuntime
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
@@ -31,8 +32,8 @@ Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or LangChain's standard content blocks."""
 Ask: TypeAlias = Callable[[PermissionRequest, Validate], Awaitable[Approval[Any] | Answered]]
 
-# Default names of the tools whose results contain the id of the sandbox.
-_TOOLS = frozenset({"bash", "workspace_file", "bash_job"})
+# Default names of the tools of a session; the results of most of them contain the id of the sandbox.
+_TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
 
 # Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
@@ -123,7 +124,8 @@ class WorkspaceTool(BaseTool):
         call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
         key = self._idempotency_key(call, self._identity(wanted, shown))
         try:
-            content, artifact = await self._perform(runtime, wanted, key, call.trace)
+            with call_of(call.conversation):
+                content, artifact = await self._perform(runtime, wanted, key, call.trace)
         except WorkspaceError:
             call.error_notices.extend(runtime.drain_notices())
             raise

@@ -170,6 +170,19 @@ def test_a_restart_is_told_to_each_thread(server: LocalDaytona, chat_over: Open)
     assert chat.bash("c", "true") == "[exit code 0]"
 
 
+def test_the_end_of_a_job_is_told_to_the_threads_that_have_not_seen_it(chat_over: Open) -> None:
+    chat = chat_over()
+    chat.bash("b", "true")
+    started = chat.call("a", "bash", command="until test -e end; do sleep 0.05; done", background=True)
+    job_id = started.artifact["id"]
+    chat.bash("a", "touch end")
+    while chat.call("a", "bash_job", action="status", job_id=job_id).artifact["state"] == "running":
+        pass
+    assert f"{job_id}" in chat.bash("b", "true")
+    for thread in "ab":
+        assert chat.bash(thread, "true") == "[exit code 0]"
+
+
 def in_a_new_process() -> None:
     conversations._conversations.clear()
 

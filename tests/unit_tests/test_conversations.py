@@ -176,6 +176,15 @@ def test_each_thread_gets_each_notice_once() -> None:
     assert notices.drain(early) == notices.drain(late) == []
 
 
+def test_a_thread_that_knows_it_does_not_get_it() -> None:
+    notices, knows, other = Notices(), Conversation(), Conversation()
+    notices.join(knows)
+    notices.join(other)
+    notices.add("one", but=knows)
+    assert notices.drain(knows) == []
+    assert notices.drain(other) == ["one"]
+
+
 def test_a_thread_of_an_earlier_session_gets_all_of_the_new_one() -> None:
     notices, known = Notices(), Conversation()
     known.has_begun = True
