@@ -1,8 +1,9 @@
 """Run a command in a pseudo-terminal. Sent only if the command wants one.
 
 Nothing is typed. A program that reads the terminal gets the end of its input at once, as at Ctrl-D: the supervisor
-writes Ctrl-D whenever the terminal has no input. A program that switches off the meaning of Ctrl-D (an editor, a pager)
-reads the character itself. If it then still waits for a key, it is ended like an editor without a terminal.
+writes Ctrl-D whenever the terminal has no input. A pager switches off the meaning of Ctrl-D, and reads the character
+itself. No Ctrl-D is written for an editor, which would execute it as a command, without end. A program that still waits
+for a key is ended like an editor without a terminal.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ TYPE_EVERY_S = 0.2
 TYPE_SOON_S = 0.005  # after output: a pager may wait for the next key
 HANG_UP_WAIT_S = 0.5
 END_OF_INPUT = b"\x04"
-# Names of further programs that may wait for a key.
-NAMES = (b"nano", b"pico", b"emacs", b"less", b"more", b"most", b"pg", b"man", b"info")
+EDITORS = (*editors.NAMES, b"nano", b"pico", b"emacs")
+PAGERS = (b"less", b"more", b"most", b"pg", b"man", b"info")
 
 
 class Run(editors.Run):
@@ -37,6 +38,8 @@ class Run(editors.Run):
         self._columns, self._rows = request["pty"]
         self._terminal = ""  # its path
         self._type_at = 0.0  # when to write the next end of input
+        self._look_at = 0.0  # when to look for editors again
+        self._is_editor = False
 
     def _spawn(  # type: ignore[override]  # without `path`: this method opens the terminal
         self, bash: str, script: bytes, writer: int, env: Mapping[str, str], options: list[bytes]
@@ -83,12 +86,21 @@ class Run(editors.Run):
         try:
             waiting = select.poll()
             waiting.register(terminal, select.POLLIN)
-            if not waiting.poll(0):
+            if not waiting.poll(0) and not self._has_editor(terminal):
                 os.write(self.reader, END_OF_INPUT)
-        except OSError:
+        except (OSError, termios.error):
             pass
         finally:
             os.close(terminal)
+
+    def _has_editor(self, terminal: int) -> bool:
+        """Return whether an editor reads single keys of the terminal."""
+        if termios.tcgetattr(terminal)[3] & termios.ICANON:
+            return False
+        if time.monotonic() >= self._look_at:
+            self._is_editor = bool(editors.waiting_editors(EDITORS, self._reads_terminal))
+            self._look_at = time.monotonic() + TYPE_EVERY_S
+        return self._is_editor
 
     def _read(self, size: int) -> int:
         try:
@@ -119,7 +131,7 @@ class Run(editors.Run):
             self.reader = -1
 
     def _waiting_editors(self) -> dict[int, tuple[str, int]]:
-        return editors.waiting_editors(editors.NAMES + NAMES, self._reads_terminal)
+        return editors.waiting_editors(EDITORS + PAGERS, self._reads_terminal)
 
     def _reads_terminal(self, pid: str) -> bool:
         return os.readlink("/proc/%s/fd/0" % pid) == self._terminal

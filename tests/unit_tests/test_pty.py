@@ -77,8 +77,10 @@ def test_a_program_that_reads_the_terminal_gets_the_end_of_input(
 
 @pytest.mark.skipif(shutil.which("vim") is None, reason="vim is not installed")
 def test_an_editor_is_ended_with_a_notice(workspace: Workspace) -> None:
-    result = run(workspace, "vim -u NONE file; echo $?")
+    # At an end of input vim would scroll, without end.
+    result = run(workspace, "seq 300000 > file; vim -u NONE file; echo $?")
     assert not result.timed_out
+    assert result.output_bytes < 10_000
     assert result.notices[0].startswith("vim was ended, since no key can be pressed here")
 
 
