@@ -228,6 +228,7 @@ def test_what_is_refused(case: Case) -> None:
     case.upload(case.host / "d")
     for local, path, code in (
         (case.host / "none", "x", "local_missing"),
+        ("", "x", "local_missing"),
         (case.host / "a.txt" / "x", "x", "local_not_directory"),
         (case.host / "a.txt", "d", "is_directory"),
         (case.host / "a.txt", "a.txt/x", "not_a_directory"),
@@ -251,6 +252,8 @@ def test_what_is_refused(case: Case) -> None:
         case.download("d", case.host / "y", max_bytes=0)
     assert caught.value.code == "too_large"
     assert not (case.host / "y").exists()
+    with pytest.raises(FileError, match="empty"):
+        case.download("a.txt", "")
     with pytest.raises(ValueError, match="NUL"):
         case.download("a.txt", "x\0y")
 
@@ -301,6 +304,28 @@ def test_a_file_that_changes_while_it_is_uploaded(
         case.upload(local, "a", on_progress=shorten)
     assert caught.value.code == "local_changed"
     assert case.driven.run("ls -A").output == ""
+
+
+def test_files_that_change_while_they_are_downloaded(
+    open_session: OpenSession, server: LocalDaytona, tmp_path: Path
+) -> None:
+    case = Case("disk", open_session(server), tmp_path)
+    case.driven.run("mkdir d; for f in log once same; do head -c 600000 /dev/zero > d/$f; done")
+    sandbox_id = str(case.driven.session.sandbox_id)
+
+    def change(script: str) -> Callable[[TransferProgress], None]:
+        """Return a callback that runs a command at the beginning of each download of a file."""
+        return lambda progress: server.run_inside(sandbox_id, script) and None
+
+    script = "cd /mnt/workspaces/demo/d && echo line >> log && rm -f once"
+    result = case.download("d", tmp_path / "d", on_progress=change(script))
+    assert [(file.path, file.size_bytes >= 600_000) for file in result.files] == [
+        ("d/log", True),
+        ("d/same", True),
+    ]
+    assert result.skipped == (SkippedEntry("once", "gone"),)
+    with pytest.raises(WriteConflict):
+        case.download("d/same", tmp_path / "s", on_progress=change("touch /mnt/workspaces/demo/d/same"))
 
 
 @pytest.mark.sync_and_async

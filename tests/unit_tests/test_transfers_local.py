@@ -166,6 +166,13 @@ def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             file.read(1)
     with pytest.raises(FileError, match="changed"):
         source.open()
+    (tmp_path / "d" / "a").write_text("abcd")  # it grows, as a log does
+    with source.open() as file:
+        assert [file.read(5), file.read(5)] == [b"abc", b""]
+    (tmp_path / "d" / "b").write_text("other")
+    (tmp_path / "d" / "b").rename(tmp_path / "d" / "a")
+    with pytest.raises(FileError, match="changed"):
+        source.open()
     (tmp_path / "d" / "a").unlink()
     (tmp_path / "d" / "a").symlink_to("/etc/passwd")
     with pytest.raises(FileError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -273,7 +273,7 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
     """
     if pty is False or pty is True:
         return (screen.COLUMNS, screen.ROWS) if pty else None
-    size = tuple(pty)
+    size = tuple(pty) if isinstance(pty, Sequence) else ()
     ranges = (screen.COLUMNS_RANGE, screen.ROWS_RANGE)
     if len(size) != 2 or not all(
         type(value) is int and value in allowed for value, allowed in zip(size, ranges, strict=True)

@@ -131,6 +131,12 @@ def _media_too_large(facts: Facts) -> str:
     )
 
 
+def _is_directory(facts: Facts) -> str:
+    if facts["op"] in ("write", "upload"):
+        return f"{facts['path']} is a directory. Write to the path of a file in it."
+    return f"{facts['path']} is a directory: use list."
+
+
 def _not_regular(facts: Facts) -> str:
     return f"{facts['path']} is {facts.get('kind') or 'special'}, not a regular file."
 
@@ -289,7 +295,7 @@ REFUSALS: dict[str, Refusal] = {
     "loop": Refusal(PathRefused, "{path} leads through too many symlinks."),
     "bad_path": Refusal(PathRefused, "{path} is not a path in the workspace."),
     "is_root": Refusal(PathRefused, "The workspace directory itself can't be deleted."),
-    "is_directory": Refusal(FileUnsuitable, "{path} is a directory: use list."),
+    "is_directory": Refusal(FileUnsuitable, _is_directory),
     "not_a_directory": Refusal(FileUnsuitable, "{path}, or a part of this path, is not a directory."),
     "not_regular": Refusal(FileUnsuitable, _not_regular, ("kind",)),
     "binary": Refusal(FileUnsuitable, _binary, ("bytes", "what")),

@@ -29,7 +29,7 @@ from langchain_daytona_ws._core.transfers.models import (
     content_of,
     too_many_files,
 )
-from langchain_daytona_ws.errors import WriteConflict
+from langchain_daytona_ws.errors import FileMissing, WriteConflict
 
 T = TypeVar("T")
 
@@ -130,19 +130,28 @@ class GuestTransfers:
         meter = progress.meter([(path, file.size_bytes)])
 
         async def fill(sink: Sink) -> None:
+            sizes = [file.size_bytes]
             for _ in range(TRIES):
                 client = await self._files.client()
                 try:
                     if await client.download(absolute, sink, meter):
                         return
-                except TooLongError:  # it grows
+                except TooLongError:  # it grows fast
                     continue
+                sizes.append(sink.size_bytes)
+            if len(sizes) > TRIES and sizes == sorted(sizes) and sizes[-1] > sizes[0]:
+                return  # it has only grown, as a log does
             raise WriteConflict(
                 f"{path} changed while it was read. Try again.", code="busy", op="download", retryable=True
             )
 
-        # The file may have grown since the survey: up to this limit, the new content is downloaded.
-        await into.store(file, fill, max_bytes=2 * file.size_bytes + PACK_BYTES)
+        try:
+            # The file may have grown since the survey: up to this limit, the new content is downloaded.
+            await into.store(file, fill, max_bytes=2 * file.size_bytes + PACK_BYTES)
+        except FileMissing:
+            if not found.is_directory:
+                raise
+            into.skip(file.name, "gone")
 
     async def _receive_packed(
         self, found: Survey, files: Sequence[FoundFile], into: Incoming, progress: Progress

@@ -38,18 +38,27 @@ _WINDOWS = os.name == "nt"
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
-    """A file of the host to upload."""
+    """A file of the host to upload.
+
+    Args:
+        path: Its path.
+        size_bytes: Its size when it was found. Of a file that grows, such as a log, this many bytes are uploaded.
+        is_executable: Whether its owner may execute it.
+        identity: Its device and inode.
+    """
 
     path: str
     size_bytes: int
     is_executable: bool
+    identity: tuple[int, int]
 
     def open(self) -> BinaryIO:
         with _local_errors(self.path):
             fd = os.open(self.path, os.O_RDONLY | _NO_FOLLOW)
             try:
                 status = os.fstat(fd)
-                if not stat.S_ISREG(status.st_mode) or status.st_size != self.size_bytes:
+                has_grown = status.st_size > self.size_bytes and _identity(status) == self.identity
+                if not stat.S_ISREG(status.st_mode) or not (status.st_size == self.size_bytes or has_grown):
                     raise _changed(self.path)
             except BaseException:
                 os.close(fd)
@@ -58,7 +67,7 @@ class LocalSource:
 
 
 class _Reading(io.RawIOBase):
-    """An open file whose size must stay the announced size."""
+    """The announced number of bytes of an open file."""
 
     def __init__(self, fd: int, path: str, size_bytes: int) -> None:
         self._fd = fd
@@ -70,7 +79,7 @@ class _Reading(io.RawIOBase):
 
     def read(self, size: int = -1, /) -> bytes:
         with _local_errors(self._path):
-            piece = os.read(self._fd, self._left if size < 0 else size)
+            piece = os.read(self._fd, self._left if size < 0 else min(size, self._left))
         if not piece and size and self._left:
             raise _changed(self._path)
         self._left -= len(piece)
@@ -187,7 +196,11 @@ class _Scan:
 
 def _source(path: str, status: os.stat_result) -> LocalSource:
     is_executable = not _WINDOWS and bool(status.st_mode & stat.S_IXUSR)
-    return LocalSource(path, status.st_size, is_executable)
+    return LocalSource(path, status.st_size, is_executable, _identity(status))
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 class NameRefused(Exception):
