@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from langchain_daytona_ws._core.answer import MAX_PATH, Answer, Reply
+from langchain_daytona_ws._core.files.errors import file_error
 from langchain_daytona_ws._core.files.guest import FileReply, GuestFiles, accepted, written
 from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.transfers.models import (
@@ -29,7 +30,7 @@ from langchain_daytona_ws._core.transfers.models import (
     content_of,
     too_many_files,
 )
-from langchain_daytona_ws.errors import FileMissing, WriteConflict
+from langchain_daytona_ws.errors import SandboxError, WriteConflict
 
 T = TypeVar("T")
 
@@ -148,9 +149,11 @@ class GuestTransfers:
         try:
             # The file may have grown since the survey: up to this limit, the new content is downloaded.
             await into.store(file, fill, max_bytes=2 * file.size_bytes + PACK_BYTES)
-        except FileMissing:
-            if not found.is_directory:
+        except SandboxError as error:
+            if error.code != "daytona_not_found":  # of the file: the sandbox has been found
                 raise
+            if not found.is_directory:
+                raise file_error(path, "download", "missing", {}) from None
             into.skip(file.name, "gone")
 
     async def _receive_packed(
