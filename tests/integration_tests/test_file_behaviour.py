@@ -297,8 +297,10 @@ def test_keys_that_are_no_files(backend: Backend) -> None:
     assert sorted(backend.ask("glob", "", "**").split("\n")) == ["d-", "d/x", "e/ok"]
     assert sorted(backend.ask("glob", "", "**/").split("\n")) == ["d/", "e/", "h/", "i/", "i/j/"]
     assert backend.ask("grep", "", "x") == "d-\nd/x\ne/ok"
-    assert backend.ask("write", "d", "new") == "is_directory: d is a directory. Write to the path of a file in it."
-    assert backend.ask("write", "h", "new") == "is_directory: h is a directory. Write to the path of a file in it."
+    for path in "dh":
+        assert backend.ask("write", path, "new") == (
+            f"is_directory: {path} is a directory. Write to the path of a file in it."
+        )
     assert backend.ask("delete", "d").startswith("not_empty: d is a directory with 1 entry")
 
 

@@ -158,7 +158,20 @@ def test_a_command_in_a_terminal_becomes_a_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "size",
-    [(19, 24), (501, 24), (80, 4), (80, 201), (80,), (80, 24, 1), (80.0, 24), (True, 24), ("80", "24"), 80, None, "80x24"],
+    [
+        (19, 24),
+        (501, 24),
+        (80, 4),
+        (80, 201),
+        (80,),
+        (80, 24, 1),
+        (80.0, 24),
+        (True, 24),
+        ("80", "24"),
+        80,
+        None,
+        "80x24",
+    ],
 )
 def test_sizes_are_checked(size: Any) -> None:
     with pytest.raises(CommandRefused, match="columns"):

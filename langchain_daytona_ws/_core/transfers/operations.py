@@ -178,7 +178,9 @@ class _Incoming:
 def _local_text(local: str | os.PathLike[str]) -> str:
     text = os.fspath(local)
     if not text:  # an unset variable; it must not mean the current directory
-        raise FileError("The local path is empty. Use . for the current directory.", code="local_missing", op="transfer")
+        raise FileError(
+            "The local path is empty. Use . for the current directory.", code="local_missing", op="transfer"
+        )
     if "\0" in text:
         raise ValueError("the local path contains a NUL character")
     return text
