@@ -325,8 +325,8 @@ class SandboxManager:
         until = time.monotonic() + within_s
         self._closed = True
         await self._flight.settled(min(END_CREATION_S, within_s))
+        port = await self.clients.on_loop()  # may import the SDK, which takes seconds on a busy machine
         if self._creating:
-            port = await self.clients.on_loop()
             sweep = lifecycle.sweep(port, self._creating, self._delete_later)
             await self._finish(port, sweep, self._creating, until - time.monotonic())
         left_s = until - time.monotonic()
@@ -488,7 +488,8 @@ class SandboxManager:
         self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str, within_s: float
     ) -> None:
         """Run a push or a deletion to its end, even if this call is cancelled."""
-        if not await port.finish(work, within_s=max(within_s, 0.0)):
+        within_s = max(within_s, 0.0)
+        if not await port.finish(work, within_s=within_s):
             raise lifecycle.not_deleted(id_or_name, f"no answer within {within_s:.0f} s")
 
     def _deleted(self) -> None:

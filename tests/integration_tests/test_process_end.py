@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws import WorkspacePool, WorkspaceSession, WorkspaceToolkit
+from langchain_daytona_ws._session import process_end
+from langchain_daytona_ws._session.clients import DaytonaClients
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import config_for
 
@@ -97,6 +100,27 @@ def test_exit_ends_in_time_and_reports_the_cause(server: LocalDaytona) -> None:
     assert time.monotonic() - began < 60
     assert "could not be deleted: " in errors
     assert "fault injected" in errors
+
+
+def test_the_import_of_the_sdk_counts(
+    server: LocalDaytona, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes seconds on a busy machine; the failure must be logged before the process ends."""
+    on_loop = DaytonaClients.on_loop
+
+    async def slowly(clients: DaytonaClients) -> Any:
+        await asyncio.sleep(1.2)
+        return await on_loop(clients)
+
+    session = WorkspaceSession(config_for(server), namespace="demo")
+    session.run("true")
+    monkeypatch.setattr(DaytonaClients, "on_loop", slowly)
+    server.faults.add(Fault(kind="latency", delay_s=600, action="delete", times=None))
+    process_end.end([session._state.sandboxes], within_s=2.6, when="at SIGTERM")
+    assert re.search("no answer within [01] s", caplog.text)
+    monkeypatch.undo()
+    server.faults.clear()
+    session.close()
 
 
 # --- SIGTERM ---
