@@ -397,8 +397,9 @@ class WorkspacePool:
         code, message, for_model = {
             "full": (
                 "pool_full",
-                f"All {len(self._slots)} sessions of the pool are in use {waited}. Raise max_sessions, as far as the "
-                "Daytona account allows that many sandboxes, or wait_s, or run fewer calls at a time.",
+                f"All {len(self._slots)} sessions of the pool are in use {waited}, by calls or by background jobs. "
+                "Raise max_sessions, as far as the Daytona account allows that many sandboxes, or wait_s, run fewer "
+                "calls at a time, or stop jobs.",
                 "All machines are in use. Nothing ran. Try again later, or tell the user.",
             ),
             "in_use": (
@@ -466,6 +467,9 @@ class WorkspacePool:
             failure = error
             self._unclosed.append(slot)
             logger.warning("closing the session of workspace %s: %s", slot.namespace, error.message)
+            raise
+        except BaseException:  # the event loop ended, or Ctrl-C
+            self._unclosed.append(slot)
             raise
         finally:
             self._slots.done(slot)

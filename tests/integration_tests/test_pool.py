@@ -367,6 +367,28 @@ def test_a_cancelled_caller_leaves_no_lease(server: LocalDaytona) -> None:
     asyncio.run(main())
 
 
+def test_a_close_that_the_end_of_the_loop_cancels_can_be_repeated(server: LocalDaytona) -> None:
+    pool = WorkspacePool(config_for(server))
+    goes_on = threading.Event()
+
+    async def main() -> None:
+        async with pool.session("a") as session:
+            await session.arun("true")
+        server.faults.add(Fault(kind="act_before", action="delete", act=lambda: goes_on.wait(60), times=1))
+        closing = asyncio.create_task(pool.aclose())
+        while not server.open_requests:  # noqa: ASYNC110 - the server has no event to offer
+            await asyncio.sleep(0.01)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.wait([closing])
+
+    asyncio.run(main())
+    assert [slot.namespace for slot in pool._unclosed] == ["a"]
+    goes_on.set()
+    pool.close()
+    assert server.sandboxes == []
+
+
 def test_a_cancelled_close_goes_on(server: LocalDaytona) -> None:
     pool = WorkspacePool(config_for(server))
 
