@@ -134,7 +134,8 @@ def conversation_of(workspace: str, thread: str, first_turn: str | None) -> Conv
         thread: The id of the thread.
         first_turn: Id of the message with the present calls, if they are the first calls of the thread; else None.
     """
-    key = (workspace, thread)
+    # A client may choose the id, of any length.
+    key = (workspace, hashlib.sha256(thread.encode("utf-8", "surrogatepass")).hexdigest())
     with _lock:
         conversation = _conversations.pop(key, None)
         if conversation is None or first_turn not in (None, conversation.first_turn):

@@ -105,7 +105,7 @@ def test_exit_ends_in_time_and_reports_the_cause(server: LocalDaytona) -> None:
 def test_the_import_of_the_sdk_counts(
     server: LocalDaytona, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes seconds on a busy machine; the failure must be logged before the process ends."""
+    """The import takes seconds on a busy machine; the failure must be logged before the process ends."""
     on_loop = DaytonaClients.on_loop
 
     async def slowly(clients: DaytonaClients) -> Any:

@@ -101,6 +101,13 @@ def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert conversation_of("w", "2", None) is not second
 
 
+def test_a_long_thread_id_is_not_kept() -> None:
+    long = "a\ud800" * 500_000
+    assert conversation_of("w", long, None) is conversation_of("w", long, None)
+    assert conversation_of("w", long, None) is not conversation_of("w", f"{long}b", None)
+    assert max(len(thread) for _, thread in conversations._conversations) < 100
+
+
 def test_so_there_is_for_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "HASHES_MAX", 2)
     found = conversation_of("w", "1", None)
