@@ -150,10 +150,7 @@ def _plain(value: Any) -> Any:
 
 
 def _uploads(body: Any, content_type: str) -> list[Plain]:
-    """Return the files of an upload, from aiohttp's form or httpx's bytes."""
-    if hasattr(body, "_fields"):
-        files = [(options["filename"], value) for options, _, value in body._fields if "filename" in options]
-        return [{"path": name, **_digest(_bytes(value))} for name, value in files]
+    """Return the files of an upload."""
     message = email.message_from_bytes(
         f"Content-Type: {content_type}\r\n\r\n".encode() + _bytes(body), policy=email.policy.HTTP
     )

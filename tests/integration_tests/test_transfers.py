@@ -97,6 +97,8 @@ def test_a_file_there_and_back(case: Case) -> None:
     assert back == sent
     assert (case.host / "new" / "c.bin").read_bytes() == content
     case.upload(local, "data/")
+    case.upload(case.put("~", "a name"))
+    assert case.driven.files("download", "./~") == b"a name"
     case.put("a.bin", "short")
     case.upload(local, "data/b.bin")
     assert case.driven.files("download", "data/b.bin") == b"short"

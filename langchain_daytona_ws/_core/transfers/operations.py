@@ -56,7 +56,9 @@ class TransferOperations:
         """Upload a file, or a directory with all files below it."""
         text = _local_text(local)
         tree = await self._offload(lambda: scan(text))
-        top = self._location(path + tree.name if _is_into(path) else path)
+        top = self._location(path or ".")
+        if _is_into(path):  # the name is not read as a path: it may be "~"
+            top = "/".join(part for part in (top, tree.name) if part not in ("", ".")) or "."
         if top == "." and not tree.is_directory:
             raise file_error(top, "upload", "is_directory", {})
         below = "" if top == "." else f"{top}/"
