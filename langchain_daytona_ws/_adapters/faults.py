@@ -163,6 +163,6 @@ def _retry_after(error: DaytonaError) -> float | None:
 
 
 def _clean(text: str) -> str:
-    """Return the text as one printable line of bounded length."""
+    """Return the text as one printable line of bounded length, without its full stop: sentences continue it."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LIMIT]).split())
-    return line if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"
+    return line.removesuffix(".") if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"

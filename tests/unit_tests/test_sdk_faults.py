@@ -69,6 +69,11 @@ KINDS = [
 ]
 
 
+def test_a_message_has_no_full_stop() -> None:
+    error = DaytonaError("Failed to create sandbox: CPU request 9 exceeds maximum (4).", status_code=403)
+    assert caught(error).message == "Failed to create sandbox: CPU request 9 exceeds maximum (4)"
+
+
 def test_an_answer_without_a_body_is_classified_by_its_status() -> None:
     assert caught(DaytonaError("Failed to execute command: ", status_code=502)).message == (
         "Failed to execute command: HTTP 502 without a message"
