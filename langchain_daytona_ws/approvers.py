@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from langchain_daytona_ws._approval import conversation
+from langchain_daytona_ws._approval import graph_messages
 from langchain_daytona_ws._approval.interrupts import answer_to, may_have_answer
 from langchain_daytona_ws._core.commands.run import thread_of
 from langchain_daytona_ws.config import PermissionMode
@@ -166,7 +166,7 @@ class MiddlewareApprover:
             for known in self._approved
             if known is not None and known._replace(tool=call.tool) == call
         )
-        tool = conversation.tool_of(conversation.messages_of(_settings()), call.call) or call.tool
+        tool = graph_messages.tool_of(graph_messages.messages_of(_settings()), call.call) or call.tool
         tool = next(reviewed, tool) if tool == call.tool else tool
         return None if tool == call.tool else legible.name(tool, 62)
 
@@ -297,7 +297,7 @@ def _settings() -> Mapping[str, Any]:
 def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _ReviewedCall | None:
     """Return the identity of a call that has no result yet; None if the conversation has no such call."""
     call_id = str(request.tool_call_id or "")
-    message = conversation.open_message(conversation.messages_of(settings), call_id)
+    message = graph_messages.open_message(graph_messages.messages_of(settings), call_id)
     if not message:
         return None
     return _ReviewedCall(

@@ -159,8 +159,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
         return approver.reviewing(REVIEWED_TOOLS, needs, lambda call: request_of(call)[0])
 
     @contextmanager
-    def _here(self) -> Iterator[_Operations]:
-        """Return the operations in the session of the running graph, for a sync call."""
+    def _leased(self) -> Iterator[_Operations]:
+        """Lease the session of the running graph; yield its sync operations."""
         run = calls.run_config()
         with ExitStack() as stack:
             try:
@@ -176,8 +176,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
             yield self._operations(session, session._sync, ask, run)
 
     @asynccontextmanager
-    async def _ahere(self) -> AsyncIterator[_Operations]:
-        """Return the operations as `_here` does, for an async call."""
+    async def _aleased(self) -> AsyncIterator[_Operations]:
+        """Lease the session as `_leased` does; yield its async operations."""
         run = calls.run_config()
         async with AsyncExitStack() as stack:
             try:
@@ -234,22 +234,22 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Returns:
             The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it is unknown.
         """
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.writer.execute(command, timeout))
 
     async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a command as `execute` does. Cancelling this call kills the command."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.writer.execute(command, timeout)
 
     def ls(self, path: str) -> LsResult:
         """List a directory with absolute paths; a directory of more than 5000 entries is an error."""
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.reader.ls(path))
 
     async def als(self, path: str) -> LsResult:
         """List as `ls` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.reader.ls(path)
 
     def read(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
@@ -260,44 +260,44 @@ class WorkspaceBackend(SandboxBackendProtocol):
             offset: Number of lines to skip. Default: 0.
             limit: Maximum number of lines; fewer are returned if they exceed 500 KiB. Default: 2000.
         """
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.reader.read(file_path, offset, limit))
 
     async def aread(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
         """Read as `read` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.reader.read(file_path, offset, limit)
 
     def write(self, file_path: str, content: str) -> WriteResult:
         """Write a whole file and create its parent directories. The class describes when a file is replaced."""
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.writer.write(file_path, content))
 
     async def awrite(self, file_path: str, content: str) -> WriteResult:
         """Write as `write` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.writer.write(file_path, content)
 
     def edit(self, file_path: str, old_string: str, new_string: str, replace_all: bool = False) -> EditResult:
         """Replace a string that occurs once, or all occurrences with ``replace_all``; the file's line ends are kept."""
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.writer.edit(file_path, old_string, new_string, replace_all))
 
     async def aedit(
         self, file_path: str, old_string: str, new_string: str, replace_all: bool = False
     ) -> EditResult:
         """Edit as `edit` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.writer.edit(file_path, old_string, new_string, replace_all)
 
     def delete(self, file_path: str) -> DeleteResult:
         """Delete a file, a symbolic link (not its target), or a directory with its contents."""
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.writer.delete(file_path))
 
     async def adelete(self, file_path: str) -> DeleteResult:
         """Delete as `delete` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.writer.delete(file_path)
 
     def grep(
@@ -312,14 +312,14 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 searched directory. Default: all files.
             max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters.
         """
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.reader.grep(pattern, path, glob, max_count))
 
     async def agrep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
     ) -> GrepResult:
         """Search as `grep` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.reader.grep(pattern, path, glob, max_count)
 
     def glob(self, pattern: str, path: str | None = None) -> GlobResult:
@@ -330,32 +330,32 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 Hidden names need an explicit dot.
             path: Directory to search. Default: the workspace.
         """
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.reader.glob(pattern, path))
 
     async def aglob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find as `glob` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.reader.glob(pattern, path)
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files and replace existing ones; each file has its own result."""
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.writer.upload(files))
 
     async def aupload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files as `upload_files` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.writer.upload(files)
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read whole files of at most 128 MiB; each file has its own result."""
-        with self._here() as at:
+        with self._leased() as at:
             return run_sync(at.reader.download(paths))
 
     async def adownload_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read files as `download_files` does."""
-        async with self._ahere() as at:
+        async with self._aleased() as at:
             return await at.reader.download(paths)
 
 

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
-from langchain_daytona_ws._approval.conversation import first_turn
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
+from langchain_daytona_ws._approval.graph_messages import first_turn
 from langchain_daytona_ws._core.commands.run import CommandResult, thread_of
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance

@@ -75,7 +75,7 @@ class Upload:
         self.failure: Exception | None = None  # of reading a content
 
     def pieces(self) -> Iterator[tuple[bytes, int]]:
-        """Yield pieces of the body, small pieces joined, and the number of bytes of content in each."""
+        """Yield pieces of the body with the number of content bytes in each; small pieces are joined."""
         joined, count = bytearray(), 0
         for piece, content_count in self._parts_of_body():
             if not joined and len(piece) == SENT_BYTES:
@@ -148,7 +148,7 @@ def upload(
             if count and on_bytes is not None:
                 on_bytes(count)
 
-    # Each write has its own limit. The answer may take longer: a gateway may pass on the files when it has them all.
+    # Each write has its own limit. The answer may take longer: a gateway may receive all files before it forwards them.
     limits = httpx.Timeout(TRANSFER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, write=STALL_S)
     with fs._http_client.stream("POST", url, content=sent(), headers=headers, timeout=limits) as answer:
         if not answer.is_success:

@@ -82,7 +82,7 @@ def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> d
 def _has_no_input(pid: str) -> bool:
     """Return whether the process has replaced its standard input by its standard error, which cannot be read.
 
-    At the end of its standard input vim does so. If its standard error can only be written to, such as the pipe of a
+    Vim does this at the end of its standard input. If its standard error can only be written to, such as the pipe of a
     command's output, vim waits for ever.
     """
     with open("/proc/%s/fdinfo/0" % pid, "rb") as file:

@@ -122,8 +122,8 @@ class SandboxOptions(ConfigModel):
     labels: Labels = Field(
         default_factory=dict,
         description=(
-            "Labels of the sandbox in Daytona, a name to a string; not secret. They are added to a persistent sandbox "
-            "that exists already. The names of this package's own labels are reserved."
+            "Labels of the sandbox in Daytona: names and their values, which are not secret. They are added to a "
+            "persistent sandbox that exists already. The names of this package's own labels are reserved."
         ),
     )
     workspace_root: Directory = Field(

@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field, model_validator
 
-from langchain_daytona_ws._approval import conversation as messages
+from langchain_daytona_ws._approval import graph_messages
 from langchain_daytona_ws._approval.control_flow import is_control_flow
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import call_key
@@ -200,7 +200,9 @@ class _Call:
         conversation = self.conversation
         if not conversation.has_begun and not conversation.sandbox_id:
             settings = (self.config or {}).get("configurable") or {}
-            conversation.sandbox_id = messages.sandbox_of(messages.messages_of(settings), tools) or ""
+            conversation.sandbox_id = (
+                graph_messages.sandbox_of(graph_messages.messages_of(settings), tools) or ""
+            )
 
 
 def current_tool_call_id() -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
 from langchain_daytona_ws import SandboxConfig, WorkspaceSession
-from langchain_daytona_ws._approval.conversation import first_turn, sandbox_of
+from langchain_daytona_ws._approval.graph_messages import first_turn, sandbox_of
 from langchain_daytona_ws._core.commands.run import thread_of
 from langchain_daytona_ws._session import conversations
 from langchain_daytona_ws._session.conversations import (

@@ -410,7 +410,7 @@ def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
 def _screen(
     head: bytes, tail: bytes, size: int, where: str, *, pty: tuple[int, int], limit_bytes: int
 ) -> str:
-    """Render the output of a terminal; head and tail apart, so that the notice between them stays readable."""
+    """Render the output of a terminal: head and tail separately, so that no control code changes the notice."""
     first, last = whole_end(head), whole_start(tail)
     left_out = size - len(first) - len(last)
     if size <= len(head) + len(tail):

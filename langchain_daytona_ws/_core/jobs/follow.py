@@ -1,4 +1,4 @@
-"""Follow a job's output: its lines while they come, and what happens to the job."""
+"""Follow a job: the lines of its output as they arrive, restarts of the sandbox, and the end of the job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNKNOWN = Job("", "running")  # before the first answer
 
 
 class LogFollower:
-    """Reads a job's output on, piece by piece, and splits it into lines.
+    """Reads a job's output, piece by piece, and splits it into lines.
 
     Args:
         ops: The operations on jobs.

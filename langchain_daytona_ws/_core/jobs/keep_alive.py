@@ -96,7 +96,7 @@ class JobTracker:
         return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
 
     def latest_end(self) -> float:
-        """Return when the last of the known running jobs is stopped at the latest, in Unix time; 0 without a job."""
+        """Return the latest time at which a known running job is stopped, in Unix seconds; 0 without a job."""
         return max(
             (job.ends_at for jobs in list(self._running.values()) for job in list(jobs.values())), default=0.0
         )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 
-from langchain_daytona_ws._approval.conversation import messages_of, open_message
+from langchain_daytona_ws._approval.graph_messages import messages_of, open_message
 
 
 def calling(message_id: str | None, *call_ids: str | None) -> AIMessage:
