@@ -28,7 +28,7 @@ from langchain_daytona_ws._session.sandbox_manager import CLOSE_WAITS_S
 from langchain_daytona_ws._session.single_flight import (
     Wait,
     WouldDeadlock,
-    on_a_loop,
+    running_loop,
     wait_blocking,
     wait_on_loop,
 )
@@ -354,10 +354,14 @@ class WorkspacePool:
                 waited = True
         finally:
             self._slots.forget(ticket)
-        if step.opened:
-            self._report("open", key, namespace)
-        if waited:
-            self._report("wait", key, namespace, duration_s=time.monotonic() - began)
+        try:
+            if step.opened:
+                self._report("open", key, namespace)
+            if waited:
+                self._report("wait", key, namespace, duration_s=time.monotonic() - began)
+        except BaseException:  # Ctrl-C during `on_event`
+            self._end(step.slot)
+            raise
         return step.slot
 
     async def _reserve(self, key: str, wait: Wait) -> _Slot:
@@ -385,12 +389,20 @@ class WorkspacePool:
         error: SandboxUnavailable | None = None
         if left_s <= 0:
             error = self._refusal(step.reason)
-        elif wait is wait_blocking and step.reason != "closing" and on_a_loop():
-            error = WouldDeadlock("using all sessions of the pool", "lease")
+        elif wait is wait_blocking and self._needs_this_loop(step):
+            doing = "closing the session" if step.reason == "closing" else "using all sessions of the pool"
+            error = WouldDeadlock(doing, "lease")
         if error is not None:
             self._report("refuse", key, namespace, duration_s=time.monotonic() - began, error=error)
             raise error
         await wait(step.changed, left_s)
+
+    def _needs_this_loop(self, step: Step[WorkspaceSession]) -> bool:
+        """Return whether the event loop of this thread may have to run before the caller can get a slot."""
+        loop = running_loop()
+        if step.reason != "closing":
+            return loop is not None
+        return any(task.get_loop() is loop for task in list(self._closing))
 
     def _refusal(self, reason: str) -> SandboxUnavailable:
         waited = f"after {self._wait_s:g} s"

@@ -367,6 +367,37 @@ def test_a_cancelled_caller_leaves_no_lease(server: LocalDaytona) -> None:
     asyncio.run(main())
 
 
+def test_a_sync_caller_does_not_block_the_loop_that_closes_its_session(server: LocalDaytona) -> None:
+    pool = WorkspacePool(config_for(server))
+
+    async def main() -> None:
+        async with pool.session("a") as session:
+            await session.arun("true")
+        goes_on = threading.Event()
+        server.faults.add(Fault(kind="act_before", action="delete", act=lambda: goes_on.wait(60), times=1))
+        releasing = asyncio.create_task(pool.arelease("a"))
+        while not server.count("delete"):  # noqa: ASYNC110 - the server has no event to offer
+            await asyncio.sleep(0)
+        with pytest.raises(SandboxUnavailable) as caught, pool.session("a"):
+            pass
+        assert caught.value.code == "would_deadlock"
+        goes_on.set()
+        await releasing
+        await pool.aclose()
+
+    asyncio.run(main())
+
+
+def test_ctrl_c_in_on_event_leaves_no_lease(server: LocalDaytona) -> None:
+    def interrupt(event: PoolEvent) -> None:
+        raise KeyboardInterrupt if event.kind == "open" else ValueError
+
+    with WorkspacePool(config_for(server), on_event=interrupt) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.session("a").__enter__()
+        assert repr(pool) == "WorkspacePool(sessions=1, in_use=0)"
+
+
 def test_a_close_that_the_end_of_the_loop_cancels_can_be_repeated(server: LocalDaytona) -> None:
     pool = WorkspacePool(config_for(server))
     goes_on = threading.Event()
