@@ -11,9 +11,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import ntpath
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -324,7 +326,14 @@ def is_usable(part: str) -> bool:
     if not _WINDOWS:
         return True
     is_plain = not set(part) & set('\\:*?"<>|') and part.isprintable() and part == part.rstrip(" .")
-    return is_plain and not PureWindowsPath(part).is_reserved()
+    return is_plain and not _is_reserved(part)
+
+
+def _is_reserved(part: str) -> bool:
+    """Return whether Windows has a device of this name, such as ``nul.txt``."""
+    if sys.version_info >= (3, 13):
+        return ntpath.isreserved(part)
+    return PureWindowsPath(part).is_reserved()
 
 
 class LocalSink:
