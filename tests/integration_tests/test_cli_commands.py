@@ -21,7 +21,7 @@ from tests.integration_tests.test_cli import environment
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^langchain-daytona-ws (.*?)(?: +#.*)?$", PAGE, re.MULTILINE)
 COMMANDS = [
-    ("doctor",), ("run",), ("serve",), ("s3-snapshot",), ("sandboxes", "list"), ("sandboxes", "release"),
+    ("cp",), ("doctor",), ("run",), ("serve",), ("s3-snapshot",), ("sandboxes", "list"), ("sandboxes", "release"),
     ("sandboxes", "prune"), ("sandboxes", "recover"),
     *(("jobs", name) for name in ("start", "list", "status", "logs", "stop", "wait")),
 ]  # fmt: skip
@@ -44,7 +44,7 @@ def test_the_readmes_calls_are_calls(line: str) -> None:
 
 
 def test_there_are_calls() -> None:
-    assert len(LINES) == 8
+    assert len(LINES) == 9
 
 
 def test_the_exit_codes_of_the_page_are_those_of_the_code() -> None:

@@ -147,6 +147,7 @@ def test_a_file_that_is_too_large_to_read_is_not_to_be_read_first(backend: Backe
 
 MISSING = "missing: {} does not exist. Use list or glob to see the existing files."
 IS_DIRECTORY = "is_directory: {} is a directory: use list."
+WRITES_DIRECTORY = "is_directory: {} is a directory. Write to the path of a file in it."
 NO_DIRECTORY = "not_a_directory: {}, or a part of this path, is not a directory."
 BINARY = "binary: {} is a binary file (100 bytes). Inspect it with bash, such as `file` or `xxd`."
 REFUSALS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
@@ -196,8 +197,8 @@ REFUSALS: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("edit", "bin", "x", "y"), {}, BINARY),
     (("write", "text/below", "x"), {}, NO_DIRECTORY),
     (("write", "text/below/that", "x"), {"overwrite": True}, NO_DIRECTORY),
-    (("write", "d", "x"), {}, IS_DIRECTORY),
-    (("write", "d", "x"), {"overwrite": True}, IS_DIRECTORY),
+    (("write", "d", "x"), {}, WRITES_DIRECTORY),
+    (("write", "d", "x"), {"overwrite": True}, WRITES_DIRECTORY),
     (("delete", "none"), {}, MISSING),
     (("delete", "text/below"), {}, NO_DIRECTORY),
     (
