@@ -542,7 +542,7 @@ class Copy:
 
 
 def _any_cpu() -> int | None:
-    """Return one of this process's CPUs; None if the system does not tell."""
+    """Return one of this process's CPUs; None if the system does not report them."""
     try:
         cpus = sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError):
