@@ -6,7 +6,7 @@ it (``a`` and ``a/b``) is a directory, as in a mount.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from langchain_daytona_ws._core.ports import OnBytes
 from langchain_daytona_ws._core.s3.names import LAST, ancestors, below, is_hidden, parent_of
@@ -38,17 +38,26 @@ class Lookup:
             StoreFault: The file exists and cannot be read, or S3 failed.
 
         """
-        found = await self.find(key, max_bytes=max_bytes)
-        if found is None:
-            raise RefusedError("missing")
-        return found
+        return _required(await self.find(key, max_bytes=max_bytes))
 
     async def find(self, key: str, *, max_bytes: int) -> StoredObject | None:
         """Read a file like `load`; return None if the path is free for a new file."""
+        return await self._found(key, lambda: self.port.get(key, max_bytes=max_bytes))
+
+    async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
+        """Pass a file's content to ``sink``; one request if the file exists. It raises what `load` raises."""
+        return _required(
+            await self._found(
+                key, lambda: self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
+            )
+        )
+
+    async def _found(self, key: str, request: Callable[[], Awaitable[StoredObject]]) -> StoredObject | None:
+        """Return the answer to a request for an object; None if its path is free for a new file."""
         if not key:
             raise RefusedError("is_directory")
         try:
-            return await self.port.get(key, max_bytes=max_bytes)
+            return await request()
         except StoreFault as fault:
             if fault.kind not in (StoreFaultKind.MISSING, StoreFaultKind.DENIED):
                 raise
@@ -56,20 +65,6 @@ class Lookup:
                 raise
         await self.require_free(key)
         return None
-
-    async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
-        """Pass a file's content to ``sink``; one request if the file exists. It raises what `load` raises."""
-        if not key:
-            raise RefusedError("is_directory")
-        try:
-            return await self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
-        except StoreFault as fault:
-            if fault.kind not in (StoreFaultKind.MISSING, StoreFaultKind.DENIED):
-                raise
-            if fault.kind is StoreFaultKind.DENIED and await self.file_at(key):
-                raise
-        await self.require_free(key)
-        raise RefusedError("missing")
 
     async def file_at(self, key: str) -> ObjectInfo | None:
         """Return the object of exactly this key, which is listed before longer keys with this beginning."""
@@ -180,6 +175,12 @@ def _similar(name: str, names_here: Collection[str]) -> list[str]:
     """Return a name if it exists, otherwise the similar names."""
     same = same_name(name)
     return [name] if name in names_here else sorted(other for other in names_here if same_name(other) == same)
+
+
+def _required(found: StoredObject | None) -> StoredObject:
+    if found is None:
+        raise RefusedError("missing")
+    return found
 
 
 def _first(page: KeyPage) -> ObjectInfo | None:
