@@ -190,8 +190,7 @@ class WorkspaceSession:
         )
 
     def __repr__(self) -> str:
-        info = self._state.sandboxes.info
-        return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={info.id if info else None!r})"
+        return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={self.sandbox_id!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a session over a persistent sandbox: unpickled elsewhere, the session finds the same sandbox.
@@ -287,8 +286,7 @@ class WorkspaceSession:
     @property
     def sandbox_id(self) -> str | None:
         """Id of the sandbox; None while there is no sandbox."""
-        info = self._state.sandboxes.info
-        return info.id if info else None
+        return self._state.sandbox_id
 
     def run(
         self,

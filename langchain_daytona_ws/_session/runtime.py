@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_daytona_ws._core.commands.hooks import Hooks
@@ -96,19 +97,25 @@ class SessionState:
     own: Conversation = field(default_factory=Conversation)
     programs: KeptPrograms = field(default_factory=KeptPrograms)
 
+    @property
+    def sandbox_id(self) -> str | None:
+        """Id of the sandbox; None while there is no sandbox."""
+        info = self.sandboxes.info
+        return info.id if info else None
+
     def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, for its next result.
 
         If an earlier result of the thread came from another sandbox, one of them is about that.
         """
         with conversation.lock:
-            notices, info = self.notices.drain(conversation), self.sandboxes.info
+            notices, sandbox_id = self.notices.drain(conversation), self.sandbox_id
             if self.lost_notice in notices:
                 conversation.sandbox_id = ""
-            elif info is not None and conversation.sandbox_id not in ("", info.id):
+            elif sandbox_id is not None and conversation.sandbox_id not in ("", sandbox_id):
                 notices = [self.lost_notice, *(notice for notice in notices if notice != REPLACED_NOTICE)]
-            if info is not None:
-                conversation.sandbox_id = info.id
+            if sandbox_id is not None:
+                conversation.sandbox_id = sandbox_id
             conversation.has_begun = True
             return tuple(notices)
 
@@ -292,12 +299,11 @@ class _Runtime:
             remarks = self._job_remarks(command, JOB_DEFAULT_S)
         elif result.background:
             remarks = self._end_of_writing()
-        info = state.sandboxes.info
         return replace(
             result,
             notices=(*state.drain_notices(conversation or state.own), *result.notices, *remarks),
             hint=self._hint(command, result.screen or result.output, result.exit_code),
-            sandbox_id=info.id if info else "",
+            sandbox_id=state.sandbox_id or "",
         )
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
@@ -495,35 +501,17 @@ class ConversationRuntime:
         self._runtime = runtime
         self._state = state
         self.conversation = conversation
-        self.files = runtime.files_of(conversation)
         self.jobs = runtime.jobs
         self.preview_url = runtime.preview_url
+        self.run = partial(runtime.run, conversation=conversation)
+        self.drain_notices = partial(state.drain_notices, conversation)
+
+    @cached_property
+    def files(self) -> FileOperations:
+        """The operations on the workspace's files. A call that runs a command does not need them."""
+        return self._runtime.files_of(self.conversation)
 
     @property
     def sandbox_id(self) -> str | None:
         """Id of the sandbox; None while there is no sandbox."""
-        info = self._state.sandboxes.info
-        return info.id if info else None
-
-    async def run(
-        self,
-        command: str,
-        *,
-        timeout_s: float | None,
-        idempotency_key: str | None,
-        on_output: OnOutput | None = None,
-        pty: bool | tuple[int, int] = False,
-    ) -> CommandResult:
-        """Run a command, see `_Runtime.run`."""
-        return await self._runtime.run(
-            command,
-            timeout_s=timeout_s,
-            idempotency_key=idempotency_key,
-            on_output=on_output,
-            pty=pty,
-            conversation=self.conversation,
-        )
-
-    def drain_notices(self) -> tuple[str, ...]:
-        """Return the notices that the thread has not seen yet."""
-        return self._state.drain_notices(self.conversation)
+        return self._state.sandbox_id
