@@ -8,18 +8,23 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Any
 
-from daytona import AsyncDaytona, AsyncSandbox, DaytonaNotFoundError
+from daytona import AsyncDaytona, AsyncSandbox, DaytonaConfig, DaytonaNotFoundError
 
-from langchain_daytona_ws._adapters import loop_clients, transfers
+from langchain_daytona_ws._adapters import transfers
+from langchain_daytona_ws._adapters.answers import abound_answers
 from langchain_daytona_ws._adapters.background import AsyncioTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
+from langchain_daytona_ws._adapters.proxies import check_async_proxy
 from langchain_daytona_ws._adapters.sdk import (
     PING_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
     Account,
+    client_config,
     create_params,
     describe,
+    making_a_client,
+    tracing_is_wanted,
     version_of,
 )
 from langchain_daytona_ws._core.id_factory import Clock
@@ -60,11 +65,11 @@ class AsyncDaytonaPort:
         here = self._loops.get(loop)
         if here is None:
             self._drop_dead_loops()
-            here = _OnLoop(await loop_clients.join(self._account), self._joined_until_the_loop_ends())
+            here = _OnLoop(await _join_client(self._account), self._joined_until_the_loop_ends())
             if self._loops.setdefault(loop, here) is here:
                 await anext(here.guard)
             else:
-                await loop_clients.leave(self._account)  # another task has joined meanwhile
+                await _leave_client(self._account)  # another task has joined meanwhile
                 here = self._loops[loop]
         return here
 
@@ -78,7 +83,7 @@ class AsyncDaytonaPort:
             yield
         finally:
             self._loops.pop(loop, None)
-            await loop_clients.leave(self._account)
+            await _leave_client(self._account)
 
     def _drop_dead_loops(self) -> None:
         """Forget loops that were closed without closing their generators; their sockets are closed with them."""
@@ -241,3 +246,69 @@ class AsyncDaytonaPort:
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.warning("after its call was cancelled: %s", error)
+
+
+class _Client(AsyncDaytona):
+    """The SDK's client, but it ignores .env files (see `tracing_is_wanted`)."""
+
+    def __init__(self, config: DaytonaConfig) -> None:
+        super().__init__(config)
+        for api in (self._api_client, self._toolbox_api_client):
+            abound_answers(api)
+
+    def _init_otel(self, sdk_version: str) -> None:
+        if tracing_is_wanted():
+            super()._init_otel(sdk_version)
+
+
+@dataclass(slots=True)
+class _SharedClient:
+    making: asyncio.Task[AsyncDaytona]
+    users: int = 0
+
+
+# An entry is used on its own loop only; entries of closed loops may be removed from any thread.
+_shared: dict[tuple[asyncio.AbstractEventLoop, Account], _SharedClient] = {}
+
+
+async def _join_client(account: Account) -> AsyncDaytona:
+    """Return this loop's client, shared by all sessions of an account; each caller must call `_leave_client`.
+
+    Each client reads the system's certificates twice: 60 ms and 1.7 MB (measured), too much for hundreds of sessions.
+    """
+    for key in list(_shared):  # a copy, since other threads add and remove loops
+        if key[0].is_closed():
+            _shared.pop(key, None)
+    key = (asyncio.get_running_loop(), account)
+    shared = _shared.get(key)
+    if shared is None:
+        making = asyncio.create_task(asyncio.to_thread(_new_client, account))  # it reads files
+        shared = _shared[key] = _SharedClient(making)
+    shared.users += 1
+    try:
+        return await asyncio.shield(shared.making)
+    except BaseException:
+        await _leave_client(account)
+        raise
+
+
+async def _leave_client(account: Account) -> None:
+    """Release this loop's client; the last user closes its connections."""
+    key = (asyncio.get_running_loop(), account)
+    shared = _shared[key]
+    shared.users -= 1
+    if shared.users:
+        return
+    del _shared[key]
+    if not shared.making.done():
+        shared.making.cancel()
+    elif not shared.making.cancelled() and shared.making.exception() is None:
+        await shared.making.result().close()  # type: ignore[no-untyped-call]
+
+
+def _new_client(account: Account) -> AsyncDaytona:
+    with making_a_client():
+        check_async_proxy(account.api_url)
+        client = _Client(client_config(account))
+    client._target = account.target
+    return client

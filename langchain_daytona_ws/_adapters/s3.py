@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.quiet import unlogged
+from langchain_daytona_ws._adapters.s3_answers import translated
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.run_sync import run_sync
@@ -75,7 +76,6 @@ class Bucket:
     def clients(self, credentials: Credentials) -> Clients:
         """Return clients; the first call imports boto3, which takes a third of a second."""
         from langchain_daytona_ws._adapters.s3_clients import ClientSets
-        from langchain_daytona_ws._adapters.s3_faults import translated
 
         with self._lock:
             if self._sets is None:
@@ -101,8 +101,6 @@ class Bucket:
         start_after: str,
         more: str | None,
     ) -> KeyPage:
-        from langchain_daytona_ws._adapters.s3_faults import translated
-
         request: dict[str, Any] = {
             "Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": min(max_keys, answers.LONGEST_PAGE),
         }  # fmt: skip
@@ -163,7 +161,6 @@ class Bucket:
     def put(
         self, clients: Clients, key: str, data: bytes, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
-        from langchain_daytona_ws._adapters.s3_faults import translated
 
         condition = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
         request: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(key), **condition}
@@ -178,14 +175,12 @@ class Bucket:
         return ObjectTransfer(clients, self._bucket, self._full(key), key=key, sleep=self.clock.sleep)
 
     def delete(self, clients: Clients, key: str) -> None:
-        from langchain_daytona_ws._adapters.s3_faults import translated
 
         with unlogged(), translated(changes=True):
             clients.changes.delete_object(Bucket=self._bucket, Key=self._full(key))
 
     def rename(self, clients: Clients, source: str, target: str) -> None:
         from langchain_daytona_ws._adapters.s3_clients import rename_source
-        from langchain_daytona_ws._adapters.s3_faults import translated
 
         token = rename_source.set(self._full(source))
         try:
@@ -195,7 +190,6 @@ class Bucket:
             rename_source.reset(token)
 
     def _get_once(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
-        from langchain_daytona_ws._adapters.s3_faults import translated
 
         with unlogged(), translated():
             answer = clients.reads.get_object(Bucket=self._bucket, Key=self._full(key))
@@ -214,8 +208,6 @@ class Bucket:
 
     def _body(self, body: Any, size: int) -> tuple[bytes, str, int]:
         """Read a content; hash its pieces and count their line feeds while the next pieces arrive."""
-        from langchain_daytona_ws._adapters.s3_faults import translated
-
         digest, pieces, count, newlines = hashlib.sha256(), list[bytes](), 0, 0
         try:
             with unlogged(), translated():

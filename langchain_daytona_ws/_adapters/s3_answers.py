@@ -1,16 +1,57 @@
-"""Read S3's responses. Pure functions; a malformed response raises ValueError."""
+"""Read S3's responses, and translate every exception of boto3 into StoreFault, with a kind.
+
+The functions that read a response raise ValueError if it is malformed; `translated` makes it a StoreFault too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
-from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo, StoredObject
+from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo, StoredObject, StoreFault, StoreFaultKind
 
 LONGEST_PAGE = 1000
 _LONGEST_TOKEN = 4096
+MESSAGE_LIMIT = 500
+
+_BY_CODE = {
+    "NoSuchKey": StoreFaultKind.MISSING,
+    "NoSuchBucket": StoreFaultKind.REFUSED,
+    "PreconditionFailed": StoreFaultKind.CHANGED,
+    "ConditionalRequestConflict": StoreFaultKind.CHANGED,
+    "AccessDenied": StoreFaultKind.DENIED,
+    "AllAccessDisabled": StoreFaultKind.DENIED,
+    "AccountProblem": StoreFaultKind.DENIED,
+    "ExpiredToken": StoreFaultKind.EXPIRED,
+    "InvalidToken": StoreFaultKind.EXPIRED,
+    "InvalidAccessKeyId": StoreFaultKind.EXPIRED,
+    "TokenRefreshRequired": StoreFaultKind.EXPIRED,
+    "RequestTimeTooSkewed": StoreFaultKind.REFUSED,
+    "SignatureDoesNotMatch": StoreFaultKind.REFUSED,
+    "InvalidObjectState": StoreFaultKind.REFUSED,
+    # S3 stopped waiting for the request's body, or refused it: nothing was changed.
+    "RequestTimeout": StoreFaultKind.PASSING,
+    "SlowDown": StoreFaultKind.PASSING,
+    "ServiceUnavailable": StoreFaultKind.PASSING,
+    "Throttling": StoreFaultKind.PASSING,
+    "ThrottlingException": StoreFaultKind.PASSING,
+    "TooManyRequests": StoreFaultKind.PASSING,
+    "OperationAborted": StoreFaultKind.CHANGED,
+}
+_BY_STATUS = {
+    403: StoreFaultKind.DENIED,
+    404: StoreFaultKind.MISSING,
+    409: StoreFaultKind.CHANGED,
+    412: StoreFaultKind.CHANGED,
+    429: StoreFaultKind.PASSING,
+    503: StoreFaultKind.PASSING,
+}
+_REGION = re.compile(r"expecting '([a-z0-9-]{1,40})'", re.ASCII)
+_REGION_NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 
 
 def page(answer: Mapping[str, Any], prefix: str, workspace_prefix: str) -> KeyPage:
@@ -75,3 +116,99 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a field is missing")
     return value
+
+
+@contextlib.contextmanager
+def translated(*, changes: bool = False) -> Iterator[None]:
+    """Raise StoreFault for every failure of boto3 inside.
+
+    Args:
+        changes: Whether the request changes something: then a missing or unreadable response is UNKNOWN.
+    """
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        HTTPClientError,
+        ParamValidationError,
+        ProxyConnectionError,
+        SSLError,
+    )
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
+
+    lost = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.PASSING
+    garbled = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.REFUSED
+    try:
+        yield
+    except ClientError as error:
+        raise client_fault(error.response, lost=lost) from None
+    except ParamValidationError as error:
+        raise StoreFault(StoreFaultKind.REFUSED, clean(str(error))) from None
+    except (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError) as error:
+        raise StoreFault(StoreFaultKind.PASSING, clean(str(error))) from None
+    except SSLError as error:
+        # A refused certificate is refused again later; nothing was sent.
+        kind = StoreFaultKind.REFUSED if "CERTIFICATE" in str(error) else lost
+        raise StoreFault(kind, clean(str(error)), code="Certificate") from None
+    except (HTTPClientError, HTTPError, OSError) as error:
+        raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
+    except (BotoCoreError, ResponseParserError) as error:
+        # Includes wrong checksums and truncated responses.
+        raise StoreFault(lost, f"the answer cannot be used ({type(error).__name__})") from None
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
+        # Only the type is reported: the text may quote the response.
+        raise StoreFault(garbled, f"the answer cannot be read ({type(error).__name__})") from None
+
+
+def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
+    """Translate an error response.
+
+    Args:
+        response: The response as botocore parsed it.
+        lost: The kind for a response that leaves the outcome open.
+    """
+    details = response.get("Error", {})
+    metadata = response.get("ResponseMetadata", {})
+    code, text = _text(details, "Code"), _text(details, "Message")
+    status = metadata.get("HTTPStatusCode")
+    status = status if isinstance(status, int) else None
+    kind = _BY_CODE.get(code)
+    if kind is None and code.startswith("KMS."):
+        kind = StoreFaultKind.REFUSED
+    if kind is None:
+        kind = _BY_STATUS.get(status or 0)
+    if kind is None:
+        kind = StoreFaultKind.REFUSED if status is not None and 300 <= status < 500 else lost
+    label = code if code and not code.isdigit() else f"HTTP {status}"
+    return StoreFault(
+        kind,
+        clean(f"{label}: {text}" if text else label),
+        code=code[:100],
+        region=_region(details, metadata, text),
+        status=status,
+    )
+
+
+def _text(details: Any, name: str) -> str:
+    """Return a text field, ``""`` if it is missing or a structure."""
+    value = details.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _region(details: Any, metadata: Any, text: str) -> str:
+    headers = metadata.get("HTTPHeaders", {})
+    region = str(details.get("Region") or headers.get("x-amz-bucket-region") or "")
+    found = _REGION.search(text)
+    if not _REGION_NAME.fullmatch(region):
+        region = found[1] if found else ""
+    redirected = details.get("Code") in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301")
+    return region if redirected else ""
+
+
+def clean(text: str) -> str:
+    """Return the text as one printable line of bounded length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LIMIT]).split())
+    return line if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"

@@ -6,6 +6,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from langchain_daytona_ws._adapters.s3_answers import translated
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
@@ -45,8 +46,6 @@ class S3Probe:
         from botocore.exceptions import ClientError
         from botocore.handlers import disable_signing
 
-        from langchain_daytona_ws._adapters.s3_faults import translated
-
         reads = self._using(_UNSIGNED).reads
         reads.meta.events.register("choose-signer.s3", disable_signing)
         with translated():
@@ -67,8 +66,6 @@ class S3Probe:
             StoreFault: MISSING if S3 answers that the object does not exist; DENIED if S3 refuses, which it also does
                 for a missing object without s3:ListBucket.
         """
-        from langchain_daytona_ws._adapters.s3_faults import translated
-
         location = self._workspace.workspace
         with translated():
             self._using(credentials).reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
@@ -86,8 +83,6 @@ class S3Probe:
         Raises:
             StoreFault: S3 neither allowed nor refused a request.
         """
-        from langchain_daytona_ws._adapters.s3_faults import translated
-
         reads, bucket = self._using(credentials).reads, self._workspace.workspace.bucket
 
         def listing() -> None:
@@ -111,8 +106,6 @@ class S3Probe:
 
     def read_skills(self, credentials: Credentials) -> int:
         """List the skills bucket and read the first byte of an object; return the number of keys on the first page."""
-        from langchain_daytona_ws._adapters.s3_faults import translated
-
         if self._workspace.skills is None:
             raise ValueError("this workspace has no skills")
         bucket, reads = self._workspace.skills.bucket, self._using(credentials).reads
@@ -124,7 +117,6 @@ class S3Probe:
             return len(found)
 
     def _using(self, credentials: Credentials) -> Clients:
-        from langchain_daytona_ws._adapters.s3_faults import translated
 
         with translated():
             return self._sets.using(credentials)

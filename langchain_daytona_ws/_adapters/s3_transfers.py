@@ -12,8 +12,8 @@ from typing import Any
 
 from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.quiet import unlogged
+from langchain_daytona_ws._adapters.s3_answers import translated
 from langchain_daytona_ws._adapters.s3_clients import Clients
-from langchain_daytona_ws._adapters.s3_faults import translated
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.transfers.models import content_of, read_exactly

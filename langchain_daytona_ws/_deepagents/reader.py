@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -25,8 +26,7 @@ from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOperation
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.locations import FileLocation, locate
 from langchain_daytona_ws._deepagents.messages import directory_error, read_error, transfer_error
-from langchain_daytona_ws._deepagents.patterns import anchor_of, file_glob, hidden_name_filter, literal_regex
-from langchain_daytona_ws._guest.match import GlobError
+from langchain_daytona_ws._guest.match import Glob, GlobError
 from langchain_daytona_ws.errors import FileError, FileUnsuitable, WorkspaceError
 
 TEXT_BYTES = 500 << 10
@@ -41,6 +41,7 @@ MEDIA = {
 MORE_LINES = "[There was no room for more. Read on with offset={next}, or with a smaller limit.]"
 BINARY_MATCH = "[A binary file that matches. Its lines are not shown: use grep -a with execute.]"
 CUT_LINE = "[The line is too long to be shown whole. Use grep or execute for the rest of it.]"
+_SPECIAL = frozenset("\\.+*?()|[]{}^$")  # in regular expressions
 
 
 class Files:
@@ -270,3 +271,47 @@ def _info(path: str, entry: Entry) -> FileInfo:
     if 0 < entry.mtime_ns < 1 << 62:
         info["modified_at"] = datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC).isoformat()
     return info
+
+
+def literal_regex(text: str) -> str:
+    """Return a regular expression that matches exactly this text in ripgrep, grep -P, grep -E and RE2."""
+    return "".join(f"\\{char}" if char in _SPECIAL else char for char in text)
+
+
+def file_glob(pattern: str) -> str:
+    """Return the equivalent glob of this package: a pattern without a slash matches names at any depth."""
+    return pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
+
+
+def anchor_of(pattern: str) -> tuple[str, str]:
+    """Split an absolute pattern into its literal directory and the pattern below it; ``("", pattern)`` for others."""
+    literal = re.split(r"[*?\[{\\]", pattern, maxsplit=1)[0]
+    directory = literal.rpartition("/")[0]
+    if not directory.startswith("/"):
+        return "", pattern
+    return directory, pattern[len(directory) :]
+
+
+def hidden_name_filter(pattern: str) -> Callable[[str], bool]:
+    """Return a predicate that rejects paths with a hidden name, unless the pattern spells out the dot.
+
+    For a pattern without a slash only the file's own name is checked: ``*.yml`` finds ``.github/ci.yml``.
+
+    Raises:
+        GlobError: The pattern is invalid.
+    """
+    dotted = [
+        segment
+        for segments in Glob(file_glob(pattern)).alternatives
+        for segment in segments
+        if segment is not None and segment.tokens[:1] == [("c", ".")]
+    ]
+    only_name = "/" not in pattern
+
+    def is_visible(path: str) -> bool:
+        names = path.split("/")[-1:] if only_name else path.split("/")
+        return all(
+            not name.startswith(".") or any(segment.matches(name) for segment in dotted) for name in names
+        )
+
+    return is_visible

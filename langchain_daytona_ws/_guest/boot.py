@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from langchain_daytona_ws._guest import dirs, encode, file_lock, record, release
+from langchain_daytona_ws._guest import dirs, encode, locks, record, release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _execute(entry: str, request: Request, storage: Any) -> Answer:
 
     def work() -> Answer:
         entered = storage.enter(request)
-        if entry in LOCKED and not file_lock.acquire(dirs.state_directory(), request["op"], LOCK_WAIT_S):
+        if entry in LOCKED and not locks.lock_files(dirs.state_directory(), request["op"], LOCK_WAIT_S):
             return {"ok": False, "error": "busy"}
         return {**module.main(request), **entered, **storage.leave(request, False)}
 

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 
-from langchain_daytona_ws._guest import dirs, processes
+from langchain_daytona_ws._guest import dirs, locks, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,17 +49,10 @@ def open_job(jobs: int, name: str) -> int:
 def lock_list(jobs: int) -> int:
     """Lock the list of jobs; closing the returned descriptor releases the lock."""
     fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=jobs)
-    until = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                os.close(fd)
-                raise dirs.SetupError("state", "the list of jobs is locked by another call") from None
-            time.sleep(0.005)
-        else:
-            return fd
+    if not locks.lock_within(fd, LOCK_WAIT_S):
+        os.close(fd)
+        raise dirs.SetupError("state", "the list of jobs is locked by another call")
+    return fd
 
 
 def names(jobs: int) -> list[str]:

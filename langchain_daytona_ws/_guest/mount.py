@@ -14,6 +14,7 @@ import time
 from langchain_daytona_ws._guest import dirs, keep
 from langchain_daytona_ws._guest.dirs import SetupError
 from langchain_daytona_ws._guest.mount_check import Check, device
+from langchain_daytona_ws._guest.secret import read_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 STATUS = "/var/lib/langchain-daytona-ws/%s.status"
 HELPER = "/usr/local/sbin/langchain-daytona-ws-mount"
-SECRET_FD = 3
 TRIES = 3
 # A live daemon answers within milliseconds. If it does not, the mounter checks it again, for longer, before it kills
 # the daemon.
@@ -89,16 +89,8 @@ def _enter(root: str, wanted: Request) -> list[str]:
 
 
 def _secret() -> bytes:
-    with os.fdopen(SECRET_FD, "rb") as file:
-        text = file.read()
-    import binascii
-
-    try:
-        secret = binascii.a2b_base64(text)
-    except ValueError:
-        secret = b""
+    secret = read_secret()
     if not secret:
-        # The shell stores it in /tmp first, which may be full.
         raise SetupError("mount_credentials", "the credentials did not arrive")
     return secret
 

@@ -7,11 +7,11 @@ detached mount that is still open.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 
+from langchain_daytona_ws._guest.locks import lock_within
 from langchain_daytona_ws._guest.mount_request import Failed, digest
 
 TYPE_CHECKING = False
@@ -32,14 +32,8 @@ def make_home() -> None:
 
 
 def acquire(fd: int) -> None:
-    until = time.monotonic() + LOCK_S
-    while True:
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise Failed("busy") from None
-            time.sleep(0.05)
+    if not lock_within(fd, LOCK_S):
+        raise Failed("busy")
 
 
 def open_for_root(path: str, flags: int) -> int:

@@ -1,8 +1,8 @@
 """Mount the workspace's prefixes with mount-s3. A separate program, the only code that runs as root.
 
 It is sent as text and run through sudo, or is installed as a root-owned helper in the snapshot that ``s3-snapshot``
-builds. ``_core/mounter.py`` joins it with the modules that it imports. Standard input has one JSON object and, on the
-next line, credentials, if any; it prints one object. The helper can only mount prefixes of buckets below fixed
+builds. ``_core/mount/manager.py`` joins it with the modules that it imports. Standard input has one JSON object and, on
+the next line, credentials, if any; it prints one object. The helper can only mount prefixes of buckets below fixed
 directories.
 
 Imports and compilation take most of the time before mount-s3 starts, so modules that only a repair needs are imported

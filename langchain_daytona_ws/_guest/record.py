@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 
-from langchain_daytona_ws._guest import encode
+from langchain_daytona_ws._guest import encode, locks
 from langchain_daytona_ws._guest.dirs import SetupError
 
 TYPE_CHECKING = False
@@ -38,18 +38,11 @@ class Record:
 
     def lock(self, wait_until: float) -> bool:
         """Lock the record; wait until ``wait_until`` (monotonic clock); return whether it is locked."""
-        pause = 0.005
         while True:
             if self.fd < 0:
                 self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= wait_until:
-                    return False
-                time.sleep(pause)
-                pause = min(pause * 1.5, 0.1)
-                continue
+            if not locks.lock_within(self.fd, wait_until - time.monotonic()):
+                return False
             if os.fstat(self.fd).st_nlink:
                 return True
             # Pruned between open and lock.

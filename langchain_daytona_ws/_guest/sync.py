@@ -12,7 +12,8 @@ import sys
 import time
 
 from langchain_daytona_ws._guest.dirs import SetupError, state_directory
-from langchain_daytona_ws._guest.file_lock import CHANGES
+from langchain_daytona_ws._guest.locks import CHANGES
+from langchain_daytona_ws._guest.secret import SECRET_FD, read_secret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ CONNECT_S = 2.0
 PATIENCE_S = 3.0
 ALIVE_S = 5.0
 ANSWER_BYTES = 256 * 1024
-SECRET_FD = 3
 
 _pulls: list[Question | SetupError] = []
 
@@ -131,7 +131,7 @@ def enter(request: Request) -> Request:
     wanted = request["sync"]
     if wanted["is_new"]:
         resident = sys.modules["langchain_daytona_ws._guest.sync_resident"]
-        resident.start(socket_path(wanted), request["sync_resident"], _secret(), wanted)
+        resident.start(socket_path(wanted), request["sync_resident"], read_secret(), wanted)
     if not wanted["pulls"]:
         return {}
     pull = _pull(wanted) if wanted["is_new"] else _pulls.pop()
@@ -197,14 +197,3 @@ def push(request: Request, wait_s: float) -> bool:
 def main(request: Request) -> Request:
     """Do nothing between pull and push: a call that only synchronises."""
     return {"ok": True}
-
-
-def _secret() -> bytes:
-    import binascii
-
-    with os.fdopen(SECRET_FD, "rb") as file:
-        text = file.read()
-    try:
-        return binascii.a2b_base64(text)
-    except ValueError:
-        return b""

@@ -8,7 +8,6 @@ sent to a process that merely listens at the socket.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from langchain_daytona_ws._guest import dirs, sync
+from langchain_daytona_ws._guest.locks import lock_within
 from langchain_daytona_ws._guest.sync_copy import Copy
 from langchain_daytona_ws._guest.sync_pull import Pull, TooLarge
 from langchain_daytona_ws._guest.sync_push import Push, Unconditional, probe
@@ -68,7 +68,7 @@ def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
     # Only one of several parallel calls starts it.
     starting = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        if not _is_locked(starting, START_WITHIN_S):
+        if not lock_within(starting, START_WITHIN_S):
             raise dirs.SetupError("sync_busy", "")
         question = "ping %s %.1f %s" % (wanted["id"], wanted["min_life_s"], wanted["key"])
         running = sync.ask(path, question, sync.ALIVE_S)
@@ -100,12 +100,12 @@ def _start(path: str, spec: Spec, credentials: dict[str, str | None], *, is_aliv
 def _replace(path: str, spec: Spec, *, is_alive: bool) -> int:
     """End the running resident; return the lock that only one resident holds."""
     lock = os.open(spec["copies"][0]["state"] + "/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    if _is_locked(lock, 0.0):
+    if lock_within(lock, 0):
         return lock
-    if is_alive and sync.ask(path, "end", END_WITHIN_S) and _is_locked(lock, KILL_WITHIN_S):
+    if is_alive and sync.ask(path, "end", END_WITHIN_S) and lock_within(lock, KILL_WITHIN_S):
         return lock
     _kill(os.pread(lock, 20, 0))  # it hangs, or another process has taken its socket
-    if _is_locked(lock, KILL_WITHIN_S):
+    if lock_within(lock, KILL_WITHIN_S):
         return lock
     raise dirs.SetupError("sync_busy", "")
 
@@ -119,19 +119,6 @@ def _kill(pid: bytes) -> None:
             os.kill(int(pid), signal.SIGKILL)
     except (OSError, ValueError):
         pass  # it has ended, or the file is damaged
-
-
-def _is_locked(lock: int, within_s: float) -> bool:
-    until = time.monotonic() + within_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(0.01)
-        else:
-            return True
 
 
 def _run(

@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from langchain_daytona_ws._core.doctor.finding import Finding, Status, any_failed, refused
-from langchain_daytona_ws._core.doctor.settings import CONFIGURATION
+from langchain_daytona_ws._core.doctor.finding import CONFIGURATION, Finding, Status, any_failed, refused
 from langchain_daytona_ws.cli.configuration import (
     NAMESPACE,
     ConfigOption,
@@ -19,8 +18,14 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.exits import FAILED, USAGE_ERROR, cleaning_up
-from langchain_daytona_ws.cli.output import print_json, print_table, printable
+from langchain_daytona_ws.cli.output import (
+    FAILED,
+    USAGE_ERROR,
+    cleaning_up,
+    print_json,
+    print_table,
+    printable,
+)
 from langchain_daytona_ws.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from langchain_daytona_ws.config.addresses import Cidr, Domain
 from langchain_daytona_ws.config.base import ConfigModel
 from langchain_daytona_ws.config.options import SandboxOptions
 from langchain_daytona_ws.config.problems import FOR_MODEL, Location, Problem, refusal
-from langchain_daytona_ws.config.schema import with_envelope
 from langchain_daytona_ws.config.values import Flag, Line, WholeNumber
 from langchain_daytona_ws.errors import ConfigError
 
@@ -233,7 +232,7 @@ class SandboxConfig(ConfigModel):
         """
         inner = super().model_json_schema(*args, **kwargs)
         template = args[1] if len(args) > 1 else kwargs.get("ref_template", DEFAULT_REF_TEMPLATE)
-        return with_envelope(inner, ref_template=template)
+        return _with_envelope(inner, ref_template=template)
 
     @classmethod
     def _conflicts(cls, given: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -284,3 +283,32 @@ def _envelope_key_text(model: type[SandboxConfig], key: object) -> str:
     if inside:
         return f"belongs inside config; did you mean config.{inside}?"
     return 'unknown key; the keys of an envelope are "name" and "config"'
+
+
+def _with_envelope(inner: dict[str, Any], *, ref_template: str) -> dict[str, Any]:
+    """Return the schema of a document: the inner object, or the envelope ``{"name", "config"}`` around it.
+
+    ``$defs`` contains the schema of the inner object under its title.
+
+    Args:
+        inner: Schema of the inner object; its ``$defs`` are moved to the result.
+        ref_template: Format of the references, with ``{model}`` for the title.
+    """
+    definitions = inner.pop("$defs", {})
+    title = inner["title"]
+    name = inner["properties"]["name"]
+    envelope = {
+        "title": f"{title}Envelope",
+        "description": "A named configuration.",
+        "type": "object",
+        "properties": {"name": name, "config": {"$ref": ref_template.format(model=title)}},
+        "required": ["config"],
+        "additionalProperties": False,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{title}Document",
+        "description": "A workspace's configuration: an object of settings, or a named envelope around it.",
+        "anyOf": [{"$ref": ref_template.format(model=model)} for model in (envelope["title"], title)],
+        "$defs": {**definitions, title: inner, envelope["title"]: envelope},
+    }

@@ -1,4 +1,4 @@
-"""The server's thread: runs the event loop, opens and closes the listening socket."""
+"""The server's thread with its event loop, and the HTTP server in it: uvicorn without logs, controlled by its owner."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
 from .clock import Clock, ManualClock
 from .fleet import Fleet
 from .journal import Journal
-from .listener import Listener
 
 SWEEP_S = 0.2
 START_S = 30.0
 STOP_S = 60.0
 RESET_S = 50.0
+# Longer than clients keep idle connections: a request on a closing connection would be sent twice.
+KEEP_ALIVE_S = 600
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+# Errors only: socket.io clients always cause uvicorn's warning "Unsupported upgrade request".
+logger.setLevel(logging.ERROR)
 
 
 class ServerThread:
@@ -124,3 +131,70 @@ def bind(host: str, port: int) -> socket.socket:
         server_socket.close()
         raise
     return server_socket
+
+
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """Registers the transport of each open connection, so that a request can close its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = logger
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._peer = transport.get_extra_info("peername")[:2]
+        self.app_state["transports"][self._peer] = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.app_state["transports"].pop(self._peer, None)
+        super().connection_lost(exc)
+
+
+class Listener(uvicorn.Server):
+    """Serves an application on bound sockets. `accepting` is set when connections are accepted."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self.accepting = threading.Event()
+        self._closing = asyncio.Event()
+
+    def end_delays(self) -> None:
+        """Answer delayed requests at once. Call it on the server's loop."""
+        self._closing.set()
+        self._closing = asyncio.Event()
+        self.lifespan.state["closing"] = self._closing
+
+    def request_exit(self) -> None:
+        """Stop serving when the open requests are answered. Call it on the server's loop."""
+        self._closing.set()
+        self.should_exit = True
+
+    async def close_connections(self) -> None:
+        """Close the listening sockets and all connections at once; `startup` opens the sockets again."""
+        servers, self.servers = self.servers, []
+        for server in servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        for server in servers:
+            await server.wait_closed()  # newer Pythons wait for the connections too
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state["transports"] = {}
+        self.lifespan.state["closing"] = self._closing
+        await super().startup(sockets)
+        self.accepting.set()

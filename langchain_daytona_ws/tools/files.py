@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import base64
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from langchain_daytona_ws._core.files import rendering
-from langchain_daytona_ws._core.files.models import OutputMode
+from langchain_daytona_ws._core.files.media import Media
+from langchain_daytona_ws._core.files.models import FileContent, OutputMode
 from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOperations
-from langchain_daytona_ws._core.paths import shown
-from langchain_daytona_ws._guest.media import MIME_TYPES
+from langchain_daytona_ws._core.paths import shown, shown_name
+from langchain_daytona_ws._guest.media import MIME_TYPES, PDF
 from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws._session.runtime import ConversationRuntime, idempotency_key_for_changes
 from langchain_daytona_ws.errors import FileUnsuitable
@@ -21,13 +24,6 @@ from langchain_daytona_ws.permissions import PermissionRequest, json_text
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import Content, WorkspaceTool, current_tool_call_id
-from langchain_daytona_ws.tools.media import (
-    MediaKind,
-    accepted_kinds,
-    artifact,
-    content_blocks,
-    is_accepted,
-)
 from langchain_daytona_ws.tools.tracing import Facts
 
 DESCRIPTION = """\
@@ -39,6 +35,10 @@ Work with the files of the workspace. Paths are relative to it.
 - grep: pattern (regular expression), path, glob, output_mode, context, ignore_case.
 - delete: path of a file or an empty directory."""
 
+MediaKind: TypeAlias = Literal["image", "pdf"]
+MEDIA_KINDS: frozenset[MediaKind] = frozenset({"image", "pdf"})
+# Keys of a model's profile in langchain-core.
+_PROFILE_KEYS: dict[MediaKind, str] = {"image": "image_tool_message", "pdf": "pdf_tool_message"}
 _MEDIA_NAMES: Mapping[MediaKind, str] = {"image": "images", "pdf": "PDFs"}
 
 Action = Literal["read", "write", "edit", "list", "glob", "grep", "delete"]
@@ -216,12 +216,12 @@ class WorkspaceFileTool(WorkspaceTool):
         self, ops: FileOperations, path: str, refusal: FileUnsuitable
     ) -> tuple[Content, dict[str, Any]]:
         """Return an image or a PDF document, which `FileOperations.read` has refused."""
-        if not is_accepted(str(refusal.context["what"]), self.media):
+        if not _is_accepted(str(refusal.context["what"]), self.media):
             raise refusal
         media, content = await ops.media(path, refusal)
-        if not is_accepted(media.kind, self.media):  # it has changed since
+        if not _is_accepted(media.kind, self.media):  # it has changed since
             raise refusal
-        return content_blocks(media, content), artifact(media, content)
+        return content_blocks(media, content), _media_artifact(media, content)
 
 
 def _sendable(value: Any) -> Any:
@@ -273,3 +273,58 @@ async def _operation(ops: FileOperations, wanted: FileInput) -> tuple[str, dict[
         case "delete":
             deleted = await ops.delete(path)
             return rendering.deleted(deleted), asdict(deleted)
+
+
+def accepted_kinds(media: Any) -> frozenset[MediaKind]:
+    """Return the kinds of files that a model accepts in a tool message.
+
+    Args:
+        media: True for all kinds, False for none, the kinds themselves, or the chat model, whose profile lists them.
+
+    Raises:
+        ValueError: It has another type, or a kind is unknown.
+    """
+    if isinstance(media, bool):
+        return MEDIA_KINDS if media else frozenset()
+    if isinstance(media, Collection) and not isinstance(media, str):
+        if unknown := [kind for kind in media if kind not in MEDIA_KINDS]:
+            raise ValueError(f"media has {unknown[0]!r}; the kinds are 'image' and 'pdf'")
+        return frozenset(media)
+    while hasattr(media, "bound"):  # a model with bound arguments
+        media = media.bound
+    if isinstance(media, str) or not hasattr(media, "invoke"):
+        raise ValueError("media must be True, False, a list of 'image' and 'pdf', or the chat model itself")
+    profile = getattr(media, "profile", None) or {}  # early releases of langchain-core have no profiles
+    return frozenset(kind for kind, key in _PROFILE_KEYS.items() if profile.get(key))
+
+
+def _is_accepted(kind: str, kinds: Collection[MediaKind]) -> bool:
+    """Return whether a model accepts files such as a ``PNG image``."""
+    return ("pdf" if kind == PDF else "image") in kinds
+
+
+def content_blocks(media: Media, content: FileContent) -> list[dict[str, Any]]:
+    """Return LangChain's standard content blocks: a description, and the file."""
+    pixels = f", {media.width}x{media.height} pixels" if media.width is not None else ""
+    description = f"{shown(content.path)}: {media.kind}{pixels}, {len(content.data):,} bytes."
+    block: dict[str, Any] = {
+        "type": "image" if media.is_image else "file",
+        "base64": base64.b64encode(content.data).decode("ascii"),
+        "mime_type": media.mime_type,
+    }
+    if not media.is_image:
+        block["extras"] = {"filename": shown_name(posixpath.basename(content.path))}  # OpenAI needs a name
+    return [{"type": "text", "text": description}, block]
+
+
+def _media_artifact(media: Media, content: FileContent) -> dict[str, Any]:
+    """Return the facts about the file, without its content."""
+    return {
+        "path": content.path,
+        "kind": media.kind,
+        "mime_type": media.mime_type,
+        "width": media.width,
+        "height": media.height,
+        "size_bytes": len(content.data),
+        "sha256": content.sha256,
+    }

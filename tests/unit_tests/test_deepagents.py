@@ -28,11 +28,18 @@ from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import file_request
 from langchain_daytona_ws._deepagents.locations import artifact_directories, locate
 from langchain_daytona_ws._deepagents.messages import code_of, directory_error, error_text, file_error
-from langchain_daytona_ws._deepagents.patterns import anchor_of, file_glob, hidden_name_filter, literal_regex
-from langchain_daytona_ws._deepagents.reader import BINARY_BYTES, Files, Reader
+from langchain_daytona_ws._deepagents.reader import (
+    BINARY_BYTES,
+    Files,
+    Reader,
+    anchor_of,
+    file_glob,
+    hidden_name_filter,
+    literal_regex,
+)
 from langchain_daytona_ws._deepagents.writer import remove_tree_command
 from langchain_daytona_ws._guest import content, files
-from langchain_daytona_ws._guest.window import window
+from langchain_daytona_ws._guest.content import window
 from langchain_daytona_ws.errors import (
     ConfigError,
     FileError,

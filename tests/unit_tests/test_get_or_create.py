@@ -18,8 +18,12 @@ from langchain_daytona_ws._core.sandbox.get_or_create import (
     find,
     get_or_create,
 )
-from langchain_daytona_ws._core.sandbox.network import network_rules
-from langchain_daytona_ws._core.sandbox.reservation import config_hash, sandbox_name, specification
+from langchain_daytona_ws._core.sandbox.reservation import (
+    config_hash,
+    network_rules,
+    sandbox_name,
+    specification,
+)
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 from tests.unit_tests.test_guest_client import ScriptedPort
 

@@ -14,7 +14,7 @@ from langchain_daytona_ws import WorkspaceFileTool, WorkspaceSession, WorkspaceT
 from langchain_daytona_ws._core.files.media import Media, media_of
 from langchain_daytona_ws._core.files.models import FileContent
 from langchain_daytona_ws._guest.media import GIF, JPEG, PDF, PNG, WEBP, media_kind
-from langchain_daytona_ws.tools.media import accepted_kinds, content_blocks
+from langchain_daytona_ws.tools.files import accepted_kinds, content_blocks
 from tests.unit_tests import pictures
 
 FILES = {

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3 import attributes
+from langchain_daytona_ws._core.s3 import metadata as attributes
 from langchain_daytona_ws._core.s3.files import S3Files
-from langchain_daytona_ws._core.s3.idempotency import NAME
+from langchain_daytona_ws._core.s3.metadata import MARKS
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.synced import SyncedFiles, SyncedObjects
 from langchain_daytona_ws._guest import files
@@ -73,7 +73,7 @@ def refusal(kind: type[WorkspaceError], call: Awaitable[object]) -> WorkspaceErr
 
 
 def metadata(bucket: MemoryBucket, key: str) -> dict[str, str]:
-    return {name: value for name, value in bucket.objects[key].metadata.items() if name != NAME}
+    return {name: value for name, value in bucket.objects[key].metadata.items() if name != MARKS}
 
 
 @pytest.fixture

@@ -8,8 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
-from langchain_daytona_ws._core.doctor.finding import Finding, failed, ok, skipped, warning
+from langchain_daytona_ws._core.doctor.finding import (
+    Finding,
+    failed,
+    judge_clock,
+    off_by_s,
+    ok,
+    skipped,
+    warning,
+)
 from langchain_daytona_ws._core.sync.report import SyncReport
 from langchain_daytona_ws._guest.mount import HELPER
 

@@ -38,7 +38,7 @@ Source = Callable[[float], Awaitable[Credentials]]
 
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - the mounter's directory for them
 
-_MOUNTER_MODULES = ("mount_request", "mount_credentials", "mount_check", "mounter")
+_MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
 
 
 @dataclass(frozen=True, slots=True)

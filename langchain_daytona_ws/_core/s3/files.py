@@ -15,11 +15,17 @@ from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
 from langchain_daytona_ws._core.guest_rpc.client import Meter
 from langchain_daytona_ws._core.s3 import search, tree
-from langchain_daytona_ws._core.s3.attributes import is_executable
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
-from langchain_daytona_ws._core.s3.idempotency import CREATED, EDITED, REPLACED, Mark, mark_of, short
-from langchain_daytona_ws._core.s3.listings import Listings
-from langchain_daytona_ws._core.s3.lookup import Lookup
+from langchain_daytona_ws._core.s3.lookup import Listings, Lookup
+from langchain_daytona_ws._core.s3.metadata import (
+    CREATED,
+    EDITED,
+    REPLACED,
+    Mark,
+    is_executable,
+    mark_of,
+    short,
+)
 from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.store import (
     ObjectSink,
@@ -32,10 +38,10 @@ from langchain_daytona_ws._core.s3.writer import ConditionalWriter, Conflict
 from langchain_daytona_ws._core.transfers.models import Outgoing, Survey, TransferredFile
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest.content import window
 from langchain_daytona_ws._guest.files import COUNTED_ENTRIES
 from langchain_daytona_ws._guest.media import media_kind
 from langchain_daytona_ws._guest.walk import RefusedError
-from langchain_daytona_ws._guest.window import window
 
 T = TypeVar("T")
 R = TypeVar("R", models.FileWritten, models.FileEdited, models.FileDeleted)

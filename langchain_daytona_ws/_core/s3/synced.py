@@ -11,16 +11,16 @@ from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
 from langchain_daytona_ws._core.guest_rpc.client import Meter
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
-from langchain_daytona_ws._core.s3.attributes import (
+from langchain_daytona_ws._core.s3.errors import store_error
+from langchain_daytona_ws._core.s3.files import S3Files
+from langchain_daytona_ws._core.s3.lookup import Lookup
+from langchain_daytona_ws._core.s3.metadata import (
     NEW_DIRECTORY,
     PERMISSIONS,
     executable,
     is_symlink,
     stamped,
 )
-from langchain_daytona_ws._core.s3.errors import store_error
-from langchain_daytona_ws._core.s3.files import S3Files
-from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import ancestors, below, key_of, parent_of
 from langchain_daytona_ws._core.s3.store import (
     KeyPage,

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from langchain_daytona_ws._core.s3.errors import outcome_unknown
-from langchain_daytona_ws._core.s3.idempotency import Mark, mark_of, proves_not_applied, with_mark
 from langchain_daytona_ws._core.s3.lookup import Lookup
+from langchain_daytona_ws._core.s3.metadata import Mark, mark_of, proves_not_applied, with_mark
 from langchain_daytona_ws._core.s3.store import (
     ObjectInfo,
     ObjectStorePort,

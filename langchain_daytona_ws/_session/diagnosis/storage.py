@@ -11,8 +11,17 @@ from langchain_daytona_ws._adapters.aws import AssumedRole
 from langchain_daytona_ws._adapters.s3 import Bucket, SyncS3Store
 from langchain_daytona_ws._adapters.s3_probe import S3Probe
 from langchain_daytona_ws._core.doctor import s3 as s3_findings
-from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
-from langchain_daytona_ws._core.doctor.finding import Finding, Status, failed, ok, refused, skipped, warning
+from langchain_daytona_ws._core.doctor.finding import (
+    Finding,
+    Status,
+    failed,
+    judge_clock,
+    off_by_s,
+    ok,
+    refused,
+    skipped,
+    warning,
+)
 from langchain_daytona_ws._core.mount.rename_probe import Renames, needs_probe, probe_renames
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.errors import store_error

@@ -1,13 +1,18 @@
-"""Connects to S3, and checks at once that the prefix can be listed."""
+"""Connects to S3, and checks at once that the prefix can be listed.
+
+The credentials come from the same sources, and are refreshed at the same times, as the original's.
+"""
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 from typing import Any
 
 from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.credentials import ProcessProvider, RefreshableCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -16,12 +21,17 @@ from botocore.exceptions import (
     NoCredentialsError,
 )
 from botocore.exceptions import ConnectionError as NoConnection
+from botocore.session import Session
 
-from . import credentials
 from .arguments import VERSION
 from .bucket import REQUEST_ERRORS, status
 
 CONNECTIONS = 16
+REFRESH_BEFORE_S = 5 * 60  # of credentials, before their expiry
+# How long credentials without an expiry are used before the credential process runs again.
+NO_EXPIRY_LIFETIME_S = 15 * 60
+# Sources that botocore reads and the original does not.
+_UNSUPPORTED_SOURCES = ("ec2-credentials-file", "boto-config")
 
 
 class MountFailed(Exception):
@@ -79,7 +89,7 @@ def connect(options: argparse.Namespace) -> Any:
 
 
 def _create_client(options: argparse.Namespace, region: str) -> Any:
-    session = credentials.session(options.profile)
+    session = _session(options.profile)
     config = Config(
         region_name=region,
         signature_version=UNSIGNED if options.no_sign_request else None,
@@ -137,3 +147,38 @@ def _reason(error: Exception) -> tuple[str, str]:
     if status(error) == 403 or code in ("ExpiredToken", "InvalidToken", "InvalidAccessKeyId"):
         return "Client error", f"Forbidden: {message}"
     return "Client error", f"Unknown response error: {code}: {message}"
+
+
+def _session(profile: str | None) -> Session:
+    """Return a session with credentials from the environment, the profile, web identity, a container or IMDS.
+
+    Credentials are replaced five minutes before their expiry: each request runs the credential process again until
+    it returns a later expiry. If that fails, requests fail until a refresh succeeds, although the old credentials
+    are still valid (as the original does).
+    """
+    # Static keys from the environment are never refreshed, even if this variable names their expiry.
+    os.environ.pop("AWS_CREDENTIAL_EXPIRATION", None)
+    new_session = Session(profile=profile)
+    resolver = new_session.get_component("credential_provider")
+    for provider in list(resolver.providers):
+        if provider.METHOD in _UNSUPPORTED_SOURCES:
+            resolver.providers.remove(provider)
+        if isinstance(provider, ProcessProvider):
+            _set_missing_expiry(provider)
+    timeouts: Any = RefreshableCredentials
+    timeouts._advisory_refresh_timeout = timeouts._mandatory_refresh_timeout = REFRESH_BEFORE_S
+    return new_session
+
+
+def _set_missing_expiry(process: Any) -> None:
+    """Make the provider refresh credentials without an expiry too."""
+    retrieve = process._retrieve_credentials_using
+
+    def with_expiry(command: str) -> Any:
+        result = retrieve(command)
+        if result.get("expiry_time") is None:
+            lifetime = datetime.timedelta(seconds=NO_EXPIRY_LIFETIME_S + REFRESH_BEFORE_S)
+            result["expiry_time"] = (datetime.datetime.now(datetime.UTC) + lifetime).isoformat()
+        return result
+
+    process._retrieve_credentials_using = with_expiry

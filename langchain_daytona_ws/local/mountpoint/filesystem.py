@@ -13,9 +13,8 @@ from typing import Any, Protocol
 from mfusepy import FUSE, Operations, fuse_get_context
 
 from .bucket import Bucket, StoredObject
-from .reading import Reader
+from .handles import Reader, Writer
 from .tree import Folder, Tree, os_error
-from .writing import Writer
 
 ATOMIC_O_TRUNC = 1 << 3  # the kernel opens and truncates in one request
 BLOCK_BYTES = 4096

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from .bucket import Bucket, StoredObject
-from .reading import Reader
-from .writing import Writer
+from .handles import Reader, Writer
 
 FOLDER_CACHE_S = 1.0
 # How long stat still finds a file after its upload failed, or after it was deleted in S3; opening it fails.

@@ -8,7 +8,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Any
 
-from . import connect, files, wire
+from . import files, wire
 from .children import Children
 from .errors import ToolboxError, bad_request, reason
 from .execute import check_env, execute, find_shell
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Request = dict[str, Any]
+
+CONNECT_TIMEOUT_S = 5.0  # to a server in the sandbox, for previews
 
 
 class Daemon:
@@ -80,7 +82,7 @@ class Daemon:
                 self._read(request, connection)
                 return
             if operation == "connect":
-                connect.relay(int(request["port"]), connection)
+                _relay(int(request["port"]), connection)
                 return
             value = self._operations[operation](request, connection)
             header: dict[str, Any] = {} if value is None else {"value": value}
@@ -193,3 +195,25 @@ def _read_error(error: OSError, path: str) -> ToolboxError:
 def _decoded(logs: dict[str, bytes]) -> dict[str, str]:
     stdout, stderr = (logs[name].decode("utf-8", "replace") for name in ("stdout", "stderr"))
     return {"stdout": stdout, "stderr": stderr, "output": stdout + stderr}
+
+
+def _relay(port: int, connection: socket.socket) -> None:
+    """Send the request that `connection` contains to the server on a port of localhost; send its answer back.
+
+    Raises:
+        ToolboxError: no server accepts the connection.
+    """
+    request = bytes(wire.read_rest(connection))
+    try:
+        upstream = socket.create_connection(("localhost", port), timeout=CONNECT_TIMEOUT_S)
+    except OSError as error:
+        raise ToolboxError(502, reason(error)) from error
+    with upstream:
+        upstream.settimeout(None)
+        connection.sendall(wire.pack({}))
+        upstream.sendall(request)
+        while True:
+            chunk = upstream.recv(wire.CHUNK_BYTES)
+            if not chunk:
+                return
+            connection.sendall(chunk)

@@ -23,7 +23,6 @@ from daytona import CreateSnapshotParams, Daytona, DaytonaConfig, DaytonaError, 
 from daytona.common.errors import DaytonaAuthenticationError
 
 from langchain_daytona_ws.local import Fault, LocalDaytona, S3Fault
-from langchain_daytona_ws.local import listener as listener_module
 from langchain_daytona_ws.local import serving as serving_module
 
 from .conftest import eventually, sleeping
@@ -238,13 +237,13 @@ def test_no_answer_waits_for_an_acknowledgement(
     # Without the option every call takes 40 ms more on loops that do not set it themselves.
     monkeypatch.setattr(serving_module, "_new_loop", new_loop)
     accepted = []
-    made = listener_module._Protocol.connection_made
+    made = serving_module._Protocol.connection_made
 
     def connection_made(protocol: object, transport: asyncio.Transport) -> None:
         accepted.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         made(protocol, transport)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(listener_module._Protocol, "connection_made", connection_made)
+    monkeypatch.setattr(serving_module._Protocol, "connection_made", connection_made)
     with LocalDaytona() as server:
         assert connect(server).create().process.exec("echo ok").result == "ok\n"
     assert accepted

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from daytona import AsyncDaytona
 
-from langchain_daytona_ws._adapters import loop_clients
+from langchain_daytona_ws._adapters import daytona_async
 from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
 
@@ -51,7 +51,7 @@ def test_it_is_shared_and_closed_by_the_last(closed: list[AsyncDaytona]) -> None
     asyncio.run(main())
     # The last port was not closed: the end of the loop did it.
     assert len(closed) == 1
-    assert loop_clients._shared == {}
+    assert daytona_async._shared == {}
 
 
 def test_after_the_last_has_left_there_is_a_new_one(closed: list[AsyncDaytona]) -> None:
@@ -90,7 +90,7 @@ def test_a_cancelled_caller_closes_no_shared_client(closed: list[AsyncDaytona]) 
         assert closed == []
         await ports[1].aclose()
         assert closed == [client]
-        assert loop_clients._shared == {}
+        assert daytona_async._shared == {}
 
     asyncio.run(main())
 
@@ -99,12 +99,12 @@ def test_a_failure_is_everybodys_and_not_for_ever(monkeypatch: pytest.MonkeyPatc
     async def main() -> None:
         ports = [AsyncDaytonaPort(ACCOUNT) for _ in range(2)]
         with monkeypatch.context() as broken:
-            broken.setattr(loop_clients, "_new_client", lambda account: 1 / 0)
+            broken.setattr(daytona_async, "_new_client", lambda account: 1 / 0)
             failures = await asyncio.gather(*(client_of(port) for port in ports), return_exceptions=True)
             assert [type(item) for item in failures] == [ZeroDivisionError, ZeroDivisionError]
         assert isinstance(await client_of(ports[0]), AsyncDaytona)
         await ports[0].aclose()
-        assert loop_clients._shared == {}
+        assert daytona_async._shared == {}
 
     asyncio.run(main())
 
@@ -117,11 +117,11 @@ def test_a_loop_that_was_closed_without_a_word_is_let_go(closed: list[AsyncDayto
 
     async def main() -> None:
         await client_of(port)
-        assert len(loop_clients._shared) == 1
+        assert len(daytona_async._shared) == 1
         await port.aclose()
 
     asyncio.run(main())
-    assert loop_clients._shared == {}
+    assert daytona_async._shared == {}
 
 
 class Seen:
@@ -142,7 +142,7 @@ class Seen:
 def test_loops_of_other_threads_may_come_and_go_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     port, shared = AsyncDaytonaPort(ACCOUNT), dict[Any, Any]()
     loops: dict[Any, Any] = port._loops
-    monkeypatch.setattr(loop_clients, "_shared", shared)
+    monkeypatch.setattr(daytona_async, "_shared", shared)
 
     def come_and_go() -> None:
         new = Seen(list)

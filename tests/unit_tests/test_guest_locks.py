@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import boot, content, dirs, file_lock, files  # noqa: F401 - entries of boot
+from langchain_daytona_ws._guest import boot, content, dirs, files, locks  # noqa: F401 - entries of boot
 
 READ: dict[str, Any] = {"op": "read"}
 VIEW: dict[str, Any] = {
@@ -45,12 +45,12 @@ def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])
 def test_no_read_sees_a_half_written_file(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("half of i")
-    assert file_lock.acquire(state, "write", 0)
+    assert locks.lock_files(state, "write", 0)
     assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH], ids=lambda request: request["op"])
 def test_reads_share_the_lock(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("all of it")
-    assert file_lock.acquire(state, "read", 0)
+    assert locks.lock_files(state, "read", 0)
     assert carried_out(tmp_path, request_)["ok"] is True

@@ -1,0 +1,128 @@
+"""The metadata of objects: file attributes, and marks of the calls that changed an object.
+
+The attributes have the format of AWS's file services (S3 Files, Storage Gateway, FSx). ``file-permissions`` is the
+octal ``st_mode``, such as ``0100755``; ``file-mtime`` is in nanoseconds, such as ``1764471600000000000ns``. An object
+with the permissions of a symlink has the target as its content.
+
+By its mark, a repeated call finds that it was applied before. One metadata entry has ``<16 hex digits><action>`` for
+each call, newest first, separated by commas. Every later change by this package keeps it.
+
+Other programs may write any value: malformed values are ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PERMISSIONS, MTIME, OWNER, GROUP = "file-permissions", "file-mtime", "file-owner", "file-group"
+NEW_FILE, NEW_DIRECTORY = "0100644", "0040755"
+_OCTAL = re.compile(r"0{0,5}[0-7]{1,6}", re.ASCII)
+_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+MARKS = "langchain-daytona-ws-calls"
+MAX_MARKS = 16
+CREATED, REPLACED, EDITED = "c", "w", "e"
+_MARK = re.compile(r"([0-9a-f]{16})(c|wb?c?|e[0-9]{1,6})", re.ASCII)
+_MAX_LENGTH = MAX_MARKS * 32
+
+
+def is_symlink(metadata: Mapping[str, str]) -> bool:
+    """Return whether an object is a symlink, with the target as its content."""
+    return stat.S_ISLNK(_mode(metadata))
+
+
+def is_executable(metadata: Mapping[str, str]) -> bool:
+    """Return whether the owner of a file may execute it."""
+    return bool(_mode(metadata) & stat.S_IXUSR)
+
+
+def executable(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata with the permission to execute for every class that has the permission to read."""
+    mode = _mode(metadata) or int(NEW_FILE, 8)
+    return {**metadata, PERMISSIONS: f"0{mode | (mode & 0o444) >> 2:o}"}
+
+
+def kept_attributes(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes that a regular file keeps if its content is replaced."""
+    is_regular = stat.S_IFMT(_mode(metadata)) in (0, stat.S_IFREG)
+    result = {name: metadata[name] for name in (OWNER, GROUP) if _ID.fullmatch(metadata.get(name, ""))}
+    if is_regular and _OCTAL.fullmatch(metadata.get(PERMISSIONS, "")):
+        result[PERMISSIONS] = metadata[PERMISSIONS]
+    return result
+
+
+def stamped(metadata: Mapping[str, str], now_s: float) -> dict[str, str]:
+    """Return the metadata of an object that is written now, with the permissions of a new file if it has none.
+
+    A new time is needed: git takes a changed file of the same size and time for unchanged.
+    """
+    return {PERMISSIONS: NEW_FILE, **metadata, MTIME: f"{round(now_s * 1e6)}000ns"}
+
+
+def _mode(metadata: Mapping[str, str]) -> int:
+    text = metadata.get(PERMISSIONS, "")
+    return int(text, 8) if _OCTAL.fullmatch(text) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A call: the digits of its key's hash, and its action.
+
+    ``c``: created. ``w``: replaced, with ``b`` and ``c`` if the byte order mark and CRLF were kept. ``e``: edited, with
+    a count.
+    """
+
+    call: str
+    action: str
+
+    @property
+    def count(self) -> int:
+        """The number of replacements of an edit."""
+        return int(self.action[1:] or 0)
+
+    @property
+    def kept(self) -> list[str]:
+        """The style that a write kept of the old content, with the names of `_guest.edit.style_to_keep`."""
+        return [name for name in ("bom", "crlf") if self.action[:1] == REPLACED and name[0] in self.action]
+
+
+def short(key: str) -> str:
+    """Return the digits that represent a call's key in the metadata."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def marks_in(metadata: Mapping[str, str]) -> tuple[Mark, ...]:
+    """Return the valid marks in an object's metadata, newest first."""
+    value = metadata.get(MARKS, "")
+    if len(value) > _MAX_LENGTH:
+        return ()
+    found = [_MARK.fullmatch(part) for part in value.split(",")]
+    return tuple(Mark(match[1], match[2]) for match in found if match)[:MAX_MARKS]
+
+
+def mark_of(metadata: Mapping[str, str], call: str) -> Mark | None:
+    """Return the mark of a call; None if it left no mark."""
+    return next((mark for mark in marks_in(metadata) if mark.call == call), None)
+
+
+def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
+    """Return the metadata for the changed object: its file attributes, and the mark of the latest call."""
+    marks = (latest, *(mark for mark in marks_in(metadata) if mark.call != latest.call))
+    return {
+        **kept_attributes(metadata),
+        MARKS: ",".join(mark.call + mark.action for mark in marks[:MAX_MARKS]),
+    }
+
+
+def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call: str) -> bool:
+    """Return whether the metadata of two reads proves that a call was not applied between them.
+
+    Later changes by this package keep the marks of earlier changes, and changes by other programs remove them. So if a
+    mark of the first read is still present, a call without mark was not applied.
+    """
+    known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
+    return call not in present and not known.isdisjoint(present)

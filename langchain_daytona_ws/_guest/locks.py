@@ -1,0 +1,34 @@
+"""Wait for a lock; and the lock that serialises changes of files, and separates them from reads and downloads.
+
+A change truncates and rewrites the file, since the workspace may be a bucket, which has no rename. Without the lock,
+two concurrent edits would read each other's half-written file. Commands do not take the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+CHANGES = ("write", "edit", "delete")
+
+
+def lock_files(state_dir: str, op: str, wait_s: float) -> bool:
+    """Lock the files for an operation, until this process ends; return False after ``wait_s`` seconds."""
+    fd = os.open(state_dir + "/files.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    return lock_within(fd, wait_s, fcntl.LOCK_EX if op in CHANGES else fcntl.LOCK_SH)
+
+
+def lock_within(fd: int, wait_s: float, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock an open file; return False if another process still holds the lock after ``wait_s`` seconds."""
+    until, pause = time.monotonic() + wait_s, 0.003
+    while True:
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 1.3, 0.02)
+        else:
+            return True
