@@ -85,19 +85,19 @@ class MiddlewareApprover:
         """Pickle the approver without its approvals: they are valid in this process only."""
         return MiddlewareApprover, ()
 
-    def interrupt_on(self, mode: PermissionMode, namespace: str | Callable[[], str]) -> dict[str, Any]:
+    def interrupt_on(self, mode: PermissionMode, namespace: Callable[[], str]) -> dict[str, Any]:
         """Return the ``interrupt_on`` mapping of the middleware for a permission mode.
 
         Args:
             mode: ``"ask"``, ``"edit"`` or ``"bypass"``; the mapping for ``"bypass"`` is empty.
-            namespace: Name of the workspace, for the descriptions; or a function that returns that of the current run.
+            namespace: Returns the name of the current run's workspace, for the descriptions.
         """
 
         def needs(call: Mapping[str, Any]) -> bool:
             return needs_approval(mode, call["name"], _action(call["name"], call["args"]))
 
         tools = [tool for tool, action in ASKS if needs_approval(mode, tool, action)]
-        return self.reviewing(dict.fromkeys(tools), needs, lambda call: _request(call, namespace))
+        return self.reviewing(dict.fromkeys(tools), needs, lambda call: _request(call, namespace()))
 
     def reviewing(
         self,
@@ -310,10 +310,8 @@ def _action(tool: str, arguments: Mapping[str, Any]) -> str:
     return fixed or str(arguments.get("action"))
 
 
-def _request(call: Mapping[str, Any], namespace: str | Callable[[], str]) -> PermissionRequest:
+def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:
     """Build the request of a call whose arguments are not validated yet."""
-    if callable(namespace):
-        namespace = namespace()
     tool, arguments = str(call["name"]), dict(call["args"])
     origin: dict[str, Any] = {"namespace": namespace, "tool_call_id": call.get("id")}
     if tool == "bash":

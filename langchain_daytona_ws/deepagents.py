@@ -35,11 +35,12 @@ from langchain_daytona_ws._deepagents.calls import RunOnce
 from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_directories, locate
 from langchain_daytona_ws._deepagents.reader import Files, NoFiles, Reader
 from langchain_daytona_ws._deepagents.writer import Writer
+from langchain_daytona_ws._session.conversations import Conversation
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
 from langchain_daytona_ws.pool import WorkspacePool
-from langchain_daytona_ws.session import SessionSource, WorkspaceSession
+from langchain_daytona_ws.session import SessionInternals, SessionSource, WorkspaceSession
 
 OUTPUT_BYTES = 1 << 20
 """Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
@@ -124,7 +125,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         With a pool, the text is the same for all workspaces.
         """
         root = self.root if isinstance(self.session, WorkspaceSession) else ""
-        return self._source._example._guidance(deep_agent_in=root)
+        return SessionInternals(self._source._example).guidance(deep_agent_in=root)
 
     def interrupt_on(self) -> dict[str, Any]:
         """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
@@ -155,7 +156,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 return False
             return needs_approval(mode, request.tool, request.action)
 
-        approver = example._middleware_approver()
+        approver = SessionInternals(example).middleware_approver()
         return approver.reviewing(REVIEWED_TOOLS, needs, lambda call: request_of(call)[0])
 
     @contextmanager
@@ -168,12 +169,13 @@ class WorkspaceBackend(SandboxBackendProtocol):
             except WorkspaceError as error:
                 yield _refusing(error)
                 return
-            remembered = session._conversation(run).remembered
+            parts = SessionInternals(session)
+            conversation = parts.conversation(run)
 
             async def ask(request: PermissionRequest, validate: _Validate | None) -> Approval[Any] | Answered:
-                return session._gate.check(request, validate, remembered=remembered)
+                return parts.gate.check(request, validate, remembered=conversation.remembered)
 
-            yield self._operations(session, session._sync, ask, run)
+            yield self._operations(session, parts.sync_runtime, ask, conversation)
 
     @asynccontextmanager
     async def _aleased(self) -> AsyncIterator[_Operations]:
@@ -185,17 +187,18 @@ class WorkspaceBackend(SandboxBackendProtocol):
             except WorkspaceError as error:
                 yield _refusing(error)
                 return
-            ask = partial(session._gate.acheck, remembered=session._conversation(run).remembered)
-            yield self._operations(session, session._async, ask, run)
+            parts = SessionInternals(session)
+            conversation = parts.conversation(run)
+            ask = partial(parts.gate.acheck, remembered=conversation.remembered)
+            yield self._operations(session, parts.async_runtime, ask, conversation)
 
     def _operations(
         self,
         session: WorkspaceSession,
         runtime: SyncRuntime | AsyncRuntime,
         ask: Any,
-        run: Mapping[str, Any],
+        conversation: Conversation,
     ) -> _Operations:
-        conversation = session._conversation(run)
         files = Files(
             session.root,
             runtime.file_operations(conversation, limit_bytes=RESULT_BYTES),

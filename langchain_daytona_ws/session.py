@@ -245,17 +245,7 @@ class WorkspaceSession:
 
     def guidance(self) -> str:
         """Return a short list of facts about this workspace, for an agent's system prompt."""
-        return self._guidance()
-
-    def _guidance(self, *, deep_agent_in: str | None = None) -> str:
-        options = self.config.options
-        skills = options.skills_mount_path if options.skills_bucket_name and self.is_on_s3 else None
-        return guidance(
-            s3_mode=options.s3_mode if self.is_on_s3 else None,
-            skills_path=skills,
-            file_access=options.file_access,
-            deep_agent_in=deep_agent_in,
-        )
+        return SessionInternals(self).guidance()
 
     def interrupt_on(self) -> dict[str, Any]:
         """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
@@ -270,17 +260,9 @@ class WorkspaceSession:
         """
         if self.config.permission_mode == "bypass":
             return {}
-        return self._middleware_approver().interrupt_on(self.config.permission_mode, self.namespace)
-
-    def _middleware_approver(self) -> MiddlewareApprover:
-        approver = self._gate.approver
-        if not isinstance(approver, MiddlewareApprover):
-            other = "none" if approver is None else type(approver).__qualname__
-            raise ConfigError(
-                "interrupt_on() needs a session with approver=MiddlewareApprover(), which runs the calls that "
-                f"the middleware has asked about; this one has {other}"
-            )
-        return approver
+        approver = SessionInternals(self).middleware_approver()
+        namespace = self.namespace  # the result must not keep the session alive
+        return approver.interrupt_on(self.config.permission_mode, lambda: namespace)
 
     @property
     def sandbox_id(self) -> str | None:
@@ -496,18 +478,6 @@ class WorkspaceSession:
         finally:
             self._end()
 
-    @property
-    def _is_closed(self) -> bool:
-        return self._state.sandboxes.is_closed
-
-    def _runs_jobs(self) -> bool:
-        """Return whether closing this session may end background jobs."""
-        return not self.config.persistent and self._state.tracker.latest_end() > self._clock.time()
-
-    def _recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
-        """Save the files of a sandbox that another session has kept; see `SandboxManager.recover`."""
-        return self._state.sandboxes.recover(info, deletes=deletes)
-
     def _end(self) -> None:
         storage = self._state.storage
         if not self.config.persistent:
@@ -547,6 +517,73 @@ class WorkspaceSession:
         if error is None:
             raise failure
         logger.warning("closing the session: %s", failure.message)
+
+
+class SessionInternals:
+    """The parts of a session that the pool, the Deep Agents backend and the command line use; not public.
+
+    Args:
+        session: The session.
+    """
+
+    def __init__(self, session: WorkspaceSession) -> None:
+        self._session = session
+        self._state = session._state
+        self.gate = session._gate
+        self.sync_runtime = session._sync
+        self.async_runtime = session._async
+
+    def conversation(self, run: Mapping[str, Any] | None) -> Conversation:
+        """Return the state of a run's thread, which gets the notices of this session from now on."""
+        return self._session._conversation(run)
+
+    def guidance(self, *, deep_agent_in: str | None = None) -> str:
+        """Return the facts about the workspace for a system prompt.
+
+        Args:
+            deep_agent_in: The workspace directory, for a Deep Agent; ``""`` with a pool. Default: for the tools.
+        """
+        session, options = self._session, self._session.config.options
+        skills = options.skills_mount_path if options.skills_bucket_name and session.is_on_s3 else None
+        return guidance(
+            s3_mode=options.s3_mode if session.is_on_s3 else None,
+            skills_path=skills,
+            file_access=options.file_access,
+            deep_agent_in=deep_agent_in,
+        )
+
+    def middleware_approver(self) -> MiddlewareApprover:
+        """Return the session's approver.
+
+        Raises:
+            ConfigError: It is no `MiddlewareApprover`.
+        """
+        approver = self.gate.approver
+        if not isinstance(approver, MiddlewareApprover):
+            other = "none" if approver is None else type(approver).__qualname__
+            raise ConfigError(
+                "interrupt_on() needs a session with approver=MiddlewareApprover(), which runs the calls that "
+                f"the middleware has asked about; this one has {other}"
+            )
+        return approver
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session is closed."""
+        return self._state.sandboxes.is_closed
+
+    def runs_jobs(self) -> bool:
+        """Return whether closing the session may end background jobs."""
+        session = self._session
+        return not session.config.persistent and self._state.tracker.latest_end() > session._clock.time()
+
+    def report_created_to(self, report: Callable[[SandboxInfo, float], object]) -> None:
+        """Call a function when a sandbox was created, with the seconds that it took."""
+        self._state.sandboxes.on_created = report
+
+    def recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
+        """Save the files of a sandbox that another session has kept; see `SandboxManager.recover`."""
+        return self._state.sandboxes.recover(info, deletes=deletes)
 
 
 def weak_method(method: Callable[P, None]) -> Callable[P, None]:

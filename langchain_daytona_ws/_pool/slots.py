@@ -59,11 +59,11 @@ class Step(Generic[T]):
 
 
 class Slots(Generic[T]):
-    """The slots of a pool, at most ``most``, for callers on any thread and event loop.
+    """The slots of a pool, at most ``max_slots``, for callers on any thread and event loop.
 
     Args:
         make: Makes the value of a slot for a key and its namespace.
-        most: Limit of slots, including those that are being closed.
+        max_slots: Limit of slots, including those that are being closed.
         idle_s: Seconds after which an unused slot is closed; None for no limit.
         now: Returns seconds on a monotonic clock.
         is_ended: Returns whether a value can't be used any more.
@@ -74,14 +74,14 @@ class Slots(Generic[T]):
         self,
         make: Callable[[str, str], T],
         *,
-        most: int,
+        max_slots: int,
         idle_s: float | None,
         now: Callable[[], float],
         is_ended: Callable[[T], bool],
         is_busy: Callable[[T], bool],
     ) -> None:
         self._make = make
-        self._most = most
+        self._max_slots = max_slots
         self._idle_s = math.inf if idle_s is None else idle_s
         self._now = now
         self._is_ended = is_ended
@@ -128,7 +128,7 @@ class Slots(Generic[T]):
                 slot.leases += 1
                 return Step(slot, to_close=idle)
             position = self._position(ticket)
-            if self._most - len(self._slots) <= position:
+            if self._max_slots - len(self._slots) <= position:
                 if ticket not in self._waiting:
                     self._waiting.append(ticket)
                 more = self._take_oldest(position)

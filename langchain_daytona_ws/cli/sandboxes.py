@@ -85,7 +85,7 @@ def recover(
     A stopped sandbox is started. An ephemeral sandbox is deleted if all files are in S3 and no session uses it.
     """
     from langchain_daytona_ws._core.ports import SandboxInfo
-    from langchain_daytona_ws.session import WorkspaceSession
+    from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
 
     with _errors_as_exits():
         settings = read_configuration(config)
@@ -94,7 +94,7 @@ def recover(
         account.check_recoverable(found)
         info = SandboxInfo(found.id, found.name, found.state, found.organization_id, found.labels)
         with cleaning_up(), WorkspaceSession(settings, namespace=found.labels["namespace"]) as session:
-            report = session._recover(info, deletes=found.is_kept)
+            report = SessionInternals(session).recover(info, deletes=found.is_kept)
     if report is None:
         raise error_exit(f"there is no sandbox {name} any more; see `langchain-daytona-ws sandboxes list`")
     if as_json:

@@ -141,7 +141,7 @@ def test_a_caller_waits_for_the_end_of_a_lease(server: LocalDaytona, open_pool: 
     lease = pooled.pool.session("a")
     with lease as first, ThreadPoolExecutor(1) as workers:
         running = workers.submit(pooled.run, "b", "echo b")
-        wait_until(lambda: pooled.pool._slots._waiting)
+        wait_until(lambda: pooled.pool._sessions.slots._waiting)
         assert first.sandbox_id is None
         lease.__exit__(None, None, None)
         assert running.result(60) == "b\n"
@@ -226,7 +226,7 @@ def test_release_deletes_a_persistent_sandbox(server: LocalDaytona, open_pool: A
     pooled.run("b", "true")
     pooled.close()
     assert len(server.sandboxes) == 2
-    pooled.pool._slots.reopen()
+    pooled.pool._sessions.slots.reopen()
     pooled.release("a")  # not opened by this pool since
     assert [sandbox.labels["namespace"] for sandbox in server.sandboxes] == ["b"]
     assert pooled.run("b", "true") == ""
@@ -255,7 +255,7 @@ def test_release_waits_for_the_leases(server: LocalDaytona, open_pool: Any) -> N
     session.run("true")
     with ThreadPoolExecutor(1) as workers:
         running = workers.submit(pooled.release, "a")
-        wait_until(lambda: pooled.pool._slots._reserved["a"])
+        wait_until(lambda: pooled.pool._sessions.slots._reserved["a"])
         assert session.run("echo on").output == "on\n"
         assert not running.done()
         lease.__exit__(None, None, None)
@@ -298,7 +298,7 @@ def test_a_failing_callback_harms_nothing(
     server: LocalDaytona, caplog: pytest.LogCaptureFixture, open_pool: Any
 ) -> None:
     pooled = open_pool(server)
-    pooled.pool._on_event = lambda event: 1 / 0
+    pooled.pool._sessions._on_event = lambda event: 1 / 0
     assert pooled.run("a", "echo a") == "a\n"
     assert "on_event of the WorkspacePool failed for open" in caplog.text
 
@@ -354,13 +354,13 @@ def test_a_cancelled_caller_leaves_no_lease(server: LocalDaytona) -> None:
     async def main() -> None:
         async with pool.session("a"):
             waiting = asyncio.create_task(enter())
-            while not pool._slots._waiting:  # noqa: ASYNC110 - there is no event for it
+            while not pool._sessions.slots._waiting:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert pool._slots._waiting == []
-        assert pool._slots.in_use == 0
+            assert pool._sessions.slots._waiting == []
+        assert pool._sessions.slots.in_use == 0
         await asyncio.wait_for(enter(), 60)
         await pool.aclose()
 
@@ -414,7 +414,7 @@ def test_a_close_that_the_end_of_the_loop_cancels_can_be_repeated(server: LocalD
         await asyncio.wait([closing])
 
     asyncio.run(main())
-    assert [slot.namespace for slot in pool._unclosed] == ["a"]
+    assert [slot.namespace for slot in pool._sessions._unclosed] == ["a"]
     goes_on.set()
     pool.close()
     assert server.sandboxes == []
@@ -434,9 +434,9 @@ def test_a_cancelled_close_goes_on(server: LocalDaytona) -> None:
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        assert len(pool._slots) == 1
+        assert len(pool._sessions.slots) == 1
         goes_on.set()
-        while len(pool._slots):  # noqa: ASYNC110
+        while len(pool._sessions.slots):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await pool.aclose()
 
@@ -468,7 +468,7 @@ def test_a_pickled_pool_finds_the_persistent_sandboxes(server: LocalDaytona) -> 
         patch.setenv("DAYTONA_API_KEY", server.api_key)
         copied = pickle.loads(pickle.dumps(pool))
         assert server.api_key.encode() not in pickle.dumps(pool)
-    assert copied._slots._most == 7
+    assert copied._sessions.slots._max_slots == 7
     with copied, copied.session("a") as session:
         assert session.run("cat f").output == "1\n"
     with pytest.raises(TypeError, match="persistent: true"):

@@ -240,7 +240,7 @@ def test_an_ambiguous_answer_is_refused() -> None:
     ],
 )
 def test_the_mapping_is_that_of_the_mode(mode: Any, tools: set[str]) -> None:
-    mapping = MiddlewareApprover().interrupt_on(mode, "demo")
+    mapping = MiddlewareApprover().interrupt_on(mode, lambda: "demo")
     assert mapping.keys() == tools
     asked = {
         (tool, action)
@@ -278,7 +278,7 @@ def test_the_mapping_is_that_of_the_mode(mode: Any, tools: set[str]) -> None:
 )
 @pytest.mark.parametrize("tool", ["bash", "workspace_file", "bash_job"])
 def test_an_unvalidated_call_is_asked_about_and_described(tool: str, args: dict[str, Any]) -> None:
-    entry = MiddlewareApprover().interrupt_on("ask", "demo")[tool]
+    entry = MiddlewareApprover().interrupt_on("ask", lambda: "demo")[tool]
     call = {"name": tool, "args": args, "id": "call_1"}
     assert entry["when"](SimpleNamespace(tool_call=call))
     assert entry["description"](call, {}, None).startswith(tool)
@@ -295,7 +295,7 @@ def asked_and_run(
     reported: list[Any] = []
 
     def ask(state: MessagesState) -> dict[str, Any]:
-        approver.interrupt_on("ask", "demo")["bash"]["description"](call, state, None)
+        approver.interrupt_on("ask", lambda: "demo")["bash"]["description"](call, state, None)
         interrupt("may it run?")
         return {"messages": [] if message is None else [message]}
 

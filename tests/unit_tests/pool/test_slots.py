@@ -22,11 +22,11 @@ class Value:
 class Bench:
     """Slots with a clock that the test sets."""
 
-    def __init__(self, most: int = 2, idle_s: float | None = 10.0) -> None:
+    def __init__(self, max_slots: int = 2, idle_s: float | None = 10.0) -> None:
         self.now = 0.0
         self.slots: Slots[Value] = Slots(
             lambda key, namespace: Value(namespace),
-            most=most,
+            max_slots=max_slots,
             idle_s=idle_s,
             now=lambda: self.now,
             is_ended=lambda value: value.is_ended,
@@ -70,7 +70,7 @@ def test_the_least_recently_used_is_closed_for_another() -> None:
 
 
 def test_no_more_are_closed_than_callers_wait() -> None:
-    bench = Bench(most=3)
+    bench = Bench(max_slots=3)
     for name in "abc":
         bench.slots.end(bench.leased(name))
     first, second = object(), object()
@@ -81,7 +81,7 @@ def test_no_more_are_closed_than_callers_wait() -> None:
 
 
 def test_nothing_in_use_is_closed() -> None:
-    bench = Bench(most=1)
+    bench = Bench(max_slots=1)
     a = bench.leased("a")
     bench.now = 1000
     step = bench.lease("b")
@@ -92,7 +92,7 @@ def test_nothing_in_use_is_closed() -> None:
 
 
 def test_a_busy_one_is_not_closed_either() -> None:
-    bench = Bench(most=1)
+    bench = Bench(max_slots=1)
     a = bench.leased("a")
     a.value.is_busy = True
     bench.slots.end(a)
@@ -103,7 +103,7 @@ def test_a_busy_one_is_not_closed_either() -> None:
 
 
 def test_one_that_is_closed_is_not_leased_before_the_end() -> None:
-    bench = Bench(most=1)
+    bench = Bench(max_slots=1)
     a = bench.leased("a")
     bench.slots.end(a)
     bench.lease("b")
@@ -115,7 +115,7 @@ def test_one_that_is_closed_is_not_leased_before_the_end() -> None:
 
 
 def test_idle_ones_are_closed_at_the_next_use_of_any() -> None:
-    bench = Bench(most=9)
+    bench = Bench(max_slots=9)
     a, b, c = (bench.leased(name) for name in "abc")
     bench.slots.end(a)
     bench.now = 5
@@ -154,7 +154,7 @@ def test_one_that_the_program_has_closed_is_replaced() -> None:
 
 
 def test_the_first_to_wait_is_the_first_to_get_one() -> None:
-    bench = Bench(most=1)
+    bench = Bench(max_slots=1)
     a = bench.leased("a")
     first, second = object(), object()
     bench.lease("b", first)
@@ -169,7 +169,7 @@ def test_the_first_to_wait_is_the_first_to_get_one() -> None:
 
 
 def test_a_caller_that_is_stuck_does_not_stop_the_others() -> None:
-    bench = Bench(most=2)
+    bench = Bench(max_slots=2)
     a, b = bench.leased("a"), bench.leased("b")
     bench.lease("c", object())  # it never tries again
     other = object()
@@ -224,7 +224,7 @@ def test_a_closed_pool_refuses_until_it_is_entered_again() -> None:
 
 def test_a_cancelled_caller_leaves_the_others_waiting() -> None:
     async def main() -> None:
-        bench = Bench(most=1)
+        bench = Bench(max_slots=1)
         a = bench.leased("a")
         changed = bench.lease("b").changed
         assert bench.lease("c").changed is changed

@@ -1,0 +1,379 @@
+"""The sessions of a pool: opened for their keys, leased to callers, closed when they are unused, and reported."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from langchain_daytona_ws._core.ports import SandboxInfo
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._pool.slots import Slot, Slots, Step
+from langchain_daytona_ws._session.sandbox_manager import CLOSE_WAITS_S
+from langchain_daytona_ws._session.single_flight import (
+    Wait,
+    WouldDeadlock,
+    running_loop,
+    wait_blocking,
+    wait_on_loop,
+)
+from langchain_daytona_ws.config import namespace_of
+from langchain_daytona_ws.errors import SandboxUnavailable, WorkspaceError
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+CLOSE_WORKERS = 32
+
+EventKind: TypeAlias = Literal["open", "create", "close", "wait", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvent:
+    """A change in a `WorkspacePool`, for logs and metrics.
+
+    Args:
+        kind: ``open``: a session was opened; no sandbox is needed yet. ``create``: a sandbox was created for it.
+            ``close``: a session was closed or released. ``wait``: a call has waited for a session. ``refuse``: a call
+            got no session.
+        key: The key of the workspace.
+        namespace: Its namespace.
+        duration_s: Seconds that the creation, the closing or the wait took; 0 for ``open``.
+        sandbox_id: The sandbox; None if there is none.
+        sessions: How many sessions are open now.
+        in_use: How many of them are in use now.
+        error: Why closing failed, or why the call was refused; else None.
+    """
+
+    kind: EventKind
+    key: str
+    namespace: str
+    duration_s: float
+    sandbox_id: str | None
+    sessions: int
+    in_use: int
+    error: WorkspaceError | None = None
+
+
+class PooledSession(Protocol):
+    """The methods of `WorkspaceSession` that are used here."""
+
+    @property
+    def sandbox_id(self) -> str | None: ...
+    def close(self) -> None: ...
+    async def aclose(self) -> None: ...
+    def release(self, *, discard_unpushed: bool) -> None: ...
+    async def arelease(self, *, discard_unpushed: bool) -> None: ...
+
+
+S = TypeVar("S", bound=PooledSession)
+
+
+class PoolSessions(Generic[S]):
+    """The sessions of a pool.
+
+    Args:
+        slots: Their slots.
+        wait_s: Seconds that a call waits for a session.
+        on_event: Called with each `PoolEvent`; its errors are logged. None for none.
+    """
+
+    def __init__(
+        self, slots: Slots[S], *, wait_s: float, on_event: Callable[[PoolEvent], object] | None
+    ) -> None:
+        self.slots = slots
+        self._wait_s = wait_s
+        self._on_event = on_event
+        # Slots whose closing has failed: the sandbox could not be deleted, or the files could not be saved.
+        self._unclosed: list[Slot[S]] = []
+        self._closing: set[asyncio.Task[Any]] = set()
+
+    def lease(self, key: str) -> SessionLease[S]:
+        """Return the lease of a key's session.
+
+        Raises:
+            ConfigError: The key is empty, or is not a string.
+        """
+        return SessionLease(self, key, namespace_of(key))
+
+    async def acquire(self, key: str, namespace: str, wait: Wait) -> Slot[S]:
+        """Return the slot of a key, leased; the caller passes it to `end`."""
+        ticket, began = object(), time.monotonic()
+        waited = False
+        try:
+            while True:
+                step = self.slots.lease(key, namespace, ticket)
+                self._close_soon(step.to_close)
+                if step.slot is not None:
+                    break
+                await self._wait(step, wait, began, key, namespace)
+                waited = True
+        finally:
+            self.slots.forget(ticket)
+        try:
+            if step.opened:
+                self._report("open", key, namespace)
+            if waited:
+                self._report("wait", key, namespace, duration_s=time.monotonic() - began)
+        except BaseException:  # Ctrl-C during `on_event`
+            self.end(step.slot)
+            raise
+        return step.slot
+
+    def end(self, slot: Slot[S]) -> None:
+        """End a lease."""
+        self._close_soon(self.slots.end(slot))
+
+    async def _wait(self, step: Step[S], wait: Wait, began: float, key: str, namespace: str) -> None:
+        """Wait until another attempt may succeed.
+
+        Raises:
+            SandboxUnavailable: The time is over, or waiting would block the event loop that must end the wait.
+        """
+        left_s = began + self._wait_s - time.monotonic()
+        error: SandboxUnavailable | None = None
+        if left_s <= 0:
+            error = self._refusal(step.reason)
+        elif wait is wait_blocking and self._needs_this_loop(step):
+            doing = "closing the session" if step.reason == "closing" else "using all sessions of the pool"
+            error = WouldDeadlock(doing, "lease")
+        if error is not None:
+            self._report("refuse", key, namespace, duration_s=time.monotonic() - began, error=error)
+            raise error
+        await wait(step.changed, left_s)
+
+    def _needs_this_loop(self, step: Step[S]) -> bool:
+        """Return whether the event loop of this thread may have to run before the caller can get a slot."""
+        loop = running_loop()
+        if step.reason != "closing":
+            return loop is not None
+        return any(task.get_loop() is loop for task in list(self._closing))
+
+    def _refusal(self, reason: str) -> SandboxUnavailable:
+        waited = f"after {self._wait_s:g} s"
+        code, message, for_model = {
+            "full": (
+                "pool_full",
+                f"All {len(self.slots)} sessions of the pool are in use {waited}, by calls or by background jobs. "
+                "Raise max_sessions, as far as the Daytona account allows that many sandboxes, or wait_s, run fewer "
+                "calls at a time, or stop jobs.",
+                "All machines are in use. Nothing ran. Try again later, or tell the user.",
+            ),
+            "in_use": (
+                "pool_in_use",
+                f"The workspace is still in use {waited}, and was not released. Cancel its runs first, or try again.",
+                "The workspace is in use.",
+            ),
+            "closing": (
+                "pool_closing",
+                f"The workspace's earlier session is still being closed {waited}. Try again, or raise wait_s; with "
+                "s3Mode: sync, closing saves files.",
+                "The workspace is being saved. Nothing ran. Try again later, or tell the user.",
+            ),
+        }[reason]
+        return SandboxUnavailable(message, code=code, op="lease", retryable=True, for_model=for_model)
+
+    # --- release and close ---
+
+    def release(self, key: str, *, discard_unpushed: bool) -> None:
+        """Delete the sandbox of a key, and close its session, when all its leases have ended."""
+        slot = run_sync(self._reserve(key, wait_blocking))
+        failures = []
+        for ended in [slot, *self._take_unclosed(slot.namespace)]:
+            try:
+                with self._ending(ended):
+                    ended.value.release(discard_unpushed=discard_unpushed)
+            except WorkspaceError as error:
+                failures.append(error)
+        _raise_first(failures)
+
+    async def arelease(self, key: str, *, discard_unpushed: bool) -> None:
+        """Delete the sandbox of a key as `release` does. If this call is cancelled, the deletion goes on."""
+        slot = await self._reserve(key, wait_on_loop)
+
+        async def work() -> list[WorkspaceError]:
+            failures = []
+            for ended in [slot, *self._take_unclosed(slot.namespace)]:
+                try:
+                    with self._ending(ended):
+                        await ended.value.arelease(discard_unpushed=discard_unpushed)
+                except WorkspaceError as error:
+                    failures.append(error)
+            return failures
+
+        _raise_first(await self._shielded(work()))
+
+    async def _reserve(self, key: str, wait: Wait) -> Slot[S]:
+        """Return the slot of a key for closing, after all its leases have ended."""
+        namespace, began = namespace_of(key), time.monotonic()
+        self.slots.hold(namespace)
+        try:
+            while True:
+                step = self.slots.reserve(key, namespace)
+                if step.slot is not None:
+                    return step.slot
+                await self._wait(step, wait, began, key, namespace)
+        finally:
+            self.slots.unhold(namespace)
+
+    def close(self) -> None:
+        """Close all sessions in parallel, also those in use; later leases are refused."""
+        to_close, closing = self.slots.close()
+        to_close += self._take_unclosed()
+        failures: list[WorkspaceError | None] = []
+        if to_close:
+            with ThreadPoolExecutor(min(len(to_close), CLOSE_WORKERS)) as workers:
+                failures += workers.map(self._close, to_close)
+        futures.wait([slot.closed for slot in closing], timeout=CLOSE_WAITS_S)
+        _raise_first(failures)
+
+    async def aclose(self) -> None:
+        """Close all sessions as `close` does. If this call is cancelled, the closing goes on."""
+        to_close, closing = self.slots.close()
+        to_close += self._take_unclosed()
+        failures = await self._shielded(_gather([self._aclose(slot) for slot in to_close]))
+        for slot in closing:
+            await wait_on_loop(slot.closed, CLOSE_WAITS_S)
+        _raise_first(failures)
+
+    def _close_soon(self, slots: Sequence[Slot[S]]) -> None:
+        """Close slots in threads of their own, so that no call waits for the deletion of another's sandbox."""
+        for slot in slots:
+            thread = threading.Thread(target=self._close, args=(slot,), name="langchain-daytona-ws-close")
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads, or the interpreter exits
+                self._close(slot)
+
+    def _close(self, slot: Slot[S]) -> WorkspaceError | None:
+        """Close a session; return the failure, which is logged."""
+        try:
+            with self._ending(slot):
+                slot.value.close()
+        except WorkspaceError as error:
+            return error
+        return None
+
+    async def _aclose(self, slot: Slot[S]) -> WorkspaceError | None:
+        try:
+            with self._ending(slot):
+                await slot.value.aclose()
+        except WorkspaceError as error:
+            return error
+        return None
+
+    @contextmanager
+    def _ending(self, slot: Slot[S]) -> Iterator[None]:
+        """Record that the block has closed a slot, with its failure if it has one."""
+        began, sandbox_id = time.monotonic(), slot.value.sandbox_id
+        failure: WorkspaceError | None = None
+        try:
+            yield
+        except WorkspaceError as error:
+            failure = error
+            self._unclosed.append(slot)
+            logger.warning("closing the session of workspace %s: %s", slot.namespace, error.message)
+            raise
+        except BaseException:  # the event loop ended, or Ctrl-C
+            self._unclosed.append(slot)
+            raise
+        finally:
+            self.slots.done(slot)
+            self._report(
+                "close",
+                slot.key,
+                slot.namespace,
+                duration_s=time.monotonic() - began,
+                sandbox_id=sandbox_id,
+                error=failure,
+            )
+
+    def _take_unclosed(self, namespace: str | None = None) -> list[Slot[S]]:
+        """Return the sessions whose closing has failed, of all namespaces or of one, to try again."""
+        taken = [slot for slot in list(self._unclosed) if namespace in (None, slot.namespace)]
+        for slot in taken:
+            with suppress(ValueError):  # another thread has taken it
+                self._unclosed.remove(slot)
+        return taken
+
+    async def _shielded(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run work to its end, even if this call is cancelled."""
+        task = asyncio.create_task(work)
+        self._closing.add(task)  # an event loop holds only weak references to its tasks
+        task.add_done_callback(self._closing.discard)
+        return await asyncio.shield(task)
+
+    # --- reports ---
+
+    def report_created(self, key: str, namespace: str, info: SandboxInfo, duration_s: float) -> None:
+        """Report that a sandbox was created for a session."""
+        self._report("create", key, namespace, duration_s=duration_s, sandbox_id=info.id)
+
+    def _report(
+        self,
+        kind: EventKind,
+        key: str,
+        namespace: str,
+        *,
+        duration_s: float = 0.0,
+        sandbox_id: str | None = None,
+        error: WorkspaceError | None = None,
+    ) -> None:
+        if self._on_event is None:
+            return
+        event = PoolEvent(
+            kind, key, namespace, duration_s, sandbox_id, len(self.slots), self.slots.in_use, error
+        )
+        try:
+            self._on_event(event)
+        except Exception:
+            logger.exception("on_event of the WorkspacePool failed for %s", kind)
+
+
+class SessionLease(Generic[S]):
+    """The use of a pool's session, as a sync or async context manager; returned by `WorkspacePool.session`."""
+
+    def __init__(self, sessions: PoolSessions[S], key: str, namespace: str) -> None:
+        self._sessions = sessions
+        self._key = key
+        self._namespace = namespace
+        self._slots: list[Slot[S]] = []
+
+    def __enter__(self) -> S:
+        slot = run_sync(self._sessions.acquire(self._key, self._namespace, wait_blocking))
+        self._slots.append(slot)
+        return slot.value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sessions.end(self._slots.pop())
+
+    async def __aenter__(self) -> S:
+        slot = await self._sessions.acquire(self._key, self._namespace, wait_on_loop)
+        self._slots.append(slot)
+        return slot.value
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sessions.end(self._slots.pop())
+
+
+async def _gather(work: list[Coroutine[Any, Any, WorkspaceError | None]]) -> list[WorkspaceError | None]:
+    return list(await asyncio.gather(*work))
+
+
+def _raise_first(failures: Sequence[WorkspaceError | None]) -> None:
+    failed = [failure for failure in failures if failure is not None]
+    if failed:
+        for other in failed[1:]:
+            failed[0].add_note(f"Also: {other.message}")
+        raise failed[0]
