@@ -138,7 +138,7 @@ class Planted:
     def use(self, asynchronous: bool) -> None:
         """Call every tool and the session, and check that no secret was shown."""
         self._log.set_level(logging.DEBUG)
-        logging.getLogger("asyncio").setLevel(logging.DEBUG)
+        self._log.set_level(logging.DEBUG, logger="asyncio")
         if asynchronous:
             asyncio.run(self._use(asynchronous))
         else:
