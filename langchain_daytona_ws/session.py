@@ -112,7 +112,8 @@ class WorkspaceSession:
         self._ids, self._clock = ids, clock
         self.id = first_of(ids)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
-        notices, own = Notices(), Conversation()
+        workspace = s3_workspace(self.config, self.namespace)
+        notices, own = Notices(_lost_notice(workspace)), Conversation()
         notices.join(own)
         self._gate = ApprovalGate(
             self.config.permission_mode,
@@ -120,7 +121,6 @@ class WorkspaceSession:
             approval_timeout_s=approval_timeout_s,
             remembered=own.remembered,
         )
-        workspace = s3_workspace(self.config, self.namespace)
         self._identity = identity_of(self.config, self.namespace, workspace)
         warn_of_network(self.config, workspace)
 
@@ -142,7 +142,6 @@ class WorkspaceSession:
             tracker=JobTracker(
                 first.auto_stop_minutes or 0, first.ttl_minutes, weak_method(self._on_job_end), notices.add
             ),
-            lost_notice=_lost_notice(workspace),
             notices=notices,
             own=own,
         )
@@ -387,7 +386,7 @@ class WorkspaceSession:
 
     def _on_lost(self) -> None:
         state = self._state
-        state.notices.add(state.lost_notice)
+        state.notices.add(state.notices.lost)
         if state.storage is not None and not state.storage.is_mounted:
             for report in state.storage.sync_state.take_unsaved():
                 state.notices.add(replace(report, failure=LOST).notices[-1])
@@ -412,10 +411,10 @@ class WorkspaceSession:
     def _conversation(self, run: Mapping[str, Any] | None) -> Conversation:
         """Return the state of a run's thread, which gets the notices of this session from now on."""
         thread = thread_of(run)
-        conversation = self._state.own
-        if thread is not None:
-            turn = first_turn((run or {}).get("configurable") or {})
-            conversation = conversation_of(self._identity, thread, turn)
+        if thread is None:
+            return self._state.own
+        turn = first_turn((run or {}).get("configurable") or {})
+        conversation = conversation_of(self._identity, thread, turn)
         self._state.notices.join(conversation)
         return conversation
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from time import monotonic, sleep, time
 
 
 class SystemClock:
     """The `Clock` over `time` and `asyncio.sleep`."""
 
-    def time(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    async def asleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    monotonic = staticmethod(monotonic)
+    sleep = staticmethod(sleep)
+    time = staticmethod(time)
+    asleep = staticmethod(asyncio.sleep)
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -13,9 +13,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_daytona_ws._adapters import s3_answers as answers
+from langchain_daytona_ws._adapters.boto_calls import boto_call
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
-from langchain_daytona_ws._adapters.quiet import unlogged
-from langchain_daytona_ws._adapters.s3_answers import translated
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.run_sync import run_sync
@@ -81,8 +80,7 @@ class Bucket:
             if self._sets is None:
                 self._sets = ClientSets(self._workspace)
             sets = self._sets
-        with unlogged(), translated():
-            return sets.using(credentials)
+        return sets.using(credentials)
 
     def close(self) -> None:
         """Close all connections."""
@@ -110,7 +108,7 @@ class Bucket:
             request["ContinuationToken"] = more
         elif start_after:
             request["StartAfter"] = self._prefix + start_after
-        with unlogged(), translated():
+        with boto_call():
             answer = clients.reads.list_objects_v2(**request)
             return answers.page(answer, self._prefix + prefix, self._prefix)
 
@@ -161,10 +159,9 @@ class Bucket:
     def put(
         self, clients: Clients, key: str, data: bytes, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
-
         condition = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
         request: dict[str, Any] = {"Bucket": self._bucket, "Key": self._full(key), **condition}
-        with unlogged(), translated(changes=True):
+        with boto_call(changes=True):
             answer = clients.changes.put_object(**request, Body=data, Metadata=dict(metadata))
             return ObjectInfo(key, len(data), 0, answers.text(answer["ETag"]))
 
@@ -175,8 +172,7 @@ class Bucket:
         return ObjectTransfer(clients, self._bucket, self._full(key), key=key, sleep=self.clock.sleep)
 
     def delete(self, clients: Clients, key: str) -> None:
-
-        with unlogged(), translated(changes=True):
+        with boto_call(changes=True):
             clients.changes.delete_object(Bucket=self._bucket, Key=self._full(key))
 
     def rename(self, clients: Clients, source: str, target: str) -> None:
@@ -184,14 +180,13 @@ class Bucket:
 
         token = rename_source.set(self._full(source))
         try:
-            with unlogged(), translated(changes=True):
+            with boto_call(changes=True):
                 clients.changes.put_object(Bucket=self._bucket, Key=self._full(target), Body=b"")
         finally:
             rename_source.reset(token)
 
     def _get_once(self, clients: Clients, key: str, max_bytes: int) -> StoredObject:
-
-        with unlogged(), translated():
+        with boto_call():
             answer = clients.reads.get_object(Bucket=self._bucket, Key=self._full(key))
             body = answer["Body"]
             try:
@@ -210,7 +205,7 @@ class Bucket:
         """Read a content; hash its pieces and count their line feeds while the next pieces arrive."""
         digest, pieces, count, newlines = hashlib.sha256(), list[bytes](), 0, 0
         try:
-            with unlogged(), translated():
+            with boto_call():
                 # Reading to the end makes botocore verify the checksum, if the response has one.
                 while count <= size and (piece := body.read(min(PIECE_BYTES, size - count + 1))):
                     digest.update(piece)

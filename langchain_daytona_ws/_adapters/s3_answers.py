@@ -1,13 +1,12 @@
-"""Read S3's responses, and translate every exception of boto3 into StoreFault, with a kind.
+"""Read S3's responses, error responses too.
 
-The functions that read a response raise ValueError if it is malformed; `translated` makes it a StoreFault too.
+The functions that read a response raise ValueError if it is malformed; `boto_call` makes it a StoreFault.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -116,51 +115,6 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a field is missing")
     return value
-
-
-@contextlib.contextmanager
-def translated(*, changes: bool = False) -> Iterator[None]:
-    """Raise StoreFault for every failure of boto3 inside.
-
-    Args:
-        changes: Whether the request changes something: then a missing or unreadable response is UNKNOWN.
-    """
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ConnectTimeoutError,
-        EndpointConnectionError,
-        HTTPClientError,
-        ParamValidationError,
-        ProxyConnectionError,
-        SSLError,
-    )
-    from botocore.parsers import ResponseParserError
-    from urllib3.exceptions import HTTPError
-
-    lost = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.PASSING
-    garbled = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.REFUSED
-    try:
-        yield
-    except ClientError as error:
-        raise client_fault(error.response, lost=lost) from None
-    except ParamValidationError as error:
-        raise StoreFault(StoreFaultKind.REFUSED, clean(str(error))) from None
-    except (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError) as error:
-        raise StoreFault(StoreFaultKind.PASSING, clean(str(error))) from None
-    except SSLError as error:
-        # A refused certificate is refused again later; nothing was sent.
-        kind = StoreFaultKind.REFUSED if "CERTIFICATE" in str(error) else lost
-        raise StoreFault(kind, clean(str(error)), code="Certificate") from None
-    except (HTTPClientError, HTTPError, OSError) as error:
-        raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
-    except (BotoCoreError, ResponseParserError) as error:
-        # Includes wrong checksums and truncated responses.
-        raise StoreFault(lost, f"the answer cannot be used ({type(error).__name__})") from None
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-        # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
-        # Only the type is reported: the text may quote the response.
-        raise StoreFault(garbled, f"the answer cannot be read ({type(error).__name__})") from None
 
 
 def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:

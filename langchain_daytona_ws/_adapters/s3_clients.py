@@ -18,6 +18,7 @@ import botocore.session
 from boto3.session import Session
 from botocore.config import Config
 
+from langchain_daytona_ws._adapters.boto_calls import boto_call
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
@@ -76,10 +77,11 @@ class ClientSets:
                 self._sets.popitem()[1].close()
 
     def _made(self, credentials: Credentials) -> Clients:
-        session = _session()
-        return Clients(
-            self._client(session, credentials, READ_ATTEMPTS), self._client(session, credentials, 1)
-        )
+        with boto_call():
+            session = _session()
+            return Clients(
+                self._client(session, credentials, READ_ATTEMPTS), self._client(session, credentials, 1)
+            )
 
     def _client(self, session: Session, credentials: Credentials, attempts: int) -> S3Client:
         workspace = self._workspace

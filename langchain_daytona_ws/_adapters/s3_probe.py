@@ -6,7 +6,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from langchain_daytona_ws._adapters.s3_answers import translated
+from langchain_daytona_ws._adapters.boto_calls import boto_call
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
@@ -48,7 +48,7 @@ class S3Probe:
 
         reads = self._using(_UNSIGNED).reads
         reads.meta.events.register("choose-signer.s3", disable_signing)
-        with translated():
+        with boto_call():
             before_s = time.time()
             answer: Any
             try:
@@ -67,7 +67,7 @@ class S3Probe:
                 for a missing object without s3:ListBucket.
         """
         location = self._workspace.workspace
-        with translated():
+        with boto_call():
             self._using(credentials).reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
 
     def reaches(self, credentials: Credentials, prefix: str) -> str | None:
@@ -93,7 +93,7 @@ class S3Probe:
 
         for action, attempt in (("listed", listing), ("read", reading)):
             try:
-                with translated():
+                with boto_call():
                     attempt()
             except StoreFault as fault:
                 if fault.kind is StoreFaultKind.DENIED:
@@ -109,7 +109,7 @@ class S3Probe:
         if self._workspace.skills is None:
             raise ValueError("this workspace has no skills")
         bucket, reads = self._workspace.skills.bucket, self._using(credentials).reads
-        with translated():
+        with boto_call():
             found = reads.list_objects_v2(Bucket=bucket, MaxKeys=1000).get("Contents", [])
             keys = [entry["Key"] for entry in found if entry["Size"]]
             if keys:
@@ -117,6 +117,5 @@ class S3Probe:
             return len(found)
 
     def _using(self, credentials: Credentials) -> Clients:
-
-        with translated():
+        with boto_call():
             return self._sets.using(credentials)

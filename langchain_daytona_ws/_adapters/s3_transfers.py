@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from langchain_daytona_ws._adapters import s3_answers as answers
-from langchain_daytona_ws._adapters.quiet import unlogged
-from langchain_daytona_ws._adapters.s3_answers import translated
+from langchain_daytona_ws._adapters.boto_calls import boto_call
 from langchain_daytona_ws._adapters.s3_clients import Clients
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
@@ -92,7 +91,7 @@ class ObjectTransfer:
         condition: dict[str, Any] = {} if found is None else {"IfMatch": found.info.etag}
         if start:
             condition["Range"] = f"bytes={start}-"
-        with unlogged(), translated():
+        with boto_call():
             answer = self._clients.reads.get_object(**self._target, **condition)
             body = answer["Body"]
             try:
@@ -108,7 +107,7 @@ class ObjectTransfer:
     def _pieces(body: Any, length: int) -> Iterator[bytes]:
         while True:
             try:
-                with unlogged(), translated():
+                with boto_call():
                     # Reading to the end makes botocore verify the checksum, if the answer has one.
                     piece: bytes = body.read(min(PIECE_BYTES, length + 1))
             except StoreFault as fault:
@@ -129,7 +128,7 @@ class ObjectTransfer:
         if source.size_bytes > PART_BYTES:
             return self._send_in_parts(source, condition, metadata, on_bytes)
         data = content_of(source)
-        with unlogged(), translated(changes=True):
+        with boto_call(changes=True):
             self._clients.changes.put_object(**self._target, **condition, Body=data, Metadata=dict(metadata))
         on_bytes(len(data))
         return hashlib.sha256(data).hexdigest()
@@ -143,7 +142,7 @@ class ObjectTransfer:
     ) -> str:
         """Upload in parts. Nothing is visible before the last request, which has the condition."""
         changes = self._clients.changes
-        with unlogged(), translated():
+        with boto_call():
             created = changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
             upload = {**self._target, "UploadId": answers.text(created["UploadId"])}
         digest, count = hashlib.sha256(), 0
@@ -152,16 +151,16 @@ class ObjectTransfer:
             for data in _parts(source):
                 digest.update(data)
                 number = len(parts) + 1
-                with unlogged(), translated():
+                with boto_call():
                     part = self._clients.reads.upload_part(**upload, PartNumber=number, Body=data)
                     parts.append({"PartNumber": number, **answers.part(part)})
                 count += len(data)
                 on_bytes(len(data))
-            with unlogged(), translated(changes=True):
+            with boto_call(changes=True):
                 changes.complete_multipart_upload(**upload, **condition, MultipartUpload={"Parts": parts})
         except BaseException:
             # If this fails too, a lifecycle rule of the bucket can remove the parts.
-            with contextlib.suppress(StoreFault), unlogged(), translated():
+            with contextlib.suppress(StoreFault), boto_call():
                 self._clients.reads.abort_multipart_upload(**upload)
             on_bytes(-count)
             raise

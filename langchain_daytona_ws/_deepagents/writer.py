@@ -35,7 +35,7 @@ from langchain_daytona_ws._deepagents.approval import (
 from langchain_daytona_ws._deepagents.locations import FileLocation
 from langchain_daytona_ws._deepagents.messages import error_text, file_error, transfer_error
 from langchain_daytona_ws._deepagents.reader import Files
-from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S, idempotency_key_for_changes
+from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.errors import (
     FileError,
     FileUnsuitable,
@@ -167,14 +167,12 @@ class Writer:
             await ops.create(location.path, content)
             return
         try:
-            with idempotency_key_for_changes(key):
-                await ops.write(location.path, content)
+            await ops.write(location.path, content, key=key)
         except WriteConflict as error:
             # Deep Agents lets the model write without reading. A file that changed since it was read stays a conflict.
             if error.code != "exists_unread":
                 raise
-            with idempotency_key_for_changes(_subkey(key, "o")):
-                await ops.write(location.path, content, overwrite=True)
+            await ops.write(location.path, content, overwrite=True, key=_subkey(key, "o"))
 
     async def edit(self, path: str, old: str, new: str, replace_all: bool) -> EditResult:
         try:
@@ -187,10 +185,9 @@ class Writer:
                 final = await self._approved("edit", arguments, location, final)
                 location, ops = self._files.at(final.path)
             key = self._key("edit_file", {"old_string": old, "new_string": new}, final.model_dump())
-            with idempotency_key_for_changes(key):
-                count = await ops.replace_text(
-                    location.path, final.old_string, final.new_string, replace_all=final.replace_all
-                )
+            count = await ops.replace_text(
+                location.path, final.old_string, final.new_string, replace_all=final.replace_all, key=key
+            )
         except WorkspaceError as error:
             return EditResult(error=file_error(path, error))
         return EditResult(path=location.path, occurrences=count)
@@ -207,8 +204,7 @@ class Writer:
             self._check_deletable(location)
             key = self._key("delete", {}, final.model_dump())
             try:
-                with idempotency_key_for_changes(key):
-                    await ops.delete(location.path)
+                await ops.delete(location.path, key=key)
             except FileUnsuitable as error:
                 if error.code != "not_empty" or not final.recursive:
                     raise

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
+from langchain_daytona_ws._core.sandbox.get_or_create import REPLACED_NOTICE
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.permissions import RememberedApprovals
 
@@ -63,9 +64,13 @@ class Notices:
 
     A thread that begins later does not get earlier notices. Of the notices that a thread has not seen, the latest
     `NOTICES_MAX` are kept.
+
+    Args:
+        lost: The notice for a thread whose sandbox was lost or replaced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lost: str) -> None:
+        self.lost = lost
         self._lock = threading.Lock()
         # Each with the thread that must not get it.
         self._kept: deque[tuple[str, Conversation | None]] = deque(maxlen=NOTICES_MAX)
@@ -96,8 +101,27 @@ class Notices:
         with self._lock:
             return list(self._positions)
 
-    def drain(self, conversation: Conversation) -> list[str]:
-        """Return the notices that a thread has not seen yet, each text once."""
+    def drain(self, conversation: Conversation, sandbox_id: str | None) -> tuple[str, ...]:
+        """Return the notices that a thread has not seen yet, each text once, for its next result.
+
+        If an earlier result of the thread came from another sandbox, one of them is about that.
+
+        Args:
+            conversation: The thread.
+            sandbox_id: The present sandbox; None if there is none.
+        """
+        with conversation.lock:
+            notices = self._missed_by(conversation)
+            if self.lost in notices:
+                conversation.sandbox_id = ""
+            elif sandbox_id is not None and conversation.sandbox_id not in ("", sandbox_id):
+                notices = [self.lost, *(notice for notice in notices if notice != REPLACED_NOTICE)]
+            if sandbox_id is not None:
+                conversation.sandbox_id = sandbox_id
+            conversation.has_begun = True
+            return tuple(notices)
+
+    def _missed_by(self, conversation: Conversation) -> list[str]:
         with self._lock:
             missed = self._count - self._positions.get(conversation, self._count)
             self._positions[conversation] = self._count

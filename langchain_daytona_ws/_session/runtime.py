@@ -6,33 +6,25 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_daytona_ws._core.commands.hooks import Hooks
-from langchain_daytona_ws._core.commands.run import CommandResult, run_command, terminal_size
+from langchain_daytona_ws._core.commands.run import CommandResult, run_command
 from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
 from langchain_daytona_ws._core.files.guest import GuestFiles
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
-from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
+from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, git_settings
 from langchain_daytona_ws._core.id_factory import Clock, Ids
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
-from langchain_daytona_ws._core.jobs.operations import (
-    JOB_DEFAULT_S,
-    JobOps,
-    check_idempotency_key,
-    job_request,
-)
+from langchain_daytona_ws._core.jobs.operations import JOB_DEFAULT_S, JobOps, job_request
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
-from langchain_daytona_ws._core.sandbox.get_or_create import REPLACED_NOTICE
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws._core.sync.push import OneSandbox, push
 from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, SyncReport
@@ -54,18 +46,6 @@ COMMAND_TIMEOUT_MAX_S = 600
 PREWARM_TIMEOUT_S = 30.0
 SHOWN_NAME_CHARS = 100
 
-_idempotency_key: ContextVar[str | None] = ContextVar("langchain_daytona_ws_idempotency_key", default=None)
-
-
-@contextmanager
-def idempotency_key_for_changes(key: str | None) -> Iterator[None]:
-    """Set the idempotency key for the one file change inside, so that a repeated request changes the file once."""
-    token = _idempotency_key.set(key)
-    try:
-        yield
-    finally:
-        _idempotency_key.reset(token)
-
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
@@ -79,7 +59,6 @@ class SessionState:
         sandboxes: The session's sandbox.
         storage: The S3 workspace; None for a workspace on the sandbox's own disk.
         tracker: The jobs that this session knows.
-        lost_notice: The notice for a thread whose sandbox was lost or replaced.
         notices: The notices of all threads.
         own: The state of the calls without a thread.
         programs: The guest programs that the sandbox keeps.
@@ -92,8 +71,7 @@ class SessionState:
     sandboxes: SandboxManager
     storage: Storage | None
     tracker: JobTracker
-    lost_notice: str
-    notices: Notices = field(default_factory=Notices)
+    notices: Notices
     own: Conversation = field(default_factory=Conversation)
     programs: KeptPrograms = field(default_factory=KeptPrograms)
 
@@ -104,20 +82,8 @@ class SessionState:
         return info.id if info else None
 
     def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
-        """Return the notices that a thread has not seen yet, for its next result.
-
-        If an earlier result of the thread came from another sandbox, one of them is about that.
-        """
-        with conversation.lock:
-            notices, sandbox_id = self.notices.drain(conversation), self.sandbox_id
-            if self.lost_notice in notices:
-                conversation.sandbox_id = ""
-            elif sandbox_id is not None and conversation.sandbox_id not in ("", sandbox_id):
-                notices = [self.lost_notice, *(notice for notice in notices if notice != REPLACED_NOTICE)]
-            if sandbox_id is not None:
-                conversation.sandbox_id = sandbox_id
-            conversation.has_begun = True
-            return tuple(notices)
+        """Return the notices that a thread has not seen yet, for its next result."""
+        return self.notices.drain(conversation, self.sandbox_id)
 
 
 class _Runtime:
@@ -146,7 +112,10 @@ class _Runtime:
         self._defaults: Mapping[str, str] = LOCAL_CACHES if self._is_mounted else {}
         if s3 is not None and not self._is_mounted:
             self._defaults = git_settings(config.plain_env_vars())
-        self._hooks = Hooks(state.root, config.on_create or (), config.on_resume or (), self._defaults)
+        hooks = Hooks(state.root, config.on_create or (), config.on_resume or (), self._defaults)
+        self._hooks = hooks if hooks else None
+        self._storage_attachments: list[Attachment[Any]] = [] if s3 is None else [s3.attachment]
+        self._attachments = [*self._storage_attachments, state.tracker]
         self.is_persistent = config.persistent
         self.lost, self.failed = sandboxes.lost, sandboxes.failed
         self.starts, self.restarted = sandboxes.starts, sandboxes.restarted
@@ -166,7 +135,7 @@ class _Runtime:
 
     async def acquire(self) -> SandboxInfo:
         """Return the session's sandbox, creating or starting it if necessary."""
-        return await self._state.sandboxes.acquire(self._run_once, await self._port())
+        return await self._state.sandboxes.acquire(self._run_once, self._port)
 
     async def preview_url(self, port: int, *, expires_s: float) -> PreviewUrl:
         """Return a signed link to a port of the sandbox."""
@@ -183,40 +152,32 @@ class _Runtime:
 
     async def client(self) -> GuestClient:
         """Return a client for the sandbox's guest programs. Nothing is provisioned yet."""
-        set_up = self._set_up if self._hooks else None
-        attachments = [*self._storage_attachments(), self._state.tracker]
         return GuestClient(
             await self._port(),
             self,
-            self._env,
+            self._state.config.plain_env_vars(),
             self._state.ids,
-            attachments,
+            self._attachments,
             programs=self._state.programs,
-            set_up=set_up,
+            set_up=None if self._hooks is None else partial(self._set_up, self._hooks),
         )
 
-    def _storage_attachments(self) -> list[Attachment[Any]]:
-        return [self._s3.attachment] if self._s3 else []
+    async def _set_up(self, hooks: Hooks) -> None:
+        await self._state.sandboxes.set_up(self._run_once, partial(self._run_hooks, hooks))
 
-    def _env(self) -> dict[str, str]:
-        return self._state.config.plain_env_vars()
-
-    async def _set_up(self) -> None:
-        await self._state.sandboxes.set_up(self._run_once, self._run_hooks)
-
-    async def _run_hooks(self) -> None:
+    async def _run_hooks(self, hooks: Hooks) -> None:
         info = await self.acquire()
         client = GuestClient(
             await self._port(),
             self,
-            self._env,
+            self._state.config.plain_env_vars(),
             self._state.ids,
-            self._storage_attachments(),
+            self._storage_attachments,
             programs=self._state.programs,
             only_sandbox_id=info.id,
         )
         try:
-            await self._hooks.run(client, info.id)
+            await hooks.run(client, info.id)
         except OutcomeUnknown as error:
             if error.code != LOST_WHILE_RUNNING or (await self.acquire()).id == info.id:
                 raise
@@ -239,9 +200,9 @@ class _Runtime:
         client = GuestClient(
             await self._port(),
             OneSandbox(info, is_persistent=self.is_persistent),
-            self._env,
+            self._state.config.plain_env_vars(),
             self._state.ids,
-            self._storage_attachments(),
+            self._storage_attachments,
             revives=revives,
             programs=self._state.programs,
         )
@@ -277,11 +238,10 @@ class _Runtime:
                 f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.",
                 code="timeout_range",
             )
-        check_idempotency_key(idempotency_key)
-        terminal = terminal_size(pty)
         becomes_job = config.on_timeout == "background"
+        client = await self.client()
         result = await run_command(
-            await self.client(),
+            client,
             state.root,
             command,
             timeout_s=timeout_s,
@@ -290,7 +250,7 @@ class _Runtime:
             defaults=self._defaults,
             job=job_request(command, JOB_DEFAULT_S, state.tracker, at_once=False) if becomes_job else None,
             on_output=on_output,
-            pty=terminal,
+            pty=pty,
         )
         if self._s3 is not None and self._is_mounted:
             self._s3.late.command_ended()
@@ -299,11 +259,12 @@ class _Runtime:
             remarks = self._job_remarks(command, JOB_DEFAULT_S)
         elif result.background:
             remarks = self._end_of_writing()
+        hint = self._hint(command, result.screen or result.output, result.exit_code)
         return replace(
             result,
             notices=(*state.drain_notices(conversation or state.own), *result.notices, *remarks),
-            hint=self._hint(command, result.screen or result.output, result.exit_code),
-            sandbox_id=state.sandbox_id or "",
+            hint=hint,
+            sandbox_id=client.sandbox_id,
         )
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
@@ -399,7 +360,7 @@ class _Runtime:
             root=self._state.root,
             limit_bytes=limit_bytes,
             read_hashes=conversation.read_hashes,
-            new_key=self._new_key,
+            new_key=self._state.ids,
             suggests_similar=suggests_similar,
             batches=None if on_s3 else sandbox,
         )
@@ -420,7 +381,7 @@ class _Runtime:
             root="/",
             limit_bytes=limit_bytes,
             read_hashes=conversation.outside_hashes,
-            new_key=self._new_key,
+            new_key=self._state.ids,
             suggests_similar=False,
             batches=sandbox,
         )
@@ -456,9 +417,6 @@ class _Runtime:
         """Keep the notices of a file operation for the next result."""
         for notice in report.notices:
             self._state.notices.add(notice)
-
-    def _new_key(self) -> str:
-        return _idempotency_key.get() or self._state.ids()
 
 
 class SyncRuntime(_Runtime):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
 from contextlib import suppress
 from typing import Any, Protocol
@@ -117,21 +117,23 @@ class SandboxManager:
         """Return whether the sandbox may exist without being created now."""
         return self.info is not None or self._config.persistent
 
-    async def acquire(self, run_once: RunOnce, port: SandboxPort) -> SandboxInfo:
+    async def acquire(self, run_once: RunOnce, api: Callable[[], Awaitable[SandboxPort]]) -> SandboxInfo:
         """Return the sandbox; create, find or start it first if necessary.
 
         Args:
             run_once: Waits in the way of the runtime.
-            port: The runtime's Daytona API.
+            api: Returns the runtime's Daytona API.
         """
         self.check_open()
-        return await run_once(self._flight, lambda: self._provision(port))
+        ready = self._flight.value
+        return await run_once(self._flight, lambda: self._provision(api)) if ready is None else ready
 
     async def set_up(self, run_once: RunOnce, work: Work) -> None:
         """Run work once after each start of the sandbox."""
         await run_once(self._set_up, lambda: self._run_set_up(work))
 
-    async def _provision(self, port: SandboxPort) -> SandboxInfo:
+    async def _provision(self, api: Callable[[], Awaitable[SandboxPort]]) -> SandboxInfo:
+        port = await api()
         organization_id, began = self._config.options.organization_id, port.now()
         if self._config.persistent:
             return await self._get_or_create(port, organization_id)

@@ -62,14 +62,8 @@ class SingleFlight(Generic[T]):
         self._lock = threading.Lock()
         self._future: Future[T] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def value(self) -> T | None:
+        self.value: T | None = None
         """The value; None if it does not exist yet."""
-        future = self._future
-        if future is None or not future.done() or future.exception() is not None:
-            return None
-        return future.result()
 
     @property
     def pending(self) -> Future[T] | None:
@@ -87,7 +81,7 @@ class SingleFlight(Generic[T]):
         """Drop the value if it is still ``value``; return whether it was dropped."""
         with self._lock:
             if self._future is not None and self._future.done() and self.value is value:
-                self._future = None
+                self._future = self.value = None
                 return True
         return False
 
@@ -136,6 +130,7 @@ class SingleFlight(Generic[T]):
         except BaseException as error:
             self._fail(future, error)
             raise
+        self.value = value
         future.set_result(value)
         return value
 
@@ -145,6 +140,7 @@ class SingleFlight(Generic[T]):
         except BaseException as error:
             self._fail(future, error)
             raise
+        self.value = value
         future.set_result(value)
         return value
 

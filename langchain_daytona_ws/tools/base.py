@@ -25,7 +25,7 @@ from langchain_daytona_ws.pool import WorkspacePool
 from langchain_daytona_ws.session import SessionSource, WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
 from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall, begin_current
-from langchain_daytona_ws.tools.tracing import Facts, RunManager, traced
+from langchain_daytona_ws.tools.tracing import Facts, RunManager, add_to_run
 
 Validate: TypeAlias = Callable[[Mapping[str, object]], Any]
 Content: TypeAlias = str | list[dict[str, Any]]
@@ -85,12 +85,8 @@ class WorkspaceTool(BaseTool):
     def _run(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with (
-            as_tool_message() as error_notices,
-            traced(run_manager) as trace,
-            self._source._lease(config) as session,
-        ):
-            call = _Call(session, session._sync, config, trace, error_notices)
+        with as_tool_message(run_manager) as error_notices, self._source._lease(config) as session:
+            call = _Call(session, session._sync, config, run_manager, error_notices)
 
             async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
                 return session._gate.check(request, validate, remembered=call.conversation.remembered)
@@ -100,9 +96,9 @@ class WorkspaceTool(BaseTool):
     async def _arun(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with as_tool_message() as error_notices, traced(run_manager) as trace:
+        with as_tool_message(run_manager) as error_notices:
             async with self._source._lease(config) as session:
-                call = _Call(session, session._async, config, trace, error_notices)
+                call = _Call(session, session._async, config, run_manager, error_notices)
                 ask = partial(session._gate.acheck, remembered=call.conversation.remembered)
                 return await self._call(call, ask, arguments)
 
@@ -122,7 +118,7 @@ class WorkspaceTool(BaseTool):
                 action, shown = self._described(wanted)
         begin_current()
         call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
-        key = self._idempotency_key(call, self._identity(wanted, shown))
+        key = self._idempotency_key(call, wanted, shown)
         try:
             with call_of(call.conversation):
                 content, artifact = await self._perform(runtime, wanted, key, call.trace)
@@ -164,12 +160,12 @@ class WorkspaceTool(BaseTool):
         """Perform the operation; return the content and the artifact."""
         raise NotImplementedError
 
-    def _idempotency_key(self, call: _Call, identity: dict[str, object]) -> str | None:
+    def _idempotency_key(self, call: _Call, wanted: Any, arguments: dict[str, object]) -> str | None:
         """Name the call, so that a graph node that runs again repeats nothing; None without a tool call id."""
         call_id = _tool_call_id.get()
         if not call_id:
             return None
-        session = call.session
+        session, identity = call.session, self._identity(wanted, arguments)
         return call_key(call.config, call_id, identity, namespace=session.namespace, session_id=session.id)
 
 
@@ -181,12 +177,12 @@ class _Call:
         session: WorkspaceSession,
         runtime: SyncRuntime | AsyncRuntime,
         config: RunnableConfig | None,
-        trace: Callable[[Facts], None],
+        run_manager: RunManager | None,
         error_notices: list[str],
     ) -> None:
         self.session = session
         self.config = config
-        self.trace = trace
+        self.trace = partial(add_to_run, run_manager)
         self.error_notices = error_notices
         self.conversation = session._conversation(config)
         self.runtime = session._runtime_of(runtime, self.conversation)
@@ -229,8 +225,8 @@ def check_source(session: WorkspaceSession | None, pool: WorkspacePool | None) -
 
 
 @contextmanager
-def as_tool_message() -> Iterator[list[str]]:
-    """Turn this package's errors into tool messages; tracers find the error itself as the cause.
+def as_tool_message(run_manager: RunManager | None) -> Iterator[list[str]]:
+    """Turn this package's errors into tool messages; tracers find the error itself as the cause, and its code.
 
     Yields a list. The notices that are added to it begin the message of an error.
     """
@@ -238,5 +234,6 @@ def as_tool_message() -> Iterator[list[str]]:
     try:
         yield error_notices
     except WorkspaceError as error:
+        add_to_run(run_manager, {"error_code": error.code})
         notices = "".join(f"[{notice}]\n" for notice in error_notices)
         raise ToolException(f"{notices}[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error

@@ -166,7 +166,6 @@ class BashTool(WorkspaceTool):
         return BashInput
 
     def _described(self, wanted: BashInput) -> tuple[str, dict[str, object]]:
-        check_command(wanted.command)  # a call that cannot run needs no approval
         return "run", wanted.model_dump(exclude_none=True, exclude_defaults=True)
 
     def _request(
@@ -178,6 +177,9 @@ class BashTool(WorkspaceTool):
             tool_call_id=current_tool_call_id(),
             arguments=arguments,
         )
+
+    async def _refuse_early(self, runtime: ConversationRuntime, wanted: BashInput) -> None:
+        check_command(wanted.command)
 
     def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
         # Another description is the same call.

@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, 
 from langchain_daytona_ws._core.paths import shown, shown_name
 from langchain_daytona_ws._guest.media import MIME_TYPES, PDF
 from langchain_daytona_ws._guest.text import PAGE_LINES
-from langchain_daytona_ws._session.runtime import ConversationRuntime, idempotency_key_for_changes
+from langchain_daytona_ws._session.runtime import ConversationRuntime
 from langchain_daytona_ws.errors import FileUnsuitable
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
 from langchain_daytona_ws.session import WorkspaceSession
@@ -203,13 +203,12 @@ class WorkspaceFileTool(WorkspaceTool):
         self, runtime: ConversationRuntime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
     ) -> tuple[Content, dict[str, Any]]:
         content: Content
-        with idempotency_key_for_changes(key):
-            try:
-                content, result = await _operation(runtime.files, wanted)
-            except FileUnsuitable as refusal:
-                if not self.media or wanted.action != "read" or refusal.context.get("what") not in MIME_TYPES:
-                    raise
-                content, result = await self._media(runtime.files, wanted.path or "", refusal)
+        try:
+            content, result = await _operation(runtime.files, wanted, key)
+        except FileUnsuitable as refusal:
+            if not self.media or wanted.action != "read" or refusal.context.get("what") not in MIME_TYPES:
+                raise
+            content, result = await self._media(runtime.files, wanted.path or "", refusal)
         return content, _sendable(result)
 
     async def _media(
@@ -238,7 +237,7 @@ def _sendable(value: Any) -> Any:
     return value
 
 
-async def _operation(ops: FileOperations, wanted: FileInput) -> tuple[str, dict[str, Any]]:
+async def _operation(ops: FileOperations, wanted: FileInput, key: str | None) -> tuple[str, dict[str, Any]]:
     """Carry out one operation; what it needs is there, as the model was validated."""
     path, content = wanted.path or "", wanted.content or ""
     old, new, pattern = wanted.old_string or "", wanted.new_string or "", wanted.pattern or ""
@@ -247,10 +246,10 @@ async def _operation(ops: FileOperations, wanted: FileInput) -> tuple[str, dict[
             page = await ops.read(path, offset=wanted.offset, limit=wanted.limit or PAGE_LINES)
             return rendering.file_text(page), asdict(page)
         case "write":
-            written = await ops.write(path, content, overwrite=wanted.overwrite)
+            written = await ops.write(path, content, overwrite=wanted.overwrite, key=key)
             return rendering.written(written), asdict(written)
         case "edit":
-            edited = await ops.edit(path, old, new, replace_all=wanted.replace_all)
+            edited = await ops.edit(path, old, new, replace_all=wanted.replace_all, key=key)
             return rendering.edited(edited), asdict(edited)
         case "list":
             listing = await ops.list(path or ".", limit=wanted.limit or LIST_LIMIT)
@@ -271,7 +270,7 @@ async def _operation(ops: FileOperations, wanted: FileInput) -> tuple[str, dict[
             )
             return rendering.grepped(found), asdict(found)
         case "delete":
-            deleted = await ops.delete(path)
+            deleted = await ops.delete(path, key=key)
             return rendering.deleted(deleted), asdict(deleted)
 
 

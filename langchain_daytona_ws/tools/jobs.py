@@ -86,8 +86,6 @@ class BashJobTool(WorkspaceTool):
         return JobInput
 
     def _described(self, wanted: JobInput) -> tuple[str, dict[str, object]]:
-        if wanted.job_id is not None:
-            check_job_id(wanted.job_id)  # a call that cannot succeed needs no approval
         return wanted.action, wanted.model_dump(exclude_none=True)
 
     def _request(
@@ -100,6 +98,10 @@ class BashJobTool(WorkspaceTool):
             namespace=session.namespace,
             tool_call_id=current_tool_call_id(),
         )
+
+    async def _refuse_early(self, runtime: ConversationRuntime, wanted: JobInput) -> None:
+        if wanted.job_id is not None:
+            check_job_id(wanted.job_id)
 
     async def _perform(
         self, runtime: ConversationRuntime, wanted: JobInput, key: str | None, trace: Callable[[Facts], None]

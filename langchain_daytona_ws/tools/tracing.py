@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.jobs.models import Job
-from langchain_daytona_ws.errors import WorkspaceError
 
 RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolRun
 Facts: TypeAlias = dict[str, Any]
 
 
-@contextmanager
-def traced(run_manager: RunManager | None) -> Iterator[Callable[[Facts], None]]:
-    """Return a function that adds to the run's metadata; add the code of an error that is raised inside."""
-
-    def add(facts: Facts) -> None:
-        if run_manager is not None:
-            _add_to_run(run_manager, facts)
-
-    try:
-        yield add
-    except WorkspaceError as error:
-        add({"error_code": error.code})
-        raise
-
-
-def _add_to_run(run_manager: RunManager, facts: Facts) -> None:
+def add_to_run(run_manager: RunManager | None, facts: Facts) -> None:
     """Add to the run's metadata in every tracer that derives from LangChain's base class, such as LangSmith's.
 
     LangChain has no function for this. Each tracer keeps the run under its id until the run ends, and then sends it
     with the added metadata.
     """
-    if not run_manager.handlers:
+    if run_manager is None or not run_manager.handlers:
         return
     from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 

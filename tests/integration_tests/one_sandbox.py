@@ -65,7 +65,7 @@ class OneSandbox:
         cache = CredentialCache()
         get = partial(cache.get, once_blocking, source)
         self.mount = _Counted(workspace, get, cache.forget, delivered={}, add_notice=lambda _: None)
-        self.client = GuestClient(self.port, self, dict, lambda: os.urandom(16).hex(), [self.mount])
+        self.client = GuestClient(self.port, self, {}, lambda: os.urandom(16).hex(), [self.mount])
 
     async def acquire(self) -> SandboxInfo:
         return self.info

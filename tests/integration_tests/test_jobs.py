@@ -360,7 +360,7 @@ class Kept:
         watch = JobTracker(15, None, lambda *_: None, lambda _: None)
 
         async def guest_client() -> GuestClient:
-            return GuestClient(self.port, self, dict, lambda: f"{time.monotonic_ns():032x}", [watch])
+            return GuestClient(self.port, self, {}, lambda: f"{time.monotonic_ns():032x}", [watch])
 
         return JobOps(
             guest_client, watch, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()

@@ -17,7 +17,7 @@ from typing import Any
 from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
+from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms
 from langchain_daytona_ws._core.ports import (
     BackgroundTask,
     ExecReply,
@@ -142,7 +142,7 @@ class Workspace:
         self.port = ShellPort(shell, directory)
         self.programs = KeptPrograms()
         self.guest_client = GuestClient(
-            self.port, OneMachine(), dict, lambda: secrets.token_hex(16), programs=self.programs
+            self.port, OneMachine(), {}, lambda: secrets.token_hex(16), programs=self.programs
         )
 
     def on_disk(self, path: str | None) -> Path:

@@ -172,37 +172,37 @@ def test_the_sandbox_of_the_last_result() -> None:
 
 
 def test_each_thread_gets_each_notice_once() -> None:
-    notices, early, late = Notices(), Conversation(), Conversation()
+    notices, early, late = Notices("lost"), Conversation(), Conversation()
     notices.join(early)
     notices.add("one")
     notices.join(late)
     notices.add("two")
     notices.add("two")
-    assert notices.drain(early) == ["one", "two"]
-    assert notices.drain(late) == ["two"]
-    assert notices.drain(early) == notices.drain(late) == []
+    assert notices.drain(early, None) == ("one", "two")
+    assert notices.drain(late, None) == ("two",)
+    assert notices.drain(early, None) == notices.drain(late, None) == ()
 
 
 def test_a_thread_that_knows_it_does_not_get_it() -> None:
-    notices, knows, other = Notices(), Conversation(), Conversation()
+    notices, knows, other = Notices("lost"), Conversation(), Conversation()
     notices.join(knows)
     notices.join(other)
     notices.add("one", but=knows)
-    assert notices.drain(knows) == []
-    assert notices.drain(other) == ["one"]
+    assert notices.drain(knows, None) == ()
+    assert notices.drain(other, None) == ("one",)
 
 
 def test_a_thread_of_an_earlier_session_gets_all_of_the_new_one() -> None:
-    notices, known = Notices(), Conversation()
+    notices, known = Notices("lost"), Conversation()
     known.has_begun = True
     notices.add("one")
     notices.join(known)
-    assert notices.drain(known) == ["one"]
+    assert notices.drain(known, None) == ("one",)
 
 
 def test_the_latest_notices_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    notices, thread = Notices(), Conversation()
+    notices, thread = Notices("lost"), Conversation()
     notices.join(thread)
     for number in range(conversations.NOTICES_MAX + 5):
         notices.add(str(number))
-    assert notices.drain(thread) == [str(number) for number in range(5, conversations.NOTICES_MAX + 5)]
+    assert notices.drain(thread, None) == tuple(map(str, range(5, conversations.NOTICES_MAX + 5)))

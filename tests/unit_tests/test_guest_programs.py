@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.guest_rpc.payload import guest_call
-from langchain_daytona_ws._core.guest_rpc.programs import MISSING_MAX, KeptPrograms
+from langchain_daytona_ws._core.guest_rpc.payload import MISSING_MAX, KeptPrograms, guest_call
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import keep, loader, record
@@ -67,7 +66,7 @@ def test_each_program_is_sent_once(workspace: Workspace) -> None:
 
 def test_a_new_session_sends_the_source_again(workspace: Workspace) -> None:
     workspace.run("true")
-    other = GuestClient(workspace.port, OneMachine(), dict, lambda: "1" * 32)
+    other = GuestClient(workspace.port, OneMachine(), {}, lambda: "1" * 32)
     workspace.guest_client = other
     workspace.run("true")
     assert carried(workspace) == "ss"
@@ -272,7 +271,7 @@ MISSING = {"error": "program"}
 
 
 def client_of(port: ScriptedPort) -> GuestClient:
-    return GuestClient(port, OneMachine(), dict, lambda: NONCE)  # type: ignore[arg-type]
+    return GuestClient(port, OneMachine(), {}, lambda: NONCE)  # type: ignore[arg-type]
 
 
 def calls(port: Answering, number: int) -> list[object]:

@@ -89,7 +89,7 @@ class Jobs:
         return watch, guest_client, ops
 
     def new_caller(self, watch: JobTracker) -> GuestClient:
-        return GuestClient(self.port, OneMachine(), dict, lambda: secrets.token_hex(16), [watch])
+        return GuestClient(self.port, OneMachine(), {}, lambda: secrets.token_hex(16), [watch])
 
     def start(self, command: str, **settings: Any) -> Job:
         return self.jobs.start(command, **settings)

@@ -38,7 +38,7 @@ def test_all_three_descriptors_are_a_terminal_of_the_given_size(workspace: Works
     command = "for fd in 0 1 2; do test -t $fd && echo $fd; done; stty size; echo $TERM; tput cols"
     assert screen(workspace, command) == "0\n1\n2\n24 80\nxterm-256color\n80"
     assert screen(workspace, "stty size", pty=(132, 50)) == "50 132"
-    result = run(workspace, "test -t 1 || echo none", pty=None)
+    result = run(workspace, "test -t 1 || echo none", pty=False)
     assert (result.screen, result.output) == (None, "none\n")
 
 

@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.jobs.models import read_id
 from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
-from langchain_daytona_ws._guest import terminal
+from langchain_daytona_ws._guest.terminal import VALUES
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
@@ -157,7 +157,7 @@ async def run_command(
     defaults: Mapping[str, str] | None = None,
     job: Mapping[str, object] | None = None,
     on_output: OnOutput | None = None,
-    pty: tuple[int, int] | None = None,
+    pty: bool | tuple[int, int] = False,
 ) -> CommandResult:
     """Run a command in the workspace directory and return its result.
 
@@ -167,18 +167,20 @@ async def run_command(
         command: Passed to bash unchanged.
         timeout_s: Seconds until the command is killed.
         limit_bytes: Most bytes of output to return.
-        key: Idempotency key; None for a random key.
+        key: Idempotency key, 1 to 64 letters and digits; None for a random key.
         keep: Whether the record of the call is kept as long as the sandbox. Default: for a day.
         defaults: Environment variables for names that have no value yet.
         job: The job that the command becomes at its time-out, see `job_request`; None to kill the command.
         on_output: Receives the output while the command runs, see `LiveOutput`.
-        pty: Columns and rows of its pseudo-terminal; None for none.
+        pty: Whether it gets a pseudo-terminal, or the terminal's columns and rows.
 
     Raises:
-        CommandRefused: The command cannot run; no request was sent.
+        CommandRefused: The command cannot run, or an argument is invalid; no request was sent.
         WorkspaceError: As `GuestClient.call` raises; ``code="cancelled"`` if another caller cancelled this call.
     """
     check_command(command)
+    check_idempotency_key(key)
+    terminal, facts = terminal_size(pty), facts_of_request(client, command)
     key = key or client.new_key()
     request: Answer = {
         "mode": "run",
@@ -190,10 +192,10 @@ async def run_command(
         "log_limit_bytes": LOG_LIMIT_BYTES,
         "defaults": dict(defaults or {}),
         "keep": keep,
-        **facts_of_request(client, command),
+        **facts,
     }
-    if pty is not None:
-        request["pty"] = list(pty)
+    if terminal is not None:
+        request["pty"] = list(terminal)
     if job is not None:
         request["job"] = job
     if on_output is None:
@@ -217,10 +219,10 @@ async def run_command(
             op="execute",
             for_model="This call was cancelled: the command was killed if it had started. What it had done stays.",
         )
-    report = read_report(answer)
+    report = read_report(answer) if "sync" in answer else None
     if report is not None:
         report = await finish_push(client.for_same_sandbox(), root, report)
-    return _result(answer, timeout_s, limit_bytes, report, pty)
+    return _result(answer, timeout_s, limit_bytes, report, terminal)
 
 
 def check_command(command: str) -> None:
@@ -254,8 +256,7 @@ def check_command(command: str) -> None:
 def facts_of_request(client: GuestClient, command: str) -> Answer:
     """Return the optional fields of a request that depend on its command and environment."""
     facts: Answer = {}
-    variables = client.variables()
-    own = [name for name, _, _ in terminal.VALUES if name in variables]
+    own = [name for name, _, _ in VALUES if name in client.variables]
     if own:
         facts["own"] = own
     if ends_in_pipeline(command):
@@ -263,6 +264,14 @@ def facts_of_request(client: GuestClient, command: str) -> Answer:
     if _EDITOR.search(command):
         facts["editors"] = True
     return facts
+
+
+def check_idempotency_key(key: str | None) -> None:
+    """Refuse an invalid idempotency key; no request was sent."""
+    if key is not None and not (key.isascii() and key.isalnum() and len(key) <= 64):
+        raise CommandRefused(
+            "The idempotency key must be 1 to 64 letters and digits.", code="idempotency_key"
+        )
 
 
 def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
@@ -347,7 +356,7 @@ def _result(
         duration_s=_seconds(answer),
         log_path=log_path,
         background=background,
-        pipeline=relevant_exit_codes(answer.get("pipeline"), exit_code),
+        pipeline=relevant_exit_codes(answer["pipeline"], exit_code) if "pipeline" in answer else (),
         job_id=job_id,
         from_record=answer.get("from_record") is True,
         notices=(*notices, *(report.notices if report else ())),

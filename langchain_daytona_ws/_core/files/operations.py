@@ -55,7 +55,7 @@ class FileOperations:
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         limit_bytes: Most bytes of text in a result.
         read_hashes: The hashes of read content, if several objects share them: path → SHA-256.
-        new_key: Returns the idempotency key of a change.
+        new_key: Returns the idempotency key of a change whose caller passes no key.
         suggests_similar: Whether the error for a missing path names similar paths; this costs one more request.
         batches: The files as `files`, several in one request; None if that is not possible.
     """
@@ -184,24 +184,34 @@ class FileOperations:
                 results[number] = answer
         return results
 
-    async def write(self, path: str, content: str | bytes, *, overwrite: bool = False) -> models.FileWritten:
+    async def write(
+        self, path: str, content: str | bytes, *, overwrite: bool = False, key: str | None = None
+    ) -> models.FileWritten:
         """Write a whole file, and the directories above it.
 
         An existing file is replaced only with ``overwrite``, or if its content is the one that this session last read
         or wrote. A string keeps the byte order mark and, if it has only line feeds, the CRLF line ends of the text
-        that it replaces; bytes are written unchanged.
+        that it replaces; bytes are written unchanged. This and each other change is made once for its ``key``.
         """
         location = await self._writable(path)
         is_text = isinstance(content, str)
         data = _encoded(content, "content") if isinstance(content, str) else bytes(content)
         expected = None if overwrite else self._read_hashes.get(location)
         query = models.WriteQuery(data, overwrite, expected, is_text, MAX_BYTES)
-        result = await self._or_similar(location, self._files.write(location, query, key=self._new_key()))
+        request = self._files.write(location, query, key=key or self._new_key())
+        result = await self._or_similar(location, request)
         self._remember(location, result.path, result.sha256)
         return replace(result, path=location)
 
     async def edit(
-        self, path: str, old_string: str, new_string: str, *, replace_all: bool = False, exact: bool = False
+        self,
+        path: str,
+        old_string: str,
+        new_string: str,
+        *,
+        replace_all: bool = False,
+        exact: bool = False,
+        key: str | None = None,
     ) -> models.FileEdited:
         """Replace ``old_string``, which must occur exactly once, or everywhere with ``replace_all``.
 
@@ -210,19 +220,22 @@ class FileOperations:
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
         query = models.EditQuery(old_string, new_string, replace_all, exact, MAX_BYTES)
-        result = await self._or_similar(location, self._files.edit(location, query, key=self._new_key()))
+        request = self._files.edit(location, query, key=key or self._new_key())
+        result = await self._or_similar(location, request)
         if result.lines:  # a recorded edit has no lines
             self._remember_edit(location, result.path, result.before_sha256, result.sha256)
         return replace(result, path=location)
 
-    async def replace_text(self, path: str, old: str, new: str, *, replace_all: bool) -> int:
+    async def replace_text(
+        self, path: str, old: str, new: str, *, replace_all: bool, key: str | None = None
+    ) -> int:
         """Replace text like `edit`, with strings of any size; return the number of replacements.
 
         With long strings the file may have `VIEWED_BYTES`: Deep Agents appends to its history by replacing all of it.
         Text that only looks alike is not edited, because the result cannot report the differences.
         """
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has at most four bytes
-            return (await self.edit(path, old, new, replace_all=replace_all, exact=True)).count
+            return (await self.edit(path, old, new, replace_all=replace_all, exact=True, key=key)).count
         location = await self._resolve(path)
         before = await self._or_similar(location, self._files.fetch(location, max_bytes=models.VIEWED_BYTES))
         try:
@@ -231,7 +244,8 @@ class FileOperations:
             raise edit_error(location, error) from None
         # Only over the downloaded content: a change by another call must not be lost.
         query = models.WriteQuery(edited.data, False, before.sha256, False, MAX_BYTES)
-        result = await self._or_similar(location, self._files.write(location, query, key=self._new_key()))
+        request = self._files.write(location, query, key=key or self._new_key())
+        result = await self._or_similar(location, request)
         self._remember_edit(location, result.path, before.sha256, result.sha256)
         return len(edited.ranges)
 
@@ -312,10 +326,11 @@ class FileOperations:
                 raise
         return await self._sandbox.grep(location, query)
 
-    async def delete(self, path: str) -> models.FileDeleted:
+    async def delete(self, path: str, *, key: str | None = None) -> models.FileDeleted:
         """Delete a file, a symlink itself, or an empty directory."""
         location = await self._resolve(path)
-        result = await self._or_similar(location, self._files.delete(location, key=self._new_key()))
+        request = self._files.delete(location, key=key or self._new_key())
+        result = await self._or_similar(location, request)
         self._read_hashes.pop(location, None)
         return result
 

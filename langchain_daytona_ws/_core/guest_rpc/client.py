@@ -24,8 +24,7 @@ from langchain_daytona_ws._core.guest_rpc.errors import (
     unknown,
     unreachable,
 )
-from langchain_daytona_ws._core.guest_rpc.payload import guest_call, program_of
-from langchain_daytona_ws._core.guest_rpc.programs import KeptPrograms
+from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms, guest_call, program_of
 from langchain_daytona_ws._core.ports import (
     BackgroundTask,
     FaultKind,
@@ -159,8 +158,7 @@ class GuestClient:
     Args:
         port: The Daytona API.
         sandboxes: The session's sandbox.
-        env: Returns the variables of a request. Called for each request, so that an existing sandbox gets the current
-            variables.
+        variables: The environment variables of each request, so that an existing sandbox gets the current ones.
         new_key: Returns random names for calls and answers.
         attachments: Parts that every request carries.
         programs: The programs that sandboxes keep; shared by the clients of a session.
@@ -173,7 +171,7 @@ class GuestClient:
         self,
         port: SandboxPort,
         sandboxes: SandboxSource,
-        env: Callable[[], Mapping[str, str]],
+        variables: Mapping[str, str],
         new_key: Callable[[], str],
         attachments: Sequence[Attachment[Any]] = (),
         *,
@@ -190,7 +188,7 @@ class GuestClient:
         self._only_sandbox_id = only_sandbox_id
         self._revives = revives
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
-        self.variables = env
+        self.variables = _Variables(variables)
         self.new_key = new_key
         self.sandbox_id = ""  # the sandbox that answered last
         self.now = port.now
@@ -455,7 +453,7 @@ class GuestClient:
             reply = await self._port.execute(
                 info.id,
                 call.script,
-                env=_Variables({**self.variables(), **call.env}),
+                env=_Variables({**self.variables, **call.env}),
                 timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
             )
         except PortFault as fault:

@@ -25,6 +25,9 @@ from langchain_daytona_ws._guest.starter import PACKAGE
 
 # execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
+MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _IMPORT = re.compile(
     rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))", re.MULTILINE
@@ -209,3 +212,40 @@ def load_guest() -> None:
 
 def _encode(data: bytes, *, level: int) -> str:
     return binascii.b2a_base64(zlib.compress(data, level), newline=False).decode("ascii")
+
+
+class KeptPrograms:
+    """The digests that a session has learned from answers to its own calls; shared by its clients and threads.
+
+    Nothing in a sandbox is trusted: the guest uses a file only if its content has the digest that the host sends.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[str, Program], str] = {}
+        self._missing: dict[str, int] = {}
+
+    def digest(self, sandbox_id: str, program: Program) -> str:
+        """Return the digest of a program's file; "" to send its source."""
+        return self._digests.get((sandbox_id, program), "")
+
+    def learn(self, sandbox_id: str, program: Program, digest: object) -> None:
+        """Record the digest in the answer to a call that brought the source; ignore an invalid one."""
+        if (
+            isinstance(digest, str)
+            and _DIGEST.fullmatch(digest)
+            and self._missing.get(sandbox_id, 0) < MISSING_MAX
+        ):
+            self._digests[sandbox_id, program] = digest
+
+    def found(self, sandbox_id: str) -> None:
+        """Record that the sandbox had a program."""
+        self._missing.pop(sandbox_id, None)
+
+    def missing(self, sandbox_id: str, program: Program) -> None:
+        """Record that the sandbox did not have a program."""
+        self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
+        self.forget(sandbox_id, program)
+
+    def forget(self, sandbox_id: str, program: Program) -> None:
+        """Send the source with the next request."""
+        self._digests.pop((sandbox_id, program), None)

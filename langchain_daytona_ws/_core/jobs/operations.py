@@ -8,7 +8,12 @@ from typing import NoReturn
 
 from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
-from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES, check_command, facts_of_request
+from langchain_daytona_ws._core.commands.run import (
+    LOG_LIMIT_BYTES,
+    check_command,
+    check_idempotency_key,
+    facts_of_request,
+)
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S, JobTracker
 from langchain_daytona_ws._core.jobs.models import (
@@ -230,14 +235,6 @@ def job_request(
         "awake_minutes": tracker.minutes_for(max_duration_s),
         "command": command[:COMMAND_SHOWN],
     }
-
-
-def check_idempotency_key(key: str | None) -> None:
-    """Refuse an invalid idempotency key."""
-    if key is not None and not (key.isascii() and key.isalnum() and len(key) <= 64):
-        raise CommandRefused(
-            "The idempotency key must be 1 to 64 letters and digits.", code="idempotency_key"
-        )
 
 
 def check_job_id(job_id: str) -> None:

@@ -1,0 +1,84 @@
+"""Guard each call of boto3: translate its exceptions, and suppress debug records, which have headers and tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+from langchain_daytona_ws._adapters.s3_answers import clean, client_fault
+from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
+
+_here = threading.local()
+_filtered = {"loggers": 0}  # how many loggers there were when the filters were last set
+
+
+def _is_loud(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG or not getattr(_here, "quiet", False)
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """Suppress botocore's debug records in this thread."""
+    # A filter does not apply to child loggers, and each imported module adds loggers. Loggers are never removed.
+    loggers = logging.root.manager.loggerDict
+    if len(loggers) != _filtered["loggers"]:
+        names = list(loggers.copy())
+        for name in names:
+            if name.partition(".")[0] == "botocore":
+                logger = logging.getLogger(name)
+                if _is_loud not in logger.filters:
+                    logger.addFilter(_is_loud)
+        _filtered["loggers"] = len(names)
+    before, _here.quiet = getattr(_here, "quiet", False), True
+    try:
+        yield
+    finally:
+        _here.quiet = before
+
+
+@contextlib.contextmanager
+def boto_call(*, changes: bool = False) -> Iterator[None]:
+    """Raise StoreFault for every failure of boto3 inside, and suppress botocore's debug records.
+
+    Args:
+        changes: Whether the request changes something: then a missing or unreadable response is UNKNOWN.
+    """
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        HTTPClientError,
+        ParamValidationError,
+        ProxyConnectionError,
+        SSLError,
+    )
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
+
+    lost = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.PASSING
+    garbled = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.REFUSED
+    try:
+        with unlogged():
+            yield
+    except ClientError as error:
+        raise client_fault(error.response, lost=lost) from None
+    except ParamValidationError as error:
+        raise StoreFault(StoreFaultKind.REFUSED, clean(str(error))) from None
+    except (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError) as error:
+        raise StoreFault(StoreFaultKind.PASSING, clean(str(error))) from None
+    except SSLError as error:
+        # A refused certificate is refused again later; nothing was sent.
+        kind = StoreFaultKind.REFUSED if "CERTIFICATE" in str(error) else lost
+        raise StoreFault(kind, clean(str(error)), code="Certificate") from None
+    except (HTTPClientError, HTTPError, OSError) as error:
+        raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
+    except (BotoCoreError, ResponseParserError) as error:
+        # Includes wrong checksums and truncated responses.
+        raise StoreFault(lost, f"the answer cannot be used ({type(error).__name__})") from None
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
+        # Only the type is reported: the text may quote the response.
+        raise StoreFault(garbled, f"the answer cannot be read ({type(error).__name__})") from None
