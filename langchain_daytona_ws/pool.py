@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S
 from langchain_daytona_ws._core.id_factory import Clock
-from langchain_daytona_ws._core.jobs.models import Job
 from langchain_daytona_ws._pool.run_key import RunKey, check_key, key_of
 from langchain_daytona_ws._pool.sessions import PoolEvent, PoolSessions, SessionLease
 from langchain_daytona_ws._pool.slots import Slots
@@ -20,6 +19,9 @@ from langchain_daytona_ws.config import SandboxConfig, namespace_of
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 from langchain_daytona_ws.session import SessionInternals, WorkspaceSession, weak_method
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.jobs.models import Job
 
 IDLE_CLOSE_S = 900.0
 MAX_SESSIONS = 100

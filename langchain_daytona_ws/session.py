@@ -19,10 +19,8 @@ from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
-from langchain_daytona_ws._core.jobs.models import Job
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3.workspace import S3Workspace, s3_workspace
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._core.sandbox.reservation import caution_of, specification, warn_of_network
 from langchain_daytona_ws._core.sync.report import LOST, SyncReport
@@ -34,8 +32,6 @@ from langchain_daytona_ws._session.conversations import (
     forget_conversations,
     identity_of,
 )
-from langchain_daytona_ws._session.files import WorkspaceFiles
-from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SessionState, SyncRuntime
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws.approvers import MiddlewareApprover
@@ -43,7 +39,12 @@ from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 
+# Imported on first use: most sessions need only some of them.
 if TYPE_CHECKING:
+    from langchain_daytona_ws._core.jobs.models import Job
+    from langchain_daytona_ws._core.s3.workspace import S3Workspace
+    from langchain_daytona_ws._session.files import WorkspaceFiles
+    from langchain_daytona_ws._session.jobs import WorkspaceJobs
     from langchain_daytona_ws._session.storage import Storage
 
 P = ParamSpec("P")
@@ -112,7 +113,7 @@ class WorkspaceSession:
         self._ids, self._clock = ids, clock
         self.id = first_of(ids)
         self.root = f"{self.config.options.workspace_root}/{self.namespace}"
-        workspace = s3_workspace(self.config, self.namespace)
+        workspace = _s3_workspace(self.config, self.namespace)
         notices, own = Notices(_lost_notice(workspace)), Conversation()
         notices.join(own)
         self._gate = ApprovalGate(
@@ -224,6 +225,8 @@ class WorkspaceSession:
     @property
     def files(self) -> WorkspaceFiles:
         """The workspace's files."""
+        from langchain_daytona_ws._session.files import WorkspaceFiles
+
         return WorkspaceFiles(
             self._sync.files,
             self._async.files,
@@ -235,6 +238,8 @@ class WorkspaceSession:
     @property
     def jobs(self) -> WorkspaceJobs:
         """The workspace's background jobs."""
+        from langchain_daytona_ws._session.jobs import WorkspaceJobs
+
         return WorkspaceJobs(self._sync.jobs, self._async.jobs, session=self)
 
     @property
@@ -599,6 +604,14 @@ def weak_method(method: Callable[P, None]) -> Callable[P, None]:
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:
     return WorkspaceSession(config, **settings)
+
+
+def _s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
+    if not config.options.mount_aws_s3_buckets:
+        return None
+    from langchain_daytona_ws._core.s3.workspace import s3_workspace
+
+    return s3_workspace(config, namespace)
 
 
 def _lost_notice(workspace: S3Workspace | None) -> str:

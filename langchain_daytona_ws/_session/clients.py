@@ -8,7 +8,6 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from langchain_daytona_ws._core.guest_rpc.payload import load_guest
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws.config import SandboxConfig
 
@@ -53,6 +52,8 @@ class DaytonaClients:
         if self._async is None:
             # Importing and reading files would block the event loop for a second.
             await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")
+            from langchain_daytona_ws._core.guest_rpc.payload import load_guest
+
             await asyncio.to_thread(load_guest)
         from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 

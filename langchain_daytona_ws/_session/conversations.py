@@ -12,12 +12,15 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._core.sandbox.get_or_create import REPLACED_NOTICE
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.permissions import RememberedApprovals
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 CONVERSATIONS_MAX = 10_000
 HASHES_MAX = 5_000

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_daytona_ws._core.commands.hooks import Hooks
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
 from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
-from langchain_daytona_ws._core.files.guest import GuestFiles
-from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, git_settings
 from langchain_daytona_ws._core.id_factory import Clock, Ids
+from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
-from langchain_daytona_ws._core.jobs.operations import JOB_DEFAULT_S, JobOps, job_request
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws._core.sync.push import OneSandbox, push
@@ -34,7 +32,11 @@ from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, 
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
 
+# Imported on first use, since the tools are built without them.
 if TYPE_CHECKING:
+    from langchain_daytona_ws._core.files.guest import GuestFiles
+    from langchain_daytona_ws._core.files.operations import FileOperations
+    from langchain_daytona_ws._core.jobs.operations import JobOps
     from langchain_daytona_ws._core.transfers.operations import TransferOperations
     from langchain_daytona_ws._session.storage import S3Access, Storage
 
@@ -119,14 +121,24 @@ class _Runtime:
         self.is_persistent = config.persistent
         self.lost, self.failed = sandboxes.lost, sandboxes.failed
         self.starts, self.restarted = sandboxes.starts, sandboxes.restarted
-        self.files = self.files_of(state.own)
-        self.jobs = JobOps(
+
+    @cached_property
+    def files(self) -> FileOperations:
+        """The file operations of calls without a thread."""
+        return self.files_of(self._state.own)
+
+    @cached_property
+    def jobs(self) -> JobOps:
+        """The operations on background jobs."""
+        from langchain_daytona_ws._core.jobs.operations import JobOps
+
+        return JobOps(
             self.client,
-            state.tracker,
-            root=state.root,
-            limit_bytes=config.output_limit_bytes,
+            self._state.tracker,
+            root=self._state.root,
+            limit_bytes=self._state.config.output_limit_bytes,
             defaults=self._defaults,
-            starts=sandboxes.starts,
+            starts=self.starts,
             remarks=lambda job: self._job_remarks(job.command, job.ends_at - job.started_at),
             advise=self._hint,
         )
@@ -238,7 +250,11 @@ class _Runtime:
                 f"The time-out must be above 0 and at most {COMMAND_TIMEOUT_MAX_S} seconds.",
                 code="timeout_range",
             )
-        becomes_job = config.on_timeout == "background"
+        job = None
+        if config.on_timeout == "background":
+            from langchain_daytona_ws._core.jobs.operations import job_request
+
+            job = job_request(command, JOB_DEFAULT_S, state.tracker, at_once=False)
         client = await self.client()
         result = await run_command(
             client,
@@ -248,7 +264,7 @@ class _Runtime:
             limit_bytes=limit_bytes or config.output_limit_bytes,
             key=idempotency_key,
             defaults=self._defaults,
-            job=job_request(command, JOB_DEFAULT_S, state.tracker, at_once=False) if becomes_job else None,
+            job=job,
             on_output=on_output,
             pty=pty,
         )
@@ -353,6 +369,8 @@ class _Runtime:
             limit_bytes: Most bytes of text in a result.
             suggests_similar: Whether to name paths that are similar to a missing one.
         """
+        from langchain_daytona_ws._core.files.operations import FileOperations
+
         sandbox, on_s3 = self._guest_files(), self._s3.files if self._s3 else None
         return FileOperations(
             on_s3 or sandbox,
@@ -375,6 +393,8 @@ class _Runtime:
             limit_bytes: Most bytes of text in a result.
             made: Directories that are created, with sudo if necessary, before a file is written there.
         """
+        from langchain_daytona_ws._core.files.operations import FileOperations
+
         sandbox = self._guest_files(base="/", made=made)
         return FileOperations(
             sandbox,
@@ -403,6 +423,8 @@ class _Runtime:
         raise NotImplementedError
 
     def _guest_files(self, *, base: str | None = None, made: Collection[str] = ()) -> GuestFiles:
+        from langchain_daytona_ws._core.files.guest import GuestFiles
+
         return GuestFiles(
             self.client,
             root=self._state.root,
@@ -459,7 +481,6 @@ class ConversationRuntime:
         self._runtime = runtime
         self._state = state
         self.conversation = conversation
-        self.jobs = runtime.jobs
         self.preview_url = runtime.preview_url
         self.run = partial(runtime.run, conversation=conversation)
         self.drain_notices = partial(state.drain_notices, conversation)
@@ -468,6 +489,11 @@ class ConversationRuntime:
     def files(self) -> FileOperations:
         """The operations on the workspace's files. A call that runs a command does not need them."""
         return self._runtime.files_of(self.conversation)
+
+    @property
+    def jobs(self) -> JobOps:
+        """The operations on background jobs."""
+        return self._runtime.jobs
 
     @property
     def sandbox_id(self) -> str | None:

@@ -6,15 +6,12 @@ import base64
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from langchain_daytona_ws._core.files import rendering
-from langchain_daytona_ws._core.files.media import Media
-from langchain_daytona_ws._core.files.models import FileContent, OutputMode
-from langchain_daytona_ws._core.files.operations import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, FileOperations
+from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, OutputMode, rendering
 from langchain_daytona_ws._core.paths import shown, shown_name
 from langchain_daytona_ws._guest.media import MIME_TYPES, PDF
 from langchain_daytona_ws._guest.text import PAGE_LINES
@@ -25,6 +22,11 @@ from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import Content, WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.tracing import Facts
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.files.media import Media
+    from langchain_daytona_ws._core.files.models import FileContent
+    from langchain_daytona_ws._core.files.operations import FileOperations
 
 DESCRIPTION = """\
 Work with the files of the workspace. Paths are relative to it.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.files import rendering
-from langchain_daytona_ws._core.jobs.operations import OFFSET_MAX, TAIL_LINES_MAX, JobOps, check_job_id
+from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX
 from langchain_daytona_ws._session.runtime import ConversationRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
 from langchain_daytona_ws.tools.tracing import Facts
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.jobs.operations import JobOps
 
 DESCRIPTION = """\
 See and stop background jobs, which bash starts with background: true.
@@ -101,6 +104,8 @@ class BashJobTool(WorkspaceTool):
 
     async def _refuse_early(self, runtime: ConversationRuntime, wanted: JobInput) -> None:
         if wanted.job_id is not None:
+            from langchain_daytona_ws._core.jobs.operations import check_job_id
+
             check_job_id(wanted.job_id)
 
     async def _perform(

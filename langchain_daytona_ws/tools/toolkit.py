@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import ConfigDict, Field, model_validator
@@ -15,8 +15,10 @@ from langchain_daytona_ws.tools.base import check_source
 from langchain_daytona_ws.tools.bash import BashTool
 from langchain_daytona_ws.tools.files import WorkspaceFileTool
 from langchain_daytona_ws.tools.jobs import BashJobTool
-from langchain_daytona_ws.tools.preview import PreviewTool
 from langchain_daytona_ws.tools.streaming import OnChunk
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws.tools.preview import PreviewTool
 
 
 class WorkspaceToolkit(BaseToolkit):
@@ -101,6 +103,8 @@ class WorkspaceToolkit(BaseToolkit):
     @property
     def preview(self) -> PreviewTool:
         """A new `PreviewTool` of the session or pool."""
+        from langchain_daytona_ws.tools.preview import PreviewTool
+
         return PreviewTool(**self._source_argument)
 
     def get_tools(self) -> list[BaseTool]:

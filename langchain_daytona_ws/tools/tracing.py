@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 
 from langchain_daytona_ws._core.commands.run import CommandResult
-from langchain_daytona_ws._core.jobs.models import Job
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.jobs.models import Job
 
 RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolRun
 Facts: TypeAlias = dict[str, Any]

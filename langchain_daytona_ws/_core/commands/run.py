@@ -15,7 +15,6 @@ from langchain_daytona_ws._core.commands.characters import whole_end, whole_star
 from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, relevant_exit_codes
 from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.jobs.models import read_id
 from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.terminal import VALUES
@@ -370,6 +369,8 @@ def _promoted(answer: Answer) -> tuple[str | None, str]:
     job = answer.get("job")
     if not isinstance(job, dict):
         return None, ""
+    from langchain_daytona_ws._core.jobs.models import read_id  # commands that become no job do without
+
     if job.get("error") == "jobs_full":
         return None, ", since 10 jobs are running already and it could not go on as another one"
     if "error" in job:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES
-from langchain_daytona_ws._core.files import models
+from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, OutputMode, models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
 from langchain_daytona_ws._core.files.media import MAX_SIDE_PIXELS, MEDIA_BYTES, Media, media_of
 from langchain_daytona_ws._core.files.search_hints import glob_hint, grep_hint, unsupported
@@ -36,9 +36,6 @@ T = TypeVar("T")
 
 MAX_BYTES = 10 << 20
 EDIT_BYTES = 512 << 10
-LIST_LIMIT = 1000
-GLOB_LIMIT = 200
-GREP_LIMIT = 250
 MOST_ROWS = 5000
 MOST_CONTEXT = 100
 SEARCH_TIMEOUT_S = 20
@@ -277,7 +274,7 @@ class FileOperations:
         *,
         path: str = ".",
         glob: str | None = None,
-        output_mode: models.OutputMode = "files_with_matches",
+        output_mode: OutputMode = "files_with_matches",
         before: int = 0,
         after: int = 0,
         ignore_case: bool = False,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from langchain_daytona_ws._core.files.models import (
-    Difference,
-    Entry,
-    FileDeleted,
-    FileEdited,
-    FileText,
-    FileWritten,
-    GlobResult,
-    GrepResult,
-    GrepRow,
-    Listing,
-    Omitted,
-)
 from langchain_daytona_ws._core.paths import characters, shown, shown_name
 from langchain_daytona_ws._guest.text import visible
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.files.models import (
+        Difference,
+        Entry,
+        FileDeleted,
+        FileEdited,
+        FileText,
+        FileWritten,
+        GlobResult,
+        GrepResult,
+        GrepRow,
+        Listing,
+        Omitted,
+    )
 
 # Directories that are not searched and rarely wanted: naming them each time would be noise.
 _UNMENTIONED = (".git", "__pycache__")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from langchain_daytona_ws._core.jobs.models import damaged_job, too_many_jobs
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.sandbox.remedies import CERTIFICATE_REMEDY
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
 
 
 def setup_error(code: str, detail: str) -> WorkspaceError:
-    if code == "jobs_full":
-        return too_many_jobs(detail)
-    if code == "job_damaged":
-        return damaged_job(detail)
+    if code in ("jobs_full", "job_damaged"):
+        # Sessions without jobs do not import their models.
+        from langchain_daytona_ws._core.jobs.models import damaged_job, too_many_jobs
+
+        return too_many_jobs(detail) if code == "jobs_full" else damaged_job(detail)
     if code == "bash":
         return SandboxError(
             "The sandbox has no bash. Use a snapshot or image with bash, Python 3.8+ and Node.",

@@ -6,14 +6,17 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
-from langchain_daytona_ws._core.jobs.models import Job, read_job, read_started
+from langchain_daytona_ws._core.jobs import JOB_MAX_S
 from langchain_daytona_ws._core.ports import PortFault, SandboxPort
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.jobs.models import Job
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-JOB_MAX_S = 24 * 3600.0
 WATCHED_MAX = 20
 TRIES = 4
 FIRST_PAUSE_S = 0.3
@@ -109,6 +112,9 @@ class JobTracker:
         started, state, job = answer.get("job"), answer.get("keep_alive"), request.fields.get("job")
         minutes = _minutes(started, "awake_minutes")
         if isinstance(job, dict) and minutes:
+            # Sessions without jobs do not import their models.
+            from langchain_daytona_ws._core.jobs.models import read_started
+
             self.record(read_started(started, str(job["command"]), sandbox_id))
             self._raised[sandbox_id] = minutes
             if answer.get("from_record") is True:
@@ -116,6 +122,8 @@ class JobTracker:
             await self._raise(port, sandbox_id, minutes)
         elif isinstance(state, dict):
             await self._adjust(port, sandbox_id, state)
+            from langchain_daytona_ws._core.jobs.models import read_job
+
             ended = state.get("ended")
             for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
                 self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")

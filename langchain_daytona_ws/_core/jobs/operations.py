@@ -15,7 +15,8 @@ from langchain_daytona_ws._core.commands.run import (
     facts_of_request,
 )
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.jobs.keep_alive import JOB_MAX_S, JobTracker
+from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, JOB_MAX_S, OFFSET_MAX, TAIL_LINES_MAX
+from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.models import (
     Job,
     JobLog,
@@ -28,11 +29,8 @@ from langchain_daytona_ws._core.jobs.models import (
 from langchain_daytona_ws._core.sync.report import read_report
 from langchain_daytona_ws.errors import CommandRefused
 
-JOB_DEFAULT_S = 3600.0
 TAIL_LINES = 100
-TAIL_LINES_MAX = 10_000
 LOG_PIECE_MIN_BYTES = 64  # any character fits
-OFFSET_MAX = 1 << 52
 JOBS_MAX = 1000
 CALL_S = 30.0
 # Longer than the supervisor needs to end a process tree; or the guest, if the supervisor is gone.

@@ -6,12 +6,15 @@ import hashlib
 import json
 import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core.ports import NetworkRules, Resources, SandboxSpec
-from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws.config import LifecycleConfig, SandboxConfig, SandboxOptions
 from langchain_daytona_ws.config.problems import FOR_MODEL
 from langchain_daytona_ws.errors import ConfigError
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 logger = logging.getLogger("langchain_daytona_ws")
 
