@@ -24,20 +24,20 @@ _OTHERWISE = (
 _SIGN_IN = "Renew them: sign in again, or replace the keys and the session token."
 _DENIED = (
     "The role's trust policy must let this machine's identity call sts:AssumeRole, under the external id of "
-    "options.mountRoleExternalId if it asks for one; that identity's own policies must allow it too. A role that does "
-    "not exist is answered in the same way: check options.mountRoleArn (SANDBOX_MOUNT_ROLE_ARN)."
+    "options.mountRoleExternalId if it asks for one; that identity's own policies must allow it too. AWS "
+    "gives the same answer for a role that does not exist: check options.mountRoleArn (SANDBOX_MOUNT_ROLE_ARN)."
 )
 _TOO_LARGE = (
-    "The session policy counts together with the session tags that come with this machine's identity: use shorter "
-    "names of buckets and namespace, do without options.kmsKeyArn or the skills, or pass on fewer tags."
+    "AWS limits the size of the session policy together with the session tags of this machine's identity: use shorter "
+    "names of buckets and namespace, leave out options.kmsKeyArn or the skills, or pass fewer tags."
 )
 _BY_CODE = {
     ("AccessDenied", "AccessDeniedException"): ("role_denied", _DENIED),
     ("PackedPolicyTooLarge", "PackedPolicyTooLargeException"): ("policy_too_large", _TOO_LARGE),
     ("MalformedPolicyDocument", "MalformedPolicyDocumentException"): (
         "policy_malformed",
-        "Check the names of the buckets and options.kmsKeyArn; a service that only resembles AWS may not take all of "
-        "what a policy may say.",
+        "Check the names of the buckets and options.kmsKeyArn; an S3-compatible service may not support "
+        "every element of a policy.",
     ),
     ("RegionDisabledException", "RegionDisabled"): (
         "sts_region_disabled",

@@ -159,7 +159,7 @@ def now_ms() -> int:
 
 
 def boot() -> str:
-    """Identify the sandbox's current boot: processes of an earlier boot are gone, even if their pids are in use."""
+    """Identify the current boot of the sandbox. Processes of an earlier boot are gone; their pids may be reused."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             kernel = file.read().strip()

@@ -28,6 +28,7 @@ def tree(leader: int, key: str) -> dict[int, str]:
 
 
 def _table() -> tuple[dict[int, int], dict[int, str]]:
+    """Return the parent and the start time of each process that has not ended."""
     parents: dict[int, int] = {}
     starts: dict[int, str] = {}
     for name in os.listdir("/proc"):

@@ -43,12 +43,12 @@ class Push:
         self._is_to_scan = False
         failure = self._save_all(found)
         if failure is None and (found.missing or self._is_to_scan):
-            # A file that was moved while the directories were read may have been in neither of its places.
+            # A file that was moved during the scan may have been found at neither path.
             missing = set(found.missing)
             found = copy.tree.scan(copy.index.entries)
             found.missing = [path for path in found.missing if path in missing]
             failure = self._save_all(found)
-        # Delete only after all uploads have succeeded, and never because a replaced directory lacks files.
+        # Only after all uploads have succeeded. A directory that was replaced lacks files that no command has deleted.
         if failure is None and not self.unpushed and not copy.is_new_directory and copy.is_bound:
             failure = next(iter(copy.for_each(self._delete, found.missing)), None)
         if failure is None and self.unpushed:
@@ -108,7 +108,7 @@ class Push:
         copy.report.count("pushed")
 
     def _is_only_touched(self, path: str, status: os.stat_result, entry: Entry) -> bool:
-        """Return whether only facts have changed that S3 does not keep, such as the inode."""
+        """Return whether only attributes have changed that S3 does not store, such as the inode."""
         if entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns:
             return False
         read_at_ns = time.time_ns()
@@ -146,7 +146,7 @@ class Push:
             copy.adopt(path, status, found)
         else:
             copy.download(path, found.size, found.etag, "", status, is_changed=True)
-        # Modes that differ, and conflict copies, are stored after the next scan.
+        # The second scan finds the conflict copy, and a mode that differs.
         self._is_to_scan = True
 
     def _delete(self, path: str) -> S3Error | None:
@@ -155,7 +155,7 @@ class Push:
         entry = copy.index.entries.get(path)
         status = copy.tree.status(path)
         if entry is None or (status is not None and stat.S_ISDIR(status.st_mode) == path.endswith("/")):
-            return None  # it is there again
+            return None  # the file exists again
         try:
             self._delete_object(path, entry)
         except S3Error as error:
@@ -190,7 +190,7 @@ class Push:
         except S3Error as error:
             return error
         except (LocalError, OSError, Raced):
-            pass  # the next pull brings it
+            pass  # the next pull downloads it
         return None
 
 
@@ -199,7 +199,7 @@ class Unconditional(Exception):
 
 
 def probe(copy: Copy) -> None:
-    """Test with a scratch object which conditions the store checks, and record it in the index.
+    """Find out with a scratch object which conditions the store checks; record the result in the index.
 
     Raises:
         Unconditional: The store does not check the condition of an upload.

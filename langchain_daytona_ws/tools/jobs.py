@@ -73,7 +73,7 @@ class JobInput(ToolInput):
 class BashJobTool(WorkspaceTool):
     """The tool ``bash_job``: a model inspects and stops the background jobs of a `WorkspaceSession`.
 
-    Only ``stop`` needs approval. The artifact is the `Job` or `JobLog` as a dict, of a list ``{"jobs": [...]}``.
+    Only ``stop`` needs approval. The artifact is the `Job` or `JobLog` as a dict; for ``list``, ``{"jobs": [...]}``.
 
     Args:
         session: The session that has the jobs and asks for approval; None with a pool.

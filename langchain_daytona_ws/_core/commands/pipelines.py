@@ -41,8 +41,8 @@ _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
 _CONTINUING = frozenset({"then", "do", "else", "elif", "time", "!"})
-# Builtins that hide the failure of a pipeline before them (``a | b || true``). bash
-# replaces itself by a program that is the last command, but not by a builtin.
+# Builtins that hide the failure of a pipeline before them (``a | b || true``). If a program is the last command, bash
+# replaces itself by the program, and never runs the trap that reports the exit codes.
 _BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
 
 

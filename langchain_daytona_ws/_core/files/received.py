@@ -14,11 +14,11 @@ class Received:
     """Receives a download.
 
     Args:
-        most: Most bytes to receive. A hostile sandbox may send bytes without end.
+        max_bytes: Limit of the size. A hostile sandbox may send bytes without end.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self.restart()
 
     def restart(self) -> None:
@@ -29,7 +29,7 @@ class Received:
 
     def write(self, piece: bytes) -> None:
         self.size += len(piece)
-        if self.size > self._most:
+        if self.size > self._max_bytes:
             raise TooLongError
         self._digest.update(piece)
         self._file.write(piece)

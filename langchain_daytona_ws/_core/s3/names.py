@@ -9,8 +9,8 @@ from langchain_daytona_ws._core.paths import NAME_BYTES
 from langchain_daytona_ws._guest.walk import RefusedError
 
 ROOT = "."
-# After nearly every name: "~" is the last printable ASCII character. A later name is only read twice. A higher
-# character could be refused by a store.
+# Sorts after nearly every name: "~" is the last printable ASCII character. Names after it cost one more request, and
+# a store might refuse a character beyond ASCII.
 LAST = "~~~"
 
 

@@ -118,7 +118,7 @@ class Pages:
             self._learn(answers[len(requests) :])
 
     def _unlisted(self) -> list[str]:
-        """Return the directories around the latest key, if their names are not known yet."""
+        """Return the directories above the latest key, if they were not listed yet."""
         first = self._parts[0]
         if self._directories is not None or not first.names:
             return []
@@ -128,7 +128,7 @@ class Pages:
         return [self._prefix, *inner][:LEVELS] if inner else []
 
     def _learn(self, listings: Sequence[KeyPage | StoreFault]) -> None:
-        """Keep the names of directories; failed listings only save time."""
+        """Keep the names of directories. A failed listing is ignored: it would only have saved time."""
         found = {name for page in listings if isinstance(page, KeyPage) for name in page.prefixes}
         self._directories = sorted(found)
 
@@ -141,7 +141,7 @@ class Pages:
             self._parts = [_Part(max(key, self._parts[0].start), None)]
 
     def _divide(self) -> None:
-        """Divide parts until pages of `PARTS` parts are requested."""
+        """Divide the parts that wait for a page, until `PARTS` parts wait."""
         for part in [part for part in self._parts if part.is_waiting and part.names]:
             waiting = [part for part in self._parts if part.is_waiting]
             room = PARTS - len(waiting)
@@ -157,7 +157,7 @@ class Pages:
 
 
 def splits(first: str, last: str, fixed: int) -> list[str]:
-    """Return beginnings of keys after ``last``, by the names from ``first`` to ``last``; in order.
+    """Guess beginnings of the keys after ``last``, from the keys between ``first`` and ``last``; in order.
 
     Args:
         first: The first key of a page.

@@ -85,7 +85,7 @@ async def preview_url(
         sandbox: The session's sandbox.
         port: The port.
         expires_s: Seconds after which the link ends.
-        may_exist: Whether the sandbox may exist without being created now.
+        may_exist: Whether a sandbox may exist already. If not, none is created: no server could run in it.
         now: Returns Unix time in seconds.
 
     Raises:

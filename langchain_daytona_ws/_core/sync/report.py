@@ -128,7 +128,7 @@ class SyncReport:
 
     @property
     def unpushed_text(self) -> str:
-        """The subject of a sentence about the unpushed files."""
+        """The beginning of a sentence about the unpushed files, up to its verb."""
         names = f" ({', '.join(self.unpushed)})" if self.unpushed else ""
         if self.unpushed_count == 1:
             return f"1 changed file{names} is"
@@ -157,7 +157,7 @@ class SyncReport:
 
 
 _MANY = 100
-# Files of Git itself that Git writes with each command, or that only record what was done.
+# Files that Git writes with each command, or in which it logs what was done.
 _OF_GIT = re.compile(r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/")
 
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 INLINE_BYTES = 256 << 10  # of content inside a request or answer
 INLINE_ROWS = 2000
-LISTING_BYTES = 256 << 20  # 200,000 of the longest paths are fewer
+LISTING_BYTES = 256 << 20  # of a listing: 1.3 KB for each of `MAX_FILES` files
 PACKED_FILE_BYTES = 256 << 10  # a larger file is transferred by itself
 PACK_BYTES = 8 << 20  # joined for one download; the host keeps it in memory
 PACK_FILES = 500
@@ -290,7 +290,7 @@ class GuestTransfers:
 
 
 def _is_packed(file: FoundFile) -> bool:
-    """Return whether a file is joined with others: small files, and those that no request to the daemon can name."""
+    """Return whether a file is joined with others: if it is small, or if no request can contain its name."""
     try:
         file.name.encode()
     except UnicodeEncodeError:

@@ -65,7 +65,7 @@ class LocalSource:
             except BaseException:
                 os.close(fd)
                 raise
-        return _Reading(fd, self.path, self.size_bytes)  # type: ignore[return-value]  # has what is used of it
+        return _Reading(fd, self.path, self.size_bytes)  # type: ignore[return-value]  # it has the methods that are used
 
 
 class _Reading(io.RawIOBase):
