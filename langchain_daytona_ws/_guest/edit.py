@@ -65,7 +65,7 @@ def apply_edit(
 
     A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text, so text
     that was read without ``\r`` can be edited. Bytes that are not text match their shown form, ``\xe9``. If ``old``
-    does not occur, the only text that differs from it just in look-alike or invisible characters is edited, unless
+    does not occur, and one text differs from it in look-alike or invisible characters only, that text is edited, unless
     ``exact``.
 
     Raises:

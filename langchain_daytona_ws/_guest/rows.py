@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 LINE_CHARS = 500  # shown of a matching line
 LINE_BYTES = 4 * LINE_CHARS  # their largest size in UTF-8
-BEFORE_CHARS = 150  # of these before the match, if the line is cut at both ends
-MATCH_CHARS = 150  # of these at least from the match on
+BEFORE_CHARS = 150  # of `LINE_CHARS`: before the match, if the line is cut at both ends
+MATCH_CHARS = 150  # of `LINE_CHARS`: at least, from the match on
 CUT = "... [line cut]"
 RECORD_BYTES = 1 << 20  # a longer record (one long line) is not read completely
 
@@ -271,7 +271,7 @@ def _counts(rows: Rows) -> _PathRecords:
 
 
 def offsets(handle: Callable[[int, int], Any]) -> _PathRecords:
-    """Parse the output of ``-o -b -n`` of both programs: call ``take`` with line and file offset of each match."""
+    """Parse the output of ``-o -b -n`` of both programs: call ``handle`` with line and file offset of each match."""
 
     def parse(_path: bytes, rest: bytes) -> None:
         line, offset = rest.split(b":", 2)[:2]

@@ -137,7 +137,7 @@ class WorkspaceFiles:
 
         Raises:
             FileMissing: The file does not exist.
-            FileUnsuitable: Without ``local``, it is a directory, or larger.
+            FileUnsuitable: Without ``local``: it is a directory, or larger than 128 MiB.
             FileError: Writing ``local`` failed (codes ``local_…``), or the files are larger than ``max_bytes``.
             WriteConflict: The file changed during each of several downloads.
         """
