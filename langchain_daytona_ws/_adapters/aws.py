@@ -150,7 +150,10 @@ def _session() -> Session:
     import botocore.session
     from boto3.session import Session
 
+    from langchain_daytona_ws._adapters.s3_clients import DESCRIPTIONS
+
     inner = botocore.session.get_session()
+    inner.register_component("data_loader", DESCRIPTIONS)
     # Older releases of botocore ask the global endpoint, which is in one region only.
     inner.set_config_variable("sts_regional_endpoints", "regional")
     return Session(botocore_session=inner)

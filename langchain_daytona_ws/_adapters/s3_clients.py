@@ -30,7 +30,7 @@ READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
 POOL = 16
 # boto3's service descriptions are slow to load; all sessions share them.
-_DESCRIPTIONS = botocore.loaders.create_loader()
+DESCRIPTIONS = botocore.loaders.create_loader()
 # While set, PutObject is sent as RenameObject with this source key, as mount-s3 does: older boto3 lacks the operation.
 rename_source: ContextVar[str | None] = ContextVar("langchain_daytona_ws_rename_source", default=None)
 # Requests may still be open with the previous credentials.
@@ -110,7 +110,7 @@ def _session() -> Session:
             "credentials_file": (None, None, os.devnull, None),
         }
     )
-    inner.register_component("data_loader", _DESCRIPTIONS)
+    inner.register_component("data_loader", DESCRIPTIONS)
     return Session(botocore_session=inner)
 
 

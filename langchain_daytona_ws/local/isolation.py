@@ -423,9 +423,7 @@ def _find_python() -> tuple[str, list[tuple[str, str]]]:
 
 def _install_daemon(folder: Path) -> None:
     """Copy the daemon into a folder that unprivileged users can read; this package's may be private."""
-    shutil.copytree(
-        Path(__file__).parent / "toolbox", folder / "toolbox", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    scratch.copy_compiled(Path(__file__).parent / "toolbox", folder / "toolbox")
     (folder / "__main__.py").write_text("from toolbox.serve import main\n\nmain()\n")
     for parent, _, files in os.walk(folder):
         os.chmod(parent, 0o755)  # noqa: S103 - read by the sandboxes' uids

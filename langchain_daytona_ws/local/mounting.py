@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from .errors import S3Unavailable
+from .scratch import copy_compiled
 
 # The install folder of the original's packages.
 HOME = "/opt/aws/mountpoint-s3"
@@ -107,11 +108,7 @@ def _install(home: Path, python: str) -> None:
     library.mkdir(parents=True)
     for name in _LIBRARIES:
         _copy(name, library)
-    shutil.copytree(
-        Path(__file__).parent / "mountpoint",
-        library / "mountpoint",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    copy_compiled(Path(__file__).parent / "mountpoint", library / "mountpoint")
     program = home / "bin" / "mount-s3"
     program.parent.mkdir()
     program.write_text(_PROGRAM.format(python=python, start_s=START_S))

@@ -399,8 +399,12 @@ def test_caches_stay_on_local_disk(mounted_sandbox: Mounted, row: str) -> None:
     mounted_sandbox.put(f"{HOME}{row}/test_x.py", b"import pkg\ndef test_x():\n    assert pkg.X == 2\n")
     exports = "".join(f"export {name}='{value}'\n" for name, value in LOCAL_CACHES.items())
 
+    # Without pyc files: it would leave an emptied `__pycache__`, which the mount shows for another second. compileall
+    # would then sometimes fail on creating its file in there, and not on renaming it.
     _, output = _run(
-        mounted_sandbox, row, f"PYTHONPATH=/tmp/{row}/tools /usr/bin/python3 -m pytest -q -W error test_x.py"
+        mounted_sandbox,
+        row,
+        f"PYTHONPATH=/tmp/{row}/tools /usr/bin/python3 -B -m pytest -q -W error test_x.py",
     )
     assert "PytestCacheWarning" in output
     code, output = _run(mounted_sandbox, row, "/usr/bin/python3 -m compileall -q pkg")
