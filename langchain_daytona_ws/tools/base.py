@@ -18,14 +18,14 @@ from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._session.conversations import call_of
-from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SyncRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import WorkspacePool
 from langchain_daytona_ws.session import SessionSource, WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
-from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall, begin_current
-from langchain_daytona_ws.tools.tracing import Facts, RunManager, add_to_run
+from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall
+from langchain_daytona_ws.tools.tracing import RunManager, add_to_run
 
 Validate: TypeAlias = Callable[[Mapping[str, object]], Any]
 Content: TypeAlias = str | list[dict[str, Any]]
@@ -86,7 +86,7 @@ class WorkspaceTool(BaseTool):
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
         with as_tool_message(run_manager) as error_notices, self._source._lease(config) as session:
-            call = _Call(session, session._sync, config, run_manager, error_notices)
+            call = ToolCall(session, session._sync, config, run_manager, error_notices)
 
             async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
                 return session._gate.check(request, validate, remembered=call.conversation.remembered)
@@ -98,34 +98,38 @@ class WorkspaceTool(BaseTool):
     ) -> tuple[Content, dict[str, Any]]:
         with as_tool_message(run_manager) as error_notices:
             async with self._source._lease(config) as session:
-                call = _Call(session, session._async, config, run_manager, error_notices)
+                call = ToolCall(session, session._async, config, run_manager, error_notices)
+                call.concurrent = ConcurrentCall.current()
                 ask = partial(session._gate.acheck, remembered=call.conversation.remembered)
                 return await self._call(call, ask, arguments)
 
-    async def _call(self, call: _Call, ask: Ask, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
+    async def _call(
+        self, call: ToolCall, ask: Ask, arguments: dict[str, Any]
+    ) -> tuple[Content, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
-        runtime, session = call.runtime, call.session
         note: list[str] = []
-        if not session._gate.allows(self.name, action, shown, call.conversation.remembered):
-            await self._refuse_early(runtime, wanted)  # a call that cannot succeed needs no approval
-            approval = await ask(self._request(session, action, shown), self._input.of_edit)
+        if not call.session._gate.allows(self.name, action, shown, call.conversation.remembered):
+            await self._refuse_early(call, wanted)  # a call that cannot succeed needs no approval
+            approval = await ask(self._request(call, action, shown), self._input.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             if approval.edited:
                 wanted, note = approval.validated, [approval.note] if approval.note else []
                 action, shown = self._described(wanted)
-        begin_current()
+        if call.concurrent is not None:
+            call.concurrent.begin()
         call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
-        key = self._idempotency_key(call, wanted, shown)
+        if call.tool_call_id:
+            call.name_by(self._identity(wanted, shown))
         try:
             with call_of(call.conversation):
-                content, artifact = await self._perform(runtime, wanted, key, call.trace)
+                content, artifact = await self._perform(call, wanted)
         except WorkspaceError:
-            call.error_notices.extend(runtime.drain_notices())
+            call.error_notices.extend(call.runtime.drain_notices())
             raise
-        notices = [f"[{notice}]" for notice in (*runtime.drain_notices(), *note)]
+        notices = [f"[{notice}]" for notice in (*call.runtime.drain_notices(), *note)]
         if isinstance(content, str):
             return "\n".join([*notices, content]), artifact
         return [*({"type": "text", "text": notice} for notice in notices), *content], artifact
@@ -141,36 +145,36 @@ class WorkspaceTool(BaseTool):
         """Return the action, and the arguments as a permission request shows them."""
         raise NotImplementedError
 
-    def _request(
-        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
-    ) -> PermissionRequest:
+    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
         """Return the request for approval."""
         raise NotImplementedError
 
-    async def _refuse_early(self, runtime: ConversationRuntime, wanted: Any) -> None:
+    async def _refuse_early(self, call: ToolCall, wanted: Any) -> None:
         """Raise the error of a call that cannot succeed."""
 
     def _identity(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
         """Return the arguments that are equal in a call and in its repetition."""
         return arguments
 
-    async def _perform(
-        self, runtime: ConversationRuntime, wanted: Any, key: str | None, trace: Callable[[Facts], None]
-    ) -> tuple[Content, dict[str, Any]]:
+    async def _perform(self, call: ToolCall, wanted: Any) -> tuple[Content, dict[str, Any]]:
         """Perform the operation; return the content and the artifact."""
         raise NotImplementedError
 
-    def _idempotency_key(self, call: _Call, wanted: Any, arguments: dict[str, object]) -> str | None:
-        """Name the call, so that a graph node that runs again repeats nothing; None without a tool call id."""
-        call_id = _tool_call_id.get()
-        if not call_id:
-            return None
-        session, identity = call.session, self._identity(wanted, arguments)
-        return call_key(call.config, call_id, identity, namespace=session.namespace, session_id=session.id)
 
+class ToolCall:
+    """One call of a tool.
 
-class _Call:
-    """One call of a tool: its session, its conversation, and the notices for an error's message."""
+    Attributes:
+        session: Its session.
+        conversation: The state of its thread.
+        runtime: Performs operations for this thread, sync or async.
+        config: The config of its run.
+        tool_call_id: The model's id of the call; None if a program calls the tool.
+        idempotency_key: Names the call, so that a graph node that runs again repeats nothing; None without
+            ``tool_call_id``.
+        concurrent: The same call among those that run at the same time in a graph; None for a sync call.
+        error_notices: The notices for an error's message.
+    """
 
     def __init__(
         self,
@@ -182,10 +186,20 @@ class _Call:
     ) -> None:
         self.session = session
         self.config = config
+        self.tool_call_id = _tool_call_id.get()
+        self.idempotency_key: str | None = None
+        self.concurrent: ConcurrentCall | None = None
         self.trace = partial(add_to_run, run_manager)
         self.error_notices = error_notices
         self.conversation = session._conversation(config)
         self.runtime = session._runtime_of(runtime, self.conversation)
+
+    def name_by(self, identity: Mapping[str, object]) -> None:
+        """Set ``idempotency_key``, from the arguments that are equal in a call and in its repetition."""
+        session, call_id = self.session, self.tool_call_id or ""
+        self.idempotency_key = call_key(
+            self.config, call_id, identity, namespace=session.namespace, session_id=session.id
+        )
 
     def recall_sandbox(self, tools: Collection[str]) -> None:
         """Find the sandbox of the thread's last result in the graph's messages, after a restart of the process.
@@ -199,10 +213,6 @@ class _Call:
             conversation.sandbox_id = (
                 graph_messages.sandbox_of(graph_messages.messages_of(settings), tools) or ""
             )
-
-
-def current_tool_call_id() -> str | None:
-    return _tool_call_id.get()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -12,13 +12,12 @@ from langchain_daytona_ws._core.commands.run import check_command
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, JOB_MAX_S
-from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S, ConversationRuntime
+from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
+from langchain_daytona_ws.tools.base import ToolCall, WorkspaceTool
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
-from langchain_daytona_ws.tools.tracing import Facts, facts_of_command, facts_of_job
+from langchain_daytona_ws.tools.tracing import facts_of_command, facts_of_job
 
 # A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
@@ -167,17 +166,15 @@ class BashTool(WorkspaceTool):
     def _described(self, wanted: BashInput) -> tuple[str, dict[str, object]]:
         return "run", wanted.model_dump(exclude_none=True, exclude_defaults=True)
 
-    def _request(
-        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
-    ) -> PermissionRequest:
+    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_bash(
             str(arguments["command"]),
-            namespace=session.namespace,
-            tool_call_id=current_tool_call_id(),
+            namespace=call.session.namespace,
+            tool_call_id=call.tool_call_id,
             arguments=arguments,
         )
 
-    async def _refuse_early(self, runtime: ConversationRuntime, wanted: BashInput) -> None:
+    async def _refuse_early(self, call: ToolCall, wanted: BashInput) -> None:
         check_command(wanted.command)
 
     def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
@@ -186,24 +183,24 @@ class BashTool(WorkspaceTool):
         terminal = {"pty": True} if wanted.pty else {}
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
 
-    async def _perform(
-        self, runtime: ConversationRuntime, wanted: BashInput, key: str | None, trace: Callable[[Facts], None]
-    ) -> tuple[str, dict[str, Any]]:
-        timeout_s = _timeout_s(wanted)
+    async def _perform(self, call: ToolCall, wanted: BashInput) -> tuple[str, dict[str, Any]]:
+        runtime, timeout_s = call.runtime, _timeout_s(wanted)
         if wanted.background:
-            job = await runtime.jobs.start(wanted.command, max_duration_s=timeout_s, idempotency_key=key)
-            trace(facts_of_job(job))
+            job = await runtime.jobs.start(
+                wanted.command, max_duration_s=timeout_s, idempotency_key=call.idempotency_key
+            )
+            call.trace(facts_of_job(job))
             end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
             return f"{end if job.is_running else ''}{job.text}", asdict(job)
-        on_output = output_to(self.on_output, current_tool_call_id(), lambda: runtime.sandbox_id)
+        on_output = output_to(self.on_output, call.tool_call_id, lambda: runtime.sandbox_id)
         result = await runtime.run(
             wanted.command,
             timeout_s=timeout_s,
-            idempotency_key=key,
+            idempotency_key=call.idempotency_key,
             on_output=on_output,
             pty=wanted.pty,
         )
-        trace(facts_of_command(result))
+        call.trace(facts_of_command(result))
         raw = {"raw_output": result.output} if self.raw_output and result.screen is not None else {}
         shown = rendering.output(result.output if result.screen is None else result.screen)
         result = replace(result, output=shown, screen=None)

@@ -29,14 +29,15 @@ class ConcurrentCall:
         self._done: asyncio.Future[None] | None = None
         self._token = _current.set(self)
 
+    @staticmethod
+    def current() -> ConcurrentCall | None:
+        """Return the async call that this task carries out."""
+        return _current.get()
+
     def begin(self) -> None:
         """Record that the call was approved and is running."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return  # a sync call inside an async one
         if self._done is None and self._task[1]:
-            self._done = loop.create_future()
+            self._done = asyncio.get_running_loop().create_future()
             _running.setdefault(self._task, set()).add(self._done)
 
     def end(self) -> None:
@@ -60,10 +61,3 @@ class ConcurrentCall:
             if future.get_loop() is loop and future is not self._done
         ]:
             await asyncio.wait(running)
-
-
-def begin_current() -> None:
-    """Record that the present async call was approved and is running; no effect in a sync call."""
-    call = _current.get()
-    if call is not None:
-        call.begin()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -15,13 +15,10 @@ from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT,
 from langchain_daytona_ws._core.paths import shown, shown_name
 from langchain_daytona_ws._guest.media import MIME_TYPES, PDF
 from langchain_daytona_ws._guest.text import PAGE_LINES
-from langchain_daytona_ws._session.runtime import ConversationRuntime
 from langchain_daytona_ws.errors import FileUnsuitable
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
-from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import Content, WorkspaceTool, current_tool_call_id
-from langchain_daytona_ws.tools.tracing import Facts
+from langchain_daytona_ws.tools.base import Content, ToolCall, WorkspaceTool
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.media import Media
@@ -191,26 +188,23 @@ class WorkspaceFileTool(WorkspaceTool):
     def _described(self, wanted: FileInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_defaults=True, exclude_none=True)
 
-    def _request(
-        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
-    ) -> PermissionRequest:
+    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_file(
-            action, arguments, namespace=session.namespace, tool_call_id=current_tool_call_id()
+            action, arguments, namespace=call.session.namespace, tool_call_id=call.tool_call_id
         )
 
-    async def _refuse_early(self, runtime: ConversationRuntime, wanted: FileInput) -> None:
-        await runtime.files.check(wanted.path or "")
+    async def _refuse_early(self, call: ToolCall, wanted: FileInput) -> None:
+        await call.runtime.files.check(wanted.path or "")
 
-    async def _perform(
-        self, runtime: ConversationRuntime, wanted: FileInput, key: str | None, trace: Callable[[Facts], None]
-    ) -> tuple[Content, dict[str, Any]]:
+    async def _perform(self, call: ToolCall, wanted: FileInput) -> tuple[Content, dict[str, Any]]:
         content: Content
+        files = call.runtime.files
         try:
-            content, result = await _operation(runtime.files, wanted, key)
+            content, result = await _operation(files, wanted, call.idempotency_key)
         except FileUnsuitable as refusal:
             if not self.media or wanted.action != "read" or refusal.context.get("what") not in MIME_TYPES:
                 raise
-            content, result = await self._media(runtime.files, wanted.path or "", refusal)
+            content, result = await self._media(files, wanted.path or "", refusal)
         return content, _sendable(result)
 
     async def _media(

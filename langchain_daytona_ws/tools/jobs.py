@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,12 +10,9 @@ from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX
-from langchain_daytona_ws._session.runtime import ConversationRuntime
 from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import WorkspaceTool, current_tool_call_id
-from langchain_daytona_ws.tools.tracing import Facts
+from langchain_daytona_ws.tools.base import ToolCall, WorkspaceTool
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.operations import JobOps
@@ -91,27 +88,23 @@ class BashJobTool(WorkspaceTool):
     def _described(self, wanted: JobInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_none=True)
 
-    def _request(
-        self, session: WorkspaceSession, action: str, arguments: dict[str, object]
-    ) -> PermissionRequest:
+    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_job(
             action,
             arguments,
-            command=session.jobs.command_of(str(arguments.get("job_id", ""))),
-            namespace=session.namespace,
-            tool_call_id=current_tool_call_id(),
+            command=call.session.jobs.command_of(str(arguments.get("job_id", ""))),
+            namespace=call.session.namespace,
+            tool_call_id=call.tool_call_id,
         )
 
-    async def _refuse_early(self, runtime: ConversationRuntime, wanted: JobInput) -> None:
+    async def _refuse_early(self, call: ToolCall, wanted: JobInput) -> None:
         if wanted.job_id is not None:
             from langchain_daytona_ws._core.jobs.operations import check_job_id
 
             check_job_id(wanted.job_id)
 
-    async def _perform(
-        self, runtime: ConversationRuntime, wanted: JobInput, key: str | None, trace: Callable[[Facts], None]
-    ) -> tuple[str, dict[str, Any]]:
-        return await _operation(runtime.jobs, wanted, key)
+    async def _perform(self, call: ToolCall, wanted: JobInput) -> tuple[str, dict[str, Any]]:
+        return await _operation(call.runtime.jobs, wanted, call.idempotency_key)
 
 
 async def _operation(ops: JobOps, wanted: JobInput, key: str | None) -> tuple[str, dict[str, Any]]:
