@@ -82,7 +82,7 @@ class _Rule:
 
 
 class _Run:
-    """Consecutive patterns of one effect, as one expression for each kind of path."""
+    """Consecutive patterns that all ignore, or all re-include (``!``), as one expression for each kind of path."""
 
     __slots__ = ("_dirs", "_files", "negated")
 
@@ -214,7 +214,7 @@ def _members(text: bytes, at: int) -> tuple[frozenset[int], int]:
     negated = text[at : at + 1] in (b"!", b"^")
     at += negated
     members: set[int] = set()
-    low: int | None = None  # what a range could start with
+    low: int | None = None  # the byte before a possible "-"
     first = True
     while first or text[at : at + 1] != b"]":
         first = False

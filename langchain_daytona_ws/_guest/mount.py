@@ -201,7 +201,7 @@ class Mounter:
         return [self._answer, self._errors]
 
     def moved(self) -> list[str]:
-        """Wait for its end; return the directories to which it moved files.
+        """Wait for the end of the mounter; return the directories to which it moved files.
 
         Raises:
             SetupError: Mounting failed.
