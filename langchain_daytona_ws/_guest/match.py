@@ -3,18 +3,34 @@
 ``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash before a literal character, and ``**`` as a
 whole segment for any number of directories. Hidden names match like others. Hostile patterns stay cheap:
 a segment is matched with one backtracking point, and braces are expanded up to a limit.
+
+A glob that matches no file may have another reading: models write ``app/[locale]/**`` for a directory of that name,
+``*.ts,*.tsx`` for two globs, and ``src/**/*.py`` for a search that starts in ``src``.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final, Literal
+
+    Kind = Literal["path", "brackets", "commas", "alternatives"]  # of a reading
     States = frozenset[tuple[int, int]]  # positions in a pattern, each an alternative and a segment of it
 
 MAX_ALTERNATIVES = 256
 DEEP = "**"
 # Rarely wanted and often huge: searched only if the path or the pattern contains the name.
 SKIPPED = (".git", "node_modules", "__pycache__", ".venv")
+
+PATH: Final = "path"
+BRACKETS: Final = "brackets"
+COMMAS: Final = "commas"
+ALTERNATIVES: Final = "alternatives"
+READINGS: Final = (PATH, BRACKETS, COMMAS, ALTERNATIVES)
+
+_BRACE = r"\{[^{}]*\}"
+_ALTERNATIVES = r"[@+]\(([^()/]*\|[^()/]*)\)"
 
 
 class GlobError(ValueError):
@@ -276,3 +292,31 @@ def _choices(text: str, at: int) -> tuple[int, list[str]]:
             begin = at + 1
         at += 1
     return -1, choices
+
+
+def readings(pattern: str, path: str) -> list[tuple[Kind, str]]:
+    """Return other readings of a glob, as ``(kind, pattern)``, to propose if they match a file.
+
+    ``path`` is the directory searched, "" for the root.
+    """
+    found = list(_rewritten(pattern))
+    if path and pattern.startswith(path + "/") and len(pattern) > len(path) + 1:
+        rest = pattern[len(path) + 1 :]
+        found = [(PATH, rest), *found, *_rewritten(rest)]
+    return found
+
+
+def _rewritten(pattern: str) -> Iterator[tuple[Kind, str]]:
+    import re  # takes 5 ms; most globs match a file
+
+    if "[" in pattern:
+        yield BRACKETS, re.sub(r"(\\.)|\[", lambda found: found[1] or "\\[", pattern)
+    if "," in re.sub(_BRACE, "", pattern):
+        # Commas within braces stay.
+        parts = re.split(r",(?![^{}]*\})", pattern)
+        yield COMMAS, "{" + ",".join(part.strip() for part in parts if part.strip()) + "}"
+    if re.search(_ALTERNATIVES, pattern):
+        yield (
+            ALTERNATIVES,
+            re.sub(_ALTERNATIVES, lambda found: "{" + found[1].replace("|", ",") + "}", pattern),
+        )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from langchain_daytona_ws._guest.glob_readings import readings
-from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
-from langchain_daytona_ws._guest.omitted import UNREADABLE, omitted
-from langchain_daytona_ws._guest.scan import MAX_ENTRIES, Scan
+from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled, readings
+from langchain_daytona_ws._guest.scan import MAX_ENTRIES, UNREADABLE, Scan, omitted
 from langchain_daytona_ws._guest.walk import RefusedError, answer, inside, kind_of, locate
 
 TYPE_CHECKING = False

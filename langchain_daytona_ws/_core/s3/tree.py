@@ -15,8 +15,7 @@ from langchain_daytona_ws._core.s3.names import LAST, below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.pages import Pages
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
 from langchain_daytona_ws._core.transfers.models import FoundFile, Survey, too_many_files
-from langchain_daytona_ws._guest.glob_readings import readings
-from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled
+from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled, readings
 from langchain_daytona_ws._guest.scan import MAX_ENTRIES
 from langchain_daytona_ws._guest.walk import RefusedError
 
