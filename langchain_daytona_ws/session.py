@@ -34,7 +34,6 @@ from langchain_daytona_ws._session.conversations import (
 )
 from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SessionState, SyncRuntime
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
-from langchain_daytona_ws.approvers import MiddlewareApprover
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._session.files import WorkspaceFiles
     from langchain_daytona_ws._session.jobs import WorkspaceJobs
     from langchain_daytona_ws._session.storage import Storage
+    from langchain_daytona_ws.approvers import MiddlewareApprover
 
 P = ParamSpec("P")
 
@@ -562,6 +562,8 @@ class SessionInternals:
         Raises:
             ConfigError: It is no `MiddlewareApprover`.
         """
+        from langchain_daytona_ws.approvers import MiddlewareApprover
+
         approver = self.gate.approver
         if not isinstance(approver, MiddlewareApprover):
             other = "none" if approver is None else type(approver).__qualname__

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from langchain_daytona_ws.permissions import Approver, PermissionRequest
 
@@ -18,8 +17,7 @@ from langchain_daytona_ws.permissions import Approver, PermissionRequest
 _CLEAN_UP_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """Result of a call of the approver.
 
     An exception is stored as a value, because futures treat some exceptions specially (StopIteration, CancelledError).
@@ -30,8 +28,7 @@ class Outcome:
     timed_out: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A call of an approver that is to be made.
 
     Args:

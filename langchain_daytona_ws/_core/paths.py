@@ -21,20 +21,17 @@ NAME_BYTES = 255
 CANDIDATES_MAX = 8
 
 # The file with the whole output of a command; see _guest.record and _guest.dirs.
-_LOG = re.compile(
-    rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log", re.ASCII
-)
+# These expressions are texts, which `re` compiles on first use.
+_LOG = rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log"
 
 # Beginnings of paths outside the workspace. With "./" in front, the path is an ordinary one, as in bash.
 _FOREIGN = (
-    ("home", re.compile(r"~([a-z_][a-z0-9_-]*)?(/|$)", re.ASCII)),
-    ("windows", re.compile(r"[A-Za-z]:[\\/]|\\\\")),
-    ("url", re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/", re.ASCII)),
+    ("home", r"~([a-z_][a-z0-9_-]*)?(/|$)"),
+    ("windows", r"[A-Za-z]:[\\/]|\\\\"),
+    ("url", r"[A-Za-z][A-Za-z0-9+.-]+:/"),
 )
-_QUOTED = re.compile(r"(?<![^/])\$'((?:[^'\\]|\\.)*)'(?![^/])", re.DOTALL)
-_ESCAPE = re.compile(
-    r"\\(?:x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8})|([0-7]{1,3})|(.))", re.DOTALL
-)
+_QUOTED = r"(?s)(?<![^/])\$'((?:[^'\\]|\\.)*)'(?![^/])"
+_ESCAPE = r"(?s)\\(?:x([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{1,4})|U([0-9a-fA-F]{1,8})|([0-7]{1,3})|(.))"
 _CONTROLS = {"\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\f": "FORM FEED", "\0": "NUL"}
 _SPECIAL = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _SPECIAL_BACK = dict(zip("ntrabeEfv\\'\"?", "\n\t\r\a\b\x1b\x1b\f\v\\'\"?", strict=True))
@@ -51,7 +48,7 @@ def workspace_path(path: str, root: str) -> str:
 
 def is_log(path: str) -> bool:
     """Return whether a path can be that of a command's log in the sandbox."""
-    return _LOG.fullmatch(path) is not None
+    return re.fullmatch(_LOG, path) is not None
 
 
 def with_slashes(path: str, root: str) -> str | None:
@@ -233,7 +230,7 @@ def _named(char: str) -> str:
 
 def looks_foreign(path: str) -> str:
     """Return the kind of location outside the workspace that a relative path refers to: home, windows, url, or ""."""
-    return next((kind for kind, beginning in _FOREIGN if beginning.match(path)), "")
+    return next((kind for kind, beginning in _FOREIGN if re.match(beginning, path)), "")
 
 
 def unquoted(path: str) -> str:
@@ -242,7 +239,7 @@ def unquoted(path: str) -> str:
     Raises:
         PathRefused: An escape has no character.
     """
-    return _QUOTED.sub(lambda part: _unescaped(part[1]), path)
+    return re.sub(_QUOTED, lambda part: _unescaped(part[1]), path)
 
 
 def _quoted(name: str, is_plain: Callable[[str], bool]) -> str:
@@ -266,7 +263,7 @@ def _escaped(char: str, is_plain: Callable[[str], bool]) -> str:
 
 def _unescaped(text: str) -> str:
     try:
-        data = _ESCAPE.sub(_character, text).encode("utf-8", "surrogateescape")
+        data = re.sub(_ESCAPE, _character, text).encode("utf-8", "surrogateescape")
     except (ValueError, OverflowError):  # half a surrogate pair, or a code point that does not exist
         raise PathRefused("The path is not valid Unicode text.", code="path_not_unicode") from None
     # Bytes that are escaped separately may form UTF-8.

@@ -6,7 +6,8 @@ import enum
 import io
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -30,8 +31,7 @@ class SandboxSpec:
     network: NetworkRules | None = None  # None: the organization's default
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(NamedTuple):
     """Size of a sandbox; None: Daytona's default."""
 
     cpu: int | None = None
@@ -39,8 +39,7 @@ class Resources:
     disk_gib: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkRules:
+class NetworkRules(NamedTuple):
     """Limits on a sandbox's network access (Daytona API); a field with None is not sent."""
 
     block_all: bool | None = None
@@ -48,20 +47,18 @@ class NetworkRules:
     allow_domains: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxInfo:
+class SandboxInfo(NamedTuple):
     """One sandbox as the control plane describes it."""
 
     id: str
     name: str
     state: str
     organization_id: str
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
     recoverable: bool = False  # if the state is an error
 
 
-@dataclass(frozen=True, slots=True)
-class ExecReply:
+class ExecReply(NamedTuple):
     """The daemon's answer to one execute request."""
 
     exit_code: int

@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 from langchain_daytona_ws.config.problems import refusal
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"(\*\.)?({_LABEL}\.)*{_LABEL}")
+_DOMAIN = rf"(\*\.)?({_LABEL}\.)*{_LABEL}"
 
 
 def url(value: str, *, sends: str | None, example: str) -> str:
@@ -79,7 +79,7 @@ def cidr(value: str) -> str:
 def domain(value: str) -> str:
     """Accept a host name, also with the prefix ``*.``; convert it to lower case."""
     name = value.lower()
-    if not _DOMAIN.fullmatch(name) or len(name) > 253:
+    if not re.fullmatch(_DOMAIN, name) or len(name) > 253:
         raise refusal(
             'is not a domain; use a name such as "pypi.org" or "*.example.com", '
             "without scheme, port and path; write non-ASCII names in punycode"

@@ -6,8 +6,7 @@ Pydantic's messages are replaced: they describe Python types, and its errors con
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -31,8 +30,7 @@ _TEXTS = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One problem: its location in the user's document, and a text that ends with a remedy."""
 
     at: Location

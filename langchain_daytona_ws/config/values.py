@@ -44,20 +44,19 @@ MASK = str(SecretStr("x"))  # pydantic's text for every secret
 RESERVED_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: limit of one "NAME=value" in execve, without its NUL byte
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
-_ROLE_ARN = re.compile(r"arn:aws[a-z-]{0,20}:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}")
-_KMS_KEY_ARN = re.compile(r"arn:aws[a-z-]{0,20}:kms:[a-z0-9-]{1,30}:[0-9]{12}:key/[A-Za-z0-9-]{1,128}")
+# Texts, which `re` compiles on first use: most configurations need few of them.
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_REGION = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
+_ROLE_ARN = r"arn:aws[a-z-]{0,20}:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}"
+_KMS_KEY_ARN = r"arn:aws[a-z-]{0,20}:kms:[a-z0-9-]{1,30}:[0-9]{12}:key/[A-Za-z0-9-]{1,128}"
 # A session policy contains the prefix: no character that is a wildcard, a variable or an escape there.
 _PREFIX_PART = r"(?!\.{1,2}/)[A-Za-z0-9_.=+,:-]+/"
-_PREFIX = re.compile(
-    rf"(?!-)(?=.{{1,{MAX_PREFIX_LENGTH}}}$)(?:{_PREFIX_PART})*\{{namespace\}}/(?:{_PREFIX_PART})*"
-)
-_IGNORE_PATTERN = re.compile(rf"[^\0\r\n]{{1,{MAX_PATTERN_LENGTH}}}")
-_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
-_LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
-_EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
+_PREFIX = rf"(?!-)(?=.{{1,{MAX_PREFIX_LENGTH}}}$)(?:{_PREFIX_PART})*\{{namespace\}}/(?:{_PREFIX_PART})*"
+_IGNORE_PATTERN = rf"[^\0\r\n]{{1,{MAX_PATTERN_LENGTH}}}"
+_USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
+_LABEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}"
+_EXTERNAL_ID = r"[A-Za-z0-9_+=,.@:/-]{2,1224}"
 
 
 class ImageDefinition(Protocol):
@@ -122,7 +121,7 @@ def api_key(value: SecretStr) -> SecretStr:
 
 def variable_name(value: str) -> str:
     """Accept the name of an environment variable."""
-    if not _VARIABLE.fullmatch(value):
+    if not re.fullmatch(_VARIABLE, value):
         raise refusal(
             "is not a valid name of an environment variable; use letters, digits and _, not starting with a digit"
         )
@@ -180,7 +179,7 @@ def directory(value: str) -> str:
 
 def bucket(value: str) -> str:
     """Accept the name of an S3 bucket (Amazon S3's naming rules)."""
-    if not _BUCKET.fullmatch(value) or ".." in value:
+    if not re.fullmatch(_BUCKET, value) or ".." in value:
         raise refusal(
             "is not a bucket name; use the name only (without s3://, ARN or path): 3 to 63 of a-z, 0-9, '.' and '-'"
         )
@@ -189,14 +188,14 @@ def bucket(value: str) -> str:
 
 def region(value: str) -> str:
     """Accept the name of a region."""
-    if not _REGION.fullmatch(value):
+    if not re.fullmatch(_REGION, value):
         raise refusal("is not a region; example: eu-central-1")
     return value
 
 
 def role_arn(value: str) -> str:
     """Accept the ARN of an IAM role."""
-    if not _ROLE_ARN.fullmatch(value):
+    if not re.fullmatch(_ROLE_ARN, value):
         raise refusal(
             "is not the ARN of an IAM role; example: arn:aws:iam::123456789012:role/sandbox-s3mount"
         )
@@ -205,7 +204,7 @@ def role_arn(value: str) -> str:
 
 def kms_key_arn(value: str) -> str:
     """Accept the ARN of a KMS key; a policy can't contain an alias."""
-    if not _KMS_KEY_ARN.fullmatch(value):
+    if not re.fullmatch(_KMS_KEY_ARN, value):
         raise refusal(
             "is not the ARN of a KMS key (an alias is not accepted); example: "
             "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -215,14 +214,14 @@ def kms_key_arn(value: str) -> str:
 
 def external_id(value: str) -> str:
     """Accept an external id (STS API: 2 to 1,224 of these characters)."""
-    if not _EXTERNAL_ID.fullmatch(value):
+    if not re.fullmatch(_EXTERNAL_ID, value):
         raise refusal("is not an external id; use 2 to 1,224 letters, digits and _+=,.@:/-")
     return value
 
 
 def user(value: str) -> str:
     """Accept the name of a user in the sandbox (Linux: at most 32 characters)."""
-    if not _USER.fullmatch(value):
+    if not re.fullmatch(_USER, value):
         raise refusal(
             "is not the name of a user; use 1 to 32 letters, digits and _.-, starting with a letter or _, such as "
             '"daytona"'
@@ -232,7 +231,7 @@ def user(value: str) -> str:
 
 def label_name(value: str) -> str:
     """Accept the name of a label that is not reserved."""
-    if not _LABEL_NAME.fullmatch(value):
+    if not re.fullmatch(_LABEL_NAME, value):
         raise refusal(
             "is not the name of a label; use 1 to 63 letters, digits and ._/-, starting with a letter or digit"
         )
@@ -270,7 +269,7 @@ def workspace_prefix(value: str) -> str:
         raise refusal(f'must end with "/", and must not start with "/" or "-"; use a prefix {example}')
     if len(value) > MAX_PREFIX_LENGTH:
         raise refusal(f"is longer than {MAX_PREFIX_LENGTH} characters; use a shorter prefix {example}")
-    if not _PREFIX.fullmatch(value):
+    if not re.fullmatch(_PREFIX, value):
         raise refusal(
             'has an empty part, a part "." or "..", or a character other than A-Z, a-z, 0-9 and _.=+,:- '
             f"(others have a meaning in IAM policies); use a prefix {example}"
@@ -282,7 +281,7 @@ def ignore_pattern(value: str) -> str:
     """Accept one line of a gitignore file."""
     if not value.strip():
         raise refusal("must not be empty; leave it out instead")
-    if not _IGNORE_PATTERN.fullmatch(value) or _has_lone_surrogate(value):
+    if not re.fullmatch(_IGNORE_PATTERN, value) or _has_lone_surrogate(value):
         raise refusal(
             f"must be one line of valid Unicode, without a NUL byte, of at most {MAX_PATTERN_LENGTH:,} characters; "
             "put each pattern into a string of its own"
@@ -329,9 +328,9 @@ def _image_out(value: object) -> object:
     )
 
 
-def _pattern(expression: re.Pattern[str]) -> FieldInfo:
+def _pattern(expression: str) -> FieldInfo:
     # For the JSON Schema only; the validator produces the error.
-    return Field(json_schema_extra={"pattern": f"^{expression.pattern}$"})  # type: ignore[no-any-return]
+    return Field(json_schema_extra={"pattern": f"^{expression}$"})  # type: ignore[no-any-return]
 
 
 Line = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
@@ -373,7 +372,7 @@ Labels = Annotated[
         json_schema_extra={
             "maxProperties": MAX_LABELS,
             "propertyNames": {
-                "pattern": f"^(?!({'|'.join(sorted(RESERVED_LABELS))})$){_LABEL_NAME.pattern}$",
+                "pattern": f"^(?!({'|'.join(sorted(RESERVED_LABELS))})$){_LABEL_NAME}$",
             },
         }
     ),

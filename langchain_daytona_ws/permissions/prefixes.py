@@ -14,9 +14,9 @@ _MAX_RUNNERS = 3
 # A command may be a megabyte long, and a scan of all its words would block the event loop.
 _MAX_WORDS = 2000
 # Debian's names for builds of one program: vim.tiny, nc.openbsd.
-_BUILD = re.compile(r"\.(?:athena|basic|gtk3?|nox|openbsd|tiny|traditional)$")
+_BUILD = r"\.(?:athena|basic|gtk3?|nox|openbsd|tiny|traditional)$"
 # Version suffixes: python3.11, node20, clang-15, python3.13t (free-threaded Python).
-_VERSION = re.compile(r"(?<=[A-Za-z+])[-.]?[0-9][0-9.]*(?:td?|d|m|-dbg)?$")
+_VERSION = r"(?<=[A-Za-z+])[-.]?[0-9][0-9.]*(?:td?|d|m|-dbg)?$"
 _MAX_NAME_CHARS = 100
 
 
@@ -152,8 +152,8 @@ def _tool(words: Words) -> Words:
     """Return the words with the plain name of the program: without directory and version (``pip3.11`` → ``pip``)."""
     name = words[0].rsplit("/", 1)[-1]
     if len(name) <= _MAX_NAME_CHARS:
-        name = _BUILD.sub("", name)
-        name = name if name in known_tools.KNOWN else _VERSION.sub("", name)
+        name = re.sub(_BUILD, "", name)
+        name = name if name in known_tools.KNOWN else re.sub(_VERSION, "", name)
     return (name, *words[1:])
 
 

@@ -12,9 +12,8 @@ Words = tuple[str, ...]
 
 # One alternative for each kind of token. Any other character (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, other control
 # characters, non-ASCII characters outside quotes) makes the whole command "unsure". Line breaks and tabs in quotes do
-# so too: a reader can confuse them with unquoted ones.
-_TOKEN = re.compile(
-    r"""
+# so too: a reader can confuse them with unquoted ones. These are texts, which `re` compiles on first use.
+_TOKENS = r"""(?x)
       (?P<plain>[A-Za-z0-9_\-./,:=@%+]+)
     | \\(?P<escaped>[\x20-\x7e])
     | '(?P<single>[^'\x00-\x1f\x7f]*)'
@@ -22,10 +21,8 @@ _TOKEN = re.compile(
     | (?P<blank>[\x20\t]+)
     | (?P<newline>\n)
     | (?P<joint>&&|\|\||\||;)
-    """,
-    re.VERBOSE,
-)
-_ESCAPE_IN_DOUBLE_QUOTES = re.compile(r'\\([$`"\\])')
+    """
+_ESCAPE_IN_DOUBLE_QUOTES = r'\\([$`"\\])'
 
 
 # Reserved words at the start of a command. Refused even in quotes: no program has such a name.
@@ -60,9 +57,9 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
     words: list[str] = []
     word: str | None = None  # None between words; "" is a word (two quotes)
     unfinished = False  # a command must follow && || |
-    position = 0
+    position, pattern = 0, re.compile(_TOKENS)
     while position < len(command):
-        token = _TOKEN.match(command, position)
+        token = pattern.match(command, position)
         if token is None:
             return None
         position = token.end()
@@ -71,7 +68,7 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
             word = (word or "") + text
             continue
         if kind == "double":
-            word = (word or "") + _ESCAPE_IN_DOUBLE_QUOTES.sub(r"\1", text)
+            word = (word or "") + re.sub(_ESCAPE_IN_DOUBLE_QUOTES, r"\1", text)
             continue
         if word is not None:
             words.append(word)

@@ -14,10 +14,10 @@ SIGPIPE = 141
 
 # bash reports the exit codes in an EXIT trap that is set before the command. A command with one of these words could
 # observe the trap or its set-up, or interrupt bash: with an EXIT trap, bash waits for the pipeline before it exits.
-_COULD_SEE = re.compile(r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID")
+# These are texts, which `re` compiles on first use.
+_COULD_SEE = r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID"
 
-_TOKEN = re.compile(
-    r"""
+_TOKENS = r"""(?x)
       (?P<blank>[ \t\r]+|\\\n)
     | (?P<newline>\n)
     | <<<
@@ -34,9 +34,7 @@ _TOKEN = re.compile(
         |`[^`]*`|\$\{[^}]{0,200}\})+)
     | (?P<expansion>\$\()
     | [\s\S]
-    """,
-    re.VERBOSE,
-)
+    """
 _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
@@ -51,12 +49,12 @@ def ends_in_pipeline(command: str) -> bool:
 
     A wrong answer is harmless: if True, bash reports the exit codes of the last pipeline that ran; if False, none.
     """
-    if "|" not in command or len(command) > READ_CHARS or _COULD_SEE.search(command):
+    if "|" not in command or len(command) > READ_CHARS or re.search(_COULD_SEE, command):
         return False
-    reader = _Reader()
+    reader, pattern = _Reader(), re.compile(_TOKENS)
     position = 0
     while position < len(command):
-        token = _TOKEN.match(command, position)
+        token = pattern.match(command, position)
         assert token is not None  # noqa: S101 - its last alternative takes anything
         position = token.end()
         if not reader.take(token):

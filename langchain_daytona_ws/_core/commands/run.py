@@ -22,7 +22,7 @@ from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceE
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
 # Programs that may start vim, which waits for a key without a terminal.
-_EDITOR = re.compile(
+_EDITOR = (
     r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|mergetool|difftool|\$\{?(?:EDITOR|VISUAL))(?![\w.-])"
 )
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
@@ -260,7 +260,7 @@ def facts_of_request(client: GuestClient, command: str) -> Answer:
         facts["own"] = own
     if ends_in_pipeline(command):
         facts["pipeline"] = True
-    if _EDITOR.search(command):
+    if re.search(_EDITOR, command):
         facts["editors"] = True
     return facts
 

@@ -16,7 +16,7 @@ COLUMNS_RANGE, ROWS_RANGE = range(20, 501), range(5, 201)
 _BUDGET = 1_000_000
 _NUMBER_MAX = 9999
 
-_TOKEN = re.compile(
+_TOKENS = (  # texts, which `re` compiles on first use
     r"(?P<text>[^\x00-\x1f\x7f-\x9f]+)"
     r"|\x1b\[(?P<private>[<-?]?)(?P<numbers>[0-9:;<-?]{0,200})[ -/]{0,4}(?P<csi>[@-~])"
     # Strings, such as a window's title. Without an end within 4 KiB, only their introducer is dropped.
@@ -24,7 +24,7 @@ _TOKEN = re.compile(
     r"|\x1b(?:[ -/]{1,4}[0-~]|(?P<escape>[0-~]))"
     r"|(?P<control>[\x00-\x1f\x7f-\x9f])"
 )
-_BLANKS = re.compile(r"\n{4,}")
+_BLANKS = r"\n{4,}"
 _Row = list[str]  # a cell is a character with its combining marks; the second cell of a wide character is ""
 
 
@@ -83,10 +83,12 @@ class _Screen:
         }  # fmt: skip
 
     def feed(self, text: str) -> None:
-        for token in _TOKEN.finditer(text):
+        for token in re.finditer(_TOKENS, text):
             if self._budget <= 0:
                 self._print(
-                    _TOKEN.sub(lambda rest: rest["text"] or _plain(rest["control"]), text[token.start() :])
+                    re.sub(
+                        _TOKENS, lambda rest: rest["text"] or _plain(rest["control"]), text[token.start() :]
+                    )
                 )
                 return
             kind = token.lastgroup
@@ -109,7 +111,7 @@ class _Screen:
                 parts.pop()
             parts.append("\n")
         parts += [_text(row, keeps_end=goes_on) for row, goes_on in zip(lines, wrapped, strict=True)]
-        return _BLANKS.sub("\n\n\n", "".join(parts).rstrip())
+        return re.sub(_BLANKS, "\n\n\n", "".join(parts).rstrip())
 
     # --- printing ---
 

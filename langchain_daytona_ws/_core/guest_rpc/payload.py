@@ -27,28 +27,25 @@ from langchain_daytona_ws._guest.starter import PACKAGE
 VARIABLE_BYTES = 96 * 1024
 MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+# Texts, which `re` compiles on first use: most sessions need them once, building the tools never does.
+_DIGEST = r"[0-9a-f]{64}"
 
-_IMPORT = re.compile(
-    rf"^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))", re.MULTILINE
-)
+_IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 
-_IMPORT_LINE = re.compile(
-    rf"^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n", re.MULTILINE
-)
-_INDENT = re.compile(r"^(?: {4})+", re.MULTILINE)
+_IMPORT_LINE = rf"(?m)^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n"
+_INDENT = r"(?m)^(?: {4})+"
 # Docstrings and comments of guest modules, which contain no other multi-line strings.
-_PROSE = re.compile(r'^([ \t]*)(?:(r?"""[\s\S]*?""")(?=(\s*?\n\1\S)?)|#.*)$', re.MULTILINE)
-_REMARK = re.compile(r"  # .*$", re.MULTILINE)
-_SIGNATURE = re.compile(r"^([ \t]*def \w+\()([\s\S]*?)\)(?: -> [^\n]+)?:$", re.MULTILINE)
+_PROSE = r'(?m)^([ \t]*)(?:(r?"""[\s\S]*?""")(?=(\s*?\n\1\S)?)|#.*)$'
+_REMARK = r"(?m)  # .*$"
+_SIGNATURE = r"(?m)^([ \t]*def \w+\()([\s\S]*?)\)(?: -> [^\n]+)?:$"
 # Text with brackets inside brackets, three deep: the types of parameters and variables.
 _NESTED = r"[^][]*"
 for _ in range(3):
     _NESTED = rf"(?:[^][]|\[{_NESTED}\])*"
 _TYPE = rf": (?:[^][,=()\n]|\[{_NESTED}\])+"
-_PARAMETER = re.compile(rf"\b(\w+){_TYPE}")
-_VARIABLE = re.compile(rf"^([ \t]*(?:self\.)?\w+){_TYPE} = ", re.MULTILINE)
-_FOR_TYPES = re.compile(r"^TYPE_CHECKING = False\nif TYPE_CHECKING:.*\n(?:(?: .*)?\n)+", re.MULTILINE)
+_PARAMETER = rf"\b(\w+){_TYPE}"
+_VARIABLE = rf"(?m)^([ \t]*(?:self\.)?\w+){_TYPE} = "
+_FOR_TYPES = r"(?m)^TYPE_CHECKING = False\nif TYPE_CHECKING:.*\n(?:(?: .*)?\n)+"
 _FUTURE = "from __future__ import annotations\n"
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
@@ -134,7 +131,7 @@ def _loading(digest: str) -> str:
 
 def joined_source(*names: str, bare: bool = False) -> str:
     """Return guest modules as one module, in which they share their names."""
-    text = "\n\n".join(_IMPORT_LINE.sub("", guest_source(name)) for name in names)
+    text = "\n\n".join(re.sub(_IMPORT_LINE, "", guest_source(name)) for name in names)
     # Python accepts it at the beginning only.
     before, future, after = text.partition(_FUTURE)
     text = before + future + after.replace(_FUTURE, "")
@@ -161,11 +158,11 @@ def _bare(source: str) -> str:
         rest = "" if prose[3] or not prose[2] else f'{prose[1]}""'
         return rest + "\n" * (prose[2] or "").count("\n")
 
-    source = _FOR_TYPES.sub(lambda block: "\n" * block[0].count("\n"), source.replace(_FUTURE, "\n"))
-    source = _REMARK.sub("", _PROSE.sub(replacement, source))
-    source = _SIGNATURE.sub(lambda found: found[1] + _PARAMETER.sub(r"\1", found[2]) + "):", source)
-    source = _VARIABLE.sub(r"\1 = ", source)
-    return _INDENT.sub(lambda indent: " " * (len(indent[0]) // 4), source)
+    source = re.sub(_FOR_TYPES, lambda block: "\n" * block[0].count("\n"), source.replace(_FUTURE, "\n"))
+    source = re.sub(_REMARK, "", re.sub(_PROSE, replacement, source))
+    source = re.sub(_SIGNATURE, lambda found: found[1] + re.sub(_PARAMETER, r"\1", found[2]) + "):", source)
+    source = re.sub(_VARIABLE, r"\1 = ", source)
+    return re.sub(_INDENT, lambda indent: " " * (len(indent[0]) // 4), source)
 
 
 def _load_order(*names: str) -> list[str]:
@@ -186,7 +183,7 @@ def _load_order(*names: str) -> list[str]:
 
 def _imports(name: str) -> list[str]:
     found: list[str] = []
-    for module, lines, line in _IMPORT.findall(guest_source(name)):
+    for module, lines, line in re.findall(_IMPORT, guest_source(name)):
         names = [part.split()[0] for part in (lines or line).split(",") if part.strip()]
         found += [module] if module else names
     return found
@@ -232,7 +229,7 @@ class KeptPrograms:
         """Record the digest in the answer to a call that brought the source; ignore an invalid one."""
         if (
             isinstance(digest, str)
-            and _DIGEST.fullmatch(digest)
+            and re.fullmatch(_DIGEST, digest)
             and self._missing.get(sandbox_id, 0) < MISSING_MAX
         ):
             self._digests[sandbox_id, program] = digest

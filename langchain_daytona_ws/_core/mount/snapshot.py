@@ -112,7 +112,7 @@ def checked_name(name: str) -> str:
 
 def build_error(fault: PortFault, name: str) -> ProvisionError:
     """Return the error for a failure to find, delete or build the snapshot `name`."""
-    remedies = {code: remedy for pattern, code, remedy in MESSAGES if pattern.search(fault.message)}
+    remedies = {code: remedy for pattern, code, remedy in MESSAGES if re.search(pattern, fault.message)}
     code = next((code for code in remedies if code in _SHARED), "snapshot_failed")
     text = f"The snapshot {name} could not be built: {fault.message}."
     if code == "no_runner":

@@ -7,8 +7,10 @@ name. So only one of several concurrent creates succeeds, and the other sessions
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._core.sandbox import lifecycle
@@ -43,8 +45,7 @@ REPLACED_NOTICE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Acquired:
+class Acquired(NamedTuple):
     """The acquired sandbox, and the notice about it for the next result."""
 
     info: SandboxInfo
@@ -167,7 +168,7 @@ class _Search:
             made = await self._port.create(self._spec, timeout_s=lifecycle.CREATE_CALL_S)
         except PortFault as fault:
             if fault.kind is not FaultKind.NAME_TAKEN:
-                if not fault.passing and not NO_RUNNER.search(fault.message):
+                if not fault.passing and not re.search(NO_RUNNER, fault.message):
                     await self._clear_away()
                     raise create_error(fault, nothing_created=True) from None
                 await self.pause(None, fault)

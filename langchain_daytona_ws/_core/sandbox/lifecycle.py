@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import re
 from collections.abc import Callable
 
 from langchain_daytona_ws._core.guest_rpc.errors import untrusted
@@ -108,7 +109,7 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
             found = await _find(port, spec.name)
             if found is not None:
                 return found
-        elif not last.passing and not NO_RUNNER.search(last.message):
+        elif not last.passing and not re.search(NO_RUNNER, last.message):
             # Without a status, the SDK itself gave up: the new sandbox went into an error state, for example.
             maybe_created |= last.status is None and last.kind is FaultKind.REFUSED
             raise create_error(last, nothing_created=not maybe_created)

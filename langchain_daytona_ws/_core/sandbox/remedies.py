@@ -7,25 +7,25 @@ import re
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws.errors import ProvisionError
 
-NO_RUNNER = re.compile(r"[Nn]o available runner|No runners are configured", re.ASCII)
+NO_RUNNER = "[Nn]o available runner|No runners are configured"
 MESSAGES = (
     (NO_RUNNER, "no_runner",
      "The snapshot is non-general (pinned to one runner), or that runner is at capacity. Rebuild it as a general "
      "snapshot, drop options.target if it does not match the snapshot's region, or try again later."),
-    (re.compile(r"Region not found"), "region_not_found",
+    ("Region not found", "region_not_found",
      "Omit options.target (and DAYTONA_TARGET) to use the organization's default region, or name an existing one."),
-    (re.compile(r"Snapshot .* (not found|not available)"), "snapshot_not_found",
+    ("Snapshot .* (not found|not available)", "snapshot_not_found",
      "Check options.snapshot for a spelling mistake, build it, or drop options.target if it is in another region."),
-    (re.compile(r"Snapshot .* is "), "snapshot_not_ready",
+    ("Snapshot .* is ", "snapshot_not_ready",
      "Wait until the snapshot is active, or activate it in the Daytona dashboard."),
-    (re.compile(r"exceeds maximum allowed per sandbox"), "resources",
+    ("exceeds maximum allowed per sandbox", "resources",
      "Lower options.resources, or ask Daytona to raise the organization's limits."),
-    (re.compile(r"unable to find user"), "user_not_found",
+    ("unable to find user", "user_not_found",
      "The snapshot or image has no such user: correct options.user, or leave it out."),
-    (re.compile(r"limit exceeded"), "quota",
+    ("limit exceeded", "quota",
      "Delete sandboxes that are not needed, or raise the organization's limits in the Daytona dashboard."),
-    (re.compile(r"suspended"), "organization_suspended", "See the organization's page in the Daytona dashboard."),
-    (re.compile(r"expired"), "api_key_expired", "Make a new API key and set options.apiKey or DAYTONA_API_KEY."),
+    ("suspended", "organization_suspended", "See the organization's page in the Daytona dashboard."),
+    ("expired", "api_key_expired", "Make a new API key and set options.apiKey or DAYTONA_API_KEY."),
 )  # fmt: skip
 CERTIFICATE_REMEDY = (
     "Nothing was sent, and sending again will not help. Where a proxy or a company's own authority signs the "
@@ -53,7 +53,7 @@ def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
     if fault.kind is FaultKind.UNTRUSTED:  # its message is not from Daytona
         return by_kind
     return next(
-        ((code, remedy) for pattern, code, remedy in MESSAGES if pattern.search(fault.message)), by_kind
+        ((code, remedy) for pattern, code, remedy in MESSAGES if re.search(pattern, fault.message)), by_kind
     )
 
 

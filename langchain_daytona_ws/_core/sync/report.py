@@ -158,7 +158,7 @@ class SyncReport:
 
 _MANY = 100
 # Files that Git writes with each command, or in which it logs what was done.
-_OF_GIT = re.compile(r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/")
+_OF_GIT = r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/"
 
 
 def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
@@ -167,7 +167,7 @@ def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
     for path, copy in conflicts:
         before, git, inside = f"/{path}".rpartition("/.git/")
         repository = before.lstrip("/") or "the workspace"
-        if git and _OF_GIT.search(inside):
+        if git and re.search(_OF_GIT, inside):
             copies.setdefault(repository, []).append(copy)
         elif git and inside.startswith("refs/heads/"):
             branch = copy.rpartition(".git/refs/heads/")[2]
