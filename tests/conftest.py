@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Sync and async calls run the same coroutines, so either test finds a fault in them. If the tested code differs, the
     tests are marked `sync_and_async`, and both run. Unit tests and cassettes are quick: all of them run.
     """
-    twins: dict[str, list[tuple[str, pytest.Item]]] = defaultdict(list)
+    pairs: dict[tuple[str, int], dict[str, pytest.Item]] = defaultdict(dict)
     for item in items:
         callspec = getattr(item, "callspec", None)
         if (
@@ -58,15 +58,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ):
             continue
         parts = callspec.id.split("-")
-        if len(runtime := RUNTIMES.intersection(parts)) == 1:
-            rest = "-".join(part for part in parts if part not in RUNTIMES)
-            twins[f"{item.nodeid.partition('[')[0]}[{rest}]"].append((*runtime, item))
-    for name, pair in twins.items():
-        if {runtime for runtime, _ in pair} == RUNTIMES:
+        # A kind of workspace is also named "sync": its tests have no counterpart with "async" at that position.
+        for position, part in enumerate(parts):
+            if part in RUNTIMES:
+                rest = "-".join((*parts[:position], *parts[position + 1 :]))
+                pairs[f"{item.nodeid.partition('[')[0]}[{rest}]", position][part] = item
+    for (name, _), pair in pairs.items():
+        if pair.keys() == RUNTIMES:
             left_out = sorted(RUNTIMES)[zlib.crc32(name.encode()) % 2]
-            for runtime, item in pair:
-                if runtime == left_out:
-                    item.add_marker(pytest.mark.full)
+            pair[left_out].add_marker(pytest.mark.full)
+    _leave_out_repetitions(items)
+
+
+def _leave_out_repetitions(items: list[pytest.Item]) -> None:
+    """Mark the repetitions of a test that is marked `one_in(count)` as `full`, except one in `count`."""
+    seen: dict[str, int] = defaultdict(int)
+    for item in items:
+        marker = item.get_closest_marker("one_in")
+        if marker is not None and not item.get_closest_marker("full"):
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % marker.args[0]:
+                item.add_marker(pytest.mark.full)
+            seen[name] += 1
 
 
 def pytest_collectstart() -> None:

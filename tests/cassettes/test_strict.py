@@ -129,6 +129,7 @@ CHANGES = {
         for change in changes
     ],
 )
+@pytest.mark.one_in(3)
 def test_a_replay_that_differs_fails(
     tmp_path: Path, name: str, runtime: str, change: Callable[[Interactions], None]
 ) -> None:

@@ -200,6 +200,7 @@ def forging(stage: Stage, name: str, forged: list[Forgery]) -> Iterator[None]:
 @pytest.mark.parametrize("name", CALLS)
 @given(forged=st.lists(forgeries(), min_size=1, max_size=2))
 @examples(2)
+@pytest.mark.one_in(3)
 def test_errors_for_the_model_hold_no_secret(
     stage: Stage, name: str, asynchronous: bool, forged: list[Forgery]
 ) -> None:
@@ -219,6 +220,7 @@ def test_errors_for_the_model_hold_no_secret(
 @pytest.mark.parametrize("name", ["download", *CALLS])
 @given(forged=st.lists(forgeries(), min_size=1, max_size=2), asynchronous=st.booleans())
 @examples(3)
+@pytest.mark.one_in(3)
 def test_only_documented_errors_are_raised(
     stage: Stage, name: str, forged: list[Forgery], asynchronous: bool
 ) -> None:

@@ -158,6 +158,7 @@ def test_importing_it_loads_neither_typer_nor_the_server() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.one_in(2)
 def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> None:
     from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig
 

@@ -143,6 +143,7 @@ def test_a_sandbox_that_cannot_be_deleted_does_not_hide_the_result(server: Local
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.one_in(2)
 def test_a_signal_ends_the_command_and_deletes_the_sandbox(
     server: LocalDaytona, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -317,6 +317,7 @@ def test_what_is_asked_for(sts: Sts, fetch: Fetch) -> None:
         (f"A{'B' * 500}", "x" * 5000, "role_refused", "trust policy"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_each_refusal_has_its_code_and_its_remedy(
     sts: Sts, fetch: Fetch, *, code: str, message: str, expected: str, phrase: str
 ) -> None:
@@ -370,6 +371,7 @@ def test_a_service_that_fails_is_asked_again_and_then_later(sts: Sts, fetch: Fet
     ],
     ids=range(16),
 )
+@pytest.mark.one_in(3)
 def test_an_answer_without_usable_credentials_is_refused_and_not_shown(
     sts: Sts, fetch: Fetch, text: str
 ) -> None:

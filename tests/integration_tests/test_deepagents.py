@@ -342,6 +342,7 @@ DECIDED: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str], 
 
 
 @pytest.mark.parametrize("decision", DECIDED)
+@pytest.mark.one_in(2)
 def test_each_decision_has_its_effect_for_each_tool(
     server: LocalDaytona, open_session: OpenSession, decision: str
 ) -> None:
@@ -716,6 +717,7 @@ def test_what_a_large_edit_has_not_shown_must_be_read(
 
 @pytest.mark.parametrize("name", ["a b", "$(touch x)", "'\"", "-rf", "\n", "é\u202e", "*"])
 @pytest.mark.parametrize("where", ["workspace", "/tmp"])
+@pytest.mark.one_in(3)
 def test_hostile_names_and_bytes_come_back_as_they_went(
     server: LocalDaytona, open_session: OpenSession, name: str, where: str
 ) -> None:

@@ -41,6 +41,7 @@ def test_it_repairs_a_real_package(console: Console, monkeypatch: pytest.MonkeyP
     assert "✔ pyasn1's own tests: 1261 passed after the repair, 9 of 1261 failed before it" in text
 
 
+@pytest.mark.full
 def test_the_picture_of_the_readme_is_of_this_demo() -> None:
     drawn, committed = picture.draw(), picture.PICTURE.read_text("utf-8")
     assert picture.texts(drawn) == picture.texts(committed), "run make picture"
@@ -79,6 +80,7 @@ def test_a_file_on_s3_that_is_not_repaired_fails_it() -> None:
             storage.repaired_object(server, "demo")
 
 
+@pytest.mark.full
 def test_an_agent_that_repairs_nothing_fails_it(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     idle = [
         turn for turn in SCRIPT if not any(call["args"].get("action") == "edit" for call in turn.tool_calls)

@@ -536,6 +536,7 @@ class TestTheSandbox:
         assert server.sandboxes == []
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.one_in(2)
     def test_a_signal_deletes_it(self, server: LocalDaytona, tmp_path: Path, number: signal.Signals) -> None:
         server.faults.add(Fault("latency", action="execute", delay_s=60))
         path = tmp_path / "config.json"

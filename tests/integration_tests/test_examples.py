@@ -80,6 +80,7 @@ def test_two_statements_are_all_there_is_to_change(path: Path) -> None:
     SandboxConfig.model_validate(there.get("config", {"options": there.get("options")}))
 
 
+@pytest.mark.full
 def test_with_these_two_changed_it_runs_on_an_account(tmp_path: Path) -> None:
     notebook = changed(FOLDER / "01_quickstart.ipynb")
     with LocalDaytona() as account:
@@ -123,6 +124,7 @@ def test_the_table_names_them_all() -> None:
         ("assert input('y? ')", "StdinNotImplementedError"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_a_cell_that_fails_fails_the_notebook(
     source: str, expected: str, tmp_path: Path, temporary: Path
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from langchain_daytona_ws.local.proxy import DAEMON_KINDS, DaemonKind
 from tests.integration_tests.s3 import ROLE
+from tests.sample import sample
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 600
@@ -77,12 +78,13 @@ def test_all_facts_hold_on_the_local_server(daemon: DaemonKind, tmp_path: Path) 
         assert "a-secret-of-the-host" not in (tmp_path / "report.json").read_text()
 
 
+@pytest.mark.full
 def test_some_facts_hold_without_s3(server: LocalDaytona, tmp_path: Path) -> None:
     found = checked(server, tmp_path / "report.json", "--area", "create", "--area", "files")
     assert {fact["area"] for fact in found["facts"]} == {"create", "files"}
 
 
-@pytest.mark.parametrize("during", ["a command", "a create"])
+@pytest.mark.parametrize("during", sample(["a command", "a create"], "a command"))
 def test_an_interrupted_check_leaves_nothing(server: LocalDaytona, tmp_path: Path, during: str) -> None:
     report = tmp_path / "report.json"
     if during == "a create":
@@ -131,6 +133,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.full
 def test_without_a_key_it_says_what_is_missing(tmp_path: Path) -> None:
     outer = {name: value for name, value in os.environ.items() if not name.startswith("DAYTONA_")}
     done = subprocess.run(

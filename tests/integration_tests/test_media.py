@@ -20,6 +20,7 @@ def read(driven: Driven, path: str, media: Any = True) -> Any:
     return driven.call(WorkspaceFileTool(session=driven.session, media=media), action="read", path=path)
 
 
+@pytest.mark.one_in(2)
 def test_pictures_and_documents(case: Case) -> None:
     plot = pictures.png(640, 480, filler=300_000)
     files: dict[str, bytes] = {

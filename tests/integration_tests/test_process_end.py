@@ -80,6 +80,7 @@ def test_exit_deletes_in_parallel(server: LocalDaytona) -> None:
     assert server.sandboxes == []
 
 
+@pytest.mark.full
 def test_exit_reports_what_it_could_not_delete(server: LocalDaytona) -> None:
     server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
     _, errors = program(server, "sessions = open_sessions(2)").communicate(timeout=180)

@@ -166,6 +166,7 @@ def test_an_edit_is_one_get_and_one_put(runtime: Runtime, bucket: s3.Bucket) -> 
 
 
 @pytest.mark.parametrize("form", ["many/{0:03}", "many/{1}/{0}"], ids=["one directory", "several"])
+@pytest.mark.one_in(2)
 def test_many_objects_are_listed_and_no_page_twice(
     runtime: Runtime, bucket: s3.Bucket, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +180,7 @@ def test_many_objects_are_listed_and_no_page_twice(
 
 
 class TestTogether:
+    @pytest.mark.full
     def test_two_sessions_editing_lose_nothing(self, bucket: s3.Bucket) -> None:
         """A sync and an async session, and an editor of each in bash's manner of reading between them."""
         bucket.put("counts", b"a=0\nb=0\n")
@@ -537,6 +539,7 @@ class TestOddAnswers:
             ([None], "PASSING", ""),
         ],
     )  # fmt: skip
+    @pytest.mark.one_in(3)
     def test_to_a_read(self, tried: Any, answers: list[bytes | None], kind: str, code: str) -> None:
         fault, _ = tried(lambda store: store.get("a", max_bytes=100), *answers)
         assert isinstance(fault, StoreFault)
@@ -552,6 +555,7 @@ class TestOddAnswers:
             answer("200 OK", b"hel", ETag='"e"', Last_Modified=DATE, Content_Length="5"),
         ],
     )
+    @pytest.mark.one_in(3)
     def test_a_read_is_tried_again(self, tried: Any, first: bytes | None) -> None:
         stored, server = tried(lambda store: store.get("a", max_bytes=100), first, GOOD)
         assert (stored.data, stored.info.etag, len(server.requests)) == (b"hello", '"e"', 2)
@@ -574,6 +578,7 @@ class TestOddAnswers:
             (error("301 Moved", "PermanentRedirect", x_amz_bucket_region="eu-west-1"), "REFUSED"),
         ],
     )
+    @pytest.mark.one_in(3)
     def test_a_change_is_sent_once(self, tried: Any, given: bytes | None, kind: str) -> None:
         def put(store: S3Store) -> Any:
             return store.put(
@@ -603,6 +608,7 @@ class TestOddAnswers:
             "<CommonPrefixes><Prefix>{}d/</Prefix></CommonPrefixes>" * 1001,
         ],
     )  # fmt: skip
+    @pytest.mark.one_in(3)
     def test_to_a_listing(self, tried: Any, bucket: s3.Bucket, page: str) -> None:
         body = f"<ListBucketResult>{page.replace('{}', bucket.key(''))}</ListBucketResult>".encode()
         fault, _ = tried(lambda store: store.list_page(""), answer("200 OK", body))

@@ -25,6 +25,7 @@ from langchain_daytona_ws.local import Fault, LocalDaytona, mounting
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, refuses_renames_and_is_gone
+from tests.sample import sample
 
 __all__ = ["bucket"]  # fixtures
 
@@ -159,7 +160,10 @@ BREAKAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=list(BREAKAGES))
+@pytest.mark.parametrize(
+    "breakage",
+    sample(BREAKAGES, "a killed daemon", "a plain directory with a file", "a garbled status"),
+)
 def test_a_broken_mount_is_mended_by_the_next_command_itself(
     bucket: Bucket, workspace: Driven, breakage: str
 ) -> None:
@@ -181,7 +185,7 @@ LOST_PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize(("loss", "requests"), LOST_PROGRAMS.values(), ids=LOST_PROGRAMS)
+@pytest.mark.parametrize(("loss", "requests"), sample(LOST_PROGRAMS, "lost credentials and daemon"))
 def test_lost_programs_are_sent_again_with_all_that_is_missing(
     bucket: Bucket, workspace: Driven, loss: str, requests: int
 ) -> None:
@@ -199,7 +203,12 @@ def count(workspace: Driven, daemons: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("signal", "which"), [("KILL", ""), ("STOP", "workspaces"), ("STOP", "skills"), ("STOP", "")]
+    ("signal", "which"),
+    sample(
+        [("KILL", ""), ("STOP", "workspaces"), ("STOP", "skills"), ("STOP", "")],
+        ("KILL", ""),
+        ("STOP", "skills"),
+    ),
 )
 def test_a_dead_or_hung_mount_is_replaced_by_the_next_call(
     bucket: Bucket, open_session: OpenSession, signal: str, which: str
@@ -321,13 +330,16 @@ def _breaks(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "code", "remedy"),
-    [
-        ("denied", "mount_denied", "s3:ListBucket"),
-        ("no bucket", "mount_no_bucket", "FILESYSTEM_BUCKET_NAME"),
-        ("wrong region", "mount_wrong_region", "options.awsRegion"),
-        ("a file in its place", "mount_not_a_directory", "options.workspaceRoot"),
-        ("skills denied", "mount_denied", "skillsBucketName"),
-    ],
+    sample(
+        [
+            ("denied", "mount_denied", "s3:ListBucket"),
+            ("no bucket", "mount_no_bucket", "FILESYSTEM_BUCKET_NAME"),
+            ("wrong region", "mount_wrong_region", "options.awsRegion"),
+            ("a file in its place", "mount_not_a_directory", "options.workspaceRoot"),
+            (SKILLS_DENIED := ("skills denied", "mount_denied", "skillsBucketName")),
+        ],
+        SKILLS_DENIED,
+    ),
 )
 def test_a_failed_mount_is_reported_with_its_remedy(
     bucket: Bucket, open_session: OpenSession, name: str, code: str, remedy: str
@@ -417,18 +429,16 @@ def test_a_stop_and_start_in_the_middle_costs_no_command(bucket: Bucket) -> None
     workspace.close()
 
 
+@pytest.mark.parametrize("size", sample([1, 1000, 100 << 20], 1000))
 def test_bytes_are_seen_on_the_other_side_as_soon_as_the_call_returns(
-    bucket: Bucket, workspace: Driven
+    bucket: Bucket, workspace: Driven, size: int
 ) -> None:
-    for size in (1, 1000, 100 << 20):
-        printed = workspace.run(
-            f"head -c {size} /dev/urandom > out.bin; sha256sum out.bin", timeout_s=100
-        ).output
-        assert hashlib.sha256(bucket.get("out.bin")).hexdigest() == printed.split()[0]
-        data = os.urandom(size)
-        bucket.put("in.bin", data)
-        printed = workspace.run("sha256sum in.bin", timeout_s=100).output
-        assert printed.split()[0] == hashlib.sha256(data).hexdigest()
+    printed = workspace.run(f"head -c {size} /dev/urandom > out.bin; sha256sum out.bin", timeout_s=100).output
+    assert hashlib.sha256(bucket.get("out.bin")).hexdigest() == printed.split()[0]
+    data = os.urandom(size)
+    bucket.put("in.bin", data)
+    printed = workspace.run("sha256sum in.bin", timeout_s=100).output
+    assert printed.split()[0] == hashlib.sha256(data).hexdigest()
     workspace.run(": > empty")
     assert _soon(lambda: "empty" in bucket.paths())
     bucket.put("empty-too", b"")

@@ -94,6 +94,7 @@ def test_refused_credentials_create_nothing(bucket: Bucket, open_session: OpenSe
 
 @pytest.mark.usefixtures("host_keys")
 @pytest.mark.parametrize("daemon", ["lives", "is dead"])
+@pytest.mark.one_in(2)
 def test_credentials_that_are_revoked_are_replaced_by_the_call_that_meets_it(
     bucket: Bucket, open_session: OpenSession, daemon: str
 ) -> None:

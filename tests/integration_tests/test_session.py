@@ -224,6 +224,7 @@ class TestCreationFails:
         assert driven.run("echo ok").output == "ok\n"
 
     @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    @pytest.mark.one_in(3)
     def test_passing_faults_are_waited_out(
         self, server: LocalDaytona, open_session: Make, status: int
     ) -> None:
@@ -357,6 +358,7 @@ class TestOnceOnly:
         assert workspace.run("wc -l < log").output == "1\n"
 
     @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    @pytest.mark.one_in(3)
     def test_gateway_errors(self, server: LocalDaytona, workspace: Driven, status: int) -> None:
         workspace.run("true")
         server.faults.add(Fault(kind="status", status=status, action="execute", times=2))

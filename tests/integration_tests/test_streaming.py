@@ -193,6 +193,7 @@ SAME = {
 
 class TestTheResult:
     @pytest.mark.parametrize("name", SAME)
+    @pytest.mark.one_in(2)
     def test_is_what_it_would_be_without(self, server: LocalDaytona, workspace: Driven, name: str) -> None:
         received = CapturedWarnings(server)
         plain = workspace.run(SAME[name])
@@ -409,6 +410,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 @pytest.mark.sync_and_async
 class TestFaults:
     @pytest.mark.parametrize("name", FAULTS)
+    @pytest.mark.one_in(3)
     def test_a_lost_poll_is_repeated(
         self, server: LocalDaytona, workspace: Driven, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

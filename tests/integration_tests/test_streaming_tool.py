@@ -153,6 +153,7 @@ class TestCustomStream:
         assert workspace.call(workspace.bash, command="sleep 0.6; echo one").artifact["output"] == "one\n"
         assert [request.action for request in server.requests] == ["execute"]
 
+    @pytest.mark.full
     def test_a_program_without_langgraph_does_the_same(self, server: LocalDaytona) -> None:
         program = f"""
 import sys

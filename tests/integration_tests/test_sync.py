@@ -257,6 +257,7 @@ class TestExit:
         output, errors = child.communicate("\n", timeout=180)
         return subprocess.CompletedProcess([], child.returncode, output, errors)
 
+    @pytest.mark.full
     def test_the_exit_saves_and_deletes(self, bucket: Bucket) -> None:
         ran = self.run(bucket, uploads=True)
         assert (ran.returncode, ran.stderr) == (0, "")
@@ -346,6 +347,7 @@ class TestRecover:
         return name
 
     @pytest.mark.parametrize("stopped", [True, False])
+    @pytest.mark.one_in(2)
     def test_it_saves_and_deletes(
         self, bucket: Bucket, open_session: OpenSession, tmp_path: Path, stopped: bool
     ) -> None:
@@ -454,6 +456,7 @@ DAMAGES = {
 
 class TestResident:
     @pytest.mark.parametrize("how", sorted(DAMAGES))
+    @pytest.mark.one_in(2)
     def test_losing_it_in_a_call_loses_nothing(
         self, bucket: Bucket, open_session: OpenSession, how: str
     ) -> None:
@@ -467,6 +470,7 @@ class TestResident:
         assert bucket.get("first.txt") == b"4\n"
 
     @pytest.mark.parametrize("how", sorted(DAMAGES))
+    @pytest.mark.one_in(3)
     def test_losing_it_between_calls_loses_nothing(
         self, bucket: Bucket, open_session: OpenSession, how: str
     ) -> None:

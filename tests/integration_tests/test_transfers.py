@@ -26,6 +26,7 @@ from langchain_daytona_ws._core.transfers import guest as through_guest
 from langchain_daytona_ws.local import Fault, LocalDaytona, S3Fault
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.s3 import Bucket, bucket
+from tests.sample import sample
 
 __all__ = ["bucket"]  # fixtures
 
@@ -84,6 +85,7 @@ def tree(directory: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("case", sample(KINDS, "disk", "mount", "sync-objects"), indirect=True)
 def test_a_file_there_and_back(case: Case) -> None:
     content = os.urandom(700_000)
     local = case.put("a.bin", content)
@@ -108,6 +110,7 @@ def test_a_file_there_and_back(case: Case) -> None:
     assert (case.host / "new" / "c.bin").read_bytes() == b"short"
 
 
+@pytest.mark.parametrize("case", sample(KINDS, "disk", "mount-objects", "sync"), indirect=True)
 def test_a_directory_there_and_back(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(through_guest, "INLINE_ROWS", 20)
     monkeypatch.setattr(through_guest, "INLINE_BYTES", 4096)
@@ -151,6 +154,7 @@ def test_a_directory_there_and_back(case: Case, monkeypatch: pytest.MonkeyPatch)
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("case", sample(KINDS, "mount-objects", "sync"), indirect=True)
 def test_links_and_special_files_of_the_host(case: Case) -> None:
     secret = case.put("secret", "of the host")
     case.put("d/a.txt", "a")
@@ -223,6 +227,7 @@ def test_links_of_a_synchronised_workspace(bucket: Bucket, open_session: OpenSes
     assert sent.skipped == (SkippedEntry("node_modules/x.js", "ignored"),)
 
 
+@pytest.mark.one_in(2)
 def test_what_is_refused(case: Case) -> None:
     case.put("a.txt", "a")
     case.put("d/b.txt", "b")
@@ -260,6 +265,7 @@ def test_what_is_refused(case: Case) -> None:
         case.download("a.txt", "x\0y")
 
 
+@pytest.mark.one_in(3)
 def test_a_failing_callback_ends_the_reports_only(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 

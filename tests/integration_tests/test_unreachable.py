@@ -310,6 +310,7 @@ class TestProxies:
         assert failure("https://daytona.invalid/api", "async").code == "unreachable"
 
 
+@pytest.mark.full
 def test_an_address_that_never_answers_takes_no_longer_than_a_connection_may() -> None:
     """A full backlog drops what asks to connect, as a firewall does."""
     with socket.socket() as full:

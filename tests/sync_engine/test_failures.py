@@ -72,6 +72,7 @@ def test_files_wait_on_the_disk_while_s3_is_down(s3: MemoryS3, make: Make, conte
         (Answer(302, b"", {"Location": "http://127.0.0.1/login"}), "unavailable"),
     ],
 )
+@pytest.mark.one_in(4)
 def test_a_refusal_of_all_requests_stops_after_a_few(
     s3: MemoryS3, make: Make, contents: Contents, answer: Answer, code: str
 ) -> None:
@@ -367,6 +368,7 @@ def test_an_emptied_prefix_moves_all_files_to_the_trash(s3: MemoryS3, make: Make
     assert contents() == {"d/f0": b"mine"}
 
 
+@pytest.mark.full
 def test_pages_are_listed_although_their_first_keys_were_deleted(s3: MemoryS3, make: Make) -> None:
     names = [f"f{number:05d}" for number in range(2500)]
     for name in names:

@@ -69,6 +69,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("name", EXACT)
+@pytest.mark.one_in(3)
 def test_bash_runs_the_command_unchanged(workspace: Workspace, name: str) -> None:
     command, output, exit_code = EXACT[name]
     result = workspace.run(command)

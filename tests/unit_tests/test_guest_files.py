@@ -1061,6 +1061,7 @@ class TestGrep:
 
 
 @pytest.mark.parametrize("op", ["read", "write", "edit", "delete", "list", "glob", "grep"])
+@pytest.mark.one_in(4)
 def test_a_bare_interpreter_is_enough(box: Box, op: str) -> None:
     """No site, no installed package: the sources alone, as they are sent."""
     box.put("a", "x\n")

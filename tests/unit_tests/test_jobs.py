@@ -272,6 +272,7 @@ class TestStop:
             "env -i setsid sleep 601 & sleep 601",
         ],
     )
+    @pytest.mark.one_in(4)
     def test_the_whole_tree_ends(self, anywhere: Jobs, command: str) -> None:
         job = anywhere.start(f"echo begun; {command}")
         anywhere.printed(job.id, "begun")
@@ -578,6 +579,7 @@ class TestHostileDisk:
     @pytest.mark.parametrize(
         "content", ["", "garbage", "[]", "{}", '{"pid": -1}', '{"pid": 1, "birth": "0"}', "x" * 100_000]
     )
+    @pytest.mark.one_in(3)
     def test_a_damaged_record(self, bash: Jobs, content: str) -> None:
         job = bash.start(f"echo begun; {LONG}")
         bash.printed(job.id, "begun")
@@ -596,6 +598,7 @@ class TestHostileDisk:
 
     @pytest.mark.parametrize("name", ["about", "end", "shell", "lock", "log.0"])
     @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
+    @pytest.mark.one_in(4)
     def test_odd_files(self, bash: Jobs, name: str, kind: str) -> None:
         job = bash.start("echo x")
         bash.jobs.join(job.id)

@@ -58,8 +58,9 @@ def own_bucket(server: LocalDaytona) -> str:
 
 @pytest.mark.parametrize(
     "scene",
-    ["session", *(pytest.param(name, marks=pytest.mark.full) for name in ("tools", "approvals", "pool"))],
+    ["session", "tools", "approvals", "pool"],
 )
+@pytest.mark.full
 def test_on_a_disk_of_its_own(server: LocalDaytona, scene: str) -> None:
     watched(scene, config_for(server))
 

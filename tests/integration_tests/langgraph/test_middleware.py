@@ -57,6 +57,7 @@ ANSWERS = (
 
 
 @pytest.mark.parametrize("mode", ["ask", "edit"])
+@pytest.mark.one_in(2)
 def test_the_middleware_asks_once_per_call(stage: Stage, mode: str) -> None:
     session = stage.session(approver=MiddlewareApprover(), permissionMode=mode)
     agent = agent_of(stage, session, *CALLS)
@@ -129,6 +130,7 @@ def statuses(state: dict[str, Any]) -> list[str]:
     ("decision", "log"),
     [(APPROVE, "ran\nran\n"), (EDIT, "edited\nran\n"), (REJECT, "ran\n"), (RESPOND, "ran\n")],
 )
+@pytest.mark.one_in(3)
 def test_a_repeated_call_needs_a_new_approval(quick: Stage, decision: dict[str, Any], log: str) -> None:
     session = quick.session(approver=MiddlewareApprover())
     agent = same_ids(quick, session, turns=3, checkpointer=quick.saver)
@@ -143,6 +145,7 @@ def test_a_repeated_call_needs_a_new_approval(quick: Stage, decision: dict[str, 
 
 @pytest.mark.parametrize("interrupt_mode", ["batched", "per_call"])
 @pytest.mark.parametrize("decision", [None, APPROVE, EDIT, USELESS, ELSEWHERE, REJECT, RESPOND])
+@pytest.mark.one_in(3)
 def test_an_approval_counts_for_one_call(
     quick: Stage, interrupt_mode: str, decision: dict[str, Any] | None
 ) -> None:

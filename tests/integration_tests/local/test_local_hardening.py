@@ -150,6 +150,7 @@ def test_cleaning_up_follows_no_link(tmp_path: Path) -> None:
     assert (victim / "lock").exists()
 
 
+@pytest.mark.full
 def test_any_umask_will_do() -> None:
     program = """
         import os

@@ -38,6 +38,7 @@ def used(mounted_sandbox: Mounted) -> set[str]:
     return keys
 
 
+@pytest.mark.full
 def test_a_process_is_asked_again_five_minutes_before_the_end(alone: Mounted) -> None:
     long = alone.assume(DurationSeconds=900)
     env = alone.hand_over(long)

@@ -280,6 +280,7 @@ def _run(mounted_sandbox: Mounted, row: str, command: str) -> tuple[int, str]:
     [row for row in ROWS if _there(row[0] + " " + row[2])],
     ids=lambda case: case[0][:50].replace("\n", ";"),
 )
+@pytest.mark.one_in(4)
 def test_a_hint_that_works(mounted_sandbox: Mounted, row: str, case: tuple[str, str, str, str]) -> None:
     command, message, instead, printed = case
     code, output = _run(mounted_sandbox, row, command)
@@ -392,6 +393,7 @@ def _pytest_in_a_tar() -> bytes:
     return packed.getvalue()
 
 
+@pytest.mark.full
 def test_caches_stay_on_local_disk(mounted_sandbox: Mounted, row: str) -> None:
     mounted_sandbox.put(f"{HOME}tools/{row}.tar", _pytest_in_a_tar())
     mounted_sandbox.ok(f"mkdir -p /tmp/{row}/tools && tar xf /mnt/w/tools/{row}.tar -C /tmp/{row}/tools")

@@ -176,6 +176,7 @@ def test_an_s3_that_does_not_answer_is_asked_again_until_the_time_is_up(
     assert output == "Error: Timeout after 2 seconds while waiting for mount process to be ready\n"
 
 
+@pytest.mark.full
 def test_what_is_wrong_is_said(alone: Mounted) -> None:
     elsewhere = alone.server.make_bucket(f"else-{alone.bucket}", "eu-west-1")
     mount = alone.mount_command

@@ -192,6 +192,7 @@ OPERATIONS = [
 
 
 @pytest.mark.parametrize(("name", "program", "expected"), OPERATIONS, ids=[row[0] for row in OPERATIONS])
+@pytest.mark.one_in(3)
 def test_operation(mounted_sandbox: Mounted, folder: str, name: str, program: str, expected: str) -> None:
     printed = mounted_sandbox.python(program, f"/mnt/w/{folder}")
     if expected.startswith("(") and "|" in expected:
@@ -263,6 +264,7 @@ COMMANDS = [
     [row[:3] for row in COMMANDS if not row[3] or shutil.which(row[3], path="/usr/bin:/bin")],
     ids=lambda value: value.replace("\n", ";")[:40] if isinstance(value, str) and " " in value else "",
 )
+@pytest.mark.one_in(3)
 def test_command(mounted_sandbox: Mounted, folder: str, script: str, code: int | None, output: str) -> None:
     exit_code, printed = mounted_sandbox.run(f"cd /mnt/w/{folder}\n{script} 2>&1")
     if code is None:

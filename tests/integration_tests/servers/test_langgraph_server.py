@@ -98,6 +98,7 @@ async def connected(address: str) -> AsyncIterator[Any]:
         yield client
 
 
+@pytest.mark.full
 def test_a_server_over_its_restart(
     server: LocalDaytona, start: Callable[[], tuple[ServerProcess, Any]]
 ) -> None:

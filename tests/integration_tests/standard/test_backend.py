@@ -73,6 +73,7 @@ class TestOnDisk(_InTheWorkspace):
         yield from _backend(s3_server)
 
 
+@pytest.mark.full
 class TestOnS3(_InTheWorkspace):
     """In a workspace on S3: commands on the mount, files straight to the bucket."""
 
