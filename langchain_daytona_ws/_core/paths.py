@@ -62,7 +62,7 @@ def with_slashes(path: str, root: str) -> str | None:
 
 
 def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
-    """Return a glob pattern relative to the workspace, and whether it starts at the root, not at a base."""
+    """Return a glob pattern without its root, and whether it starts at the root instead of the searched directory."""
     _check_text(pattern)
     if len(pattern.encode("utf-8", "surrogateescape")) > PATH_BYTES:
         raise PathRefused("The pattern is longer than any path.", code="path_too_long")

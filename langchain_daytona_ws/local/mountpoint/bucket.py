@@ -88,7 +88,7 @@ class Bucket:
     def rename(self, old: str, new: str, *, overwrite: bool) -> None:
         """Rename on the server, which only directory buckets support; ENOSYS if S3 returns 501.
 
-        A 200 counts as success. Stores without RenameObject may return it too, as the original does not check.
+        A 200 counts as success, as in the original. Some stores without RenameObject return it too, and lose the file.
         """
         condition = {} if overwrite else {"DestinationIfNoneMatch": "*"}
         try:
