@@ -134,13 +134,13 @@ class Reply:
     def numbers(self, name: str) -> tuple[int, ...]:
         return tuple(self._number(value, name) for value in self._list(name))
 
-    def raw(self, name: str, most: int = MAX_PATH) -> str:
+    def raw(self, name: str, max_length: int = MAX_PATH) -> str:
         """Return a string unchanged, with any lone surrogates: a name."""
-        return self._raw(self._answer.get(name), name, most)
+        return self._raw(self._answer.get(name), name, max_length)
 
-    def text(self, name: str, most: int = MAX_TEXT) -> str:
+    def text(self, name: str, max_length: int = MAX_TEXT) -> str:
         """Return a string that can be encoded: content."""
-        return encodable(self.raw(name, most))
+        return encodable(self.raw(name, max_length))
 
     def maybe(self, name: str) -> str:
         """Return a short text; ``""`` if it is missing."""
@@ -172,8 +172,8 @@ class Reply:
             raise self.malformed(where)
         return value
 
-    def _raw(self, value: object, where: str, most: int) -> str:
-        if not isinstance(value, str) or len(value) > most:
+    def _raw(self, value: object, where: str, max_length: int) -> str:
+        if not isinstance(value, str) or len(value) > max_length:
             raise self.malformed(where)
         return value
 

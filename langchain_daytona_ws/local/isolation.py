@@ -422,7 +422,7 @@ def _find_python() -> tuple[str, list[tuple[str, str]]]:
 
 
 def _install_daemon(folder: Path) -> None:
-    """Copy the daemon into a folder that unprivileged users can read; this package's may be private."""
+    """Copy the daemon into a folder that unprivileged users can read; the package's own folder may be private."""
     scratch.copy_compiled(Path(__file__).parent / "toolbox", folder / "toolbox")
     (folder / "__main__.py").write_text("from toolbox.serve import main\n\nmain()\n")
     for parent, _, files in os.walk(folder):

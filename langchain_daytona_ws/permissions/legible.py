@@ -137,9 +137,9 @@ def safe_diff(diff: str) -> str:
     return "\n".join(_bounded(diff.split("\n"), MAX_DIFF_LINES + 3))
 
 
-def _bounded(lines: Sequence[str], most: int) -> Sequence[str]:
-    if len(lines) > most:
-        head, tail = most * 2 // 3, most // 3
+def _bounded(lines: Sequence[str], max_lines: int) -> Sequence[str]:
+    if len(lines) > max_lines:
+        head, tail = max_lines * 2 // 3, max_lines // 3
         # No line of a diff starts with "[", so the content can't imitate this notice.
         notice = f"[… {len(lines) - head - tail:,} lines of the diff left out …]"
         lines = [*lines[:head], notice, *lines[-tail:]]

@@ -324,13 +324,13 @@ class FileReply(Reply):
             raise self.malformed("answers")
         return [FileReply(op, each) for op, each in zip(ops, found, strict=True)]
 
-    def content(self, name: str, most: int) -> bytes:
+    def content(self, name: str, max_bytes: int) -> bytes:
         """Return bytes that are sent as base64."""
         try:
-            value = binascii.a2b_base64(self.raw(name, 2 * most + 4), strict_mode=True)
+            value = binascii.a2b_base64(self.raw(name, 2 * max_bytes + 4), strict_mode=True)
         except ValueError:
             raise self.malformed(name) from None
-        if len(value) > most:
+        if len(value) > max_bytes:
             raise self.malformed(name)
         return value
 

@@ -289,6 +289,6 @@ def _check_start(offset: int | None, tail_lines: int | None) -> None:
             raise CommandRefused("Give a tail or an offset, not both.", code="log_range")
 
 
-def _check_range(name: str, value: int, least: int, most: int) -> None:
-    if isinstance(value, bool) or not least <= value <= most:
-        raise CommandRefused(f"{name} must be from {least:,} to {most:,}.", code="log_range")
+def _check_range(name: str, value: int, lowest: int, highest: int) -> None:
+    if isinstance(value, bool) or not lowest <= value <= highest:
+        raise CommandRefused(f"{name} must be from {lowest:,} to {highest:,}.", code="log_range")

@@ -134,7 +134,7 @@ class _Incoming:
         target: The file or directory on the host.
         location: The downloaded path of the workspace.
         offload: Runs blocking work.
-        left_bytes: Most bytes of all files; None for no limit.
+        left_bytes: Limit of the size of all files; None for no limit.
     """
 
     def __init__(self, target: LocalTarget, location: str, offload: Offload, left_bytes: int | None) -> None:
