@@ -5,6 +5,7 @@ Importing this module imports boto3, which takes a third of a second: import it 
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -31,6 +32,7 @@ READ_ATTEMPTS = 4
 POOL = 16
 # boto3's service descriptions are slow to load; all sessions share them.
 DESCRIPTIONS = botocore.loaders.create_loader()
+_CREATING = threading.Lock()
 # While set, PutObject is sent as RenameObject with this source key, as mount-s3 does: older boto3 lacks the operation.
 rename_source: ContextVar[str | None] = ContextVar("langchain_daytona_ws_rename_source", default=None)
 # Requests may still be open with the previous credentials.
@@ -100,8 +102,12 @@ class ClientSets:
         return client
 
 
+@functools.cache
 def _session() -> Session:
-    """Return a session that reads no profile: a broken profile on this machine must not affect it."""
+    """Return the session of all clients, used by one thread at a time.
+
+    It reads no profile: a broken profile on this machine must not affect it.
+    """
     # Each tuple: name in the configuration file, environment variables, default, conversion.
     inner = botocore.session.Session(
         {

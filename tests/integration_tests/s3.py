@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -26,8 +27,9 @@ def s3_options(server: LocalDaytona, bucket: str, **more: Any) -> dict[str, Any]
     return {**options, **more}
 
 
+@functools.cache
 def outsider(endpoint: str) -> Any:
-    """Return a client for an S3, as someone outside of the workspace has it."""
+    """Return a client for an S3, as someone outside of the workspace has it. A closed one opens new connections."""
     return boto3.client(
         "s3",
         endpoint_url=endpoint,
