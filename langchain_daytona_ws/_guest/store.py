@@ -120,7 +120,7 @@ class Source:
         return 0o777 if self.executable else 0o666
 
     def make_executable(self, location: Location) -> None:
-        """Make a file executable, if the source is executable; an S3 mount refuses this and is ignored."""
+        """Make a file executable, if the source is executable. The refusal of an S3 mount is ignored."""
         if not self.executable:
             return
         try:

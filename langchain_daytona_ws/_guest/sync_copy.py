@@ -330,7 +330,7 @@ class Copy:
     def _keep_changed(
         self, path: str, found: Found, fd: int, content: str, status: os.stat_result
     ) -> os.stat_result | None:
-        """Adopt a file that equals its object, or rename it to a conflict copy; return the status of an adopted one."""
+        """Adopt a file that equals its object, and return its status; or rename it to a conflict copy."""
         read_at_ns = time.time_ns()
         if _has_content(self.tree.path(path), status, fd, found.mode, content):
             self.adopt(path, status, found, digest=content, is_racy=is_racy(status, read_at_ns))
@@ -452,7 +452,8 @@ class Copy:
             etag, put_at, digest = self._put(path, status, condition)
             known = self.index.entries.get(path)
             if known is not None and known.etag == etag and put_at and put_at <= known.changed_at:
-                # Only mode or time have changed, and listings show whole seconds: other copies would miss it.
+                # Only mode or time have changed, within one second: other copies would not notice, since listings show
+                # whole seconds.
                 time.sleep(1.0)
                 etag, put_at, digest = self._put(path, status, {"if-match": '"%s"' % etag})
             entry = Entry(etag, status, digest=digest, put_at=put_at, is_racy=is_racy(status, read_at_ns))

@@ -30,7 +30,7 @@ FAILURES_MAX = 5
 LOG_WITHIN_S = 5.0  # after the command's end, for the part of the output that only the log holds
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
-SILENT_PAUSE_S = 0.1  # the sandbox does the waiting, but a hostile one may not
+SILENT_PAUSE_S = 0.1  # the sandbox waits before it answers; a hostile sandbox may not
 
 LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are streamed]\n"
 LOST_NOTE = "\n[a part of the output could not be streamed]\n"

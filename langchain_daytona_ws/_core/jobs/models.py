@@ -214,8 +214,8 @@ def _exit_code(reply: Reply) -> int:
 def no_such_job(job_id: str) -> JobError:
     """Return the error for an unknown job id."""
     return JobError(
-        f"There is no job {job_id[:20]!r} in the workspace's sandbox: mistyped, ended more than 7 days or 50 jobs ago, "
-        "or of a sandbox that is gone.",
+        f"There is no job {job_id[:20]!r} in the workspace's sandbox: it is mistyped, ended more than 7 days or "
+        "50 jobs ago, or belonged to a sandbox that is gone.",
         code="no_job",
         op="job",
         for_model=f"There is no job {job_id[:20]!r}. See the list of jobs: bash_job, action list.",
@@ -226,7 +226,7 @@ def too_many_jobs(detail: str) -> JobError:
     """Return the error for a full sandbox; it names the running jobs, whose valid ids are in ``detail``."""
     names = ", ".join(name for name in detail.split() if is_job_id(name))
     return JobError(
-        f"As many background jobs as may are running in the sandbox: {names}. Stop one, or wait for one to end.",
+        f"The limit of background jobs in the sandbox is reached. Running: {names}. Stop one, or wait for one to end.",
         code="jobs_full",
         op="job",
         retryable=True,

@@ -36,7 +36,7 @@ SHORT_LIFE_S = 300.0
 
 Source = Callable[[float], Awaitable[Credentials]]
 
-_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - the mounter's directory for them
+_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter moves files that a mount would hide
 
 _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
 

@@ -30,7 +30,7 @@ PULL_LIMIT_S = 3600.0
 # A longer pull or push continues in the resident; the next request asks for its end.
 WAIT_S = 20.0
 PROGRESS_EVERY_S = 3.0
-PAUSE_S = 0.5  # the sandbox does the waiting, but a hostile one may not
+PAUSE_S = 0.5  # the sandbox waits before it answers; a hostile sandbox may not
 
 _OF_CREDENTIALS = ("expired", "denied", "signature")
 
@@ -172,7 +172,7 @@ class SyncManager:
             state.started.add(sandbox_id)
             return await self._wait(request, str(answer.get("detail")))
         if answer.get("error") in ("setup", "guest") and not code.startswith("sync_"):
-            return Resend.NO  # nothing ran, or not to its end, for another reason
+            return Resend.NO  # the call failed for another reason
         if not code:
             state.started.add(sandbox_id)
             if payload.secret is not None:
@@ -184,11 +184,11 @@ class SyncManager:
         state.started.discard(sandbox_id)
         code = code.removeprefix("sync_")
         if code == "absent":
-            return Resend.NOW  # it has ended, for example since another session has started another one
+            return Resend.NOW  # the resident has ended, for example because another session started its own
         if payload.secret is None and (code == "credentials" or f"sync_{code}" not in _REFUSALS):
             return Resend.NOW
         if code in _OF_CREDENTIALS and not request.is_refreshed:
-            # They may have been revoked before their end.
+            # The credentials may have been revoked before their end.
             self._forget(payload.credentials)
             state.refused.add(sandbox_id)
             request.is_refreshed = True
