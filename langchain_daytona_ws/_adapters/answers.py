@@ -21,7 +21,7 @@ LONGEST_ANSWER_BYTES = 32 << 20
 PIECE_BYTES = 1 << 20
 
 
-def bound_answers(api: Any) -> None:
+def limit_answers(api: Any) -> None:
     """Limit a sync client's responses to 32 MiB and to the request's time-out.
 
     Args:
@@ -39,13 +39,13 @@ def bound_answers(api: Any) -> None:
             answer = send(*given, _request_timeout=(connect_s, _request_timeout), **named)
         finally:
             del given, named  # the key is in the headers, and a traceback's frames show their variables
-        answer.data = _all_of(answer.response, until)
+        answer.data = _read_all(answer.response, until)
         return answer
 
     rest.request = request
 
 
-def _all_of(response: urllib3.HTTPResponse, until: float | None) -> bytes:
+def _read_all(response: urllib3.HTTPResponse, until: float | None) -> bytes:
     data = bytearray()
     try:
         while piece := response.read1(PIECE_BYTES):
@@ -60,7 +60,7 @@ def _all_of(response: urllib3.HTTPResponse, until: float | None) -> bytes:
     return bytes(data)
 
 
-def abound_answers(api: Any) -> None:
+def limit_async_answers(api: Any) -> None:
     """Limit an async client's responses to 32 MiB; aiohttp enforces the time-out itself."""
     rest = api.rest_client
     send = rest.request
@@ -71,13 +71,13 @@ def abound_answers(api: Any) -> None:
             answer = await send(*given, _request_timeout=limits, **named)
         finally:
             del given, named
-        answer.data = await _aall_of(answer.response)
+        answer.data = await _read_async(answer.response)
         return answer
 
     rest.request = request
 
 
-async def _aall_of(response: aiohttp.ClientResponse) -> bytes:
+async def _read_async(response: aiohttp.ClientResponse) -> bytes:
     data = bytearray()
     try:
         async for piece in response.content.iter_any():
@@ -90,7 +90,7 @@ async def _aall_of(response: aiohttp.ClientResponse) -> bytes:
     return bytes(data)
 
 
-def bound_transfers(client: httpx.Client) -> None:
+def limit_transfers(client: httpx.Client) -> None:
     """Limit the sync upload client's responses to 32 MiB and 600 seconds: httpx's time-outs apply to single reads."""
 
     def bound(answer: httpx.Response) -> None:

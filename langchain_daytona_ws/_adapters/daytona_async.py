@@ -11,7 +11,7 @@ from typing import Any
 from daytona import AsyncDaytona, AsyncSandbox, DaytonaConfig, DaytonaNotFoundError
 
 from langchain_daytona_ws._adapters import transfers
-from langchain_daytona_ws._adapters.answers import abound_answers
+from langchain_daytona_ws._adapters.answers import limit_async_answers
 from langchain_daytona_ws._adapters.background import AsyncioTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
@@ -254,7 +254,7 @@ class _Client(AsyncDaytona):
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)
         for api in (self._api_client, self._toolbox_api_client):
-            abound_answers(api)
+            limit_async_answers(api)
 
     def _init_otel(self, sdk_version: str) -> None:
         if tracing_is_wanted():

@@ -12,7 +12,7 @@ from daytona import Daytona, DaytonaConfig, DaytonaNotFoundError, Sandbox
 from urllib3 import Retry
 
 from langchain_daytona_ws._adapters import transfers
-from langchain_daytona_ws._adapters.answers import bound_answers, bound_transfers
+from langchain_daytona_ws._adapters.answers import limit_answers, limit_transfers
 from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.faults import translated
@@ -54,8 +54,8 @@ class Client(Daytona):
             pools = api.rest_client.pool_manager
             pools.connection_pool_kw["retries"] = _RETRIES
             api.rest_client.pool_manager = ProxiedPools(pools, proxies)
-            bound_answers(api)
-        bound_transfers(self._http_client)
+            limit_answers(api)
+        limit_transfers(self._http_client)
 
     def _init_otel(self, sdk_version: str) -> None:
         if tracing_is_wanted():

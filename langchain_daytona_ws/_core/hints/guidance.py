@@ -93,7 +93,7 @@ def guidance(
 
 
 def git_settings(env_vars: Mapping[str, str]) -> dict[str, str]:
-    """Return variables that make git ignore the facts of a file which another sandbox sees otherwise.
+    """Return variables that make git ignore file attributes that differ between sandboxes.
 
     Without them, `git status` in each sandbox rewrites the index, which is then stored in S3 again.
 

@@ -173,7 +173,7 @@ class _Search:
                     raise create_error(fault, nothing_created=True) from None
                 await self.pause(None, fault)
             elif self._again("taken"):
-                # The name is taken but not found: the answer to the search may be older.
+                # The name is taken, but was not found: the search may have been answered before the name was taken.
                 await self.pause(None, fault)
             return None
         self.created = made.id

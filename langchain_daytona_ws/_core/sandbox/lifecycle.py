@@ -56,7 +56,7 @@ async def provision(
         spec: The sandbox to create.
         organization_id: The required organization; None for any.
         left: Called with the name of a sandbox that may still exist, if Daytona could not be reached to delete it.
-        reached_before: Whether Daytona has answered this session before. If not, failed connections soon raise.
+        reached_before: Whether Daytona has answered this session before. If not, connecting is retried for 5 seconds.
 
     Raises:
         ProvisionError: No sandbox was created; ``code`` names the cause, and the message a remedy.
