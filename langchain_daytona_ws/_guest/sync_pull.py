@@ -153,7 +153,7 @@ class Pull:
             limit = disk.f_bavail * disk.f_frsize // 2
         size = sum(objects[path][2] for path in wanted)
         if size > limit:
-            # Files of an object's size are probably its content, after an index was lost.
+            # After an index was lost, a file of the object's size probably has the object's content already.
             statuses = ((objects[path][2], copy.tree.status(path)) for path in wanted)
             size -= sum(size for size, status in statuses if status is not None and status.st_size == size)
         if size > limit:
@@ -276,7 +276,7 @@ class Pull:
         self._update(path)
 
     def _adopt(self, path: str, status: os.stat_result, entry: Entry | None) -> bool:
-        """Record a file that needs no download and return True: it has the object's content, or only it has changed."""
+        """Record a file that needs no download and return True: it equals the object, or only the file has changed."""
         copy = self._copy
         _, etag, size, modified = self._listing.objects[path]
         if entry is not None and entry.etag == etag:

@@ -34,7 +34,7 @@ PULL_LIMIT_S = 3600.0
 PUSH_LIMIT_S = 900.0
 END_WITHIN_S = 5.0
 KILL_WITHIN_S = 2.0
-LOOK_EVERY_S = 60.0
+CHECK_EVERY_S = 60.0
 CLIENT_S = 30.0  # in which a call must send its question
 START_WITHIN_S = 20.0
 NAMES_MAX = 10
@@ -186,7 +186,7 @@ class Resident:
     def serve(self, listener: socket.socket, path: str) -> None:
         """Answer calls until one asks this process to end, or none can reach it any more."""
         inode = os.stat(path).st_ino
-        listener.settimeout(LOOK_EVERY_S)
+        listener.settimeout(CHECK_EVERY_S)
         while True:
             try:
                 connection = listener.accept()[0]
@@ -297,9 +297,7 @@ class Resident:
                 elif wants_report:
                     _send(connection, "ok", self._report(failure))
                     self._copy.forget_report()
-                    self._failure = (
-                        None  # a later push without a pull, as of `close`, must not report it again
-                    )
+                    self._failure = None  # reported once: a later push, as of `close`, does not repeat it
                 else:
                     # The next call gets the report, and saves the remaining files.
                     _send(connection, "failed" if failure or self._push.unpushed else "ok", "")

@@ -101,7 +101,8 @@ class Entry:
             return True
         if self.modified:
             return False
-        # An own upload is listed with a time up to two seconds before its answer's; a later one is another writer's.
+        # S3 lists our upload with a time up to two seconds before the one in the upload's answer. Any other time is
+        # another writer's.
         if not self.put_at or 0 <= self.put_at - unix_of_listing(modified) <= 2:
             self.modified = modified
             return True
@@ -174,7 +175,7 @@ class Index:
         self.binding = binding
         self.entries: dict[str, Entry] = {}
         self.is_complete = False  # all objects were here once
-        self.is_compared = False  # and nothing has changed since all of them were compared with the listing
+        self.is_compared = False  # a whole comparison with the listing, and no change since
         self.is_saved = True
         self.honours_delete: bool | None = None  # whether the store checks the condition of a deletion
         if not is_lost:

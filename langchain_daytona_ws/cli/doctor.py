@@ -68,13 +68,13 @@ def doctor(
 
 def _findings(source: str | None, namespace: str, *, with_sandbox: bool) -> Iterator[Finding]:
     # Imported here to keep `--help` fast: the SDK takes a second to import.
-    from langchain_daytona_ws._session.diagnosis.report import diagnose, not_looked_at
+    from langchain_daytona_ws._session.diagnosis.report import all_skipped, diagnose
 
     try:
         config = read_configuration(source)
     except ConfigError as error:
         yield refused(CONFIGURATION, error)
-        yield from not_looked_at("the configuration is wrong")
+        yield from all_skipped("the configuration is wrong")
         return
     yield from diagnose(config, namespace, with_sandbox=with_sandbox, open_session=_open_session)
 

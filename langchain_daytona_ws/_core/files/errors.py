@@ -40,7 +40,7 @@ def file_error(
         path: The path in the request, relative to the workspace.
         op: The operation.
         code: One of `REFUSALS`.
-        facts: The facts; others than those of the refusal are ignored.
+        facts: The facts of the refusal; further ones are ignored.
         similar: Existing paths that are similar to a missing path.
 
     Raises:

@@ -68,12 +68,10 @@ class FileWritten:
     unchanged: bool  # the file already had exactly this content
     size_bytes: int
     sha256: str
-    from_record: bool = (
-        False  # the recorded result of an earlier attempt of this call; nothing was written now
-    )
-    # Style of the replaced content: "bom", a byte order mark; "crlf", line ends; "bytes", bytes that are not UTF-8.
-    kept: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
+    from_record: bool = False  # the result of an earlier attempt of this call: nothing was written now
+    # Style of the replaced content: "bom" (byte order mark), "crlf" (line ends), "bytes" (bytes that are not UTF-8).
+    kept: tuple[str, ...] = ()  # what the new content has too
+    gone: tuple[str, ...] = ()  # what it lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class FileDeleted:
 class Entry:
     """A name in a listing, or a path from the workspace root in a glob result.
 
-    Names that are not UTF-8 contain lone surrogates: display them with ``names.shown``.
+    Names that are not UTF-8 contain lone surrogates: display them with ``paths.shown``.
     """
 
     name: str

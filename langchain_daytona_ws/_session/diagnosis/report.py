@@ -37,7 +37,7 @@ def diagnose(
         yield finding.without(masked)
 
 
-def not_looked_at(reason: str) -> Iterator[Finding]:
+def all_skipped(reason: str) -> Iterator[Finding]:
     """Yield all checks except those of the configuration as skipped."""
     yield from skipped(reason, *account.CHECKS, *storage.CHECKS, *sandbox.CHECKS)
 
@@ -55,7 +55,7 @@ def _all(
         settings += [warning(CONFIGURATION, message, "") for message in warnings]
     yield from settings
     if any_failed(settings):
-        yield from not_looked_at("the configuration is wrong")
+        yield from all_skipped("the configuration is wrong")
         return
     account_findings = []
     for finding in account.account_findings(config, namespace):
