@@ -259,6 +259,7 @@ def test_edit_mode_asks_only_for_files_outside_the_workspace(
 
 @pytest.mark.parametrize("answer", ["approve", "reject"])
 @pytest.mark.parametrize("run_once", [False, True])
+@pytest.mark.one_in(2)
 def test_a_graph_is_interrupted_and_goes_on(
     server: LocalDaytona, open_session: OpenSession, run_once: bool, answer: str
 ) -> None:
@@ -402,6 +403,7 @@ def _by_content(action: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["ask", "edit", "bypass"])
+@pytest.mark.one_in(3)
 def test_langchains_middleware_asks_once_per_call(
     server: LocalDaytona, open_session: OpenSession, mode: str
 ) -> None:
@@ -691,6 +693,7 @@ def test_a_large_edit_loses_nothing_that_another_call_has_changed(
     assert driven.files("write", "f", "whole").created is False
 
 
+@pytest.mark.full
 def test_a_history_of_more_than_ten_mebibytes_is_appended_to(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:
@@ -843,6 +846,7 @@ def no_blocking() -> Iterator[None]:
         yield
 
 
+@pytest.mark.full
 def test_no_async_method_blocks_the_loop(s3_server: LocalDaytona, bucket: Bucket, no_blocking: None) -> None:
     from langchain_daytona_ws import WorkspaceSession
     from tests.integration_tests.conftest import config_for

@@ -151,6 +151,7 @@ class TestAllIsWell:
 
     @pytest.mark.usefixtures("host_keys")
     @pytest.mark.parametrize("prefix", ["{namespace}/", "team-a/{namespace}/files/"])
+    @pytest.mark.one_in(2)
     def test_with_another_prefix(self, checked: Checked, prefix: str) -> None:
         report = checked.role(snapshot="fuse-s3", workspacePrefix=prefix)
         assert (report.exit_code, report.failed()) == (0, [])
@@ -178,6 +179,7 @@ class TestAllIsWell:
         assert "options.s3Mode is sync" in report.message("s3-renames")
         assert report.status("s3-write") == report.status("s3-boundary") == "ok"
 
+    @pytest.mark.full
     def test_static_keys_that_reach_more_are_a_warning(self, checked: Checked) -> None:
         report = checked.keys()
         assert report.failed() == []
@@ -443,6 +445,7 @@ class TestTheBucket:
         assert report.checks["s3-clock"]["code"] == "s3_unreachable"
         assert report.checks["s3-list"]["code"] == "s3_unreachable"
 
+    @pytest.mark.full
     def test_a_missing_key_is_forbidden(self, checked: Checked) -> None:
         checked.server.s3.head_403 = True
         report = checked.keys()
@@ -469,6 +472,7 @@ class TestTheBucket:
         for message in ("mv", "os.replace", "empty files", "answer 501"):
             assert message in report.message("s3-renames")
 
+    @pytest.mark.full
     def test_skills(self, checked: Checked) -> None:
         skills = checked.server.make_bucket(f"skills-{checked.bucket.namespace}")
         assert checked.keys("--no-sandbox", skillsBucketName=skills).status("s3-skills") == "warning"

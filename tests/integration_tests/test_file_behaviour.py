@@ -18,6 +18,7 @@ from langchain_daytona_ws.errors import FileMissing, FileUnsuitable, PathRefused
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests import s3
 from tests.integration_tests.conftest import Driven, config_for
+from tests.sample import sample
 
 SHOWN: dict[str, Any] = {
     "read": render.file_text, "write": render.written, "edit": render.edited, "list": render.listing,
@@ -57,7 +58,7 @@ class Backend:
         return text.replace(f"{self._folder}/", "").replace(self._folder, "FOLDER")
 
 
-@pytest.fixture(scope="module", params=["objects", "mount"])
+@pytest.fixture(scope="module", params=sample(["objects", "mount"], "objects"))
 def workspace(
     request: pytest.FixtureRequest, s3_server: LocalDaytona
 ) -> Iterator[tuple[WorkspaceSession, Any, Any]]:

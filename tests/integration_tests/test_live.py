@@ -110,6 +110,7 @@ def test_an_interrupted_check_leaves_nothing(server: LocalDaytona, tmp_path: Pat
     assert server.sandboxes == []
 
 
+@pytest.mark.full
 def test_a_difference_is_reported(server: LocalDaytona, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     # A server whose sandboxes have another size, for example after a change of the default.

@@ -90,6 +90,7 @@ def test_its_error_messages_contain_no_secret(box: Box) -> None:
     assert "a-secret" not in json.dumps(refused)
 
 
+@pytest.mark.full
 def test_it_leaves_files_and_mounts_of_others_alone(box: Box) -> None:
     box.location.ok("mkdir /mnt/workspaces/demo; ln -s /etc/shadow /mnt/workspaces/demo/link")
     assert box.ask(HOST)["code"] == "not_empty"
@@ -99,6 +100,7 @@ def test_it_leaves_files_and_mounts_of_others_alone(box: Box) -> None:
     assert box.ask(HOST)["ok"] is True
 
 
+@pytest.mark.full
 def test_the_callers_environment_does_not_reach_the_mount(box: Box) -> None:
     hostile = (
         "trap '' CHLD HUP TERM; ulimit -c unlimited; umask 0; cd /tmp; export AWS_PROFILE=evil TMPDIR=/tmp;"
@@ -132,6 +134,7 @@ def test_a_mount_that_is_dead_or_hangs_is_replaced_and_holds_up_nobody(box: Box,
     assert box.location.ok("pgrep -fc 'mount-s3 agents /mnt/workspaces'") == "1\n"
 
 
+@pytest.mark.full
 def test_only_daemons_of_its_own_mounts_are_ended(box: Box) -> None:
     assert box.ask(HOST)["ok"] is True
     own = "mount-s3 -f /dev/null /mnt/workspaces/demo"
@@ -142,6 +145,7 @@ def test_only_daemons_of_its_own_mounts_are_ended(box: Box) -> None:
     assert box.location.run(f"pgrep -fc '^{own}'")[1] == "1\n"
 
 
+@pytest.mark.full
 def test_a_mount_that_s3_refuses_is_made_anew_with_other_credentials_only(box: Box) -> None:
     first, second = (box.location.assume(DurationSeconds=3600) for _ in range(2))
     end = {"expires_at": time.time() + 3600}

@@ -23,8 +23,6 @@ from langchain_daytona_ws.errors import ConfigError, SandboxUnavailable, Session
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import config_for
 
-pytestmark = pytest.mark.sync_and_async
-
 
 class Pooled:
     """A pool, used through its sync or its async methods."""

@@ -149,6 +149,7 @@ def test_sigterm_finds_a_sandbox_whose_creation_it_interrupts(server: LocalDayto
     assert server.sandboxes == []
 
 
+@pytest.mark.full
 def test_sigterm_in_a_program_that_handles_it_itself(server: LocalDaytona) -> None:
     code = f"""
         async def work():
@@ -246,6 +247,7 @@ def test_a_persistent_sandbox_stays(server: LocalDaytona) -> None:
     assert server.count("delete") == 0
 
 
+@pytest.mark.full
 def test_a_forked_child_leaves_its_parent_s_sandbox(server: LocalDaytona) -> None:
     code = """
         import os

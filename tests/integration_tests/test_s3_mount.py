@@ -232,6 +232,7 @@ def test_a_dead_or_hung_mount_is_replaced_by_the_next_call(
     assert (count(workspace, "workspaces"), count(workspace, "skills")) == ("1\n", "1\n")
 
 
+@pytest.mark.full
 def test_a_time_out_names_a_storage_that_does_not_answer(workspace: Driven) -> None:
     workspace.run("cat known.txt")
     hung = workspace.run("pkill -STOP -f '[m]ount-s3.*workspaces'; cat ./*", timeout_s=1)
@@ -242,6 +243,7 @@ def test_a_time_out_names_a_storage_that_does_not_answer(workspace: Driven) -> N
     assert not any("storage" in notice for notice in slow.notices)
 
 
+@pytest.mark.full
 def test_an_old_daemon_that_ends_late_takes_no_new_mount_away(bucket: Bucket, workspace: Driven) -> None:
     # A process that stays in the old mount keeps its daemon from ending when it is detached.
     workspace.run("(exec 9<known.txt; cd ..; sleep 300) >/dev/null 2>&1 & sleep 300 >/dev/null 2>&1 &")
@@ -363,6 +365,7 @@ def test_a_failed_mount_is_reported_with_its_remedy(
         assert workspace.run("ls /tmp/ran").exit_code == 2  # and it works as soon as it may
 
 
+@pytest.mark.full
 def test_an_s3_that_does_not_answer_is_unreachable(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_role_that_is_revoked_for_good_is_said_to_be(bucket: Bucket, open_sess
     assert workspace.run("cat f; ls /tmp/ran").output.startswith("one\nls: ")
 
 
+@pytest.mark.full
 def test_keys_without_an_end_that_are_revoked_are_said_to_be(
     bucket: Bucket, open_session: OpenSession
 ) -> None:

@@ -280,6 +280,7 @@ class TestAFailure:
         assert "did not answer within 1 s" in result.stderr
 
 
+@pytest.mark.full
 def test_it_ends_by_itself_when_the_build_does_not(server: LocalDaytona) -> None:
     """The SDK's log thread must keep no program from ending, after a time-out or a Ctrl-C."""
     server.faults.add(Fault("stuck", path=POST, times=None))

@@ -623,6 +623,7 @@ class TestALookThatHangs:
             hanging.let_go()
         assert received == []
 
+    @pytest.mark.full
     def test_the_interpreter_ends_without_it(self, server: LocalDaytona, hanging: Hanging) -> None:
         # The sandbox is made here, since the fault is for the second request of those that are sent there.
         with WorkspaceSession(config_for(server, persistent=True), namespace="demo") as session:

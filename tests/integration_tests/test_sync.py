@@ -730,6 +730,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 class TestGit:
     @pytest.mark.parametrize("other", ["x", "a"], ids=["other files", "one file"])
+    @pytest.mark.one_in(2)
     def test_two_commits_at_once_are_joined_as_the_notice_says(
         self, bucket: Bucket, open_session: OpenSession, other: str
     ) -> None:

@@ -366,6 +366,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.mark.sync_and_async
 @pytest.mark.parametrize("mode", ["mount", "sync"])
+@pytest.mark.one_in(3)
 def test_a_large_file_goes_to_s3_in_parts(
     mode: str, bucket: Bucket, open_session: OpenSession, tmp_path: Path, parts: int
 ) -> None:

@@ -431,6 +431,7 @@ async def guest(entry: str, request: dict[str, Any]) -> Any:
 @given(st.lists(ENTRIES, min_size=2, max_size=8), st.lists(CALLS, min_size=1, max_size=6))
 @example([("file", "a", "one"), ("link", "b", "a")], [("edit", "b"), ("read", "b"), ("delete", "b")])
 @example([("file", "a/b", "one"), ("link", "c", "@/a")], [("write", "c/c", False), ("edit", "c/b")])
+@pytest.mark.full
 def test_the_same_operations_have_the_same_outcomes_on_the_disk(
     entries: list[tuple[str, str, str]], calls: list[tuple[Any, ...]]
 ) -> None:

@@ -79,6 +79,7 @@ def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
         ("echo text | $PAGER; less a; echo $TERM", 0, "dumb"),
     ],
 )
+@pytest.mark.one_in(2)
 def test_it_ends_at_once(workspace: Workspace, command: str, exit_code: int, message: str) -> None:
     result = workspace.run(GIT + command, timeout_s=SOON_S)
     assert not result.timed_out

@@ -83,6 +83,7 @@ def test_on_s3_through_the_mount(s3_server: LocalDaytona) -> None:
     watched("session", config_for(s3_server, options=options, envVars=KEYS))
 
 
+@pytest.mark.full
 def test_the_detector_finds_blocking_calls(server: LocalDaytona) -> None:
     with pytest.raises(AssertionError, match="BlockingError"):
         watched("blocking", config_for(server))

@@ -27,11 +27,13 @@ def shell_sandbox(request: pytest.FixtureRequest, connect: Callable[[LocalDayton
         yield connect(server).create()
 
 
+@pytest.mark.one_in(2)
 def test_output_and_errors_share_one_stream_in_order(shell_sandbox: Sandbox) -> None:
     response = shell_sandbox.process.exec("echo one; echo two >&2; echo three; exit 3")
     assert (response.exit_code, response.result) == (3, "one\ntwo\nthree\n")
 
 
+@pytest.mark.one_in(2)
 def test_the_script_is_stdin_so_reading_it_eats_the_rest(shell_sandbox: Sandbox) -> None:
     response = shell_sandbox.process.exec("echo before\ncat\necho after\n")
     # dash reads its script in blocks, so that `cat` finds nothing left, and dash itself never eats its own lines

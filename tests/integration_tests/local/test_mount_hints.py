@@ -280,7 +280,7 @@ def _run(mounted_sandbox: Mounted, row: str, command: str) -> tuple[int, str]:
     [row for row in ROWS if _there(row[0] + " " + row[2])],
     ids=lambda case: case[0][:50].replace("\n", ";"),
 )
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(6)
 def test_a_hint_that_works(mounted_sandbox: Mounted, row: str, case: tuple[str, str, str, str]) -> None:
     command, message, instead, printed = case
     code, output = _run(mounted_sandbox, row, command)

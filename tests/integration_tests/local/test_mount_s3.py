@@ -147,6 +147,7 @@ def test_a_closed_descriptor_of_a_reader_reads_on_until_somebody_writes(mounted_
     assert printed == "4096 EPERM EBADF"
 
 
+@pytest.mark.full
 def test_only_so_many_files_can_be_open_for_writing(alone: Mounted) -> None:
     alone.mount("/mnt/w")
     printed = alone.python(
@@ -178,6 +179,7 @@ def test_a_name_whose_upload_failed_is_missing_for_a_moment(alone: Mounted) -> N
         ("/usr/bin/python3 -c \"import os; os.replace('a', 'b')\"", "b"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_on_a_store_that_accepts_renames_they_leave_empty_files(
     alone: Mounted, command: str, empty: str
 ) -> None:

@@ -133,6 +133,7 @@ def test_beside_a_libfuse_of_version_2_it_uses_version_3(alone: Mounted) -> None
 
 
 @pytest.mark.parametrize("signal", ["TERM", "INT"])
+@pytest.mark.one_in(2)
 def test_asked_to_end_it_unmounts(alone: Mounted, signal: str) -> None:
     alone.mount("/mnt/w")
     alone.ok(f"pkill -{signal} mount-s3")
@@ -164,6 +165,7 @@ def test_after_a_stop_the_folder_is_plain_and_empty(alone: Mounted) -> None:
     assert alone.ok("ls /mnt/w") == "f\n"
 
 
+@pytest.mark.full
 def test_an_s3_that_does_not_answer_is_asked_again_until_the_time_is_up(
     monkeypatch: pytest.MonkeyPatch, connect: Callable[[LocalDaytona], Daytona]
 ) -> None:
@@ -207,6 +209,7 @@ def test_what_is_wrong_is_said(alone: Mounted) -> None:
     )
 
 
+@pytest.mark.full
 def test_without_the_device_it_fails_as_the_original(
     monkeypatch: pytest.MonkeyPatch, connect: Callable[[LocalDaytona], Daytona]
 ) -> None:
@@ -226,6 +229,7 @@ def test_without_s3_a_sandbox_has_neither_program_nor_device(connect: Connect) -
             server.make_bucket(BUCKET)
 
 
+@pytest.mark.full
 def test_two_servers_share_no_bucket() -> None:
     with LocalDaytona(s3=True) as item, LocalDaytona(s3=True) as other:
         item.make_bucket(BUCKET)
