@@ -34,8 +34,8 @@ settings.load_profile("steady")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The servers of the tests use no TLS, or an authority of their own. aiohttp at its import, and each client of the SDK,
-# read all trusted authorities: 30 ms for the system's, no time for a single one.
+# Tests use no TLS, or their own authority. aiohttp (at import) and each SDK client load the trusted certificates: 30 ms
+# for the system's. `authority.pem` has one certificate, whose key was deleted.
 os.environ.setdefault("SSL_CERT_FILE", str(Path(__file__).parent / "authority.pem"))
 
 RUNTIMES = {"sync", "async"}
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark one test of each sync and async pair as `full`, which ``make test`` leaves out; the name chooses which.
 
     Sync and async calls run the same coroutines, so either test finds a fault in them. If the tested code differs, the
-    tests are marked `sync_and_async`, and both run. Unit tests and cassettes are quick: all of them run.
+    tests are marked `sync_and_async`, and both run. In the unit tests and cassettes, both tests of a pair run.
     """
     pairs: dict[tuple[str, int], dict[str, pytest.Item]] = defaultdict(dict)
     for item in items:

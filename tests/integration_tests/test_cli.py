@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import LocalDaytona
+from tests.sample import sample
 
 PROGRAM = [sys.executable, "-c", "from langchain_daytona_ws.cli import main; main()"]
 READY_S = 40.0
@@ -157,8 +158,7 @@ def test_importing_it_loads_neither_typer_nor_the_server() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.one_in(2)
+@pytest.mark.parametrize("number", sample([signal.SIGINT, signal.SIGTERM], signal.SIGTERM))
 def test_the_sdk_works_against_it_and_a_signal_leaves_nothing(number: int) -> None:
     from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig
 

@@ -19,6 +19,7 @@ from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, s3_options
 from tests.integration_tests.test_cli import PROGRAM, environment
+from tests.sample import sample
 
 __all__ = ["bucket"]  # fixtures
 
@@ -142,8 +143,7 @@ def test_a_sandbox_that_cannot_be_deleted_does_not_hide_the_result(server: Local
     assert "Warning: The sandbox" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.one_in(2)
+@pytest.mark.parametrize("number", sample([signal.SIGINT, signal.SIGTERM], signal.SIGTERM))
 def test_a_signal_ends_the_command_and_deletes_the_sandbox(
     server: LocalDaytona, tmp_path: Path, number: signal.Signals
 ) -> None:

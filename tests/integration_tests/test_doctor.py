@@ -31,6 +31,7 @@ from langchain_daytona_ws.local.s3 import LocalS3
 from tests.integration_tests.conftest import config_for
 from tests.integration_tests.s3 import KEYS, ROLE, Bucket, bucket, host_keys, s3_options
 from tests.integration_tests.test_cli import PROGRAM, environment
+from tests.sample import sample
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
@@ -539,8 +540,7 @@ class TestTheSandbox:
         assert report.failed() == ["bash"]
         assert server.sandboxes == []
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.one_in(2)
+    @pytest.mark.parametrize("number", sample([signal.SIGINT, signal.SIGTERM], signal.SIGINT))
     def test_a_signal_deletes_it(self, server: LocalDaytona, tmp_path: Path, number: signal.Signals) -> None:
         server.faults.add(Fault("latency", action="execute", delay_s=60))
         path = tmp_path / "config.json"

@@ -11,6 +11,7 @@ from langchain_daytona_ws import CredentialsRefused, SandboxError
 from tests.integration_tests.conftest import Driven
 from tests.integration_tests.one_sandbox import OneSandbox
 from tests.integration_tests.s3 import Bucket, bucket, host_keys
+from tests.sample import sample
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
@@ -93,8 +94,7 @@ def test_refused_credentials_create_nothing(bucket: Bucket, open_session: OpenSe
 
 
 @pytest.mark.usefixtures("host_keys")
-@pytest.mark.parametrize("daemon", ["lives", "is dead"])
-@pytest.mark.one_in(2)
+@pytest.mark.parametrize("daemon", sample(["lives", "is dead"], "is dead"))
 def test_credentials_that_are_revoked_are_replaced_by_the_call_that_meets_it(
     bucket: Bucket, open_session: OpenSession, daemon: str
 ) -> None:

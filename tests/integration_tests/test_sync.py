@@ -28,6 +28,7 @@ from langchain_daytona_ws.deepagents import WorkspaceBackend
 from langchain_daytona_ws.local import LocalDaytona, S3Fault
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options
+from tests.sample import sample
 
 __all__ = ["bucket", "host_keys"]  # fixtures
 
@@ -346,8 +347,7 @@ class TestRecover:
         [name] = names(bucket)
         return name
 
-    @pytest.mark.parametrize("stopped", [True, False])
-    @pytest.mark.one_in(2)
+    @pytest.mark.parametrize("stopped", sample([True, False], True))
     def test_it_saves_and_deletes(
         self, bucket: Bucket, open_session: OpenSession, tmp_path: Path, stopped: bool
     ) -> None:

@@ -26,6 +26,7 @@ from tests.integration_tests.langgraph.conftest import (
     file,
     results,
 )
+from tests.sample import sample
 
 GO = {"messages": [("user", "go")]}
 
@@ -56,8 +57,7 @@ ANSWERS = (
 )
 
 
-@pytest.mark.parametrize("mode", ["ask", "edit"])
-@pytest.mark.one_in(2)
+@pytest.mark.parametrize("mode", sample(["ask", "edit"], "ask"))
 def test_the_middleware_asks_once_per_call(stage: Stage, mode: str) -> None:
     session = stage.session(approver=MiddlewareApprover(), permissionMode=mode)
     agent = agent_of(stage, session, *CALLS)
