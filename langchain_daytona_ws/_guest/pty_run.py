@@ -1,9 +1,9 @@
 """Run a command in a pseudo-terminal. Sent only if the command wants one.
 
-Nothing is typed. A program that reads the terminal gets the end of its input at once, as at Ctrl-D: the supervisor
-writes Ctrl-D whenever the terminal has no input. A pager switches off the meaning of Ctrl-D, and reads the character
-itself. No Ctrl-D is written for an editor, which would execute it as a command, without end. A program that still waits
-for a key is ended like an editor without a terminal.
+There is no user at the terminal. A program that reads the terminal gets the end of its input at once, as at Ctrl-D: the
+supervisor writes Ctrl-D whenever the terminal has no input. A pager switches off the meaning of Ctrl-D, and reads the
+character itself. No Ctrl-D is written for an editor, which would execute it as a command, without end. A program that
+still waits for a key is ended like an editor without a terminal.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Run(editors.Run):
         self._columns, self._rows = request["pty"]
         self._terminal = ""  # its path
         self._type_at = 0.0  # when to write the next end of input
-        self._look_at = 0.0  # when to look for editors again
+        self._check_at = 0.0  # when to check for editors again
         self._is_editor = False
 
     def _spawn(  # type: ignore[override]  # without `path`: this method opens the terminal
@@ -97,9 +97,9 @@ class Run(editors.Run):
         """Return whether an editor reads single keys of the terminal."""
         if termios.tcgetattr(terminal)[3] & termios.ICANON:
             return False
-        if time.monotonic() >= self._look_at:
+        if time.monotonic() >= self._check_at:
             self._is_editor = bool(editors.waiting_editors(EDITORS, self._reads_terminal))
-            self._look_at = time.monotonic() + TYPE_EVERY_S
+            self._check_at = time.monotonic() + TYPE_EVERY_S
         return self._is_editor
 
     def _read(self, size: int) -> int:

@@ -11,9 +11,8 @@ from langchain_daytona_ws._guest import encode
 
 SETTLE_S = 0.05
 
-own_children: set[int] = (
-    set()
-)  # our own children that outlive the call; they may not have redirected their output yet
+# Our own children that outlive the call: they may not have redirected their output yet.
+own_children: set[int] = set()
 
 
 def release(nonce: str) -> None:

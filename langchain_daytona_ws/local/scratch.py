@@ -41,13 +41,10 @@ def folder(parent: Path | None) -> Iterator[Path]:
 
 
 def copy_compiled(package: Path, target: Path) -> None:
-    """Copy a package of this one, with its compiled files: a Python of the same version starts faster with them."""
-    compileall.compile_dir(
-        package, quiet=2
-    )  # not again where nothing changed; fails if the folder is read-only
-    shutil.copytree(
-        package, target, ignore=shutil.ignore_patterns("*.pyc.*")
-    )  # another server may be compiling
+    """Copy a package with its compiled files: a Python of the same version starts faster with them."""
+    compileall.compile_dir(package, quiet=2)  # only what has changed; nothing, if the folder is read-only
+    unfinished = shutil.ignore_patterns("*.pyc.*")  # of another server that compiles now
+    shutil.copytree(package, target, ignore=unfinished)
 
 
 def remove(folder: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from langchain_daytona_ws._guest.media import GIF, JPEG, MIME_TYPES, PDF, PNG, WEBP, media_kind
 
 MEDIA_BYTES = 3_750_000  # 5 MB as base64, the smallest limit of the common providers
-MAX_SIDE_PIXELS = 8000  # of a side, the smallest limit of the common providers
+MAX_SIDE_PIXELS = 8000  # the smallest limit of the common providers
 
 _Size = tuple[int, int]
 

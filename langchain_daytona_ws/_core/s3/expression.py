@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 PIECE_BYTES = 256 << 10  # searched at most between two checks of the clock
-# If RE2 runs out of memory for its automaton, each byte costs about 10 ns per instruction of the program (measured):
-# limits of bytes times instructions between two checks of the clock, and in one line.
+# Limits of bytes times instructions of RE2's program: between two checks of the clock, and in one line. Each byte costs
+# about 10 ns per instruction if RE2 runs out of memory for its automaton (measured).
 PIECE_WORK = 200_000_000
 LINE_WORK = 1_000_000_000
 
@@ -86,7 +86,7 @@ class Expression:
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:
         exact, loose, self._has_boundary = _translated(pattern)
         if ignore_case and "\\p" in pattern.lower():
-            raise NeedsRipgrepError  # unknown: is the case folded before or after the negation of a class?
+            raise NeedsRipgrepError  # it is not known whether RE2 negates a class before it ignores case
         literal = _literal(pattern, ignore_case)
         if literal is not None:
             self._exact, size = literal, len(pattern)
@@ -115,7 +115,7 @@ class Expression:
         while at < len(data):
             check()
             stop = data.find(b"\n", min(at + self._piece, len(data)) - 1) + 1 or len(data)
-            # The part after the size of a piece belongs to one line.
+            # More than a piece is searched at once only to reach the end of a line.
             if stop - at - self._piece > self._longest_line:
                 raise NeedsRipgrepError
             while at < stop:

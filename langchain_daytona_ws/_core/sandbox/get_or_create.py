@@ -32,16 +32,16 @@ _FAILED = {"error", "build_failed"}
 _PERMANENT = {"quota", "organization_suspended", "api_key_expired"}
 
 RESTARTED_NOTICE = (
-    "The machine had been stopped, and was started again: files and packages on it are there, processes are "
-    "not"
+    "The machine had been stopped, and was started again: "
+    "files and packages on it are there, processes are not"
 )
 RECOVERED_NOTICE = (
-    "The machine had failed, and was recovered: files on it are there, as far as they were saved; processes are "
-    "not"
+    "The machine had failed, and was recovered: "
+    "files on it are there, as far as they were saved; processes are not"
 )
 REPLACED_NOTICE = (
-    "The machine had failed for good, and was replaced: what was on its own disk, packages and processes are "
-    "gone"
+    "The machine had failed for good, and was replaced: "
+    "what was on its own disk, packages and processes are gone"
 )
 
 

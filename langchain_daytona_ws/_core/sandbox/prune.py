@@ -48,7 +48,7 @@ class SandboxSummary:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is an ephemeral sandbox that its session has kept, and does not use any more."""
+        """Whether it is an ephemeral sandbox whose session has ended without deleting it."""
         return self.labels.get("lifetime") == "ephemeral" and self.auto_delete_minutes != 0
 
     @property
