@@ -70,9 +70,8 @@ def _fault(error: DaytonaError) -> PortFault:
     if error.status_code is None and (refusal := _untrusted(error)) is not None:
         return refusal
     message = _clean(str(error))
-    if (
-        message.endswith(":") and error.status_code is not None
-    ):  # the SDK's own text: the response had no body
+    if message.endswith(":") and error.status_code is not None:
+        # This is the SDK's own text: the response had no body.
         message += f" HTTP {error.status_code} without a message"
     return PortFault(
         _kind(error, message),

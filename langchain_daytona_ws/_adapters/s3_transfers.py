@@ -37,7 +37,7 @@ class _Lost(Exception):
 class ObjectTransfer:
     """The transfer of one object. The methods block, and raise only StoreFault and errors of the host's files.
 
-    ``on_bytes`` is called with the size of each piece, and before an error with the negative number of all bytes.
+    ``on_bytes`` is called with the size of each piece, and before an error with minus the size of all pieces.
 
     Args:
         clients: The clients.

@@ -38,7 +38,7 @@ class Run(editors.Run):
         self._columns, self._rows = request["pty"]
         self._terminal = ""  # its path
         self._type_at = 0.0  # when to write the next end of input
-        self._check_at = 0.0  # when to check for editors again
+        self._search_at = 0.0  # when to search for editors again
         self._is_editor = False
 
     def _spawn(  # type: ignore[override]  # without `path`: this method opens the terminal
@@ -97,9 +97,9 @@ class Run(editors.Run):
         """Return whether an editor reads single keys of the terminal."""
         if termios.tcgetattr(terminal)[3] & termios.ICANON:
             return False
-        if time.monotonic() >= self._check_at:
+        if time.monotonic() >= self._search_at:
             self._is_editor = bool(editors.waiting_editors(EDITORS, self._reads_terminal))
-            self._check_at = time.monotonic() + TYPE_EVERY_S
+            self._search_at = time.monotonic() + TYPE_EVERY_S
         return self._is_editor
 
     def _read(self, size: int) -> int:

@@ -264,9 +264,8 @@ class _Search:
         Raises:
             RefusedError: ``bad_pattern``, or ``no_tool`` if the program lacks an option.
         """
-        for batch in _batches(
-            files or [os.devnull]
-        ):  # a pattern is checked even if there is nothing to search
+        # A pattern is checked even if there is nothing to search.
+        for batch in _batches(files or [os.devnull]):
             if self.rows.full or self.timed_out:
                 break
             self._search(batch)

@@ -209,14 +209,14 @@ class ObjectStorePort(Protocol):
     ) -> StoredObject:
         """Pass an object's content to ``sink`` in pieces; return its description.
 
-        A lost connection is continued where it ended, if the object is still the same.
+        After a lost connection, the download continues where it ended, if the object is still the same.
 
         Args:
             key: The key.
             sink: Receives the content; its errors end the request.
             check: Called with the description before any content; its errors end the request.
-            on_bytes: Called with the size of each received piece, by the caller's thread or loop; before an error with
-                the negative number of all bytes.
+            on_bytes: Called with the size of each received piece, by the caller's thread or loop; and before an error
+                with minus the size of all received pieces.
         """
         ...
 
