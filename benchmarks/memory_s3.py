@@ -18,8 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
+from typing import cast
 from urllib.parse import parse_qsl, quote, unquote
 from xml.sax.saxutils import escape
+
+import uvloop
 
 PAGE_KEYS = 1000
 METADATA = "x-amz-meta-"
@@ -262,9 +265,8 @@ class Connection(asyncio.Protocol):
         self._missing = 0  # bytes of its body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a TCP server
-        self._transport = transport
-        transport.set_write_buffer_limits(high=1 << 30)
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=1 << 30)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -336,4 +338,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())
