@@ -93,7 +93,7 @@ def test_exit_ends_in_time_and_reports_the_cause(server: LocalDaytona) -> None:
     server.faults.add(Fault(kind="status", status=503, action="delete", times=None))
     code = """
         from langchain_daytona_ws._session import process_end
-        process_end.EXIT_WITHIN_S = 3.0
+        process_end.EXIT_WITHIN_S = 8.0
         session = open_session(0)
     """
     began = time.monotonic()
