@@ -259,7 +259,7 @@ class WorkspacePool:
     def _open(self, key: str, namespace: str) -> WorkspaceSession:
         session = self._new_session(namespace)
         report = partial(weak_method(self._sessions.report_created), key, namespace)
-        SessionInternals(session).report_created_to(report)
+        SessionInternals(session).on_created(report)
         return session
 
     def _new_session(self, namespace: str) -> WorkspaceSession:

@@ -32,13 +32,13 @@ from langchain_daytona_ws._session.conversations import (
     forget_conversations,
     identity_of,
 )
-from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SessionState, SyncRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SessionState, SyncRuntime
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 
-# Imported on first use: most sessions need only some of them.
+# Those that are needed are imported on first use: the tools are built without them.
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.models import Job
     from langchain_daytona_ws._core.s3.workspace import S3Workspace
@@ -413,21 +413,6 @@ class WorkspaceSession:
     def _example(self) -> WorkspaceSession:
         return self
 
-    def _conversation(self, run: Mapping[str, Any] | None) -> Conversation:
-        """Return the state of a run's thread, which gets the notices of this session from now on."""
-        thread = thread_of(run)
-        if thread is None:
-            return self._state.own
-        turn = first_turn((run or {}).get("configurable") or {})
-        conversation = conversation_of(self._identity, thread, turn)
-        self._state.notices.join(conversation)
-        return conversation
-
-    def _runtime_of(
-        self, runtime: SyncRuntime | AsyncRuntime, conversation: Conversation
-    ) -> ConversationRuntime:
-        return ConversationRuntime(runtime, self._state, conversation)
-
     def close(self, *, discard_unpushed: bool = False) -> None:
         """End the session. An ephemeral sandbox is deleted; a persistent sandbox stays for the next session.
 
@@ -524,14 +509,17 @@ class WorkspaceSession:
 
 
 class SessionInternals:
-    """The parts of a session that the pool, the Deep Agents backend and the command line use; not public.
+    """The parts of a session that the tools, the pool, the Deep Agents backend and the command line use; not public.
 
-    Args:
+    Attributes:
         session: The session.
+        gate: Asks for approval.
+        sync_runtime: Performs sync calls.
+        async_runtime: Performs async calls.
     """
 
     def __init__(self, session: WorkspaceSession) -> None:
-        self._session = session
+        self.session = session
         self._state = session._state
         self.gate = session._gate
         self.sync_runtime = session._sync
@@ -539,7 +527,13 @@ class SessionInternals:
 
     def conversation(self, run: Mapping[str, Any] | None) -> Conversation:
         """Return the state of a run's thread, which gets the notices of this session from now on."""
-        return self._session._conversation(run)
+        thread = thread_of(run)
+        if thread is None:
+            return self._state.own
+        turn = first_turn((run or {}).get("configurable") or {})
+        conversation = conversation_of(self.session._identity, thread, turn)
+        self._state.notices.join(conversation)
+        return conversation
 
     def guidance(self, *, deep_agent_in: str | None = None) -> str:
         """Return the facts about the workspace for a system prompt.
@@ -547,7 +541,7 @@ class SessionInternals:
         Args:
             deep_agent_in: The workspace directory, for a Deep Agent; ``""`` with a pool. Default: for the tools.
         """
-        session, options = self._session, self._session.config.options
+        session, options = self.session, self.session.config.options
         skills = options.skills_mount_path if options.skills_bucket_name and session.is_on_s3 else None
         return guidance(
             s3_mode=options.s3_mode if session.is_on_s3 else None,
@@ -580,12 +574,12 @@ class SessionInternals:
 
     def runs_jobs(self) -> bool:
         """Return whether closing the session may end background jobs."""
-        session = self._session
+        session = self.session
         return not session.config.persistent and self._state.tracker.latest_end() > session._clock.time()
 
-    def report_created_to(self, report: Callable[[SandboxInfo, float], object]) -> None:
-        """Call a function when a sandbox was created, with the seconds that it took."""
-        self._state.sandboxes.on_created = report
+    def on_created(self, callback: Callable[[SandboxInfo, float], object]) -> None:
+        """Set the function to call when a sandbox was created, with the seconds that it took."""
+        self._state.sandboxes.on_created = callback
 
     def recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
         """Save the files of a sandbox that another session has kept; see `SandboxManager.recover`."""

@@ -10,32 +10,33 @@ from collections.abc import Iterator
 from langchain_daytona_ws._adapters.s3_answers import clean, client_fault
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 
-_here = threading.local()
-_filtered = {"loggers": 0}  # how many loggers there were when the filters were last set
+_thread = threading.local()
+_logger_count = 0  # when the filters were last set
 
 
-def _is_loud(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG or not getattr(_here, "quiet", False)
+def _passes(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG or not getattr(_thread, "suppresses_debug", False)
 
 
 @contextlib.contextmanager
-def unlogged() -> Iterator[None]:
+def without_debug_log() -> Iterator[None]:
     """Suppress botocore's debug records in this thread."""
+    global _logger_count  # noqa: PLW0603
     # A filter does not apply to child loggers, and each imported module adds loggers. Loggers are never removed.
     loggers = logging.root.manager.loggerDict
-    if len(loggers) != _filtered["loggers"]:
+    if len(loggers) != _logger_count:
         names = list(loggers.copy())
         for name in names:
             if name.partition(".")[0] == "botocore":
                 logger = logging.getLogger(name)
-                if _is_loud not in logger.filters:
-                    logger.addFilter(_is_loud)
-        _filtered["loggers"] = len(names)
-    before, _here.quiet = getattr(_here, "quiet", False), True
+                if _passes not in logger.filters:
+                    logger.addFilter(_passes)
+        _logger_count = len(names)
+    before, _thread.suppresses_debug = getattr(_thread, "suppresses_debug", False), True
     try:
         yield
     finally:
-        _here.quiet = before
+        _thread.suppresses_debug = before
 
 
 @contextlib.contextmanager
@@ -59,9 +60,9 @@ def boto_call(*, changes: bool = False) -> Iterator[None]:
     from urllib3.exceptions import HTTPError
 
     lost = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.PASSING
-    garbled = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.REFUSED
+    unreadable = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.REFUSED
     try:
-        with unlogged():
+        with without_debug_log():
             yield
     except ClientError as error:
         raise client_fault(error.response, lost=lost) from None
@@ -81,4 +82,4 @@ def boto_call(*, changes: bool = False) -> Iterator[None]:
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
         # Only the type is reported: the text may quote the response.
-        raise StoreFault(garbled, f"the answer cannot be read ({type(error).__name__})") from None
+        raise StoreFault(unreadable, f"the answer cannot be read ({type(error).__name__})") from None

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic, sleep, time
+import time
 
 
 class SystemClock:
     """The `Clock` over `time` and `asyncio.sleep`."""
 
-    monotonic = staticmethod(monotonic)
-    sleep = staticmethod(sleep)
-    time = staticmethod(time)
-    asleep = staticmethod(asyncio.sleep)
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 SYSTEM_CLOCK = SystemClock()

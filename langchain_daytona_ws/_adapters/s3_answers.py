@@ -1,6 +1,6 @@
 """Read S3's responses, error responses too.
 
-The functions that read a response raise ValueError if it is malformed; `boto_call` makes it a StoreFault.
+The functions that read a response raise ValueError if it is malformed; `boto_call` turns it into a StoreFault.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
         lost: The kind for a response that leaves the outcome open.
     """
     details = response.get("Error", {})
-    metadata = response.get("ResponseMetadata", {})
-    code, text = _text(details, "Code"), _text(details, "Message")
-    status = metadata.get("HTTPStatusCode")
+    about = response.get("ResponseMetadata", {})
+    code, message = _string_or_empty(details, "Code"), _string_or_empty(details, "Message")
+    status = about.get("HTTPStatusCode")
     status = status if isinstance(status, int) else None
     kind = _BY_CODE.get(code)
     if kind is None and code.startswith("KMS."):
@@ -139,23 +139,23 @@ def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
     label = code if code and not code.isdigit() else f"HTTP {status}"
     return StoreFault(
         kind,
-        clean(f"{label}: {text}" if text else label),
+        clean(f"{label}: {message}" if message else label),
         code=code[:100],
-        region=_region(details, metadata, text),
+        region=_region(details, about, message),
         status=status,
     )
 
 
-def _text(details: Any, name: str) -> str:
+def _string_or_empty(details: Any, name: str) -> str:
     """Return a text field, ``""`` if it is missing or a structure."""
     value = details.get(name)
     return value if isinstance(value, str) else ""
 
 
-def _region(details: Any, metadata: Any, text: str) -> str:
-    headers = metadata.get("HTTPHeaders", {})
+def _region(details: Any, about: Any, message: str) -> str:
+    headers = about.get("HTTPHeaders", {})
     region = str(details.get("Region") or headers.get("x-amz-bucket-region") or "")
-    found = _REGION.search(text)
+    found = _REGION.search(message)
     if not _REGION_NAME.fullmatch(region):
         region = found[1] if found else ""
     redirected = details.get("Code") in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301")

@@ -117,5 +117,4 @@ class S3Probe:
             return len(found)
 
     def _using(self, credentials: Credentials) -> Clients:
-        with boto_call():
-            return self._sets.using(credentials)
+        return self._sets.using(credentials)

@@ -74,7 +74,7 @@ class SessionState:
     storage: Storage | None
     tracker: JobTracker
     notices: Notices
-    own: Conversation = field(default_factory=Conversation)
+    own: Conversation
     programs: KeptPrograms = field(default_factory=KeptPrograms)
 
     @property
@@ -142,6 +142,10 @@ class _Runtime:
             remarks=lambda job: self._job_remarks(job.command, job.ends_at - job.started_at),
             advise=self._hint,
         )
+
+    def for_conversation(self, conversation: Conversation) -> ConversationRuntime:
+        """Return the runtime for the calls of one conversation."""
+        return ConversationRuntime(self, self._state, conversation)
 
     # --- the sandbox ---
 
@@ -475,9 +479,7 @@ class ConversationRuntime:
         conversation: The state of the conversation.
     """
 
-    def __init__(
-        self, runtime: SyncRuntime | AsyncRuntime, state: SessionState, conversation: Conversation
-    ) -> None:
+    def __init__(self, runtime: _Runtime, state: SessionState, conversation: Conversation) -> None:
         self._runtime = runtime
         self._state = state
         self.conversation = conversation

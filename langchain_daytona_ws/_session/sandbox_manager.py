@@ -125,7 +125,7 @@ class SandboxManager:
             api: Returns the runtime's Daytona API.
         """
         self.check_open()
-        ready = self._flight.value
+        ready = self._flight.value  # usually: then no request is needed, and no client
         return await run_once(self._flight, lambda: self._provision(api)) if ready is None else ready
 
     async def set_up(self, run_once: RunOnce, work: Work) -> None:

@@ -22,7 +22,7 @@ from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import WorkspacePool
-from langchain_daytona_ws.session import SessionSource, WorkspaceSession
+from langchain_daytona_ws.session import SessionInternals, SessionSource, WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
 from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall
 from langchain_daytona_ws.tools.tracing import RunManager, add_to_run
@@ -35,7 +35,7 @@ Ask: TypeAlias = Callable[[PermissionRequest, Validate], Awaitable[Approval[Any]
 # Default names of the tools of a session; the results of most of them contain the id of the sandbox.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
 
-# Not an injected argument: those make a tool refuse every call that is not a full ToolCall.
+# Not an injected argument: those make a tool refuse every call that is not a full `ToolCall` of LangChain.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
 
 
@@ -86,10 +86,11 @@ class WorkspaceTool(BaseTool):
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
         with as_tool_message(run_manager) as error_notices, self._source._lease(config) as session:
-            call = ToolCall(session, session._sync, config, run_manager, error_notices)
+            parts = SessionInternals(session)
+            call = CallContext(parts, parts.sync_runtime, config, run_manager, error_notices)
 
             async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
-                return session._gate.check(request, validate, remembered=call.conversation.remembered)
+                return parts.gate.check(request, validate, remembered=call.conversation.remembered)
 
             return run_sync(self._call(call, ask, arguments))
 
@@ -98,19 +99,20 @@ class WorkspaceTool(BaseTool):
     ) -> tuple[Content, dict[str, Any]]:
         with as_tool_message(run_manager) as error_notices:
             async with self._source._lease(config) as session:
-                call = ToolCall(session, session._async, config, run_manager, error_notices)
+                parts = SessionInternals(session)
+                call = CallContext(parts, parts.async_runtime, config, run_manager, error_notices)
                 call.concurrent = ConcurrentCall.current()
-                ask = partial(session._gate.acheck, remembered=call.conversation.remembered)
+                ask = partial(parts.gate.acheck, remembered=call.conversation.remembered)
                 return await self._call(call, ask, arguments)
 
     async def _call(
-        self, call: ToolCall, ask: Ask, arguments: dict[str, Any]
+        self, call: CallContext, ask: Ask, arguments: dict[str, Any]
     ) -> tuple[Content, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
         note: list[str] = []
-        if not call.session._gate.allows(self.name, action, shown, call.conversation.remembered):
+        if not call.gate.allows(self.name, action, shown, call.conversation.remembered):
             await self._refuse_early(call, wanted)  # a call that cannot succeed needs no approval
             approval = await ask(self._request(call, action, shown), self._input.of_edit)
             if isinstance(approval, Answered):
@@ -122,7 +124,7 @@ class WorkspaceTool(BaseTool):
             call.concurrent.begin()
         call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
         if call.tool_call_id:
-            call.name_by(self._identity(wanted, shown))
+            call.set_idempotency_key(call.tool_call_id, self._identity(wanted, shown))
         try:
             with call_of(call.conversation):
                 content, artifact = await self._perform(call, wanted)
@@ -145,60 +147,64 @@ class WorkspaceTool(BaseTool):
         """Return the action, and the arguments as a permission request shows them."""
         raise NotImplementedError
 
-    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:
         """Return the request for approval."""
         raise NotImplementedError
 
-    async def _refuse_early(self, call: ToolCall, wanted: Any) -> None:
+    async def _refuse_early(self, call: CallContext, wanted: Any) -> None:
         """Raise the error of a call that cannot succeed."""
 
     def _identity(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
         """Return the arguments that are equal in a call and in its repetition."""
         return arguments
 
-    async def _perform(self, call: ToolCall, wanted: Any) -> tuple[Content, dict[str, Any]]:
+    async def _perform(self, call: CallContext, wanted: Any) -> tuple[Content, dict[str, Any]]:
         """Perform the operation; return the content and the artifact."""
         raise NotImplementedError
 
 
-class ToolCall:
+class CallContext:
     """One call of a tool.
 
     Attributes:
         session: Its session.
+        gate: Asks for approval.
         conversation: The state of its thread.
         runtime: Performs operations for this thread, sync or async.
         config: The config of its run.
         tool_call_id: The model's id of the call; None if a program calls the tool.
         idempotency_key: Names the call, so that a graph node that runs again repeats nothing; None without
             ``tool_call_id``.
-        concurrent: The same call among those that run at the same time in a graph; None for a sync call.
+        concurrent: Registers the call with the other calls that run at the same time in the graph; None for a sync
+            call.
+        trace: Adds to the metadata of the run.
         error_notices: The notices for an error's message.
     """
 
     def __init__(
         self,
-        session: WorkspaceSession,
+        parts: SessionInternals,
         runtime: SyncRuntime | AsyncRuntime,
         config: RunnableConfig | None,
         run_manager: RunManager | None,
         error_notices: list[str],
     ) -> None:
-        self.session = session
+        self.session = parts.session
+        self.gate = parts.gate
         self.config = config
         self.tool_call_id = _tool_call_id.get()
         self.idempotency_key: str | None = None
         self.concurrent: ConcurrentCall | None = None
         self.trace = partial(add_to_run, run_manager)
         self.error_notices = error_notices
-        self.conversation = session._conversation(config)
-        self.runtime = session._runtime_of(runtime, self.conversation)
+        self.conversation = parts.conversation(config)
+        self.runtime = runtime.for_conversation(self.conversation)
 
-    def name_by(self, identity: Mapping[str, object]) -> None:
+    def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
         """Set ``idempotency_key``, from the arguments that are equal in a call and in its repetition."""
-        session, call_id = self.session, self.tool_call_id or ""
+        namespace, session_id = self.session.namespace, self.session.id
         self.idempotency_key = call_key(
-            self.config, call_id, identity, namespace=session.namespace, session_id=session.id
+            self.config, tool_call_id, identity, namespace=namespace, session_id=session_id
         )
 
     def recall_sandbox(self, tools: Collection[str]) -> None:
@@ -236,7 +242,7 @@ def check_source(session: WorkspaceSession | None, pool: WorkspacePool | None) -
 
 @contextmanager
 def as_tool_message(run_manager: RunManager | None) -> Iterator[list[str]]:
-    """Turn this package's errors into tool messages; tracers find the error itself as the cause, and its code.
+    """Raise this package's errors as `ToolException`, with the error as its cause; trace the error's code.
 
     Yields a list. The notices that are added to it begin the message of an error.
     """

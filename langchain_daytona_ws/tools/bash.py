@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, JOB_MAX_S
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import ToolCall, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
 from langchain_daytona_ws.tools.tracing import facts_of_command, facts_of_job
 
@@ -166,7 +166,7 @@ class BashTool(WorkspaceTool):
     def _described(self, wanted: BashInput) -> tuple[str, dict[str, object]]:
         return "run", wanted.model_dump(exclude_none=True, exclude_defaults=True)
 
-    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_bash(
             str(arguments["command"]),
             namespace=call.session.namespace,
@@ -174,7 +174,7 @@ class BashTool(WorkspaceTool):
             arguments=arguments,
         )
 
-    async def _refuse_early(self, call: ToolCall, wanted: BashInput) -> None:
+    async def _refuse_early(self, call: CallContext, wanted: BashInput) -> None:
         check_command(wanted.command)
 
     def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
@@ -183,7 +183,7 @@ class BashTool(WorkspaceTool):
         terminal = {"pty": True} if wanted.pty else {}
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
 
-    async def _perform(self, call: ToolCall, wanted: BashInput) -> tuple[str, dict[str, Any]]:
+    async def _perform(self, call: CallContext, wanted: BashInput) -> tuple[str, dict[str, Any]]:
         runtime, timeout_s = call.runtime, _timeout_s(wanted)
         if wanted.background:
             job = await runtime.jobs.start(

@@ -31,7 +31,7 @@ class ConcurrentCall:
 
     @staticmethod
     def current() -> ConcurrentCall | None:
-        """Return the async call that this task carries out."""
+        """Return the async call of this task; None outside of one."""
         return _current.get()
 
     def begin(self) -> None:

@@ -18,7 +18,7 @@ from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws.errors import FileUnsuitable
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import Content, ToolCall, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, Content, WorkspaceTool
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.media import Media
@@ -188,15 +188,15 @@ class WorkspaceFileTool(WorkspaceTool):
     def _described(self, wanted: FileInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_defaults=True, exclude_none=True)
 
-    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_file(
             action, arguments, namespace=call.session.namespace, tool_call_id=call.tool_call_id
         )
 
-    async def _refuse_early(self, call: ToolCall, wanted: FileInput) -> None:
+    async def _refuse_early(self, call: CallContext, wanted: FileInput) -> None:
         await call.runtime.files.check(wanted.path or "")
 
-    async def _perform(self, call: ToolCall, wanted: FileInput) -> tuple[Content, dict[str, Any]]:
+    async def _perform(self, call: CallContext, wanted: FileInput) -> tuple[Content, dict[str, Any]]:
         content: Content
         files = call.runtime.files
         try:

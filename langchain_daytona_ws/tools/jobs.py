@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import ToolCall, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.operations import JobOps
@@ -88,7 +88,7 @@ class BashJobTool(WorkspaceTool):
     def _described(self, wanted: JobInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_none=True)
 
-    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_job(
             action,
             arguments,
@@ -97,13 +97,13 @@ class BashJobTool(WorkspaceTool):
             tool_call_id=call.tool_call_id,
         )
 
-    async def _refuse_early(self, call: ToolCall, wanted: JobInput) -> None:
+    async def _refuse_early(self, call: CallContext, wanted: JobInput) -> None:
         if wanted.job_id is not None:
             from langchain_daytona_ws._core.jobs.operations import check_job_id
 
             check_job_id(wanted.job_id)
 
-    async def _perform(self, call: ToolCall, wanted: JobInput) -> tuple[str, dict[str, Any]]:
+    async def _perform(self, call: CallContext, wanted: JobInput) -> tuple[str, dict[str, Any]]:
         return await _operation(call.runtime.jobs, wanted, call.idempotency_key)
 
 

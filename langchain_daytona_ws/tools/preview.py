@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_MAX_S, EXPIRES_S, PORTS, check_preview
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import ToolCall, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
 
 DESCRIPTION = """\
 Get a link that the user can open in a browser, to a web server that you run here.
@@ -60,15 +60,15 @@ class PreviewTool(WorkspaceTool):
     def _described(self, wanted: PreviewInput) -> tuple[str, dict[str, object]]:
         return "open", wanted.model_dump(exclude_none=True)
 
-    def _request(self, call: ToolCall, action: str, arguments: dict[str, object]) -> PermissionRequest:
+    def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:
         return PermissionRequest.for_preview(
             arguments, namespace=call.session.namespace, tool_call_id=call.tool_call_id
         )
 
-    async def _refuse_early(self, call: ToolCall, wanted: PreviewInput) -> None:
+    async def _refuse_early(self, call: CallContext, wanted: PreviewInput) -> None:
         check_preview(wanted.port, wanted.expires_s or EXPIRES_S)
 
-    async def _perform(self, call: ToolCall, wanted: PreviewInput) -> tuple[str, dict[str, Any]]:
+    async def _perform(self, call: CallContext, wanted: PreviewInput) -> tuple[str, dict[str, Any]]:
         expires_s = wanted.expires_s or EXPIRES_S
         link = await call.runtime.preview_url(wanted.port, expires_s=expires_s)
         return f"{link.url}\n[port {link.port}, for {expires_s:,} seconds]", asdict(link)

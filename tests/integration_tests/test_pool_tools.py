@@ -155,7 +155,7 @@ def test_a_run_without_a_key_is_refused(
 
 
 def test_a_full_pool_is_an_error_for_the_model(server: LocalDaytona, client: Client) -> None:
-    with WorkspacePool(config_for(server), max_sessions=1, wait_s=0.05) as pool:
+    with WorkspacePool(config_for(server), max_sessions=1, wait_s=1.0) as pool:
         graph = graph_over(pool)
         with pool.session("a"):
             state = client.send(graph, calling("true"), run(thread_id="b"))

@@ -17,6 +17,7 @@ from langchain_daytona_ws._session.conversations import (
     conversation_of,
     forget_conversations,
 )
+from langchain_daytona_ws.session import SessionInternals
 
 S3 = {
     "mountAwsS3Buckets": True,
@@ -31,7 +32,7 @@ def session(namespace: str = "demo", **settings: Any) -> WorkspaceSession:
 
 
 def state(thread: str | None = "t", **more: Any) -> Any:
-    return session(**more)._conversation({"configurable": {"thread_id": thread}})
+    return SessionInternals(session(**more)).conversation({"configurable": {"thread_id": thread}})
 
 
 def test_sessions_of_a_workspace_share_the_state_of_a_thread() -> None:
@@ -70,8 +71,8 @@ def test_names_cannot_be_shifted_between_workspace_and_thread() -> None:
 @pytest.mark.parametrize("config", [None, {}, {"configurable": {}}, {"configurable": {"thread_id": ""}}])
 def test_without_a_thread_it_is_the_sessions_own(config: Any) -> None:
     first, other = session(), session()
-    assert first._conversation(config) is first._state.own
-    assert first._conversation(config) is not other._conversation(config)
+    assert SessionInternals(first).conversation(config) is first._state.own
+    assert SessionInternals(first).conversation(config) is not SessionInternals(other).conversation(config)
 
 
 def test_the_api_key_is_not_in_the_registry() -> None:

@@ -17,7 +17,7 @@ from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
-from langchain_daytona_ws._guest.terminal import VALUES
+from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
@@ -218,7 +218,7 @@ async def run_command(
             op="execute",
             for_model="This call was cancelled: the command was killed if it had started. What it had done stays.",
         )
-    report = read_report(answer) if "sync" in answer else None
+    report = read_report(answer)
     if report is not None:
         report = await finish_push(client.for_same_sandbox(), root, report)
     return _result(answer, timeout_s, limit_bytes, report, terminal)
@@ -255,7 +255,7 @@ def check_command(command: str) -> None:
 def facts_of_request(client: GuestClient, command: str) -> Answer:
     """Return the optional fields of a request that depend on its command and environment."""
     facts: Answer = {}
-    own = [name for name, _, _ in VALUES if name in client.variables]
+    own = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
     if own:
         facts["own"] = own
     if ends_in_pipeline(command):
@@ -355,7 +355,7 @@ def _result(
         duration_s=_seconds(answer),
         log_path=log_path,
         background=background,
-        pipeline=relevant_exit_codes(answer["pipeline"], exit_code) if "pipeline" in answer else (),
+        pipeline=relevant_exit_codes(answer.get("pipeline"), exit_code),
         job_id=job_id,
         from_record=answer.get("from_record") is True,
         notices=(*notices, *(report.notices if report else ())),
@@ -369,7 +369,7 @@ def _promoted(answer: Answer) -> tuple[str | None, str]:
     job = answer.get("job")
     if not isinstance(job, dict):
         return None, ""
-    from langchain_daytona_ws._core.jobs.models import read_id  # commands that become no job do without
+    from langchain_daytona_ws._core.jobs.models import read_id  # only for commands that became jobs
 
     if job.get("error") == "jobs_full":
         return None, ", since 10 jobs are running already and it could not go on as another one"

@@ -158,7 +158,8 @@ class GuestClient:
     Args:
         port: The Daytona API.
         sandboxes: The session's sandbox.
-        variables: The environment variables of each request, so that an existing sandbox gets the current ones.
+        variables: The environment variables that each request sets. Sandboxes do not store them, so a changed
+            configuration applies at the next call.
         new_key: Returns random names for calls and answers.
         attachments: Parts that every request carries.
         programs: The programs that sandboxes keep; shared by the clients of a session.

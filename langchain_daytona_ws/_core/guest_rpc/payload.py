@@ -1,7 +1,8 @@
 """Pack a guest program and its request: one line of shell, and environment variables.
 
 The program is a set of guest modules. The first request for a set carries their source. The sandbox keeps them compiled
-in a file, and its answer contains the digest of this file; later requests carry only the digest.
+in a file, and its answer contains the digest of this file; later requests carry only the digest. `KeptPrograms`
+remembers the digests for a session.
 
 The daemon feeds a script on standard input to the first of zsh, bash and sh that it finds (Daytona API). zsh and bash
 read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line that all of
@@ -25,11 +26,8 @@ from langchain_daytona_ws._guest.starter import PACKAGE
 
 # execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
-MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
 
-# Texts, which `re` compiles on first use: most sessions need them once, building the tools never does.
-_DIGEST = r"[0-9a-f]{64}"
-
+# Strings, not compiled patterns: `re` compiles and caches them on first use. The tools are built without them.
 _IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 
 _IMPORT_LINE = rf"(?m)^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n"
@@ -209,6 +207,10 @@ def load_guest() -> None:
 
 def _encode(data: bytes, *, level: int) -> str:
     return binascii.b2a_base64(zlib.compress(data, level), newline=False).decode("ascii")
+
+
+MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
+_DIGEST = r"[0-9a-f]{64}"
 
 
 class KeptPrograms:

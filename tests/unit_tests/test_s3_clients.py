@@ -1,0 +1,51 @@
+"""Clients of S3: threads of different workspaces create them one after another."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from boto3.session import Session
+
+from langchain_daytona_ws import SandboxConfig
+from langchain_daytona_ws._adapters.s3_clients import ClientSets
+from langchain_daytona_ws._core.s3.store import Credentials
+from langchain_daytona_ws._core.s3.workspace import s3_workspace
+
+WORKSPACES = 4
+OPTIONS = {
+    "apiKey": "none",
+    "mountAwsS3Buckets": True,
+    "workspaceBucketName": "agents",
+    "awsRegion": "eu-central-1",
+}
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAWORKSPACE", "AWS_SECRET_ACCESS_KEY": "none"}
+
+
+def test_one_thread_at_a_time_uses_the_shared_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SandboxConfig.model_validate({"options": OPTIONS, "envVars": KEYS})
+    creating, most, begun = [0], [0], threading.Barrier(WORKSPACES)
+    create = Session.client
+
+    def counted(session: Session, *args: Any, **settings: Any) -> Any:
+        creating[0] += 1
+        most[0] = max(most[0], creating[0])
+        try:
+            return create(session, *args, **settings)
+        finally:
+            creating[0] -= 1
+
+    def use(number: int) -> None:
+        workspace = s3_workspace(config, f"demo-{number}")
+        assert workspace is not None
+        sets = ClientSets(workspace)
+        begun.wait()
+        sets.using(Credentials("AKIAWORKSPACE", "none", None))
+        sets.close()
+
+    monkeypatch.setattr(Session, "client", counted)
+    with ThreadPoolExecutor(WORKSPACES) as threads:
+        list(threads.map(use, range(WORKSPACES)))
+    assert most == [1]
