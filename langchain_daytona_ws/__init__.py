@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.transfers.models import Transferred as Transferred
     from langchain_daytona_ws._core.transfers.models import TransferredFile as TransferredFile
     from langchain_daytona_ws._pool.sessions import PoolEvent as PoolEvent
-    from langchain_daytona_ws._pool.sessions import SessionLease as SessionLease
     from langchain_daytona_ws._session.files import WorkspaceFiles as WorkspaceFiles
     from langchain_daytona_ws._session.jobs import WorkspaceJobs as WorkspaceJobs
     from langchain_daytona_ws._session.process_end import close_on_sigterm as close_on_sigterm
@@ -69,6 +68,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.permissions import Approver as Approver
     from langchain_daytona_ws.permissions import PermissionDecision as PermissionDecision
     from langchain_daytona_ws.permissions import PermissionRequest as PermissionRequest
+    from langchain_daytona_ws.pool import SessionLease as SessionLease
     from langchain_daytona_ws.pool import WorkspacePool as WorkspacePool
     from langchain_daytona_ws.session import WorkspaceSession as WorkspaceSession
     from langchain_daytona_ws.tools.bash import BashTool as BashTool
@@ -109,8 +109,8 @@ _HOMES = {
         "WorkspaceError", "WriteConflict",
     ),
     "permissions": ("AnswerUnusable", "Approver", "PermissionDecision", "PermissionRequest"),
-    "_pool.sessions": ("PoolEvent", "SessionLease"),
-    "pool": ("WorkspacePool",),
+    "_pool.sessions": ("PoolEvent",),
+    "pool": ("SessionLease", "WorkspacePool"),
     "session": ("WorkspaceSession",),
     "tools.bash": ("BashTool",),
     "tools.files": ("WorkspaceFileTool",),

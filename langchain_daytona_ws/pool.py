@@ -13,7 +13,7 @@ from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._pool.run_key import RunKey, check_key, key_of
-from langchain_daytona_ws._pool.sessions import PoolEvent, PoolSessions, SessionLease
+from langchain_daytona_ws._pool.sessions import Lease, PoolEvent, PoolSessions
 from langchain_daytona_ws._pool.slots import Slots
 from langchain_daytona_ws.config import SandboxConfig, namespace_of
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 IDLE_CLOSE_S = 900.0
 MAX_SESSIONS = 100
 WAIT_S = 60.0
+
+
+class SessionLease(Lease[WorkspaceSession]):
+    """The use of a pool's session, as a sync or async context manager; returned by `WorkspacePool.session`."""
 
 
 class WorkspacePool:
@@ -113,7 +117,7 @@ class WorkspacePool:
         self._sessions = PoolSessions(slots, wait_s=wait_s, on_event=on_event)
 
     def __repr__(self) -> str:
-        return f"WorkspacePool(sessions={len(self._sessions.slots)}, in_use={self._sessions.slots.in_use})"
+        return f"WorkspacePool(sessions={len(self._sessions)}, in_use={self._sessions.in_use})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a pool over persistent sandboxes: unpickled elsewhere, it finds the same sandboxes.
@@ -134,7 +138,7 @@ class WorkspacePool:
         """Return the same pool: copies of a tool share its sessions."""
         return self
 
-    def session(self, key: str) -> SessionLease[WorkspaceSession]:
+    def session(self, key: str) -> SessionLease:
         """Return a context manager, sync and async, for the session of a key.
 
         The session is opened if necessary. Inside the block it is in use, and is not closed for other keys. Do not
@@ -149,9 +153,9 @@ class WorkspacePool:
                 of this key is still being closed (``pool_closing``); raised on entering.
             SessionClosed: The pool is closed; raised on entering.
         """
-        return self._sessions.lease(key)
+        return SessionLease(self._sessions, key)
 
-    def _lease(self, run: Mapping[str, Any] | None) -> SessionLease[WorkspaceSession]:
+    def _lease(self, run: Mapping[str, Any] | None) -> SessionLease:
         """Return the lease of a run's session."""
         return self.session(key_of(self._key, run))
 
@@ -231,7 +235,7 @@ class WorkspacePool:
             yield
 
     def __enter__(self) -> Self:
-        self._sessions.slots.reopen()
+        self._sessions.reopen()
         return self
 
     def __exit__(
@@ -244,7 +248,7 @@ class WorkspacePool:
                 raise
 
     async def __aenter__(self) -> Self:
-        self._sessions.slots.reopen()
+        self._sessions.reopen()
         return self
 
     async def __aexit__(

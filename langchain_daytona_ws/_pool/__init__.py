@@ -1,1 +1,1 @@
-"""Parts of `WorkspacePool`: the key of a run, and the sessions that are open."""
+"""Parts of `WorkspacePool`: the key of a run; the sessions: opening, leasing, closing, events."""

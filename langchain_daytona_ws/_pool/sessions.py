@@ -88,20 +88,24 @@ class PoolSessions(Generic[S]):
     def __init__(
         self, slots: Slots[S], *, wait_s: float, on_event: Callable[[PoolEvent], object] | None
     ) -> None:
-        self.slots = slots
+        self._slots = slots
         self._wait_s = wait_s
         self._on_event = on_event
         # Slots whose closing has failed: the sandbox could not be deleted, or the files could not be saved.
         self._unclosed: list[Slot[S]] = []
         self._closing: set[asyncio.Task[Any]] = set()
 
-    def lease(self, key: str) -> SessionLease[S]:
-        """Return the lease of a key's session.
+    def __len__(self) -> int:
+        return len(self._slots)
 
-        Raises:
-            ConfigError: The key is empty, or is not a string.
-        """
-        return SessionLease(self, key, namespace_of(key))
+    @property
+    def in_use(self) -> int:
+        """How many sessions are in use."""
+        return self._slots.in_use
+
+    def reopen(self) -> None:
+        """Allow leases again after `close`."""
+        self._slots.reopen()
 
     async def acquire(self, key: str, namespace: str, wait: Wait) -> Slot[S]:
         """Return the slot of a key, leased; the caller passes it to `end`."""
@@ -109,14 +113,14 @@ class PoolSessions(Generic[S]):
         waited = False
         try:
             while True:
-                step = self.slots.lease(key, namespace, ticket)
+                step = self._slots.try_lease(key, namespace, ticket)
                 self._close_soon(step.to_close)
                 if step.slot is not None:
                     break
                 await self._wait(step, wait, began, key, namespace)
                 waited = True
         finally:
-            self.slots.forget(ticket)
+            self._slots.forget(ticket)
         try:
             if step.opened:
                 self._report("open", key, namespace)
@@ -129,7 +133,7 @@ class PoolSessions(Generic[S]):
 
     def end(self, slot: Slot[S]) -> None:
         """End a lease."""
-        self._close_soon(self.slots.end(slot))
+        self._close_soon(self._slots.end(slot))
 
     async def _wait(self, step: Step[S], wait: Wait, began: float, key: str, namespace: str) -> None:
         """Wait until another attempt may succeed.
@@ -161,7 +165,7 @@ class PoolSessions(Generic[S]):
         code, message, for_model = {
             "full": (
                 "pool_full",
-                f"All {len(self.slots)} sessions of the pool are in use {waited}, by calls or by background jobs. "
+                f"All {len(self)} sessions of the pool are in use {waited}, by calls or by background jobs. "
                 "Raise max_sessions, as far as the Daytona account allows that many sandboxes, or wait_s, run fewer "
                 "calls at a time, or stop jobs.",
                 "All machines are in use. Nothing ran. Try again later, or tell the user.",
@@ -213,19 +217,19 @@ class PoolSessions(Generic[S]):
     async def _reserve(self, key: str, wait: Wait) -> Slot[S]:
         """Return the slot of a key for closing, after all its leases have ended."""
         namespace, began = namespace_of(key), time.monotonic()
-        self.slots.hold(namespace)
+        self._slots.hold(namespace)
         try:
             while True:
-                step = self.slots.reserve(key, namespace)
+                step = self._slots.reserve(key, namespace)
                 if step.slot is not None:
                     return step.slot
                 await self._wait(step, wait, began, key, namespace)
         finally:
-            self.slots.unhold(namespace)
+            self._slots.unhold(namespace)
 
     def close(self) -> None:
         """Close all sessions in parallel, also those in use; later leases are refused."""
-        to_close, closing = self.slots.close()
+        to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
         failures: list[WorkspaceError | None] = []
         if to_close:
@@ -236,7 +240,7 @@ class PoolSessions(Generic[S]):
 
     async def aclose(self) -> None:
         """Close all sessions as `close` does. If this call is cancelled, the closing goes on."""
-        to_close, closing = self.slots.close()
+        to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
         failures = await self._shielded(_gather([self._aclose(slot) for slot in to_close]))
         for slot in closing:
@@ -285,7 +289,7 @@ class PoolSessions(Generic[S]):
             self._unclosed.append(slot)
             raise
         finally:
-            self.slots.done(slot)
+            self._slots.done(slot)
             self._report(
                 "close",
                 slot.key,
@@ -328,22 +332,28 @@ class PoolSessions(Generic[S]):
     ) -> None:
         if self._on_event is None:
             return
-        event = PoolEvent(
-            kind, key, namespace, duration_s, sandbox_id, len(self.slots), self.slots.in_use, error
-        )
+        event = PoolEvent(kind, key, namespace, duration_s, sandbox_id, len(self), self.in_use, error)
         try:
             self._on_event(event)
         except Exception:
             logger.exception("on_event of the WorkspacePool failed for %s", kind)
 
 
-class SessionLease(Generic[S]):
-    """The use of a pool's session, as a sync or async context manager; returned by `WorkspacePool.session`."""
+class Lease(Generic[S]):
+    """The use of a pool's session, as a sync or async context manager.
 
-    def __init__(self, sessions: PoolSessions[S], key: str, namespace: str) -> None:
+    Args:
+        sessions: The sessions of the pool.
+        key: The key of the session.
+
+    Raises:
+        ConfigError: The key is empty, or is not a string.
+    """
+
+    def __init__(self, sessions: PoolSessions[S], key: str) -> None:
         self._sessions = sessions
         self._key = key
-        self._namespace = namespace
+        self._namespace = namespace_of(key)
         self._slots: list[Slot[S]] = []
 
     def __enter__(self) -> S:

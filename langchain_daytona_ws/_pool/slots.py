@@ -104,8 +104,8 @@ class Slots(Generic[T]):
         with self._lock:
             return sum(slot.leases > 0 for slot in self._slots.values())
 
-    def lease(self, key: str, namespace: str, ticket: object) -> Step[T]:
-        """Lease the slot of a namespace, and open it if necessary; the caller passes it to `end`.
+    def try_lease(self, key: str, namespace: str, ticket: object) -> Step[T]:
+        """Try to lease the slot of a namespace, and open it if necessary; the caller passes it to `end`.
 
         Args:
             key: The key, for a new slot.

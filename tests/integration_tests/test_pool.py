@@ -139,7 +139,7 @@ def test_a_caller_waits_for_the_end_of_a_lease(server: LocalDaytona, open_pool: 
     lease = pooled.pool.session("a")
     with lease as first, ThreadPoolExecutor(1) as workers:
         running = workers.submit(pooled.run, "b", "echo b")
-        wait_until(lambda: pooled.pool._sessions.slots._waiting)
+        wait_until(lambda: pooled.pool._sessions._slots._waiting)
         assert first.sandbox_id is None
         lease.__exit__(None, None, None)
         assert running.result(60) == "b\n"
@@ -224,7 +224,7 @@ def test_release_deletes_a_persistent_sandbox(server: LocalDaytona, open_pool: A
     pooled.run("b", "true")
     pooled.close()
     assert len(server.sandboxes) == 2
-    pooled.pool._sessions.slots.reopen()
+    pooled.pool._sessions.reopen()
     pooled.release("a")  # not opened by this pool since
     assert [sandbox.labels["namespace"] for sandbox in server.sandboxes] == ["b"]
     assert pooled.run("b", "true") == ""
@@ -253,7 +253,7 @@ def test_release_waits_for_the_leases(server: LocalDaytona, open_pool: Any) -> N
     session.run("true")
     with ThreadPoolExecutor(1) as workers:
         running = workers.submit(pooled.release, "a")
-        wait_until(lambda: pooled.pool._sessions.slots._reserved["a"])
+        wait_until(lambda: pooled.pool._sessions._slots._reserved["a"])
         assert session.run("echo on").output == "on\n"
         assert not running.done()
         lease.__exit__(None, None, None)
@@ -352,13 +352,13 @@ def test_a_cancelled_caller_leaves_no_lease(server: LocalDaytona) -> None:
     async def main() -> None:
         async with pool.session("a"):
             waiting = asyncio.create_task(enter())
-            while not pool._sessions.slots._waiting:  # noqa: ASYNC110 - there is no event for it
+            while not pool._sessions._slots._waiting:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert pool._sessions.slots._waiting == []
-        assert pool._sessions.slots.in_use == 0
+            assert pool._sessions._slots._waiting == []
+        assert pool._sessions.in_use == 0
         await asyncio.wait_for(enter(), 60)
         await pool.aclose()
 
@@ -432,9 +432,9 @@ def test_a_cancelled_close_goes_on(server: LocalDaytona) -> None:
         closing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await closing
-        assert len(pool._sessions.slots) == 1
+        assert len(pool._sessions) == 1
         goes_on.set()
-        while len(pool._sessions.slots):  # noqa: ASYNC110
+        while len(pool._sessions):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await pool.aclose()
 
@@ -466,7 +466,7 @@ def test_a_pickled_pool_finds_the_persistent_sandboxes(server: LocalDaytona) -> 
         patch.setenv("DAYTONA_API_KEY", server.api_key)
         copied = pickle.loads(pickle.dumps(pool))
         assert server.api_key.encode() not in pickle.dumps(pool)
-    assert copied._sessions.slots._max_slots == 7
+    assert copied._sessions._slots._max_slots == 7
     with copied, copied.session("a") as session:
         assert session.run("cat f").output == "1\n"
     with pytest.raises(TypeError, match="persistent: true"):

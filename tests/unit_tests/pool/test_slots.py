@@ -34,7 +34,7 @@ class Bench:
         )
 
     def lease(self, name: str, ticket: object = None) -> Any:
-        return self.slots.lease(name, name, ticket or object())
+        return self.slots.try_lease(name, name, ticket or object())
 
     def leased(self, name: str) -> Slot[Value]:
         slot = self.lease(name).slot
