@@ -94,9 +94,8 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
     except RefusedError as refusal:
         if literal == "." or refusal.error not in ("missing", "not_a_directory"):
             raise
-        with locate(
-            request["root"], request["path"]
-        ) as location:  # the base must exist; the pattern's directories may be missing
+        # The base must exist; the pattern's directories may be missing.
+        with locate(request["root"], request["path"]) as location:
             os.close(location.open_dir())
         return {"paths": [], "total": 0, "more": False, "timed_out": False, "skipped": [], "omitted": {}}
     search = _Search(pattern)

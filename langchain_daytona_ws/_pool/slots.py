@@ -233,7 +233,7 @@ class Slots(Generic[T]):
         return self._waiting.index(ticket) if ticket in self._waiting else len(self._waiting)
 
     def _take_idle(self, *, but: str) -> tuple[Slot[T], ...]:
-        """Return the slots that have been unused for too long, except one, now as closing."""
+        """Mark the slots that have been unused for too long as closing, except that of ``but``; return them."""
         limit = self._now() - self._idle_s
         idle = takewhile(lambda slot: slot.used_at <= limit, self._unused())
         return self._mark_closing(
@@ -241,7 +241,7 @@ class Slots(Generic[T]):
         )
 
     def _take_oldest(self, position: int) -> tuple[Slot[T], ...]:
-        """Return the least recently used slot as closing, unless enough slots are being closed already."""
+        """Mark the least recently used slot as closing and return it, unless enough slots are being closed already."""
         closing = sum(slot.is_closing for slot in self._slots.values())
         if closing > position:
             return ()

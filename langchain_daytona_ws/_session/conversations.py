@@ -28,7 +28,7 @@ NOTICES_MAX = 200
 
 
 class Conversation:
-    """The state of one thread in one workspace. The calls of a session without a thread share one of their own.
+    """The state of one thread in one workspace. All calls of a session that have no thread share one state.
 
     Attributes:
         remembered: The approvals of calls that need no further question.
@@ -107,7 +107,7 @@ class Notices:
     def drain(self, conversation: Conversation, sandbox_id: str | None) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, each text once, for its next result.
 
-        If an earlier result of the thread came from another sandbox, one of them is about that.
+        They include `lost` if the thread's last result came from another sandbox.
 
         Args:
             conversation: The thread.

@@ -11,7 +11,7 @@ class Chunks:
     The joined texts equal the decoded whole. Bytes that are not UTF-8 are replaced.
 
     Args:
-        limit_bytes: Most bytes to accept.
+        limit_bytes: Limit of the bytes to accept.
     """
 
     def __init__(self, limit_bytes: int) -> None:

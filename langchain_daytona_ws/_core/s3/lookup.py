@@ -139,7 +139,7 @@ class Lookup:
         if not key:
             raise RefusedError("is_directory")
         here = below(key)
-        # The first key of the parent that can be below this key answers for both.
+        # The first key in the parent from ``key/`` on shows whether the path, and whether its parent, is a directory.
         first = _first(
             await self.port.list_page(below(parent_of(key)), start_after=key + "." + LAST, max_keys=1)
         )
