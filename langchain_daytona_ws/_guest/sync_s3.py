@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import errno
+import functools
 import hashlib
 import hmac
 import http.client
@@ -33,6 +34,7 @@ UNREACHABLE_TRIES = 2
 CONNECT_S = 5.0
 TIMEOUT_S = 20.0
 BLOCK_BYTES = 256 * 1024
+ONE_SEND_BYTES = 16 * 1024
 ERROR_BYTES = 64 * 1024
 EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
 # After one of these errors every other request would fail too, so none is sent.
@@ -124,6 +126,34 @@ class Slice:
         self._left -= len(data)
         self.digest.update(data)
         return data
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that sends small content together with the headers: a second packet costs both ends time."""
+
+    _held: bytes | None = None  # while a request is put together
+
+    def request(self, *args: Any, **settings: Any) -> None:
+        self._held = b""
+        try:
+            super().request(*args, **settings)
+        finally:
+            held, self._held = self._held, None
+        if held:
+            super().send(held)
+
+    def send(self, data: Any) -> None:
+        if self._held is not None and len(self._held) + len(data) <= ONE_SEND_BYTES:
+            self._held += data
+            return
+        held, self._held = self._held, None
+        if held:
+            super().send(held)
+        super().send(data)
+
+
+class _TlsConnection(_Connection, http.client.HTTPSConnection):
+    pass
 
 
 class Bucket:
@@ -389,11 +419,9 @@ class Bucket:
         if connection is None:
             settings: dict[str, Any] = {"timeout": CONNECT_S, "blocksize": BLOCK_BYTES}
             if self._tls is None:
-                connection = http.client.HTTPConnection(self._host, self._port, **settings)
+                connection = _Connection(self._host, self._port, **settings)
             else:
-                connection = http.client.HTTPSConnection(
-                    self._host, self._port, context=self._tls, **settings
-                )
+                connection = _TlsConnection(self._host, self._port, context=self._tls, **settings)
             self._local.connection = connection
         return connection
 
@@ -528,6 +556,7 @@ def _text(document: bytes, name: str) -> str:
     return ""
 
 
+@functools.lru_cache(maxsize=64)  # many answers of one second have the same date
 def unix_time(date: str | None) -> float:
     """Return the time of a ``Date`` or ``Last-Modified`` header in Unix seconds; 0 if there is none."""
     try:

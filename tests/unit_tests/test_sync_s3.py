@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import time
 from email.message import Message
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -255,3 +256,16 @@ def test_no_request_starts_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_longest_key_is_that_of_s3() -> None:
     assert KEY_BYTES == 1024
+
+
+@pytest.mark.parametrize(("size", "sends"), [(0, 1), (5, 1), (sync_s3.ONE_SEND_BYTES, 2), (1 << 20, 2)])
+def test_small_content_is_sent_together_with_the_headers(size: int, sends: int) -> None:
+    sent: list[bytes] = []
+    connection = sync_s3._Connection("s3.example.com")
+    connection.sock = SimpleNamespace(sendall=sent.append, close=lambda: None)
+    content = bytes(size)
+    connection.request("PUT", "/a", content, {"content-length": str(size)})
+    assert len(sent) == sends
+    head, _, body = b"".join(sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"PUT /a HTTP/1.1\r\n")
+    assert body == content
