@@ -21,7 +21,6 @@ NAME_BYTES = 255
 CANDIDATES_MAX = 8
 
 # The file with the whole output of a command; see _guest.record and _guest.dirs.
-# These expressions are texts, which `re` compiles on first use.
 _LOG = rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log"
 
 # Beginnings of paths outside the workspace. With "./" in front, the path is an ordinary one, as in bash.

@@ -6,7 +6,6 @@ import enum
 import io
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class SandboxInfo(NamedTuple):
     name: str
     state: str
     organization_id: str
-    labels: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str]
     recoverable: bool = False  # if the state is an error
 
 

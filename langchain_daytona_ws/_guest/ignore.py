@@ -15,7 +15,6 @@ _STAR = b"[^/]*?"  # any run of characters in one name
 _DEEP = b"(?:[^/]*/)*?"  # "**/": any number of directories
 _DEEPER = b"(?:[^/]*/)+?"  # "**\/", for which git requires at least one directory
 _REST = b".*"  # "/**" at the end
-_WILD = (_STAR, _DEEP, _DEEPER, _REST)
 
 _PRINTABLE = frozenset(range(0x20, 0x7F))
 _DIGITS = frozenset(b"0123456789")

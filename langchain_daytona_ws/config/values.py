@@ -44,7 +44,6 @@ MASK = str(SecretStr("x"))  # pydantic's text for every secret
 RESERVED_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: limit of one "NAME=value" in execve, without its NUL byte
 
-# Texts, which `re` compiles on first use: most configurations need few of them.
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _REGION = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"

@@ -6,22 +6,31 @@ returns None ("unsure") for all other commands.
 
 from __future__ import annotations
 
+import functools
 import re
 
 Words = tuple[str, ...]
 
+
 # One alternative for each kind of token. Any other character (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, other control
 # characters, non-ASCII characters outside quotes) makes the whole command "unsure". Line breaks and tabs in quotes do
-# so too: a reader can confuse them with unquoted ones. These are texts, which `re` compiles on first use.
-_TOKENS = r"""(?x)
-      (?P<plain>[A-Za-z0-9_\-./,:=@%+]+)
-    | \\(?P<escaped>[\x20-\x7e])
-    | '(?P<single>[^'\x00-\x1f\x7f]*)'
-    | "(?P<double>(?:[^"\\$`!\x00-\x1f\x7f]|\\[^!\x00-\x1f\x7f])*)"
-    | (?P<blank>[\x20\t]+)
-    | (?P<newline>\n)
-    | (?P<joint>&&|\|\||\||;)
-    """
+# so too: a reader can confuse them with unquoted ones.
+@functools.cache
+def _token() -> re.Pattern[str]:
+    return re.compile(
+        r"""
+          (?P<plain>[A-Za-z0-9_\-./,:=@%+]+)
+        | \\(?P<escaped>[\x20-\x7e])
+        | '(?P<single>[^'\x00-\x1f\x7f]*)'
+        | "(?P<double>(?:[^"\\$`!\x00-\x1f\x7f]|\\[^!\x00-\x1f\x7f])*)"
+        | (?P<blank>[\x20\t]+)
+        | (?P<newline>\n)
+        | (?P<joint>&&|\|\||\||;)
+        """,
+        re.VERBOSE,
+    )
+
+
 _ESCAPE_IN_DOUBLE_QUOTES = r'\\([$`"\\])'
 
 
@@ -57,7 +66,7 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
     words: list[str] = []
     word: str | None = None  # None between words; "" is a word (two quotes)
     unfinished = False  # a command must follow && || |
-    position, pattern = 0, re.compile(_TOKENS)
+    position, pattern = 0, _token()
     while position < len(command):
         token = pattern.match(command, position)
         if token is None:

@@ -30,7 +30,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 
 # As a sandbox has it: a version manager's shim in the host's PATH would cost 80 ms a call.
 SANDBOX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-INFO = SandboxInfo(id="sb", name="sb", state="started", organization_id="org")
+INFO = SandboxInfo(id="sb", name="sb", state="started", organization_id="org", labels={})
 
 
 class ShellPort:

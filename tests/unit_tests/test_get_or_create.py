@@ -34,7 +34,9 @@ BUSY = PortFault(FaultKind.BUSY, "Sandbox state change in progress")
 
 def found(state: str, id: str = "one", **facts: Any) -> SandboxInfo:
     facts.setdefault("labels", SPEC.labels)
-    return SandboxInfo(id=id, name=SPEC.name, state=state, organization_id="org", **facts)
+    return SandboxInfo(
+        **{"id": id, "name": SPEC.name, "state": state, "organization_id": "org", "labels": {}, **facts}
+    )
 
 
 def claimed(**answers: list[Any]) -> tuple[Acquired, ScriptedPort]:

@@ -23,11 +23,11 @@ from langchain_daytona_ws.errors import (
 )
 
 NONCE = "n" * 16
-INFO = SandboxInfo("id", "name", "started", "org")
+INFO = SandboxInfo("id", "name", "started", "org", {})
 
 
 def info(state: str) -> SandboxInfo:
-    return SandboxInfo("id", "name", state, "org")
+    return SandboxInfo("id", "name", state, "org", {})
 
 
 class ScriptedPort:

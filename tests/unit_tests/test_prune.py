@@ -81,7 +81,7 @@ class Answers:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, PortFault):
             raise answer
-        return None if answer is None else SandboxInfo(id_or_name, "name", answer, "ours")
+        return None if answer is None else SandboxInfo(id_or_name, "name", answer, "ours", {})
 
     async def sleep(self, seconds: float) -> None:
         self.clock += seconds

@@ -5,6 +5,7 @@ A pipeline exits with the code of its last part: ``pytest | tail`` exits with 0 
 
 from __future__ import annotations
 
+import functools
 import re
 
 READ_CHARS = 64 * 1024
@@ -14,27 +15,8 @@ SIGPIPE = 141
 
 # bash reports the exit codes in an EXIT trap that is set before the command. A command with one of these words could
 # observe the trap or its set-up, or interrupt bash: with an EXIT trap, bash waits for the pipeline before it exits.
-# These are texts, which `re` compiles on first use.
 _COULD_SEE = r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID"
 
-_TOKENS = r"""(?x)
-      (?P<blank>[ \t\r]+|\\\n)
-    | (?P<newline>\n)
-    | <<<
-    | <<(?P<tabs>-?)[ \t]*(?:'(?P<single>[^'\n]+)'|"(?P<double>[^"\n]+)"|\\?(?P<bare>[\w.+-]+))
-    | (?P<redirect>>\||[<>]\(?&?|&>>?)
-    | (?P<either>&&|\|\|)
-    | (?P<pipe>\|&?)
-    | (?P<end>;;?&?|&)
-    | (?P<paren>[()])
-    | (?P<keyword>(?:if|while|until|for|select|case|\{|\[\[|then|do|else|elif|!|time|fi|done|esac|\}|\]\])
-        (?=[\s;|&()<>]|$))
-    | (?P<comment>\#[^\n]*)
-    | (?P<word>(?:[^\s\\'"$`()<>|&;]|\\[\s\S]|'[^']*'|\$?"(?:\\[\s\S]|[^"\\])*"|\$'(?:\\[\s\S]|[^'\\])*'
-        |`[^`]*`|\$\{[^}]{0,200}\})+)
-    | (?P<expansion>\$\()
-    | [\s\S]
-    """
 _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
@@ -44,6 +26,31 @@ _CONTINUING = frozenset({"then", "do", "else", "elif", "time", "!"})
 _BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
 
 
+@functools.cache
+def _token() -> re.Pattern[str]:
+    return re.compile(
+        r"""
+          (?P<blank>[ \t\r]+|\\\n)
+        | (?P<newline>\n)
+        | <<<
+        | <<(?P<tabs>-?)[ \t]*(?:'(?P<single>[^'\n]+)'|"(?P<double>[^"\n]+)"|\\?(?P<bare>[\w.+-]+))
+        | (?P<redirect>>\||[<>]\(?&?|&>>?)
+        | (?P<either>&&|\|\|)
+        | (?P<pipe>\|&?)
+        | (?P<end>;;?&?|&)
+        | (?P<paren>[()])
+        | (?P<keyword>(?:if|while|until|for|select|case|\{|\[\[|then|do|else|elif|!|time|fi|done|esac|\}|\]\])
+            (?=[\s;|&()<>]|$))
+        | (?P<comment>\#[^\n]*)
+        | (?P<word>(?:[^\s\\'"$`()<>|&;]|\\[\s\S]|'[^']*'|\$?"(?:\\[\s\S]|[^"\\])*"|\$'(?:\\[\s\S]|[^'\\])*'
+            |`[^`]*`|\$\{[^}]{0,200}\})+)
+        | (?P<expansion>\$\()
+        | [\s\S]
+        """,
+        re.VERBOSE,
+    )
+
+
 def ends_in_pipeline(command: str) -> bool:
     """Return whether the last command of a script, at its top level, is a pipeline.
 
@@ -51,7 +58,7 @@ def ends_in_pipeline(command: str) -> bool:
     """
     if "|" not in command or len(command) > READ_CHARS or re.search(_COULD_SEE, command):
         return False
-    reader, pattern = _Reader(), re.compile(_TOKENS)
+    reader, pattern = _Reader(), _token()
     position = 0
     while position < len(command):
         token = pattern.match(command, position)

@@ -16,7 +16,7 @@ COLUMNS_RANGE, ROWS_RANGE = range(20, 501), range(5, 201)
 _BUDGET = 1_000_000
 _NUMBER_MAX = 9999
 
-_TOKENS = (  # texts, which `re` compiles on first use
+_TOKENS = (
     r"(?P<text>[^\x00-\x1f\x7f-\x9f]+)"
     r"|\x1b\[(?P<private>[<-?]?)(?P<numbers>[0-9:;<-?]{0,200})[ -/]{0,4}(?P<csi>[@-~])"
     # Strings, such as a window's title. Without an end within 4 KiB, only their introducer is dropped.

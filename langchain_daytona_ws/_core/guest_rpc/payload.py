@@ -27,7 +27,6 @@ from langchain_daytona_ws._guest.starter import PACKAGE
 # execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
 
-# Strings, not compiled patterns: `re` compiles and caches them on first use. The tools are built without them.
 _IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 
 _IMPORT_LINE = rf"(?m)^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n"

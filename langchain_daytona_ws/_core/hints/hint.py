@@ -115,7 +115,6 @@ _PROGRAMS_BY_NAME = {
     "sqlite3": {"sqlite3", "python", "pytest"},
     "dbm": {"python"},
 }
-_JOINT = re.compile(r"[|;\n]")
 # Words with these characters can refer to files that the command does not name.
 _UNNAMED = re.compile(r"[$*?\[{`]")
 
