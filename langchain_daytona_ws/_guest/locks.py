@@ -1,7 +1,8 @@
-"""Wait for a lock; and the lock that serialises changes of files, and separates them from reads and downloads.
+"""Locks of files: wait for a lock, and serialise changes of the workspace's files.
 
 A change truncates and rewrites the file, since the workspace may be a bucket, which has no rename. Without the lock,
-two concurrent edits would read each other's half-written file. Commands do not take the lock.
+two concurrent edits would read each other's half-written file, and so would reads and downloads. Commands do not take
+the lock.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ def lock_files(state_dir: str, op: str, wait_s: float) -> bool:
     return lock_within(fd, wait_s, fcntl.LOCK_EX if op in CHANGES else fcntl.LOCK_SH)
 
 
-def lock_within(fd: int, wait_s: float, kind: int = fcntl.LOCK_EX) -> bool:
-    """Lock an open file; return False if another process still holds the lock after ``wait_s`` seconds."""
+def lock_within(fd: int, wait_s: float, kind: int = fcntl.LOCK_EX, longest_pause_s: float = 0.02) -> bool:
+    """Lock an open file; return False if another process still holds the lock after ``wait_s`` seconds.
+
+    Args:
+        fd: The open file.
+        wait_s: How long to wait, in seconds.
+        kind: ``LOCK_EX`` or ``LOCK_SH``.
+        longest_pause_s: Longest pause between two attempts, in seconds.
+    """
     until, pause = time.monotonic() + wait_s, 0.003
     while True:
         try:
@@ -29,6 +37,6 @@ def lock_within(fd: int, wait_s: float, kind: int = fcntl.LOCK_EX) -> bool:
             if time.monotonic() >= until:
                 return False
             time.sleep(pause)
-            pause = min(pause * 1.3, 0.02)
+            pause = min(pause * 1.3, longest_pause_s)
         else:
             return True

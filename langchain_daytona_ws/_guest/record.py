@@ -41,7 +41,9 @@ class Record:
         while True:
             if self.fd < 0:
                 self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            if not locks.lock_within(self.fd, wait_until - time.monotonic()):
+            # The first call may run as long as its command.
+            wait_s = wait_until - time.monotonic()
+            if not locks.lock_within(self.fd, wait_s, longest_pause_s=0.1):
                 return False
             if os.fstat(self.fd).st_nlink:
                 return True
