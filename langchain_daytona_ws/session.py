@@ -21,8 +21,9 @@ from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_i
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
-from langchain_daytona_ws._core.sandbox.reservation import caution_of, specification, warn_of_network
+from langchain_daytona_ws._core.sandbox.reservation import specification
 from langchain_daytona_ws._core.sync.report import LOST, SyncReport
 from langchain_daytona_ws._session.conversations import (
     Conversation,

@@ -36,7 +36,7 @@ batch   requests: [request]; also in ``content``        answers: [answer]
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
 ``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``,
 and the column of the match if the line was cut. ``more``: a limit was reached. ``omitted``: ``{reason:
-[count, paths]}``, see ``scan.omitted``. ``reading``: null, or ``[kind, pattern, path]``, see
+[count, paths]}``, see ``omitted.omitted``. ``reading``: null, or ``[kind, pattern, path]``, see
 ``match.readings``. With ``log: true``, ``path`` is the absolute path of a command's log, for reads and searches.
 
 A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from langchain_daytona_ws._guest.match import BRACKETS, SKIPPED, Glob, GlobError, readings
-from langchain_daytona_ws._guest.text import MARKED_UTF16
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ LINE_BYTES = 4 * LINE_CHARS  # their largest size in UTF-8
 BEFORE_CHARS = 150  # of `LINE_CHARS`: before the match, if the line is cut at both ends
 MATCH_CHARS = 150  # of `LINE_CHARS`: at least, from the match on
 CUT = "... [line cut]"
-# A larger binary file is not searched: a directory of images would exceed the time of a search.
-SEARCHED_BINARY_BYTES = 64 << 10
 RECORD_BYTES = 1 << 20  # a longer record (one long line) is not read completely
 
 
@@ -93,11 +90,6 @@ class Selection:
                 matched other files than intended.
         """
         return None if self._reading is None or (matched and self._reading[0] != BRACKETS) else self._reading
-
-
-def is_too_binary(kind: str, size_bytes: int) -> bool:
-    """Return whether a file of this kind, see `text.binary_kind`, is not searched because of its size."""
-    return kind not in ("", MARKED_UTF16) and size_bytes > SEARCHED_BINARY_BYTES
 
 
 class Rows:

@@ -1,4 +1,4 @@
-"""Walk the tree below an open directory without following symlinks; count and name the files that are left out."""
+"""Walk the tree below an open directory without following symlinks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from langchain_daytona_ws._guest.walk import SAFE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from typing import Final, Protocol, TypeVar
+    from typing import Protocol, TypeVar
 
     S = TypeVar("S")
 
@@ -32,14 +31,6 @@ MAX_ENTRIES = 200_000  # visited in one call
 MAX_DEPTH = 200  # each level keeps one directory open
 # The entry was removed or replaced.
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-# Reasons for which a result leaves out files.
-BINARY: Final = "binary"  # not searched
-BINARY_MATCH: Final = "binary_match"  # matches, and its lines are not shown
-UTF16: Final = "utf16"  # not searched
-UNREADABLE: Final = "unreadable"  # not searched: no permission, or a failing disk
-REASONS: Final = (BINARY_MATCH, BINARY, UTF16, UNREADABLE)
-
-NAMED = 20  # paths of each reason
 
 
 class Scan:
@@ -116,9 +107,3 @@ class Scan:
                 except OSError:  # removed meanwhile
                     continue
         return names
-
-
-def omitted(paths: Mapping[str, Iterable[str]]) -> dict[str, list[object]]:
-    """Return ``{reason: [count, the first paths]}`` in the form of answers, without empty reasons. Pure."""
-    found = {reason: sorted(paths.get(reason, ())) for reason in REASONS}
-    return {reason: [len(names), names[:NAMED]] for reason, names in found.items() if names}

@@ -15,26 +15,17 @@ import stat
 import time
 
 from langchain_daytona_ws._guest.match import GlobError
-from langchain_daytona_ws._guest.rows import (
-    LINE_BYTES,
-    READERS,
-    Filter,
-    Rows,
-    Selection,
-    excerpt,
-    is_too_binary,
-    offsets,
-)
-from langchain_daytona_ws._guest.scan import (
+from langchain_daytona_ws._guest.omitted import (
     BINARY,
     BINARY_MATCH,
-    GONE,
     REASONS,
     UNREADABLE,
     UTF16,
-    Scan,
+    is_too_binary,
     omitted,
 )
+from langchain_daytona_ws._guest.rows import LINE_BYTES, READERS, Filter, Rows, Selection, excerpt, offsets
+from langchain_daytona_ws._guest.scan import GONE, Scan
 from langchain_daytona_ws._guest.text import (
     BOM,
     MARKED_UTF16,

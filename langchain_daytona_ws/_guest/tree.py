@@ -6,7 +6,8 @@ import os
 import time
 
 from langchain_daytona_ws._guest.match import Glob, GlobError, GlobWalk, compiled, readings
-from langchain_daytona_ws._guest.scan import MAX_ENTRIES, UNREADABLE, Scan, omitted
+from langchain_daytona_ws._guest.omitted import UNREADABLE, omitted
+from langchain_daytona_ws._guest.scan import MAX_ENTRIES, Scan
 from langchain_daytona_ws._guest.walk import RefusedError, answer, inside, kind_of, locate
 
 TYPE_CHECKING = False

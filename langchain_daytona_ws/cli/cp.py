@@ -18,7 +18,8 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.output import USAGE_ERROR, cleaning_up, error_exit, print_json
+from langchain_daytona_ws.cli.exits import USAGE_ERROR, cleaning_up, error_exit
+from langchain_daytona_ws.cli.output import print_json
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 

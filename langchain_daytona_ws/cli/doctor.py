@@ -18,14 +18,8 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.output import (
-    FAILED,
-    USAGE_ERROR,
-    cleaning_up,
-    print_json,
-    print_table,
-    printable,
-)
+from langchain_daytona_ws.cli.exits import FAILED, USAGE_ERROR, cleaning_up
+from langchain_daytona_ws.cli.output import print_json, print_table, printable
 from langchain_daytona_ws.errors import ConfigError
 
 if TYPE_CHECKING:

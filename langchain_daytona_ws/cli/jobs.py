@@ -18,17 +18,8 @@ from langchain_daytona_ws.cli.configuration import (
     NamespaceOption,
     read_configuration,
 )
-from langchain_daytona_ws.cli.output import (
-    FAILED,
-    LOST,
-    TIMED_OUT,
-    USAGE_ERROR,
-    cleaning_up,
-    error_exit,
-    print_json,
-    print_table,
-    printable,
-)
+from langchain_daytona_ws.cli.exits import FAILED, LOST, TIMED_OUT, USAGE_ERROR, cleaning_up, error_exit
+from langchain_daytona_ws.cli.output import print_json, print_table, printable
 from langchain_daytona_ws.errors import CommandRefused, ConfigError, WorkspaceError
 
 if TYPE_CHECKING:

@@ -1,13 +1,10 @@
-"""Print results and errors, and end a command with an exit code; text from the sandbox can't control the terminal."""
+"""Print results; text from the sandbox can't control the terminal."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Iterable, Sequence
 
 import typer
 from rich.console import Console
@@ -16,12 +13,6 @@ from rich.text import Text
 
 # Width of tables in a pipe without COLUMNS: wide, because unbroken lines can be searched.
 WIDTH = 200
-FAILED = 1
-USAGE_ERROR = 2
-# Exit codes of `run` and `jobs wait`, in addition to those of commands; 124 and 125 as in GNU env and timeout.
-OUTCOME_UNKNOWN = 123
-TIMED_OUT = 124
-NOT_RUN = LOST = 125
 
 
 def print_json(document: object) -> None:
@@ -44,39 +35,3 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
     if not (console.is_terminal or os.environ.get("COLUMNS")):
         console.width = WIDTH
     console.print(table)
-
-
-def error_exit(message: str, *, code: int = FAILED) -> typer.Exit:
-    """Print an error on standard error; return the exception for the caller to raise.
-
-    Args:
-        message: The failure and every remedy.
-        code: Exit code: 1 for a failure, 2 for a wrong call.
-    """
-    Console(stderr=True, soft_wrap=True).print(
-        Text("Error: ", style="bold red").append(message, style="default")
-    )
-    return typer.Exit(code)
-
-
-@contextmanager
-def cleaning_up() -> Iterator[None]:
-    """On SIGTERM or SIGHUP, unwind the program as Ctrl-C does, so that sandboxes are deleted.
-
-    A second signal during the clean-up is ignored.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup
-
-    def end(number: int, frame: FrameType | None) -> None:
-        for other in handled:
-            signal.signal(other, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for number in handled:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in handled:
-            signal.signal(number, before[number])

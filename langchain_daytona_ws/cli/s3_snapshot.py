@@ -20,7 +20,7 @@ from langchain_daytona_ws._core.mount.snapshot import (
     checked_name,
 )
 from langchain_daytona_ws._core.ports import PortFault
-from langchain_daytona_ws.cli.output import error_exit
+from langchain_daytona_ws.cli.exits import error_exit
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 

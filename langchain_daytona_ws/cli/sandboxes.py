@@ -13,7 +13,8 @@ import typer
 
 from langchain_daytona_ws._core.sandbox.prune import age_s, prunable
 from langchain_daytona_ws.cli.configuration import ConfigOption, JsonOption, read_configuration
-from langchain_daytona_ws.cli.output import USAGE_ERROR, cleaning_up, error_exit, print_json, print_table
+from langchain_daytona_ws.cli.exits import USAGE_ERROR, cleaning_up, error_exit
+from langchain_daytona_ws.cli.output import print_json, print_table
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:

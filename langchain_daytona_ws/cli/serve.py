@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from langchain_daytona_ws.cli import require_extra
-from langchain_daytona_ws.cli.output import error_exit
+from langchain_daytona_ws.cli.exits import error_exit
 
 if TYPE_CHECKING:
     from langchain_daytona_ws.local import LocalDaytona

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from langchain_daytona_ws._core.doctor import s3, sandbox
+from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
 from langchain_daytona_ws._core.doctor.finding import (
     WITHHELD,
     Finding,
@@ -17,13 +18,11 @@ from langchain_daytona_ws._core.doctor.finding import (
     any_failed,
     failed,
     faulty,
-    judge_clock,
-    off_by_s,
     ok,
     refused,
 )
+from langchain_daytona_ws._core.doctor.settings import judge_settings
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
-from langchain_daytona_ws._session.diagnosis.report import judge_settings
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ProvisionError
 

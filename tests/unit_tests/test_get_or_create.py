@@ -18,9 +18,9 @@ from langchain_daytona_ws._core.sandbox.get_or_create import (
     find,
     get_or_create,
 )
+from langchain_daytona_ws._core.sandbox.network import network_rules
 from langchain_daytona_ws._core.sandbox.reservation import (
     config_hash,
-    network_rules,
     sandbox_name,
     specification,
 )

@@ -1,4 +1,4 @@
-"""The result of one check of a diagnosis, with its remedy; and the finding about a clock."""
+"""The result of one check of a diagnosis, with its remedy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from langchain_daytona_ws.errors import WorkspaceError
 SHORTEST_SECRET = 6
 WITHHELD = "(withheld)"
 CONFIGURATION = "configuration"  # name of the first check
-CLOCK_WARN_OVER_S = 60.0
-# S3 refuses requests that are 15 minutes off, STS requests that are 5 minutes off (AWS, Signature Version 4).
-CLOCK_FAIL_OVER_S = 300.0
 
 
 class Status(enum.StrEnum):
@@ -90,34 +87,3 @@ def skipped(found: str, *checks: str) -> list[Finding]:
 
 def any_failed(findings: Iterable[Finding]) -> bool:
     return any(finding.status is Status.FAILED for finding in findings)
-
-
-def off_by_s(clock_s: float, before_s: float, after_s: float, *, resolution_s: float = 1.0) -> float:
-    """Return the minimum difference of a clock to this machine's clock, in seconds; positive if it is ahead.
-
-    Args:
-        clock_s: Unix time of the clock.
-        before_s: Unix time on this machine before the request.
-        after_s: Unix time on this machine after the answer.
-        resolution_s: The clock is rounded down to a multiple of this.
-    """
-    if clock_s > after_s:
-        return clock_s - after_s
-    return min(clock_s + resolution_s - before_s, 0.0)
-
-
-def judge_clock(check: str, whose: str, off_s: float, remedy: str) -> Finding:
-    """Return the finding for a clock that differs from this machine's clock.
-
-    Args:
-        check: Name of the check.
-        whose: The owner of the clock, such as ``"S3's"``.
-        off_s: Seconds ahead of this machine's clock; see `off_by_s`.
-        remedy: The clock to correct.
-    """
-    if abs(off_s) < 1.5:
-        return ok(check, f"{whose} clock agrees with this machine's")
-    found = f"{whose} clock is {abs(off_s):,.0f} s {'ahead of' if off_s > 0 else 'behind'} this machine's"
-    if abs(off_s) > CLOCK_FAIL_OVER_S:
-        return failed(check, found, remedy, "clock")
-    return ok(check, found) if abs(off_s) <= CLOCK_WARN_OVER_S else warning(check, found, remedy)

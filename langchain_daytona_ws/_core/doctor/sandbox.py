@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
 from langchain_daytona_ws._core.doctor.finding import (
     Finding,
     failed,
-    judge_clock,
-    off_by_s,
     ok,
     skipped,
     warning,

@@ -19,7 +19,7 @@ from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.dirs import UPLOADS
 from langchain_daytona_ws._guest.match import READINGS
-from langchain_daytona_ws._guest.scan import NAMED, REASONS
+from langchain_daytona_ws._guest.omitted import NAMED, REASONS
 from langchain_daytona_ws.errors import FileUnsuitable, WorkspaceError, WriteConflict
 
 CALL_TIMEOUT_S = 30.0

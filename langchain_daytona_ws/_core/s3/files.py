@@ -16,7 +16,8 @@ from langchain_daytona_ws._core.files.errors import edit_error, file_error
 from langchain_daytona_ws._core.guest_rpc.client import Meter
 from langchain_daytona_ws._core.s3 import search, tree
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
-from langchain_daytona_ws._core.s3.lookup import Listings, Lookup
+from langchain_daytona_ws._core.s3.listings import Listings
+from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.metadata import (
     CREATED,
     EDITED,

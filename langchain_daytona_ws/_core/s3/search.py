@@ -23,8 +23,8 @@ from langchain_daytona_ws._core.s3.store import (
 from langchain_daytona_ws._core.s3.tree import Walk
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
-from langchain_daytona_ws._guest.rows import Filter, Rows, Selection, is_too_binary
-from langchain_daytona_ws._guest.scan import BINARY, BINARY_MATCH, NAMED, UTF16
+from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, NAMED, UTF16, is_too_binary
+from langchain_daytona_ws._guest.rows import Filter, Rows, Selection
 from langchain_daytona_ws._guest.walk import RefusedError
 
 MAX_FILES = 500

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from langchain_daytona_ws._core.doctor.finding import (
     CONFIGURATION,
     Finding,
     any_failed,
-    ok,
     refused,
     skipped,
     warning,
 )
+from langchain_daytona_ws._core.doctor.settings import judge_settings
 from langchain_daytona_ws._core.s3.workspace import s3_workspace, workspace_prefix
 from langchain_daytona_ws._session.diagnosis import account, sandbox, storage
 from langchain_daytona_ws._session.diagnosis.captured_warnings import captured_warnings
-from langchain_daytona_ws.config import SandboxConfig, validate_namespace
+from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ConfigError
 
 
@@ -88,28 +88,3 @@ def _secrets(config: SandboxConfig) -> set[str]:
     """Return the texts to mask: the API key and the values of envVars."""
     key = config.options.api_key
     return {*config.plain_env_vars().values(), *([key.get_secret_value()] if key else [])}
-
-
-def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
-    """Return a finding for each problem of a configuration, where a session stops at the first; or one of status ok."""
-    checks: tuple[Callable[[], object], ...] = (
-        lambda: validate_namespace(namespace),
-        config.require_api_key,
-        # With a valid namespace: the first check covers the given namespace.
-        lambda: s3_workspace(config, "any"),
-    )
-    problems = []
-    for check in checks:
-        try:
-            check()
-        except ConfigError as error:
-            problems.append(refused(CONFIGURATION, error))
-    return problems or [ok(CONFIGURATION, _described(config, namespace))]
-
-
-def _described(config: SandboxConfig, namespace: str) -> str:
-    options = config.options
-    where = "the sandbox's own disk"
-    if options.mount_aws_s3_buckets:
-        where = f"s3://{options.workspace_bucket_name}/{workspace_prefix(config, namespace)}"
-    return f"{config.name or 'complete'}; API {options.api_url}, workspace on {where}"

@@ -11,12 +11,11 @@ from langchain_daytona_ws._adapters.aws import AssumedRole
 from langchain_daytona_ws._adapters.s3 import Bucket, SyncS3Store
 from langchain_daytona_ws._adapters.s3_probe import S3Probe
 from langchain_daytona_ws._core.doctor import s3 as s3_findings
+from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s
 from langchain_daytona_ws._core.doctor.finding import (
     Finding,
     Status,
     failed,
-    judge_clock,
-    off_by_s,
     ok,
     refused,
     skipped,

@@ -1,0 +1,35 @@
+"""Check a configuration as a whole: report all problems, where a session stops at the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from langchain_daytona_ws._core.doctor.finding import CONFIGURATION, Finding, ok, refused
+from langchain_daytona_ws._core.s3.workspace import s3_workspace, workspace_prefix
+from langchain_daytona_ws.config import SandboxConfig, validate_namespace
+from langchain_daytona_ws.errors import ConfigError
+
+
+def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
+    """Return a finding for each problem, or one finding of status ok."""
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: validate_namespace(namespace),
+        config.require_api_key,
+        # With a valid namespace: the first check covers the given namespace.
+        lambda: s3_workspace(config, "any"),
+    )
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            problems.append(refused(CONFIGURATION, error))
+    return problems or [ok(CONFIGURATION, _described(config, namespace))]
+
+
+def _described(config: SandboxConfig, namespace: str) -> str:
+    options = config.options
+    where = "the sandbox's own disk"
+    if options.mount_aws_s3_buckets:
+        where = f"s3://{options.workspace_bucket_name}/{workspace_prefix(config, namespace)}"
+    return f"{config.name or 'complete'}; API {options.api_url}, workspace on {where}"

@@ -1,0 +1,71 @@
+"""Translate the network setting to Daytona's rules, and warn about its effects."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from langchain_daytona_ws._core.ports import NetworkRules
+from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws.config.problems import FOR_MODEL
+from langchain_daytona_ws.errors import ConfigError
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.s3.workspace import S3Workspace
+
+logger = logging.getLogger("langchain_daytona_ws")
+
+
+def network_rules(config: SandboxConfig) -> NetworkRules | None:
+    """Translate the network setting to Daytona's rules. None, which sends nothing, keeps the organization's default.
+
+    Raises:
+        ConfigError: The mode is ``restricted``, but only domains are listed and they are not enforced: an empty list of
+            ranges must not mean "no restriction".
+    """
+    network = config.network
+    if network is None:
+        return None
+    if network.mode != "restricted":
+        return NetworkRules(block_all=network.mode == "deny-all")
+    domains = ",".join(network.allow_domains) if config.options.enforce_domain_allow_list else ""
+    if not network.allow_cidrs and not domains:
+        raise ConfigError(
+            "network.allowDomains: are ignored unless options.enforceDomainAllowList is true, and there is no "
+            "network.allowCidrs; set options.enforceDomainAllowList, give network.allowCidrs, or use the mode "
+            '"deny-all".',
+            code="nothing_allowed",
+            op="validate",
+            context={"paths": ["network.allowDomains"]},
+            for_model=FOR_MODEL,
+        )
+    return NetworkRules(
+        block_all=False, allow_cidrs=",".join(network.allow_cidrs) or None, allow_domains=domains or None
+    )
+
+
+def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> None:
+    """Log ignored parts of the network setting, and limits on access to S3; called once per session."""
+    network = config.network
+    if network is None:
+        return
+    if network.allow_domains and not config.options.enforce_domain_allow_list:
+        logger.warning(
+            "network.allowDomains is ignored: only network.allowCidrs is applied. Daytona enforces domains with "
+            "options.enforceDomainAllowList."
+        )
+    if workspace is not None and (caution := caution_of(config, workspace)):
+        logger.warning("%s", caution)
+
+
+def caution_of(config: SandboxConfig, workspace: S3Workspace) -> str:
+    """Return a warning about the network setting for a workspace in S3; ``""`` without a warning."""
+    if config.network is None or config.network.mode == "allow-all":
+        return ""
+    bucket, region = workspace.workspace.bucket, workspace.region
+    access = "mounted" if workspace.mode == "mount" else "synchronised"
+    endpoint = workspace.endpoint or f"https://{bucket}.s3.{region}.amazonaws.com"
+    return (
+        f'network.mode is "{config.network.mode}", and the S3 workspace is {access} inside the sandbox, which must be '
+        f"able to reach {endpoint}."
+    )
