@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, overload
 
-from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, OutputMode
 from langchain_daytona_ws._core.files.models import (
     FileDeleted,
     FileEdited,
@@ -15,8 +14,10 @@ from langchain_daytona_ws._core.files.models import (
     GlobResult,
     GrepResult,
     Listing,
+    OutputMode,
 )
 from langchain_daytona_ws._core.files.operations import FileOperations
+from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
 

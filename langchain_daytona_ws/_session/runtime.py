@@ -20,8 +20,8 @@ from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, git_settings
 from langchain_daytona_ws._core.id_factory import Clock, Ids
-from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
+from langchain_daytona_ws._core.limits import JOB_DEFAULT_S
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws._core.sync.push import OneSandbox, push

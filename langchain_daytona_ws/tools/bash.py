@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from langchain_daytona_ws._core.commands.run import check_command
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
-from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, JOB_MAX_S
+from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, OutputMode, rendering
+from langchain_daytona_ws._core.files import rendering
+from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
 from langchain_daytona_ws._core.paths import shown, shown_name
 from langchain_daytona_ws._guest.media import MIME_TYPES, PDF
 from langchain_daytona_ws._guest.text import PAGE_LINES
@@ -66,7 +67,7 @@ class FileInput(ToolInput):
     limit: int | None = Field(default=None, ge=1, description="Most lines, files or matches.")
     pattern: str | None = None
     glob: str | None = Field(default=None, description="grep: only these files, such as *.py.")
-    output_mode: OutputMode = "files_with_matches"
+    output_mode: Literal["files_with_matches", "content", "count"] = "files_with_matches"
     context: int = Field(default=0, ge=0, le=100, description="grep content: lines around each match.")
     ignore_case: bool = False
 

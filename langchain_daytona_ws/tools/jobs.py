@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.files import rendering
-from langchain_daytona_ws._core.jobs import OFFSET_MAX, TAIL_LINES_MAX
+from langchain_daytona_ws._core.limits import OFFSET_MAX, TAIL_LINES_MAX
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from langchain_daytona_ws._core.answer import MAX_NUMBER, MAX_PATH, Answer, Reply, encodable
-from langchain_daytona_ws._core.files import OutputMode, models
+from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
 from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
@@ -367,7 +367,7 @@ class FileReply(Reply):
     def entries(self, name: str) -> tuple[models.Entry, ...]:
         return tuple(self._entry(row, name) for row in self._list(name))
 
-    def grep_rows(self, name: str, mode: OutputMode) -> tuple[models.GrepRow, ...]:
+    def grep_rows(self, name: str, mode: models.OutputMode) -> tuple[models.GrepRow, ...]:
         return tuple(self._grep_row(row, name, mode) for row in self._list(name))
 
     def _omitted(self, value: object, reason: models.OmittedReason, where: str) -> models.Omitted:
@@ -396,7 +396,7 @@ class FileReply(Reply):
             target=None if target is None else self._raw(target, where, MAX_PATH),
         )
 
-    def _grep_row(self, row: object, where: str, mode: OutputMode) -> models.GrepRow:
+    def _grep_row(self, row: object, where: str, mode: models.OutputMode) -> models.GrepRow:
         sizes = {"files_with_matches": (1,), "count": (2,), "content": (4, 5)}[mode]
         if not isinstance(row, list) or len(row) not in sizes:
             raise self.malformed(where)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from langchain_daytona_ws._core.files import OutputMode
 from langchain_daytona_ws._guest.text import footer
 from langchain_daytona_ws.errors import WorkspaceError
+
+OutputMode = Literal["files_with_matches", "content", "count"]
+"""What `grep` returns for each match."""
 
 VIEWED_BYTES = 32 << 20  # of a viewed text file
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES
-from langchain_daytona_ws._core.files import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, OutputMode, models
+from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
 from langchain_daytona_ws._core.files.media import MAX_SIDE_PIXELS, MEDIA_BYTES, Media, media_of
 from langchain_daytona_ws._core.files.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.id_factory import random_id
+from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
 from langchain_daytona_ws._core.paths import (
     candidates,
     is_log,
@@ -274,7 +275,7 @@ class FileOperations:
         *,
         path: str = ".",
         glob: str | None = None,
-        output_mode: OutputMode = "files_with_matches",
+        output_mode: models.OutputMode = "files_with_matches",
         before: int = 0,
         after: int = 0,
         ignore_case: bool = False,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
-from langchain_daytona_ws._core.jobs import JOB_MAX_S
+from langchain_daytona_ws._core.limits import JOB_MAX_S
 from langchain_daytona_ws._core.ports import PortFault, SandboxPort
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from langchain_daytona_ws._core.commands.run import (
     facts_of_request,
 )
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.jobs import JOB_DEFAULT_S, JOB_MAX_S, OFFSET_MAX, TAIL_LINES_MAX
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.models import (
     Job,
@@ -26,6 +25,7 @@ from langchain_daytona_ws._core.jobs.models import (
     read_job,
     read_started,
 )
+from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S, OFFSET_MAX, TAIL_LINES_MAX
 from langchain_daytona_ws._core.sync.report import read_report
 from langchain_daytona_ws.errors import CommandRefused
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from langchain_daytona_ws._core.files import OutputMode, models
+from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.s3.expression import Expression, NeedsRipgrepError
 from langchain_daytona_ws._core.s3.lookup import Lookup
 from langchain_daytona_ws._core.s3.names import below, parent_of
@@ -240,7 +240,7 @@ def _as_utf8(data: bytes) -> bytes:
     return data.removeprefix(text.BOM)
 
 
-def _row(mode: OutputMode, path: str, *values: Any) -> models.GrepRow:
+def _row(mode: models.OutputMode, path: str, *values: Any) -> models.GrepRow:
     match mode:
         case "files_with_matches":
             return models.GrepRow(path)
