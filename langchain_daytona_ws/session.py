@@ -226,6 +226,7 @@ class WorkspaceSession:
     @property
     def files(self) -> WorkspaceFiles:
         """The workspace's files."""
+        # Imported on first use: it needs all file operations.
         from langchain_daytona_ws._session.files import WorkspaceFiles
 
         return WorkspaceFiles(
@@ -239,6 +240,7 @@ class WorkspaceSession:
     @property
     def jobs(self) -> WorkspaceJobs:
         """The workspace's background jobs."""
+        # Imported on first use: most sessions start no job.
         from langchain_daytona_ws._session.jobs import WorkspaceJobs
 
         return WorkspaceJobs(self._sync.jobs, self._async.jobs, session=self)
@@ -606,6 +608,7 @@ def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSessio
 def _s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
     if not config.options.mount_aws_s3_buckets:
         return None
+    # Without a workspace on S3, its modules are not imported.
     from langchain_daytona_ws._core.s3.workspace import s3_workspace
 
     return s3_workspace(config, namespace)

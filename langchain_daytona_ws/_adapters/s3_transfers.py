@@ -23,7 +23,7 @@ PAUSE_S = 0.2
 PIECE_BYTES = 1 << 20
 # A larger content is uploaded in parts of at least this size, of which S3 takes 10,000 (S3 API).
 PART_BYTES = 16 << 20
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 
 
 class _Lost(Exception):
@@ -169,7 +169,7 @@ class ObjectTransfer:
 
 def _parts(source: UploadSource) -> Iterator[bytes]:
     left = source.size_bytes
-    part_bytes = max(PART_BYTES, -(-left // MOST_PARTS))
+    part_bytes = max(PART_BYTES, -(-left // MAX_PARTS))
     with source.open() as file:
         while left:
             data = read_exactly(file, min(part_bytes, left))

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
+from langchain_daytona_ws._adapters.running_loop import running_loop
 from langchain_daytona_ws._approval.asking import (
     ApprovalRuntime,
     AsyncioRuntime,
@@ -194,7 +195,7 @@ class ApprovalGate:
                 remembered=remembered,
                 timeout_s=self.approval_timeout_s,
             )
-        except WouldDeadlock:
+        except _LoopWouldBlock:
             deny(
                 request,
                 "would_deadlock",
@@ -216,7 +217,7 @@ class ApprovalGate:
             running.gate = None
 
 
-class WouldDeadlock(Exception):
+class _LoopWouldBlock(Exception):
     """The caller would block the event loop on which an earlier ticket has to finish."""
 
 
@@ -251,12 +252,12 @@ class Turns:
         """Add a ticket; ``ticket.granted`` is done when its turn comes.
 
         Raises:
-            WouldDeadlock: The holder would block the thread of an event loop on which an earlier ticket has to finish.
+            _LoopWouldBlock: The holder would block the event loop on which an earlier ticket has to finish.
         """
-        blocked = _running_loop() if ticket.loop is None else None
+        blocked = running_loop() if ticket.loop is None else None
         with self._lock:
             if blocked is not None and any(earlier.loop is blocked for earlier in self._queue):
-                raise WouldDeadlock
+                raise _LoopWouldBlock
             self._queue.append(ticket)
             self._grant()
 
@@ -270,10 +271,3 @@ class Turns:
     def _grant(self) -> None:
         if self._queue and not self._queue[0].granted.done():
             self._queue[0].granted.set_result(None)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -1,4 +1,8 @@
-"""Limits and defaults that the tools describe. This module imports nothing, since the tools must be built fast."""
+"""Limits and defaults that the tools describe, apart from the models, which the tools are built without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 # Rows of a result, if the caller passes no limit.
 LIST_LIMIT = 1000
@@ -9,3 +13,9 @@ JOB_DEFAULT_S = 3600.0
 JOB_MAX_S = 24 * 3600.0
 TAIL_LINES_MAX = 10_000  # of a job's log
 OFFSET_MAX = 1 << 52  # in a job's log
+
+
+def check_range(name: str, value: int, lowest: int, highest: int, error: Callable[[str], Exception]) -> None:
+    """Raise ``error`` with a message if a number is out of range."""
+    if isinstance(value, bool) or not lowest <= value <= highest:
+        raise error(f"{name} must be from {lowest:,} to {highest:,}.")

@@ -22,7 +22,7 @@ from deepagents.backends.protocol import (
 )
 
 from langchain_daytona_ws._core.files.models import Entry, FileView, ViewQuery
-from langchain_daytona_ws._core.files.operations import MOST_ROWS, FileOperations
+from langchain_daytona_ws._core.files.operations import MAX_ROWS, FileOperations
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.locations import FileLocation, locate
 from langchain_daytona_ws._deepagents.messages import directory_error, read_error, transfer_error
@@ -152,7 +152,7 @@ class Reader:
     async def ls(self, path: str) -> LsResult:
         try:
             location, ops = self._files.at(path)
-            listing = await ops.list(location.path, limit=MOST_ROWS)
+            listing = await ops.list(location.path, limit=MAX_ROWS)
         except WorkspaceError as error:
             return LsResult(error=directory_error(path, error))
         if listing.more:
@@ -178,9 +178,9 @@ class Reader:
             if not pattern or ".." in pattern.split("/"):
                 raise FileError("The pattern is empty, or contains '..'.", code="bad_glob", op="glob")
             glob, is_visible = file_glob(pattern), hidden_name_filter(pattern)
-            results = [await ops.glob(glob, path=location.path, limit=MOST_ROWS)]
+            results = [await ops.glob(glob, path=location.path, limit=MAX_ROWS)]
             if not in_graph and not glob.endswith("/"):
-                results.append(await ops.glob(f"{glob}/", path=location.path, limit=MOST_ROWS))
+                results.append(await ops.glob(f"{glob}/", path=location.path, limit=MAX_ROWS))
         except GlobError as error:
             return GlobResult(error=f"Path '{path or self._files.root}': {error}")
         except WorkspaceError as error:
@@ -201,7 +201,7 @@ class Reader:
     async def grep(
         self, pattern: str, path: str | None, glob: str | None, max_count: int | None
     ) -> GrepResult:
-        max_rows = MOST_ROWS - 1 if max_count is None else max(0, min(max_count, MOST_ROWS - 1))
+        max_rows = MAX_ROWS - 1 if max_count is None else max(0, min(max_count, MAX_ROWS - 1))
         try:
             location, ops = self._files.at(path or ".")
             if not pattern or "\n" in pattern:

@@ -103,6 +103,7 @@ class WorkspaceToolkit(BaseToolkit):
     @property
     def preview(self) -> PreviewTool:
         """A new `PreviewTool` of the session or pool."""
+        # Imported only if this tool is wanted.
         from langchain_daytona_ws.tools.preview import PreviewTool
 
         return PreviewTool(**self._source_argument)

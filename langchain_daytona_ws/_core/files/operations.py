@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES
@@ -12,7 +13,7 @@ from langchain_daytona_ws._core.files.errors import edit_error, file_error
 from langchain_daytona_ws._core.files.media import MAX_SIDE_PIXELS, MEDIA_BYTES, Media, media_of
 from langchain_daytona_ws._core.files.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.id_factory import random_id
-from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
+from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, check_range
 from langchain_daytona_ws._core.paths import (
     candidates,
     is_log,
@@ -35,10 +36,12 @@ from langchain_daytona_ws.errors import (
 
 T = TypeVar("T")
 
+_bad_argument = partial(FileError, code="bad_argument")
+
 MAX_BYTES = 10 << 20
 EDIT_BYTES = 512 << 10
-MOST_ROWS = 5000
-MOST_CONTEXT = 100
+MAX_ROWS = 5000
+MAX_CONTEXT = 100
 SEARCH_TIMEOUT_S = 20
 LARGEST_BYTES = 128 << 20  # of a fetched file
 
@@ -83,8 +86,8 @@ class FileOperations:
 
     async def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> models.FileText:
         """Read a page of numbered lines, from the 1-based line ``offset``."""
-        _check_range("offset", offset, 1, 1 << 40)
-        _check_range("limit", limit, 1, 1 << 40)
+        check_range("offset", offset, 1, 1 << 40, _bad_argument)
+        check_range("limit", limit, 1, 1 << 40, _bad_argument)
         location, files = await self._readable(path)
         max_bytes = LOG_LIMIT_BYTES if is_log(location) else MAX_BYTES
         request = files.read(
@@ -254,14 +257,14 @@ class FileOperations:
 
     async def list(self, path: str = ".", *, limit: int = LIST_LIMIT) -> models.Listing:
         """List one directory, directories first."""
-        _check_range("limit", limit, 1, MOST_ROWS)
+        check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
         location = await self._resolve(path)
         request = self._files.list(location, limit=limit, limit_bytes=self._limit_bytes)
         return await self._or_similar(location, request)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> models.GlobResult:
         """Find files below ``path``, newest first; the returned paths are relative to the workspace root."""
-        _check_range("limit", limit, 1, MOST_ROWS)
+        check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
         location = await self._resolve(path)
         relative, absolute = workspace_pattern(pattern, self._root)
         start = "." if absolute else location
@@ -286,9 +289,9 @@ class FileOperations:
         ``glob`` narrows the files; ``before`` and ``after`` add lines of context in mode ``content``;
         ``limit`` is the most rows (files, or lines) in the result.
         """
-        _check_range("limit", limit, 1, MOST_ROWS)
-        _check_range("before", before, 0, MOST_CONTEXT)
-        _check_range("after", after, 0, MOST_CONTEXT)
+        check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
+        check_range("before", before, 0, MAX_CONTEXT, _bad_argument)
+        check_range("after", after, 0, MAX_CONTEXT, _bad_argument)
         if output_mode not in ("files_with_matches", "content", "count"):
             raise FileError("output_mode must be files_with_matches, content or count.", code="bad_argument")
         location, files = await self._readable(path)
@@ -467,8 +470,3 @@ def _encoded(text: str, name: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         raise FileError(f"{name} is not valid Unicode text.", code="not_unicode") from None
-
-
-def _check_range(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise FileError(f"{name} must be from {least} to {most}.", code="bad_argument")

@@ -110,11 +110,13 @@ class JobTracker:
         """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
         port, sandbox_id = request.port, request.sandbox_id
         started, state, job = answer.get("job"), answer.get("keep_alive"), request.fields.get("job")
+        if started is None and state is None:
+            return Resend.NO
+        # Only now: most sessions start no job, and do not need the models.
+        from langchain_daytona_ws._core.jobs.models import read_job, read_started
+
         minutes = _minutes(started, "awake_minutes")
         if isinstance(job, dict) and minutes:
-            # Sessions without jobs do not import their models.
-            from langchain_daytona_ws._core.jobs.models import read_started
-
             self.record(read_started(started, str(job["command"]), sandbox_id))
             self._raised[sandbox_id] = minutes
             if answer.get("from_record") is True:
@@ -122,8 +124,6 @@ class JobTracker:
             await self._raise(port, sandbox_id, minutes)
         elif isinstance(state, dict):
             await self._adjust(port, sandbox_id, state)
-            from langchain_daytona_ws._core.jobs.models import read_job
-
             ended = state.get("ended")
             for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
                 self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
@@ -25,7 +26,13 @@ from langchain_daytona_ws._core.jobs.models import (
     read_job,
     read_started,
 )
-from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S, OFFSET_MAX, TAIL_LINES_MAX
+from langchain_daytona_ws._core.limits import (
+    JOB_DEFAULT_S,
+    JOB_MAX_S,
+    OFFSET_MAX,
+    TAIL_LINES_MAX,
+    check_range,
+)
 from langchain_daytona_ws._core.sync.report import read_report
 from langchain_daytona_ws.errors import CommandRefused
 
@@ -43,6 +50,8 @@ COMMAND_SHOWN = 2000
 SYNTAX_ERROR_MAX_BYTES = 2000
 STARTED_BEFORE = "this call was made before: this is the job that it started then"
 STOPPED_BEFORE = "this call was made before: this is its recorded result"
+
+_bad_range = partial(CommandRefused, code="log_range")
 
 
 class JobOps:
@@ -166,7 +175,7 @@ class JobOps:
             JobError: There is no such job.
         """
         limit_bytes = self._limit_bytes if limit_bytes is None else limit_bytes
-        _check_range("limit_bytes", limit_bytes, LOG_PIECE_MIN_BYTES, self._limit_bytes)
+        check_range("limit_bytes", limit_bytes, LOG_PIECE_MIN_BYTES, self._limit_bytes, _bad_range)
         _check_start(offset, tail_lines)
         piece = await self._read(job_id, offset, tail_lines or TAIL_LINES, limit_bytes)
         log = _log(piece, requested_offset=offset)
@@ -282,13 +291,8 @@ def left_out(size_bytes: int) -> str:
 
 def _check_start(offset: int | None, tail_lines: int | None) -> None:
     if tail_lines is not None:
-        _check_range("The tail", tail_lines, 1, TAIL_LINES_MAX)
+        check_range("The tail", tail_lines, 1, TAIL_LINES_MAX, _bad_range)
     if offset is not None:
-        _check_range("The offset", offset, 0, OFFSET_MAX)
+        check_range("The offset", offset, 0, OFFSET_MAX, _bad_range)
         if tail_lines is not None:
             raise CommandRefused("Give a tail or an offset, not both.", code="log_range")
-
-
-def _check_range(name: str, value: int, lowest: int, highest: int) -> None:
-    if isinstance(value, bool) or not lowest <= value <= highest:
-        raise CommandRefused(f"{name} must be from {lowest:,} to {highest:,}.", code="log_range")

@@ -126,9 +126,9 @@ class S3Files:
 
     async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
         with self._errors("view", path):
-            most = query.binary_bytes if query.binary else query.max_bytes
-            key, stored = await self._load(path, most)
-            data = _content(stored, most)
+            max_bytes = query.binary_bytes if query.binary else query.max_bytes
+            key, stored = await self._load(path, max_bytes)
+            data = _content(stored, max_bytes)
             return await self._compute(len(data), lambda: _viewed(key, data, _hash_of(stored), query))
 
     async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
