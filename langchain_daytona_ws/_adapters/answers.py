@@ -71,13 +71,13 @@ def limit_async_answers(api: Any) -> None:
             answer = await send(*given, _request_timeout=limits, **named)
         finally:
             del given, named
-        answer.data = await _read_async(answer.response)
+        answer.data = await _read_all_async(answer.response)
         return answer
 
     rest.request = request
 
 
-async def _read_async(response: aiohttp.ClientResponse) -> bytes:
+async def _read_all_async(response: aiohttp.ClientResponse) -> bytes:
     data = bytearray()
     try:
         async for piece in response.content.iter_any():

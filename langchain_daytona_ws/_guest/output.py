@@ -37,7 +37,7 @@ class Output:
     def _overflow(self, chunk: bytes) -> None:
         """Exceed the limit: the output so far becomes head, tail and the start of the log."""
         if self._log < 0:
-            self.log_bytes, self.log_error = 0, ""  # of an earlier log, of a live command, which failed
+            self.log_bytes, self.log_error = 0, ""  # discard the state of a live command's log that failed
             self.open_log()
             self._write_log(chunk)
         whole = self._head + chunk

@@ -48,7 +48,8 @@ class Push:
             found = copy.tree.scan(copy.index.entries)
             found.missing = [path for path in found.missing if path in missing]
             failure = self._save_all(found)
-        # Only after all uploads have succeeded. A directory that was replaced lacks files that no command has deleted.
+        # Delete objects only after all uploads have succeeded. If the directory was replaced, its missing files were
+        # not deleted by a command: delete nothing.
         if failure is None and not self.unpushed and not copy.is_new_directory and copy.is_bound:
             failure = next(iter(copy.for_each(self._delete, found.missing)), None)
         if failure is None and self.unpushed:

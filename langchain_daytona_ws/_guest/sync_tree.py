@@ -175,7 +175,8 @@ class Index:
         self.binding = binding
         self.entries: dict[str, Entry] = {}
         self.is_complete = False  # all objects were here once
-        self.is_compared = False  # a whole comparison with the listing, and no change since
+        # whether the index was compared with the whole listing and has not changed since
+        self.is_compared = False
         self.is_saved = True
         self.honours_delete: bool | None = None  # whether the store checks the condition of a deletion
         if not is_lost:

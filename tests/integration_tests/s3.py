@@ -29,7 +29,10 @@ def s3_options(server: LocalDaytona, bucket: str, **more: Any) -> dict[str, Any]
 
 @functools.cache
 def outsider(endpoint: str) -> Any:
-    """Return a client for an S3, as someone outside of the workspace has it. A closed one opens new connections."""
+    """Return a client for an S3, as someone outside of the workspace has it.
+
+    The client is shared; after `close()` it opens new connections.
+    """
     return boto3.client(
         "s3",
         endpoint_url=endpoint,

@@ -44,7 +44,7 @@ def test_building_the_tools_loads_neither_daytona_nor_boto3() -> None:
     loaded = _loaded(program)
     assert _top(loaded) & HEAVY == set()
     assert not any(module.startswith("langchain_daytona_ws.local") for module in loaded)
-    # Their many classes take time to create, and only calls need them.
+    # These modules define many classes, which only calls need.
     names = ("files.models", "files.operations", "jobs.models", "s3.store")
     assert loaded & {f"langchain_daytona_ws._core.{name}" for name in names} == set()
 

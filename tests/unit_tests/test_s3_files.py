@@ -17,7 +17,7 @@ from langchain_daytona_ws._core.files.models import EditQuery
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3 import metadata as marks
+from langchain_daytona_ws._core.s3 import metadata
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES
 from langchain_daytona_ws._core.s3.files import REMEMBERED_CALLS, Answers, S3Files
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
@@ -469,9 +469,9 @@ class TestAgain:
         for n in range(20):
             run_sync(session(bucket, key=f"call{n}").edit("a", str(n), str(n + 1)))
         kept = bucket.objects["a"].metadata
-        assert marks.mark_of(kept, marks.short("call4")) is not None
-        assert marks.mark_of(kept, marks.short("call3")) is None
-        assert len(marks.MARKS) + len(kept[marks.MARKS]) < 2048, "S3's limit for metadata"
+        assert metadata.mark_of(kept, metadata.short("call4")) is not None
+        assert metadata.mark_of(kept, metadata.short("call3")) is None
+        assert len(metadata.MARKS_ENTRY) + len(kept[metadata.MARKS_ENTRY]) < 2048, "S3's limit for metadata"
 
     def test_only_so_many_answers_are_remembered(self, bucket: MemoryBucket) -> None:
         made: Answers = Answers()
@@ -490,18 +490,20 @@ class TestAgain:
 class TestMarks:
     @given(st.text() | st.text("0123456789abcdefcw,e", max_size=600))
     def test_others_may_write_anything_there(self, value: str) -> None:
-        found = marks.marks_in({marks.MARKS: value})
-        assert len(found) <= marks.MAX_MARKS
-        written = marks.with_mark({marks.MARKS: value}, marks.Mark("0" * 16, "c"))[marks.MARKS]
+        found = metadata.marks_in({metadata.MARKS_ENTRY: value})
+        assert len(found) <= metadata.MAX_MARKS
+        written = metadata.with_mark({metadata.MARKS_ENTRY: value}, metadata.Mark("0" * 16, "c"))[
+            metadata.MARKS_ENTRY
+        ]
         assert written.isascii()
         assert len(written) < 512
-        assert marks.marks_in({marks.MARKS: written})[0] == marks.Mark("0" * 16, "c")
+        assert metadata.marks_in({metadata.MARKS_ENTRY: written})[0] == metadata.Mark("0" * 16, "c")
 
     def test_forged_marks_do_no_harm(self, bucket: MemoryBucket) -> None:
-        forged = {marks.MARKS: "not a mark," + "f" * 16 + "e99999999,," + "1" * 16 + "e7"}
+        forged = {metadata.MARKS_ENTRY: "not a mark," + "f" * 16 + "e99999999,," + "1" * 16 + "e7"}
         bucket.objects["a"] = Kept(b"one", forged, 0)
         assert run_sync(session(bucket).edit("a", "one", "1")).count == 1
-        assert bucket.objects["a"].metadata[marks.MARKS].endswith("," + "1" * 16 + "e7")
+        assert bucket.objects["a"].metadata[metadata.MARKS_ENTRY].endswith("," + "1" * 16 + "e7")
 
 
 class TestTree:

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3 import metadata as attributes
 from langchain_daytona_ws._core.s3.files import S3Files
-from langchain_daytona_ws._core.s3.metadata import MARKS
+from langchain_daytona_ws._core.s3.metadata import MARKS_ENTRY, is_symlink
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.synced import SyncedFiles, SyncedObjects
 from langchain_daytona_ws._guest import files
@@ -73,7 +72,7 @@ def refusal(kind: type[WorkspaceError], call: Awaitable[object]) -> WorkspaceErr
 
 
 def metadata(bucket: MemoryBucket, key: str) -> dict[str, str]:
-    return {name: value for name, value in bucket.objects[key].metadata.items() if name != MARKS}
+    return {name: value for name, value in bucket.objects[key].metadata.items() if name != MARKS_ENTRY}
 
 
 @pytest.fixture
@@ -130,10 +129,10 @@ class TestAttributes:
 
     def test_only_a_symlinks_permissions_mean_a_symlink(self) -> None:
         for permissions in ("0120777", "120777", "00120777"):
-            assert attributes.is_symlink({"file-permissions": permissions})
+            assert is_symlink({"file-permissions": permissions})
         for permissions in ("0100777", "0777", "", "0120888", "0140777", "01207770", "symlink"):
-            assert not attributes.is_symlink({"file-permissions": permissions})
-        assert not attributes.is_symlink({})
+            assert not is_symlink({"file-permissions": permissions})
+        assert not is_symlink({})
 
 
 class TestSymlinks:
@@ -451,8 +450,6 @@ def test_the_same_operations_have_the_same_outcomes_on_the_disk(
             if call[0] == "write" and first == (FileMissing, "missing"):
                 return  # the guest makes the missing directory before a ".."
             assert first == second, call
-            kept = {
-                key: (kept.data, attributes.is_symlink(kept.metadata)) for key, kept in bucket.objects.items()
-            }
+            kept = {key: (kept.data, is_symlink(kept.metadata)) for key, kept in bucket.objects.items()}
             on_the_disk = as_objects(root)
-            assert kept == {k: (o.data, attributes.is_symlink(o.metadata)) for k, o in on_the_disk.items()}
+            assert kept == {k: (o.data, is_symlink(o.metadata)) for k, o in on_the_disk.items()}

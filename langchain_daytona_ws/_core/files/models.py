@@ -72,8 +72,8 @@ class FileWritten:
     sha256: str
     from_record: bool = False  # the result of an earlier attempt of this call: nothing was written now
     # Style of the replaced content: "bom" (byte order mark), "crlf" (line ends), "bytes" (bytes that are not UTF-8).
-    kept: tuple[str, ...] = ()  # what the new content has too
-    gone: tuple[str, ...] = ()  # what it lacks
+    kept: tuple[str, ...] = ()  # the new content has these as well
+    gone: tuple[str, ...] = ()  # the new content lacks these
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ NEW_FILE, NEW_DIRECTORY = "0100644", "0040755"
 _OCTAL = re.compile(r"0{0,5}[0-7]{1,6}", re.ASCII)
 _ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 
-MARKS = "langchain-daytona-ws-calls"
+MARKS_ENTRY = "langchain-daytona-ws-calls"
 MAX_MARKS = 16
 CREATED, REPLACED, EDITED = "c", "w", "e"
 _MARK = re.compile(r"([0-9a-f]{16})(c|wb?c?|e[0-9]{1,6})", re.ASCII)
@@ -97,7 +97,7 @@ def short(key: str) -> str:
 
 def marks_in(metadata: Mapping[str, str]) -> tuple[Mark, ...]:
     """Return the valid marks in an object's metadata, newest first."""
-    value = metadata.get(MARKS, "")
+    value = metadata.get(MARKS_ENTRY, "")
     if len(value) > _MAX_LENGTH:
         return ()
     found = [_MARK.fullmatch(part) for part in value.split(",")]
@@ -114,7 +114,7 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
     marks = (latest, *(mark for mark in marks_in(metadata) if mark.call != latest.call))
     return {
         **kept_attributes(metadata),
-        MARKS: ",".join(mark.call + mark.action for mark in marks[:MAX_MARKS]),
+        MARKS_ENTRY: ",".join(mark.call + mark.action for mark in marks[:MAX_MARKS]),
     }
 
 
