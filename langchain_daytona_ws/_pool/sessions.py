@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
+from langchain_daytona_ws._adapters.running_loop import running_loop
 from langchain_daytona_ws._core.ports import SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._pool.slots import Slot, Slots, Step
@@ -21,7 +22,6 @@ from langchain_daytona_ws._session.sandbox_manager import CLOSE_WAITS_S
 from langchain_daytona_ws._session.single_flight import (
     Wait,
     WouldDeadlock,
-    running_loop,
     wait_blocking,
     wait_on_loop,
 )
