@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from langchain_daytona_ws._session.diagnosis.storage import PROBE
-from langchain_daytona_ws.cli import jobs, output, run
+from langchain_daytona_ws.cli import exits, jobs, run
 from langchain_daytona_ws.cli.app import app
 from tests.integration_tests.test_cli import environment
 
@@ -48,11 +48,11 @@ def test_there_are_calls() -> None:
 
 
 def test_the_exit_codes_of_the_page_are_those_of_the_code() -> None:
-    assert (output.FAILED, output.USAGE_ERROR) == (1, 2)
+    assert (exits.FAILED, exits.USAGE_ERROR) == (1, 2)
     assert "124 (time is up), 125 (the command did not run) and 123 (the command may have run" in " ".join(
         PAGE.split()
     )
-    assert (output.TIMED_OUT, output.NOT_RUN, output.OUTCOME_UNKNOWN, output.LOST) == (124, 125, 123, 125)
+    assert (exits.TIMED_OUT, exits.NOT_RUN, exits.OUTCOME_UNKNOWN, exits.LOST) == (124, 125, 123, 125)
     assert "256 KiB" in PAGE
     assert run.OUTPUT_LIMIT_BYTES == 256 * 1024
     assert f"`{PROBE}…`" in PAGE
@@ -83,7 +83,7 @@ def test_a_signal_unwinds_once_and_its_handler_is_put_back(number: signal.Signal
     outside = signal.signal(number, signal.SIG_DFL)  # the parent of the tests may ignore it, like nohup
     cleaned = []
 
-    @output.cleaning_up()
+    @exits.cleaning_up()
     def work() -> None:
         try:
             signal.raise_signal(number)
@@ -104,7 +104,7 @@ def test_a_signal_unwinds_once_and_its_handler_is_put_back(number: signal.Signal
 def test_a_program_that_hangups_do_not_concern_goes_on() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with output.cleaning_up():
+        with exits.cleaning_up():
             signal.raise_signal(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
@@ -119,4 +119,4 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert "[bold]x[/bold]" in shown
-    assert isinstance(output.error_exit("x"), typer.Exit)
+    assert isinstance(exits.error_exit("x"), typer.Exit)
