@@ -9,6 +9,7 @@ from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
+from langchain_daytona_ws._adapters.running_loop import running_loop
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.errors import SandboxUnavailable
 
@@ -31,14 +32,6 @@ class WouldDeadlock(SandboxUnavailable):
             retryable=True,
             for_model="The machine is being prepared. Nothing ran. Try again.",
         )
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that runs in this thread; None if none does."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def on_a_loop() -> bool:

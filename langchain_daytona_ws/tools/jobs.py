@@ -99,7 +99,9 @@ class BashJobTool(WorkspaceTool):
 
     async def _refuse_early(self, call: CallContext, wanted: JobInput) -> None:
         if wanted.job_id is not None:
-            from langchain_daytona_ws._core.jobs.operations import check_job_id
+            from langchain_daytona_ws._core.jobs.operations import (
+                check_job_id,
+            )  # the tools are built without it
 
             check_job_id(wanted.job_id)
 
