@@ -130,10 +130,6 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if home.startswith("tools."):
-        # Here, and not in a module below: CPython 3.11 maps and unmaps memory at calls of some depths, so that this
-        # import, which nests deeply itself, takes up to a fifth longer when it begins further down (measured).
-        from langchain_core.tools import BaseTool  # noqa: F401
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
