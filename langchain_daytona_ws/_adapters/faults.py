@@ -49,21 +49,25 @@ MESSAGE_LIMIT = 500
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise PortFault for every failure of the SDK inside."""
+    """Raise PortFault for every failure of the SDK inside.
+
+    It does not refer to the SDK's error, whose frames have the API key and the variables of the request: some loggers
+    show local variables.
+    """
     try:
         yield
     except (PortFault, ConfigError, asyncio.CancelledError):
         raise
     except DaytonaError as error:
-        raise _fault(error) from error
+        raise _fault(error) from None
     except _TRANSPORT as error:
-        raise _transport_fault(error) from error
+        raise _transport_fault(error) from None
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         # The SDK's generated models rejected the response (pydantic, JSON). Only the type is reported: the
         # text may quote the response.
         raise PortFault(
             FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})"
-        ) from error
+        ) from None
 
 
 def _fault(error: DaytonaError) -> PortFault:

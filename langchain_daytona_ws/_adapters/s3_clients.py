@@ -32,7 +32,7 @@ READ_ATTEMPTS = 4
 POOL = 16
 # boto3's service descriptions are slow to load; all sessions share them.
 DESCRIPTIONS = botocore.loaders.create_loader()
-_CREATING = threading.Lock()  # boto3 sessions are not thread-safe
+_creating = threading.Lock()  # boto3 sessions are not thread-safe
 # While set, PutObject is sent as RenameObject with this source key, as mount-s3 does: older boto3 lacks the operation.
 rename_source: ContextVar[str | None] = ContextVar("langchain_daytona_ws_rename_source", default=None)
 # Requests may still be open with the previous credentials.
@@ -79,7 +79,7 @@ class ClientSets:
                 self._sets.popitem()[1].close()
 
     def _made(self, credentials: Credentials) -> Clients:
-        with _CREATING, boto_call():
+        with _creating, boto_call():
             session = _session()
             return Clients(
                 self._client(session, credentials, READ_ATTEMPTS), self._client(session, credentials, 1)
@@ -104,7 +104,7 @@ class ClientSets:
 
 @functools.cache
 def _session() -> Session:
-    """Return the session of all clients. Callers hold `_CREATING`.
+    """Return the session of all clients. Callers hold `_creating`.
 
     It reads no profile: a broken profile on this machine must not affect it.
     """
@@ -118,6 +118,17 @@ def _session() -> Session:
     )
     inner.register_component("data_loader", DESCRIPTIONS)
     return Session(botocore_session=inner)
+
+
+def _forget_parent() -> None:
+    """Replace the lock and the session, which a thread of the parent process may have held at the fork."""
+    global _creating  # noqa: PLW0603
+    _creating = threading.Lock()
+    _session.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_parent)
 
 
 def _settings(endpoint: str | None, attempts: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -104,22 +104,23 @@ class Notices:
         with self._lock:
             return list(self._positions)
 
-    def drain(self, conversation: Conversation, sandbox_id: str | None) -> tuple[str, ...]:
+    def drain(self, conversation: Conversation, sandbox: Callable[[], str | None]) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, each text once, for its next result.
 
         They include `lost` if the thread's last result came from another sandbox.
 
         Args:
             conversation: The thread.
-            sandbox_id: The present sandbox; None if there is none.
+            sandbox: Returns the id of the present sandbox; None if there is none.
         """
         with conversation.lock:
-            notices = self._missed_by(conversation)
+            # In this order: the notice of a loss is added before the next sandbox has an id.
+            sandbox_id, notices = sandbox(), self._missed_by(conversation)
             if self.lost in notices:
-                conversation.sandbox_id = ""
-            elif sandbox_id is not None and conversation.sandbox_id not in ("", sandbox_id):
-                notices = [self.lost, *(notice for notice in notices if notice != REPLACED_NOTICE)]
-            if sandbox_id is not None:
+                conversation.sandbox_id = ""  # `sandbox_id` may be that of the lost one
+            elif sandbox_id is not None:
+                if conversation.sandbox_id not in ("", sandbox_id):
+                    notices = [self.lost, *(notice for notice in notices if notice != REPLACED_NOTICE)]
                 conversation.sandbox_id = sandbox_id
             conversation.has_begun = True
             return tuple(notices)

@@ -85,7 +85,7 @@ class SessionState:
 
     def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, for its next result."""
-        return self.notices.drain(conversation, self.sandbox_id)
+        return self.notices.drain(conversation, lambda: self.sandbox_id)
 
 
 class _Runtime:

@@ -138,5 +138,8 @@ def _report(copied: Transferred, *, as_json: bool) -> None:
         return
     for entry in copied.skipped:
         typer.echo(f"Left out ({entry.reason}): {shown(entry.path)}", err=True)
-    count = len(copied.files)
-    typer.echo(f"{count:,} {'file' if count == 1 else 'files'}, {copied.size_bytes:,} bytes")
+    typer.echo(f"{_counted(len(copied.files), 'file')}, {_counted(copied.size_bytes, 'byte')}")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -195,7 +195,8 @@ class WorkspaceFileTool(WorkspaceTool):
         )
 
     async def _refuse_early(self, call: CallContext, wanted: FileInput) -> None:
-        await call.runtime.files.check(wanted.path or "")
+        edit = (wanted.old_string or "", wanted.new_string or "") if wanted.action == "edit" else None
+        await call.runtime.files.check_change(wanted.path or "", is_file=wanted.action == "write", edit=edit)
 
     async def _perform(self, call: CallContext, wanted: FileInput) -> tuple[Content, dict[str, Any]]:
         content: Content

@@ -87,8 +87,9 @@ def pickled(value: object) -> str:
 
 
 def everything_of(error: BaseException) -> str:
-    """Return an error with its causes, its attributes, and the variables of this package's frames."""
-    parts = ["".join(traceback.format_exception(error)), repr(error)]
+    """Return an error with its causes, its attributes, and the variables of all frames that a logger could show."""
+    with_variables = traceback.TracebackException.from_exception(error, capture_locals=True)
+    parts = ["".join(with_variables.format()), repr(error)]
     seen: BaseException | None = error
     while seen is not None:
         parts += [repr(getattr(seen, name, None)) for name in ("context", "message", "for_model", "args")]

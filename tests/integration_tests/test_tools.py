@@ -81,6 +81,11 @@ def test_a_path_outside_is_refused_before_anybody_is_asked(server: LocalDaytona,
         message = driven.call(driven.file, action="write", path=path, content="x")
         assert message.status == "error"
         assert "[path_outside]" in message.content
+    for change, code in (
+        ({"action": "write", "path": "x/", "content": "x"}, "path_directory"),
+        ({"action": "edit", "path": "x", "old_string": "same", "new_string": "same"}, "identical"),
+    ):
+        assert f"[{code}]" in driven.call(driven.file, **change).content
     assert asked.requests == []
     assert server.requests == []
     driven.call(driven.file, action="write", path="report.txt", content="x")

@@ -204,6 +204,22 @@ class TestStart:
         assert anywhere.jobs.list() == ()
         assert not (anywhere.root / "ran").exists()
 
+    def test_the_key_of_a_command_starts_nothing(self, anywhere: Jobs) -> None:
+        run_sync(
+            run_command(
+                anywhere.guest_client,
+                str(anywhere.root),
+                "echo hi",
+                timeout_s=20,
+                limit_bytes=65_536,
+                key="k1",
+            )
+        )
+        with pytest.raises(CommandRefused, match="belongs to an earlier call") as caught:
+            anywhere.start("sleep 60", idempotency_key="k1")
+        assert caught.value.code == "idempotency_key"
+        assert anywhere.jobs.list() == ()
+
     @pytest.mark.parametrize("command", ["", " ", "a\0", "\ud800"])
     @pytest.mark.parametrize("max_duration_s", [None, 0, -1, 86_401, float("nan")])
     def test_what_cannot_be_is_refused_before_any_request(

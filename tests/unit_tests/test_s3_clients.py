@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -49,3 +51,17 @@ def test_one_thread_at_a_time_uses_the_shared_session(monkeypatch: pytest.Monkey
     with ThreadPoolExecutor(WORKSPACES) as threads:
         list(threads.map(use, range(WORKSPACES)))
     assert most == [1]
+
+
+def test_a_child_that_is_forked_meanwhile_creates_its_own() -> None:
+    program = """
+import os
+from langchain_daytona_ws._adapters import s3_clients
+with s3_clients._creating:
+    session, child = s3_clients._session(), os.fork()
+    if child == 0:
+        is_free = s3_clients._creating.acquire(timeout=30)
+        os._exit(0 if is_free and s3_clients._session() is not session else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=120, check=True)

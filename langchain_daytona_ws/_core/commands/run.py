@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -267,7 +267,7 @@ def facts_of_request(client: GuestClient, command: str) -> Answer:
 
 def check_idempotency_key(key: str | None) -> None:
     """Refuse an invalid idempotency key; no request was sent."""
-    if key is not None and not (key.isascii() and key.isalnum() and len(key) <= 64):
+    if key is not None and not (isinstance(key, str) and key.isascii() and key.isalnum() and len(key) <= 64):
         raise CommandRefused(
             "The idempotency key must be 1 to 64 letters and digits.", code="idempotency_key"
         )
@@ -281,7 +281,7 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
     """
     if pty is False or pty is True:
         return (screen.COLUMNS, screen.ROWS) if pty else None
-    size = tuple(pty) if isinstance(pty, Sequence) else ()
+    size = tuple(pty) if isinstance(pty, (tuple, list)) else ()
     ranges = (screen.COLUMNS_RANGE, screen.ROWS_RANGE)
     if len(size) != 2 or not all(
         type(value) is int and value in allowed for value, allowed in zip(size, ranges, strict=True)

@@ -335,13 +335,23 @@ class FileOperations:
         self._read_hashes.pop(location, None)
         return result
 
-    async def check(self, path: str) -> None:
-        """Check that a path can be changed.
+    async def check_change(self, path: str, *, is_file: bool, edit: tuple[str, str] | None = None) -> None:
+        """Refuse a change that is wrong for any content of the workspace.
+
+        Args:
+            path: The path to change.
+            is_file: Whether it must be the path of a file.
+            edit: The texts to find and to insert; None if it is no edit.
 
         Raises:
-            PathRefused: It is outside the workspace, or not a path.
+            PathRefused: The path is outside the workspace, or not a path.
+            EditRefused: The edit is empty, too large, or changes nothing.
         """
-        await self._resolve(path)
+        location = await self._resolve(path)
+        if is_file:
+            _check_file(path, location)
+        if edit is not None:
+            _check_edit(*edit)
 
     async def _writable(self, path: str) -> str:
         """Return the path of a file to write, relative to the workspace."""
