@@ -324,12 +324,16 @@ class Run:
 
     def kill(self) -> None:
         """Send SIGTERM, wait TERM_GRACE_S, then send SIGKILL until no process of the tree is left."""
-        processes.send(processes.tree(self.pid, self.key), signal.SIGTERM)
         grace = time.monotonic() + TERM_GRACE_S
-        while time.monotonic() < grace and not (self.ended() and not processes.tree(self.pid, self.key)):
+        found = processes.stop_tree(self.pid, self.key, grace)
+        processes.send(found, signal.SIGTERM)
+        processes.send(found, signal.SIGCONT)
+        while time.monotonic() < grace and not (
+            self.ended() and not processes.tree(self.pid, self.key, found)
+        ):
             self.collect(min(grace, time.monotonic() + 0.05))
         limit = time.monotonic() + KILL_WITHIN_S
-        self.survivors = not processes.kill_tree(self.pid, self.key, limit)
+        self.survivors = not processes.kill_tree(self.pid, self.key, limit, found)
         while not self.ended() and time.monotonic() < limit:
             self.collect(min(limit, time.monotonic() + 0.02))
         self.exit_code = 124 if self.timed_out else 130

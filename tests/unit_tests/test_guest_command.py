@@ -149,6 +149,7 @@ class TestTimeout:
             "nohup setsid bash -c 'sleep 61' >/dev/null 2>&1 &",
             "trap '' TERM; (trap '' TERM; sleep 61; sleep 61) &",
             "env -i setsid sleep 61 &",
+            "env -i setsid bash -c \"trap '' TERM; sleep 61; sleep 61\" &",
         ],
     )
     def test_kills_the_whole_tree(self, bash: Workspace, escape: str) -> None:
