@@ -16,18 +16,23 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from langchain_daytona_ws.local import LocalDaytona
 
 QUICK = {Path(__file__).parent / name for name in ("unit_tests", "cassettes")}
 
-settings.register_profile("hunt", settings.get_profile("default"))
-settings.register_profile("steady", derandomize=True)
+# Without time limits: a busy machine may be slow at any example. A fixture may be used by all examples of a test.
+COMMON: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+}
+settings.register_profile("hunt", **COMMON)
+settings.register_profile("steady", derandomize=True, **COMMON)
 settings.load_profile("steady")
 
 # Programs that the tests start inherit an ignored SIGINT, as `nohup make test &` leaves it, and Ctrl-C cannot end them.

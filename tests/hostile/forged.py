@@ -42,7 +42,7 @@ while answer:
 def examples(count: int) -> settings:
     """Return settings for this number of examples, on a hunt (see conftest.py) twenty times as many."""
     most = count * 20 if settings.get_current_profile_name() == "hunt" else count
-    return settings(max_examples=most, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(max_examples=most, suppress_health_check=list(HealthCheck))
 
 
 class InstantClock:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.run_sync import run_sync
@@ -160,7 +160,7 @@ def test_too_many_files(tmp_path: Path) -> None:
         download(packing(listing(*[["a", 1, False]] * 200_001)), tmp_path / "t")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(max_examples=150)
 @given(
     rows=st.lists(
         st.tuples(
@@ -179,7 +179,6 @@ def test_drawn_names(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[
     assert len(stored) == len(result.files)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(survey=JSON, pack=JSON)
 def test_drawn_answers(tmp_path_factory: pytest.TempPathFactory, survey: Any, pack: Any) -> None:
     top = tmp_path_factory.mktemp("top")

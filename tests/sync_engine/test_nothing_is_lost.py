@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings, strategies
+from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from langchain_daytona_ws.local import LocalDaytona
@@ -23,9 +23,7 @@ from tests.sync_engine.world import (
 NUMBERS = strategies.integers(0, 999)
 COPIES = strategies.integers(0, 2)
 quick = settings(
-    deadline=None,
     stateful_step_count=16,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

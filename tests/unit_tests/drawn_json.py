@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings, strategies
+from hypothesis import strategies
 
 SCALARS = (
     strategies.none()
@@ -19,4 +19,3 @@ JSON = strategies.recursive(
     ),
     max_leaves=12,
 )
-steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from deepagents.backends.protocol import BackendProtocol, SandboxBackendProtocol
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import WorkspaceBackend, WorkspaceSession
@@ -149,7 +149,6 @@ def test_an_artifacts_root_must_be_absolute(root: str) -> None:
         WorkspaceBackend(session, artifacts_root=root)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\n\0"), min_size=1))
 def test_a_literal_matches_itself_and_nothing_else(text: str) -> None:
     import re

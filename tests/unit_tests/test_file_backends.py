@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import rendering as render
@@ -177,7 +177,7 @@ def performed(action: tuple[Any, ...]) -> Callable[[FileOperations], Awaitable[o
             return lambda ops: getattr(ops, name)(rest[0])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(WRITES, min_size=3, max_size=6), st.lists(ACTIONS, min_size=4, max_size=12))
 @example(
     [("write", "node_modules", "one\n", False), ("write", "a", "one\n", False)],

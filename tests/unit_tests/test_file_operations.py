@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import errors as file_errors
@@ -356,7 +356,6 @@ class TestForgedAnswers:
     }
 
     @pytest.mark.parametrize("op", GOOD)
-    @settings(deadline=None)
     @given(data=st.data())
     def test_each_field_is_checked(self, op: str, data: st.DataObject) -> None:
         junk = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats() | st.binary()
@@ -407,7 +406,6 @@ class TestRendering:
     def test_names(self, name: str, expected: str) -> None:
         assert shown(name) == expected
 
-    @settings(deadline=None)
     @given(st.text() | st.binary().map(os.fsdecode))
     def test_names_are_printable(self, name: str) -> None:
         assert shown(name).isprintable()

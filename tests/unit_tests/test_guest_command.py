@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.guest_rpc import payload as script
@@ -229,7 +229,7 @@ class TestOutput:
         )
 
     @given(st.text(alphabet="aż🐍\u0800\0", min_size=400, max_size=700), st.integers(0, 3))
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=15)
     def test_ends_are_cut_between_characters(self, bash: Workspace, text: str, shift: int) -> None:
         bash.root.mkdir(parents=True, exist_ok=True)
         (bash.root / "text").write_text("b" * shift + text)
@@ -381,14 +381,14 @@ NASTY = st.text(alphabet="ab '\"\\$&`!#%*?[]{}()<>|;~^=\n\t\r\x1b\x7fżé🐍\u2
 
 
 @given(NASTY)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_any_text_comes_through_as_data(bash: Workspace, text: str) -> None:
     quoted = "'" + text.replace("'", "'\\''") + "'"
     assert bash.run(f"printf %s {quoted}").output == text
 
 
 @given(NASTY)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_any_text_does_what_it_does_in_plain_bash(bash: Workspace, text: str) -> None:
     # It may redirect and glob, and what an earlier example left running may still do so: each run has an empty
     # directory of its own.

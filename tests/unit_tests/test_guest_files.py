@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._guest import dirs as guest_location
@@ -846,7 +846,6 @@ class TestGlob:
         assert time.monotonic() - began < 20
 
 
-@settings(deadline=None)
 @given(
     pattern=st.lists(
         st.sampled_from(["**", "*", "a", "?", "a*", "[ab]", "*b*", "{a,b}"]), min_size=1, max_size=4
@@ -1107,7 +1106,7 @@ def _interpreters() -> list[str]:
     return [sys.executable, *runs]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.binary(max_size=200), more=st.binary(max_size=200))
 def test_bytes_come_back(box: Box, data: bytes, more: bytes) -> None:
     box.ask("write", "f", content=data, overwrite=True)

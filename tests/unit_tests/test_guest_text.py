@@ -77,7 +77,6 @@ class TestPage:
         assert rows(result.body) == [(1, "\\x1b[31mred\\x1b[0m")]
         assert result.lossy
 
-    @settings(deadline=None)
     @given(
         data=st.binary(max_size=2000) | st.text(alphabet="aé\r\n漢", max_size=3000).map(str.encode),
         offset=st.integers(1, 50),
@@ -93,7 +92,6 @@ class TestPage:
         if offset <= result.lines:
             assert shown, "at least one line is shown, so that paging always goes on"
 
-    @settings(deadline=None)
     @given(st.text(alphabet="ab \r\n", max_size=200).map(str.encode))
     def test_walking_the_pages_shows_every_line(self, data: bytes) -> None:
         seen: list[tuple[int, str]] = []
@@ -226,7 +224,7 @@ class TestEdit:
         after=st.binary(max_size=60),
         crlf=st.booleans(),
     )
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     def test_is_byte_exact_elsewhere(
         self, before: bytes, old: str, new: str, after: bytes, crlf: bool
     ) -> None:
@@ -250,7 +248,7 @@ class TestEdit:
         old=st.text(alphabet="ab\n", min_size=1, max_size=3),
         new=st.text(alphabet="xy\n", max_size=3),
     )
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=500)
     def test_agrees_with_a_regular_expression(self, data: bytes, old: str, new: str) -> None:
         if old == new:
             return
@@ -265,7 +263,6 @@ class TestEdit:
         unix = pattern.sub(new.encode().replace(b"\\", b"\\\\"), data).replace(b"\r\n", b"\n")
         assert result.data.replace(b"\r\n", b"\n") == unix
 
-    @settings(deadline=None)
     @given(
         lines=st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=8),
         ends=st.lists(st.booleans(), min_size=8, max_size=8),
@@ -370,7 +367,6 @@ class TestBytesAsTheyAreShown:
         assert apply_edit("é ü ö".encode() + b"\xff", "é", "è").remarks == {}, "UTF-8 but for one byte"
         assert apply_edit(b"plain", "plain", "pl\u00e4in").remarks == {}
 
-    @settings(deadline=None)
     @given(st.data())
     def test_any_shown_line_can_be_sent_back(self, data: st.DataObject) -> None:
         lines = st.lists(

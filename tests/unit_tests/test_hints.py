@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.hints.error_lines import error_lines
@@ -342,7 +342,6 @@ TEXT = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(deadline=None)
 @given(command=TEXT, output=TEXT, exit_code=st.integers(0, 255))
 def test_any_text_gives_at_most_one_short_line(command: str, output: str, exit_code: int) -> None:
     given_hint = hint(command, output, exit_code)

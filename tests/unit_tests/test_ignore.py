@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings, strategies
+from hypothesis import example, given, settings, strategies
 
 from langchain_daytona_ws._guest.ignore import Ignore
 
@@ -76,7 +76,7 @@ def _tree(repository: Path, paths: list[str]) -> Path:
     return root
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     patterns=strategies.lists(_PATTERNS, min_size=1, max_size=5),
     paths=strategies.lists(_PATHS, min_size=1, max_size=12, unique=True),

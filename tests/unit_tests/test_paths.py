@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.paths import (
@@ -111,7 +111,6 @@ PARTS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(parts=PARTS, start=st.sampled_from(["", "/", ROOT + "/"]))
 def test_stays_inside_and_is_stable(parts: list[str], start: str) -> None:
     try:
@@ -127,7 +126,6 @@ def test_stays_inside_and_is_stable(parts: list[str], start: str) -> None:
         workspace_path("/elsewhere/" + path, ROOT)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_is_a_path_or_refused(text: str) -> None:
     try:
@@ -145,7 +143,6 @@ NAMES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=3))
 @example(["file:", "a"])
 def test_shown_paths_are_accepted(names: list[str]) -> None:

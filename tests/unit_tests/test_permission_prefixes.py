@@ -103,7 +103,7 @@ def test_suggestions_cover_the_whole_command() -> None:
     assert suggested_prefixes("cd src && sudo ls") == ()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(FRIENDLY_TEXT)
 def test_suggestions_do_cover_their_command(command: str) -> None:
     prefixes = [prefix_words(prefix) for prefix in suggested_prefixes(command)]

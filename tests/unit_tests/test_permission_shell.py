@@ -109,7 +109,7 @@ FRIENDLY_TEXT = st.lists(st.tuples(FRIENDLY_WORD, st.sampled_from(JOINTS)), min_
 
 
 @pytest.mark.parametrize("locale", sample(["C.UTF-8", "C"], "C.UTF-8"))
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(command=st.one_of(FRIENDLY_TEXT, FRIENDLY_TEXT, NASTY_TEXT))
 @example(command="a && b || git status; b | a\n\n git &&\n a b;")
 @example(command='a \'x y\' "q\\"r\\a" z\\ z \'\' ""')
@@ -195,7 +195,7 @@ def test_the_lexer_is_linear() -> None:
     assert simple_commands("a" * 300_000 + '"' + "\\\\" * 100_000) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text())
 def test_any_text_is_answered(text: str) -> None:
     segments = simple_commands(text)

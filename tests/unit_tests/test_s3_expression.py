@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.s3 import expression
@@ -50,8 +50,6 @@ def found_by_ripgrep(
 
 @settings(
     max_examples=300,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(PATTERNS, LINES, st.booleans(), st.booleans())
 @example(r"\bcafé\b", ["café".encode()], False, False)
@@ -111,8 +109,6 @@ LITERALS = st.lists(
 
 @settings(
     max_examples=200,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(LITERALS, LINES, st.booleans())
 @example("k", ["\u212a".encode(), b"K"], True)

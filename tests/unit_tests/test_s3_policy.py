@@ -196,7 +196,7 @@ PAIRS = (
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"], exclude_characters="*?"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pair=PAIRS, name=NAMES, turned=st.booleans())
 def test_no_workspace_reaches_another(
     evaluator: Evaluator, pair: tuple[str, str], name: str, turned: bool

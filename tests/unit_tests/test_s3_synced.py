@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files.operations import FileOperations
@@ -426,7 +426,7 @@ async def guest(entry: str, request: dict[str, Any]) -> Any:
     return json.loads(json.dumps(files.main(request)))
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250)
 @given(st.lists(ENTRIES, min_size=2, max_size=8), st.lists(CALLS, min_size=1, max_size=6))
 @example([("file", "a", "one"), ("link", "b", "a")], [("edit", "b"), ("read", "b"), ("delete", "b")])
 @example([("file", "a/b", "one"), ("link", "c", "@/a")], [("write", "c/c", False), ("edit", "c/b")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.hints.shell_text import Redirect, simples
@@ -68,7 +68,6 @@ PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES, max_size=80).map("".join))
 def test_any_text_can_be_read(text: str) -> None:
     for item in simples(text):

@@ -11,7 +11,7 @@ from hypothesis import given, strategies
 from langchain_daytona_ws._core.sync import manager, report
 from langchain_daytona_ws._core.sync.report import NAME_CHARS, NAMES_MAX, SyncReport, read_report
 from langchain_daytona_ws._guest.sync_s3 import GENERAL
-from tests.unit_tests.drawn_json import JSON, steady
+from tests.unit_tests.drawn_json import JSON
 
 FIELDS = [
     "pulled", "pushed", "removed_here", "removed_there", "conflicts", "conflicts_count",
@@ -35,7 +35,6 @@ def _check(report: SyncReport) -> None:
     assert report.merged(report).pushed == 2 * report.pushed
 
 
-@steady
 @given(strategies.dictionaries(strategies.sampled_from(FIELDS), JSON | PAIRS | strategies.text()))
 def test_any_values_are_a_report(values: dict[str, Any]) -> None:
     report = read_report({"sync": json.dumps(values)})
@@ -43,7 +42,6 @@ def test_any_values_are_a_report(values: dict[str, Any]) -> None:
     _check(report)
 
 
-@steady
 @given(JSON | strategies.text())
 def test_any_text_is_a_report(value: Any) -> None:
     for text in (value, json.dumps(value)):

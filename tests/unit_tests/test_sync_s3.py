@@ -13,14 +13,13 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, strategies
 
 from langchain_daytona_ws._guest import sync_s3
 from langchain_daytona_ws._guest.sync_s3 import Bucket, Found, Page, S3Error
 from langchain_daytona_ws._guest.sync_tree import KEY_BYTES
 
 # Loading Unicode tables and certificates takes time that the examples are not about.
-steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 AT = time.struct_time((2026, 11, 30, 4, 5, 6, 0, 334, 0))
 STAMP = "20261130T040506Z"
 
@@ -65,7 +64,6 @@ QUERIES = strategies.dictionaries(
 )
 
 
-@steady
 @given(
     key=KEYS,
     query=QUERIES,
@@ -154,7 +152,6 @@ def listing(
     ).encode()
 
 
-@steady
 @given(OBJECTS, strategies.sampled_from(["p/", "sandbox/ä b/"]), strategies.booleans())
 def test_pages_contain_all_objects(objects: list[tuple[str, str, int]], prefix: str, has_more: bool) -> None:
     page = Page(listing(objects, prefix, encoded=True, has_more=has_more), prefix)
@@ -168,14 +165,12 @@ def test_a_store_that_does_not_encode_keys_is_understood() -> None:
     assert [key for key, *_ in page.objects()] == ["a+b%20c & d"]
 
 
-@steady
 @given(strategies.binary(max_size=300) | strategies.text(max_size=100).map(str.encode))
 def test_other_answers_are_no_pages(text: bytes) -> None:
     with pytest.raises(S3Error):
         Page(text, "p/")
 
 
-@steady
 @given(strategies.data())
 def test_a_page_that_is_cut_or_changed_is_refused_or_the_same(data: strategies.DataObject) -> None:
     whole = listing([("a", "e", 1), ("b", "e", 2), ("c", "e", 3)], "p/", encoded=True)
@@ -202,7 +197,6 @@ def test_entities_of_a_hostile_listing_are_not_expanded() -> None:
 TEXTS = strategies.text(strategies.characters(codec="latin-1"), max_size=30)
 
 
-@steady
 @given(
     strategies.dictionaries(
         strategies.sampled_from(

@@ -15,7 +15,7 @@ from hypothesis import given, strategies
 from langchain_daytona_ws._guest import sync_tree
 from langchain_daytona_ws._guest.sync_push import _level
 from langchain_daytona_ws._guest.sync_tree import SAVED, Entry, Index, Tree, digest_of, parents, problem_of
-from tests.unit_tests.drawn_json import JSON, steady
+from tests.unit_tests.drawn_json import JSON
 
 BINDING: list[object] = [[1, 2, 3, 4], None, "agents", "p/"]
 
@@ -27,7 +27,6 @@ def entry(path: Path, **changes: Any) -> Entry:
     return found
 
 
-@steady
 @given(
     strategies.dictionaries(
         strategies.text(
@@ -60,7 +59,6 @@ def test_an_index_is_read_as_it_was_saved(
         assert Index(f"{directory}/index", BINDING, is_lost=True).entries == {}
 
 
-@steady
 @given(
     JSON,
     strategies.sampled_from(
@@ -98,7 +96,6 @@ PARTS = strategies.sampled_from(
 )
 
 
-@steady
 @given(strategies.lists(PARTS, min_size=1, max_size=5), strategies.booleans())
 def test_a_path_without_a_problem_stays_in_the_directory_and_can_be_made(
     parts: list[str], is_directory: bool
