@@ -324,16 +324,15 @@ class Run:
 
     def kill(self) -> None:
         """Send SIGTERM, wait TERM_GRACE_S, then send SIGKILL until no process of the tree is left."""
-        grace = time.monotonic() + TERM_GRACE_S
-        found = processes.stop_tree(self.pid, self.key, grace)
+        found = processes.tree(self.pid, self.key)
         processes.send(found, signal.SIGTERM)
-        processes.send(found, signal.SIGCONT)
-        while time.monotonic() < grace and not (
-            self.ended() and not processes.tree(self.pid, self.key, found)
-        ):
+        grace = time.monotonic() + TERM_GRACE_S
+        while time.monotonic() < grace and not (self.ended() and not processes.tree(self.pid, self.key)):
             self.collect(min(grace, time.monotonic() + 0.05))
+        # Those that have ignored SIGTERM, cleared their environment and lost their parent are not found again.
+        processes.send(found, signal.SIGKILL)
         limit = time.monotonic() + KILL_WITHIN_S
-        self.survivors = not processes.kill_tree(self.pid, self.key, limit, found)
+        self.survivors = not processes.kill_tree(self.pid, self.key, limit)
         while not self.ended() and time.monotonic() < limit:
             self.collect(min(limit, time.monotonic() + 0.02))
         self.exit_code = 124 if self.timed_out else 130

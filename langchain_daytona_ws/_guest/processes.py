@@ -11,26 +11,17 @@ from langchain_daytona_ws._guest.dirs import run_quietly
 MARKER = "LANGCHAIN_DAYTONA_WS_CALL"
 
 
-def tree(leader: int, key: str, known: dict[int, str] | None = None) -> dict[int, str]:
-    """Return the processes of a call: those with its marker in their environment, and the descendants of its leader.
+def tree(leader: int, key: str) -> dict[int, str]:
+    """Return the descendants of ``leader`` and the processes with this call's marker in their environment.
 
-    A process that was adopted by init and has cleared its environment is found only if it, or a parent that has not
-    ended, is in ``known``.
-
-    Args:
-        leader: The first process; -1 if it is unknown.
-        key: The key of the call.
-        known: The result of an earlier call.
-
-    Returns:
-        pid → start time in clock ticks, since a pid may be reused.
+    Returns pid → start time in clock ticks, since a pid may be reused. A process that was adopted by init and has
+    cleared its environment is not found.
     """
     marker = ("\0%s=%s\0" % (MARKER, key)).encode()
     parents, starts = _table()
-    leaders = {leader, *(pid for pid, start in (known or {}).items() if starts.get(pid) == start)}
     found = {}
     for pid, start in starts.items():
-        if _descends(pid, leaders, parents) or _has_marker(pid, marker):
+        if _descends(pid, leader, parents) or _has_marker(pid, marker):
             found[pid] = start
     found.pop(os.getpid(), None)
     return found
@@ -56,10 +47,10 @@ def _table() -> tuple[dict[int, int], dict[int, str]]:
     return parents, starts
 
 
-def _descends(pid: int, leaders: set[int], parents: dict[int, int]) -> bool:
+def _descends(pid: int, leader: int, parents: dict[int, int]) -> bool:
     steps = 0
     while pid and steps < 4096:
-        if pid in leaders:
+        if pid == leader:
             return True
         pid = parents.get(pid, 0)
         steps += 1
@@ -100,38 +91,15 @@ def start_time(pid: int) -> str:
     return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
-def stop_tree(leader: int, key: str, deadline: float, known: dict[int, str] | None = None) -> dict[int, str]:
-    """Send SIGSTOP to the tree until no further process of it is found, and return it.
-
-    A child that is forked after a scan, and has cleared its environment, would not be found after its parent's end.
-    """
-    stopped = known or {}
-    found = tree(leader, key, stopped)
-    send(found, signal.SIGSTOP)
-    while time.monotonic() < deadline:
-        stopped, found = found, {**found, **tree(leader, key, found)}
-        new = {pid: start for pid, start in found.items() if stopped.get(pid) != start}
-        if not new:
-            break
-        send(new, signal.SIGSTOP)
-    return found
-
-
-def kill_tree(leader: int, key: str, deadline: float, known: dict[int, str] | None = None) -> bool:
-    """Kill the tree until no process of it is found; return whether this succeeded before the deadline.
-
-    Args:
-        leader: As in `tree`.
-        key: As in `tree`.
-        deadline: On the monotonic clock.
-        known: As in `tree`.
-    """
+def kill_tree(leader: int, key: str, deadline: float) -> bool:
+    """Kill the tree until no process of it is found; return whether this succeeded before the deadline."""
     while True:
-        found = stop_tree(leader, key, deadline, known)
+        found = tree(leader, key)
         if not found:
             return True
+        # Stop all first, so that no process can fork between two scans.
+        send(found, signal.SIGSTOP)
         send(found, signal.SIGKILL)
-        known = found
         if time.monotonic() > deadline:
             return False
         time.sleep(0.005)
