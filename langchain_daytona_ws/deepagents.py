@@ -25,7 +25,7 @@ from deepagents.backends.protocol import (
     WriteResult,
 )
 
-from langchain_daytona_ws._approval.verdict import Answered, Approval
+from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
@@ -35,7 +35,6 @@ from langchain_daytona_ws._deepagents.calls import RunOnce
 from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_directories, locate
 from langchain_daytona_ws._deepagents.reader import Files, NoFiles, Reader
 from langchain_daytona_ws._deepagents.writer import Writer
-from langchain_daytona_ws._session.conversations import Conversation
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
@@ -47,8 +46,6 @@ OUTPUT_BYTES = 1 << 20
 
 RESULT_BYTES = 1 << 20
 ERROR_BYTES = 16 << 10  # output of a failed deletion
-
-_Validate = Callable[[Mapping[str, object]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +167,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 yield _refusing(error)
                 return
             parts = SessionInternals(session)
-            conversation = parts.conversation(run)
-
-            async def ask(request: PermissionRequest, validate: _Validate | None) -> Approval[Any] | Answered:
-                return parts.gate.check(request, validate, remembered=conversation.remembered)
-
-            yield self._operations(session, parts.sync_runtime, ask, conversation)
+            yield self._operations(parts, parts.sync_runtime, BlockingRuntime, run)
 
     @asynccontextmanager
     async def _aleased(self) -> AsyncIterator[_Operations]:
@@ -188,17 +180,16 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 yield _refusing(error)
                 return
             parts = SessionInternals(session)
-            conversation = parts.conversation(run)
-            ask = partial(parts.gate.acheck, remembered=conversation.remembered)
-            yield self._operations(session, parts.async_runtime, ask, conversation)
+            yield self._operations(parts, parts.async_runtime, AsyncioRuntime, run)
 
     def _operations(
         self,
-        session: WorkspaceSession,
+        parts: SessionInternals,
         runtime: SyncRuntime | AsyncRuntime,
-        ask: Any,
-        conversation: Conversation,
+        approval_runtime: Callable[[], ApprovalRuntime],
+        run: Mapping[str, Any],
     ) -> _Operations:
+        session, conversation = parts.session, parts.conversation(run)
         files = Files(
             session.root,
             runtime.file_operations(conversation, limit_bytes=RESULT_BYTES),
@@ -222,6 +213,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 command, idempotency_key=idempotency_key, limit_bytes=ERROR_BYTES
             )
 
+        ask = partial(parts.gate.check, remembered=conversation.remembered, new_runtime=approval_runtime)
         ids = {"namespace": session.namespace, "session_id": session.id}
         asks_about = partial(needs_approval, session.config.permission_mode)
         return _Operations(Reader(files), Writer(files, execute, run_internal, ask, asks_about, **ids))

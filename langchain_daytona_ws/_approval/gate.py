@@ -12,15 +12,8 @@ from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
 from langchain_daytona_ws._adapters.running_loop import running_loop
-from langchain_daytona_ws._approval.asking import (
-    ApprovalRuntime,
-    AsyncioRuntime,
-    BlockingRuntime,
-    Outcome,
-    Question,
-)
+from langchain_daytona_ws._approval.asking import ApprovalRuntime, Outcome, Question
 from langchain_daytona_ws._approval.verdict import Answered, Approval, apply_outcome, deny
-from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.errors import ConfigError
 from langchain_daytona_ws.permissions import (
@@ -97,41 +90,6 @@ class ApprovalGate:
         self.approver = approver
         self._turns = Turns()
 
-    def check(
-        self,
-        request: PermissionRequest,
-        validate: Callable[[Mapping[str, object]], T] | None = None,
-        *,
-        remembered: RememberedApprovals | None = None,
-    ) -> Approval[T] | Answered:
-        """Ask for approval if the mode requires it; block until there is an answer.
-
-        Args:
-            request: The call to approve.
-            validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises. Default:
-                None, an edit denies the call.
-            remembered: The approvals of the call's thread. Default: those of the gate.
-
-        Returns:
-            `Approval`: the arguments to run with. `Answered`: the approver's answer in place of the tool.
-
-        Raises:
-            PermissionDenied: With the ``code`` ``denied``, ``no_approver``, ``approver_error``,
-                ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
-                ``would_deadlock``.
-        """
-        return run_sync(self._check(request, validate, remembered, BlockingRuntime))
-
-    async def acheck(
-        self,
-        request: PermissionRequest,
-        validate: Callable[[Mapping[str, object]], T] | None = None,
-        *,
-        remembered: RememberedApprovals | None = None,
-    ) -> Approval[T] | Answered:
-        """Ask as `check` does, without blocking the event loop; cancelling the call withdraws the request."""
-        return await self._check(request, validate, remembered, AsyncioRuntime)
-
     def allows(
         self,
         tool: str,
@@ -144,13 +102,32 @@ class ApprovalGate:
             return True
         return (self.remembered if remembered is None else remembered).covers(tool, action, arguments)
 
-    async def _check(
+    async def check(
         self,
         request: PermissionRequest,
-        validate: Callable[[Mapping[str, object]], T] | None,
-        remembered: RememberedApprovals | None,
+        validate: Callable[[Mapping[str, object]], T] | None = None,
+        *,
         new_runtime: Callable[[], ApprovalRuntime],
+        remembered: RememberedApprovals | None = None,
     ) -> Approval[T] | Answered:
+        """Ask for approval if the mode requires it, and wait for the answer; cancelling the call withdraws the request.
+
+        Args:
+            request: The call to approve.
+            validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises. Default:
+                None, an edit denies the call.
+            new_runtime: How to wait: `BlockingRuntime` blocks the thread, and this coroutine never suspends;
+                `AsyncioRuntime` does not block the event loop.
+            remembered: The approvals of the call's thread. Default: those of the gate.
+
+        Returns:
+            `Approval`: the arguments to run with. `Answered`: the approver's answer in place of the tool.
+
+        Raises:
+            PermissionDenied: With the ``code`` ``denied``, ``no_approver``, ``approver_error``,
+                ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
+                ``would_deadlock``.
+        """
         remembered = self.remembered if remembered is None else remembered
         if self.allows(request.tool, request.action, request.arguments, remembered):
             return Approval(request.arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -13,8 +13,9 @@ from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field, model_validator
 
 from langchain_daytona_ws._approval import graph_messages
+from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
 from langchain_daytona_ws._approval.control_flow import is_control_flow
-from langchain_daytona_ws._approval.verdict import Answered, Approval
+from langchain_daytona_ws._approval.verdict import Answered
 from langchain_daytona_ws._core.commands.run import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._session.conversations import call_of
@@ -27,10 +28,8 @@ from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
 from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall
 from langchain_daytona_ws.tools.tracing import RunManager, add_to_run
 
-Validate: TypeAlias = Callable[[Mapping[str, object]], Any]
 Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or LangChain's standard content blocks."""
-Ask: TypeAlias = Callable[[PermissionRequest, Validate], Awaitable[Approval[Any] | Answered]]
 
 # Default names of the tools of a session; the results of most of them contain the id of the sandbox.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
@@ -85,36 +84,29 @@ class WorkspaceTool(BaseTool):
     def _run(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with as_tool_message(run_manager) as error_notices, self._source._lease(config) as session:
+        with as_tool_message(run_manager), self._source._lease(config) as session:
             parts = SessionInternals(session)
-            call = CallContext(parts, parts.sync_runtime, config, run_manager, error_notices)
-
-            async def ask(request: PermissionRequest, validate: Validate) -> Approval[Any] | Answered:
-                return parts.gate.check(request, validate, remembered=call.conversation.remembered)
-
-            return run_sync(self._call(call, ask, arguments))
+            call = CallContext(parts, parts.sync_runtime, BlockingRuntime, config, run_manager)
+            return run_sync(self._call(call, arguments))
 
     async def _arun(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with as_tool_message(run_manager) as error_notices:
+        with as_tool_message(run_manager):
             async with self._source._lease(config) as session:
                 parts = SessionInternals(session)
-                call = CallContext(parts, parts.async_runtime, config, run_manager, error_notices)
+                call = CallContext(parts, parts.async_runtime, AsyncioRuntime, config, run_manager)
                 call.concurrent = ConcurrentCall.current()
-                ask = partial(parts.gate.acheck, remembered=call.conversation.remembered)
-                return await self._call(call, ask, arguments)
+                return await self._call(call, arguments)
 
-    async def _call(
-        self, call: CallContext, ask: Ask, arguments: dict[str, Any]
-    ) -> tuple[Content, dict[str, Any]]:
+    async def _call(self, call: CallContext, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
         note: list[str] = []
-        if not call.gate.allows(self.name, action, shown, call.conversation.remembered):
+        if not call.allows(self.name, action, shown):
             await self._refuse_early(call, wanted)  # a call that cannot succeed needs no approval
-            approval = await ask(self._request(call, action, shown), self._input.of_edit)
+            approval = await call.ask(self._request(call, action, shown), self._input.of_edit)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             if approval.edited:
@@ -125,12 +117,8 @@ class WorkspaceTool(BaseTool):
         call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
         if call.tool_call_id:
             call.set_idempotency_key(call.tool_call_id, self._identity(wanted, shown))
-        try:
-            with call_of(call.conversation):
-                content, artifact = await self._perform(call, wanted)
-        except WorkspaceError:
-            call.error_notices.extend(call.runtime.drain_notices())
-            raise
+        with as_tool_message(call.run_manager, call.runtime.drain_notices), call_of(call.conversation):
+            content, artifact = await self._perform(call, wanted)
         notices = [f"[{notice}]" for notice in (*call.runtime.drain_notices(), *note)]
         if isinstance(content, str):
             return "\n".join([*notices, content]), artifact
@@ -168,8 +156,9 @@ class CallContext:
 
     Attributes:
         session: Its session.
-        gate: Asks for approval.
         conversation: The state of its thread.
+        allows: Whether the call needs no approval, see `ApprovalGate.allows`.
+        ask: Asks for approval, see `ApprovalGate.check`.
         runtime: Performs operations for this thread, sync or async.
         config: The config of its run.
         tool_call_id: The model's id of the call; None if a program calls the tool.
@@ -177,27 +166,27 @@ class CallContext:
             ``tool_call_id``.
         concurrent: Registers the call with the other calls that run at the same time in the graph; None for a sync
             call.
-        trace: Adds to the metadata of the run.
-        error_notices: The notices for an error's message.
+        run_manager: Knows the tracers of the run.
     """
 
     def __init__(
         self,
         parts: SessionInternals,
         runtime: SyncRuntime | AsyncRuntime,
+        approval_runtime: Callable[[], ApprovalRuntime],
         config: RunnableConfig | None,
         run_manager: RunManager | None,
-        error_notices: list[str],
     ) -> None:
         self.session = parts.session
-        self.gate = parts.gate
         self.config = config
         self.tool_call_id = _tool_call_id.get()
         self.idempotency_key: str | None = None
         self.concurrent: ConcurrentCall | None = None
-        self.trace = partial(add_to_run, run_manager)
-        self.error_notices = error_notices
+        self.run_manager = run_manager
         self.conversation = parts.conversation(config)
+        remembered = self.conversation.remembered
+        self.allows = partial(parts.gate.allows, remembered=remembered)
+        self.ask = partial(parts.gate.check, remembered=remembered, new_runtime=approval_runtime)
         self.runtime = runtime.for_conversation(self.conversation)
 
     def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
@@ -241,15 +230,18 @@ def check_source(session: WorkspaceSession | None, pool: WorkspacePool | None) -
 
 
 @contextmanager
-def as_tool_message(run_manager: RunManager | None) -> Iterator[list[str]]:
+def as_tool_message(
+    run_manager: RunManager | None, notices: Callable[[], Iterable[str]] = tuple
+) -> Iterator[None]:
     """Raise this package's errors as `ToolException`, with the error as its cause; trace the error's code.
 
-    Yields a list. The notices that are added to it begin the message of an error.
+    Args:
+        run_manager: Knows the tracers of the run.
+        notices: Returns the notices with which the message of an error begins. Default: none.
     """
-    error_notices: list[str] = []
     try:
-        yield error_notices
+        yield
     except WorkspaceError as error:
         add_to_run(run_manager, {"error_code": error.code})
-        notices = "".join(f"[{notice}]\n" for notice in error_notices)
-        raise ToolException(f"{notices}[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error
+        lines = "".join(f"[{notice}]\n" for notice in notices())
+        raise ToolException(f"{lines}[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error

@@ -17,7 +17,7 @@ from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
-from langchain_daytona_ws.tools.tracing import facts_of_command, facts_of_job
+from langchain_daytona_ws.tools.tracing import add_to_run, facts_of_command, facts_of_job
 
 # A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
@@ -189,7 +189,7 @@ class BashTool(WorkspaceTool):
             job = await runtime.jobs.start(
                 wanted.command, max_duration_s=timeout_s, idempotency_key=call.idempotency_key
             )
-            call.trace(facts_of_job(job))
+            add_to_run(call.run_manager, facts_of_job(job))
             end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
             return f"{end if job.is_running else ''}{job.text}", asdict(job)
         on_output = output_to(self.on_output, call.tool_call_id, lambda: runtime.sandbox_id)
@@ -200,7 +200,7 @@ class BashTool(WorkspaceTool):
             on_output=on_output,
             pty=wanted.pty,
         )
-        call.trace(facts_of_command(result))
+        add_to_run(call.run_manager, facts_of_command(result))
         raw = {"raw_output": result.output} if self.raw_output and result.screen is not None else {}
         shown = rendering.output(result.output if result.screen is None else result.screen)
         result = replace(result, output=shown, screen=None)

@@ -10,8 +10,10 @@ from typing import Any, cast
 
 import pytest
 
+from langchain_daytona_ws._approval.asking import AsyncioRuntime, BlockingRuntime
 from langchain_daytona_ws._approval.gate import ApprovalGate
 from langchain_daytona_ws._approval.verdict import Approval
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.errors import PermissionDenied
 from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
 
@@ -37,17 +39,21 @@ async def aallow(_: PermissionRequest) -> PermissionDecision:
     return ALLOW
 
 
-def from_sync(gate: ApprovalGate, *arguments: Any) -> Approval[Any]:
-    return gate.check(*arguments)
+async def acheck(gate: ApprovalGate, *arguments: Any) -> Any:
+    return await gate.check(*arguments, new_runtime=AsyncioRuntime)
 
 
-def from_async(gate: ApprovalGate, *arguments: Any) -> Approval[Any]:
-    return asyncio.run(gate.acheck(*arguments))
+def from_sync(gate: ApprovalGate, *arguments: Any) -> Any:
+    return run_sync(gate.check(*arguments, new_runtime=BlockingRuntime))
 
 
-def from_sync_under_a_loop(gate: ApprovalGate, *arguments: Any) -> Approval[Any]:
-    async def run() -> Approval[Any]:
-        return gate.check(*arguments)
+def from_async(gate: ApprovalGate, *arguments: Any) -> Any:
+    return asyncio.run(acheck(gate, *arguments))
+
+
+def from_sync_under_a_loop(gate: ApprovalGate, *arguments: Any) -> Any:
+    async def run() -> Any:
+        return from_sync(gate, *arguments)
 
     return asyncio.run(run())
 

@@ -18,6 +18,7 @@ from langchain_daytona_ws.permissions import PermissionDecision, PermissionReque
 from tests.unit_tests.approval.conftest import (
     SOON_S,
     Check,
+    acheck,
     bash,
     denial,
     from_async,
@@ -116,10 +117,10 @@ class State(TypedDict):
 
 def graph_over(gate: ApprovalGate, *, asynchronous: bool) -> Any:
     def node(_: State) -> State:
-        return {"ran": str(gate.check(bash(), only_command).arguments["command"])}
+        return {"ran": str(from_sync(gate, bash(), only_command).arguments["command"])}
 
     async def anode(_: State) -> State:
-        return {"ran": str((await gate.acheck(bash(), only_command)).arguments["command"])}
+        return {"ran": str((await acheck(gate, bash(), only_command)).arguments["command"])}
 
     builder = StateGraph(State)
     builder.add_node("node", cast("Any", anode if asynchronous else node))

@@ -20,6 +20,7 @@ from tests.unit_tests.approval.conftest import (
     SOON_S,
     Check,
     aallow,
+    acheck,
     allow,
     bash,
     denial,
@@ -115,7 +116,7 @@ def test_a_loop_that_hangs_with_the_turn_denies_the_others(blocked: threading.Ev
         return ALLOW
 
     gate = ApprovalGate("ask", hang, approval_timeout_s=0.02)
-    holder = threading.Thread(target=lambda: asyncio.run(gate.acheck(bash("holder"))))
+    holder = threading.Thread(target=lambda: asyncio.run(acheck(gate, bash("holder"))))
     holder.start()
     assert holds.wait(SOON_S)
     for check in (from_sync, from_async):
@@ -164,8 +165,8 @@ def test_without_a_time_out_a_sync_approver_runs_in_the_calling_thread() -> None
         seen.append(threading.current_thread())
         return ALLOW
 
-    ApprovalGate("ask", approver, approval_timeout_s=None).check(bash())
-    ApprovalGate("ask", approver).check(bash())
+    from_sync(ApprovalGate("ask", approver, approval_timeout_s=None), bash())
+    from_sync(ApprovalGate("ask", approver), bash())
     assert seen[0] is threading.current_thread()
     assert seen[1].daemon
 
@@ -180,7 +181,7 @@ def test_a_sync_approver_does_not_block_the_loop(timeout_s: float | None) -> Non
 
     async def main() -> None:
         gate = ApprovalGate("ask", approver, approval_timeout_s=timeout_s)
-        asking = asyncio.create_task(gate.acheck(bash()))
+        asking = asyncio.create_task(acheck(gate, bash()))
         await asyncio.sleep(0.01)
         answered.set()
         await asking
@@ -192,7 +193,7 @@ def test_an_unanswered_prompt_does_not_delay_the_end_of_the_loop(blocked: thread
     async def main() -> None:
         gate = ApprovalGate("ask", cast("Any", lambda _: blocked.wait(SOON_S)))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(gate.acheck(bash()), 0.05)
+            await asyncio.wait_for(acheck(gate, bash()), 0.05)
         assert not gate._turns._queue
 
     asyncio.run(main())
@@ -220,7 +221,7 @@ def test_an_interrupted_wait_passes_on_and_cancels_the_approver(monkeypatch: pyt
     monkeypatch.setattr(asking, "Future", Interrupted)
     gate = ApprovalGate("ask", approver)
     with pytest.raises(KeyboardInterrupt):
-        gate.check(bash())
+        from_sync(gate, bash())
     assert cancelled.wait(SOON_S)
     assert not gate._turns._queue
 
@@ -230,14 +231,14 @@ def test_an_approver_that_uses_a_tool_gets_an_error_instead_of_a_deadlock(check:
 
     def approver(_: PermissionRequest) -> PermissionDecision:
         try:
-            gate.check(bash("inner"))
+            from_sync(gate, bash("inner"))
         except PermissionDenied as error:
             codes.append(error.code)
         return ALLOW
 
     async def aapprover(_: PermissionRequest) -> PermissionDecision:
         try:
-            await gate.acheck(bash("inner"))
+            await acheck(gate, bash("inner"))
         except PermissionDenied as error:
             codes.append(error.code)
         return ALLOW
@@ -255,7 +256,7 @@ def test_what_an_approver_leaves_running_may_ask_later() -> None:
 
         async def later() -> Approval[Any]:
             await answered.wait()
-            return await gate.acheck(bash("later"))
+            return await acheck(gate, bash("later"))
 
         async def approver(request: PermissionRequest) -> PermissionDecision:
             if request.command == "ls":
@@ -263,7 +264,7 @@ def test_what_an_approver_leaves_running_may_ask_later() -> None:
             return ALLOW
 
         gate = ApprovalGate("ask", approver)
-        await gate.acheck(bash())
+        await acheck(gate, bash())
         answered.set()
         assert await left[0]
 
@@ -280,7 +281,16 @@ def test_allow_always_also_applies_to_waiting_calls() -> None:
         return PermissionDecision.allow_always("tool")
 
     gate = ApprovalGate("ask", approver)
-    threads = [threading.Thread(target=gate.check, args=(bash(f"c{number}"),)) for number in range(5)]
+    threads = [
+        threading.Thread(
+            target=from_sync,
+            args=(
+                gate,
+                bash(f"c{number}"),
+            ),
+        )
+        for number in range(5)
+    ]
     for thread in threads:
         thread.start()
     wait_for(lambda: len(gate._turns._queue) == 5)
@@ -312,10 +322,10 @@ def test_threads_and_loops_take_turns() -> None:
 
     def threaded(name: str) -> None:
         for step in range(5):
-            gate.check(bash(f"{name} {step}"))
+            from_sync(gate, bash(f"{name} {step}"))
 
     async def tasks(name: str) -> None:
-        await asyncio.gather(*(gate.acheck(bash(f"{name} {step}")) for step in range(5)))
+        await asyncio.gather(*(acheck(gate, bash(f"{name} {step}")) for step in range(5)))
 
     workers = [threading.Thread(target=threaded, args=(f"t{number}",)) for number in range(4)]
     workers += [threading.Thread(target=lambda n=number: asyncio.run(tasks(f"l{n}"))) for number in range(4)]
@@ -341,9 +351,9 @@ def test_first_come_first_served(blocked: threading.Event) -> None:
     for number in range(6):
         request = bash(str(number))
         target = (
-            (lambda r=request: asyncio.run(gate.acheck(r)))
+            (lambda r=request: asyncio.run(acheck(gate, r)))
             if number % 2
-            else (lambda r=request: gate.check(r))
+            else (lambda r=request: from_sync(gate, r))
         )
         workers.append(threading.Thread(target=target))
         workers[-1].start()
@@ -375,7 +385,7 @@ def test_a_cancelled_call_leaves_the_queue(approver_form: str, blocked: threadin
         gate = ApprovalGate("ask", aapprover if approver_form == "async" else approver)
         tasks = []
         for number in range(4):
-            tasks.append(asyncio.create_task(gate.acheck(bash(str(number)))))
+            tasks.append(asyncio.create_task(acheck(gate, bash(str(number)))))
             await until(lambda count=number + 1: len(gate._turns._queue) == count)  # type: ignore[misc]
         await until(lambda: asked == ["0"])
         tasks[1].cancel()  # waits
@@ -401,7 +411,7 @@ def test_cancelling_an_async_approver_s_caller_cancels_the_approver() -> None:
                 cancelled.set()
             return ALLOW
 
-        task = asyncio.create_task(ApprovalGate("ask", approver).acheck(bash()))
+        task = asyncio.create_task(acheck(ApprovalGate("ask", approver), bash()))
         await asyncio.wait_for(asked.wait(), SOON_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -415,7 +425,7 @@ def test_random_cancellations_lose_no_turn() -> None:
     async def main() -> None:
         gate = ApprovalGate("ask", aallow)
         for round_number in range(40):
-            tasks = [asyncio.create_task(gate.acheck(bash(str(number)))) for number in range(8)]
+            tasks = [asyncio.create_task(acheck(gate, bash(str(number)))) for number in range(8)]
             for step in range(round_number % 9):
                 await asyncio.sleep(0)
                 tasks[(step * 5 + round_number) % 8].cancel()
@@ -434,7 +444,7 @@ def test_a_coroutine_that_is_dropped_with_the_turn_gives_it_back() -> None:
 
     async def main() -> None:
         gate = ApprovalGate("ask", hang)
-        holder = gate.acheck(bash())
+        holder = acheck(gate, bash())
         holder.send(None)
         assert len(gate._turns._queue) == 1
         del holder
@@ -455,10 +465,10 @@ def test_a_sync_call_that_would_block_the_loop_it_waits_for_is_told() -> None:
             return ALLOW
 
         gate = ApprovalGate("ask", approver)
-        first = asyncio.create_task(gate.acheck(bash()))
+        first = asyncio.create_task(acheck(gate, bash()))
         await asyncio.wait_for(asked.wait(), SOON_S)
         with pytest.raises(PermissionDenied) as raised:
-            gate.check(bash("second"))
+            from_sync(gate, bash("second"))
         assert raised.value.code == "would_deadlock"
         answer.set()
         assert await first
