@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +20,7 @@ import botocore.loaders
 import botocore.session
 from boto3.session import Session
 from botocore.config import Config
+from botocore.utils import parse_timestamp
 
 from langchain_daytona_ws._adapters.boto_calls import boto_call
 from langchain_daytona_ws._core.s3.store import Credentials
@@ -117,7 +120,21 @@ def _session() -> Session:
         }
     )
     inner.register_component("data_loader", DESCRIPTIONS)
+    inner.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_date)
     return Session(botocore_session=inner)
+
+
+def read_date(text: str) -> datetime:
+    """Read a date of a response, as botocore does: its parser takes most of the time of reading a listing."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = read(text)
+        except ValueError:
+            continue
+        if date.tzinfo is not None:
+            return date
+    found: datetime = parse_timestamp(text)
+    return found
 
 
 def _forget_parent() -> None:

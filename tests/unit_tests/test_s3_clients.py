@@ -1,4 +1,4 @@
-"""Clients of S3: threads of different workspaces create them one after another."""
+"""Clients of S3: threads of different workspaces create them one after another; dates are read as botocore does."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any
 
 import pytest
 from boto3.session import Session
+from botocore.awsrequest import AWSResponse
+from botocore.utils import parse_timestamp
+from urllib3 import HTTPResponse
 
 from langchain_daytona_ws import SandboxConfig
-from langchain_daytona_ws._adapters.s3_clients import ClientSets
+from langchain_daytona_ws._adapters.s3_clients import ClientSets, read_date
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
 
@@ -65,3 +70,43 @@ with s3_clients._creating:
 assert os.waitpid(child, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-c", program], timeout=120, check=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-11-30T14:33:32.000Z",
+        "2026-11-30T14:33:32.123456789Z",
+        "2026-11-30T14:33:32+02:00",
+        "2026-11-30T14:33:32",
+        "Mon, 30 Nov 2026 14:33:32 GMT",
+        "Mon, 30 Nov 2026 14:33:32 -0000",
+        "Monday, 30-Nov-26 14:33:32 GMT",
+        "Mon Nov 30 14:33:32 2026",
+        "1796049212",
+    ],
+)
+def test_dates_are_read_as_botocore_reads_them(text: str) -> None:
+    assert read_date(text) == parse_timestamp(text)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "2026-13-30T14:33:32Z", "Mon, 30 Nov 99999 14:33:32 GMT"])
+def test_an_invalid_date_raises_as_in_botocore(text: str) -> None:
+    with pytest.raises((ValueError, RuntimeError)):
+        read_date(text)
+
+
+def test_listings_are_read_without_the_slow_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SandboxConfig.model_validate({"options": OPTIONS, "envVars": KEYS})
+    workspace = s3_workspace(config, "demo")
+    assert workspace is not None
+    sets = ClientSets(workspace)
+    reads = sets.using(Credentials("AKIAWORKSPACE", "none", None)).reads
+    found = b"<Contents><LastModified>2026-11-30T14:33:32.000Z</LastModified></Contents>"
+    listing = b"<ListBucketResult>" + found + b"</ListBucketResult>"
+    answer = AWSResponse("https://s3", 200, {}, HTTPResponse(BytesIO(listing), preload_content=False))
+    reads.meta.events.register("before-send.s3", lambda **_: answer)
+    monkeypatch.setattr("dateutil.parser.parse", None)
+    contents = reads.list_objects_v2(Bucket="agents")["Contents"]
+    assert contents[0]["LastModified"] == datetime(2026, 11, 30, 14, 33, 32, tzinfo=UTC)
+    sets.close()
