@@ -38,8 +38,8 @@ from langchain_daytona_ws._deepagents.writer import Writer
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
-from langchain_daytona_ws.pool import WorkspacePool
-from langchain_daytona_ws.session import SessionInternals, SessionSource, WorkspaceSession
+from langchain_daytona_ws.pool import WorkspacePool, current_namespace, example_of, lease_for, namespace_for
+from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
 
 OUTPUT_BYTES = 1 << 20
 """Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
@@ -95,7 +95,6 @@ class WorkspaceBackend(SandboxBackendProtocol):
     def __init__(self, session: WorkspaceSession | WorkspacePool, *, artifacts_root: str = "/") -> None:
         self._artifacts = artifact_directories(artifacts_root)
         self.session = session
-        self._source: SessionSource = session
         self._id = random_id()
         self.run_once = RunOnce()
 
@@ -111,10 +110,10 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Raises:
             ConfigError: With a pool, outside of a run that has a key.
         """
-        return self._root_of(self._source._namespace_of(calls.run_config()))
+        return self._root_of(namespace_for(self.session, calls.run_config()))
 
     def _root_of(self, namespace: str) -> str:
-        return f"{self._source._example.config.options.workspace_root}/{namespace}"
+        return f"{example_of(self.session).config.options.workspace_root}/{namespace}"
 
     def guidance(self) -> str:
         """Return a text about this workspace for the system prompt of a Deep Agent.
@@ -122,7 +121,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         With a pool, the text is the same for all workspaces.
         """
         root = self.root if isinstance(self.session, WorkspaceSession) else ""
-        return SessionInternals(self._source._example).guidance(deep_agent_in=root)
+        return SessionInternals(example_of(self.session)).guidance(deep_agent_in=root)
 
     def interrupt_on(self) -> dict[str, Any]:
         """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
@@ -134,13 +133,13 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Raises:
             ConfigError: The session has another approver, or none.
         """
-        example = self._source._example
+        example = example_of(self.session)
         mode = example.config.permission_mode
         if mode == "bypass":
             return {}
 
         def request_of(call: Mapping[str, Any]) -> tuple[PermissionRequest, FileLocation | None]:
-            namespace = self._source._current_namespace()
+            namespace = current_namespace(self.session)
             root = self._root_of(namespace)
             return call_request(call, lambda path: locate(path, root, self._artifacts), namespace=namespace)
 
@@ -162,7 +161,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         run = calls.run_config()
         with ExitStack() as stack:
             try:
-                session = stack.enter_context(self._source._lease(run))
+                session = stack.enter_context(lease_for(self.session, run))
             except WorkspaceError as error:
                 yield _refusing(error)
                 return
@@ -175,7 +174,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         run = calls.run_config()
         async with AsyncExitStack() as stack:
             try:
-                session = await stack.enter_async_context(self._source._lease(run))
+                session = await stack.enter_async_context(lease_for(self.session, run))
             except WorkspaceError as error:
                 yield _refusing(error)
                 return

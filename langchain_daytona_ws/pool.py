@@ -1,13 +1,13 @@
-"""`WorkspacePool`: one session for each thread or user of a server, behind one set of tools."""
+"""`WorkspacePool`: one session for each thread or user of a server. Tools take a pool or a single session alike."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S
@@ -155,14 +155,6 @@ class WorkspacePool:
         """
         return SessionLease(self._sessions, key)
 
-    def _lease(self, run: Mapping[str, Any] | None) -> SessionLease:
-        """Return the lease of a run's session."""
-        return self.session(key_of(self._key, run))
-
-    def _namespace_of(self, run: Mapping[str, Any] | None) -> str:
-        """Return the namespace for a run."""
-        return namespace_of(key_of(self._key, run))
-
     def guidance(self) -> str:
         """Return a short list of facts about the workspaces, for an agent's system prompt."""
         return self._example.guidance()
@@ -178,16 +170,7 @@ class WorkspacePool:
         if self.config.permission_mode == "bypass":
             return {}
         approver = SessionInternals(self._example).middleware_approver()
-        return approver.interrupt_on(self.config.permission_mode, self._current_namespace)
-
-    def _current_namespace(self) -> str:
-        """Return the namespace of the run that the caller is part of; empty for a run without a key."""
-        from langchain_core.runnables.config import ensure_config
-
-        try:
-            return self._namespace_of(ensure_config())
-        except ConfigError:
-            return ""  # the tool refuses the call
+        return approver.interrupt_on(self.config.permission_mode, partial(current_namespace, self))
 
     def release(self, key: str, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox of a key, also a persistent sandbox that this process has not used, and close its session.
@@ -268,6 +251,57 @@ class WorkspacePool:
 
     def _new_session(self, namespace: str) -> WorkspaceSession:
         return WorkspaceSession(self.config, namespace=namespace, **self._session_arguments)
+
+
+SessionSource: TypeAlias = WorkspaceSession | WorkspacePool
+"""The source of each call's session, for the tools and the Deep Agents backend."""
+
+
+def source_of(session: WorkspaceSession | None, pool: WorkspacePool | None) -> SessionSource:
+    """Return the one that is given.
+
+    Raises:
+        ValueError: None is given, or both.
+    """
+    source = pool if session is None else session
+    if source is None or (session is not None and pool is not None):
+        raise ValueError("give either session=WorkspaceSession(…) or pool=WorkspacePool(…)")
+    return source
+
+
+def example_of(source: SessionSource) -> WorkspaceSession:
+    """Return a session with the settings that all sessions of the source share."""
+    return source if isinstance(source, WorkspaceSession) else source._example
+
+
+def lease_for(
+    source: SessionSource, run: Mapping[str, Any] | None
+) -> nullcontext[WorkspaceSession] | SessionLease:
+    """Return the session for a run, as a sync or async context manager."""
+    if isinstance(source, WorkspaceSession):
+        return nullcontext(source)
+    return source.session(key_of(source._key, run))
+
+
+def namespace_for(source: SessionSource, run: Mapping[str, Any] | None) -> str:
+    """Return the namespace for a run.
+
+    Raises:
+        ConfigError: The run has no key.
+    """
+    return (
+        source.namespace if isinstance(source, WorkspaceSession) else namespace_of(key_of(source._key, run))
+    )
+
+
+def current_namespace(source: SessionSource) -> str:
+    """Return the namespace for the run that the caller is part of; empty for a run without a key."""
+    from langchain_core.runnables.config import ensure_config
+
+    try:
+        return namespace_for(source, ensure_config())
+    except ConfigError:
+        return ""  # the tool refuses the call
 
 
 def _rebuilt(config: SandboxConfig, arguments: dict[str, Any]) -> WorkspacePool:

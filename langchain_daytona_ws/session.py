@@ -6,10 +6,9 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self
+from typing import TYPE_CHECKING, Any, ParamSpec, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
@@ -400,22 +399,6 @@ class WorkspaceSession:
                 state.notices.add(replace(report, failure=LOST).notices[-1])
         self._forget_files()
 
-    def _lease(self, run: Mapping[str, Any] | None) -> nullcontext[WorkspaceSession]:
-        """Return this session for a run: all runs use it."""
-        return nullcontext(self)
-
-    def _namespace_of(self, run: Mapping[str, Any] | None) -> str:
-        """Return the namespace for a run."""
-        return self.namespace
-
-    def _current_namespace(self) -> str:
-        """Return the namespace of the run that the caller is part of."""
-        return self.namespace
-
-    @property
-    def _example(self) -> WorkspaceSession:
-        return self
-
     def close(self, *, discard_unpushed: bool = False) -> None:
         """End the session. An ephemeral sandbox is deleted; a persistent sandbox stays for the next session.
 
@@ -618,24 +601,3 @@ def _lost_notice(workspace: S3Workspace | None) -> str:
     if workspace is None:
         return LOST_NOTICE
     return LOST_NOTICE_SYNC if workspace.mode == "sync" else LOST_NOTICE_S3
-
-
-class Lease(
-    AbstractContextManager[WorkspaceSession], AbstractAsyncContextManager[WorkspaceSession], Protocol
-):
-    """The use of a session by one call."""
-
-
-class SessionSource(Protocol):
-    """The source of each call's session, for the tools: a `WorkspaceSession` itself, or a `WorkspacePool`."""
-
-    @property
-    def _example(self) -> WorkspaceSession:
-        """A session with the settings that all sessions of the source share."""
-        ...
-
-    def _lease(self, run: Mapping[str, Any] | None) -> Lease: ...
-    def _namespace_of(self, run: Mapping[str, Any] | None) -> str: ...
-    def _current_namespace(self) -> str: ...
-    def close(self) -> None: ...
-    async def aclose(self) -> None: ...

@@ -22,8 +22,8 @@ from langchain_daytona_ws._session.conversations import call_of
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.pool import WorkspacePool
-from langchain_daytona_ws.session import SessionInternals, SessionSource, WorkspaceSession
+from langchain_daytona_ws.pool import WorkspacePool, lease_for, source_of
+from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
 from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall
 from langchain_daytona_ws.tools.tracing import RunManager, add_to_run
@@ -56,12 +56,8 @@ class WorkspaceTool(BaseTool):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        check_source(self.session, self.pool)
+        source_of(self.session, self.pool)
         return self
-
-    @property
-    def _source(self) -> SessionSource:
-        return self.session if self.pool is None else self.pool
 
     def run(self, *args: Any, tool_call_id: str | None = None, **kwargs: Any) -> Any:
         """Run the tool, as every LangChain tool does; see `BaseTool.run`."""
@@ -84,7 +80,7 @@ class WorkspaceTool(BaseTool):
     def _run(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with as_tool_message(run_manager), self._source._lease(config) as session:
+        with as_tool_message(run_manager), lease_for(source_of(self.session, self.pool), config) as session:
             parts = SessionInternals(session)
             call = CallContext(parts, parts.sync_runtime, BlockingRuntime, config, run_manager)
             return run_sync(self._call(call, arguments))
@@ -93,7 +89,7 @@ class WorkspaceTool(BaseTool):
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
         with as_tool_message(run_manager):
-            async with self._source._lease(config) as session:
+            async with lease_for(source_of(self.session, self.pool), config) as session:
                 parts = SessionInternals(session)
                 call = CallContext(parts, parts.async_runtime, AsyncioRuntime, config, run_manager)
                 call.concurrent = ConcurrentCall.current()
@@ -217,16 +213,6 @@ def _in_tool_call(tool_call_id: str | None) -> Iterator[None]:
         yield
     finally:
         _tool_call_id.reset(token)
-
-
-def check_source(session: WorkspaceSession | None, pool: WorkspacePool | None) -> None:
-    """Refuse a tool without a session and without a pool, or with both.
-
-    Raises:
-        ValueError: It has none, or both.
-    """
-    if (session is None) == (pool is None):
-        raise ValueError("give either session=WorkspaceSession(…) or pool=WorkspacePool(…)")
 
 
 @contextmanager

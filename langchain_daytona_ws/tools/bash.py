@@ -14,6 +14,7 @@ from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
+from langchain_daytona_ws.pool import example_of, source_of
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
@@ -152,7 +153,7 @@ class BashTool(WorkspaceTool):
     @model_validator(mode="after")
     def _complete_description(self) -> Self:
         if "description" not in self.model_fields_set:
-            example = self._source._example
+            example = example_of(source_of(self.session, self.pool))
             becomes_job = example.config.on_timeout == "background"
             text = _description(_BECOMES_JOB if becomes_job else _KILLED)
             is_mounted = example.is_on_s3 and example.config.options.s3_mode == "mount"

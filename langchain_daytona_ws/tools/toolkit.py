@@ -9,9 +9,8 @@ from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import ConfigDict, Field, model_validator
 
 from langchain_daytona_ws.config import SandboxConfig
-from langchain_daytona_ws.pool import WorkspacePool
-from langchain_daytona_ws.session import SessionSource, WorkspaceSession
-from langchain_daytona_ws.tools.base import check_source
+from langchain_daytona_ws.pool import WorkspacePool, source_of
+from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.bash import BashTool
 from langchain_daytona_ws.tools.files import WorkspaceFileTool
 from langchain_daytona_ws.tools.jobs import BashJobTool
@@ -46,12 +45,8 @@ class WorkspaceToolkit(BaseToolkit):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        check_source(self.session, self.pool)
+        source_of(self.session, self.pool)
         return self
-
-    @property
-    def _source(self) -> SessionSource:
-        return self.session if self.pool is None else self.pool
 
     @property
     def _source_argument(self) -> dict[str, Any]:
@@ -118,7 +113,7 @@ class WorkspaceToolkit(BaseToolkit):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._source.close()
+        source_of(self.session, self.pool).close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,4 +121,4 @@ class WorkspaceToolkit(BaseToolkit):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._source.aclose()
+        await source_of(self.session, self.pool).aclose()
