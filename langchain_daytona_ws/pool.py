@@ -15,10 +15,11 @@ from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._pool.run_key import RunKey, check_key, key_of
 from langchain_daytona_ws._pool.sessions import Lease, PoolEvent, PoolSessions
 from langchain_daytona_ws._pool.slots import Slots
+from langchain_daytona_ws._session.state import weak_method
 from langchain_daytona_ws.config import SandboxConfig, namespace_of
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
-from langchain_daytona_ws.session import SessionInternals, WorkspaceSession, weak_method
+from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.models import Job

@@ -6,9 +6,8 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
@@ -17,23 +16,18 @@ from langchain_daytona_ws._core.commands.run import CommandResult, thread_of
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
-from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
-from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
-from langchain_daytona_ws._core.sandbox.reservation import specification
-from langchain_daytona_ws._core.sync.report import LOST, SyncReport
+from langchain_daytona_ws._core.sync.report import SyncReport
 from langchain_daytona_ws._session.conversations import (
     Conversation,
-    Notices,
     conversation_of,
     current,
     forget_conversations,
-    identity_of,
 )
-from langchain_daytona_ws._session.runtime import AsyncRuntime, SessionState, SyncRuntime
-from langchain_daytona_ws._session.sandbox_manager import SandboxManager
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
+from langchain_daytona_ws._session.state import SessionState, weak_method
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
@@ -41,30 +35,11 @@ from langchain_daytona_ws.permissions import Approver
 # Those that are needed are imported on first use: the tools are built without them.
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.models import Job
-    from langchain_daytona_ws._core.s3.workspace import S3Workspace
     from langchain_daytona_ws._session.files import WorkspaceFiles
     from langchain_daytona_ws._session.jobs import WorkspaceJobs
-    from langchain_daytona_ws._session.storage import Storage
     from langchain_daytona_ws.approvers import MiddlewareApprover
 
-P = ParamSpec("P")
-
 logger = logging.getLogger("langchain_daytona_ws")
-
-_LOST = "The machine was replaced: the earlier one is gone, and with it every "
-LOST_NOTICE = (
-    f"{_LOST}file, installed package and process on it that was not saved elsewhere. What follows ran on a new, "
-    "empty one"
-)
-LOST_NOTICE_S3 = (
-    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are unchanged; "
-    "what follows ran on a new machine"
-)
-
-LOST_NOTICE_SYNC = (
-    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are those that were "
-    "saved when the last call returned; what follows ran on a new machine"
-)
 
 
 class WorkspaceSession:
@@ -110,44 +85,21 @@ class WorkspaceSession:
     ) -> None:
         self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)
         self.namespace = validate_namespace(namespace)
-        self._ids, self._clock = ids, clock
         self.id = first_of(ids)
-        self.root = f"{self.config.options.workspace_root}/{self.namespace}"
-        workspace = _s3_workspace(self.config, self.namespace)
-        notices, own = Notices(_lost_notice(workspace)), Conversation()
-        notices.join(own)
+        self._on_job_done = on_job_done
+        self._state = SessionState(
+            self.config, self.namespace, ids=ids, clock=clock, on_job_end=weak_method(self._on_job_end)
+        )
+        self.root = self._state.root
         self._gate = ApprovalGate(
             self.config.permission_mode,
             approver,
             approval_timeout_s=approval_timeout_s,
-            remembered=own.remembered,
-        )
-        self._identity = identity_of(self.config, self.namespace, workspace)
-        warn_of_network(self.config, workspace)
-
-        def spec(config: SandboxConfig = self.config) -> SandboxSpec:
-            return specification(config, namespace, workspace, unique=ids()[-12:])
-
-        first = spec()  # an invalid specification is an error here, and not at the first command
-        self._on_job_done = on_job_done
-        sandboxes = SandboxManager(
-            self.config, spec, on_lost=weak_method(self._on_lost), add_notice=notices.add, clock=clock
-        )
-        self._state = SessionState(
-            config=self.config,
-            root=self.root,
-            ids=ids,
-            clock=clock,
-            sandboxes=sandboxes,
-            storage=self._open_storage(workspace, sandboxes.check_open, notices.add),
-            tracker=JobTracker(
-                first.auto_stop_minutes or 0, first.ttl_minutes, weak_method(self._on_job_end), notices.add
-            ),
-            notices=notices,
-            own=own,
+            remembered=self._state.own.remembered,
         )
         self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
-        if workspace is not None and workspace.mode == "sync":
+        sandboxes, storage = self._state.sandboxes, self._state.storage
+        if storage is not None and not storage.is_mounted:
             sandboxes.push_with(self._sync.last_push, self._async.last_push)
         # Nothing that a sandbox manager refers to may refer to its session: that would keep the session alive.
         weakref.finalize(self, sandboxes.abandon).atexit = False
@@ -164,29 +116,6 @@ class WorkspaceSession:
             ConfigError: The value of a variable, or the namespace, is invalid.
         """
         return cls(SandboxConfig.from_env(), namespace=namespace, **arguments)
-
-    def _open_storage(
-        self,
-        workspace: S3Workspace | None,
-        check_open: Callable[[], None],
-        add_notice: Callable[[str], None],
-    ) -> Storage | None:
-        if workspace is None:
-            return None
-        # Without a workspace on S3, its modules are not imported.
-        from langchain_daytona_ws._session.storage import Storage
-
-        direct = self.config.options.file_access == "s3"
-        caution = caution_of(self.config, workspace)
-        return Storage(
-            workspace,
-            direct=direct,
-            check_open=check_open,
-            add_notice=add_notice,
-            caution=caution,
-            clock=self._clock,
-            ids=self._ids,
-        )
 
     def __repr__(self) -> str:
         return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={self.sandbox_id!r})"
@@ -210,8 +139,8 @@ class WorkspaceSession:
                 "approver": self._gate.approver,
                 "approval_timeout_s": self._gate.approval_timeout_s,
                 "on_job_done": self._on_job_done,
-                "ids": self._ids,
-                "clock": self._clock,
+                "ids": self._state.ids,
+                "clock": self._state.clock,
             },
         )
 
@@ -391,14 +320,6 @@ class WorkspaceSession:
             # The call that found the end has succeeded.
             logger.exception("on_job_done failed for job %s", job.id)
 
-    def _on_lost(self) -> None:
-        state = self._state
-        state.notices.add(state.notices.lost)
-        if state.storage is not None and not state.storage.is_mounted:
-            for report in state.storage.sync_state.take_unsaved():
-                state.notices.add(replace(report, failure=LOST).notices[-1])
-        self._forget_files()
-
     def close(self, *, discard_unpushed: bool = False) -> None:
         """End the session. An ephemeral sandbox is deleted; a persistent sandbox stays for the next session.
 
@@ -416,14 +337,14 @@ class WorkspaceSession:
         try:
             self._state.sandboxes.close(discard_unpushed=discard_unpushed)
         finally:
-            self._end()
+            self._state.close()
 
     async def aclose(self, *, discard_unpushed: bool = False) -> None:
         """End the session as `close` does, and close this loop's connections."""
         try:
             await self._state.sandboxes.aclose(discard_unpushed=discard_unpushed)
         finally:
-            self._end()
+            self._state.close()
 
     def release(self, *, discard_unpushed: bool = False) -> None:
         """Delete the workspace's sandbox, even if this session has not used it, and end the session.
@@ -439,31 +360,19 @@ class WorkspaceSession:
             UnpushedFiles: Files are not in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """
-        forget_conversations(self._identity)
+        forget_conversations(self._state.identity)
         try:
             self._state.sandboxes.release(discard_unpushed=discard_unpushed)
         finally:
-            self._end()
+            self._state.close()
 
     async def arelease(self, *, discard_unpushed: bool = False) -> None:
         """Delete the workspace's sandbox as `release` does, and close this loop's connections."""
-        forget_conversations(self._identity)
+        forget_conversations(self._state.identity)
         try:
             await self._state.sandboxes.arelease(discard_unpushed=discard_unpushed)
         finally:
-            self._end()
-
-    def _end(self) -> None:
-        storage = self._state.storage
-        if not self.config.persistent:
-            self._forget_files()
-        if storage is not None:
-            storage.close()
-
-    def _forget_files(self) -> None:
-        """Forget what the threads have read: the files of the next sandbox are not those of this one."""
-        for conversation in self._state.notices.conversations():
-            conversation.forget_files(all_of_them=self._state.storage is None)
+            self._state.close()
 
     def __enter__(self) -> Self:
         return self
@@ -517,7 +426,7 @@ class SessionInternals:
         if thread is None:
             return self._state.own
         turn = first_turn((run or {}).get("configurable") or {})
-        conversation = conversation_of(self.session._identity, thread, turn)
+        conversation = conversation_of(self._state.identity, thread, turn)
         self._state.notices.join(conversation)
         return conversation
 
@@ -561,7 +470,7 @@ class SessionInternals:
     def runs_jobs(self) -> bool:
         """Return whether closing the session may end background jobs."""
         session = self.session
-        return not session.config.persistent and self._state.tracker.latest_end() > session._clock.time()
+        return not session.config.persistent and self._state.tracker.latest_end() > self._state.clock.time()
 
     def on_created(self, callback: Callable[[SandboxInfo, float], object]) -> None:
         """Set the function to call when a sandbox was created, with the seconds that it took."""
@@ -572,32 +481,5 @@ class SessionInternals:
         return self._state.sandboxes.recover(info, deletes=deletes)
 
 
-def weak_method(method: Callable[P, None]) -> Callable[P, None]:
-    """Return a function that calls a bound method, and does nothing once the method's object is gone."""
-    reference = weakref.WeakMethod(method)
-
-    def call(*args: P.args, **kwargs: P.kwargs) -> None:
-        bound = reference()
-        if bound is not None:
-            bound(*args, **kwargs)
-
-    return call
-
-
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:
     return WorkspaceSession(config, **settings)
-
-
-def _s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
-    if not config.options.mount_aws_s3_buckets:
-        return None
-    # Without a workspace on S3, its modules are not imported.
-    from langchain_daytona_ws._core.s3.workspace import s3_workspace
-
-    return s3_workspace(config, namespace)
-
-
-def _lost_notice(workspace: S3Workspace | None) -> str:
-    if workspace is None:
-        return LOST_NOTICE
-    return LOST_NOTICE_SYNC if workspace.mode == "sync" else LOST_NOTICE_S3

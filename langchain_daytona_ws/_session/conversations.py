@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 CONVERSATIONS_MAX = 10_000
 HASHES_MAX = 5_000
 NOTICES_MAX = 200
+
+_LOST = "The machine was replaced: the earlier one is gone, and with it every "
+_LOST_BUT_FILES = (
+    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are "
+)
+LOST_NOTICES: Mapping[str | None, str] = {
+    None: f"{_LOST}file, installed package and process on it that was not saved elsewhere. What follows ran on a new, "
+    "empty one",
+    "mount": f"{_LOST_BUT_FILES}unchanged; what follows ran on a new machine",
+    "sync": f"{_LOST_BUT_FILES}those that were saved when the last call returned; what follows ran on a new machine",
+}
+"""Mode of the S3 workspace, None without one → the notice for a thread whose sandbox was lost or replaced."""
 
 
 class Conversation:

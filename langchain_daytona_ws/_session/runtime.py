@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,19 +17,15 @@ from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plain
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
-from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, git_settings
-from langchain_daytona_ws._core.id_factory import Clock, Ids
-from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.limits import JOB_DEFAULT_S
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws._core.sync.push import OneSandbox, push
 from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, SyncReport
-from langchain_daytona_ws._session.conversations import Conversation, Notices
-from langchain_daytona_ws._session.sandbox_manager import SandboxManager
+from langchain_daytona_ws._session.conversations import Conversation
 from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, once_on_loop
-from langchain_daytona_ws.config import SandboxConfig
+from langchain_daytona_ws._session.state import SessionState
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
 
 # Imported on first use, since the tools are built without them.
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.operations import FileOperations
     from langchain_daytona_ws._core.jobs.operations import JobOps
     from langchain_daytona_ws._core.transfers.operations import TransferOperations
-    from langchain_daytona_ws._session.storage import S3Access, Storage
+    from langchain_daytona_ws._session.storage import S3Access
 
 T = TypeVar("T")
 
@@ -47,45 +43,6 @@ logger = logging.getLogger("langchain_daytona_ws")
 COMMAND_TIMEOUT_MAX_S = 600
 PREWARM_TIMEOUT_S = 30.0
 SHOWN_NAME_CHARS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class SessionState:
-    """The state that both runtimes of a session share.
-
-    Args:
-        config: The session's configuration; envVars are read with each call.
-        root: The workspace directory.
-        ids: Returns the names of calls and uploads.
-        clock: The session's time.
-        sandboxes: The session's sandbox.
-        storage: The S3 workspace; None for a workspace on the sandbox's own disk.
-        tracker: The jobs that this session knows.
-        notices: The notices of all threads.
-        own: The state of the calls without a thread.
-        programs: The guest programs that the sandbox keeps.
-    """
-
-    config: SandboxConfig
-    root: str
-    ids: Ids
-    clock: Clock
-    sandboxes: SandboxManager
-    storage: Storage | None
-    tracker: JobTracker
-    notices: Notices
-    own: Conversation
-    programs: KeptPrograms = field(default_factory=KeptPrograms)
-
-    @property
-    def sandbox_id(self) -> str | None:
-        """Id of the sandbox; None while there is no sandbox."""
-        info = self.sandboxes.info
-        return info.id if info else None
-
-    def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
-        """Return the notices that a thread has not seen yet, for its next result."""
-        return self.notices.drain(conversation, lambda: self.sandbox_id)
 
 
 class _Runtime:

@@ -14,11 +14,11 @@ from langgraph.prebuilt import ToolNode
 
 from langchain_daytona_ws import PermissionDecision, PermissionRequest, WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws._session import conversations
+from langchain_daytona_ws._session.conversations import LOST_NOTICES
 from langchain_daytona_ws.local import LocalDaytona
-from langchain_daytona_ws.session import LOST_NOTICE
 from tests.integration_tests.conftest import Driven, config_for
 
-LOST = f"[{LOST_NOTICE}]\n"
+LOST = f"[{LOST_NOTICES[None]}]\n"
 
 
 class Asked:

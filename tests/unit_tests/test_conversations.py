@@ -87,10 +87,10 @@ def test_ids_of_other_types_are_strings() -> None:
 def test_a_released_workspace_is_forgotten() -> None:
     own, other = session(), session("other")
     before, kept = state(), state(namespace="other")
-    forget_conversations(own._identity)
+    forget_conversations(own._state.identity)
     assert state() is not before
     assert state(namespace="other") is kept
-    assert own._identity != other._identity
+    assert own._state.identity != other._state.identity
 
 
 def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

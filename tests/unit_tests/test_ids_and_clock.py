@@ -118,5 +118,5 @@ def test_a_pickled_session_keeps_its_ids_and_its_clock() -> None:
     session = WorkspaceSession({"persistent": True}, namespace="demo", ids=one_id, clock=clock)
     copied = pickle.loads(pickle.dumps(session))
     assert copied.id == one_id()
-    assert copied._clock.time() == ENDS_S
+    assert copied._state.clock.time() == ENDS_S
     assert pickle.loads(pickle.dumps(SYSTEM_CLOCK)).monotonic() > 0
