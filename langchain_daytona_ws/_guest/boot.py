@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from langchain_daytona_ws._guest import dirs, encode, locks, record, release
@@ -30,10 +30,7 @@ def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
         nonce: Begins the line.
         program: Digest of the file that keeps the modules of this call, if this call has written it.
     """
-    ctype = os.environ.pop("LANGCHAIN_DAYTONA_WS_CTYPE", "")
-    os.environ.pop("LC_CTYPE", None)
-    if ctype:
-        os.environ["LC_CTYPE"] = ctype
+    _restore_ctype()
     if "job" in request:
         storage = _storage(request)
         fds = storage.descriptors() if storage else []
@@ -42,14 +39,26 @@ def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
         text = _reply(entry, request, program)
     frame = ("\n%s %s\n" % (nonce, text)).encode("ascii")
     while frame:
-        frame = frame[os.write(1, frame) :]
+        frame = frame[posix.write(1, frame) :]
     release.release(nonce)
     try:
         record.prune(dirs.state_directory(), dirs.UPLOADS)
     except (OSError, dirs.SetupError):
         pass  # the answer is printed; the next call tries again
     # Skip the interpreter's shutdown: it takes 2 ms, and there is nothing to finalize.
-    os._exit(0)
+    posix._exit(0)
+
+
+def _restore_ctype() -> None:
+    """Undo what the start of Python has done to LC_CTYPE (PEP 538)."""
+    posix.unsetenv(b"LANGCHAIN_DAYTONA_WS_CTYPE")
+    ctype = posix.environ.pop(b"LANGCHAIN_DAYTONA_WS_CTYPE", b"")
+    if ctype:
+        posix.putenv(b"LC_CTYPE", ctype)
+        posix.environ[b"LC_CTYPE"] = ctype
+    else:
+        posix.unsetenv(b"LC_CTYPE")
+        posix.environ.pop(b"LC_CTYPE", None)
 
 
 def _reply(entry: str, request: Request, program: str) -> str:
@@ -80,7 +89,7 @@ def _answer(entry: str, request: Request) -> Answer:
     answer = _execute(entry, request, _storage(request) or dirs)
     if "keep_alive" in request:
         answer["keep_alive"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["keep_alive"])
-    elif os.path.exists(dirs.state_directory() + "/jobs/keep_alive"):
+    elif posix.access(dirs.state_directory() + "/jobs/keep_alive", posix.F_OK):
         answer["keep_alive"] = {}  # a session raised the auto-stop interval, and may no longer exist
     return answer
 

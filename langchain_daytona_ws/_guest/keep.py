@@ -6,9 +6,10 @@ A request that carries the source of its modules carries this module as text.
 from __future__ import annotations
 
 import marshal
-import os
+import posix
 
 from langchain_daytona_ws._guest.loader import digest_of, head, read
+from langchain_daytona_ws._guest.variables import take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ def run(call: Call, modules: list[tuple[str, str]]) -> None:
     A process of the same user can forge this answer if it traces or replaces this process; it can do the same to every
     other call.
     """
+    take(b"PROGRAM", 1)
+    take(b"SOURCE", 1)
     compiled: list[tuple[str, CodeType]] = []
 
     def compile_all() -> Iterator[tuple[str, CodeType]]:
@@ -40,8 +43,8 @@ def run(call: Call, modules: list[tuple[str, str]]) -> None:
         name = error.name or ""
         lacks = name if name.replace(".", "_").isidentifier() else ""
         frame = '\n%s {"error": "setup", "code": "python", "detail": "%s"}\n' % (call["nonce"], lacks)
-        os.write(1, frame.encode("ascii", "replace"))
-        os._exit(0)
+        posix.write(1, frame.encode("ascii", "replace"))
+        posix._exit(0)
     try:
         program = write(boot.dirs.state_directory(), head() + marshal.dumps(compiled))
     except boot.dirs.SetupError:
@@ -63,19 +66,19 @@ def source_of(directory: str, program: dict[str, Any]) -> bytes:
 def write(directory: str, data: bytes) -> str:
     """Write a file for `loader.read` and return its digest; return ``""`` if it cannot be written."""
     digest = digest_of(data)
-    temporary = "%s/%s.program" % (directory, os.urandom(16).hex())
+    temporary = "%s/%s.program" % (directory, posix.urandom(16).hex())
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW, 0o600)
         try:
             view = memoryview(data)
             while view:
-                view = view[os.write(fd, view) :]
-            os.rename(temporary, "%s/%s.program" % (directory, digest))
+                view = view[posix.write(fd, view) :]
+            posix.rename(temporary, "%s/%s.program" % (directory, digest))
         except OSError:
-            os.unlink(temporary)
+            posix.unlink(temporary)
             raise
         finally:
-            os.close(fd)
+            posix.close(fd)
     except OSError:
         return ""  # such as a full disk: the host sends the source again
     return digest

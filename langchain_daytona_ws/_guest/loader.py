@@ -8,8 +8,10 @@ before the file is trusted.
 from __future__ import annotations
 
 import marshal
-import os
+import posix
 import sys
+
+from langchain_daytona_ws._guest.variables import take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,11 +37,13 @@ def digest_of(data: bytes) -> str:
 def read(directory: str, digest: str) -> bytes:
     """Return the content of a file; ``b""`` if it is missing or was changed."""
     try:
-        fd = os.open("%s/%s.program" % (directory, digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = posix.open(
+            "%s/%s.program" % (directory, digest), posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK
+        )
         try:
-            data = os.read(fd, MAX_BYTES)
+            data = posix.read(fd, MAX_BYTES)
         finally:
-            os.close(fd)
+            posix.close(fd)
     except OSError:
         return b""
     return data if digest_of(data) == digest else b""
@@ -52,11 +56,12 @@ def head() -> bytes:
 
 def load(call: Call, directory: str, digest: str) -> None:
     """Run the modules of a file. Without the file, ask the host for their source: nothing has run then."""
-    data = read(directory % os.getuid(), digest)
+    take(b"PROGRAM", 1)
+    data = read(directory % posix.getuid(), digest)
     if data.startswith(head()):
         (_, starter), *modules = marshal.loads(data[len(head()) :])  # noqa: S302 - compared with the digest
         names: dict[str, Any] = {}
         exec(starter, names)  # noqa: S102 - compared with the digest
         names["start"](modules, call).run(**call)
-    os.write(1, ('\n%s {"error": "program"}\n' % call["nonce"]).encode("ascii"))
-    os._exit(0)
+    posix.write(1, ('\n%s {"error": "program"}\n' % call["nonce"]).encode("ascii"))
+    posix._exit(0)

@@ -8,7 +8,7 @@ the lock.
 from __future__ import annotations
 
 import fcntl
-import os
+import posix
 import time
 
 CHANGES = ("write", "edit", "delete")
@@ -16,7 +16,7 @@ CHANGES = ("write", "edit", "delete")
 
 def lock_files(state_dir: str, op: str, wait_s: float) -> bool:
     """Lock the files for an operation, until this process ends; return False after ``wait_s`` seconds."""
-    fd = os.open(state_dir + "/files.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    fd = posix.open(state_dir + "/files.lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
     return lock_within(fd, wait_s, fcntl.LOCK_EX if op in CHANGES else fcntl.LOCK_SH)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 
 class Output:
@@ -47,7 +47,9 @@ class Output:
     def open_log(self) -> None:
         """Start the log with the output so far; a full disk is recorded in ``log_error``."""
         try:
-            self._log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            self._log = posix.open(
+                self.log_path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600
+            )
         except OSError as error:
             self.log_error = error.strerror or "cannot be written"
             return
@@ -60,18 +62,18 @@ class Output:
         view = memoryview(chunk)[:room]
         try:
             while view:
-                written = os.write(self._log, view)
+                written = posix.write(self._log, view)
                 self.log_bytes += written
                 view = view[written:]
         except OSError as error:
             self.log_error = error.strerror or "cannot be written"
-            os.close(self._log)
+            posix.close(self._log)
             self._log = -1
 
     def close(self) -> None:
         """Stop writing the log."""
         if self._log >= 0:
-            os.close(self._log)
+            posix.close(self._log)
             self._log = -1
 
     def drop_log(self) -> None:
@@ -81,7 +83,7 @@ class Output:
         self.close()
         self.log_bytes, self.log_error = 0, ""
         try:
-            os.unlink(self.log_path)
+            posix.unlink(self.log_path)
         except OSError:
             pass  # the command itself may have removed it
 
@@ -98,7 +100,7 @@ class Output:
     def drain(self, reader: int) -> None:
         """Read until all writers close the pipe: into the log up to its limit, then discard."""
         while True:
-            chunk = os.read(reader, 65536)
+            chunk = posix.read(reader, 65536)
             if not chunk:
                 return
             self._write_log(chunk)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
-import os
+import posix
 import time
 
 from langchain_daytona_ws._guest.dirs import run_quietly
 
-MARKER = "LANGCHAIN_DAYTONA_WS_CALL"
+MARKER = b"LANGCHAIN_DAYTONA_WS_CALL"
 
 
 def tree(leader: int, key: str) -> dict[int, str]:
@@ -17,13 +17,13 @@ def tree(leader: int, key: str) -> dict[int, str]:
     Returns pid → start time in clock ticks, since a pid may be reused. A process that was adopted by init and has
     cleared its environment is not found.
     """
-    marker = ("\0%s=%s\0" % (MARKER, key)).encode()
+    marker = b"\0%s=%s\0" % (MARKER, key.encode())
     parents, starts = _table()
     found = {}
     for pid, start in starts.items():
         if _descends(pid, leader, parents) or _has_marker(pid, marker):
             found[pid] = start
-    found.pop(os.getpid(), None)
+    found.pop(posix.getpid(), None)
     return found
 
 
@@ -31,7 +31,7 @@ def _table() -> tuple[dict[int, int], dict[int, str]]:
     """Return the parent and the start time of each process that has not ended."""
     parents: dict[int, int] = {}
     starts: dict[int, str] = {}
-    for name in os.listdir("/proc"):
+    for name in posix.listdir("/proc"):
         if not name.isdigit():
             continue
         try:
@@ -71,7 +71,7 @@ def send(processes: dict[int, str], number: int) -> None:
     for pid, start in processes.items():
         if start_time(pid) == start:
             try:
-                os.kill(pid, number)
+                posix.kill(pid, number)
             except PermissionError:
                 denied.append(str(pid))
             except OSError:
@@ -79,6 +79,11 @@ def send(processes: dict[int, str], number: int) -> None:
     if denied:
         # Processes under sudo are root's: a stuck "sudo apt-get install" would keep its locks for ever.
         run_quietly(["sudo", "-n", "kill", "-%d" % number, *denied])
+
+
+def have_ended(processes: dict[int, str]) -> bool:
+    """Return whether all processes have ended, and so have closed the command's output."""
+    return all(start_time(pid) != start for pid, start in processes.items())
 
 
 def start_time(pid: int) -> str:

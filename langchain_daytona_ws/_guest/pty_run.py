@@ -42,7 +42,7 @@ class Run(editors.Run):
         self._is_editor = False
 
     def _spawn(  # type: ignore[override]  # without `path`: this method opens the terminal
-        self, bash: str, script: bytes, writer: int, env: Mapping[str, str], options: list[bytes]
+        self, bash: bytes, script: bytes, writer: int, env: Mapping[bytes, bytes], options: list[bytes]
     ) -> int:
         """Start bash in a terminal; the two ends of the terminal replace those of the pipe for its output."""
         try:
@@ -61,7 +61,7 @@ class Run(editors.Run):
             os.close(end)
         return command._spawn(bash, script, writer, env, options, path=self._terminal)
 
-    def start(self, bash: str, script: bytes) -> None:
+    def start(self, bash: bytes, script: bytes) -> None:
         if "TERM" not in self.user_vars:
             os.environ["TERM"] = "xterm-256color"
             self.user_vars = [*self.user_vars, "TERM"]

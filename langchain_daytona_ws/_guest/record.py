@@ -7,7 +7,7 @@ One file per call. The process that runs the command locks it, so a second reque
 from __future__ import annotations
 
 import fcntl
-import os
+import posix
 import time
 
 from langchain_daytona_ws._guest import encode, locks
@@ -40,20 +40,20 @@ class Record:
         """Lock the record; wait until ``wait_until`` (monotonic clock); return whether it is locked."""
         while True:
             if self.fd < 0:
-                self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+                self.fd = posix.open(self.path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
             # The first call may run as long as its command.
             wait_s = wait_until - time.monotonic()
             if not locks.lock_within(self.fd, wait_s, longest_pause_s=0.1):
                 return False
-            if os.fstat(self.fd).st_nlink:
+            if posix.fstat(self.fd).st_nlink:
                 return True
             # Pruned between open and lock.
-            os.close(self.fd)
+            posix.close(self.fd)
             self.fd = -1
 
     def read(self) -> tuple[str, bytes]:
         """Return the state and its data (the runner's pid, or the result)."""
-        data = os.pread(self.fd, os.fstat(self.fd).st_size, 0)
+        data = posix.pread(self.fd, posix.fstat(self.fd).st_size, 0)
         state, _, body = data.partition(b"\n")
         if not data:
             return NEW, b""
@@ -64,21 +64,21 @@ class Record:
         """Replace the state; the record is never empty in between (each state is longer)."""
         data = state.encode() + b"\n" + body
         try:
-            complete = os.pwrite(self.fd, data, 0) == len(data)
+            complete = posix.pwrite(self.fd, data, 0) == len(data)
         except OSError:
             complete = False
         if not complete:
             # A full disk must not stop the command that would free space, and a partial record must not look complete.
             # Truncating needs no block on the disk.
-            os.ftruncate(self.fd, 1)
+            posix.ftruncate(self.fd, 1)
 
     def forget(self) -> None:
         """Remove the record of a call that did nothing, so that the call can be sent again."""
-        os.unlink(self.path)
+        posix.unlink(self.path)
 
     def close(self) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
+            posix.close(self.fd)
             self.fd = -1
 
 
@@ -104,7 +104,7 @@ def run_once(call: Record, wait_s: float, work: Callable[[], Answer], clear: Cal
         # The runner died without a result (kill -9, out of memory).
         clear()
         return {"outcome": "unknown"}
-    call.write(STARTED, b"%d" % os.getpid())
+    call.write(STARTED, b"%d" % posix.getpid())
     try:
         answer = work()
     except SetupError:
@@ -129,12 +129,12 @@ def prune(state_dir: str, uploads_dir: str) -> None:
     stamp = state_dir + "/tidied"
     now = time.time()
     try:
-        if 0 <= now - os.stat(stamp).st_mtime < PRUNE_EVERY_S:
+        if 0 <= now - posix.stat(stamp).st_mtime < PRUNE_EVERY_S:
             return
     except FileNotFoundError:
         pass
-    os.close(os.open(stamp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
-    os.utime(stamp)
+    posix.close(posix.open(stamp, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600))
+    posix.utime(stamp)
     # Separately: logs are large, and must not displace the records that prevent a second run.
     _prune(_entries(state_dir, ".call"), now)
     _prune(_entries(state_dir, ".log"), now)
@@ -142,7 +142,7 @@ def prune(state_dir: str, uploads_dir: str) -> None:
     # By age only: an upload that is still written may be large.
     for modified, _, path in _entries(uploads_dir, ""):
         if now - modified > 3600:
-            os.unlink(path)
+            posix.unlink(path)
 
 
 def _prune(entries: list[tuple[float, int, str]], now: float) -> None:
@@ -151,7 +151,7 @@ def _prune(entries: list[tuple[float, int, str]], now: float) -> None:
         total += size
         if (now - modified > KEEP_S or total > KEEP_BYTES or count > KEEP_FILES) and not _in_use(path):
             try:
-                os.unlink(path)
+                posix.unlink(path)
             except FileNotFoundError:
                 pass  # another call prunes too
 
@@ -159,7 +159,7 @@ def _prune(entries: list[tuple[float, int, str]], now: float) -> None:
 def _entries(directory: str, ending: str) -> list[tuple[float, int, str]]:
     found = []
     try:
-        for entry in os.scandir(directory):
+        for entry in posix.scandir(directory):
             if entry.name.endswith(ending):
                 status = entry.stat(follow_symlinks=False)
                 found.append((status.st_mtime, status.st_size, entry.path))
@@ -173,7 +173,7 @@ def _in_use(path: str) -> bool:
     if not path.endswith(".call"):
         return False
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW)
     except OSError:
         return False
     try:
@@ -181,5 +181,5 @@ def _in_use(path: str) -> bool:
     except BlockingIOError:
         return True
     finally:
-        os.close(fd)
+        posix.close(fd)
     return False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import select
+import posix
 import stat
 import time
 
@@ -22,14 +21,14 @@ def release(nonce: str) -> None:
     if it opened the output through /proc. The daemon would not answer before that process ends.
     """
     try:
-        status = os.fstat(1)
+        status = posix.fstat(1)
         if not stat.S_ISFIFO(status.st_mode):
             return
-        reader = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+        reader = posix.open("/proc/self/fd/1", posix.O_RDONLY | posix.O_NONBLOCK)
     except OSError:
         return
-    os.close(1)
-    os.close(2)
+    posix.close(1)
+    posix.close(2)
     if not _is_held(reader):
         return
     pipe = "pipe:[%d]" % status.st_ino
@@ -41,17 +40,19 @@ def release(nonce: str) -> None:
     if not killed:
         return
     # The daemon reads the pipe until the last holder closes it.
-    writer = os.open("/proc/self/fd/%d" % reader, os.O_WRONLY)
-    os.write(writer, ("\n%s+ %s\n" % (nonce, encode.encode(sorted(set(killed.values()))))).encode("ascii"))
-    os.close(writer)
+    writer = posix.open("/proc/self/fd/%d" % reader, posix.O_WRONLY)
+    posix.write(writer, ("\n%s+ %s\n" % (nonce, encode.encode(sorted(set(killed.values()))))).encode("ascii"))
+    posix.close(writer)
     for pid in killed:
         try:
-            os.kill(pid, 9)
+            posix.kill(pid, 9)
         except OSError:
             pass  # the process has ended
 
 
 def _is_held(reader: int) -> bool:
+    import select  # a command loads it while bash starts
+
     poll = select.poll()
     poll.register(reader, 0)
     return not any(event & select.POLLHUP for _, event in poll.poll(0))
@@ -59,12 +60,12 @@ def _is_held(reader: int) -> bool:
 
 def _holders(pipe: str) -> dict[int, str]:
     """Return the processes that can write to the pipe, except our own and its ancestors: pid → name."""
-    pid, excluded = os.getpid(), set(own_children)
+    pid, excluded = posix.getpid(), set(own_children)
     while pid > 0 and pid not in excluded:
         excluded.add(pid)
         pid = _name_and_parent(pid)[1]
     found = {}
-    for entry in os.listdir("/proc"):
+    for entry in posix.listdir("/proc"):
         if entry.isdigit() and int(entry) not in excluded and _can_write(entry, pipe):
             found[int(entry)] = _name_and_parent(int(entry))[0]
     return found
@@ -83,10 +84,10 @@ def _name_and_parent(pid: int) -> tuple[str, int]:
 def _can_write(pid: str, pipe: str) -> bool:
     directory = "/proc/%s/fd" % pid
     try:
-        for name in os.listdir(directory):
+        for name in posix.listdir(directory):
             # The entry's permissions are the mode in which the file was opened.
             path = "%s/%s" % (directory, name)
-            if os.readlink(path) == pipe and os.lstat(path).st_mode & 0o200:
+            if posix.readlink(path) == pipe and posix.lstat(path).st_mode & 0o200:
                 return True
     except OSError:
         pass  # the process belongs to another user, or has ended

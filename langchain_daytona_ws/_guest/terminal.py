@@ -16,7 +16,7 @@ VALUES = (
 )
 
 
-def prepare(env: dict[str, str], own: list[str]) -> None:
+def prepare(env: dict[bytes, bytes], own: list[str]) -> None:
     """Set the variables in ``env``; values of the image are replaced.
 
     Args:
@@ -27,6 +27,6 @@ def prepare(env: dict[str, str], own: list[str]) -> None:
         if name in own:
             continue
         if any(other in own for other in outranked):
-            env.pop(name, None)
+            env.pop(name.encode(), None)
         else:
-            env[name] = value
+            env[name.encode()] = value.encode()

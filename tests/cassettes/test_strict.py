@@ -154,8 +154,5 @@ def test_the_first_difference_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_changed_program_needs_no_new_recording(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
-    made = script._source
-    monkeypatch.setattr(
-        script, "_source", lambda program: script._encode(b"# other\n" + made(program).encode(), level=1)
-    )
+    monkeypatch.setattr(script, "_source", lambda program: script._packed(f"# other: {program}", level=9))
     replay(RECORDED / f"command-{runtime}.yaml", "command", is_async=RUNTIMES[runtime])

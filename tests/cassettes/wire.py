@@ -7,6 +7,7 @@ import binascii
 import email
 import email.policy
 import hashlib
+import itertools
 import json
 import re
 import zlib
@@ -30,7 +31,6 @@ LONGEST_TEXT = 4096
 _BOOT = re.compile(
     r"export \w+CTYPE=\S+; exec python3 -I -S -c '[^']+'(?: 3<<'(?P<end>[\w-]+)'\n(?P<secret>[^\n]*)\n(?P=end)\n)?"
 )
-_LOADING = re.compile(r"^load\(eval\(request\)", re.MULTILINE)
 _FRAME = re.compile(r"\n([0-9a-f]{32}) (\{.*\})\n")
 _CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:;[^\r]*)?\r\n")
 
@@ -114,13 +114,14 @@ def response_of(answer: Plain, nonce: str) -> dict[str, Any]:
 
 def _execution(sent: Plain) -> tuple[Plain, str]:
     env, script = dict(sent.get("envs") or {}), _BOOT.fullmatch(sent["command"])
-    if script is None or f"{ENV_PREFIX}REQUEST" not in env:
+    if script is None or f"{ENV_PREFIX}REQUEST0" not in env:
         return {**sent, "envs": sorted(env)}, ""
-    call = ast.literal_eval(_variable(env, "REQUEST").decode("utf-8", "surrogatepass"))
-    program = _variable(env, "PROGRAM").decode()
+    _variable(env, "PROGRAM")
+    source, text = _variable(env, "SOURCE"), _variable(env, "REQUEST")
+    call = ast.literal_eval(text if text.startswith("{") else _unpacked_text(text))
     plain: Plain = {
         "guest": call["entry"],
-        "carries": "digest" if _LOADING.search(program) else "source",
+        "carries": "source" if source else "digest",
         "timeout": sent.get("timeout"),
         "request": _plain(call["request"]),
     }
@@ -131,9 +132,14 @@ def _execution(sent: Plain) -> tuple[Plain, str]:
     return plain, call["nonce"]
 
 
-def _variable(env: dict[str, str], name: str) -> bytes:
-    parts = [env.pop(f"{ENV_PREFIX}{name}{i}") for i in range(int(env.pop(f"{ENV_PREFIX}{name}")))]
-    return zlib.decompress(binascii.a2b_base64("".join(parts)))
+def _variable(env: dict[str, str], name: str) -> str:
+    """Remove the variables of a value from ``env`` and return the value; "" for none."""
+    names = (f"{ENV_PREFIX}{name}{number}" for number in itertools.count())
+    return "".join(env.pop(part) for part in itertools.takewhile(env.__contains__, names))
+
+
+def _unpacked_text(value: str) -> str:
+    return zlib.decompress(binascii.a2b_base64(value)).decode("utf-8", "surrogatepass")
 
 
 def _plain(value: Any) -> Any:

@@ -26,9 +26,9 @@ from tests.integration_tests.conftest import config_for
 _PYTHON3 = """#!/usr/bin/python3 -ISE
 import base64, os, subprocess, sys, zlib
 e = os.environ
-name = "LANGCHAIN_DAYTONA_WS_REQUEST"
-parts = "".join(e[name + str(i)] for i in range(int(e[name])))
-nonce = eval(zlib.decompress(base64.b64decode(parts)))["nonce"]
+name = "LANGCHAIN_DAYTONA_WS_REQUEST%d"
+request = "".join(e[name % i] for i in range(99) if name % i in e)
+nonce = eval(request if request[0] == "{" else zlib.decompress(base64.b64decode(request)))["nonce"]
 if not os.path.exists("/tmp/forgeries/forged"):
     answer = subprocess.run(["/usr/bin/python3", *sys.argv[1:]], stdout=subprocess.PIPE).stdout
     open("/tmp/forgeries/real", "wb").write(answer.replace(nonce.encode(), b"NONCE"))

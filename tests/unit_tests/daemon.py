@@ -110,10 +110,11 @@ class ShellPort:
 
 
 def program_in(env: Mapping[str, str]) -> str:
-    """Return the program that a request carries, without its compression."""
-    name = "LANGCHAIN_DAYTONA_WS_PROGRAM"
-    encoded = "".join(env[f"{name}{i}"] for i in range(int(env[name])))
-    return zlib.decompress(binascii.a2b_base64(encoded)).decode()
+    """Return the program that a request carries: source, or how to load it."""
+    source = env.get("LANGCHAIN_DAYTONA_WS_SOURCE0")
+    if source is None:
+        return env["LANGCHAIN_DAYTONA_WS_PROGRAM0"]
+    return zlib.decompress(binascii.a2b_base64(source)).decode()
 
 
 class OneMachine:

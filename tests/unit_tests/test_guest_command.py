@@ -154,7 +154,7 @@ class TestTimeout:
     )
     def test_kills_the_whole_tree(self, bash: Workspace, escape: str) -> None:
         result = bash.run(f"{escape}\necho started; sleep 61.5; sleep 61.5", timeout_s=0.5)
-        assert result.timed_out
+        assert (result.timed_out, result.background) == (True, False)
         assert _alive(bash) == []
 
     def test_a_stubborn_command_is_killed(self, bash: Workspace) -> None:
@@ -180,7 +180,7 @@ class TestTimeout:
             raise PermissionError
 
         ran: list[list[str]] = []
-        monkeypatch.setattr(processes.os, "kill", refuse)
+        monkeypatch.setattr(processes.posix, "kill", refuse)
         monkeypatch.setattr(processes, "run_quietly", ran.append)
         own = processes._table()[1][os.getpid()]
         processes.send({os.getpid(): own, 1: "another birth"}, 9)
@@ -345,7 +345,7 @@ def test_a_python_that_cannot_create_sessions_creates_process_groups(
 @contextmanager
 def spawning(statement: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Replace the statement by which the guest starts bash in a new session."""
-    usual = "return os.posix_spawn(bash, argv, env, setsid=True, **how)"
+    usual = "return posix.posix_spawn(bash, argv, env, setsid=True, **how)"
     assert usual in guest_source("command")
     source = guest_source("command").replace(usual, statement)
     with monkeypatch.context() as patch:

@@ -35,7 +35,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def carried(workspace: Workspace) -> str:
     """Return what the requests since the last time carried: "s" for source, "d" for a digest."""
     programs = workspace.port.programs
-    letters = "".join("d" if "\nload(eval(request)" in program else "s" for program in programs)
+    letters = "".join("d" if "\nload(eval(" in program else "s" for program in programs)
     programs.clear()
     return letters
 
@@ -219,7 +219,7 @@ def test_a_full_disk_costs_only_the_bytes(tmp_path: Path, monkeypatch: pytest.Mo
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keep.os, "write", full)
+    monkeypatch.setattr(keep.posix, "write", full)
     assert keep.write(str(tmp_path), b"program") == ""
     assert list(tmp_path.iterdir()) == []
 

@@ -89,7 +89,7 @@ class TestOnce:
         first.lock(0)
         first.write(record.STARTED, b"1")
         whole = os.pwrite
-        monkeypatch.setattr(record.os, "pwrite", lambda fd, data, at: whole(fd, data[:9], at))
+        monkeypatch.setattr(record.posix, "pwrite", lambda fd, data, at: whole(fd, data[:9], at))
         first.write(record.DONE, b'{"n": 1}')
         first.close()
         monkeypatch.undo()
@@ -109,7 +109,7 @@ class TestOnce:
         def full(*_: object) -> int:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(record.os, "pwrite", full)
+        monkeypatch.setattr(record.posix, "pwrite", full)
         first = call()
         assert run_once(first, 0, lambda: {"ok": 1}, nothing) == {"ok": 1}
         first.close()

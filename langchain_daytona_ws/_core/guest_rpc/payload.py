@@ -6,8 +6,8 @@ remembers the digests for a session.
 
 The daemon feeds a script on standard input to the first of zsh, bash and sh that it finds (Daytona API). zsh and bash
 read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line that all of
-these shells run alike. Program and request are compressed base64 in the request's environment variables, which the
-guest removes again. The shell parses no text that the model wrote.
+these shells run alike. Program and request are in the request's environment variables, which the guest removes again.
+Modules and long requests are compressed base64. The shell parses no text that the model wrote.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from langchain_daytona_ws._guest.starter import PACKAGE
 
 # execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
+TEXT_BYTES = 1024  # longer requests are compressed; decompression costs the guest 0.5 ms
 
 _IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 
 _IMPORT_LINE = rf"(?m)^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n"
+# Text, which is kept as it is; or an operator between spaces.
+_SPACED = r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?<=\S) ?([-+*/%|&<>=!,:]+) ?"""
 _INDENT = r"(?m)^(?: {4})+"
 # Docstrings and comments of guest modules, which contain no other multi-line strings.
 _PROSE = r'(?m)^([ \t]*)(?:(r?"""[\s\S]*?""")(?=(\s*?\n\1\S)?)|#.*)$'
@@ -60,10 +63,9 @@ _FIELD_MODULES = {
 }
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
-_BOOT = (
-    f'import os,zlib,binascii as b;g=os.environ.pop;n="{ENV_PREFIX}";'
-    'u=lambda k:zlib.decompress(b.a2b_base64("".join(g(n+k+str(i))for i in range(int(g(n+k))))));'
-    'r=u("REQUEST");exec(u("PROGRAM"),{"request":r})'
+_BOOT = f'import posix;exec(posix.environ[b"{ENV_PREFIX}PROGRAM0"])'
+_UNPACKING = (
+    f"import binascii,zlib;exec(zlib.decompress(binascii.a2b_base64(posix.environ[b'{ENV_PREFIX}SOURCE0'])))"
 )
 
 
@@ -88,10 +90,17 @@ def guest_call(
         digest: Digest of the file that contains the program in the sandbox; "" to send its source.
         secret: Bytes for file descriptor 3 of the guest. An environment is readable by all processes of the user.
     """
-    payload = repr({"entry": entry, "request": request, "nonce": nonce})
-    program = _loading(digest) if digest else _source(program_of(entry, request))
-    env = _variables("PROGRAM", program)
-    env.update(_variables("REQUEST", _encode(payload.encode("utf-8", "surrogatepass"), level=1)))
+    env: dict[str, str] = {}
+    call = repr({"entry": entry, "request": request, "nonce": nonce})
+    if digest:
+        is_text = len(call) <= TEXT_BYTES and call.isascii()
+        taken = _put(env, "REQUEST", call if is_text else _packed(call, level=1))
+        program = _loading(taken if is_text else f"unpack({taken})", digest)
+    else:
+        _put(env, "SOURCE", _source(program_of(entry, request)))
+        taken = _put(env, "REQUEST", _packed(call, level=1))
+        program = f"{_UNPACKING}\nrun(eval(unpack({taken})),modules)"
+    _put(env, "PROGRAM", program)
     # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
     script = f"{keep}; exec python3 -I -S -c '{_BOOT}'"
@@ -106,24 +115,32 @@ def program_of(entry: str, request: Mapping[str, object]) -> Program:
     return (*(module for field, module in _FIELD_MODULES.items() if field in request), entry)
 
 
-def _variables(name: str, encoded: str) -> dict[str, str]:
-    parts = [encoded[i : i + VARIABLE_BYTES] for i in range(0, len(encoded), VARIABLE_BYTES)]
-    variables = {f"{ENV_PREFIX}{name}{i}": part for i, part in enumerate(parts)}
-    return {f"{ENV_PREFIX}{name}": str(len(parts)), **variables}
+def _put(env: dict[str, str], name: str, value: str) -> str:
+    """Put a value into variables of the request; return the expression with which the guest takes it from them."""
+    parts = [value[i : i + VARIABLE_BYTES] for i in range(0, len(value), VARIABLE_BYTES)]
+    env.update((f"{ENV_PREFIX}{name}{i}", part) for i, part in enumerate(parts))
+    return f"take(b'{name}',{len(parts)})"
 
 
 @functools.cache
 def _source(program: Program) -> str:
-    modules = [(name, _bare(guest_source(name))) for name in ("starter", *_load_order(*program, "boot"))]
-    text = f"{joined_source('loader', 'keep', bare=True)}\nrun(eval(request), {modules!r})"
-    return _encode(text.encode(), level=9)
+    # As raw text, a line's end needs one byte.
+    modules = "".join(
+        f"({name!r},r'''{_bare(guest_source(name))}'''),"
+        for name in ("starter", *_load_order(*program, "boot"))
+    )
+    return _packed(f"{_text('variables', 'loader', 'keep')}modules={modules}", level=9)
 
 
-@functools.lru_cache(maxsize=1024)
-def _loading(digest: str) -> str:
-    directory = f"{STATE_PARENT}/{STATE_NAME}"
-    text = f"{joined_source('loader', bare=True)}\nload(eval(request), {directory!r}, {digest!r})"
-    return _encode(text.encode(), level=9)
+def _loading(call: str, digest: str) -> str:
+    """Return the program that reads the modules from their file, and runs the call."""
+    return f"{_text('variables', 'loader')}load(eval({call}),{f'{STATE_PARENT}/{STATE_NAME}'!r},{digest!r})"
+
+
+@functools.cache
+def _text(*names: str) -> str:
+    """Return guest modules as they are sent as text, without empty lines."""
+    return re.sub(r"\n\n+", "\n", joined_source(*names, bare=True).lstrip())
 
 
 def joined_source(*names: str, bare: bool = False) -> str:
@@ -159,6 +176,7 @@ def _bare(source: str) -> str:
     source = re.sub(_REMARK, "", re.sub(_PROSE, replacement, source))
     source = re.sub(_SIGNATURE, lambda found: found[1] + re.sub(_PARAMETER, r"\1", found[2]) + "):", source)
     source = re.sub(_VARIABLE, r"\1 = ", source)
+    source = re.sub(_SPACED, lambda found: found[1] or found[2], source)
     return re.sub(_INDENT, lambda indent: " " * (len(indent[0]) // 4), source)
 
 
@@ -204,8 +222,9 @@ def load_guest() -> None:
             guest_source(file.name.removesuffix(".py"))
 
 
-def _encode(data: bytes, *, level: int) -> str:
-    return binascii.b2a_base64(zlib.compress(data, level), newline=False).decode("ascii")
+def _packed(value: str, *, level: int) -> str:
+    data = zlib.compress(value.encode("utf-8", "surrogatepass"), level)
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
