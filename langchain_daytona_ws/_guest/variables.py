@@ -1,4 +1,4 @@
-"""Take what a request carries in environment variables. Each request carries this module as text."""
+"""Read what a request carries in environment variables. Each request carries this module as text."""
 
 from __future__ import annotations
 

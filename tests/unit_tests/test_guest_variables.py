@@ -1,4 +1,4 @@
-"""What a request carries in environment variables is taken from them once, and no program inherits it."""
+"""The guest reads its request from environment variables, which no program inherits."""
 
 from __future__ import annotations
 

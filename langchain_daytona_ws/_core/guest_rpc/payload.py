@@ -94,13 +94,13 @@ def guest_call(
     call = repr({"entry": entry, "request": request, "nonce": nonce})
     if digest:
         is_text = len(call) <= TEXT_BYTES and call.isascii()
-        taken = _put(env, "REQUEST", call if is_text else _packed(call, level=1))
+        taken = _add(env, "REQUEST", call if is_text else _packed(call, level=1))
         program = _loading(taken if is_text else f"unpack({taken})", digest)
     else:
-        _put(env, "SOURCE", _source(program_of(entry, request)))
-        taken = _put(env, "REQUEST", _packed(call, level=1))
+        _add(env, "SOURCE", _source(program_of(entry, request)))
+        taken = _add(env, "REQUEST", _packed(call, level=1))
         program = f"{_UNPACKING}\nrun(eval(unpack({taken})),modules)"
-    _put(env, "PROGRAM", program)
+    _add(env, "PROGRAM", program)
     # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
     script = f"{keep}; exec python3 -I -S -c '{_BOOT}'"
@@ -115,8 +115,8 @@ def program_of(entry: str, request: Mapping[str, object]) -> Program:
     return (*(module for field, module in _FIELD_MODULES.items() if field in request), entry)
 
 
-def _put(env: dict[str, str], name: str, value: str) -> str:
-    """Put a value into variables of the request; return the expression with which the guest takes it from them."""
+def _add(env: dict[str, str], name: str, value: str) -> str:
+    """Add a value to the variables of the request; return the expression that reads it in the guest."""
     parts = [value[i : i + VARIABLE_BYTES] for i in range(0, len(value), VARIABLE_BYTES)]
     env.update((f"{ENV_PREFIX}{name}{i}", part) for i, part in enumerate(parts))
     return f"take(b'{name}',{len(parts)})"
