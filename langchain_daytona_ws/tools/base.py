@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal, Self, TypeAlias
 
+from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field, model_validator
@@ -26,8 +27,8 @@ from langchain_daytona_ws.pool import WorkspacePool, lease_for, source_of
 from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
 from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall
-from langchain_daytona_ws.tools.tracing import RunManager, add_to_run
 
+RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolRun
 Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or LangChain's standard content blocks."""
 
@@ -231,3 +232,23 @@ def as_tool_message(
         add_to_run(run_manager, {"error_code": error.code})
         lines = "".join(f"[{notice}]\n" for notice in notices())
         raise ToolException(f"{lines}[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error
+
+
+def add_to_run(run_manager: RunManager | None, facts: dict[str, Any]) -> None:
+    """Add facts to the run's metadata in every tracer that derives from LangChain's base class, such as LangSmith's.
+
+    LangChain has no function for this. Each tracer keeps the run under its id until the run ends, and then sends it
+    with the added metadata.
+    """
+    if run_manager is None or not run_manager.handlers:
+        return
+    from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
+
+    for handler in run_manager.handlers:
+        if not isinstance(handler, (BaseTracer, AsyncBaseTracer)):
+            continue
+        run = handler.run_map.get(str(run_manager.run_id))
+        if run is not None:
+            extra = run.extra if run.extra is not None else {}
+            # A copy: concurrent runs may share the dict.
+            run.extra = {**extra, "metadata": {**(extra.get("metadata") or {}), **facts}}

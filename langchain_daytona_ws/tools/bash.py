@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, TypeGuard
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from langchain_daytona_ws._core.commands.run import check_command
+from langchain_daytona_ws._core.commands.run import CommandResult, check_command
 from langchain_daytona_ws._core.files import rendering
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S
@@ -16,9 +16,8 @@ from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import example_of, source_of
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool, add_to_run
 from langchain_daytona_ws.tools.streaming import OnChunk, output_to
-from langchain_daytona_ws.tools.tracing import add_to_run, facts_of_command, facts_of_job
 
 # A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
@@ -190,7 +189,7 @@ class BashTool(WorkspaceTool):
             job = await runtime.jobs.start(
                 wanted.command, max_duration_s=timeout_s, idempotency_key=call.idempotency_key
             )
-            add_to_run(call.run_manager, facts_of_job(job))
+            add_to_run(call.run_manager, {"job_id": job.id, "sandbox_id": job.sandbox_id})
             end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
             return f"{end if job.is_running else ''}{job.text}", asdict(job)
         on_output = output_to(self.on_output, call.tool_call_id, lambda: runtime.sandbox_id)
@@ -201,7 +200,7 @@ class BashTool(WorkspaceTool):
             on_output=on_output,
             pty=wanted.pty,
         )
-        add_to_run(call.run_manager, facts_of_command(result))
+        add_to_run(call.run_manager, _facts(result))
         raw = {"raw_output": result.output} if self.raw_output and result.screen is not None else {}
         shown = rendering.output(result.output if result.screen is None else result.screen)
         result = replace(result, output=shown, screen=None)
@@ -210,3 +209,15 @@ class BashTool(WorkspaceTool):
 
 def _timeout_s(wanted: BashInput) -> float | None:
     return wanted.timeout if wanted.hours is None else wanted.hours * 3600
+
+
+def _facts(result: CommandResult) -> dict[str, Any]:
+    """Return facts about a command for tracers; neither the command nor its output is among them."""
+    facts: dict[str, Any] = {
+        "exit_code": result.exit_code,
+        "duration_s": result.duration_s,
+        "sandbox_id": result.sandbox_id,
+    }
+    if result.job_id is not None:
+        facts["job_id"] = result.job_id
+    return facts | {name: True for name in ("timed_out", "from_record") if getattr(result, name)}
