@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S
 from langchain_daytona_ws._core.id_factory import Clock
-from langchain_daytona_ws._pool.run_key import RunKey, check_key, key_of
+from langchain_daytona_ws._lazy import LazyModule
+from langchain_daytona_ws._pool.run_key import check_key, key_of
 from langchain_daytona_ws._pool.sessions import Lease, PoolEvent, PoolSessions
 from langchain_daytona_ws._pool.slots import Slots
 from langchain_daytona_ws._session.state import weak_method
@@ -21,8 +22,14 @@ from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
 
+# Imported on first use, if at all.
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.jobs.models import Job
+    from langchain_core import runnables
+
+    from langchain_daytona_ws._core.jobs import models as job_models
+else:
+    runnables = LazyModule("langchain_core.runnables")
+    job_models = LazyModule("langchain_daytona_ws._core.jobs.models")
 
 IDLE_CLOSE_S = 900.0
 MAX_SESSIONS = 100
@@ -74,10 +81,10 @@ class WorkspacePool:
         self,
         config: SandboxConfig | dict[str, Any],
         *,
-        key: RunKey = "thread",
+        key: Literal["thread", "user"] | Callable[[runnables.RunnableConfig], str] = "thread",
         approver: Approver | None = None,
         approval_timeout_s: float | None = APPROVAL_TIMEOUT_S,
-        on_job_done: Callable[[Job], object] | None = None,
+        on_job_done: Callable[[job_models.Job], object] | None = None,
         idle_close_s: float | None = IDLE_CLOSE_S,
         max_sessions: int = MAX_SESSIONS,
         wait_s: float = WAIT_S,

@@ -20,6 +20,7 @@ from langchain_daytona_ws._core.ports import SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._core.sync.report import SyncReport
+from langchain_daytona_ws._lazy import LazyModule
 from langchain_daytona_ws._session.conversations import (
     Conversation,
     conversation_of,
@@ -32,11 +33,16 @@ from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 
-# Those that are needed are imported on first use: the tools are built without them.
+# Imported on first use: the tools are built without them.
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.jobs.models import Job
-    from langchain_daytona_ws._session.files import WorkspaceFiles
-    from langchain_daytona_ws._session.jobs import WorkspaceJobs
+    from langchain_daytona_ws._core.jobs import models as job_models
+    from langchain_daytona_ws._session import files as session_files
+    from langchain_daytona_ws._session import jobs as session_jobs
+else:
+    job_models = LazyModule("langchain_daytona_ws._core.jobs.models")
+    session_files = LazyModule("langchain_daytona_ws._session.files")
+    session_jobs = LazyModule("langchain_daytona_ws._session.jobs")
+if TYPE_CHECKING:
     from langchain_daytona_ws.approvers import MiddlewareApprover
 
 logger = logging.getLogger("langchain_daytona_ws")
@@ -79,7 +85,7 @@ class WorkspaceSession:
         namespace: str,
         approver: Approver | None = None,
         approval_timeout_s: float | None = APPROVAL_TIMEOUT_S,
-        on_job_done: Callable[[Job], object] | None = None,
+        on_job_done: Callable[[job_models.Job], object] | None = None,
         ids: Ids = random_id,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -152,26 +158,14 @@ class WorkspaceSession:
         return self
 
     @property
-    def files(self) -> WorkspaceFiles:
+    def files(self) -> session_files.WorkspaceFiles:
         """The workspace's files."""
-        # Imported on first use: it needs all file operations.
-        from langchain_daytona_ws._session.files import WorkspaceFiles
-
-        return WorkspaceFiles(
-            self._sync.files,
-            self._async.files,
-            self._sync.transfers,
-            self._async.transfers,
-            session=self,
-        )
+        return session_files.WorkspaceFiles(self._sync, self._async, session=self)
 
     @property
-    def jobs(self) -> WorkspaceJobs:
+    def jobs(self) -> session_jobs.WorkspaceJobs:
         """The workspace's background jobs."""
-        # Imported on first use: most sessions start no job.
-        from langchain_daytona_ws._session.jobs import WorkspaceJobs
-
-        return WorkspaceJobs(self._sync.jobs, self._async.jobs, session=self)
+        return session_jobs.WorkspaceJobs(self._sync.jobs, self._async.jobs, session=self)
 
     @property
     def is_on_s3(self) -> bool:
@@ -308,7 +302,7 @@ class WorkspaceSession:
         except WorkspaceError as error:
             logger.warning("prewarming: %s", error.message)
 
-    def _on_job_end(self, job: Job, about_jobs: bool) -> None:
+    def _on_job_end(self, job: job_models.Job, about_jobs: bool) -> None:
         if job.state != "lost":  # a lost sandbox has a notice of its own
             seen_by = (current.get() or self._state.own) if about_jobs else None
             self._state.notices.add(f"{job.summary}; see its output with bash_job", but=seen_by)

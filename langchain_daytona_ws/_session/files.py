@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, overload
 
 from langchain_daytona_ws._core.files.models import (
@@ -16,14 +15,17 @@ from langchain_daytona_ws._core.files.models import (
     Listing,
     OutputMode,
 )
-from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest.text import PAGE_LINES
+from langchain_daytona_ws._lazy import LazyModule
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 
+# Imported on first use: most sessions transfer nothing.
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.transfers.models import OnProgress, Transferred
-    from langchain_daytona_ws._core.transfers.operations import TransferOperations
+    from langchain_daytona_ws._core.transfers import models as transfers
+else:
+    transfers = LazyModule("langchain_daytona_ws._core.transfers.models")
 
 Local = str | os.PathLike[str]
 
@@ -38,18 +40,14 @@ class WorkspaceFiles:
 
     def __init__(
         self,
-        sync_ops: FileOperations,
-        async_ops: FileOperations,
-        sync_transfers: Callable[[], TransferOperations],
-        async_transfers: Callable[[], TransferOperations],
+        sync_runtime: SyncRuntime,
+        async_runtime: AsyncRuntime,
         *,
         session: object,
     ) -> None:
         self._session = session  # kept alive: an unreferenced session ends
-        self._sync_ops = sync_ops  # coroutines that do not suspend
-        self._async_ops = async_ops
-        self._sync_transfers = sync_transfers
-        self._async_transfers = async_transfers
+        self._sync_ops, self._async_ops = sync_runtime.files, async_runtime.files
+        self._sync_transfers, self._async_transfers = sync_runtime.transfers, async_runtime.transfers
 
     def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> FileText:
         """Read a page of numbered lines of a text file of at most 10 MiB.
@@ -65,7 +63,9 @@ class WorkspaceFiles:
         """Read a page of lines, as `read` does."""
         return await self._async_ops.read(path, offset=offset, limit=limit)
 
-    def upload(self, local: Local, path: str = "", *, on_progress: OnProgress | None = None) -> Transferred:
+    def upload(
+        self, local: Local, path: str = "", *, on_progress: transfers.OnProgress | None = None
+    ) -> transfers.Transferred:
         """Upload a file of this host, or a directory with all files below it.
 
         Contents are streamed and hashed on the way; memory use does not depend on their size. Each file replaces an
@@ -91,8 +91,8 @@ class WorkspaceFiles:
         return run_sync(self._sync_transfers().upload(local, path, on_progress))
 
     async def aupload(
-        self, local: Local, path: str = "", *, on_progress: OnProgress | None = None
-    ) -> Transferred:
+        self, local: Local, path: str = "", *, on_progress: transfers.OnProgress | None = None
+    ) -> transfers.Transferred:
         """Upload a file or a directory, as `upload` does. ``on_progress`` is called on this loop."""
         return await self._async_transfers().upload(local, path, on_progress)
 
@@ -105,18 +105,18 @@ class WorkspaceFiles:
         path: str,
         local: Local,
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: transfers.OnProgress | None = None,
         max_bytes: int | None = None,
-    ) -> Transferred: ...
+    ) -> transfers.Transferred: ...
 
     def download(
         self,
         path: str,
         local: Local | None = None,
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: transfers.OnProgress | None = None,
         max_bytes: int | None = None,
-    ) -> bytes | Transferred:
+    ) -> bytes | transfers.Transferred:
         """Download a file, or a directory with all files below it, to this host; or return a file's content.
 
         Contents are streamed and hashed on the way; memory use does not depend on their size. Each file gets its name,
@@ -155,18 +155,18 @@ class WorkspaceFiles:
         path: str,
         local: Local,
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: transfers.OnProgress | None = None,
         max_bytes: int | None = None,
-    ) -> Transferred: ...
+    ) -> transfers.Transferred: ...
 
     async def adownload(
         self,
         path: str,
         local: Local | None = None,
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: transfers.OnProgress | None = None,
         max_bytes: int | None = None,
-    ) -> bytes | Transferred:
+    ) -> bytes | transfers.Transferred:
         """Download a file or a directory, as `download` does. ``on_progress`` is called on this loop."""
         if local is None:
             return await self._async_ops.fetch(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_core.tools import BaseTool, BaseToolkit
 from pydantic import ConfigDict, Field, model_validator
 
+from langchain_daytona_ws._lazy import LazyModule
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.pool import WorkspacePool, source_of
 from langchain_daytona_ws.session import WorkspaceSession
@@ -16,8 +17,11 @@ from langchain_daytona_ws.tools.files import WorkspaceFileTool
 from langchain_daytona_ws.tools.jobs import BashJobTool
 from langchain_daytona_ws.tools.streaming import OnChunk
 
+# Imported on first use: few programs use it.
 if TYPE_CHECKING:
-    from langchain_daytona_ws.tools.preview import PreviewTool
+    from langchain_daytona_ws.tools import preview as preview_tool
+else:
+    preview_tool = LazyModule("langchain_daytona_ws.tools.preview")
 
 
 class WorkspaceToolkit(BaseToolkit):
@@ -96,12 +100,9 @@ class WorkspaceToolkit(BaseToolkit):
         return BashJobTool(**self._source_argument)
 
     @property
-    def preview(self) -> PreviewTool:
+    def preview(self) -> preview_tool.PreviewTool:
         """A new `PreviewTool` of the session or pool."""
-        # Imported only if this tool is wanted.
-        from langchain_daytona_ws.tools.preview import PreviewTool
-
-        return PreviewTool(**self._source_argument)
+        return preview_tool.PreviewTool(**self._source_argument)
 
     def get_tools(self) -> list[BaseTool]:
         """Return a `BashTool`, a `WorkspaceFileTool`, a `BashJobTool` and, with ``previews``, a `PreviewTool`."""

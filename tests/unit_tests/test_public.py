@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -64,6 +65,18 @@ def test_every_public_name_resolves_and_is_visible_to_type_checkers() -> None:
     assert reported == set(langchain_daytona_ws.__all__)
     with pytest.raises(AttributeError):
         _ = langchain_daytona_ws.no_such_name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", sorted({*langchain_daytona_ws.__all__} - TYPE_ALIASES))
+def test_every_public_signature_can_be_evaluated(name: str) -> None:
+    public = getattr(langchain_daytona_ws, name)
+    get_type_hints(public)
+    for attribute, member in inspect.getmembers_static(public):
+        # The function of a property or a class method.
+        function = getattr(member, "fget", getattr(member, "__func__", member))
+        is_public = attribute.startswith("__") or not attribute.startswith("_")
+        if is_public and inspect.isfunction(function) and function.__module__.startswith("langchain_daytona"):
+            get_type_hints(function)
 
 
 @pytest.mark.parametrize("name", sorted({*langchain_daytona_ws.__all__} - TYPE_ALIASES))
