@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import time as system
 
 
 class SystemClock:
-    """The `Clock` over `time` and `asyncio.sleep`."""
+    """The `Clock` over Python's `time` and `asyncio.sleep`."""
 
-    def time(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+    time = staticmethod(system.time)
+    monotonic = staticmethod(system.monotonic)
 
     def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        system.sleep(seconds)
 
     async def asleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
