@@ -53,7 +53,8 @@ class Client(Daytona):
         for api in (self._api_client, self._toolbox_api_client):
             pools = api.rest_client.pool_manager
             pools.connection_pool_kw["retries"] = _RETRIES
-            api.rest_client.pool_manager = ProxiedPools(pools, proxies)
+            if proxies:
+                api.rest_client.pool_manager = ProxiedPools(pools, proxies)
             limit_answers(api)
         limit_transfers(self._http_client)
 
