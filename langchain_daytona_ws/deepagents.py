@@ -191,7 +191,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         session, conversation = parts.session, parts.conversation(run)
         files = Files(
             session.root,
-            runtime.file_operations(conversation, limit_bytes=RESULT_BYTES),
+            runtime.file_operations(conversation, limit_bytes=RESULT_BYTES, suggests_similar=False),
             runtime.file_operations_outside(conversation, limit_bytes=RESULT_BYTES, made=self._artifacts),
             artifacts=self._artifacts,
         )

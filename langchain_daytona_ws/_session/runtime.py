@@ -82,7 +82,7 @@ class _Runtime:
     @cached_property
     def files(self) -> FileOperations:
         """The file operations of calls without a thread."""
-        return self.files_of(self._state.own)
+        return self.file_operations(self._state.own)
 
     @cached_property
     def jobs(self) -> JobOps:
@@ -315,29 +315,24 @@ class _Runtime:
 
     # --- files ---
 
-    def files_of(self, conversation: Conversation) -> FileOperations:
-        """Return the operations on the workspace's files for a thread."""
-        limit_bytes = self._state.config.output_limit_bytes
-        return self.file_operations(conversation, limit_bytes=limit_bytes, suggests_similar=True)
-
     def file_operations(
-        self, conversation: Conversation, *, limit_bytes: int, suggests_similar: bool = False
+        self, conversation: Conversation, *, limit_bytes: int | None = None, suggests_similar: bool = True
     ) -> FileOperations:
         """Return the operations on the workspace's files.
 
         Args:
             conversation: The thread, which must have read a file to overwrite it.
-            limit_bytes: Most bytes of text in a result.
-            suggests_similar: Whether to name paths that are similar to a missing one.
+            limit_bytes: Most bytes of text in a result. Default: the configuration's.
+            suggests_similar: Whether to name paths that are similar to a missing one. Default: True.
         """
         from langchain_daytona_ws._core.files.operations import FileOperations
 
-        sandbox, on_s3 = self._guest_files(), self._s3.files if self._s3 else None
+        sandbox, on_s3 = self._files_in_sandbox, self._s3.files if self._s3 else None
         return FileOperations(
             on_s3 or sandbox,
             sandbox,
             root=self._state.root,
-            limit_bytes=limit_bytes,
+            limit_bytes=limit_bytes or self._state.config.output_limit_bytes,
             read_hashes=conversation.read_hashes,
             new_key=self._state.ids,
             suggests_similar=suggests_similar,
@@ -373,7 +368,9 @@ class _Runtime:
         from langchain_daytona_ws._core.transfers.guest import GuestTransfers
         from langchain_daytona_ws._core.transfers.operations import TransferOperations
 
-        through_sandbox = GuestTransfers(self._guest_files(), new_key=self._state.ids, offload=self.offload)
+        through_sandbox = GuestTransfers(
+            self._files_in_sandbox, new_key=self._state.ids, offload=self.offload
+        )
         on_s3 = self._s3.transfers if self._s3 else None
         return TransferOperations(
             on_s3 or through_sandbox, root=self._state.root, offload=self.offload, new_lock=threading.Lock
@@ -382,6 +379,10 @@ class _Runtime:
     async def offload(self, work: Callable[[], T]) -> T:
         """Run work that blocks on the host's files."""
         raise NotImplementedError
+
+    @cached_property
+    def _files_in_sandbox(self) -> GuestFiles:
+        return self._guest_files()
 
     def _guest_files(self, *, base: str | None = None, made: Collection[str] = ()) -> GuestFiles:
         from langchain_daytona_ws._core.files.guest import GuestFiles
@@ -447,7 +448,7 @@ class ConversationRuntime:
     @cached_property
     def files(self) -> FileOperations:
         """The operations on the workspace's files. A call that runs a command does not need them."""
-        return self._runtime.files_of(self.conversation)
+        return self._runtime.file_operations(self.conversation)
 
     @property
     def jobs(self) -> JobOps:
