@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from langchain_daytona_ws._approval import graph_messages
 from langchain_daytona_ws._approval.interrupts import answer_to, may_have_answer
-from langchain_daytona_ws._core.commands.run import thread_of
+from langchain_daytona_ws._core.call_key import thread_of
 from langchain_daytona_ws.config import PermissionMode
 from langchain_daytona_ws.permissions import (
     ASKS,

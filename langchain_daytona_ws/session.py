@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._approval.graph_messages import first_turn
-from langchain_daytona_ws._core.commands.run import CommandResult, thread_of
+from langchain_daytona_ws._core.call_key import thread_of
+from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from langchain_daytona_ws._core.commands.run import thread_of
+from langchain_daytona_ws._core.call_key import thread_of
 from langchain_daytona_ws.permissions import (
     AnswerUnusable,
     PermissionDecision,

@@ -13,7 +13,7 @@ from langchain_core.messages import ToolCall, ToolMessage
 from langgraph.config import get_config
 from langgraph.types import Command
 
-from langchain_daytona_ws._core.commands.run import call_key
+from langchain_daytona_ws._core.call_key import call_key
 
 _tool_call: ContextVar[ToolCall | None] = ContextVar("langchain_daytona_ws_agent_call", default=None)
 

@@ -17,7 +17,7 @@ from langchain_daytona_ws._approval import graph_messages
 from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
 from langchain_daytona_ws._approval.control_flow import is_control_flow
 from langchain_daytona_ws._approval.verdict import Answered
-from langchain_daytona_ws._core.commands.run import call_key
+from langchain_daytona_ws._core.call_key import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._session.conversations import call_of
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime

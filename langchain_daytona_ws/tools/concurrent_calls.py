@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from langchain_daytona_ws._core.commands.run import thread_of
+from langchain_daytona_ws._core.call_key import thread_of
 
 _running: dict[tuple[str, str], set[asyncio.Future[None]]] = {}
 _current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_concurrent_call", default=None)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from langchain_daytona_ws._core.commands.run import call_key, step_of
+from langchain_daytona_ws._core.call_key import call_key, step_of
 
 
 def config(

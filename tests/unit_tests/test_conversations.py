@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMes
 
 from langchain_daytona_ws import SandboxConfig, WorkspaceSession
 from langchain_daytona_ws._approval.graph_messages import first_turn, sandbox_of
-from langchain_daytona_ws._core.commands.run import thread_of
+from langchain_daytona_ws._core.call_key import thread_of
 from langchain_daytona_ws._session import conversations
 from langchain_daytona_ws._session.conversations import (
     Conversation,
