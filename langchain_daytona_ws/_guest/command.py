@@ -85,11 +85,11 @@ def _supervise(run: Run, request: Request, bash: bytes, job_run: Any) -> Answer:
     if problem is not None:
         run.output.feed(problem)
         run.exit_code = 2
-    elif job_run is not None and request["job"]["at_once"]:
+        return {**run.result(), "syntax_error": True}
+    if job_run is not None and request["job"]["at_once"]:
         return dict(job_run.begin(run, request, lambda: run.start(bash, command)))
-    else:
-        run.start(bash, command)
-        run.watch(None if job_run is None else lambda: job_run.promote(run, request))
+    run.start(bash, command)
+    run.watch(None if job_run is None else lambda: job_run.promote(run, request))
     return run.result()
 
 

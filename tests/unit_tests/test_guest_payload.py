@@ -200,5 +200,12 @@ def test_a_command_s_first_request_fits_into_what_an_idle_connection_takes_at_on
     assert size() < 13_200
 
 
+def test_the_largest_program_fits_into_one_variable() -> None:
+    # The text that unpacks it reads only one.
+    fields = dict.fromkeys(script._FIELD_MODULES)
+    for entry in ("command", "files", "tree", "search", "transfer", "jobs", "content"):
+        assert "LANGCHAIN_DAYTONA_WS_SOURCE1" not in guest_call(entry, dict(fields), NONCE).env
+
+
 def test_later_requests_stay_under_two_kilobytes() -> None:
     assert size(digest=hashlib.sha256(b"program").hexdigest()) < 2_000

@@ -37,7 +37,6 @@ from langchain_daytona_ws._core.sync.report import read_report
 from langchain_daytona_ws.errors import CommandRefused
 
 TAIL_LINES = 100
-SYNTAX_ERROR = 2  # exit code of bash
 LOG_PIECE_MIN_BYTES = 64  # any character fits
 JOBS_MAX = 1000
 CALL_S = 30.0
@@ -120,7 +119,7 @@ class JobOps:
         }
         answer = await client.call("command", request, timeout_s=CALL_S, life_s=max_duration_s, killable=True)
         if answer.get("outcome") != "job":
-            if answer.get("exit_code") != SYNTAX_ERROR:
+            if answer.get("syntax_error") is not True:
                 raise CommandRefused(
                     "The idempotency key belongs to an earlier call that started no job. Nothing ran now. Use another "
                     "key.",
