@@ -26,7 +26,6 @@ from deepagents.backends.protocol import (
 )
 
 from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
-from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._deepagents import calls
@@ -196,22 +195,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
             artifacts=self._artifacts,
         )
 
-        async def execute(
-            command: str, *, timeout_s: float | None, idempotency_key: str | None
-        ) -> CommandResult:
-            return await runtime.run(
-                command,
-                timeout_s=timeout_s,
-                idempotency_key=idempotency_key,
-                limit_bytes=OUTPUT_BYTES,
-                conversation=conversation,
-            )
-
-        async def run_internal(command: str, *, idempotency_key: str | None) -> CommandResult:
-            return await runtime.run_quietly(
-                command, idempotency_key=idempotency_key, limit_bytes=ERROR_BYTES
-            )
-
+        execute = partial(runtime.run, limit_bytes=OUTPUT_BYTES, conversation=conversation)
+        run_internal = partial(runtime.run_quietly, limit_bytes=ERROR_BYTES)
         ask = partial(parts.gate.check, remembered=conversation.remembered, new_runtime=approval_runtime)
         ids = {"namespace": session.namespace, "session_id": session.id}
         asks_about = partial(needs_approval, session.config.permission_mode)

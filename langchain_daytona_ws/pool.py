@@ -119,7 +119,7 @@ class WorkspacePool:
             max_slots=max_sessions,
             idle_s=idle_close_s,
             now=clock.monotonic,
-            is_ended=lambda session: SessionInternals(session).is_closed,
+            is_ended=lambda session: SessionInternals(session).sandboxes.is_closed,
             is_busy=lambda session: SessionInternals(session).runs_jobs(),
         )
         self._sessions = PoolSessions(slots, wait_s=wait_s, on_event=on_event)
@@ -254,7 +254,7 @@ class WorkspacePool:
     def _open(self, key: str, namespace: str) -> WorkspaceSession:
         session = self._new_session(namespace)
         report = partial(weak_method(self._sessions.report_created), key, namespace)
-        SessionInternals(session).on_created(report)
+        SessionInternals(session).sandboxes.on_created = report
         return session
 
     def _new_session(self, namespace: str) -> WorkspaceSession:

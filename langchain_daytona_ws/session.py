@@ -17,10 +17,8 @@ from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
-from langchain_daytona_ws._core.ports import SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
-from langchain_daytona_ws._core.sync.report import SyncReport
 from langchain_daytona_ws._lazy import LazyModule
 from langchain_daytona_ws._session.conversations import (
     Conversation,
@@ -197,7 +195,7 @@ class WorkspaceSession:
     @property
     def sandbox_id(self) -> str | None:
         """Id of the sandbox; None while there is no sandbox."""
-        return self._state.sandbox_id
+        return self._state.sandboxes.sandbox_id
 
     def run(
         self,
@@ -404,6 +402,7 @@ class SessionInternals:
     Attributes:
         session: The session.
         gate: Asks for approval.
+        sandboxes: Its sandbox.
         sync_runtime: Performs sync calls.
         async_runtime: Performs async calls.
     """
@@ -412,6 +411,7 @@ class SessionInternals:
         self.session = session
         self._state = session._state
         self.gate = session._gate
+        self.sandboxes = session._state.sandboxes
         self.sync_runtime = session._sync
         self.async_runtime = session._async
 
@@ -457,23 +457,10 @@ class SessionInternals:
             )
         return approver
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the session is closed."""
-        return self._state.sandboxes.is_closed
-
     def runs_jobs(self) -> bool:
         """Return whether closing the session may end background jobs."""
         session = self.session
         return not session.config.persistent and self._state.tracker.latest_end() > self._state.clock.time()
-
-    def on_created(self, callback: Callable[[SandboxInfo, float], object]) -> None:
-        """Set the function to call when a sandbox was created, with the seconds that it took."""
-        self._state.sandboxes.on_created = callback
-
-    def recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
-        """Save the files of a sandbox that another session has kept; see `SandboxManager.recover`."""
-        return self._state.sandboxes.recover(info, deletes=deletes)
 
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:

@@ -200,7 +200,7 @@ class AsyncDaytonaPort:
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         return AsyncioTask(work)
 
-    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
+    async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)
         # A second cancellation may end this wait, and a task without a reference is garbage-collected.
         self._finishing.add(task)
@@ -243,7 +243,7 @@ class AsyncDaytonaPort:
         return {task for task in list(self._finishing) if task.get_loop() is loop}
 
 
-def _log_failure(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[object]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.warning("after its call was cancelled: %s", error)
 

@@ -234,7 +234,7 @@ class SyncDaytonaPort:
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         return ThreadTask(work)
 
-    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
+    async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
         # Only a second Ctrl-C can interrupt it, and each request has its own time-out.
         await work
         return True

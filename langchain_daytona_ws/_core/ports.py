@@ -248,7 +248,7 @@ class SandboxPort(Protocol):
         """Return seconds on a monotonic clock."""
         ...
 
-    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
+    async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
         """Run clean-up to its end even if the caller is cancelled; return False if it took too long."""
         ...
 

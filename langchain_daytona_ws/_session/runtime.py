@@ -100,10 +100,6 @@ class _Runtime:
             advise=self._hint,
         )
 
-    def for_conversation(self, conversation: Conversation) -> ConversationRuntime:
-        """Return the runtime for the calls of one conversation."""
-        return ConversationRuntime(self, self._state, conversation)
-
     # --- the sandbox ---
 
     async def acquire(self) -> SandboxInfo:
@@ -433,17 +429,15 @@ class ConversationRuntime:
 
     Args:
         runtime: The runtime of the session.
-        state: The state of the session.
         conversation: The state of the conversation.
     """
 
-    def __init__(self, runtime: _Runtime, state: SessionState, conversation: Conversation) -> None:
-        self._runtime = runtime
-        self._state = state
+    def __init__(self, runtime: SyncRuntime | AsyncRuntime, conversation: Conversation) -> None:
+        self._runtime, self._state = runtime, runtime._state
         self.conversation = conversation
         self.preview_url = runtime.preview_url
         self.run = partial(runtime.run, conversation=conversation)
-        self.drain_notices = partial(state.drain_notices, conversation)
+        self.drain_notices = partial(runtime._state.drain_notices, conversation)
 
     @cached_property
     def files(self) -> FileOperations:
@@ -458,4 +452,4 @@ class ConversationRuntime:
     @property
     def sandbox_id(self) -> str | None:
         """Id of the sandbox; None while there is no sandbox."""
-        return self._state.sandbox_id
+        return self._state.sandboxes.sandbox_id

@@ -98,6 +98,12 @@ class SandboxManager:
         return self._flight.value
 
     @property
+    def sandbox_id(self) -> str | None:
+        """Id of the sandbox; None before it is provisioned."""
+        info = self._flight.value
+        return info.id if info else None
+
+    @property
     def name(self) -> str:
         """Name of the sandbox, also while it is created; of several, the latest. It is for the log."""
         info = self.info
@@ -349,7 +355,7 @@ class SandboxManager:
         try:
             if (info := self._to_end(push)) is not None:
                 port = await self.clients.on_loop()
-                work = self._ended(port, info, push, push_s, delete_s)
+                work = self._end(port, info, push, limit_s=push_s, delete_s=delete_s)
                 await self._finish(port, work, info.id, within_s + push_s)
             if self._undeleted:
                 port = await self.clients.on_loop()
@@ -449,11 +455,6 @@ class SandboxManager:
             self._deleted()
         return report
 
-    async def _ended(
-        self, port: SandboxPort, info: SandboxInfo, push: LastPush | None, limit_s: float, delete_s: float
-    ) -> None:
-        await self._end(port, info, push, limit_s=limit_s, delete_s=delete_s)
-
     async def _kept(self, port: SandboxPort, info: SandboxInfo, report: SyncReport) -> UnpushedFiles:
         """Keep a sandbox with unpushed files when it stops; return the error."""
         self.is_kept = True
@@ -487,7 +488,7 @@ class SandboxManager:
         await self._end(port, found, None if label is None else push, deletes=True)
 
     async def _finish(
-        self, port: SandboxPort, work: Coroutine[Any, Any, None], id_or_name: str, within_s: float
+        self, port: SandboxPort, work: Coroutine[Any, Any, object], id_or_name: str, within_s: float
     ) -> None:
         """Run a push or a deletion to its end, even if this call is cancelled."""
         within_s = max(within_s, 0.0)

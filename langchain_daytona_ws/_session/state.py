@@ -96,15 +96,9 @@ class SessionState:
             ids=self.ids,
         )
 
-    @property
-    def sandbox_id(self) -> str | None:
-        """Id of the sandbox; None while there is no sandbox."""
-        info = self.sandboxes.info
-        return info.id if info else None
-
     def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, for its next result."""
-        return self.notices.drain(conversation, lambda: self.sandbox_id)
+        return self.notices.drain(conversation, lambda: self.sandboxes.sandbox_id)
 
     def _on_lost(self) -> None:
         self.notices.add(self.notices.lost)

@@ -95,7 +95,7 @@ def recover(
         account.check_recoverable(found)
         info = SandboxInfo(found.id, found.name, found.state, found.organization_id, found.labels)
         with cleaning_up(), WorkspaceSession(settings, namespace=found.labels["namespace"]) as session:
-            report = SessionInternals(session).recover(info, deletes=found.is_kept)
+            report = SessionInternals(session).sandboxes.recover(info, deletes=found.is_kept)
     if report is None:
         raise error_exit(f"there is no sandbox {name} any more; see `langchain-daytona-ws sandboxes list`")
     if as_json:

@@ -20,7 +20,7 @@ from langchain_daytona_ws._approval.verdict import Answered
 from langchain_daytona_ws._core.call_key import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._session.conversations import call_of
-from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SyncRuntime
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import WorkspacePool, lease_for, source_of
@@ -184,7 +184,7 @@ class CallContext:
         remembered = self.conversation.remembered
         self.allows = partial(parts.gate.allows, remembered=remembered)
         self.ask = partial(parts.gate.check, remembered=remembered, new_runtime=approval_runtime)
-        self.runtime = runtime.for_conversation(self.conversation)
+        self.runtime = ConversationRuntime(runtime, self.conversation)
 
     def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
         """Set ``idempotency_key``, from the arguments that are equal in a call and in its repetition."""
