@@ -63,6 +63,7 @@ _FIELD_MODULES = {
 }
 _END = "END-OF-SECRET"  # no base64 has a hyphen
 
+_DIRECTORY = f"{STATE_PARENT}/{STATE_NAME}"
 _BOOT = f'import posix;exec(posix.environ[b"{ENV_PREFIX}PROGRAM0"])'
 _UNPACKING = (
     f"import binascii,zlib;exec(zlib.decompress(binascii.a2b_base64(posix.environ[b'{ENV_PREFIX}SOURCE0'])))"
@@ -92,14 +93,7 @@ def guest_call(
     """
     env: dict[str, str] = {}
     call = repr({"entry": entry, "request": request, "nonce": nonce})
-    if digest:
-        is_text = len(call) <= TEXT_BYTES and call.isascii()
-        taken = _add(env, "REQUEST", call if is_text else _packed(call, level=1))
-        program = _loading(taken if is_text else f"unpack({taken})", digest)
-    else:
-        _add(env, "SOURCE", _source(program_of(entry, request)))
-        taken = _add(env, "REQUEST", _packed(call, level=1))
-        program = f"{_UNPACKING}\nrun(eval(unpack({taken})),modules)"
+    program = _loading(env, call, digest) if digest else _compiling(env, call, program_of(entry, request))
     _add(env, "PROGRAM", program)
     # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
@@ -122,6 +116,21 @@ def _add(env: dict[str, str], name: str, value: str) -> str:
     return f"take(b'{name}',{len(parts)})"
 
 
+def _loading(env: dict[str, str], call: str, digest: str) -> str:
+    """Add a call to the variables; return the program that reads its modules from their file, and runs it."""
+    is_text = len(call) <= TEXT_BYTES and call.isascii()
+    taken = _add(env, "REQUEST", call if is_text else _packed(call, level=1))
+    value = taken if is_text else f"unpack({taken})"
+    return f"{_text('variables', 'loader')}load(eval({value}),{_DIRECTORY!r},{digest!r})"
+
+
+def _compiling(env: dict[str, str], call: str, program: Program) -> str:
+    """Add a call and its modules to the variables; return the program that compiles, keeps and runs them."""
+    _add(env, "SOURCE", _source(program))
+    taken = _add(env, "REQUEST", _packed(call, level=1))
+    return f"{_UNPACKING}\nrun(eval(unpack({taken})),modules)"
+
+
 @functools.cache
 def _source(program: Program) -> str:
     # As raw text, a line's end needs one byte.
@@ -130,11 +139,6 @@ def _source(program: Program) -> str:
         for name in ("starter", *_load_order(*program, "boot"))
     )
     return _packed(f"{_text('variables', 'loader', 'keep')}modules={modules}", level=9)
-
-
-def _loading(call: str, digest: str) -> str:
-    """Return the program that reads the modules from their file, and runs the call."""
-    return f"{_text('variables', 'loader')}load(eval({call}),{f'{STATE_PARENT}/{STATE_NAME}'!r},{digest!r})"
 
 
 @functools.cache
