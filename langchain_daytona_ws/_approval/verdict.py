@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from langchain_daytona_ws._approval.asking import Outcome
 from langchain_daytona_ws._approval.control_flow import control_flow_in
@@ -28,8 +27,7 @@ T = TypeVar("T")
 _log = logging.getLogger("langchain_daytona_ws")
 
 
-@dataclass(frozen=True, slots=True)
-class Approval(Generic[T]):
+class Approval(NamedTuple, Generic[T]):
     """An approved call.
 
     Args:
@@ -45,8 +43,7 @@ class Approval(Generic[T]):
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The approver's answer in place of the tool: nothing may run.
 
     Args:

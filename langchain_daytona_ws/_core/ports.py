@@ -75,11 +75,11 @@ class UploadSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class BytesSource:
     """Content in memory."""
 
-    data: bytes = field(repr=False)
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
     @property
     def size_bytes(self) -> int:

@@ -7,16 +7,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from itertools import islice, takewhile
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from langchain_daytona_ws.errors import SessionClosed
 
 T = TypeVar("T")
 
 
-@dataclass(eq=False, slots=True)
 class Slot(Generic[T]):
     """The place of one session in the pool.
 
@@ -30,31 +28,29 @@ class Slot(Generic[T]):
         closed: Done when the session is closed.
     """
 
-    key: str
-    namespace: str
-    value: T
-    leases: int = 0
-    used_at: float = -math.inf
-    is_closing: bool = False
-    closed: Future[None] = field(default_factory=Future)
+    def __init__(self, key: str, namespace: str, value: T) -> None:
+        self.key, self.namespace, self.value = key, namespace, value
+        self.leases = 0
+        self.used_at = -math.inf
+        self.is_closing = False
+        self.closed = Future[None]()
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Generic[T]):
+class Step(NamedTuple, Generic[T]):
     """The result of one attempt to get a slot.
 
     Attributes:
+        changed: Done when another attempt may succeed.
         slot: The slot; None if the caller must wait.
         opened: Whether the slot is new.
         reason: Why the caller must wait: the session of its key is being closed or in use, or all slots are in use.
-        changed: Done when another attempt may succeed.
         to_close: Slots that the caller must close now, and pass to `Slots.done`.
     """
 
+    changed: Future[None]
     slot: Slot[T] | None = None
     opened: bool = False
     reason: Literal["", "closing", "in_use", "full"] = ""
-    changed: Future[None] = field(default_factory=Future)
     to_close: tuple[Slot[T], ...] = ()
 
 
@@ -124,19 +120,19 @@ class Slots(Generic[T]):
             idle = self._take_idle(but=namespace)
             if slot is not None:
                 if slot.is_closing or self._reserved[namespace]:
-                    return Step(reason="closing", changed=self._changed, to_close=idle)
+                    return Step(self._changed, reason="closing", to_close=idle)
                 slot.leases += 1
-                return Step(slot, to_close=idle)
+                return Step(self._changed, slot, to_close=idle)
             position = self._position(ticket)
             if self._max_slots - len(self._slots) <= position:
                 if ticket not in self._waiting:
                     self._waiting.append(ticket)
                 more = self._take_oldest(position)
-                return Step(reason="full", changed=self._changed, to_close=(*idle, *more))
+                return Step(self._changed, reason="full", to_close=(*idle, *more))
             slot = self._add(key, namespace)
             slot.leases = 1
             self.forget(ticket)
-            return Step(slot, opened=True, to_close=idle)
+            return Step(self._changed, slot, opened=True, to_close=idle)
 
     def end(self, slot: Slot[T]) -> tuple[Slot[T], ...]:
         """End a lease; return the slots that the caller must close now."""
@@ -171,9 +167,9 @@ class Slots(Generic[T]):
                 slot = self._add(key, namespace)
             elif slot.is_closing or slot.leases:
                 reason: Literal["closing", "in_use"] = "closing" if slot.is_closing else "in_use"
-                return Step(reason=reason, changed=self._changed)
+                return Step(self._changed, reason=reason)
             slot.is_closing = True
-            return Step(slot)
+            return Step(self._changed, slot)
 
     def hold(self, namespace: str) -> None:
         """Refuse leases of a namespace until `unhold`."""

@@ -1,6 +1,6 @@
 """The configuration models, one class for each JSON object; the only place for defaults, units and ranges."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: pydantic would evaluate the text of each annotation.
 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath

@@ -1,6 +1,6 @@
 """The model of ``options``: Daytona and S3 settings."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: pydantic would evaluate the text of each annotation.
 
 import posixpath
 from collections.abc import Iterable, Mapping

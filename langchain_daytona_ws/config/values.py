@@ -8,7 +8,6 @@ from __future__ import annotations
 import posixpath
 import re
 import sys
-from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 from pydantic import (
@@ -16,8 +15,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     GetCoreSchemaHandler,
-    PlainSerializer,
-    PlainValidator,
     SecretStr,
     Strict,
     WithJsonSchema,
@@ -64,7 +61,6 @@ class ImageDefinition(Protocol):
     def dockerfile(self) -> str: ...
 
 
-@dataclass(frozen=True)
 class WholeNumber:
     """Annotation of a whole number from ``low`` to ``high``, both included.
 
@@ -74,9 +70,8 @@ class WholeNumber:
         unit: Unit of the number, for the error message.
     """
 
-    low: int
-    high: int
-    unit: str
+    def __init__(self, low: int, high: int, unit: str) -> None:
+        self.low, self.high, self.unit = low, high, unit
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         # These bounds are for the JSON Schema; `_check` runs first and produces the error.
@@ -318,6 +313,14 @@ def image(value: object) -> object:
     raise refusal('must be the name of an image, such as "python:3.12-slim", or in Python a daytona.Image')
 
 
+class _ImageType:
+    """Annotation of an image. pydantic's annotations for it would import a module that nothing else needs."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        dumped = core_schema.plain_serializer_function_ser_schema(_image_out)
+        return core_schema.no_info_plain_validator_function(image, serialization=dumped)
+
+
 def _image_out(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
@@ -394,7 +397,6 @@ Commands = Annotated[
 ]
 Image = Annotated[
     str | ImageDefinition,
-    PlainValidator(image),
-    PlainSerializer(_image_out),
+    _ImageType(),
     WithJsonSchema({"type": "string", "minLength": 1}),
 ]

@@ -46,7 +46,9 @@ class WorkspaceTool(BaseTool):
     interrupt, cancellation, Ctrl-C.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, defer_build=True
+    )  # it has no instances of its own
 
     # None with a pool. Its type lacks None, so that programs that pass a session need no check for it.
     session: WorkspaceSession = Field(default=None, exclude=True, repr=False)  # type: ignore[assignment]

@@ -127,7 +127,7 @@ def _range_of_timeout(timeout: float, limit: int, *, background: bool) -> str:
     return "; ".join(parts)
 
 
-class BashTool(WorkspaceTool):
+class BashTool(WorkspaceTool, defer_build=False):
     """The tool ``bash``: a model runs commands in a `WorkspaceSession`.
 
     A non-zero exit code is a result, not an error. The artifact is the `CommandResult` as a dict, or the `Job` of a

@@ -149,7 +149,7 @@ class FileInput(ToolInput):
                 yield name, f"{action} needs it"
 
 
-class WorkspaceFileTool(WorkspaceTool):
+class WorkspaceFileTool(WorkspaceTool, defer_build=False):
     """The tool ``workspace_file``: a model reads, writes, edits, lists, finds, searches and deletes workspace files.
 
     The artifact is the operation's result as a dict. With ``media``, ``read`` of an image (PNG, JPEG, GIF, WebP) or a

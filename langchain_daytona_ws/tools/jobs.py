@@ -67,7 +67,7 @@ class JobInput(ToolInput):
             yield "tail", "give tail or offset, not both"
 
 
-class BashJobTool(WorkspaceTool):
+class BashJobTool(WorkspaceTool, defer_build=False):
     """The tool ``bash_job``: a model inspects and stops the background jobs of a `WorkspaceSession`.
 
     Only ``stop`` needs approval. The artifact is the `Job` or `JobLog` as a dict; for ``list``, ``{"jobs": [...]}``.

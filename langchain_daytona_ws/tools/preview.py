@@ -37,7 +37,7 @@ class PreviewInput(ToolInput):
     )
 
 
-class PreviewTool(WorkspaceTool):
+class PreviewTool(WorkspaceTool, defer_build=False):
     """The tool ``preview_url``: a model makes a link to a web server in the sandbox of a `WorkspaceSession`.
 
     It is not among the tools of `WorkspaceToolkit` unless ``previews`` is true. It needs approval in the modes ``ask``

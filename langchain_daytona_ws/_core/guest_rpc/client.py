@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core.answer import Answer, read_frame, unreadable
@@ -107,17 +106,15 @@ class Meter(Protocol):
         """Count bytes that were transferred."""
 
 
-@dataclass(slots=True)
 class _Attempts:
     """The attempts of one call so far. Times in seconds, on the port's clock."""
 
-    until: float
-    failures: int = 0
-    unreadable: int = 0
-    sandboxes_lost: int = 0
-    maybe_ran: bool = False
-    fruitless_s: float = 0.0
-    bad_gateway_since: float | None = None
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.failures = self.unreadable = self.sandboxes_lost = 0
+        self.maybe_ran = False
+        self.fruitless_s = 0.0
+        self.bad_gateway_since: float | None = None
 
     def failed(self, fault: PortFault, now: float) -> None:
         """Record a request that got no answer."""
