@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
@@ -223,15 +224,12 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
 
 def _sendable(value: Any) -> Any:
     """Return a result in which each name that is not UTF-8 is written as the model sees it: no JSON holds it else."""
-    if isinstance(value, dict):
-        return {name: _sendable(part) for name, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_sendable(part) for part in value)
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return shown(value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        if isinstance(value, dict):
+            return {name: _sendable(part) for name, part in value.items()}
+        return tuple(map(_sendable, value)) if isinstance(value, tuple) else shown(value)
     return value
 
 
