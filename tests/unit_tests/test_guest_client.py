@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.guest_rpc.client import MARGIN_S, RETRY_WITHIN_S, GuestClient
+from langchain_daytona_ws._core.guest_rpc.client import MARGIN_S, GuestClient
+from langchain_daytona_ws._core.guest_rpc.recovery import RETRY_WITHIN_S
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle

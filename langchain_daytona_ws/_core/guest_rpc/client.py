@@ -16,74 +16,31 @@ from langchain_daytona_ws._core.guest_rpc.attachments import (
     Payload,
     Resend,
 )
-from langchain_daytona_ws._core.guest_rpc.errors import (
-    LOST_WHILE_RUNNING,
-    refused,
-    setup_error,
-    unknown,
-    unreachable,
-)
+from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, setup_error, unknown
 from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms, guest_call, program_of
+from langchain_daytona_ws._core.guest_rpc.recovery import MAYBE_RAN, RETRY_WITHIN_S, Attempts, SandboxSource
 from langchain_daytona_ws._core.ports import (
     BackgroundTask,
-    FaultKind,
     PortFault,
     SandboxInfo,
     SandboxPort,
     UploadSource,
 )
-from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
 T = TypeVar("T")
 
-RETRY_WITHIN_S = 45.0
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 5.0
 # The guest's own limits end a call long before this margin, which only bounds the wait for a silent sandbox.
 MARGIN_S = 25
-UNREADABLE_MAX = 2
-SANDBOXES_LOST_MAX = 2
-LONG_REQUEST_S = 10.0
 TRANSFER_WITHIN_S = 900.0
 KILL_CALL_S = 20
 SENDS_MAX = 3  # of one attempt: without credentials, with credentials, with new credentials
 SHORTEST_REQUEST_S = 5
 DETAIL_CHARS = 1000
-# Up to this time, 502 answers are attributed to the gateway. The control plane reports an ended sandbox within about
-# 10 seconds (Daytona API). If it still reports "started" later, the sandbox's daemon is dead.
-DEAD_AFTER_S = 10.0
 
 MISSING = "program"  # the error of a guest that has the digest, but not the program
-_MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
-_CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
-
-
-class SandboxSource(Protocol):
-    """The session's sandbox, provisioned on the first use."""
-
-    @property
-    def is_persistent(self) -> bool:
-        """Whether the sandbox's disk outlives a stop."""
-        ...
-
-    async def acquire(self) -> SandboxInfo:
-        """Return the sandbox, creating or starting it if necessary."""
-        ...
-
-    def lost(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is gone."""
-
-    def failed(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is unusable, though it still exists."""
-
-    def starts(self) -> int:
-        """Return the number of known starts, to be passed to `restarted` later."""
-
-    def restarted(self, since: int) -> None:
-        """Record a restart, unless it was recorded since ``starts`` returned ``since``."""
 
 
 class DownloadTarget(Protocol):
@@ -104,42 +61,6 @@ class Meter(Protocol):
 
     def add(self, count: int) -> None:
         """Count bytes that were transferred."""
-
-
-class _Attempts:
-    """The attempts of one call so far. Times in seconds, on the port's clock."""
-
-    def __init__(self, until: float) -> None:
-        self.until = until
-        self.failures = self.unreadable = self.sandboxes_lost = 0
-        self.maybe_ran = False
-        self.fruitless_s = 0.0
-        self.bad_gateway_since: float | None = None
-
-    def failed(self, fault: PortFault, now: float) -> None:
-        """Record a request that got no answer."""
-        self.failures += 1
-        self.maybe_ran |= fault.kind in _MAYBE_RAN
-        if fault.status != lifecycle.BAD_GATEWAY:
-            self.bad_gateway_since = None
-        elif self.bad_gateway_since is None:
-            self.bad_gateway_since = now
-
-    def found_only_a_gateway(self, now: float) -> bool:
-        """Return whether all answers have been 502 long enough to suspect a dead daemon behind the gateway."""
-        return self.bad_gateway_since is not None and now - self.bad_gateway_since >= DEAD_AFTER_S
-
-    def may_resend_after(self, error: SandboxError) -> bool:
-        """Record an unreadable answer; return whether to send again."""
-        if not error.retryable:  # the sandbox has no program that could have run the request
-            return False
-        self.unreadable += 1
-        self.maybe_ran = True
-        return self.unreadable <= UNREADABLE_MAX
-
-    def pause_s(self, requested_s: float | None) -> float:
-        backoff = min(FIRST_PAUSE_S * 2.0 ** (self.failures - 1), LONGEST_PAUSE_S)
-        return min(max(backoff, requested_s or 0.0), RETRY_WITHIN_S)
 
 
 class _Variables(dict[str, str]):
@@ -228,7 +149,7 @@ class GuestClient:
             await attachment.prepare(life_s)
         info = await self._acquire()
         own_s = timeout_s + self._margin_s + RETRY_WITHIN_S
-        attempts = _Attempts(until=self._port.now() + min(own_s, within_s))
+        attempts = Attempts(self._port, self._sandboxes, min(own_s, within_s), revives=self._revives)
         try:
             answer: Answer | None = None
             while answer is None:
@@ -327,7 +248,7 @@ class GuestClient:
         info: SandboxInfo,
         entry: str,
         request: Answer,
-        attempts: _Attempts,
+        attempts: Attempts,
         *,
         timeout_s: float,
         life_s: float,
@@ -336,7 +257,7 @@ class GuestClient:
     ) -> tuple[SandboxInfo, Answer | None]:
         """Send once; return the answer, or None and the sandbox to send to next."""
         if self._set_up is not None:
-            await self._uncharged(attempts, self._run_set_up(self._set_up, request, attempts))
+            await attempts.uncharged(self._run_set_up(self._set_up, request, attempts))
         began, starts = self._port.now(), self._sandboxes.starts()
         if on_send is not None:
             on_send(info)
@@ -347,25 +268,16 @@ class GuestClient:
             )
             return info, await self._send_attached(info, sent, within_s)
         except PortFault as fault:
-            lasted_s = self._port.now() - began
-            # After a long request, the cause is a proxy that gave up while the command kept running.
-            attempts.fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
-            await self._after_fault(fault, info, attempts, starts, repeatable="key" not in request)
-            return await self._uncharged(attempts, self._acquire()), None
+            attempts.took(self._port.now() - began)
+            await attempts.recover(fault, info, starts, repeatable="key" not in request)
+            return await attempts.uncharged(self._acquire()), None
         except SandboxError as error:
             if not attempts.may_resend_after(error):
                 raise
             return info, None
 
-    async def _uncharged(self, attempts: _Attempts, work: Awaitable[T]) -> T:
-        """Run set-up work without charging it to the call's deadline."""
-        began = self._port.now()
-        done = await work
-        attempts.until += self._port.now() - began
-        return done
-
     async def _run_set_up(
-        self, set_up: Callable[[], Awaitable[None]], request: Answer, attempts: _Attempts
+        self, set_up: Callable[[], Awaitable[None]], request: Answer, attempts: Attempts
     ) -> None:
         try:
             await set_up()
@@ -417,7 +329,7 @@ class GuestClient:
             try:
                 answer = await self._send_once(info, entry, request, within_s, with_secret, digest=digest)
             except (PortFault, SandboxError) as error:
-                if not isinstance(error, PortFault) or error.kind in _MAYBE_RAN:
+                if not isinstance(error, PortFault) or error.kind in MAYBE_RAN:
                     self._programs.forget(info.id, program)  # in case the file is the cause
                 raise
             if answer.get("error") != MISSING:
@@ -474,7 +386,7 @@ class GuestClient:
         except (PortFault, WorkspaceError) as error:
             logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
 
-    # --- answers and faults ---
+    # --- answers ---
 
     def _checked(self, answer: Answer) -> Answer:
         """Return an answer that reports no failure.
@@ -505,62 +417,14 @@ class GuestClient:
                 return error
         return setup_error(code, detail)
 
-    async def _after_fault(
-        self, fault: PortFault, info: SandboxInfo, attempts: _Attempts, starts: int, *, repeatable: bool
-    ) -> None:
-        """Return if the call should be sent again; raise otherwise."""
-        attempts.failed(fault, self._port.now())
-        if not fault.passing and fault.kind not in _CHECK_STATE:
-            raise refused(fault)
-        if fault.kind in _CHECK_STATE or attempts.failures > 1:
-            # A gateway's answer about a sandbox is not reliable; the control plane's is.
-            revival = await self._uncharged(attempts, self._revived(info, attempts))
-            if revival is lifecycle.Revival.RESTARTED:
-                attempts.bad_gateway_since = None
-                self._sandboxes.restarted(starts)
-            if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
-                if fault.kind in _CHECK_STATE and attempts.failures > 3:
-                    raise refused(fault)
-            else:
-                record = self._sandboxes.lost if revival is lifecycle.Revival.GONE else self._sandboxes.failed
-                record(info)
-                if attempts.maybe_ran and not repeatable:
-                    raise unknown(
-                        "The machine that it was sent to is gone. The next call gets a new one.",
-                        code=LOST_WHILE_RUNNING,
-                    )
-                attempts.sandboxes_lost += 1
-                if attempts.sandboxes_lost > SANDBOXES_LOST_MAX:
-                    # New sandboxes keep vanishing: stop creating them.
-                    raise unreachable(fault, info, attempts.failures)
-                return
-        if attempts.fruitless_s >= RETRY_WITHIN_S or self._port.now() >= attempts.until:
-            if attempts.maybe_ran and not repeatable:
-                raise unknown(f"The connection failed {attempts.failures} times.", detail=f"{fault.message}.")
-            raise unreachable(fault, info, attempts.failures)
-        pause_s = attempts.pause_s(fault.retry_after_s)
-        attempts.fruitless_s += pause_s
-        await self._port.sleep(pause_s)
-
-    async def _revived(self, info: SandboxInfo, attempts: _Attempts) -> lifecycle.Revival:
-        """Read the sandbox's state from the control plane, and restart it if it is stopped or its daemon is dead."""
-        revival = await lifecycle.revive(self._port, info, starts=self._revives)
-        if revival is not lifecycle.Revival.READY or not attempts.found_only_a_gateway(self._port.now()):
-            return revival
-        if await lifecycle.answers(self._port, info):
-            return revival
-        if self._sandboxes.is_persistent and self._revives:
-            return await lifecycle.restart(self._port, info)
-        return lifecycle.Revival.UNUSABLE
-
     async def _transfer(self, transfer: Callable[[str], Awaitable[T]]) -> T:
-        attempts = _Attempts(until=self._port.now() + TRANSFER_WITHIN_S)
+        attempts = Attempts(self._port, self._sandboxes, TRANSFER_WITHIN_S, revives=self._revives)
         while True:
             info, starts = await self._acquire(), self._sandboxes.starts()
             try:
                 return await transfer(info.id)
             except PortFault as fault:
-                await self._after_fault(fault, info, attempts, starts, repeatable=True)
+                await attempts.recover(fault, info, starts, repeatable=True)
 
 
 def _raise_if_unknown(error: WorkspaceError) -> None:

@@ -1,0 +1,167 @@
+"""Recovery of a call whose request got no answer: whether it is sent again, when, and to which sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, refused, unknown, unreachable
+from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sandbox import lifecycle
+from langchain_daytona_ws.errors import SandboxError
+
+T = TypeVar("T")
+
+RETRY_WITHIN_S = 45.0
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+UNREADABLE_MAX = 2
+SANDBOXES_LOST_MAX = 2
+LONG_REQUEST_S = 10.0
+# Up to this time, 502 answers are attributed to the gateway. The control plane reports an ended sandbox within about
+# 10 seconds (Daytona API). If it still reports "started" later, the sandbox's daemon is dead.
+DEAD_AFTER_S = 10.0
+
+MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
+"""Faults after which the request may have run."""
+_CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
+
+
+class SandboxSource(Protocol):
+    """The session's sandbox, provisioned on the first use."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the sandbox's disk outlives a stop."""
+        ...
+
+    async def acquire(self) -> SandboxInfo:
+        """Return the sandbox, creating or starting it if necessary."""
+        ...
+
+    def lost(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is gone."""
+
+    def failed(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is unusable, though it still exists."""
+
+    def starts(self) -> int:
+        """Return the number of known starts, to be passed to `restarted` later."""
+
+    def restarted(self, since: int) -> None:
+        """Record a restart, unless it was recorded since ``starts`` returned ``since``."""
+
+
+class Attempts:
+    """The attempts of one call so far. Times in seconds, on the port's clock.
+
+    Args:
+        port: The Daytona API.
+        sandboxes: The session's sandbox.
+        within_s: Seconds after which no further request is sent.
+        revives: Whether to start the sandbox if it is stopped.
+    """
+
+    def __init__(
+        self, port: SandboxPort, sandboxes: SandboxSource, within_s: float, *, revives: bool
+    ) -> None:
+        self._port = port
+        self._sandboxes = sandboxes
+        self._revives = revives
+        self.until = port.now() + within_s
+        self.maybe_ran = False
+        self._failures = self._unreadable = self._sandboxes_lost = 0
+        self._fruitless_s = 0.0
+        self._bad_gateway_since: float | None = None
+
+    async def uncharged(self, work: Awaitable[T]) -> T:
+        """Run set-up work without charging it to the call's deadline."""
+        began = self._port.now()
+        done = await work
+        self.until += self._port.now() - began
+        return done
+
+    def took(self, lasted_s: float) -> None:
+        """Record the duration of a request that got no answer."""
+        # After a long request, the cause is a proxy that gave up while the command kept running.
+        self._fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
+
+    def may_resend_after(self, error: SandboxError) -> bool:
+        """Record an unreadable answer; return whether to send again."""
+        if not error.retryable:  # the sandbox has no program that could have run the request
+            return False
+        self._unreadable += 1
+        self.maybe_ran = True
+        return self._unreadable <= UNREADABLE_MAX
+
+    async def recover(self, fault: PortFault, info: SandboxInfo, starts: int, *, repeatable: bool) -> None:
+        """Return if the call should be sent again; raise otherwise.
+
+        Args:
+            fault: Why the request got no answer.
+            info: The sandbox that it was sent to.
+            starts: The number of known starts of the sandbox before the request.
+            repeatable: Whether the request may run twice.
+        """
+        self._failed(fault)
+        if not fault.passing and fault.kind not in _CHECK_STATE:
+            raise refused(fault)
+        if fault.kind in _CHECK_STATE or self._failures > 1:
+            # A gateway's answer about a sandbox is not reliable; the control plane's is.
+            revival = await self.uncharged(self._revived(info))
+            if revival is lifecycle.Revival.RESTARTED:
+                self._bad_gateway_since = None
+                self._sandboxes.restarted(starts)
+            if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
+                if fault.kind in _CHECK_STATE and self._failures > 3:
+                    raise refused(fault)
+            else:
+                record = self._sandboxes.lost if revival is lifecycle.Revival.GONE else self._sandboxes.failed
+                record(info)
+                if self.maybe_ran and not repeatable:
+                    raise unknown(
+                        "The machine that it was sent to is gone. The next call gets a new one.",
+                        code=LOST_WHILE_RUNNING,
+                    )
+                self._sandboxes_lost += 1
+                if self._sandboxes_lost > SANDBOXES_LOST_MAX:
+                    # New sandboxes keep vanishing: stop creating them.
+                    raise unreachable(fault, info, self._failures)
+                return
+        if self._fruitless_s >= RETRY_WITHIN_S or self._port.now() >= self.until:
+            if self.maybe_ran and not repeatable:
+                raise unknown(f"The connection failed {self._failures} times.", detail=f"{fault.message}.")
+            raise unreachable(fault, info, self._failures)
+        pause_s = self._pause_s(fault.retry_after_s)
+        self._fruitless_s += pause_s
+        await self._port.sleep(pause_s)
+
+    def _failed(self, fault: PortFault) -> None:
+        """Record a request that got no answer."""
+        self._failures += 1
+        self.maybe_ran |= fault.kind in MAYBE_RAN
+        if fault.status != lifecycle.BAD_GATEWAY:
+            self._bad_gateway_since = None
+        elif self._bad_gateway_since is None:
+            self._bad_gateway_since = self._port.now()
+
+    async def _revived(self, info: SandboxInfo) -> lifecycle.Revival:
+        """Read the sandbox's state from the control plane, and restart it if it is stopped or its daemon is dead."""
+        revival = await lifecycle.revive(self._port, info, starts=self._revives)
+        if revival is not lifecycle.Revival.READY or not self._found_only_a_gateway():
+            return revival
+        if await lifecycle.answers(self._port, info):
+            return revival
+        if self._sandboxes.is_persistent and self._revives:
+            return await lifecycle.restart(self._port, info)
+        return lifecycle.Revival.UNUSABLE
+
+    def _found_only_a_gateway(self) -> bool:
+        """Return whether all answers have been 502 long enough to suspect a dead daemon behind the gateway."""
+        return (
+            self._bad_gateway_since is not None and self._port.now() - self._bad_gateway_since >= DEAD_AFTER_S
+        )
+
+    def _pause_s(self, requested_s: float | None) -> float:
+        backoff = min(FIRST_PAUSE_S * 2.0 ** (self._failures - 1), LONGEST_PAUSE_S)
+        return min(max(backoff, requested_s or 0.0), RETRY_WITHIN_S)
