@@ -66,7 +66,6 @@ class SandboxManager:
         clock: Clock,
     ) -> None:
         self._config = config
-        self.is_persistent = config.persistent
         self._spec = spec
         self._on_lost = on_lost
         self._add_notice = add_notice

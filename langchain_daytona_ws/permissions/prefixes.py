@@ -57,12 +57,6 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
     return tuple(found) if all(prefix_words(prefix) for prefix in found) else ()
 
 
-def suggested_prefix(command: str) -> str | None:
-    """Return the suggested prefix of a command that is one simple command; None if there is none."""
-    prefixes = suggested_prefixes(command)
-    return prefixes[0] if len(prefixes) == 1 else None
-
-
 def _suggested(words: Words) -> Words | None:
     """Return the suggested prefix of a simple command; None if every prefix would allow too much."""
     levels = _levels(words)
