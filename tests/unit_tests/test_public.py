@@ -50,6 +50,25 @@ def test_building_the_tools_loads_neither_daytona_nor_boto3() -> None:
     assert loaded & {f"langchain_daytona_ws._core.{name}" for name in names} == set()
 
 
+def test_calls_in_an_import_need_no_more_memory_for_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+
+    def page_faults() -> int:
+        count: int = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        return count
+
+    def most_at(depth: int) -> int:
+        """Return the most page faults of 200 short calls, at this depth of calls or a lower one."""
+        lower = most_at(depth - 1) if depth else 0
+        before = page_faults()
+        for _ in range(200):
+            page_faults()
+        return max(lower, page_faults() - before)
+
+    monkeypatch.setattr(langchain_daytona_ws, "import_module", lambda _: most_at(300))
+    assert langchain_daytona_ws._imported("session") < 100
+
+
 def test_every_public_name_resolves_and_is_visible_to_type_checkers() -> None:
     assert langchain_daytona_ws.__all__ == sorted(langchain_daytona_ws.__all__)
     for name in langchain_daytona_ws.__all__:
