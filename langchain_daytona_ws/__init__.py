@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs.models import JobState as JobState
     from langchain_daytona_ws._core.sandbox.preview import PreviewUrl as PreviewUrl
     from langchain_daytona_ws._core.sync.report import SyncReport as SyncReport
+    from langchain_daytona_ws._core.transfers.models import OnProgress as OnProgress
     from langchain_daytona_ws._core.transfers.models import SkippedEntry as SkippedEntry
     from langchain_daytona_ws._core.transfers.models import TransferProgress as TransferProgress
     from langchain_daytona_ws._core.transfers.models import Transferred as Transferred
@@ -86,7 +87,7 @@ _HOMES = {
     "_core.jobs.models": ("Job", "JobLine", "JobLog", "JobState"),
     "_core.sandbox.preview": ("PreviewUrl",),
     "_core.sync.report": ("SyncReport",),
-    "_core.transfers.models": ("SkippedEntry", "Transferred", "TransferredFile", "TransferProgress"),
+    "_core.transfers.models": ("OnProgress", "SkippedEntry", "Transferred", "TransferredFile", "TransferProgress"),
     "_core.id_factory": ("Clock",),
     "approvers": ("InterruptApprover", "MiddlewareApprover"),
     "_session.files": ("WorkspaceFiles",),

@@ -27,7 +27,7 @@ def _top(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
-TYPE_ALIASES = {"JobState", "OnOutput", "PermissionMode"}
+TYPE_ALIASES = {"JobState", "OnOutput", "OnProgress", "PermissionMode"}
 
 
 def test_a_bare_import_loads_nothing_heavy() -> None:
