@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from langchain_daytona_ws.cli.extras import require_extra
 
 
 def main() -> None:
@@ -12,24 +10,3 @@ def main() -> None:
     with require_extra("cli", "typer", "rich"):
         from langchain_daytona_ws.cli.app import app
     app()
-
-
-@contextmanager
-def require_extra(extra: str, *modules: str) -> Iterator[None]:
-    """End the program with a message that names the extra if one of its modules is not installed.
-
-    Args:
-        extra: Name of the extra.
-        modules: Top-level modules that the extra installs. The error of any other missing module is raised.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in modules:
-            raise
-        sys.stderr.write(
-            f"langchain-daytona-ws: {missing} is not installed. "
-            f"Install the extra `{extra}`: pip install 'langchain-daytona-ws[{extra}]'\n"
-        )
-        raise SystemExit(1) from None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from langchain_daytona_ws.cli import require_extra
 from langchain_daytona_ws.cli.exits import error_exit
+from langchain_daytona_ws.cli.extras import require_extra
 
 if TYPE_CHECKING:
     from langchain_daytona_ws.local import LocalDaytona

@@ -1,0 +1,28 @@
+"""The optional dependencies of commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def require_extra(extra: str, *modules: str) -> Iterator[None]:
+    """End the program with a message that names the extra if one of its modules is not installed.
+
+    Args:
+        extra: Name of the extra.
+        modules: Top-level modules that the extra installs. The error of any other missing module is raised.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in modules:
+            raise
+        sys.stderr.write(
+            f"langchain-daytona-ws: {missing} is not installed. "
+            f"Install the extra `{extra}`: pip install 'langchain-daytona-ws[{extra}]'\n"
+        )
+        raise SystemExit(1) from None
