@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import RunnableConfig
@@ -46,9 +46,8 @@ class WorkspaceTool(BaseTool):
     interrupt, cancellation, Ctrl-C.
     """
 
-    model_config = ConfigDict(
-        arbitrary_types_allowed=True, defer_build=True
-    )  # it has no instances of its own
+    # The build is deferred: this class has no instances of its own.
+    model_config = ConfigDict(arbitrary_types_allowed=True, defer_build=True)
 
     # None with a pool. Its type lacks None, so that programs that pass a session need no check for it.
     session: WorkspaceSession = Field(default=None, exclude=True, repr=False)  # type: ignore[assignment]
@@ -125,10 +124,8 @@ class WorkspaceTool(BaseTool):
 
     # --- what each tool defines ---
 
-    @property
-    def _input(self) -> type[ToolInput]:
-        """The model of the tool's arguments."""
-        raise NotImplementedError
+    _input: ClassVar[type[ToolInput]]
+    """The model of the tool's arguments."""
 
     def _described(self, wanted: Any) -> tuple[str, dict[str, object]]:
         """Return the action, and the arguments as a permission request shows them."""

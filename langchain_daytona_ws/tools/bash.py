@@ -146,6 +146,7 @@ class BashTool(WorkspaceTool, defer_build=False):
     name: str = "bash"
     description: str = _description(_KILLED)
     args_schema: type[BaseModel] = BashInput
+    _input: ClassVar[type[ToolInput]] = BashInput
     on_output: OnChunk | None = Field(default=None, exclude=True, repr=False)
     raw_output: bool = False
 
@@ -158,10 +159,6 @@ class BashTool(WorkspaceTool, defer_build=False):
             is_mounted = example.is_on_s3 and example.config.options.s3_mode == "mount"
             self.description = f"{text}\n{S3_BASH_LINES}" if is_mounted else text
         return self
-
-    @property
-    def _input(self) -> type[BashInput]:
-        return BashInput
 
     def _described(self, wanted: BashInput) -> tuple[str, dict[str, object]]:
         return "run", wanted.model_dump(exclude_none=True, exclude_defaults=True)

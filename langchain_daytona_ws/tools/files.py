@@ -169,6 +169,7 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
     name: str = "workspace_file"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = FileInput
+    _input: ClassVar[type[ToolInput]] = FileInput
     media: Any = Field(default=False, exclude=True)
 
     @field_validator("media")
@@ -182,10 +183,6 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
             names = " and ".join(_MEDIA_NAMES[kind] for kind in sorted(self.media))
             self.description = DESCRIPTION.replace("text only.", f"text; {names} are shown.")
         return self
-
-    @property
-    def _input(self) -> type[FileInput]:
-        return FileInput
 
     def _described(self, wanted: FileInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_defaults=True, exclude_none=True)

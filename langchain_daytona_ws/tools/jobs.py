@@ -80,10 +80,7 @@ class BashJobTool(WorkspaceTool, defer_build=False):
     name: str = "bash_job"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = JobInput
-
-    @property
-    def _input(self) -> type[JobInput]:
-        return JobInput
+    _input: ClassVar[type[ToolInput]] = JobInput
 
     def _described(self, wanted: JobInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_none=True)
@@ -99,9 +96,8 @@ class BashJobTool(WorkspaceTool, defer_build=False):
 
     async def _refuse_early(self, call: CallContext, wanted: JobInput) -> None:
         if wanted.job_id is not None:
-            from langchain_daytona_ws._core.jobs.operations import (
-                check_job_id,
-            )  # the tools are built without it
+            # The tools are built without it.
+            from langchain_daytona_ws._core.jobs.operations import check_job_id
 
             check_job_id(wanted.job_id)
 

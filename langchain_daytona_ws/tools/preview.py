@@ -52,10 +52,7 @@ class PreviewTool(WorkspaceTool, defer_build=False):
     name: str = "preview_url"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = PreviewInput
-
-    @property
-    def _input(self) -> type[PreviewInput]:
-        return PreviewInput
+    _input: ClassVar[type[ToolInput]] = PreviewInput
 
     def _described(self, wanted: PreviewInput) -> tuple[str, dict[str, object]]:
         return "open", wanted.model_dump(exclude_none=True)
