@@ -97,10 +97,7 @@ class WorkspaceSession:
         )
         self.root = self._state.root
         self._gate = ApprovalGate(
-            self.config.permission_mode,
-            approver,
-            approval_timeout_s=approval_timeout_s,
-            remembered=self._state.own.remembered,
+            self.config.permission_mode, approver, approval_timeout_s=approval_timeout_s
         )
         self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
         sandboxes, storage = self._state.sandboxes, self._state.storage

@@ -59,7 +59,6 @@ class ApprovalGate:
             approver is called; so a call waits at most twice this time. The limit on the turn frees the queue from a
             hanging event loop. It also denies a call if the answers before it take longer in total. None: no limit for
             either. Default: 3600.
-        remembered: Approvals that exist already. Default: none.
 
     Raises:
         ConfigError: The approver is not callable, or the time-out is not a number above 0.
@@ -71,7 +70,6 @@ class ApprovalGate:
         approver: Approver | None,
         *,
         approval_timeout_s: float | None = APPROVAL_TIMEOUT_S,
-        remembered: RememberedApprovals | None = None,
     ) -> None:
         if approver is not None and not callable(approver):
             raise ConfigError(
@@ -86,7 +84,6 @@ class ApprovalGate:
             )
         self.mode = mode
         self.approval_timeout_s = approval_timeout_s
-        self.remembered = RememberedApprovals() if remembered is None else remembered
         self.approver = approver
         self._turns = Turns()
 
@@ -95,20 +92,18 @@ class ApprovalGate:
         tool: str,
         action: str,
         arguments: Mapping[str, object],
-        remembered: RememberedApprovals | None = None,
+        remembered: RememberedApprovals,
     ) -> bool:
         """Return whether a call needs no approval: by the mode, or because a remembered approval covers it."""
-        if not needs_approval(self.mode, tool, action):
-            return True
-        return (self.remembered if remembered is None else remembered).covers(tool, action, arguments)
+        return not needs_approval(self.mode, tool, action) or remembered.covers(tool, action, arguments)
 
     async def check(
         self,
         request: PermissionRequest,
         validate: Callable[[Mapping[str, object]], T] | None = None,
         *,
+        remembered: RememberedApprovals,
         new_runtime: Callable[[], ApprovalRuntime],
-        remembered: RememberedApprovals | None = None,
     ) -> Approval[T] | Answered:
         """Ask for approval if the mode requires it, and wait for the answer; cancelling the call withdraws the request.
 
@@ -116,9 +111,9 @@ class ApprovalGate:
             request: The call to approve.
             validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises. Default:
                 None, an edit denies the call.
+            remembered: The approvals of the call's thread.
             new_runtime: How to wait: `BlockingRuntime` blocks the thread, and this coroutine never suspends;
                 `AsyncioRuntime` does not block the event loop.
-            remembered: The approvals of the call's thread. Default: those of the gate.
 
         Returns:
             `Approval`: the arguments to run with. `Answered`: the approver's answer in place of the tool.
@@ -128,7 +123,6 @@ class ApprovalGate:
                 ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
                 ``would_deadlock``.
         """
-        remembered = self.remembered if remembered is None else remembered
         if self.allows(request.tool, request.action, request.arguments, remembered):
             return Approval(request.arguments)
         if self.approver is None:

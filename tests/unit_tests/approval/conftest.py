@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -15,7 +16,7 @@ from langchain_daytona_ws._approval.gate import ApprovalGate
 from langchain_daytona_ws._approval.verdict import Approval
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.errors import PermissionDenied
-from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest
+from langchain_daytona_ws.permissions import PermissionDecision, PermissionRequest, RememberedApprovals
 
 SOON_S = 60.0  # how long a test waits for what must happen at once; no test waits for its end
 
@@ -39,12 +40,19 @@ async def aallow(_: PermissionRequest) -> PermissionDecision:
     return ALLOW
 
 
+_approvals: WeakKeyDictionary[ApprovalGate, RememberedApprovals] = WeakKeyDictionary()
+
+
+def remembered(gate: ApprovalGate) -> RememberedApprovals:
+    return _approvals.setdefault(gate, RememberedApprovals())
+
+
 async def acheck(gate: ApprovalGate, *arguments: Any) -> Any:
-    return await gate.check(*arguments, new_runtime=AsyncioRuntime)
+    return await gate.check(*arguments, remembered=remembered(gate), new_runtime=AsyncioRuntime)
 
 
 def from_sync(gate: ApprovalGate, *arguments: Any) -> Any:
-    return run_sync(gate.check(*arguments, new_runtime=BlockingRuntime))
+    return run_sync(gate.check(*arguments, remembered=remembered(gate), new_runtime=BlockingRuntime))
 
 
 def from_async(gate: ApprovalGate, *arguments: Any) -> Any:

@@ -26,6 +26,7 @@ from tests.unit_tests.approval.conftest import (
     denial,
     from_async,
     from_sync,
+    remembered,
     until,
     wait_for,
 )
@@ -69,7 +70,7 @@ def test_no_answer_in_time_denies(check: Check, blocked: threading.Event) -> Non
     assert denial(check, gate).code == "approval_timeout"
     blocked.set()  # a late answer counts for nothing
     assert not gate._turns._queue
-    assert gate.remembered.rules() == ()
+    assert remembered(gate).rules() == ()
 
 
 def test_an_async_approver_is_cancelled_at_the_time_out(check: Check) -> None:

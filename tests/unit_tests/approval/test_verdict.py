@@ -10,7 +10,7 @@ import pytest
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._approval.verdict import Approval
 from langchain_daytona_ws.permissions import AnswerUnusable, PermissionDecision, PermissionRequest
-from tests.unit_tests.approval.conftest import ALLOW, Check, bash, denial, only_command
+from tests.unit_tests.approval.conftest import ALLOW, Check, bash, denial, only_command, remembered
 
 
 @pytest.mark.parametrize("timeout_s", [APPROVAL_TIMEOUT_S, None])
@@ -150,13 +150,13 @@ def test_allow_always_is_asked_once(check: Check, as_approver: Any) -> None:
     for command in ("git status", "git status -s", "git status; git status", "git push"):
         check(gate, bash(command))
     assert asked == ["git status", "git push"]
-    assert gate.remembered.rules() == ("bash prefix: git status", "bash prefix: git push")
+    assert remembered(gate).rules() == ("bash prefix: git status", "bash prefix: git push")
 
 
 def test_no_prefix_to_remember_allows_once(check: Check) -> None:
     gate = ApprovalGate("ask", lambda _: PermissionDecision.allow_always("prefix"))
     check(gate, bash("sudo ls"))
-    assert gate.remembered.rules() == ()
+    assert remembered(gate).rules() == ()
 
 
 def test_a_prefix_for_a_file_denies(check: Check) -> None:
