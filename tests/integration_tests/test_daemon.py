@@ -8,7 +8,7 @@ import pytest
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._core.files.received import Received
-from langchain_daytona_ws._core.guest_rpc import client as calls
+from langchain_daytona_ws._core.guest_rpc import recovery
 from langchain_daytona_ws._core.ports import BytesSource
 from langchain_daytona_ws._core.run_sync import run_sync as run
 from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE
@@ -23,7 +23,7 @@ END_THE_DAEMON = "kill -TERM 1; sleep 0.2; echo sent"
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat a second of 502 as a dead daemon."""
-    monkeypatch.setattr(calls, "DEAD_AFTER_S", 1.0)
+    monkeypatch.setattr(recovery, "DEAD_AFTER_S", 1.0)
 
 
 def names_of(server: LocalDaytona) -> list[str]:
