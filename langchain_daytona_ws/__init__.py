@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.models import GlobResult as GlobResult
     from langchain_daytona_ws._core.files.models import GrepResult as GrepResult
     from langchain_daytona_ws._core.files.models import Listing as Listing
+    from langchain_daytona_ws._core.files.models import OutputMode as OutputMode
     from langchain_daytona_ws._core.id_factory import Clock as Clock
     from langchain_daytona_ws._core.jobs.models import Job as Job
     from langchain_daytona_ws._core.jobs.models import JobLine as JobLine
@@ -76,13 +77,14 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.tools.files import WorkspaceFileTool as WorkspaceFileTool
     from langchain_daytona_ws.tools.jobs import BashJobTool as BashJobTool
     from langchain_daytona_ws.tools.preview import PreviewTool as PreviewTool
+    from langchain_daytona_ws.tools.streaming import OnChunk as OnChunk
     from langchain_daytona_ws.tools.toolkit import WorkspaceToolkit as WorkspaceToolkit
 
 _HOMES = {
     "_core.commands.run": ("CommandResult",),
     "_core.commands.streaming": ("OnOutput",),
     "_core.files.models": (
-        "FileDeleted", "FileEdited", "FileText", "FileWritten", "GlobResult", "GrepResult", "Listing",
+        "FileDeleted", "FileEdited", "FileText", "FileWritten", "GlobResult", "GrepResult", "Listing", "OutputMode",
     ),
     "_core.jobs.models": ("Job", "JobLine", "JobLog", "JobState"),
     "_core.sandbox.preview": ("PreviewUrl",),
@@ -117,6 +119,7 @@ _HOMES = {
     "tools.files": ("WorkspaceFileTool",),
     "tools.jobs": ("BashJobTool",),
     "tools.preview": ("PreviewTool",),
+    "tools.streaming": ("OnChunk",),
     "tools.toolkit": ("WorkspaceToolkit",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -131,18 +134,9 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_imported(home), name)
+    value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
-
-
-def _imported(home: str) -> Any:
-    return import_module(f"{__name__}.{home}")
-
-
-# Reserve 128 KiB for the frames of all calls in an import. CPython maps 16 KiB at a time, and unmaps them when the call
-# that needed them returns: to import LangChain, CPython 3.11 does that 6,000 times, a tenth of the time.
-_imported.__code__ = _imported.__code__.replace(co_stacksize=1 << 14)
 
 
 def __dir__() -> list[str]:

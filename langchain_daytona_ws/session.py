@@ -16,7 +16,7 @@ from langchain_daytona_ws._core.call_key import thread_of
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import guidance
-from langchain_daytona_ws._core.id_factory import Clock, Ids, first_of, random_id
+from langchain_daytona_ws._core.id_factory import Clock, first_of, random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._lazy import LazyModule
@@ -85,7 +85,7 @@ class WorkspaceSession:
         approver: Approver | None = None,
         approval_timeout_s: float | None = APPROVAL_TIMEOUT_S,
         on_job_done: Callable[[job_models.Job], object] | None = None,
-        ids: Ids = random_id,
+        ids: Callable[[], str] = random_id,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 
 OnChunk: TypeAlias = Callable[[dict[str, Any]], object]
+"""Called with each piece of a bash call's output: ``type``, ``tool_call_id``, ``sandbox_id``, ``offset``, ``text``."""
 
 CHUNK_TYPE = "bash_output"
 # A graph in a graph wraps the writer of the outer one.

@@ -15,6 +15,7 @@ from langchain_daytona_ws.errors import SandboxError, WorkspaceError
 logger = logging.getLogger("langchain_daytona_ws")
 
 OnOutput = Callable[[str], object]
+"""Called with each piece of a command's output."""
 
 STREAM_LIMIT_BYTES = 1024 * 1024
 # A command that ends sooner costs no poll: its output comes with its result.

@@ -85,6 +85,7 @@ class TransferProgress:
 
 
 OnProgress = Callable[[TransferProgress], object]
+"""Called during a transfer with what is done so far."""
 
 
 class Progress:
