@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import marshal
 import posix
+import sys
 
 from langchain_daytona_ws._guest.loader import digest_of, head, read
 from langchain_daytona_ws._guest.variables import take
@@ -14,7 +15,7 @@ from langchain_daytona_ws._guest.variables import take
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
-    from typing import Any, Iterator
+    from typing import Any, Iterator, NoReturn
 
     Call = dict[str, Any]
 
@@ -37,19 +38,25 @@ def run(call: Call, modules: list[tuple[str, str]]) -> None:
     pieces = compile_all()
     names: dict[str, Any] = {}
     exec(next(pieces)[1], names)  # noqa: S102 - sent by the host
+    if sys.version_info < (3, 8):  # noqa: UP036 - the sandbox's Python, not the host's
+        _refuse(call, "%d.%d" % sys.version_info[:2])
     try:
         boot = names["start"](pieces, call)
     except ImportError as error:
         name = error.name or ""
-        lacks = name if name.replace(".", "_").isidentifier() else ""
-        frame = '\n%s {"error": "setup", "code": "python", "detail": "%s"}\n' % (call["nonce"], lacks)
-        posix.write(1, frame.encode("ascii", "replace"))
-        posix._exit(0)
+        _refuse(call, name if name.replace(".", "_").isidentifier() else "")
     try:
         program = write(boot.dirs.state_directory(), head() + marshal.dumps(compiled))
     except boot.dirs.SetupError:
         program = ""  # the call reports it
     boot.run(program=program, **call)
+
+
+def _refuse(call: Call, detail: str) -> NoReturn:
+    """Answer that this Python cannot run the modules: its version, or the name of the module that it lacks."""
+    frame = '\n%s {"error": "setup", "code": "python", "detail": "%s"}\n' % (call["nonce"], detail)
+    posix.write(1, frame.encode("ascii", "replace"))
+    posix._exit(0)
 
 
 def source_of(directory: str, program: dict[str, Any]) -> bytes:

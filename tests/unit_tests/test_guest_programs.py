@@ -187,14 +187,27 @@ def test_another_python_gets_its_own_program(workspace: Workspace, tmp_path: Pat
     assert carried(workspace) == "dsd"
 
 
-def test_a_python_without_ssl_is_named(workspace: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    incomplete = tmp_path / "bin" / "python3"
+def _change_python(workspace: Workspace, directory: Path, change: str) -> None:
+    """Add a statement to the start of each call, after ``import sys``."""
+    (directory / "bin").mkdir()
+    changed = directory / "bin" / "python3"
     python = shutil.which("python3", path=SANDBOX_PATH)
-    program = "import sys; sys.modules['ssl'] = None; exec(sys.argv[1])"
-    incomplete.write_text(f'#!/bin/sh\nexec {python} -I -S -c "{program}" "$4"\n')
-    incomplete.chmod(0o755)
-    workspace.port.extra_env["PATH"] = f"{tmp_path}/bin:{SANDBOX_PATH}"
+    changed.write_text(f'#!/bin/sh\nexec {python} -I -S -c "import sys; {change}; exec(sys.argv[1])" "$4"\n')
+    changed.chmod(0o755)
+    workspace.port.extra_env["PATH"] = f"{directory}/bin:{SANDBOX_PATH}"
+
+
+def test_an_old_python_is_named(workspace: Workspace, tmp_path: Path) -> None:
+    _change_python(workspace, tmp_path, "sys.version_info = (3, 7, 16)")
+    with pytest.raises(SandboxError, match=r"is version 3\.7\. Use .* Python 3\.8") as caught:
+        workspace.run("echo x > ran")
+    assert caught.value.code == "python_too_old"
+    assert "too old" in caught.value.for_model
+    assert not (workspace.root / "ran").exists()
+
+
+def test_a_python_without_ssl_is_named(workspace: Workspace, tmp_path: Path) -> None:
+    _change_python(workspace, tmp_path, "sys.modules['ssl'] = None")
     assert workspace.run("echo x").output == "x\n"
     request: dict[str, object] = {
         "root": str(workspace.root),

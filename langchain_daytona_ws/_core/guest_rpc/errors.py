@@ -21,13 +21,19 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
             for_model="This machine cannot run commands: bash is missing. Tell the user.",
         )
     if code == "python":
+        is_old = detail[:1].isdigit()
+        lack, found = (
+            ("too old", f"is version {detail}")
+            if is_old
+            else ("incomplete", f"lacks the module {detail}, which the workspace tools need")
+        )
         return SandboxError(
-            f"The sandbox's Python lacks the module {detail}, which the workspace tools need. Use a snapshot or image "
-            "with a complete Python 3.8 or later (options.snapshot or options.image).",
-            code="python_incomplete",
+            f"The sandbox's Python {found}. Use a snapshot or image with a complete Python 3.8 or later "
+            "(options.snapshot or options.image).",
+            code="python_too_old" if is_old else "python_incomplete",
             op="execute",
-            context={"module": detail},
-            for_model="This machine cannot run the workspace tools: its Python is incomplete. Tell the user.",
+            context={"version" if is_old else "module": detail},
+            for_model=f"This machine cannot run the workspace tools: its Python is {lack}. Tell the user.",
         )
     if code == "processes":
         return SandboxError(
