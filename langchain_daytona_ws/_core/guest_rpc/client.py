@@ -235,6 +235,15 @@ class GuestClient:
 
         return await self._transfer(download)
 
+    async def _transfer(self, transfer: Callable[[str], Awaitable[T]]) -> T:
+        attempts = Attempts(self._port, self._sandboxes, TRANSFER_WITHIN_S, revives=self._revives)
+        while True:
+            info, starts = await self._acquire(), self._sandboxes.starts()
+            try:
+                return await transfer(info.id)
+            except PortFault as fault:
+                await attempts.recover(fault, info, starts, repeatable=True)
+
     async def _acquire(self) -> SandboxInfo:
         info = await self._sandboxes.acquire()
         if self._only_sandbox_id not in ("", info.id):
@@ -268,7 +277,7 @@ class GuestClient:
             )
             return info, await self._send_attached(info, sent, within_s)
         except PortFault as fault:
-            attempts.took(self._port.now() - began)
+            attempts.record_duration(self._port.now() - began)
             await attempts.recover(fault, info, starts, repeatable="key" not in request)
             return await attempts.uncharged(self._acquire()), None
         except SandboxError as error:
@@ -416,15 +425,6 @@ class GuestClient:
             if error is not None:
                 return error
         return setup_error(code, detail)
-
-    async def _transfer(self, transfer: Callable[[str], Awaitable[T]]) -> T:
-        attempts = Attempts(self._port, self._sandboxes, TRANSFER_WITHIN_S, revives=self._revives)
-        while True:
-            info, starts = await self._acquire(), self._sandboxes.starts()
-            try:
-                return await transfer(info.id)
-            except PortFault as fault:
-                await attempts.recover(fault, info, starts, repeatable=True)
 
 
 def _raise_if_unknown(error: WorkspaceError) -> None:

@@ -53,13 +53,17 @@ class SandboxSource(Protocol):
 
 
 class Attempts:
-    """The attempts of one call so far. Times in seconds, on the port's clock.
+    """Count the attempts of one call, and decide after a failed attempt whether to send the call again.
 
     Args:
         port: The Daytona API.
         sandboxes: The session's sandbox.
         within_s: Seconds after which no further request is sent.
         revives: Whether to start the sandbox if it is stopped.
+
+    Attributes:
+        until: Time on the port's clock, in seconds, after which no further request is sent.
+        maybe_ran: Whether an attempt may have run.
     """
 
     def __init__(
@@ -81,10 +85,10 @@ class Attempts:
         self.until += self._port.now() - began
         return done
 
-    def took(self, lasted_s: float) -> None:
+    def record_duration(self, duration_s: float) -> None:
         """Record the duration of a request that got no answer."""
         # After a long request, the cause is a proxy that gave up while the command kept running.
-        self._fruitless_s += lasted_s if lasted_s < LONG_REQUEST_S else 0.0
+        self._fruitless_s += duration_s if duration_s < LONG_REQUEST_S else 0.0
 
     def may_resend_after(self, error: SandboxError) -> bool:
         """Record an unreadable answer; return whether to send again."""
@@ -103,7 +107,7 @@ class Attempts:
             starts: The number of known starts of the sandbox before the request.
             repeatable: Whether the request may run twice.
         """
-        self._failed(fault)
+        self._record(fault)
         if not fault.passing and fault.kind not in _CHECK_STATE:
             raise refused(fault)
         if fault.kind in _CHECK_STATE or self._failures > 1:
@@ -136,8 +140,8 @@ class Attempts:
         self._fruitless_s += pause_s
         await self._port.sleep(pause_s)
 
-    def _failed(self, fault: PortFault) -> None:
-        """Record a request that got no answer."""
+    def _record(self, fault: PortFault) -> None:
+        """Record the fault of a request that got no answer."""
         self._failures += 1
         self.maybe_ran |= fault.kind in MAYBE_RAN
         if fault.status != lifecycle.BAD_GATEWAY:
