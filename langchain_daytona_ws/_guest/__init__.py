@@ -7,7 +7,7 @@ that keeps them (``_core/guest_rpc/payload.py``); ``python3 -I -S`` executes the
 programs, which root executes.
 
 Each call pays for its imports: prefer ``os`` and the built-in C modules, and import others in the function that needs
-them; a test names modules that usual calls must not import. ``os`` itself takes 1 ms, so the modules of a command use
-``posix``, from which ``os`` has its functions. Modules marked "Pure; used by host and guest" also run on
-the host.
+them; a test names modules that usual calls must not import. ``os`` itself takes 1 ms: the modules of a command use
+``posix``, the built-in module from which ``os`` takes its functions. Modules marked "Pure; used by host and guest" also
+run on the host.
 """

@@ -50,7 +50,7 @@ def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
 
 
 def _restore_ctype() -> None:
-    """Undo what the start of Python has done to LC_CTYPE (PEP 538)."""
+    """Restore the LC_CTYPE of the call's shell, which Python changed when it started (PEP 538)."""
     posix.unsetenv(b"LANGCHAIN_DAYTONA_WS_CTYPE")
     ctype = posix.environ.pop(b"LANGCHAIN_DAYTONA_WS_CTYPE", b"")
     if ctype:

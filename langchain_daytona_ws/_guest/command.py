@@ -270,7 +270,7 @@ class Run:
 
     def watch(self, promote: Callable[[], bool] | None) -> None:
         """Wait for the command's end; at the time-out turn the command into a job with ``promote``, or kill it."""
-        import binascii  # noqa: F401 - `_base64` needs it; it is loaded while bash starts
+        import binascii  # noqa: F401 - for `_base64`, loaded while bash starts
 
         deadline = self.began + self.timeout_s
         while not self.ended():
@@ -298,7 +298,7 @@ class Run:
 
     def collect(self, until: float) -> None:
         """Wait until ``until`` (monotonic clock) for output or the command's end, and read the output."""
-        import select  # while bash starts
+        import select  # loaded while bash starts
 
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)

@@ -1,4 +1,4 @@
-"""Read what a request carries in environment variables. Each request carries this module as text."""
+"""Read the parts of a request from environment variables. Each request carries this module as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import posix
 
 
 def take(name: bytes, count: int) -> bytes:
-    """Return the value that ``count`` variables contain, and remove them, so that no command sees them."""
+    """Join the value of ``count`` variables, and remove these variables, so that no command inherits them."""
     names = [b"LANGCHAIN_DAYTONA_WS_%s%d" % (name, number) for number in range(count)]
     for variable in names:
         posix.unsetenv(variable)
@@ -14,8 +14,8 @@ def take(name: bytes, count: int) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """Return a value that was too long to be sent as text."""
+    """Decompress a value. A short value is sent as text, because these imports take 0.4 ms."""
     import binascii
-    import zlib  # both together take 0.4 ms
+    import zlib
 
     return zlib.decompress(binascii.a2b_base64(data))

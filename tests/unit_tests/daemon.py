@@ -110,7 +110,7 @@ class ShellPort:
 
 
 def program_in(env: Mapping[str, str]) -> str:
-    """Return the program that a request carries: source, or how to load it."""
+    """Return the program of a request: the source of its modules, or the text that loads them."""
     source = env.get("LANGCHAIN_DAYTONA_WS_SOURCE0")
     if source is None:
         return env["LANGCHAIN_DAYTONA_WS_PROGRAM0"]

@@ -201,7 +201,7 @@ def test_a_command_s_first_request_fits_into_what_an_idle_connection_takes_at_on
 
 
 def test_the_largest_program_fits_into_one_variable() -> None:
-    # The text that unpacks it reads only one.
+    # The text that decompresses the program reads one variable.
     fields = dict.fromkeys(script._FIELD_MODULES)
     for entry in ("command", "files", "tree", "search", "transfer", "jobs", "content"):
         assert "LANGCHAIN_DAYTONA_WS_SOURCE1" not in guest_call(entry, dict(fields), NONCE).env

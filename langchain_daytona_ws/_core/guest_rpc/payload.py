@@ -6,8 +6,9 @@ remembers the digests for a session.
 
 The daemon feeds a script on standard input to the first of zsh, bash and sh that it finds (Daytona API). zsh and bash
 read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line that all of
-these shells run alike. Program and request are in the request's environment variables, which the guest removes again.
-Modules and long requests are compressed base64. The shell parses no text that the model wrote.
+these shells run alike. Program and request are in the environment variables of the call, which the guest removes again.
+The source of modules is compressed and in base64; so is a request with source, a long one, and one that is not ASCII.
+The shell parses no text that the model wrote.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from langchain_daytona_ws._guest.starter import PACKAGE
 
 # execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
-TEXT_BYTES = 1024  # longer requests are compressed; decompression costs the guest 0.5 ms
+TEXT_BYTES = 1024  # longer requests are compressed; to decompress them costs the guest 0.5 ms
 
 _IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 
 _IMPORT_LINE = rf"(?m)^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n"
-# Text, which is kept as it is; or an operator between spaces.
+# A string, which is kept; or an operator with the spaces around it, which are removed.
 _SPACED = r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?<=\S) ?([-+*/%|&<>=!,:]+) ?"""
 _INDENT = r"(?m)^(?: {4})+"
 # Docstrings and comments of guest modules, which contain no other multi-line strings.
@@ -133,7 +134,7 @@ def _compiling(env: dict[str, str], call: str, program: Program) -> str:
 
 @functools.cache
 def _source(program: Program) -> str:
-    # As raw text, a line's end needs one byte.
+    # In a raw string, the end of a line takes one byte.
     modules = "".join(
         f"({name!r},r'''{_bare(guest_source(name))}'''),"
         for name in ("starter", *_load_order(*program, "boot"))
@@ -165,7 +166,7 @@ def separate_program(source: bytes, *, with_source: bool) -> dict[str, object]:
 
 
 def _bare(source: str) -> str:
-    """Remove docstrings, comments, types and most of each indent; each line keeps its number.
+    """Remove docstrings, comments, types, and most of the spaces; each line keeps its number.
 
     An idle connection sends about 14 KB at once (RFC 6928); a larger request waits for one more round trip. Types need
     the import of ``__future__``, which would read a file in each call.
