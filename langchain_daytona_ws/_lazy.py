@@ -9,7 +9,7 @@ from typing import Any
 class LazyModule:
     """A module that is imported when one of its names is first used.
 
-    For type checkers, import the module under the same name if ``TYPE_CHECKING``.
+    For type checkers, import the module under the same name in a block ``if TYPE_CHECKING``.
 
     Args:
         name: Full name of the module.

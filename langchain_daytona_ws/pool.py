@@ -22,7 +22,7 @@ from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
 
-# Imported on first use, if at all.
+# Imported on first use: most programs never evaluate the annotations.
 if TYPE_CHECKING:
     from langchain_core import runnables
 
@@ -266,10 +266,10 @@ SessionSource: TypeAlias = WorkspaceSession | WorkspacePool
 
 
 def source_of(session: WorkspaceSession | None, pool: WorkspacePool | None) -> SessionSource:
-    """Return the one that is given.
+    """Return the session or the pool, of which exactly one must be given.
 
     Raises:
-        ValueError: None is given, or both.
+        ValueError: Both are given, or neither.
     """
     source = pool if session is None else session
     if source is None or (session is not None and pool is not None):

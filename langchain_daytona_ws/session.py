@@ -37,12 +37,11 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs import models as job_models
     from langchain_daytona_ws._session import files as session_files
     from langchain_daytona_ws._session import jobs as session_jobs
+    from langchain_daytona_ws.approvers import MiddlewareApprover
 else:
     job_models = LazyModule("langchain_daytona_ws._core.jobs.models")
     session_files = LazyModule("langchain_daytona_ws._session.files")
     session_jobs = LazyModule("langchain_daytona_ws._session.jobs")
-if TYPE_CHECKING:
-    from langchain_daytona_ws.approvers import MiddlewareApprover
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -399,7 +398,7 @@ class SessionInternals:
     Attributes:
         session: The session.
         gate: Asks for approval.
-        sandboxes: Its sandbox.
+        sandboxes: Manages the session's sandbox.
         sync_runtime: Performs sync calls.
         async_runtime: Performs async calls.
     """
@@ -456,8 +455,8 @@ class SessionInternals:
 
     def runs_jobs(self) -> bool:
         """Return whether closing the session may end background jobs."""
-        session = self.session
-        return not session.config.persistent and self._state.tracker.latest_end() > self._state.clock.time()
+        state = self._state
+        return not state.config.persistent and state.tracker.latest_end() > state.clock.time()
 
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:

@@ -125,7 +125,7 @@ def _session() -> Session:
 
 
 def read_date(text: str) -> datetime:
-    """Read a date of a response, as botocore does: its parser takes most of the time of reading a listing."""
+    """Return a date of a response. botocore's own parser is slow, so it only reads what Python's parsers cannot."""
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             date = read(text)

@@ -112,7 +112,7 @@ class ApprovalGate:
             validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises. Default:
                 None, an edit denies the call.
             remembered: The approvals of the call's thread.
-            new_runtime: How to wait: `BlockingRuntime` blocks the thread, and this coroutine never suspends;
+            new_runtime: How to wait. `BlockingRuntime` blocks the thread: this coroutine then never suspends.
                 `AsyncioRuntime` does not block the event loop.
 
         Returns:

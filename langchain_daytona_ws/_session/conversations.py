@@ -36,7 +36,7 @@ LOST_NOTICES: Mapping[str | None, str] = {
     "mount": f"{_LOST_BUT_FILES}unchanged; what follows ran on a new machine",
     "sync": f"{_LOST_BUT_FILES}those that were saved when the last call returned; what follows ran on a new machine",
 }
-"""Mode of the S3 workspace, None without one → the notice for a thread whose sandbox was lost or replaced."""
+"""Mode of the S3 workspace, or None for a workspace without S3 → the notice for threads whose sandbox was replaced."""
 
 
 class Conversation:

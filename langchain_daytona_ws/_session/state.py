@@ -41,7 +41,7 @@ class SessionState:
         identity: The same text for all sessions of the workspace, see `identity_of`.
         notices: The notices of all threads.
         own: The state of the calls without a thread.
-        sandboxes: The session's sandbox.
+        sandboxes: Manages the session's sandbox.
         storage: The S3 workspace; None for a workspace on the sandbox's own disk.
         tracker: The jobs that this session knows.
         programs: The guest programs that the sandbox keeps.

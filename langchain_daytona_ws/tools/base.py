@@ -46,7 +46,7 @@ class WorkspaceTool(BaseTool):
     interrupt, cancellation, Ctrl-C.
     """
 
-    # The build is deferred: this class has no instances of its own.
+    # Build no validator for this class: only its subclasses have instances.
     model_config = ConfigDict(arbitrary_types_allowed=True, defer_build=True)
 
     # None with a pool. Its type lacks None, so that programs that pass a session need no check for it.
@@ -162,7 +162,7 @@ class CallContext:
             ``tool_call_id``.
         concurrent: Registers the call with the other calls that run at the same time in the graph; None for a sync
             call.
-        run_manager: Knows the tracers of the run.
+        run_manager: LangChain's manager of the run, which has its tracers.
     """
 
     def __init__(
@@ -222,8 +222,8 @@ def as_tool_message(
     """Raise this package's errors as `ToolException`, with the error as its cause; trace the error's code.
 
     Args:
-        run_manager: Knows the tracers of the run.
-        notices: Returns the notices with which the message of an error begins. Default: none.
+        run_manager: LangChain's manager of the run, which has its tracers.
+        notices: Returns the notices with which the message of an error begins. Default: no notices.
     """
     try:
         yield

@@ -17,7 +17,7 @@ from langchain_daytona_ws.tools.files import WorkspaceFileTool
 from langchain_daytona_ws.tools.jobs import BashJobTool
 from langchain_daytona_ws.tools.streaming import OnChunk
 
-# Imported on first use: few programs use it.
+# Imported on first use: few programs use this tool.
 if TYPE_CHECKING:
     from langchain_daytona_ws.tools import preview as preview_tool
 else:

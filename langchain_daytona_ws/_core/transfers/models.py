@@ -85,7 +85,7 @@ class TransferProgress:
 
 
 OnProgress = Callable[[TransferProgress], object]
-"""Called during a transfer with what is done so far."""
+"""Called during a transfer with its progress so far."""
 
 
 class Progress:

@@ -44,6 +44,7 @@ _approvals: WeakKeyDictionary[ApprovalGate, RememberedApprovals] = WeakKeyDictio
 
 
 def remembered(gate: ApprovalGate) -> RememberedApprovals:
+    """Return the remembered approvals of the thread to which all calls of the gate belong."""
     return _approvals.setdefault(gate, RememberedApprovals())
 
 

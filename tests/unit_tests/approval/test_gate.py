@@ -282,16 +282,7 @@ def test_allow_always_also_applies_to_waiting_calls() -> None:
         return PermissionDecision.allow_always("tool")
 
     gate = ApprovalGate("ask", approver)
-    threads = [
-        threading.Thread(
-            target=from_sync,
-            args=(
-                gate,
-                bash(f"c{number}"),
-            ),
-        )
-        for number in range(5)
-    ]
+    threads = [threading.Thread(target=from_sync, args=(gate, bash(f"c{number}"))) for number in range(5)]
     for thread in threads:
         thread.start()
     wait_for(lambda: len(gate._turns._queue) == 5)
