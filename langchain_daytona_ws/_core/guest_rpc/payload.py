@@ -7,8 +7,8 @@ remembers the digests for a session.
 The daemon feeds a script on standard input to the first of zsh, bash and sh that it finds (Daytona API). zsh and bash
 read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line that all of
 these shells run alike. Program and request are in the environment variables of the call, which the guest removes again.
-The source of modules is compressed and in base64; so is a request with source, a long one, and one that is not ASCII.
-The shell parses no text that the model wrote.
+Source is compressed, and encoded in base64. The same holds for a request that goes with source, is long or is not
+ASCII. The shell parses no text that the model wrote.
 """
 
 from __future__ import annotations
