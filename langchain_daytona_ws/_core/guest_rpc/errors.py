@@ -22,7 +22,7 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
         )
     if code == "python":
         is_old = detail[:1].isdigit()
-        lack, found = (
+        fault, found = (
             ("too old", f"is version {detail}")
             if is_old
             else ("incomplete", f"lacks the module {detail}, which the workspace tools need")
@@ -33,7 +33,7 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
             code="python_too_old" if is_old else "python_incomplete",
             op="execute",
             context={"version" if is_old else "module": detail},
-            for_model=f"This machine cannot run the workspace tools: its Python is {lack}. Tell the user.",
+            for_model=f"This machine cannot run the workspace tools: its Python is {fault}. Tell the user.",
         )
     if code == "processes":
         return SandboxError(
