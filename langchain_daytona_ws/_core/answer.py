@@ -40,8 +40,8 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
     """Return the answer in the output of an execute request.
 
     Raises:
-        SandboxError: ``code="no_python"`` if the sandbox has no Python; ``code="unreadable_answer"`` unless the output
-            contains exactly one well-formed answer (other output, a cut or forged answer).
+        SandboxError: ``code="no_python"`` if no shell or no Python was found; ``code="unreadable_answer"`` unless the
+            output contains exactly one well-formed answer (other output, a cut or forged answer).
     """
     lines = [line for line in printed.split("\n") if line.startswith(nonce + " ")]
     if len(lines) == 1:
@@ -55,10 +55,12 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
                 if f"\n{nonce}+ " in printed
                 else answer
             )
-    if not lines and "python3" in printed and "not found" in printed:
+    # The daemon's own message names its shell: `exec: "sh": executable file not found in $PATH`.
+    if not lines and "not found" in printed and ("python3" in printed or "in $PATH" in printed):
         raise SandboxError(
-            "The sandbox has no python3, which the workspace tools need. Use a snapshot or image with Python "
-            "3.8 or later and Node (options.snapshot or options.image).",
+            "The sandbox has no python3 in its PATH, which the workspace tools need. Use a snapshot or image with "
+            "Python 3.8 or later and Node (options.snapshot or options.image). A PATH in envVars must have all "
+            "directories: it replaces the image's PATH, and $PATH in it is not expanded.",
             code="no_python",
             op="execute",
             for_model="This machine cannot run the workspace tools: python3 is missing. Tell the user.",

@@ -51,7 +51,12 @@ def test_anything_but_one_whole_answer_is_refused(printed: str) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["zsh: command not found: python3", "sh: 1: exec: python3: not found", "bash: exec: python3: not found"],
+    [
+        "zsh: command not found: python3",
+        "sh: 1: exec: python3: not found",
+        "bash: exec: python3: not found",
+        'exec: "sh": executable file not found in $PATH',  # Go's message
+    ],
 )
 def test_a_missing_python_is_named(message: str) -> None:
     with pytest.raises(SandboxError, match=r"Python 3\.8") as caught:
