@@ -149,7 +149,7 @@ def _spawn(
 
     If ``path`` is a terminal, it becomes the controlling terminal of the session, which opens it first.
     """
-    script, tail = -1, [b"-c", command]
+    script, tail = -1, [b"-c", b"--", command]  # a command may begin with a hyphen
     if len(command) > ARGUMENT_MAX_BYTES:
         script = _memory_file(command)
         tail = [b"/dev/fd/%d" % script]

@@ -57,6 +57,12 @@ EXACT = {
     "stderr in order": ("echo a; echo b >&2; echo c", "a\nb\nc\n", 0),
     "missing command": ("no-such-command-here", None, 127),
     "not executable": ("/etc/passwd", None, 126),
+    "a hyphen at the beginning": ("--help", "bash: line 1: --help: command not found\n", 127),
+    "a list of hyphens": (
+        "- a\n+x\n",
+        "bash: line 1: -: command not found\nbash: line 2: +x: command not found\n",
+        127,
+    ),
     "killed by a signal": ("kill -9 $$", "", 137),
     "unicode": ("echo 'żółć 🐍 \u200b'", "żółć 🐍 \u200b\n", 0),
     "carriage return": ("printf 'a\\r\\nb'", "a\r\nb", 0),
