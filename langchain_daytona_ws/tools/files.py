@@ -220,7 +220,7 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
 
 
 def _sendable(value: Any) -> Any:
-    """Return a result in which each name that is not UTF-8 is written as the model sees it: no JSON holds it else."""
+    """Replace each name that is not UTF-8 by its form for the model, because JSON cannot contain the name itself."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -118,14 +118,13 @@ class JobOps:
             **facts_of_request(client, command),
         }
         answer = await client.call("command", request, timeout_s=CALL_S, life_s=max_duration_s, killable=True)
-        if answer.get("outcome") != "job":
-            if answer.get("syntax_error") is not True:
-                raise CommandRefused(
-                    "The idempotency key belongs to an earlier call that started no job. Nothing ran now. Use another "
-                    "key.",
-                    code="idempotency_key",
-                )
+        if answer.get("syntax_error") is True:
             _refuse_syntax(answer)
+        if answer.get("outcome") != "job":
+            raise CommandRefused(
+                "The idempotency key belongs to an earlier call that started no job. Nothing ran now. Use another key.",
+                code="idempotency_key",
+            )
         job = read_started(answer.get("job"), command, client.sandbox_id)
         if answer.get("from_record") is True:
             job = replace(await self.status(job.id), notices=(STARTED_BEFORE,))
