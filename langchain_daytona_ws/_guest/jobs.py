@@ -118,7 +118,7 @@ def _mark_lost(jobs: int, job: int, name: str, about: Row) -> Row:
             job_store.save_end(job, "lost", None, reason)
         except OSError:
             pass  # a full disk: the next call tries again
-        return {"state": "lost", "reason": reason}
+        return {"state": "lost", "reason": reason, "ended_ms": job_store.now_ms()}
     finally:
         os.close(lock)
 

@@ -364,8 +364,9 @@ class TestLost:
         jobs = [bash.start(f"echo begun; {LONG}") for _ in range(10)]
         bash.printed(jobs[0].id, "begun")
         os.kill(bash.record(jobs[0].id)["pid"], signal.SIGKILL)
-        bash.until(lambda: not bash.jobs.status(jobs[0].id).is_running)
-        lost = bash.jobs.status(jobs[0].id)
+        lost = bash.jobs.join(jobs[0].id)
+        assert lost.ended_at is not None
+        assert lost.ended_at >= lost.started_at
         assert (lost.state, lost.exit_code, lost.reason) == ("lost", None, "its supervisor was killed")
         assert bash.record(jobs[0].id, "end")["state"] == "lost"
         assert len(bash.alive()) == 9
