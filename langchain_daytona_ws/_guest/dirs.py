@@ -105,7 +105,7 @@ def state_directory() -> str:
         # Any user can create names in /tmp: do not write through a link or into another user's directory.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != posix.getuid():
             raise SetupError("state", path + " is not this user's own directory") from None
-        if found.st_mode & 0o077:
+        if stat.S_IMODE(found.st_mode) != 0o700:
             posix.chmod(path, 0o700)
     except OSError as error:
         raise SetupError("state", "%s: %s" % (path, error.strerror)) from None

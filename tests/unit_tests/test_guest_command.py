@@ -328,6 +328,12 @@ class TestOnceOnly:
         assert (bash.root / "log").read_text() == "x\n"
 
 
+@pytest.mark.parametrize("mode", [0o500, 0o777])
+def test_the_mode_of_the_state_directory_is_restored(bash: Workspace, mode: int) -> None:
+    bash.run(f"chmod {mode:o} /tmp/.langchain-daytona-ws-*")
+    assert bash.run("stat -c %a /tmp/.langchain-daytona-ws-*").output == "700\n"
+
+
 def test_no_process_to_be_had_is_an_error_and_nothing_ran(
     bash: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
