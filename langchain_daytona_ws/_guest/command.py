@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
 import fcntl
 import posix
+import stat
 import time
 
 from langchain_daytona_ws._guest import dirs, processes, record, release, terminal
@@ -96,7 +97,7 @@ def _supervise(run: Run, request: Request, bash: bytes, job_run: Any) -> Answer:
 def _find(program: bytes) -> bytes:
     for directory in posix.environ.get(b"PATH", DEFAULT_PATH).split(b":"):
         path = directory + b"/" + program
-        if posix.access(path, posix.X_OK):
+        if posix.access(path, posix.X_OK) and stat.S_ISREG(posix.stat(path).st_mode):
             return path
     raise dirs.SetupError("bash", "no bash in PATH")
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from langchain_daytona_ws._core.guest_rpc import payload as script
 from langchain_daytona_ws._guest import processes
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError
-from tests.unit_tests.daemon import Workspace
+from tests.unit_tests.daemon import SANDBOX_PATH, Workspace
 
 guest_source = script.guest_source
 
@@ -332,6 +332,12 @@ class TestOnceOnly:
 def test_the_mode_of_the_state_directory_is_restored(bash: Workspace, mode: int) -> None:
     bash.run(f"chmod {mode:o} /tmp/.langchain-daytona-ws-*")
     assert bash.run("stat -c %a /tmp/.langchain-daytona-ws-*").output == "700\n"
+
+
+def test_a_directory_named_bash_is_not_the_shell(bash: Workspace) -> None:
+    (bash.port.home / "bash").mkdir()
+    bash.port.extra_env["PATH"] = f"{bash.port.home}:{SANDBOX_PATH}"
+    assert bash.run("echo x").output == "x\n"
 
 
 def test_no_process_to_be_had_is_an_error_and_nothing_ran(
