@@ -53,12 +53,11 @@ def _restore_ctype() -> None:
     """Restore the LC_CTYPE of the call's shell, which Python changed when it started (PEP 538)."""
     posix.unsetenv(b"LANGCHAIN_DAYTONA_WS_CTYPE")
     ctype = posix.environ.pop(b"LANGCHAIN_DAYTONA_WS_CTYPE", b"")
+    posix.unsetenv(b"LC_CTYPE")
+    posix.environ.pop(b"LC_CTYPE", None)
     if ctype:
         posix.putenv(b"LC_CTYPE", ctype)
         posix.environ[b"LC_CTYPE"] = ctype
-    else:
-        posix.unsetenv(b"LC_CTYPE")
-        posix.environ.pop(b"LC_CTYPE", None)
 
 
 def _reply(entry: str, request: Request, program: str) -> str:

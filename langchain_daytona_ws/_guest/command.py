@@ -5,7 +5,6 @@ from __future__ import annotations
 import _signal as signal  # type: ignore[import-not-found]  # ``signal`` itself costs 4 ms of enum classes
 import fcntl
 import posix
-import stat
 import time
 
 from langchain_daytona_ws._guest import dirs, processes, record, release, terminal
@@ -51,7 +50,7 @@ def main(request: Request, storage: Any, job_run: Any) -> Answer:
     def work() -> Answer:
         entered = storage.enter(request)
         run = Run(call, request)
-        answer = _supervise(run, request, _find(b"bash"), job_run)
+        answer = _supervise(run, request, _bash(), job_run)
         return {**answer, **entered, **storage.leave(request, run.timed_out)}
 
     def clear() -> None:
@@ -94,10 +93,10 @@ def _supervise(run: Run, request: Request, bash: bytes, job_run: Any) -> Answer:
     return run.result()
 
 
-def _find(program: bytes) -> bytes:
+def _bash() -> bytes:
     for directory in posix.environ.get(b"PATH", DEFAULT_PATH).split(b":"):
-        path = directory + b"/" + program
-        if posix.access(path, posix.X_OK) and stat.S_ISREG(posix.stat(path).st_mode):
+        path = directory + b"/bash"
+        if posix.access(path, posix.X_OK) and not posix.access(path + b"/", posix.F_OK):  # no directory
             return path
     raise dirs.SetupError("bash", "no bash in PATH")
 

@@ -39,15 +39,11 @@ def leave(request: Request, timed_out: bool) -> Request:
 
 def _enter(root: str) -> None:
     try:
-        posix.chdir(root)
-    except FileNotFoundError:
-        _make(root)
-    except OSError as error:
-        raise SetupError("workspace", error.strerror or str(error)) from None
-    else:
-        return
-    try:
-        posix.chdir(root)
+        try:
+            posix.chdir(root)
+        except FileNotFoundError:
+            _make(root)
+            posix.chdir(root)
     except OSError as error:
         raise SetupError("workspace", error.strerror or str(error)) from None
 
@@ -105,7 +101,7 @@ def state_directory() -> str:
         # Any user can create names in /tmp: do not write through a link or into another user's directory.
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != posix.getuid():
             raise SetupError("state", path + " is not this user's own directory") from None
-        if stat.S_IMODE(found.st_mode) != 0o700:
+        if found.st_mode & 0o777 != 0o700:
             posix.chmod(path, 0o700)
     except OSError as error:
         raise SetupError("state", "%s: %s" % (path, error.strerror)) from None
