@@ -141,7 +141,7 @@ def test_nothing_that_the_foreground_wrote_is_lost_to_a_background_writer(bash: 
 
 class TestTimeout:
     def test_keeps_the_partial_output(self, workspace: Workspace) -> None:
-        result = workspace.run("echo before; sleep 60; echo after", timeout_s=0.5)
+        result = workspace.run("echo before; sleep 60; echo after", timeout_s=1.5)
         assert result.exit_code == 124
         assert result.timed_out
         assert result.output == "before\n"
@@ -164,12 +164,12 @@ class TestTimeout:
         assert _alive(bash) == []
 
     def test_a_stubborn_command_is_killed(self, bash: Workspace) -> None:
-        result = bash.run("trap '' TERM; echo a; while :; do sleep 0.1; done", timeout_s=0.3)
+        result = bash.run("trap '' TERM; echo a; while :; do sleep 0.1; done", timeout_s=1.5)
         assert (result.exit_code, result.output) == (124, "a\n")
 
     def test_what_tidies_up_when_terminated_gets_to(self, bash: Workspace) -> None:
         result = bash.run(
-            "trap 'echo tidied; exit 9' TERM; echo a; while :; do sleep 0.05; done", timeout_s=0.3
+            "trap 'echo tidied; exit 9' TERM; echo a; while :; do sleep 0.05; done", timeout_s=1.5
         )
         assert result.exit_code == 124
         assert result.output.endswith("tidied\n")

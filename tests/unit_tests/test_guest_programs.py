@@ -199,7 +199,7 @@ def _change_python(workspace: Workspace, directory: Path, change: str) -> None:
 
 def test_an_old_python_is_named(workspace: Workspace, tmp_path: Path) -> None:
     _change_python(workspace, tmp_path, "sys.version_info = (3, 7, 16)")
-    with pytest.raises(SandboxError, match=r"is version 3\.7\. Use .* Python 3\.8") as caught:
+    with pytest.raises(SandboxError, match=r"is too old: 3\.7\. Use .* Python 3\.8") as caught:
         workspace.run("echo x > ran")
     assert caught.value.code == "python_too_old"
     assert "too old" in caught.value.for_model

@@ -6,6 +6,10 @@ from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.sandbox.remedies import CERTIFICATE_REMEDY
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
 
+_PYTHON_REMEDY = (
+    "Use a snapshot or image with a complete Python 3.8 or later (options.snapshot or options.image)."
+)
+
 
 def setup_error(code: str, detail: str) -> WorkspaceError:
     if code in ("jobs_full", "job_damaged"):
@@ -20,20 +24,21 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
             op="execute",
             for_model="This machine cannot run commands: bash is missing. Tell the user.",
         )
-    if code == "python":
-        is_old = detail[:1].isdigit()
-        fault, found = (
-            ("too old", f"is version {detail}")
-            if is_old
-            else ("incomplete", f"lacks the module {detail}, which the workspace tools need")
-        )
+    if code == "python" and detail[:1].isdigit():
         return SandboxError(
-            f"The sandbox's Python {found}. Use a snapshot or image with a complete Python 3.8 or later "
-            "(options.snapshot or options.image).",
-            code="python_too_old" if is_old else "python_incomplete",
+            f"The sandbox's Python is too old: {detail}. {_PYTHON_REMEDY}",
+            code="python_too_old",
             op="execute",
-            context={"version" if is_old else "module": detail},
-            for_model=f"This machine cannot run the workspace tools: its Python is {fault}. Tell the user.",
+            context={"version": detail},
+            for_model="This machine cannot run the workspace tools: its Python is too old. Tell the user.",
+        )
+    if code == "python":
+        return SandboxError(
+            f"The sandbox's Python lacks the module {detail}, which the workspace tools need. {_PYTHON_REMEDY}",
+            code="python_incomplete",
+            op="execute",
+            context={"module": detail},
+            for_model="This machine cannot run the workspace tools: its Python is incomplete. Tell the user.",
         )
     if code == "processes":
         return SandboxError(
