@@ -78,8 +78,8 @@ def as_json(results: Sequence[Result], *, took_s: float, load: float, earlier: s
         results: The results of this run.
         took_s: The run's duration in seconds.
         load: The load average before the run: other programs distort the figures.
-        earlier: JSON of an earlier run. It keeps the rows that this run does not have, and this run's rows replace its
-            own; ``later_runs`` has the date, machine and versions of each such row. "" for a whole run.
+        earlier: JSON of an earlier run. It keeps the rows that this run does not have, and this run's rows take the
+            places of its own; ``later_runs`` has the date, machine and versions of each such row. "" for a whole run.
     """
     run = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -93,8 +93,9 @@ def as_json(results: Sequence[Result], *, took_s: float, load: float, earlier: s
         document = json.loads(earlier)
         rows = {result.row: run for result in results}
         kept = [result for result in document["results"] if result["row"] not in rows]
+        order = [result["row"] for result in [*document["results"], *found]]
         document["later_runs"] = {**document.get("later_runs", {}), **rows}
-        document["results"] = [*kept, *found]
+        document["results"] = sorted([*kept, *found], key=lambda result: order.index(result["row"]))
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -75,7 +75,7 @@ def test_rows_that_were_measured_again_replace_theirs_and_carry_their_date() -> 
     whole = report.as_json([REACHED, MISSED, UNASKED], took_s=600, load=0.3)
     again = Result("row", "ours", "raw", Spread(1.0, 1.0, 1.0, 9), reach=1.15, quoted=True)
     merged = json.loads(report.as_json([again], took_s=9, load=4.5, earlier=whole))
-    assert list(map(read, merged["results"])) == [UNASKED, again]
+    assert list(map(read, merged["results"])) == [again, UNASKED]
     assert (merged["took_s"], merged["machine"]["load_before"]) == (600, 0.3)
     assert list(merged["later_runs"]) == ["row"]
     assert (merged["later_runs"]["row"]["took_s"], merged["later_runs"]["row"]["date"]) == (9, merged["date"])
