@@ -74,10 +74,10 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.pool import WorkspacePool as WorkspacePool
     from langchain_daytona_ws.session import WorkspaceSession as WorkspaceSession
     from langchain_daytona_ws.tools.bash import BashTool as BashTool
+    from langchain_daytona_ws.tools.bash import OnChunk as OnChunk
     from langchain_daytona_ws.tools.files import WorkspaceFileTool as WorkspaceFileTool
     from langchain_daytona_ws.tools.jobs import BashJobTool as BashJobTool
     from langchain_daytona_ws.tools.preview import PreviewTool as PreviewTool
-    from langchain_daytona_ws.tools.streaming import OnChunk as OnChunk
     from langchain_daytona_ws.tools.toolkit import WorkspaceToolkit as WorkspaceToolkit
 
 _HOMES = {
@@ -115,11 +115,10 @@ _HOMES = {
     "_pool.sessions": ("PoolEvent",),
     "pool": ("SessionLease", "WorkspacePool"),
     "session": ("WorkspaceSession",),
-    "tools.bash": ("BashTool",),
+    "tools.bash": ("BashTool", "OnChunk"),
     "tools.files": ("WorkspaceFileTool",),
     "tools.jobs": ("BashJobTool",),
     "tools.preview": ("PreviewTool",),
-    "tools.streaming": ("OnChunk",),
     "tools.toolkit": ("WorkspaceToolkit",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

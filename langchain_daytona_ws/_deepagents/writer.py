@@ -15,8 +15,7 @@ from deepagents.backends.protocol import (
     WriteResult,
 )
 
-from langchain_daytona_ws._core.commands.run import CommandResult, check_command
-from langchain_daytona_ws._core.files import rendering as render
+from langchain_daytona_ws._core.commands.run import CommandResult, check_command, shown_output
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import (
@@ -140,7 +139,7 @@ class Writer:
             return ExecuteResponse(output=error_text(error), exit_code=exit_code)
         notes = [*([approval.note] if approval.note else []), *result.notices]
         omission = _omission_notes(result)
-        output = "".join(f"[{note}]\n" for note in [*notes, *omission]) + render.output(result.output)
+        output = "".join(f"[{note}]\n" for note in [*notes, *omission]) + shown_output(result.output)
         for remark in [*(f"[{note}]" for note in omission), *result.remarks]:
             output = f"{output.rstrip()}\n{remark}"
         exit_code = None if result.job_id else result.exit_code

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
-from typing import Any, ClassVar, Self, TypeGuard
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, Self, TypeAlias, TypeGuard
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from langchain_daytona_ws._core.commands.run import CommandResult, check_command
-from langchain_daytona_ws._core.files import rendering
+from langchain_daytona_ws._core.commands.run import CommandResult, as_shown, check_command
+from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
@@ -17,11 +18,17 @@ from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import example_of, source_of
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool, add_to_run
-from langchain_daytona_ws.tools.streaming import OnChunk, output_to
 
 # A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
 HOURS_MAX = int(JOB_MAX_S / 3600)
+
+OnChunk: TypeAlias = Callable[[dict[str, Any]], object]
+"""Called with each piece of a bash call's output: ``type``, ``tool_call_id``, ``sandbox_id``, ``offset``, ``text``."""
+
+CHUNK_TYPE = "bash_output"
+# A graph in a graph wraps the writer of the outer one.
+WRAPPERS_MAX = 50
 
 _KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."
 _BECOMES_JOB = (
@@ -189,7 +196,7 @@ class BashTool(WorkspaceTool, defer_build=False):
             add_to_run(call.run_manager, {"job_id": job.id, "sandbox_id": job.sandbox_id})
             end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
             return f"{end if job.is_running else ''}{job.text}", asdict(job)
-        on_output = output_to(self.on_output, call.tool_call_id, lambda: runtime.sandbox_id)
+        on_output = _output_to(self.on_output, call.tool_call_id, lambda: runtime.sandbox_id)
         result = await runtime.run(
             wanted.command,
             timeout_s=timeout_s,
@@ -199,8 +206,7 @@ class BashTool(WorkspaceTool, defer_build=False):
         )
         add_to_run(call.run_manager, _facts(result))
         raw = {"raw_output": result.output} if self.raw_output and result.screen is not None else {}
-        shown = rendering.output(result.output if result.screen is None else result.screen)
-        result = replace(result, output=shown, screen=None)
+        result = as_shown(result)
         return result.text, {**asdict(result), **raw}
 
 
@@ -218,3 +224,68 @@ def _facts(result: CommandResult) -> dict[str, Any]:
     if result.job_id is not None:
         facts["job_id"] = result.job_id
     return facts | {name: True for name in ("timed_out", "from_record") if getattr(result, name)}
+
+
+def _output_to(
+    on_chunk: OnChunk | None, tool_call_id: str | None, sandbox_id: Callable[[], str | None]
+) -> OnOutput | None:
+    """Return the function that forwards the output of one call; None if no listener exists.
+
+    Call it in the context of the tool's run, which holds LangGraph's stream.
+
+    Args:
+        on_chunk: The tool's callback, which gets the same dicts as the stream.
+        tool_call_id: The model's id of the call.
+        sandbox_id: Returns the id of the sandbox; None while there is none.
+    """
+    targets = [target for target in (_custom_stream(), on_chunk) if target is not None]
+    if not targets:
+        return None
+    offset = 0
+
+    def emit(text: str) -> object:
+        nonlocal offset
+        chunk = {
+            "type": CHUNK_TYPE,
+            "tool_call_id": tool_call_id,
+            "sandbox_id": sandbox_id(),
+            "offset": offset,
+            "text": text,
+        }
+        offset += len(text)
+        # Only the last target may be a coroutine function: LangGraph's writer is a plain function.
+        result: object = None
+        for target in targets:
+            result = target(dict(chunk))
+        return result
+
+    return emit
+
+
+def _custom_stream() -> OnChunk | None:
+    """Return the writer of LangGraph's custom stream; None outside of a graph, and without a listener."""
+    config = sys.modules.get("langgraph.config")  # no graph runs before it is imported
+    if config is None:
+        return None
+    try:
+        writer: OnChunk = config.get_stream_writer()
+    except (RuntimeError, KeyError):
+        return None  # not in a graph
+    return None if _has_no_listener(writer) else writer
+
+
+def _has_no_listener(writer: object) -> bool:
+    """Return whether a writer discards its input.
+
+    Without ``stream_mode="custom"``, a graph's writer is an empty function, possibly wrapped (langgraph 1.0 to 1.2);
+    LangGraph offers no other sign. A function without references cannot forward anything. A function of unknown form
+    counts as a listener, which costs a few requests.
+    """
+    for _ in range(WRAPPERS_MAX):
+        code = getattr(writer, "__code__", None)
+        if code is None:
+            return False
+        if "stream_writer" not in code.co_freevars:
+            return not code.co_freevars and not code.co_names
+        writer = writer.__closure__[code.co_freevars.index("stream_writer")].cell_contents  # type: ignore[attr-defined]
+    return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from langchain_daytona_ws._core.files import rendering
+from langchain_daytona_ws._core.commands.run import shown_output
 from langchain_daytona_ws._core.limits import OFFSET_MAX, TAIL_LINES_MAX
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
@@ -113,7 +113,7 @@ async def _operation(ops: JobOps, wanted: JobInput, key: str | None) -> tuple[st
             return job.text, asdict(job)
         case "logs":
             log = await ops.logs(job_id, tail_lines=wanted.tail, offset=wanted.offset, limit_bytes=None)
-            log = replace(log, output=rendering.output(log.output))
+            log = replace(log, output=shown_output(log.output))
             return log.text, asdict(log)
         case "stop":
             job, was_running = await ops.stop(job_id, idempotency_key=key)
@@ -127,5 +127,5 @@ async def _operation(ops: JobOps, wanted: JobInput, key: str | None) -> tuple[st
 
 
 def _short(command: str) -> str:
-    line = rendering.output(" ".join(command.split()))
+    line = shown_output(" ".join(command.split()))
     return line if len(line) <= COMMAND_SHOWN else line[: COMMAND_SHOWN - 1] + "…"

@@ -12,10 +12,9 @@ from langchain_daytona_ws._lazy import LazyModule
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.pool import WorkspacePool, source_of
 from langchain_daytona_ws.session import WorkspaceSession
-from langchain_daytona_ws.tools.bash import BashTool
+from langchain_daytona_ws.tools.bash import BashTool, OnChunk
 from langchain_daytona_ws.tools.files import WorkspaceFileTool
 from langchain_daytona_ws.tools.jobs import BashJobTool
-from langchain_daytona_ws.tools.streaming import OnChunk
 
 # Imported on first use: few programs use this tool.
 if TYPE_CHECKING:

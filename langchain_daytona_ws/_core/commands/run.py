@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
 from langchain_daytona_ws._core.commands import screen
@@ -15,6 +15,7 @@ from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
+from langchain_daytona_ws._guest.text import visible
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
@@ -85,6 +86,22 @@ class CommandResult:
         hint = (f"[hint: {self.hint}]",) if self.hint else ()
         codes = ", ".join(map(str, self.pipeline))
         return (*hint, f"[exit codes in the pipeline: {codes}]") if codes else hint
+
+
+def as_shown(result: CommandResult, notices: Iterable[str] = ()) -> CommandResult:
+    """Return a result as the model sees it: a terminal's screen as output, and control characters escaped.
+
+    Args:
+        result: The result.
+        notices: More notices, which come first. Default: none.
+    """
+    output = shown_output(result.output if result.screen is None else result.screen)
+    return replace(result, output=output, screen=None, notices=(*notices, *result.notices))
+
+
+def shown_output(output: str) -> str:
+    r"""Escape control characters as `read` of a file does; a run of NULs, as in a sparse file, becomes their number."""
+    return visible(re.sub("\0{9,}", lambda nuls: f"\\x00 [{len(nuls[0]):,} times]", output))
 
 
 async def run_command(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from langchain_daytona_ws._core.paths import characters, shown, shown_name
-from langchain_daytona_ws._guest.text import visible
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.models import (
@@ -29,11 +27,6 @@ _UNMENTIONED = (".git", "__pycache__")
 _NAMED = 5  # omitted paths per reason
 _STYLES = {"bom": "byte order mark", "crlf": "CRLF line endings", "bytes": "bytes that are not UTF-8"}
 _FROM_RECORD = "[this call was made before: this is its recorded result, and nothing was done again]"
-
-
-def output(text: str) -> str:
-    r"""Format a command's output as `read` formats a file; a run of NULs, as in a sparse file, becomes their number."""
-    return visible(re.sub("\0{9,}", lambda nuls: f"\\x00 [{len(nuls[0]):,} times]", text))
 
 
 def file_text(result: FileText) -> str:
