@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_daytona_ws._adapters.aws_errors import host_refused, refused, unusable
 from langchain_daytona_ws._adapters.boto_calls import without_debug_log
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
+from langchain_daytona_ws._adapters.s3_clients import descriptions
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._core.s3.policy import session_name, session_policy
 from langchain_daytona_ws._core.s3.store import Credentials
@@ -92,8 +93,8 @@ class AssumedRole:
         if not found:
             return host_refused(None)
         try:
-            with closing(_client(session, self._role)) as sts, without_debug_log():
-                return self._checked(sts.assume_role(**self._request()))
+            with closing(_client(session, self._role)) as sts:
+                return without_debug_log(lambda: self._checked(sts.assume_role(**self._request())))
         except failures as error:
             return refused(error, self._role, reason=_reason(error, session, failures))
 
@@ -150,10 +151,8 @@ def _session() -> Session:
     import botocore.session
     from boto3.session import Session
 
-    from langchain_daytona_ws._adapters.s3_clients import DESCRIPTIONS  # slow to load
-
     inner = botocore.session.get_session()
-    inner.register_component("data_loader", DESCRIPTIONS)
+    inner.register_component("data_loader", descriptions())
     # Older releases of botocore ask the global endpoint, which is in one region only.
     inner.set_config_variable("sts_regional_endpoints", "regional")
     return Session(botocore_session=inner)
@@ -188,9 +187,8 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _host_credentials_work(session: Session) -> bool:
     """Find this machine's own credentials, and renew short-lived ones; return whether there are any."""
-    with without_debug_log():
-        found = session.get_credentials()
-        return found is not None and bool(found.get_frozen_credentials().access_key)
+    found = without_debug_log(session.get_credentials)
+    return found is not None and bool(without_debug_log(found.get_frozen_credentials).access_key)
 
 
 def _reason(error: Exception, session: Session, failures: tuple[type[Exception], ...]) -> str:

@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 from langchain_daytona_ws._adapters.s3_answers import clean, client_fault
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
+
+T = TypeVar("T")
 
 _thread = threading.local()
 _logger_count = 0  # when the filters were last set
 
 
-def _passes(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG or not getattr(_thread, "suppresses_debug", False)
-
-
-@contextlib.contextmanager
-def without_debug_log() -> Iterator[None]:
-    """Suppress botocore's debug records in this thread."""
-    global _logger_count  # noqa: PLW0603
-    # A filter does not apply to child loggers, and each imported module adds loggers. Loggers are never removed.
-    loggers = logging.root.manager.loggerDict
-    if len(loggers) != _logger_count:
-        names = list(loggers.copy())
-        for name in names:
-            if name.partition(".")[0] == "botocore":
-                logger = logging.getLogger(name)
-                if _passes not in logger.filters:
-                    logger.addFilter(_passes)
-        _logger_count = len(names)
-    before, _thread.suppresses_debug = getattr(_thread, "suppresses_debug", False), True
-    try:
-        yield
-    finally:
-        _thread.suppresses_debug = before
-
-
-@contextlib.contextmanager
-def boto_call(*, changes: bool = False) -> Iterator[None]:
-    """Raise StoreFault for every failure of boto3 inside, and suppress botocore's debug records.
+def boto_call(work: Callable[[], T], *, changes: bool = False) -> T:
+    """Return the result of ``work``; raise StoreFault for every failure of boto3 in it, without its debug records.
 
     Args:
+        work: Calls boto3, and reads the response.
         changes: Whether the request changes something: then a missing or unreadable response is UNKNOWN.
     """
     from botocore.exceptions import (
@@ -62,8 +39,7 @@ def boto_call(*, changes: bool = False) -> Iterator[None]:
     lost = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.PASSING
     unreadable = StoreFaultKind.UNKNOWN if changes else StoreFaultKind.REFUSED
     try:
-        with without_debug_log():
-            yield
+        return without_debug_log(work)
     except ClientError as error:
         raise client_fault(error.response, lost=lost) from None
     except ParamValidationError as error:
@@ -83,3 +59,27 @@ def boto_call(*, changes: bool = False) -> Iterator[None]:
         # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
         # Only the type is reported: the text may quote the response.
         raise StoreFault(unreadable, f"the answer cannot be read ({type(error).__name__})") from None
+
+
+def without_debug_log(work: Callable[[], T]) -> T:
+    """Return the result of ``work``; suppress botocore's debug records of this thread in it."""
+    global _logger_count  # noqa: PLW0603
+    # A filter does not apply to child loggers, and each imported module adds loggers. Loggers are never removed.
+    loggers = logging.root.manager.loggerDict
+    if len(loggers) != _logger_count:
+        names = list(loggers.copy())
+        for name in names:
+            if name.partition(".")[0] == "botocore":
+                logger = logging.getLogger(name)
+                if _passes not in logger.filters:
+                    logger.addFilter(_passes)
+        _logger_count = len(names)
+    before, _thread.suppresses_debug = getattr(_thread, "suppresses_debug", False), True
+    try:
+        return work()
+    finally:
+        _thread.suppresses_debug = before
+
+
+def _passes(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG or not getattr(_thread, "suppresses_debug", False)

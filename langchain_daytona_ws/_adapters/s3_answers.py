@@ -1,21 +1,32 @@
-"""Read S3's responses, error responses too.
+"""Read S3's responses, error responses too; and the handlers by which botocore reads them.
 
 The functions that read a response raise ValueError if it is malformed; `boto_call` turns it into a StoreFault.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from langchain_daytona_ws._core.s3.store import KeyPage, ObjectInfo, StoredObject, StoreFault, StoreFaultKind
+from langchain_daytona_ws._core.s3.store import (
+    Credentials,
+    KeyPage,
+    ObjectInfo,
+    StoredObject,
+    StoreFault,
+    StoreFaultKind,
+)
 
 LONGEST_PAGE = 1000
 _LONGEST_TOKEN = 4096
 MESSAGE_LIMIT = 500
+PIECE_BYTES = 256 << 10
 
 _BY_CODE = {
     "NoSuchKey": StoreFaultKind.MISSING,
@@ -84,20 +95,48 @@ def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInf
     return ObjectInfo(key, size, modified_ns, text(answer["ETag"]))
 
 
-def rest(key: str, answer: Mapping[str, Any], start: int) -> tuple[int, StoredObject]:
-    """Read the answer with an object's content from ``start``; return the length of that content."""
-    status = answer["ResponseMetadata"]["HTTPStatusCode"]
+def described_whole(key: str, answer: Mapping[str, Any]) -> StoredObject:
+    """Read the description of an object from the answer that has its whole content."""
+    if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.OK:
+        raise ValueError("not the whole object")
+    return StoredObject(described(key, answer, "ContentLength"), None, metadata(answer))
+
+
+def with_content(stored: StoredObject, body: Any) -> StoredObject:
+    """Read a content; hash its pieces and count their line feeds while the next pieces arrive.
+
+    Raises:
+        StoreFault: The content has another size than its description.
+    """
+    size = stored.info.size_bytes
+    digest, pieces, count, newlines = hashlib.sha256(), list[bytes](), 0, 0
+    # Reading to the end makes botocore verify the checksum, if the response has one.
+    while count <= size and (piece := body.read(min(PIECE_BYTES, size - count + 1))):
+        digest.update(piece)
+        newlines += piece.count(b"\n")
+        pieces.append(piece)
+        count += len(piece)
+    if count != size:
+        raise StoreFault(StoreFaultKind.PASSING, f"the answer ended after {count} of {size} bytes")
+    return replace(stored, data=b"".join(pieces), sha256=digest.hexdigest(), newlines=newlines)
+
+
+def described_rest(key: str, answer: Mapping[str, Any], start: int) -> tuple[int, StoredObject]:
+    """Read the description of an object from the answer that has its content from ``start``.
+
+    Returns:
+        The length of that content, and the description of the object.
+    """
+    if not start:
+        stored = described_whole(key, answer)
+        return stored.info.size_bytes, stored
     info = described(key, answer, "ContentLength")
     length = info.size_bytes
-    if start:
-        if status != HTTPStatus.PARTIAL_CONTENT or answer.get("ContentRange") != (
-            f"bytes {start}-{start + length - 1}/{start + length}"
-        ):
-            raise ValueError("not the requested part")
-        info = replace(info, size_bytes=start + length)
-    elif status != HTTPStatus.OK:
-        raise ValueError("not the whole object")
-    return length, StoredObject(info, None, metadata(answer))
+    if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT or (
+        answer.get("ContentRange") != f"bytes {start}-{start + length - 1}/{start + length}"
+    ):
+        raise ValueError("not the requested part")
+    return length, StoredObject(replace(info, size_bytes=start + length), None, metadata(answer))
 
 
 def part(answer: Mapping[str, Any]) -> dict[str, str]:
@@ -115,6 +154,52 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a field is missing")
     return value
+
+
+# --- handlers of botocore ---
+
+
+def read_date(text: str) -> datetime:
+    """Return a date of a response. botocore's own parser is slow, so it only reads what Python's parsers cannot."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = read(text)
+        except ValueError:
+            continue
+        if date.tzinfo is not None:
+            return date
+    from botocore.utils import parse_timestamp
+
+    found: datetime = parse_timestamp(text)
+    return found
+
+
+def without_redirect(context: dict[str, Any], **_: object) -> None:
+    """Disable botocore's redirect to another region: mount-s3 does not redirect, so report a wrong region."""
+    redirect = context.get("s3_redirect")
+    if isinstance(redirect, dict):
+        redirect["redirected"] = True
+
+
+def masking(credentials: Credentials) -> Callable[..., None]:
+    """Return a handler that masks the credentials in errors: a gateway may quote the request."""
+    secrets = [secret for secret in (credentials.secret_access_key, credentials.session_token) if secret]
+
+    def masked(value: object) -> object:
+        if isinstance(value, str):
+            for secret in secrets:
+                value = value.replace(secret, "***")
+        return value
+
+    def mask(parsed: dict[str, Any], **_: object) -> None:
+        error = parsed.get("Error")
+        if isinstance(error, dict):
+            parsed["Error"] = {name: masked(value) for name, value in error.items()}
+
+    return mask
+
+
+# --- error responses ---
 
 
 def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:

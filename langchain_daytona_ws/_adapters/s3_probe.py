@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_daytona_ws._adapters.boto_calls import boto_call
+from langchain_daytona_ws._adapters.s3_clients import Bucket
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
-
-if TYPE_CHECKING:
-    from langchain_daytona_ws._adapters.s3_clients import Clients
 
 # Placeholders: requests with them are not signed.
 _UNSIGNED = Credentials("unsigned", "unsigned")
@@ -25,14 +23,12 @@ class S3Probe:
     """
 
     def __init__(self, workspace: S3Workspace) -> None:
-        from langchain_daytona_ws._adapters.s3_clients import ClientSets
-
         self._workspace = workspace
-        self._sets = ClientSets(workspace)
+        self._bucket = Bucket(workspace)
 
     def close(self) -> None:
         """Close all connections."""
-        self._sets.close()
+        self._bucket.close()
 
     def server_time(self) -> tuple[float, float, float]:
         """Return S3's time, by an unsigned request: S3 cannot refuse it for this machine's clock.
@@ -43,21 +39,23 @@ class S3Probe:
         Raises:
             StoreFault: There was no response with a date.
         """
+        return boto_call(self._server_time)
+
+    def _server_time(self) -> tuple[float, float, float]:
         from botocore.exceptions import ClientError
         from botocore.handlers import disable_signing
 
-        reads = self._using(_UNSIGNED).reads
+        reads = self._bucket.using(_UNSIGNED).reads
         reads.meta.events.register("choose-signer.s3", disable_signing)
-        with boto_call():
-            before_s = time.time()
-            answer: Any
-            try:
-                answer = reads.head_bucket(Bucket=self._workspace.workspace.bucket)
-            except ClientError as error:
-                answer = error.response  # an error response has a date too
-            after_s = time.time()
-            headers = answer["ResponseMetadata"]["HTTPHeaders"]
-            return before_s, parsedate_to_datetime(headers["date"]).timestamp(), after_s
+        before_s = time.time()
+        answer: Any
+        try:
+            answer = reads.head_bucket(Bucket=self._workspace.workspace.bucket)
+        except ClientError as error:
+            answer = error.response  # an error response has a date too
+        after_s = time.time()
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        return before_s, parsedate_to_datetime(headers["date"]).timestamp(), after_s
 
     def head(self, credentials: Credentials, key: str) -> None:
         """Request an object below the prefix by HEAD, as mount-s3 does.
@@ -67,8 +65,8 @@ class S3Probe:
                 for a missing object without s3:ListBucket.
         """
         location = self._workspace.workspace
-        with boto_call():
-            self._using(credentials).reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
+        reads = self._bucket.using(credentials).reads
+        boto_call(lambda: reads.head_object(Bucket=location.bucket, Key=location.prefix + key))
 
     def reaches(self, credentials: Credentials, prefix: str) -> str | None:
         """Test that S3 refuses to list and to read under another prefix.
@@ -83,7 +81,7 @@ class S3Probe:
         Raises:
             StoreFault: S3 neither allowed nor refused a request.
         """
-        reads, bucket = self._using(credentials).reads, self._workspace.workspace.bucket
+        reads, bucket = self._bucket.using(credentials).reads, self._workspace.workspace.bucket
 
         def listing() -> None:
             reads.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
@@ -93,8 +91,7 @@ class S3Probe:
 
         for action, attempt in (("listed", listing), ("read", reading)):
             try:
-                with boto_call():
-                    attempt()
+                boto_call(attempt)
             except StoreFault as fault:
                 if fault.kind is StoreFaultKind.DENIED:
                     continue
@@ -108,13 +105,13 @@ class S3Probe:
         """List the skills bucket and read the first byte of an object; return the number of keys on the first page."""
         if self._workspace.skills is None:
             raise ValueError("this workspace has no skills")
-        bucket, reads = self._workspace.skills.bucket, self._using(credentials).reads
-        with boto_call():
+        bucket, reads = self._workspace.skills.bucket, self._bucket.using(credentials).reads
+
+        def read() -> int:
             found = reads.list_objects_v2(Bucket=bucket, MaxKeys=1000).get("Contents", [])
             keys = [entry["Key"] for entry in found if entry["Size"]]
             if keys:
                 reads.get_object(Bucket=bucket, Key=keys[0], Range="bytes=0-0")["Body"].close()
             return len(found)
 
-    def _using(self, credentials: Credentials) -> Clients:
-        return self._sets.using(credentials)
+        return boto_call(read)

@@ -1,21 +1,21 @@
-"""Transfer the content of one object in pieces: resume a lost download, upload a large content in parts.
-
-Importing this module imports boto3, which takes a third of a second: import it in functions only.
-"""
+"""Transfer the content of one object in pieces: resume a lost download, upload a large content in parts."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.boto_calls import boto_call
-from langchain_daytona_ws._adapters.s3_clients import Clients
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._adapters.s3_clients import BucketClient
 
 # Lost connections in a row without a byte between them.
 ATTEMPTS = 3
@@ -40,18 +40,17 @@ class ObjectTransfer:
     ``on_bytes`` is called with the size of each piece, and before an error with minus the size of all pieces.
 
     Args:
-        clients: The clients.
-        bucket: The bucket.
-        full_key: The object's key.
+        client: The client.
+        target: Bucket and key of each request.
         key: The key relative to the workspace's prefix.
         sleep: Waits for seconds.
     """
 
     def __init__(
-        self, clients: Clients, bucket: str, full_key: str, *, key: str, sleep: Callable[[float], None]
+        self, client: BucketClient, target: dict[str, Any], *, key: str, sleep: Callable[[float], None]
     ) -> None:
-        self._clients = clients
-        self._target: dict[str, Any] = {"Bucket": bucket, "Key": full_key}
+        self._client = client
+        self._target = target
         self._key = key
         self._sleep = sleep
 
@@ -66,7 +65,7 @@ class ObjectTransfer:
             while True:
                 before = count
                 try:
-                    described, body, left = self._open(found, count)
+                    described, body, left = boto_call(partial(self._open, found, count))
                     with contextlib.closing(body):
                         if found is None:
                             check(described)
@@ -91,25 +90,23 @@ class ObjectTransfer:
         condition: dict[str, Any] = {} if found is None else {"IfMatch": found.info.etag}
         if start:
             condition["Range"] = f"bytes={start}-"
-        with boto_call():
-            answer = self._clients.reads.get_object(**self._target, **condition)
-            body = answer["Body"]
-            try:
-                length, described = answers.rest(self._key, answer, start)
-                if found is not None and described.info.size_bytes != found.info.size_bytes:
-                    raise StoreFault(StoreFaultKind.CHANGED, "the object has another size now")
-            except BaseException:
-                body.close()
-                raise
-            return described, body, length
+        answer = self._client.reads.get_object(**self._target, **condition)
+        body = answer["Body"]
+        try:
+            length, described = answers.described_rest(self._key, answer, start)
+            if found is not None and described.info.size_bytes != found.info.size_bytes:
+                raise StoreFault(StoreFaultKind.CHANGED, "the object has another size now")
+        except BaseException:
+            body.close()
+            raise
+        return described, body, length
 
     @staticmethod
     def _pieces(body: Any, length: int) -> Iterator[bytes]:
         while True:
             try:
-                with boto_call():
-                    # Reading to the end makes botocore verify the checksum, if the answer has one.
-                    piece: bytes = body.read(min(PIECE_BYTES, length + 1))
+                # Reading to the end makes botocore verify the checksum, if the answer has one.
+                piece: bytes = boto_call(partial(body.read, min(PIECE_BYTES, length + 1)))
             except StoreFault as fault:
                 raise _Lost(fault) from None
             length -= len(piece)
@@ -128,8 +125,8 @@ class ObjectTransfer:
         if source.size_bytes > PART_BYTES:
             return self._send_in_parts(source, condition, metadata, on_bytes)
         data = content_of(source)
-        with boto_call(changes=True):
-            self._clients.changes.put_object(**self._target, **condition, Body=data, Metadata=dict(metadata))
+        put = partial(self._client.changes.put_object, **self._target, **condition)
+        boto_call(lambda: put(Body=data, Metadata=dict(metadata)), changes=True)
         on_bytes(len(data))
         return hashlib.sha256(data).hexdigest()
 
@@ -141,30 +138,34 @@ class ObjectTransfer:
         on_bytes: OnBytes,
     ) -> str:
         """Upload in parts. Nothing is visible before the last request, which has the condition."""
-        changes = self._clients.changes
-        with boto_call():
-            created = changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
-            upload = {**self._target, "UploadId": answers.text(created["UploadId"])}
+        reads, changes = self._client.reads, self._client.changes
+        upload = {**self._target, "UploadId": boto_call(lambda: self._begun(metadata))}
         digest, count = hashlib.sha256(), 0
         parts: list[Any] = []
         try:
             for data in _parts(source):
                 digest.update(data)
-                number = len(parts) + 1
-                with boto_call():
-                    part = self._clients.reads.upload_part(**upload, PartNumber=number, Body=data)
-                    parts.append({"PartNumber": number, **answers.part(part)})
+                parts.append(boto_call(partial(self._uploaded, upload, len(parts) + 1, data)))
                 count += len(data)
                 on_bytes(len(data))
-            with boto_call(changes=True):
-                changes.complete_multipart_upload(**upload, **condition, MultipartUpload={"Parts": parts})
+            complete = partial(changes.complete_multipart_upload, **upload, **condition)
+            boto_call(lambda: complete(MultipartUpload={"Parts": parts}), changes=True)
         except BaseException:
             # If this fails too, a lifecycle rule of the bucket can remove the parts.
-            with contextlib.suppress(StoreFault), boto_call():
-                self._clients.reads.abort_multipart_upload(**upload)
+            with contextlib.suppress(StoreFault):
+                boto_call(lambda: reads.abort_multipart_upload(**upload))
             on_bytes(-count)
             raise
         return digest.hexdigest()
+
+    def _begun(self, metadata: Mapping[str, str]) -> str:
+        created = self._client.changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
+        return answers.text(created["UploadId"])
+
+    def _uploaded(self, upload: Mapping[str, Any], number: int, data: bytes) -> dict[str, Any]:
+        """Upload one part; return its facts, which complete the upload."""
+        answer = self._client.reads.upload_part(**upload, PartNumber=number, Body=data)
+        return {"PartNumber": number, **answers.part(answer)}
 
 
 def _parts(source: UploadSource) -> Iterator[bytes]:

@@ -167,20 +167,20 @@ class Cell:
         """Send S3 requests to another endpoint from now on."""
         from langchain_daytona_ws._adapters import s3_clients
 
-        made = s3_clients.ClientSets._made
+        made = s3_clients.Bucket._made
 
-        def redirected(sets: Any, credentials: Any) -> Any:
-            own = sets._workspace
-            sets._workspace = type(own)(
+        def redirected(bucket: Any, credentials: Any) -> Any:
+            own = bucket._workspace
+            bucket._workspace = type(own)(
                 **{**{name: getattr(own, name) for name in own.__slots__}, "endpoint": endpoint}
             )
             try:
-                return made(sets, credentials)
+                return made(bucket, credentials)
             finally:
-                sets._workspace = own
+                bucket._workspace = own
 
         self.is_s3_redirected = True
-        self._patches.enter_context(mock.patch.object(s3_clients.ClientSets, "_made", redirected))
+        self._patches.enter_context(mock.patch.object(s3_clients.Bucket, "_made", redirected))
         self.work.session._state.storage._bucket.close()  # type: ignore[union-attr]
 
     def end_fault(self) -> None:

@@ -19,7 +19,8 @@ import pytest
 from botocore.config import Config
 
 from langchain_daytona_ws._adapters import s3_answers
-from langchain_daytona_ws._adapters.s3 import AsyncS3Store, Bucket, S3Store, SyncS3Store
+from langchain_daytona_ws._adapters.s3 import AsyncS3Store, S3Store, SyncS3Store
+from langchain_daytona_ws._adapters.s3_clients import KEPT_CLIENTS, Bucket
 from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws._core.files.models import EditQuery, NeedsSandbox
 from langchain_daytona_ws._core.files.operations import FileOperations
@@ -632,11 +633,9 @@ class TestOddAnswers:
 
 def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
     """Created, but not used: only their settings are checked."""
-    from langchain_daytona_ws._adapters.s3_clients import KEPT_SETS, ClientSets
-
-    sets = ClientSets(workspace_of(bucket, endpoint=None, region="eu-central-1"))
-    clients = sets.using(KEYS)
-    assert sets.using(KEYS) is clients
+    made = Bucket(workspace_of(bucket, endpoint=None, region="eu-central-1"))
+    clients = made.using(KEYS)
+    assert made.using(KEYS) is clients
     for client, attempts in ((clients.reads, 4), (clients.changes, 1)):
         assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
         config: Any = client.meta.config
@@ -644,12 +643,12 @@ def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
         assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (5, 30, 16)
         assert config.request_checksum_calculation == "when_supported"
         assert config.proxies is None, "the environment's hold"
-    fresh = [Credentials(f"AKIA{n}", "x") for n in range(KEPT_SETS)]
+    fresh = [Credentials(f"AKIA{n}", "x") for n in range(KEPT_CLIENTS)]
     for item in fresh:
-        sets.using(item)
-    assert sets.using(KEYS) is not clients
-    sets.close()
-    here = ClientSets(workspace_of(bucket)).using(KEYS)
+        made.using(item)
+    assert made.using(KEYS) is not clients
+    made.close()
+    here = Bucket(workspace_of(bucket)).using(KEYS)
     assert here.reads.meta.config.s3 == {"addressing_style": "path"}  # type: ignore[attr-defined]
     assert here.reads.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
     here.close()

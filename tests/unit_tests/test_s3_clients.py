@@ -17,7 +17,8 @@ from botocore.utils import parse_timestamp
 from urllib3 import HTTPResponse
 
 from langchain_daytona_ws import SandboxConfig
-from langchain_daytona_ws._adapters.s3_clients import ClientSets, read_date
+from langchain_daytona_ws._adapters.s3_answers import read_date
+from langchain_daytona_ws._adapters.s3_clients import Bucket
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
 
@@ -47,10 +48,10 @@ def test_one_thread_at_a_time_uses_the_shared_session(monkeypatch: pytest.Monkey
     def use(number: int) -> None:
         workspace = s3_workspace(config, f"demo-{number}")
         assert workspace is not None
-        sets = ClientSets(workspace)
+        bucket = Bucket(workspace)
         begun.wait()
-        sets.using(Credentials("AKIAWORKSPACE", "none", None))
-        sets.close()
+        bucket.using(Credentials("AKIAWORKSPACE", "none", None))
+        bucket.close()
 
     monkeypatch.setattr(Session, "client", counted)
     with ThreadPoolExecutor(WORKSPACES) as threads:
@@ -102,8 +103,8 @@ def test_listings_are_read_without_the_slow_parser(monkeypatch: pytest.MonkeyPat
     config = SandboxConfig.model_validate({"options": OPTIONS, "envVars": KEYS})
     workspace = s3_workspace(config, "demo")
     assert workspace is not None
-    sets = ClientSets(workspace)
-    reads = sets.using(Credentials("AKIAWORKSPACE", "none", None)).reads
+    bucket = Bucket(workspace)
+    reads = bucket.using(Credentials("AKIAWORKSPACE", "none", None)).reads
     found = b"<Contents><LastModified>2026-11-30T14:33:32.000Z</LastModified></Contents>"
     listing = b"<ListBucketResult>" + found + b"</ListBucketResult>"
     answer = AWSResponse("https://s3", 200, {}, HTTPResponse(BytesIO(listing), preload_content=False))
@@ -111,4 +112,4 @@ def test_listings_are_read_without_the_slow_parser(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("dateutil.parser.parse", None)
     contents = reads.list_objects_v2(Bucket="agents")["Contents"]
     assert contents[0]["LastModified"] == datetime(2026, 11, 30, 14, 33, 32, tzinfo=UTC)
-    sets.close()
+    bucket.close()
