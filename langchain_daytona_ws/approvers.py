@@ -7,13 +7,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from langchain_daytona_ws._approval import graph_messages
 from langchain_daytona_ws._approval.interrupts import answer_to, may_have_answer
 from langchain_daytona_ws._core.call_key import thread_of
+from langchain_daytona_ws._session import graph_messages
 from langchain_daytona_ws.config import PermissionMode
+from langchain_daytona_ws.errors import ConfigError
 from langchain_daytona_ws.permissions import (
     ASKS,
     AnswerUnusable,
+    Approver,
     PermissionDecision,
     PermissionRequest,
     legible,
@@ -184,6 +186,21 @@ class MiddlewareApprover:
                 self._approved[call] = None
             while len(self._approved) > APPROVED_MAX:
                 self._approved.popitem(last=False)
+
+
+def middleware_approver(approver: Approver | None) -> MiddlewareApprover:
+    """Return the approver of a session whose calls the middleware asks about.
+
+    Raises:
+        ConfigError: It is no `MiddlewareApprover`.
+    """
+    if not isinstance(approver, MiddlewareApprover):
+        other = "none" if approver is None else type(approver).__qualname__
+        raise ConfigError(
+            "interrupt_on() needs a session with approver=MiddlewareApprover(), which runs the calls that "
+            f"the middleware has asked about; this one has {other}"
+        )
+    return approver
 
 
 def hitl_request(request: PermissionRequest) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from deepagents.backends.protocol import (
 )
 
 from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
+from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._deepagents import calls
@@ -35,10 +36,11 @@ from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_di
 from langchain_daytona_ws._deepagents.reader import Files, NoFiles, Reader
 from langchain_daytona_ws._deepagents.writer import Writer
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
+from langchain_daytona_ws.approvers import middleware_approver
 from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
 from langchain_daytona_ws.pool import WorkspacePool, current_namespace, example_of, lease_for, namespace_for
-from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
+from langchain_daytona_ws.session import WorkspaceSession
 
 OUTPUT_BYTES = 1 << 20
 """Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
@@ -120,7 +122,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
         With a pool, the text is the same for all workspaces.
         """
         root = self.root if isinstance(self.session, WorkspaceSession) else ""
-        return SessionInternals(example_of(self.session)).guidance(deep_agent_in=root)
+        return example_of(self.session)._state.guidance(deep_agent_in=root)
 
     def interrupt_on(self) -> dict[str, Any]:
         """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
@@ -151,7 +153,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 return False
             return needs_approval(mode, request.tool, request.action)
 
-        approver = SessionInternals(example).middleware_approver()
+        approver = middleware_approver(example._gate.approver)
         return approver.reviewing(REVIEWED_TOOLS, needs, lambda call: request_of(call)[0])
 
     @contextmanager
@@ -164,8 +166,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             except WorkspaceError as error:
                 yield _refusing(error)
                 return
-            parts = SessionInternals(session)
-            yield self._operations(parts, parts.sync_runtime, BlockingRuntime, run)
+            yield self._operations(session, session._sync, BlockingRuntime, run)
 
     @asynccontextmanager
     async def _aleased(self) -> AsyncIterator[_Operations]:
@@ -177,17 +178,17 @@ class WorkspaceBackend(SandboxBackendProtocol):
             except WorkspaceError as error:
                 yield _refusing(error)
                 return
-            parts = SessionInternals(session)
-            yield self._operations(parts, parts.async_runtime, AsyncioRuntime, run)
+            yield self._operations(session, session._async, AsyncioRuntime, run)
 
     def _operations(
         self,
-        parts: SessionInternals,
+        session: WorkspaceSession,
         runtime: SyncRuntime | AsyncRuntime,
         approval_runtime: Callable[[], ApprovalRuntime],
         run: Mapping[str, Any],
     ) -> _Operations:
-        session, conversation = parts.session, parts.conversation(run)
+        state = session._state
+        conversation = state.conversation(run)
         files = Files(
             session.root,
             runtime.file_operations(conversation, limit_bytes=RESULT_BYTES, suggests_similar=False),
@@ -195,9 +196,16 @@ class WorkspaceBackend(SandboxBackendProtocol):
             artifacts=self._artifacts,
         )
 
-        execute = partial(runtime.run, limit_bytes=OUTPUT_BYTES, conversation=conversation)
+        async def execute(
+            command: str, *, timeout_s: float | None, idempotency_key: str | None
+        ) -> CommandResult:
+            call = runtime.run(
+                command, timeout_s=timeout_s, idempotency_key=idempotency_key, limit_bytes=OUTPUT_BYTES
+            )
+            return state.with_notices(await call, conversation)
+
         run_internal = partial(runtime.run_quietly, limit_bytes=ERROR_BYTES)
-        ask = partial(parts.gate.check, remembered=conversation.remembered, new_runtime=approval_runtime)
+        ask = partial(session._gate.check, remembered=conversation.remembered, new_runtime=approval_runtime)
         ids = {"namespace": session.namespace, "session_id": session.id}
         asks_about = partial(needs_approval, session.config.permission_mode)
         return _Operations(Reader(files), Writer(files, execute, run_internal, ask, asks_about, **ids))

@@ -20,7 +20,7 @@ from langchain_daytona_ws._session.state import weak_method
 from langchain_daytona_ws.config import SandboxConfig, namespace_of
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 from langchain_daytona_ws.permissions import Approver
-from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
+from langchain_daytona_ws.session import WorkspaceSession
 
 # Imported on first use: most programs never evaluate the annotations.
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ class WorkspacePool:
             max_slots=max_sessions,
             idle_s=idle_close_s,
             now=clock.monotonic,
-            is_ended=lambda session: SessionInternals(session).sandboxes.is_closed,
-            is_busy=lambda session: SessionInternals(session).runs_jobs(),
+            is_ended=lambda session: session._state.sandboxes.is_closed,
+            is_busy=lambda session: session._state.runs_jobs(),
         )
         self._sessions = PoolSessions(slots, wait_s=wait_s, on_event=on_event)
 
@@ -177,7 +177,9 @@ class WorkspacePool:
         """
         if self.config.permission_mode == "bypass":
             return {}
-        approver = SessionInternals(self._example).middleware_approver()
+        from langchain_daytona_ws.approvers import middleware_approver
+
+        approver = middleware_approver(self._example._gate.approver)
         return approver.interrupt_on(self.config.permission_mode, partial(current_namespace, self))
 
     def release(self, key: str, *, discard_unpushed: bool = False) -> None:
@@ -254,7 +256,7 @@ class WorkspacePool:
     def _open(self, key: str, namespace: str) -> WorkspaceSession:
         session = self._new_session(namespace)
         report = partial(weak_method(self._sessions.report_created), key, namespace)
-        SessionInternals(session).sandboxes.on_created = report
+        session._state.sandboxes.on_created = report
         return session
 
     def _new_session(self, namespace: str) -> WorkspaceSession:

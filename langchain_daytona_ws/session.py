@@ -5,31 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
-from langchain_daytona_ws._approval.graph_messages import first_turn
-from langchain_daytona_ws._core.call_key import thread_of
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.commands.streaming import OnOutput
-from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, first_of, random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._lazy import LazyModule
-from langchain_daytona_ws._session.conversations import (
-    Conversation,
-    conversation_of,
-    current,
-    forget_conversations,
-)
+from langchain_daytona_ws._session.conversations import current, forget_conversations
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws._session.state import SessionState, weak_method
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
-from langchain_daytona_ws.errors import ConfigError, WorkspaceError
+from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import Approver
 
 # Imported on first use: the tools are built without them.
@@ -37,7 +29,6 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.jobs import models as job_models
     from langchain_daytona_ws._session import files as session_files
     from langchain_daytona_ws._session import jobs as session_jobs
-    from langchain_daytona_ws.approvers import MiddlewareApprover
 else:
     job_models = LazyModule("langchain_daytona_ws._core.jobs.models")
     session_files = LazyModule("langchain_daytona_ws._session.files")
@@ -91,6 +82,7 @@ class WorkspaceSession:
         self.namespace = validate_namespace(namespace)
         self.id = first_of(ids)
         self._on_job_done = on_job_done
+        # State, gate and runtimes: the other modules of the package use them, programs must not.
         self._state = SessionState(
             self.config, self.namespace, ids=ids, clock=clock, on_job_end=weak_method(self._on_job_end)
         )
@@ -169,7 +161,7 @@ class WorkspaceSession:
 
     def guidance(self) -> str:
         """Return a short list of facts about this workspace, for an agent's system prompt."""
-        return SessionInternals(self).guidance()
+        return self._state.guidance()
 
     def interrupt_on(self) -> dict[str, Any]:
         """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
@@ -184,7 +176,9 @@ class WorkspaceSession:
         """
         if self.config.permission_mode == "bypass":
             return {}
-        approver = SessionInternals(self).middleware_approver()
+        from langchain_daytona_ws.approvers import middleware_approver
+
+        approver = middleware_approver(self._gate.approver)
         namespace = self.namespace  # the result must not keep the session alive
         return approver.interrupt_on(self.config.permission_mode, lambda: namespace)
 
@@ -230,15 +224,10 @@ class WorkspaceSession:
             ProvisionError, SandboxError: The command did not run.
             SessionClosed: The session is closed.
         """
-        return run_sync(
-            self._sync.run(
-                command,
-                timeout_s=timeout_s,
-                idempotency_key=idempotency_key,
-                on_output=on_output,
-                pty=pty,
-            )
+        call = self._sync.run(
+            command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output, pty=pty
         )
+        return self._state.with_notices(run_sync(call), self._state.own)
 
     async def arun(
         self,
@@ -253,9 +242,10 @@ class WorkspaceSession:
 
         ``on_output`` is called on this loop. It may be a coroutine function, which is awaited.
         """
-        return await self._async.run(
+        call = self._async.run(
             command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output, pty=pty
         )
+        return self._state.with_notices(await call, self._state.own)
 
     def preview_url(self, port: int, *, expires_s: float = EXPIRES_S) -> PreviewUrl:
         """Return a link to a server in the sandbox, for a browser: Daytona's signed preview link.
@@ -390,73 +380,6 @@ class WorkspaceSession:
         if error is None:
             raise failure
         logger.warning("closing the session: %s", failure.message)
-
-
-class SessionInternals:
-    """The parts of a session that the tools, the pool, the Deep Agents backend and the command line use; not public.
-
-    Attributes:
-        session: The session.
-        gate: Asks for approval.
-        sandboxes: Manages the session's sandbox.
-        sync_runtime: Performs sync calls.
-        async_runtime: Performs async calls.
-    """
-
-    def __init__(self, session: WorkspaceSession) -> None:
-        self.session = session
-        self._state = session._state
-        self.gate = session._gate
-        self.sandboxes = session._state.sandboxes
-        self.sync_runtime = session._sync
-        self.async_runtime = session._async
-
-    def conversation(self, run: Mapping[str, Any] | None) -> Conversation:
-        """Return the state of a run's thread, which gets the notices of this session from now on."""
-        thread = thread_of(run)
-        if thread is None:
-            return self._state.own
-        turn = first_turn((run or {}).get("configurable") or {})
-        conversation = conversation_of(self._state.identity, thread, turn)
-        self._state.notices.join(conversation)
-        return conversation
-
-    def guidance(self, *, deep_agent_in: str | None = None) -> str:
-        """Return the facts about the workspace for a system prompt.
-
-        Args:
-            deep_agent_in: The workspace directory, for a Deep Agent; ``""`` with a pool. Default: for the tools.
-        """
-        session, options = self.session, self.session.config.options
-        skills = options.skills_mount_path if options.skills_bucket_name and session.is_on_s3 else None
-        return guidance(
-            s3_mode=options.s3_mode if session.is_on_s3 else None,
-            skills_path=skills,
-            file_access=options.file_access,
-            deep_agent_in=deep_agent_in,
-        )
-
-    def middleware_approver(self) -> MiddlewareApprover:
-        """Return the session's approver.
-
-        Raises:
-            ConfigError: It is no `MiddlewareApprover`.
-        """
-        from langchain_daytona_ws.approvers import MiddlewareApprover
-
-        approver = self.gate.approver
-        if not isinstance(approver, MiddlewareApprover):
-            other = "none" if approver is None else type(approver).__qualname__
-            raise ConfigError(
-                "interrupt_on() needs a session with approver=MiddlewareApprover(), which runs the calls that "
-                f"the middleware has asked about; this one has {other}"
-            )
-        return approver
-
-    def runs_jobs(self) -> bool:
-        """Return whether closing the session may end background jobs."""
-        state = self._state
-        return not state.config.persistent and state.tracker.latest_end() > state.clock.time()
 
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:

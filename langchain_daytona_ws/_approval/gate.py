@@ -87,7 +87,7 @@ class ApprovalGate:
         self.approver = approver
         self._turns = Turns()
 
-    def allows(
+    def _allows(
         self,
         tool: str,
         action: str,
@@ -123,7 +123,7 @@ class ApprovalGate:
                 ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
                 ``would_deadlock``.
         """
-        if self.allows(request.tool, request.action, request.arguments, remembered):
+        if self._allows(request.tool, request.action, request.arguments, remembered):
             return Approval(request.arguments)
         if self.approver is None:
             deny(
@@ -147,7 +147,7 @@ class ApprovalGate:
             self._turns.join(ticket)
             has_turn = await runtime.wait(ticket.granted, self.approval_timeout_s)
             # An "always" answer to an earlier request may cover this one.
-            if self.allows(request.tool, request.action, request.arguments, remembered):
+            if self._allows(request.tool, request.action, request.arguments, remembered):
                 return Approval(request.arguments)
             if not has_turn:
                 deny(

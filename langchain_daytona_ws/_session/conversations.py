@@ -1,4 +1,4 @@
-"""The state of each thread of a workspace in this process: its approvals, read files and seen notices.
+"""The state of each thread of a workspace in this process: its approvals, read files and last sandbox.
 
 A thread is a conversation with an agent, as LangGraph names it by ``thread_id``, and not a thread of the process.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
-from langchain_daytona_ws._core.sandbox.get_or_create import REPLACED_NOTICE
+from langchain_daytona_ws._session import graph_messages
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.permissions import RememberedApprovals
 
@@ -24,19 +23,6 @@ if TYPE_CHECKING:
 
 CONVERSATIONS_MAX = 10_000
 HASHES_MAX = 5_000
-NOTICES_MAX = 200
-
-_LOST = "The machine was replaced: the earlier one is gone, and with it every "
-_LOST_BUT_FILES = (
-    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are "
-)
-LOST_NOTICES: Mapping[str | None, str] = {
-    None: f"{_LOST}file, installed package and process on it that was not saved elsewhere. What follows ran on a new, "
-    "empty one",
-    "mount": f"{_LOST_BUT_FILES}unchanged; what follows ran on a new machine",
-    "sync": f"{_LOST_BUT_FILES}those that were saved when the last call returned; what follows ran on a new machine",
-}
-"""Mode of the S3 workspace, or None for a workspace without S3 → the notice for threads whose sandbox was replaced."""
 
 
 class Conversation:
@@ -61,6 +47,19 @@ class Conversation:
         self.sandbox_id = ""
         self.has_begun = False
 
+    def recall_sandbox(self, run: Mapping[str, Any], tools: Collection[str]) -> None:
+        """Find the sandbox of the thread's last result in the graph's messages, after a restart of the process.
+
+        Args:
+            run: The config of the run.
+            tools: Names of the tools that use the session.
+        """
+        messages = graph_messages.messages_of(run.get("configurable") or {})
+        sandbox_id = graph_messages.sandbox_of(messages, tools)
+        with self.lock:
+            if not (self.has_begun or self.sandbox_id):
+                self.sandbox_id = sandbox_id or ""
+
     def forget_files(self, *, all_of_them: bool) -> None:
         """Forget the hashes of files that are gone: those outside the workspace, or all."""
         self.outside_hashes.clear()
@@ -72,77 +71,6 @@ class Conversation:
         for hashes in (self.read_hashes, self.outside_hashes):
             if len(hashes) > HASHES_MAX:
                 hashes.clear()
-
-
-class Notices:
-    """The notices of a session about its sandbox; each thread gets each of them once, in its next result.
-
-    A thread that begins later does not get earlier notices. Of the notices that a thread has not seen, the latest
-    `NOTICES_MAX` are kept.
-
-    Args:
-        lost: The notice for a thread whose sandbox was lost or replaced.
-    """
-
-    def __init__(self, lost: str) -> None:
-        self.lost = lost
-        self._lock = threading.Lock()
-        # Each with the thread that must not get it.
-        self._kept: deque[tuple[str, Conversation | None]] = deque(maxlen=NOTICES_MAX)
-        self._count = 0
-        self._positions: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
-
-    def add(self, notice: str, *, but: Conversation | None = None) -> None:
-        """Add a notice for all threads that use the session.
-
-        Args:
-            notice: The text.
-            but: The thread that has the same facts in its result. Default: none.
-        """
-        with self._lock:
-            self._kept.append((notice, but))
-            self._count += 1
-
-    def join(self, conversation: Conversation) -> None:
-        """Record that a thread uses the session: it gets the notices from now on.
-
-        A thread that used the workspace through an earlier session gets all notices of this one.
-        """
-        with self._lock:
-            self._positions.setdefault(conversation, 0 if conversation.has_begun else self._count)
-
-    def conversations(self) -> list[Conversation]:
-        """Return the threads that use the session."""
-        with self._lock:
-            return list(self._positions)
-
-    def drain(self, conversation: Conversation, sandbox: Callable[[], str | None]) -> tuple[str, ...]:
-        """Return the notices that a thread has not seen yet, each text once, for its next result.
-
-        They include `lost` if the thread's last result came from another sandbox.
-
-        Args:
-            conversation: The thread.
-            sandbox: Returns the id of the present sandbox; None if there is none.
-        """
-        with conversation.lock:
-            # In this order: the notice of a loss is added before the next sandbox has an id.
-            sandbox_id, notices = sandbox(), self._missed_by(conversation)
-            if self.lost in notices:
-                conversation.sandbox_id = ""  # `sandbox_id` may be that of the lost one
-            elif sandbox_id is not None:
-                if conversation.sandbox_id not in ("", sandbox_id):
-                    notices = [self.lost, *(notice for notice in notices if notice != REPLACED_NOTICE)]
-                conversation.sandbox_id = sandbox_id
-            conversation.has_begun = True
-            return tuple(notices)
-
-    def _missed_by(self, conversation: Conversation) -> list[str]:
-        with self._lock:
-            missed = self._count - self._positions.get(conversation, self._count)
-            self._positions[conversation] = self._count
-            new = list(self._kept)[-missed:] if missed else []
-            return list(dict.fromkeys(notice for notice, but in new if but is not conversation))
 
 
 current: ContextVar[Conversation | None] = ContextVar("langchain_daytona_ws_conversation", default=None)

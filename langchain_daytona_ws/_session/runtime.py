@@ -195,9 +195,8 @@ class _Runtime:
         on_output: OnOutput | None = None,
         limit_bytes: int | None = None,
         pty: bool | tuple[int, int] = False,
-        conversation: Conversation | None = None,
     ) -> CommandResult:
-        """Run a command, and add the notices of the thread and a hint to its result."""
+        """Run a command, and add a hint and remarks to its result. The caller adds the notices of its thread."""
         state, config = self._state, self._state.config
         if on_output is not None:
             on_output = self._callback(on_output)
@@ -235,7 +234,7 @@ class _Runtime:
         hint = self._hint(command, result.screen or result.output, result.exit_code)
         return replace(
             result,
-            notices=(*state.drain_notices(conversation or state.own), *result.notices, *remarks),
+            notices=(*result.notices, *remarks),
             hint=hint,
             sandbox_id=client.sandbox_id,
         )
@@ -422,34 +421,3 @@ class AsyncRuntime(_Runtime):
 
     async def offload(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
-
-
-class ConversationRuntime:
-    """The runtime for the calls of one conversation: the session's runtime, with the conversation's files and notices.
-
-    Args:
-        runtime: The runtime of the session.
-        conversation: The state of the conversation.
-    """
-
-    def __init__(self, runtime: SyncRuntime | AsyncRuntime, conversation: Conversation) -> None:
-        self._runtime, self._state = runtime, runtime._state
-        self.conversation = conversation
-        self.preview_url = runtime.preview_url
-        self.run = partial(runtime.run, conversation=conversation)
-        self.drain_notices = partial(runtime._state.drain_notices, conversation)
-
-    @cached_property
-    def files(self) -> FileOperations:
-        """The operations on the workspace's files. A call that runs a command does not need them."""
-        return self._runtime.file_operations(self.conversation)
-
-    @property
-    def jobs(self) -> JobOps:
-        """The operations on background jobs."""
-        return self._runtime.jobs
-
-    @property
-    def sandbox_id(self) -> str | None:
-        """Id of the sandbox; None while there is no sandbox."""
-        return self._state.sandboxes.sandbox_id

@@ -1,29 +1,51 @@
-"""The state that both runtimes of a session share, made from the session's configuration."""
+"""The state that both runtimes of a session share, and its notices for the threads that use it."""
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
+from weakref import WeakKeyDictionary
 
+from langchain_daytona_ws._core.call_key import thread_of
 from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms
+from langchain_daytona_ws._core.hints.guidance import guidance
 from langchain_daytona_ws._core.id_factory import Clock, Ids
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.ports import SandboxSpec
+from langchain_daytona_ws._core.sandbox.get_or_create import REPLACED_NOTICE
 from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
 from langchain_daytona_ws._core.sandbox.reservation import specification
 from langchain_daytona_ws._core.sync.report import LOST
-from langchain_daytona_ws._session.conversations import LOST_NOTICES, Conversation, Notices, identity_of
+from langchain_daytona_ws._session.conversations import Conversation, conversation_of, identity_of
+from langchain_daytona_ws._session.graph_messages import first_turn
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws.config import SandboxConfig
 
 if TYPE_CHECKING:
+    from langchain_daytona_ws._core.commands.run import CommandResult
     from langchain_daytona_ws._core.jobs.models import Job
     from langchain_daytona_ws._core.s3.workspace import S3Workspace
     from langchain_daytona_ws._session.storage import Storage
 
 P = ParamSpec("P")
+
+NOTICES_MAX = 200
+
+_LOST = "The machine was replaced: the earlier one is gone, and with it every "
+_LOST_BUT_FILES = (
+    f"{_LOST}process, installed package and file outside the workspace. The workspace's files are "
+)
+LOST_NOTICES: Mapping[str | None, str] = {
+    None: f"{_LOST}file, installed package and process on it that was not saved elsewhere. What follows ran on a new, "
+    "empty one",
+    "mount": f"{_LOST_BUT_FILES}unchanged; what follows ran on a new machine",
+    "sync": f"{_LOST_BUT_FILES}those that were saved when the last call returned; what follows ran on a new machine",
+}
+"""Mode of the S3 workspace, or None for a workspace without S3 → the notice for threads whose sandbox was replaced."""
 
 
 class SessionState:
@@ -96,9 +118,45 @@ class SessionState:
             ids=self.ids,
         )
 
+    def conversation(self, run: Mapping[str, Any] | None) -> Conversation:
+        """Return the state of the thread of a run, which gets the session's notices from now on.
+
+        Args:
+            run: The config of the run; without a thread, the result is `own`.
+        """
+        thread = thread_of(run)
+        if thread is None:
+            return self.own
+        turn = first_turn((run or {}).get("configurable") or {})
+        conversation = conversation_of(self.identity, thread, turn)
+        self.notices.join(conversation)
+        return conversation
+
+    def with_notices(self, result: CommandResult, conversation: Conversation) -> CommandResult:
+        """Return a command's result with the notices that a thread has not seen yet."""
+        return replace(result, notices=(*self.drain_notices(conversation), *result.notices))
+
     def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, for its next result."""
         return self.notices.drain(conversation, lambda: self.sandboxes.sandbox_id)
+
+    def guidance(self, *, deep_agent_in: str | None = None) -> str:
+        """Return the facts about the workspace for a system prompt.
+
+        Args:
+            deep_agent_in: The workspace directory, for a Deep Agent; ``""`` with a pool. Default: for the tools.
+        """
+        options, is_on_s3 = self.config.options, self.storage is not None
+        return guidance(
+            s3_mode=options.s3_mode if is_on_s3 else None,
+            skills_path=options.skills_mount_path if options.skills_bucket_name and is_on_s3 else None,
+            file_access=options.file_access,
+            deep_agent_in=deep_agent_in,
+        )
+
+    def runs_jobs(self) -> bool:
+        """Return whether closing the session may end background jobs."""
+        return not self.config.persistent and self.tracker.latest_end() > self.clock.time()
 
     def _on_lost(self) -> None:
         self.notices.add(self.notices.lost)
@@ -118,6 +176,77 @@ class SessionState:
             self._forget_files()
         if self.storage is not None:
             self.storage.close()
+
+
+class Notices:
+    """The notices of a session about its sandbox; each thread gets each of them once, in its next result.
+
+    A thread that begins later does not get earlier notices. Of the notices that a thread has not seen, the latest
+    `NOTICES_MAX` are kept.
+
+    Args:
+        lost: The notice for a thread whose sandbox was lost or replaced.
+    """
+
+    def __init__(self, lost: str) -> None:
+        self.lost = lost
+        self._lock = threading.Lock()
+        # Each with the thread that must not get it.
+        self._kept: deque[tuple[str, Conversation | None]] = deque(maxlen=NOTICES_MAX)
+        self._count = 0
+        self._positions: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
+
+    def add(self, notice: str, *, but: Conversation | None = None) -> None:
+        """Add a notice for all threads that use the session.
+
+        Args:
+            notice: The text.
+            but: The thread that has the same facts in its result. Default: none.
+        """
+        with self._lock:
+            self._kept.append((notice, but))
+            self._count += 1
+
+    def join(self, conversation: Conversation) -> None:
+        """Record that a thread uses the session: it gets the notices from now on.
+
+        A thread that used the workspace through an earlier session gets all notices of this one.
+        """
+        with self._lock:
+            self._positions.setdefault(conversation, 0 if conversation.has_begun else self._count)
+
+    def conversations(self) -> list[Conversation]:
+        """Return the threads that use the session."""
+        with self._lock:
+            return list(self._positions)
+
+    def drain(self, conversation: Conversation, sandbox: Callable[[], str | None]) -> tuple[str, ...]:
+        """Return the notices that a thread has not seen yet, each text once, for its next result.
+
+        They include `lost` if the thread's last result came from another sandbox.
+
+        Args:
+            conversation: The thread.
+            sandbox: Returns the id of the present sandbox; None if there is none.
+        """
+        with conversation.lock:
+            # In this order: the notice of a loss is added before the next sandbox has an id.
+            sandbox_id, notices = sandbox(), self._missed_by(conversation)
+            if self.lost in notices:
+                conversation.sandbox_id = ""  # `sandbox_id` may be that of the lost one
+            elif sandbox_id is not None:
+                if conversation.sandbox_id not in ("", sandbox_id):
+                    notices = [self.lost, *(notice for notice in notices if notice != REPLACED_NOTICE)]
+                conversation.sandbox_id = sandbox_id
+            conversation.has_begun = True
+            return tuple(notices)
+
+    def _missed_by(self, conversation: Conversation) -> list[str]:
+        with self._lock:
+            missed = self._count - self._positions.get(conversation, self._count)
+            self._positions[conversation] = self._count
+            new = list(self._kept)[-missed:] if missed else []
+            return list(dict.fromkeys(notice for notice, but in new if but is not conversation))
 
 
 def weak_method(method: Callable[P, None]) -> Callable[P, None]:

@@ -86,7 +86,7 @@ def recover(
     A stopped sandbox is started. An ephemeral sandbox is deleted if all files are in S3 and no session uses it.
     """
     from langchain_daytona_ws._core.ports import SandboxInfo
-    from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
+    from langchain_daytona_ws.session import WorkspaceSession
 
     with _errors_as_exits():
         settings = read_configuration(config)
@@ -95,7 +95,7 @@ def recover(
         account.check_recoverable(found)
         info = SandboxInfo(found.id, found.name, found.state, found.organization_id, found.labels)
         with cleaning_up(), WorkspaceSession(settings, namespace=found.labels["namespace"]) as session:
-            report = SessionInternals(session).sandboxes.recover(info, deletes=found.is_kept)
+            report = session._state.sandboxes.recover(info, deletes=found.is_kept)
     if report is None:
         raise error_exit(f"there is no sandbox {name} any more; see `langchain-daytona-ws sandboxes list`")
     if as_json:

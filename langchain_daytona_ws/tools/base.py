@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import partial
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManagerForToolRun, CallbackManagerForToolRun
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, ToolException
 from pydantic import ConfigDict, Field, model_validator
 
-from langchain_daytona_ws._approval import graph_messages
 from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
 from langchain_daytona_ws._approval.control_flow import is_control_flow
 from langchain_daytona_ws._approval.verdict import Answered
 from langchain_daytona_ws._core.call_key import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._session.conversations import call_of
-from langchain_daytona_ws._session.runtime import AsyncRuntime, ConversationRuntime, SyncRuntime
+from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.errors import WorkspaceError
-from langchain_daytona_ws.permissions import PermissionRequest
-from langchain_daytona_ws.pool import WorkspacePool, lease_for, source_of
-from langchain_daytona_ws.session import SessionInternals, WorkspaceSession
+from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
+from langchain_daytona_ws.pool import SessionLease, WorkspacePool, lease_for, source_of
+from langchain_daytona_ws.session import WorkspaceSession
 from langchain_daytona_ws.tools.arguments import ERROR_LIMIT, ToolInput, explain
 from langchain_daytona_ws.tools.concurrent_calls import ConcurrentCall
 
@@ -82,29 +79,44 @@ class WorkspaceTool(BaseTool):
     def _run(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with as_tool_message(run_manager), lease_for(source_of(self.session, self.pool), config) as session:
-            parts = SessionInternals(session)
-            call = CallContext(parts, parts.sync_runtime, BlockingRuntime, config, run_manager)
-            return run_sync(self._call(call, arguments))
+        try:
+            with self._lease(config) as session:
+                call = CallContext(session, session._sync, BlockingRuntime, config, run_manager)
+                return run_sync(self._call(call, arguments))
+        except WorkspaceError as error:
+            raise tool_exception(error, run_manager) from error
 
     async def _arun(
         self, *, config: RunnableConfig, run_manager: RunManager | None = None, **arguments: Any
     ) -> tuple[Content, dict[str, Any]]:
-        with as_tool_message(run_manager):
-            async with lease_for(source_of(self.session, self.pool), config) as session:
-                parts = SessionInternals(session)
-                call = CallContext(parts, parts.async_runtime, AsyncioRuntime, config, run_manager)
+        try:
+            async with self._lease(config) as session:
+                call = CallContext(session, session._async, AsyncioRuntime, config, run_manager)
                 call.concurrent = ConcurrentCall.current()
                 return await self._call(call, arguments)
+        except WorkspaceError as error:
+            raise tool_exception(error, run_manager) from error
+
+    def _lease(self, config: RunnableConfig) -> nullcontext[WorkspaceSession] | SessionLease:
+        """Return the session of a run, as a sync or async context manager."""
+        return nullcontext(self.session) if self.pool is None else lease_for(self.pool, config)
 
     async def _call(self, call: CallContext, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
+        session, conversation = call.session, call.conversation
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
         note: list[str] = []
-        if not call.allows(self.name, action, shown):
+        remembered = conversation.remembered
+        asks = needs_approval(session.config.permission_mode, self.name, action)
+        if asks and not remembered.covers(self.name, action, shown):
             await self._refuse_early(call, wanted)  # a call that cannot succeed needs no approval
-            approval = await call.ask(self._request(call, action, shown), self._input.of_edit)
+            approval = await session._gate.check(
+                self._request(call, action, shown),
+                self._input.of_edit,
+                remembered=remembered,
+                new_runtime=call.approval_runtime,
+            )
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             if approval.edited:
@@ -112,15 +124,23 @@ class WorkspaceTool(BaseTool):
                 action, shown = self._described(wanted)
         if call.concurrent is not None:
             call.concurrent.begin()
-        call.recall_sandbox({self.name} if self.name not in _TOOLS else _TOOLS)
+        if not conversation.has_begun:
+            conversation.recall_sandbox(call.config, {self.name} if self.name not in _TOOLS else _TOOLS)
         if call.tool_call_id:
-            call.set_idempotency_key(call.tool_call_id, self._identity(wanted, shown))
-        with as_tool_message(call.run_manager, call.runtime.drain_notices), call_of(call.conversation):
-            content, artifact = await self._perform(call, wanted)
-        notices = [f"[{notice}]" for notice in (*call.runtime.drain_notices(), *note)]
-        if isinstance(content, str):
-            return "\n".join([*notices, content]), artifact
-        return [*({"type": "text", "text": notice} for notice in notices), *content], artifact
+            identity = self._identity(wanted, shown)
+            call.idempotency_key = call_key(
+                call.config, call.tool_call_id, identity, namespace=session.namespace, session_id=session.id
+            )
+        try:
+            result = await self._perform(call, wanted)
+        except WorkspaceError as error:
+            notices = session._state.drain_notices(conversation)
+            raise tool_exception(error, call.run_manager, notices) from error
+        if result.facts:
+            add_to_run(call.run_manager, result.facts)
+        if not result.has_notices:
+            note = [*session._state.drain_notices(conversation), *note]
+        return _with_notices(result.content, note), result.artifact
 
     # --- what each tool defines ---
 
@@ -142,9 +162,25 @@ class WorkspaceTool(BaseTool):
         """Return the arguments that are equal in a call and in its repetition."""
         return arguments
 
-    async def _perform(self, call: CallContext, wanted: Any) -> tuple[Content, dict[str, Any]]:
-        """Perform the operation; return the content and the artifact."""
+    async def _perform(self, call: CallContext, wanted: Any) -> ToolResult:
+        """Perform the operation."""
         raise NotImplementedError
+
+
+class ToolResult(NamedTuple):
+    """The result of a tool's operation.
+
+    Attributes:
+        content: For the model.
+        artifact: For the program.
+        facts: For tracers, see `add_to_run`.
+        has_notices: Whether content and artifact already have the notices of the thread.
+    """
+
+    content: Content
+    artifact: dict[str, Any]
+    facts: dict[str, Any] | None = None
+    has_notices: bool = False
 
 
 class CallContext:
@@ -153,57 +189,34 @@ class CallContext:
     Attributes:
         session: Its session.
         conversation: The state of its thread.
-        allows: Whether the call needs no approval, see `ApprovalGate.allows`.
-        ask: Asks for approval, see `ApprovalGate.check`.
-        runtime: Performs operations for this thread, sync or async.
+        runtime: Performs operations, sync or async.
+        approval_runtime: Makes the runtime that waits for an approval.
         config: The config of its run.
+        run_manager: LangChain's manager of the run, which has its tracers.
         tool_call_id: The model's id of the call; None if a program calls the tool.
         idempotency_key: Names the call, so that a graph node that runs again repeats nothing; None without
             ``tool_call_id``.
         concurrent: Registers the call with the other calls that run at the same time in the graph; None for a sync
             call.
-        run_manager: LangChain's manager of the run, which has its tracers.
     """
 
     def __init__(
         self,
-        parts: SessionInternals,
+        session: WorkspaceSession,
         runtime: SyncRuntime | AsyncRuntime,
         approval_runtime: Callable[[], ApprovalRuntime],
-        config: RunnableConfig | None,
+        config: RunnableConfig,
         run_manager: RunManager | None,
     ) -> None:
-        self.session = parts.session
+        self.session = session
+        self.conversation = session._state.conversation(config)
+        self.runtime = runtime
+        self.approval_runtime = approval_runtime
         self.config = config
+        self.run_manager = run_manager
         self.tool_call_id = _tool_call_id.get()
         self.idempotency_key: str | None = None
         self.concurrent: ConcurrentCall | None = None
-        self.run_manager = run_manager
-        self.conversation = parts.conversation(config)
-        remembered = self.conversation.remembered
-        self.allows = partial(parts.gate.allows, remembered=remembered)
-        self.ask = partial(parts.gate.check, remembered=remembered, new_runtime=approval_runtime)
-        self.runtime = ConversationRuntime(runtime, self.conversation)
-
-    def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
-        """Set ``idempotency_key``, from the arguments that are equal in a call and in its repetition."""
-        namespace, session_id = self.session.namespace, self.session.id
-        self.idempotency_key = call_key(
-            self.config, tool_call_id, identity, namespace=namespace, session_id=session_id
-        )
-
-    def recall_sandbox(self, tools: Collection[str]) -> None:
-        """Find the sandbox of the thread's last result in the graph's messages, after a restart of the process.
-
-        Args:
-            tools: Names of the tools that use the session.
-        """
-        conversation = self.conversation
-        if not conversation.has_begun and not conversation.sandbox_id:
-            settings = (self.config or {}).get("configurable") or {}
-            conversation.sandbox_id = (
-                graph_messages.sandbox_of(graph_messages.messages_of(settings), tools) or ""
-            )
 
 
 @contextmanager
@@ -215,22 +228,26 @@ def _in_tool_call(tool_call_id: str | None) -> Iterator[None]:
         _tool_call_id.reset(token)
 
 
-@contextmanager
-def as_tool_message(
-    run_manager: RunManager | None, notices: Callable[[], Iterable[str]] = tuple
-) -> Iterator[None]:
-    """Raise this package's errors as `ToolException`, with the error as its cause; trace the error's code.
+def _with_notices(content: Content, notices: Iterable[str]) -> Content:
+    lines = [f"[{notice}]" for notice in notices]
+    if isinstance(content, str):
+        return "\n".join([*lines, content])
+    return [*({"type": "text", "text": line} for line in lines), *content]
+
+
+def tool_exception(
+    error: WorkspaceError, run_manager: RunManager | None, notices: Iterable[str] = ()
+) -> ToolException:
+    """Return the exception that LangChain turns into the tool message of an error; trace the error's code.
 
     Args:
+        error: The error.
         run_manager: LangChain's manager of the run, which has its tracers.
-        notices: Returns the notices with which the message of an error begins. Default: no notices.
+        notices: The notices with which the message begins. Default: none.
     """
-    try:
-        yield
-    except WorkspaceError as error:
-        add_to_run(run_manager, {"error_code": error.code})
-        lines = "".join(f"[{notice}]\n" for notice in notices())
-        raise ToolException(f"{lines}[{error.code}] {error.for_model}"[:ERROR_LIMIT]) from error
+    add_to_run(run_manager, {"error_code": error.code})
+    lines = "".join(f"[{notice}]\n" for notice in notices)
+    return ToolException(f"{lines}[{error.code}] {error.for_model}"[:ERROR_LIMIT])
 
 
 def add_to_run(run_manager: RunManager | None, facts: dict[str, Any]) -> None:

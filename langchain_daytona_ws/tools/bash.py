@@ -13,11 +13,12 @@ from langchain_daytona_ws._core.commands.run import CommandResult, as_shown, che
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S
+from langchain_daytona_ws._session.conversations import call_of
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import example_of, source_of
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool, add_to_run
+from langchain_daytona_ws.tools.base import CallContext, ToolResult, WorkspaceTool
 
 # A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
@@ -187,27 +188,28 @@ class BashTool(WorkspaceTool, defer_build=False):
         terminal = {"pty": True} if wanted.pty else {}
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
 
-    async def _perform(self, call: CallContext, wanted: BashInput) -> tuple[str, dict[str, Any]]:
-        runtime, timeout_s = call.runtime, _timeout_s(wanted)
+    async def _perform(self, call: CallContext, wanted: BashInput) -> ToolResult:
         if wanted.background:
-            job = await runtime.jobs.start(
-                wanted.command, max_duration_s=timeout_s, idempotency_key=call.idempotency_key
-            )
-            add_to_run(call.run_manager, {"job_id": job.id, "sandbox_id": job.sandbox_id})
-            end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
-            return f"{end if job.is_running else ''}{job.text}", asdict(job)
-        on_output = _output_to(self.on_output, call.tool_call_id, lambda: runtime.sandbox_id)
-        result = await runtime.run(
+            return await self._start_job(call, wanted)
+        result = await call.runtime.run(
             wanted.command,
-            timeout_s=timeout_s,
+            timeout_s=_timeout_s(wanted),
             idempotency_key=call.idempotency_key,
-            on_output=on_output,
+            on_output=_output_to(self.on_output, call.tool_call_id, lambda: call.session.sandbox_id),
             pty=wanted.pty,
         )
-        add_to_run(call.run_manager, _facts(result))
+        shown = as_shown(call.session._state.with_notices(result, call.conversation))
         raw = {"raw_output": result.output} if self.raw_output and result.screen is not None else {}
-        result = as_shown(result)
-        return result.text, {**asdict(result), **raw}
+        return ToolResult(shown.text, {**asdict(shown), **raw}, _facts(result), has_notices=True)
+
+    async def _start_job(self, call: CallContext, wanted: BashInput) -> ToolResult:
+        with call_of(call.conversation):
+            job = await call.runtime.jobs.start(
+                wanted.command, max_duration_s=_timeout_s(wanted), idempotency_key=call.idempotency_key
+            )
+        end = f"[it is stopped after {job.ends_at - job.started_at:.0f} s; see it with bash_job]\n"
+        content = f"{end if job.is_running else ''}{job.text}"
+        return ToolResult(content, asdict(job), {"job_id": job.id, "sandbox_id": job.sandbox_id})
 
 
 def _timeout_s(wanted: BashInput) -> float | None:

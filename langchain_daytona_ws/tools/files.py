@@ -20,9 +20,11 @@ from langchain_daytona_ws._guest.text import PAGE_LINES
 from langchain_daytona_ws.errors import FileUnsuitable
 from langchain_daytona_ws.permissions import PermissionRequest, json_text
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import CallContext, Content, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, ToolResult, WorkspaceTool
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from langchain_daytona_ws._core.files.media import Media
     from langchain_daytona_ws._core.files.models import FileContent
     from langchain_daytona_ws._core.files.operations import FileOperations
@@ -194,29 +196,61 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
 
     async def _refuse_early(self, call: CallContext, wanted: FileInput) -> None:
         edit = (wanted.old_string or "", wanted.new_string or "") if wanted.action == "edit" else None
-        await call.runtime.files.check_change(wanted.path or "", is_file=wanted.action == "write", edit=edit)
+        files = call.runtime.file_operations(call.conversation)
+        await files.check_change(wanted.path or "", is_file=wanted.action == "write", edit=edit)
 
-    async def _perform(self, call: CallContext, wanted: FileInput) -> tuple[Content, dict[str, Any]]:
-        content: Content
-        files = call.runtime.files
+    async def _perform(self, call: CallContext, wanted: FileInput) -> ToolResult:
+        files, key = call.runtime.file_operations(call.conversation), call.idempotency_key
+        # The arguments that an action needs are there: the model was validated.
+        path, content = wanted.path or "", wanted.content or ""
+        old, new, pattern = wanted.old_string or "", wanted.new_string or "", wanted.pattern or ""
+        match wanted.action:
+            case "read":
+                return await self._read(files, path, wanted)
+            case "write":
+                written = await files.write(path, content, overwrite=wanted.overwrite, key=key)
+                return _result(rendering.written(written), written)
+            case "edit":
+                edited = await files.edit(path, old, new, replace_all=wanted.replace_all, key=key)
+                return _result(rendering.edited(edited), edited)
+            case "list":
+                listing = await files.list(path or ".", limit=wanted.limit or LIST_LIMIT)
+                return _result(rendering.listing(listing), listing)
+            case "glob":
+                globbed = await files.glob(pattern, path=path or ".", limit=wanted.limit or GLOB_LIMIT)
+                return _result(rendering.globbed(globbed), globbed)
+            case "grep":
+                found = await files.grep(
+                    pattern,
+                    path=path or ".",
+                    glob=wanted.glob,
+                    output_mode=wanted.output_mode,
+                    before=wanted.context,
+                    after=wanted.context,
+                    ignore_case=wanted.ignore_case,
+                    limit=wanted.limit or GREP_LIMIT,
+                )
+                return _result(rendering.grepped(found), found)
+            case "delete":
+                deleted = await files.delete(path, key=key)
+                return _result(rendering.deleted(deleted), deleted)
+
+    async def _read(self, files: FileOperations, path: str, wanted: FileInput) -> ToolResult:
+        """Read a text, or show an image or a PDF document, which `FileOperations.read` refuses."""
         try:
-            content, result = await _operation(files, wanted, call.idempotency_key)
+            page = await files.read(path, offset=wanted.offset, limit=wanted.limit or PAGE_LINES)
         except FileUnsuitable as refusal:
-            if not self.media or wanted.action != "read" or refusal.context.get("what") not in MIME_TYPES:
+            if not _is_accepted(refusal.context.get("what"), self.media):
                 raise
-            content, result = await self._media(files, wanted.path or "", refusal)
-        return content, _sendable(result)
+            media, content = await files.media(path, refusal)
+            if not _is_accepted(media.kind, self.media):  # it has changed since
+                raise
+            return ToolResult(content_blocks(media, content), _sendable(_media_artifact(media, content)))
+        return _result(rendering.file_text(page), page)
 
-    async def _media(
-        self, ops: FileOperations, path: str, refusal: FileUnsuitable
-    ) -> tuple[Content, dict[str, Any]]:
-        """Return an image or a PDF document, which `FileOperations.read` has refused."""
-        if not _is_accepted(str(refusal.context["what"]), self.media):
-            raise refusal
-        media, content = await ops.media(path, refusal)
-        if not _is_accepted(media.kind, self.media):  # it has changed since
-            raise refusal
-        return content_blocks(media, content), _media_artifact(media, content)
+
+def _result(content: str, record: DataclassInstance) -> ToolResult:
+    return ToolResult(content, _sendable(asdict(record)))
 
 
 def _sendable(value: Any) -> Any:
@@ -228,43 +262,6 @@ def _sendable(value: Any) -> Any:
             return {name: _sendable(part) for name, part in value.items()}
         return tuple(map(_sendable, value)) if isinstance(value, tuple) else shown(value)
     return value
-
-
-async def _operation(ops: FileOperations, wanted: FileInput, key: str | None) -> tuple[str, dict[str, Any]]:
-    """Carry out one operation; what it needs is there, as the model was validated."""
-    path, content = wanted.path or "", wanted.content or ""
-    old, new, pattern = wanted.old_string or "", wanted.new_string or "", wanted.pattern or ""
-    match wanted.action:
-        case "read":
-            page = await ops.read(path, offset=wanted.offset, limit=wanted.limit or PAGE_LINES)
-            return rendering.file_text(page), asdict(page)
-        case "write":
-            written = await ops.write(path, content, overwrite=wanted.overwrite, key=key)
-            return rendering.written(written), asdict(written)
-        case "edit":
-            edited = await ops.edit(path, old, new, replace_all=wanted.replace_all, key=key)
-            return rendering.edited(edited), asdict(edited)
-        case "list":
-            listing = await ops.list(path or ".", limit=wanted.limit or LIST_LIMIT)
-            return rendering.listing(listing), asdict(listing)
-        case "glob":
-            globbed = await ops.glob(pattern, path=path or ".", limit=wanted.limit or GLOB_LIMIT)
-            return rendering.globbed(globbed), asdict(globbed)
-        case "grep":
-            found = await ops.grep(
-                pattern,
-                path=path or ".",
-                glob=wanted.glob,
-                output_mode=wanted.output_mode,
-                before=wanted.context,
-                after=wanted.context,
-                ignore_case=wanted.ignore_case,
-                limit=wanted.limit or GREP_LIMIT,
-            )
-            return rendering.grepped(found), asdict(found)
-        case "delete":
-            deleted = await ops.delete(path, key=key)
-            return rendering.deleted(deleted), asdict(deleted)
 
 
 def accepted_kinds(media: Any) -> frozenset[MediaKind]:
@@ -290,9 +287,9 @@ def accepted_kinds(media: Any) -> frozenset[MediaKind]:
     return frozenset(kind for kind, key in _PROFILE_KEYS.items() if profile.get(key))
 
 
-def _is_accepted(kind: str, kinds: Collection[MediaKind]) -> bool:
-    """Return whether a model accepts files such as a ``PNG image``."""
-    return ("pdf" if kind == PDF else "image") in kinds
+def _is_accepted(kind: object, kinds: Collection[MediaKind]) -> bool:
+    """Return whether a model accepts a kind of file such as a ``PNG image``."""
+    return kind in MIME_TYPES and ("pdf" if kind == PDF else "image") in kinds
 
 
 def content_blocks(media: Media, content: FileContent) -> list[dict[str, Any]]:

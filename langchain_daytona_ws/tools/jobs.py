@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,12 +10,13 @@ from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.commands.run import shown_output
 from langchain_daytona_ws._core.limits import OFFSET_MAX, TAIL_LINES_MAX
+from langchain_daytona_ws._session.conversations import call_of
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, ToolResult, WorkspaceTool
 
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.jobs.operations import JobOps
+    from langchain_daytona_ws._core.jobs.models import Job
 
 DESCRIPTION = """\
 See and stop background jobs, which bash starts with background: true.
@@ -89,7 +90,7 @@ class BashJobTool(WorkspaceTool, defer_build=False):
         return PermissionRequest.for_job(
             action,
             arguments,
-            command=call.session.jobs.command_of(str(arguments.get("job_id", ""))),
+            command=call.runtime.jobs.command_of(str(arguments.get("job_id", ""))),
             namespace=call.session.namespace,
             tool_call_id=call.tool_call_id,
         )
@@ -101,29 +102,33 @@ class BashJobTool(WorkspaceTool, defer_build=False):
 
             check_job_id(wanted.job_id)
 
-    async def _perform(self, call: CallContext, wanted: JobInput) -> tuple[str, dict[str, Any]]:
-        return await _operation(call.runtime.jobs, wanted, call.idempotency_key)
+    async def _perform(self, call: CallContext, wanted: JobInput) -> ToolResult:
+        jobs, job_id = call.runtime.jobs, wanted.job_id or ""
+        with call_of(call.conversation):
+            match wanted.action:
+                case "status":
+                    job = await jobs.status(job_id)
+                    return ToolResult(job.text, asdict(job))
+                case "logs":
+                    log = await jobs.logs(
+                        job_id, tail_lines=wanted.tail, offset=wanted.offset, limit_bytes=None
+                    )
+                    log = replace(log, output=shown_output(log.output))
+                    return ToolResult(log.text, asdict(log))
+                case "stop":
+                    job, was_running = await jobs.stop(job_id, idempotency_key=call.idempotency_key)
+                    ended = "" if was_running else "[it had ended before]\n"
+                    return ToolResult(f"{ended}{job.text}", asdict(job))
+                case "list":
+                    known = await jobs.list()
+                    return ToolResult(_listed(known), {"jobs": [asdict(job) for job in known]})
 
 
-async def _operation(ops: JobOps, wanted: JobInput, key: str | None) -> tuple[str, dict[str, Any]]:
-    job_id = wanted.job_id or ""
-    match wanted.action:
-        case "status":
-            job = await ops.status(job_id)
-            return job.text, asdict(job)
-        case "logs":
-            log = await ops.logs(job_id, tail_lines=wanted.tail, offset=wanted.offset, limit_bytes=None)
-            log = replace(log, output=shown_output(log.output))
-            return log.text, asdict(log)
-        case "stop":
-            job, was_running = await ops.stop(job_id, idempotency_key=key)
-            return (job.text if was_running else f"[it had ended before]\n{job.text}"), asdict(job)
-        case "list":
-            jobs = await ops.list()
-            lines = [f"{job.summary}: {_short(job.command)}" for job in jobs[:LISTED]]
-            if len(jobs) > LISTED:
-                lines.append(f"[{len(jobs) - LISTED} older ones are not shown]")
-            return "\n".join(lines) or "[there are no jobs]", {"jobs": [asdict(job) for job in jobs]}
+def _listed(jobs: Sequence[Job]) -> str:
+    lines = [f"{job.summary}: {_short(job.command)}" for job in jobs[:LISTED]]
+    if len(jobs) > LISTED:
+        lines.append(f"[{len(jobs) - LISTED} older ones are not shown]")
+    return "\n".join(lines) or "[there are no jobs]"
 
 
 def _short(command: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_MAX_S, EXPIRES_S, PORTS, check_preview
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import ToolInput, by_foreign_name
-from langchain_daytona_ws.tools.base import CallContext, WorkspaceTool
+from langchain_daytona_ws.tools.base import CallContext, ToolResult, WorkspaceTool
 
 DESCRIPTION = """\
 Get a link that the user can open in a browser, to a web server that you run here.
@@ -65,7 +65,7 @@ class PreviewTool(WorkspaceTool, defer_build=False):
     async def _refuse_early(self, call: CallContext, wanted: PreviewInput) -> None:
         check_preview(wanted.port, wanted.expires_s or EXPIRES_S)
 
-    async def _perform(self, call: CallContext, wanted: PreviewInput) -> tuple[str, dict[str, Any]]:
+    async def _perform(self, call: CallContext, wanted: PreviewInput) -> ToolResult:
         expires_s = wanted.expires_s or EXPIRES_S
         link = await call.runtime.preview_url(wanted.port, expires_s=expires_s)
-        return f"{link.url}\n[port {link.port}, for {expires_s:,} seconds]", asdict(link)
+        return ToolResult(f"{link.url}\n[port {link.port}, for {expires_s:,} seconds]", asdict(link))

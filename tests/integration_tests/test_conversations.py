@@ -14,7 +14,7 @@ from langgraph.prebuilt import ToolNode
 
 from langchain_daytona_ws import PermissionDecision, PermissionRequest, WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws._session import conversations
-from langchain_daytona_ws._session.conversations import LOST_NOTICES
+from langchain_daytona_ws._session.state import LOST_NOTICES
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
 

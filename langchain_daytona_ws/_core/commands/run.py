@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
@@ -88,15 +88,10 @@ class CommandResult:
         return (*hint, f"[exit codes in the pipeline: {codes}]") if codes else hint
 
 
-def as_shown(result: CommandResult, notices: Iterable[str] = ()) -> CommandResult:
-    """Return a result as the model sees it: a terminal's screen as output, and control characters escaped.
-
-    Args:
-        result: The result.
-        notices: More notices, which come first. Default: none.
-    """
-    output = shown_output(result.output if result.screen is None else result.screen)
-    return replace(result, output=output, screen=None, notices=(*notices, *result.notices))
+def as_shown(result: CommandResult) -> CommandResult:
+    """Return a result as the model sees it: a terminal's screen as output, and control characters escaped."""
+    output = result.output if result.screen is None else result.screen
+    return replace(result, output=shown_output(output), screen=None)
 
 
 def shown_output(output: str) -> str:
