@@ -143,7 +143,7 @@ def kept_in(output: str, call: GuestCall) -> str:
 
 def kept_by(session: WorkspaceSession) -> str:
     """Return the digest of the program that the sandbox of a session keeps for commands."""
-    return session._state.programs.digest(session.sandbox_id or "", ("command",))
+    return session._state.programs.call(session.sandbox_id or "", "command", {}, "").digest
 
 
 def requests_of(command: str, digest: str = "") -> Iterator[GuestCall]:

@@ -14,7 +14,7 @@ from langchain_daytona_ws._adapters import transfers
 from langchain_daytona_ws._adapters.answers import limit_async_answers
 from langchain_daytona_ws._adapters.background import AsyncioTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
-from langchain_daytona_ws._adapters.faults import translated
+from langchain_daytona_ws._adapters.faults import translating
 from langchain_daytona_ws._adapters.proxies import check_async_proxy
 from langchain_daytona_ws._adapters.sdk import (
     PING_TIMEOUT_S,
@@ -99,86 +99,87 @@ class AsyncDaytonaPort:
             here.sandboxes[sandbox.id] = sandbox
         return sandbox
 
+    @translating
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
         here = await self._here()
-        with translated():
-            sandbox = await here.client.create(create_params(spec), timeout=timeout_s)
-            here.sandboxes[sandbox.id] = sandbox
-            return describe(sandbox)
+        sandbox = await here.client.create(create_params(spec), timeout=timeout_s)
+        here.sandboxes[sandbox.id] = sandbox
+        return describe(sandbox)
 
+    @translating
     async def get(self, id_or_name: str) -> SandboxInfo | None:
         here = await self._here()
-        with translated():
-            try:
-                sandbox = await here.client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S)
-            except DaytonaNotFoundError:
-                here.sandboxes.pop(id_or_name, None)
-                return None
-            here.sandboxes[sandbox.id] = sandbox
-            return describe(sandbox)
+        try:
+            sandbox = await here.client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S)
+        except DaytonaNotFoundError:
+            here.sandboxes.pop(id_or_name, None)
+            return None
+        here.sandboxes[sandbox.id] = sandbox
+        return describe(sandbox)
 
+    @translating
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
-        with translated():
-            await (await self._sandbox(sandbox_id)).start(timeout=timeout_s)
+        await (await self._sandbox(sandbox_id)).start(timeout=timeout_s)
 
+    @translating
     async def stop(self, sandbox_id: str, *, timeout_s: float) -> None:
-        with translated():
-            await (await self._sandbox(sandbox_id)).stop(timeout=timeout_s)
+        await (await self._sandbox(sandbox_id)).stop(timeout=timeout_s)
 
+    @translating
     async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
-        with translated():
-            await (await self._sandbox(sandbox_id)).recover(timeout=timeout_s)
+        await (await self._sandbox(sandbox_id)).recover(timeout=timeout_s)
 
+    @translating
     async def set_autostop(self, sandbox_id: str, minutes: int) -> None:
-        with translated():
-            sandbox = await self._sandbox(sandbox_id)
-            await sandbox.set_autostop_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
+        sandbox = await self._sandbox(sandbox_id)
+        await sandbox.set_autostop_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    @translating
     async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
-        with translated():
-            sandbox = await self._sandbox(sandbox_id)
-            await sandbox.set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
+        sandbox = await self._sandbox(sandbox_id)
+        await sandbox.set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    @translating
     async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
-        with translated():
-            sandbox = await self._sandbox(sandbox_id)
-            link = await sandbox.create_signed_preview_url(port, expires_s, request_timeout=REQUEST_TIMEOUT_S)
-            return link.url
+        sandbox = await self._sandbox(sandbox_id)
+        link = await sandbox.create_signed_preview_url(port, expires_s, request_timeout=REQUEST_TIMEOUT_S)
+        return link.url
 
+    @translating
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
-        with translated():
-            sandbox = await self._sandbox(sandbox_id)
-            await sandbox.set_labels(dict(labels), request_timeout=REQUEST_TIMEOUT_S)
+        sandbox = await self._sandbox(sandbox_id)
+        await sandbox.set_labels(dict(labels), request_timeout=REQUEST_TIMEOUT_S)
 
+    @translating
     async def delete(self, id_or_name: str) -> None:
         here = await self._here()
-        with translated():
-            try:
-                await here.client.delete(await self._sandbox(id_or_name), timeout=REQUEST_TIMEOUT_S)
-            except DaytonaNotFoundError:
-                return
-            finally:
-                here.sandboxes.pop(id_or_name, None)
+        try:
+            await here.client.delete(await self._sandbox(id_or_name), timeout=REQUEST_TIMEOUT_S)
+        except DaytonaNotFoundError:
+            return
+        finally:
+            here.sandboxes.pop(id_or_name, None)
 
+    @translating
     async def execute(
         self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
     ) -> ExecReply:
-        with translated():
-            process = (await self._sandbox(sandbox_id)).process
-            reply = await process.exec(script, env=dict(env), timeout=timeout_s)
-            return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
+        process = (await self._sandbox(sandbox_id)).process
+        reply = await process.exec(script, env=dict(env), timeout=timeout_s)
+        return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
 
+    @translating
     async def ping(self, sandbox_id: str) -> None:
-        with translated():
-            fs = (await self._sandbox(sandbox_id)).fs
-            await fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
+        fs = (await self._sandbox(sandbox_id)).fs
+        await fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
+    @translating
     async def upload(
         self, sandbox_id: str, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
     ) -> list[str]:
-        with translated():
-            return list(await transfers.aupload((await self._sandbox(sandbox_id)).fs, files, on_bytes))
+        return list(await transfers.aupload((await self._sandbox(sandbox_id)).fs, files, on_bytes))
 
+    @translating
     async def download(
         self,
         sandbox_id: str,
@@ -186,13 +187,12 @@ class AsyncDaytonaPort:
         write: Callable[[bytes], object],
         on_bytes: OnBytes | None = None,
     ) -> None:
-        with translated():
-            await transfers.adownload((await self._sandbox(sandbox_id)).fs, path, write, on_bytes)
+        await transfers.adownload((await self._sandbox(sandbox_id)).fs, path, write, on_bytes)
 
+    @translating
     async def version(self, sandbox_id: str, path: str) -> str:
-        with translated():
-            fs = (await self._sandbox(sandbox_id)).fs
-            return version_of(await fs.get_file_info(path, request_timeout=REQUEST_TIMEOUT_S))
+        fs = (await self._sandbox(sandbox_id)).fs
+        return version_of(await fs.get_file_info(path, request_timeout=REQUEST_TIMEOUT_S))
 
     async def sleep(self, seconds: float) -> None:
         await self._clock.asleep(seconds)

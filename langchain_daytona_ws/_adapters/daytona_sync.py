@@ -15,7 +15,7 @@ from langchain_daytona_ws._adapters import transfers
 from langchain_daytona_ws._adapters.answers import limit_answers, limit_transfers
 from langchain_daytona_ws._adapters.background import ThreadTask
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
-from langchain_daytona_ws._adapters.faults import translated
+from langchain_daytona_ws._adapters.faults import translating
 from langchain_daytona_ws._adapters.proxies import ProxiedPools, environment_proxies
 from langchain_daytona_ws._adapters.sdk import (
     PING_TIMEOUT_S,
@@ -109,6 +109,16 @@ def _shared_here() -> _SharedClients:
     return _shared.setdefault(os.getpid(), _SharedClients())
 
 
+class _Opened:
+    """The connections of one process: after a fork, parent and child must not share one, or each other's lock."""
+
+    def __init__(self) -> None:
+        self.made_in = os.getpid()
+        self.lock = threading.Lock()
+        self.shared: _SharedClient | None = None
+        self.sandboxes: dict[str, Sandbox] = {}
+
+
 class SyncDaytonaPort:
     """A `SandboxPort` for all threads, with the client that all sessions of the account share."""
 
@@ -116,103 +126,106 @@ class SyncDaytonaPort:
         self._account = account
         self._clock = clock
         self.now = clock.monotonic
-        self._shared: _SharedClient | None = None
-        self._lock = threading.Lock()
-        self._sandboxes: dict[str, Sandbox] = {}
+        self._opened = _Opened()
+
+    def _here(self) -> _Opened:
+        if self._opened.made_in != os.getpid():
+            self._opened = _Opened()
+        return self._opened
 
     def _daytona(self) -> Daytona:
-        with self._lock:
-            if self._shared is None:
-                self._shared = _shared_here().get(self._account)
-            return self._shared.client
+        here = self._here()
+        with here.lock:
+            if here.shared is None:
+                here.shared = _shared_here().get(self._account)
+            return here.shared.client
 
     def close(self) -> None:
-        """Close all connections, unless another session uses them. Later requests open new ones."""
-        with self._lock:
-            self._shared = None
-            self._sandboxes = {}
+        """Close all connections, unless another session or process uses them. Later requests open new ones."""
+        self._opened = _Opened()
 
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:
-        self._sandboxes[sandbox.id] = sandbox
+        self._here().sandboxes[sandbox.id] = sandbox
         return describe(sandbox)
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:
-        sandbox = self._sandboxes.get(sandbox_id)
+        sandbox = self._here().sandboxes.get(sandbox_id)
         if sandbox is None:
             sandbox = self._daytona().get(sandbox_id, request_timeout=REQUEST_TIMEOUT_S)
             self._keep(sandbox)
         return sandbox
 
+    @translating
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
-        with translated():
-            return self._keep(self._daytona().create(create_params(spec), timeout=timeout_s))
+        return self._keep(self._daytona().create(create_params(spec), timeout=timeout_s))
 
+    @translating
     async def get(self, id_or_name: str) -> SandboxInfo | None:
-        with translated():
-            try:
-                return self._keep(self._daytona().get(id_or_name, request_timeout=REQUEST_TIMEOUT_S))
-            except DaytonaNotFoundError:
-                self._sandboxes.pop(id_or_name, None)
-                return None
+        try:
+            return self._keep(self._daytona().get(id_or_name, request_timeout=REQUEST_TIMEOUT_S))
+        except DaytonaNotFoundError:
+            self._here().sandboxes.pop(id_or_name, None)
+            return None
 
+    @translating
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
-        with translated():
-            self._sandbox(sandbox_id).start(timeout=timeout_s)
+        self._sandbox(sandbox_id).start(timeout=timeout_s)
 
+    @translating
     async def stop(self, sandbox_id: str, *, timeout_s: float) -> None:
-        with translated():
-            self._sandbox(sandbox_id).stop(timeout=timeout_s)
+        self._sandbox(sandbox_id).stop(timeout=timeout_s)
 
+    @translating
     async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
-        with translated():
-            self._sandbox(sandbox_id).recover(timeout=timeout_s)
+        self._sandbox(sandbox_id).recover(timeout=timeout_s)
 
+    @translating
     async def set_autostop(self, sandbox_id: str, minutes: int) -> None:
-        with translated():
-            self._sandbox(sandbox_id).set_autostop_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
+        self._sandbox(sandbox_id).set_autostop_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    @translating
     async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
-        with translated():
-            self._sandbox(sandbox_id).set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
+        self._sandbox(sandbox_id).set_auto_delete_interval(minutes, request_timeout=REQUEST_TIMEOUT_S)
 
+    @translating
     async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
-        with translated():
-            link = self._sandbox(sandbox_id).create_signed_preview_url(
-                port, expires_s, request_timeout=REQUEST_TIMEOUT_S
-            )
-            return link.url
+        link = self._sandbox(sandbox_id).create_signed_preview_url(
+            port, expires_s, request_timeout=REQUEST_TIMEOUT_S
+        )
+        return link.url
 
+    @translating
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
-        with translated():
-            self._sandbox(sandbox_id).set_labels(dict(labels), request_timeout=REQUEST_TIMEOUT_S)
+        self._sandbox(sandbox_id).set_labels(dict(labels), request_timeout=REQUEST_TIMEOUT_S)
 
+    @translating
     async def delete(self, id_or_name: str) -> None:
-        with translated():
-            try:
-                sandbox = self._sandbox(id_or_name)
-                self._daytona().delete(sandbox, timeout=REQUEST_TIMEOUT_S)
-            except DaytonaNotFoundError:
-                return
-            finally:
-                self._sandboxes.pop(id_or_name, None)
+        try:
+            sandbox = self._sandbox(id_or_name)
+            self._daytona().delete(sandbox, timeout=REQUEST_TIMEOUT_S)
+        except DaytonaNotFoundError:
+            return
+        finally:
+            self._here().sandboxes.pop(id_or_name, None)
 
+    @translating
     async def execute(
         self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
     ) -> ExecReply:
-        with translated():
-            reply = self._sandbox(sandbox_id).process.exec(script, env=dict(env), timeout=timeout_s)
-            return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
+        reply = self._sandbox(sandbox_id).process.exec(script, env=dict(env), timeout=timeout_s)
+        return ExecReply(exit_code=int(reply.exit_code), output=reply.result)
 
+    @translating
     async def ping(self, sandbox_id: str) -> None:
-        with translated():
-            self._sandbox(sandbox_id).fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
+        self._sandbox(sandbox_id).fs.get_file_info("/", request_timeout=PING_TIMEOUT_S)
 
+    @translating
     async def upload(
         self, sandbox_id: str, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
     ) -> list[str]:
-        with translated():
-            return list(transfers.upload(self._sandbox(sandbox_id).fs, files, on_bytes))
+        return list(transfers.upload(self._sandbox(sandbox_id).fs, files, on_bytes))
 
+    @translating
     async def download(
         self,
         sandbox_id: str,
@@ -220,13 +233,12 @@ class SyncDaytonaPort:
         write: Callable[[bytes], object],
         on_bytes: OnBytes | None = None,
     ) -> None:
-        with translated():
-            transfers.download(self._sandbox(sandbox_id).fs, path, write, on_bytes)
+        transfers.download(self._sandbox(sandbox_id).fs, path, write, on_bytes)
 
+    @translating
     async def version(self, sandbox_id: str, path: str) -> str:
-        with translated():
-            found = self._sandbox(sandbox_id).fs.get_file_info(path, request_timeout=REQUEST_TIMEOUT_S)
-            return version_of(found)
+        found = self._sandbox(sandbox_id).fs.get_file_info(path, request_timeout=REQUEST_TIMEOUT_S)
+        return version_of(found)
 
     async def sleep(self, seconds: float) -> None:
         self._clock.sleep(seconds)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from email.utils import parsedate_to_datetime
 from time import time
+from typing import Any, ParamSpec, TypeVar
 
 import aiohttp
 import httpx
@@ -16,6 +18,9 @@ from daytona import DaytonaConnectionError, DaytonaError, DaytonaTimeoutError
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws.errors import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _NOT_SENT = (
     urllib3.exceptions.NewConnectionError,
@@ -68,6 +73,19 @@ def translated() -> Iterator[None]:
         raise PortFault(
             FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})"
         ) from None
+
+
+def translating(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Raise PortFault for every failure of the SDK in a coroutine function, as `translated` does."""
+
+    @functools.wraps(method)
+    async def translating_method(*args: P.args, **kwargs: P.kwargs) -> T:
+        with translated():
+            return await method(*args, **kwargs)
+
+    return translating_method
 
 
 def _fault(error: DaytonaError) -> PortFault:

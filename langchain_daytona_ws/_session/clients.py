@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -30,17 +29,15 @@ class DaytonaClients:
         self._clock = clock
         self._lock = threading.Lock()
         self._sync: SyncDaytonaPort | None = None
-        self._sync_made_in = 0  # process id
         self._async: AsyncDaytonaPort | None = None
 
     def sync(self) -> SyncDaytonaPort:
-        """Return the sync port of this process."""
+        """Return the sync port."""
         from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 
         with self._lock:
-            if self._sync is None or self._sync_made_in != os.getpid():
-                # After a fork, parent and child must not share a connection: they would read each other's answers.
-                self._sync, self._sync_made_in = SyncDaytonaPort(self.account(), self._clock), os.getpid()
+            if self._sync is None:
+                self._sync = SyncDaytonaPort(self.account(), self._clock)
             return self._sync
 
     async def here(self) -> SyncDaytonaPort:
@@ -69,11 +66,9 @@ class DaytonaClients:
         return account_of(self._config)
 
     def close(self) -> None:
-        """Close the sync port's connections, unless this process inherited them by a fork."""
-        with self._lock:
-            port, made_in = self._sync, self._sync_made_in
-        if port is not None and made_in == os.getpid():
-            port.close()
+        """Close the sync port's connections."""
+        if self._sync is not None:
+            self._sync.close()
 
     async def aclose(self) -> None:
         """Close the sync port's connections, as `close` does, and this loop's connections."""

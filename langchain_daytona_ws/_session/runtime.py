@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws._core.hints.guidance import LOCAL_CACHES, git_settings
 from langchain_daytona_ws._core.limits import JOB_DEFAULT_S
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxPort
+from langchain_daytona_ws._core.sandbox.lifecycle import SandboxRecord
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws._core.sync.push import OneSandbox, push
 from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, SyncReport
@@ -73,11 +74,9 @@ class _Runtime:
             self._defaults = git_settings(config.plain_env_vars())
         hooks = Hooks(state.root, config.on_create or (), config.on_resume or (), self._defaults)
         self._hooks = hooks if hooks else None
-        self._storage_attachments: list[Attachment[Any]] = [] if s3 is None else [s3.attachment]
-        self._attachments = [*self._storage_attachments, state.tracker]
-        self.is_persistent = config.persistent
-        self.lost, self.failed = sandboxes.lost, sandboxes.failed
-        self.starts, self.restarted = sandboxes.starts, sandboxes.restarted
+        self._storage_attachments: list[Attachment] = [] if s3 is None else [s3.attachment]
+        self._acquire = partial(sandboxes.acquire, run_once, partial(_port_for_creation, port, s3))
+        self._client: GuestClient | None = None
 
     @cached_property
     def files(self) -> FileOperations:
@@ -95,16 +94,12 @@ class _Runtime:
             root=self._state.root,
             limit_bytes=self._state.config.output_limit_bytes,
             defaults=self._defaults,
-            starts=self.starts,
+            starts=lambda: self._state.sandboxes.starts,
             remarks=lambda job: self._job_remarks(job.command, job.ends_at - job.started_at),
             advise=self._hint,
         )
 
     # --- the sandbox ---
-
-    async def acquire(self) -> SandboxInfo:
-        """Return the session's sandbox, creating or starting it if necessary."""
-        return await self._state.sandboxes.acquire(self._run_once, self._port)
 
     async def preview_url(self, port: int, *, expires_s: float) -> PreviewUrl:
         """Return a signed link to a port of the sandbox."""
@@ -112,7 +107,8 @@ class _Runtime:
         sandboxes.check_open()
         return await preview_url(
             await self._port(),
-            self,
+            sandboxes,
+            partial(sandboxes.acquire, self._run_once, self._port),  # a link needs no credentials of S3
             port,
             expires_s=expires_s,
             may_exist=sandboxes.may_exist(),
@@ -120,35 +116,54 @@ class _Runtime:
         )
 
     async def client(self) -> GuestClient:
-        """Return a client for the sandbox's guest programs. Nothing is provisioned yet."""
+        """Return the client for the sandbox's guest programs. Nothing is provisioned yet."""
+        if self._client is None:
+            self._client = self._new_client(
+                await self._port(),
+                self._state.sandboxes,
+                self._acquire,
+                [*self._storage_attachments, self._state.tracker],
+                set_up=None if self._hooks is None else partial(self._set_up, self._hooks),
+            )
+        return self._client
+
+    def _new_client(
+        self,
+        port: SandboxPort,
+        sandbox: SandboxRecord,
+        acquire: Callable[[], Awaitable[SandboxInfo]],
+        attachments: Sequence[Attachment],
+        **settings: Any,
+    ) -> GuestClient:
+        state = self._state
+        variables = state.config.plain_env_vars()
         return GuestClient(
-            await self._port(),
-            self,
-            self._state.config.plain_env_vars(),
-            self._state.ids,
-            self._attachments,
-            programs=self._state.programs,
-            set_up=None if self._hooks is None else partial(self._set_up, self._hooks),
+            port,
+            sandbox,
+            acquire,
+            variables,
+            state.ids,
+            attachments=attachments,
+            programs=state.programs,
+            **settings,
         )
 
     async def _set_up(self, hooks: Hooks) -> None:
         await self._state.sandboxes.set_up(self._run_once, partial(self._run_hooks, hooks))
 
     async def _run_hooks(self, hooks: Hooks) -> None:
-        info = await self.acquire()
-        client = GuestClient(
+        info = await self._acquire()
+        client = self._new_client(
             await self._port(),
-            self,
-            self._state.config.plain_env_vars(),
-            self._state.ids,
+            self._state.sandboxes,
+            self._acquire,
             self._storage_attachments,
-            programs=self._state.programs,
             only_sandbox_id=info.id,
         )
         try:
             await hooks.run(client, info.id)
         except OutcomeUnknown as error:
-            if error.code != LOST_WHILE_RUNNING or (await self.acquire()).id == info.id:
+            if error.code != LOST_WHILE_RUNNING or (await self._acquire()).id == info.id:
                 raise
             # The interrupted hooks are lost with the sandbox; the new sandbox starts with the first hook.
 
@@ -166,14 +181,9 @@ class _Runtime:
         known = storage.sync_state.reports.get(info.id)
         if known is None and info is self._state.sandboxes.info:
             return None  # the workspace was never there
-        client = GuestClient(
-            await self._port(),
-            OneSandbox(info, is_persistent=self.is_persistent),
-            self._state.config.plain_env_vars(),
-            self._state.ids,
-            self._storage_attachments,
-            revives=revives,
-            programs=self._state.programs,
+        sandbox = OneSandbox(info, is_persistent=self._state.config.persistent)
+        client = self._new_client(
+            await self._port(), sandbox, sandbox.acquire, self._storage_attachments, revives=revives
         )
         report = await push(client, self._state.root, limit_s=limit_s)
         if report.failure == LOST:
@@ -236,7 +246,6 @@ class _Runtime:
             result,
             notices=(*result.notices, *remarks),
             hint=hint,
-            sandbox_id=client.sandbox_id,
         )
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
@@ -396,6 +405,13 @@ class _Runtime:
         """Keep the notices of a file operation for the next result."""
         for notice in report.notices:
             self._state.notices.add(notice)
+
+
+async def _port_for_creation(port: Callable[[], Awaitable[SandboxPort]], s3: S3Access | None) -> SandboxPort:
+    """Return the Daytona API, for the creation of a sandbox that can reach its S3 workspace."""
+    if s3 is not None:
+        await s3.attachment.prepare()
+    return await port()
 
 
 class SyncRuntime(_Runtime):

@@ -75,13 +75,14 @@ class SandboxManager:
         self._creating = ""  # name of the sandbox that is being created
         self._undeleted: list[str] = []  # ids and names of sandboxes that must still be deleted
         self._set_up: SingleFlight[int] = SingleFlight("setting up the sandbox", "create")
-        self._starts = 0  # known starts of the sandbox
+        self.starts = 0  # known starts of the sandbox
         self._flight: SingleFlight[SandboxInfo] = SingleFlight("provisioning the sandbox", "create")
         self._closed = False
         self._released = False
         self._push: LastPush | None = None  # of a synchronised workspace
         self._apush: LastPush | None = None
         self._is_saved = False  # the last push has succeeded
+        self.is_persistent = config.persistent
         self.is_kept = False  # the sandbox has unpushed files, which was reported
         self._lock = threading.Lock()
         self.on_created: Callable[[SandboxInfo, float], object] | None = None  # gets the seconds that it took
@@ -120,7 +121,7 @@ class SandboxManager:
 
     def may_exist(self) -> bool:
         """Return whether the sandbox may exist without being created now."""
-        return self.info is not None or self._config.persistent
+        return self.info is not None or self.is_persistent
 
     async def acquire(self, run_once: RunOnce, api: Callable[[], Awaitable[SandboxPort]]) -> SandboxInfo:
         """Return the sandbox; create, find or start it first if necessary.
@@ -140,7 +141,7 @@ class SandboxManager:
     async def _provision(self, api: Callable[[], Awaitable[SandboxPort]]) -> SandboxInfo:
         port = await api()
         organization_id, began = self._config.options.organization_id, port.now()
-        if self._config.persistent:
+        if self.is_persistent:
             return await self._get_or_create(port, organization_id)
         spec = self._spec()
         self._creating, self._namespace = spec.name, spec.labels["namespace"]
@@ -208,9 +209,9 @@ class SandboxManager:
     async def _run_set_up(self, work: Work) -> int:
         """Run the work; run it again if the sandbox was started meanwhile."""
         for _ in range(SET_UPS_MAX):
-            starts = self._starts
+            starts = self.starts
             await work()
-            if starts == self._starts:
+            if starts == self.starts:
                 return starts
         raise SandboxUnavailable(
             f"The sandbox was stopped or lost {SET_UPS_MAX} times while onCreate and onResume ran in it; the agent's "
@@ -222,7 +223,7 @@ class SandboxManager:
         )
 
     def _record_start(self) -> None:
-        self._starts += 1
+        self.starts += 1
         done = self._set_up.value
         if done is not None:
             self._set_up.forget(done)
@@ -233,7 +234,7 @@ class SandboxManager:
             self._record_start()
             process_end.remove(self)
             # A persistent sandbox may be recovered; the next `acquire` reports it.
-            if not self._config.persistent:
+            if not self.is_persistent:
                 self._on_lost()
 
     def failed(self, info: SandboxInfo) -> None:
@@ -242,7 +243,7 @@ class SandboxManager:
         Daytona auto-deletes only stopped sandboxes. A persistent sandbox is repaired by the next `acquire`.
         """
         self.lost(info)
-        if not self._config.persistent:
+        if not self.is_persistent:
             self._delete_later(info.id)
 
     def _delete_later(self, id_or_name: str) -> None:
@@ -259,18 +260,14 @@ class SandboxManager:
             with self._lock, suppress(ValueError):  # the other runtime may have removed it
                 self._undeleted.remove(id_or_name)
 
-    def starts(self) -> int:
-        """Return the number of known starts of the sandbox."""
-        return self._starts
-
     def restarted(self, since: int) -> None:
         """Record a restart once, even if several calls detect it.
 
         Args:
-            since: The result of `starts` before the call that detected the restart.
+            since: `starts` before the call that detected the restart.
         """
         with self._lock:
-            is_new = self._starts == since
+            is_new = self.starts == since
             if is_new:
                 self._record_start()
         if is_new:
@@ -366,9 +363,8 @@ class SandboxManager:
     def release(self, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox, even if it is persistent or this session has not used it, and close the session."""
         self._released = True
-        is_persistent = self._config.persistent
-        self.close(discard_unpushed=discard_unpushed or is_persistent)
-        if is_persistent:
+        self.close(discard_unpushed=discard_unpushed or self.is_persistent)
+        if self.is_persistent:
             try:
                 run_sync(self._release(self.clients.sync(), None if discard_unpushed else self._push))
             finally:
@@ -377,17 +373,16 @@ class SandboxManager:
     async def arelease(self, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox and close the session, as `release` does, and close this loop's connections."""
         self._closed = self._released = True
-        is_persistent = self._config.persistent
         await self._flight.settled(CLOSE_WAITS_S)
         try:
-            if is_persistent:
+            if self.is_persistent:
                 push = None if discard_unpushed else self._apush
                 port = await self.clients.on_loop()
                 name = self._last_id or self._spec().name
                 within_s = CLOSE_WAITS_S + (0.0 if push is None else PUSH_LIMIT_S)
                 await self._finish(port, self._release(port, push), name, within_s)
         finally:
-            await self.aclose(discard_unpushed=discard_unpushed or is_persistent)
+            await self.aclose(discard_unpushed=discard_unpushed or self.is_persistent)
 
     def recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
         """Push the files of a sandbox of another session, which is started if it is stopped.
@@ -407,7 +402,7 @@ class SandboxManager:
 
     def _to_end(self, push: LastPush | None) -> SandboxInfo | None:
         """Return the sandbox, if closing must push from it or delete it."""
-        if self._config.persistent:
+        if self.is_persistent:
             return None if push is None or self._is_saved else self.info
         return self.info if process_end.is_open(self) else None
 
@@ -440,7 +435,7 @@ class SandboxManager:
             UnpushedFiles: Files are not in S3.
             SandboxUnavailable: The sandbox could not be deleted.
         """
-        deletes = not self._config.persistent if deletes is None else deletes
+        deletes = not self.is_persistent if deletes is None else deletes
         revives = deletes if revives is None else revives
         report = None if push is None else await push(info, limit_s=limit_s, revives=revives)
         if report is not None:
@@ -458,7 +453,7 @@ class SandboxManager:
         """Keep a sandbox with unpushed files when it stops; return the error."""
         self.is_kept = True
         fate = "It stays, and the next session saves the files."
-        if not self._config.persistent:
+        if not self.is_persistent:
             fate = f"It stops {EPHEMERAL_STOP_MINUTES} minutes after its last request, and is deleted within a day."
             try:
                 await port.set_autodelete(info.id, KEEP_MINUTES)

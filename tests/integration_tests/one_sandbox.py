@@ -9,10 +9,11 @@ from functools import partial
 from langchain_daytona_ws._adapters.aws import AssumedRole, GivenKeys
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
+from langchain_daytona_ws._core.answer import Answer
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
-from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Send
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.mount.manager import MountManager, MountPayload
+from langchain_daytona_ws._core.mount.manager import MountManager
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
@@ -27,10 +28,12 @@ class _Counted(MountManager):
 
     secrets = 0
 
-    async def attach(self, request: GuestRequest) -> MountPayload:
-        payload = await super().attach(request)
-        self.secrets += payload.secret is not None
-        return payload
+    async def send(self, send: Send, request: GuestRequest) -> Answer:
+        async def counted(complete: GuestRequest) -> Answer:
+            self.secrets += complete.secret is not None
+            return await send(complete)
+
+        return await super().send(counted, request)
 
 
 class OneSandbox:
@@ -42,6 +45,7 @@ class OneSandbox:
     """
 
     is_persistent = False
+    starts = 0
 
     def __init__(self, bucket: Bucket, *, role: bool = False) -> None:
         server = bucket.server
@@ -65,13 +69,12 @@ class OneSandbox:
         cache = CredentialCache()
         get = partial(cache.get, once_blocking, source)
         self.mount = _Counted(workspace, get, cache.forget, delivered={}, add_notice=lambda _: None)
-        self.client = GuestClient(self.port, self, {}, lambda: os.urandom(16).hex(), [self.mount])
+        self.client = GuestClient(
+            self.port, self, self.acquire, {}, lambda: os.urandom(16).hex(), attachments=[self.mount]
+        )
 
     async def acquire(self) -> SandboxInfo:
         return self.info
-
-    def starts(self) -> int:
-        return 0
 
     def restarted(self, since: int) -> None:
         return None

@@ -350,8 +350,7 @@ class Kept:
 
     failed = lost
 
-    def starts(self) -> int:
-        return 0
+    starts = 0
 
     def restarted(self, since: int) -> None:
         return None
@@ -360,7 +359,9 @@ class Kept:
         watch = JobTracker(15, None, lambda *_: None, lambda _: None)
 
         async def guest_client() -> GuestClient:
-            return GuestClient(self.port, self, {}, lambda: f"{time.monotonic_ns():032x}", [watch])
+            return GuestClient(
+                self.port, self, self.acquire, {}, lambda: f"{time.monotonic_ns():032x}", attachments=[watch]
+            )
 
         return JobOps(
             guest_client, watch, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()

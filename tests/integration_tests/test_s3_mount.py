@@ -415,7 +415,7 @@ def test_the_keys_are_in_no_traceback_with_its_variables(bucket: Bucket, workspa
         workspace.run("true")
     bucket.server.faults.clear()
     shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-    assert "payloads = " in shown, "the frames of the attachments"
+    assert "is_delivered = " in shown, "the frame of the mount's attachment"
     encoded = re.findall("[A-Za-z0-9+/]{40,}", shown)
     decoded = b" ".join(binascii.a2b_base64(item[: len(item) // 4 * 4]) for item in encoded)
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in shown

@@ -119,12 +119,10 @@ def program_in(env: Mapping[str, str]) -> str:
 
 class OneMachine:
     is_persistent = False
+    starts = 0
 
     async def acquire(self) -> SandboxInfo:
         return INFO
-
-    def starts(self) -> int:
-        return 0
 
     def restarted(self, since: int) -> None:
         return None
@@ -143,7 +141,12 @@ class Workspace:
         self.port = ShellPort(shell, directory)
         self.programs = KeptPrograms()
         self.guest_client = GuestClient(
-            self.port, OneMachine(), {}, lambda: secrets.token_hex(16), programs=self.programs
+            self.port,
+            OneMachine(),
+            OneMachine().acquire,
+            {},
+            lambda: secrets.token_hex(16),
+            programs=self.programs,
         )
 
     def on_disk(self, path: str | None) -> Path:

@@ -24,8 +24,8 @@ class Client:
     def __init__(self, call: Call, upload: Upload | None, download: Download | None) -> None:
         self._call, self._upload, self._download = call, upload, download
 
-    async def call(self, entry: str, request: dict[str, Any], *, timeout_s: float) -> Any:
-        return await self._call(entry, request)
+    async def call(self, entry: str, request: dict[str, Any], *, timeout_s: float) -> tuple[Any, str]:
+        return await self._call(entry, request), "sb"
 
     async def upload(
         self, directory: str, contents: Sequence[UploadSource], meter: Meter | None = None

@@ -200,10 +200,10 @@ def followed(*polls: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
     texts: list[str] = []
     following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
-    async def call() -> dict[str, object]:
+    async def call() -> tuple[dict[str, object], str]:
         following.sent_to(INFO)
         assert over.wait(90)
-        return answered(output)
+        return answered(output), "sb"
 
     run_sync(following.during(call()))
     return texts, client
@@ -244,9 +244,9 @@ class TestFollowing:
         texts: list[str] = []
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
-        async def call() -> dict[str, object]:
+        async def call() -> tuple[dict[str, object], str]:
             following.sent_to(INFO)
-            return answered(b"ab")
+            return answered(b"ab"), "sb"
 
         run_sync(following.during(call()))
         assert texts == ["ab"]
@@ -266,10 +266,10 @@ class TestFollowing:
 
             following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
-            async def call() -> dict[str, object]:
+            async def call() -> tuple[dict[str, object], str]:
                 following.sent_to(INFO)
                 await over.wait()
-                return answered(b"ab")
+                return answered(b"ab"), "sb"
 
             await following.during(call())
             assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -290,9 +290,9 @@ class TestTheRest:
         texts: list[str] = []
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
-        async def call() -> dict[str, object]:
+        async def call() -> tuple[dict[str, object], str]:
             following.sent_to(INFO)
-            return answer
+            return answer, "sb"
 
         run_sync(following.during(call()))
         return "".join(texts), client.offsets
@@ -362,12 +362,12 @@ class TestALookThatHangs:
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
         expected = [] if fails else ["abc"]
 
-        async def call() -> dict[str, object]:
+        async def call() -> tuple[dict[str, object], str]:
             following.sent_to(INFO)
             assert client.asked.wait(90)
             if fails:
                 raise KeyboardInterrupt
-            return answered(b"abc")
+            return answered(b"abc"), "sb"
 
         with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
             run_sync(following.during(call()))
@@ -398,10 +398,10 @@ class TestALookThatHangs:
             client.poll = poll  # type: ignore[method-assign]
             following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
-            async def call() -> dict[str, object]:
+            async def call() -> tuple[dict[str, object], str]:
                 following.sent_to(INFO)
                 await asked.wait()
-                return answered(b"abc")
+                return answered(b"abc"), "sb"
 
             await following.during(call())
             assert cancelled.is_set()
@@ -424,10 +424,10 @@ class TestALookThatHangs:
         client.background = lambda work: ThreadTask(lambda own: made.append(own) or work(own))  # type: ignore
         following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
-        async def call() -> dict[str, object]:
+        async def call() -> tuple[dict[str, object], str]:
             following.sent_to(INFO)
             assert began.wait(90)
-            return answered(b"abc")
+            return answered(b"abc"), "sb"
 
         run_sync(following.during(call()))
         assert texts == ["ab", "c"]
@@ -450,10 +450,10 @@ class TestALookThatHangs:
             client.background = lambda work: AsyncioTask(lambda own: made.append(own) or work(own))  # type: ignore
             following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
-            async def call() -> dict[str, object]:
+            async def call() -> tuple[dict[str, object], str]:
                 following.sent_to(INFO)
                 await began.wait()
-                return answered(b"abc")
+                return answered(b"abc"), "sb"
 
             await following.during(call())
             assert client.offsets == [0]  # no poll after the command's end
@@ -486,10 +486,10 @@ class TestALookThatHangs:
         client.background = Late  # type: ignore[method-assign,assignment]
         following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
-        async def call() -> dict[str, object]:
+        async def call() -> tuple[dict[str, object], str]:
             following.sent_to(INFO)
             assert client.asked.wait(90)
-            return answered(b"abc")
+            return answered(b"abc"), "sb"
 
         run_sync(following.during(call()))
         for thread in helpers():
@@ -523,10 +523,10 @@ class TestALookThatHangs:
 
                 following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
-                async def call() -> dict[str, object]:
+                async def call() -> tuple[dict[str, object], str]:
                     following.sent_to(INFO)  # noqa: B023
                     assert enough.wait(90)  # noqa: B023
-                    return answered(output)
+                    return answered(output), "sb"
 
                 run_sync(following.during(call()))
                 is_over = True

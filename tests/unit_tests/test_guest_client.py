@@ -112,6 +112,7 @@ class Managers:
     async def acquire(self) -> SandboxInfo:
         return INFO
 
+    @property
     def starts(self) -> int:
         return self.restarts
 
@@ -127,9 +128,10 @@ class Managers:
 
 
 def call(port: ScriptedPort, *, key: str | None = "k", managers: Managers | None = None) -> dict[str, object]:
-    guest_client = GuestClient(port, managers or Managers(), {}, lambda: NONCE)
+    managers = managers or Managers()
+    guest_client = GuestClient(port, managers, managers.acquire, {}, lambda: NONCE)
     request: dict[str, object] = {"op": "x"} if key is None else {"op": "x", "key": key}
-    return run_sync(guest_client.call("command", request, timeout_s=10, killable=key is not None))
+    return run_sync(guest_client.call("command", request, timeout_s=10, killable=key is not None))[0]
 
 
 def fault(kind: FaultKind, **facts: Any) -> PortFault:
@@ -174,7 +176,7 @@ def test_set_up_does_not_count_towards_the_deadline() -> None:
     async def set_up() -> None:
         await port.sleep(600)
 
-    guest_client = GuestClient(port, Managers(), {}, lambda: NONCE, set_up=set_up)
+    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE, set_up=set_up)
     run_sync(guest_client.call("command", {"key": "k"}, timeout_s=10))
     assert port.within_s == [10 + MARGIN_S]
 
@@ -188,7 +190,7 @@ def test_a_failed_set_up_after_sending_is_an_unknown_outcome() -> None:
             raise HookFailed("onResume", for_model="Nothing ran.")
         done.append(None)
 
-    guest_client = GuestClient(port, Managers(), {}, lambda: NONCE, set_up=set_up)
+    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE, set_up=set_up)
     with pytest.raises(OutcomeUnknown):
         run_sync(guest_client.call("command", {"key": "k"}, timeout_s=10))
     done.clear()
@@ -400,7 +402,7 @@ def test_a_sandbox_that_has_gone_silent_does_not_hold_the_call_for_long(timeout_
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Silent(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
-    guest_client = GuestClient(port, Managers(), {}, lambda: NONCE)
+    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE)
     with pytest.raises(OutcomeUnknown):
         run_sync(guest_client.call("command", {"key": "k"}, timeout_s=timeout_s))
     assert port.slept_s <= timeout_s + 100
@@ -415,8 +417,8 @@ def test_a_proxy_that_drops_long_requests_is_outlasted() -> None:
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Proxy(execute=[*[fault(FaultKind.DROPPED)] * 8, {"ok": True}], get=[info("started")])
-    guest_client = GuestClient(port, Managers(), {}, lambda: NONCE)
-    assert run_sync(guest_client.call("command", {"key": "k"}, timeout_s=600)) == {"ok": True}
+    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE)
+    assert run_sync(guest_client.call("command", {"key": "k"}, timeout_s=600)) == ({"ok": True}, INFO.id)
 
 
 class TestProvision:

@@ -153,6 +153,18 @@ def ran(given: bytes) -> subprocess.CompletedProcess[bytes]:
     )  # fmt: skip
 
 
+def sent_by(manager: MountManager) -> GuestRequest:
+    """Return the request that a manager sends to a sandbox that it does not know."""
+    sent: list[GuestRequest] = []
+
+    async def send(request: GuestRequest) -> dict[str, object]:
+        sent.append(request)
+        return {}
+
+    run_sync(manager.send(send, GuestRequest(None, "box", "command", {}, 60.0)))  # type: ignore[arg-type]
+    return sent[0]
+
+
 @pytest.mark.parametrize(("life_s", "is_short"), [(3.2, True), (299.0, True), (900.0, False), (None, False)])
 def test_credentials_that_end_at_once_are_not_blamed_on_the_clocks(
     life_s: float | None, is_short: bool
@@ -166,7 +178,7 @@ def test_credentials_that_end_at_once_are_not_blamed_on_the_clocks(
         return Credentials("AKIAKEY", "secret", "token", 1_900_000_000.0, life_s)
 
     manager = MountManager(workspace, give, lambda _: None, delivered={}, add_notice=print)
-    run_sync(manager.attach(GuestRequest(None, "box", "command", {}, 60.0)))
+    sent_by(manager)
     error = manager.refusal("mount_expired", "ExpiredToken")
     assert ("they are issued for 3 s only (ExpiredToken). Let the role's STS" in error.message) is (
         life_s == 3.2
@@ -194,16 +206,12 @@ class TestARequest:
                 async def give(min_life_s: float, keys: Credentials = keys) -> Credentials:
                     return keys
 
-                payload = run_sync(
-                    MountManager(workspace, give, lambda _: None, delivered={}, add_notice=print).attach(
-                        GuestRequest(None, "box", "command", {}, 60.0)
-                    )
-                )
-                mounts = payload.fields["mount"]
+                sent = sent_by(MountManager(workspace, give, lambda _: None, delivered={}, add_notice=print))
+                mounts = sent.fields["mount"]
                 request = json.loads(str(mounts["request"]))
                 reported = helper.checked(request)
                 assert (reported["id"], helper.digest(reported)) == (mounts["id"], mounts["spec"])
-                brought = json.loads(payload.secret or b"")
+                brought = json.loads(sent.secret or b"")
                 given = helper.credentials(brought)
                 assert given == brought
                 kept = helper.CredentialStore(reported["id"], helper.digest(reported))

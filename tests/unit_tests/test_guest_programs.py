@@ -24,7 +24,6 @@ from tests.unit_tests.daemon import INFO, SANDBOX_PATH, OneMachine, Workspace, p
 from tests.unit_tests.test_guest_client import NONCE, ScriptedPort
 
 DIGEST = "ab" * 32
-PROGRAM = ("command",)
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def carried(workspace: Workspace) -> str:
 
 def kept(workspace: Workspace) -> Path:
     """Return the file of the program of commands."""
-    digest = workspace.programs.digest("sb", PROGRAM)
+    digest = workspace.programs.call("sb", "command", {}, NONCE).digest
     (path,) = workspace.port.tmp.glob(f".langchain-daytona-ws-*/{digest}.program")
     return path
 
@@ -66,7 +65,7 @@ def test_each_program_is_sent_once(workspace: Workspace) -> None:
 
 def test_a_new_session_sends_the_source_again(workspace: Workspace) -> None:
     workspace.run("true")
-    other = GuestClient(workspace.port, OneMachine(), {}, lambda: "1" * 32)
+    other = GuestClient(workspace.port, OneMachine(), OneMachine().acquire, {}, lambda: "1" * 32)
     workspace.guest_client = other
     workspace.run("true")
     assert carried(workspace) == "ss"
@@ -284,13 +283,14 @@ MISSING = {"error": "program"}
 
 
 def client_of(port: ScriptedPort) -> GuestClient:
-    return GuestClient(port, OneMachine(), {}, lambda: NONCE)  # type: ignore[arg-type]
+    return GuestClient(port, OneMachine(), OneMachine().acquire, {}, lambda: NONCE)  # type: ignore[arg-type]
 
 
 def calls(port: Answering, number: int) -> list[object]:
     guest_client = client_of(port)
     return [
-        run_sync(guest_client.call("command", {"op": "x", "key": "k"}, timeout_s=10)) for _ in range(number)
+        run_sync(guest_client.call("command", {"op": "x", "key": "k"}, timeout_s=10))[0]
+        for _ in range(number)
     ]
 
 
@@ -385,10 +385,11 @@ def test_a_missing_program_after_a_request_that_may_have_run_changes_no_outcome(
 
 def test_sandboxes_and_programs_are_kept_apart() -> None:
     programs = KeptPrograms()
-    programs.learn("a", PROGRAM, DIGEST)
-    assert programs.digest("a", PROGRAM) == DIGEST
-    assert programs.digest("b", PROGRAM) == ""
-    assert programs.digest("a", ("mount", "command")) == ""
+    assert not programs.lacks("a", programs.call("a", "command", {}, NONCE), {"program": DIGEST})
+    assert programs.call("a", "command", {}, NONCE).digest == DIGEST
+    assert programs.call("a", "command", {}, NONCE, with_source=True).digest == ""
+    assert programs.call("b", "command", {}, NONCE).digest == ""
+    assert programs.call("a", "command", {"mount": {}}, NONCE).digest == ""
 
 
 def test_the_answer_has_the_digest_only_in_its_frame(workspace: Workspace) -> None:

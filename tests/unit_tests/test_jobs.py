@@ -89,7 +89,14 @@ class Jobs:
         return watch, guest_client, ops
 
     def new_caller(self, watch: JobTracker) -> GuestClient:
-        return GuestClient(self.port, OneMachine(), {}, lambda: secrets.token_hex(16), [watch])
+        return GuestClient(
+            self.port,
+            OneMachine(),
+            OneMachine().acquire,
+            {},
+            lambda: secrets.token_hex(16),
+            attachments=[watch],
+        )
 
     def start(self, command: str, **settings: Any) -> Job:
         return self.jobs.start(command, **settings)
@@ -715,6 +722,18 @@ class TestSegments:
         os.close(directory)
 
 
+def sent_by(watch: JobTracker, request: GuestRequest) -> Mapping[str, object]:
+    """Return the fields of the request that the tracker sends."""
+    sent: list[Mapping[str, object]] = []
+
+    async def send(complete: GuestRequest) -> dict[str, object]:
+        sent.append(complete.fields)
+        return {}
+
+    run_sync(watch.send(send, request))
+    return sent[0]
+
+
 class TestKeepAlive:
     def test_a_start_raises_the_interval_and_a_later_call_puts_it_back(self, bash: Jobs) -> None:
         job = bash.start(LONG, max_duration_s=3600)
@@ -728,7 +747,7 @@ class TestKeepAlive:
         bash.run("true")
         assert bash.port.autostop == [75, 15]
         assert not (bash.state / "keep_alive").exists()
-        assert run_sync(bash.watch.attach(GuestRequest(bash.port, "sb", "command", {}, 1.0))).fields == {}
+        assert sent_by(bash.watch, GuestRequest(bash.port, "sb", "command", {}, 1.0)) == {}
 
     def test_the_longest_job_counts(self, bash: Jobs) -> None:
         bash.start(LONG, max_duration_s=7200)
@@ -791,7 +810,7 @@ class TestKeepAlive:
 
     def test_a_machine_that_is_gone_has_lost_its_jobs(self, bash: Jobs) -> None:
         job = bash.start(LONG)
-        run_sync(bash.watch.attach(GuestRequest(bash.port, "another", "command", {}, 1.0)))
+        sent_by(bash.watch, GuestRequest(bash.port, "another", "command", {}, 1.0))
         assert [(ended.id, ended.state) for ended in bash.ended] == [(job.id, "lost")]
 
 

@@ -25,7 +25,11 @@ def made(
     managers = Managers()
     arguments = {"port": 3000, "expires_s": 60, **given}
     number = arguments.pop("port")
-    link = run_sync(preview_url(port, managers, number, may_exist=may_exist, now=lambda: 1000.0, **arguments))
+    link = run_sync(
+        preview_url(
+            port, managers, managers.acquire, number, may_exist=may_exist, now=lambda: 1000.0, **arguments
+        )
+    )
     return link, port, managers
 
 
@@ -45,7 +49,9 @@ def test_a_stopped_sandbox_is_started_first() -> None:
 def test_a_lost_sandbox_is_recorded() -> None:
     port, managers = ScriptedPort(get=[None]), Managers()
     with pytest.raises(SandboxUnavailable, match="Start the server again") as caught:
-        run_sync(preview_url(port, managers, 3000, expires_s=60, may_exist=True, now=lambda: 0.0))
+        run_sync(
+            preview_url(port, managers, managers.acquire, 3000, expires_s=60, may_exist=True, now=lambda: 0.0)
+        )
     assert (caught.value.code, managers.lost_ones) == ("sandbox_gone", [INFO])
 
 

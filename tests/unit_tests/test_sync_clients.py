@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from langchain_daytona_ws._adapters import daytona_sync
-from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._adapters.daytona_sync import Client, SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
 
 ACCOUNT = Account(api_key="one", api_url="http://127.0.0.1:1/api", target=None)
@@ -42,10 +42,11 @@ def test_it_is_closed_when_nobody_holds_the_last_port() -> None:
     assert client._http_client.is_closed
 
 
-def _is_other_in_child(port: SyncDaytonaPort, results: multiprocessing.Queue[bool]) -> None:
-    inherited = port._daytona()
+def _is_other_in_child(
+    port: SyncDaytonaPort, inherited: Client, results: multiprocessing.Queue[bool]
+) -> None:
     own = SyncDaytonaPort(ACCOUNT)
-    results.put(own._daytona() is not inherited)
+    results.put(own._daytona() is port._daytona() is not inherited)
     own.close()
     port.close()
     results.put(not inherited._http_client.is_closed)
@@ -54,11 +55,11 @@ def _is_other_in_child(port: SyncDaytonaPort, results: multiprocessing.Queue[boo
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12
 def test_a_forked_child_uses_and_closes_no_client_of_its_parent() -> None:
     port = SyncDaytonaPort(ACCOUNT)
-    port._daytona()
+    client = port._daytona()
     fork = multiprocessing.get_context("fork")
     results = fork.Queue()
-    with daytona_sync._shared_here()._lock:  # held at the moment of the fork
-        child = fork.Process(target=_is_other_in_child, args=(port, results))
+    with daytona_sync._shared_here()._lock, port._opened.lock:  # held at the moment of the fork
+        child = fork.Process(target=_is_other_in_child, args=(port, client, results))
         child.start()
     assert [results.get(timeout=60), results.get(timeout=60)] == [True, True]
     child.join()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Resend
+from langchain_daytona_ws._core.answer import Answer
+from langchain_daytona_ws._core.guest_rpc.attachments import SENDS_MAX, GuestRequest, OnProgress
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
@@ -59,14 +60,21 @@ class Session:
         self.forgotten.append(credentials.access_key_id)
         self.fetched += 1
 
-    def request(self, **fields: object) -> GuestRequest:
-        return GuestRequest(self.port, "sb", "command", fields, 60.0)  # type: ignore[arg-type]
+    def request(self, on_progress: OnProgress | None = None) -> GuestRequest:
+        return GuestRequest(self.port, "sb", "command", {}, 60.0, on_progress)  # type: ignore[arg-type]
 
-    def send(self, answer: Mapping[str, object], request: GuestRequest | None = None) -> tuple[Any, Resend]:
-        """Return the fields of a request, and the reaction to its answer."""
-        request = request or self.request()
-        payload = run_sync(self.manager.attach(request))
-        return payload.fields, run_sync(self.manager.on_answer(request, payload, answer))
+    def send(
+        self, *answers: Mapping[str, object], on_progress: OnProgress | None = None
+    ) -> list[Mapping[str, Any]]:
+        """Answer the sends of one request, the last answer for ever; return the fields of each send."""
+        left, sent = list(answers), list[Mapping[str, Any]]()
+
+        async def answer(request: GuestRequest) -> Answer:
+            sent.append(request.fields)
+            return dict(left.pop(0) if len(left) > 1 else left[0])
+
+        self.answer = run_sync(self.manager.send(answer, self.request(on_progress)))
+        return sent
 
 
 def refusal(code: str, detail: str = "") -> dict[str, object]:
@@ -75,8 +83,7 @@ def refusal(code: str, detail: str = "") -> dict[str, object]:
 
 def test_the_resident_is_sent_once() -> None:
     session = Session()
-    first, _ = session.send(SAVED)
-    second, _ = session.send(SAVED)
+    [first], [second] = session.send(SAVED), session.send(SAVED)
     assert "sync_resident" in first
     assert "sync_resident" not in second
     assert session.state.reports["sb"].pushed == 1
@@ -86,8 +93,10 @@ def test_the_resident_is_sent_once() -> None:
 def test_a_missing_resident_is_sent_at_once(code: str) -> None:
     session = Session()
     session.send(SAVED)
-    assert session.send(refusal(code))[1] is Resend.NOW
-    assert "sync_resident" in session.send(SAVED)[0]
+    first, second = session.send(refusal(code), SAVED)
+    assert "sync_resident" not in first
+    assert "sync_resident" in second
+    assert session.answer == SAVED
 
 
 @pytest.mark.parametrize("failure", ["absent", "expired", "denied", "signature", "unreadable"])
@@ -100,11 +109,11 @@ def test_after_some_failed_pushes_the_next_call_sends_the_resident(failure: str)
 
 def test_a_resident_with_refused_credentials_is_replaced() -> None:
     session = Session()
-    first, _ = session.send(SAVED)
+    [first] = session.send(SAVED)
     assert first["sync"]["key"] == "any"
     session.send({**SAVED, "sync": json.dumps({"failure": "expired"})})
     assert session.forgotten == ["AKIA0"]
-    second, _ = session.send(SAVED)
+    [second] = session.send(SAVED)
     assert second["sync"]["key"] == second["sync_resident"]["key"] != first["sync_resident"]["key"]
     assert session.send(SAVED)[0]["sync"]["key"] == "any"
 
@@ -112,9 +121,17 @@ def test_a_resident_with_refused_credentials_is_replaced() -> None:
 def test_new_credentials_are_tried_once_a_request() -> None:
     session = Session()
     session.send(SAVED)
-    request = session.request()
-    assert session.send(refusal("sync_denied"), request)[1] is Resend.NOW
-    assert session.send(refusal("sync_denied"), request)[1] is Resend.NO
+    first, second = session.send(refusal("sync_denied"))
+    assert "sync_resident" not in first
+    assert second["sync_resident"]["key"] == second["sync"]["key"]
+    assert session.forgotten == ["AKIA0"]
+    assert session.answer == refusal("sync_denied")
+
+
+def test_a_sandbox_that_never_has_the_resident_is_given_up() -> None:
+    session = Session()
+    assert len(session.send(refusal("sync_absent"))) == SENDS_MAX
+    assert session.answer == refusal("sync_absent")
 
 
 def test_a_sandbox_that_pulls_for_ever_is_given_up() -> None:
@@ -124,13 +141,9 @@ def test_a_sandbox_that_pulls_for_ever_is_given_up() -> None:
     async def on_progress(text: str) -> None:
         notes.append(text)
 
-    request = session.request()
-    request.on_progress = on_progress
-    requests = 0
-    while session.send(refusal("sync_pulling", "[1, 2]"), request)[1] is Resend.WAIT:
-        requests += 1
+    requests = len(session.send(refusal("sync_pulling", "[1, 2]"), on_progress=on_progress))
     assert PULL_LIMIT_S < session.port.time < PULL_LIMIT_S + 2 * MARGIN_S
-    assert requests == len(notes) < 10_000
+    assert requests == len(notes) + 1 < 10_000
     assert notes[0] == "[copying the workspace into the sandbox: 1 of 2 files]\n"
     error = session.manager.error("sync_pulling", "[1, 2]")
     assert error
@@ -139,7 +152,9 @@ def test_a_sandbox_that_pulls_for_ever_is_given_up() -> None:
 
 @pytest.mark.parametrize("detail", ["", "[]", "nothing", '"x"', "[1e999, 2]", "[" * 100_000, "[null, {}]"])
 def test_forged_progress_is_harmless(detail: str) -> None:
-    assert Session().send(refusal("sync_pulling", detail))[1] is Resend.WAIT
+    session = Session()
+    assert len(session.send(refusal("sync_pulling", detail), SAVED)) == 2
+    assert session.answer == SAVED
 
 
 @pytest.mark.parametrize("answer", [refusal("bash"), {"error": "guest", "code": "KeyError"}])

@@ -37,31 +37,21 @@ def _check(report: SyncReport) -> None:
 
 @given(strategies.dictionaries(strategies.sampled_from(FIELDS), JSON | PAIRS | strategies.text()))
 def test_any_values_are_a_report(values: dict[str, Any]) -> None:
-    report = read_report({"sync": json.dumps(values)})
-    assert report is not None
-    _check(report)
+    _check(read_report(json.dumps(values)))
 
 
 @given(JSON | strategies.text())
 def test_any_text_is_a_report(value: Any) -> None:
     for text in (value, json.dumps(value)):
-        report = read_report({"sync": text})
-        assert (report is None) == (text is None)
-        if report is not None:
-            _check(report)
+        _check(read_report(text))
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "{", "1e999", '{"pulled": 1e999}', '{"seconds": NaN}', '{"seconds": 1e400}']
 )
 def test_numbers_and_depths_out_of_range(text: str) -> None:
-    report = read_report({"sync": text})
-    assert report is not None
+    report = read_report(text)
     assert (report.pulled, report.duration_s) == (0, 0.0)
-
-
-def test_a_call_without_synchronisation_has_no_report() -> None:
-    assert read_report({}) is None
 
 
 def test_a_report_of_a_change_is_read() -> None:
@@ -72,7 +62,7 @@ def test_a_report_of_a_change_is_read() -> None:
         "conflicts": [["a", "a.conflict-A"]],
         "seconds": 0.5,
     }
-    report = read_report({"sync": json.dumps(values)})
+    report = read_report(json.dumps(values))
     assert report == SyncReport(
         pulled=1, pushed=2, deleted=3, conflicts=(("a", "a.conflict-A"),), conflict_count=1, duration_s=0.5
     )
@@ -87,8 +77,7 @@ def test_every_failure_of_s3_has_its_messages(code: str) -> None:
 
 def test_conflicts_that_are_not_named_are_counted() -> None:
     pairs = [[f"f{number:02}", f"f{number:02}.conflict-A"] for number in range(20)]
-    report = read_report({"sync": json.dumps({"conflicts": pairs, "conflicts_count": 1234})})
-    assert report is not None
+    report = read_report(json.dumps({"conflicts": pairs, "conflicts_count": 1234}))
     assert (len(report.conflicts), report.conflict_count) == (NAMES_MAX, 1234)
     assert len(report.notices) == NAMES_MAX + 1
     assert "1,224 more files" in report.notices[-1]
@@ -100,8 +89,7 @@ def test_conflicts_that_are_not_named_are_counted() -> None:
 )
 def test_files_that_are_not_named_are_counted(name: str, expected: str) -> None:
     pairs = [[f"f{number:02}", "r"] for number in range(20)]
-    report = read_report({"sync": json.dumps({name: pairs, f"{name}_count": 1000})})
-    assert report is not None
+    report = read_report(json.dumps({name: pairs, f"{name}_count": 1000}))
     assert expected in report.notices[-1]
     twice = report.merged(report)
     assert (
@@ -112,8 +100,7 @@ def test_files_that_are_not_named_are_counted(name: str, expected: str) -> None:
 def test_the_conflicts_of_git_are_one_notice_for_each_branch_and_repository() -> None:
     names = ["refs/heads/main", "index", "logs/HEAD", "logs/refs/heads/main", "COMMIT_EDITMSG"]
     pairs = [[f"{at}.git/{name}", f"{at}.git/{name}.conflict-A"] for at in ("", "d/") for name in names]
-    report = read_report({"sync": json.dumps({"conflicts": pairs})})
-    assert report is not None
+    report = read_report(json.dumps({"conflicts": pairs}))
     [branch, other_branch, copies, other_copies] = report.notices
     assert "committed in the workspace on" in branch
     assert "git merge main.conflict-A`" in branch
@@ -125,8 +112,7 @@ def test_the_conflicts_of_git_are_one_notice_for_each_branch_and_repository() ->
 def test_other_files_of_git_are_named_each() -> None:
     names = ["a/.git/HEAD", "a/.git/packed-refs", ".github/index", "index"]
     pairs = [[name, f"{name}.conflict-A"] for name in names]
-    report = read_report({"sync": json.dumps({"conflicts": pairs})})
-    assert report is not None
+    report = read_report(json.dumps({"conflicts": pairs}))
     for name, notice in zip(names, report.notices, strict=True):
         assert f"yours is {name}.conflict-A: merge" in notice
 

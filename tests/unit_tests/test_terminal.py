@@ -161,6 +161,8 @@ def test_variables_of_the_user_take_precedence(
 ) -> None:
     workspace = Workspace("bash", tmp_path)
     workspace.port.extra_env = image
-    workspace.guest_client = GuestClient(workspace.port, OneMachine(), own, lambda: secrets.token_hex(16))
+    workspace.guest_client = GuestClient(
+        workspace.port, OneMachine(), OneMachine().acquire, own, lambda: secrets.token_hex(16)
+    )
     reported = dict(line.split("=", 1) for line in workspace.run(SHOW).output.splitlines())
     assert reported == {**ALL, **different}

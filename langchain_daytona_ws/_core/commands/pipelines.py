@@ -56,7 +56,7 @@ def ends_in_pipeline(command: str) -> bool:
 
     A wrong answer is harmless: if True, bash reports the exit codes of the last pipeline that ran; if False, none.
     """
-    if "|" not in command or len(command) > READ_CHARS or re.search(_COULD_SEE, command):
+    if len(command) > READ_CHARS or re.search(_COULD_SEE, command):
         return False
     reader, pattern = _Reader(), _token()
     position = 0

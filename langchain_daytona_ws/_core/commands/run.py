@@ -153,7 +153,7 @@ async def run_command(
     if job is not None:
         request["job"] = job
     if on_output is None:
-        answer = await client.call("command", request, timeout_s=timeout_s, killable=True)
+        answer, sandbox_id = await client.call("command", request, timeout_s=timeout_s, killable=True)
     else:
         live = LiveOutput(client, key, on_output)
         request["live"] = True
@@ -165,7 +165,7 @@ async def run_command(
             on_send=live.sent_to,
             on_progress=live.emit_note,
         )
-        answer = await live.during(call)
+        answer, sandbox_id = await live.during(call)
     if answer.get("outcome") == "cancelled":
         raise WorkspaceError(
             "The command was cancelled.",
@@ -173,10 +173,10 @@ async def run_command(
             op="execute",
             for_model="This call was cancelled: the command was killed if it had started. What it had done stays.",
         )
-    report = read_report(answer)
-    if report is not None:
-        report = await finish_push(client.for_same_sandbox(), root, report)
-    return _result(answer, timeout_s, limit_bytes, report, terminal)
+    report = None
+    if answer.get("sync") is not None:
+        report = await finish_push(client.only_for(sandbox_id), root, read_report(answer["sync"]))
+    return _result(answer, sandbox_id, report, timeout_s=timeout_s, limit_bytes=limit_bytes, pty=terminal)
 
 
 def check_command(command: str) -> None:
@@ -213,7 +213,7 @@ def facts_of_request(client: GuestClient, command: str) -> Answer:
     own = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
     if own:
         facts["own"] = own
-    if ends_in_pipeline(command):
+    if "|" in command and ends_in_pipeline(command):
         facts["pipeline"] = True
     if re.search(_EDITOR, command):
         facts["editors"] = True
@@ -251,9 +251,11 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
 
 def _result(
     answer: Answer,
+    sandbox_id: str,
+    report: SyncReport | None,
+    *,
     timeout_s: float,
     limit_bytes: int,
-    report: SyncReport | None,
     pty: tuple[int, int] | None,
 ) -> CommandResult:
     """Read an answer, which is a JSON object with fields of any type."""
@@ -299,7 +301,7 @@ def _result(
         )
     if answer.get("from_record") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")
-    exit_code = _number(answer, "exit_code")
+    exit_code, codes = _number(answer, "exit_code"), answer.get("pipeline")
     where = _rest_location(log_path, size, log_bytes, answer)
     return CommandResult(
         exit_code=exit_code,
@@ -310,11 +312,12 @@ def _result(
         duration_s=_seconds(answer),
         log_path=log_path,
         background=background,
-        pipeline=relevant_exit_codes(answer.get("pipeline"), exit_code),
+        pipeline=() if codes is None else relevant_exit_codes(codes, exit_code),
         job_id=job_id,
         from_record=answer.get("from_record") is True,
         notices=(*notices, *(report.notices if report else ())),
         sync=report,
+        sandbox_id=sandbox_id,
         screen=None if pty is None else _screen(head, tail, size, where, pty=pty, limit_bytes=limit_bytes),
     )
 

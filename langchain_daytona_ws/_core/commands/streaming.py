@@ -91,10 +91,10 @@ class LiveOutput:
         """Pass on a line that is not output: the command has not begun."""
         await self._emit(text)
 
-    async def during(self, call: Awaitable[Answer]) -> Answer:
+    async def during(self, call: Awaitable[tuple[Answer, str]]) -> tuple[Answer, str]:
         """Await the call; on return, the whole output has been passed on."""
         try:
-            answer = await call
+            answer, sandbox_id = await call
             if self._task is not None:
                 await self._task.end()
             await self._emit_rest(answer)
@@ -104,7 +104,7 @@ class LiveOutput:
             if self._task is not None and not isinstance(error, GeneratorExit):
                 await self._task.cancel()
             raise
-        return answer
+        return answer, sandbox_id
 
     async def _follow(self, task: BackgroundTask) -> None:
         """Pass on new output until the command ends, the limit is reached, or polling fails repeatedly."""

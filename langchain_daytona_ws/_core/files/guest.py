@@ -306,11 +306,11 @@ class GuestFiles:
         if key is not None:
             request["key"] = key
         client = await self.client()
-        answer = await client.call(entry, request, timeout_s=call_s)
+        answer, sandbox_id = await client.call(entry, request, timeout_s=call_s)
         reply = FileReply(op, answer)  # refuses an answer that is no object
-        report = read_report(answer)
-        if report is not None:
-            self._on_report(await finish_push(client.for_same_sandbox(), self._root, report))
+        if answer.get("sync") is not None:
+            report = read_report(answer["sync"])
+            self._on_report(await finish_push(client.only_for(sandbox_id), self._root, report))
         return reply
 
 

@@ -6,19 +6,14 @@ import copy
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core.answer import Answer, read_frame, unreadable
-from langchain_daytona_ws._core.guest_rpc.attachments import (
-    Attachment,
-    GuestRequest,
-    OnProgress,
-    Payload,
-    Resend,
-)
+from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, OnProgress, Send
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, setup_error, unknown
-from langchain_daytona_ws._core.guest_rpc.payload import KeptPrograms, guest_call, program_of
-from langchain_daytona_ws._core.guest_rpc.recovery import MAYBE_RAN, RETRY_WITHIN_S, Attempts, SandboxSource
+from langchain_daytona_ws._core.guest_rpc.payload import GuestCall, KeptPrograms
+from langchain_daytona_ws._core.guest_rpc.recovery import MAYBE_RAN, RETRY_WITHIN_S, Attempts
 from langchain_daytona_ws._core.ports import (
     BackgroundTask,
     PortFault,
@@ -26,6 +21,7 @@ from langchain_daytona_ws._core.ports import (
     SandboxPort,
     UploadSource,
 )
+from langchain_daytona_ws._core.sandbox.lifecycle import SandboxRecord
 from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
 
 logger = logging.getLogger("langchain_daytona_ws")
@@ -36,11 +32,8 @@ T = TypeVar("T")
 MARGIN_S = 25
 TRANSFER_WITHIN_S = 900.0
 KILL_CALL_S = 20
-SENDS_MAX = 3  # of one attempt: without credentials, with credentials, with new credentials
 SHORTEST_REQUEST_S = 5
 DETAIL_CHARS = 1000
-
-MISSING = "program"  # the error of a guest that has the digest, but not the program
 
 
 class DownloadTarget(Protocol):
@@ -75,7 +68,8 @@ class GuestClient:
 
     Args:
         port: The Daytona API.
-        sandboxes: The session's sandbox.
+        sandbox: The state of the session's sandbox.
+        acquire: Returns the sandbox, creating or starting it if necessary.
         variables: The environment variables that each request sets. Sandboxes do not store them, so a changed
             configuration applies at the next call.
         new_key: Returns random names for calls and answers.
@@ -89,18 +83,20 @@ class GuestClient:
     def __init__(
         self,
         port: SandboxPort,
-        sandboxes: SandboxSource,
+        sandbox: SandboxRecord,
+        acquire: Callable[[], Awaitable[SandboxInfo]],
         variables: Mapping[str, str],
         new_key: Callable[[], str],
-        attachments: Sequence[Attachment[Any]] = (),
         *,
+        attachments: Sequence[Attachment] = (),
         programs: KeptPrograms | None = None,
         set_up: Callable[[], Awaitable[None]] | None = None,
         only_sandbox_id: str = "",
         revives: bool = True,
     ) -> None:
         self._port = port
-        self._sandboxes = sandboxes
+        self._sandbox = sandbox
+        self._acquire_any = acquire
         self._attachments = attachments
         self._programs = KeptPrograms() if programs is None else programs
         self._set_up = set_up
@@ -109,27 +105,26 @@ class GuestClient:
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
         self.variables = _Variables(variables)
         self.new_key = new_key
-        self.sandbox_id = ""  # the sandbox that answered last
         self.now = port.now
         self.sleep = port.sleep
 
     async def call(
         self,
         entry: str,
-        request: Answer,
+        fields: Answer,
         *,
         timeout_s: float,
         life_s: float | None = None,
         within_s: float = math.inf,
         killable: bool = False,
-        on_send: Callable[[SandboxInfo], None] | None = None,
+        on_send: Callable[[SandboxInfo], object] | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Answer:
-        """Send a request until it is answered.
+    ) -> tuple[Answer, str]:
+        """Send a request until it is answered; return the answer, and the id of the sandbox that has answered.
 
         Args:
             entry: The guest module.
-            request: With a ``key`` it runs at most once; without a ``key`` it must be repeatable.
+            fields: The request. With a ``key`` it runs at most once; without a ``key`` it must be repeatable.
             timeout_s: Longest time that the guest may take.
             life_s: Seconds for which processes of the request will use the workspace. Default: ``timeout_s``.
             within_s: Seconds after which no further request is sent. Default: enough for the guest's time and retries.
@@ -142,48 +137,38 @@ class GuestClient:
             SandboxUnavailable: The sandbox could not be reached; nothing ran.
             SandboxError: The sandbox refused the request, or its answer was unreadable.
             ProvisionError: There was no sandbox, and none could be created.
-            CredentialsRefused: There were no credentials for the S3 workspace; nothing was created.
+            CredentialsRefused: There were no credentials for the S3 workspace; nothing ran.
         """
-        life_s = timeout_s if life_s is None else life_s
-        for attachment in self._attachments:
-            await attachment.prepare(life_s)
         info = await self._acquire()
         own_s = timeout_s + self._margin_s + RETRY_WITHIN_S
-        attempts = Attempts(self._port, self._sandboxes, min(own_s, within_s), revives=self._revives)
+        attempts = Attempts(self._port, self._sandbox, min(own_s, within_s), revives=self._revives)
         try:
             answer: Answer | None = None
             while answer is None:
-                info, answer = await self._try(
-                    info,
-                    entry,
-                    request,
-                    attempts,
-                    timeout_s=timeout_s,
-                    life_s=life_s,
-                    on_send=on_send,
-                    on_progress=on_progress,
+                request = GuestRequest(
+                    self._port, info.id, entry, fields, timeout_s if life_s is None else life_s, on_progress
                 )
+                info, answer = await self._try(info, request, attempts, timeout_s=timeout_s, on_send=on_send)
         except GeneratorExit:
             raise
         except WorkspaceError as error:
-            if attempts.maybe_ran and "key" in request:
+            if attempts.maybe_ran and "key" in fields:
                 _raise_if_unknown(error)
             raise
         except BaseException:
             if killable:
-                await self._port.finish(self._kill(info, request), within_s=KILL_CALL_S)
+                await self._port.finish(self._kill(info, fields), within_s=KILL_CALL_S)
             raise
         if answer.get("outcome") == "running":
             # Another process sent this call earlier; it runs longer than its own limit.
             raise unknown("It was still running when its time was up.", code="still_running")
-        self.sandbox_id = info.id
-        return self._checked(answer)
+        return self._checked(answer), info.id
 
-    def for_same_sandbox(self) -> GuestClient:
-        """Return a client that sends only to the sandbox that has answered last, and runs no hooks there."""
-        same = copy.copy(self)
-        same._only_sandbox_id, same._set_up = self.sandbox_id, None
-        return same
+    def only_for(self, sandbox_id: str) -> GuestClient:
+        """Return a client that sends only to a sandbox, and runs no hooks there."""
+        only = copy.copy(self)
+        only._only_sandbox_id, only._set_up = sandbox_id, None
+        return only
 
     async def poll(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
         """Send a request that only reads, once, without attachments.
@@ -191,7 +176,9 @@ class GuestClient:
         Raises:
             PortFault, SandboxError: The request got no answer.
         """
-        return self._checked(await self._send(info, entry, request, within_s))
+        return self._checked(
+            await self._send(GuestRequest(self._port, info.id, entry, request, within_s), within_s)
+        )
 
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
         """Start work that runs during a call."""
@@ -236,16 +223,16 @@ class GuestClient:
         return await self._transfer(download)
 
     async def _transfer(self, transfer: Callable[[str], Awaitable[T]]) -> T:
-        attempts = Attempts(self._port, self._sandboxes, TRANSFER_WITHIN_S, revives=self._revives)
+        attempts = Attempts(self._port, self._sandbox, TRANSFER_WITHIN_S, revives=self._revives)
         while True:
-            info, starts = await self._acquire(), self._sandboxes.starts()
+            info, starts = await self._acquire(), self._sandbox.starts
             try:
                 return await transfer(info.id)
             except PortFault as fault:
                 await attempts.recover(fault, info, starts, repeatable=True)
 
     async def _acquire(self) -> SandboxInfo:
-        info = await self._sandboxes.acquire()
+        info = await self._acquire_any()
         if self._only_sandbox_id not in ("", info.id):
             raise unknown("The machine that it was for is gone.", code=LOST_WHILE_RUNNING)
         return info
@@ -255,30 +242,25 @@ class GuestClient:
     async def _try(
         self,
         info: SandboxInfo,
-        entry: str,
-        request: Answer,
+        request: GuestRequest,
         attempts: Attempts,
         *,
         timeout_s: float,
-        life_s: float,
         on_send: Callable[[SandboxInfo], object] | None,
-        on_progress: OnProgress | None,
     ) -> tuple[SandboxInfo, Answer | None]:
-        """Send once; return the answer, or None and the sandbox to send to next."""
+        """Send once; return the sandbox and its answer, or the sandbox to send to next and None."""
+        is_repeatable = "key" not in request.fields
         if self._set_up is not None:
-            await attempts.uncharged(self._run_set_up(self._set_up, request, attempts))
-        began, starts = self._port.now(), self._sandboxes.starts()
+            await attempts.uncharged(self._run_set_up(self._set_up, attempts, is_repeatable=is_repeatable))
+        began, starts = self._port.now(), self._sandbox.starts
         if on_send is not None:
             on_send(info)
         try:
             within_s = min(timeout_s + self._margin_s, attempts.until - began)
-            sent = GuestRequest(
-                self._port, info.id, entry, request, life_s, since=began, on_progress=on_progress
-            )
-            return info, await self._send_attached(info, sent, within_s)
+            return info, await self._send_attached(request, within_s)
         except PortFault as fault:
             attempts.record_duration(self._port.now() - began)
-            await attempts.recover(fault, info, starts, repeatable="key" not in request)
+            await attempts.recover(fault, info, starts, repeatable=is_repeatable)
             return await attempts.uncharged(self._acquire()), None
         except SandboxError as error:
             if not attempts.may_resend_after(error):
@@ -286,44 +268,25 @@ class GuestClient:
             return info, None
 
     async def _run_set_up(
-        self, set_up: Callable[[], Awaitable[None]], request: Answer, attempts: Attempts
+        self, set_up: Callable[[], Awaitable[None]], attempts: Attempts, *, is_repeatable: bool
     ) -> None:
         try:
             await set_up()
         except HookFailed as error:
-            if attempts.maybe_ran and "key" in request:
+            if attempts.maybe_ran and not is_repeatable:
                 # The error says "was not run", which holds only for a call that was never sent.
                 raise unknown("Then the machine could not be set up again.") from error
             raise
 
-    async def _send_attached(self, info: SandboxInfo, sent: GuestRequest, within_s: float) -> Answer:
-        """Send with all attachments; send again if an attachment had to deliver or renew data first."""
-        answer: Answer = {}
-        sends = 0
-        while sends < SENDS_MAX:
-            payloads: list[Payload] = [await attachment.attach(sent) for attachment in self._attachments]
-            fields = {name: value for payload in payloads for name, value in payload.fields.items()}
-            # The payload, not its secret: a traceback may be shown with local variables, and its repr hides the secret.
-            with_secret = next((payload for payload in payloads if payload.secret is not None), None)
-            answer = await self._send(info, sent.entry, {**sent.fields, **fields}, within_s, with_secret)
-            resends = [
-                await attachment.on_answer(sent, payload, answer)
-                for attachment, payload in zip(self._attachments, payloads, strict=True)
-            ]
-            if not any(resend is not Resend.NO for resend in resends):
-                break
-            sends += Resend.NOW in resends
-        return answer
+    async def _send_attached(self, request: GuestRequest, within_s: float) -> Answer:
+        """Send through all attachments; each adds its part, and may send again."""
+        send: Send = partial(self._send, within_s=within_s)
+        for attachment in self._attachments:
+            send = partial(attachment.send, send)
+        return await send(request)
 
-    async def _send(
-        self,
-        info: SandboxInfo,
-        entry: str,
-        request: Answer,
-        within_s: float,
-        with_secret: Payload | None = None,
-    ) -> Answer:
-        """Send a request, with the secret of a payload if any, and return its answer unchecked.
+    async def _send(self, request: GuestRequest, within_s: float) -> Answer:
+        """Send a request, and return its answer unchecked.
 
         It carries the digest of a program that the sandbox keeps. If the sandbox does not have the program, nothing has
         run, and the request is sent again with the source.
@@ -331,67 +294,49 @@ class GuestClient:
         Raises:
             PortFault, SandboxError: There was no answer, or it was unreadable.
         """
-        program, until = program_of(entry, request), self._port.now() + within_s
-        digest = self._programs.digest(info.id, program)
-        answer: Answer = {}
-        if digest:
+        until, with_source = self._port.now() + within_s, False
+        while True:
+            call = self._programs.call(
+                request.sandbox_id,
+                request.entry,
+                request.fields,
+                self.new_key(),
+                secret=request.secret,
+                with_source=with_source,
+            )
             try:
-                answer = await self._send_once(info, entry, request, within_s, with_secret, digest=digest)
+                answer = await self._execute(request, call, until - self._port.now())
             except (PortFault, SandboxError) as error:
-                if not isinstance(error, PortFault) or error.kind in MAYBE_RAN:
-                    self._programs.forget(info.id, program)  # in case the file is the cause
+                if call.digest and (not isinstance(error, PortFault) or error.kind in MAYBE_RAN):
+                    self._programs.forget(request.sandbox_id, call)  # in case the program's file is the cause
                 raise
-            if answer.get("error") != MISSING:
-                self._programs.found(info.id)
+            if not self._programs.lacks(request.sandbox_id, call, answer):
                 return answer
-            self._programs.missing(info.id, program)
-        answer = await self._send_once(info, entry, request, until - self._port.now(), with_secret)
-        if answer.get("error") == MISSING:
-            raise unreadable("it asks for a program that it has received")
-        self._programs.learn(info.id, program, answer.pop("program", None))
-        return answer
+            if not call.digest:
+                raise unreadable("it asks for a program that it has received")
+            with_source = True
 
-    async def _send_once(
-        self,
-        info: SandboxInfo,
-        entry: str,
-        request: Answer,
-        within_s: float,
-        with_secret: Payload | None,
-        *,
-        digest: str = "",
-    ) -> Answer:
-        call = guest_call(
-            entry,
-            request,
-            self.new_key(),
-            digest=digest,
-            secret=with_secret.secret if with_secret else None,
-        )
+    async def _execute(self, request: GuestRequest, call: GuestCall, within_s: float) -> Answer:
         try:
             reply = await self._port.execute(
-                info.id,
+                request.sandbox_id,
                 call.script,
                 env=_Variables({**self.variables, **call.env}),
                 timeout_s=max(SHORTEST_REQUEST_S, math.ceil(within_s)),
             )
         except PortFault as fault:
-            if with_secret is None:
+            if request.secret is None:
                 raise
             # The traceback's frames hold the secret, and tracebacks may show local variables.
             fault.__cause__ = fault.__context__ = None
             raise fault.with_traceback(None) from None
         return read_frame(reply.output, call.nonce)
 
-    async def _kill(self, info: SandboxInfo, request: Answer) -> None:
+    async def _kill(self, info: SandboxInfo, fields: Answer) -> None:
         """Kill a cancelled command, or prevent its start if the request has not arrived yet."""
+        kill: Answer = {"mode": "kill", "key": fields["key"], "keep": fields.get("keep", False)}
         try:
-            await self._send(
-                info,
-                "command",
-                {"mode": "kill", "key": request["key"], "keep": request.get("keep", False)},
-                KILL_CALL_S,
-            )
+            await self._send(GuestRequest(self._port, info.id, "command", kill, KILL_CALL_S), KILL_CALL_S)
         except (PortFault, WorkspaceError) as error:
             logger.warning("could not end a cancelled command in sandbox %s: %s", info.id, error)
 

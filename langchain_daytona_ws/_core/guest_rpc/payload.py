@@ -73,15 +73,25 @@ _UNPACKING = (
 
 @dataclass(frozen=True, slots=True)
 class GuestCall:
-    """A request to the daemon's execute endpoint, and the nonce that marks its answer."""
+    """A request to the daemon's execute endpoint.
+
+    Attributes:
+        script: What the shell reads.
+        env: The environment variables that it needs.
+        nonce: The mark of its answer.
+        program: The program that runs it.
+        digest: Digest of the program's file in the sandbox; "" if the source is sent.
+    """
 
     script: str = field(repr=False)  # contains the secret
     env: dict[str, str] = field(repr=False)
     nonce: str
+    program: Program
+    digest: str
 
 
 def guest_call(
-    entry: str, request: dict[str, object], nonce: str, *, digest: str = "", secret: bytes | None = None
+    entry: str, request: Mapping[str, object], nonce: str, *, digest: str = "", secret: bytes | None = None
 ) -> GuestCall:
     """Wrap a request for ``_guest/<entry>.py``.
 
@@ -94,15 +104,15 @@ def guest_call(
     """
     env: dict[str, str] = {}
     call = repr({"entry": entry, "request": request, "nonce": nonce})
-    program = _loading(env, call, digest) if digest else _compiling(env, call, program_of(entry, request))
-    _add(env, "PROGRAM", program)
+    program = program_of(entry, request)
+    _add(env, "PROGRAM", _loading(env, call, digest) if digest else _compiling(env, call, program))
     # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
     script = f"{keep}; exec python3 -I -S -c '{_BOOT}'"
     if secret is not None:
         encoded = binascii.b2a_base64(secret, newline=False).decode("ascii")
         script += f" 3<<'{_END}'\n{encoded}\n{_END}\n"
-    return GuestCall(script=script, env=env, nonce=nonce)
+    return GuestCall(script, env, nonce, program, digest)
 
 
 def program_of(entry: str, request: Mapping[str, object]) -> Program:
@@ -232,6 +242,7 @@ def _packed(value: str, *, level: int) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
+MISSING = "program"  # the error of a guest that has the digest, but not the program
 MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
 _DIGEST = r"[0-9a-f]{64}"
 
@@ -246,28 +257,47 @@ class KeptPrograms:
         self._digests: dict[tuple[str, Program], str] = {}
         self._missing: dict[str, int] = {}
 
-    def digest(self, sandbox_id: str, program: Program) -> str:
-        """Return the digest of a program's file; "" to send its source."""
-        return self._digests.get((sandbox_id, program), "")
+    def call(
+        self,
+        sandbox_id: str,
+        entry: str,
+        request: Mapping[str, object],
+        nonce: str,
+        *,
+        secret: bytes | None = None,
+        with_source: bool = False,
+    ) -> GuestCall:
+        """Wrap a request with the digest of its program; with the source if none is known or ``with_source`` is true.
 
-    def learn(self, sandbox_id: str, program: Program, digest: object) -> None:
-        """Record the digest in the answer to a call that brought the source; ignore an invalid one."""
+        The other arguments are those of `guest_call`.
+        """
+        digest = "" if with_source else self._digests.get((sandbox_id, program_of(entry, request)), "")
+        return guest_call(entry, request, nonce, digest=digest, secret=secret)
+
+    def lacks(self, sandbox_id: str, call: GuestCall, answer: dict[str, object]) -> bool:
+        """Return whether the sandbox lacks the program of a call, so that nothing ran; record the program otherwise.
+
+        Args:
+            sandbox_id: The sandbox that has answered.
+            call: The call.
+            answer: Its answer; the digest of a program is removed.
+        """
+        if answer.get("error") == MISSING:
+            self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
+            self.forget(sandbox_id, call)
+            return True
+        if call.digest:
+            self._missing.pop(sandbox_id, None)
+            return False
+        digest = answer.pop("program", None)
         if (
             isinstance(digest, str)
             and re.fullmatch(_DIGEST, digest)
             and self._missing.get(sandbox_id, 0) < MISSING_MAX
         ):
-            self._digests[sandbox_id, program] = digest
+            self._digests[sandbox_id, call.program] = digest
+        return False
 
-    def found(self, sandbox_id: str) -> None:
-        """Record that the sandbox had a program."""
-        self._missing.pop(sandbox_id, None)
-
-    def missing(self, sandbox_id: str, program: Program) -> None:
-        """Record that the sandbox did not have a program."""
-        self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
-        self.forget(sandbox_id, program)
-
-    def forget(self, sandbox_id: str, program: Program) -> None:
-        """Send the source with the next request."""
-        self._digests.pop((sandbox_id, program), None)
+    def forget(self, sandbox_id: str, call: GuestCall) -> None:
+        """Send the source of the call's program with the next request."""
+        self._digests.pop((sandbox_id, call.program), None)

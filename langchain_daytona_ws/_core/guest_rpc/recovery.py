@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, refused, unknown, unreachable
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
@@ -27,37 +27,12 @@ MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 _CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
 
 
-class SandboxSource(Protocol):
-    """The session's sandbox, provisioned on the first use."""
-
-    @property
-    def is_persistent(self) -> bool:
-        """Whether the sandbox's disk outlives a stop."""
-        ...
-
-    async def acquire(self) -> SandboxInfo:
-        """Return the sandbox, creating or starting it if necessary."""
-        ...
-
-    def lost(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is gone."""
-
-    def failed(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is unusable, though it still exists."""
-
-    def starts(self) -> int:
-        """Return the number of known starts, to be passed to `restarted` later."""
-
-    def restarted(self, since: int) -> None:
-        """Record a restart, unless it was recorded since ``starts`` returned ``since``."""
-
-
 class Attempts:
     """Count the attempts of one call, and decide after a failed attempt whether to send the call again.
 
     Args:
         port: The Daytona API.
-        sandboxes: The session's sandbox.
+        sandbox: The session's sandbox.
         within_s: Seconds after which no further request is sent.
         revives: Whether to start the sandbox if it is stopped.
 
@@ -67,10 +42,10 @@ class Attempts:
     """
 
     def __init__(
-        self, port: SandboxPort, sandboxes: SandboxSource, within_s: float, *, revives: bool
+        self, port: SandboxPort, sandbox: lifecycle.SandboxRecord, within_s: float, *, revives: bool
     ) -> None:
         self._port = port
-        self._sandboxes = sandboxes
+        self._sandbox = sandbox
         self._revives = revives
         self.until = port.now() + within_s
         self.maybe_ran = False
@@ -115,12 +90,12 @@ class Attempts:
             revival = await self.uncharged(self._revived(info))
             if revival is lifecycle.Revival.RESTARTED:
                 self._bad_gateway_since = None
-                self._sandboxes.restarted(starts)
+                self._sandbox.restarted(starts)
             if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
                 if fault.kind in _CHECK_STATE and self._failures > 3:
                     raise refused(fault)
             else:
-                record = self._sandboxes.lost if revival is lifecycle.Revival.GONE else self._sandboxes.failed
+                record = self._sandbox.lost if revival is lifecycle.Revival.GONE else self._sandbox.failed
                 record(info)
                 if self.maybe_ran and not repeatable:
                     raise unknown(
@@ -156,7 +131,7 @@ class Attempts:
             return revival
         if await lifecycle.answers(self._port, info):
             return revival
-        if self._sandboxes.is_persistent and self._revives:
+        if self._sandbox.is_persistent and self._revives:
             return await lifecycle.restart(self._port, info)
         return lifecycle.Revival.UNUSABLE
 

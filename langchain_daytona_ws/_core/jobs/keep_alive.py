@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
+from langchain_daytona_ws._core.answer import Answer
+from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Send
 from langchain_daytona_ws._core.limits import JOB_MAX_S
 from langchain_daytona_ws._core.ports import PortFault, SandboxPort
 
@@ -66,20 +67,21 @@ class JobTracker:
             else max(self._idle_minutes, min(minutes, self._most_minutes))
         )
 
-    async def prepare(self, life_s: float) -> None:
-        """Return at once: this attachment needs no data before a sandbox exists."""
-
-    async def attach(self, request: GuestRequest) -> Payload:
-        """Return the jobs to report on, if jobs run or ran in this sandbox."""
+    async def send(self, send: Send, request: GuestRequest) -> Answer:
+        """Send a request that asks for the ends of known jobs; keep the sandbox running by the answer."""
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
                 # The model gets the notice about the lost sandbox.
                 self._on_end(replace(job, state="lost", reason="the machine is gone"), True)
-        if sandbox_id not in self._raised and not self._running.get(sandbox_id):
-            return Payload({})
-        watched = list(self._running.get(sandbox_id, ()))[:WATCHED_MAX]
-        return Payload({"keep_alive": {"restored": sandbox_id in self._restored, "watched": watched}})
+        if sandbox_id in self._raised or self._running.get(sandbox_id):
+            watched = list(self._running.get(sandbox_id, ()))[:WATCHED_MAX]
+            state = {"restored": sandbox_id in self._restored, "watched": watched}
+            request = request.extended({"keep_alive": state})
+        answer = await send(request)
+        if answer.get("job") is not None or answer.get("keep_alive") is not None:
+            await self._record(request, answer)
+        return answer
 
     def error(self, code: str, detail: str) -> None:
         """Return None: set-up failures never belong to this attachment."""
@@ -104,14 +106,10 @@ class JobTracker:
             (job.ends_at for jobs in list(self._running.values()) for job in list(jobs.values())), default=0.0
         )
 
-    async def on_answer(
-        self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]
-    ) -> Resend:
+    async def _record(self, request: GuestRequest, answer: Answer) -> None:
         """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
         port, sandbox_id = request.port, request.sandbox_id
         started, state, job = answer.get("job"), answer.get("keep_alive"), request.fields.get("job")
-        if started is None and state is None:
-            return Resend.NO
         # Only now: most sessions start no job, and do not need the models.
         from langchain_daytona_ws._core.jobs.models import read_job, read_started
 
@@ -127,7 +125,6 @@ class JobTracker:
             ended = state.get("ended")
             for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
                 self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")
-        return Resend.NO
 
     async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
         """Restore or raise the interval, by the keep-alive state that the guest reported."""

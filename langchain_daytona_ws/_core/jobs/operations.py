@@ -117,7 +117,9 @@ class JobOps:
             "job": job_request(command, max_duration_s, self._tracker, at_once=True),
             **facts_of_request(client, command),
         }
-        answer = await client.call("command", request, timeout_s=CALL_S, life_s=max_duration_s, killable=True)
+        answer, sandbox_id = await client.call(
+            "command", request, timeout_s=CALL_S, life_s=max_duration_s, killable=True
+        )
         if answer.get("syntax_error") is True:
             _refuse_syntax(answer)
         if answer.get("outcome") != "job":
@@ -125,10 +127,10 @@ class JobOps:
                 "The idempotency key belongs to an earlier call that started no job. Nothing ran now. Use another key.",
                 code="idempotency_key",
             )
-        job = read_started(answer.get("job"), command, client.sandbox_id)
+        job = read_started(answer.get("job"), command, sandbox_id)
         if answer.get("from_record") is True:
             job = replace(await self.status(job.id), notices=(STARTED_BEFORE,))
-        report = read_report(answer)
+        report = None if answer.get("sync") is None else read_report(answer["sync"])
         synchronised = () if report is None or report.is_pending else report.notices
         return replace(job, notices=(*synchronised, *job.notices, *self._remarks(job)))
 
@@ -228,8 +230,7 @@ class JobOps:
 
     async def _call(self, request: Answer, timeout_s: float) -> tuple[Answer, str]:
         client = await self._client()
-        answer = await client.call("jobs", {"root": self._root, **request}, timeout_s=timeout_s)
-        return answer, client.sandbox_id
+        return await client.call("jobs", {"root": self._root, **request}, timeout_s=timeout_s)
 
     def _recorded(self, row: object, sandbox_id: str) -> Job:
         job = read_job(row, sandbox_id)

@@ -7,10 +7,10 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 
-from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
+from langchain_daytona_ws._core.answer import Answer
+from langchain_daytona_ws._core.guest_rpc.attachments import SENDS_MAX, GuestRequest, Send
 from langchain_daytona_ws._core.guest_rpc.payload import joined_source, separate_program
 from langchain_daytona_ws._core.mount.rename_probe import (
     LOSES_FILES,
@@ -39,13 +39,6 @@ Source = Callable[[float], Awaitable[Credentials]]
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter moves files that a mount would hide
 
 _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
-
-
-@dataclass(frozen=True, slots=True)
-class MountPayload(Payload):
-    """The mount specification of one request, and the credentials that it names."""
-
-    credentials: Credentials = field(kw_only=True, repr=False)
 
 
 class MountManager:
@@ -106,7 +99,7 @@ class MountManager:
         """Seconds that mounting may take."""
         return float(MOUNT_S)
 
-    async def prepare(self, timeout_s: float) -> None:
+    async def prepare(self) -> None:
         """Get credentials and probe the store before a sandbox is created.
 
         Raises:
@@ -114,7 +107,7 @@ class MountManager:
             SandboxError: The store accepts renames without making them, lacks the bucket, or gives no conclusive
                 answer.
         """
-        await self._credentials(timeout_s + SPARE_LIFE_S)
+        await self._credentials(SPARE_LIFE_S)
         if self._probe is None:
             return
         probed = await self._probe()
@@ -123,39 +116,60 @@ class MountManager:
             left = f"the empty object {probed.left} was left below the prefix" if probed.left else ""
             raise self.refusal(code, ". ".join(part for part in (probed.detail, left) if part))
 
-    async def attach(self, request: GuestRequest) -> MountPayload:
-        """Return the mount specification, with the credentials themselves only if the sandbox lacks them."""
-        min_life_s = request.life_s + SPARE_LIFE_S
-        credentials = await self._credentials(min_life_s)
+    async def send(self, send: Send, request: GuestRequest) -> Answer:
+        """Send a request with the mount specification.
+
+        The credentials themselves travel only if the sandbox lacks them: in the next request, if it reports so. If they
+        are refused, the request is sent once more with new credentials.
+        """
+        is_refreshed = False
+        answer: Answer = {}
+        for _ in range(SENDS_MAX):
+            credentials = await self._credentials(request.life_s + SPARE_LIFE_S)
+            is_delivered = self._delivered.get(request.sandbox_id) == _serial(credentials)
+            answer = await send(self._with_mount(request, credentials, is_delivered=is_delivered))
+            code = str(answer.get("code")) if answer.get("error") == "setup" else ""
+            if not code.startswith("mount_"):
+                self._record(request.sandbox_id, credentials, answer)
+                return answer
+            self._delivered.pop(request.sandbox_id, None)
+            if is_delivered and code in ("mount_credentials", "mount_program"):
+                continue  # the sandbox lacks what was delivered
+            # Old credentials may have been revoked; new credentials may have expired during delivery.
+            is_old = code in (_OF_OLD_CREDENTIALS if is_delivered else ("mount_credentials", "mount_expired"))
+            if not is_old or is_refreshed:
+                return answer
+            self._forget(credentials)
+            is_refreshed = True
+        return answer
+
+    def _with_mount(
+        self, request: GuestRequest, credentials: Credentials, *, is_delivered: bool
+    ) -> GuestRequest:
         self._life_s = credentials.life_s
         serial = _serial(credentials)
-        is_known = self._delivered.get(request.sandbox_id) == serial
         mounts = {**self._fixed, "spec": self._spec, "serial": serial, "expires_at": credentials.expires_at}
         mount = {
             "id": self._id,
             "spec": self._spec,
             "serial": serial,
-            "min_life_s": min_life_s,
+            "min_life_s": request.life_s + SPARE_LIFE_S,
             "directories": self._directories,
-            "has_secret": not is_known,
+            "has_secret": not is_delivered,
             "request": json.dumps(mounts),
             # A mounter always starts with new credentials, and otherwise rarely.
-            "program": separate_program(_mounter(), with_source=not is_known),
+            "program": separate_program(_mounter(), with_source=not is_delivered),
         }
-        secret = None if is_known else _process_output(credentials)
-        return MountPayload({"mount": mount}, secret, credentials=credentials)
+        # No local variable holds the secret: a traceback may be shown with them.
+        return request.extended(
+            {"mount": mount}, secret=None if is_delivered else _process_output(credentials)
+        )
 
-    async def on_answer(
-        self, request: GuestRequest, payload: MountPayload, answer: Mapping[str, object]
-    ) -> Resend:
-        """Record an answer; return whether nothing ran since the credentials were missing or refused."""
-        if answer.get("error") == "setup" and str(answer.get("code")).startswith("mount_"):
-            self._delivered.pop(request.sandbox_id, None)
-            can_deliver = self._can_deliver(str(answer.get("code")), request, payload)
-            return Resend.NOW if can_deliver else Resend.NO
-        self._delivered[request.sandbox_id] = _serial(payload.credentials)
-        self.ends_at = expiry_text(payload.credentials)
-        self.expires_at = payload.credentials.expires_at
+    def _record(self, sandbox_id: str, credentials: Credentials, answer: Answer) -> None:
+        """Record that a sandbox has credentials, and report the files that it has moved."""
+        self._delivered[sandbox_id] = _serial(credentials)
+        self.ends_at = expiry_text(credentials)
+        self.expires_at = credentials.expires_at
         moved = answer.get("moved")
         for directory in moved if isinstance(moved, list) else ():
             if isinstance(directory, str) and _FOUND.fullmatch(directory):
@@ -163,22 +177,6 @@ class MountManager:
                     "files were in the workspace's directory while it was not mounted: they were moved to "
                     f"{directory}, on the machine's own disk"
                 )
-        return Resend.NO
-
-    def _can_deliver(self, code: str, request: GuestRequest, payload: MountPayload) -> bool:
-        """Return whether other credentials may help; the next request then delivers them."""
-        was_sent = payload.secret is not None
-        if code in ("mount_credentials", "mount_program") and not was_sent:
-            return True
-        # Old credentials may have been revoked; new credentials may have expired during delivery.
-        is_old = (
-            code in _OF_OLD_CREDENTIALS if not was_sent else code in ("mount_credentials", "mount_expired")
-        )
-        if not is_old or request.is_refreshed:
-            return False
-        self._forget(payload.credentials)
-        request.is_refreshed = True
-        return True
 
     def error(self, code: str, detail: str) -> SandboxError | None:
         """Return the error for a failed mount; nothing has run."""

@@ -6,6 +6,7 @@ import enum
 import logging
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 from langchain_daytona_ws._core.guest_rpc.errors import untrusted
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
@@ -162,6 +163,29 @@ def failed_to_start(found: SandboxInfo) -> ProvisionError:
         context={"sandbox_id": found.id, "state": found.state},
         for_model="No machine could be started. Try again later, or tell the user.",
     )
+
+
+class SandboxRecord(Protocol):
+    """The state of the sandbox of a session, as far as the session knows it."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether the sandbox's disk outlives a stop."""
+        ...
+
+    @property
+    def starts(self) -> int:
+        """Number of known starts of the sandbox, to be passed to `restarted` later."""
+        ...
+
+    def lost(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is gone."""
+
+    def failed(self, info: SandboxInfo) -> None:
+        """Record that the sandbox is unusable, though it still exists."""
+
+    def restarted(self, since: int) -> None:
+        """Record a restart, unless it was recorded since ``starts`` was ``since``."""
 
 
 class Revival(enum.Enum):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from langchain_daytona_ws._core.ports import PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sandbox import lifecycle
@@ -36,18 +35,6 @@ class PreviewUrl:
     sandbox_id: str
 
 
-class RunningSandbox(Protocol):
-    """The session's sandbox."""
-
-    async def acquire(self) -> SandboxInfo: ...
-
-    def lost(self, info: SandboxInfo) -> None: ...
-
-    def starts(self) -> int: ...
-
-    def restarted(self, since: int) -> None: ...
-
-
 def check_preview(port: int, expires_s: float) -> None:
     """Refuse an invalid port or time before any request or approval.
 
@@ -71,7 +58,8 @@ def check_preview(port: int, expires_s: float) -> None:
 
 async def preview_url(
     api: SandboxPort,
-    sandbox: RunningSandbox,
+    sandbox: lifecycle.SandboxRecord,
+    acquire: Callable[[], Awaitable[SandboxInfo]],
     port: int,
     *,
     expires_s: float,
@@ -83,6 +71,7 @@ async def preview_url(
     Args:
         api: The API.
         sandbox: The session's sandbox.
+        acquire: Returns the sandbox; a stopped persistent sandbox is started.
         port: The port.
         expires_s: Seconds after which the link ends.
         may_exist: Whether a sandbox may exist already. If not, none is created: no server could run in it.
@@ -101,7 +90,7 @@ async def preview_url(
             op="preview",
             for_model="No server runs yet. Start it first: bash with background: true.",
         )
-    info, starts = await sandbox.acquire(), sandbox.starts()
+    info, starts = await acquire(), sandbox.starts
     revival = await lifecycle.revive(api, info)
     if revival is lifecycle.Revival.RESTARTED:
         sandbox.restarted(starts)

@@ -8,10 +8,11 @@ import json
 import logging
 import posixpath
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest, Payload, Resend
+from langchain_daytona_ws._core.answer import Answer
+from langchain_daytona_ws._core.guest_rpc.attachments import SENDS_MAX, GuestRequest, Send
 from langchain_daytona_ws._core.guest_rpc.payload import whole_source
 from langchain_daytona_ws._core.s3.policy import PERMISSIONS_REMEDY
 from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
@@ -35,13 +36,6 @@ PAUSE_S = 0.5  # the sandbox waits before it answers; a hostile sandbox may not
 _OF_CREDENTIALS = ("expired", "denied", "signature")
 
 Source = Callable[[float], Awaitable[Credentials]]
-
-
-@dataclass(frozen=True, slots=True)
-class SyncPayload(Payload):
-    """The synchronisation that a request needs, and the credentials of a resident that it starts."""
-
-    credentials: Credentials = field(kw_only=True, repr=False)
 
 
 @dataclass(slots=True)
@@ -126,21 +120,60 @@ class SyncManager:
         """Seconds that synchronising may take, in addition to the call."""
         return MARGIN_S
 
-    async def prepare(self, life_s: float) -> None:
+    async def prepare(self) -> None:
         """Fetch credentials before a sandbox is created.
 
         Raises:
             CredentialsRefused: No credentials are available.
         """
-        await self._credentials(life_s + SPARE_LIFE_S)
+        await self._credentials(SPARE_LIFE_S)
 
-    async def attach(self, request: GuestRequest) -> Payload:
-        """Return the name of the resident, and the resident itself only if the sandbox lacks it."""
+    async def send(self, send: Send, request: GuestRequest) -> Answer:
+        """Send a request that names the resident.
+
+        The resident itself travels only if the sandbox lacks it: in the next request, if it reports so. If its
+        credentials are refused, the request is sent once more with new credentials. During a long pull, the request is
+        repeated until the pull has ended.
+        """
         if request.entry not in ENTRIES:
-            return Payload({})
-        min_life_s = request.life_s + SPARE_LIFE_S
-        credentials = await self._credentials(min_life_s)
-        is_new = request.sandbox_id not in self._state.started
+            return await send(request)
+        state, sandbox_id = self._state, request.sandbox_id
+        since = request.port.now()
+        is_refreshed = False
+        sends = 0
+        while True:
+            credentials = await self._credentials(request.life_s + SPARE_LIFE_S)
+            is_new = sandbox_id not in state.started
+            answer = await send(self._with_resident(request, credentials, is_new=is_new))
+            code = str(answer.get("code")) if answer.get("error") == "setup" else ""
+            if code == "sync_pulling":
+                state.started.add(sandbox_id)
+                if request.port.now() > since + PULL_LIMIT_S + MARGIN_S:
+                    return answer
+                await self._report_pull(request, str(answer.get("detail")))
+                continue
+            if answer.get("error") in ("setup", "guest") and not code.startswith("sync_"):
+                return answer  # the call failed for another reason
+            if not code:
+                report = None if answer.get("sync") is None else read_report(answer["sync"])
+                self._record(sandbox_id, credentials, report, is_new=is_new)
+                return answer
+            state.started.discard(sandbox_id)
+            if not _is_lacking(code, is_new=is_new):
+                if code.removeprefix("sync_") not in _OF_CREDENTIALS or is_refreshed:
+                    return answer
+                # The credentials may have been revoked before their end.
+                self._forget(credentials)
+                state.refused.add(sandbox_id)
+                is_refreshed = True
+            sends += 1
+            if sends == SENDS_MAX:
+                return answer
+
+    def _with_resident(
+        self, request: GuestRequest, credentials: Credentials, *, is_new: bool
+    ) -> GuestRequest:
+        sandbox_id, min_life_s = request.sandbox_id, request.life_s + SPARE_LIFE_S
         remaining_s = min_life_s if credentials.expires_at is None else credentials.expires_at - self._now()
         key = hashlib.sha256(credentials.access_key_id.encode()).hexdigest()[:16]
         call: dict[str, object] = {
@@ -150,66 +183,36 @@ class SyncManager:
             "is_new": is_new,
             "pulls": request.fields.get("pulls", True),
             "wait_s": WAIT_S if request.on_progress is None else PROGRESS_EVERY_S,
-            "key": key if request.sandbox_id in self._state.refused else "any",
+            "key": key if sandbox_id in self._state.refused else "any",
         }
         if not is_new:
-            return SyncPayload({"sync": call}, credentials=credentials)
-        copies = self._copies(request.sandbox_id)
+            return request.extended({"sync": call})
+        copies = self._copies(sandbox_id)
         resident = {"id": self._id, "key": key, "expires_at": credentials.expires_at, "copies": copies}
-        return SyncPayload(
-            {"sync": call, "sync_resident": resident}, _secret(credentials), credentials=credentials
-        )
+        # No local variable holds the secret: a traceback may be shown with them.
+        return request.extended({"sync": call, "sync_resident": resident}, secret=_secret(credentials))
 
-    async def on_answer(
-        self, request: GuestRequest, payload: Payload, answer: Mapping[str, object]
-    ) -> Resend:
-        """Record an answer; return whether the request must be sent again, because the sandbox was not ready."""
-        if not isinstance(payload, SyncPayload):
-            return Resend.NO
-        state, sandbox_id = self._state, request.sandbox_id
-        code = str(answer.get("code")) if answer.get("error") == "setup" else ""
-        if code == "sync_pulling":
-            state.started.add(sandbox_id)
-            return await self._wait(request, str(answer.get("detail")))
-        if answer.get("error") in ("setup", "guest") and not code.startswith("sync_"):
-            return Resend.NO  # the call failed for another reason
-        if not code:
-            state.started.add(sandbox_id)
-            if payload.secret is not None:
-                state.refused.discard(sandbox_id)
-                self.expires_at = payload.credentials.expires_at
-                self.ends_at = expiry_text(payload.credentials)
-            self._record(sandbox_id, payload.credentials, read_report(answer))
-            return Resend.NO
-        state.started.discard(sandbox_id)
-        code = code.removeprefix("sync_")
-        if code == "absent":
-            return Resend.NOW  # the resident has ended, for example because another session started its own
-        if payload.secret is None and (code == "credentials" or f"sync_{code}" not in _REFUSALS):
-            return Resend.NOW
-        if code in _OF_CREDENTIALS and not request.is_refreshed:
-            # The credentials may have been revoked before their end.
-            self._forget(payload.credentials)
-            state.refused.add(sandbox_id)
-            request.is_refreshed = True
-            return Resend.NOW
-        return Resend.NO
-
-    def _record(self, sandbox_id: str, credentials: Credentials, report: SyncReport | None) -> None:
+    def _record(
+        self, sandbox_id: str, credentials: Credentials, report: SyncReport | None, *, is_new: bool
+    ) -> None:
         """Record the report of a call; after some failures, the next call starts a resident."""
-        self._state.reports[sandbox_id] = report or self._state.reports.get(sandbox_id, SyncReport())
+        state = self._state
+        state.started.add(sandbox_id)
+        if is_new:
+            state.refused.discard(sandbox_id)
+            self.expires_at = credentials.expires_at
+            self.ends_at = expiry_text(credentials)
+        state.reports[sandbox_id] = report or state.reports.get(sandbox_id, SyncReport())
         if report is None:
             return
         if report.failure in _OF_CREDENTIALS:
             self._forget(credentials)
-            self._state.refused.add(sandbox_id)
+            state.refused.add(sandbox_id)
         if report.failure in (*_OF_CREDENTIALS, "absent", "unreadable"):
-            self._state.started.discard(sandbox_id)
+            state.started.discard(sandbox_id)
 
-    async def _wait(self, request: GuestRequest, progress: str) -> Resend:
-        """Report the progress of a long pull, and let the call ask again."""
-        if request.port.now() > request.since + PULL_LIMIT_S + MARGIN_S:
-            return Resend.NO
+    async def _report_pull(self, request: GuestRequest, progress: str) -> None:
+        """Report the progress of a long pull, and wait before the sandbox is asked again."""
         counts = _pair(progress)
         text = "copying the workspace into the sandbox"
         if counts is not None and counts[1]:
@@ -218,7 +221,6 @@ class SyncManager:
         if request.on_progress is not None:
             await request.on_progress(f"[{text}]\n")
         await request.port.sleep(PAUSE_S)
-        return Resend.WAIT
 
     def error(self, code: str, detail: str) -> SandboxError | None:
         """Return the error for a failed synchronisation; nothing has run."""
@@ -246,6 +248,14 @@ class SyncManager:
             context=context,
             for_model=f"The workspace's files cannot be reached: {for_model} Nothing ran. Tell the user.",
         )
+
+
+def _is_lacking(code: str, *, is_new: bool) -> bool:
+    """Return whether the sandbox lacks a resident that can serve the call; the next request brings a resident.
+
+    A resident ends when another session starts its own.
+    """
+    return code == "sync_absent" or (not is_new and (code == "sync_credentials" or code not in _REFUSALS))
 
 
 def _pair(text: str) -> tuple[int, int] | None:

@@ -42,13 +42,12 @@ async def finish_push(
                 break
             may_repeat = False
         try:
-            answer = await client.call(
+            answer, _ = await client.call(
                 "sync", {"root": root, "pulls": False}, timeout_s=CALL_S, within_s=until - client.now()
             )
         except WorkspaceError as error:
             return _failed(report, error)
-        later = read_report(answer) or SyncReport(failure="unreadable", unpushed_count=-1)
-        report = report.merged(later)
+        report = report.merged(read_report(answer.get("sync")))
     return report
 
 
@@ -90,12 +89,14 @@ def unpushed_error(info: SandboxInfo, report: SyncReport, *, fate: str, for_mode
 
 
 class OneSandbox:
-    """The `SandboxSource` of one existing sandbox, which is neither created nor replaced.
+    """The `SandboxRecord` of one existing sandbox, which is neither created nor replaced.
 
     Args:
         info: The sandbox.
         is_persistent: Whether its disk outlives a stop.
     """
+
+    starts = 0  # not counted
 
     def __init__(self, info: SandboxInfo, *, is_persistent: bool) -> None:
         self.is_persistent = is_persistent
@@ -119,10 +120,6 @@ class OneSandbox:
     def failed(self, info: SandboxInfo) -> None:
         """Record that the sandbox is stopped or in an error state."""
         self._error = SandboxUnavailable(f"The sandbox {info.id} exists, but does not run.", code="unusable")
-
-    def starts(self) -> int:
-        """Return 0: the starts of this sandbox are not counted."""
-        return 0
 
     def restarted(self, since: int) -> None:
         """Ignore a restart: it is not reported."""

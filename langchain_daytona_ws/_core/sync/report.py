@@ -189,11 +189,8 @@ def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
         )
 
 
-def read_report(answer: Mapping[str, object]) -> SyncReport | None:
-    """Read the report in a guest's answer, which is hostile input; None if the call did not synchronise."""
-    text = answer.get("sync")
-    if text is None:
-        return None
+def read_report(text: object) -> SyncReport:
+    """Read the field ``sync`` of a guest's answer, which is hostile input; a call that did not synchronise has none."""
     try:
         values = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
