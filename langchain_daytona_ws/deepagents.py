@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 # Imported first: if Deep Agents is not installed, its error names the extra to install.
 import langchain_daytona_ws._deepagents  # noqa: F401  # isort: skip
@@ -41,6 +41,9 @@ from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
 from langchain_daytona_ws.pool import WorkspacePool, current_namespace, example_of, lease_for, namespace_for
 from langchain_daytona_ws.session import WorkspaceSession
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._core.files.operations import FileOperations
 
 OUTPUT_BYTES = 1 << 20
 """Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
@@ -189,12 +192,15 @@ class WorkspaceBackend(SandboxBackendProtocol):
     ) -> _Operations:
         state = session._state
         conversation = state.conversation(run)
-        files = Files(
-            session.root,
-            runtime.file_operations(conversation, limit_bytes=RESULT_BYTES, suggests_similar=False),
-            runtime.file_operations_outside(conversation, limit_bytes=RESULT_BYTES, made=self._artifacts),
-            artifacts=self._artifacts,
-        )
+
+        @cache
+        def workspace() -> FileOperations:
+            return runtime.file_operations(conversation, limit_bytes=RESULT_BYTES, suggests_similar=False)
+
+        @cache
+        def outside() -> FileOperations:
+            made = self._artifacts
+            return runtime.file_operations_outside(conversation, limit_bytes=RESULT_BYTES, made=made)
 
         async def execute(
             command: str, *, timeout_s: float | None, idempotency_key: str | None
@@ -204,6 +210,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             )
             return state.with_notices(await call, conversation)
 
+        files = Files(session.root, workspace, outside, artifacts=self._artifacts)
         run_internal = partial(runtime.run_quietly, limit_bytes=ERROR_BYTES)
         ask = partial(session._gate.check, remembered=conversation.remembered, new_runtime=approval_runtime)
         ids = {"namespace": session.namespace, "session_id": session.id}

@@ -49,16 +49,16 @@ class Files:
 
     Args:
         root: The workspace directory.
-        workspace: Operations on files in the workspace.
-        outside: Operations on files outside, by absolute path.
+        workspace: Returns the operations on files in the workspace, the same object each time.
+        outside: Returns the operations on files outside, by absolute path.
         artifacts: The artifact directories of Deep Agents.
     """
 
     def __init__(
         self,
         root: str,
-        workspace: FileOperations,
-        outside: FileOperations,
+        workspace: Callable[[], FileOperations],
+        outside: Callable[[], FileOperations],
         *,
         artifacts: Collection[str] = (),
     ) -> None:
@@ -74,7 +74,7 @@ class Files:
             PathRefused: The path is not valid.
         """
         location = locate(path, self.root, self._artifacts)
-        return location, self._outside if location.is_outside else self._workspace
+        return location, self._outside() if location.is_outside else self._workspace()
 
 
 class NoFiles(Files):

@@ -96,7 +96,8 @@ class Writer:
         run: Runs a command.
         run_internal: Runs the command that deletes a tree.
         ask: Asks for approval.
-        asks_about: Whether the mode asks about an action (second argument) of a tool.
+        asks_about: Whether the mode asks about an action (second argument) of a tool. Otherwise no request is built,
+            which may take longer than the action.
         namespace: Name of the workspace.
         session_id: Scope of the call ids, if the graph has no thread.
     """
@@ -124,11 +125,13 @@ class Writer:
         arguments: dict[str, object] = {} if timeout_s is None else {"timeout": timeout_s}
         try:
             check_command(command)  # before the question: an invalid command can't run anyway
-            request = command_request(
-                command, arguments, namespace=self._namespace, tool_call_id=calls.tool_call_id()
-            )
-            approval = require_approval(await self._ask(request, CommandCall.model_validate))
-            final = approval.validated or CommandCall(command=command, timeout=timeout_s)
+            final, note = CommandCall(command=command, timeout=timeout_s), None
+            if self._asks_about("bash", "run"):
+                request = command_request(
+                    command, arguments, namespace=self._namespace, tool_call_id=calls.tool_call_id()
+                )
+                approval = require_approval(await self._ask(request, CommandCall.model_validate))
+                final, note = approval.validated or final, approval.note
             # In Deep Agents 0 means "no limit".
             limit_s = COMMAND_TIMEOUT_MAX_S if final.timeout == 0 else final.timeout
             key = self._key("execute", {"command": command}, final.model_dump())
@@ -137,7 +140,7 @@ class Writer:
             unknown = isinstance(error, (OutcomeUnknown, AnsweredInstead))
             exit_code = None if unknown else NOT_RUN
             return ExecuteResponse(output=error_text(error), exit_code=exit_code)
-        notes = [*([approval.note] if approval.note else []), *result.notices]
+        notes = [*([note] if note else []), *result.notices]
         omission = _omission_notes(result)
         output = "".join(f"[{note}]\n" for note in [*notes, *omission]) + shown_output(result.output)
         for remark in [*(f"[{note}]" for note in omission), *result.remarks]:
@@ -258,9 +261,7 @@ class Writer:
     async def _may_upload(self, path: str, data: bytes) -> tuple[FileLocation, FileOperations]:
         """Return where to upload a file, once that is approved."""
         location, ops = self._files.at(path)
-        tool = OUTSIDE_TOOL if location.is_outside else "workspace_file"
-        if not location.is_artifact and self._asks_about(tool, "write"):
-            # Showing a large content takes longer than its upload.
+        if not location.is_artifact and self._asks_about(_tool_for(location), "write"):
             arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
             # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.
             request = replace(self._request("write", arguments, location), called=None)
@@ -268,6 +269,8 @@ class Writer:
         return location, ops
 
     async def _approved(self, action: str, arguments: dict[str, Any], location: FileLocation, call: T) -> T:
+        if not self._asks_about(_tool_for(location), action):
+            return call
         answer = await self._ask(self._request(action, arguments, location), type(call).model_validate)
         validated: T | None = require_approval(answer).validated
         return call if validated is None else validated
@@ -286,6 +289,11 @@ class Writer:
         return calls.idempotency_key(
             tool, requested, operation, namespace=self._namespace, session_id=self._session_id
         )
+
+
+def _tool_for(location: FileLocation) -> str:
+    """Return the tool that a request to change a file names."""
+    return OUTSIDE_TOOL if location.is_outside else "workspace_file"
 
 
 def _omission_notes(result: CommandResult) -> list[str]:

@@ -26,6 +26,7 @@ from langchain_daytona_ws import (
     PermissionRequest,
     WorkspaceBackend,
     WorkspacePool,
+    WorkspaceSession,
     namespace_of,
 )
 from langchain_daytona_ws._core.run_sync import run_sync as drive_coroutine
@@ -255,6 +256,19 @@ def test_edit_mode_asks_only_for_files_outside_the_workspace(
         agent_call("delete", file_path="/home/daytona"),
     ).results()
     assert [result.status for result in results] == ["success", "error", "error"]
+
+
+def test_a_mode_that_does_not_ask_builds_no_request(
+    server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PermissionRequest, "__post_init__", None)  # to build one fails
+    with WorkspaceSession(config_for(server), namespace="demo") as session:
+        backend, path = WorkspaceBackend(session), f"{session.root}/f"
+        assert backend.write(path, "one").error is None
+        assert backend.edit(path, "one", "two").error is None
+        assert backend.upload_files([(f"{session.root}/g", b"")])[0].error is None
+        assert backend.execute("cat f").output == "two"
+        assert backend.delete(path).error is None
 
 
 @pytest.mark.parametrize("answer", ["approve", "reject"])

@@ -124,6 +124,17 @@ class TestApproval:
         assert driven.call(driven.bash, command="true").status == "error"
         assert server.requests == []
 
+    def test_a_mode_that_does_not_ask_builds_no_request(
+        self, workspace: Driven, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(PermissionRequest, "__post_init__", None)  # to build one fails
+        for tool, arguments in (
+            (workspace.file, {"action": "write", "path": "f", "content": "one"}),
+            (workspace.file, {"action": "edit", "path": "f", "old_string": "one", "new_string": "two"}),
+            (workspace.bash, {"command": "cat f"}),
+        ):
+            assert workspace.call(tool, **arguments).status == "success"
+
     def test_nobody_to_ask_denies(self, server: LocalDaytona, open_session: Make) -> None:
         driven = open_session(server, permissionMode="ask")
         message = driven.call(driven.bash, command="true")

@@ -327,7 +327,7 @@ FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
 def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
     paths = [["a.py", "file", 1, 0]]
     answer = {**FOUND, "paths": paths, "total": 1, "omitted": {"unreadable": [1, ["proc/1/map_files"]]}}
-    files = Files(ROOT, _contents(answer, []), _contents(answer, [], root="/"))
+    files = Files(ROOT, lambda: _contents(answer, []), lambda: _contents(answer, [], root="/"))
     found = run_sync(Reader(files).glob("*.py", "/"))
     assert found.error is None
     assert {match["path"] for match in found.matches or ()} == {"a.py"}
@@ -337,7 +337,7 @@ def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
 def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     rows = [["a.py", 3, True, "needle"]]
     ops = _contents({**FOUND, "rows": rows, "omitted": {"binary_match": [1, ["b.bin"]]}}, [])
-    found = run_sync(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None))
+    found = run_sync(Reader(Files(ROOT, lambda: ops, lambda: ops)).grep("needle", None, None, None))
     assert [(match["path"], match["line"]) for match in found.matches or ()] == [
         (f"{ROOT}/a.py", 3),
         (f"{ROOT}/b.bin", 0),
@@ -345,7 +345,7 @@ def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     assert "grep -a" in (found.matches or [])[1]["text"]
     assert not found.truncated
     ops = _contents({**FOUND, "rows": [], "omitted": {"unreadable": [1, ["shut"]]}}, [])
-    assert run_sync(Reader(Files(ROOT, ops, ops)).grep("needle", None, None, None)).truncated
+    assert run_sync(Reader(Files(ROOT, lambda: ops, lambda: ops)).grep("needle", None, None, None)).truncated
 
 
 def test_a_file_that_changes_while_it_comes_over_is_asked_for_again() -> None:
@@ -480,7 +480,7 @@ def test_a_text_of_the_sandbox_is_not_changed() -> None:
 @pytest.mark.parametrize(("limit", "is_preview"), [(BINARY_BYTES, True), (VIEWED_BYTES, False)])
 def test_the_limit_of_a_preview_is_read_from_the_facts(limit: int, is_preview: bool) -> None:
     ops = _contents({"ok": False, "error": "too_large", "bytes": limit + 1, "max_bytes": limit}, [])
-    found = run_sync(Reader(Files(ROOT, ops, ops)).read("a.png", 0, 10))
+    found = run_sync(Reader(Files(ROOT, lambda: ops, lambda: ops)).read("a.png", 0, 10))
     assert ("exceeds maximum preview size of 512000 bytes" in str(found.error)) is is_preview
     assert ("too_large" in str(found.error)) is not is_preview
 
