@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import ssl
@@ -35,6 +34,7 @@ _NOT_SENT = (
     httpx.ConnectTimeout,
 )
 _TRANSPORT = (urllib3.exceptions.HTTPError, aiohttp.ClientError, httpx.HTTPError, OSError)
+_TRANSLATED = (DaytonaError, *_TRANSPORT, ValueError, TypeError, AttributeError, LookupError)
 _BY_STATUS = {
     401: FaultKind.UNAUTHORIZED,
     403: FaultKind.FORBIDDEN,
@@ -61,18 +61,10 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (PortFault, ConfigError, asyncio.CancelledError):
+    except ConfigError:  # a ValueError
         raise
-    except DaytonaError as error:
-        raise _fault(error) from None
-    except _TRANSPORT as error:
-        raise _transport_fault(error) from None
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        # The SDK's generated models rejected the response (pydantic, JSON). Only the type is reported: the
-        # text may quote the response.
-        raise PortFault(
-            FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})"
-        ) from None
+    except _TRANSLATED as error:
+        raise _translation(error) from None
 
 
 def translating(
@@ -82,10 +74,24 @@ def translating(
 
     @functools.wraps(method)
     async def translating_method(*args: P.args, **kwargs: P.kwargs) -> T:
-        with translated():
+        try:
             return await method(*args, **kwargs)
+        except ConfigError:
+            raise
+        except _TRANSLATED as error:
+            raise _translation(error) from None
 
     return translating_method
+
+
+def _translation(error: Exception) -> PortFault:
+    if isinstance(error, DaytonaError):
+        return _fault(error)
+    if isinstance(error, _TRANSPORT):
+        return _transport_fault(error)
+    # The SDK's generated models rejected the response (pydantic, JSON). Only the type is reported: the text may quote
+    # the response.
+    return PortFault(FaultKind.UNREADABLE, f"the SDK could not read the answer ({type(error).__name__})")
 
 
 def _fault(error: DaytonaError) -> PortFault:

@@ -140,8 +140,7 @@ class GuestClient:
             CredentialsRefused: There were no credentials for the S3 workspace; nothing ran.
         """
         info = await self._acquire()
-        own_s = timeout_s + self._margin_s + RETRY_WITHIN_S
-        attempts = Attempts(self._port, self._sandbox, min(own_s, within_s), revives=self._revives)
+        attempts = self._new_attempts(min(timeout_s + self._margin_s + RETRY_WITHIN_S, within_s))
         try:
             answer: Answer | None = None
             while answer is None:
@@ -223,13 +222,16 @@ class GuestClient:
         return await self._transfer(download)
 
     async def _transfer(self, transfer: Callable[[str], Awaitable[T]]) -> T:
-        attempts = Attempts(self._port, self._sandbox, TRANSFER_WITHIN_S, revives=self._revives)
+        attempts = self._new_attempts(TRANSFER_WITHIN_S)
         while True:
             info, starts = await self._acquire(), self._sandbox.starts
             try:
                 return await transfer(info.id)
             except PortFault as fault:
                 await attempts.recover(fault, info, starts, repeatable=True)
+
+    def _new_attempts(self, within_s: float) -> Attempts:
+        return Attempts(self._port, self._sandbox, self._port.now() + within_s, self._revives)
 
     async def _acquire(self) -> SandboxInfo:
         info = await self._acquire_any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, refused, unknown, unreachable
@@ -27,37 +28,34 @@ MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 _CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
 
 
+@dataclass(slots=True)
 class Attempts:
     """Count the attempts of one call, and decide after a failed attempt whether to send the call again.
 
-    Args:
-        port: The Daytona API.
-        sandbox: The session's sandbox.
-        within_s: Seconds after which no further request is sent.
-        revives: Whether to start the sandbox if it is stopped.
-
     Attributes:
+        port: The Daytona API.
+        sandbox: The state of the session's sandbox.
         until: Time on the port's clock, in seconds, after which no further request is sent.
+        revives: Whether to start the sandbox if it is stopped.
         maybe_ran: Whether an attempt may have run.
     """
 
-    def __init__(
-        self, port: SandboxPort, sandbox: lifecycle.SandboxRecord, within_s: float, *, revives: bool
-    ) -> None:
-        self._port = port
-        self._sandbox = sandbox
-        self._revives = revives
-        self.until = port.now() + within_s
-        self.maybe_ran = False
-        self._failures = self._unreadable = self._sandboxes_lost = 0
-        self._fruitless_s = 0.0
-        self._bad_gateway_since: float | None = None
+    port: SandboxPort
+    sandbox: lifecycle.SandboxRecord
+    until: float
+    revives: bool
+    maybe_ran: bool = False
+    _failures: int = 0
+    _unreadable: int = 0
+    _sandboxes_lost: int = 0
+    _fruitless_s: float = 0.0
+    _bad_gateway_since: float | None = None
 
     async def uncharged(self, work: Awaitable[T]) -> T:
         """Run set-up work without charging it to the call's deadline."""
-        began = self._port.now()
+        began = self.port.now()
         done = await work
-        self.until += self._port.now() - began
+        self.until += self.port.now() - began
         return done
 
     def record_duration(self, duration_s: float) -> None:
@@ -90,12 +88,12 @@ class Attempts:
             revival = await self.uncharged(self._revived(info))
             if revival is lifecycle.Revival.RESTARTED:
                 self._bad_gateway_since = None
-                self._sandbox.restarted(starts)
+                self.sandbox.restarted(starts)
             if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
                 if fault.kind in _CHECK_STATE and self._failures > 3:
                     raise refused(fault)
             else:
-                record = self._sandbox.lost if revival is lifecycle.Revival.GONE else self._sandbox.failed
+                record = self.sandbox.lost if revival is lifecycle.Revival.GONE else self.sandbox.failed
                 record(info)
                 if self.maybe_ran and not repeatable:
                     raise unknown(
@@ -107,13 +105,13 @@ class Attempts:
                     # New sandboxes keep vanishing: stop creating them.
                     raise unreachable(fault, info, self._failures)
                 return
-        if self._fruitless_s >= RETRY_WITHIN_S or self._port.now() >= self.until:
+        if self._fruitless_s >= RETRY_WITHIN_S or self.port.now() >= self.until:
             if self.maybe_ran and not repeatable:
                 raise unknown(f"The connection failed {self._failures} times.", detail=f"{fault.message}.")
             raise unreachable(fault, info, self._failures)
         pause_s = self._pause_s(fault.retry_after_s)
         self._fruitless_s += pause_s
-        await self._port.sleep(pause_s)
+        await self.port.sleep(pause_s)
 
     def _record(self, fault: PortFault) -> None:
         """Record the fault of a request that got no answer."""
@@ -122,23 +120,23 @@ class Attempts:
         if fault.status != lifecycle.BAD_GATEWAY:
             self._bad_gateway_since = None
         elif self._bad_gateway_since is None:
-            self._bad_gateway_since = self._port.now()
+            self._bad_gateway_since = self.port.now()
 
     async def _revived(self, info: SandboxInfo) -> lifecycle.Revival:
         """Read the sandbox's state from the control plane, and restart it if it is stopped or its daemon is dead."""
-        revival = await lifecycle.revive(self._port, info, starts=self._revives)
+        revival = await lifecycle.revive(self.port, info, starts=self.revives)
         if revival is not lifecycle.Revival.READY or not self._found_only_a_gateway():
             return revival
-        if await lifecycle.answers(self._port, info):
+        if await lifecycle.answers(self.port, info):
             return revival
-        if self._sandbox.is_persistent and self._revives:
-            return await lifecycle.restart(self._port, info)
+        if self.sandbox.is_persistent and self.revives:
+            return await lifecycle.restart(self.port, info)
         return lifecycle.Revival.UNUSABLE
 
     def _found_only_a_gateway(self) -> bool:
         """Return whether all answers have been 502 long enough to suspect a dead daemon behind the gateway."""
         return (
-            self._bad_gateway_since is not None and self._port.now() - self._bad_gateway_since >= DEAD_AFTER_S
+            self._bad_gateway_since is not None and self.port.now() - self._bad_gateway_since >= DEAD_AFTER_S
         )
 
     def _pause_s(self, requested_s: float | None) -> float:
