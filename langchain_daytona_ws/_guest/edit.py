@@ -78,12 +78,13 @@ def apply_edit(
         raise EditError("identical")
     needle, insert = old.encode("utf-8"), new.encode("utf-8")
     differences: list[Difference] = []
-    if _unix(needle) == _unix(insert):  # only line ends change: match them exactly
+    lines, new_lines = _unix(needle), _unix(insert)
+    if lines == new_lines:  # only line ends change: match them exactly
         ranges, replacement, exact = _find_all(data, needle), _verbatim(insert), True
-    elif similar.shows_bytes(old) and _has_bytes(data):
+    elif "\\x" in old and similar.shows_bytes(old) and _has_bytes(data):
         ranges, replacement = _find_shown(data, old, new)
     else:
-        ranges, replacement = _find_lines(data, _unix(needle)), _in_style(data, _unix(needle), _unix(insert))
+        ranges, replacement = _find_lines(data, lines), _in_style(data, lines, new_lines)
     if not ranges:
         ranges, replacement, differences = _find_similar(data, old, new, exact)
     if len(ranges) > 1 and not replace_all:
@@ -96,7 +97,7 @@ def apply_edit(
         raise EditError("too_large", bytes=size, max_bytes=max_bytes)
     result = _splice(data, ranges, replacement)
     result.differences = differences
-    if not (old + new).isascii() or similar.shows_bytes(new):
+    if not (old + new).isascii() or "\\x" in new:
         _set_remarks(result, data, old, new)
     return result
 
@@ -213,7 +214,7 @@ def style_to_keep(old: bytes, new: bytes) -> list[str]:
     return ["bom"] * bom + ["crlf"] * crlf
 
 
-def in_style(new: bytes, style: list[str]) -> bytes:
+def in_style(new: bytes, style: Sequence[str]) -> bytes:
     """Apply the style that `style_to_keep` returned."""
     if "crlf" in style:
         new = new.replace(b"\n", b"\r\n")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +19,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     needs_probe,
     probe_renames,
 )
-from langchain_daytona_ws._core.s3.files import Answers, S3Files
+from langchain_daytona_ws._core.s3.files import Answers, LateFiles, S3Files
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.synced import SyncedFiles, SyncedObjects
 from langchain_daytona_ws._core.s3.transfers import S3Transfers
@@ -33,30 +32,6 @@ from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, o
 
 # Longest file operation; most take milliseconds.
 FILE_LIFE_S = 120.0
-
-# An empty file reaches S3 up to 60 ms after its close (mount-s3 1.24, measured).
-LATE_S = 0.1
-
-
-class LateFiles:
-    """Track how long S3 may lack files that the latest command has written, for both runtimes.
-
-    Args:
-        now: Returns seconds on a monotonic clock.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._complete_at = -math.inf
-
-    def command_ended(self) -> None:
-        self._complete_at = self._now() + LATE_S
-
-    async def wait(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Wait until S3 has all files."""
-        left_s = self._complete_at - self._now()
-        if left_s > 0:
-            await sleep(left_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +108,7 @@ class Storage:
                     probe=None if self._renames is None else partial(self._renames.get, run_once, store),
                 )
 
-            async def wait_until_ready() -> None:
-                check_open()
-                await late.wait(store.sleep)
-
-            files_of = partial(S3Files, where=location, answers=answers, wait_until_ready=wait_until_ready)
+            files_of = partial(S3Files, where=location, answers=answers, check_open=check_open, late=late)
             files: S3Files | SyncedFiles = files_of(store)
             if not is_mounted:
                 objects = SyncedObjects(store, ignore, clock.time)

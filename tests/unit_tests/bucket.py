@@ -120,7 +120,8 @@ class MemoryBucket:
         kept = self.objects[key]
         data = kept.data if len(kept.data) <= max_bytes else None
         head = kept.data[:32] if data is None and max_bytes else b""
-        return StoredObject(self._info(key), data, dict(kept.metadata), head=head)
+        sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
+        return StoredObject(self._info(key), data, dict(kept.metadata), sha256, head=head)
 
     async def get_many(
         self, keys: Sequence[str], *, max_bytes: int, within_s: float

@@ -13,8 +13,8 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     probe_renames,
 )
 from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.s3.files import LATE_S, LateFiles
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
-from langchain_daytona_ws._session.storage import LATE_S, LateFiles
 
 KEY = f"{SCRATCH}n"
 

@@ -469,8 +469,8 @@ class TestAgain:
         for n in range(20):
             run_sync(session(bucket, key=f"call{n}").edit("a", str(n), str(n + 1)))
         kept = bucket.objects["a"].metadata
-        assert metadata.mark_of(kept, metadata.short("call4")) is not None
-        assert metadata.mark_of(kept, metadata.short("call3")) is None
+        assert metadata.mark_of(kept, "call4") is not None
+        assert metadata.mark_of(kept, "call3") is None
         assert len(metadata.MARKS_ENTRY) + len(kept[metadata.MARKS_ENTRY]) < 2048, "S3's limit for metadata"
 
     def test_only_so_many_answers_are_remembered(self, bucket: MemoryBucket) -> None:

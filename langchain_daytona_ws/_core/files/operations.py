@@ -94,7 +94,7 @@ class FileOperations:
             location, offset=offset, limit=limit, limit_bytes=self._limit_bytes, max_bytes=max_bytes
         )
         result = await self._or_similar(location, request)
-        self._remember(location, result.path, result.sha256)
+        self._remember_read(location, result)
         return replace(result, path=location)
 
     async def media(self, path: str, refusal: FileUnsuitable) -> tuple[Media, models.FileContent]:
@@ -119,14 +119,14 @@ class FileOperations:
         ):
             pixels = {"width": found.width, "height": found.height, "max_side_pixels": MAX_SIDE_PIXELS}
             raise file_error(location, "read", "media_too_large", {**facts, **pixels})
-        self._remember(location, content.path, content.sha256)
+        self._remember_read(location, content)
         return found, replace(content, path=location)
 
     async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
         """Read lines without numbers, or a whole binary file."""
         location, files = await self._readable(path)
         result = await self._or_similar(location, files.view(location, query))
-        self._remember(location, result.path, result.sha256)
+        self._remember_read(location, result)
         return result
 
     async def fetch(self, path: str, *, max_bytes: int = LARGEST_BYTES) -> bytes:
@@ -137,7 +137,7 @@ class FileOperations:
         """
         location, files = await self._readable(path)
         result = await self._or_similar(location, files.fetch(location, max_bytes=max_bytes))
-        self._remember(location, result.path, result.sha256)
+        self._remember_read(location, result)
         return result.data
 
     async def fetch_many(self, paths: Sequence[str]) -> list[bytes | WorkspaceError]:
@@ -417,10 +417,14 @@ class FileOperations:
                 raise error from None
             raise file_error(location, error.op, error.code, error.context, similar) from None
 
+    def _remember_read(
+        self, location: str, result: models.FileText | models.FileView | models.FileContent
+    ) -> None:
+        if not is_log(location):
+            self._remember(location, result.path, result.sha256)
+
     def _remember(self, location: str, real_path: str, sha256: str) -> None:
         """Record the content under the requested path, and under the path that its symlinks lead to."""
-        if is_log(location):
-            return
         self._read_hashes[location] = sha256
         self._read_hashes[real_path] = sha256
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -17,7 +18,7 @@ from langchain_daytona_ws._core.guest_rpc.client import Meter
 from langchain_daytona_ws._core.s3 import search, tree
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
 from langchain_daytona_ws._core.s3.listings import Listings
-from langchain_daytona_ws._core.s3.lookup import Lookup
+from langchain_daytona_ws._core.s3.lookup import Lookup, below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.metadata import (
     CREATED,
     EDITED,
@@ -25,9 +26,7 @@ from langchain_daytona_ws._core.s3.metadata import (
     Mark,
     is_executable,
     mark_of,
-    short,
 )
-from langchain_daytona_ws._core.s3.names import below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.store import (
     ObjectSink,
     ObjectStorePort,
@@ -60,10 +59,29 @@ WRITE_TRIES = 3
 OFFLOAD_BYTES = 1 << 20
 # A larger file is not loaded to compare it with the content that was read.
 LARGEST_COMPARED_BYTES = 256 << 20
+# An empty file reaches S3 up to 60 ms after its close (mount-s3 1.24, measured).
+LATE_S = 0.1
 
 
-async def _is_ready() -> None:
-    pass
+class LateFiles:
+    """Track how long S3 may lack files that the latest command has written, for both runtimes.
+
+    Args:
+        now: Returns seconds on a monotonic clock.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._complete_at = -math.inf
+
+    def command_ended(self) -> None:
+        self._complete_at = self._now() + LATE_S
+
+    async def wait(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Wait until S3 has all files."""
+        left_s = self._complete_at - self._now()
+        if left_s > 0:
+            await sleep(left_s)
 
 
 class S3Files:
@@ -76,7 +94,8 @@ class S3Files:
         port: The bucket, below the workspace's prefix.
         where: Bucket and prefix for errors; never shown to the model.
         answers: The recorded results of changes, if several objects share them: key → result.
-        wait_until_ready: Called before each operation; it may refuse the operation.
+        check_open: Called before each operation; it may refuse the operation.
+        late: How long S3 may lack files of the latest command; None if no command writes them.
     """
 
     def __init__(
@@ -85,32 +104,33 @@ class S3Files:
         *,
         where: str = "",
         answers: Answers | None = None,
-        wait_until_ready: Callable[[], Awaitable[None]] = _is_ready,
+        check_open: Callable[[], None] = lambda: None,
+        late: LateFiles | None = None,
     ) -> None:
         self._port = port
         self._where = where
         # No lock: only single operations are used, which are atomic in CPython; see FileOperations.
         self._answers = Answers() if answers is None else answers
-        self._wait_until_ready = wait_until_ready
+        self._check_open = check_open
+        self._late = late or LateFiles(port.now)
         self._lookup = Lookup(port)
         self._writer = ConditionalWriter(port, self._lookup)
 
     async def read(
         self, path: str, *, offset: int, limit: int, limit_bytes: int, max_bytes: int
     ) -> models.FileText:
-        with self._errors("read", path):
-            key, stored = await self._load(path, max_bytes)
+        async with self._operation("read", path):
+            stored = await self._lookup.load(path, max_bytes=max_bytes)
             if kind := media_kind(stored.head if stored.data is None else stored.data):
                 raise RefusedError("binary", bytes=stored.info.size_bytes, what=kind)
             data = _text(stored, max_bytes)
-            page, sha256 = await self._compute(
-                len(data),
-                lambda: (text.page(data, offset, limit, limit_bytes, stored.newlines), _hash_of(stored)),
+            page = await self._compute(
+                len(data), lambda: text.page(data, offset, limit, limit_bytes, stored.newlines)
             )
             if not page.body and offset > 1:
                 raise RefusedError("past_end", lines=page.lines)
         return models.FileText(
-            path=key,
+            path=stored.info.key,
             body=page.body,
             first=page.first,
             last=page.last,
@@ -121,31 +141,32 @@ class S3Files:
             bom=page.bom,
             size_bytes=len(data),
             mtime_ns=stored.info.modified_ns,
-            sha256=sha256,
+            sha256=stored.sha256,
         )
 
     async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
-        with self._errors("view", path):
+        async with self._operation("view", path):
             max_bytes = query.binary_bytes if query.binary else query.max_bytes
-            key, stored = await self._load(path, max_bytes)
+            stored = await self._lookup.load(path, max_bytes=max_bytes)
             data = _content(stored, max_bytes)
-            return await self._compute(len(data), lambda: _viewed(key, data, _hash_of(stored), query))
+            return await self._compute(
+                len(data), lambda: _viewed(stored.info.key, data, stored.sha256, query)
+            )
 
     async def fetch(self, path: str, *, max_bytes: int) -> models.FileContent:
-        with self._errors("fetch", path):
-            key, stored = await self._load(path, max_bytes)
-            data = _content(stored, max_bytes)
-            return models.FileContent(key, data, await self._compute(len(data), lambda: _hash_of(stored)))
+        async with self._operation("fetch", path):
+            stored = await self._lookup.load(path, max_bytes=max_bytes)
+            return models.FileContent(stored.info.key, _content(stored, max_bytes), stored.sha256)
 
     async def survey(self, path: str) -> Survey:
         """List the files to download: one file, or all below a directory."""
-        with self._errors("download", path, of_directories=True):
-            return await tree.survey(self._listing(), await self._begin(path))
+        async with self._operation("download", path, of_directories=True):
+            return await tree.survey(self._listing(), key_of(path))
 
     async def receive(self, path: str, sink: ObjectSink, meter: Meter) -> bool:
         """Pass a file's content to ``sink``; return whether the file is executable."""
-        with self._errors("download", path):
-            key = await self._begin(path)
+        async with self._operation("download", path):
+            key = key_of(path)
             for _ in range(RECEIVE_TRIES):
                 try:
                     stored = await self._lookup.receive(key, sink, meter.add)
@@ -158,17 +179,17 @@ class S3Files:
 
     async def send(self, file: Outgoing, meter: Meter, *, key: str) -> TransferredFile:
         """Upload a file over the present object, or to a free key."""
-        with self._errors("upload", file.path):
-            at = await self._begin(file.path)
+        async with self._operation("upload", file.path):
+            at = key_of(file.path)
             old = await self._lookup.find(at, max_bytes=0)
             sha256 = ""
 
-            async def put(etag: str | None, metadata: Mapping[str, str]) -> None:
+            async def put(*, if_match: str | None, metadata: Mapping[str, str]) -> None:
                 nonlocal sha256
                 sha256 = await self._port.send(
                     at,
                     file.source,
-                    if_match=etag,
+                    if_match=if_match,
                     metadata=metadata,
                     is_executable=file.is_executable,
                     on_bytes=meter.add,
@@ -176,44 +197,44 @@ class S3Files:
 
             action = REPLACED if old else CREATED
             try:
-                await self._writer.put_by(put, at, old, call=short(key), action=action)
+                await self._writer.put_by(put, at, old, call=key, action=action)
             except Conflict:
                 raise RefusedError("changed") from None
             return TransferredFile(file.path, file.source.size_bytes, sha256)
 
     async def make_directory(self, path: str) -> None:
         """Create the marker of an empty directory, unless there is one."""
-        with self._errors("upload", path):
-            at = await self._begin(path)
+        async with self._operation("upload", path):
+            at = key_of(path)
             if not await self._lookup.is_directory(at):
                 await self._lookup.require_free(at)
                 with suppress(Conflict):
-                    await self._writer.put(below(at), b"", None, call=short(at), action=CREATED)
+                    await self._writer.put(below(at), b"", None, call=at, action=CREATED)
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
-        with self._errors("write", path):
-            at, recorded = await self._begin(path), self._recorded(key, models.FileWritten)
+        async with self._operation("write", path):
+            at, recorded = key_of(path), self._recorded(key, models.FileWritten)
             if recorded is not None:
                 return recorded
             if len(query.content) > LARGEST_PUT_BYTES:
                 raise too_large(len(query.content))
             for _ in range(WRITE_TRIES):
                 try:
-                    return self._record(key, await self._write(at, query, short(key)))
+                    return self._record(key, await self._write(at, query, key))
                 except Conflict:
                     if query.overwrite:  # a retry would overwrite the other change unnoticed
                         raise RefusedError("changed") from None
             raise RefusedError("busy")
 
     async def edit(self, path: str, query: models.EditQuery, *, key: str) -> models.FileEdited:
-        with self._errors("edit", path):
-            at, recorded = await self._begin(path), self._recorded(key, models.FileEdited)
+        async with self._operation("edit", path):
+            recorded = self._recorded(key, models.FileEdited)
             if recorded is not None:
                 return recorded
             until = self._port.now() + EDIT_WITHIN_S
             for turn in range(EDIT_TRIES):
                 try:
-                    return self._record(key, await self._edit(at, query, short(key)))
+                    return self._record(key, await self._edit(path, query, key))
                 except Conflict:
                     if self._port.now() >= until:
                         break
@@ -223,8 +244,8 @@ class S3Files:
 
     async def delete(self, path: str, *, key: str) -> models.FileDeleted:
         """Delete a file, or the marker of an empty directory."""
-        with self._errors("delete", path):
-            at, recorded = await self._begin(path), self._recorded(key, models.FileDeleted)
+        async with self._operation("delete", path):
+            at, recorded = key_of(path), self._recorded(key, models.FileDeleted)
             if recorded is not None:
                 return recorded
             if not at:
@@ -245,37 +266,39 @@ class S3Files:
         return self._record(key, models.FileDeleted(path, "dir" if markers else "file"))
 
     async def list(self, path: str, *, limit: int, limit_bytes: int) -> models.Listing:
-        with self._errors("list", path, of_directories=True):
-            key = await self._begin(path)
-            return await tree.list_directory(self._listing(), key, limit=limit, limit_bytes=limit_bytes)
+        async with self._operation("list", path, of_directories=True):
+            return await tree.list_directory(
+                self._listing(), key_of(path), limit=limit, limit_bytes=limit_bytes
+            )
 
     async def glob(
         self, path: str, query: models.GlobQuery
     ) -> tuple[models.GlobResult, models.GlobReading | None]:
-        with self._errors("glob", path, of_directories=True):
-            return await tree.glob(self._listing(), await self._begin(path), query)
+        async with self._operation("glob", path, of_directories=True):
+            return await tree.glob(self._listing(), key_of(path), query)
 
     async def grep(
         self, path: str, query: models.GrepQuery
     ) -> tuple[models.GrepResult, models.GlobReading | None]:
-        with self._errors("grep", path, of_directories=True):
-            return await search.grep(self._listing(), await self._begin(path), query)
+        async with self._operation("grep", path, of_directories=True):
+            return await search.grep(self._listing(), key_of(path), query)
 
     async def similar(self, path: str) -> Sequence[str]:
-        with self._errors("similar", path):
-            return await self._listing().similar(await self._begin(path))
+        async with self._operation("similar", path):
+            return await self._listing().similar(key_of(path))
 
     async def exists(self, paths: Sequence[str]) -> Sequence[str]:
-        with self._errors("exists", "."):
-            await self._wait_until_ready()
+        async with self._operation("exists", "."):
             lookup = self._listing()
             return [path for path in paths if await lookup.exists(key_of(path))]
 
     # --- all operations ---
 
-    @contextmanager
-    def _errors(self, op: str, path: str, *, of_directories: bool = False) -> Iterator[None]:
-        """Raise refusals and failures of S3 as errors of this package."""
+    @asynccontextmanager
+    async def _operation(self, op: str, path: str, *, of_directories: bool = False) -> AsyncIterator[None]:
+        """Wait until S3 has all files; raise refusals and failures of S3 as errors of this package."""
+        self._check_open()
+        await self._late.wait(self._port.sleep)
         try:
             yield
         except RefusedError as refusal:
@@ -290,14 +313,6 @@ class S3Files:
     def _listing(self) -> Lookup:
         """Return a lookup for one operation that changes nothing."""
         return Lookup(Listings(self._port))
-
-    async def _begin(self, path: str) -> str:
-        await self._wait_until_ready()
-        return key_of(path)
-
-    async def _load(self, path: str, max_bytes: int) -> tuple[str, StoredObject]:
-        key = await self._begin(path)
-        return key, await self._lookup.load(key, max_bytes=max_bytes)
 
     def _recorded(self, key: str, kind: type[R]) -> R | None:
         recorded = self._answers.get(key)
@@ -348,15 +363,15 @@ class S3Files:
         self, key: str, data: bytes, mark: Mark | None, gone: Sequence[str] = ()
     ) -> models.FileWritten:
         """Return the result of a write of ``data``; without a mark of this call, the file already had the content."""
-        kept = mark.kept if mark else []
+        kept = mark.kept if mark else ()
         data = edits.in_style(data, kept)
         return models.FileWritten(
             path=key,
             created=mark is not None and mark.action == CREATED,
             unchanged=mark is None,
             size_bytes=len(data),
-            sha256=await self._compute(len(data), partial(_sha256, data)),
-            kept=tuple(kept),
+            sha256=await self._compute(len(data), lambda: hashlib.sha256(data).hexdigest()),
+            kept=kept,
             gone=tuple(gone),
         )
 
@@ -366,7 +381,7 @@ class S3Files:
         if old.data is None and size <= LARGEST_COMPARED_BYTES:
             again = await self._lookup.load(key, max_bytes=size)
             old = again if again.info.etag == old.info.etag else old
-        if old.data is None or await self._compute(size, lambda: _hash_of(old)) != expected:
+        if old.data is None or old.sha256 != expected:
             raise RefusedError("changed", bytes=size)
 
     async def _conflicting_mark(self, key: str, data: bytes, call: str) -> Mark | None:
@@ -381,44 +396,46 @@ class S3Files:
 
     # --- edit ---
 
-    async def _edit(self, key: str, query: models.EditQuery, call: str) -> models.FileEdited:
-        old = await self._lookup.load(key, max_bytes=query.max_bytes)
+    async def _edit(self, path: str, query: models.EditQuery, call: str) -> models.FileEdited:
+        old = await self._lookup.load(path, max_bytes=query.max_bytes)
         mark = mark_of(old.metadata, call)
         if mark is not None:
-            return await self._recorded_edit(key, mark, old)
-        data = _text(old, query.max_bytes)
-        edited, result = await self._compute(len(data), lambda: _edited(key, data, _hash_of(old), query))
-        mark = await self._writer.put(key, edited, old, call=call, action=f"{EDITED}{result.count}")
+            return _edited_before(old, mark)
+        data, result = await self._compute(old.info.size_bytes, lambda: _edited(old, query))
+        mark = await self._writer.put(old.info.key, data, old, call=call, action=f"{EDITED}{result.count}")
         return replace(result, count=mark.count)
-
-    async def _recorded_edit(self, key: str, mark: Mark, now: StoredObject) -> models.FileEdited:
-        """Return the result of an edit by an earlier attempt of this call, without its positions."""
-        if now.data is None:  # another program made it too large to edit
-            raise RefusedError("changed")
-        sha256 = await self._compute(len(now.data), lambda: _hash_of(now))
-        return models.FileEdited(key, mark.count, (), "", now.info.size_bytes, sha256, before_sha256=sha256)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:
         """Run CPU-bound work on content of ``size`` bytes; large content outside the event loop."""
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
-def _edited(key: str, data: bytes, sha256: str, query: models.EditQuery) -> tuple[bytes, models.FileEdited]:
+def _edited(old: StoredObject, query: models.EditQuery) -> tuple[bytes, models.FileEdited]:
     """Return the edited content, and the result."""
+    data = _text(old, query.max_bytes)
     edited = edits.apply_edit(
         data, query.old, query.new, query.replace_all, query.max_bytes, exact=query.exact
     )
     return edited.data, models.FileEdited(
-        path=key,
+        path=old.info.key,
         count=len(edited.ranges),
         lines=tuple(edited.lines[: edits.SHOWN_RANGES]),
         snippet=edits.snippet(edited),
         size_bytes=len(edited.data),
-        sha256=_sha256(edited.data),
+        sha256=hashlib.sha256(edited.data).hexdigest(),
         differences=tuple(models.Difference(*row) for row in edited.differences),
         mixed=edited.mixed,
         verbatim=edited.verbatim,
-        before_sha256=sha256,
+        before_sha256=old.sha256,
+    )
+
+
+def _edited_before(now: StoredObject, mark: Mark) -> models.FileEdited:
+    """Return the result of an edit by an earlier attempt of this call, without its positions."""
+    if now.data is None:  # another program made it too large to edit
+        raise RefusedError("changed")
+    return models.FileEdited(
+        now.info.key, mark.count, (), "", now.info.size_bytes, now.sha256, before_sha256=now.sha256
     )
 
 
@@ -451,11 +468,3 @@ def _styles(old: bytes, new: bytes) -> tuple[list[str], list[str]]:
     """Return the styles of a file that the new text keeps, and the styles that are gone."""
     kept = edits.style_to_keep(old, new)
     return kept, edits.style_gone(old, edits.in_style(new, kept))
-
-
-def _hash_of(stored: StoredObject) -> str:
-    return stored.sha256 or _sha256(stored.data or b"")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

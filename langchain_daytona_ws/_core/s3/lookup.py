@@ -1,4 +1,6 @@
-"""Find out whether a path is a file, a directory or missing, with listings and without HEAD.
+"""Convert paths to keys, and find out whether a path is a file, a directory or missing: by listings, without HEAD.
+
+Python compares strings by code point. This is the order of their UTF-8 bytes, and the order of S3's listings.
 
 S3 answers 403 to HEAD and GET of a missing key if listing is allowed for the prefix only. A key with other keys below
 it (``a`` and ``a/b``) is a directory, as in a mount.
@@ -8,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 
+from langchain_daytona_ws._core.paths import NAME_BYTES
 from langchain_daytona_ws._core.ports import OnBytes
-from langchain_daytona_ws._core.s3.names import LAST, ancestors, below, is_hidden, parent_of
 from langchain_daytona_ws._core.s3.store import (
     KeyPage,
     ObjectInfo,
@@ -23,6 +25,10 @@ from langchain_daytona_ws._guest.alike import same_name
 from langchain_daytona_ws._guest.similar_paths import MAX_NAMES, MAX_SIMILAR, spellings
 from langchain_daytona_ws._guest.walk import RefusedError
 
+# Sorts after nearly every name: "~" is the last printable ASCII character. Names after it cost one more request, and
+# a store might refuse a character beyond ASCII.
+LAST = "~~~"
+
 
 class Lookup:
     """Finds the files and directories of a bucket."""
@@ -30,27 +36,31 @@ class Lookup:
     def __init__(self, port: ObjectStorePort) -> None:
         self.port = port
 
-    async def load(self, key: str, *, max_bytes: int) -> StoredObject:
+    async def load(self, path: str, *, max_bytes: int) -> StoredObject:
         """Read a file: one request if it exists.
 
         Raises:
-            RefusedError: ``missing``, ``is_directory`` or ``not_a_directory``.
+            RefusedError: ``missing``, ``is_directory`` or ``not_a_directory``; or what `key_of` refuses.
             StoreFault: The file exists and cannot be read, or S3 failed.
 
         """
-        return _required(await self.find(key, max_bytes=max_bytes))
+        found = await self.find(key_of(path), max_bytes=max_bytes)
+        if found is None:
+            raise RefusedError("missing")
+        return found
 
     async def find(self, key: str, *, max_bytes: int) -> StoredObject | None:
-        """Read a file like `load`; return None if the path is free for a new file."""
+        """Read a file like `load`, by its key; return None if the path is free for a new file."""
         return await self._found(key, lambda: self.port.get(key, max_bytes=max_bytes))
 
     async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
         """Pass a file's content to ``sink``; one request if the file exists. It raises what `load` raises."""
-        return _required(
-            await self._found(
-                key, lambda: self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
-            )
+        found = await self._found(
+            key, lambda: self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
         )
+        if found is None:
+            raise RefusedError("missing")
+        return found
 
     async def _found(self, key: str, request: Callable[[], Awaitable[StoredObject]]) -> StoredObject | None:
         """Return the answer to a request for an object; None if its path is free for a new file."""
@@ -177,11 +187,47 @@ def _similar(name: str, names_here: Collection[str]) -> list[str]:
     return [name] if name in names_here else sorted(other for other in names_here if same_name(other) == same)
 
 
-def _required(found: StoredObject | None) -> StoredObject:
-    if found is None:
-        raise RefusedError("missing")
-    return found
-
-
 def _first(page: KeyPage) -> ObjectInfo | None:
     return page.objects[0] if page.objects else None
+
+
+def key_of(path: str) -> str:
+    """Check a requested path and return its key, ``""`` for the root.
+
+    Raises:
+        RefusedError: ``bad_path`` or ``outside``.
+
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/"):
+        raise RefusedError("bad_path")
+    if ".." in parts:
+        raise RefusedError("outside")
+    if any(is_hidden(part) for part in parts):
+        raise RefusedError("bad_path")
+    return "/".join(parts)
+
+
+def below(key: str) -> str:
+    """Return the prefix of the keys in the directory ``key``."""
+    return key + "/" if key else ""
+
+
+def parent_of(key: str) -> str:
+    return key.rpartition("/")[0]
+
+
+def ancestors(key: str) -> list[str]:
+    """Return the directories above a key, outermost first, without the root."""
+    parts = key.split("/")[:-1]
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def is_hidden(part: str) -> bool:
+    """Return whether a part of a key cannot be a file name, so that a mount hides the key."""
+    if part in ("", ".", "..") or "\0" in part:
+        return True
+    try:
+        return len(part.encode()) > NAME_BYTES
+    except UnicodeEncodeError:
+        return True

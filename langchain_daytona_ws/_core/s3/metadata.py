@@ -26,8 +26,9 @@ _ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 MARKS_ENTRY = "langchain-daytona-ws-calls"
 MAX_MARKS = 16
 CREATED, REPLACED, EDITED = "c", "w", "e"
-_MARK = re.compile(r"([0-9a-f]{16})(c|wb?c?|e[0-9]{1,6})", re.ASCII)
+_MARK = re.compile(r"([0-9a-f]{16})(c|w(b?c?)|e([0-9]{1,6}))", re.ASCII)
 _MAX_LENGTH = MAX_MARKS * 32
+_STYLES = ("bom", "crlf")
 
 
 def is_symlink(metadata: Mapping[str, str]) -> bool:
@@ -70,42 +71,33 @@ def _mode(metadata: Mapping[str, str]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A call: the digits of its key's hash, and its action.
+    """A call that changed an object.
 
-    ``c``: created. ``w``: replaced, with ``b`` and ``c`` if the byte order mark and CRLF were kept. ``e``: edited, with
-    a count.
+    Attributes:
+        call: The digits of its key's hash.
+        action: ``c``: created. ``w``: replaced, with ``b`` and ``c`` if the byte order mark and CRLF were kept. ``e``:
+            edited, with a count.
+        kept: The style that a write kept of the old content, with the names of `_guest.edit.style_to_keep`.
+        count: The number of replacements of an edit.
     """
 
     call: str
     action: str
-
-    @property
-    def count(self) -> int:
-        """The number of replacements of an edit."""
-        return int(self.action[1:] or 0)
-
-    @property
-    def kept(self) -> list[str]:
-        """The style that a write kept of the old content, with the names of `_guest.edit.style_to_keep`."""
-        return [name for name in ("bom", "crlf") if self.action[:1] == REPLACED and name[0] in self.action]
+    kept: tuple[str, ...] = ()
+    count: int = 0
 
 
-def short(key: str) -> str:
-    """Return the digits that represent a call's key in the metadata."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def new_mark(key: str, action: str) -> Mark:
+    """Return the mark of a call with this key."""
+    mark = _mark(_digits(key) + action)
+    if mark is None:
+        raise ValueError(f"unknown action {action!r}")
+    return mark
 
 
-def marks_in(metadata: Mapping[str, str]) -> tuple[Mark, ...]:
-    """Return the valid marks in an object's metadata, newest first."""
-    value = metadata.get(MARKS_ENTRY, "")
-    if len(value) > _MAX_LENGTH:
-        return ()
-    found = [_MARK.fullmatch(part) for part in value.split(",")]
-    return tuple(Mark(match[1], match[2]) for match in found if match)[:MAX_MARKS]
-
-
-def mark_of(metadata: Mapping[str, str], call: str) -> Mark | None:
+def mark_of(metadata: Mapping[str, str], key: str) -> Mark | None:
     """Return the mark of a call; None if it left no mark."""
+    call = _digits(key)
     return next((mark for mark in marks_in(metadata) if mark.call == call), None)
 
 
@@ -118,11 +110,31 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
     }
 
 
-def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call: str) -> bool:
+def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], key: str) -> bool:
     """Return whether the metadata of two reads proves that a call was not applied between them.
 
     Later changes by this package keep the marks of earlier changes, and changes by other programs remove them. So if a
     mark of the first read is still present, a call without mark was not applied.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
-    return call not in present and not known.isdisjoint(present)
+    return _digits(key) not in present and not known.isdisjoint(present)
+
+
+def _digits(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def marks_in(metadata: Mapping[str, str]) -> tuple[Mark, ...]:
+    """Return the valid marks in an object's metadata, newest first."""
+    value = metadata.get(MARKS_ENTRY, "")
+    if len(value) > _MAX_LENGTH:
+        return ()
+    return tuple(mark for mark in map(_mark, value.split(",")) if mark)[:MAX_MARKS]
+
+
+def _mark(text: str) -> Mark | None:
+    found = _MARK.fullmatch(text)
+    if found is None:
+        return None
+    call, action, style, count = found.groups()
+    return Mark(call, action, tuple(name for name in _STYLES if name[0] in (style or "")), int(count or 0))

@@ -11,8 +11,7 @@ from typing import Any
 
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.s3.expression import Expression, NeedsRipgrepError
-from langchain_daytona_ws._core.s3.lookup import Lookup
-from langchain_daytona_ws._core.s3.names import below, parent_of
+from langchain_daytona_ws._core.s3.lookup import Lookup, below, parent_of
 from langchain_daytona_ws._core.s3.store import (
     ObjectInfo,
     ObjectStorePort,

@@ -63,7 +63,7 @@ class StoredObject:
     """An object with its content, or with ``data=None`` if the content is over the requested limit.
 
     Attributes:
-        sha256: The hash of the content, if it was computed while the content arrived; otherwise "".
+        sha256: The hash of the content; "" without a content.
         newlines: The number of its line feeds, if they were counted while it arrived; otherwise None.
         head: The first bytes of a content over the limit.
     """

@@ -13,7 +13,7 @@ from langchain_daytona_ws._core.guest_rpc.client import Meter
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.errors import store_error
 from langchain_daytona_ws._core.s3.files import S3Files
-from langchain_daytona_ws._core.s3.lookup import Lookup
+from langchain_daytona_ws._core.s3.lookup import Lookup, ancestors, below, key_of, parent_of
 from langchain_daytona_ws._core.s3.metadata import (
     NEW_DIRECTORY,
     PERMISSIONS,
@@ -21,7 +21,6 @@ from langchain_daytona_ws._core.s3.metadata import (
     is_symlink,
     stamped,
 )
-from langchain_daytona_ws._core.s3.names import ancestors, below, key_of, parent_of
 from langchain_daytona_ws._core.s3.store import (
     KeyPage,
     ObjectInfo,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from langchain_daytona_ws._core.guest_rpc.client import Meter
-from langchain_daytona_ws._core.s3.names import is_hidden
+from langchain_daytona_ws._core.s3.lookup import is_hidden
 from langchain_daytona_ws._core.s3.store import ObjectSink, ObjectStorePort
 from langchain_daytona_ws._core.transfers.models import (
     FoundFile,

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Generic, Literal, Protocol, TypeVar
 
 from langchain_daytona_ws._core.files.models import Entry, GlobQuery, GlobReading, GlobResult, Listing
-from langchain_daytona_ws._core.s3.lookup import Lookup
-from langchain_daytona_ws._core.s3.names import LAST, below, is_hidden, key_of
+from langchain_daytona_ws._core.s3.lookup import LAST, Lookup, below, is_hidden, key_of
 from langchain_daytona_ws._core.s3.pages import Pages
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
 from langchain_daytona_ws._core.transfers.models import FoundFile, Survey, too_many_files

@@ -8,13 +8,14 @@ after another put.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 from langchain_daytona_ws._core.s3.errors import outcome_unknown
 from langchain_daytona_ws._core.s3.lookup import Lookup
-from langchain_daytona_ws._core.s3.metadata import Mark, mark_of, proves_not_applied, with_mark
+from langchain_daytona_ws._core.s3.metadata import Mark, mark_of, new_mark, proves_not_applied, with_mark
 from langchain_daytona_ws._core.s3.store import (
     ObjectInfo,
     ObjectStorePort,
@@ -26,8 +27,7 @@ from langchain_daytona_ws._core.s3.store import (
 from langchain_daytona_ws._guest.walk import RefusedError
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
-Put = Callable[[str | None, Mapping[str, str]], Awaitable[object]]
-"""Sends a content; called with the ETag to replace, or None, and with the metadata."""
+T = TypeVar("T")
 
 WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.2
@@ -35,6 +35,12 @@ LONGEST_PAUSE_S = 5.0
 
 # The last two only if the change is in doubt: the next read of the object explains them.
 _RETRIED = (StoreFaultKind.PASSING, StoreFaultKind.UNKNOWN, StoreFaultKind.CHANGED, StoreFaultKind.MISSING)
+
+
+class Put(Protocol):
+    """Sends a content, on the condition of `ObjectStorePort.put`."""
+
+    def __call__(self, *, if_match: str | None, metadata: Mapping[str, str]) -> Awaitable[object]: ...
 
 
 class Conflict(Exception):
@@ -53,17 +59,6 @@ class _Tries:
         self.count += 1
         longest = min(FIRST_PAUSE_S * 2.0**self.count, LONGEST_PAUSE_S)
         return random.uniform(longest / 2, longest)  # noqa: S311 - spreads the retries of colliding writers
-
-
-@contextmanager
-def _report_unknown(tries: _Tries) -> Iterator[None]:
-    """Replace any error by OutcomeUnknown if an attempt may have been applied."""
-    try:
-        yield
-    except (StoreFault, WorkspaceError) as error:
-        if not tries.in_doubt or isinstance(error, OutcomeUnknown):
-            raise
-        raise outcome_unknown("change", error.message) from error
 
 
 class ConditionalWriter:
@@ -85,7 +80,7 @@ class ConditionalWriter:
             key: The object's key.
             data: The whole content.
             old: The object that was read, with ETag and metadata; None if the key was free.
-            call: The short form of the call's key.
+            call: The key of the call.
             action: The action of the call, for its mark.
 
         Raises:
@@ -93,25 +88,21 @@ class ConditionalWriter:
             OutcomeUnknown: It may have been written.
             StoreFault: It was not written.
         """
-
-        async def put(etag: str | None, metadata: Mapping[str, str]) -> object:
-            return await self._port.put(key, data, if_match=etag, metadata=metadata)
-
-        return await self.put_by(put, key, old, call=call, action=action)
+        return await self.put_by(partial(self._port.put, key, data), key, old, call=call, action=action)
 
     async def put_by(self, put: Put, key: str, old: StoredObject | None, *, call: str, action: str) -> Mark:
         """Write an object as `put` does, by a function that sends the content."""
-        tries = _Tries(self._port.now() + WITHIN_S)
-        with _report_unknown(tries):
-            return await self._put(put, key, old, Mark(call, action), tries)
+        return await self._apply(partial(self._put, put, key, old, call=call, action=action))
 
-    async def _put(self, put: Put, key: str, old: StoredObject | None, mark: Mark, tries: _Tries) -> Mark:
-        before = {} if old is None else old.metadata
-        etag = None if old is None else old.info.etag
+    async def _put(
+        self, put: Put, key: str, old: StoredObject | None, tries: _Tries, *, call: str, action: str
+    ) -> Mark:
+        before, etag = ({}, None) if old is None else (old.metadata, old.info.etag)
+        mark = new_mark(call, action)
         metadata = with_mark(before, mark)
         while True:
             try:
-                await put(etag, metadata)
+                await put(if_match=etag, metadata=metadata)
             except StoreFault as fault:
                 # A put on the condition that the key is free cannot find its object missing: S3 refuses the key.
                 changed = fault.kind is StoreFaultKind.CHANGED or (
@@ -127,12 +118,12 @@ class ConditionalWriter:
             if not tries.in_doubt:
                 continue
             now = await self._current(key, tries)
-            recorded = mark_of(now.metadata, mark.call) if now else None
+            recorded = mark_of(now.metadata, call) if now else None
             if recorded is not None:
                 return recorded
             if (now.info.etag if now else None) == etag:
                 continue  # unchanged
-            if now is not None and proves_not_applied(before, now.metadata, mark.call):
+            if now is not None and proves_not_applied(before, now.metadata, call):
                 raise Conflict
             raise outcome_unknown("write", "the object has neither the old nor the new content")
 
@@ -143,9 +134,7 @@ class ConditionalWriter:
             OutcomeUnknown: It may have been deleted, and a new object exists now.
             StoreFault: It was not deleted.
         """
-        tries = _Tries(self._port.now() + WITHIN_S)
-        with _report_unknown(tries):
-            await self._delete(info, tries)
+        await self._apply(partial(self._delete, info))
 
     async def _delete(self, info: ObjectInfo, tries: _Tries) -> None:
         while True:
@@ -165,6 +154,16 @@ class ConditionalWriter:
                 return
             if now.etag != info.etag:
                 raise outcome_unknown("delete", "another file exists there now")
+
+    async def _apply(self, change: Callable[[_Tries], Awaitable[T]]) -> T:
+        """Make the attempts of a change; replace any error by OutcomeUnknown if an attempt may have been applied."""
+        tries = _Tries(self._port.now() + WITHIN_S)
+        try:
+            return await change(tries)
+        except (StoreFault, WorkspaceError) as error:
+            if not tries.in_doubt or isinstance(error, OutcomeUnknown):
+                raise
+            raise outcome_unknown("change", error.message) from error
 
     async def _pause(self, fault: StoreFault, tries: _Tries) -> None:
         """Wait before the next attempt, or raise the fault if no attempt is left."""
