@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # Imported first: if Deep Agents is not installed, its error names the extra to install.
 import langchain_daytona_ws._deepagents  # noqa: F401  # isort: skip
@@ -26,14 +24,14 @@ from deepagents.backends.protocol import (
 )
 
 from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
-from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import REVIEWED_TOOLS, call_request
 from langchain_daytona_ws._deepagents.calls import RunOnce
 from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_directories, locate
-from langchain_daytona_ws._deepagents.reader import Files, NoFiles, Reader
+from langchain_daytona_ws._deepagents.reader import Reader
+from langchain_daytona_ws._deepagents.session import CallSession, NoSession
 from langchain_daytona_ws._deepagents.writer import Writer
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.approvers import middleware_approver
@@ -41,23 +39,6 @@ from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
 from langchain_daytona_ws.pool import WorkspacePool, current_namespace, example_of, lease_for, namespace_for
 from langchain_daytona_ws.session import WorkspaceSession
-
-if TYPE_CHECKING:
-    from langchain_daytona_ws._core.files.operations import FileOperations
-
-OUTPUT_BYTES = 1 << 20
-"""Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
-
-RESULT_BYTES = 1 << 20
-ERROR_BYTES = 16 << 10  # output of a failed deletion
-
-
-@dataclass(frozen=True, slots=True)
-class _Operations:
-    """The operations of one call."""
-
-    reader: Reader
-    writer: Writer
 
 
 class WorkspaceBackend(SandboxBackendProtocol):
@@ -160,62 +141,45 @@ class WorkspaceBackend(SandboxBackendProtocol):
         return approver.reviewing(REVIEWED_TOOLS, needs, lambda call: request_of(call)[0])
 
     @contextmanager
-    def _leased(self) -> Iterator[_Operations]:
-        """Lease the session of the running graph; yield its sync operations."""
+    def _leased(self) -> Iterator[CallSession]:
+        """Lease the session of the running graph, for one sync call."""
         run = calls.run_config()
         with ExitStack() as stack:
             try:
                 session = stack.enter_context(lease_for(self.session, run))
             except WorkspaceError as error:
-                yield _refusing(error)
+                yield NoSession(error)
                 return
-            yield self._operations(session, session._sync, BlockingRuntime, run)
+            yield self._call_session(session, session._sync, BlockingRuntime, run)
 
     @asynccontextmanager
-    async def _aleased(self) -> AsyncIterator[_Operations]:
-        """Lease the session as `_leased` does; yield its async operations."""
+    async def _aleased(self) -> AsyncIterator[CallSession]:
+        """Lease the session as `_leased` does, for one async call."""
         run = calls.run_config()
         async with AsyncExitStack() as stack:
             try:
                 session = await stack.enter_async_context(lease_for(self.session, run))
             except WorkspaceError as error:
-                yield _refusing(error)
+                yield NoSession(error)
                 return
-            yield self._operations(session, session._async, AsyncioRuntime, run)
+            yield self._call_session(session, session._async, AsyncioRuntime, run)
 
-    def _operations(
+    def _call_session(
         self,
         session: WorkspaceSession,
         runtime: SyncRuntime | AsyncRuntime,
         approval_runtime: Callable[[], ApprovalRuntime],
         run: Mapping[str, Any],
-    ) -> _Operations:
-        state = session._state
-        conversation = state.conversation(run)
-
-        @cache
-        def workspace() -> FileOperations:
-            return runtime.file_operations(conversation, limit_bytes=RESULT_BYTES, suggests_similar=False)
-
-        @cache
-        def outside() -> FileOperations:
-            made = self._artifacts
-            return runtime.file_operations_outside(conversation, limit_bytes=RESULT_BYTES, made=made)
-
-        async def execute(
-            command: str, *, timeout_s: float | None, idempotency_key: str | None
-        ) -> CommandResult:
-            call = runtime.run(
-                command, timeout_s=timeout_s, idempotency_key=idempotency_key, limit_bytes=OUTPUT_BYTES
-            )
-            return state.with_notices(await call, conversation)
-
-        files = Files(session.root, workspace, outside, artifacts=self._artifacts)
-        run_internal = partial(runtime.run_quietly, limit_bytes=ERROR_BYTES)
-        ask = partial(session._gate.check, remembered=conversation.remembered, new_runtime=approval_runtime)
-        ids = {"namespace": session.namespace, "session_id": session.id}
-        asks_about = partial(needs_approval, session.config.permission_mode)
-        return _Operations(Reader(files), Writer(files, execute, run_internal, ask, asks_about, **ids))
+    ) -> CallSession:
+        return CallSession(
+            session._state,
+            session._gate,
+            runtime,
+            approval_runtime,
+            run,
+            session_id=session.id,
+            artifacts=self._artifacts,
+        )
 
     def execute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a bash command in the workspace directory.
@@ -228,23 +192,23 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Returns:
             The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it is unknown.
         """
-        with self._leased() as at:
-            return run_sync(at.writer.execute(command, timeout))
+        with self._leased() as session:
+            return run_sync(Writer(session).execute(command, timeout))
 
     async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a command as `execute` does. Cancelling this call kills the command."""
-        async with self._aleased() as at:
-            return await at.writer.execute(command, timeout)
+        async with self._aleased() as session:
+            return await Writer(session).execute(command, timeout)
 
     def ls(self, path: str) -> LsResult:
         """List a directory with absolute paths; a directory of more than 5000 entries is an error."""
-        with self._leased() as at:
-            return run_sync(at.reader.ls(path))
+        with self._leased() as session:
+            return run_sync(Reader(session).ls(path))
 
     async def als(self, path: str) -> LsResult:
         """List as `ls` does."""
-        async with self._aleased() as at:
-            return await at.reader.ls(path)
+        async with self._aleased() as session:
+            return await Reader(session).ls(path)
 
     def read(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
         """Read lines of a text file of at most 32 MiB, or a whole binary file of at most 500 KiB as base64.
@@ -254,45 +218,45 @@ class WorkspaceBackend(SandboxBackendProtocol):
             offset: Number of lines to skip. Default: 0.
             limit: Maximum number of lines; fewer are returned if they exceed 500 KiB. Default: 2000.
         """
-        with self._leased() as at:
-            return run_sync(at.reader.read(file_path, offset, limit))
+        with self._leased() as session:
+            return run_sync(Reader(session).read(file_path, offset, limit))
 
     async def aread(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
         """Read as `read` does."""
-        async with self._aleased() as at:
-            return await at.reader.read(file_path, offset, limit)
+        async with self._aleased() as session:
+            return await Reader(session).read(file_path, offset, limit)
 
     def write(self, file_path: str, content: str) -> WriteResult:
         """Write a whole file and create its parent directories. The class describes when a file is replaced."""
-        with self._leased() as at:
-            return run_sync(at.writer.write(file_path, content))
+        with self._leased() as session:
+            return run_sync(Writer(session).write(file_path, content))
 
     async def awrite(self, file_path: str, content: str) -> WriteResult:
         """Write as `write` does."""
-        async with self._aleased() as at:
-            return await at.writer.write(file_path, content)
+        async with self._aleased() as session:
+            return await Writer(session).write(file_path, content)
 
     def edit(self, file_path: str, old_string: str, new_string: str, replace_all: bool = False) -> EditResult:
         """Replace a string that occurs once, or all occurrences with ``replace_all``; the file's line ends are kept."""
-        with self._leased() as at:
-            return run_sync(at.writer.edit(file_path, old_string, new_string, replace_all))
+        with self._leased() as session:
+            return run_sync(Writer(session).edit(file_path, old_string, new_string, replace_all))
 
     async def aedit(
         self, file_path: str, old_string: str, new_string: str, replace_all: bool = False
     ) -> EditResult:
         """Edit as `edit` does."""
-        async with self._aleased() as at:
-            return await at.writer.edit(file_path, old_string, new_string, replace_all)
+        async with self._aleased() as session:
+            return await Writer(session).edit(file_path, old_string, new_string, replace_all)
 
     def delete(self, file_path: str) -> DeleteResult:
         """Delete a file, a symbolic link (not its target), or a directory with its contents."""
-        with self._leased() as at:
-            return run_sync(at.writer.delete(file_path))
+        with self._leased() as session:
+            return run_sync(Writer(session).delete(file_path))
 
     async def adelete(self, file_path: str) -> DeleteResult:
         """Delete as `delete` does."""
-        async with self._aleased() as at:
-            return await at.writer.delete(file_path)
+        async with self._aleased() as session:
+            return await Writer(session).delete(file_path)
 
     def grep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
@@ -306,15 +270,15 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 searched directory. Default: all files.
             max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters.
         """
-        with self._leased() as at:
-            return run_sync(at.reader.grep(pattern, path, glob, max_count))
+        with self._leased() as session:
+            return run_sync(Reader(session).grep(pattern, path, glob, max_count))
 
     async def agrep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
     ) -> GrepResult:
         """Search as `grep` does."""
-        async with self._aleased() as at:
-            return await at.reader.grep(pattern, path, glob, max_count)
+        async with self._aleased() as session:
+            return await Reader(session).grep(pattern, path, glob, max_count)
 
     def glob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find files by name, newest first. The class describes the format of the paths.
@@ -324,41 +288,30 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 Hidden names need an explicit dot.
             path: Directory to search. Default: the workspace.
         """
-        with self._leased() as at:
-            return run_sync(at.reader.glob(pattern, path))
+        with self._leased() as session:
+            return run_sync(Reader(session).glob(pattern, path))
 
     async def aglob(self, pattern: str, path: str | None = None) -> GlobResult:
         """Find as `glob` does."""
-        async with self._aleased() as at:
-            return await at.reader.glob(pattern, path)
+        async with self._aleased() as session:
+            return await Reader(session).glob(pattern, path)
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files and replace existing ones; each file has its own result."""
-        with self._leased() as at:
-            return run_sync(at.writer.upload(files))
+        with self._leased() as session:
+            return run_sync(Writer(session).upload(files))
 
     async def aupload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files as `upload_files` does."""
-        async with self._aleased() as at:
-            return await at.writer.upload(files)
+        async with self._aleased() as session:
+            return await Writer(session).upload(files)
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read whole files of at most 128 MiB; each file has its own result."""
-        with self._leased() as at:
-            return run_sync(at.reader.download(paths))
+        with self._leased() as session:
+            return run_sync(Reader(session).download(paths))
 
     async def adownload_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read files as `download_files` does."""
-        async with self._aleased() as at:
-            return await at.reader.download(paths)
-
-
-def _refusing(error: WorkspaceError) -> _Operations:
-    """Return operations whose results are an error: the call has no session."""
-    files = NoFiles(error)
-
-    async def refuse(*_: object, **__: object) -> Any:
-        raise error
-
-    writer = Writer(files, refuse, refuse, refuse, lambda tool, action: True, namespace="", session_id="")
-    return _Operations(Reader(files), writer)
+        async with self._aleased() as session:
+            return await Reader(session).download(paths)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._deepagents.locations import FileLocation
-from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import CalledTool, PermissionRequest
 
 OUTSIDE_TOOL = "sandbox_file"
@@ -57,31 +55,6 @@ class DeleteCall(_Call):
     action: str
     path: str
     recursive: bool = True
-
-
-class Ask(Protocol):
-    """Call the session's approval gate, sync or async."""
-
-    def __call__(
-        self, request: PermissionRequest, validate: Callable[[Mapping[str, object]], Any] | None
-    ) -> Awaitable[Approval[Any] | Answered]: ...
-
-
-class AnsweredInstead(WorkspaceError):
-    """The approver answered in place of the tool: nothing was done, and the model gets the answer."""
-
-    default_code = "answered"
-
-
-def require_approval(answer: Approval[Any] | Answered) -> Approval[Any]:
-    """Return the approval.
-
-    Raises:
-        AnsweredInstead: The approver answered in place of the tool.
-    """
-    if isinstance(answer, Answered):
-        raise AnsweredInstead(answer.text)
-    return answer
 
 
 def command_request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from base64 import b64encode
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from langchain_daytona_ws._core.files.operations import MAX_ROWS, FileOperations
 from langchain_daytona_ws._deepagents.calls import is_in_graph
 from langchain_daytona_ws._deepagents.locations import FileLocation, locate
 from langchain_daytona_ws._deepagents.messages import directory_error, read_error, transfer_error
+from langchain_daytona_ws._deepagents.session import CallSession
 from langchain_daytona_ws._guest.match import Glob, GlobError
 from langchain_daytona_ws.errors import FileError, FileUnsuitable, WorkspaceError
 
@@ -44,68 +45,19 @@ CUT_LINE = "[The line is too long to be shown whole. Use grep or execute for the
 _SPECIAL = frozenset("\\.+*?()|[]{}^$")  # in regular expressions
 
 
-class Files:
-    """Select the file operations for a path: those of the workspace, or those of the rest of the sandbox.
-
-    Args:
-        root: The workspace directory.
-        workspace: Returns the operations on files in the workspace, the same object each time.
-        outside: Returns the operations on files outside, by absolute path.
-        artifacts: The artifact directories of Deep Agents.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        workspace: Callable[[], FileOperations],
-        outside: Callable[[], FileOperations],
-        *,
-        artifacts: Collection[str] = (),
-    ) -> None:
-        self.root = root
-        self._artifacts = artifacts
-        self._workspace = workspace
-        self._outside = outside
-
-    def at(self, path: str) -> tuple[FileLocation, FileOperations]:
-        """Return the location of a path, and the operations for it.
-
-        Raises:
-            PathRefused: The path is not valid.
-        """
-        location = locate(path, self.root, self._artifacts)
-        return location, self._outside() if location.is_outside else self._workspace()
-
-
-class NoFiles(Files):
-    """The files of a call that has no session.
-
-    Args:
-        error: Raised for each path.
-    """
-
-    def __init__(self, error: WorkspaceError) -> None:
-        self.root = "/"
-        self._error = error
-
-    def at(self, path: str) -> tuple[FileLocation, FileOperations]:
-        """Raise the error."""
-        raise self._error
-
-
 class Reader:
     """Read, download, list, find and search, as coroutines.
 
     Args:
-        files: File operations of the sync or async runtime.
+        session: The session of the call.
     """
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
+    def __init__(self, session: CallSession) -> None:
+        self._session = session
 
     async def read(self, path: str, offset: int, limit: int) -> ReadResult:
         try:
-            location, ops = self._files.at(path)
+            location, ops = self._session.at(path)
             query = ViewQuery(
                 offset=max(int(offset), 0) + 1,
                 limit=max(int(limit), 1),
@@ -131,7 +83,7 @@ class Reader:
                 answer.error = "invalid_path"
                 continue
             try:
-                location, ops = self._files.at(answer.path)
+                location, ops = self._session.at(answer.path)
             except WorkspaceError as error:
                 answer.error = transfer_error(error)
             else:
@@ -151,7 +103,7 @@ class Reader:
 
     async def ls(self, path: str) -> LsResult:
         try:
-            location, ops = self._files.at(path)
+            location, ops = self._session.at(path)
             listing = await ops.list(location.path, limit=MAX_ROWS)
         except WorkspaceError as error:
             return LsResult(error=directory_error(path, error))
@@ -174,7 +126,7 @@ class Reader:
     async def _glob(self, pattern: str, path: str | None) -> GlobResult:
         in_graph = is_in_graph()
         try:
-            location, ops = self._files.at(path or ".")
+            location, ops = self._session.at(path or ".")
             if not pattern or ".." in pattern.split("/"):
                 raise FileError("The pattern is empty, or contains '..'.", code="bad_glob", op="glob")
             glob, is_visible = file_glob(pattern), hidden_name_filter(pattern)
@@ -182,9 +134,9 @@ class Reader:
             if not in_graph and not glob.endswith("/"):
                 results.append(await ops.glob(f"{glob}/", path=location.path, limit=MAX_ROWS))
         except GlobError as error:
-            return GlobResult(error=f"Path '{path or self._files.root}': {error}")
+            return GlobResult(error=f"Path '{path or self._session.root}': {error}")
         except WorkspaceError as error:
-            return GlobResult(error=directory_error(path or self._files.root, error))
+            return GlobResult(error=directory_error(path or self._session.root, error))
         matches: list[FileInfo] = []
         for entry in (entry for result in results for entry in result.entries):
             relative = _relative(entry.name, location)
@@ -203,7 +155,7 @@ class Reader:
     ) -> GrepResult:
         max_rows = MAX_ROWS - 1 if max_count is None else max(0, min(max_count, MAX_ROWS - 1))
         try:
-            location, ops = self._files.at(path or ".")
+            location, ops = self._session.at(path or ".")
             if not pattern or "\n" in pattern:
                 raise FileError("The text must be one line, and not empty.", code="bad_pattern", op="grep")
             if glob and "/" in glob and not glob.startswith(location.child("")):
@@ -216,8 +168,8 @@ class Reader:
                 limit=max_rows + 1,
             )
         except WorkspaceError as error:
-            return GrepResult(error=directory_error(path or self._files.root, error))
-        top = locate("/" if location.is_outside else self._files.root, self._files.root)
+            return GrepResult(error=directory_error(path or self._session.root, error))
+        top = locate("/" if location.is_outside else self._session.root, self._session.root)
         matches = [GrepMatch(path=top.child(row.path), line=row.line, text=row.text) for row in found.rows]
         truncated = found.more or found.timed_out or len(matches) > max_rows
         for omitted in found.omitted:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from deepagents.backends.protocol import (
     DeleteResult,
@@ -20,20 +19,17 @@ from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import (
     OUTSIDE_TOOL,
-    AnsweredInstead,
-    Ask,
     CommandCall,
     DeleteCall,
     EditCall,
     WriteCall,
     command_request,
     file_request,
-    require_approval,
     upload_arguments,
 )
 from langchain_daytona_ws._deepagents.locations import FileLocation
 from langchain_daytona_ws._deepagents.messages import error_text, file_error, transfer_error
-from langchain_daytona_ws._deepagents.reader import Files
+from langchain_daytona_ws._deepagents.session import AnsweredInstead, CallSession
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.errors import (
     FileError,
@@ -74,68 +70,31 @@ def remove_tree_command(path: str) -> str:
     return f"target={shlex.quote(path)}\n{_REMOVE_TREE}"
 
 
-class Run(Protocol):
-    """Run a command in the session."""
-
-    def __call__(
-        self, command: str, *, timeout_s: float | None, idempotency_key: str | None
-    ) -> Awaitable[CommandResult]: ...
-
-
-class RunInternal(Protocol):
-    """Run a command of this package, killed at its time-out; it leaves the session's notices for the next result."""
-
-    def __call__(self, command: str, *, idempotency_key: str | None) -> Awaitable[CommandResult]: ...
-
-
 class Writer:
     """Execute, write, edit, delete and upload, as coroutines.
 
     Args:
-        files: File operations of the sync or async runtime.
-        run: Runs a command.
-        run_internal: Runs the command that deletes a tree.
-        ask: Asks for approval.
-        asks_about: Whether the mode asks about an action (second argument) of a tool. Otherwise no request is built,
-            which may take longer than the action.
-        namespace: Name of the workspace.
-        session_id: Scope of the call ids, if the graph has no thread.
+        session: The session of the call.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        run: Run,
-        run_internal: RunInternal,
-        ask: Ask,
-        asks_about: Callable[[str, str], bool],
-        *,
-        namespace: str,
-        session_id: str,
-    ) -> None:
-        self._files = files
-        self._run = run
-        self._run_internal = run_internal
-        self._ask = ask
-        self._asks_about = asks_about
-        self._namespace = namespace
-        self._session_id = session_id
+    def __init__(self, session: CallSession) -> None:
+        self._session = session
 
     async def execute(self, command: str, timeout_s: float | None) -> ExecuteResponse:
         arguments: dict[str, object] = {} if timeout_s is None else {"timeout": timeout_s}
         try:
             check_command(command)  # before the question: an invalid command can't run anyway
             final, note = CommandCall(command=command, timeout=timeout_s), None
-            if self._asks_about("bash", "run"):
+            if self._session.asks_about("bash", "run"):
                 request = command_request(
-                    command, arguments, namespace=self._namespace, tool_call_id=calls.tool_call_id()
+                    command, arguments, namespace=self._session.namespace, tool_call_id=calls.tool_call_id()
                 )
-                approval = require_approval(await self._ask(request, CommandCall.model_validate))
+                approval = await self._session.ask(request, CommandCall.model_validate)
                 final, note = approval.validated or final, approval.note
             # In Deep Agents 0 means "no limit".
             limit_s = COMMAND_TIMEOUT_MAX_S if final.timeout == 0 else final.timeout
             key = self._key("execute", {"command": command}, final.model_dump())
-            result = await self._run(final.command, timeout_s=limit_s, idempotency_key=key)
+            result = await self._session.execute(final.command, timeout_s=limit_s, key=key)
         except WorkspaceError as error:
             unknown = isinstance(error, (OutcomeUnknown, AnsweredInstead))
             exit_code = None if unknown else NOT_RUN
@@ -150,12 +109,12 @@ class Writer:
 
     async def write(self, path: str, content: str) -> WriteResult:
         try:
-            location, ops = self._files.at(path)
+            location, ops = self._session.at(path)
             final = WriteCall(action="write", path=location.name, content=content)
             if not location.is_artifact:
                 arguments = {"path": location.name, "content": content}
                 final = await self._approved("write", arguments, location, final)
-                location, ops = self._files.at(final.path)
+                location, ops = self._session.at(final.path)
             key = self._key("write_file", {"content": content}, final.model_dump())
             await self._write(location, ops, final.content, key)
         except WorkspaceError as error:
@@ -178,14 +137,14 @@ class Writer:
 
     async def edit(self, path: str, old: str, new: str, replace_all: bool) -> EditResult:
         try:
-            location, ops = self._files.at(path)
+            location, ops = self._session.at(path)
             arguments: dict[str, Any] = {"path": location.name, "old_string": old, "new_string": new}
             if replace_all:
                 arguments["replace_all"] = True
             final = EditCall(action="edit", **arguments)
             if not location.is_artifact:
                 final = await self._approved("edit", arguments, location, final)
-                location, ops = self._files.at(final.path)
+                location, ops = self._session.at(final.path)
             key = self._key("edit_file", {"old_string": old, "new_string": new}, final.model_dump())
             count = await ops.replace_text(
                 location.path, final.old_string, final.new_string, replace_all=final.replace_all, key=key
@@ -196,13 +155,13 @@ class Writer:
 
     async def delete(self, path: str) -> DeleteResult:
         try:
-            location, ops = self._files.at(path)
+            location, ops = self._session.at(path)
             self._check_deletable(location)
             arguments: dict[str, Any] = {"path": location.name, "recursive": True}
             final = await self._approved(
                 "delete", arguments, location, DeleteCall(action="delete", **arguments)
             )
-            location, ops = self._files.at(final.path)
+            location, ops = self._session.at(final.path)
             self._check_deletable(location)
             key = self._key("delete", {}, final.model_dump())
             try:
@@ -216,7 +175,7 @@ class Writer:
         return DeleteResult(path=location.path)
 
     def _check_deletable(self, location: FileLocation) -> None:
-        if location.path == "/" or f"{self._files.root}/".startswith(f"{location.path}/"):
+        if location.path == "/" or f"{self._session.root}/".startswith(f"{location.path}/"):
             raise PathRefused(
                 "The workspace directory and its parents can't be deleted.",
                 code="is_root",
@@ -226,7 +185,7 @@ class Writer:
     async def _remove_tree(self, location: FileLocation, key: str | None) -> None:
         # Runs in the workspace directory: if a mount is lost, the command fails instead of finding an empty tree.
         command = remove_tree_command(location.path)
-        result = await self._run_internal(command, idempotency_key=_subkey(key, "r"))
+        result = await self._session.execute_quietly(command, key=_subkey(key, "r"))
         if result.exit_code != 0:
             reason = "it timed out." if result.timed_out else result.output.strip()[:1000]
             raise FileError(
@@ -260,19 +219,19 @@ class Writer:
 
     async def _may_upload(self, path: str, data: bytes) -> tuple[FileLocation, FileOperations]:
         """Return where to upload a file, once that is approved."""
-        location, ops = self._files.at(path)
-        if not location.is_artifact and self._asks_about(_tool_for(location), "write"):
+        location, ops = self._session.at(path)
+        if not location.is_artifact and self._session.asks_about(_tool_for(location), "write"):
             arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
             # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.
             request = replace(self._request("write", arguments, location), called=None)
-            require_approval(await self._ask(request, None))
+            await self._session.ask(request, None)
         return location, ops
 
     async def _approved(self, action: str, arguments: dict[str, Any], location: FileLocation, call: T) -> T:
-        if not self._asks_about(_tool_for(location), action):
+        if not self._session.asks_about(_tool_for(location), action):
             return call
-        answer = await self._ask(self._request(action, arguments, location), type(call).model_validate)
-        validated: T | None = require_approval(answer).validated
+        request = self._request(action, arguments, location)
+        validated: T | None = (await self._session.ask(request, type(call).model_validate)).validated
         return call if validated is None else validated
 
     def _request(self, action: str, arguments: dict[str, Any], location: FileLocation) -> PermissionRequest:
@@ -281,13 +240,13 @@ class Writer:
             arguments,
             path=location.path,
             is_outside=location.is_outside,
-            namespace=self._namespace,
+            namespace=self._session.namespace,
             tool_call_id=calls.tool_call_id(),
         )
 
     def _key(self, tool: str, requested: dict[str, object], operation: dict[str, object]) -> str | None:
         return calls.idempotency_key(
-            tool, requested, operation, namespace=self._namespace, session_id=self._session_id
+            tool, requested, operation, namespace=self._session.namespace, session_id=self._session.session_id
         )
 
 

@@ -81,7 +81,7 @@ class SessionState:
         clock: Clock,
         on_job_end: Callable[[Job, bool], None],
     ) -> None:
-        self.config, self.ids, self.clock = config, ids, clock
+        self.config, self.namespace, self.ids, self.clock = config, namespace, ids, clock
         self.root = f"{config.options.workspace_root}/{namespace}"
         workspace = _s3_workspace(config, namespace)
         self.identity = identity_of(config, namespace, workspace)

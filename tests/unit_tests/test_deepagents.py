@@ -26,17 +26,17 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._deepagents import calls
 from langchain_daytona_ws._deepagents.approval import file_request
-from langchain_daytona_ws._deepagents.locations import artifact_directories, locate
+from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_directories, locate
 from langchain_daytona_ws._deepagents.messages import code_of, directory_error, error_text, file_error
 from langchain_daytona_ws._deepagents.reader import (
     BINARY_BYTES,
-    Files,
     Reader,
     anchor_of,
     file_glob,
     hidden_name_filter,
     literal_regex,
 )
+from langchain_daytona_ws._deepagents.session import CallSession
 from langchain_daytona_ws._deepagents.writer import remove_tree_command
 from langchain_daytona_ws._guest import content, files
 from langchain_daytona_ws._guest.content import window
@@ -321,14 +321,24 @@ def _contents(
     return guest_operations(guest, None, download, root=root)
 
 
+class Session(CallSession):
+    """The session of a call that has the same operations for all files."""
+
+    def __init__(self, ops: FileOperations) -> None:
+        self.root = ROOT
+        self._ops = ops
+
+    def at(self, path: str) -> tuple[FileLocation, FileOperations]:
+        return locate(path, ROOT), self._ops
+
+
 FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
 
 
 def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
     paths = [["a.py", "file", 1, 0]]
     answer = {**FOUND, "paths": paths, "total": 1, "omitted": {"unreadable": [1, ["proc/1/map_files"]]}}
-    files = Files(ROOT, lambda: _contents(answer, []), lambda: _contents(answer, [], root="/"))
-    found = run_sync(Reader(files).glob("*.py", "/"))
+    found = run_sync(Reader(Session(_contents(answer, [], root="/"))).glob("*.py", "/"))
     assert found.error is None
     assert {match["path"] for match in found.matches or ()} == {"a.py"}
     assert (found.truncated, found.truncation_reason) == (True, "unreadable")
@@ -337,7 +347,7 @@ def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
 def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     rows = [["a.py", 3, True, "needle"]]
     ops = _contents({**FOUND, "rows": rows, "omitted": {"binary_match": [1, ["b.bin"]]}}, [])
-    found = run_sync(Reader(Files(ROOT, lambda: ops, lambda: ops)).grep("needle", None, None, None))
+    found = run_sync(Reader(Session(ops)).grep("needle", None, None, None))
     assert [(match["path"], match["line"]) for match in found.matches or ()] == [
         (f"{ROOT}/a.py", 3),
         (f"{ROOT}/b.bin", 0),
@@ -345,7 +355,7 @@ def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     assert "grep -a" in (found.matches or [])[1]["text"]
     assert not found.truncated
     ops = _contents({**FOUND, "rows": [], "omitted": {"unreadable": [1, ["shut"]]}}, [])
-    assert run_sync(Reader(Files(ROOT, lambda: ops, lambda: ops)).grep("needle", None, None, None)).truncated
+    assert run_sync(Reader(Session(ops)).grep("needle", None, None, None)).truncated
 
 
 def test_a_file_that_changes_while_it_comes_over_is_asked_for_again() -> None:
@@ -480,7 +490,7 @@ def test_a_text_of_the_sandbox_is_not_changed() -> None:
 @pytest.mark.parametrize(("limit", "is_preview"), [(BINARY_BYTES, True), (VIEWED_BYTES, False)])
 def test_the_limit_of_a_preview_is_read_from_the_facts(limit: int, is_preview: bool) -> None:
     ops = _contents({"ok": False, "error": "too_large", "bytes": limit + 1, "max_bytes": limit}, [])
-    found = run_sync(Reader(Files(ROOT, lambda: ops, lambda: ops)).read("a.png", 0, 10))
+    found = run_sync(Reader(Session(ops)).read("a.png", 0, 10))
     assert ("exceeds maximum preview size of 512000 bytes" in str(found.error)) is is_preview
     assert ("too_large" in str(found.error)) is not is_preview
 
