@@ -234,19 +234,15 @@ class _Runtime:
             on_output=on_output,
             pty=pty,
         )
+        hint, remarks = None, tuple[str, ...]()
         if self._s3 is not None and self._is_mounted:
             self._s3.late.command_ended()
-        remarks: tuple[str, ...] = ()
+            hint = self._hint(command, result.screen or result.output, result.exit_code)
         if result.job_id:
             remarks = self._job_remarks(command, JOB_DEFAULT_S)
         elif result.background:
             remarks = self._end_of_writing()
-        hint = self._hint(command, result.screen or result.output, result.exit_code)
-        return replace(
-            result,
-            notices=(*result.notices, *remarks),
-            hint=hint,
-        )
+        return replace(result, notices=(*result.notices, *remarks), hint=hint)
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
         """Return a callback for output that this runtime can call.

@@ -230,8 +230,14 @@ class Notices:
             sandbox: Returns the id of the present sandbox; None if there is none.
         """
         with conversation.lock:
-            # In this order: the notice of a loss is added before the next sandbox has an id.
-            sandbox_id, notices = sandbox(), self._missed_by(conversation)
+            # First the id, because the notice of a loss is added before the next sandbox has an id. With the lock,
+            # because an id from before another call has reported the loss would be that of the lost sandbox.
+            sandbox_id = sandbox()
+            with self._lock:
+                missed = self._count - self._positions.get(conversation, self._count)
+                self._positions[conversation] = self._count
+                new = list(self._kept)[-missed:] if missed else []
+            notices = list(dict.fromkeys(notice for notice, but in new if but is not conversation))
             if self.lost in notices:
                 conversation.sandbox_id = ""  # `sandbox_id` may be that of the lost one
             elif sandbox_id is not None:
@@ -240,13 +246,6 @@ class Notices:
                 conversation.sandbox_id = sandbox_id
             conversation.has_begun = True
             return tuple(notices)
-
-    def _missed_by(self, conversation: Conversation) -> list[str]:
-        with self._lock:
-            missed = self._count - self._positions.get(conversation, self._count)
-            self._positions[conversation] = self._count
-            new = list(self._kept)[-missed:] if missed else []
-            return list(dict.fromkeys(notice for notice, but in new if but is not conversation))
 
 
 def weak_method(method: Callable[P, None]) -> Callable[P, None]:

@@ -42,10 +42,11 @@ class ToolInput(BaseModel):
     """The argument that names the operation; ``""`` if the tool has none."""
 
     @classmethod
-    def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
+    def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
         """Return the problems of combinations of arguments.
 
         Args:
+            operation: This tool's name of the requested operation, or an unknown name; ``""`` if there is none.
             values: The validated arguments; the arguments as given if one of them is invalid.
         """
         return ()
@@ -59,6 +60,7 @@ class ToolInput(BaseModel):
         unknown = [name for name in known if name not in cls.model_fields]
         intended = {name: cls._intended_by(name) for name in unknown[:UNKNOWN_SHOWN]}
         values: Mapping[str, Any] = {name: value for name, value in known.items() if name in cls.model_fields}
+        operation = cls._operation(values)
         found: list[Problem] = [(_shown(name), _unknown(remark)) for name, remark in intended.items()]
         # pydantic reads true as 1: a timeout of one second.
         found += [
@@ -69,13 +71,13 @@ class ToolInput(BaseModel):
         try:
             made = validate(values)
         except ValidationError as error:
-            wrong = [cls._worded(str(item["loc"][0]), item["msg"], values) for item in error.errors()]
+            wrong = [cls._worded(str(item["loc"][0]), item["msg"], operation) for item in error.errors()]
         else:
             values, wrong = dict(made), []
         mentioned = {word for remark in intended.values() for word in remark.split()}
         found += [(name, text) for name, text in wrong if name in values or name not in mentioned]
         mentioned |= {name for name, _ in found}
-        found += [(name, text) for name, text in cls.problems(values) if name not in mentioned]
+        found += [(name, text) for name, text in cls.problems(operation, values) if name not in mentioned]
         if unknown:
             found.append(("arguments", f"the valid ones are {', '.join(cls.model_fields)}"))
         if found:
@@ -114,15 +116,15 @@ class ToolInput(BaseModel):
         return by_plain[alike[0]] if alike else ""
 
     @classmethod
-    def operation(cls, values: Mapping[str, Any]) -> str:
+    def _operation(cls, values: Mapping[str, Any]) -> str:
         """Return this tool's name of the requested operation; an unknown name is returned unchanged."""
         value = values.get(cls.verb)
         return cls.foreign_values.get(_plain(value), value) if isinstance(value, str) else ""
 
     @classmethod
-    def _worded(cls, name: str, text: str, values: Mapping[str, Any]) -> Problem:
-        intended = cls.operation(values) if name == cls.verb else ""
-        return name, f"{text}; use {intended}" if intended in cls.foreign_values.values() else text
+    def _worded(cls, name: str, text: str, operation: str) -> Problem:
+        is_known = name == cls.verb and operation in cls.foreign_values.values()
+        return name, f"{text}; use {operation}" if is_known else text
 
     @classmethod
     def of_edit(cls, arguments: Mapping[str, object]) -> Self:

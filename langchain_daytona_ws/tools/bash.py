@@ -99,7 +99,7 @@ class BashInput(ToolInput):
         return command.replace("\r\n", "\n").removesuffix("\r")
 
     @classmethod
-    def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
+    def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
         background = values.get("background") in (True, "true")  # as it was given, it may be anything
         timeout, hours = values.get("timeout"), values.get("hours")
         if _is_number(hours):

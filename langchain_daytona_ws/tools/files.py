@@ -145,11 +145,10 @@ class FileInput(ToolInput):
         )
 
     @classmethod
-    def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
-        action = cls.operation(values)
-        for name in _NEEDED.get(action, ()):
+    def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
+        for name in _NEEDED.get(operation, ()):
             if values.get(name) is None:
-                yield name, f"{action} needs it"
+                yield name, f"{operation} needs it"
 
 
 class WorkspaceFileTool(WorkspaceTool, defer_build=False):

@@ -60,10 +60,9 @@ class JobInput(ToolInput):
     )
 
     @classmethod
-    def problems(cls, values: Mapping[str, Any]) -> Iterable[Problem]:
-        action = cls.operation(values)
-        if action not in ("", "list") and values.get("job_id") is None:
-            yield "job_id", f"{action} needs it"
+    def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
+        if operation not in ("", "list") and values.get("job_id") is None:
+            yield "job_id", f"{operation} needs it"
         if values.get("tail") is not None and values.get("offset") is not None:
             yield "tail", "give tail or offset, not both"
 

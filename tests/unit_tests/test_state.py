@@ -63,3 +63,15 @@ def test_a_loss_that_is_found_meanwhile_is_reported_once() -> None:
     assert notices.drain(thread, lost_now) == ("lost",)
     assert notices.drain(thread, lambda: "s-2") == ()
     assert notices.drain(thread, lambda: "s-3") == ("lost",), "another process has replaced it"
+
+
+def test_parallel_calls_of_a_thread_read_the_sandbox_one_after_the_other() -> None:
+    notices, thread = Notices("lost"), Conversation()
+
+    def sandbox() -> str:
+        assert thread.lock.locked()
+        return "s-1"
+
+    notices.join(thread)
+    assert notices.drain(thread, sandbox) == ()
+    assert thread.sandbox_id == "s-1"
