@@ -1,17 +1,56 @@
-"""Guard each call of boto3: translate its exceptions, and suppress debug records, which have headers and tokens."""
+"""Guard each call of boto3: translate its exceptions and S3's error responses; suppress debug records.
+
+Debug records have headers and tokens.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from langchain_daytona_ws._adapters.s3_answers import clean, client_fault
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 
 T = TypeVar("T")
 
+MESSAGE_LIMIT = 500
+
+_BY_CODE = {
+    "NoSuchKey": StoreFaultKind.MISSING,
+    "NoSuchBucket": StoreFaultKind.REFUSED,
+    "PreconditionFailed": StoreFaultKind.CHANGED,
+    "ConditionalRequestConflict": StoreFaultKind.CHANGED,
+    "AccessDenied": StoreFaultKind.DENIED,
+    "AllAccessDisabled": StoreFaultKind.DENIED,
+    "AccountProblem": StoreFaultKind.DENIED,
+    "ExpiredToken": StoreFaultKind.EXPIRED,
+    "InvalidToken": StoreFaultKind.EXPIRED,
+    "InvalidAccessKeyId": StoreFaultKind.EXPIRED,
+    "TokenRefreshRequired": StoreFaultKind.EXPIRED,
+    "RequestTimeTooSkewed": StoreFaultKind.REFUSED,
+    "SignatureDoesNotMatch": StoreFaultKind.REFUSED,
+    "InvalidObjectState": StoreFaultKind.REFUSED,
+    # S3 stopped waiting for the request's body, or refused it: nothing was changed.
+    "RequestTimeout": StoreFaultKind.PASSING,
+    "SlowDown": StoreFaultKind.PASSING,
+    "ServiceUnavailable": StoreFaultKind.PASSING,
+    "Throttling": StoreFaultKind.PASSING,
+    "ThrottlingException": StoreFaultKind.PASSING,
+    "TooManyRequests": StoreFaultKind.PASSING,
+    "OperationAborted": StoreFaultKind.CHANGED,
+}
+_BY_STATUS = {
+    403: StoreFaultKind.DENIED,
+    404: StoreFaultKind.MISSING,
+    409: StoreFaultKind.CHANGED,
+    412: StoreFaultKind.CHANGED,
+    429: StoreFaultKind.PASSING,
+    503: StoreFaultKind.PASSING,
+}
+_REGION = re.compile(r"expecting '([a-z0-9-]{1,40})'", re.ASCII)
+_REGION_NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 _thread = threading.local()
 _logger_count = 0  # when the filters were last set
 
@@ -43,13 +82,13 @@ def boto_call(work: Callable[[], T], *, changes: bool = False) -> T:
     except ClientError as error:
         raise client_fault(error.response, lost=lost) from None
     except ParamValidationError as error:
-        raise StoreFault(StoreFaultKind.REFUSED, clean(str(error))) from None
+        raise StoreFault(StoreFaultKind.REFUSED, _clean(str(error))) from None
     except (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError) as error:
-        raise StoreFault(StoreFaultKind.PASSING, clean(str(error))) from None
+        raise StoreFault(StoreFaultKind.PASSING, _clean(str(error))) from None
     except SSLError as error:
         # A refused certificate is refused again later; nothing was sent.
         kind = StoreFaultKind.REFUSED if "CERTIFICATE" in str(error) else lost
-        raise StoreFault(kind, clean(str(error)), code="Certificate") from None
+        raise StoreFault(kind, _clean(str(error)), code="Certificate") from None
     except (HTTPClientError, HTTPError, OSError) as error:
         raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
     except (BotoCoreError, ResponseParserError) as error:
@@ -83,3 +122,54 @@ def without_debug_log(work: Callable[[], T]) -> T:
 
 def _passes(record: logging.LogRecord) -> bool:
     return record.levelno > logging.DEBUG or not getattr(_thread, "suppresses_debug", False)
+
+
+def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
+    """Translate an error response.
+
+    Args:
+        response: The response as botocore parsed it.
+        lost: The kind for a response that leaves the outcome open.
+    """
+    details = response.get("Error", {})
+    about = response.get("ResponseMetadata", {})
+    code, message = _string_or_empty(details, "Code"), _string_or_empty(details, "Message")
+    status = about.get("HTTPStatusCode")
+    status = status if isinstance(status, int) else None
+    kind = _BY_CODE.get(code)
+    if kind is None and code.startswith("KMS."):
+        kind = StoreFaultKind.REFUSED
+    if kind is None:
+        kind = _BY_STATUS.get(status or 0)
+    if kind is None:
+        kind = StoreFaultKind.REFUSED if status is not None and 300 <= status < 500 else lost
+    label = code if code and not code.isdigit() else f"HTTP {status}"
+    return StoreFault(
+        kind,
+        _clean(f"{label}: {message}" if message else label),
+        code=code[:100],
+        region=_region(details, about, message),
+        status=status,
+    )
+
+
+def _string_or_empty(details: Any, name: str) -> str:
+    """Return a text field, ``""`` if it is missing or a structure."""
+    value = details.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _region(details: Any, about: Any, message: str) -> str:
+    headers = about.get("HTTPHeaders", {})
+    region = str(details.get("Region") or headers.get("x-amz-bucket-region") or "")
+    found = _REGION.search(message)
+    if not _REGION_NAME.fullmatch(region):
+        region = found[1] if found else ""
+    redirected = details.get("Code") in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301")
+    return region if redirected else ""
+
+
+def _clean(text: str) -> str:
+    """Return the text as one printable line of bounded length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LIMIT]).split())
+    return line if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"

@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
 from langchain_daytona_ws._adapters.boto_calls import boto_call
-from langchain_daytona_ws._adapters.s3_answers import LONGEST_PAGE
-from langchain_daytona_ws._adapters.s3_clients import AT_A_TIME, Bucket, BucketClient
+from langchain_daytona_ws._adapters.s3_clients import AT_A_TIME, LONGEST_PAGE, Bucket, BucketClient
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import (

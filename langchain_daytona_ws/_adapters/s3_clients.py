@@ -1,4 +1,4 @@
-"""One workspace's prefix of a bucket over boto3: a client for each set of credentials, and its requests.
+"""One workspace's prefix of a bucket over boto3: a client for each set of credentials, its requests and their answers.
 
 boto3 is imported on first use: that takes a third of a second.
 """
@@ -6,16 +6,19 @@ boto3 is imported on first use: that takes a third of a second.
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.boto_calls import boto_call
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._core.id_factory import Clock
@@ -47,6 +50,9 @@ POOL = 16
 # A connection may close within a body; boto3 does not retry that.
 BODY_ATTEMPTS = 3
 BODY_PAUSE_S = 0.2
+PIECE_BYTES = 256 << 10
+LONGEST_PAGE = 1000
+LONGEST_TOKEN = 4096
 AT_A_TIME = 8
 # Requests may still be open with the previous credentials.
 KEPT_CLIENTS = 2
@@ -115,10 +121,10 @@ class BucketClient:
         self.reads.close()
         self.changes.close()
 
-    def list_page(self, request: PageRequest, max_keys: int = answers.LONGEST_PAGE) -> KeyPage:
+    def list_page(self, request: PageRequest, max_keys: int = LONGEST_PAGE) -> KeyPage:
         prefix = self._prefix + request.prefix
         query: dict[str, Any] = {
-            "Bucket": self._bucket, "Prefix": prefix, "MaxKeys": min(max_keys, answers.LONGEST_PAGE),
+            "Bucket": self._bucket, "Prefix": prefix, "MaxKeys": min(max_keys, LONGEST_PAGE),
         }  # fmt: skip
         if request.delimiter:
             query["Delimiter"] = "/"
@@ -126,7 +132,7 @@ class BucketClient:
             query["ContinuationToken"] = request.more
         elif request.start_after:
             query["StartAfter"] = self._prefix + request.start_after
-        return answers.page(self.reads.list_objects_v2(**query), prefix, self._prefix)
+        return _page(self.reads.list_objects_v2(**query), prefix, self._prefix)
 
     def list_pages(self, requests: Sequence[PageRequest]) -> list[KeyPage | StoreFault]:
         with _threads(len(requests)) as pool:
@@ -138,11 +144,11 @@ class BucketClient:
         while True:
             answer = self.reads.get_object(**target)
             with closing(answer["Body"]):
-                stored = answers.described_whole(key, answer)
+                stored = described_whole(key, answer)
                 if stored.info.size_bytes > max_bytes:  # with 0, only the description is wanted
                     return replace(stored, head=answer["Body"].read(HEAD_BYTES) if max_bytes else b"")
                 try:
-                    return answers.with_content(stored, answer["Body"])
+                    return with_content(stored, answer["Body"])
                 except Exception:
                     if attempt == BODY_ATTEMPTS:
                         raise
@@ -164,7 +170,7 @@ class BucketClient:
     def put(self, key: str, data: bytes, if_match: str | None, metadata: Mapping[str, str]) -> ObjectInfo:
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
         answer = self.changes.put_object(**self._target(key), **condition, Body=data, Metadata=dict(metadata))
-        return ObjectInfo(key, len(data), 0, answers.text(answer["ETag"]))
+        return ObjectInfo(key, len(data), 0, required_text(answer["ETag"]))
 
     def delete(self, key: str) -> None:
         self.changes.delete_object(**self._target(key))
@@ -177,7 +183,7 @@ class BucketClient:
             params["url"] += "?renameObject"
             params["headers"]["x-amz-rename-source"] = renamed
 
-        # No other request may use this client.
+        # The handler is for this request only.
         with closing(self._new_client(1)) as client:
             client.meta.events.register("before-call.s3.PutObject", as_rename)
             client.put_object(**self._target(target), Body=b"")
@@ -193,6 +199,79 @@ class BucketClient:
         if not key or key.startswith("/") or {".", ".."} & set(key.split("/")):
             raise StoreFault(StoreFaultKind.REFUSED, "the key could lead out of the workspace")
         return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+
+# --- answers: malformed answers raise ValueError, which `boto_call` translates ---
+
+
+def _page(answer: Mapping[str, Any], prefix: str, workspace_prefix: str) -> KeyPage:
+    """Read a listing of keys below ``prefix``; the returned keys are relative to the workspace's prefix."""
+
+    def relative(key: object) -> str:
+        whole = required_text(key)
+        if not whole.startswith(prefix):
+            raise ValueError("a key outside the requested prefix")
+        return whole[len(workspace_prefix) :]
+
+    objects = [described(relative(entry["Key"]), entry, "Size") for entry in answer.get("Contents", [])]
+    prefixes = [relative(entry["Prefix"]) for entry in answer.get("CommonPrefixes", [])]
+    if len(objects) + len(prefixes) > LONGEST_PAGE:
+        raise ValueError("too many keys")
+    more = required_text(answer.get("NextContinuationToken")) if answer.get("IsTruncated") else None
+    if more is not None and len(more) > LONGEST_TOKEN:
+        raise ValueError("the token is too long")
+    return KeyPage(tuple(objects), tuple(prefixes), more)
+
+
+def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInfo:
+    """Read one object's description."""
+    size = answer[size_field]
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 62:
+        raise ValueError("the size is invalid")
+    # In milliseconds: S3 reports whole seconds, other stores may report fractions.
+    modified_ns = int(answer["LastModified"].timestamp() * 1000) * 1_000_000
+    if abs(modified_ns) >= 1 << 62:
+        raise ValueError("the date is out of range")
+    return ObjectInfo(key, size, modified_ns, required_text(answer["ETag"]))
+
+
+def described_whole(key: str, answer: Mapping[str, Any]) -> StoredObject:
+    """Read the description of an object from the answer that has its whole content."""
+    if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.OK:
+        raise ValueError("not the whole object")
+    return StoredObject(described(key, answer, "ContentLength"), None, metadata_of(answer))
+
+
+def with_content(stored: StoredObject, body: Any) -> StoredObject:
+    """Read a content; hash its pieces and count their line feeds while the next pieces arrive.
+
+    Raises:
+        StoreFault: The content has another size than its description.
+    """
+    size = stored.info.size_bytes
+    digest, pieces, count, newlines = hashlib.sha256(), list[bytes](), 0, 0
+    # Reading to the end makes botocore verify the checksum, if the response has one.
+    while count <= size and (piece := body.read(min(PIECE_BYTES, size - count + 1))):
+        digest.update(piece)
+        newlines += piece.count(b"\n")
+        pieces.append(piece)
+        count += len(piece)
+    if count != size:
+        raise StoreFault(StoreFaultKind.PASSING, f"the answer ended after {count} of {size} bytes")
+    return replace(stored, data=b"".join(pieces), sha256=digest.hexdigest(), newlines=newlines)
+
+
+def metadata_of(answer: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name).lower(): str(value) for name, value in answer.get("Metadata", {}).items()}
+
+
+def required_text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a field is missing")
+    return value
+
+
+# --- clients and threads ---
 
 
 def _or_fault(work: Callable[[], T]) -> T | StoreFault:
@@ -220,8 +299,8 @@ def _client(workspace: S3Workspace, credentials: Credentials, attempts: int) -> 
             aws_session_token=credentials.session_token,
             config=Config(**_settings(workspace.endpoint, attempts)),
         )
-    client.meta.events.register("before-call.s3", answers.without_redirect)
-    client.meta.events.register("after-call.s3", answers.masking(credentials))
+    client.meta.events.register("before-call.s3", _without_redirect)
+    client.meta.events.register("after-call.s3", _masking(credentials))
     return client
 
 
@@ -229,7 +308,7 @@ def _client(workspace: S3Workspace, credentials: Credentials, attempts: int) -> 
 def _session() -> Session:
     """Return the session of all clients. Callers hold `_creating`.
 
-    It reads no profile and no AWS setting of this machine: a broken profile must not affect it.
+    It reads no profile: a broken profile on this machine must not affect it.
     """
     import botocore.session
     from boto3.session import Session
@@ -243,7 +322,7 @@ def _session() -> Session:
         }
     )
     inner.register_component("data_loader", descriptions())
-    inner.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=answers.read_date)
+    inner.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_date)
     return Session(botocore_session=inner)
 
 
@@ -287,3 +366,43 @@ def _settings(endpoint: str | None, attempts: int) -> dict[str, Any]:
 
 def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def read_date(text: str) -> datetime:
+    """Return a date of a response. botocore's own parser is slow, so it only reads what Python's parsers cannot."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            date = read(text)
+        except ValueError:
+            continue
+        if date.tzinfo is not None:
+            return date
+    from botocore.utils import parse_timestamp
+
+    found: datetime = parse_timestamp(text)
+    return found
+
+
+def _without_redirect(context: dict[str, Any], **_: object) -> None:
+    """Disable botocore's redirect to another region: mount-s3 does not redirect, so report a wrong region."""
+    redirect = context.get("s3_redirect")
+    if isinstance(redirect, dict):
+        redirect["redirected"] = True
+
+
+def _masking(credentials: Credentials) -> Callable[..., None]:
+    """Return a handler that masks the credentials in errors: a gateway may quote the request."""
+    secrets = [secret for secret in (credentials.secret_access_key, credentials.session_token) if secret]
+
+    def masked(value: object) -> object:
+        if isinstance(value, str):
+            for secret in secrets:
+                value = value.replace(secret, "***")
+        return value
+
+    def mask(parsed: dict[str, Any], **_: object) -> None:
+        error = parsed.get("Error")
+        if isinstance(error, dict):
+            parsed["Error"] = {name: masked(value) for name, value in error.items()}
+
+    return mask

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import Any
 
-from langchain_daytona_ws._adapters import s3_answers as answers
 from langchain_daytona_ws._adapters.boto_calls import boto_call
+from langchain_daytona_ws._adapters.s3_clients import (
+    BucketClient,
+    described,
+    described_whole,
+    metadata_of,
+    required_text,
+)
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
-
-if TYPE_CHECKING:
-    from langchain_daytona_ws._adapters.s3_clients import BucketClient
 
 # Lost connections in a row without a byte between them.
 ATTEMPTS = 3
@@ -93,7 +98,7 @@ class ObjectTransfer:
         answer = self._client.reads.get_object(**self._target, **condition)
         body = answer["Body"]
         try:
-            length, described = answers.described_rest(self._key, answer, start)
+            length, described = _described_rest(self._key, answer, start)
             if found is not None and described.info.size_bytes != found.info.size_bytes:
                 raise StoreFault(StoreFaultKind.CHANGED, "the object has another size now")
         except BaseException:
@@ -160,12 +165,12 @@ class ObjectTransfer:
 
     def _begun(self, metadata: Mapping[str, str]) -> str:
         created = self._client.changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
-        return answers.text(created["UploadId"])
+        return required_text(created["UploadId"])
 
     def _uploaded(self, upload: Mapping[str, Any], number: int, data: bytes) -> dict[str, Any]:
         """Upload one part; return its facts, which complete the upload."""
         answer = self._client.reads.upload_part(**upload, PartNumber=number, Body=data)
-        return {"PartNumber": number, **answers.part(answer)}
+        return {"PartNumber": number, **_part(answer)}
 
 
 def _parts(source: UploadSource) -> Iterator[bytes]:
@@ -176,3 +181,28 @@ def _parts(source: UploadSource) -> Iterator[bytes]:
             data = read_exactly(file, min(part_bytes, left))
             left -= len(data)
             yield data
+
+
+def _described_rest(key: str, answer: Mapping[str, Any], start: int) -> tuple[int, StoredObject]:
+    """Read the description of an object from the answer that has its content from ``start``.
+
+    Returns:
+        The length of that content, and the description of the object.
+    """
+    if not start:
+        stored = described_whole(key, answer)
+        return stored.info.size_bytes, stored
+    info = described(key, answer, "ContentLength")
+    length = info.size_bytes
+    if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT or (
+        answer.get("ContentRange") != f"bytes {start}-{start + length - 1}/{start + length}"
+    ):
+        raise ValueError("not the requested part")
+    return length, StoredObject(replace(info, size_bytes=start + length), None, metadata_of(answer))
+
+
+def _part(answer: Mapping[str, Any]) -> dict[str, str]:
+    """Return the facts of an uploaded part that completes the upload: its ETag, and its checksum if S3 sent one."""
+    checksum = answer.get("ChecksumCRC32")
+    found = {"ETag": required_text(answer["ETag"])}
+    return {**found, "ChecksumCRC32": required_text(checksum)} if checksum is not None else found

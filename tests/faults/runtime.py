@@ -32,9 +32,9 @@ class Runtime:
     def acquire(self, session: WorkspaceSession) -> None:
         """Create the sandbox without running a command."""
         if self._runner is None:
-            run_sync(session._sync.acquire())
+            run_sync(session._sync._acquire())
         else:
-            self._runner.run(self._watched(session._async.acquire()))
+            self._runner.run(self._watched(session._async._acquire()))
 
     async def _watched(self, work: Coroutine[Any, Any, Any]) -> Any:
         self._task = asyncio.ensure_future(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_daytona_ws._adapters.s3_answers import client_fault
+from langchain_daytona_ws._adapters.boto_calls import client_fault
 from langchain_daytona_ws._core.mount.rename_probe import (
     PAUSES_S,
     SCRATCH,

@@ -17,8 +17,7 @@ from botocore.utils import parse_timestamp
 from urllib3 import HTTPResponse
 
 from langchain_daytona_ws import SandboxConfig
-from langchain_daytona_ws._adapters.s3_answers import read_date
-from langchain_daytona_ws._adapters.s3_clients import Bucket
+from langchain_daytona_ws._adapters.s3_clients import Bucket, read_date
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
 
