@@ -83,9 +83,9 @@ class Writer:
     async def execute(self, command: str, timeout_s: float | None) -> ExecuteResponse:
         arguments: dict[str, object] = {} if timeout_s is None else {"timeout": timeout_s}
         try:
-            check_command(command)  # before the question: an invalid command can't run anyway
             final, note = CommandCall(command=command, timeout=timeout_s), None
             if self._session.asks_about("bash", "run"):
+                check_command(command)  # a command that cannot run needs no approval
                 request = command_request(
                     command, arguments, namespace=self._session.namespace, tool_call_id=calls.tool_call_id()
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
 from langchain_daytona_ws._approval.control_flow import is_control_flow
-from langchain_daytona_ws._approval.verdict import Answered
+from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.call_key import call_key
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
@@ -107,16 +107,9 @@ class WorkspaceTool(BaseTool):
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
         note: list[str] = []
-        remembered = conversation.remembered
         asks = needs_approval(session.config.permission_mode, self.name, action)
-        if asks and not remembered.covers(self.name, action, shown):
-            await self._refuse_early(call, wanted)  # a call that cannot succeed needs no approval
-            approval = await session._gate.check(
-                self._request(call, action, shown),
-                self._input.of_edit,
-                remembered=remembered,
-                new_runtime=call.approval_runtime,
-            )
+        if asks and not conversation.remembered.covers(self.name, action, shown):
+            approval = await self._ask(call, wanted, action, shown)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             if approval.edited:
@@ -127,10 +120,7 @@ class WorkspaceTool(BaseTool):
         if not conversation.has_begun:
             conversation.recall_sandbox(call.config, {self.name} if self.name not in _TOOLS else _TOOLS)
         if call.tool_call_id:
-            identity = self._identity(wanted, shown)
-            call.idempotency_key = call_key(
-                call.config, call.tool_call_id, identity, namespace=session.namespace, session_id=session.id
-            )
+            call.set_idempotency_key(call.tool_call_id, self._identity(wanted, shown))
         try:
             result = await self._perform(call, wanted)
         except WorkspaceError as error:
@@ -141,6 +131,18 @@ class WorkspaceTool(BaseTool):
         if not result.has_notices:
             note = [*session._state.drain_notices(conversation), *note]
         return _with_notices(result.content, note), result.artifact
+
+    async def _ask(
+        self, call: CallContext, wanted: Any, action: str, shown: dict[str, object]
+    ) -> Approval[Any] | Answered:
+        """Ask for approval; a call that cannot succeed is refused instead."""
+        await self._refuse_early(call, wanted)
+        return await call.session._gate.check(
+            self._request(call, action, shown),
+            self._input.of_edit,
+            remembered=call.conversation.remembered,
+            new_runtime=call.approval_runtime,
+        )
 
     # --- what each tool defines ---
 
@@ -217,6 +219,13 @@ class CallContext:
         self.tool_call_id = _tool_call_id.get()
         self.idempotency_key: str | None = None
         self.concurrent: ConcurrentCall | None = None
+
+    def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
+        """Set ``idempotency_key``, from the arguments that are equal in a call and in its repetition."""
+        namespace, session_id = self.session.namespace, self.session.id
+        self.idempotency_key = call_key(
+            self.config, tool_call_id, identity, namespace=namespace, session_id=session_id
+        )
 
 
 @contextmanager
