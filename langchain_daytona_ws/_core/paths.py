@@ -42,7 +42,25 @@ def workspace_path(path: str, root: str) -> str:
     Raises:
         PathRefused: The path is outside of the workspace, or invalid.
     """
-    return "/".join(_named_parts(path, root)) or "."
+    name = path if path.startswith("/") else unquoted(path)
+    _check_text(name)
+    parts = _split(name)
+    if name.startswith("/"):
+        below = _below_root(parts, root)
+        if below is None:
+            raise outside(path, root)
+        parts = below
+    elif name == path and looks_foreign(path):
+        raise outside(path, root)
+    else:
+        parts = _without_dotdot(parts)
+    names = [part.encode("utf-8", "surrogateescape") for part in parts]
+    if any(len(name_bytes) > NAME_BYTES for name_bytes in names):
+        raise PathRefused(f"A name in the path is longer than {NAME_BYTES} bytes.", code="path_too_long")
+    if len(b"/".join([root.encode(), *names])) > PATH_BYTES:
+        raise PathRefused("The path is longer than the system allows.", code="path_too_long")
+    # Escaped single bytes may form UTF-8 together.
+    return "/".join(name_bytes.decode("utf-8", "surrogateescape") for name_bytes in names) or "."
 
 
 def is_log(path: str) -> bool:
@@ -111,28 +129,6 @@ def _kind_of_outside(path: str) -> str:
         "windows": "a Windows path, outside the workspace",
         "url": "a URL, and no path in the workspace",
     }.get(kind, "outside the workspace")
-
-
-def _named_parts(path: str, root: str) -> list[str]:
-    name = path if path.startswith("/") else unquoted(path)
-    _check_text(name)
-    parts = _split(name)
-    if name.startswith("/"):
-        below = _below_root(parts, root)
-        if below is None:
-            raise outside(path, root)
-        parts = below
-    elif name == path and looks_foreign(path):
-        raise outside(path, root)
-    else:
-        parts = _without_dotdot(parts)
-    names = [part.encode("utf-8", "surrogateescape") for part in parts]
-    if any(len(name_bytes) > NAME_BYTES for name_bytes in names):
-        raise PathRefused(f"A name in the path is longer than {NAME_BYTES} bytes.", code="path_too_long")
-    if len(b"/".join([root.encode(), *names])) > PATH_BYTES:
-        raise PathRefused("The path is longer than the system allows.", code="path_too_long")
-    # Escaped single bytes may form UTF-8 together.
-    return [name_bytes.decode("utf-8", "surrogateescape") for name_bytes in names]
 
 
 def _check_text(path: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -90,10 +91,10 @@ class FileOperations:
         check_range("limit", limit, 1, 1 << 40, _bad_argument)
         location, files = await self._readable(path)
         max_bytes = LOG_LIMIT_BYTES if is_log(location) else MAX_BYTES
-        request = files.read(
-            location, offset=offset, limit=limit, limit_bytes=self._limit_bytes, max_bytes=max_bytes
-        )
-        result = await self._or_similar(location, request)
+        async with self._suggesting_similar(location):
+            result = await files.read(
+                location, offset=offset, limit=limit, limit_bytes=self._limit_bytes, max_bytes=max_bytes
+            )
         self._remember_read(location, result)
         return replace(result, path=location)
 
@@ -108,7 +109,8 @@ class FileOperations:
         size = facts["bytes"]
         if not isinstance(size, int) or size > MEDIA_BYTES:
             raise file_error(location, "read", "media_too_large", facts)
-        content = await self._or_similar(location, files.fetch(location, max_bytes=MEDIA_BYTES))
+        async with self._suggesting_similar(location):
+            content = await files.fetch(location, max_bytes=MEDIA_BYTES)
         found = media_of(content.data)
         if found is None:
             raise file_error(location, "read", "media_damaged", {**facts, "bytes": len(content.data)})
@@ -125,7 +127,8 @@ class FileOperations:
     async def view(self, path: str, query: models.ViewQuery) -> models.FileView:
         """Read lines without numbers, or a whole binary file."""
         location, files = await self._readable(path)
-        result = await self._or_similar(location, files.view(location, query))
+        async with self._suggesting_similar(location):
+            result = await files.view(location, query)
         self._remember_read(location, result)
         return result
 
@@ -136,7 +139,8 @@ class FileOperations:
             FileError: It is not a file, is larger than ``max_bytes``, or changed during each of three attempts.
         """
         location, files = await self._readable(path)
-        result = await self._or_similar(location, files.fetch(location, max_bytes=max_bytes))
+        async with self._suggesting_similar(location):
+            result = await files.fetch(location, max_bytes=max_bytes)
         self._remember_read(location, result)
         return result.data
 
@@ -199,8 +203,8 @@ class FileOperations:
         data = _encoded(content, "content") if isinstance(content, str) else bytes(content)
         expected = None if overwrite else self._read_hashes.get(location)
         query = models.WriteQuery(data, overwrite, expected, is_text, MAX_BYTES)
-        request = self._files.write(location, query, key=key or self._new_key())
-        result = await self._or_similar(location, request)
+        async with self._suggesting_similar(location):
+            result = await self._files.write(location, query, key=key or self._new_key())
         self._remember(location, result.path, result.sha256)
         return replace(result, path=location)
 
@@ -221,8 +225,8 @@ class FileOperations:
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
         query = models.EditQuery(old_string, new_string, replace_all, exact, MAX_BYTES)
-        request = self._files.edit(location, query, key=key or self._new_key())
-        result = await self._or_similar(location, request)
+        async with self._suggesting_similar(location):
+            result = await self._files.edit(location, query, key=key or self._new_key())
         if result.lines:  # a recorded edit has no lines
             self._remember_edit(location, result.path, result.before_sha256, result.sha256)
         return replace(result, path=location)
@@ -238,15 +242,16 @@ class FileOperations:
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has at most four bytes
             return (await self.edit(path, old, new, replace_all=replace_all, exact=True, key=key)).count
         location = await self._resolve(path)
-        before = await self._or_similar(location, self._files.fetch(location, max_bytes=models.VIEWED_BYTES))
+        async with self._suggesting_similar(location):
+            before = await self._files.fetch(location, max_bytes=models.VIEWED_BYTES)
         try:
             edited = apply_edit(before.data, old, new, replace_all, models.VIEWED_BYTES, exact=True)
         except EditError as error:
             raise edit_error(location, error) from None
         # Only over the downloaded content: a change by another call must not be lost.
         query = models.WriteQuery(edited.data, False, before.sha256, False, MAX_BYTES)
-        request = self._files.write(location, query, key=key or self._new_key())
-        result = await self._or_similar(location, request)
+        async with self._suggesting_similar(location):
+            result = await self._files.write(location, query, key=key or self._new_key())
         self._remember_edit(location, result.path, before.sha256, result.sha256)
         return len(edited.ranges)
 
@@ -259,8 +264,8 @@ class FileOperations:
         """List one directory, directories first."""
         check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
         location = await self._resolve(path)
-        request = self._files.list(location, limit=limit, limit_bytes=self._limit_bytes)
-        return await self._or_similar(location, request)
+        async with self._suggesting_similar(location):
+            return await self._files.list(location, limit=limit, limit_bytes=self._limit_bytes)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> models.GlobResult:
         """Find files below ``path``, newest first; the returned paths are relative to the workspace root."""
@@ -269,7 +274,8 @@ class FileOperations:
         relative, absolute = workspace_pattern(pattern, self._root)
         start = "." if absolute else location
         query = models.GlobQuery(relative, limit, self._limit_bytes, SEARCH_TIMEOUT_S)
-        result, reading = await self._or_similar(start, self._files.glob(start, query))
+        async with self._suggesting_similar(start):
+            result, reading = await self._files.glob(start, query)
         return result if result.entries or result.more else replace(result, hint=glob_hint(pattern, reading))
 
     async def grep(
@@ -308,7 +314,8 @@ class FileOperations:
             SEARCH_TIMEOUT_S,
         )
         try:
-            result, reading = await self._or_similar(location, self._grep(files, location, query))
+            async with self._suggesting_similar(location):
+                result, reading = await self._grep(files, location, query)
         except FileError as error:
             if error.code != "bad_pattern":
                 raise
@@ -330,8 +337,8 @@ class FileOperations:
     async def delete(self, path: str, *, key: str | None = None) -> models.FileDeleted:
         """Delete a file, a symlink itself, or an empty directory."""
         location = await self._resolve(path)
-        request = self._files.delete(location, key=key or self._new_key())
-        result = await self._or_similar(location, request)
+        async with self._suggesting_similar(location):
+            result = await self._files.delete(location, key=key or self._new_key())
         self._read_hashes.pop(location, None)
         return result
 
@@ -404,10 +411,11 @@ class FileOperations:
             return None
         return next((path for path in paths if path in found), None)
 
-    async def _or_similar(self, location: str, request: Awaitable[T]) -> T:
-        """Return the result of a request; the error for a missing path names similar paths."""
+    @asynccontextmanager
+    async def _suggesting_similar(self, location: str) -> AsyncIterator[None]:
+        """Name similar paths in the error for a missing path."""
         try:
-            return await request
+            yield
         except FileMissing as error:
             if not self._suggests_similar or is_log(location):
                 raise
