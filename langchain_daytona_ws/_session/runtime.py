@@ -108,7 +108,7 @@ class _Runtime:
         return await preview_url(
             await self._port(),
             sandboxes,
-            partial(sandboxes.acquire, self._run_once, self._port),  # a link needs no credentials of S3
+            self._acquire,
             port,
             expires_s=expires_s,
             may_exist=sandboxes.may_exist(),

@@ -30,11 +30,13 @@ class Runtime:
         return self._runner.run(self._watched(getattr(target, f"a{name}")(*arguments, **named)))
 
     def acquire(self, session: WorkspaceSession) -> None:
-        """Create the sandbox without running a command."""
+        """Create the sandbox without running a command, and without checking its S3 workspace."""
+        runtime = session._sync if self._runner is None else session._async
+        work = session._state.sandboxes.acquire(runtime._run_once, runtime._port)
         if self._runner is None:
-            run_sync(session._sync._acquire())
+            run_sync(work)
         else:
-            self._runner.run(self._watched(session._async._acquire()))
+            self._runner.run(self._watched(work))
 
     async def _watched(self, work: Coroutine[Any, Any, Any]) -> Any:
         self._task = asyncio.ensure_future(work)

@@ -100,14 +100,22 @@ class MountManager:
         return float(MOUNT_S)
 
     async def prepare(self) -> None:
-        """Get credentials and probe the store before a sandbox is created.
+        """Get credentials and check the store before a sandbox is created.
 
         Raises:
             CredentialsRefused: No credentials are available.
+            SandboxError: As `_check_store` raises.
+        """
+        await self._credentials(SPARE_LIFE_S)
+        await self._check_store()
+
+    async def _check_store(self) -> None:
+        """Refuse to mount a store on which a rename would lose files.
+
+        Raises:
             SandboxError: The store accepts renames without making them, lacks the bucket, or gives no conclusive
                 answer.
         """
-        await self._credentials(SPARE_LIFE_S)
         if self._probe is None:
             return
         probed = await self._probe()
@@ -127,6 +135,8 @@ class MountManager:
         for _ in range(SENDS_MAX):
             credentials = await self._credentials(request.life_s + SPARE_LIFE_S)
             is_delivered = self._delivered.get(request.sandbox_id) == _serial(credentials)
+            if not is_delivered:
+                await self._check_store()
             answer = await send(self._with_mount(request, credentials, is_delivered=is_delivered))
             code = str(answer.get("code")) if answer.get("error") == "setup" else ""
             if not code.startswith("mount_"):
