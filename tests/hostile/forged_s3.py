@@ -130,7 +130,7 @@ class ForgingS3:
                 answer = change(answer)
         received.status = answer.status
         request.close_connection = bool(matching)
-        request.wfile.write(encoded(answer))
+        request.wfile.write(encoded(answer, closes=request.close_connection))
 
     def _real(self, request: BaseHTTPRequestHandler, body: bytes) -> Response:
         connection = http.client.HTTPConnection(self._s3, timeout=30)
@@ -142,14 +142,20 @@ class ForgingS3:
             return Response(answer.status, headers, answer.read())
 
 
-def encoded(answer: Response) -> bytes:
-    """Return an answer's bytes on the wire."""
+def encoded(answer: Response, *, closes: bool) -> bytes:
+    """Return an answer's bytes on the wire.
+
+    Args:
+        answer: The answer.
+        closes: Whether the connection is closed afterwards. A client that does not know it may lose its next request.
+    """
     headers = dict(answer.headers)
     for name in ("connection", "date", "transfer-encoding"):
         headers.pop(name, None)
     headers.setdefault("content-length", str(len(answer.body)).encode())
     lines = [b"HTTP/1.1 %d As It Is" % answer.status]
     lines += [name.encode() + b": " + value for name, value in headers.items()]
+    lines += [b"connection: close"] if closes else []
     body = answer.body[: len(answer.body) // 2] if answer.cut else answer.body
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
