@@ -374,6 +374,17 @@ def test_errors_of_the_guest(answer: dict[str, object], kind: type[WorkspaceErro
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("error", ["setup", "guest"])
+def test_no_control_code_of_the_sandbox_reaches_a_terminal(error: str) -> None:
+    forged = "\x1b]0;title\x07\u202e" * 1000
+    with pytest.raises(SandboxError) as caught:
+        call(ScriptedPort(execute=[{"error": error, "code": forged, "detail": f"one\n  two {forged}"}]))
+    shown = f"{caught.value.message} {caught.value.for_model} {caught.value.context}"
+    assert "one two \\x1b]0;title\\x07\\u202e" in shown.replace("\\\\", "\\")
+    assert shown.isprintable()
+    assert len(shown) < 5000
+
+
 def test_an_interrupted_call_is_killed_in_the_sandbox() -> None:
     port = ScriptedPort(execute=[KeyboardInterrupt(), {"outcome": "cancelled"}])
     with pytest.raises(KeyboardInterrupt):

@@ -23,6 +23,7 @@ from langchain_daytona_ws._core.ports import (
 )
 from langchain_daytona_ws._core.sandbox.lifecycle import SandboxRecord
 from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, SandboxError, WorkspaceError
+from langchain_daytona_ws.permissions import legible
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -353,18 +354,22 @@ class GuestClient:
         if answer.get("outcome") == "unknown":
             raise unknown("The process that ran it died without reporting.", code="runner_died")
         error = answer.get("error")
+        if error not in ("setup", "guest"):
+            return answer
+        code, detail = (
+            legible.one_line(" ".join(str(answer.get(name)).split()), DETAIL_CHARS, double_backslash=False)
+            for name in ("code", "detail")
+        )
         if error == "setup":
-            raise self._setup_error(str(answer.get("code")), str(answer.get("detail"))[:DETAIL_CHARS])
-        if error == "guest":
-            raise SandboxError(
-                f"The program in the sandbox failed: {answer.get('code')} at {answer.get('detail')}. See whether its "
-                "disk is full or its user's limits are reached; otherwise use a new sandbox.",
-                code="guest_failed",
-                op="execute",
-                context={"detail": answer.get("detail")},
-                for_model="The machine failed to carry this out. It may have taken effect in part: check.",
-            )
-        return answer
+            raise self._setup_error(code, detail)
+        raise SandboxError(
+            f"The program in the sandbox failed: {code} at {detail}. See whether its disk is full or its user's "
+            "limits are reached; otherwise use a new sandbox.",
+            code="guest_failed",
+            op="execute",
+            context={"detail": detail},
+            for_model="The machine failed to carry this out. It may have taken effect in part: check.",
+        )
 
     def _setup_error(self, code: str, detail: str) -> WorkspaceError:
         for attachment in self._attachments:
