@@ -8,7 +8,7 @@ it (``a`` and ``a/b``) is a directory, as in a mount.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 
 from langchain_daytona_ws._core.paths import NAME_BYTES
 from langchain_daytona_ws._core.ports import OnBytes
@@ -51,30 +51,29 @@ class Lookup:
 
     async def find(self, key: str, *, max_bytes: int) -> StoredObject | None:
         """Read a file like `load`, by its key; return None if the path is free for a new file."""
-        return await self._found(key, lambda: self.port.get(key, max_bytes=max_bytes))
+        _require_name(key)
+        try:
+            return await self.port.get(key, max_bytes=max_bytes)
+        except StoreFault as fault:
+            await self._require_missing(key, fault)
+            return None
 
     async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
         """Pass a file's content to ``sink``; one request if the file exists. It raises what `load` raises."""
-        found = await self._found(
-            key, lambda: self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
-        )
-        if found is None:
-            raise RefusedError("missing")
-        return found
-
-    async def _found(self, key: str, request: Callable[[], Awaitable[StoredObject]]) -> StoredObject | None:
-        """Return the answer to a request for an object; None if its path is free for a new file."""
-        if not key:
-            raise RefusedError("is_directory")
+        _require_name(key)
         try:
-            return await request()
+            return await self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
         except StoreFault as fault:
-            if fault.kind not in (StoreFaultKind.MISSING, StoreFaultKind.DENIED):
-                raise
-            if fault.kind is StoreFaultKind.DENIED and await self.file_at(key):
-                raise
+            await self._require_missing(key, fault)
+            raise RefusedError("missing") from None
+
+    async def _require_missing(self, key: str, fault: StoreFault) -> None:
+        """Return if the path of an object that could not be read is free for a new file; otherwise raise the reason."""
+        if fault.kind not in (StoreFaultKind.MISSING, StoreFaultKind.DENIED):
+            raise fault
+        if fault.kind is StoreFaultKind.DENIED and await self.file_at(key):
+            raise fault
         await self.require_free(key)
-        return None
 
     async def file_at(self, key: str) -> ObjectInfo | None:
         """Return the object of exactly this key, which is listed before longer keys with this beginning."""
@@ -145,8 +144,7 @@ class Lookup:
             RefusedError: ``is_directory`` or ``not_a_directory``.
 
         """
-        if not key:
-            raise RefusedError("is_directory")
+        _require_name(key)
         here = below(key)
         # The first key in the parent from ``key/`` on shows whether the path, and whether its parent, is a directory.
         first = _first(
@@ -179,6 +177,11 @@ class Lookup:
                 low, nearest = middle + 1, first
         is_file = nearest is not None and nearest.key == paths[low - 1]
         return nearest if is_file and nearest and not await self.is_directory(nearest.key) else None
+
+
+def _require_name(key: str) -> None:
+    if not key:  # the workspace directory
+        raise RefusedError("is_directory")
 
 
 def _similar(name: str, names_here: Collection[str]) -> list[str]:
