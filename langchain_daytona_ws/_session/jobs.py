@@ -31,10 +31,6 @@ class WorkspaceJobs:
         self._sync_ops = sync_ops  # coroutines that do not suspend
         self._async_ops = async_ops
 
-    def command_of(self, job_id: str) -> str | None:
-        """Return the command of a running job that this session knows; sends no request."""
-        return self._sync_ops.command_of(job_id)
-
     def start(
         self, command: str, *, max_duration_s: float | None = None, idempotency_key: str | None = None
     ) -> Job:
