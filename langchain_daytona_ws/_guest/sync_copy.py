@@ -18,7 +18,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from langchain_daytona_ws._guest.sync_s3 import Bucket, S3Error, Slice, content_md5, unix_time
+from langchain_daytona_ws._guest.sync_answers import S3Error, unix_time
+from langchain_daytona_ws._guest.sync_s3 import Bucket, Slice, content_md5
 from langchain_daytona_ws._guest.sync_tree import (
     KEY_BYTES,
     PART_BYTES,
@@ -38,7 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, TypeVar
 
-    from langchain_daytona_ws._guest.sync_s3 import Found
+    from langchain_daytona_ws._guest.sync_answers import Found
 
     T = TypeVar("T")
 

@@ -8,8 +8,9 @@ import os
 import stat
 import time
 
+from langchain_daytona_ws._guest.sync_answers import S3Error
 from langchain_daytona_ws._guest.sync_copy import PLAIN_MODE, Raced
-from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
+from langchain_daytona_ws._guest.sync_s3 import LocalError
 from langchain_daytona_ws._guest.sync_tree import digest_of, is_racy, parents, problem_of
 
 TYPE_CHECKING = False

@@ -6,8 +6,9 @@ import os
 import stat
 import time
 
+from langchain_daytona_ws._guest.sync_answers import S3Error
 from langchain_daytona_ws._guest.sync_copy import Raced
-from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
+from langchain_daytona_ws._guest.sync_s3 import LocalError
 from langchain_daytona_ws._guest.sync_tree import PROBE, Entry, is_racy
 
 TYPE_CHECKING = False

@@ -18,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from langchain_daytona_ws._guest import dirs, sync
 from langchain_daytona_ws._guest.locks import lock_within
+from langchain_daytona_ws._guest.sync_answers import S3Error
 from langchain_daytona_ws._guest.sync_copy import Copy
 from langchain_daytona_ws._guest.sync_pull import Pull, TooLarge
 from langchain_daytona_ws._guest.sync_push import Push, Unconditional, probe
-from langchain_daytona_ws._guest.sync_s3 import LocalError, S3Error
+from langchain_daytona_ws._guest.sync_s3 import LocalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

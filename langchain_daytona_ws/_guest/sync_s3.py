@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import binascii
 import errno
-import functools
 import hashlib
 import hmac
 import http.client
 import os
-import re
 import ssl
-import stat
 import threading
 import time
-from email.utils import parsedate_to_datetime
-from urllib.parse import quote, unquote_plus, urlsplit
-from xml.etree import ElementTree
+from urllib.parse import quote, urlsplit
+
+from langchain_daytona_ws._guest.sync_answers import Found, Page, S3Error, etag_of, text_of, unix_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,16 +66,6 @@ _OF_STATUS = {
     504: "unavailable",
 }
 OVERDUE = "the time for synchronising is over"
-_CONTENTS = (b"<Contents>", b"</Contents>")
-
-
-class S3Error(Exception):
-    """A request that S3 refused, or did not answer; ``code`` is the kind of the failure, not S3's error code."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
 
 
 class LocalError(Exception):
@@ -87,23 +74,6 @@ class LocalError(Exception):
     def __init__(self, error: OSError) -> None:
         super().__init__(error.strerror or str(error))
         self.errno = error.errno
-
-
-class Found:
-    """An object's properties, from the headers of an answer."""
-
-    def __init__(self, headers: http.client.HTTPMessage) -> None:
-        self.etag = _etag(headers)
-        self.modified = headers["Last-Modified"] or ""
-        self.range = headers["Content-Range"] or ""
-        size = self.range.rpartition("/")[2] or headers["Content-Length"] or ""
-        self.size = int(size) if re.fullmatch("[0-9]{1,18}", size) else 0
-        mode = headers["x-amz-meta-file-permissions"] or ""
-        self.mode = int(mode, 8) if re.fullmatch("[0-7]{1,7}", mode) else 0
-        if self.mode and not stat.S_IFMT(self.mode):
-            self.mode |= stat.S_IFREG
-        mtime = re.fullmatch("(-?[0-9]{1,20})ns", headers["x-amz-meta-file-mtime"] or "")
-        self.mtime_ns = int(mtime[1]) if mtime else None
 
 
 class Slice:
@@ -242,11 +212,11 @@ class Bucket:
             S3Error: ``changed`` or ``missing`` if the condition in ``headers`` does not hold.
         """
         answer = self._request("PUT", key, headers={**headers, "content-length": str(size)}, body=body)[0]
-        return _etag(answer), unix_time(answer["Date"])
+        return etag_of(answer), unix_time(answer["Date"])
 
     def begin_parts(self, key: str, headers: Headers) -> str:
         """Begin an upload in parts; return its id."""
-        upload = _text(self._request("POST", key, {"uploads": ""}, headers)[1], "UploadId")
+        upload = text_of(self._request("POST", key, {"uploads": ""}, headers)[1], "UploadId")
         if not upload:
             raise S3Error("unavailable", "the answer has no id of an upload")
         return upload
@@ -255,7 +225,7 @@ class Bucket:
         """Upload one part; return its ETag."""
         query = {"partNumber": str(number), "uploadId": upload}
         answer = self._request("PUT", key, query, {"content-length": str(size)}, body)[0]
-        return _etag(answer)
+        return etag_of(answer)
 
     def end_parts(self, key: str, upload: str, etags: list[str], headers: Headers) -> tuple[str, float]:
         """Join the parts to an object; return its ETag and the time of the change in Unix seconds."""
@@ -272,9 +242,9 @@ class Bucket:
             if error.code != "missing":
                 raise
             raise S3Error("changed", error.detail) from None
-        etag = _text(text, "ETag").strip('"')
+        etag = text_of(text, "ETag").strip('"')
         if not etag:  # S3 may answer 200 and report the failure in the body (S3 API)
-            code = _text(text, "Code")
+            code = text_of(text, "Code")
             if code in ("PreconditionFailed", "ConditionalRequestConflict"):
                 raise S3Error("changed", code)
             raise S3Error("unavailable", code or "the upload was not completed")
@@ -463,8 +433,8 @@ class Bucket:
         text = response.read(ERROR_BYTES)
         if not response.isclosed():
             self._connection().close()
-        status, code = response.status, _text(text, "Code")
-        detail = " ".join(("%d %s %s" % (status, code, _text(text, "Message"))).split())[:300]
+        status, code = response.status, text_of(text, "Code")
+        detail = " ".join(("%d %s %s" % (status, code, text_of(text, "Message"))).split())[:300]
         if code == "RequestTimeTooSkewed":
             date = unix_time(response.headers["Date"])
             if date:
@@ -472,7 +442,7 @@ class Bucket:
             return S3Error("skewed", detail)
         if code in EXPIRED or (code == "AccessDenied" and "expired" in detail.lower()):
             return S3Error("expired", detail)
-        region = response.headers["x-amz-bucket-region"] or _text(text, "Region")
+        region = response.headers["x-amz-bucket-region"] or text_of(text, "Region")
         if status in (301, 307, 400) and region and region != self._region:
             return S3Error("wrong_region", "the bucket is in %s" % region[:40])
         reaction = _OF_CODE.get(code) or _OF_STATUS.get(status)
@@ -486,95 +456,6 @@ def _write(write: Callable[[bytes], object], piece: bytes) -> None:
         write(piece)
     except OSError as error:
         raise LocalError(error) from None
-
-
-class Page:
-    """One page of a listing; its objects are parsed only when they are asked for.
-
-    Raises:
-        S3Error: The answer is not a whole listing, for example a proxy's page: it must not look like an empty prefix.
-    """
-
-    def __init__(self, text: bytes, prefix: str) -> None:
-        start, end = text.find(_CONTENTS[0]), text.rfind(_CONTENTS[1])
-        self._contents = text[start : end + len(_CONTENTS[1])] if start >= 0 else b""
-        frame = text if start < 0 else text[:start] + text[end + len(_CONTENTS[1]) :]
-        fields: dict[str, str] = {}
-        try:
-            root = ElementTree.fromstring(frame)  # noqa: S314 - expat limits entities
-            if root.tag.rpartition("}")[2] == "ListBucketResult":
-                fields = {field.tag.rpartition("}")[2]: field.text or "" for field in root}
-        except (ElementTree.ParseError, LookupError, ValueError):
-            pass
-        if fields.get("IsTruncated") not in ("true", "false"):
-            raise S3Error("unavailable", "the answer is not a listing")
-        self.has_more = fields["IsTruncated"] == "true"
-        self._is_encoded = fields.get("EncodingType") == "url"
-        self._count = fields.get("KeyCount")
-        self._prefix = prefix
-        # The rest of the page may differ each time.
-        self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compares with the last page only
-
-    def objects(self) -> list[tuple[str, str, int, str]]:
-        """Return key below the prefix, ETag, size and last change of each object.
-
-        Raises:
-            S3Error: The page is incomplete.
-        """
-        found, count = [], 0
-        try:
-            for item in ElementTree.fromstring(b"<L>%s</L>" % self._contents):  # noqa: S314 - as above
-                count += 1
-                values = {field.tag: field.text or "" for field in item}
-                key = unquote_plus(values["Key"]) if self._is_encoded else values["Key"]
-                if key.startswith(self._prefix) and key != self._prefix:
-                    found.append(
-                        (
-                            key[len(self._prefix) :],
-                            values["ETag"].strip('"'),
-                            int(values["Size"]),
-                            values["LastModified"],
-                        )
-                    )
-        except (ElementTree.ParseError, LookupError, ValueError):
-            raise S3Error("unavailable", "the listing is not complete") from None
-        if self._count is not None and self._count != str(count):
-            raise S3Error(
-                "unavailable", "the listing has %d objects in place of %s" % (count, self._count[:20])
-            )
-        return found
-
-
-def _text(document: bytes, name: str) -> str:
-    """Return the text of the first element of this name, in any namespace; "" if there is none."""
-    try:
-        for element in ElementTree.fromstring(document).iter():  # noqa: S314 - as above
-            if element.tag.rpartition("}")[2] == name:
-                return element.text or ""
-    except (ElementTree.ParseError, LookupError, ValueError):
-        pass  # not XML: a proxy's page, or an empty answer
-    return ""
-
-
-@functools.lru_cache(maxsize=64)  # many answers of one second have the same date
-def unix_time(date: str | None) -> float:
-    """Return the time of a ``Date`` or ``Last-Modified`` header in Unix seconds; 0 if there is none."""
-    try:
-        return parsedate_to_datetime(date or "").timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return 0.0
-
-
-def _etag(headers: http.client.HTTPMessage) -> str:
-    """Return the ETag of an answer.
-
-    Raises:
-        S3Error: There is none: a proxy has answered, and nothing was read or stored.
-    """
-    etag = headers["ETag"]
-    if not etag:
-        raise S3Error("unavailable", "the answer is not one of S3: it has no ETag")
-    return str(etag).strip('"')
 
 
 def content_md5(data: bytes) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import sync_copy, sync_s3, sync_tree
+from langchain_daytona_ws._guest import sync_answers, sync_copy, sync_s3, sync_tree
 from tests.sync_engine.conftest import Make
 from tests.sync_engine.memory_s3 import DROPPED, Answer, MemoryS3, Request, error
 from tests.sync_engine.world import PREFIX, Workers, WorkingCopy
@@ -298,7 +298,7 @@ def test_a_refusal_before_the_body_is_read_is_understood(s3: MemoryS3, make: Mak
         thread = threading.Thread(target=refuse)
         thread.start()
         fd = os.open(copy.root / "big", os.O_RDONLY)
-        with pytest.raises(sync_s3.S3Error) as caught:
+        with pytest.raises(sync_answers.S3Error) as caught:
             bucket.put("big", lambda: sync_s3.Slice(fd, 0, 20_000_000), 20_000_000, {})
         bucket._connection().close()
         os.close(fd)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from langchain_daytona_ws._guest import sync_copy, sync_pull, sync_push, sync_s3
+from langchain_daytona_ws._guest import sync_answers, sync_copy, sync_pull, sync_push, sync_s3
 
 CREDENTIALS: dict[str, str | None] = {"key": "AKIACOPY", "secret": "secret", "token": None}
 LIMIT_S = 60.0
@@ -51,7 +51,7 @@ class Runner:
                 self._pull.run()
             else:
                 self._push.run()
-        except sync_s3.S3Error as error:
+        except sync_answers.S3Error as error:
             failure, detail = error.code, error.detail
         except sync_pull.TooLarge as error:
             failure, detail = "too_large", f"{error.size} of {error.limit}"
