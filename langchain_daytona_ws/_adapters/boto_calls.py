@@ -5,14 +5,16 @@ Debug records have headers and tokens.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 MESSAGE_LIMIT = 500
@@ -55,13 +57,26 @@ _thread = threading.local()
 _logger_count = 0  # when the filters were last set
 
 
-def boto_call(work: Callable[[], T], *, changes: bool = False) -> T:
-    """Return the result of ``work``; raise StoreFault for every failure of boto3 in it, without its debug records.
+def boto_call(*, changes: bool = False) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator for functions that call boto3 and read the response.
+
+    They raise StoreFault for every failure of boto3 and every malformed response, and leave no debug records.
 
     Args:
-        work: Calls boto3, and reads the response.
         changes: Whether the request changes something: then a missing or unreadable response is UNKNOWN.
     """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return _guarded(functools.partial(function, *args, **kwargs), changes=changes)
+
+        return call
+
+    return decorate
+
+
+def _guarded(work: Callable[[], T], *, changes: bool) -> T:
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,

@@ -8,10 +8,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from langchain_daytona_ws._adapters.boto_calls import boto_call
-from langchain_daytona_ws._adapters.s3_clients import AT_A_TIME, LONGEST_PAGE, Bucket, BucketClient
+from langchain_daytona_ws._adapters.s3_clients import AT_A_TIME, LONGEST_PAGE, Bucket
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import (
@@ -24,9 +23,6 @@ from langchain_daytona_ws._core.s3.store import (
     StoreFault,
     StoreFaultKind,
 )
-
-if TYPE_CHECKING:
-    from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
 
 T = TypeVar("T")
 Current = Callable[[], Awaitable[Credentials]]
@@ -65,28 +61,33 @@ class S3Store(ABC):
         more: str | None = None,
     ) -> KeyPage:
         request = PageRequest(prefix, delimiter, start_after, more)
-        return await self._request(lambda client: client.list_page(request, max_keys))
+        return await self._request(lambda credentials: self._bucket.list_page(credentials, request, max_keys))
 
     async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
-        return await self._request(lambda client: _without_expiry(client.list_pages(requests)))
+        return await self._request(
+            lambda credentials: _without_expiry(self._bucket.list_pages(credentials, requests))
+        )
 
     async def get(self, key: str, *, max_bytes: int) -> StoredObject:
-        return await self._request(lambda client: client.get(key, max_bytes))
+        return await self._request(lambda credentials: self._bucket.get(credentials, key, max_bytes))
 
     async def get_many(
         self, keys: Sequence[str], *, max_bytes: int, within_s: float
     ) -> Sequence[StoredObject | StoreFault | None]:
         until = self.now() + within_s
 
-        def get(client: BucketClient) -> list[StoredObject | StoreFault | None]:
-            return _without_expiry(client.get_many(keys, max_bytes, max(until - self.now(), 0.0)))
+        def get(credentials: Credentials) -> list[StoredObject | StoreFault | None]:
+            left_s = max(until - self.now(), 0.0)
+            return _without_expiry(self._bucket.get_many(credentials, keys, max_bytes, left_s))
 
         return await self._request(get)
 
     async def put(
         self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
-        return await self._request(lambda client: client.put(key, data, if_match, metadata), changes=True)
+        return await self._request(
+            lambda credentials: self._bucket.put(credentials, key, data, if_match=if_match, metadata=metadata)
+        )
 
     async def receive(
         self,
@@ -97,8 +98,8 @@ class S3Store(ABC):
         on_bytes: OnBytes | None = None,
     ) -> StoredObject:
         with self._reporting(on_bytes) as report:
-            return await self._with_credentials(
-                lambda credentials: self._transfer(key, credentials).receive(sink, check, report)
+            return await self._request(
+                lambda credentials: self._bucket.transfer(credentials, key).receive(sink, check, report)
             )
 
     async def send(
@@ -112,13 +113,11 @@ class S3Store(ABC):
         on_bytes: OnBytes | None = None,
     ) -> str:
         with self._reporting(on_bytes) as report:
-            return await self._with_credentials(
-                lambda credentials: self._transfer(key, credentials).send(source, if_match, metadata, report)
+            return await self._request(
+                lambda credentials: self._bucket.transfer(credentials, key).send(
+                    source, if_match, metadata, report
+                )
             )
-
-    def _transfer(self, key: str, credentials: Credentials) -> ObjectTransfer:
-        # Not within `boto_call`, since errors of the host's files must not be translated.
-        return self._bucket.using(credentials).transfer(key)
 
     @abstractmethod
     def _reporting(self, on_bytes: OnBytes | None) -> contextlib.AbstractContextManager[OnBytes]:
@@ -128,18 +127,13 @@ class S3Store(ABC):
     async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]: ...
 
     async def delete(self, key: str) -> None:
-        await self._request(lambda client: client.delete(key), changes=True)
+        await self._request(lambda credentials: self._bucket.delete(credentials, key))
 
     async def rename(self, source: str, target: str) -> None:
         """Send the request by which mount-s3 renames an object; see `_core.mount.rename_probe`."""
-        await self._request(lambda client: client.rename(source, target), changes=True)
+        await self._request(lambda credentials: self._bucket.rename(credentials, source, target))
 
-    async def _request(self, work: Callable[[BucketClient], T], *, changes: bool = False) -> T:
-        return await self._with_credentials(
-            lambda credentials: boto_call(lambda: work(self._bucket.using(credentials)), changes=changes)
-        )
-
-    async def _with_credentials(self, work: Callable[[Credentials], T]) -> T:
+    async def _request(self, work: Callable[[Credentials], T]) -> T:
         """Send a request; if S3 refuses the credentials as expired, send it once more with fresh ones."""
         credentials = await self._current()
         try:

@@ -1,4 +1,4 @@
-"""One workspace's prefix of a bucket over boto3: a client for each set of credentials, its requests and their answers.
+"""One workspace's prefix of a bucket over boto3: requests, their answers, and clients for each set of credentials.
 
 boto3 is imported on first use: that takes a third of a second.
 """
@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from langchain_daytona_ws._adapters.boto_calls import boto_call
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
 
-T = TypeVar("T")
-
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
@@ -60,30 +58,44 @@ KEPT_CLIENTS = 2
 _creating = threading.Lock()  # boto3 sessions are not thread-safe
 
 
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Two clients with the same credentials: ``reads`` retries, ``changes`` sends each request once."""
+
+    reads: S3Client
+    changes: S3Client
+
+    def close(self) -> None:
+        self.reads.close()
+        self.changes.close()
+
+
 class Bucket:
-    """One workspace's prefix of a bucket. Creates a client for each set of credentials on first use; thread-safe.
+    """One workspace's prefix of a bucket; thread-safe. Every method blocks, and raises only StoreFault.
 
     Args:
-        workspace: The bucket, the prefix, the region and the endpoint.
+        workspace: The workspace. All requests stay below its prefix.
         clock: The clock for pauses between attempts.
     """
 
     def __init__(self, workspace: S3Workspace, clock: Clock = SYSTEM_CLOCK) -> None:
-        if not workspace.workspace.prefix.endswith("/"):
-            raise ValueError("the prefix of a workspace ends with a slash")
         self._workspace = workspace
         self.clock = clock
+        self._bucket = workspace.workspace.bucket
+        self._prefix = workspace.workspace.prefix
+        if not self._prefix.endswith("/"):
+            raise ValueError("the prefix of a workspace ends with a slash")
         self._lock = threading.Lock()
-        self._clients: dict[Credentials, BucketClient] = {}
+        self._clients: dict[Credentials, Clients] = {}
 
-    def using(self, credentials: Credentials) -> BucketClient:
-        """Return the client for these credentials; clients of older credentials are closed."""
+    def clients(self, credentials: Credentials) -> Clients:
+        """Return the clients for these credentials; clients of older credentials are closed."""
         with self._lock:
-            client = self._clients.pop(credentials, None) or self._made(credentials)
-            self._clients[credentials] = client  # the latest is last
+            clients = self._clients.pop(credentials, None) or self._made(credentials)
+            self._clients[credentials] = clients  # the latest are last
             while len(self._clients) > KEPT_CLIENTS:
                 self._clients.pop(next(iter(self._clients))).close()
-            return client
+            return clients
 
     def close(self) -> None:
         """Close all connections. Later requests open new ones."""
@@ -91,37 +103,16 @@ class Bucket:
             while self._clients:
                 self._clients.popitem()[1].close()
 
-    def _made(self, credentials: Credentials) -> BucketClient:
-        return boto_call(lambda: BucketClient(self._workspace, credentials, self.clock.sleep))
+    @boto_call()
+    def _made(self, credentials: Credentials) -> Clients:
+        return Clients(
+            _client(self._workspace, credentials, READ_ATTEMPTS), _client(self._workspace, credentials, 1)
+        )
 
-
-class BucketClient:
-    """The requests to a workspace's prefix with one set of credentials; thread-safe.
-
-    Every method blocks, and raises what boto3 raises: call it within `boto_call`. ``reads`` retries; ``changes`` sends
-    each request once.
-
-    Args:
-        workspace: The workspace. All requests stay below its prefix.
-        credentials: The credentials.
-        sleep: Waits for seconds.
-    """
-
-    def __init__(
-        self, workspace: S3Workspace, credentials: Credentials, sleep: Callable[[float], None]
-    ) -> None:
-        self._bucket = workspace.workspace.bucket
-        self._prefix = workspace.workspace.prefix
-        self._sleep = sleep
-        self._new_client = functools.partial(_client, workspace, credentials)
-        self.reads = self._new_client(READ_ATTEMPTS)
-        self.changes = self._new_client(1)
-
-    def close(self) -> None:
-        self.reads.close()
-        self.changes.close()
-
-    def list_page(self, request: PageRequest, max_keys: int = LONGEST_PAGE) -> KeyPage:
+    @boto_call()
+    def list_page(
+        self, credentials: Credentials, request: PageRequest, max_keys: int = LONGEST_PAGE
+    ) -> KeyPage:
         prefix = self._prefix + request.prefix
         query: dict[str, Any] = {
             "Bucket": self._bucket, "Prefix": prefix, "MaxKeys": min(max_keys, LONGEST_PAGE),
@@ -132,50 +123,78 @@ class BucketClient:
             query["ContinuationToken"] = request.more
         elif request.start_after:
             query["StartAfter"] = self._prefix + request.start_after
-        return _page(self.reads.list_objects_v2(**query), prefix, self._prefix)
+        answer = self.clients(credentials).reads.list_objects_v2(**query)
+        return _page(answer, prefix, self._prefix)
 
-    def list_pages(self, requests: Sequence[PageRequest]) -> list[KeyPage | StoreFault]:
+    def list_pages(
+        self, credentials: Credentials, requests: Sequence[PageRequest]
+    ) -> list[KeyPage | StoreFault]:
+        def page_or_fault(request: PageRequest) -> KeyPage | StoreFault:
+            try:
+                return self.list_page(credentials, request)
+            except StoreFault as fault:
+                return fault
+
         with _threads(len(requests)) as pool:
-            return list(pool.map(lambda request: _or_fault(lambda: self.list_page(request)), requests))
+            return list(pool.map(page_or_fault, requests))
 
-    def get(self, key: str, max_bytes: int) -> StoredObject:
-        target = self._target(key)
+    @boto_call()
+    def get(self, credentials: Credentials, key: str, max_bytes: int) -> StoredObject:
+        reads, target = self.clients(credentials).reads, self._target(key)
         attempt = 1
         while True:
-            answer = self.reads.get_object(**target)
+            answer = reads.get_object(**target)
             with closing(answer["Body"]):
                 stored = described_whole(key, answer)
                 if stored.info.size_bytes > max_bytes:  # with 0, only the description is wanted
                     return replace(stored, head=answer["Body"].read(HEAD_BYTES) if max_bytes else b"")
                 try:
-                    return with_content(stored, answer["Body"])
+                    return _with_content(stored, answer["Body"])
                 except Exception:
                     if attempt == BODY_ATTEMPTS:
                         raise
-            self._sleep(BODY_PAUSE_S * 2 ** (attempt - 1))
+            self.clock.sleep(BODY_PAUSE_S * 2 ** (attempt - 1))
             attempt += 1
 
     def get_many(
-        self, keys: Sequence[str], max_bytes: int, within_s: float
+        self, credentials: Credentials, keys: Sequence[str], max_bytes: int, within_s: float
     ) -> list[StoredObject | StoreFault | None]:
+        def get_or_fault(key: str) -> StoredObject | StoreFault:
+            try:
+                return self.get(credentials, key, max_bytes)
+            except StoreFault as fault:
+                return fault
+
         pool = _threads(len(keys))
         try:
-            futures = [pool.submit(_or_fault, functools.partial(self.get, key, max_bytes)) for key in keys]
+            futures = [pool.submit(get_or_fault, key) for key in keys]
             wait(futures, timeout=within_s)
             return [future.result() if future.done() else None for future in futures]
         finally:
             # Requests already sent end by their own time-outs.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def put(self, key: str, data: bytes, if_match: str | None, metadata: Mapping[str, str]) -> ObjectInfo:
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
-        answer = self.changes.put_object(**self._target(key), **condition, Body=data, Metadata=dict(metadata))
+    @boto_call(changes=True)
+    def put(
+        self,
+        credentials: Credentials,
+        key: str,
+        data: bytes,
+        *,
+        if_match: str | None,
+        metadata: Mapping[str, str],
+    ) -> ObjectInfo:
+        answer = self.clients(credentials).changes.put_object(
+            **self._target(key), **condition(if_match), Body=data, Metadata=dict(metadata)
+        )
         return ObjectInfo(key, len(data), 0, required_text(answer["ETag"]))
 
-    def delete(self, key: str) -> None:
-        self.changes.delete_object(**self._target(key))
+    @boto_call(changes=True)
+    def delete(self, credentials: Credentials, key: str) -> None:
+        self.clients(credentials).changes.delete_object(**self._target(key))
 
-    def rename(self, source: str, target: str) -> None:
+    @boto_call(changes=True)
+    def rename(self, credentials: Credentials, source: str, target: str) -> None:
         """Send the request by which mount-s3 renames an object; older releases of boto3 lack the operation."""
         renamed = quote(self._target(source)["Key"])
 
@@ -184,21 +203,30 @@ class BucketClient:
             params["headers"]["x-amz-rename-source"] = renamed
 
         # The handler is for this request only.
-        with closing(self._new_client(1)) as client:
+        with closing(_client(self._workspace, credentials, 1)) as client:
             client.meta.events.register("before-call.s3.PutObject", as_rename)
             client.put_object(**self._target(target), Body=b"")
 
-    def transfer(self, key: str) -> ObjectTransfer:
+    def transfer(self, credentials: Credentials, key: str) -> ObjectTransfer:
         """Return the transfer of one object's content in pieces."""
         from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
 
-        return ObjectTransfer(self, self._target(key), key=key, sleep=self._sleep)
+        return ObjectTransfer(self.clients(credentials), self._target(key), key=key, sleep=self.clock.sleep)
 
     def _target(self, key: str) -> dict[str, Any]:
         """Return bucket and key of a request; refuse keys that a proxy could resolve to another prefix."""
         if not key or key.startswith("/") or {".", ".."} & set(key.split("/")):
             raise StoreFault(StoreFaultKind.REFUSED, "the key could lead out of the workspace")
         return {"Bucket": self._bucket, "Key": self._prefix + key}
+
+
+def condition(if_match: str | None) -> dict[str, Any]:
+    """Return the condition of a write: on the ETag to replace, or with None on a free key."""
+    return {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
+
+
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(AT_A_TIME, max(count, 1)), "langchain-daytona-ws-s3")
 
 
 # --- answers: malformed answers raise ValueError, which `boto_call` translates ---
@@ -242,7 +270,7 @@ def described_whole(key: str, answer: Mapping[str, Any]) -> StoredObject:
     return StoredObject(described(key, answer, "ContentLength"), None, metadata_of(answer))
 
 
-def with_content(stored: StoredObject, body: Any) -> StoredObject:
+def _with_content(stored: StoredObject, body: Any) -> StoredObject:
     """Read a content; hash its pieces and count their line feeds while the next pieces arrive.
 
     Raises:
@@ -271,19 +299,7 @@ def required_text(value: object) -> str:
     return value
 
 
-# --- clients and threads ---
-
-
-def _or_fault(work: Callable[[], T]) -> T | StoreFault:
-    """Return the result of a request that runs in a thread of its own, or its fault."""
-    try:
-        return boto_call(work)
-    except StoreFault as fault:
-        return fault
-
-
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(AT_A_TIME, max(count, 1)), "langchain-daytona-ws-s3")
+# --- clients of boto3 ---
 
 
 def _client(workspace: S3Workspace, credentials: Credentials, attempts: int) -> S3Client:

@@ -30,6 +30,7 @@ class S3Probe:
         """Close all connections."""
         self._bucket.close()
 
+    @boto_call()
     def server_time(self) -> tuple[float, float, float]:
         """Return S3's time, by an unsigned request: S3 cannot refuse it for this machine's clock.
 
@@ -39,13 +40,10 @@ class S3Probe:
         Raises:
             StoreFault: There was no response with a date.
         """
-        return boto_call(self._server_time)
-
-    def _server_time(self) -> tuple[float, float, float]:
         from botocore.exceptions import ClientError
         from botocore.handlers import disable_signing
 
-        reads = self._bucket.using(_UNSIGNED).reads
+        reads = self._bucket.clients(_UNSIGNED).reads
         reads.meta.events.register("choose-signer.s3", disable_signing)
         before_s = time.time()
         answer: Any
@@ -57,6 +55,7 @@ class S3Probe:
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         return before_s, parsedate_to_datetime(headers["date"]).timestamp(), after_s
 
+    @boto_call()
     def head(self, credentials: Credentials, key: str) -> None:
         """Request an object below the prefix by HEAD, as mount-s3 does.
 
@@ -65,8 +64,8 @@ class S3Probe:
                 for a missing object without s3:ListBucket.
         """
         location = self._workspace.workspace
-        reads = self._bucket.using(credentials).reads
-        boto_call(lambda: reads.head_object(Bucket=location.bucket, Key=location.prefix + key))
+        reads = self._bucket.clients(credentials).reads
+        reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
 
     def reaches(self, credentials: Credentials, prefix: str) -> str | None:
         """Test that S3 refuses to list and to read under another prefix.
@@ -81,17 +80,19 @@ class S3Probe:
         Raises:
             StoreFault: S3 neither allowed nor refused a request.
         """
-        reads, bucket = self._bucket.using(credentials).reads, self._workspace.workspace.bucket
+        reads, bucket = self._bucket.clients(credentials).reads, self._workspace.workspace.bucket
 
+        @boto_call()
         def listing() -> None:
             reads.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
 
+        @boto_call()
         def reading() -> None:
             reads.get_object(Bucket=bucket, Key=f"{prefix}none")["Body"].close()
 
         for action, attempt in (("listed", listing), ("read", reading)):
             try:
-                boto_call(attempt)
+                attempt()
             except StoreFault as fault:
                 if fault.kind is StoreFaultKind.DENIED:
                     continue
@@ -101,17 +102,15 @@ class S3Probe:
             return action
         return None
 
+    @boto_call()
     def read_skills(self, credentials: Credentials) -> int:
         """List the skills bucket and read the first byte of an object; return the number of keys on the first page."""
         if self._workspace.skills is None:
             raise ValueError("this workspace has no skills")
-        bucket, reads = self._workspace.skills.bucket, self._bucket.using(credentials).reads
+        bucket, reads = self._workspace.skills.bucket, self._bucket.clients(credentials).reads
 
-        def read() -> int:
-            found = reads.list_objects_v2(Bucket=bucket, MaxKeys=1000).get("Contents", [])
-            keys = [entry["Key"] for entry in found if entry["Size"]]
-            if keys:
-                reads.get_object(Bucket=bucket, Key=keys[0], Range="bytes=0-0")["Body"].close()
-            return len(found)
-
-        return boto_call(read)
+        found = reads.list_objects_v2(Bucket=bucket, MaxKeys=1000).get("Contents", [])
+        keys = [entry["Key"] for entry in found if entry["Size"]]
+        if keys:
+            reads.get_object(Bucket=bucket, Key=keys[0], Range="bytes=0-0")["Body"].close()
+        return len(found)

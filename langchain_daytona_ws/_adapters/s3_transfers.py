@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from langchain_daytona_ws._adapters.boto_calls import boto_call
 from langchain_daytona_ws._adapters.s3_clients import (
-    BucketClient,
+    Clients,
+    condition,
     described,
     described_whole,
     metadata_of,
@@ -45,16 +45,16 @@ class ObjectTransfer:
     ``on_bytes`` is called with the size of each piece, and before an error with minus the size of all pieces.
 
     Args:
-        client: The client.
+        clients: The clients.
         target: Bucket and key of each request.
         key: The key relative to the workspace's prefix.
         sleep: Waits for seconds.
     """
 
     def __init__(
-        self, client: BucketClient, target: dict[str, Any], *, key: str, sleep: Callable[[float], None]
+        self, clients: Clients, target: dict[str, Any], *, key: str, sleep: Callable[[float], None]
     ) -> None:
-        self._client = client
+        self._clients = clients
         self._target = target
         self._key = key
         self._sleep = sleep
@@ -70,7 +70,7 @@ class ObjectTransfer:
             while True:
                 before = count
                 try:
-                    described, body, left = boto_call(partial(self._open, found, count))
+                    described, body, left = self._open(found, count)
                     with contextlib.closing(body):
                         if found is None:
                             check(described)
@@ -90,12 +90,13 @@ class ObjectTransfer:
             on_bytes(-count)
             raise
 
+    @boto_call()
     def _open(self, found: StoredObject | None, start: int) -> tuple[StoredObject, Any, int]:
         """Request the content from ``start``; return the object's description, the content, and its length."""
-        condition: dict[str, Any] = {} if found is None else {"IfMatch": found.info.etag}
+        options: dict[str, Any] = {} if found is None else {"IfMatch": found.info.etag}
         if start:
-            condition["Range"] = f"bytes={start}-"
-        answer = self._client.reads.get_object(**self._target, **condition)
+            options["Range"] = f"bytes={start}-"
+        answer = self._clients.reads.get_object(**self._target, **options)
         body = answer["Body"]
         try:
             length, described = _described_rest(self._key, answer, start)
@@ -111,7 +112,7 @@ class ObjectTransfer:
         while True:
             try:
                 # Reading to the end makes botocore verify the checksum, if the answer has one.
-                piece: bytes = boto_call(partial(body.read, min(PIECE_BYTES, length + 1)))
+                piece = _read(body, min(PIECE_BYTES, length + 1))
             except StoreFault as fault:
                 raise _Lost(fault) from None
             length -= len(piece)
@@ -126,51 +127,70 @@ class ObjectTransfer:
         self, source: UploadSource, if_match: str | None, metadata: Mapping[str, str], on_bytes: OnBytes
     ) -> str:
         """Upload a content, see `ObjectStorePort.send`."""
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
         if source.size_bytes > PART_BYTES:
-            return self._send_in_parts(source, condition, metadata, on_bytes)
+            return self._send_in_parts(source, if_match, metadata, on_bytes)
         data = content_of(source)
-        put = partial(self._client.changes.put_object, **self._target, **condition)
-        boto_call(lambda: put(Body=data, Metadata=dict(metadata)), changes=True)
+        self._put(data, if_match, metadata)
         on_bytes(len(data))
         return hashlib.sha256(data).hexdigest()
 
+    @boto_call(changes=True)
+    def _put(self, data: bytes, if_match: str | None, metadata: Mapping[str, str]) -> None:
+        self._clients.changes.put_object(
+            **self._target, **condition(if_match), Body=data, Metadata=dict(metadata)
+        )
+
     def _send_in_parts(
-        self,
-        source: UploadSource,
-        condition: Mapping[str, Any],
-        metadata: Mapping[str, str],
-        on_bytes: OnBytes,
+        self, source: UploadSource, if_match: str | None, metadata: Mapping[str, str], on_bytes: OnBytes
     ) -> str:
         """Upload in parts. Nothing is visible before the last request, which has the condition."""
-        reads, changes = self._client.reads, self._client.changes
-        upload = {**self._target, "UploadId": boto_call(lambda: self._begun(metadata))}
+        upload = self._begin(metadata)
         digest, count = hashlib.sha256(), 0
         parts: list[Any] = []
         try:
             for data in _parts(source):
                 digest.update(data)
-                parts.append(boto_call(partial(self._uploaded, upload, len(parts) + 1, data)))
+                parts.append(self._upload(upload, len(parts) + 1, data))
                 count += len(data)
                 on_bytes(len(data))
-            complete = partial(changes.complete_multipart_upload, **upload, **condition)
-            boto_call(lambda: complete(MultipartUpload={"Parts": parts}), changes=True)
+            self._complete(upload, if_match, parts)
         except BaseException:
             # If this fails too, a lifecycle rule of the bucket can remove the parts.
             with contextlib.suppress(StoreFault):
-                boto_call(lambda: reads.abort_multipart_upload(**upload))
+                self._abort(upload)
             on_bytes(-count)
             raise
         return digest.hexdigest()
 
-    def _begun(self, metadata: Mapping[str, str]) -> str:
-        created = self._client.changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
-        return required_text(created["UploadId"])
+    @boto_call()
+    def _begin(self, metadata: Mapping[str, str]) -> dict[str, Any]:
+        """Begin an upload in parts; return what identifies it."""
+        created = self._clients.changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
+        return {**self._target, "UploadId": required_text(created["UploadId"])}
 
-    def _uploaded(self, upload: Mapping[str, Any], number: int, data: bytes) -> dict[str, Any]:
-        """Upload one part; return its facts, which complete the upload."""
-        answer = self._client.reads.upload_part(**upload, PartNumber=number, Body=data)
-        return {"PartNumber": number, **_part(answer)}
+    @boto_call()
+    def _upload(self, upload: Mapping[str, Any], number: int, data: bytes) -> dict[str, Any]:
+        """Upload one part; return its facts, which complete the upload: its ETag, and its checksum if S3 sent one."""
+        answer = self._clients.reads.upload_part(**upload, PartNumber=number, Body=data)
+        part = {"PartNumber": number, "ETag": required_text(answer["ETag"])}
+        checksum = answer.get("ChecksumCRC32")
+        return {**part, "ChecksumCRC32": required_text(checksum)} if checksum is not None else part
+
+    @boto_call(changes=True)
+    def _complete(self, upload: Mapping[str, Any], if_match: str | None, parts: list[Any]) -> None:
+        self._clients.changes.complete_multipart_upload(
+            **upload, **condition(if_match), MultipartUpload={"Parts": parts}
+        )
+
+    @boto_call()
+    def _abort(self, upload: Mapping[str, Any]) -> None:
+        self._clients.reads.abort_multipart_upload(**upload)
+
+
+@boto_call()
+def _read(body: Any, size: int) -> bytes:
+    data: bytes = body.read(size)
+    return data
 
 
 def _parts(source: UploadSource) -> Iterator[bytes]:
@@ -199,10 +219,3 @@ def _described_rest(key: str, answer: Mapping[str, Any], start: int) -> tuple[in
     ):
         raise ValueError("not the requested part")
     return length, StoredObject(replace(info, size_bytes=start + length), None, metadata_of(answer))
-
-
-def _part(answer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the facts of an uploaded part that completes the upload: its ETag, and its checksum if S3 sent one."""
-    checksum = answer.get("ChecksumCRC32")
-    found = {"ETag": required_text(answer["ETag"])}
-    return {**found, "ChecksumCRC32": required_text(checksum)} if checksum is not None else found

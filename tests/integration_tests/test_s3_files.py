@@ -634,8 +634,8 @@ class TestOddAnswers:
 def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
     """Created, but not used: only their settings are checked."""
     made = Bucket(workspace_of(bucket, endpoint=None, region="eu-central-1"))
-    clients = made.using(KEYS)
-    assert made.using(KEYS) is clients
+    clients = made.clients(KEYS)
+    assert made.clients(KEYS) is clients
     for client, attempts in ((clients.reads, 4), (clients.changes, 1)):
         assert client.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
         config: Any = client.meta.config
@@ -645,10 +645,10 @@ def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
         assert config.proxies is None, "the environment's hold"
     fresh = [Credentials(f"AKIA{n}", "x") for n in range(KEPT_CLIENTS)]
     for item in fresh:
-        made.using(item)
-    assert made.using(KEYS) is not clients
+        made.clients(item)
+    assert made.clients(KEYS) is not clients
     made.close()
-    here = Bucket(workspace_of(bucket)).using(KEYS)
+    here = Bucket(workspace_of(bucket)).clients(KEYS)
     assert here.reads.meta.config.s3 == {"addressing_style": "path"}  # type: ignore[attr-defined]
     assert here.reads.meta.config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
     here.close()

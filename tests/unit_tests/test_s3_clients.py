@@ -49,7 +49,7 @@ def test_one_thread_at_a_time_uses_the_shared_session(monkeypatch: pytest.Monkey
         assert workspace is not None
         bucket = Bucket(workspace)
         begun.wait()
-        bucket.using(Credentials("AKIAWORKSPACE", "none", None))
+        bucket.clients(Credentials("AKIAWORKSPACE", "none", None))
         bucket.close()
 
     monkeypatch.setattr(Session, "client", counted)
@@ -103,7 +103,7 @@ def test_listings_are_read_without_the_slow_parser(monkeypatch: pytest.MonkeyPat
     workspace = s3_workspace(config, "demo")
     assert workspace is not None
     bucket = Bucket(workspace)
-    reads = bucket.using(Credentials("AKIAWORKSPACE", "none", None)).reads
+    reads = bucket.clients(Credentials("AKIAWORKSPACE", "none", None)).reads
     found = b"<Contents><LastModified>2026-11-30T14:33:32.000Z</LastModified></Contents>"
     listing = b"<ListBucketResult>" + found + b"</ListBucketResult>"
     answer = AWSResponse("https://s3", 200, {}, HTTPResponse(BytesIO(listing), preload_content=False))
