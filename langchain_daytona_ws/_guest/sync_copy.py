@@ -11,8 +11,6 @@ import errno
 import hashlib
 import itertools
 import os
-import re
-import shutil
 import stat
 import threading
 import time
@@ -20,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from langchain_daytona_ws._guest.sync_answers import S3Error, unix_time
 from langchain_daytona_ws._guest.sync_s3 import Bucket, Slice, content_md5
+from langchain_daytona_ws._guest.sync_trash import Trash, remove, shortened
 from langchain_daytona_ws._guest.sync_tree import (
     KEY_BYTES,
     PART_BYTES,
@@ -50,13 +49,8 @@ WORKERS = 64  # so that 2,000 requests of 25 ms take 0.8 seconds; more threads o
 PART_WORKERS = 6
 SMALL_BYTES = 1024 * 1024
 PARTS_ABOVE_BYTES = 64 * 1024 * 1024
-NAME_BYTES = 200
 PLAIN_MODE = stat.S_IFREG | 0o644  # of an object that a program stored without a mode
-TRASH_S = 24 * 3600
-TRASH_FILES = 10000
-TRASH_BYTES = 1024 * 1024 * 1024
 NAMES_MAX = 20  # in a report
-WATCHED_MAX = 500
 
 
 class Raced(Exception):
@@ -105,20 +99,19 @@ class Copy:
         self._parts = ThreadPoolExecutor(PART_WORKERS)
         self._numbers = itertools.count()
         self._temporary = spec["state"] + "/new"
-        self._trash = spec["state"] + "/trash"
+        self.trash = Trash(spec["state"] + "/trash")
         self._names = threading.Lock()
-        self._watched: dict[str, tuple[str, os.stat_result]] = {}  # file in the trash → path, status
         self._make_state()
         for name in os.listdir(self._temporary):  # of a resident that was killed
-            _remove("%s/%s" % (self._temporary, name))
+            remove("%s/%s" % (self._temporary, name))
         self.report = Report()
         self.reported: set[str] = set()  # problems are reported once
         self.is_new_directory = False
         self.index = self._index(self.tree.identity(), is_lost=False)
 
     def _make_state(self) -> None:
-        for directory in (self._temporary, self._trash):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
+        os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+        self.trash.make()
 
     def _index(self, identity: list[int] | None, *, is_lost: bool) -> Index:
         where = [self.spec[name] for name in ("endpoint", "bucket", "prefix")]
@@ -188,7 +181,7 @@ class Copy:
             source: A file outside of the working copy to be renamed in its place.
         """
         directory, _, name = path.rpartition("/")
-        base = "%s%s.conflict-%s" % (directory and directory + "/", _shortened(name), self.spec["label"])
+        base = "%s%s.conflict-%s" % (directory and directory + "/", shortened(name), self.spec["label"])
         copy, number = base, 1
         with self._names:  # several files may get the same name
             while self.tree.status(copy) is not None or copy in self.index.entries:
@@ -217,50 +210,25 @@ class Copy:
                 return
 
     def move_to_trash(self, path: str, status: os.stat_result) -> None:
-        """Move a file to the trash, so that a wrong listing, or a program that still writes it, loses nothing."""
-        os.rename(self.tree.path(path), self._watch(path, status))
-
-    def _watch(self, path: str, status: os.stat_result) -> str:
-        """Return a new name in the trash, and record the file's status for `restore_written`."""
-        name = "%d-%d-%s" % (time.time(), next(self._numbers), _shortened(os.path.basename(path)))
-        trash = "%s/%s" % (self._trash, name)
-        with self._names:
-            self._watched[trash] = path, status
-            if len(self._watched) > WATCHED_MAX:  # each costs time in every push
-                del self._watched[next(iter(self._watched))]
-        return trash
+        """Move a file to the trash."""
+        os.rename(self.tree.path(path), self.trash.new_path(path, status))
 
     def restore_written(self) -> None:
         """Restore the files that a program has written since a pull removed or replaced them."""
-        for trash, (path, status) in list(self._watched.items()):
+        for kept, path in self.trash.written():
             try:
-                now = os.lstat(trash)
-                if (now.st_size, now.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
-                    continue
-                del self._watched[trash]
                 if self.tree.status(path) is None:
                     os.makedirs(os.path.dirname(self.tree.path(path)), exist_ok=True)
-                    os.rename(trash, self.tree.path(path))
+                    os.rename(kept, self.tree.path(path))
                     self.report.restored.append(
                         [path, "a program here still writes it; it was deleted in S3"]
                     )
                 else:
-                    self.report.conflicts.append([path, self.rename_to_copy(path, trash)])
+                    self.report.conflicts.append([path, self.rename_to_copy(path, kept)])
             except FileNotFoundError:
-                self._watched.pop(trash, None)  # the trash was emptied
+                pass  # the trash was emptied
             except OSError as error:
                 self.skip(path, error.strerror or str(error))
-
-    def empty_trash(self) -> None:
-        """Delete discarded files after a day, or if they are many or large."""
-        disk = os.statvfs(self._trash)
-        left = min(TRASH_BYTES, disk.f_bavail * disk.f_frsize // 4)
-        oldest = time.time() - TRASH_S
-        for number, name in enumerate(sorted(os.listdir(self._trash), key=_trash_order, reverse=True)):
-            path = "%s/%s" % (self._trash, name)
-            left -= os.lstat(path).st_blocks * 512
-            if number >= TRASH_FILES or left < 0 or _trash_order(name)[0] < oldest:
-                _remove(path)
 
     # --- download ---
 
@@ -322,7 +290,7 @@ class Copy:
         finally:
             os.close(fd)
             if not is_installed:
-                _remove(new)
+                remove(new)
         entry = self.index.entries.get(path)
         if found.etag == etag and modified and entry is not None:
             entry.modified = modified
@@ -421,7 +389,7 @@ class Copy:
                 raise Raced(path)
             if stat.S_ISREG(now.st_mode):
                 try:
-                    os.link(at, self._watch(path, now))
+                    os.link(at, self.trash.new_path(path, now))
                 except OSError:
                     pass  # another user's file, or no hard links here: later writes to it are lost
             os.rename(new, at)
@@ -572,24 +540,6 @@ def _on_cpu(cpu: int | None, work: Callable[[], T]) -> T:
             os.sched_setaffinity(0, before)
         except OSError:
             pass  # some of these CPUs are gone
-
-
-def _trash_order(name: str) -> tuple[int, int]:
-    """Return when a file was discarded, and its number; zeros for a file that has no such name."""
-    found = re.match("([0-9]{1,12})-([0-9]{1,12})-", name)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def _remove(path: str) -> None:
-    """Delete anything: an agent may have made a directory there."""
-    try:
-        os.unlink(path)
-    except OSError:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _shortened(name: str) -> str:
-    return name.encode()[:NAME_BYTES].decode(errors="ignore")
 
 
 def _move_new(new: str, at: str) -> None:

@@ -118,7 +118,7 @@ class Pull:
         copy.is_new_directory = False
         copy.index.is_complete = copy.index.is_compared = True
         copy.index.is_saved = copy.index.is_saved and not wanted
-        copy.empty_trash()
+        copy.trash.empty()
 
     def _compare(self) -> list[str]:
         """Return the paths whose objects are not those of the index."""

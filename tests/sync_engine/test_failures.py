@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import sync_answers, sync_copy, sync_s3, sync_tree
+from langchain_daytona_ws._guest import sync_answers, sync_copy, sync_s3, sync_trash, sync_tree
 from tests.sync_engine.conftest import Make
 from tests.sync_engine.memory_s3 import DROPPED, Answer, MemoryS3, Request, error
 from tests.sync_engine.world import PREFIX, Workers, WorkingCopy
@@ -599,7 +599,7 @@ def test_a_disk_without_hard_links_works(s3: MemoryS3, make: Make, monkeypatch: 
 def test_the_trash_is_bounded(
     make: Make, s3: MemoryS3, monkeypatch: pytest.MonkeyPatch, discarded: int
 ) -> None:
-    monkeypatch.setattr(sync_copy, "TRASH_BYTES", 50_000 if discarded else 0)
+    monkeypatch.setattr(sync_trash, "KEPT_BYTES", 50_000 if discarded else 0)
     copy = make()
     copy.pull()
     for number in range(20):

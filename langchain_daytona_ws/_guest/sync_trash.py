@@ -1,0 +1,99 @@
+"""The trash of a working copy: files that a pull has removed or replaced, kept for a day.
+
+A wrong listing, or a program that still writes such a file, so loses nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import threading
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator
+
+KEPT_S = 24 * 3600
+KEPT_FILES = 10000
+KEPT_BYTES = 1024 * 1024 * 1024
+WATCHED_MAX = 500
+NAME_BYTES = 200
+
+
+class Trash:
+    """Discarded files, and which of them a program may still write.
+
+    Args:
+        directory: The directory, next to the working copy; `make` creates it.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._watched: dict[str, tuple[str, os.stat_result]] = {}  # file in the trash → path, status
+
+    def make(self) -> None:
+        """Create the directory, unless it exists."""
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+
+    def new_path(self, path: str, status: os.stat_result) -> str:
+        """Return where to move a file of the working copy; `written` then watches it.
+
+        Args:
+            path: Its path in the working copy.
+            status: Its status.
+        """
+        name = "%d-%d-%s" % (time.time(), next(self._numbers), shortened(os.path.basename(path)))
+        at = "%s/%s" % (self._directory, name)
+        with self._lock:
+            self._watched[at] = path, status
+            if len(self._watched) > WATCHED_MAX:  # each costs time in every push
+                del self._watched[next(iter(self._watched))]
+        return at
+
+    def written(self) -> Iterator[tuple[str, str]]:
+        """Yield each file that a program has written since it was discarded, once, with its path."""
+        for at, (path, status) in list(self._watched.items()):
+            try:
+                now = os.lstat(at)
+            except OSError:
+                now = None  # the trash was emptied
+            if now is not None and (now.st_size, now.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+                continue
+            self._watched.pop(at, None)
+            if now is not None:
+                yield at, path
+
+    def empty(self) -> None:
+        """Delete discarded files after a day, or if they are many or large."""
+        disk = os.statvfs(self._directory)
+        left = min(KEPT_BYTES, disk.f_bavail * disk.f_frsize // 4)
+        oldest = time.time() - KEPT_S
+        for number, name in enumerate(sorted(os.listdir(self._directory), key=_order, reverse=True)):
+            path = "%s/%s" % (self._directory, name)
+            left -= os.lstat(path).st_blocks * 512
+            if number >= KEPT_FILES or left < 0 or _order(name)[0] < oldest:
+                remove(path)
+
+
+def _order(name: str) -> tuple[int, int]:
+    """Return when a file was discarded, and its number; zeros for a file that has no such name."""
+    found = re.match("([0-9]{1,12})-([0-9]{1,12})-", name)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def remove(path: str) -> None:
+    """Delete anything: an agent may have made a directory there."""
+    try:
+        os.unlink(path)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def shortened(name: str) -> str:
+    """Return a file's name without the end that would make a longer name invalid."""
+    return name.encode()[:NAME_BYTES].decode(errors="ignore")
