@@ -152,16 +152,9 @@ class _Runtime:
         await self._state.sandboxes.set_up(self._run_once, partial(self._run_hooks, hooks))
 
     async def _run_hooks(self, hooks: Hooks) -> None:
-        info = await self._acquire()
-        client = self._new_client(
-            await self._port(),
-            self._state.sandboxes,
-            self._acquire,
-            self._storage_attachments,
-            only_sandbox_id=info.id,
-        )
+        client, info = await self.client(), await self._acquire()
         try:
-            await hooks.run(client, info.id)
+            await hooks.run(client.only_for(info.id), info.id)
         except OutcomeUnknown as error:
             if error.code != LOST_WHILE_RUNNING or (await self._acquire()).id == info.id:
                 raise

@@ -77,7 +77,6 @@ class GuestClient:
         attachments: Parts that every request carries.
         programs: The programs that sandboxes keep; shared by the clients of a session.
         set_up: Runs the hooks that have not run yet, before a request is sent.
-        only_sandbox_id: The only sandbox to send to; "" for the session's current sandbox.
         revives: Whether to start the sandbox if it is stopped.
     """
 
@@ -92,7 +91,6 @@ class GuestClient:
         attachments: Sequence[Attachment] = (),
         programs: KeptPrograms | None = None,
         set_up: Callable[[], Awaitable[None]] | None = None,
-        only_sandbox_id: str = "",
         revives: bool = True,
     ) -> None:
         self._port = port
@@ -101,7 +99,7 @@ class GuestClient:
         self._attachments = attachments
         self._programs = KeptPrograms() if programs is None else programs
         self._set_up = set_up
-        self._only_sandbox_id = only_sandbox_id
+        self._only_sandbox_id = ""  # any, see `only_for`
         self._revives = revives
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
         self.variables = _Variables(variables)
