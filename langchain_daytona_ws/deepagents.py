@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ from deepagents.backends.protocol import (
     WriteResult,
 )
 
-from langchain_daytona_ws._approval.asking import ApprovalRuntime, AsyncioRuntime, BlockingRuntime
+from langchain_daytona_ws._approval.asking import AsyncioRuntime, BlockingRuntime
 from langchain_daytona_ws._core.id_factory import random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._deepagents import calls
@@ -33,7 +33,6 @@ from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_di
 from langchain_daytona_ws._deepagents.reader import Reader
 from langchain_daytona_ws._deepagents.session import CallSession, NoSession
 from langchain_daytona_ws._deepagents.writer import Writer
-from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws.approvers import middleware_approver
 from langchain_daytona_ws.errors import PathRefused, WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
@@ -150,7 +149,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             except WorkspaceError as error:
                 yield NoSession(error)
                 return
-            yield self._call_session(session, session._sync, BlockingRuntime, run)
+            yield CallSession(session, session._sync, BlockingRuntime, run, self._artifacts)
 
     @asynccontextmanager
     async def _aleased(self) -> AsyncIterator[CallSession]:
@@ -162,24 +161,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             except WorkspaceError as error:
                 yield NoSession(error)
                 return
-            yield self._call_session(session, session._async, AsyncioRuntime, run)
-
-    def _call_session(
-        self,
-        session: WorkspaceSession,
-        runtime: SyncRuntime | AsyncRuntime,
-        approval_runtime: Callable[[], ApprovalRuntime],
-        run: Mapping[str, Any],
-    ) -> CallSession:
-        return CallSession(
-            session._state,
-            session._gate,
-            runtime,
-            approval_runtime,
-            run,
-            session_id=session.id,
-            artifacts=self._artifacts,
-        )
+            yield CallSession(session, session._async, AsyncioRuntime, run, self._artifacts)
 
     def execute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
         """Run a bash command in the workspace directory.

@@ -7,14 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from langchain_daytona_ws._approval.asking import ApprovalRuntime
-from langchain_daytona_ws._approval.gate import ApprovalGate
 from langchain_daytona_ws._approval.verdict import Answered, Approval
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._deepagents.locations import FileLocation, locate
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
-from langchain_daytona_ws._session.state import SessionState
 from langchain_daytona_ws.errors import WorkspaceError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
+from langchain_daytona_ws.session import WorkspaceSession
 
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.operations import FileOperations
@@ -36,36 +35,31 @@ class CallSession:
     """The session of one call.
 
     Args:
-        state: The state of the session.
-        gate: Asks for approval.
-        runtime: The session's runtime, sync or async.
+        session: The session.
+        runtime: Its runtime, sync or async.
         approval_runtime: Makes the runtime that waits for an approval.
         run: The config of the running graph.
-        session_id: Scope of the call ids, if the graph has no thread.
         artifacts: The artifact directories of Deep Agents.
 
     Attributes:
         root: The workspace directory.
         namespace: Name of the workspace.
+        session_id: Scope of the call ids, if the graph has no thread.
     """
 
     def __init__(
         self,
-        state: SessionState,
-        gate: ApprovalGate,
+        session: WorkspaceSession,
         runtime: SyncRuntime | AsyncRuntime,
         approval_runtime: Callable[[], ApprovalRuntime],
         run: Mapping[str, Any],
-        *,
-        session_id: str,
         artifacts: Collection[str],
     ) -> None:
-        self.root, self.namespace, self.session_id = state.root, state.namespace, session_id
-        self._state = state
-        self._gate = gate
+        self.root, self.namespace, self.session_id = session.root, session.namespace, session.id
+        self._state, self._gate = session._state, session._gate
         self._runtime = runtime
         self._approval_runtime = approval_runtime
-        self._conversation = state.conversation(run)
+        self._conversation = self._state.conversation(run)
         self._artifacts = artifacts
 
     def at(self, path: str) -> tuple[FileLocation, FileOperations]:
