@@ -17,7 +17,7 @@ from langchain_daytona_ws._core.id_factory import Clock, first_of, random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._lazy import LazyModule
-from langchain_daytona_ws._session.conversations import current, forget_conversations
+from langchain_daytona_ws._session.conversations import current_conversation, forget_conversations
 from langchain_daytona_ws._session.runtime import AsyncRuntime, SyncRuntime
 from langchain_daytona_ws._session.state import SessionState, weak_method
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
@@ -289,7 +289,7 @@ class WorkspaceSession:
 
     def _on_job_end(self, job: job_models.Job, about_jobs: bool) -> None:
         if job.state != "lost":  # a lost sandbox has a notice of its own
-            seen_by = (current.get() or self._state.own) if about_jobs else None
+            seen_by = (current_conversation.get() or self._state.own) if about_jobs else None
             self._state.notices.add(f"{job.summary}; see its output with bash_job", but=seen_by)
         if self._on_job_done is None:
             return

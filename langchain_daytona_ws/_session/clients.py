@@ -31,8 +31,8 @@ class DaytonaClients:
         self._sync: SyncDaytonaPort | None = None
         self._async: AsyncDaytonaPort | None = None
 
-    def sync(self) -> SyncDaytonaPort:
-        """Return the sync port."""
+    def sync_port(self) -> SyncDaytonaPort:
+        """Return the sync port, for all threads."""
         from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 
         with self._lock:
@@ -40,12 +40,8 @@ class DaytonaClients:
                 self._sync = SyncDaytonaPort(self.account(), self._clock)
             return self._sync
 
-    async def here(self) -> SyncDaytonaPort:
-        """Return the sync port, for coroutines that do not suspend."""
-        return self.sync()
-
-    async def on_loop(self) -> AsyncDaytonaPort:
-        """Return the async port, for any event loop."""
+    async def async_port(self) -> AsyncDaytonaPort:
+        """Return the async port, for all event loops."""
         if self._async is None:
             # Importing and reading files would block the event loop for a second.
             await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")

@@ -73,18 +73,20 @@ class Conversation:
                 hashes.clear()
 
 
-current: ContextVar[Conversation | None] = ContextVar("langchain_daytona_ws_conversation", default=None)
+current_conversation: ContextVar[Conversation | None] = ContextVar(
+    "langchain_daytona_ws_conversation", default=None
+)
 """The thread whose call runs in this context; None for a call of the program."""
 
 
 @contextmanager
-def call_of(conversation: Conversation) -> Iterator[None]:
-    """Set `current` for the call inside."""
-    token = current.set(conversation)
+def as_current(conversation: Conversation) -> Iterator[None]:
+    """Set `current_conversation` in the block."""
+    token = current_conversation.set(conversation)
     try:
         yield
     finally:
-        current.reset(token)
+        current_conversation.reset(token)
 
 
 _lock = threading.Lock()

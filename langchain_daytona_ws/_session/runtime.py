@@ -408,7 +408,12 @@ class SyncRuntime(_Runtime):
 
     def __init__(self, state: SessionState) -> None:
         s3 = state.storage.sync_access if state.storage else None
-        super().__init__(state, once_blocking, state.sandboxes.clients.here, s3)
+        clients = state.sandboxes.clients
+
+        async def port() -> SandboxPort:
+            return clients.sync_port()
+
+        super().__init__(state, once_blocking, port, s3)
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
         return called_plainly(on_output)
@@ -422,7 +427,7 @@ class AsyncRuntime(_Runtime):
 
     def __init__(self, state: SessionState) -> None:
         s3 = state.storage.async_access if state.storage else None
-        super().__init__(state, once_on_loop, state.sandboxes.clients.on_loop, s3)
+        super().__init__(state, once_on_loop, state.sandboxes.clients.async_port, s3)
 
     async def offload(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)

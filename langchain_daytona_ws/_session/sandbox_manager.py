@@ -306,9 +306,9 @@ class SandboxManager:
         push = None if discard_unpushed else self._push
         try:
             if (info := self._to_end(push)) is not None:
-                run_sync(self._end(self.clients.sync(), info, push))
+                run_sync(self._end(self.clients.sync_port(), info, push))
             if self._undeleted:
-                run_sync(self._clear_away(self.clients.sync()))
+                run_sync(self._clear_away(self.clients.sync_port()))
         finally:
             self.clients.close()
 
@@ -329,7 +329,7 @@ class SandboxManager:
         until = time.monotonic() + within_s
         self._closed = True
         await self._flight.settled(min(END_CREATION_S, within_s))
-        port = await self.clients.on_loop()  # may import the SDK, which takes seconds on a busy machine
+        port = await self.clients.async_port()  # may import the SDK, which takes seconds on a busy machine
         if self._creating:
             sweep = lifecycle.sweep(port, self._creating, self._delete_later)
             await self._finish(port, sweep, self._creating, until - time.monotonic())
@@ -350,11 +350,11 @@ class SandboxManager:
         delete_s = min(lifecycle.DELETE_WITHIN_S, max(within_s - 1, 0.0))
         try:
             if (info := self._to_end(push)) is not None:
-                port = await self.clients.on_loop()
+                port = await self.clients.async_port()
                 work = self._end(port, info, push, limit_s=push_s, delete_s=delete_s)
                 await self._finish(port, work, info.id, within_s + push_s)
             if self._undeleted:
-                port = await self.clients.on_loop()
+                port = await self.clients.async_port()
                 work = self._clear_away(port, within_s=delete_s)
                 await self._finish(port, work, self._undeleted[0], within_s)
         finally:
@@ -366,7 +366,7 @@ class SandboxManager:
         self.close(discard_unpushed=discard_unpushed or self.is_persistent)
         if self.is_persistent:
             try:
-                run_sync(self._release(self.clients.sync(), None if discard_unpushed else self._push))
+                run_sync(self._release(self.clients.sync_port(), None if discard_unpushed else self._push))
             finally:
                 self.clients.close()
 
@@ -377,7 +377,7 @@ class SandboxManager:
         try:
             if self.is_persistent:
                 push = None if discard_unpushed else self._apush
-                port = await self.clients.on_loop()
+                port = await self.clients.async_port()
                 name = self._last_id or self._spec().name
                 within_s = CLOSE_WAITS_S + (0.0 if push is None else PUSH_LIMIT_S)
                 await self._finish(port, self._release(port, push), name, within_s)
@@ -398,7 +398,7 @@ class SandboxManager:
             UnpushedFiles: Files are not in S3; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """
-        return run_sync(self._end(self.clients.sync(), info, self._push, deletes=deletes, revives=True))
+        return run_sync(self._end(self.clients.sync_port(), info, self._push, deletes=deletes, revives=True))
 
     def _to_end(self, push: LastPush | None) -> SandboxInfo | None:
         """Return the sandbox, if closing must push from it or delete it."""

@@ -13,7 +13,7 @@ from langchain_daytona_ws._core.commands.run import CommandResult, as_shown, che
 from langchain_daytona_ws._core.commands.streaming import OnOutput
 from langchain_daytona_ws._core.hints.guidance import S3_BASH_LINES
 from langchain_daytona_ws._core.limits import JOB_DEFAULT_S, JOB_MAX_S
-from langchain_daytona_ws._session.conversations import call_of
+from langchain_daytona_ws._session.conversations import as_current
 from langchain_daytona_ws._session.runtime import COMMAND_TIMEOUT_MAX_S
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.pool import example_of, source_of
@@ -203,7 +203,7 @@ class BashTool(WorkspaceTool, defer_build=False):
         return ToolResult(shown.text, {**asdict(shown), **raw}, _facts(result), has_notices=True)
 
     async def _start_job(self, call: CallContext, wanted: BashInput) -> ToolResult:
-        with call_of(call.conversation):
+        with as_current(call.conversation):
             job = await call.runtime.jobs.start(
                 wanted.command, max_duration_s=_timeout_s(wanted), idempotency_key=call.idempotency_key
             )

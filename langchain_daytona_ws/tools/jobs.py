@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from langchain_daytona_ws._core.commands.run import shown_output
 from langchain_daytona_ws._core.limits import OFFSET_MAX, TAIL_LINES_MAX
-from langchain_daytona_ws._session.conversations import call_of
+from langchain_daytona_ws._session.conversations import as_current
 from langchain_daytona_ws.permissions import PermissionRequest
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import CallContext, ToolResult, WorkspaceTool
@@ -103,7 +103,7 @@ class BashJobTool(WorkspaceTool, defer_build=False):
 
     async def _perform(self, call: CallContext, wanted: JobInput) -> ToolResult:
         jobs, job_id = call.runtime.jobs, wanted.job_id or ""
-        with call_of(call.conversation):
+        with as_current(call.conversation):
             match wanted.action:
                 case "status":
                     job = await jobs.status(job_id)

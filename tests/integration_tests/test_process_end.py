@@ -107,15 +107,15 @@ def test_the_import_of_the_sdk_counts(
     server: LocalDaytona, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The import takes seconds on a busy machine; the failure must be logged before the process ends."""
-    on_loop = DaytonaClients.on_loop
+    async_port = DaytonaClients.async_port
 
     async def slowly(clients: DaytonaClients) -> Any:
         await asyncio.sleep(1.2)
-        return await on_loop(clients)
+        return await async_port(clients)
 
     session = WorkspaceSession(config_for(server), namespace="demo")
     session.run("true")
-    monkeypatch.setattr(DaytonaClients, "on_loop", slowly)
+    monkeypatch.setattr(DaytonaClients, "async_port", slowly)
     server.faults.add(Fault(kind="latency", delay_s=600, action="delete", times=None))
     process_end.end([session._state.sandboxes], within_s=2.6, when="at SIGTERM")
     assert re.search("no answer within [01] s", caplog.text)
