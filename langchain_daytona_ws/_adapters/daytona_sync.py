@@ -38,86 +38,6 @@ from langchain_daytona_ws._core.ports import (
     UploadSource,
 )
 
-# The core repeats unanswered requests, since it knows whether they may have run. Here only reads on a stale connection
-# are repeated. The SDK's own retries would repeat a POST (its RemoteDisconnectedRetry), repeat after a refused
-# certificate or port, and wait for the time of Retry-After, up to six hours (urllib3).
-_RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
-
-
-class Client(Daytona):
-    """The SDK's client, but it ignores .env files (see `tracing_is_wanted`) and most retries (see `_RETRIES`)."""
-
-    def __init__(self, config: DaytonaConfig) -> None:
-        super().__init__(config)
-        proxies = environment_proxies()
-        for api in (self._api_client, self._toolbox_api_client):
-            pools = api.rest_client.pool_manager
-            pools.connection_pool_kw["retries"] = _RETRIES
-            if proxies:
-                api.rest_client.pool_manager = ProxiedPools(pools, proxies)
-            limit_answers(api)
-        limit_transfers(self._http_client)
-
-    def _init_otel(self, sdk_version: str) -> None:
-        if tracing_is_wanted():
-            super()._init_otel(sdk_version)
-
-
-class _SharedClient:
-    """One client for all sessions of an account in this process; the SDK's sync client is thread-safe.
-
-    Each client reads the system's certificates twice, and has its own connections. They are closed when no session
-    refers to the client any more, also if a session was never closed.
-    """
-
-    def __init__(self, account: Account) -> None:
-        with making_a_client():
-            self.client = Client(client_config(account))
-        self.client._target = account.target
-        weakref.finalize(self, _close, self.client, os.getpid()).atexit = False
-
-
-def _close(client: Client, made_in: int) -> None:
-    """Close the connections, which the SDK keeps until garbage collection, unless a fork has inherited them."""
-    if made_in == os.getpid():
-        client._api_client.rest_client.pool_manager.clear()
-        client._toolbox_api_client.rest_client.pool_manager.clear()
-        client._http_client.close()
-
-
-class _SharedClients:
-    """The clients of this process that sessions use."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._used: weakref.WeakValueDictionary[Account, _SharedClient] = weakref.WeakValueDictionary()
-
-    def get(self, account: Account) -> _SharedClient:
-        """Return the account's client; it is shared by all who keep it."""
-        with self._lock:
-            shared = self._used.get(account)
-            if shared is None:
-                shared = self._used[account] = _SharedClient(account)
-            return shared
-
-
-_shared = {os.getpid(): _SharedClients()}
-
-
-def _shared_here() -> _SharedClients:
-    """Return the clients of this process: a forked child must not use a connection or a lock of its parent."""
-    return _shared.setdefault(os.getpid(), _SharedClients())
-
-
-class _Opened:
-    """The connections of one process: after a fork, parent and child must not share one, or each other's lock."""
-
-    def __init__(self) -> None:
-        self.made_in = os.getpid()
-        self.lock = threading.Lock()
-        self.shared: _SharedClient | None = None
-        self.sandboxes: dict[str, Sandbox] = {}
-
 
 class SyncDaytonaPort:
     """A `SandboxPort` for all threads, with the client that all sessions of the account share."""
@@ -250,3 +170,84 @@ class SyncDaytonaPort:
         # Only a second Ctrl-C can interrupt it, and each request has its own time-out.
         await work
         return True
+
+
+class _Opened:
+    """The connections of one process: after a fork, parent and child must not share one, or each other's lock."""
+
+    def __init__(self) -> None:
+        self.made_in = os.getpid()
+        self.lock = threading.Lock()
+        self.shared: _SharedClient | None = None
+        self.sandboxes: dict[str, Sandbox] = {}
+
+
+class _SharedClients:
+    """The clients of this process that sessions use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: weakref.WeakValueDictionary[Account, _SharedClient] = weakref.WeakValueDictionary()
+
+    def get(self, account: Account) -> _SharedClient:
+        """Return the account's client; it is shared by all who keep it."""
+        with self._lock:
+            shared = self._used.get(account)
+            if shared is None:
+                shared = self._used[account] = _SharedClient(account)
+            return shared
+
+
+_shared = {os.getpid(): _SharedClients()}
+
+
+def _shared_here() -> _SharedClients:
+    """Return the clients of this process: a forked child must not use a connection or a lock of its parent."""
+    return _shared.setdefault(os.getpid(), _SharedClients())
+
+
+class _SharedClient:
+    """One client for all sessions of an account in this process; the SDK's sync client is thread-safe.
+
+    Each client reads the system's certificates twice, and has its own connections. They are closed when no session
+    refers to the client any more, also if a session was never closed.
+    """
+
+    def __init__(self, account: Account) -> None:
+        with making_a_client():
+            self.client = Client(client_config(account))
+        self.client._target = account.target
+        weakref.finalize(self, _close, self.client, os.getpid()).atexit = False
+
+
+def _close(client: Client, made_in: int) -> None:
+    """Close the connections, which the SDK keeps until garbage collection, unless a fork has inherited them."""
+    if made_in == os.getpid():
+        client._api_client.rest_client.pool_manager.clear()
+        client._toolbox_api_client.rest_client.pool_manager.clear()
+        client._http_client.close()
+
+
+# The core repeats unanswered requests, since it knows whether they may have run. Here only reads on a stale connection
+# are repeated. The SDK's own retries would repeat a POST (its RemoteDisconnectedRetry), repeat after a refused
+# certificate or port, and wait for the time of Retry-After, up to six hours (urllib3).
+_RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
+
+
+class Client(Daytona):
+    """The SDK's client, but it ignores .env files (see `tracing_is_wanted`) and most retries (see `_RETRIES`)."""
+
+    def __init__(self, config: DaytonaConfig) -> None:
+        super().__init__(config)
+        proxies = environment_proxies()
+        for api in (self._api_client, self._toolbox_api_client):
+            pools = api.rest_client.pool_manager
+            pools.connection_pool_kw["retries"] = _RETRIES
+            if proxies:
+                api.rest_client.pool_manager = ProxiedPools(pools, proxies)
+            limit_answers(api)
+        limit_transfers(self._http_client)
+
+    def _init_otel(self, sdk_version: str) -> None:
+        if tracing_is_wanted():
+            super()._init_otel(sdk_version)

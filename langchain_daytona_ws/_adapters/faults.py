@@ -54,9 +54,9 @@ MESSAGE_LIMIT = 500
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise PortFault for every failure of the SDK inside.
+    """Raise PortFault for every failure of the SDK in the block.
 
-    It does not refer to the SDK's error, whose frames have the API key and the variables of the request: some loggers
+    Tracebacks do not show the SDK's error, whose frames have the API key and the variables of the request: some loggers
     show local variables.
     """
     try:

@@ -207,19 +207,6 @@ def check_command(command: str) -> None:
         )
 
 
-def facts_of_request(client: GuestClient, command: str) -> Answer:
-    """Return the optional fields of a request that depend on its command and environment."""
-    facts: Answer = {}
-    own = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
-    if own:
-        facts["own"] = own
-    if "|" in command and ends_in_pipeline(command):
-        facts["pipeline"] = True
-    if re.search(_EDITOR, command):
-        facts["editors"] = True
-    return facts
-
-
 def check_idempotency_key(key: str | None) -> None:
     """Refuse an invalid idempotency key; no request was sent."""
     if key is not None and not (isinstance(key, str) and key.isascii() and key.isalnum() and len(key) <= 64):
@@ -247,6 +234,19 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
             code="terminal_size",
         )
     return size[0], size[1]
+
+
+def facts_of_request(client: GuestClient, command: str) -> Answer:
+    """Return the optional fields of a request that depend on its command and environment."""
+    facts: Answer = {}
+    own = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
+    if own:
+        facts["own"] = own
+    if "|" in command and ends_in_pipeline(command):
+        facts["pipeline"] = True
+    if re.search(_EDITOR, command):
+        facts["editors"] = True
+    return facts
 
 
 def _result(

@@ -63,6 +63,9 @@ _FIELD_MODULES = {
     "pty": "pty_run",
 }
 _END = "END-OF-SECRET"  # no base64 has a hyphen
+MISSING = "program"  # the error of a guest that has the digest, but not the program
+MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
+_DIGEST = r"[0-9a-f]{64}"
 
 _DIRECTORY = f"{STATE_PARENT}/{STATE_NAME}"
 _BOOT = f'import posix;exec(posix.environ[b"{ENV_PREFIX}PROGRAM0"])'
@@ -90,6 +93,62 @@ class GuestCall:
     digest: str
 
 
+class KeptPrograms:
+    """The digests that a session has learned from answers to its own calls; shared by its clients and threads.
+
+    Nothing in a sandbox is trusted: the guest uses a file only if its content has the digest that the host sends.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[str, Program], str] = {}
+        self._missing: dict[str, int] = {}
+
+    def call(
+        self,
+        sandbox_id: str,
+        entry: str,
+        request: Mapping[str, object],
+        nonce: str,
+        *,
+        secret: bytes | None = None,
+        with_source: bool = False,
+    ) -> GuestCall:
+        """Wrap a request with the digest of its program; with the source if none is known or ``with_source`` is true.
+
+        The other arguments are those of `guest_call`.
+        """
+        digest = "" if with_source else self._digests.get((sandbox_id, _program_of(entry, request)), "")
+        return guest_call(entry, request, nonce, digest=digest, secret=secret)
+
+    def lacks(self, sandbox_id: str, call: GuestCall, answer: dict[str, object]) -> bool:
+        """Return whether the sandbox lacks the program of a call: then nothing ran. Record the digest in the answer.
+
+        Args:
+            sandbox_id: The sandbox that has answered.
+            call: The call.
+            answer: Its answer; the digest of a program is removed.
+        """
+        if answer.get("error") == MISSING:
+            self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
+            self.forget(sandbox_id, call)
+            return True
+        if call.digest:
+            self._missing.pop(sandbox_id, None)
+            return False
+        digest = answer.pop("program", None)
+        if (
+            isinstance(digest, str)
+            and re.fullmatch(_DIGEST, digest)
+            and self._missing.get(sandbox_id, 0) < MISSING_MAX
+        ):
+            self._digests[sandbox_id, call.program] = digest
+        return False
+
+    def forget(self, sandbox_id: str, call: GuestCall) -> None:
+        """Send the source of the call's program with the next request."""
+        self._digests.pop((sandbox_id, call.program), None)
+
+
 def guest_call(
     entry: str, request: Mapping[str, object], nonce: str, *, digest: str = "", secret: bytes | None = None
 ) -> GuestCall:
@@ -104,7 +163,7 @@ def guest_call(
     """
     env: dict[str, str] = {}
     call = repr({"entry": entry, "request": request, "nonce": nonce})
-    program = program_of(entry, request)
+    program = _program_of(entry, request)
     _add(env, "PROGRAM", _loading(env, call, digest) if digest else _compiling(env, call, program))
     # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
@@ -115,7 +174,7 @@ def guest_call(
     return GuestCall(script, env, nonce, program, digest)
 
 
-def program_of(entry: str, request: Mapping[str, object]) -> Program:
+def _program_of(entry: str, request: Mapping[str, object]) -> Program:
     """Return the program that a request needs."""
     return (*(module for field, module in _FIELD_MODULES.items() if field in request), entry)
 
@@ -240,64 +299,3 @@ def load_guest() -> None:
 def _packed(value: str, *, level: int) -> str:
     data = zlib.compress(value.encode("utf-8", "surrogatepass"), level)
     return binascii.b2a_base64(data, newline=False).decode("ascii")
-
-
-MISSING = "program"  # the error of a guest that has the digest, but not the program
-MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
-_DIGEST = r"[0-9a-f]{64}"
-
-
-class KeptPrograms:
-    """The digests that a session has learned from answers to its own calls; shared by its clients and threads.
-
-    Nothing in a sandbox is trusted: the guest uses a file only if its content has the digest that the host sends.
-    """
-
-    def __init__(self) -> None:
-        self._digests: dict[tuple[str, Program], str] = {}
-        self._missing: dict[str, int] = {}
-
-    def call(
-        self,
-        sandbox_id: str,
-        entry: str,
-        request: Mapping[str, object],
-        nonce: str,
-        *,
-        secret: bytes | None = None,
-        with_source: bool = False,
-    ) -> GuestCall:
-        """Wrap a request with the digest of its program; with the source if none is known or ``with_source`` is true.
-
-        The other arguments are those of `guest_call`.
-        """
-        digest = "" if with_source else self._digests.get((sandbox_id, program_of(entry, request)), "")
-        return guest_call(entry, request, nonce, digest=digest, secret=secret)
-
-    def lacks(self, sandbox_id: str, call: GuestCall, answer: dict[str, object]) -> bool:
-        """Return whether the sandbox lacks the program of a call, so that nothing ran; record the program otherwise.
-
-        Args:
-            sandbox_id: The sandbox that has answered.
-            call: The call.
-            answer: Its answer; the digest of a program is removed.
-        """
-        if answer.get("error") == MISSING:
-            self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
-            self.forget(sandbox_id, call)
-            return True
-        if call.digest:
-            self._missing.pop(sandbox_id, None)
-            return False
-        digest = answer.pop("program", None)
-        if (
-            isinstance(digest, str)
-            and re.fullmatch(_DIGEST, digest)
-            and self._missing.get(sandbox_id, 0) < MISSING_MAX
-        ):
-            self._digests[sandbox_id, call.program] = digest
-        return False
-
-    def forget(self, sandbox_id: str, call: GuestCall) -> None:
-        """Send the source of the call's program with the next request."""
-        self._digests.pop((sandbox_id, call.program), None)

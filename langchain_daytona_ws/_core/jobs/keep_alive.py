@@ -58,15 +58,6 @@ class JobTracker:
         self._raises = 0
         self._ended: set[str] = set()
 
-    def minutes_for(self, duration_s: float) -> int:
-        """Return the interval that covers a job and the usual idle time after it."""
-        minutes = math.ceil(duration_s / 60) + self._idle_minutes
-        return (
-            minutes
-            if self._most_minutes is None
-            else max(self._idle_minutes, min(minutes, self._most_minutes))
-        )
-
     async def send(self, send: Send, request: GuestRequest) -> Answer:
         """Send a request that asks for the ends of known jobs; keep the sandbox running by the answer."""
         sandbox_id = request.sandbox_id
@@ -80,37 +71,14 @@ class JobTracker:
             request = request.extended({"keep_alive": state})
         answer = await send(request)
         if answer.get("job") is not None or answer.get("keep_alive") is not None:
-            await self._record(request, answer)
+            await self._apply(request, answer)
         return answer
 
-    def error(self, code: str, detail: str) -> None:
-        """Return None: set-up failures never belong to this attachment."""
-
-    def record(self, job: Job, *, about_jobs: bool = True) -> None:
-        """Record the present state of a job."""
-        if job.id in self._ended:
-            return  # already reported; a repeated call received its first answer again
-        if job.is_running:
-            self._running.setdefault(job.sandbox_id, {})[job.id] = job
-        elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
-            self._ended.add(job.id)
-            self._on_end(job, about_jobs)
-
-    def command_of(self, job_id: str) -> str | None:
-        """Return the command of a running job; None if the session knows no such job."""
-        return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
-
-    def latest_end(self) -> float:
-        """Return the latest time at which a known running job is stopped, in Unix seconds; 0 without a job."""
-        return max(
-            (job.ends_at for jobs in list(self._running.values()) for job in list(jobs.values())), default=0.0
-        )
-
-    async def _record(self, request: GuestRequest, answer: Answer) -> None:
-        """Raise the auto-stop interval or restore it, and record the jobs that have ended."""
+    async def _apply(self, request: GuestRequest, answer: Answer) -> None:
+        """Set the auto-stop interval, and record the jobs that have started or ended, by the guest's answer."""
         port, sandbox_id = request.port, request.sandbox_id
         started, state, job = answer.get("job"), answer.get("keep_alive"), request.fields.get("job")
-        # Only now: most sessions start no job, and do not need the models.
+        # Imported here, since most sessions start no job.
         from langchain_daytona_ws._core.jobs.models import read_job, read_started
 
         minutes = _minutes(started, "awake_minutes")
@@ -149,15 +117,12 @@ class JobTracker:
     async def _raise(self, port: SandboxPort, sandbox_id: str, minutes: int) -> None:
         self._raises += 1
         self._restored.discard(sandbox_id)
-        if not await self._set(port, sandbox_id, self._bounded(minutes)):
+        longest = self.minutes_for(JOB_MAX_S)  # the sandbox may report any number
+        if not await self._set(port, sandbox_id, min(minutes, longest)):
             self._add_notice(
-                f"the machine could not be told to stay awake: it may be stopped {self._idle_minutes} minutes after "
-                "the last call, and its jobs with it"
+                f"the machine's auto-stop could not be postponed: it may stop {self._idle_minutes} minutes after the "
+                "last call, and its jobs with it"
             )
-
-    def _bounded(self, minutes: int) -> int:
-        """Limit the interval that a sandbox reports to that of the longest job."""
-        return min(minutes, self.minutes_for(JOB_MAX_S))
 
     async def _set(self, port: SandboxPort, sandbox_id: str, minutes: int) -> bool:
         pause_s, last = FIRST_PAUSE_S, None
@@ -176,6 +141,38 @@ class JobTracker:
             "could not set the auto-stop interval of sandbox %s to %d min: %s", sandbox_id, minutes, last
         )
         return False
+
+    def error(self, code: str, detail: str) -> None:
+        """Return None: set-up failures never belong to this attachment."""
+
+    def record(self, job: Job, *, about_jobs: bool = True) -> None:
+        """Record the present state of a job."""
+        if job.id in self._ended:
+            return  # already reported; a repeated call received its first answer again
+        if job.is_running:
+            self._running.setdefault(job.sandbox_id, {})[job.id] = job
+        elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
+            self._ended.add(job.id)
+            self._on_end(job, about_jobs)
+
+    def command_of(self, job_id: str) -> str | None:
+        """Return the command of a running job; None if the session knows no such job."""
+        return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
+
+    def latest_end(self) -> float:
+        """Return the latest time at which a known running job is stopped, in Unix seconds; 0 without a job."""
+        return max(
+            (job.ends_at for jobs in list(self._running.values()) for job in list(jobs.values())), default=0.0
+        )
+
+    def minutes_for(self, duration_s: float) -> int:
+        """Return the interval that covers a job and the usual idle time after it."""
+        minutes = math.ceil(duration_s / 60) + self._idle_minutes
+        return (
+            minutes
+            if self._most_minutes is None
+            else max(self._idle_minutes, min(minutes, self._most_minutes))
+        )
 
 
 def _minutes(record: object, name: str) -> int:

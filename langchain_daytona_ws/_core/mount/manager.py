@@ -29,7 +29,7 @@ from langchain_daytona_ws.errors import SandboxError
 # keep writing, and mount-s3 requests new credentials five minutes before their end.
 SPARE_LIFE_S = 600.0
 # Starting mount-s3 takes about a second; it gives up after 30 (mount-s3).
-MOUNT_S = 45
+MOUNT_S = 45.0
 
 # AWS issues credentials for 900 s or more.
 SHORT_LIFE_S = 300.0
@@ -72,6 +72,7 @@ class MountManager:
         self._add_notice = add_notice
         self._caution = caution
         self._probe = probe
+        self.margin_s = MOUNT_S
         self.ends_at: str | None = None  # end of the credentials last delivered to the sandbox
         self.expires_at: float | None = None  # the same in Unix seconds
         self._life_s: float | None = None  # whole life of the credentials last sent
@@ -93,11 +94,6 @@ class MountManager:
             "endpoint": workspace.endpoint,
         }  # fmt: skip
         self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
-
-    @property
-    def margin_s(self) -> float:
-        """Seconds that mounting may take."""
-        return float(MOUNT_S)
 
     async def prepare(self) -> None:
         """Get credentials and check the store before a sandbox is created.

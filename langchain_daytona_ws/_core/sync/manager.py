@@ -85,6 +85,7 @@ class SyncManager:
         self._forget = forget
         self._state = state
         self._now = now
+        self.margin_s = MARGIN_S
         self.ends_at: str | None = None  # end of the credentials of the resident
         self.expires_at: float | None = None  # the same in Unix seconds
         self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
@@ -114,11 +115,6 @@ class SyncManager:
             "limit_bytes": self._workspace.sync_limit_bytes,
             "read_only": mount.read_only,
         }
-
-    @property
-    def margin_s(self) -> float:
-        """Seconds that synchronising may take, in addition to the call."""
-        return MARGIN_S
 
     async def prepare(self) -> None:
         """Fetch credentials before a sandbox is created.
