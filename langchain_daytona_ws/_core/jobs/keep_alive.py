@@ -120,8 +120,8 @@ class JobTracker:
         longest = self.minutes_for(JOB_MAX_S)  # the sandbox may report any number
         if not await self._set(port, sandbox_id, min(minutes, longest)):
             self._add_notice(
-                f"the machine's auto-stop could not be postponed: it may stop {self._idle_minutes} minutes after the "
-                "last call, and its jobs with it"
+                f"the machine's auto-stop could not be postponed: it may be stopped {self._idle_minutes} minutes after "
+                "the last call, and its jobs with it"
             )
 
     async def _set(self, port: SandboxPort, sandbox_id: str, minutes: int) -> bool:
