@@ -103,7 +103,8 @@ def _execute(entry: str, request: Request, storage: Any) -> Answer:
 
     def work() -> Answer:
         entered = storage.enter(request)
-        if entry in LOCKED and not locks.lock_files(dirs.state_directory(), request["op"], LOCK_WAIT_S):
+        # An operation with a key is a change.
+        if entry in LOCKED and not locks.lock_files(dirs.state_directory(), "key" in request, LOCK_WAIT_S):
             return {"ok": False, "error": "busy"}
         return {**module.main(request), **entered, **storage.leave(request, False)}
 

@@ -2,10 +2,10 @@
 
 Entry modules, so that each call loads only what it needs: ``files`` (read, write, edit, delete), ``tree`` (list, glob)
 and ``search`` (grep); ``content``, ``transfer`` and ``similar_paths`` document their own operations. Each maps one
-request to one answer that JSON can hold:
-``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Paths are relative to the root, ``"."``
-for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``).
-Names that are not UTF-8 are sent as lone surrogates (``surrogateescape``) in ASCII-only JSON.
+request to one answer that JSON can hold: ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Each
+change has a ``key``, and only changes have one: a change runs once for its key. Paths are relative to the root, ``"."``
+for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``). Names that are
+not UTF-8 are sent as lone surrogates (``surrogateescape``) in ASCII-only JSON.
 
 ======  ==============================================  ===================================================
 op      request (default)                               answer, in addition to ``ok: true``

@@ -11,13 +11,11 @@ import fcntl
 import posix
 import time
 
-CHANGES = ("write", "edit", "delete")
 
-
-def lock_files(state_dir: str, op: str, wait_s: float) -> bool:
+def lock_files(state_dir: str, is_change: bool, wait_s: float) -> bool:
     """Lock the files for an operation, until this process ends; return False after ``wait_s`` seconds."""
     fd = posix.open(state_dir + "/files.lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
-    return lock_within(fd, wait_s, fcntl.LOCK_EX if op in CHANGES else fcntl.LOCK_SH)
+    return lock_within(fd, wait_s, fcntl.LOCK_EX if is_change else fcntl.LOCK_SH)
 
 
 def lock_within(fd: int, wait_s: float, kind: int = fcntl.LOCK_EX, longest_pause_s: float = 0.02) -> bool:

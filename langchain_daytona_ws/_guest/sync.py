@@ -12,7 +12,6 @@ import sys
 import time
 
 from langchain_daytona_ws._guest.dirs import SetupError, state_directory
-from langchain_daytona_ws._guest.locks import CHANGES
 from langchain_daytona_ws._guest.secret import SECRET_FD, read_secret
 
 TYPE_CHECKING = False
@@ -165,7 +164,7 @@ def _detail(text: str) -> str:
 
 def leave(request: Request, timed_out: bool) -> Request:
     """Push the changes of a call; return the resident's report as JSON text, or why there is none."""
-    if request.get("op", "write") not in CHANGES:
+    if "op" in request and "key" not in request:  # a file operation that changes nothing
         return {}
     wanted = request["sync"]
     path = socket_path(wanted)

@@ -580,6 +580,40 @@ class TestPaths:
         assert "1 changed file (b) is only on this machine" in result.text
         assert bucket.get("b") == b"2"
 
+    @pytest.mark.parametrize("operation", ["grep", "glob", "list", "download", "download of a directory"])
+    def test_a_file_operation_in_a_new_sandbox_sees_the_workspace(
+        self, bucket: Bucket, open_session: OpenSession, tmp_path: Path, operation: str
+    ) -> None:
+        """A search in a workspace that was not pulled found nothing."""
+        bucket.put("d/given.txt", b"by another writer")
+        workspace = synced(bucket, open_session, options={"fileAccess": "sandbox"})
+        match operation:
+            case "grep":
+                assert [row.path for row in workspace.files("grep", "another").rows] == ["d/given.txt"]
+            case "glob":
+                assert [entry.name for entry in workspace.files("glob", "**/*.txt").entries] == [
+                    "d/given.txt"
+                ]
+            case "list":
+                assert [entry.name for entry in workspace.files("list", "d").entries] == ["given.txt"]
+            case "download":
+                workspace.files("download", "d/given.txt", tmp_path / "f")
+                assert (tmp_path / "f").read_bytes() == b"by another writer"
+            case _:
+                workspace.files("download", "d", tmp_path / "d")
+                assert (tmp_path / "d/given.txt").read_bytes() == b"by another writer"
+
+    def test_an_uploaded_directory_is_saved_when_the_upload_returns(
+        self, bucket: Bucket, open_session: OpenSession, tmp_path: Path
+    ) -> None:
+        for name in ("a", "below/b"):
+            (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "x" / name).write_text(name)
+        (tmp_path / "x/empty").mkdir()
+        workspace = synced(bucket, open_session, options={"fileAccess": "sandbox"})
+        workspace.files("upload", tmp_path / "x", "x")
+        assert bucket.paths() == ["x/a", "x/below/b", "x/empty/"]
+
     def test_an_upload_that_cannot_be_saved_is_told_of_once(
         self, bucket: Bucket, open_session: OpenSession
     ) -> None:

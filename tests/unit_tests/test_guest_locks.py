@@ -17,7 +17,9 @@ VIEW: dict[str, Any] = {
     "op": "view", "offset": 1, "limit": 9, "limit_bytes": 99, "binary": False, "binary_bytes": 99, "max_bytes": 99,
 }  # fmt: skip
 FETCH: dict[str, Any] = {"op": "fetch", "inline_bytes": 99, "max_bytes": 99}
-WRITE: dict[str, Any] = {"op": "write", "content": b"new", "overwrite": True}
+WRITE: dict[str, Any] = {"op": "write", "content": b"new", "overwrite": True, "key": "k"}
+
+BATCH: dict[str, Any] = {"op": "batch", "requests": [WRITE], "key": "k"}
 
 
 @pytest.fixture
@@ -45,12 +47,25 @@ def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])
 def test_no_read_sees_a_half_written_file(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("half of i")
-    assert locks.lock_files(state, "write", 0)
+    assert locks.lock_files(state, True, 0)
     assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH], ids=lambda request: request["op"])
 def test_reads_share_the_lock(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("all of it")
-    assert locks.lock_files(state, "read", 0)
+    assert locks.lock_files(state, False, 0)
     assert carried_out(tmp_path, request_)["ok"] is True
+
+
+@pytest.mark.parametrize("request_", [WRITE, BATCH], ids=["write", "batch"])
+def test_a_change_waits_for_reads(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
+    assert locks.lock_files(state, False, 0)
+    assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
+
+
+def test_a_batch_of_reads_shares_the_lock(tmp_path: Path, state: str) -> None:
+    (tmp_path / "f").write_text("all of it")
+    assert locks.lock_files(state, False, 0)
+    reads = {"op": "batch", "requests": [{"root": str(tmp_path), "path": "f", **READ}]}
+    assert carried_out(tmp_path, reads)["ok"] is True

@@ -302,7 +302,7 @@ class GuestFiles:
         return request
 
     async def _send(self, entry: str, op: str, request: Answer, key: str | None, call_s: float) -> FileReply:
-        """Send a request; a change with its key, because it must run only once."""
+        """Send a request; every change with a key, by which the guest recognises changes, and runs each only once."""
         if key is not None:
             request["key"] = key
         client = await self.client()

@@ -309,7 +309,7 @@ class GuestClient:
                 answer = await self._execute(request, call, until - self._port.now())
             except (PortFault, SandboxError) as error:
                 if call.digest and (not isinstance(error, PortFault) or error.kind in MAYBE_RAN):
-                    self._programs.forget(request.sandbox_id, call)  # in case the program's file is the cause
+                    self._programs.forget(request.sandbox_id, call.program)  # its file may be the cause
                 raise
             if not self._programs.lacks(request.sandbox_id, call, answer):
                 return answer

@@ -130,7 +130,7 @@ class KeptPrograms:
         """
         if answer.get("error") == MISSING:
             self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
-            self.forget(sandbox_id, call)
+            self.forget(sandbox_id, call.program)
             return True
         if call.digest:
             self._missing.pop(sandbox_id, None)
@@ -144,9 +144,9 @@ class KeptPrograms:
             self._digests[sandbox_id, call.program] = digest
         return False
 
-    def forget(self, sandbox_id: str, call: GuestCall) -> None:
-        """Send the source of the call's program with the next request."""
-        self._digests.pop((sandbox_id, call.program), None)
+    def forget(self, sandbox_id: str, program: Program) -> None:
+        """Send the source of a program with its next request."""
+        self._digests.pop((sandbox_id, program), None)
 
 
 def guest_call(

@@ -26,7 +26,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 SPARE_LIFE_S = 600.0
 # Starting the resident, and waiting for a pull and for a push; longer ones continue, and the host asks again.
 MARGIN_S = 60.0
-ENTRIES = ("command", "files", "tree", "content", "sync")  # those that access the workspace
+JOBS = "jobs"  # the only entry that does not access the workspace
 PULL_LIMIT_S = 3600.0
 # A longer pull or push continues in the resident; the next request asks for its end.
 WAIT_S = 20.0
@@ -131,7 +131,7 @@ class SyncManager:
         credentials are refused, the request is sent once more with new credentials. During a long pull, the request is
         repeated until the pull has ended.
         """
-        if request.entry not in ENTRIES:
+        if request.entry == JOBS:
             return await send(request)
         state, sandbox_id = self._state, request.sandbox_id
         since = request.port.now()

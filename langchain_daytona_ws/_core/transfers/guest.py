@@ -245,7 +245,7 @@ class GuestTransfers:
         return name, received.data
 
     async def _drop(self, *names: str) -> None:
-        await self._files.call("transfer", "drop", ".", names=list(names))
+        await self._files.call("transfer", "drop", ".", names=list(names), pulls=False)
 
     # --- upload ---
 
@@ -285,7 +285,8 @@ class GuestTransfers:
         for start in range(0, len(paths), PACK_FILES):
             part = paths[start : start + PACK_FILES]
             requests = [self._files.request("make", path) for path in part]
-            for path, reply in zip(part, await self._files.batch("transfer", requests), strict=True):
+            replies = await self._files.batch("transfer", requests, key=self._new_key())
+            for path, reply in zip(part, replies, strict=True):
                 accepted(path, reply)
 
 
