@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from langchain_daytona_ws._core.answer import Answer
 from langchain_daytona_ws._core.guest_rpc.attachments import SENDS_MAX, GuestRequest
+from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws._core.mount.manager import MountManager
 from langchain_daytona_ws._core.mount.rename_probe import Probed, Renames
 from langchain_daytona_ws._core.run_sync import run_sync
@@ -139,3 +141,11 @@ def test_moved_files_are_reported() -> None:
     session.send({**MOUNTED, "moved": ["/tmp/found-under-workspace-ab1", "/etc", 7]})
     [notice] = session.notices
     assert "/tmp/found-under-workspace-ab1" in notice
+
+
+def test_every_failure_of_the_guest_has_its_message() -> None:
+    text = "".join(guest_source(name) for name in ("mount", "mounter", "mount_check", "mount_credentials"))
+    codes = {*re.findall(r'Failed\("(\w+)"', text), *re.findall(r'SetupError\("mount_(\w+)"', text)}
+    assert len(codes) > 15
+    messages = {Session().manager.refusal(f"mount_{code}", "").message for code in codes}
+    assert len(messages) == len(codes)

@@ -314,6 +314,26 @@ _REFUSALS = {
         "Check options.s3Endpoint and options.awsRegion, and that the sandbox's network allows S3.",
         _UNAVAILABLE,
     ),
+    "mount_program": (
+        "the sandbox did not keep the program that mounts",
+        "Check whether its disk is full, then try again.",
+        _UNAVAILABLE,
+    ),
+    "mount_busy": (
+        "another process in the sandbox holds the lock of the mount's credentials",
+        "Try again; if it lasts, use a new sandbox.",
+        _UNAVAILABLE,
+    ),
+    "mount_refused": (
+        "mount-s3 refused to start",
+        "Check the message; build the snapshot again with `langchain-daytona-ws s3-snapshot` if its mount-s3 is older.",
+        _UNAVAILABLE,
+    ),
+    "mount_no_signing": (
+        "mount-s3 found no credentials",
+        "Check the sandbox's clock and whether its disk is full, then try again.",
+        _UNAVAILABLE,
+    ),
     "mount_credentials": (
         "the sandbox did not keep its credentials",
         "Check the sandbox's clock and whether its disk is full, then try again.",
