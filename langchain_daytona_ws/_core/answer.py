@@ -21,21 +21,6 @@ _NAME = re.compile(r"[\w.+:@-]{1,15}", re.ASCII)
 _NAMES_MAX = 5
 
 
-def _killed_processes(printed: str, nonce: str) -> list[str]:
-    """Return the names of the processes that were killed because they held the output of the call itself."""
-    for line in printed.split("\n"):
-        if line.startswith(f"{nonce}+ "):
-            try:
-                names = json.loads(line[len(nonce) + 2 :])
-            except (ValueError, RecursionError):
-                return []
-            if isinstance(names, list):
-                return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][
-                    :_NAMES_MAX
-                ]
-    return []
-
-
 def read_frame(printed: str, nonce: str) -> dict[str, object]:
     """Return the answer in the output of an execute request.
 
@@ -66,6 +51,21 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
             for_model="This machine cannot run the workspace tools: python3 is missing. Tell the user.",
         )
     raise unreadable(f"{len(lines)} answers in {len(printed):,} characters")
+
+
+def _killed_processes(printed: str, nonce: str) -> list[str]:
+    """Return the names of the processes that were killed because they held the output of the call itself."""
+    for line in printed.split("\n"):
+        if line.startswith(f"{nonce}+ "):
+            try:
+                names = json.loads(line[len(nonce) + 2 :])
+            except (ValueError, RecursionError):
+                return []
+            if isinstance(names, list):
+                return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][
+                    :_NAMES_MAX
+                ]
+    return []
 
 
 def unreadable(detail: str) -> SandboxError:

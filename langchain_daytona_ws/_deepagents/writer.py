@@ -203,7 +203,7 @@ class Writer:
                 answer.error = "invalid_path"
                 continue
             try:
-                location, ops = await self._may_upload(path, data)
+                location, ops = await self._approved_upload(path, data)
             except WorkspaceError as error:
                 answer.error = transfer_error(error)
             else:
@@ -217,8 +217,8 @@ class Writer:
                 answer.error = transfer_error(failure) if failure else None
         return answers
 
-    async def _may_upload(self, path: str, data: bytes) -> tuple[FileLocation, FileOperations]:
-        """Return where to upload a file, once that is approved."""
+    async def _approved_upload(self, path: str, data: bytes) -> tuple[FileLocation, FileOperations]:
+        """Ask for approval of an upload; return its location, and the operations for it."""
         location, ops = self._session.at(path)
         if not location.is_artifact and self._session.asks_about(_tool_for(location), "write"):
             arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}

@@ -71,7 +71,7 @@ class ToolInput(BaseModel):
         try:
             made = validate(values)
         except ValidationError as error:
-            wrong = [cls._worded(str(item["loc"][0]), item["msg"], operation) for item in error.errors()]
+            wrong = [cls._problem(str(item["loc"][0]), item["msg"], operation) for item in error.errors()]
         else:
             values, wrong = dict(made), []
         mentioned = {word for remark in intended.values() for word in remark.split()}
@@ -122,7 +122,7 @@ class ToolInput(BaseModel):
         return cls.foreign_values.get(_plain(value), value) if isinstance(value, str) else ""
 
     @classmethod
-    def _worded(cls, name: str, text: str, operation: str) -> Problem:
+    def _problem(cls, name: str, text: str, operation: str) -> Problem:
         is_known = name == cls.verb and operation in cls.foreign_values.values()
         return name, f"{text}; use {operation}" if is_known else text
 
@@ -136,15 +136,15 @@ class ToolInput(BaseModel):
         try:
             return cls.model_validate(arguments)
         except ValidationError as error:
-            raise AnswerUnusable(worded(error)) from error
+            raise AnswerUnusable(problem_line(error)) from error
 
 
 def explain(error: ValidationError) -> str:
     """Return the error for the model: all problems of its arguments, without the values."""
-    return f"[bad_arguments] Nothing was done. {worded(error)}"[:ERROR_LIMIT]
+    return f"[bad_arguments] Nothing was done. {problem_line(error)}"[:ERROR_LIMIT]
 
 
-def worded(error: ValidationError) -> str:
+def problem_line(error: ValidationError) -> str:
     """Return all problems on one line, without the values."""
     problems = [
         f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"

@@ -106,14 +106,14 @@ class WorkspaceTool(BaseTool):
         session, conversation = call.session, call.conversation
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
-        note: list[str] = []
+        notes: list[str] = []
         asks = needs_approval(session.config.permission_mode, self.name, action)
         if asks and not conversation.remembered.covers(self.name, action, shown):
             approval = await self._ask(call, wanted, action, shown)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
             if approval.edited:
-                wanted, note = approval.validated, [approval.note] if approval.note else []
+                wanted, notes = approval.validated, [approval.note] if approval.note else []
                 action, shown = self._described(wanted)
         if call.concurrent is not None:
             call.concurrent.begin()
@@ -129,8 +129,8 @@ class WorkspaceTool(BaseTool):
         if result.facts:
             add_to_run(call.run_manager, result.facts)
         if not result.has_notices:
-            note = [*session._state.drain_notices(conversation), *note]
-        return _with_notices(result.content, note), result.artifact
+            notes = [*session._state.drain_notices(conversation), *notes]
+        return _with_notices(result.content, notes), result.artifact
 
     async def _ask(
         self, call: CallContext, wanted: Any, action: str, shown: dict[str, object]

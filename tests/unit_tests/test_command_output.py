@@ -201,7 +201,7 @@ def followed(*polls: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
     following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
     async def call() -> tuple[dict[str, object], str]:
-        following.sent_to(INFO)
+        following.start_polling(INFO)
         assert over.wait(90)
         return answered(output), "sb"
 
@@ -245,7 +245,7 @@ class TestFollowing:
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
         async def call() -> tuple[dict[str, object], str]:
-            following.sent_to(INFO)
+            following.start_polling(INFO)
             return answered(b"ab"), "sb"
 
         run_sync(following.during(call()))
@@ -267,7 +267,7 @@ class TestFollowing:
             following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
             async def call() -> tuple[dict[str, object], str]:
-                following.sent_to(INFO)
+                following.start_polling(INFO)
                 await over.wait()
                 return answered(b"ab"), "sb"
 
@@ -291,7 +291,7 @@ class TestTheRest:
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
         async def call() -> tuple[dict[str, object], str]:
-            following.sent_to(INFO)
+            following.start_polling(INFO)
             return answer, "sb"
 
         run_sync(following.during(call()))
@@ -363,7 +363,7 @@ class TestALookThatHangs:
         expected = [] if fails else ["abc"]
 
         async def call() -> tuple[dict[str, object], str]:
-            following.sent_to(INFO)
+            following.start_polling(INFO)
             assert client.asked.wait(90)
             if fails:
                 raise KeyboardInterrupt
@@ -399,7 +399,7 @@ class TestALookThatHangs:
             following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
             async def call() -> tuple[dict[str, object], str]:
-                following.sent_to(INFO)
+                following.start_polling(INFO)
                 await asked.wait()
                 return answered(b"abc"), "sb"
 
@@ -425,7 +425,7 @@ class TestALookThatHangs:
         following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
         async def call() -> tuple[dict[str, object], str]:
-            following.sent_to(INFO)
+            following.start_polling(INFO)
             assert began.wait(90)
             return answered(b"abc"), "sb"
 
@@ -451,7 +451,7 @@ class TestALookThatHangs:
             following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
             async def call() -> tuple[dict[str, object], str]:
-                following.sent_to(INFO)
+                following.start_polling(INFO)
                 await began.wait()
                 return answered(b"abc"), "sb"
 
@@ -487,7 +487,7 @@ class TestALookThatHangs:
         following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
         async def call() -> tuple[dict[str, object], str]:
-            following.sent_to(INFO)
+            following.start_polling(INFO)
             assert client.asked.wait(90)
             return answered(b"abc"), "sb"
 
@@ -524,7 +524,7 @@ class TestALookThatHangs:
                 following = LiveOutput(client, "k", receive)  # type: ignore[arg-type]
 
                 async def call() -> tuple[dict[str, object], str]:
-                    following.sent_to(INFO)  # noqa: B023
+                    following.start_polling(INFO)  # noqa: B023
                     assert enough.wait(90)  # noqa: B023
                     return answered(output), "sb"
 

@@ -162,7 +162,7 @@ async def run_command(
             request,
             timeout_s=timeout_s,
             killable=True,
-            on_send=live.sent_to,
+            on_send=live.start_polling,
             on_progress=live.emit_note,
         )
         answer, sandbox_id = await live.during(call)

@@ -77,8 +77,8 @@ class LiveOutput:
         self._polls = 0
         self._closed = False
 
-    def sent_to(self, info: SandboxInfo) -> None:
-        """Begin to poll: the call is being sent."""
+    def start_polling(self, info: SandboxInfo) -> None:
+        """Poll the sandbox from now on: the call is being sent to it."""
         self._info = info
         if self._task is not None:
             return

@@ -6,12 +6,15 @@ from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.sandbox.remedies import CERTIFICATE_REMEDY
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError, SandboxUnavailable, WorkspaceError
 
+LOST_WHILE_RUNNING = "lost_while_running"
+
 _PYTHON_REMEDY = (
     "Use a snapshot or image with a complete Python 3.8 or later (options.snapshot or options.image)."
 )
 
 
 def setup_error(code: str, detail: str) -> WorkspaceError:
+    """Return the error for a failed set-up that the guest reported, and that is not the failure of an attachment."""
     if code in ("jobs_full", "job_damaged"):
         # Sessions without jobs do not import their models.
         from langchain_daytona_ws._core.jobs.models import damaged_job, too_many_jobs
@@ -83,9 +86,6 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
     )
 
 
-LOST_WHILE_RUNNING = "lost_while_running"
-
-
 def unknown(event: str, code: str | None = None, *, detail: str = "") -> OutcomeUnknown:
     """Return the error of a call that may have been carried out.
 
@@ -106,6 +106,7 @@ def unknown(event: str, code: str | None = None, *, detail: str = "") -> Outcome
 
 
 def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnavailable:
+    """Return the error for a sandbox that no request has reached, after a number of tries."""
     return SandboxUnavailable(
         f"The sandbox {info.id} could not be reached: {fault.message}. Tried {tried} times; "
         "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
@@ -128,6 +129,7 @@ def untrusted(fault: PortFault) -> SandboxUnavailable:
 
 
 def refused(fault: PortFault) -> SandboxError:
+    """Return the error for a request that Daytona refused; another try would be refused too."""
     if fault.kind is FaultKind.UNTRUSTED:
         return untrusted(fault)
     if "no space left on device" in fault.message.lower():

@@ -90,32 +90,6 @@ class SyncManager:
         self.expires_at: float | None = None  # the same in Unix seconds
         self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
 
-    @functools.cached_property
-    def _id(self) -> str:
-        # Computed with the first request: then the modules are in memory, and no event loop waits for a disk.
-        identity = json.dumps([self._copies(""), whole_source("sync_resident")])
-        return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-    def _copies(self, sandbox_id: str) -> list[dict[str, object]]:
-        # The label becomes part of the names of conflict copies.
-        label = re.sub("[^A-Za-z0-9]", "", sandbox_id)[:8]
-        return [self._copy(mount, label) for mount in self._workspace.mounts]
-
-    def _copy(self, mount: Mount, label: str) -> dict[str, object]:
-        parent, name = posixpath.split(mount.directory)
-        return {
-            "root": mount.directory,
-            "state": f"{parent}/.sync-{name}",
-            "bucket": mount.bucket,
-            "prefix": mount.prefix,
-            "region": self._workspace.region,
-            "endpoint": self._workspace.endpoint,
-            "label": label,
-            "ignored": [] if mount.read_only else list(self._workspace.sync_ignore),
-            "limit_bytes": self._workspace.sync_limit_bytes,
-            "read_only": mount.read_only,
-        }
-
     async def prepare(self) -> None:
         """Fetch credentials before a sandbox is created.
 
@@ -187,6 +161,32 @@ class SyncManager:
         resident = {"id": self._id, "key": key, "expires_at": credentials.expires_at, "copies": copies}
         # No local variable holds the secret: a traceback may be shown with them.
         return request.extended({"sync": call, "sync_resident": resident}, secret=_secret(credentials))
+
+    @functools.cached_property
+    def _id(self) -> str:
+        # Computed with the first request: then the modules are in memory, and no event loop waits for a disk.
+        identity = json.dumps([self._copies(""), whole_source("sync_resident")])
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def _copies(self, sandbox_id: str) -> list[dict[str, object]]:
+        # The label becomes part of the names of conflict copies.
+        label = re.sub("[^A-Za-z0-9]", "", sandbox_id)[:8]
+        return [self._copy(mount, label) for mount in self._workspace.mounts]
+
+    def _copy(self, mount: Mount, label: str) -> dict[str, object]:
+        parent, name = posixpath.split(mount.directory)
+        return {
+            "root": mount.directory,
+            "state": f"{parent}/.sync-{name}",
+            "bucket": mount.bucket,
+            "prefix": mount.prefix,
+            "region": self._workspace.region,
+            "endpoint": self._workspace.endpoint,
+            "label": label,
+            "ignored": [] if mount.read_only else list(self._workspace.sync_ignore),
+            "limit_bytes": self._workspace.sync_limit_bytes,
+            "read_only": mount.read_only,
+        }
 
     def _record(
         self, sandbox_id: str, credentials: Credentials, report: SyncReport | None, *, is_new: bool
