@@ -30,6 +30,7 @@ from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.operations import JobOps
 from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync as driven
+from langchain_daytona_ws._core.sync.push import OneSandbox
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import Bucket, bucket, host_keys
@@ -332,35 +333,26 @@ class TestTools:
         assert size["bash_job"] < 300
 
 
-class Kept:
+class KeptSandbox:
     """A sandbox that outlives a stop, and the jobs in it as one session after another sees them."""
 
-    is_persistent = True
-
     def __init__(self, server: LocalDaytona) -> None:
-        self.server = server
         self.port = SyncDaytonaPort(Account(api_key=server.api_key, api_url=server.api_url, target=None))
         self.info: SandboxInfo = driven(self.port.create(SandboxSpec(name="kept"), timeout_s=60))
-
-    async def acquire(self) -> SandboxInfo:
-        return self.info
-
-    def lost(self, info: SandboxInfo) -> None:
-        raise AssertionError("not expected to be lost")
-
-    failed = lost
-
-    starts = 0
-
-    def restarted(self, since: int) -> None:
-        return None
 
     def session(self) -> JobOps:
         watch = JobTracker(15, None, lambda *_: None, lambda _: None)
 
+        sandbox = OneSandbox(self.info, is_persistent=True)
+
         async def guest_client() -> GuestClient:
             return GuestClient(
-                self.port, self, self.acquire, {}, lambda: f"{time.monotonic_ns():032x}", attachments=[watch]
+                self.port,
+                sandbox,
+                sandbox.acquire,
+                {},
+                lambda: f"{time.monotonic_ns():032x}",
+                attachments=[watch],
             )
 
         return JobOps(
@@ -372,12 +364,14 @@ class Kept:
 
 
 @pytest.fixture
-def kept(server: LocalDaytona) -> Kept:
-    return Kept(server)
+def kept(server: LocalDaytona) -> KeptSandbox:
+    return KeptSandbox(server)
 
 
 class TestMachine:
-    def test_a_stop_loses_what_runs_and_frees_its_slots(self, server: LocalDaytona, kept: Kept) -> None:
+    def test_a_stop_loses_what_runs_and_frees_its_slots(
+        self, server: LocalDaytona, kept: KeptSandbox
+    ) -> None:
         done = kept.start("echo done; exit 6")
         driven(kept.session().join(done.id, timeout_s=None))
         begun = [kept.start(f"echo begun; {LONG}") for _ in range(10)]
@@ -394,7 +388,7 @@ class TestMachine:
         assert driven(ops.logs(done.id, tail_lines=None, offset=0, limit_bytes=None)).output == "done\n"
         assert kept.start(LONG).is_running
 
-    def test_the_interval_is_put_back_after_a_stop_too(self, server: LocalDaytona, kept: Kept) -> None:
+    def test_the_interval_is_put_back_after_a_stop_too(self, server: LocalDaytona, kept: KeptSandbox) -> None:
         kept.start(LONG)
         server.stop_sandbox(kept.info.id)
         ops = kept.session()

@@ -23,7 +23,7 @@ from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import once_blocking
 from langchain_daytona_ws.local import Fault, LocalDaytona, mounting
 from tests.integration_tests.conftest import Driven
-from tests.integration_tests.one_sandbox import OneSandbox
+from tests.integration_tests.mounted_sandbox import MountedSandbox
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, refuses_renames_and_is_gone
 from tests.sample import sample
 
@@ -257,7 +257,7 @@ def test_an_old_daemon_that_ends_late_takes_no_new_mount_away(bucket: Bucket, wo
 
 def test_new_keys_are_used_by_the_existing_mount(bucket: Bucket) -> None:
     bucket.put("known.txt", b"known")
-    box = OneSandbox(bucket)
+    box = MountedSandbox(bucket)
     try:
         box.run("cat known.txt")
         # As from another session with other keys, which knows nothing of what the sandbox has.
@@ -396,7 +396,7 @@ def test_the_keys_are_in_no_environment_argument_or_process_list(
     bucket: Bucket, open_session: OpenSession
 ) -> None:
     # Given through the configuration's envVars they would be, since that is what envVars is: so through the port.
-    workspace = OneSandbox(bucket)
+    workspace = MountedSandbox(bucket)
     poll = "env; ps -ef; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; set"
     for _ in range(2):
         output = workspace.run(f"sleep 5 & sleep 0.1; {poll}; cat /proc/self/fd/3; kill %1").output
@@ -423,7 +423,7 @@ def test_the_keys_are_in_no_traceback_with_its_variables(bucket: Bucket, workspa
 
 
 def test_a_stop_and_start_in_the_middle_costs_no_command(bucket: Bucket) -> None:
-    workspace = OneSandbox(bucket)
+    workspace = MountedSandbox(bucket)
     assert workspace.run("echo one > f; cat f").output == "one\n"
     bucket.server.stop_sandbox(workspace.info.id)
     assert workspace.run(f"{WHERE_AM_I.partition(' && ')[0]}; cat f").output == "mountpoint-s3\none\n"

@@ -9,7 +9,7 @@ import pytest
 
 from langchain_daytona_ws import CredentialsRefused, SandboxError
 from tests.integration_tests.conftest import Driven
-from tests.integration_tests.one_sandbox import OneSandbox
+from tests.integration_tests.mounted_sandbox import MountedSandbox
 from tests.integration_tests.s3 import Bucket, bucket, host_keys
 from tests.sample import sample
 
@@ -72,7 +72,7 @@ def test_credentials_that_ended_long_ago(bucket: Bucket, open_session: OpenSessi
 @pytest.mark.usefixtures("host_keys")
 def test_ends_with_a_stop_and_start_and_a_killed_daemon_in_the_middle(bucket: Bucket) -> None:
     bucket.server.s3.credential_lifetime_s = MOUNTABLE_S
-    workspace = OneSandbox(bucket, role=True)
+    workspace = MountedSandbox(bucket, role=True)
     for number in range(4):
         assert workspace.run(f"echo {number} > f; cat f").output == f"{number}\n"
         if number % 2:

@@ -27,6 +27,7 @@ from langchain_daytona_ws._core.ports import (
     UploadSource,
 )
 from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.sync.push import OneSandbox
 
 # As a sandbox has it: a version manager's shim in the host's PATH would cost 80 ms a call.
 SANDBOX_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -117,20 +118,16 @@ def program_in(env: Mapping[str, str]) -> str:
     return zlib.decompress(binascii.a2b_base64(source)).decode()
 
 
-class OneMachine:
-    is_persistent = False
-    starts = 0
-
-    async def acquire(self) -> SandboxInfo:
-        return INFO
-
-    def restarted(self, since: int) -> None:
-        return None
-
-    def lost(self, info: SandboxInfo) -> None:
-        raise AssertionError("not expected to be lost")
-
-    failed = lost
+def guest_client(
+    port: Any,
+    *,
+    variables: Mapping[str, str] | None = None,
+    new_key: Callable[[], str] = lambda: secrets.token_hex(16),
+    **settings: Any,
+) -> GuestClient:
+    """Return a client for the sandbox of the tests, as a session has it."""
+    sandbox = OneSandbox(INFO, is_persistent=False)
+    return GuestClient(port, sandbox, sandbox.acquire, variables or {}, new_key, **settings)
 
 
 class Workspace:
@@ -140,14 +137,7 @@ class Workspace:
         self.root = directory / "workspaces" / "ns"
         self.port = ShellPort(shell, directory)
         self.programs = KeptPrograms()
-        self.guest_client = GuestClient(
-            self.port,
-            OneMachine(),
-            OneMachine().acquire,
-            {},
-            lambda: secrets.token_hex(16),
-            programs=self.programs,
-        )
+        self.guest_client = guest_client(self.port, programs=self.programs)
 
     def on_disk(self, path: str | None) -> Path:
         """Where a file that the sandbox calls by this path in /tmp is on the host."""

@@ -102,7 +102,9 @@ class ScriptedPort:
         return True
 
 
-class Managers:
+class Record:
+    """The `SandboxRecord` of a session whose sandbox is always there."""
+
     def __init__(self, *, is_persistent: bool = False) -> None:
         self.is_persistent = is_persistent
         self.lost_ones: list[SandboxInfo] = []
@@ -127,9 +129,13 @@ class Managers:
         self.failed_ones.append(failed)
 
 
-def call(port: ScriptedPort, *, key: str | None = "k", managers: Managers | None = None) -> dict[str, object]:
-    managers = managers or Managers()
-    guest_client = GuestClient(port, managers, managers.acquire, {}, lambda: NONCE)
+def client_of(port: ScriptedPort, record: Record | None = None, **settings: Any) -> GuestClient:
+    record = record or Record()
+    return GuestClient(port, record, record.acquire, {}, lambda: NONCE, **settings)
+
+
+def call(port: ScriptedPort, *, key: str | None = "k", record: Record | None = None) -> dict[str, object]:
+    guest_client = client_of(port, record)
     request: dict[str, object] = {"op": "x"} if key is None else {"op": "x", "key": key}
     return run_sync(guest_client.call("command", request, timeout_s=10, killable=key is not None))[0]
 
@@ -176,7 +182,7 @@ def test_set_up_does_not_count_towards_the_deadline() -> None:
     async def set_up() -> None:
         await port.sleep(600)
 
-    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE, set_up=set_up)
+    guest_client = client_of(port, set_up=set_up)
     run_sync(guest_client.call("command", {"key": "k"}, timeout_s=10))
     assert port.within_s == [10 + MARGIN_S]
 
@@ -190,7 +196,7 @@ def test_a_failed_set_up_after_sending_is_an_unknown_outcome() -> None:
             raise HookFailed("onResume", for_model="Nothing ran.")
         done.append(None)
 
-    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE, set_up=set_up)
+    guest_client = client_of(port, set_up=set_up)
     with pytest.raises(OutcomeUnknown):
         run_sync(guest_client.call("command", {"key": "k"}, timeout_s=10))
     done.clear()
@@ -262,18 +268,18 @@ def test_reads_end_as_unavailable() -> None:
 @pytest.mark.parametrize("kind", [FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED])
 @pytest.mark.parametrize("found", [None, info("destroyed"), info("destroying")])
 def test_a_deleted_sandbox_is_replaced(kind: FaultKind, found: SandboxInfo | None) -> None:
-    managers = Managers()
+    record = Record()
     port = ScriptedPort(execute=[fault(kind), {"ok": True}], get=[found])
-    assert call(port, managers=managers) == {"ok": True}
-    assert managers.lost_ones == [INFO]
+    assert call(port, record=record) == {"ok": True}
+    assert record.lost_ones == [INFO]
 
 
 @pytest.mark.parametrize("state", ["error", "build_failed", "archived"])
 def test_a_failed_sandbox_is_replaced_and_recorded(state: str) -> None:
-    managers = Managers()
+    record = Record()
     port = ScriptedPort(execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info(state)])
-    assert call(port, managers=managers) == {"ok": True}
-    assert (managers.lost_ones, managers.failed_ones) == ([], [INFO])
+    assert call(port, record=record) == {"ok": True}
+    assert (record.lost_ones, record.failed_ones) == ([], [INFO])
 
 
 def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> None:
@@ -286,33 +292,33 @@ def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> 
 
 
 def test_a_sandbox_lost_after_sending_is_an_unknown_outcome() -> None:
-    managers = Managers()
+    record = Record()
     port = ScriptedPort(
         execute=[fault(FaultKind.DROPPED), fault(FaultKind.NOT_FOUND), {"ok": True}], get=[None]
     )
     with pytest.raises(OutcomeUnknown) as caught:
-        call(port, managers=managers)
+        call(port, record=record)
     assert caught.value.code == "lost_while_running"
-    assert managers.lost_ones == [INFO]
+    assert record.lost_ones == [INFO]
     assert port.asked.count("execute") == 2
 
 
 def test_vanishing_sandboxes_are_not_created_endlessly() -> None:
-    managers = Managers()
+    record = Record()
     port = ScriptedPort(execute=[fault(FaultKind.NOT_FOUND)], get=[None])
     with pytest.raises(SandboxUnavailable):
-        call(port, managers=managers)
-    assert len(managers.lost_ones) == 3
+        call(port, record=record)
+    assert len(record.lost_ones) == 3
 
 
 def test_a_stopped_sandbox_is_started() -> None:
     port = ScriptedPort(
         execute=[fault(FaultKind.NOT_STARTED), {"ok": True}], get=[info("stopped")], start=[None]
     )
-    managers = Managers()
-    assert call(port, managers=managers) == {"ok": True}
+    record = Record()
+    assert call(port, record=record) == {"ok": True}
     assert "start" in port.asked
-    assert managers.restarts == 1
+    assert record.restarts == 1
 
 
 def test_a_sandbox_between_states_is_waited_for() -> None:
@@ -413,7 +419,7 @@ def test_a_sandbox_that_has_gone_silent_does_not_hold_the_call_for_long(timeout_
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Silent(execute=[fault(FaultKind.DROPPED)], get=[info("started")])
-    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE)
+    guest_client = client_of(port)
     with pytest.raises(OutcomeUnknown):
         run_sync(guest_client.call("command", {"key": "k"}, timeout_s=timeout_s))
     assert port.slept_s <= timeout_s + 100
@@ -428,7 +434,7 @@ def test_a_proxy_that_drops_long_requests_is_outlasted() -> None:
             return await super().execute(sandbox_id, script, env=env, timeout_s=timeout_s)
 
     port = Proxy(execute=[*[fault(FaultKind.DROPPED)] * 8, {"ok": True}], get=[info("started")])
-    guest_client = GuestClient(port, Managers(), Managers().acquire, {}, lambda: NONCE)
+    guest_client = client_of(port)
     assert run_sync(guest_client.call("command", {"key": "k"}, timeout_s=600)) == ({"ok": True}, INFO.id)
 
 
@@ -582,57 +588,57 @@ SILENCE = [BAD_GATEWAY] * 7  # for a little more than ten seconds
 
 
 def test_a_dead_daemons_machine_is_given_up_and_a_call_that_may_have_run_is_in_doubt() -> None:
-    port, managers = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[BAD_GATEWAY]), Managers()
+    port, record = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[BAD_GATEWAY]), Record()
     with pytest.raises(OutcomeUnknown) as caught:
-        call(port, managers=managers)
+        call(port, record=record)
     assert caught.value.code == "lost_while_running"
-    assert managers.failed_ones == [INFO]
+    assert record.failed_ones == [INFO]
     assert port.slept_s < 15
     assert port.asked.count("ping") == 1
 
 
 def test_what_may_be_repeated_goes_on_in_the_next_machine() -> None:
-    port, managers = (
+    port, record = (
         ScriptedPort(execute=[*SILENCE, {"ok": True}], get=[INFO], ping=[BAD_GATEWAY]),
-        Managers(),
+        Record(),
     )
-    assert call(port, key=None, managers=managers) == {"ok": True}
-    assert managers.failed_ones == [INFO]
+    assert call(port, key=None, record=record) == {"ok": True}
+    assert record.failed_ones == [INFO]
 
 
 def test_a_persistent_machine_with_a_dead_daemon_is_restarted_and_the_call_sent_again() -> None:
-    managers = Managers(is_persistent=True)
+    record = Record(is_persistent=True)
     states = [INFO] * 6 + [info("stopping"), info("stopped")]
     port = ScriptedPort(
         execute=[*SILENCE, {"ok": True}], get=states, ping=[BAD_GATEWAY], stop=[None], start=[None]
     )
-    assert call(port, managers=managers) == {"ok": True}
+    assert call(port, record=record) == {"ok": True}
     assert [name for name in port.asked if name in ("ping", "stop", "start")] == ["ping", "stop", "start"]
-    assert (managers.restarts, managers.failed_ones) == (1, [])
+    assert (record.restarts, record.failed_ones) == (1, [])
 
 
 @pytest.mark.parametrize("kind", [FaultKind.BUSY, FaultKind.DROPPED, FaultKind.REFUSED])
 def test_a_restart_by_somebody_else_is_waited_for(kind: FaultKind) -> None:
-    managers = Managers(is_persistent=True)
+    record = Record(is_persistent=True)
     states = [INFO] * 6 + [info("starting"), INFO]
     port = ScriptedPort(execute=[*SILENCE, {"ok": True}], get=states, ping=[BAD_GATEWAY], stop=[fault(kind)])
-    assert call(port, managers=managers) == {"ok": True}
-    assert managers.restarts == 1
+    assert call(port, record=record) == {"ok": True}
+    assert record.restarts == 1
 
 
 @pytest.mark.parametrize("is_persistent", [True, False])
 @pytest.mark.parametrize("ping", [None, fault(FaultKind.UNAVAILABLE, status=503), fault(FaultKind.DROPPED)])
 def test_a_gateways_trouble_costs_no_machine(is_persistent: bool, ping: PortFault | None) -> None:
-    managers = Managers(is_persistent=is_persistent)
+    record = Record(is_persistent=is_persistent)
     port = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[ping])
     with pytest.raises(OutcomeUnknown):
-        call(port, managers=managers)
-    assert (managers.failed_ones, managers.restarts) == ([], 0)
+        call(port, record=record)
+    assert (record.failed_ones, record.restarts) == ([], 0)
 
 
 def test_other_gateway_errors_do_not_mean_a_dead_daemon() -> None:
     other = fault(FaultKind.DROPPED, status=504)
-    port, managers = ScriptedPort(execute=[*[BAD_GATEWAY, other] * 20, {"ok": True}], get=[INFO]), Managers()
+    port, record = ScriptedPort(execute=[*[BAD_GATEWAY, other] * 20, {"ok": True}], get=[INFO]), Record()
     with pytest.raises(OutcomeUnknown):
-        call(port, managers=managers)
-    assert managers.failed_ones == []
+        call(port, record=record)
+    assert record.failed_ones == []

@@ -20,7 +20,7 @@ from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import keep, loader, record
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError
-from tests.unit_tests.daemon import INFO, SANDBOX_PATH, OneMachine, Workspace, program_in
+from tests.unit_tests.daemon import INFO, SANDBOX_PATH, Workspace, guest_client, program_in
 from tests.unit_tests.test_guest_client import NONCE, ScriptedPort
 
 DIGEST = "ab" * 32
@@ -65,8 +65,7 @@ def test_each_program_is_sent_once(workspace: Workspace) -> None:
 
 def test_a_new_session_sends_the_source_again(workspace: Workspace) -> None:
     workspace.run("true")
-    other = GuestClient(workspace.port, OneMachine(), OneMachine().acquire, {}, lambda: "1" * 32)
-    workspace.guest_client = other
+    workspace.guest_client = guest_client(workspace.port)
     workspace.run("true")
     assert carried(workspace) == "ss"
 
@@ -283,7 +282,7 @@ MISSING = {"error": "program"}
 
 
 def client_of(port: ScriptedPort) -> GuestClient:
-    return GuestClient(port, OneMachine(), OneMachine().acquire, {}, lambda: NONCE)  # type: ignore[arg-type]
+    return guest_client(port, new_key=lambda: NONCE)
 
 
 def calls(port: Answering, number: int) -> list[object]:

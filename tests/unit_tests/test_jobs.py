@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from langchain_daytona_ws._guest import job_log
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws.errors import CommandRefused, JobError, OutcomeUnknown, SandboxError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
-from tests.unit_tests.daemon import OneMachine, ShellPort
+from tests.unit_tests.daemon import ShellPort, guest_client
 
 LONG = "sleep 600"
 ROW = {
@@ -89,14 +88,7 @@ class Jobs:
         return watch, guest_client, ops
 
     def new_caller(self, watch: JobTracker) -> GuestClient:
-        return GuestClient(
-            self.port,
-            OneMachine(),
-            OneMachine().acquire,
-            {},
-            lambda: secrets.token_hex(16),
-            attachments=[watch],
-        )
+        return guest_client(self.port, attachments=[watch])
 
     def start(self, command: str, **settings: Any) -> Job:
         return self.jobs.start(command, **settings)

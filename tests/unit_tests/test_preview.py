@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, SandboxUnavailable
 from langchain_daytona_ws.permissions import PermissionRequest
-from tests.unit_tests.test_guest_client import INFO, Managers, ScriptedPort, info
+from tests.unit_tests.test_guest_client import INFO, Record, ScriptedPort, info
 
 LINK = "https://3000-t0ken.proxy.example"
 BUSY = PortFault(FaultKind.THROTTLED, "too many", status=429, retry_after_s=2.0)
@@ -20,17 +20,17 @@ BUSY = PortFault(FaultKind.THROTTLED, "too many", status=429, retry_after_s=2.0)
 
 def made(
     *answers: Any, state: str = "started", may_exist: bool = True, **given: Any
-) -> tuple[PreviewUrl, ScriptedPort, Managers]:
+) -> tuple[PreviewUrl, ScriptedPort, Record]:
     port = ScriptedPort(get=[info(state)], start=[None], preview_url=list(answers))
-    managers = Managers()
+    record = Record()
     arguments = {"port": 3000, "expires_s": 60, **given}
     number = arguments.pop("port")
     link = run_sync(
         preview_url(
-            port, managers, managers.acquire, number, may_exist=may_exist, now=lambda: 1000.0, **arguments
+            port, record, record.acquire, number, may_exist=may_exist, now=lambda: 1000.0, **arguments
         )
     )
-    return link, port, managers
+    return link, port, record
 
 
 def test_a_link_names_port_sandbox_and_end_and_shows_no_token() -> None:
@@ -41,18 +41,18 @@ def test_a_link_names_port_sandbox_and_end_and_shows_no_token() -> None:
 
 
 def test_a_stopped_sandbox_is_started_first() -> None:
-    _, port, managers = made(LINK, state="stopped")
+    _, port, record = made(LINK, state="stopped")
     assert port.asked == ["get", "start", "preview_url"]
-    assert managers.restarts == 1
+    assert record.restarts == 1
 
 
 def test_a_lost_sandbox_is_recorded() -> None:
-    port, managers = ScriptedPort(get=[None]), Managers()
+    port, record = ScriptedPort(get=[None]), Record()
     with pytest.raises(SandboxUnavailable, match="Start the server again") as caught:
         run_sync(
-            preview_url(port, managers, managers.acquire, 3000, expires_s=60, may_exist=True, now=lambda: 0.0)
+            preview_url(port, record, record.acquire, 3000, expires_s=60, may_exist=True, now=lambda: 0.0)
         )
-    assert (caught.value.code, managers.lost_ones) == ("sandbox_gone", [INFO])
+    assert (caught.value.code, record.lost_ones) == ("sandbox_gone", [INFO])
 
 
 def test_passing_faults_are_repeated_and_others_are_not() -> None:

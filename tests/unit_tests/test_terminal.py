@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from pathlib import Path
 
 import pytest
 
-from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._guest import terminal
-from tests.unit_tests.daemon import OneMachine, Workspace
+from tests.unit_tests.daemon import Workspace, guest_client
 
 SOON_S = 15.0
 GIT = "export GIT_CONFIG_GLOBAL=$PWD/config GIT_CONFIG_SYSTEM=/dev/null; cd work && "
@@ -161,8 +159,6 @@ def test_variables_of_the_user_take_precedence(
 ) -> None:
     workspace = Workspace("bash", tmp_path)
     workspace.port.extra_env = image
-    workspace.guest_client = GuestClient(
-        workspace.port, OneMachine(), OneMachine().acquire, own, lambda: secrets.token_hex(16)
-    )
+    workspace.guest_client = guest_client(workspace.port, variables=own)
     reported = dict(line.split("=", 1) for line in workspace.run(SHOW).output.splitlines())
     assert reported == {**ALL, **different}

@@ -1,4 +1,4 @@
-"""Commands in one sandbox that outlives a stop, as a persistent session's will."""
+"""Commands in a sandbox that mounts a workspace, without a session."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import Mount, MountRole, S3Workspace
+from langchain_daytona_ws._core.sync.push import OneSandbox
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import once_blocking
 from tests.integration_tests.s3 import KEYS, ROLE, Bucket
@@ -36,16 +37,13 @@ class _Counted(MountManager):
         return await super().send(counted, request)
 
 
-class OneSandbox:
-    """The core's way to a sandbox, over the sync port.
+class MountedSandbox:
+    """A sandbox whose commands have the mount as their only attachment, over the sync port.
 
     Args:
         bucket: Whose namespace to mount.
         role: Assume the role instead of using the keys.
     """
-
-    is_persistent = False
-    starts = 0
 
     def __init__(self, bucket: Bucket, *, role: bool = False) -> None:
         server = bucket.server
@@ -69,20 +67,10 @@ class OneSandbox:
         cache = CredentialCache()
         get = partial(cache.get, once_blocking, source)
         self.mount = _Counted(workspace, get, cache.forget, delivered={}, add_notice=lambda _: None)
+        sandbox = OneSandbox(self.info, is_persistent=False)
         self.client = GuestClient(
-            self.port, self, self.acquire, {}, lambda: os.urandom(16).hex(), attachments=[self.mount]
+            self.port, sandbox, sandbox.acquire, {}, lambda: os.urandom(16).hex(), attachments=[self.mount]
         )
-
-    async def acquire(self) -> SandboxInfo:
-        return self.info
-
-    def restarted(self, since: int) -> None:
-        return None
-
-    def lost(self, info: SandboxInfo) -> None:
-        raise AssertionError("not expected to be lost")
-
-    failed = lost
 
     def run(self, command: str) -> CommandResult:
         return run_sync(
